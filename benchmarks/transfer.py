@@ -27,7 +27,8 @@ import numpy as np
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.domains import Domain, domains_of
 from inrflow.dynamics.laws import Systems, fit, fit_law
-from inrflow.dynamics.laws.setting import Data, Families, forecast_errors
+from inrflow.dynamics.laws.families import Families
+from inrflow.dynamics.laws.setting import Data, forecast_errors
 from inrflow.errors import UserError
 from inrflow.model.family import term_in_letters
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from inrflow.domains import Domain
 from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, with_contexts
+from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.fit import finer
-from inrflow.dynamics.laws.law import Law, integrable, largest_of, own_paths, well_posed
+from inrflow.dynamics.laws.law import Law, integrable, own_paths, well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
@@ -34,18 +35,8 @@ from inrflow.dynamics.laws.network.sine import (
     Local,
     Sine,
 )
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
-from inrflow.dynamics.laws.setting import (
-    Data,
-    Ground,
-    Log,
-    Systems,
-    choose,
-    encode,
-    families_of,
-    forecast_errors,
-    windows,
-)
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations
+from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, choose, encode, forecast_errors, windows
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
@@ -258,7 +249,7 @@ class NetworkGround(Ground):
         if self.train.systems.counts:
             return self
         rows = np.linspace(0, len(self.states) - 1, min(len(self.states), _FEW)).astype(int)
-        return replace(self, train=self.train.take(rows), states=self.states[rows], spread=self.spread[rows])
+        return self.take(rows)
 
     def terms(self, units: Sequence[float] | None) -> list[Term]:
         """Terms that may stand beside a network: linear ones, transport, and those of the short law that are no
@@ -280,9 +271,8 @@ def solved(ground: NetworkGround, terms: Sequence[Term], sines: Sequence[Sine], 
     """
     every: list[Term | Sine] = [*terms, *sines]
     channels = ground.states.shape[2]
-    library, systems = Library.of(every, ground.codes.harmonics), ground.train.systems
-    each = normal_equations(library, ground.train.t, ground.states, ground.spread, ground.known, False,
-                            len(ground.states), _ROWS, paths)
+    systems = ground.train.systems
+    each = ground.equations(every, folds=len(ground.states), rows=_ROWS, paths=paths)
     effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)
     contexts = np.zeros((systems.total, 0))
     if systems.counts:
@@ -308,9 +298,7 @@ def solved(ground: NetworkGround, terms: Sequence[Term], sines: Sequence[Sine], 
         std[active, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
         misfit += np.array(best.left_out(c, active, weights)) / channels
     theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
-    law = Law(ground.domain, ground.boundary, tuple(every), theta[0], std[0], ground.codes,
-              largest=largest_of(ground.states), by_context=theta[1:], contexts=contexts)
-    return law, misfit
+    return ground.law(every, theta[0], std[0], by_context=theta[1:], contexts=contexts), misfit
 
 
 def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: list[int], network: list[int]

@@ -7,25 +7,23 @@ all of them at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from inrflow.domains import Domain
+from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, pruned, well_posed
-from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.refine import Refinement
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations, supports_of
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, supports_of
 from inrflow.dynamics.laws.setting import (
     Data,
-    Families,
+    Ground,
     Log,
     choose,
     encode,
-    families_of,
     forecast_errors,
     joined,
-    shares_known,
     simplest,
     worse,
 )
@@ -37,21 +35,6 @@ from inrflow.numerics.effort import effort
 _JUDGED = 6  # candidates
 _LENGTHS = (1, 3)  # frames of the flights that refine coefficients
 _SHARE = 0.2  # of the time, for a refinement
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The trajectories on one shape: codes, data, states (S, T, C, K) and their variances (S, C, K)."""
-
-    codes: HarmonicCodes
-    domain: Domain
-    data: Data
-    states: np.ndarray
-    spread: np.ndarray
-
-    def law(self, law: Law) -> Law:
-        """The same law here."""
-        return replace(law, domain=self.domain, codes=self.codes)
 
 
 def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]], judges: Sequence[Data | None], *,
@@ -72,19 +55,19 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
     harmonics = [one.harmonics(count, boundary) for one in places]
     priors = [fit_codes(harmonics[i], data[i].x, data[i].u) for i in shown]
     mean, variance = (np.mean([getattr(one, name) for one in priors], 0) for name in ("mean", "variance"))
-    shapes = []
-    for i in shown:
-        codes = HarmonicCodes(harmonics[i], mean, variance)
-        shapes.append(Shape(codes, places[i], data[i], *encode(codes, data[i])))
-    held = [Shape(HarmonicCodes(harmonics[i], mean, variance), places[i], judge, np.zeros(0), np.zeros(0))
-            for i, judge in enumerate(judges) if judge is not None]
+    codes = [HarmonicCodes(one, mean, variance) for one in harmonics]
+    shapes = [Ground(places[i], boundary, codes[i], data[i], *encode(codes[i], data[i])) for i in shown]
     log(f"{len(harmonics)} shapes: {count} harmonics each, effort {effort() - start:.1f} s")
 
+    def there(law: Law, shape: int) -> Law:
+        return replace(law, domain=places[shape], codes=codes[shape])
+
     def errors(law: Law) -> np.ndarray:
-        return np.concatenate([forecast_errors(shape.law(law), shape.data) for shape in held])
+        return np.concatenate([forecast_errors(there(law, i), judge) for i, judge in enumerate(judges)
+                               if judge is not None])
 
     scored = []
-    for law in _candidates(shapes, boundary):
+    for law in _candidates(shapes):
         missed = errors(law)
         log(f"  {missed.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
         if np.isfinite(missed).all():
@@ -103,30 +86,26 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
         log(f"  along flights of {length}: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
         if not worse(after, best):
             law, best = refined, after
-    laws = [replace(law, domain=one, codes=HarmonicCodes(own, mean, variance))
-            for one, own in zip(places, harmonics, strict=True)]
-    return laws, float(best.mean())
+    return [there(law, i) for i in range(len(places))], float(best.mean())
 
 
-def _candidates(shapes: Sequence[Shape], boundary: str) -> Iterator[Law]:
+def _candidates(shapes: Sequence[Ground]) -> Iterator[Law]:
     """Laws of all families of terms and sizes, the one with the least left-out misfit first."""
     first = shapes[0]
-    families: Families = families_of(first.domain, first.codes.harmonics, first.states)
+    families = families_of(first.domain, first.codes.harmonics, first.states)
     terms, channels = families.every, first.states.shape[2]
     largest = max(largest_of(shape.states) for shape in shapes)
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
-        equations = _added([normal_equations(
-            Library.of(terms, shape.codes.harmonics), shape.data.t, shape.states, shape.spread,
-            shares_known(shape.codes, shape.spread), cumulative, len(shape.states)) for shape in shapes])
+        equations = _added([shape.equations(terms, cumulative, len(shape.states)) for shape in shapes])
         for names in families.combined:
             columns = [terms.index(term) for name in names for term in families.terms[name]]
             for supports, theta, std, misfit in supports_of(equations, [columns] * channels, len(terms)):
-                law = Law(first.domain, boundary, tuple(terms), theta, std, first.codes, largest=largest)
+                law = replace(first.law(terms, theta, std), largest=largest)
                 found.setdefault((supports, cumulative), (misfit, law))
-    span = float((first.data.t[:, -1] - first.data.t[:, 0]).max())
+    span = float((first.train.t[:, -1] - first.train.t[:, 0]).max())
     for _, law in sorted(found.values(), key=lambda pair: pair[0]):
-        if well_posed(law, span) and (one := integrable(law, first.data.t, first.states)) is not None:
+        if well_posed(law, span) and (one := integrable(law, first.train.t, first.states)) is not None:
             yield one
 
 
@@ -138,12 +117,12 @@ def _added(parts: Sequence[NormalEquations]) -> NormalEquations:
     return NormalEquations(**joined, **means).grouped(np.arange(len(joined["gram"])) % FOLDS)
 
 
-def _refined(law: Law, shapes: Sequence[Shape], length: int, seconds: float) -> Law:
+def _refined(law: Law, shapes: Sequence[Ground], length: int, seconds: float) -> Law:
     """Coefficients refined along flights of some frames on all shapes at once; with their standard errors."""
     law, parts, before = pruned(law), [], 0
     for number, shape in enumerate(shapes):
-        own = flights(shape.data.t, shape.states, shape.spread, length, np.full(len(shape.states), number))
+        own = flights(shape.train.t, shape.states, shape.spread, length, np.full(len(shape.states), number))
         parts.append(replace(own, trajectory=own.trajectory + before))
         before += len(shape.states)
-    known = np.min([shares_known(shape.codes, shape.spread) for shape in shapes], 0)
+    known = np.min([shape.known for shape in shapes], 0)
     return Refinement(law, Flights.join(parts), known, seconds, shapes=[one.codes.harmonics for one in shapes]).run()

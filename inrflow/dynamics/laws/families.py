@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from inrflow.domains import Box, Domain, Flows, Harmonics
+from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of
+from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.terms import BENT, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, TURN, VALUE, Product, Term
 
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
@@ -23,6 +24,7 @@ _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others 
 _STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
 _CONSTANT = 1e-8  # eigenvalues below belong to the constant
 _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
+_DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
 
 
@@ -207,3 +209,84 @@ class Families:
         terms = {**self.terms, "slopes": slopes, **parts}
         yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds"), (
             "linear", "products", "slopes", "places", "winds")))
+
+
+def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float] | None = None
+                ) -> Families:
+    """Families of terms for codes (S, T, C, K) of channels in units (C,), 1 by default."""
+    channels = states.shape[2]
+    units = units or (1.0,) * channels
+    if isinstance(domain, Flows):
+        return Families(TERMS)
+    terms = short_list(channels, domain.dimensions, domain.curved, isinstance(domain, Sphere))
+    vectors = solenoidal(domain, harmonics, states, units)
+    if not vectors:
+        return Families(terms)
+    held = [first for first, ends in (harmonics.vectors or {}).items() if any(HELD in pair for pair in ends)]
+    return with_vectors(terms, vectors, units, held)
+
+
+def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]], units: Sequence[float],
+                 held: Sequence[int] = ()) -> Families:
+    """Families of terms where some channels are vectors without divergence, and which are sought in together.
+
+    terms: those of `short_list`; vectors: their channels (d,) each; units (C,): of all channels. Each vector carries
+    itself, the others and the scalars; what a pressure leaves of a force by a scalar is lap^-1 of second derivatives.
+    held: first channels of vectors that walls hold, of which it leaves less. Later, of scalars: what tension P(lap a
+    grad b) and fluxes lap m do; what the divergence of a stress does, which slopes of velocities stretch.
+    """
+    linear, d = terms["linear"], len(vectors[0])
+    scalars = [c for c in range(len(units)) if not any(c in vector for vector in vectors)]
+    own = [[units[c] for c in vector] for vector in vectors]
+    rows = [(vector, tuple(unit), j) for vector, unit in zip(vectors, own, strict=True) if vector[0] in held
+            for j in range(d)]
+    bent = [Term((((vector[j], LAPLACIAN),),), solenoidal=True, vector=vector, units=unit) for vector, unit, j in rows]
+    if len(vectors) == 1 and not scalars:
+        flow = [Term.transport(j, units) for j in range(d)]
+        return Families({"linear": linear, "flow": flow + bent}, (("linear", "flow"),))
+    flow = bent + [Term.transport(j, a, velocity, vector, b) for velocity, a in zip(vectors, own, strict=True)
+            for vector, b in zip(vectors, own, strict=True) for j in range(d)]
+    flow += [Term((((c, VALUE), (s, j)),)) for velocity in vectors for j, c in enumerate(velocity) for s in scalars]
+    forces = [Term((((s, VALUE),),), -1, SECOND + 3 * i + j) for s in scalars for i in range(d) for j in range(i, d)]
+    if rows:
+        forces = [Term((((s, VALUE),),), axis=i, solenoidal=True, vector=vector, units=unit, row=j)
+                  for s in scalars for vector, unit, j in rows for i in range(d)]
+    products = [term for term in terms["products"] if {c for c, _ in term.products[0]} <= set(scalars)]
+    combined = (("linear", "flow"), ("linear", "flow", "forces"), ("linear", "flow", "forces", "products"))
+    first = {"linear": linear, "flow": flow, "forces": forces, "products": products}
+    if not scalars:
+        return Families(first, combined[:1])
+    every = [(vector, tuple(unit), j) for vector, unit in zip(vectors, own, strict=True) for j in range(d)]
+    tension = [Term(tuple(((a, LAPLACIAN), (b, axis)) for axis in range(d)), solenoidal=True, vector=vector, units=unit,
+                    row=j) for a in scalars for b in scalars for vector, unit, j in every]
+    stress = [Term((((s, axis),),), axis=i, solenoidal=True, vector=vector, units=unit, row=j)
+              for s in scalars for axis in range(d) for vector, unit, j in every for i in range(d)]
+    slopes = [Term((((c, axis),),)) for vector in vectors for c in vector for axis in range(d)]
+    stretching = [Term((((s, VALUE), term.products[0][0]),)) for s in scalars for term in slopes]
+    fluxes = [replace(term, power=1) for term in products]
+    return Families(first, combined, (
+        Families({**first, "tension": tension, "fluxes": fluxes},
+                 (("linear", "flow", "products", "fluxes", "tension"),)),
+        Families({"linear": linear, "flow": flow, "slopes": slopes, "stretching": stretching, "stress": stress}, (
+            ("linear", "flow", "slopes", "stretching", "stress"),))))
+
+
+def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]
+               ) -> list[tuple[int, ...]]:
+    """Channels that are, one after the other, the components of a vector without divergence, on a box whose
+    walls allow for one.
+    """
+    d, found = domain.dimensions, list[tuple[int, ...]]()
+    if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == {}:
+        return found
+    frames = states.reshape(-1, *states.shape[2:])
+    frames = frames[:: max(len(frames) // FRAMES, 1)] * np.asarray(units)[:, None]
+    transform = transform_of(harmonics, 2)
+    slopes = torch.stack([transform.fields(torch.tensor(frames), axis) for axis in range(d)])  # (d, B, C, Q)
+    for first in range(states.shape[2] - d + 1):
+        mine = slopes[:, :, first : first + d]
+        divergence = mine.diagonal(dim1=0, dim2=2).sum(-1)
+        if first > max(map(max, found), default=-1) and first in (harmonics.vectors or (first,)) and bool(
+                divergence.square().mean() < _DIVERGENCE * mine.square().sum((0, 2)).mean()):
+            found.append(tuple(range(first, first + d)))
+    return found

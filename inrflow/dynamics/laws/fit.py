@@ -15,26 +15,24 @@ import torch
 from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.fields.forcing import periodic_phases
 from inrflow.dynamics.laws.contexts import InSystems, known_contexts, standard, widened
+from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.law import (
     MOST_STEPS,
     Law,
     integrable,
-    largest_of,
     most_with_rates,
     of_channels,
     pruned,
     well_posed,
 )
-from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rates import fit_second_order, inertial, solved_anew
 from inrflow.dynamics.laws.refine import Refinement
-from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
+from inrflow.dynamics.laws.regression import FOLDS, Supported, supports_of
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     FEW_HARMONICS,
     HARDLY,
     Data,
-    Families,
     Ground,
     Log,
     Systems,
@@ -42,7 +40,6 @@ from inrflow.dynamics.laws.setting import (
     choose,
     encode,
     evenly,
-    families_of,
     forecast_errors,
     joined,
     resolved,
@@ -317,13 +314,9 @@ def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0
 
     period: of a forcing, whose cosine and sine are the last two channels.
     """
-    data, codes, states, spread = ground.train, ground.codes, ground.states, ground.spread
+    some = ground if ground.train.systems.counts else ground.some(_TRAJECTORIES)  # systems may have few
+    states, systems = some.states, some.train.systems
     channels, terms = states.shape[2], families.every
-    rows = evenly(len(states), states[0, 0].size, _TRAJECTORIES)
-    rows = np.arange(len(states)) if data.systems.counts else rows  # all of them: systems may have few
-    t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
-    library = Library.of(terms, codes.harmonics)
-    known, largest = shares_known(codes, spread), largest_of(states)
     found: dict[tuple, tuple[float, Law]] = {}
 
     def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool) -> None:
@@ -331,15 +324,14 @@ def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0
             key = supports, contexts.shape[1], cumulative
             if misfit < found.get(key, (np.inf,))[0]:
                 theta, std = (a.reshape(1 + contexts.shape[1], len(terms), channels) for a in (theta, std))
-                law = Law(ground.domain, ground.boundary, tuple(terms), theta[0], std[0], codes, largest=largest,
-                          by_context=theta[1:], contexts=contexts, period=period)
-                found[key] = misfit, law
+                found[key] = misfit, some.law(terms, theta[0], std[0], by_context=theta[1:], contexts=contexts,
+                                              period=period)
 
     searches = []
     for cumulative in (False, True)[: 1 + (states[0, 0].size <= FEW_CODES)]:  # many codes take long, and have no noise
-        each = normal_equations(library, t, states, spread, known, cumulative, len(rows))
+        each = some.equations(terms, cumulative, len(states))
         for active in families.active:
-            simple = supports_of(each.grouped(np.arange(len(rows)) % FOLDS),
+            simple = supports_of(each.grouped(np.arange(len(states)) % FOLDS),
                                  of_channels(active, terms, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches += [InSystems(each, systems, active, simple, count, cumulative) for count in systems.counts]

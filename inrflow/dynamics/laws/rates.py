@@ -19,11 +19,11 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from inrflow.domains import Flows
+from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
-from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
-from inrflow.dynamics.laws.setting import Data, Families, Ground, Log, encode, evenly, families_of, shares_known
+from inrflow.dynamics.laws.regression import supports_of
+from inrflow.dynamics.laws.setting import Data, Ground, Log
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.effort import effort
@@ -96,15 +96,13 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
 
 def inertial(ground: Ground, families: Families) -> Families:
     """The families with the inertia with which all of their terms miss the least share of changes."""
-    rows = evenly(len(ground.states), ground.states[0, 0].size, _FEW_TRAJECTORIES)
+    few = ground.some(_FEW_TRAJECTORIES)
     eigenvalues = ground.codes.harmonics.eigenvalues
     least = eigenvalues[eigenvalues > _SMALL * eigenvalues.max()].min()
     every = list(range(len(families.every)))
 
     def missed(size: float) -> float:
-        terms = families.with_inertia(math.exp(size)).every
-        equations = normal_equations(Library.of(terms, ground.codes.harmonics), ground.train.t[rows],
-                                     ground.states[rows], ground.spread[rows], ground.known, False)
+        equations = few.equations(families.with_inertia(math.exp(size)).every)
         return sum(equations.missed(c, every, equations.solve(c, every, equations.weights(c, every))[0])
                    for c in range(ground.states.shape[2]))
 
@@ -117,9 +115,7 @@ def inertial(ground: Ground, families: Families) -> Families:
 
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
     """Channels whose changes a law of first order does not explain, where it explains those of others."""
-    rows = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
-    equations = normal_equations(Library.of(law.terms, ground.codes.harmonics), ground.train.t[rows],
-                                 ground.states[rows], ground.spread[rows], ground.known, False)
+    equations = ground.some(_TRAJECTORIES).equations(law.terms)
     own = [np.flatnonzero(column).tolist() for column in law.theta.T]
     missed = [equations.missed(c, terms, law.theta[terms, c]) for c, terms in enumerate(own)]
     hidden = tuple(c for c, share in enumerate(missed) if share > _HIDDEN)
@@ -145,13 +141,10 @@ def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Seq
 
 def _regressed(ground: Ground, families: Families, largest: float, rates: tuple[int, ...]) -> list[tuple[float, Law]]:
     """Laws of all families of terms with their misfits, that with the least misfit first."""
-    terms, channels = families.every, ground.states.shape[2]
-    rows = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
-    library = Library.of(terms, ground.codes.harmonics)
+    terms, channels, some = families.every, ground.states.shape[2], ground.some(_TRAJECTORIES)
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
-        equations = normal_equations(library, ground.train.t[rows], ground.states[rows], ground.spread[rows],
-                                     ground.known, cumulative, FOLDS, rates=rates)
+        equations = some.equations(terms, cumulative, rates=rates)
         for active in families.active:
             for supports, theta, std, left in supports_of(equations, [active] * channels, len(terms)):
                 if left < found.get((supports, cumulative), (np.inf,))[0]:
@@ -174,10 +167,8 @@ def of_first_order(law: Law, rates: Sequence[int]) -> Law:
 
 def solved_anew(law: Law, data: Data) -> Law:
     """The law's coefficients by regression on its present harmonics."""
-    states, spread = encode(law.codes, data)
-    equations = normal_equations(Library.of(law.terms, law.codes.harmonics), data.t, states, spread,
-                                 shares_known(law.codes, spread), False, rates=law.rates)
-    channels = states.shape[2]
+    ground = Ground.of(law, data)
+    equations, channels = ground.equations(law.terms, rates=law.rates), ground.states.shape[2]
     own = [channels + law.rates.index(c) if c in law.rates else c for c in range(channels)]  # columns of its equations
     theta, std = law.theta.copy(), law.std.copy()
     theta[:, own], std[:, own] = equations.solved(

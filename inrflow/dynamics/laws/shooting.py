@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.laws.families import Families
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import Law, integrable, largest_of, of_channels, own_paths
+from inrflow.dynamics.laws.law import Law, integrable, of_channels, own_paths
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.regression import Supported, normal_equations, supports_of
-from inrflow.dynamics.laws.setting import DETERMINED, Families, Ground, evenly
+from inrflow.dynamics.laws.regression import Supported, supports_of
+from inrflow.dynamics.laws.setting import DETERMINED, Ground
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
@@ -145,13 +145,10 @@ def along_single_steps(ground: Ground, families: Families, deadline: float) -> I
     their forecasts, too."""
     deadline = effort() + _PLANNED * (deadline - effort())
     terms, t, states = families.every, ground.train.t, ground.states
-    library, known = Library.of(terms, ground.codes.harmonics), ground.known
-    equations = normal_equations(library, t, states, ground.spread, known, False)
-    steps = Shooting.of(t, states, known >= DETERMINED, deadline)
+    equations, steps = ground.equations(terms), Shooting.of(t, states, ground.known >= DETERMINED, deadline)
     for active in families.active if effort() < deadline else ():
         theta, _ = equations.solved([active] * states.shape[2], len(terms))
-        law = integrable(Law(ground.domain, ground.boundary, tuple(terms), theta, np.zeros_like(theta), ground.codes,
-                             largest=largest_of(states)), t, states)
+        law = integrable(ground.law(terms, theta, np.zeros_like(theta)), t, states)
         if law is not None:
             whole, gram = steps.refined(law)
             refined = (integrable(one, t, states) for one in (whole, *steps.shorter(whole, gram)))
@@ -166,17 +163,15 @@ def along_flow(ground: Ground, law: Law, families: Families, deadline: float) ->
     Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
     rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
     """
-    channels, terms, library = ground.states.shape[2], law.terms, Library.of(law.terms, law.codes.harmonics)
-    rows = evenly(len(ground.states), ground.states[0, 0].size, _ALONG)
-    t, states, number = ground.train.t[rows], ground.states[rows], ground.train.systems.number[rows]
-    equations = partial(normal_equations, library, t, states, ground.spread[rows], ground.known, False)
+    channels, terms, some = ground.states.shape[2], law.terms, ground.some(_ALONG)
+    t, states, number = some.train.t, some.states, some.train.systems.number
     each = [of_channels(one, terms, channels, law.period) for one in families.active]
     used = set(np.flatnonzero((law.theta != 0).any(1)))
     least, best = np.inf, list[Supported]()
 
     def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
         yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
-        by_splines = equations()
+        by_splines = some.equations(terms)
         solved = [(supports_of(by_splines, active, len(terms)), active) for active in each]
         yield from sorted(solved, key=lambda start: start[0][0][-1])
 
@@ -187,7 +182,7 @@ def along_flow(ground: Ground, law: Law, families: Families, deadline: float) ->
             paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
             if paths is None:
                 break
-            solved = supports_of(equations(paths=paths), active, len(terms))
+            solved = supports_of(some.equations(terms, paths=paths), active, len(terms))
             if solved[0][-1] < least:
                 least, best = solved[0][-1], solved
             if not solved[0][-1] < _SETTLING * before:

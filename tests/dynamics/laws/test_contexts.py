@@ -10,11 +10,10 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.laws import Systems, fit, fit_law
 from inrflow.dynamics.laws.contexts import standard
-from inrflow.dynamics.laws.families import short_list
+from inrflow.dynamics.laws.families import Families, short_list
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Families
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 

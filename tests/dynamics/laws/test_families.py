@@ -7,9 +7,8 @@ from scipy.spatial import Delaunay
 
 from inrflow.domains import Box, Region
 from inrflow.dynamics.laws import fit_law
-from inrflow.dynamics.laws.families import centred, directed, drifting, short_list
+from inrflow.dynamics.laws.families import centred, directed, drifting, short_list, with_vectors
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import with_vectors
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term, term_from_state
 

@@ -7,11 +7,10 @@ from scipy.integrate import solve_ivp
 
 from inrflow.domains import NATURAL, Box, Sphere
 from inrflow.dynamics.laws import Law, fit_law
-from inrflow.dynamics.laws.families import short_list
+from inrflow.dynamics.laws.families import Families, short_list
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rates import of_first_order, rotating, with_rates
-from inrflow.dynamics.laws.setting import Families
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.harmonic_codes import HarmonicCodes

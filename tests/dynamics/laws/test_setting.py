@@ -12,9 +12,10 @@ from scipy.spatial import Delaunay
 from inrflow.domains import HELD, NATURAL, Box, Region, Sphere, domains_of
 from inrflow.domains.transform import DenseTransform, SeparableTransform, SphereTransform
 from inrflow.dynamics.laws import Systems, fit_law
+from inrflow.dynamics.laws.families import families_of, solenoidal
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Data, choose, families_of, solenoidal, windows, worse
+from inrflow.dynamics.laws.setting import Data, choose, windows, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.errors import UserError
