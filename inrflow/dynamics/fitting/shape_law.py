@@ -35,6 +35,7 @@ from inrflow.numerics.effort import effort
 _JUDGED = 6  # candidates
 _LENGTHS = (1, 3)  # frames of the flights that refine coefficients
 _SHARE = 0.2  # of the time, for a refinement
+_EXACT = 1e-12  # error of forecasts that is hardly more than rounding
 
 
 def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]], judges: Sequence[Data | None], *,
@@ -78,14 +79,16 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
         raise UserError("no law forecasts the held-out trajectories on all shapes; the data may not follow a local "
                         "equation")
     best, law = simplest(scored)
+    best = np.maximum(best, _EXACT)
     for length in _LENGTHS:
         if effort() - start > (1 - _SHARE) * seconds or length >= shapes[0].states.shape[1]:
             break
-        refined = _refined(law, shapes, length, _SHARE * seconds)
-        after = errors(refined)
+        refinement = _refinement(law, shapes, length, _SHARE * seconds)
+        _, refined = refinement.estimated(refinement.run())
+        after = np.maximum(errors(refined), _EXACT)
         log(f"  along flights of {length}: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
         if not worse(after, best):
-            law, best = refined, after
+            law, best = pruned(refined), after
     return [there(law, i) for i in range(len(places))], float(best.mean())
 
 
@@ -117,12 +120,12 @@ def _added(parts: Sequence[NormalEquations]) -> NormalEquations:
     return NormalEquations(**joined, **means).grouped(np.arange(len(joined["gram"])) % FOLDS)
 
 
-def _refined(law: Law, shapes: Sequence[Ground], length: int, seconds: float) -> Law:
-    """Coefficients refined along flights of some frames on all shapes at once; with their standard errors."""
-    law, parts, before = pruned(law), [], 0
+def _refinement(law: Law, shapes: Sequence[Ground], length: int, seconds: float) -> Refinement:
+    """Of coefficients, along flights of some frames on all shapes at once."""
+    parts, before = [], 0
     for number, shape in enumerate(shapes):
         own = flights(shape.train.t, shape.states, shape.spread, length, np.full(len(shape.states), number))
         parts.append(replace(own, trajectory=own.trajectory + before))
         before += len(shape.states)
     known = np.min([shape.known for shape in shapes], 0)
-    return Refinement(law, Flights.join(parts), known, seconds, shapes=[one.codes.harmonics for one in shapes]).run()
+    return Refinement(law, Flights.join(parts), known, seconds, shapes=[one.codes.harmonics for one in shapes])
