@@ -42,7 +42,7 @@ RETRIES = 2  # of a case whose processor time alone is too long, on a machine th
 
 #: What a run would choose by the clock, in every case that does not say otherwise.
 BUDGET = "training.minutes=60 " + " ".join(f"training.steps.{word}" for word in (
-    "decoder=40", "rollout=4", "data=2", "mode_trajectories=8", "check_copies=2", "copies=4"))
+    "decoder=40", "rollout=4", "mode_trajectories=8", "check_copies=2", "copies=4"))
 #: Files made by `inrflow generate`: the arguments for both, training trajectories, test trajectories.
 PAIRS = {
     "wave": ("pde=wave protocol=dino grid=16", 24, 6),

@@ -27,7 +27,7 @@ ALIASES = {"data.equation": "data.completion"}
 #: Keys of earlier runs, which change nothing any more.
 _RETIRED = ("dynamics.quadratic_rank", "dynamics.products", "dynamics.start", "training.steps.equation",
             "training.steps.quadratic_rounds", "training.steps.scattered", "training.steps.scattered_copies",
-            "decoder.codes", "decoder.closure")
+            "training.steps.data", "decoder.codes", "decoder.closure")
 
 _LARGEST_FILE = 1_000_000  # bytes of a config.yaml
 

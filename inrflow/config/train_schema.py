@@ -142,7 +142,6 @@ class StepsConfig:
 
     decoder: int | None = setting(None, "Steps of decoder training.", least=0)
     rollout: int | None = setting(None, "Steps of training on rollouts.", least=0)
-    data: int | None = setting(None, "Steps of joint training.", least=0)
     mode_trajectories: int | None = setting(None, "Trajectories to which POD modes are fitted.", least=0)
     check_copies: int | None = setting(None, "Copies of each trajectory that test the declared symmetries.", least=0)
     copies: int | None = setting(None, "Copies of each trajectory that dynamics are fitted to.", least=0)

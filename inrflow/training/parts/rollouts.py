@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
@@ -22,7 +20,7 @@ from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.run import Run
 
-_SHARE, _DATA_SHARE = 0.45, 0.1  # of the time
+_SHARE = 0.55  # of the time
 _GROWING = 1 / 3  # share of the steps over which rollouts grow to their full length
 
 
@@ -59,46 +57,6 @@ class RolloutTraining:
         return error.square().sum() / count / self.variance
 
 
-class DataSpaceTraining:
-    """Losses of rollouts decoded at observed points of the training trajectories, normalised units."""
-
-    def __init__(
-        self,
-        source: TrajectorySource,
-        trajectories: np.ndarray,
-        states: CodeData,
-        decoder: Decoder,
-        integrator: Integrator,
-        batch: int = 16,
-        points: int = 256,
-    ) -> None:
-        self.source, self.trajectories, self.states = source, trajectories, states
-        self.decoder, self.integrator, self.batch, self.points = decoder, integrator, batch, points
-
-    def loss(
-        self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
-    ) -> Tensor:
-        """Mean squared error at random observed points along whole rollouts."""
-        which = random.integers(0, len(self.trajectories), min(self.batch, len(self.trajectories)))
-        batch = self.source.batch(self.trajectories[which])
-        rows = torch.as_tensor(which)
-        first = int(self.states.observed[rows].float().argmax(1).max())
-        pick = torch.as_tensor(random.permutation(batch.u.shape[2])[: self.points])
-        home, u = device_of(module), batch.u[:, first:, pick]
-        keep = torch.isfinite(u) & self.states.observed[rows, first][:, None, None, None]  # no start that nobody saw
-        count, rows, u, keep = int(keep.sum().clamp(min=1)), rows[part], u[part].to(home), keep[part].to(home)
-        start, times = self.states.codes[rows, first].float().to(home), self.states.t[rows, first:].to(home)
-        predicted = self.integrator(module, start, times, check=False)
-        x = batch.x if len(batch.x) == 1 else batch.x[part]
-        x = x if x.shape[1] == 1 else x[:, first:]
-        with torch.no_grad():
-            offset, basis = self.decoder.basis(x[:, :, pick].float().to(home))
-        codes = predicted[..., : self.decoder.code_size]
-        decoded = offset + torch.einsum("stncz,stz->stnc", basis.expand(len(u), u.shape[1], *basis.shape[2:]), codes)
-        keep &= torch.isfinite(decoded)
-        return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / count
-
-
 def network_candidate(
     run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, train: CodeData, validation: CodeData | None,
     interpolation_error: InterpolationError | None = None, field: VectorField | None = None,
@@ -124,7 +82,7 @@ def network_candidate(
             size, linear=False, width=settings.width, depth=max(1, settings.depth),
             forcing_period=problem.forcing_period, forcing_harmonics=settings.forcing_harmonics,
         )
-    trained = train_field(run, field, states, integrator, error, decoder)
+    trained = train_field(run, field, states, integrator, error)
     score = Score(error(trained), floor, sum(p.numel() for p in trained.parameters()))
     run.log.say(f"network field: validation error {score.error:.2e} of the variance")
     return Candidate(
@@ -135,12 +93,8 @@ def network_candidate(
 
 def train_field(
     run: Run, field: VectorField, states: CodeData, integrator: Integrator, error: Callable[..., float],
-    decoder: Decoder,
 ) -> VectorField:
-    """A field trained on rollouts of training states, then in the data where codes are uncertain.
-
-    Ends in the state of least validation error, float64.
-    """
+    """A field trained on rollouts of training states, in its state of least validation error, float64."""
     config = run.config.training
     rollouts = RolloutTraining(states, integrator, config.batch)
     optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
@@ -148,22 +102,7 @@ def train_field(
                   seed=run.config.seed, patience=0.4, title="network field", shared=True)
     steps = run.budget.steps("rollout", stage, _SHARE, 20_000)
     error_after = run_stage(stage, max(20, steps), run.log)
-    if decoder.affine and not _codes_determined(run, decoder):
-        original = run.problem.originals(states)
-        data = DataSpaceTraining(run.problem.source, run.problem.train, original, decoder, integrator)
-        last = Stage(
-            "data", field, data.loss, error, optimiser=replace(optimiser, rate=optimiser.rate / 5),
-            seed=run.config.seed, title="network field in the data", shared=True,
-        )
-        steps = run.budget.steps("data", last, _DATA_SHARE, 5000)
-        error_after = run_stage(last, steps, run.log)
     run.log.log("rollout_final", steps, validation=error_after)
     return field.cpu().double()
 
 
-def _codes_determined(run: Run, decoder: Decoder) -> bool:
-    """Whether frames have values enough that codes stand for the data."""
-    source = run.problem.source
-    values = source.batch(run.problem.train[:1]).u
-    observed = float(torch.isfinite(values).flatten(2).sum(-1).float().mean())
-    return observed >= 2 * decoder.code_size or source.time_bins is not None

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.data.batch import TrajectoryBatch
-from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
-from inrflow.training.parts.rollouts import DataSpaceTraining, RolloutTraining
+from inrflow.training.parts.rollouts import RolloutTraining
 
 MATRIX = torch.tensor([[-0.1, 0.7], [-0.7, -0.1]], dtype=torch.float64)
 STEP = Integrator(step=0.1)
@@ -77,51 +75,3 @@ def test_the_loss_is_the_squared_error_as_share_of_the_variance():
     error = (rolled - seen.codes)[0, 1:].square().sum(1).mean()
     variance = (seen.codes[0] - seen.codes[0].mean(0)).square().sum(1).mean()
     assert loss(training, field.float()) == pytest.approx(float(error / variance), rel=1e-4)
-
-
-# ---- data space ----
-
-
-class Ramp(Decoder):
-    """u = z_0 + z_1 x."""
-
-    affine, code_size, channels = True, 2, 1
-
-    def basis(self, x):
-        return torch.zeros_like(x), torch.stack([torch.ones_like(x), x], -1)
-
-
-class Source:
-    """Trajectories whose frames are those of the codes."""
-
-    def __init__(self, seen):
-        self.x = torch.linspace(-1, 1, 6)[:, None].double()
-        offset, basis = Ramp().basis(self.x)
-        self.u = torch.einsum("ncz,stz->stnc", basis, seen.codes).float()
-        self.t = seen.t
-
-    def batch(self, trajectories):
-        return TrajectoryBatch(self.t[trajectories], self.x[None, None], self.u[trajectories])
-
-
-def data_space(seen, **options):
-    return DataSpaceTraining(Source(seen), np.arange(len(seen.codes)), seen, Ramp(), STEP, **options)
-
-
-def test_in_data_space_too_the_exact_field_has_no_loss():
-    seen = states()
-    assert loss(data_space(seen), linear().float()) < 1e-9 < 1e-3 < loss(data_space(seen), linear(0.9 * MATRIX).float())
-
-
-def test_in_data_space_missing_values_and_unseen_starts_do_not_count():
-    seen = states()
-    training = data_space(seen, points=4)
-    training.source.u[:, 3] = float("nan")
-    training.source.u[1, 5, 2] = float("nan")
-    for where in ((0, slice(0, 2)), (1, 2)):  # at frame 2, where all rollouts may begin, the code of one is not known
-        seen.observed[where], seen.codes[where], training.source.u[where] = False, 0.0, float("nan")
-    field = linear().float()
-    for seed in range(5):
-        value = training.loss(field, 0, 1, np.random.default_rng(seed))
-        value.backward()
-        assert float(value.detach()) < 1e-9 and torch.isfinite(field.linear.matrix.grad).all()
