@@ -33,7 +33,7 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
-from inrflow.runtime.tensor_files import write_aside
+from inrflow.runtime.atomic_files import write_text
 from inrflow.training.train import train
 
 
@@ -225,8 +225,7 @@ def main() -> None:
     rows: list[Row] = []
 
     def write_report() -> None:  # with infinities, of forecasts that diverge
-        text = json.dumps(report, indent=1)
-        write_aside(options.out / "adaptation.json", lambda path: path.write_text(text))
+        write_text(options.out / "adaptation.json", json.dumps(report, indent=1))
 
     def save(row: Row) -> None:
         rows.append(row)

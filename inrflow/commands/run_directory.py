@@ -97,9 +97,9 @@ class RunDirectory:
     def write_config(self, config: Any, name: str = CONFIG_FILE) -> None:
         """Write a configuration atomically."""
         from inrflow.config.resolve import to_yaml
-        from inrflow.runtime.atomic_files import write_aside
+        from inrflow.runtime.atomic_files import write_text
 
-        write_aside(self.path / name, lambda path: path.write_text(to_yaml(config), encoding="utf-8"))
+        write_text(self.path / name, to_yaml(config))
 
     def finish(self) -> None:
         """Remove what only a stopped run needs, the states of its training loops; those of several physics, too."""

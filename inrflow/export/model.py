@@ -19,7 +19,7 @@ from inrflow.export.graphs import require_libraries, write_graph
 from inrflow.export.hub import published
 from inrflow.export.stepping import Rate, Step
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.atomic_files import write_aside
+from inrflow.runtime.atomic_files import write_aside, write_text
 
 
 def export(
@@ -66,7 +66,7 @@ def export(
     published(surrogate).save(folder)
     exported = Exported(graphs, missing, points is not None, length)
     card = model_card(surrogate, evaluation, candidates, exported)
-    write_aside(folder / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+    write_text(folder / "README.md", card)
     return exported
 
 

@@ -240,6 +240,11 @@ def write_aside(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> P
     return path
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text file as `write_aside` does."""
+    return write_aside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
 def make_folder(folder: str | os.PathLike[str]) -> Path:
     """Create a folder and its parents where they are missing. Raises UserError where that is not possible."""
     folder = Path(folder)
