@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.base import TERMS, FieldTerm
-from inrflow.dynamics.fields.forcing import ForcingTerm
-from inrflow.dynamics.fields.linear import LinearTerm
+from inrflow.dynamics.fields.linear import ForcingTerm, LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.errors import UserError
 

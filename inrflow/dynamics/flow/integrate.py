@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from inrflow.dynamics.fields.forcing import ForcingTerm
+from inrflow.dynamics.fields.linear import ForcingTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
 from inrflow.numerics.phases import periodic_phases

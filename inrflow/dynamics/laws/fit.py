@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from inrflow.domains import Box, Domain, Flows
-from inrflow.dynamics.fields.forcing import periodic_phases
 from inrflow.dynamics.laws.contexts import InSystems, known_contexts, standard, widened
 from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.law import (
@@ -53,6 +52,7 @@ from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import fit_codes, tail, white_noise
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.phases import periodic_phases
 from inrflow.numerics.team import team
 
 _FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmonics, tried in turn; those of flows

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from inrflow.domains import from_state, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.fields.forcing import periodic_phases
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import FlowField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.terms import RECIPROCAL, VALUE, Product, Term, term_from_state
 from inrflow.errors import UserError
+from inrflow.numerics.phases import periodic_phases
 
 _KEPT = 64  # contexts
 _MOST_STEPS, _DENSE = 2.0**8, 400  # of the splitting of stiff laws; of more codes that are coupled, no more of them

@@ -9,8 +9,7 @@ from torch import nn
 
 import inrflow.dynamics.fields.base as base
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.fields.forcing import ForcingTerm
-from inrflow.dynamics.fields.linear import LinearTerm
+from inrflow.dynamics.fields.linear import ForcingTerm, LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.sum import VectorField, build_term
 from inrflow.errors import UserError
