@@ -13,7 +13,6 @@ from torch import Tensor
 from inrflow.encoding.residual.field import ChannelField, Conditioned, Rows, combined_std
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
-from inrflow.training.margins import BETTER
 
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
 _LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
@@ -65,13 +64,6 @@ class Comparison:
         weight = torch.full_like(self.error, channel.weight)
         std = combined_std(channel, weight, self.own_variance, self.std, channel.spread[0], self.lead)
         return gaussian_crps(self.error - weight * self.own, std)
-
-    def clearly_less(self, crps: Tensor, other: Tensor, margin: float) -> bool:
-        """Whether one CRPS (V,) is less than a margin times another: of all, or of places that were not observed, while
-        neither is clearly more than it."""
-        parts = [rows for rows in (self.seen, ~self.seen, torch.ones_like(self.seen)) if bool(rows.any())]
-        ratios = [float(crps[rows].mean() / other[rows].mean()) for rows in parts]
-        return min(ratios[-2:]) < margin and max(ratios) < max(margin, 1 / BETTER)
 
     def surely_less(self, crps: Tensor, other: Tensor) -> bool:
         """Whether one CRPS (V,) is less than another at most places: by two standard errors of the mean over these."""

@@ -117,7 +117,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             between, without = (float(inside.mean_square(one).mean()) for one in (weight, 0 * weight))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            if inside.clearly_less(crps, least, margin) if first or not few else inside.surely_less(crps, least):
+            if crps.mean() < margin * least.mean() if first or not few else inside.surely_less(crps, least):
                 words = f"{name}, weight {weighed.weight:.2f}"
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
@@ -251,10 +251,10 @@ def _weighed(
     channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
     """A channel's process with its weight beside codes (of `few` places 1), its decay ahead and its spreads, its errors
-    between the observed places, and in hidden frames, which count as much, and its mean squared error
+    between the observed places, and of what moves in hidden frames, which count as much, and its mean squared error
     ahead of them."""
     between, ahead = map(list, zip(*(_against(channel, c, fold, places) for fold in folds), strict=True))
-    hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap else []
+    hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap and channel.covariance.form.drift else []
     inside, outside = Comparison.joined(between + hidden), Comparison.joined(ahead)
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
@@ -363,7 +363,7 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
             others = known.u[0, (known.t[0, :, None] != t).all(1)].double().flatten(1)
             own.copy_(as_others_hold(own.flatten(1), others, model.code_size).view_as(own))
         given = gap.with_values(given).thinned(_VALUES)[0].u
-    between = _targets(model, estimate, gap.thinned(_VALUES)[0], torch.ones(1).bool(), given)
+    between = _targets(model, estimate, gap.thinned(_VALUES)[0], mean=given)
     return Fold(rows_and_codes(model.decoder, estimate, window), between, between, none, inner.u.shape[2],
                 joined(rows_of(gap.t, gap.x, gap.u, gap.delay)))
 

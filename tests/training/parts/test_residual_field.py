@@ -177,14 +177,3 @@ def test_hidden_frames_of_what_moves_are_told_by_its_drift(tmp_path, monkeypatch
         frames = model.assimilate(inrflow.Observations(t[kept], x, u[kept])).frames(t[7:9], x)
         errors.append(float(np.mean(np.square(frames - u[7:9]))))
     assert errors[0] < 0.2 * errors[1] and errors[0] < 0.2 * u.var()
-
-
-def test_either_places_or_hidden_frames_tell_for_a_process_that_the_others_do_not_tell_against():
-    none, seen = torch.zeros(6), torch.tensor([False, False, False, True, True, True])
-    errors = Comparison(none, none, none, seen, none, none, none, none, torch.zeros(6, 2))
-    ones = torch.ones(6)
-    for places, frames, taken in ((0.5, 1.0, True), (1.0, 0.5, True), (0.98, 0.98, False), (0.5, 1.2, False),
-                                  (1.2, 0.2, False)):
-        assert errors.clearly_less(torch.where(seen, frames, places) * ones, ones, 0.95) == taken
-    alone = replace(errors, seen=torch.zeros(6).bool())
-    assert alone.clearly_less(1.3 * ones, ones, 1.4) and not alone.clearly_less(ones, ones, 0.95)
