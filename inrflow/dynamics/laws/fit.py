@@ -69,7 +69,8 @@ _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is a
 _DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
 _OF_FLOWS = 0.15  # share of the time for laws along their own flow
-_NEAR, _SINGLE = 30.0, 0.5  # times the harmonics' error from which single steps are tried, to that share of the time
+_NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times the harmonics' error from which single steps are tried, until that
+# share of the time or for so long
 _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _TRAJECTORIES, _LOOKED_AT = 32, 16  # equations, and the noise of values, come from so many trajectories, at most
@@ -134,7 +135,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     many, floor = states[0, 0].size > FEW_CODES, max(floor, noise)
     judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u)))) if many else judge  # their forecasts cost much
     say(f"{place.kind}: {codes.harmonics.count} harmonics, noise {values_noise.max():.1e}, {effort() - start:.1f} s")
-    scored: list[tuple[np.ndarray, Law]] = []
+    scored, enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
 
     def consider(law: Law, errors: np.ndarray) -> None:
         say(f"  {errors.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
@@ -160,7 +161,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
     def others() -> Iterator[tuple[float, list[Law], Families]]:
         rest = list[tuple[float, list[Law], Families]]()
-        while wider and (not rest or effort() - start < _REST * seconds):
+        while wider and least() > enough and (effort() - start < _REST * seconds or not (rest or scored)):
             rest.append(wider.pop(0)())
         yield from sorted(rest, key=lambda each: each[0])
 
@@ -195,14 +196,15 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     second = rated and least() < _ALONE
     deadline, half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
-        enough = max(_LITTLE, _NOISY * floor)
-        for number, each in enumerate(() if second or least() < enough else chain(ranked, others())):
-            sought(*each, 0.5 if number else 0.4)
-            if least() < enough or effort() - start > 0.4 * seconds:
-                break
-        if not (second or period or data.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
-            for law in along_single_steps(ground, families, deadline if least() > _EXPLAINED else half):
-                consider(law, forecast_errors(law, judge))
+        early = lowest < _UNEXPLAINED  # None: single steps, for splines may miss more than the terms do
+        order = chain(ranked[:1], [None], ranked[1:], others()) if early else chain(ranked, others(), [None])
+        for number, each in enumerate(order if not second else ()):
+            if each is not None and least() > enough and (not number or effort() - start < 0.4 * seconds):
+                sought(*each, 0.5 if number else 0.4)
+            elif each is None and not (period or data.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
+                longest = deadline if least() > _EXPLAINED and not early else max(half, effort() + _STEPPED * seconds)
+                for law in along_single_steps(ground, families, min(longest, deadline)):
+                    consider(law, forecast_errors(law, judge))
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()
