@@ -30,3 +30,17 @@ def test_all_harmonics_of_a_grid_are_taken_where_256_leave_much():
     later = law.rollout(law.encode(x[:, None], u[:, :1, :, None])[:, 0], t / t[1])
     error = law.decode(later, x[:, None])[..., 0] - u
     assert (error**2).mean() < 1e-5 * u.var()
+
+
+def test_shells_of_hardly_any_energy_do_not_outweigh_others_that_they_contradict() -> None:
+    """Two shells say y = 2 a to a tenth, a third, of a billionth of their energy, y = -5 a to a millionth."""
+    random, size = np.random.default_rng(0), np.array([1.0, 0.3, 1e-5])
+    a = size[:, None] * random.standard_normal((3, 400))
+    y = np.array([2.0, 2.0, -5.0])[:, None] * a
+    y = y + np.array([0.2, 0.2, 1e-6])[:, None] * y.std(1, keepdims=True) * random.standard_normal(a.shape)
+    equations = NormalEquations((a * a).sum(1)[None, :, None, None], (a * y).sum(1)[None, :, None, None],
+                                (y * y).sum(1)[None, :, None], np.full((1, 3), 400.0), np.array([[4.0], [0.4], [1e-14]]),
+                                np.zeros((3, 1)), size[:, None] ** 2)
+    weights = equations.weights(0, [0])
+    np.testing.assert_allclose(equations.solve(0, [0], weights)[0], 2.0, atol=0.05)
+    assert weights[2] == 0
