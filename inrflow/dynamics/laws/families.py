@@ -57,7 +57,7 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
         return list(itertools.combinations_with_replacement(value, degree))
 
     linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
-    odd = [Term(((f,),), power, 0) for power in (0, 1, 2) for f in value] if dimensions == 1 else [
+    odd = [Term(((f,),), power, 0) for power in (0, 1) for f in value] if dimensions == 1 else [
         Term((((c, j),),)) for c in every for j in axes]
     flow = Term.jacobian_on_sphere if intrinsic else Term.jacobian
     turns = turns and intrinsic
@@ -149,11 +149,15 @@ class Families:
                                     for name, terms in self.terms.items()})
 
     def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
-        """Linear terms with others that are not local, without and with transport. None for flows and velocities."""
+        """Linear terms with others that are not local, without and with transport; on lines, with fifth derivatives.
+        None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
             more = multipliers(channels, domain.dimensions, domain.curved)
             yield Families({**self.terms, "multipliers": more}, (
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
+            if domain.dimensions == 1:
+                fifth = [Term((((c, VALUE),),), 2, 0) for c in range(channels)]
+                yield Families({**self.terms, "fifth": fifth}, tuple((*names, "fifth") for names in self.combined[1:]))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do

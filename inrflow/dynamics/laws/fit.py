@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 
 import numpy as np
 import torch
@@ -159,11 +158,15 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             if effort() - start > (share if len(scored) >= _COMPARED else 1.0) * seconds:
                 break
 
-    def others() -> Iterator[tuple[float, list[Law], Families]]:
-        rest = list[tuple[float, list[Law], Families]]()
+    def in_turn(early: bool) -> Iterator[tuple[float, list[Law], Families] | None]:
+        """Families as they are to be sought; None: single steps, for splines may miss more than the terms do."""
+        first, rest = 1 if early else len(ranked), list[tuple[float, list[Law], Families]]()
+        yield from ranked[:first]
         while wider and least() > enough and (effort() - start < _REST * seconds or not (rest or scored)):
             rest.append(wider.pop(0)())
-        yield from sorted(rest, key=lambda each: each[0])
+        rest.sort(key=lambda each: each[0])
+        better = sum(misfit < (_PAYS * lowest if early else np.inf) for misfit, *_ in rest)
+        yield from [*rest[:better], None, *ranked[first:], *rest[better:]]
 
     def least() -> float:
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
@@ -196,9 +199,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     second = rated and least() < _ALONE
     deadline, half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
-        early = lowest < _UNEXPLAINED  # None: single steps, for splines may miss more than the terms do
-        order = chain(ranked[:1], [None], ranked[1:], others()) if early else chain(ranked, others(), [None])
-        for number, each in enumerate(order if not second else ()):
+        for number, each in enumerate(() if second else in_turn(early := lowest < _UNEXPLAINED)):
             if each is not None and least() > enough and (not number or effort() - start < 0.4 * seconds):
                 sought(*each, 0.5 if number else 0.4)
             elif each is None and not (period or data.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
