@@ -165,7 +165,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         while wider and least() > enough and (effort() - start < _REST * seconds or not (rest or scored)):
             rest.append(wider.pop(0)())
         rest.sort(key=lambda each: each[0])
-        better = sum(misfit < (_PAYS * lowest if early else np.inf) for misfit, *_ in rest)
+        limit = min(_PAYS * found[0][0], HARDLY * lowest) if early else np.inf
+        better = sum(misfit < limit for misfit, *_ in rest)
         yield from [*rest[:better], None, *ranked[first:], *rest[better:]]
 
     def least() -> float:
