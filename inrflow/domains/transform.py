@@ -18,7 +18,7 @@ from inrflow.numerics.separable import SeparableSum
 VALUES = -1  # "axis" of values; others are of derivatives
 #: Tables of harmonics by degree, which laws on the same harmonics share: those of meshes take their time.
 _DENSE: WeakKeyDictionary[Harmonics, dict[int, DenseTransform]] = WeakKeyDictionary()
-_CONSTANT = 1e-8  # eigenvalues below belong to the constant
+CONSTANT = 1e-10  # eigenvalues below, relative to the largest one, belong to the constant
 _NULL, _WALL = 1e-8, 10.0  # share of singular values that are none; weight of what must vanish at walls
 
 
@@ -209,9 +209,15 @@ def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[flo
     return total
 
 
+def varying(eigenvalues: Tensor) -> Tensor:
+    """Which harmonics of eigenvalues (K,), whatever their unit, are not constant: (K,) of bool."""
+    return eigenvalues > CONSTANT * eigenvalues.max()
+
+
 def inverse_of(eigenvalues: Tensor) -> Tensor:
     """lap^-1 (K,) of fields of mean zero, of eigenvalues (K,)."""
-    return torch.where(eigenvalues > _CONSTANT, -1 / eigenvalues.clamp_min(_CONSTANT), 0.0)
+    waves = varying(eigenvalues)
+    return torch.where(waves, -1 / torch.where(waves, eigenvalues, 1.0), 0.0)
 
 
 class Pressure:

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 
 from inrflow.domains import HELD, LEAKY, NATURAL, STEADY, Box, Domain, Harmonics, Region
 from inrflow.domains.box import PERIODIC, BoxHarmonics
+from inrflow.domains.transform import CONSTANT
 from inrflow.domains.walls import PAIRS, changes
 from inrflow.numerics.components import groups_of
 from inrflow.numerics.effort import effort
@@ -25,8 +26,7 @@ _ALIKE = 1e-10  # cosine of an angle between columns that counts as none
 _PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
 _SVD = 8  # times the products of a matrix with itself
 _MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics that boundaries are chosen by, share of error, and trajectories
-_LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # trajectories and harmonics that tell how walls leak,
-# trials of a part of them, and the share of the error that it may leave
+_LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, harmonics, trials; share left
 _SOLVE = 70  # times the nodes and the squared number of modes, products that eigenfunctions take
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
@@ -105,7 +105,7 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
             designs = [_Design(table[:, own]) for table in tables]
         total = float(np.nanvar(u[..., c])) or 1.0
         mean, variance = np.zeros(len(own)), np.full(len(own), total / len(own))  # smooth ones may end as noise
-        mean[0] = np.nanmean(u[..., c]) if harmonics.eigenvalues[own[0]] < 1e-8 else 0.0
+        mean[0] = np.nanmean(u[..., c]) * (harmonics.eigenvalues[own[0]] <= CONSTANT * harmonics.eigenvalues.max())
         blocks = [block[1:] for (members, _), design in zip(groups, designs, strict=True)
                   for block in _blocks(design, u[members, :, :, c].reshape(-1, u.shape[2]))]
         blocks = blocks[:: max(len(blocks) // (2 * _SETS), 1)]  # of frames that each have points of their own

@@ -11,7 +11,7 @@ import torch
 
 from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
-from inrflow.domains.transform import transform_of
+from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.terms import BENT, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, TURN, VALUE, Product, Term
 
@@ -22,7 +22,6 @@ _ORDERS = (1, 2)  # of powers of the Laplacian
 FRAMES = 16  # looked at
 _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
 _STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
-_CONSTANT = 1e-8  # eigenvalues below belong to the constant
 _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
@@ -170,7 +169,7 @@ class Families:
             axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
             ways = {**self.terms, "directed": directed(states.shape[2], axes)}
             yield Families(ways, tuple((*names, "directed") for names in (("linear",), *self.combined)))
-        with_mean = harmonics.allowed is None and harmonics.eigenvalues[0] < _CONSTANT
+        with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
         drifts = {**self.terms, "fluxes": [term for term in self.terms["fluxes"] if not term.power],

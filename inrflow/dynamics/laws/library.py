@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
-from inrflow.domains.transform import DenseTransform, Pressure, SeparableTransform, inverse_of, pointwise, transform_of
+from inrflow.domains.transform import (
+    DenseTransform,
+    Pressure,
+    SeparableTransform,
+    inverse_of,
+    pointwise,
+    transform_of,
+    varying,
+)
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import BENT, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
@@ -17,7 +25,6 @@ from inrflow.numerics.effort import effort
 
 PLACES = 64  # low harmonics that coefficients of place are made of
 _SINE = 16  # operations on elements that a sine takes
-_CONSTANT = 1e-8  # eigenvalues below belong to the constant
 LIBRARIES: dict[type, type[Library]] = {}  # by the class of their harmonics; others have a `Library`
 
 
@@ -142,7 +149,7 @@ class Library(nn.Module):
         """What a term's products are multiplied by on the first harmonics (all): (rows,)."""
         symbol = self.symbol(term.power, rows)
         symbol = symbol / (1 + term.inertia * self.eigenvalues[:rows]) if term.inertia else symbol
-        return symbol * (self.eigenvalues[:rows] > _CONSTANT) if term.centred else symbol
+        return symbol * varying(self.eigenvalues)[:rows] if term.centred else symbol
 
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""

@@ -6,6 +6,7 @@ import torch
 from scipy.spatial import Delaunay
 
 from inrflow.domains import Box, Region
+from inrflow.domains.transform import inverse_of
 from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.families import centred, directed, drifting, short_list, with_vectors
 from inrflow.dynamics.laws.library import Library
@@ -148,3 +149,9 @@ def test_tension_and_stress_lose_what_a_pressure_takes() -> None:
     low = table.T @ np.stack(expected).reshape(5, -1).T / 32**2
     np.testing.assert_allclose(rates[2:], low.T[2:], atol=1e-8 * np.abs(low).max())
     np.testing.assert_allclose(rates[:2], low.T[:2], atol=1e-8 * np.abs(low).max())
+
+
+def test_which_harmonics_are_constant_does_not_depend_on_the_unit_of_length() -> None:
+    eigenvalues = torch.tensor(Box([0.0], [1.0], ["walled"]).harmonics(8).eigenvalues)
+    torch.testing.assert_close(inverse_of(1e-12 * eigenvalues), 1e12 * inverse_of(eigenvalues))
+    assert inverse_of(eigenvalues)[0] == 0 and bool((inverse_of(eigenvalues)[1:] < 0).all())

@@ -39,8 +39,8 @@ def test_shells_of_hardly_any_energy_do_not_outweigh_others_that_they_contradict
     y = np.array([2.0, 2.0, -5.0])[:, None] * a
     y = y + np.array([0.2, 0.2, 1e-6])[:, None] * y.std(1, keepdims=True) * random.standard_normal(a.shape)
     equations = NormalEquations((a * a).sum(1)[None, :, None, None], (a * y).sum(1)[None, :, None, None],
-                                (y * y).sum(1)[None, :, None], np.full((1, 3), 400.0), np.array([[4.0], [0.4], [1e-14]]),
-                                np.zeros((3, 1)), size[:, None] ** 2)
+                                (y * y).sum(1)[None, :, None], np.full((1, 3), 400.0),
+                                np.array([[4.0], [0.4], [1e-14]]), np.zeros((3, 1)), size[:, None] ** 2)
     weights = equations.weights(0, [0])
     np.testing.assert_allclose(equations.solve(0, [0], weights)[0], 2.0, atol=0.05)
     assert weights[2] == 0
