@@ -199,7 +199,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     rated = least() < min(_OF_SECOND_ORDER, first)
     second = rated and least() < _ALONE
     deadline, half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
-    with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
+    with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: bool(scored) and effort() > deadline):
         for number, each in enumerate(() if second else in_turn(early := lowest < _UNEXPLAINED)):
             if each is not None and least() > enough and (not number or effort() - start < 0.4 * seconds):
                 sought(*each, 0.5 if number else 0.4)
@@ -215,7 +215,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     narrow = errors, law = simplest(scored)
     second, exact = law.has_rates, errors.mean() < _EXACT
-    with suppress(OutOfTime), effort.limited(lambda: effort() > start + seconds):
+    with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: effort() > start + seconds):
         law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
         judging = effort() - began
         kept = more if (more := 3 * _FINER[0] ** 2 * judging) < _KEPT * seconds else 0.0  # for more harmonics
