@@ -218,7 +218,8 @@ def test_the_adjoint_of_noisy_flights_is_the_derivative_of_what_they_miss() -> N
     paths = 0.3 * np.random.default_rng(0).standard_normal((3, 3, 1, 10)) / (1 + np.arange(10))
     refinement = Refinement(law, flights(t, paths, np.full((3, 1, 10), 0.01), 2, np.array([0, 1, 1])), np.ones((1, 10)),
                             5.0, uncertain=True)
-    values = refinement._values(law, torch.zeros(refinement._unknowns(law), dtype=torch.float64))
+    unknowns = len(terms) + 1 + 2  # coefficients, what the context adds to one, contexts of both systems
+    values = refinement._values(law, torch.zeros(unknowns, dtype=torch.float64))
     first, variance = refinement.first, refinement.noise
 
     def missed(values: torch.Tensor, first: torch.Tensor) -> float:
