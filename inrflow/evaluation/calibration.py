@@ -79,7 +79,7 @@ def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float,
     """Spread, growth and inflation of one channel, of windows observed at all and at some of their points.
 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, and no
-    inflation.
+    inflation. Nor a negative one, which would take from forecasts the growth that tells them apart.
     """
     width = NormalDist().inv_cdf((1 + held) / 2)
     inflation, growth = 0.0, _growth(whole.scaled(width), whole.lead, whole.number, held)
@@ -89,7 +89,7 @@ def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float,
         spread = min(max(spread, 1.0 if bool((whole.white > 0).any()) else _LEAST), _MOST)
         if last:
             wanted = 2 * some.scaled(spread * width, growth).clamp_min(1e-30).log() / some.ratio.log()
-            inflation = min(max(quantile_of_others(wanted, some.number, held), -_POWER), _POWER)
+            inflation = min(max(quantile_of_others(wanted, some.number, held), 0.0), _POWER)
     return spread, growth, inflation
 
 

@@ -206,15 +206,16 @@ def test_calibration_narrows_intervals_that_are_too_wide(surrogate):
 
 
 def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_codes():
-    def errors(codes, seed, trajectories=16, values=500):
+    def errors(codes, seed, power=0.2, trajectories=16, values=500):
         number = torch.arange(float(trajectories)).repeat_interleave(values)
         codes, rest = (torch.full_like(number, value).double() for value in (codes, 1.0))
-        std = 0.5 * ((codes + rest) * (1 + codes / rest) ** 0.2).sqrt()
+        std = 0.5 * ((codes + rest) * (1 + codes / rest) ** power).sqrt()
         return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number,
                       torch.zeros_like(rest))
 
     spread, growth, inflation = factors_of(errors(2.0, 1), errors(1000.0, 2))
     assert (spread, growth, inflation) == (pytest.approx(0.5, rel=0.05), 0.0, pytest.approx(0.2, abs=0.03))
+    assert factors_of(errors(2.0, 1, -0.2), errors(1000.0, 2, -0.2))[2] == 0.0
 
 
 def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_points_ask_for():
