@@ -16,7 +16,7 @@ from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
 
-CALIBRATED = ("spread", "growth", "inflation")  # of a StatePrior
+CALIBRATED = ("spread", "growth", "inflation", "still")  # of a StatePrior
 _VALUES = 100_000
 _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
@@ -41,9 +41,10 @@ def calibrate(
 
     For each channel, from windows observed at all of their points, the factor `spread` with which 90 % intervals hold
     90 % of the values, and the power `growth` of 1 + lead with which they grow: that of a line through the logarithms
-    of the 90 % quantiles of each frame after the window. From windows observed at a few points, the power `inflation`
-    of the variance relative to that of noise: where much is observed, what codes miss and errors of the dynamics are
-    most of the error, where little is, errors of the codes are. Forecasts that diverge leave intervals as they were.
+    of the 90 % quantiles of each frame after the window; at observed times, a factor of their own that is no less,
+    `still`. From windows observed at a few points, the power `inflation` of the variance relative to that of noise:
+    where much is observed, what codes miss and errors of the dynamics are most of the error, where little is, errors of
+    the codes are. Forecasts that diverge leave intervals as they were.
 
     Args:
         batch: trajectories in data units that the surrogate was not fitted to.
@@ -57,9 +58,9 @@ def calibrate(
             which the flow of covariances takes most of the time.
     """
     channels = batch.u.shape[-1]
-    spread = torch.ones(channels, dtype=torch.float64)
+    spread, still = torch.ones(2, channels, dtype=torch.float64)
     growth, inflation = torch.zeros(2, channels, dtype=torch.float64)
-    neutral = replace(surrogate.prior, spread=spread, growth=growth, inflation=inflation)
+    neutral = replace(surrogate.prior, spread=spread, growth=growth, inflation=inflation, still=still)
     if not surrogate.decoder.affine:
         return neutral
     surrogate = replace(surrogate, prior=neutral)
@@ -68,29 +69,36 @@ def calibrate(
     every += [_errors(surrogate, batch, window, fraction, context, points) for fraction in rest]
     for c in range(channels):
         whole = every[0].of(c)
-        whole = whole.select(whole.lead > 0) if ahead else whole
         some = Errors.join([errors.of(c) for errors in every[1:]] or [whole.select(whole.number < 0)])
         if len(whole.number) >= _FEWEST_VALUES:
-            spread[c], growth[c], inflation[c] = factors_of(whole, some, _HELD_AHEAD if ahead else _HELD)
-    return replace(neutral, spread=spread, growth=growth, inflation=inflation)
+            factors = factors_of(whole, some, _HELD_AHEAD if ahead else _HELD)
+            spread[c], growth[c], inflation[c], still[c] = factors
+    return neutral
 
 
-def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float, float, float]:
-    """Spread, growth and inflation of one channel, of windows observed at all and at some of their points.
+def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float, float, float, float]:
+    """Spread, growth and inflation of one channel, of windows observed at all and at some of their points, and its
+    spread at observed times.
 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, and no
     inflation. Nor a negative one, which would take from forecasts the growth that tells them apart.
     """
     width = NormalDist().inv_cdf((1 + held) / 2)
-    inflation, growth = 0.0, _growth(whole.scaled(width), whole.lead, whole.number, held)
+    now, ahead = whole.select(whole.lead <= 0), whole.select(whole.lead > 0)
+    ahead = ahead if len(ahead.number) >= _FEWEST_VALUES else whole
+    least = 1.0 if bool((whole.white > 0).any()) else _LEAST
+    inflation, growth = 0.0, _growth(ahead.scaled(width), ahead.lead, ahead.number, held)
     some = some.select((some.codes > _NEGLIGIBLE * some.rest) & (some.white == 0))
     for last in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 0, -1, -1):
-        spread = quantile_of_others(whole.scaled(width, growth, inflation), whole.number, held)
-        spread = min(max(spread, 1.0 if bool((whole.white > 0).any()) else _LEAST), _MOST)
+        spread = min(max(quantile_of_others(ahead.scaled(width, growth, inflation), ahead.number, held), least), _MOST)
         if last:
             wanted = 2 * some.scaled(spread * width, growth).clamp_min(1e-30).log() / some.ratio.log()
             inflation = min(max(quantile_of_others(wanted, some.number, held), 0.0), _POWER)
-    return spread, growth, inflation
+    still = spread
+    if len(now.number) >= _FEWEST_VALUES:
+        half = NormalDist().inv_cdf((1 + _HELD) / 2)
+        still = min(max(quantile_of_others(now.scaled(half, 0.0, inflation), now.number), spread), _MOST)
+    return spread, growth, inflation, still
 
 
 @dataclass

@@ -35,6 +35,7 @@ class StatePrior:
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
         tail: (C,) the most that `Decoder.tail` is of states of the training data; None: not known.
+        still: (C,) factor in place of `spread` at observed times, where codes leave more than later; None: the same.
         least: of the variance factors of trajectories: few frames look quieter to modes that were fitted to them.
     """
 
@@ -50,6 +51,7 @@ class StatePrior:
     least: float = 0.0
     white: Tensor | None = None
     tail: Tensor | None = None
+    still: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
@@ -83,9 +85,15 @@ class StatePrior:
     def spread_at(self, lead: Tensor) -> Tensor:
         """Factors (..., C) on standard deviations of forecasts a time `lead` (...) after the last observed frame.
 
-        Errors of a law or of a fitted field add up with one sign, those of white process noise do not.
+        Errors of a law or of a fitted field add up with one sign, those of white process noise do not. Within the first
+        step, variances pass from those at observed times.
         """
-        return self.spread if self.growth is None else self.spread * (1 + lead.clamp(min=0)[..., None]) ** self.growth
+        lead = lead.clamp(min=0)[..., None]
+        grown = self.spread if self.growth is None else self.spread * (1 + lead) ** self.growth
+        if self.still is None:
+            return grown
+        share = lead.clamp(max=1)
+        return ((1 - share) * self.still.square() + share * grown.square()).sqrt()
 
     @property
     def rest(self) -> Tensor:

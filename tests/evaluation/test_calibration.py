@@ -213,9 +213,28 @@ def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_c
         return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number,
                       torch.zeros_like(rest))
 
-    spread, growth, inflation = factors_of(errors(2.0, 1), errors(1000.0, 2))
+    spread, growth, inflation, _ = factors_of(errors(2.0, 1), errors(1000.0, 2))
     assert (spread, growth, inflation) == (pytest.approx(0.5, rel=0.05), 0.0, pytest.approx(0.2, abs=0.03))
     assert factors_of(errors(2.0, 1, -0.2), errors(1000.0, 2, -0.2))[2] == 0.0
+
+
+def test_observed_times_have_a_factor_of_their_own_that_is_no_less():
+    def errors(first):
+        number = torch.arange(16.0).repeat_interleave(600)
+        lead = torch.arange(6.0).repeat(1600)
+        one = torch.ones_like(number).double()
+        size = torch.where(lead == 0, first, 0.4)
+        return Errors((size * normal(len(number), seed=1)).abs(), 0 * one, one, lead, number, 0 * one)
+
+    spread, growth, inflation, still = factors_of(errors(2.0), errors(2.0))
+    assert (spread, growth, inflation) == (pytest.approx(0.4, rel=0.05), 0.0, 0.0)
+    assert still == pytest.approx(2.0, rel=0.05)
+    assert factors_of(errors(0.1), errors(0.1))[3] == pytest.approx(spread, rel=0.05)
+    prior = StatePrior(torch.zeros(1), torch.eye(1), torch.ones(1), torch.eye(1), torch.tensor([spread]),
+                       still=torch.tensor([still]))
+    found = prior.spread_at(torch.tensor([0.0, 0.5, 1.0, 3.0]))[:, 0]
+    expected = [still, ((still**2 + spread**2) / 2) ** 0.5, spread, spread]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-6, atol=0)
 
 
 def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_points_ask_for():
@@ -226,7 +245,7 @@ def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_
         return Errors((size * normal(len(number), seed=seed)).abs(), codes * one, one, 0 * one, number, 0 * one)
 
     whole, some = errors(1000.0, 20.0, 1), errors(30.0, 4.0, 2)
-    spread, growth, inflation = factors_of(whole, some)
+    spread, growth, inflation, _ = factors_of(whole, some)
     assert inflation and float((whole.scaled(HALF * spread, growth, inflation) <= 1).double().mean()) == pytest.approx(
         0.9, abs=0.01)
 
@@ -236,7 +255,7 @@ def test_white_noise_of_the_values_is_no_error_of_the_field():
     codes, rest, white = (torch.full_like(number, value).double() for value in (3.0, 0.5, 4.0))
     std = (1.5**2 * (codes + rest) + white).sqrt()
     errors = Errors((std * normal(len(number), seed=4)).abs(), codes, rest, torch.zeros_like(rest), number, white)
-    assert factors_of(errors, errors) == (pytest.approx(1.5, rel=0.05), 0.0, 0.0)
+    assert factors_of(errors, errors)[:3] == (pytest.approx(1.5, rel=0.05), 0.0, 0.0)
 
 
 @pytest.mark.parametrize("added", [0.0, 0.3])
