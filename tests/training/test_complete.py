@@ -34,9 +34,9 @@ def test_the_refitted_field_is_kept_and_the_standard_deviations_are_those_of_the
     one = candidate(run, OFF, refit=lambda: Refitted(linear(RATES)))
     surrogate = complete(one, run.budget, run.log)
     assert torch.equal(surrogate.field.linear.matrix, RATES)
-    expected = calibrate(assemble(one), validation(run), 1).spread
-    assert torch.equal(surrogate.prior.spread, expected) and torch.equal(surrogate.prior.process,
-                                                                         assemble(one).prior.process)
+    late, expected = torch.tensor(5.0), calibrate(assemble(one), validation(run), 1)
+    assert torch.equal(surrogate.prior.spread_at(late), expected.spread_at(late))
+    assert torch.equal(surrogate.prior.process, assemble(one).prior.process)
     refitted = assemble(one)
     refitted.field = linear(RATES)  # has seen the held-out trajectories: its forecasts of them would err too little
     assert float(calibrate(refitted, validation(run), 1).spread_at(late)) < 0.8 * float(expected.spread_at(late))
