@@ -28,7 +28,7 @@ _NEGLIGIBLE = 0.1  # of the rest: variance of codes that tells nothing of its in
 _LEAST, _MOST, _POWER = 0.01, 1e3, 1.0  # factors, and the largest power
 _ROUNDS = 4
 _BISECTIONS = 12
-_MANY = 100  # trajectories
+_MANY, _TOGETHER = 100, 8  # trajectories
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 
@@ -54,8 +54,8 @@ def calibrate(
         ahead: of a model whose codes hold all of a frame: forecasts alone count, by their 95 % intervals, and there is
             no inflation.
         further: asked after windows observed at all points, whether there is time for those observed at a few.
-        others: further trajectories, whose forecasts are compared, too; their spread is the mean of the others', for
-            which the flow of covariances takes most of the time.
+        others: further trajectories, whose forecasts are compared, too; their spread grows with the lead as that of the
+            others does, for the flow of covariances takes most of the time.
     """
     channels = batch.u.shape[-1]
     spread, still = torch.ones(2, channels, dtype=torch.float64)
@@ -258,12 +258,29 @@ def _errors(
     found = Errors(errors.flatten(0, 2), codes, rest.flatten(0, 2), lead, number, noise)
     if others is None:
         return found
-    own = forecast(surrogate, surrogate.estimate(others.first_frames(window), False), _at(others, chosen), False)
-    errors = (own.mean - surrogate.normalisation.apply(_at(others, chosen).u)).double().abs()
-    codes, rest, white = (part.mean(0).expand(errors.shape).flatten(0, 2) for part in (total - rest, rest, white))
+    growth = (total / total[:, window - 1 : window]).clamp_min(1e-300).log().mean(0).exp()  # (T, N, C) after the window
+    parts = [_flown(surrogate, others.select(rows), window, chosen, growth)
+             for rows in torch.arange(len(others)).split(_TOGETHER)]
+    errors, codes, rest = (torch.cat(part) for part in zip(*parts, strict=True))
     lead = lead.unflatten(0, total.shape[:3])[0].expand(errors.shape[:3]).flatten()
     number = torch.arange(len(usable), len(usable) + len(errors)).double()[:, None, None].expand(errors.shape[:3])
-    return Errors.join([found, Errors(errors.flatten(0, 2), codes, rest, lead, number.flatten(), white)])
+    white = white[:1].expand(errors.shape).flatten(0, 2)
+    return Errors.join([found, Errors(errors.flatten(0, 2), codes.flatten(0, 2), rest.flatten(0, 2), lead,
+                                      number.flatten(), white)])
+
+
+def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, chosen: Tensor | None, growth: Tensor
+           ) -> tuple[Tensor, Tensor, Tensor]:
+    """Errors (S, T, N, C) of forecasts, and variances of codes and of the rest: their own at the last frame of the
+    window, which grow as those of other trajectories do (T, N, C)."""
+    estimate, here = surrogate.estimate(batch.first_frames(window)), _at(batch, chosen)
+    errors = (forecast(surrogate, estimate, here, False).mean - surrogate.normalisation.apply(here.u)).double().abs()
+    first = forecast(surrogate, estimate, here.first_frames(window)).std
+    assert first is not None
+    total = first[:, window - 1 :].double().square() * growth
+    widening = (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
+    rest = torch.minimum((surrogate.prior.rest * widening).expand(total.shape), total)
+    return errors, total - rest, rest
 
 
 def _at(batch: TrajectoryBatch, chosen: Tensor | None) -> TrajectoryBatch:
