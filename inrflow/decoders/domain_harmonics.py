@@ -75,11 +75,12 @@ class DomainHarmonicDecoder(Decoder):
     @on_own_device
     def tail(self, z: Tensor) -> Tensor:
         """Of the highest eighth of the harmonics."""
-        harmonics, codes = self.harmonics, z.unflatten(-1, (-1, self.count))
-        moving = self.count - harmonics.steady
-        sums = [codes[..., c, own[own < moving]][..., -(len(own) // 8 + 1) :].square().sum(-1) for c, own in enumerate(
-            np.arange(self.count) if harmonics.allowed is None else np.flatnonzero(harmonics.allowed[c % len(
-                harmonics.allowed)]) for c in range(codes.shape[-2]))]
+        harmonics, sums = self.harmonics, []
+        for c, codes in enumerate(z.unflatten(-1, (-1, self.count)).unbind(-2)):
+            every = harmonics.allowed
+            own = np.arange(self.count) if every is None else np.flatnonzero(every[c % len(every)])
+            moving = own[own < self.count - harmonics.steady]
+            sums.append(codes[..., moving[-(len(own) // 8 + 1) :]].square().sum(-1))
         return torch.stack(sums, -1).repeat_interleave(harmonics.components, -1)
 
     @on_own_device

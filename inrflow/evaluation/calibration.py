@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.evaluation.forecast import forecast
-from inrflow.model.state_prior import ContextPrior, StatePrior
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
 
@@ -248,8 +248,7 @@ def _errors(
     assert predicted.std is not None
     errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
     total = predicted.std.double().square()
-    widening = (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
-    rest = torch.minimum((surrogate.prior.rest * widening).expand(total.shape), total)
+    rest = _rest(surrogate, estimate, total)
     white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
     lead = (surrogate.scale.internal(batch.t) - estimate.last[:, None]).clamp(min=0)[..., None]
     number = usable.double()[:, None, None]
@@ -278,14 +277,16 @@ def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, chosen: Te
     first = forecast(surrogate, estimate, here.first_frames(window)).std
     assert first is not None
     total = first[:, window - 1 :].double().square() * growth
-    widening = (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
-    rest = torch.minimum((surrogate.prior.rest * widening).expand(total.shape), total)
+    rest = _rest(surrogate, estimate, total)
     return errors, total - rest, rest
+
+
+def _rest(surrogate: Surrogate, estimate: StateEstimate, total: Tensor) -> Tensor:
+    """What codes leave, of variances (S, T, N, C) of forecasts."""
+    widening = (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
+    return torch.minimum((surrogate.prior.rest * widening).expand(total.shape), total)
 
 
 def _at(batch: TrajectoryBatch, chosen: Tensor | None) -> TrajectoryBatch:
     """A batch at chosen points, None for all."""
-    if chosen is None:
-        return batch
-    return TrajectoryBatch(batch.t, batch.x[:, :, chosen], batch.u[:, :, chosen],
-                           None if batch.delay is None else batch.delay[:, :, chosen])
+    return batch if chosen is None else batch.at(chosen)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,12 +53,9 @@ def push_to_hub(
             if report is not None:
                 write_json(folder / file, report)
         api = hub.HfApi(token=token)
-        try:
+        with _told(f"the model was not pushed to {repo_id}"):
             home = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             done = api.upload_folder(repo_id=home, folder_path=str(folder), revision=revision, commit_message=message)
-        except Exception as error:  # also those of its HTTP library, which differs between versions
-            raise UserError(f"the model was not pushed to {repo_id}: {_reason(error)}; check the name, the token "
-                            "(hf auth login) and the connection") from error
     return str(done)
 
 
@@ -68,11 +67,8 @@ def from_hub(
     Raises UserError where huggingface_hub is not installed, the hub does not give the model, or it is none of inrflow.
     """
     hub = _library()
-    try:
+    with _told(f"{MODEL_FILE} of {repo_id} was not fetched"):
         path = hub.hf_hub_download(repo_id, MODEL_FILE, revision=revision, token=token)
-    except Exception as error:
-        raise UserError(f"{MODEL_FILE} of {repo_id} was not fetched: {_reason(error)}; check the name, the token "
-                        "(hf auth login) and the connection") from error
     return Surrogate.load(Path(path).parent, device)
 
 
@@ -84,6 +80,11 @@ def _library() -> Any:
     return huggingface_hub
 
 
-def _reason(error: Exception) -> str:
-    """The first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Errors of the hub as UserErrors; also those of its HTTP library, which differs between versions."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what}: {reason}; check the name, the token (hf auth login) and the connection") from error

@@ -304,7 +304,7 @@ class Solution(Shown):
                 if "std" in what or "dt" in what:
                     jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
             variance = self._variance(times, states, which, jacobian, x.to(dtype)) if "std" in what else None
-            unresolved = model.prior.unresolved(decoder.tail(states[:, :size]))[which]
+            unresolved = 0.0 if variance is None else model.prior.unresolved(decoder.tail(states[:, :size]))[which]
             result = self._of_observations(times, x, mean, variance, what, unresolved)
         if self.estimate.residual is not None and ("dx" in what or "dt" in what):
             return result | self._slopes(times, states, which, x)
@@ -321,7 +321,7 @@ class Solution(Shown):
 
     def _of_observations(
         self, times: Tensor, x: Tensor, mean: Tensor, variance: Tensor | None, what: tuple[str, ...],
-        unresolved: Tensor,
+        unresolved: Tensor | float,
     ) -> dict[str, Tensor]:
         """`mean` and `std` (R, C) of observations, data units, from mean and variance of what codes give."""
         model, prior = self.surrogate, self.surrogate.prior

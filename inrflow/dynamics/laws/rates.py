@@ -19,6 +19,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from inrflow.domains import Flows
+from inrflow.domains.transform import varying
 from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
@@ -31,8 +32,7 @@ from inrflow.numerics.team import team
 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # that give equations, at most
-_FEW_TRAJECTORIES, _SIZES, _ACCURATE, _SMALL = 8, 6, 1e-4, 1e-9  # of trials of an inertia; sizes tried first; error of
-# its logarithm; eigenvalues below, relative to the largest one, are those of constants
+_FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # of trials of an inertia; sizes tried first; error of its logarithm
 _WORTH = 0.1  # of the misfit, that a term saves
 _UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
 _PAYS = 0.2  # share of the misfit of laws of first order
@@ -97,8 +97,8 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
 def inertial(ground: Ground, families: Families) -> Families:
     """The families with the inertia with which all of their terms miss the least share of changes."""
     few = ground.some(_FEW_TRAJECTORIES)
-    eigenvalues = ground.codes.harmonics.eigenvalues
-    least = eigenvalues[eigenvalues > _SMALL * eigenvalues.max()].min()
+    eigenvalues = torch.tensor(ground.codes.harmonics.eigenvalues)
+    waves = eigenvalues[varying(eigenvalues)]
     every = list(range(len(families.every)))
 
     def missed(size: float) -> float:
@@ -106,7 +106,7 @@ def inertial(ground: Ground, families: Families) -> Families:
         return sum(equations.missed(c, every, equations.solve(c, every, equations.weights(c, every))[0])
                    for c in range(ground.states.shape[2]))
 
-    sizes = np.linspace(-math.log(eigenvalues.max()), -math.log(least), _SIZES)
+    sizes = np.linspace(-math.log(waves.max()), -math.log(waves.min()), _SIZES)
     errors = [missed(size) for size in sizes]
     best, gap = sizes[int(np.argmin(errors))], sizes[1] - sizes[0]
     found = minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE})
