@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from inrflow.pdes.equation import Equation
     from inrflow.pdes.equations import register_equation
     from inrflow.training.candidate import Candidate
-    from inrflow.training.fit import fit
     from inrflow.training.problem import Problem
     from inrflow.training.recipes.base import Recipe
     from inrflow.training.recipes.neural import NeuralRecipe
-    from inrflow.training.train import register_recipe
+    from inrflow.training.train import fit, register_recipe
 
 __version__ = "0.1.0"
 
@@ -44,7 +43,7 @@ _HOMES = {
     "Solution": "model.solution",
     "Surrogate": "model.surrogate",
     "VectorField": "dynamics.fields.sum",
-    "fit": "training.fit",
+    "fit": "training.train",
     "from_hub": "export.hub",
     "push_to_hub": "export.hub",
     "register_decoder": "decoders.base",

@@ -37,11 +37,11 @@ from inrflow.encoding.residual.field import joined, rows_of
 from inrflow.evaluation.forecast import forecast, std_of_values
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.normal import HALF_WIDTH_90
-from inrflow.training.fit import fit
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.series import SeriesRecipe, continued_series
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
+from inrflow.training.train import fit
 
 _GROWN = 2.0  # times the values from which on more may be found in them than was
 _KEPT_BACK, _OF_ALL = 0.5, 0.2  # of the new frames or trajectories; of all frames where no times are new

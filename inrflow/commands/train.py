@@ -29,6 +29,8 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
+from inrflow.decoders.base import decoder_names
+from inrflow.encoding.encode import METHODS
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.evaluation.references.base import References
@@ -37,8 +39,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
 from inrflow.runtime.machine import Processes, choose_device
-from inrflow.training.problem import Problem
-from inrflow.training.recipes.base import check_recipe
+from inrflow.training.problem import Problem, has_solved_codes
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run
 from inrflow.training.train import start_run
@@ -229,7 +230,26 @@ def _only_resume(arguments: list[str], directory: Path) -> None:
 def check(config: Config) -> None:
     """What depends on more than one setting, or on the machine. Raises UserError."""
     choose_device(config.device)
-    check_recipe(config)
+    settings, method = config.decoder, config.encoding.method
+    if settings.name not in decoder_names():
+        raise UserError(f"decoder.name={settings.name!r}; choose from {', '.join(decoder_names())}, or import the "
+                        "module that registers it")
+    if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
+        raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
+    if method not in ("closed_form", *METHODS):
+        raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
+    if method == "closed_form" and not has_solved_codes(config):
+        raise UserError(
+            "encoding.method=closed_form needs a siren with output modulation or another decoder with a linear output "
+            f"layer, found decoder {settings.name} with modulation {list(settings.modulation)}; give "
+            "encoding.method=gauss_newton, adam or gradient_steps"
+        )
+    if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
+        raise UserError(
+            f"training.joint=true moves codes by Adam and trains a network alone as field, found encoding.method="
+            f"{method}, dynamics.linear={str(config.dynamics.linear).lower()}, dynamics.depth={config.dynamics.depth}; "
+            "give adam, false and 1 or more"
+        )
 
 
 def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:

@@ -16,6 +16,7 @@ from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, block_length, condition_groups
 from inrflow.runtime.machine import device_of
 
+METHODS = ("adam", "gauss_newton", "gradient_steps")  # of encoding by descent
 # Default rates: that of DINo; plain gradient steps on errors that are means over a frame need a far larger one.
 ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 _MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart

@@ -13,9 +13,8 @@ from inrflow.evaluation.calibration import CALIBRATED, affordable, calibrate
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
-from inrflow.training.budget import Budget
 from inrflow.training.candidate import Candidate, Refitted
-from inrflow.training.recorder import Recorder
+from inrflow.training.recorder import Budget, Recorder
 
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
 _DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes

@@ -19,7 +19,7 @@ from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, e
 from inrflow.data.plausible import check_plausible
 from inrflow.data.source import TrajectorySource, split_trajectories
 from inrflow.data.symmetries import Symmetries
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import AffineDecoder, Decoder, decoder_class
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
@@ -149,6 +149,19 @@ class Problem:
         period = self.description.period
         return period is not None and all(value > 0 for value in period) and self.description.geometry is None
 
+    @property
+    def has_solved_codes(self) -> bool:
+        """Whether codes are weights of an affine decoder, solved by least squares."""
+        return has_solved_codes(self.config)
+
+    @property
+    def asks_for_other_dynamics(self) -> str | None:
+        """The first setting that asks for other dynamics than a law, in words; None where there is none."""
+        dynamics = self.config.dynamics
+        settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
+                    "dynamics.memory": dynamics.memory}
+        return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
+
     def augmentation(self, symmetries: Symmetries | None = None) -> Augmentation:
         """Random symmetry copies, under the symmetries in use or others."""
         symmetries = self.symmetries if symmetries is None else symmetries
@@ -274,6 +287,13 @@ class Problem:
             return None
         x = self.file.read(0, slice(0, 1)).x
         return {"kind": "region", "nodes": x.tolist(), "cells": cells.tolist(), "order": 1}
+
+
+def has_solved_codes(config: Config) -> bool:
+    """Whether a configuration has an affine decoder with codes in closed form."""
+    decoder = config.decoder
+    affine = issubclass(decoder_class(decoder.name), AffineDecoder) and list(decoder.modulation) == ["output"]
+    return affine and config.encoding.method == "closed_form"
 
 
 def _symmetries(wanted: object, file: TrajectoryFile) -> Symmetries:

@@ -1,4 +1,5 @@
-"""The record of a run: metrics.jsonl, candidates.json, decisions.json, what loggers get, and progress."""
+"""The record of a run (metrics.jsonl, candidates.json, what loggers get, progress), and its budget: time that is left,
+and decisions that are made under it, in decisions.json."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +18,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from inrflow.config.train_schema import Config
 from inrflow.errors import UserError
+from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.runtime.loggers import Loggers
 from inrflow.runtime.tensor_files import write_json
+
+Clock = Callable[[], float]
 
 CANDIDATES_FILE, DECISIONS_FILE = "candidates.json", "decisions.json"
 CHECKPOINT_SECONDS = 30.0
 _PLAIN_SECONDS = 20.0
+_LATEST, _START = 1.1, 8.0  # of the time, and seconds after it, when searches end: the least of models takes some
+_SPENDABLE = 0.8  # of what is left: no part may use up all of it
 
 
 class Interrupted(KeyboardInterrupt):
@@ -202,3 +208,73 @@ class Recorder:
         self._metrics.write(json.dumps(row) + "\n")
         if self._loggers is not None:
             self._loggers.log(step, stage, values)
+
+
+class Budget:
+    """Seconds that are left by an injected clock, and decisions: numbers of steps, copies and rounds.
+
+    Args:
+        minutes: time for all of training.
+        decisions: those of an earlier run or of the configuration, which are repeated. None is open.
+        clock: seconds; processor time on a machine that is shared.
+        record: called with all decisions whenever one is added.
+    """
+
+    def __init__(
+        self, minutes: float, decisions: Mapping[str, int | None] | None = None, clock: Clock = time.perf_counter,
+        record: Callable[[dict[str, int]], None] = lambda decisions: None,
+    ) -> None:
+        self.total, self.clock, self._record = 60 * minutes, clock, record
+        self.decisions = {name: value for name, value in (decisions or {}).items() if value is not None}
+        self.started = clock()
+
+    def seconds(self, share: float) -> float:
+        """A share of the budget, less where little of it is left."""
+        return min(share * self.total, max(_SPENDABLE * (self.total - self.elapsed), 0.0))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self.clock() - self.started
+
+    @property
+    def _end(self) -> float:
+        return _LATEST * self.total + _START
+
+    @property
+    def over(self) -> bool:
+        """Whether all of the time is gone: what can be left out is."""
+        return self.elapsed > self._end
+
+    @contextmanager
+    def part(
+        self, share: float = math.inf, ended: Callable[[], None] = lambda: None, most: float = 1.0
+    ) -> Iterator[Clock]:
+        """The body is a part of training that may be left unfinished: it is abandoned where its time is over.
+
+        `share` of the time, in effort, so that runs repeat; and as a guard, on machines that are slower or busy, the
+        end of all of the time by the clock, or a share `most` of it. `ended` is called then. Gives what tells the
+        seconds that are left by the clock.
+        """
+        start, until = effort(), min(self._end, self.elapsed + most * self.total + _START)
+        try:
+            with effort.limited(lambda: effort() - start > share * self.total or self.elapsed > until):
+                yield lambda: until - self.elapsed
+        except OutOfTime:
+            ended()
+
+    def known(self, name: str) -> int | None:
+        """A decision that has been made, None for an open one."""
+        return self.decisions.get(name)
+
+    def decide(self, name: str, choose: Callable[[], int]) -> int:
+        """The recorded decision, or else what `choose` says, then recorded."""
+        if name not in self.decisions:
+            self.record(name, choose())
+        return self.decisions[name]
+
+    def record(self, name: str, value: int) -> None:
+        """Record a decision that follows from others."""
+        if self.decisions.get(name) != value:
+            self.decisions[name] = value
+            self._record(dict(self.decisions))

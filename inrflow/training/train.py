@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
 
 from inrflow.errors import UserError
 from inrflow.evaluation.calibration import CALIBRATED
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.budget import Budget, Clock
+from inrflow.runtime.atomic_files import held_folder
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble, complete
 from inrflow.training.judge import Judge
@@ -24,7 +28,7 @@ from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.neural import NeuralRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.series import SeriesRecipe
-from inrflow.training.recorder import Recorder, Tried
+from inrflow.training.recorder import Budget, Clock, Recorder, Tried
 from inrflow.training.run import Run
 
 RECIPES: list[Recipe] = [
@@ -53,6 +57,29 @@ def recipes_named(name: str) -> list[Recipe]:
         names = ", ".join(["auto", *(recipe.name for recipe in RECIPES), *ALIASES])
         raise UserError(f"recipe={name} is not known; choose from {names}")
     return chosen
+
+
+def fit(
+    problem: Problem, recipes: Sequence[Recipe] | None = None, directory: str | Path | None = None, quiet: bool = False
+) -> Surrogate:
+    """The surrogate of the best candidate of all recipes that apply.
+
+    Args:
+        problem: see `Problem.open`.
+        recipes: in the order in which they are tried, from the special to the general; by default those of the
+            configuration.
+        directory: of candidates.json, metrics.jsonl and checkpoints, from which a stopped run goes on; by default they
+            are not kept.
+        quiet: print nothing.
+    Raises:
+        UserError: where no recipe applies or none finds a model.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    if directory is None:
+        with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch), console, problem.config) as log:
+            return train(start_run(problem, log), recipes)
+    with held_folder(directory) as folder, Recorder(folder, console, problem.config) as log:
+        return train(start_run(problem, log), recipes)
 
 
 def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter) -> Run:

@@ -15,13 +15,12 @@ from inrflow.data.formats.writing import write_trajectories
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.encoding.residual.field import _means
-from inrflow.training.fit import fit
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.series import SeriesRecipe
 from inrflow.training.recorder import Recorder
-from inrflow.training.train import start_run
+from inrflow.training.train import fit, start_run
 
 SETTINGS = ("training.minutes=0.1", "training.residual_field=off")
 

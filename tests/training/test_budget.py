@@ -3,7 +3,7 @@
 import pytest
 
 from inrflow.numerics.effort import OutOfTime, effort
-from inrflow.training.budget import Budget
+from inrflow.training.recorder import Budget
 
 
 class Clock:

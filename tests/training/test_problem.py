@@ -6,8 +6,8 @@ from runs import run_on
 
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.training.budget import Budget
 from inrflow.training.problem import some_of
+from inrflow.training.recorder import Budget
 
 
 def test_a_share_of_the_time_is_less_where_little_is_left_by_the_injected_clock():

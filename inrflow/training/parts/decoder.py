@@ -161,7 +161,7 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
         optimiser=OptimiserSettings(training.optimiser, rate, training.weight_decay), title="SIREN trunk", shared=True,
     )
     given = run.budget.known("decoder")
-    steps = run.budget.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
+    steps = run.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
     if fewest and steps < (fewest if given is None else 1):
         run.budget.record("decoder", 0)
         raise OutOfTime

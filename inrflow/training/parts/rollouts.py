@@ -100,7 +100,7 @@ def train_field(
     optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
     stage = Stage("rollout", field.to(run.problem.device), rollouts.loss, error, optimiser=optimiser,
                   seed=run.config.seed, patience=0.4, title="network field", shared=True)
-    steps = run.budget.steps("rollout", stage, _SHARE, 20_000)
+    steps = run.steps("rollout", stage, _SHARE, 20_000)
     error_after = run_stage(stage, max(20, steps), run.log)
     run.log.log("rollout_final", steps, validation=error_after)
     return field.cpu().double()

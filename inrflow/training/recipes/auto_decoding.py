@@ -18,7 +18,7 @@ from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import frame_errors
-from inrflow.encoding.encode import GRADIENT_RATE
+from inrflow.encoding.encode import GRADIENT_RATE, METHODS
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
@@ -31,7 +31,6 @@ from inrflow.training.parts.linear import choose_linear, linear_search
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.parts.trunk import split_points
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.base import METHODS, uses_solved_codes, without_symmetries
 from inrflow.training.recipes.reduced_order import closed_form_candidate
 from inrflow.training.run import Run
 
@@ -59,7 +58,7 @@ class AutoDecodingRecipe:
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why codes are not descended."""
-        if uses_solved_codes(problem):
+        if problem.has_solved_codes:
             return "the configured decoder has codes in closed form"
         if problem.config.training.joint:
             return "training.joint=true trains decoder and dynamics together"
@@ -67,7 +66,7 @@ class AutoDecodingRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """Candidates on auto-decoded codes."""
-        run = without_symmetries(run)
+        run = run.without_symmetries()
         decoder, prior, train, validation = auto_decode(run)
         if not run.config.dynamics.linear:
             yield network_candidate(run, self.name, decoder, prior, train, validation)
@@ -114,7 +113,7 @@ def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, Gaussian
     optimiser = OptimiserSettings(training.optimiser, training.decoder_rate or _RATE, training.weight_decay)
     stage = Stage("decoder", module, frames.loss, frames.score, optimiser=optimiser, seed=config.seed, validations=10,
                   title="auto-decoder", shared=config.encoding.method != "gauss_newton")  # which moves codes itself
-    steps = run.budget.steps("decoder", stage, share, 100_000)
+    steps = run.steps("decoder", stage, share, 100_000)
     error = run_stage(stage, steps, run.log)
     run.log.say(f"auto-decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
     return decoder.eval(), frames.prior(module), frames.codes(module)

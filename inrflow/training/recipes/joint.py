@@ -22,7 +22,6 @@ from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import make_decoder, prior_of
-from inrflow.training.recipes.base import without_symmetries
 from inrflow.training.run import Run
 
 ENCODING_STEPS = (60, 100, 300, 500, 1000)
@@ -47,7 +46,7 @@ class JointRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The jointly trained model."""
-        run = without_symmetries(run)
+        run = run.without_symmetries()
         problem, config = run.problem, run.config
         torch.manual_seed(config.seed)
         decoder = make_decoder(config, problem.embedding(), len(problem.description.channels))
@@ -60,7 +59,7 @@ class JointRecipe:
             optimiser=OptimiserSettings(settings.optimiser, settings.decoder_rate or _RATE), seed=config.seed,
             training=joint, code_rate=settings.rollout_rate, title="joint training", shared=True,
         )
-        steps = run.budget.steps("decoder", stage, _SHARE, 1_000_000)
+        steps = run.steps("decoder", stage, _SHARE, 1_000_000)
         run_stage(stage, steps, run.log)
         run.log.say(f"joint training: {steps} iterations, {len(joint.trajectories)} sequences, {joint.batch} in each")
         batch = joint.source.batch(joint.trajectories)

@@ -18,14 +18,13 @@ from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.budget import Clock
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import INTEGRATION, apart, explains, followed, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
+from inrflow.training.recorder import Clock
 from inrflow.training.run import Run
 
 if TYPE_CHECKING:
@@ -61,9 +60,9 @@ class LawRecipe:
         """None, or why no law on harmonics is looked for."""
         if best is not None and (best.explained or best.score.error < ROUNDING):
             return f"{best.recipe} explains the data"
-        if not uses_solved_codes(problem):
+        if not problem.has_solved_codes:
             return "the configuration asks for other codes"
-        if asked := asks_for_other_dynamics(problem.config):
+        if asked := problem.asks_for_other_dynamics:
             return asked
         if problem.forcing_period and problem.environments is not None:
             return "the data have a periodic forcing and several systems"

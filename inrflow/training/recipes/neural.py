@@ -13,7 +13,6 @@ from inrflow.training.parts.decoder import FittedDecoder, fit_trunk
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import auto_decode
-from inrflow.training.recipes.base import uses_solved_codes, without_symmetries
 from inrflow.training.run import Run
 
 _TAIL = 1e-4  # share of the variance that further codes would hold
@@ -40,14 +39,14 @@ class NeuralRecipe:
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why it is not tried beside closed forms."""
         asked = problem.config.recipe == self.name or self.field is not None
-        if asked or (uses_solved_codes(problem) and not problem.config.dynamics.linear):
+        if asked or (problem.has_solved_codes and not problem.config.dynamics.linear):
             return None
         return "dynamics in closed form are searched for instead; recipe=neural asks for it"
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The trained model."""
-        if not uses_solved_codes(run.problem):
-            run = without_symmetries(run)
+        if not run.problem.has_solved_codes:
+            run = run.without_symmetries()
             decoder, prior, train, validation = auto_decode(run)
             field = None if self.field is None else self.field(decoder.code_size)
             yield network_candidate(run, self.name, decoder, prior, train, validation, field=field)

@@ -30,7 +30,6 @@ from inrflow.training.parts.mesh_flow import complete_by_flow
 from inrflow.training.parts.refit import refit_to_all
 from inrflow.training.parts.symmetries import check_symmetries
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.base import uses_solved_codes
 from inrflow.training.run import Run
 
 _MEMORY_SHARE = 0.3  # of the time, at most
@@ -50,7 +49,7 @@ class ReducedOrderRecipe:
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why POD codes are not tried."""
-        if not uses_solved_codes(problem):
+        if not problem.has_solved_codes:
             return "the configured decoder and encoding have no codes in closed form"
         if not problem.config.dynamics.linear:
             return "dynamics.linear=false asks for a network alone"

@@ -41,7 +41,6 @@ from inrflow.numerics.effort import seconds_of
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.complete import state_prior
 from inrflow.training.problem import WINDOWS, Problem
-from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
 
 _FEWEST_OF_SERIES = 24  # frames
@@ -63,9 +62,9 @@ class SeriesRecipe:
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why the data are no series that this is for."""
-        if not uses_solved_codes(problem):
+        if not problem.has_solved_codes:
             return "the configuration asks for other codes"
-        if asked := asks_for_other_dynamics(problem.config):
+        if asked := problem.asks_for_other_dynamics:
             return asked
         if problem.config.dynamics.memory is not None:
             return "dynamics.memory asks for other dynamics"
