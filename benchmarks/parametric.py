@@ -1,6 +1,6 @@
 """Errors of forecasts against the value of a parameter, inside and outside of the trained range.
 
-    python benchmarks/parametric.py [--families wave burgers gray_scott] [--points 1.0 0.25] [--seeds 0]
+    python benchmarks/parametric.py [--families wave burgers gray_scott fhn cavity] [--points 1.0 0.25] [--seeds 0]
                                     [--out FILE] [--quick | --full]
 
 A family is trained at a few values of one parameter with `inrflow train`; `inrflow adapt` then meets values that it has
@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 from common import Results, as_table, cache_folder, child_rows, environment
+from family_data import Maker, cavity, fhn_lshape, write_family
 
 from inrflow.adaptation.context import mean_context, nearest_environment
 from inrflow.cli import main as inrflow
@@ -46,9 +48,10 @@ HEADER = ("family", "points", "seed", "value", "where", "read off", "relative er
 
 @dataclass(frozen=True)
 class Family:
-    """An equation with one parameter: where it is trained, where it is tried, and how much data there are."""
+    """An equation with one parameter: where it is trained, where it is tried, and how much data there are. `pde` names
+    an equation of `inrflow generate`, or a maker of family_data.py."""
 
-    pde: str
+    pde: str | Maker
     parameter: str
     trained: tuple[float, ...]
     inside: tuple[float, ...]
@@ -83,6 +86,14 @@ FAMILIES = {
         (0.027, 0.0285, 0.0415, 0.043), {"grid": 64, "dt": 20.0, "dimensions": 1}, trajectories=16,
         overrides=("training.minutes=2", "dynamics.depth=0"),
     ),
+    "fhn": Family(  # on an L-shape with a hole, without flux
+        fhn_lshape, "excitability", (0.3, 0.38, 0.46, 0.54, 0.62, 0.7), (0.34, 0.5, 0.66), (0.26, 0.8),
+        trajectories=6, tested=3, overrides=("training.minutes=2",),
+    ),
+    "cavity": Family(
+        cavity, "lid", (0.6, 0.8, 1.0, 1.2, 1.4, 1.6), (0.7, 1.1, 1.5), (0.5, 1.9),
+        trajectories=6, tested=3, overrides=("training.minutes=2",),
+    ),
 }
 QUICK = Family(
     "wave", "speed", (0.03125, 0.0625, 0.09375), (0.05,), (0.11,), {"grid": 16, "dt": 0.25}, trajectories=4, tested=2,
@@ -93,10 +104,14 @@ QUICK = Family(
 def data_file(family: Family, kind: str, values: Sequence[float], each: int, frames: int, seed: int) -> Path:
     """`each` trajectories at each of the values, made on the first call and kept."""
     label = "_".join(f"{value:g}" for value in values) if len(values) < 3 else f"{len(values)}values"
+    name = family.pde if isinstance(family.pde, str) else family.pde.__name__
     sizes = "_".join(f"{key}{value}" for key, value in family.settings.items())
-    path = cache_folder() / f"parametric_{family.pde}_{sizes}_{kind}_{label}_{each}x{frames}_seed{seed}.h5"
+    path = cache_folder() / f"parametric_{name}_{sizes}_{kind}_{label}_{each}x{frames}_seed{seed}.h5"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(family.pde, str):
+            write_family(path, family.pde, family.parameter, values, each, np.random.default_rng(seed), frames)
+            return path
         generate(
             family.pde, path, trajectories=each * len(values), frames=frames, seed=seed,
             parameters={family.parameter: list(values)}, **family.settings,

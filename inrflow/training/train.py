@@ -88,6 +88,10 @@ def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter)
     decisions = {**log.read_decisions(), **{k: v for k, v in asdict(training.steps).items() if v is not None}}
     if decisions:
         log.save_decisions(decisions)
+    least = problem.source.normalisation.least
+    amounts = [] if least is None else [problem.description.channels[index] for index in (least == 0).nonzero()]
+    if amounts:
+        log.say(f"{', '.join(amounts)}: never negative in the data, at times near 0, so quantiles are no less than 0")
     budget = Budget(training.minutes, decisions, clock, log.save_decisions)
     return Run(problem, Judge(problem), budget, log, problem.config)
 

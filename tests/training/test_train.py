@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from rotations import RATES, Stub, write_rotations
 from runs import run_on
 
+from inrflow.data.description import Description
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import Judge
@@ -111,3 +114,15 @@ def test_a_late_recipe_comes_last_and_none_begins_when_the_time_is_over(data, tm
     assert [row["recipe"] for row in record["candidates"]] == ["first", "second", "quick"]
     assert record["not_applied"] == [{"recipe": "late", "why": "the time is over"}]
     assert torch.equal(rates(surrogate), RATES)
+
+
+def test_channels_that_are_taken_for_amounts_are_told_before_training(data, tmp_path):
+    rain = np.maximum(np.random.default_rng(3).standard_normal((4, 8, 16, 1)) - 1, 0)
+    about = Description("wet", ("rain",), ("x",), period=(1.0,))
+    write_trajectories(tmp_path / "wet.h5", np.arange(8.0), np.arange(16)[:, None] / 16, rain, about)
+    told: list[str] = []
+    with run_on(tmp_path / "wet.h5", tmp_path / "wet", said=told):
+        assert told == ["rain: never negative in the data, at times near 0, so quantiles are no less than 0"]
+    told.clear()
+    with run_on(data, tmp_path / "other", said=told):
+        assert not told
