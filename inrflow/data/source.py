@@ -10,7 +10,7 @@ import torch
 
 from inrflow.data.batch import Augmentation, Normalisation, TrajectoryBatch
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.window import TimeBins, is_scattered
+from inrflow.data.observations import TimeBins, is_scattered
 from inrflow.errors import UserError
 
 _CACHE_BYTES = 1024**3

@@ -17,9 +17,8 @@ from torch import Tensor
 from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.labelled import all_observations_from, observations_from
-from inrflow.data.observations import Observations
+from inrflow.data.observations import Observations, window_of
 from inrflow.data.plausible import without_wild_values
-from inrflow.data.window import window_of
 from inrflow.decoders.base import Decoder, build_decoder, decoder_structure
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.fields.sum import VectorField

@@ -26,6 +26,7 @@ from inrflow.runtime.atomic_files import AtomicFile
 
 _CELLS = {"triangle": "triangles", "tetra": "tetrahedra"}
 _TIMES = ("TimeValue", "TIME", "time")
+_TECPLOT = rb"(title\b[^\n]*\s+)?variables\s*="
 
 
 class MeshFormat(Format):
@@ -37,12 +38,8 @@ class MeshFormat(Format):
     suffixes = (".pvd",)
     table = True
     fixed_points = True
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        head = start.lstrip()
-        return head.startswith(b"# vtk DataFile") or _is_tecplot(head) or (head.startswith(b"<") and any(
-            mark in head for mark in (b'type="UnstructuredGrid"', b"type='UnstructuredGrid'", b'type="Collection"',
-                                      b"<Xdmf")))
+    signature = re.compile(rb"""\s*(# vtk DataFile|%s|(?=<).*?(type=["'](UnstructuredGrid|Collection)["']|<Xdmf))""" %
+                           _TECPLOT, re.IGNORECASE | re.DOTALL)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         return MeshContent(path, options)
@@ -62,7 +59,7 @@ class MeshFormat(Format):
 
 
 def _is_tecplot(head: bytes) -> bool:
-    return re.match(rb"(title\b[^\n]*\s+)?variables\s*=", head, re.IGNORECASE) is not None
+    return re.match(_TECPLOT, head, re.IGNORECASE) is not None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from inrflow.data.window import TimeBins, is_scattered
+from inrflow.data.observations import TimeBins, is_scattered
 
 
 def rows(count=500, seed=0):
