@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -27,11 +25,9 @@ _GROWING = 1 / 3  # share of the steps over which rollouts grow to their full le
 class RolloutTraining:
     """Losses of rollouts on states (S, T, n); float32."""
 
-    def __init__(self, states: CodeData, integrator: Integrator, batch: int, longest: int | None = None) -> None:
+    def __init__(self, states: CodeData, integrator: Integrator, batch: int) -> None:
         self.codes, self.t, self.observed = states.codes.float(), states.t, states.observed
         self.integrator, self.batch = integrator, batch
-        frames = states.codes.shape[1]
-        self.longest = min(frames - 1, longest or frames - 1)
         seen = self.codes[self.observed]
         self.variance = (seen - seen.mean(0)).square().sum(1).mean()
         self.starts = self.observed.nonzero()
@@ -40,8 +36,8 @@ class RolloutTraining:
         self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
     ) -> Tensor:
         """Mean squared error of a batch of rollouts from random frames, share of the variance."""
-        length = 1 + round((self.longest - 1) * min(1.0, step / max(1.0, _GROWING * steps)))
         frames = self.codes.shape[1]
+        length = 1 + round((frames - 2) * min(1.0, step / max(1.0, _GROWING * steps)))
         usable = self.starts[self.starts[:, 1] + length < frames]
         if not len(usable):
             usable = self.starts[self.starts[:, 1] + 1 < frames]
@@ -82,27 +78,15 @@ def network_candidate(
             size, linear=False, width=settings.width, depth=max(1, settings.depth),
             forcing_period=problem.forcing_period, forcing_harmonics=settings.forcing_harmonics,
         )
-    trained = train_field(run, field, states, integrator, error)
-    score = Score(error(trained), floor, sum(p.numel() for p in trained.parameters()))
+    config = run.config.training
+    stage = Stage("rollout", field.to(problem.device), RolloutTraining(states, integrator, config.batch).loss, error,
+                  OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay),
+                  seed=run.config.seed, patience=0.4, title="network field", shared=True)
+    run_stage(stage, max(20, run.steps("rollout", stage, _SHARE, 20_000)), run.log)
+    field = field.cpu().double()
+    score = Score(error(field), floor, sum(p.numel() for p in field.parameters()))
     run.log.say(f"network field: validation error {score.error:.2e} of the variance")
     return Candidate(
-        problem, recipe, "trained network", decoder, prior, trained, integrator, states, judged_states, first, score,
+        problem, recipe, "trained network", decoder, prior, field, integrator, states, judged_states, first, score,
         interpolation_error=interpolation_error,
     )
-
-
-def train_field(
-    run: Run, field: VectorField, states: CodeData, integrator: Integrator, error: Callable[..., float],
-) -> VectorField:
-    """A field trained on rollouts of training states, in its state of least validation error, float64."""
-    config = run.config.training
-    rollouts = RolloutTraining(states, integrator, config.batch)
-    optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
-    stage = Stage("rollout", field.to(run.problem.device), rollouts.loss, error, optimiser=optimiser,
-                  seed=run.config.seed, patience=0.4, title="network field", shared=True)
-    steps = run.steps("rollout", stage, _SHARE, 20_000)
-    error_after = run_stage(stage, max(20, steps), run.log)
-    run.log.log("rollout_final", steps, validation=error_after)
-    return field.cpu().double()
-
-

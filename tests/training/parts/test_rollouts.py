@@ -61,9 +61,6 @@ def test_rollouts_grow_to_their_full_length():
     for step in range(100):
         loss(training, linear().float(), step)
     assert lengths[0] == 1 and max(lengths) == 7 and lengths[34:] == [7] * 66 and lengths == sorted(lengths)
-    lengths.clear()
-    loss(RolloutTraining(states(), Watching(), batch=4, longest=3), linear().float())
-    assert lengths == [3]
 
 
 def test_the_loss_is_the_squared_error_as_share_of_the_variance():
