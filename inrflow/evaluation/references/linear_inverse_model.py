@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.cycles import cycles_of, regular_frames
 from inrflow.data.description import Description
 from inrflow.dynamics.fitting.autoregression import AutoregressionSearch
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.point_modes import Cycle, principal_components, shrunk_cycle
 from inrflow.evaluation.references.base import Reference
-from inrflow.evaluation.references.training_data import coefficients, stacked
+from inrflow.evaluation.references.training_data import coefficients, cycles_of, regular_frames, stacked
 
 _FEWEST = 24  # frames
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.cycles import cycles_of
 from inrflow.data.description import Description
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.references.base import Reference
 from inrflow.evaluation.references.training_data import (
     channel_mean,
     coefficients,
+    cycles_of,
     filled,
     leading_modes,
     march,

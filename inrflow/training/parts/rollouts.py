@@ -69,7 +69,8 @@ def network_candidate(
     integrator = problem.integrator()
     floor = float(prior.noise.mean())
 
-    def error(one: VectorField) -> float:
+    def error(one: nn.Module) -> float:
+        assert isinstance(one, VectorField)
         return rollout_error(one, integrator, judged_states, judged, first, size)
 
     if field is None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.cycles import cycles_of, regular_frames
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
@@ -36,6 +35,7 @@ from inrflow.encoding.prior.point_modes import (
     shrunk_cycle,
 )
 from inrflow.evaluation.calibration import quantile_of_others
+from inrflow.evaluation.references.training_data import cycles_of, regular_frames
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
 from inrflow.training.candidate import Candidate, Score

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from inrflow.data.cycles import cycles_of, regular_frames
 from inrflow.data.description import Description
+from inrflow.evaluation.references.training_data import cycles_of, regular_frames
 
 
 def periods(times: np.ndarray, **attributes: object) -> list[float]:
