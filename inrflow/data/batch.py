@@ -94,11 +94,13 @@ class Normalisation:
     """u_normalised = (u - mean) / scale, one mean and scale (C,) for each channel, in the data's units.
 
     least: (C,) 0 of amounts, which are never negative, -inf of other channels; None: not known.
+    most: (C,) largest magnitude of a normalised value of training; None: not known.
     """
 
     mean: Tensor
     scale: Tensor
     least: Tensor | None = None
+    most: Tensor | None = None
 
     def apply(self, u: Tensor) -> Tensor:
         """Values (..., C) in data units to normalised ones."""

@@ -21,6 +21,9 @@ _DIFFERENT = 0.05  # standard deviations between values of one place and time th
 _SPIKE, _NEIGHBOURS = 30.0, 4  # times as far from the middle as any neighbour, in space or time
 _WILD, _ALONE = 20.0, 5.0  # deviations of training, and times as far off as neighbours are, of what is left out
 _FAR = 10.0  # standard deviations of the inner values, within which nothing is called a spike
+_RANGE, _NEAR_LIMIT = 3.0, 0.2  # times as far out as other values are; share within as much again that makes a tail
+_SMOOTH = 3.0  # times as far from the middle as from their neighbours: values of a field that tells faults by these
+_PART = 0.2  # of a channel's variance, which values that are left out inside of its range may hold
 _BEYOND, _REST = 3.0, 0.995  # times this quantile of what other values depart from their neighbours by, that faults do
 _USUAL = 0.4  # share of a place's frames, or of a frame's places, from which on departures are its own
 _ROUNDING = 1e-3  # share of a channel's deviation that rounding to single precision may have
@@ -47,9 +50,9 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
                 apart, repeated, within = apart + some[0], repeated + some[1], within + some[2]
         total += int(np.isfinite(u).sum())
         if not moving:
-            found, size = _spikes(x[0], u, _SPIKE)
-            spikes, seen = spikes + int(found.sum()), seen + int(np.isfinite(u).sum())
-            worst = max(worst, (size, int(number)))
+            seen += int(np.isfinite(u).sum())
+            if _spikes(x[0], u, _SPIKE).any() and (found := faults(x[0], u)).any():
+                spikes, worst = spikes + int(found.sum()), max(worst, (float(np.abs(u[found]).max()), int(number)))
     path = source.file.path
     if total and within / total > _CONTRADICTORY:
         raise UserError(f"{path}: {min(100, 100 * within / total):.2g} % of the variance lies between values of the "
@@ -58,10 +61,10 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
         warnings.warn(f"{path}: {apart} of {repeated} values at places that another value of the same time has differ "
                       f"from it by more than {_DIFFERENT:g} standard deviations; all are used", stacklevel=3)
     if spikes:
-        warnings.warn(f"{path}: {100 * spikes / seen:.2g} % of the values ({spikes} of {seen} looked at) lie more than "
-                      f"{_SPIKE:g} times as far out as all of their neighbours in space and time, up to {worst[0]:.3g} "
-                      f"standard deviations in trajectory {worst[1]}; values of that kind are left out; mark faulty "
-                      "values as NaN to choose them yourself", stacklevel=3)
+        warnings.warn(f"{path}: {100 * spikes / seen:.2g} % of the values ({spikes} of {seen} looked at) lie far "
+                      f"from all of their neighbours in space and time, up to {worst[0]:.3g} standard deviations out "
+                      f"in trajectory {worst[1]}; values of that kind are left out; mark faulty values as NaN to "
+                      "choose them yourself", stacklevel=3)
         source.leave_out(faults)
         source.fit_normalisation(trajectories)
 
@@ -95,10 +98,12 @@ def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:
     return int((np.abs(off) > _DIFFERENT / 2).sum()), int(shared.sum()), float((off**2).sum())
 
 
-def without_wild_values(batch: TrajectoryBatch) -> TrajectoryBatch:
+def without_wild_values(batch: TrajectoryBatch, most: torch.Tensor | None = None) -> TrajectoryBatch:
     """A batch of normalised values without those that no training leads to expect and no neighbour in space or time
-    supports, of which it warns: one of them would drag all that is inferred from its frame."""
-    far = (batch.u.abs() > _WILD).cpu().numpy()
+    supports, of which it warns: one of them would drag all that is inferred from its frame. `most` (C,): magnitude of
+    the largest ones of training."""
+    limit = torch.full_like(batch.u[0, 0, 0], _WILD) if most is None else (2 * most.to(batch.u)).clamp(min=_WILD)
+    far = (batch.u.abs() > limit).cpu().numpy()
     if not far.any():
         return batch
     x = batch.x.cpu().numpy()
@@ -106,12 +111,12 @@ def without_wild_values(batch: TrajectoryBatch) -> TrajectoryBatch:
         points, u = x[s if len(x) > 1 else 0], batch.u[s].double().cpu().numpy()
         for rows in [slice(k, k + 1) for k in range(len(u))] if len(points) > 1 else [slice(None)]:
             if far[s, rows].any():
-                far[s, rows] &= _spikes(points[rows][0], u[rows], _ALONE)[0]
+                far[s, rows] &= _spikes(points[rows][0], u[rows], _ALONE)
     if not far.any():
         return batch
-    warnings.warn(f"{int(far.sum())} of {int(torch.isfinite(batch.u).sum())} observed values lie more than {_WILD:g} "
-                  "standard deviations out, and far from all of their neighbours in space and time; they are left out",
-                  stacklevel=4)
+    warnings.warn(f"{int(far.sum())} of {int(torch.isfinite(batch.u).sum())} observed values lie more than "
+                  f"{float(limit.min()):.3g} standard deviations out, and far from all of their neighbours in space "
+                  "and time; they are left out", stacklevel=4)
     return batch.with_values(batch.u.masked_fill(torch.as_tensor(far, device=batch.u.device), torch.nan))
 
 
@@ -120,8 +125,13 @@ def faults(x: np.ndarray, u: np.ndarray) -> np.ndarray:
     far more than the others do, and than neighbours from theirs; not those that a place or a frame has again and again.
     """
     near = _nearest(x, len(x))
-    found = _departures(u, near)
-    return found | _departures(np.where(found, np.nan, u), near) if found.any() else found  # beside each other
+    found, off = _departures(u, near)
+    if found.any():
+        found |= _departures(np.where(found, np.nan, u), near)[0]  # beside each other
+        out = np.nan_to_num(np.abs(u - np.nanmedian(u, axis=(0, 1))))
+        smooth = _inner(np.where(found, 0.0, out)) > _SMOOTH * _inner(np.where(found, 0.0, off))
+        found &= smooth | _apart(out, found)
+    return found
 
 
 def _nearest(x: np.ndarray, places: int) -> np.ndarray:
@@ -140,7 +150,9 @@ def _beside(values: np.ndarray, near: np.ndarray, at: slice = slice(None)) -> It
         yield np.where(inside[:, None, None], values[np.clip(others, 0, len(values) - 1)], np.nan)
 
 
-def _departures(u: np.ndarray, near: np.ndarray) -> np.ndarray:
+def _departures(u: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the values u (T, N, C) depart from the median of their neighbours (N, k) far more than others, and by
+    how much each does."""
     length = max(_TOGETHER // u[0].size, 1)
     blocks = [slice(k, k + length) for k in range(0, len(u), length)]
     with warnings.catch_warnings():
@@ -156,7 +168,24 @@ def _departures(u: np.ndarray, near: np.ndarray) -> np.ndarray:
         found &= off > _BEYOND * rest
         for axis in (0, 1):
             found &= found.sum(axis, keepdims=True) <= max(1, _USUAL * found.shape[axis])
-    return found
+    return found, off
+
+
+def _apart(out: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Those of the values found (T, N, C), at distances `out` from the middle of their channel, that are no events of a
+    field which else rests or is noise, such as showers: beyond all that other values reach and few of them near that
+    limit, or of the population of such ones, or a small part of the channel's variance."""
+    kept = np.zeros_like(found)
+    for channel in np.flatnonzero(found.any((0, 1))):
+        sizes, some = out[..., channel], found[..., channel]
+        limit = _RANGE * sizes[~some].max(initial=0.0) or np.inf  # where all else rests, none is told
+        while len(far := sizes[some & (sizes > limit)]) and np.mean(far < _RANGE * limit) > _NEAR_LIMIT:
+            limit *= _RANGE
+        gross = some & (sizes > limit)
+        inside = some & ~gross
+        small = (sizes[inside] ** 2).sum() <= _PART * (sizes[~gross] ** 2).sum()
+        kept[..., channel] = some if small or gross.sum() > _RANGE * inside.sum() else gross
+    return kept
 
 
 def _inner(out: np.ndarray) -> np.ndarray:
@@ -164,16 +193,15 @@ def _inner(out: np.ndarray) -> np.ndarray:
     return np.array([np.sqrt(np.mean(one[one <= np.quantile(one, 0.95)] ** 2)) for one in np.moveaxis(out, -1, 0)])
 
 
-def _spikes(x: np.ndarray, u: np.ndarray, alone: float) -> tuple[np.ndarray, float]:
+def _spikes(x: np.ndarray, u: np.ndarray, alone: float) -> np.ndarray:
     """Which of the values u (T, N, C) at points x (N, d) are spikes, `alone` times as far from the middle as any of
-    their neighbours, and how far out the farthest lies."""
+    their neighbours."""
     middle = np.nanmedian(u, axis=(0, 1))
     out = np.nan_to_num(np.abs(u - middle))
     found = out > _FAR * np.maximum(_inner(out), 1e-300)
     if not found.any():
-        return found, 0.0
+        return found
     around = np.zeros_like(out)
     for others in _beside(out, _nearest(x, len(np.unique(x, axis=0)))):
         np.fmax(around, others, out=around)
-    found &= out > alone * around
-    return found, float(out[found].max(initial=0.0))
+    return found & (out > alone * around)

@@ -167,6 +167,7 @@ class TrajectorySource:
         channels = len(self.description.channels)
         count, total, square, cube = (torch.zeros(channels, dtype=torch.float64) for _ in range(4))
         least = torch.full((channels,), torch.inf, dtype=torch.float64)
+        most = -least
         reference = torch.zeros(channels, dtype=torch.float64)
         for index, i in enumerate(trajectories):
             u = self._read(int(i)).u
@@ -176,6 +177,7 @@ class TrajectorySource:
                 reference = u.nanmean(0).nan_to_num()
             finite = torch.isfinite(u)
             least = torch.minimum(least, u.where(finite, torch.inf).amin(0))
+            most = torch.maximum(most, u.where(finite, -torch.inf).amax(0))
             u = (u - reference).where(finite, 0.0)
             cube = cube + u.pow(3).sum(0)
             count, total, square = count + finite.sum(0), total + u.sum(0), square + u.square().sum(0)
@@ -191,8 +193,9 @@ class TrajectorySource:
         scale = torch.where(self.varies, scale, torch.ones_like(scale))
         skew = (cube / count - 3 * mean * square / count + 2 * mean.pow(3)) / scale.pow(3)
         amount = (least >= 0) & (least < _NEAR * scale) & (skew > _SKEWED) & self.varies
-        least = torch.where(amount, 0.0, -torch.inf)
-        self.normalisation = Normalisation((reference + mean).float(), scale.float(), least.float())
+        least, most = torch.where(amount, 0.0, -torch.inf), torch.maximum(
+            most - reference - mean, reference + mean - least) / scale
+        self.normalisation = Normalisation((reference + mean).float(), scale.float(), least.float(), most.float())
         return self.normalisation
 
 

@@ -209,7 +209,7 @@ class Surrogate(Shown):
         `context`: prior of the contexts, by default the surrogate's. Of windows of several frames the contexts are
         first estimated from the motion of the codes, and the flow is linearised there.
         """
-        inner = without_wild_values(self._inner(window))
+        inner = without_wild_values(self._inner(window), self.normalisation.most)
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
             context = context if context.known else replace(context, nominal=self._nominal(inner, context))
@@ -379,7 +379,8 @@ class Surrogate(Shown):
         def update(further: Observations) -> Solution:
             further, last = observations_from(further, self.description), float(self.scale.external(estimate.last[0]))
             if self.residual is None and context is None and further.frames().t[0] > last:
-                later = without_wild_values(self._inner(self._checked(further, [last])))
+                later = without_wild_values(
+                    self._inner(self._checked(further, [last])), self.normalisation.most)
                 found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
                 if found is not None:
                     return self._solution(found, [*parts, further], None, estimate.mean.shape[1])

@@ -51,7 +51,7 @@ def test_spikes_are_told_with_their_share(tmp_path):
     spiked = WAVES.copy()
     spiked[2, 3, 5] *= 1000
     spiked[4, 1, 20] *= 1000
-    with pytest.warns(UserWarning, match=r"0.17 % of the values \(2 of 1152 looked at\) lie more than 30 times as far"):
+    with pytest.warns(UserWarning, match=r"0.17 % of the values \(2 of 1152 looked at\) lie far from all of their"):
         normalisation, kept = check(tmp_path / "spiked.h5", spiked)
     assert torch.isnan(kept).nonzero().tolist() == [[2, 3, 5, 0], [4, 1, 20, 0]]
     assert normalisation.scale.item() == pytest.approx(WAVES.std(), rel=0.01)  # not that of the spikes
@@ -77,6 +77,19 @@ def test_shocks_point_sources_and_fields_that_are_nearly_all_zero_have_no_faults
         assert not faults(X, u).any()
 
 
+@pytest.mark.parametrize(("length", "wet"), [(30.0, 1.0), (8.0, 1.5), (15.0, 2.0)])
+def test_showers_are_no_faults_but_values_that_stand_for_missing_ones_among_them_are(length, wet):
+    rng = np.random.default_rng(2)
+    gauges = rng.uniform(0, 100, (40, 2))
+    apart = np.linalg.norm(gauges[:, None] - gauges, axis=-1)
+    field = rng.standard_normal((400, 40)) @ np.linalg.cholesky(np.exp(-apart / length) + 1e-9 * np.eye(40)).T
+    rain = np.maximum(field - wet, 0) ** 2 * np.exp(0.5 * rng.standard_normal(field.shape))
+    assert not faults(gauges, rain[..., None]).any()
+    missing = rng.random(rain.shape) < 0.003
+    found = faults(gauges, np.where(missing, -999, rain)[..., None])[..., 0]
+    assert found[missing].all() and found[~missing].sum() < 4
+
+
 def test_a_small_signal_on_a_large_constant_is_told_to_lose_its_digits(tmp_path):
     with pytest.warns(UserWarning, match="varies by .* around 1e.03; values are kept in single precision"):
         check(tmp_path / "offset.h5", 1e3 + 1e-3 * WAVES)
@@ -93,6 +106,7 @@ def test_one_wild_value_is_left_out_and_a_large_field_is_not():
     with pytest.warns(UserWarning, match="1 of 384 observed values lie more than 20 standard deviations out"):
         kept = without_wild_values(batch.with_values(one)).u
     assert torch.isnan(kept).nonzero().tolist() == [[1, 3, 5, 0]]
+    assert without_wild_values(batch.with_values(one), torch.tensor([30.0])) is not batch  # training had as large ones
     moving = TrajectoryBatch(batch.t, batch.x.expand(2, 8, 24, 1), one)
     with pytest.warns(UserWarning, match="1 of 384"):
         assert bool(torch.isnan(without_wild_values(moving).u[1, 3, 5, 0]))
