@@ -30,11 +30,12 @@ _ROUNDING = 1e-3  # share of a channel's deviation that rounding to single preci
 
 
 def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray) -> None:
-    """Warn of spikes, of digits lost to single precision, and of several values at one place and time in the first of
-    the named trajectories of a source with a fitted normalisation. Where there are spikes, the source leaves out
-    faults and its normalisation is fitted anew. Raises UserError where several values make up most of the variance.
+    """Warn of spikes, of digits lost to single precision, of angles, and of several values at one place and time in the
+    first of the named trajectories of a source with a fitted normalisation. Where there are spikes, the source leaves
+    out faults and its normalisation is fitted anew. Raises UserError where several values make up most of the variance.
     """
     _warn_of_lost_digits(source)
+    _warn_of_angles(source, int(trajectories[0]))
     apart = repeated = total = spikes = seen = 0
     within, worst = 0.0, (0.0, 0)
     for number in list(trajectories)[:_LOOKED_AT]:
@@ -78,6 +79,21 @@ def _warn_of_lost_digits(source: TrajectorySource) -> None:
             warnings.warn(f"{source.file.path}: channel {channel} varies by {s:.3g} around {m:.3g}; values are kept in "
                           f"single precision, whose rounding is {100 * share:.2g} % of that; subtract a constant "
                           "before it is stored", stacklevel=4)
+
+
+def _warn_of_angles(source: TrajectorySource, trajectory: int) -> None:
+    """Warn of channels that jump by a turn, in degrees or radians, more often than by half of one."""
+    u = source.batch([trajectory], normalised=False).u[0].double().numpy()
+    for index, channel in enumerate(source.description.channels):
+        one = u[..., index]
+        low, high = np.nanquantile(one, (0.0, 1.0)) if np.isfinite(one).any() else (0.0, 0.0)
+        jumps = np.abs(np.diff(one, axis=0))
+        for turn in (360.0, 2 * np.pi):
+            around, across = (jumps > 0.9 * turn).sum(), (np.abs(jumps / turn - 0.5) < 0.05).sum()
+            if 0.95 * turn < high - low < 1.001 * turn and around > across:
+                warnings.warn(f"{source.file.path}: channel {channel} goes around from {low:.3g} to {high:.3g} "
+                              "as an angle does, and is taken for a number, whose mean of the two is the opposite "
+                              "direction; give its sine and cosine as channels", stacklevel=4)
 
 
 def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:

@@ -90,6 +90,17 @@ def test_showers_are_no_faults_but_values_that_stand_for_missing_ones_among_them
     assert found[missing].all() and found[~missing].sum() < 4
 
 
+@pytest.mark.parametrize(("turn", "low"), [(360.0, 0.0), (2 * np.pi, -np.pi)])
+def test_angles_that_go_around_are_told_and_other_values_of_their_range_are_not(turn, low, tmp_path):
+    steady = np.linspace(0, 1, 8)[:, None, None] * np.ones((8, 24, 1)) * turn + low
+    phase = np.cumsum(np.random.default_rng(0).normal(0, 0.15, (8, 24, 1)), 0) + X.ravel()[:, None]
+    with pytest.warns(UserWarning, match="channel u goes around from .* as an angle does"):
+        check(tmp_path / "angle.h5", np.stack([turn * (phase % 1) + low] * 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(tmp_path / "steady.h5", np.stack([steady] * 2))
+
+
 def test_a_small_signal_on_a_large_constant_is_told_to_lose_its_digits(tmp_path):
     with pytest.warns(UserWarning, match="varies by .* around 1e.03; values are kept in single precision"):
         check(tmp_path / "offset.h5", 1e3 + 1e-3 * WAVES)
