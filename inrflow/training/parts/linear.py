@@ -1,17 +1,36 @@
-"""Linear dynamics of codes: which number of codes, delays and ridge, judged by held-out rollouts."""
+"""Linear dynamics of codes: which number of codes, delays and ridge, and which declared symmetries, judged by held-out
+rollouts.
+
+Delays are embedded where single frames do not determine what follows (Takens 1981): systems whose frame is not their
+state (a wave whose velocity is not observed) leave dynamics without memory an error far above the decoder's own. There
+delayed codes, as rates, are added to the state. All dynamics, those without delays too, forecast held-out trajectories
+from the end of the same window; delays have to gain much, for they ask the user for several frames before a forecast.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
+from inrflow.data.symmetries import Symmetries
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.states import CodeData
-from inrflow.training.margins import DETERMINED, UNDETERMINED_ERROR
+from inrflow.dynamics.states import CodeData, frames_needed
+from inrflow.encoding.prior.modes import OutputModes
+from inrflow.training.margins import (
+    DECODER_LIMITED,
+    DETERMINED,
+    LONGER_MEMORY,
+    LONGER_WINDOW,
+    ROUNDING,
+    SYMMETRY_HARMS,
+    UNDETERMINED_ERROR,
+)
+from inrflow.training.parts.codes import TrainingCodes, affordable_copies, wanted_copies
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
@@ -19,6 +38,13 @@ _SHARE, _LATE = 0.2, 0.05  # of the time, and where it is over
 _OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # shares of as many codes as there are transitions of a single trajectory
 _APART = 1.5  # the most by which code sizes to try there differ
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
+_LONGEST = 3  # frames that memory looks back on, with a rate of every code for each
+_DELAY_RIDGES = (1e-15, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
+_SIZES, _LARGEST_STATE = 4, 512  # numbers of codes that are tried with delays, and dimensions at most
+_FINALISTS = 3  # of each size, judged in continuous time
+_CHECK_SHARE = 0.1  # of the time, for symmetries
+_MOST_COPIES = 6
+_CHECK_RIDGES = (1e-10, 1e-6, 1e-3, 1.0, 1e2, 1e4)  # the last where all forecasts diverge: these hardly move
 
 
 @dataclass(frozen=True)
@@ -136,3 +162,102 @@ def linear_field(run: Run, fit: ClosedForm) -> VectorField:
     ).double()
     field.set_linear(fit.matrix, fit.bias, fit.forcing)
     return field
+
+
+def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenDynamics:
+    """The dynamics chosen without delays, or some with delays where these forecast far better.
+
+    Tried where the configuration leaves them open, steps are equal (else rates are too crude for states), there are
+    validation trajectories, and the dynamics chosen so far leave clearly more than the decoder does. `sizes`: numbers
+    of codes to try.
+    """
+    settings, floor = run.config.dynamics, chosen.search.floor
+    orders = longest_memory(run.problem.source.times.shape[1])
+    if (
+        settings.memory is not None or chosen.validation is None or not orders
+        or not chosen.search.uniform or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
+    ):
+        return chosen
+    window, before, scores = frames_needed(1, orders), chosen.search, chosen.fit.scores
+    search = ClosedFormSearch(  # judges from the last frame of the window
+        chosen.train, chosen.validation, before.period, before.harmonics, window=window, floor=floor)
+    finalists = sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(_DELAY_RIDGES)]
+    free = min(search.score(c) for c in {chosen.fit.candidate, *finalists})
+    if not np.isfinite(free):
+        return chosen
+    best: ClosedForm | None = None
+    for order in range(1, orders + 1):
+        if possible := _possible(chosen, sizes, order):
+            fit = search.search(possible, (order,), _DELAY_RIDGES)
+            best = fit if best is None or fit.score + floor < LONGER_MEMORY * (best.score + floor) else best
+        if best is not None and best.score < max(floor, ROUNDING):
+            break
+    if best is None:
+        return chosen
+    result = replace(chosen, search=search, fit=best)
+    run.log.log("memory", 0, validation=result.score, memory_free=free, code_size=result.size, memory=result.memory)
+    state = result.size + result.memory
+    row = run.log.tried(Tried(
+        "reduced_order", "linear dynamics with delays", result.size, result.score, floor, state * (state + 1),
+        result.memory,
+    ))
+    if result.score > LONGER_WINDOW * free:
+        row.why = f"does not pay for the frames it needs: {free:.2e} without delays from the same frames"
+        return chosen
+    chosen.row.why = f"single frames do not determine what follows: {free:.2e} without delays"
+    needed = frames_needed(result.size, result.memory)
+    run.log.say(
+        f"delay embedding: {result.memory} delayed dimensions beside {result.size} codes lower the validation error of "
+        f"forecasts from {window} frames from {free:.2e} to {result.score:.2e} of the variance; forecasts need "
+        f"at least {needed} observed frames (observe.frames={needed})"
+    )
+    return replace(result, row=row)
+
+
+def longest_memory(frames: int) -> int:
+    """Frames that memory may look back on so that half of a trajectory is still forecast from the window it needs; 0
+    where the trajectories are too short for any."""
+    return max((k for k in range(1, _LONGEST + 1) if frames - frames_needed(1, k) >= max(2, frames // 2)),
+               default=0)
+
+
+def _possible(chosen: ChosenDynamics, sizes: list[int], order: int) -> list[int]:
+    """A few of the sizes, spread evenly, whose states are determined by the data and not too large."""
+    seen = chosen.train.observed
+    transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
+    limit = min(_LARGEST_STATE, int(transitions / DETERMINED)) // (1 + order)
+    fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})
+    if not fitting:
+        return []
+    return [fitting[i] for i in np.linspace(0, len(fitting) - 1, min(_SIZES, len(fitting))).round().astype(int)]
+
+
+def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symmetries:
+    """The symmetries without which validation errors are not clearly lower. Forecasts that diverge drop none."""
+    floor, declared = float(modes.noise.mean()), run.problem.symmetries
+    most = min(wanted_copies(run), _MOST_COPIES)
+    copies = affordable_copies(run, codes, "check_copies", most, _CHECK_SHARE, 1 + len(declared))
+
+    def error(symmetries: Symmetries) -> float:
+        training = codes.with_copies(run.problem.train, run.problem.augmentation(symmetries), copies, run.config.seed)
+        sizes = candidate_sizes(modes.variances, training.transitions, run.config.decoder.code_size)
+        few = sorted({sizes[len(sizes) // 2], sizes[3 * len(sizes) // 4], sizes[-1]})
+        return linear_search(run, training, codes.validation, floor).search(few, ridges=_CHECK_RIDGES).least + floor
+
+    with_all, kept = error(declared), declared
+    while len(kept):  # the worst first: beside a wrong symmetry, right ones may seem to do harm
+        errors = {name: error(kept.without(name)) for name in kept.names}
+        for name, without in errors.items():
+            run.log.log("symmetries", 0, name=name, kept=with_all, left_out=without)
+        name = min(errors, key=lambda name: errors[name])
+        if not harms(with_all, errors[name]):
+            break
+        run.log.say(f"symmetry {name} is dropped: without it the validation error falls from {with_all:.2e} to "
+                    f"{errors[name]:.2e} of the variance")
+        kept, with_all = kept.without(name), errors[name]
+    return kept
+
+
+def harms(kept: float, left_out: float) -> bool:
+    """Whether a symmetry does not hold, by the validation errors with and without it: both must be finite."""
+    return math.isfinite(kept) and math.isfinite(left_out) and left_out < SYMMETRY_HARMS * kept

@@ -23,12 +23,18 @@ from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.margins import LONGER_WINDOW
 from inrflow.training.parts.codes import encode_all, with_copies
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
-from inrflow.training.parts.delay_embedding import choose_memory
 from inrflow.training.parts.environments import context_candidate
-from inrflow.training.parts.linear import ChosenDynamics, candidate_sizes, choose_linear, linear_field, linear_search
+from inrflow.training.parts.linear import (
+    ChosenDynamics,
+    candidate_sizes,
+    check_symmetries,
+    choose_linear,
+    choose_memory,
+    linear_field,
+    linear_search,
+)
 from inrflow.training.parts.mesh_flow import complete_by_flow
 from inrflow.training.parts.refit import refit_to_all
-from inrflow.training.parts.symmetries import check_symmetries
 from inrflow.training.problem import Problem
 from inrflow.training.run import Run
 

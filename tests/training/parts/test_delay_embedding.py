@@ -9,8 +9,7 @@ import torch
 from inrflow.config.train_schema import DynamicsConfig
 from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
 from inrflow.dynamics.states import CodeData
-from inrflow.training.parts.delay_embedding import choose_memory, longest_memory
-from inrflow.training.parts.linear import ChosenDynamics
+from inrflow.training.parts.linear import ChosenDynamics, choose_memory, longest_memory
 from inrflow.training.recorder import Budget, Tried
 
 TIMES = np.arange(12.0)

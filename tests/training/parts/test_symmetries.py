@@ -9,7 +9,7 @@ from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.symmetries import Symmetries
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import fit_decoder
-from inrflow.training.parts.symmetries import check_symmetries, harms
+from inrflow.training.parts.linear import check_symmetries, harms
 
 POINTS, FRAMES, TRAJECTORIES = 16, 6, 8
 

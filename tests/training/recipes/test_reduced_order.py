@@ -30,7 +30,7 @@ def rod(tmp_path_factory):
 def test_delays_that_observed_frames_do_not_tell_are_left_out(rod, tmp_path, monkeypatch):
     """Whatever the exact codes of earlier frames promise: forecasts begin at what an encoding of frames gives."""
     for name, value in (("LONGER_WINDOW", 1e9), ("ROUNDING", 0.0), ("DECODER_LIMITED", 0.0)):
-        monkeypatch.setattr(f"inrflow.training.parts.delay_embedding.{name}", value)
+        monkeypatch.setattr(f"inrflow.training.parts.linear.{name}", value)
     said: list[str] = []
     with run_on(rod, tmp_path, "training.minutes=0.1", said=said) as run:
         candidate, = ReducedOrderRecipe().propose(run)
