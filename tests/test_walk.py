@@ -97,4 +97,4 @@ def test_a_query_visits_few_files_by_few_different_calls(trained, tmp_path):
                                       "std=true", "derivatives=true"]))
     assert (tmp_path / "answers.csv").exists()
     assert len(files) <= 44, (len(files), sorted(files))
-    assert len(calls) <= 94, (len(calls), sorted(calls))  # of a law: its domain says which points lie inside
+    assert len(calls) <= 92, (len(calls), sorted(calls))  # of a law: its domain says which points lie inside

@@ -22,7 +22,7 @@ from inrflow.data.plausible import without_wild_values
 from inrflow.decoders.base import Decoder, build_decoder, decoder_structure
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator, has_exact_flow
+from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.posterior import widening
@@ -114,7 +114,7 @@ class Surrogate(Shown):
         """What was seen of space and time, and how far forecasts reach: `_REACH_EXACT` horizons of fields with an exact
         flow, whose cost does not grow with the lead time; otherwise `_REACH` horizons or `_REACH_STEPS` time steps."""
         far = _REACH_EXACT * self.horizon
-        if not has_exact_flow(self.field):
+        if not self.field.has_exact_flow:
             far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
         mesh, seen = self._places
         return Extent(self.description, self.box, self.horizon, far, self.decoder.place or mesh, seen)

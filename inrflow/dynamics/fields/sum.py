@@ -87,6 +87,11 @@ class VectorField(nn.Module):
         """The affine term."""
         return self.term(LinearTerm)
 
+    @property
+    def has_exact_flow(self) -> bool:
+        """Whether `affine_flow` knows the flow of the field."""
+        return all(term.degree == 1 or isinstance(term, ForcingTerm) for term in self.terms.values())
+
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         """Rates (..., n + P); those of the context are 0."""
         z, c = self._parts(state)

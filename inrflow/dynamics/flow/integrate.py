@@ -82,7 +82,7 @@ class Integrator:
             return law.advance(state, begin, gap, self.step)  # type: ignore[operator]
         recorded = torch.is_grad_enabled()
         parts = widest / self.step
-        if widest > _FAR and parts > _MANY and not recorded and has_exact_flow(field):
+        if widest > _FAR and parts > _MANY and not recorded and getattr(field, "has_exact_flow", False):
             return affine_flow(cast(VectorField, field), state, begin, gap)
         if self.method == "rk4" and not parts <= _MOST:
             if not check:
@@ -150,13 +150,6 @@ class _Rate(nn.Module):
 
 
 _BLOCK = 2**23  # numbers of all exponentials formed at once: 64 MiB
-
-
-def has_exact_flow(field: object) -> bool:
-    """Whether `affine_flow` knows the flow of a field."""
-    if not isinstance(field, VectorField):
-        return False
-    return all(term.degree == 1 or isinstance(term, ForcingTerm) for term in field.summands)
 
 
 def affine_flow(field: VectorField, start: Tensor, begin: Tensor, gap: Tensor) -> Tensor:

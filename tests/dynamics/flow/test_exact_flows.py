@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import expm
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator, affine_flow, has_exact_flow
+from inrflow.dynamics.flow.integrate import Integrator, affine_flow
 
 BEGIN, GAP = torch.tensor([0.3, -1.0, 2.0]).double(), torch.tensor([1.7, 0.4, -0.9]).double()
 
@@ -43,9 +43,8 @@ def test_forcing_and_contexts_are_followed_as_by_small_steps(sizes):
 
 
 def test_only_affine_fields_with_periodic_forcing_have_an_exact_flow():
-    assert has_exact_flow(filled(forcing_period=2.0, context_size=1))
-    assert not has_exact_flow(filled(depth=1, width=4))
-    assert not has_exact_flow(lambda t, z: -z)
+    assert filled(forcing_period=2.0, context_size=1).has_exact_flow
+    assert not filled(depth=1, width=4).has_exact_flow
 
 
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
