@@ -126,12 +126,12 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
     prior = surrogate.prior
     result = _by_ensemble(surrogate, estimate, inner, x) if estimate.members is not None else (
         _by_covariance(surrogate, estimate, states, inner, x))
+    result = result + prior.unresolved(surrogate.decoder.tail(states[..., : surrogate.code_size]))[:, :, None]
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
     widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
     lead = (inner - estimate.last[:, None])[..., None]
     louder = False if estimate.louder is None else estimate.louder[:, None, None, None]
-    unresolved = prior.unresolved(surrogate.decoder.tail(states[..., : surrogate.code_size]))[:, :, None]
-    return prior.std(result, factor, x, lead, louder, unresolved) * widening
+    return prior.std(result, factor, x, lead, louder) * widening
 
 
 def _by_ensemble(surrogate: Surrogate, estimate: StateEstimate, inner: Tensor, x: Tensor) -> Tensor:

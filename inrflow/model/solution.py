@@ -304,8 +304,9 @@ class Solution(Shown):
                 if "std" in what or "dt" in what:
                     jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
             variance = self._variance(times, states, which, jacobian, x.to(dtype)) if "std" in what else None
-            unresolved = 0.0 if variance is None else model.prior.unresolved(decoder.tail(states[:, :size]))[which]
-            result = self._of_observations(times, x, mean, variance, what, unresolved)
+            if variance is not None:
+                variance = variance + model.prior.unresolved(decoder.tail(states[:, :size]))[which]
+            result = self._of_observations(times, x, mean, variance, what)
         if self.estimate.residual is not None and ("dx" in what or "dt" in what):
             return result | self._slopes(times, states, which, x)
         with torch.no_grad():
@@ -320,15 +321,14 @@ class Solution(Shown):
         return result
 
     def _of_observations(
-        self, times: Tensor, x: Tensor, mean: Tensor, variance: Tensor | None, what: tuple[str, ...],
-        unresolved: Tensor | float,
+        self, times: Tensor, x: Tensor, mean: Tensor, variance: Tensor | None, what: tuple[str, ...]
     ) -> dict[str, Tensor]:
         """`mean` and `std` (R, C) of observations, data units, from mean and variance of what codes give."""
         model, prior = self.surrogate, self.surrogate.prior
         inner, std = model.scale.internal(times), None
         if variance is not None:
             louder = self.estimate.louder is not None and self.estimate.louder[0]
-            std = prior.std(variance, self.estimate.factor[0], x, inner - self.estimate.last[0], louder, unresolved)
+            std = prior.std(variance, self.estimate.factor[0], x, inner - self.estimate.last[0], louder)
             std = std * model.widening(self.estimate)[0]
         if self.estimate.residual is not None and (conditioned := self.estimate.residual[0]) is not None:
             mean, std = conditioned.combined(mean, std, inner, x)

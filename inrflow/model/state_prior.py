@@ -105,24 +105,21 @@ class StatePrior:
         """The prior of windows whose values are not noisy."""
         return replace(self, noise=self.rest, white=None)
 
-    def std(self, variance: Tensor, factor: Tensor, x: Tensor, lead: Tensor, louder: Tensor | bool = False,
-            unresolved: Tensor | float = 0.0) -> Tensor:
+    def std(self, variance: Tensor, factor: Tensor, x: Tensor, lead: Tensor, louder: Tensor | bool = False) -> Tensor:
         """Standard deviation (..., N, C) of the field at x (..., N, d) around decoded values, normalised units.
 
         Args:
-            variance: (..., N, C) that the covariance of the state gives.
+            variance: (..., N, C) that the covariance of the state gives, with what is `unresolved`.
             factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
             lead: times (..., N or 1) as in `spread_at`.
             louder: broadcastable, `StateEstimate.louder`: the variance stems from noise found in the window, of which
                 forecasts that calibrate knew nothing; they do not shrink it.
-            unresolved: broadcastable to it, as the method of this name gives it.
         """
         variance, spread = variance.clamp(min=0), self.spread_at(lead).square()
         total = (variance + self.rest) * factor.clamp(min=self.least) * spread
         if self.inflation is not None:
             total = total * (1 + variance / self.noise) ** self.inflation
         total = torch.where(torch.as_tensor(louder), torch.maximum(total, variance), total)
-        total = total + unresolved
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
     def unresolved(self, tail: Tensor) -> Tensor:
