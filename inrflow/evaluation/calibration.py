@@ -16,12 +16,12 @@ from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
 
-CALIBRATED = ("spread", "growth", "inflation", "still")  # of a StatePrior
 _VALUES = 100_000
 _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
 _FEWEST = 8  # values in a window that can be assimilated
-_FEWEST_VALUES, _FEWEST_FRAMES = 10, 3  # of quantiles, and of their growth
+_FEWEST_VALUES, _FEWEST_LEADS = 10, 3  # of quantiles, and of their growth
+_STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
 _INTEGRATED = 2  # times that states are integrated over an interval: for their means, and to linearise around
 _LINEARISED = 30  # products of a linearised flow, times n^3
 _NEGLIGIBLE = 0.1  # of the rest: variance of codes that tells nothing of its inflation
@@ -39,12 +39,11 @@ def calibrate(
 ) -> StatePrior:
     """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it.
 
-    For each channel, from windows observed at all of their points, the factor `spread` with which 90 % intervals hold
-    90 % of the values, and the power `growth` of 1 + lead with which they grow: that of a line through the logarithms
-    of the 90 % quantiles of each frame after the window; at observed times, a factor of their own that is no less,
-    `still`. From windows observed at a few points, the power `inflation` of the variance relative to that of noise:
-    where much is observed, what codes miss and errors of the dynamics are most of the error, where little is, errors of
-    the codes are. Forecasts that diverge leave intervals as they were.
+    For each channel, from windows observed at all of their points, the factors `spread` with which 90 % intervals hold
+    90 % of the values of a new trajectory at each lead, and the power `growth` of 1 + lead with which they grow after
+    the last one. From windows observed at a few points, the power `inflation` of the variance relative to that of
+    noise: where much is observed, what codes miss and errors of the dynamics are most of the error, where little is,
+    errors of the codes are. Forecasts that diverge leave intervals as they were.
 
     Args:
         batch: trajectories in data units that the surrogate was not fitted to.
@@ -58,47 +57,74 @@ def calibrate(
             others does, for the flow of covariances takes most of the time.
     """
     channels = batch.u.shape[-1]
-    spread, still = torch.ones(2, channels, dtype=torch.float64)
     growth, inflation = torch.zeros(2, channels, dtype=torch.float64)
-    neutral = replace(surrogate.prior, spread=spread, growth=growth, inflation=inflation, still=still)
+    now = torch.zeros(1, dtype=torch.float64)
+    neutral = replace(surrogate.prior, spread=torch.ones(1, channels, dtype=torch.float64), leads=now,
+                      growth=growth, inflation=inflation)
     if not surrogate.decoder.affine:
         return neutral
     surrogate = replace(surrogate, prior=neutral)
     every = [_errors(surrogate, batch, window, _FRACTIONS[0], context, points, others)]
     rest = () if ahead or not further() else _FRACTIONS[1:]
     every += [_errors(surrogate, batch, window, fraction, context, points) for fraction in rest]
+    leads = leads_of(every[0].lead)
+    spread = torch.ones(len(leads), channels, dtype=torch.float64)
     for c in range(channels):
         whole = every[0].of(c)
         some = Errors.join([errors.of(c) for errors in every[1:]] or [whole.select(whole.number < 0)])
-        if len(whole.number) >= _FEWEST_VALUES:
-            factors = factors_of(whole, some, _HELD_AHEAD if ahead else _HELD)
-            spread[c], growth[c], inflation[c], still[c] = factors
-    return neutral
+        spread[:, c], growth[c], inflation[c] = factors_of(whole, some, leads, _HELD_AHEAD if ahead else _HELD)
+    return replace(neutral, spread=spread, leads=leads)
 
 
-def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float, float, float, float]:
-    """Spread, growth and inflation of one channel, of windows observed at all and at some of their points, and its
-    spread at observed times.
+def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
+    """A prior with the mean of what was calibrated on several sets of trajectories."""
+    leads = max((one.leads for one in calibrated if one.leads is not None), key=len)
+    spread = torch.stack([one.spread_at(leads) for one in calibrated]).mean(0)
+    growth, inflation = (torch.stack([getattr(one, name) for one in calibrated]).mean(0)
+                         for name in ("growth", "inflation"))
+    return replace(prior, leads=leads, spread=spread, growth=growth, inflation=inflation)
+
+
+def leads_of(lead: Tensor) -> Tensor:
+    """Times (K,) after the last observation, 0 and one for each step of their logarithms, of those of errors (B,)."""
+    every = lead.unique().clamp(min=0).log1p()
+    steps, which = (every / _STEP).round().unique(return_inverse=True)
+    means = torch.stack([every[which == i].mean() for i in range(len(steps))]).expm1()
+    return means if float(steps[0]) == 0 else torch.cat([means.new_zeros(1), means])
+
+
+def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) -> tuple[Tensor, float, float]:
+    """Spreads (K,) at some leads, growth and inflation of one channel, of windows observed at all and at some of their
+    points.
 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, and no
-    inflation. Nor a negative one, which would take from forecasts the growth that tells them apart.
+    inflation. Nor a negative one, which would take from forecasts the growth that tells them apart. At observed times
+    no less than later: points between the observed ones err more than these.
     """
     width = NormalDist().inv_cdf((1 + held) / 2)
-    now, ahead = whole.select(whole.lead <= 0), whole.select(whole.lead > 0)
-    ahead = ahead if len(ahead.number) >= _FEWEST_VALUES else whole
     least = 1.0 if bool((whole.white > 0).any()) else _LEAST
-    inflation, growth = 0.0, _growth(ahead.scaled(width), ahead.lead, ahead.number, held)
+    nearest = (whole.lead.clamp(min=0).log1p()[:, None] - leads.log1p()).abs().argmin(1)
+    bins = [(nearest == k).nonzero()[:, 0] for k in range(len(leads))]
+    known = [k for k, rows in enumerate(bins) if len(rows) >= _FEWEST_VALUES]
+    if not known:
+        return torch.ones(len(leads), dtype=torch.float64), 0.0, 0.0
+    inflation, spread, growth = 0.0, np.ones(len(leads)), 0.0
     some = some.select((some.codes > _NEGLIGIBLE * some.rest) & (some.white == 0))
+    at = leads.log1p().numpy()
     for last in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 0, -1, -1):
-        spread = min(max(quantile_of_others(ahead.scaled(width, growth, inflation), ahead.number, held), least), _MOST)
+        scaled = whole.scaled(width, inflation)
+        found = [quantile_of_others(scaled[bins[k]], whole.number[bins[k]], held) for k in known]
+        spread = np.exp(np.interp(at, at[known], np.log(np.clip(found, least, _MOST))))
+        spread[0] = max(spread[:2])
         if last:
-            wanted = 2 * some.scaled(spread * width, growth).clamp_min(1e-30).log() / some.ratio.log()
+            own = torch.as_tensor(np.exp(np.interp(some.lead.clamp(min=0).log1p(), at, np.log(spread))))
+            wanted = 2 * (some.scaled(width) / own).clamp_min(1e-30).log() / some.ratio.log()
             inflation = min(max(quantile_of_others(wanted, some.number, held), 0.0), _POWER)
-    still = spread
-    if len(now.number) >= _FEWEST_VALUES:
-        half = NormalDist().inv_cdf((1 + _HELD) / 2)
-        still = min(max(quantile_of_others(now.scaled(half, 0.0, inflation), now.number), spread), _MOST)
-    return spread, growth, inflation, still
+    ahead = [k for k in known if k > 0]
+    if len(ahead) >= _FEWEST_LEADS:  # late leads count more
+        slope = np.polyfit(at[ahead], np.log(spread[ahead]), 1, w=at[ahead] ** 2)[0]
+        growth = min(max(float(slope), 0.0), _FASTEST)
+    return torch.as_tensor(spread), growth, inflation
 
 
 @dataclass
@@ -119,10 +145,10 @@ class Errors:
         """Variances (B,) of both, relative to that of the rest."""
         return 1 + self.codes / self.rest
 
-    def scaled(self, width: float = 1.0, growth: float = 0.0, inflation: float = 0.0) -> Tensor:
+    def scaled(self, width: float = 1.0, inflation: float = 0.0) -> Tensor:
         """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as
         is where white noise widens it, too."""
-        std = (self.codes + self.rest).sqrt() * (1 + self.lead) ** growth * self.ratio ** (inflation / 2)
+        std = (self.codes + self.rest).sqrt() * self.ratio ** (inflation / 2)
         return ((self.error / width).square() - self.white).clamp(min=0).sqrt() / std
 
     def of(self, channel: int) -> Errors:
@@ -199,28 +225,6 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
         return batch, context, None
     some = torch.randperm(batch.u.shape[2], generator=torch.Generator().manual_seed(0))[:points].sort().values
     return batch, context, some
-
-
-def _growth(values: Tensor, lead: Tensor, number: Tensor, held: float) -> float:
-    """The power of 1 + lead (B,) with which quantiles of scaled errors (B,) of trajectories of some numbers (B,)
-    grow; 0 where it is within two standard errors of none, those of the mean of trajectories.
-    """
-    each = [_power(values[number == i], lead[number == i], held) for i in number.unique()]
-    error = float(np.std(each)) / max(len(each) - 1, 1) ** 0.5
-    power = _power(values, lead, held)
-    return min(power, _FASTEST) if len(each) > 1 and power > 2 * error else 0.0
-
-
-def _power(values: Tensor, lead: Tensor, held: float) -> float:
-    """The slope of the logarithms of quantiles of values (B,) by those of 1 + lead (B,), 0 lead left out."""
-    frames, which = lead.round(decimals=3).unique(return_inverse=True)
-    points = [(float(frame), float(values[which == i].quantile(held))) for i, frame in enumerate(frames)
-              if frame > 0 and int((which == i).sum()) >= _FEWEST_VALUES]
-    points = [(frame, quantile) for frame, quantile in points if quantile > 0]
-    if len(points) < _FEWEST_FRAMES:
-        return 0.0
-    frame, quantile = np.array(points).T
-    return float(np.polyfit(np.log1p(frame), np.log(quantile), 1)[0])
 
 
 def _errors(

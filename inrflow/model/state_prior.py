@@ -28,14 +28,14 @@ class StatePrior:
         noise: (C,) variance of an observed value around the decoded one, normalised units; white: (C,) what of it is
             noise of the observed values and not in the field, None: not known.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
-        spread: (C,) factors that make standard deviations agree with held-out forecasts, and
-        growth: (C,) the powers of 1 + lead with which they grow, lead in internal units; None: not at all.
+        spread: (C,), or (K, C) at the times `leads` (K,) from 0 on after the last observed frame: factors that make
+            standard deviations agree with held-out forecasts; later they grow with
+        growth: (C,) powers of 1 + lead; None: not at all.
         inflation: (C,) the powers of 1 + variance that the covariance of the state gives / noise with which variances
             are multiplied; None: not at all.
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
         tail: (C,) the most that `Decoder.tail` is of states of the training data; None: not known.
-        still: (C,) factor in place of `spread` at observed times, where codes leave more than later; None: the same.
         least: of the variance factors of trajectories: few frames look quieter to modes that were fitted to them.
     """
 
@@ -51,12 +51,15 @@ class StatePrior:
     least: float = 0.0
     white: Tensor | None = None
     tail: Tensor | None = None
-    still: Tensor | None = None
+    leads: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
-        """From nested values as `dataclasses.asdict` gives them."""
-        unseen = state.get("unseen")
+        """From nested values as `dataclasses.asdict` gives them; `still`, of earlier ones, is the spread at lead 0."""
+        state, unseen = dict(state), state.get("unseen")
+        if (still := state.pop("still", None)) is not None:
+            later = state["spread"] if state["growth"] is None else state["spread"] * 2 ** state["growth"]
+            state |= {"spread": torch.stack([still, later]), "leads": torch.tensor([0.0, 1.0]).double()}
         return cls(**{**state, "unseen": None if unseen is None else InterpolationError(**unseen)})
 
     @property
@@ -85,15 +88,18 @@ class StatePrior:
     def spread_at(self, lead: Tensor) -> Tensor:
         """Factors (..., C) on standard deviations of forecasts a time `lead` (...) after the last observed frame.
 
-        Errors of a law or of a fitted field add up with one sign, those of white process noise do not. Within the first
-        step, variances pass from those at observed times.
+        Errors of a law or of a fitted field add up with one sign, those of white process noise do not. Logarithms are
+        linear between those of 1 + `leads`.
         """
-        lead = lead.clamp(min=0)[..., None]
-        grown = self.spread if self.growth is None else self.spread * (1 + lead) ** self.growth
-        if self.still is None:
-            return grown
-        share = lead.clamp(max=1)
-        return ((1 - share) * self.still.square() + share * grown.square()).sqrt()
+        at, factors = lead.clamp(min=0).log1p(), self.spread.reshape(-1, self.spread.shape[-1]).log()
+        knots = torch.zeros(1, dtype=at.dtype) if self.leads is None else self.leads.log1p().to(at)
+        below = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 1)
+        above = (below + 1).clamp(max=len(knots) - 1)
+        share = ((at - knots[below]) / (knots[above] - knots[below]).clamp(min=_TINY)).clamp(0, 1)[..., None]
+        log = (1 - share) * factors[below] + share * factors[above]
+        if self.growth is not None:
+            log = log + (at - knots[-1]).clamp(min=0)[..., None] * self.growth
+        return log.exp()
 
     @property
     def rest(self) -> Tensor:

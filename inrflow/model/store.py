@@ -214,7 +214,7 @@ def check_surrogate(path: Path, model: Any) -> None:
         if channel is not None:
             check_numbers(path, f"{name}: residual", channel.covariance.parameters)
     for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread),
-                          ("growth", prior.growth), ("still", prior.still)):
+                          ("growth", prior.growth), ("leads", prior.leads)):
         if variance is not None:
             check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
     check_parameters(path, f"{name}: decoder", model.decoder)

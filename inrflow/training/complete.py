@@ -9,7 +9,7 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.evaluation.calibration import CALIBRATED, affordable, calibrate
+from inrflow.evaluation.calibration import affordable, calibrate
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
@@ -52,10 +52,9 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     def further() -> bool:
         return bool(budget.decide("calibration", lambda: int(budget.elapsed - began < _OF_FIRST * seconds)))
 
-    others = _others(candidate, batch, int(_OTHERS * seconds / flown) if flown else _MOST) if contexts is None else None
+    others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf) if contexts is None else None
     surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others)
-    log.log("calibration", 0, **{f"{name}_{i}": float(v) for name in CALIBRATED
-                                 for i, v in enumerate(getattr(surrogate.prior, name))})
+    log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(surrogate.prior.spread[0])})
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts
@@ -65,7 +64,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     return surrogate
 
 
-def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: int) -> TrajectoryBatch | None:
+def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> TrajectoryBatch | None:
     """Trajectories beside those of a batch, cut as they are, in so many intervals: held-out ones, and those of training
     where so few numbers were fitted to them that they might have been held out; None without any."""
     problem, names = candidate.problem, candidate.judged[: candidate.calibrated]
@@ -74,7 +73,7 @@ def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: int) -> Tra
     kept = names[np.linspace(0, len(names) - 1, len(batch.u)).round().astype(int)]
     few = candidate.score.unknowns < _FEW * candidate.states.codes.numel()
     rows = np.concatenate([np.setdiff1d(problem.validation, kept), problem.train if few else problem.train[:0]])
-    rows = rows[: min(_MOST, intervals // batch.u.shape[1])]
+    rows = rows[: int(min(_MOST, intervals // batch.u.shape[1]))]
     return problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]) if len(rows) else None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from inrflow.errors import UserError
-from inrflow.evaluation.calibration import CALIBRATED
+from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import held_folder
 from inrflow.training.candidate import Candidate
@@ -153,8 +153,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     rest = not best.explained and best.score.error > ROUNDING  # else what is observed is told by codes alone
     if wanted == "on" or (wanted == "auto" and rest):
         judged = assemble(best)
-        for name in CALIBRATED:
-            setattr(judged.prior, name, getattr(surrogate.prior, name))
+        judged.prior = pooled(judged.prior, [surrogate.prior])
         surrogate = choose_residual_field(surrogate, judged, run)
     run.log.save_candidates()  # with what was decided since
     return surrogate

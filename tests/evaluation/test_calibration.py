@@ -1,6 +1,6 @@
 """Coverage of predicted intervals on synthetic Gaussian data, for which the exact posterior is known."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,14 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import Errors, affordable, calibrate, factors_of, quantile_of_others
+from inrflow.evaluation.calibration import (
+    Errors,
+    affordable,
+    calibrate,
+    factors_of,
+    leads_of,
+    quantile_of_others,
+)
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
@@ -188,9 +195,11 @@ def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances
 def test_calibration_leaves_intervals_that_are_right(surrogate):
     held = truth(surrogate, seed=50).select(torch.arange(12))
     prior = calibrate(surrogate, held, 1)
-    torch.testing.assert_close(prior.spread, torch.ones(2).double(), rtol=0, atol=0.1)
-    torch.testing.assert_close(prior.growth, torch.zeros(2).double(), rtol=0, atol=0.05)
-    torch.testing.assert_close(prior.inflation, torch.zeros(2).double(), rtol=0, atol=0.1)
+    spread = prior.spread_at(torch.tensor([0.0, 1.0, 4.0]))
+    torch.testing.assert_close(spread, torch.ones(3, 2).double(), rtol=0, atol=0.1)
+    torch.testing.assert_close(prior.inflation, torch.zeros(2).double(), rtol=0, atol=0.2)
+    errors = forecast_errors(with_prior(surrogate, prior), truth(surrogate, seed=57), 4)
+    assert coverage(errors) == pytest.approx(0.9, abs=0.03)
 
 
 def with_prior(surrogate, prior):
@@ -213,28 +222,41 @@ def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_c
         return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number,
                       torch.zeros_like(rest))
 
-    spread, growth, inflation, _ = factors_of(errors(2.0, 1), errors(1000.0, 2))
+    now = torch.zeros(1).double()
+    spread, growth, inflation = factors_of(errors(2.0, 1), errors(1000.0, 2), now)
     assert (spread, growth, inflation) == (pytest.approx(0.5, rel=0.05), 0.0, pytest.approx(0.2, abs=0.03))
-    assert factors_of(errors(2.0, 1, -0.2), errors(1000.0, 2, -0.2))[2] == 0.0
+    assert factors_of(errors(2.0, 1, -0.2), errors(1000.0, 2, -0.2), now)[2] == 0.0
 
 
-def test_observed_times_have_a_factor_of_their_own_that_is_no_less():
-    def errors(first):
-        number = torch.arange(16.0).repeat_interleave(600)
-        lead = torch.arange(6.0).repeat(1600)
+def test_each_lead_has_a_factor_of_its_own_and_later_ones_grow_as_the_last_do():
+    def found(first):
+        number, lead = torch.arange(16.0).repeat_interleave(900), torch.arange(9.0).repeat(1600)
         one = torch.ones_like(number).double()
-        size = torch.where(lead == 0, first, 0.4)
-        return Errors((size * normal(len(number), seed=1)).abs(), 0 * one, one, lead, number, 0 * one)
+        size = torch.where(lead == 0, first, 0.4 * (1 + (lead - 4).clamp(min=0)))  # rests, then grows
+        errors = Errors((size * normal(len(number), seed=1)).abs(), 0 * one, one, lead, number, 0 * one)
+        return factors_of(errors, errors, leads_of(lead))
 
-    spread, growth, inflation, still = factors_of(errors(2.0), errors(2.0))
-    assert (spread, growth, inflation) == (pytest.approx(0.4, rel=0.05), 0.0, 0.0)
-    assert still == pytest.approx(2.0, rel=0.05)
-    assert factors_of(errors(0.1), errors(0.1))[3] == pytest.approx(spread, rel=0.05)
-    prior = StatePrior(torch.zeros(1), torch.eye(1), torch.ones(1), torch.eye(1), torch.tensor([spread]),
-                       still=torch.tensor([still]))
-    found = prior.spread_at(torch.tensor([0.0, 0.5, 1.0, 3.0]))[:, 0]
-    expected = [still, ((still**2 + spread**2) / 2) ** 0.5, spread, spread]
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-6, atol=0)
+    spread, growth, inflation = found(2.0)
+    prior = StatePrior(torch.zeros(1), torch.eye(1), torch.ones(1), torch.eye(1), spread[:, None],
+                       leads=leads_of(torch.arange(9.0).double()), growth=torch.tensor([growth]))
+    expected = torch.tensor([2.0, 0.4, 0.4, 0.4, 0.8, 2.0]).double()
+    at = torch.tensor([0.0, 1.0, 2.0, 4.0, 5.0, 8.0]).double()
+    torch.testing.assert_close(prior.spread_at(at)[:, 0], expected, rtol=0.1, atol=0)
+    assert inflation == 0.0 and 1.5 < growth <= 2.0  # 2 to 5 times from 4 to 8
+    late = prior.spread_at(torch.tensor([9.0, 19.0]).double())[:, 0]
+    torch.testing.assert_close(late[1] / late[0], torch.tensor(2.0**growth).double(), rtol=1e-6, atol=0)
+    between = prior.spread_at(torch.tensor(2.0**0.5 - 1).double())[0]
+    torch.testing.assert_close(between.square(), (spread[0] * spread[1]), rtol=1e-6, atol=0)
+    assert found(0.1)[0][0] == found(0.1)[0][1]  # no less at observed times
+
+
+def test_models_with_a_factor_at_observed_times_and_a_power_are_read_as_factors_by_lead():
+    state = asdict(StatePrior(torch.zeros(1), torch.eye(1), torch.ones(1), torch.eye(1), torch.tensor([0.4]).double(),
+                              growth=torch.tensor([0.5]).double()))
+    del state["leads"]
+    prior = StatePrior.from_state({**state, "still": torch.tensor([2.0]).double()})
+    found = prior.spread_at(torch.tensor([0.0, 1.0, 3.0]).double())[:, 0]
+    torch.testing.assert_close(found, torch.tensor([2.0, 0.4 * 2**0.5, 0.8]).double())
 
 
 def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_points_ask_for():
@@ -245,8 +267,8 @@ def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_
         return Errors((size * normal(len(number), seed=seed)).abs(), codes * one, one, 0 * one, number, 0 * one)
 
     whole, some = errors(1000.0, 20.0, 1), errors(30.0, 4.0, 2)
-    spread, growth, inflation, _ = factors_of(whole, some)
-    assert inflation and float((whole.scaled(HALF * spread, growth, inflation) <= 1).double().mean()) == pytest.approx(
+    spread, _, inflation = factors_of(whole, some, torch.zeros(1).double())
+    assert inflation and float((whole.scaled(HALF * float(spread), inflation) <= 1).double().mean()) == pytest.approx(
         0.9, abs=0.01)
 
 
@@ -255,7 +277,7 @@ def test_white_noise_of_the_values_is_no_error_of_the_field():
     codes, rest, white = (torch.full_like(number, value).double() for value in (3.0, 0.5, 4.0))
     std = (1.5**2 * (codes + rest) + white).sqrt()
     errors = Errors((std * normal(len(number), seed=4)).abs(), codes, rest, torch.zeros_like(rest), number, white)
-    assert factors_of(errors, errors)[:3] == (pytest.approx(1.5, rel=0.05), 0.0, 0.0)
+    assert factors_of(errors, errors, torch.zeros(1).double()) == (pytest.approx(1.5, rel=0.05), 0.0, 0.0)
 
 
 @pytest.mark.parametrize("added", [0.0, 0.3])

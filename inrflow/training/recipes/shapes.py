@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from inrflow.domains import Box, Domain, Region, domains_of
 from inrflow.domains.triangulation import triangulate
 from inrflow.dynamics.fitting.shape_law import fit_law_on_shapes
 from inrflow.dynamics.laws import Law, Systems
 from inrflow.dynamics.laws.setting import Data
-from inrflow.evaluation.calibration import CALIBRATED, calibrate
+from inrflow.evaluation.calibration import calibrate, pooled
 from inrflow.evaluation.new_domain import Place, models_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
@@ -70,10 +69,7 @@ class ShapeProblem:
             batch = self.problem.source.batch(rows, normalised=False)
             priors.append(calibrate(model, batch, 1))
             farthest = max(farthest, model.prior.reach(model.codes(batch), model.code_size))
-        prior = replace(surrogate.prior, farthest=farthest)
-        for name in CALIBRATED:
-            setattr(prior, name, torch.stack([getattr(one, name) for one in priors]).mean(0))
-        return replace(surrogate, prior=prior)
+        return replace(surrogate, prior=replace(pooled(surrogate.prior, priors), farthest=farthest))
 
     def _rows(self, members: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         return members[np.isin(members, chosen)]
