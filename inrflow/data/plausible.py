@@ -10,6 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.markers import markers
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -35,7 +36,7 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
     out faults and its normalisation is fitted anew. Raises UserError where several values make up most of the variance.
     """
     _warn_of_lost_digits(source)
-    _warn_of_angles(source, int(trajectories[0]))
+    _warn_of_kinds(source, int(trajectories[0]))
     apart = repeated = total = spikes = seen = 0
     within, worst = 0.0, (0.0, 0)
     for number in list(trajectories)[:_LOOKED_AT]:
@@ -81,10 +82,14 @@ def _warn_of_lost_digits(source: TrajectorySource) -> None:
                           "before it is stored", stacklevel=4)
 
 
-def _warn_of_angles(source: TrajectorySource, trajectory: int) -> None:
-    """Warn of channels that jump by a turn, in degrees or radians, more often than by half of one."""
+def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
+    """Warn of channels that jump by a turn, in degrees or radians, more often than by half of one, and of numbers that
+    stand for missing values."""
     u = source.batch([trajectory], normalised=False).u[0].double().numpy()
-    for index, channel in enumerate(source.description.channels):
+    for index, (channel, marker) in enumerate(zip(source.description.channels, markers(u), strict=True)):
+        if np.isfinite(marker):
+            warnings.warn(f"{source.file.path}: channel {channel} is {marker:g} where its other values lie far from "
+                          "that, and it is taken for a value; write NaN where values are missing", stacklevel=4)
         one = u[..., index]
         low, high = np.nanquantile(one, (0.0, 1.0)) if np.isfinite(one).any() else (0.0, 0.0)
         jumps = np.abs(np.diff(one, axis=0))

@@ -101,6 +101,13 @@ def test_angles_that_go_around_are_told_and_other_values_of_their_range_are_not(
         check(tmp_path / "steady.h5", np.stack([steady] * 2))
 
 
+def test_numbers_that_stand_for_missing_values_are_told(tmp_path):
+    marked = WAVES.copy()
+    marked[0, 2:6, 5:9] = -9999
+    with pytest.warns(UserWarning, match="channel u is -9999 where its other values lie far from that"):
+        check(tmp_path / "marked.h5", marked)
+
+
 def test_a_small_signal_on_a_large_constant_is_told_to_lose_its_digits(tmp_path):
     with pytest.warns(UserWarning, match="varies by .* around 1e.03; values are kept in single precision"):
         check(tmp_path / "offset.h5", 1e3 + 1e-3 * WAVES)

@@ -15,6 +15,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
+from inrflow.data.markers import without_markers
 from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
 from inrflow.errors import UserError
@@ -255,6 +256,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         raise UserError(f"{path} has no rows; give at least one observation")
     trajectory, u = np.concatenate([table.trajectory for table in tables]), np.concatenate(values)
     t, x = np.concatenate([table.t for table in tables]), np.concatenate([table.x for table in tables])
+    u = without_markers(u, description.channels, path)
     warn_of_duplicates(path, trajectory, t, x, u)
     if roles.by_lonlat and columns.grid is None:  # the units of gridded files were looked at
         places = xyz_to_lonlat(x)

@@ -1,0 +1,52 @@
+"""Numbers that stand for missing values are told from values, and are not values where a table is read."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.markers import markers, without_markers
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("marker", [-9999, -999.9, 9999, 1e20, -32768, 9.96921e36])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_conventional_number_far_from_all_values_is_a_marker(marker, kind):
+    u = RNG.normal(280, 10, (40, 6, 2)).astype(kind)
+    u[7:9, 2, 1] = marker
+    found = markers(u)
+    assert np.isnan(found[0]) and found[1] == pytest.approx(marker, rel=1e-6)
+    with pytest.warns(UserWarning, match="2 of 240 values of b are .* they are taken for missing ones"):
+        kept = without_markers(u, ("a", "b"), "here")
+    assert np.isnan(kept).sum() == 2 and np.isnan(kept[7:9, 2, 1]).all() and np.isfinite(u).all()
+
+
+@pytest.mark.parametrize("values", [
+    RNG.uniform(990, 1030, 50).round(), np.append(RNG.normal(0, 400, 50), 999.0), np.append(RNG.normal(0, 1, 50), 50.0),
+    np.append(np.zeros(50), -9999.0), np.full(9, 9999.0), np.full(3, np.nan),
+], ids=["pressure", "within reach", "no convention", "nothing else varies", "constant", "nothing"])
+def test_other_values_are_no_markers(values):
+    u = values[:, None]
+    assert np.isnan(markers(u)).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert without_markers(u, ("a",), "here") is u
+
+
+def test_a_day_of_markers_in_a_table_is_missing_and_does_not_reach_the_hours_around_it(tmp_path):
+    from inrflow.data.formats.convert import convert
+
+    hours, rows = np.arange(72), ["time,x,y,temp"]
+    for place in range(4):
+        values = 10 + place + np.sin(hours / 4)
+        if place == 2:
+            values[24:48] = -9999
+        rows += [f"{h + 0.01 * (h % 3):.2f},{place},{place % 2},{v:.3f}" for h, v in zip(hours, values, strict=True)]
+    (tmp_path / "hours.csv").write_text("\n".join(rows))
+    with pytest.warns(UserWarning, match="24 of 288 values of temp are -9999, where all others lie between"):
+        convert(tmp_path / "hours.csv", tmp_path / "hours.h5")
+    with TrajectoryFile(tmp_path / "hours.h5") as file:
+        u = file.read(0).u
+    assert np.nanmin(u) > 8 and 22 <= np.isnan(u).sum() <= 26
