@@ -30,7 +30,7 @@ from inrflow.training.margins import (
     SYMMETRY_HARMS,
     UNDETERMINED_ERROR,
 )
-from inrflow.training.parts.codes import TrainingCodes, affordable_copies, wanted_copies
+from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
@@ -235,11 +235,10 @@ def _possible(chosen: ChosenDynamics, sizes: list[int], order: int) -> list[int]
 def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symmetries:
     """The symmetries without which validation errors are not clearly lower. Forecasts that diverge drop none."""
     floor, declared = float(modes.noise.mean()), run.problem.symmetries
-    most = min(wanted_copies(run), _MOST_COPIES)
-    copies = affordable_copies(run, codes, "check_copies", most, _CHECK_SHARE, 1 + len(declared))
+    copies = codes.affordable("check_copies", min(codes.wanted, _MOST_COPIES), _CHECK_SHARE, 1 + len(declared))
 
     def error(symmetries: Symmetries) -> float:
-        training = codes.with_copies(run.problem.train, run.problem.augmentation(symmetries), copies, run.config.seed)
+        training = codes.with_copies(copies, run.problem.augmentation(symmetries))
         sizes = candidate_sizes(modes.variances, training.transitions, run.config.decoder.code_size)
         few = sorted({sizes[len(sizes) // 2], sizes[3 * len(sizes) // 4], sizes[-1]})
         return linear_search(run, training, codes.validation, floor).search(few, ridges=_CHECK_RIDGES).least + floor

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.training.candidate import Candidate
-from inrflow.training.parts.codes import encode_all, with_copies
+from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import FittedDecoder, fit_trunk
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
@@ -45,21 +46,19 @@ class NeuralRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The trained model."""
-        if not run.problem.has_solved_codes:
+        decoder: Decoder
+        unseen = None
+        if run.problem.has_solved_codes:
+            fitted = self.decoder(run)
+            fitted = fitted.leading(_code_size(fitted.modes.variances, run.config.decoder.code_size))
+            decoder, prior, unseen = fitted.decoder, fitted.modes.prior(), fitted.interpolation_error
+            codes = encode_all(run, decoder, prior)
+            train, validation = codes.with_copies(), codes.validation
+        else:
             run = run.without_symmetries()
             decoder, prior, train, validation = auto_decode(run)
-            field = None if self.field is None else self.field(decoder.code_size)
-            yield network_candidate(run, self.name, decoder, prior, train, validation, field=field)
-            return
-        fitted = self.decoder(run)
-        fitted = fitted.leading(_code_size(fitted.modes.variances, run.config.decoder.code_size))
-        prior = fitted.modes.prior()
-        codes = encode_all(run, fitted.decoder, prior)
-        train = with_copies(run, codes)
-        field = None if self.field is None else self.field(fitted.decoder.code_size)
-        yield network_candidate(
-            run, self.name, fitted.decoder, prior, train, codes.validation, fitted.interpolation_error, field
-        )
+        field = None if self.field is None else self.field(decoder.code_size)
+        yield network_candidate(run, self.name, decoder, prior, train, validation, unseen, field)
 
 
 def _code_size(variances: Tensor, fixed: int | None) -> int:

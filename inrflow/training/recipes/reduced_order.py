@@ -21,7 +21,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.margins import LONGER_WINDOW
-from inrflow.training.parts.codes import encode_all, with_copies
+from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.environments import context_candidate
 from inrflow.training.parts.linear import (
@@ -80,7 +80,7 @@ class ReducedOrderRecipe:
                 fitted = replace(fitted, modes=modes).leading(len(modes.variances))
                 codes = encode_all(run, fitted.decoder, modes.prior())
             run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
-        train = with_copies(run, codes)
+        train = codes.with_copies()
         noise = float(fitted.modes.noise.mean())
         sizes = candidate_sizes(fitted.modes.variances, train.transitions, run.config.decoder.code_size)
         search = linear_search(run, train, codes.validation, noise)
