@@ -50,8 +50,9 @@ def calibrate(
         window: number of first frames assimilated, at all of their points and at fractions of them.
         context: known contexts of the trajectories, or None.
         points: of those at which forecasts are compared, None for all.
-        ahead: of a model whose codes hold all of a frame: forecasts alone count, by their 95 % intervals, and there is
-            no inflation.
+        ahead: of a model whose codes hold all of a frame, and whose deviations are those of blocks of frames that were
+            left out: forecasts alone count, by their 95 % intervals, and there is no inflation; of a factor below 1,
+            its square root is taken.
         further: asked after windows observed at all points, whether there is time for those observed at a few.
         others: further trajectories, whose forecasts are compared, too; their spread grows with the lead as that of the
             others does, for the flow of covariances takes most of the time.
@@ -73,6 +74,8 @@ def calibrate(
         whole = every[0].of(c)
         some = Errors.join([errors.of(c) for errors in every[1:]] or [whole.select(whole.number < 0)])
         spread[:, c], growth[c], inflation[c] = factors_of(whole, some, leads, _HELD_AHEAD if ahead else _HELD)
+    if ahead:  # errors of blocks of all frames, which are no smaller, count as much as those of this last part
+        spread = torch.maximum(spread, spread.clamp(max=1).sqrt())
     return replace(neutral, spread=spread, leads=leads)
 
 

@@ -214,6 +214,14 @@ def test_calibration_narrows_intervals_that_are_too_wide(surrogate):
     assert coverage(forecast_errors(known, truth(surrogate, seed=55), POINTS)) == pytest.approx(0.9, abs=0.03)
 
 
+def test_a_series_whose_last_part_is_calm_believes_its_left_out_blocks_as_much(surrogate):
+    prior = surrogate.prior
+    wide = with_prior(surrogate, replace(prior, covariance=9 * prior.covariance, noise=9 * prior.noise))
+    by_last, by_both = (calibrate(wide, truth(surrogate), 2, ahead=ahead).spread for ahead in (False, True))
+    assert float(by_last.max()) < 0.5
+    torch.testing.assert_close(by_both, by_last.sqrt(), rtol=0.1, atol=0)  # by 95 %, and by 90 % intervals
+
+
 def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_codes():
     def errors(codes, seed, power=0.2, trajectories=16, values=500):
         number = torch.arange(float(trajectories)).repeat_interleave(values)
