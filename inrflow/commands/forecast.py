@@ -167,4 +167,4 @@ def _columns(
             columns[f"{channel}_{name}"] = value[:, c]
         if observed:
             columns[f"{channel}_z_score"] = scores[:, c]
-    return columns | {FLAG: surrogate.extent.extrapolated(table.t, table.x, solution.start)}
+    return columns | {FLAG: surrogate.extent.extrapolated(table.t, table.x, *solution.observed)}

@@ -60,7 +60,7 @@ def _candidates(surrogate: Surrogate, seen: np.ndarray, config: NextConfig, read
                 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Candidates (M, d) and their weights (M,), if they have any."""
     if config.points is not None:
-        table = read_points(config.points, surrogate.description, read)
+        table = read_points(config.points, surrogate.description, {**read, "time": ""})
         if "weight" not in table.columns:
             return table.x, None
         return table.x, column_numbers(table.columns["weight"], "weight", Path(config.points), 0)

@@ -89,8 +89,8 @@ class _Answers:
                 solution = self._solution(number)
                 answer = solution.query(table.t[rows], table.x[rows], **asked)
             extent = self.surrogate.extent
-            self.beyond += int(extent.beyond(table.t[rows], solution.start).sum())
-            flags = extent.extrapolated(table.t[rows], table.x[rows], solution.start)
+            self.beyond += int(extent.beyond(table.t[rows], *solution.observed).sum())
+            flags = extent.extrapolated(table.t[rows], table.x[rows], *solution.observed)
             result.setdefault(FLAG, np.zeros(len(table), np.int8))[rows] = flags
             for c, channel in enumerate(about.channels):
                 values = {channel: answer["mean"][..., c]}

@@ -87,6 +87,7 @@ class Extent:
         reach: the longest lead time that is answered, in the data's units.
         domain: where the field lives, where that is known.
         seen: where on a sphere the data lie, where that is known.
+        series: whether the training data are one trajectory, not several from their starts.
     """
 
     description: Description
@@ -95,6 +96,7 @@ class Extent:
     reach: float = math.inf
     domain: Domain | None = None
     seen: Seen | None = None
+    series: bool = False
 
     def outside(self, x: np.ndarray | Tensor) -> np.ndarray:
         """Which of the points (..., d) lie outside the domain, away from the data on a sphere, or outside the box along
@@ -119,14 +121,15 @@ class Extent:
         """Width of the box along a coordinate."""
         return float(self.box[1, axis] - self.box[0, axis]) or 1.0
 
-    def beyond(self, t: np.ndarray, start: float) -> np.ndarray:
-        """Which of the times t lie before the first observation, at `start`, or farther after it than training saw."""
+    def beyond(self, t: np.ndarray, first: float, last: float) -> np.ndarray:
+        """Which of the times t lie before the first observation, or farther after it than training saw; of one series,
+        which goes on, after the last."""
         margin = _MARGIN * self.horizon
-        return (t < start - margin) | (t > start + self.horizon + margin)
+        return (t < first - margin) | (t > (last if self.series else first) + self.horizon + margin)
 
-    def extrapolated(self, t: np.ndarray, x: np.ndarray | Tensor, start: float) -> np.ndarray:
+    def extrapolated(self, t: np.ndarray, x: np.ndarray | Tensor, first: float, last: float) -> np.ndarray:
         """Which of the points x (R, d) at times t (R,) are `outside` or `beyond`, as 0 or 1."""
-        return (self.outside(x) | self.beyond(t, start)).astype(np.int8)
+        return (self.outside(x) | self.beyond(t, first, last)).astype(np.int8)
 
     def require_reach(self, t: np.ndarray, first: float, last: float) -> None:
         """Raise UserError where times t lie farther than `reach` from all observations, from `first` to `last`."""
@@ -186,6 +189,6 @@ class Extent:
         units = f" {self.description.duration_units}".rstrip()
         warnings.warn(
             f"{100 * beyond / points:.3g} % of the points lie before the first observation or more than "
-            f"{self.horizon:.4g}{units} after it, the time span of training: values there are extrapolated",
+            f"{self.horizon:.4g}{units} ahead, the time span of training: values there are extrapolated",
             stacklevel=3,
         )

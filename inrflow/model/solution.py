@@ -52,7 +52,7 @@ class Solution(Shown):
     def __repr__(self) -> str:
         about, knots = self.surrogate.description, self.estimate.t[0]
         return (f"Solution({about.name}: {', '.join(about.channels)} of t, {', '.join(about.coordinates)}; "
-                f"{int(torch.isfinite(knots).sum())} observed frames from t={self.start:g})")
+                f"{int(torch.isfinite(knots).sum())} observed frames from t={self.observed[0]:g})")
 
     def __call__(self, t: Any, x: Any) -> Any:
         """Values (..., C), see the class for shapes."""
@@ -63,9 +63,11 @@ class Solution(Shown):
         return self._ask(t, x, ("mean",), grid=True)["mean"]
 
     @property
-    def start(self) -> float:
-        """Time of the first observation."""
-        return float(self.surrogate.scale.external(self.estimate.t[0, 0]))
+    def observed(self) -> tuple[float, float]:
+        """Times of the first and the last observation."""
+        ends = torch.stack([self.estimate.t[0, 0], self.estimate.last[0]])
+        first, last = self.surrogate.scale.external(ends).tolist()
+        return first, last
 
     @property
     def context(self) -> tuple[Tensor, Tensor]:
@@ -108,7 +110,7 @@ class Solution(Shown):
         """Whether values (...) are of points outside of the training data, or of times that training did not see."""
         times, points, by_row, shape = asked_points(t, x, self.surrogate.description)
         t_, x_ = (times, points) if by_row else (times[:, None], points[None])
-        return self.surrogate.extent.extrapolated(t_.numpy(), x_, self.start).astype(bool).reshape(shape)
+        return self.surrogate.extent.extrapolated(t_.numpy(), x_, *self.observed).astype(bool).reshape(shape)
 
     def to_xarray(self, t: Any, x: Any = None, std: bool = True, **axes: Any) -> Any:
         """An xarray.Dataset of the channels, and their standard deviations, after the CF conventions.
@@ -210,9 +212,7 @@ class Solution(Shown):
             outside += int(self.surrogate.extent.outside(block).sum())
         if not finite:
             raise UserError("a query has times or coordinates that are not finite; remove those rows")
-        knots = self.estimate.t[0][torch.isfinite(self.estimate.t[0])]
-        first, last = self.surrogate.scale.external(knots[[0, -1]]).tolist()
-        self.surrogate.extent.require_reach(times.numpy(), first, last)
+        self.surrogate.extent.require_reach(times.numpy(), *self.observed)
         self.surrogate.extent.warn_outside(outside, len(points))
 
     def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:

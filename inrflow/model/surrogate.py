@@ -117,7 +117,8 @@ class Surrogate(Shown):
         if not self.field.has_exact_flow:
             far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
         mesh, seen = self._places
-        return Extent(self.description, self.box, self.horizon, far, self.decoder.place or mesh, seen)
+        series = self.training.get("trajectories") == 1
+        return Extent(self.description, self.box, self.horizon, far, self.decoder.place or mesh, seen, series)
 
     @cached_property
     def _places(self) -> tuple[Any, Seen | None]:

@@ -136,7 +136,7 @@ def test_times_beyond_those_of_training_are_answered_with_one_warning_line(tiny_
                               f"to={tmp_path / 'a.csv'}")
     assert outcome.code == 0
     warned = [line for line in outcome.err.splitlines() if "time span of training" in line]
-    assert len(warned) == 1 and "40 %" in warned[0] and "more than 1 after it" in warned[0]
+    assert len(warned) == 1 and "40 %" in warned[0] and "more than 1 ahead" in warned[0]
     assert all(np.isfinite(float(row["u"])) for row in rows_of(tmp_path / "a.csv"))
 
 

@@ -143,6 +143,16 @@ def nonlinear(solution):
     return Solution(replace(surrogate, field=quadratic, integrator=Integrator(step=1.0)), solution.estimate)
 
 
+def test_one_series_goes_on_from_its_last_observation_and_several_trajectories_from_their_first():
+    x, t, u = places(9), torch.arange(3.0).double(), torch.zeros(3, 9, 2).double()
+    for trajectories, latest in ((1, 2.0), (8, 0.0)):
+        surrogate = replace(make("output").surrogate, training={"trajectories": trajectories})
+        solution = surrogate.assimilate(Observations(t, x, u))
+        assert solution.observed == (0.0, 2.0)
+        asked = np.array([-0.1, 0.0, latest + 4.0, latest + 4.1])  # training spans 4
+        assert solution.extrapolated(asked, x[:1])[:, 0].tolist() == [True, False, False, True]
+
+
 def test_affine_fields_answer_far_ahead_at_once():
     solution, x = make("output"), places()
     began = time.perf_counter()

@@ -183,7 +183,7 @@ class Explored:
                 slopes = solution.derivatives(t, x)
                 axis = self.quantities.index(quantity) - 4
                 values = slopes["dt"][:, channel] if quantity == RATE else slopes["dx"][:, channel, axis]
-        beyond = bool(self.surrogate.extent.beyond(np.array([t]), solution.start)[0])
+        beyond = bool(self.surrogate.extent.beyond(np.array([t]), *solution.observed)[0])
         shape = None if len(lines) == 1 else (len(lines[1]), len(lines[0]))
         return View(places, np.where(outside, np.nan, values), shape,
                     "beyond the time span of training: an extrapolation" if beyond else "")

@@ -100,7 +100,10 @@ def spanning_columns(description: Description) -> list[tuple[str, ...]]:
 
 
 class Roles:
-    """Time, place and trajectory among the columns of a file. Raises UserError where time or place are missing."""
+    """Time, place and trajectory among the columns of a file. Raises UserError where time or place are missing.
+
+    time: the name of the column of times, where it is none of TIMES; "": times do not matter.
+    """
 
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
@@ -109,7 +112,7 @@ class Roles:
                                    for names in (TIMES if time is None else (time,), LONGITUDES, LATITUDES))
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
                           and not set(description.coordinates) <= set(self.names))
-        missing = [] if self.time else ["t"]
+        missing = [] if self.time or time == "" else ["t"]
         if not self.by_lonlat:
             missing += [name for name in description.coordinates if name not in self.names]
         if missing:
@@ -139,8 +142,8 @@ class Roles:
 
     def points(self, block: dict[str, np.ndarray], first: int, observed: np.ndarray | None = None) -> PointTable:
         """The points of a block whose first row is number `first`; rows not `observed` may lack time and place."""
-        assert self.time is not None
-        t = self._times(block[self.time], first)
+        own = next(iter(block.values())) if self.time is None else block[self.time]
+        t = np.zeros(len(own)) if self.time is None else self._times(own, first)
         if self.by_lonlat:
             lon, lat = (column_numbers(block[name], name, self.path, first) for name in self.lonlat if name is not None)
             if (np.abs(lat) > 90).any():
@@ -150,7 +153,7 @@ class Roles:
         else:
             x = np.stack([column_numbers(block[name], name, self.path, first)
                           for name in self.description.coordinates], -1)
-        for name, value in ((self.time, t), ("/".join(self.description.coordinates), x.sum(-1))):
+        for name, value in ((str(self.time), t), ("/".join(self.description.coordinates), x.sum(-1))):
             bad = ~np.isfinite(value) & (True if observed is None else observed)
             if bad.any():
                 raise UserError(f"{self.path}: {name} is missing or not finite in row "
@@ -164,8 +167,8 @@ class Roles:
                 raise UserError(f"{self.path}: trajectory is {block['trajectory'][int(np.argmax(bad))]!r} in row "
                                 f"{first + int(np.argmax(bad)) + 1}; expected whole numbers from 0")
             trajectory = columns["trajectory"] = number.astype(np.int64)
-        if block[self.time].dtype != object or all_numbers(block[self.time]):
-            columns[self.time] = block[self.time] if block[self.time].dtype.kind == "M" else t
+        if self.time is not None and (own.dtype != object or all_numbers(own)):
+            columns[self.time] = own if own.dtype.kind == "M" else t
         for axis, name in enumerate(self.description.coordinates):
             if name in block and not self.by_lonlat:
                 columns[name] = x[:, axis]

@@ -28,8 +28,9 @@ class PointReader:
     """Query points of a file in blocks of PointTable: `for table in PointReader(path, description): ...`
 
     Reads every registered format of tables (CSV, flat HDF5, NetCDF) and the project's schema, recognised by content.
-    Needed are t (or time) and the coordinates, on a sphere also as lon and lat; trajectory is optional (0). Raises
-    UserError where columns are missing or times or coordinates cannot be read.
+    Needed are t (or time) and the coordinates, on a sphere also as lon and lat; trajectory is optional (0). Where
+    `read` has "" for the column of times, none is needed. Raises UserError where columns are missing or times or
+    coordinates cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str], description: Description, rows: int = BLOCK_ROWS,
@@ -46,6 +47,8 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
     """A file and its format, told how the file is `read` (options of `convert`); of a file that is no table, one in the
     project's schema with the same values for as long as the context lasts."""
     kind, told = format_of(path), dict(read or {})
+    if not kind.table and told.get("time") == "":
+        del told["time"]
     if kind.table or in_schema(path):
         known = {key: told[key] for key in ("channels", "time", "trajectory", "select") if key in told}
         yield path, kind.told(ReadOptions(**known))

@@ -75,7 +75,7 @@ def test_spans_of_time_have_no_epoch():
     about = Description("air", ("u",), ("x",), time_units="hours since 1970-01-01")
     assert about.duration_units == "hours" and Description("air", ("u",), ("x",)).duration_units == ""
     extent = Extent(about, np.array([[0.0], [1.0]]), 99.0, 200.0)
-    with pytest.warns(UserWarning, match=r"more than 99 hours after it, the time"):
+    with pytest.warns(UserWarning, match=r"more than 99 hours ahead, the time"):
         extent.warn_beyond(1, 2)
     with pytest.raises(UserError, match="the horizon, is 99 hours, and a forecast reaches 200 hours"):
         extent.require_reach(np.array([1e6]), 0.0, 1.0)
