@@ -70,6 +70,8 @@ def _why_not(before: Surrogate, problem: Problem) -> str:
         return "the systems of the data have contexts, which new observations move"
     if problem.source.time_bins is not None:
         return "values have times of their own, not those of frames"
+    if "series" in before.training and (reason := SeriesRecipe().applies(problem, None)):
+        return f"the data are no regular series any more: {reason}"
     old = before.training["frames"] * before.training["trajectories"]
     if problem.source.times.numel() > _GROWN * old:
         return f"the data have more than {_GROWN:g} times the frames that the model was trained on"

@@ -13,11 +13,13 @@ from inrflow.commands.train import run_one
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config, UpdateConfig
 from inrflow.config.train_schema import ReadConfig
+from inrflow.data.cycles import regular_frames
 from inrflow.data.description import Description
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.data.observations import Frames, Observations
+from inrflow.data.stations import at_steps_of
 from inrflow.errors import UserError
 
 
@@ -78,7 +80,10 @@ def _grow(settings: Config, known: str, further: str, target: Path) -> str:
         if number not in grown and contexts != (None, None):
             raise UserError(f"{further} has the new trajectory {number}, whose parameters or environment are not known;"
                             f" give observations of those of {known} ({', '.join(map(str, grown))}), or train anew")
-        grown[number] = grown[number].with_later(observations) if number in grown else observations
+        if number in grown:
+            frames = grown[number].frames()
+            observations = grown[number].with_later(at_steps_of(frames, regular_frames(frames.t), observations))
+        grown[number] = observations
     counts.append(sum(len(one) for one in grown.values()))
     _write(target, about, grown, *contexts)
     last = max(float(one.frames().t[-1]) for one in grown.values())

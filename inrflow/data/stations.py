@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inrflow.data.observations import Frames, Observations
+
 _ROUND = (1, 5, 6, 10, 15, 20, 30, 60, 300, 360, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
 _NEAR, _AS_ROUND = 0.3, 0.01  # of a step: how far a report may be, and how far a step may be from a round one
 _REPORTS, _TOGETHER = 8, 0.98  # of a place at least, on average; share of all reports that must be near a step
@@ -76,6 +78,31 @@ def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | No
             values[:, index, channel] = _at(times, t[mine], u[mine, channel], step)
     kept = ~np.isnan(values).all((1, 2))
     return Stations(times[kept], places, values[kept].astype(np.float32), step, float(np.median(off) * step), merged)
+
+
+def at_steps_of(known: Frames, steps: tuple[float, np.ndarray] | None, later: Observations) -> Observations:
+    """Later observations at the regular steps of known frames (see `regular_frames`), around which they jitter:
+    interpolated from what is known before them; as they are where they do not, or where there are no such steps."""
+    t, x, u = later.frames().rows()
+    if known.moving or steps is None or not len(t):
+        return later
+    step, numbers = steps
+    number = np.round((t - known.t[0]) / step).astype(np.int64)
+    off = np.abs(t - known.t[0] - step * number) / step
+    if off.max() <= _SAME or (off <= _NEAR).mean() < _TOGETHER:
+        return later
+    wanted = np.unique(number[off <= _NEAR])
+    exact = dict(zip(numbers.tolist(), known.t, strict=True))
+    times = np.array([exact.get(one, known.t[0] + step * one) for one in wanted.tolist()])
+    places, place = np.unique(x, axis=0, return_inverse=True)
+    values = np.full((len(times), len(places), u.shape[1]), np.nan, np.float32)
+    for index, where in enumerate(places):
+        mine, same = place.reshape(-1) == index, (known.x == where).all(-1)
+        before = known.u[:, same].mean(1) if same.any() else np.full((len(known.t), u.shape[1]), np.nan)
+        for channel in range(u.shape[1]):
+            values[:, index, channel] = _at(times, np.concatenate([known.t, t[mine]]),
+                                            np.concatenate([before[:, channel], u[mine, channel]]), step)
+    return Observations(times, places, values)
 
 
 def _means(cell: np.ndarray, u: np.ndarray, cells: int) -> np.ndarray:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from inrflow.data.stations import stations_of
+from inrflow.data.cycles import regular_frames
+from inrflow.data.observations import Observations
+from inrflow.data.stations import at_steps_of, stations_of
 
 PLACES = np.array([[0.0, 0.0], [1.0, 0.5], [0.3, 0.9]])
 
@@ -62,3 +64,19 @@ def test_places_that_never_report_together_are_no_frames():
     places = random.random((50, 2))
     t = np.sort(random.random(50 * 10) * 1e3)
     assert stations_of(t, places[np.arange(500) % 50], random.random((500, 1))) is None
+
+
+def test_later_reports_around_the_hour_join_known_hours():
+    random = np.random.default_rng(3)
+    places, hours = random.random((6, 2)), np.arange(40.0)
+    field = lambda t, x: 2 * t + 3 * x[..., 0]  # noqa: E731
+    known = Observations(hours, places, field(hours[:, None], places)[..., None]).frames()
+    steps = regular_frames(hours)
+    t = np.concatenate([40 + random.uniform(-0.1, 0.1, 6), 41 + random.uniform(-0.1, 0.1, 6)])
+    x = places[np.arange(12) % 6]
+    later = at_steps_of(known, steps, Observations(t, x, field(t, x)[:, None])).frames()
+    assert later.t.tolist() == [40.0, 41.0]
+    error = np.abs(later.u[..., 0] - field(later.t[:, None], later.x))
+    assert error.max() < 0.21 and error[:, np.argsort(np.lexsort(places.T[::-1]))][0, t[:6] > 40].max() < 1e-5
+    for untouched in (Observations(hours[:3] + 40, places, np.zeros((3, 6, 1))), Observations(t + 0.5, x, t[:, None])):
+        assert at_steps_of(known, steps, untouched) is untouched
