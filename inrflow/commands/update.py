@@ -13,7 +13,6 @@ from inrflow.commands.train import run_one
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config, UpdateConfig
 from inrflow.config.train_schema import ReadConfig
-from inrflow.data.cycles import regular_frames
 from inrflow.data.description import Description
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -21,6 +20,7 @@ from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.data.observations import Frames, Observations
 from inrflow.data.stations import at_steps_of
 from inrflow.errors import UserError
+from inrflow.evaluation.references.training_data import regular_frames
 
 
 def run(arguments: list[str]) -> int:

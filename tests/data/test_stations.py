@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from inrflow.data.cycles import regular_frames
 from inrflow.data.observations import Observations
 from inrflow.data.stations import at_steps_of, stations_of
+from inrflow.evaluation.references.training_data import regular_frames
 
 PLACES = np.array([[0.0, 0.0], [1.0, 0.5], [0.3, 0.9]])
 
