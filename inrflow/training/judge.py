@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
 from inrflow.dynamics.states import CodeData
@@ -153,22 +152,3 @@ def apart(some: list[Tensor | None], others: list[Tensor | None], states: CodeDa
     squares = [float((one - other).square().sum(-1).mean()) for one, other in zip(some, others, strict=True)
                if one is not None and other is not None]
     return sum(squares) / max(len(squares), 1) / float(states.codes[states.observed].square().sum(1).mean())
-
-
-def integration_step(field: VectorField, states: CodeData, floor: float, largest: float = 1.0) -> float:
-    """The largest step of rk4, halved from `largest`, whose error in a rollout is a small part of `floor`."""
-    if field.get(NetworkTerm) is not None or len(states.codes) == 0:
-        return largest
-    rows = torch.isfinite(states.t).all(1).nonzero()[:64, 0]
-    if not len(rows):
-        return largest
-    start, times = states.codes[rows, 0], states.t[rows]
-    variance = states.codes[states.observed].square().sum(1).mean()
-    with torch.no_grad():
-        reference = Integrator(step=largest / 16)(field, start, times, check=False)
-        for halvings in range(4):
-            step = largest / 2**halvings
-            error = Integrator(step=step)(field, start, times, check=False) - reference
-            if float(error.square().sum(-1).mean() / variance) < INTEGRATION * floor:
-                return step
-    return largest / 16

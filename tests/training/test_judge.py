@@ -21,7 +21,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.store_v1 import Products
 from inrflow.training.candidate import Score
 from inrflow.training.complete import assemble, state_prior
-from inrflow.training.judge import apart, explains, followed, integration_step, rollout_error
+from inrflow.training.judge import apart, explains, followed, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes, linear_field
@@ -91,15 +91,6 @@ def test_rollouts_whose_start_nobody_saw_do_not_count():
     assert rollout_error(field(), FINE, seen, seen, 0, 2) < 1e-10
     seen.observed[:, 0] = False
     assert rollout_error(field(), FINE, seen, seen, 0, 2) == float("inf")
-
-
-def test_the_step_of_integration_is_as_large_as_the_floor_allows():
-    seen = states(count=20)
-    steps = [integration_step(field(), seen, floor) for floor in (1e2, 1e-3, 1e-6, 1e-30)]
-    assert steps[0] == 1.0 and steps == sorted(steps, reverse=True) and steps[-1] == 1 / 16
-    with torch.no_grad():
-        error = Integrator(step=steps[2])(field(), seen.codes[:, 0], seen.t) - seen.codes
-    assert float(error.square().sum(-1).mean() / seen.codes.square().sum(-1).mean()) < 0.04 * 1e-6
 
 
 def test_sizes_follow_the_spectrum_as_far_as_the_transitions_reach():

@@ -16,7 +16,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.model.contexts import Contexts, ParameterMap
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import integration_step, rollout_error
+from inrflow.training.judge import rollout_error
 from inrflow.training.margins import BETTER, POOR
 from inrflow.training.parts.decoder import FittedDecoder
 from inrflow.training.parts.linear import ChosenDynamics, candidate_sizes
@@ -25,8 +25,6 @@ from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _UNKNOWN_SIZES = (1, 2)
-_BEYOND = 2.0  # times the contexts of training, for which the integration step is chosen too
-_STEP_SHARE = 0.005  # of the error, by which the step is chosen: forecasts go farther, in time and in contexts
 
 
 class ContextGroups:
@@ -137,9 +135,7 @@ def context_candidate(
     leading = fitted.leading(size)
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
-    beyond = with_contexts(codes, size, _BEYOND * fit.contexts[rows])  # to serve outside of the range too
-    step = integration_step(field, beyond, _STEP_SHARE * (error + floor), run.config.dynamics.step)
-    integrator, held = run.problem.integrator(step), search.held_contexts(fit)
+    integrator, held = run.problem.integrator(linear=True), search.held_contexts(fit)
     judged = with_contexts(validation, size, held)
 
     def refit() -> Refitted:

@@ -19,7 +19,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import integration_step, rollout_error
+from inrflow.training.judge import rollout_error
 from inrflow.training.margins import LONGER_WINDOW
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
@@ -120,7 +120,7 @@ def closed_form_candidate(
         decoder, prior: of as many codes as the dynamics have.
         fitted: all modes, of which the decoder has the leading ones: then they are refitted to all trajectories.
     """
-    problem, settings, size = run.problem, run.config.dynamics, decoder.code_size
+    problem, size = run.problem, decoder.code_size
     fit, validation = chosen.fit, chosen.validation
     train, judged, first = problem.judging(chosen.train, validation)
     every = chosen.train if validation is None else CodeData.join([chosen.train, validation])
@@ -132,11 +132,7 @@ def closed_form_candidate(
     states = with_memory(train, size, early.directions)
     judged_states = with_memory(judged, size, early.directions)
     floor = float(prior.noise.mean())
-    if field.get(AutoregressionTerm) is not None:
-        integrator = Integrator("map")
-    else:
-        step = integration_step(field, states.since(chosen.past), chosen.score + floor, settings.step)
-        integrator = problem.integrator(step)
+    integrator = problem.integrator(linear=True) if field.get(AutoregressionTerm) is None else Integrator("map")
     error = rollout_error(field, integrator, judged_states, judged, first, size)
 
     @cache
