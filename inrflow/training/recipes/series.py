@@ -105,7 +105,8 @@ class SeriesRecipe:
             surrogate = _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, early), prior.noise)
             if len(grid.t) < FEW_FRAMES:
                 spread = _rolling(problem, grid)
-                surrogate.prior = replace(surrogate.prior, spread=spread, growth=torch.zeros_like(spread), least=1.0)
+                surrogate.prior = replace(surrogate.prior, spread=spread, leads=None, growth=torch.zeros_like(spread),
+                                          least=1.0)
             return surrogate
 
         prior = early.prior(early.left(grid, states, cut))
