@@ -75,13 +75,11 @@ class DomainHarmonicDecoder(Decoder):
     @on_own_device
     def tail(self, z: Tensor) -> Tensor:
         """Of the highest eighth of the harmonics."""
-        harmonics, sums = self.harmonics, []
+        sums = []
         for c, codes in enumerate(z.unflatten(-1, (-1, self.count)).unbind(-2)):
-            every = harmonics.allowed
-            own = np.arange(self.count) if every is None else np.flatnonzero(every[c % len(every)])
-            moving = own[own < self.count - harmonics.steady]
-            sums.append(codes[..., moving[-(len(own) // 8 + 1) :]].square().sum(-1))
-        return torch.stack(sums, -1).repeat_interleave(harmonics.components, -1)
+            moving = self.harmonics.own(c, moving=True)
+            sums.append(codes[..., moving[-(len(moving) // 8 + 1) :]].square().sum(-1))
+        return torch.stack(sums, -1).repeat_interleave(self.harmonics.components, -1)
 
     @on_own_device
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:

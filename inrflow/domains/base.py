@@ -45,6 +45,12 @@ class Harmonics(ABC):
     vectors: dict[int, tuple[str, ...]] | None = None  # first channels of what may be a vector without divergence, and
     # the conditions of this at each axis: natural where the vector slips along walls, held where it sticks; None: any
 
+    def own(self, channel: int, moving: bool = False) -> np.ndarray:
+        """Numbers of the harmonics that codes of a channel use; moving: without those that are constant in time."""
+        every = np.arange(self.count) if self.allowed is None else np.flatnonzero(
+            self.allowed[channel % len(self.allowed)])
+        return every[every < self.count - self.steady] if moving else every
+
     @abstractmethod
     def values(self, x: np.ndarray) -> np.ndarray:
         """psi_k at points (N, d): (N, K)."""

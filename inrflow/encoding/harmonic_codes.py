@@ -59,7 +59,7 @@ class HarmonicCodes:
         codes = np.zeros((len(flat), u.shape[-1], self.harmonics.count))
         spread = np.zeros(codes.shape[1:])
         for c in range(u.shape[-1]):
-            own = _own(self.harmonics, c)
+            own = self.harmonics.own(c)
             for frames, design, values in _blocks(self._design(x, own), flat[:, :, c]):
                 codes[frames[:, None], c, own], spread[c, own], _ = _posterior(
                     design, values, self.mean[c, own], self.variance[c, own])
@@ -100,7 +100,7 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
     groups = groups[:: max(len(groups) // _SETS, 1)]
     tables, designs = [harmonics.values(places) for _, places in groups], []
     for c in range(channels):
-        own = _own(harmonics, c)
+        own = harmonics.own(c)
         if not c or harmonics.allowed is not None:
             designs = [_Design(table[:, own]) for table in tables]
         total = float(np.nanvar(u[..., c])) or 1.0
@@ -143,7 +143,7 @@ def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
     grid x (N, d); mean of channels. Infinite where points do not tell harmonics apart."""
     frames, left = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:]), 0.0
     for c in range(frames.shape[2]):
-        table = harmonics.values(x)[:, [k for k in _own(harmonics, c) if k < harmonics.count - harmonics.steady]]
+        table = harmonics.values(x)[:, harmonics.own(c, moving=True)]
         z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_NO_RANK)
         if rank < table.shape[1]:
             return np.inf
@@ -245,12 +245,6 @@ def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[li
 def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:
     """Fields (..., N, C) whose channels have codes of their own; components that share them, (..., N components, 1)."""
     return u.reshape(*u.shape[:-2], u.shape[-2] * harmonics.components, u.shape[-1] // harmonics.components)
-
-
-def _own(harmonics: Harmonics, channel: int) -> np.ndarray:
-    """The harmonics, by their numbers, that codes of a channel use."""
-    every = harmonics.allowed
-    return np.arange(harmonics.count) if every is None else np.flatnonzero(every[channel % len(every)])
 
 
 def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

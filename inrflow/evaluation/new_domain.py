@@ -118,7 +118,7 @@ def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, th
         table = values[: decoder.code_size].reshape(channels, ours.count).numpy()
         every = np.full((channels, theirs.count), table.min())
         for c in range(channels):  # each has the harmonics that it uses
-            own, new = (slice(None) if one.allowed is None else one.allowed[c] for one in (ours, theirs))
+            own, new = (one.own(c) for one in (ours, theirs))
             every[c, new] = _carried(table[c : c + 1, own], ours.eigenvalues[own], theirs.eigenvalues[new])
         return torch.tensor(every).flatten()
 

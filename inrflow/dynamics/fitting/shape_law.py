@@ -6,16 +6,16 @@ all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from inrflow.domains import Domain
+from inrflow.dynamics.laws.contexts import regressed
 from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, pruned, well_posed
 from inrflow.dynamics.laws.refine import Refinement
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, supports_of
 from inrflow.dynamics.laws.setting import (
     Data,
     Ground,
@@ -68,7 +68,12 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
                                if judge is not None])
 
     scored = []
-    for law in _candidates(shapes):
+    first = shapes[0]
+    largest, span = max(largest_of(shape.states) for shape in shapes), float(np.ptp(first.train.t, 1).max())
+    for _, one in regressed(shapes, families_of(first.domain, first.codes.harmonics, first.states)):
+        law = integrable(replace(one, largest=largest), first.train.t, first.states) if well_posed(one, span) else None
+        if law is None:
+            continue
         missed = errors(law)
         log(f"  {missed.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
         if np.isfinite(missed).all():
@@ -90,34 +95,6 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
         if not worse(after, best):
             law, best = pruned(refined), after
     return [there(law, i) for i in range(len(places))], float(best.mean())
-
-
-def _candidates(shapes: Sequence[Ground]) -> Iterator[Law]:
-    """Laws of all families of terms and sizes, the one with the least left-out misfit first."""
-    first = shapes[0]
-    families = families_of(first.domain, first.codes.harmonics, first.states)
-    terms, channels = families.every, first.states.shape[2]
-    largest = max(largest_of(shape.states) for shape in shapes)
-    found: dict[tuple, tuple[float, Law]] = {}
-    for cumulative in (False, True):
-        equations = _added([shape.equations(terms, cumulative, len(shape.states)) for shape in shapes])
-        for names in families.combined:
-            columns = [terms.index(term) for name in names for term in families.terms[name]]
-            for supports, theta, std, misfit in supports_of(equations, [columns] * channels, len(terms)):
-                law = replace(first.law(terms, theta, std), largest=largest)
-                found.setdefault((supports, cumulative), (misfit, law))
-    span = float((first.train.t[:, -1] - first.train.t[:, 0]).max())
-    for _, law in sorted(found.values(), key=lambda pair: pair[0]):
-        if well_posed(law, span) and (one := integrable(law, first.train.t, first.states)) is not None:
-            yield one
-
-
-def _added(parts: Sequence[NormalEquations]) -> NormalEquations:
-    """Equations of several shapes, shell by shell of the lowest harmonics, in folds of trajectories."""
-    joined = {name: np.concatenate([getattr(one, name) for one in parts])
-              for name in ("gram", "right", "total", "count")}
-    means = {name: np.mean([getattr(one, name) for one in parts], 0) for name in ("start", "least", "energy")}
-    return NormalEquations(**joined, **means).grouped(np.arange(len(joined["gram"])) % FOLDS)
 
 
 def _refinement(law: Law, shapes: Sequence[Ground], length: int, seconds: float) -> Refinement:

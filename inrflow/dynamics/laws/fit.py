@@ -12,20 +12,18 @@ import numpy as np
 import torch
 
 from inrflow.domains import Box, Domain, Flows
-from inrflow.dynamics.laws.contexts import InSystems, known_contexts, standard, widened
+from inrflow.dynamics.laws.contexts import known_contexts, regressed, standard, widened
 from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.law import (
     MOST_STEPS,
     Law,
     integrable,
     most_with_rates,
-    of_channels,
     pruned,
     well_posed,
 )
 from inrflow.dynamics.laws.rates import fit_second_order, inertial, solved_anew
 from inrflow.dynamics.laws.refine import Refinement
-from inrflow.dynamics.laws.regression import FOLDS, Supported, supports_of
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     FEW_HARMONICS,
@@ -62,8 +60,8 @@ _LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast
 _CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of flights that refine coefficients in turn; of noisy codes, and the last ones
-_PAYS = 0.5  # share of the least misfit of simpler laws that those with contexts and of further families may have
-_AGAIN, _WORTH = 2, 0.05  # families whose terms are chosen anew at the contexts found; of the misfit, that a term saves
+_PAYS = 0.5  # share of the least misfit of simpler laws that those of further families may have
+_WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
 _DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
@@ -72,7 +70,7 @@ _NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times the harmonics' error from wh
 # share of the time or for so long
 _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
-_TRAJECTORIES, _LOOKED_AT = 32, 16  # equations, and the noise of values, come from so many trajectories, at most
+_LOOKED_AT = 16  # trajectories that the noise of values comes from, at most
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on more harmonics differ by; at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
@@ -137,9 +135,17 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     scored, enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
 
     def consider(law: Law, errors: np.ndarray) -> None:
-        say(f"  {errors.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
+        say(f"  {errors.mean():.2e} with {law.size - len(law.rates)} terms, effort {effort() - start:.1f} s")
         if law.size and np.isfinite(errors).all():
             scored.append((errors, law))
+
+    def judge_all(laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
+        """Forecast laws, in at most so many steps an interval, until a share of the time is over."""
+        for judged in team.map(partial(_judged, train, states, coarse, judge, most), laws):
+            if judged is not None:
+                consider(*judged)
+            if effort() - start > (share if len(scored) >= _COMPARED else 1.0) * seconds:
+                break
 
     coarse = _STEPS * math.sqrt(floor) if many or train.systems.counts else 0.0  # their flows take their time
     ground = Ground(place, boundary, codes, train, states, spread)
@@ -151,12 +157,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         until = min(start + share * seconds, effort() + _OF_FLOWS * seconds)
         if misfit > _POLYNOMIAL and not train.systems.counts:
             laws = [*along_flow(ground, laws[0], families, until), *laws]
-        laws = [law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))]
-        for judged in team.map(partial(_judged, train, states, coarse, judge), laws):
-            if judged is not None:
-                consider(*judged)
-            if effort() - start > (share if len(scored) >= _COMPARED else 1.0) * seconds:
-                break
+        judge_all([law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))], share)
 
     def in_turn(early: bool) -> Iterator[tuple[float, list[Law], Families] | None]:
         """Families as they are to be sought; None: single steps, for splines may miss more than the terms do."""
@@ -193,9 +194,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         sought(*ranked.pop(0), _OF_FIRST)
     first = least()
     if rates and not period and lowest > _UNEXPLAINED and first > _EXPLAINED:
-        scored += fit_second_order(
-            ground, partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
-            start + _OF_RATES * seconds, units, say, min(found, key=lambda each: each[0])[1][0])
+        judge_all(fit_second_order(ground, lowest, start + _OF_RATES * seconds, units, say,
+                                   min(found, key=lambda each: each[0])[1][0]), _OF_RATES, _STEPS_WITH_RATES)
     rated = least() < min(_OF_SECOND_ORDER, first)
     second = rated and least() < _ALONE
     deadline, half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
@@ -314,48 +314,16 @@ def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) ->
 
 
 def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0) -> tuple[float, list[Law]]:
-    """The least misfit of laws of all families of terms and sizes, and the laws, that with the least misfit first.
-
-    period: of a forcing, whose cosine and sine are the last two channels.
-    """
-    some = ground if ground.train.systems.counts else ground.some(_TRAJECTORIES)  # systems may have few
-    states, systems = some.states, some.train.systems
-    channels, terms = states.shape[2], families.every
-    found: dict[tuple, tuple[float, Law]] = {}
-
-    def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool) -> None:
-        for supports, theta, std, misfit in solved:
-            key = supports, contexts.shape[1], cumulative
-            if misfit < found.get(key, (np.inf,))[0]:
-                theta, std = (a.reshape(1 + contexts.shape[1], len(terms), channels) for a in (theta, std))
-                found[key] = misfit, some.law(terms, theta[0], std[0], by_context=theta[1:], contexts=contexts,
-                                              period=period)
-
-    searches = []
-    for cumulative in (False, True)[: 1 + (states[0, 0].size <= FEW_CODES)]:  # many codes take long, and have no noise
-        each = some.equations(terms, cumulative, len(states))
-        for active in families.active:
-            simple = supports_of(each.grouped(np.arange(len(states)) % FOLDS),
-                                 of_channels(active, terms, channels, period), len(terms))
-            add(np.zeros((systems.total, 0)), simple, cumulative)
-            searches += [InSystems(each, systems, active, simple, count, cumulative) for count in systems.counts]
-    most = _PAYS * min(misfit for misfit, _ in found.values())
-    for count in systems.counts:
-        own = sorted((one for one in searches if one.count == count), key=lambda one: one.misfit)
-        pays = own[0].misfit < most
-        for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
-            for contexts, solved in one.laws:
-                add(contexts, solved, one.cumulative)
-    paying = [pair for pair in found.values() if not pair[1].count or pair[0] < most]
-    least = min(misfit for misfit, _ in paying)
-    worth = _WORTH if systems.counts else 0.0
-    ordered = sorted(paying, key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
-    say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {least:.2e} to {ordered[-1][0]:.2e}")
-    ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * least]
-    return least, [law for _, law in ordered]
+    """The least misfit of laws of families of terms, and those that are forecast, the likeliest first, as `regressed`
+    gives them."""
+    found = regressed([ground], families, period)
+    least, worth = found[0][0], _WORTH if ground.train.systems.counts else 0.0
+    say(f"  {len(found)} candidates of {len(families.every)} terms, misfits {least:.2e} to {found[-1][0]:.2e}")
+    found.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
+    return least, [law for i, (misfit, law) in enumerate(found) if i < _JUDGED or misfit <= _CLOSE * least]
 
 
-def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law, most: int = MOST_STEPS
+def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law
             ) -> tuple[Law, np.ndarray] | None:
     """The law as it can be integrated, in at most so many steps an interval, and its errors (S,) of forecasts; None
     where it cannot."""

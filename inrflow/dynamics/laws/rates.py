@@ -11,7 +11,7 @@ frame (shooting).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,15 +20,14 @@ from scipy.optimize import minimize_scalar
 
 from inrflow.domains import Flows
 from inrflow.domains.transform import varying
+from inrflow.dynamics.laws.contexts import regressed
 from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
-from inrflow.dynamics.laws.regression import supports_of
 from inrflow.dynamics.laws.setting import Data, Ground, Log
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.effort import effort
-from inrflow.numerics.team import team
 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # that give equations, at most
@@ -41,13 +40,12 @@ _HIDDEN = 0.3  # share of the changes of a channel that these miss, from which o
 _JUDGED, _CLOSE = 5, 5.0  # laws are forecast, and all others whose misfit is at most so many times the least
 
 
-def fit_second_order(ground: Ground, judged: Callable[[Law], tuple[Law, np.ndarray] | None], misfit: float,
-                     deadline: float, units: Sequence[float] | None, log: Log, first: Law
-                     ) -> list[tuple[np.ndarray, Law]]:
-    """Laws of second order with the errors (S,) of their forecasts of held-out trajectories.
+def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequence[float] | None, log: Log, first: Law
+                     ) -> list[Law]:
+    """Laws of second order, the likeliest first.
 
     None where they miss more than a fifth of what laws of first order do (`misfit`), of which `first` is the best.
-    judged: gives a law as it can be integrated, and its errors (S,), or None. deadline: of effort.
+    deadline: of effort.
     """
     states, t = ground.states, ground.train.t
     frames, channels, count = states.shape[1:]
@@ -61,19 +59,11 @@ def fit_second_order(ground: Ground, judged: Callable[[Law], tuple[Law, np.ndarr
             log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order of "
                 f"{len(rates)} of {channels} channels")
             ordered = ordered if ordered[0][0] < pays * misfit else []
-    scored: list[tuple[np.ndarray, Law]] = []
     span = float((t[:, -1] - t[:, 0]).max())
     near = sorted((pair for number, pair in enumerate(ordered)
                    if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], span)),
                   key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # what splines miss makes terms
-    for pair in team.map(judged, [law for _, law in near]):
-        if pair is not None and np.isfinite(pair[1]).all():
-            law, errors = pair
-            scored.append((errors, law))
-            log(f"  {errors.mean():.2e} with {law.size - channels} terms, effort {effort():.1f} s")
-        if effort() > deadline:
-            break
-    return scored
+    return [law for _, law in near]
 
 
 def rotating(families: Families, carriers: Sequence[int]) -> Families:
@@ -128,29 +118,19 @@ def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Seq
     both = with_slopes(ground.train.t, ground.states, rates)
     families, largest = families_of(ground.domain, ground.codes.harmonics, both, units), largest_of(both)
     carriers = [c for c in range(ground.states.shape[2]) if c not in rates]
+
+    def sought(families: Families) -> list[tuple[float, Law]]:
+        return [(misfit, of_first_order(replace(law, largest=largest), rates))
+                for misfit, law in regressed([ground], families, rates=rates)]
+
     if carriers:
-        sphere = ground.domain.kind == "sphere"
-        return _regressed(ground, rotating(families, carriers) if sphere else families, largest, rates)
-    ordered = _regressed(ground, families, largest, rates)
+        return sought(rotating(families, carriers) if ground.domain.kind == "sphere" else families)
+    ordered = sought(families)
     for wider in families.in_place(ground.domain, ground.codes.harmonics, False):
         if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
             break
-        ordered = sorted([*ordered, *_regressed(ground, wider, largest, rates)], key=lambda pair: pair[0])
+        ordered = sorted([*ordered, *sought(wider)], key=lambda pair: pair[0])
     return ordered
-
-
-def _regressed(ground: Ground, families: Families, largest: float, rates: tuple[int, ...]) -> list[tuple[float, Law]]:
-    """Laws of all families of terms with their misfits, that with the least misfit first."""
-    terms, channels, some = families.every, ground.states.shape[2], ground.some(_TRAJECTORIES)
-    found: dict[tuple, tuple[float, Law]] = {}
-    for cumulative in (False, True):
-        equations = some.equations(terms, cumulative, rates=rates)
-        for active in families.active:
-            for supports, theta, std, left in supports_of(equations, [active] * channels, len(terms)):
-                if left < found.get((supports, cumulative), (np.inf,))[0]:
-                    law = Law(ground.domain, ground.boundary, tuple(terms), theta, std, ground.codes, largest=largest)
-                    found[supports, cumulative] = left, of_first_order(law, rates)
-    return sorted(found.values(), key=lambda pair: pair[0])
 
 
 def of_first_order(law: Law, rates: Sequence[int]) -> Law:

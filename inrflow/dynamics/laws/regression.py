@@ -56,6 +56,16 @@ class NormalEquations:
     energy: np.ndarray
     ridge: np.ndarray | float = _RIDGE
 
+    @classmethod
+    def added(cls, parts: Sequence[NormalEquations]) -> NormalEquations:
+        """Equations of several shapes, shell by shell of as many harmonics; their folds one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        joined = {name: np.concatenate([getattr(one, name) for one in parts])
+                  for name in ("gram", "right", "total", "count")}
+        means = {name: np.mean([getattr(one, name) for one in parts], 0) for name in ("start", "least", "energy")}
+        return cls(**joined, **means)
+
     def grouped(self, label: np.ndarray) -> NormalEquations:
         """Equations whose folds are single trajectories, summed over those of the same label (S,)."""
         parts = [label == value for value in np.unique(label)]

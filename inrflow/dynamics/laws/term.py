@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -129,10 +128,8 @@ class LawTerm(FieldTerm):
     def _constant(self) -> Tensor:
         """Codes (K,) of the constant 1 of the last channel."""
         harmonics = self.law().library.harmonics
-        eigenvalues = harmonics.eigenvalues
-        if harmonics.allowed is not None:
-            eigenvalues = np.where(harmonics.allowed[-1], eigenvalues, np.inf)
-        first, codes = int(eigenvalues.argmin()), torch.zeros(self.count, dtype=torch.float64)
+        own, codes = harmonics.own(-1), torch.zeros(self.count, dtype=torch.float64)
+        first = int(own[harmonics.eigenvalues[own].argmin()])
         codes[first] = 1 / harmonics.values(harmonics.quadrature(1).points[:1])[0, first]
         return codes
 
