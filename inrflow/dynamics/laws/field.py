@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains.transform import SeparableTransform, pointwise
+from inrflow.domains.transform import SeparableTransform
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
@@ -134,47 +134,30 @@ class LawField(nn.Module):
         if not groups:
             return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
-        sums: dict[tuple[float, bool, float, int], tuple[Term, list[Tensor | None]]] = {}  # filtered alike
+        sums: dict[tuple, tuple[Tensor | None, list[Tensor | None]]] = {}  # of those projected and filtered alike
         known: dict[tuple, list[Tensor]] = {}
         for term, fields in groups.items():
-            if term.linear:  # one that couples harmonics, of many codes
-                self._explicit(term, fields, z, total)
-                continue
-            if term.solenoidal:
+            constant = term.linear and not term.flux and not any(weight.ndim for weight in fields.values())
+            if term.solenoidal or constant:
+                codes = library.solenoidal(term, factors, known) if term.solenoidal else (
+                    library.acted(term, z[:, term.products[0][0][0]]))
                 for c, weight in fields.items():
-                    total[:, c] += weight * library.solenoidal(term, factors, known)
+                    total[:, c] += weight * codes
                 continue
-            parts = [((product,), axis) for axis, product in enumerate(term.products)] if term.flux else [
-                (term.products, VALUE)]
-            for products, axis in parts:
-                value = pointwise(products, term.signs, factors, z, library.transform.count)
-                alike = term.power, term.centred, term.inertia, axis
-                _, group = sums.setdefault(alike, (term, [None] * self.channels))
+            filtered = term.filtered and not term.linear
+            for value, axis in library.parts(term, factors, z):
+                alike = (axis, term.power, term.centred, term.inertia) if filtered else (axis,)
+                _, group = sums.setdefault(alike, (library.filter(term) if filtered else None, [None] * self.channels))
                 for c, weight in fields.items():
                     part = value * weight
                     before = group[c]
                     group[c] = part if before is None else before.add_(part)
-        for (*_, axis), (term, group) in sums.items():
+        for (axis, *_), (symbol, group) in sums.items():
             for c, field in enumerate(group):
                 if field is not None:
-                    codes = library.transform.project(field if axis == VALUE else -field, axis)
-                    total[:, c] += codes * library.filter(term) if term.filtered else codes
+                    codes = library.transform.project(field, axis)
+                    total[:, c] += codes if symbol is None else codes * symbol
         return total if self.allowed is None else total * self.allowed
-
-    def _explicit(self, term: Term, fields: dict[int, Tensor], z: Tensor, total: Tensor) -> None:
-        """Add a linear term that couples harmonics to rates (B, C, K)."""
-        library = self.library
-        codes = z[:, term.products[0][0][0]]
-        if not term.flux and not any(weight.ndim for weight in fields.values()):
-            slope = library.acted(term, codes)
-            for c, weight in fields.items():
-                total[:, c] += weight * slope
-            return
-        for axis in range(library.transform.points.shape[1]) if term.flux else [term.axis]:
-            field = library.transform.fields(codes if term.flux else codes * library.filter(term), axis)
-            for c, weight in fields.items():
-                part = library.transform.project(weight * field, axis if term.flux else VALUE)
-                total[:, c] += -part if term.flux else part
 
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
         """Rates (..., C K) of codes (..., C K); the law does not depend on time."""

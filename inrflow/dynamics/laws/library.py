@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -167,34 +167,35 @@ class Library(nn.Module):
         known: dict[tuple, list[Tensor]] = {}
         for term, members in groups.items():
             places = [self.terms[j].place for j in members]
-            if term.linear and not term.flux and not any(places):
+            if term.solenoidal:
+                result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
+            elif term.linear and not term.flux and not any(places):
                 own = z[:, term.products[0][0][0]]
                 codes = self.acted(term, own)
                 codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
                 result[:, members[0]] = codes[:, :rows]
-            elif term.flux and not term.linear:
-                for axis, product in enumerate(term.products):
-                    field = pointwise((product,), (), factors, z, self.transform.count)
-                    result[:, members] -= self.transform.project(field, axis)[:, None, :rows]
-            elif term.flux:
-                for axis in range(self.transform.points.shape[1]):
-                    slope = self.transform.fields(z[:, term.products[0][0][0]], axis)
-                    result[:, members] -= self.transform.project(self.weighted(slope, places), axis)[..., :rows]
-            elif term.linear:
-                codes = self.filter(term) * z[:, term.products[0][0][0]]
-                field = self.transform.fields(codes, term.axis)
-                result[:, members] = self.transform.project(self.weighted(field, places))[..., :rows]
-            elif term.solenoidal:
-                result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
             else:
-                field = pointwise(term.products, term.signs, factors, z if any(term.products) else z[:1],
-                                  self.transform.count)
-                codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
-                if term.filtered:
-                    codes = codes * self.filter(term)
-                result[:, members] = codes[..., :rows]
+                for field, axis in self.parts(term, factors, z):
+                    varied = self.weighted(field, places) if any(places) else field[:, None]
+                    result[:, members] += self.transform.project(varied, axis)[..., :rows]
+                if term.filtered and not term.linear:
+                    result[:, members] *= self.filter(term, rows)
         result[..., self.first_steady :] = 0.0
         return result
+
+    def parts(self, term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Fields (B, Q) and axes: a term is the sum of their projections on the harmonics' derivatives along these, on
+        their values for `VALUE`; if it is not linear, times its filter."""
+        if term.linear and not term.flux:
+            yield self.transform.fields(self.filter(term) * z[:, term.products[0][0][0]], term.axis), VALUE
+        elif term.linear:
+            for axis in range(self.transform.points.shape[1]):
+                yield -self.transform.fields(z[:, term.products[0][0][0]], axis), axis
+        elif term.flux:
+            for axis, product in enumerate(term.products):
+                yield -pointwise((product,), (), factors, z, self.transform.count), axis
+        else:
+            yield pointwise(term.products, term.signs, factors, z, self.transform.count), VALUE
 
     def weighted(self, field: Tensor, places: Sequence[int]) -> Tensor:
         """A field (B, Q) times low harmonics of some numbers: (B, P, Q)."""
