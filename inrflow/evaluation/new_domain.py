@@ -15,7 +15,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import Domain, Harmonics, Region, domains_of, elsewhere
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.laws.regression import shells
+from inrflow.dynamics.laws.library import shells_of
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.encoding.harmonic_codes import held_out_errors
 from inrflow.encoding.posterior import MANY
@@ -146,7 +146,7 @@ def _carried(variances: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.
     """
     result = np.empty((len(variances), len(theirs)))
     waves, others = ours > _ZERO * ours[-1], theirs > _ZERO * theirs[-1]
-    shell = shells(int(waves.sum()))
+    shell = shells_of(int(waves.sum()))
     size = np.bincount(shell)
     at = np.bincount(shell, ours[waves]) / size
     for row, values in zip(result, variances, strict=True):

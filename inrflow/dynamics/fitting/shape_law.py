@@ -12,8 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.contexts import regressed
-from inrflow.dynamics.laws.families import families_of
+from inrflow.dynamics.laws.families import families_of, regressed
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, pruned, well_posed
 from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.setting import (

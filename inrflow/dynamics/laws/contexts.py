@@ -1,5 +1,4 @@
-"""Regression of laws of families of terms, and contexts: coefficients theta + sum_p c_p by_context_p, with numbers c of
-the system that a trajectory is of.
+"""Contexts of laws: coefficients theta + sum_p c_p by_context_p, with numbers c of the system that a trajectory is of.
 
 Contexts and coefficients are solved in turn from the same normal equations (alternating least squares), with the terms
 of a law alone: with all terms of a family, contexts of few systems make up for other errors and tell nothing of others.
@@ -15,11 +14,10 @@ import numpy as np
 import torch
 
 from inrflow.domains import Flows
-from inrflow.dynamics.laws.families import Families
-from inrflow.dynamics.laws.law import Law, integrable, of_channels
+from inrflow.dynamics.laws.law import Law, integrable
 from inrflow.dynamics.laws.refine import solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
-from inrflow.dynamics.laws.setting import FEW_CODES, Data, Ground, Systems, encode
+from inrflow.dynamics.laws.setting import Data, Ground, Systems, encode
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.principal_components import standardised
 
@@ -28,51 +26,6 @@ _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
 _ROUNDING = 1e-12  # of what contexts add to a coefficient
-_TRAJECTORIES = 32  # give equations, at most
-_PAYS, _AGAIN = 0.5, 2  # share of the least misfit without contexts; families whose terms are chosen anew
-
-
-def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0, rates: Sequence[int] = ()
-              ) -> list[tuple[float, Law]]:
-    """Laws of families of terms, of several sizes, on the harmonics of the first ground, with their misfits, that with
-    the least one first; those with contexts where these pay.
-
-    grounds: one, or several shapes of as many harmonics, whose equations are added. period: of a forcing, whose cosine
-    and sine are the last two channels. rates: channels of second order, as `normal_equations` has them.
-    """
-    systems = grounds[0].train.systems
-    several = len(grounds) == 1 and bool(systems.counts)  # each may have few trajectories
-    grounds = grounds if several else [one.some(_TRAJECTORIES) for one in grounds]
-    first, channels, terms = grounds[0], grounds[0].states.shape[2], families.every
-    found: dict[tuple, tuple[float, Law]] = {}
-
-    def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool) -> None:
-        for supports, theta, std, misfit in solved:
-            key = supports, contexts.shape[1], cumulative
-            if misfit < found.get(key, (np.inf,))[0]:
-                theta, std = (a.reshape(1 + contexts.shape[1], len(terms), channels) for a in (theta, std))
-                found[key] = misfit, first.law(terms, theta[0], std[0], by_context=theta[1:], contexts=contexts,
-                                               period=period)
-
-    searches = []
-    for cumulative in (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]:  # many take long, and have no noise
-        each = NormalEquations.added([one.equations(terms, cumulative, len(one.states), rates=rates)
-                                      for one in grounds])
-        folds = each.grouped(np.arange(len(each.gram)) % FOLDS)
-        for active in families.active:
-            simple = supports_of(folds, of_channels(active, terms, channels, period), len(terms))
-            add(np.zeros((systems.total, 0)), simple, cumulative)
-            searches += [InSystems(each, systems, active, simple, count, cumulative)
-                         for count in (systems.counts if several else ())]
-    most = _PAYS * min(misfit for misfit, _ in found.values())
-    for count in systems.counts if several else ():
-        own = sorted((one for one in searches if one.count == count), key=lambda one: one.misfit)
-        pays = own[0].misfit < most
-        for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
-            for contexts, solved in one.laws:
-                add(contexts, solved, one.cumulative)
-    paying = (pair for pair in found.values() if not pair[1].count or pair[0] < most)
-    return sorted(paying, key=lambda pair: pair[0])
 
 
 class InSystems:
@@ -225,8 +178,7 @@ def known_contexts(law: Law, train: Data, judge: Data) -> Law:
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
     if not len(rows):
         return law
-    others = judge.take(rows)
-    return solved_contexts(law, others.t, *encode(law.codes, others), others.systems.number)
+    return solved_contexts(law, Ground.of(law, judge.take(rows)))
 
 
 def widened(law: Law, train: Data) -> Law:

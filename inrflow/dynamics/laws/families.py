@@ -1,4 +1,4 @@
-"""Families of terms that laws are sought in, simplest first."""
+"""Families of terms that laws are sought in, simplest first, and the regression of their laws."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import torch
 from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
+from inrflow.dynamics.laws.contexts import InSystems
 from inrflow.dynamics.laws.flow import TERMS
+from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
+from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import BENT, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, TURN, VALUE, Product, Term
 
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
@@ -24,6 +28,8 @@ _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others 
 _STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
 _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
+_TRAJECTORIES = 32  # give equations, at most
+_PAYS, _AGAIN = 0.5, 2  # share of the least misfit without contexts; families whose terms are chosen anew
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
 
 
@@ -212,6 +218,55 @@ class Families:
         terms = {**self.terms, "slopes": slopes, **parts}
         yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds"), (
             "linear", "products", "slopes", "places", "winds")))
+
+
+def of_channels(active: list[int], terms: Sequence, channels: int, period: float) -> list[list[int]]:
+    """The terms sought in each channel: some, of a clock, the last two channels with a period, its other one."""
+    turned = [[terms.index(Term((((channels + c, VALUE),),)))] for c in (-1, -2)] if period else []
+    return [active] * (channels - len(turned)) + turned
+
+
+def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0, rates: Sequence[int] = ()
+              ) -> list[tuple[float, Law]]:
+    """Laws of families of terms, of several sizes, on the harmonics of the first ground, with their misfits, that with
+    the least one first; those with contexts where these pay.
+
+    grounds: one, or several shapes of as many harmonics, whose equations are added. period: of a forcing, whose cosine
+    and sine are the last two channels. rates: channels of second order, as `normal_equations` has them.
+    """
+    systems = grounds[0].train.systems
+    several = len(grounds) == 1 and bool(systems.counts)  # each may have few trajectories
+    grounds = grounds if several else [one.some(_TRAJECTORIES) for one in grounds]
+    first, channels, terms = grounds[0], grounds[0].states.shape[2], families.every
+    found: dict[tuple, tuple[float, Law]] = {}
+
+    def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool) -> None:
+        for supports, theta, std, misfit in solved:
+            key = supports, contexts.shape[1], cumulative
+            if misfit < found.get(key, (np.inf,))[0]:
+                theta, std = (a.reshape(1 + contexts.shape[1], len(terms), channels) for a in (theta, std))
+                found[key] = misfit, first.law(terms, theta[0], std[0], by_context=theta[1:], contexts=contexts,
+                                               period=period)
+
+    searches = []
+    for cumulative in (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]:  # many take long, and have no noise
+        each = NormalEquations.added([one.equations(terms, cumulative, len(one.states), rates=rates)
+                                      for one in grounds])
+        folds = each.grouped(np.arange(len(each.gram)) % FOLDS)
+        for active in families.active:
+            simple = supports_of(folds, of_channels(active, terms, channels, period), len(terms))
+            add(np.zeros((systems.total, 0)), simple, cumulative)
+            searches += [InSystems(each, systems, active, simple, count, cumulative)
+                         for count in (systems.counts if several else ())]
+    most = _PAYS * min(misfit for misfit, _ in found.values())
+    for count in systems.counts if several else ():
+        own = sorted((one for one in searches if one.count == count), key=lambda one: one.misfit)
+        pays = own[0].misfit < most
+        for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
+            for contexts, solved in one.laws:
+                add(contexts, solved, one.cumulative)
+    paying = (pair for (_, count, _), pair in found.items() if not count or pair[0] < most)
+    return sorted(paying, key=lambda pair: pair[0])
 
 
 def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float] | None = None

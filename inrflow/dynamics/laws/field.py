@@ -155,8 +155,7 @@ class LawField(nn.Module):
         for (axis, *_), (symbol, group) in sums.items():
             for c, field in enumerate(group):
                 if field is not None:
-                    codes = library.transform.project(field, axis)
-                    total[:, c] += codes if symbol is None else codes * symbol
+                    total[:, c] += library.project(field, axis, symbol)
         return total if self.allowed is None else total * self.allowed
 
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:

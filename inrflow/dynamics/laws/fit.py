@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from inrflow.domains import Box, Domain, Flows
-from inrflow.dynamics.laws.contexts import known_contexts, regressed, standard, widened
-from inrflow.dynamics.laws.families import Families, families_of
+from inrflow.dynamics.laws.contexts import known_contexts, standard, widened
+from inrflow.dynamics.laws.families import Families, families_of, regressed
 from inrflow.dynamics.laws.law import (
     MOST_STEPS,
     Law,
@@ -39,13 +39,11 @@ from inrflow.dynamics.laws.setting import (
     forecast_errors,
     joined,
     resolved,
-    shares_known,
     simplest,
     windows,
     worse,
 )
 from inrflow.dynamics.laws.shooting import along_flow, along_single_steps
-from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import fit_codes, tail, white_noise
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
@@ -219,19 +217,16 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
         judging = effort() - began
         kept = more if (more := 3 * _FINER[0] ** 2 * judging) < _KEPT * seconds else 0.0  # for more harmonics
-        known, frames = shares_known(codes, spread), states.shape[1]
+        frames = states.shape[1]
 
         def along(law: Law, length: int, seconds: float, uncertain: bool | None) -> Refinement:
-            every = flights(train.t, states, spread, min(length, frames - 1), train.systems.number)
-            return Refinement(law, every, known, seconds, uncertain=uncertain)
+            return Refinement.along(law, ground, ground.known, min(length, frames - 1), seconds, uncertain=uncertain)
 
         last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), False if second else None)
         noisy, hardly = last.uncertain, 1.0
         if noisy:  # forecasts from single frames tell little
-            wide = widened(law, train)
-            states, spread = encode(wide.codes, train)
-            known = shares_known(wide.codes, spread)
-            law, errors, hardly, kept = wide, forecast_errors(wide, judge), HARDLY, 0.0
+            law = widened(law, train)
+            ground, errors, hardly, kept = Ground.of(law, train), forecast_errors(law, judge), HARDLY, 0.0
         lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS[second:]) if n < frames and not exact]
         for index, length in enumerate(lengths):
             left = seconds - kept - 2 * judging - (effort() - start)

@@ -199,12 +199,6 @@ def turning(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> n
     return theta
 
 
-def of_channels(active: list[int], terms: Sequence, channels: int, period: float) -> list[list[int]]:
-    """The terms sought in each channel: some, of a clock, the last two channels with a period, its other one."""
-    turned = [[terms.index(Term((((channels + c, VALUE),),)))] for c in (-1, -2)] if period else []
-    return [active] * (channels - len(turned)) + turned
-
-
 def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -> Tensor | None:
     """Codes (S, T - 1, N, C, K) at Gauss points of the intervals between frames of states (S, T, C, K), along the law's
     own flow from the first frame; what it misses at the second is spread over the interval. None where it diverges.

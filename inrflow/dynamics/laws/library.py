@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,6 +71,16 @@ class Library(nn.Module):
         if self.sines:
             sines = [term for term in terms if isinstance(term, Sine)]
             self.network = Layer(sines, self.transform, self.eigenvalues)
+
+    def shells(self, count: int) -> np.ndarray:
+        """Numbers (K,) of groups of the first harmonics, wider the higher they are; of the same channels each."""
+        return shells_of(count, self.families)
+
+    def project(self, field: Tensor, axis: int = VALUE, symbol: Tensor | None = None) -> Tensor:
+        """Projections (..., K) of fields (..., Q) on the harmonics, or their derivatives along an axis, times a symbol.
+        """
+        codes = self.transform.project(field, axis)
+        return codes if symbol is None else codes * symbol
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
@@ -177,7 +188,7 @@ class Library(nn.Module):
             else:
                 for field, axis in self.parts(term, factors, z):
                     varied = self.weighted(field, places) if any(places) else field[:, None]
-                    result[:, members] += self.transform.project(varied, axis)[..., :rows]
+                    result[:, members] += self.project(varied, axis)[..., :rows]
                 if term.filtered and not term.linear:
                     result[:, members] *= self.filter(term, rows)
         result[..., self.first_steady :] = 0.0
@@ -220,3 +231,20 @@ class Library(nn.Module):
                 size * self.within(self.transform.project(field), c)
                 for field, c, size in zip(fields, term.carried, term.weights, strict=True)]))
         return known[key][term.component] / term.sizes[term.component]
+
+
+def shells_of(count: int, allowed: Tensor | None = None) -> np.ndarray:
+    """Numbers (K,) of groups of harmonics, wider the higher they are; of the same channels (C, K) each."""
+    if allowed is not None:
+        _, channels = np.unique(allowed.numpy()[:, :count], axis=1, return_inverse=True)
+        result = np.zeros(count, dtype=int)
+        for pattern in range(channels.max() + 1):
+            own = channels.ravel() == pattern
+            result[own] = shells_of(int(own.sum())) + (result.max() + 1) * (pattern > 0)
+        return result
+    edges = [0]
+    while edges[-1] < count:
+        edges.append(min(count, max(edges[-1] + 3, int(edges[-1] * 1.25))))
+    if len(edges) > 2 and edges[-1] - edges[-2] < 3:
+        del edges[-2]
+    return np.repeat(np.arange(len(edges) - 1), np.diff(edges))

@@ -20,8 +20,7 @@ from scipy.optimize import minimize_scalar
 
 from inrflow.domains import Flows
 from inrflow.domains.transform import varying
-from inrflow.dynamics.laws.contexts import regressed
-from inrflow.dynamics.laws.families import Families, families_of
+from inrflow.dynamics.laws.families import Families, families_of, regressed
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
 from inrflow.dynamics.laws.setting import Data, Ground, Log

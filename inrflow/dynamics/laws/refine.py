@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,11 +23,14 @@ from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.field import LawField, rates_between
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.regression import shells
+from inrflow.dynamics.laws.setting import Ground
 from inrflow.dynamics.states import Flights, flights
 from inrflow.numerics.effort import effort
 from inrflow.numerics.normal import square_root
 from inrflow.numerics.team import team
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients' and codes' scales
@@ -59,7 +63,7 @@ class Refinement:
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
-        shell = shells(law.codes.harmonics.count, self.libraries[0].families)
+        shell = self.libraries[0].shells(law.codes.harmonics.count)
         self.shell = torch.tensor(np.concatenate([shell + (shell.max() + 1) * c for c in range(len(law.codes.mean))]))
         self.longest, self.deadline = law.longest, effort() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)
@@ -73,6 +77,12 @@ class Refinement:
         beyond = ((self.target[:, 0] - self.mean).square() - self.noise).mean(0)
         self.prior = torch.where(self.rows, torch.maximum(self.prior, beyond), self.prior)  # first ones may be larger
         self.first = data.codes[:, 0].clone()
+
+    @classmethod
+    def along(cls, law: Law, ground: Ground, known: np.ndarray, length: int, seconds: float, **options: Any) -> Self:
+        """That along all flights of so many frames of a ground; known (C, K): shares that points determine."""
+        every = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number)
+        return cls(law, every, known, seconds, **options)
 
     def _affordable(self, data: Flights, seconds: float, uncertain: bool | None) -> Flights:
         """As many flights as the time allows. First codes are unknowns where their noise matters."""
@@ -125,32 +135,29 @@ class Refinement:
             path.append(now)
         return torch.stack(path, 1)[..., :size]
 
-    def _values(self, law: Law, step: Tensor) -> Tensor:
-        """Active coefficients (E, M) of each system after a step (U,) of the unknowns: coefficients at context 0, what
-        contexts add to them, contexts."""
-        here = tuple(self.active.T)
-        theta, by_context = torch.tensor(law.theta[here]), torch.tensor(law.by_context[(slice(None), *here)])
-        own = len(self.systems) * law.count
+    def _parts(self, law: Law, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Active coefficients (M,) at context 0, what contexts add (P, M), and contexts (E, P) after a step (U,) of these
+        unknowns."""
+        here, every = tuple(self.active.T), law.contexts[self.systems] if law.count else np.zeros((len(self.systems), 0))
+        theta, by_context, contexts = map(torch.tensor, (law.theta[here], law.by_context[(slice(None), *here)], every))
+        own = len(step) - contexts.numel()
         if not self.contexts_only:
+            by_context = by_context.index_put(by_context.nonzero(as_tuple=True), step[len(theta) : own], accumulate=True)
             theta = theta + step[: len(theta)]
-            by_context = by_context.index_put(by_context.nonzero(as_tuple=True), step[len(theta) : len(step) - own],
-                                              accumulate=True)
-        if not law.count:
-            return theta.expand(len(self.systems), -1)
-        contexts = torch.tensor(law.contexts[self.systems])
-        return theta + (contexts + step[len(step) - own :].reshape(contexts.shape)) @ by_context
+        return theta, by_context, contexts + step[own:].reshape(contexts.shape)
+
+    def _values(self, law: Law, step: Tensor) -> Tensor:
+        """Active coefficients (E, M) of each system after a step (U,) of the unknowns."""
+        theta, by_context, contexts = self._parts(law, step)
+        return theta + contexts @ by_context
 
     def _moved(self, law: Law, step: np.ndarray) -> Law:
         """The law after a step (U,) of the unknowns."""
-        theta, by_context, contexts = law.theta.copy(), law.by_context.copy(), law.contexts.copy()
-        own = len(self.systems) * law.count
-        if not self.contexts_only:
-            added = step[len(self.active) : len(step) - own]
-            p, m = np.nonzero(law.by_context[(slice(None), *self.active.T)])
-            theta[tuple(self.active.T)] += step[: len(self.active)]
-            by_context[(p, *self.active[m].T)] += added
+        theta, by_context, contexts, here = law.theta.copy(), law.by_context.copy(), law.contexts.copy(), self.active.T
+        theta[tuple(here)], by_context[(slice(None), *here)], own = (
+            part.numpy() for part in self._parts(law, torch.tensor(step)))
         if law.count:
-            contexts[self.systems] += step[len(step) - own :].reshape(len(self.systems), -1)
+            contexts[self.systems] = own
         return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
     def _weights(self, variance: Tensor) -> Tensor:
@@ -390,10 +397,9 @@ def _active(law: Law) -> np.ndarray:
     return np.argwhere(present)
 
 
-def solved_contexts(law: Law, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, system: np.ndarray) -> Law:
-    """The law with contexts of some systems, from codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
-    known = 1 - spread.mean(0) / law.codes.variance
+def solved_contexts(law: Law, ground: Ground) -> Law:
+    """The law with contexts of the systems of a ground."""
     for length in (1, 3):
-        if length < codes.shape[1]:
-            law = Refinement(law, flights(t, codes, spread, length, system), known, 5.0, contexts_only=True).run()
+        if length < ground.states.shape[1]:
+            law = Refinement.along(law, ground, ground.known, length, 5.0, contexts_only=True).run()
     return law

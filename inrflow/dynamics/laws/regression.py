@@ -221,7 +221,7 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     trajectories, times, channels = codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
-    shell = shells(rows, library.families)
+    shell = library.shells(rows)
     folds = min(folds, trajectories)
     terms, groups = len(library.terms), shell.max() + 1
     gram, right = np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels))
@@ -331,23 +331,6 @@ def spline_errors(t: np.ndarray, codes: np.ndarray, shell: np.ndarray) -> np.nda
         errors = [np.diff(codes, axis=1).var((0, 1))]
     mean = np.mean(errors, 0)  # (C, K)
     return np.stack([mean[:, shell == g].mean(1) for g in range(shell.max() + 1)])
-
-
-def shells(count: int, allowed: Tensor | None = None) -> np.ndarray:
-    """Numbers (K,) of groups of harmonics, wider the higher they are; of the same channels (C, K) each."""
-    if allowed is not None:
-        _, channels = np.unique(allowed.numpy()[:, :count], axis=1, return_inverse=True)
-        result = np.zeros(count, dtype=int)
-        for pattern in range(channels.max() + 1):
-            own = channels.ravel() == pattern
-            result[own] = shells(int(own.sum())) + (result.max() + 1) * (pattern > 0)
-        return result
-    edges = [0]
-    while edges[-1] < count:
-        edges.append(min(count, max(edges[-1] + 3, int(edges[-1] * 1.25))))
-    if len(edges) > 2 and edges[-1] - edges[-2] < 3:
-        del edges[-2]
-    return np.repeat(np.arange(len(edges) - 1), np.diff(edges))
 
 
 def spline_order(points: int) -> int:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.laws.families import Families
+from inrflow.dynamics.laws.families import Families, of_channels
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import Law, integrable, of_channels, own_paths
+from inrflow.dynamics.laws.law import Law, integrable, own_paths
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import Supported, supports_of
 from inrflow.dynamics.laws.setting import DETERMINED, Ground
