@@ -1,4 +1,9 @@
-"""Second moments of code transitions, environment by environment: all that a linear field with contexts is fitted from.
+"""Linear fields, with contexts A(c) = A_0 + sum_k c_k A_k or without, from second moments of code transitions.
+
+The A_k and the contexts of environments are found together by alternating least squares. Given contexts, the operators
+are one linear solve over all environments; given operators, each context is a solve of P numbers. Contexts are damped,
+not shrunk (a ridge on them would make them vanish into the operators), and in the end standardised: mean 0, covariance
+1.
 
 The generator G of the affine flow on [1, s] is found from the integral form of the equation. About a current guess of
 G, what the exact flow misses, pulled back to the middle of its step, is (to second order) the change of G times the
@@ -8,17 +13,24 @@ targets T, summed anew for each guess.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from inrflow.dynamics.fitting.linear import Transitions, transitions_of
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.matrix_functions import flow, slow_enough
+from inrflow.numerics.principal_components import standardised
+from inrflow.numerics.ridge import damped_solve
 
-_CORRECTIONS, _CONVERGED = 8, 0.99  # of a fit, and times the error before: further ones would gain less
+Equations = tuple[Tensor, Tensor]
+
+_DAMPING = 1e-3
+_SETTLED = 1e-6  # change of contexts
+_GAIN = 1e-2  # of many fits over unequal steps
+ROUNDING = 1e-15  # of normal equations with unit diagonal
 
 
 @dataclass
@@ -104,32 +116,123 @@ def _stacked(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 def _with_one(pairs: Transitions) -> Transitions:
     """The transitions of [1, s]."""
-    start, end = (torch.nn.functional.pad(state, (1, 0), value=1.0) for state in (pairs.start, pairs.end))
+    start, end = (pad(state, (1, 0), value=1.0) for state in (pairs.start, pairs.end))
     return Transitions(start, end, pairs.t, pairs.step)
 
 
-def fit_irregular(transitions: Transitions, ridge: float) -> tuple[Tensor, Tensor]:
-    """Matrix A (n, n) and bias b (n,) of ds/dt = A s + b from transitions over unequal steps.
+@dataclass
+class ContextFit:
+    """A linear field with contexts.
 
-    From the trapezoidal rule on, corrected by what the exact affine flow misses; exact where the data are. The ridge is
-    relative to the mean square of the states and spares the bias.
+    Attributes:
+        operators: (1 + P, n, 1 + n), [bias, matrix] of the mean field and of what a unit of each context adds.
+        contexts: (E, P) of the training environments, standardised.
+        residual: what the flow misses of the transitions, share of the change over a step.
     """
-    moments = Moments([_with_one(transitions)])
-    generator = best = torch.zeros(1, moments.size + 1, moments.size + 1, dtype=torch.float64)
-    least = math.inf
-    for iteration in range(_CORRECTIONS + 1):
-        if iteration:
-            grams, targets, errors = moments.about(generator)
-            error = float(errors)
-            if error < least:
-                best = generator
-            if not error < _CONVERGED * least:
+
+    operators: Tensor
+    contexts: Tensor
+    residual: float
+
+    @property
+    def context_size(self) -> int:
+        """P."""
+        return self.contexts.shape[1]
+
+    def generators(self, contexts: Tensor | None = None) -> Tensor:
+        """Generators (E, 1 + n, 1 + n) on [1, s] at contexts (E, P), those of the training environments if None."""
+        return generators_at(self.operators, self.contexts if contexts is None else contexts)
+
+
+def generators_at(operators: Tensor, contexts: Tensor) -> Tensor:
+    """Generators (E, 1 + n, 1 + n) on [1, s] of operators (1 + P, n, 1 + n) at contexts (E, P)."""
+    field = torch.einsum("ek,kij->eij", pad(contexts, (1, 0), value=1.0), operators)
+    return pad(field, (0, 0, 1, 0))
+
+
+def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, gain: float = 1e-6) -> ContextFit:
+    """The field for all codes of `moments`, from contexts (E, P), solved again too, while what its flow misses
+    falls by more than a share."""
+    total = max(float(moments.variance().sum()), 1e-300)
+
+    def fitted(operators: Tensor, contexts: Tensor) -> tuple[ContextFit, Equations]:
+        gram, target, error = moments.about(generators_at(operators, contexts))
+        residual = float(error.sum()) / total
+        return ContextFit(operators, contexts, residual if residual == residual else float("inf")), (gram, target)
+
+    best, equations = fitted(solve_operators(*moments.first_guess(), contexts, ridge), contexts)
+    for _ in range(rounds):
+        contexts = best.contexts
+        operators = solve_operators(*equations, contexts, ridge)
+        for _ in range(2 if contexts.shape[1] else 0):
+            contexts = solve_contexts(*equations, operators, contexts)
+            operators = solve_operators(*equations, contexts, ridge)
+        candidate, again = fitted(operators, contexts)
+        if not candidate.residual < best.residual:  # fast dynamics: the correction is right for small changes only
+            candidate, again = fitted((best.operators + operators) / 2, (best.contexts + contexts) / 2)
+            if not candidate.residual < best.residual:
                 break
-            least = error
-        else:
-            grams, targets = moments.first_guess()
-        gram = grams[0]
-        gram.diagonal()[1:].add_(ridge * gram.diagonal()[1:].mean())
-        gram.diagonal()[0].add_(1e-12 * gram[0, 0])
-        generator = torch.nn.functional.pad(torch.linalg.solve(gram, targets[0].T).T, (0, 0, 1, 0))[None]
-    return slow_enough(best[0, 1:, 1:], best[0, 1:, 0], float(transitions.step.median()))
+        settled = best.residual - candidate.residual < gain * candidate.residual
+        best, equations = candidate, again
+        if settled:
+            break
+    return in_gauge(best) if best.context_size else best
+
+
+def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
+    """Contexts (E, P) of other environments in a field that is known, from their mean."""
+    contexts = torch.zeros(len(moments.counts), len(operators) - 1, dtype=torch.float64)
+    equations = moments.first_guess()
+    for _ in range(rounds):
+        before = contexts
+        contexts = solve_contexts(*equations, operators, contexts)
+        if float((contexts - before).abs().max()) < _SETTLED:
+            break
+        equations = moments.about(generators_at(operators, contexts))[:2]
+    return contexts
+
+
+def solve_operators(gram: Tensor, target: Tensor, contexts: Tensor, ridge: float) -> Tensor:
+    """Operators (1 + P, n, m) that solve the normal equations gram (E, m, m), target (E, n, m) at contexts (E, P).
+
+    The ridge is relative to the mean diagonal of the moments and spares the bias of the mean field. Codes enter in
+    units of their own size, so that rounding does not drown the smallest of them.
+    """
+    weights = pad(contexts, (1, 0), value=1.0)
+    parts, m = weights.shape[1], gram.shape[-1]
+    total = gram.sum(0).diagonal()
+    size = total.clamp(min=1e-30 * float(total.max()) + 1e-300).sqrt()
+    scaled = gram / size[:, None] / size
+    matrix = torch.einsum("ek,el,eij->kilj", weights, weights, scaled).reshape(parts * m, parts * m)
+    right = torch.einsum("ek,eni->kin", weights, target / size).reshape(parts * m, -1)
+    added = (ridge * total[1:].mean() / size.square()).repeat(parts)
+    added[0] = 0.0
+    matrix.diagonal().add_(added + ROUNDING)
+    return torch.linalg.solve(matrix, right).reshape(parts, m, -1).transpose(1, 2) / size
+
+
+def solve_contexts(gram: Tensor, target: Tensor, operators: Tensor, contexts: Tensor) -> Tensor:
+    """Contexts (E, P) that fit each environment best given the operators; a damped step from `contexts`."""
+    base, directions = operators[0], operators[1:]
+    moved = torch.einsum("kni,eij->eknj", directions, gram)
+    hessian = torch.einsum("eknj,lnj->ekl", moved, directions)
+    residual = target - torch.einsum("ni,eij->enj", base, gram)
+    gradient = torch.einsum("enj,knj->ek", residual, directions) - torch.einsum("ekl,el->ek", hessian, contexts)
+    return contexts + damped_solve(hessian, gradient, _DAMPING)
+
+
+def in_gauge(fit: ContextFit) -> ContextFit:
+    """The same field with standardised contexts."""
+    contexts, mean, factor = standardised(fit.contexts)
+    base = fit.operators[0] + torch.einsum("k,kij->ij", mean, fit.operators[1:])
+    directions = torch.einsum("kl,kij->lij", factor, fit.operators[1:])
+    return ContextFit(torch.cat([base[None], directions]), contexts, fit.residual)
+
+
+def fit_irregular(transitions: Transitions, ridge: float) -> tuple[Tensor, Tensor]:
+    """Matrix A (n, n) and bias b (n,) of ds/dt = A s + b from transitions over unequal steps; exact where the data are.
+
+    The ridge is relative to the mean square of the states and spares the bias.
+    """
+    operators = refine(Moments([_with_one(transitions)]), torch.zeros(1, 0).double(), ridge, gain=_GAIN).operators[0]
+    return slow_enough(operators[:, 1:], operators[:, 0], float(transitions.step.median()))

@@ -15,7 +15,7 @@ import torch
 
 from inrflow.domains import Flows
 from inrflow.dynamics.laws.law import Law, integrable
-from inrflow.dynamics.laws.refine import solved_contexts
+from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import Data, Ground, Systems, encode
 from inrflow.encoding.harmonic_codes import fit_codes
@@ -178,7 +178,11 @@ def known_contexts(law: Law, train: Data, judge: Data) -> Law:
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
     if not len(rows):
         return law
-    return solved_contexts(law, Ground.of(law, judge.take(rows)))
+    ground = Ground.of(law, judge.take(rows))
+    for length in (1, 3):
+        if length < ground.states.shape[1]:
+            law = Refinement.along(law, ground, ground.known, length, 5.0, contexts_only=True).run()
+    return law
 
 
 def widened(law: Law, train: Data) -> Law:

@@ -136,14 +136,14 @@ class Refinement:
         return torch.stack(path, 1)[..., :size]
 
     def _parts(self, law: Law, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Active coefficients (M,) at context 0, what contexts add (P, M), and contexts (E, P) after a step (U,) of these
-        unknowns."""
-        here, every = tuple(self.active.T), law.contexts[self.systems] if law.count else np.zeros((len(self.systems), 0))
+        """Active coefficients (M,) at context 0, what contexts add (P, M), contexts (E, P); after a step (U,)."""
+        here = tuple(self.active.T)
+        every = law.contexts[self.systems] if law.count else np.zeros((len(self.systems), 0))
         theta, by_context, contexts = map(torch.tensor, (law.theta[here], law.by_context[(slice(None), *here)], every))
         own = len(step) - contexts.numel()
         if not self.contexts_only:
-            by_context = by_context.index_put(by_context.nonzero(as_tuple=True), step[len(theta) : own], accumulate=True)
-            theta = theta + step[: len(theta)]
+            where, added = by_context.nonzero(as_tuple=True), step[len(theta) : own]
+            theta, by_context = theta + step[: len(theta)], by_context.index_put(where, added, accumulate=True)
         return theta, by_context, contexts + step[own:].reshape(contexts.shape)
 
     def _values(self, law: Law, step: Tensor) -> Tensor:
@@ -395,11 +395,3 @@ def _active(law: Law) -> np.ndarray:
     present[:, list(law.rates)] = False
     present[:, -2:] &= not law.period  # clocks are known
     return np.argwhere(present)
-
-
-def solved_contexts(law: Law, ground: Ground) -> Law:
-    """The law with contexts of the systems of a ground."""
-    for length in (1, 3):
-        if length < ground.states.shape[1]:
-            law = Refinement.along(law, ground, ground.known, length, 5.0, contexts_only=True).run()
-    return law
