@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,17 +29,21 @@ class CodeData:
         """Number of pairs of successive observed frames."""
         return int((self.observed[:, 1:] & self.observed[:, :-1]).sum())
 
+    def at(self, index: Any) -> CodeData:
+        """Some of the trajectories, by a mask, numbers or a slice, and of their frames, where these come second."""
+        return CodeData(self.codes[index], self.t[index], self.observed[index])
+
     def first(self, count: int) -> CodeData:
         """The first `count` trajectories."""
-        return CodeData(self.codes[:count], self.t[:count], self.observed[:count])
+        return self.at(slice(count))
 
     def frames(self, stop: int) -> CodeData:
         """The first `stop` frames."""
-        return CodeData(self.codes[:, :stop], self.t[:, :stop], self.observed[:, :stop])
+        return self.at((slice(None), slice(stop)))
 
     def since(self, first: int) -> CodeData:
         """The frames from `first` on."""
-        return CodeData(self.codes[:, first:], self.t[:, first:], self.observed[:, first:])
+        return self.at((slice(None), slice(first, None)))
 
     def padded(self, frames: int) -> CodeData:
         """The same trajectories with `frames` frames, those added not observed."""
@@ -154,6 +159,11 @@ class SeasonalMean:
             return torch.zeros_like(self.coefficients[0]), None
         bias, *rest = self.rate().coefficients - self.coefficients @ matrix.T
         return bias, torch.stack(rest).T
+
+
+def around(data: CodeData, mean: SeasonalMean) -> CodeData:
+    """Anomalies of states: what they are beside their mean."""
+    return CodeData(data.codes - mean(data.t.nan_to_num()), data.t, data.observed)
 
 
 def evenly_spread(count: int, most: int) -> Tensor:

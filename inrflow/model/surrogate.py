@@ -246,7 +246,7 @@ class Surrogate(Shown):
         if self.field.state_size > self.code_size:  # memory has no value before the filter has run
             return mean
         codes = self._codes(inner)
-        own = [CodeData(codes.codes[[s]], codes.t[[s]], codes.observed[[s]]) for s in range(len(inner))]
+        own = [codes.at([s]) for s in range(len(inner))]
         contexts = [self.solve_context(one, ContextPrior(mean[s], prior.covariance)).mean for s, one in enumerate(own)]
         return torch.stack(contexts)
 

@@ -41,7 +41,7 @@ def test_memory_makes_a_second_order_system_seen_without_velocity_predictable():
     errors = {}
     for memory in (0, 1):
         states = with_memory(seen, 1, memory_directions(seen, 1, memory) if memory else None)
-        pairs = transitions_of(states.codes, states.t, states.observed)
+        pairs = transitions_of(states)
         errors[memory] = one_step_error(states, pairs, LinearFit(pairs).step_map(1 + memory, 1e-12))
     assert errors[0] > 0.1 and errors[1] < 1e-20
 
@@ -166,7 +166,7 @@ def test_memory_and_irregular_steps_are_a_system_of_their_own_only_approximately
     errors = {}
     for memory in (0, 1):
         states = with_memory(seen, 1, memory_directions(seen, 1, memory) if memory else None)
-        pairs = transitions_of(states.codes, states.t, states.observed)
+        pairs = transitions_of(states)
         matrix, bias = fit_irregular(pairs, 1e-10)
         field = VectorField.of(1 + memory).double()
         field.set_linear(matrix, bias)

@@ -66,9 +66,7 @@ class ContextSearch:
         self.new = (held_environment < 0).nonzero()[:, 0]
         self.new_moments: Moments | None = None
         if len(self.new):
-            rows = self.new
-            part = CodeData(held.codes[rows], held.t[rows], held.observed[rows])
-            self.new_moments = moments_of(part, torch.arange(len(rows)), len(rows))
+            self.new_moments = moments_of(held.at(self.new), torch.arange(len(self.new)), len(self.new))
 
     def determined(self, size: int, contexts: int) -> bool:
         """Whether there are more transitions than unknowns."""

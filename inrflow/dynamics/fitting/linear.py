@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.states import CodeData
+
 
 @dataclass
 class Transitions:
@@ -28,16 +30,13 @@ class Transitions:
         return Transitions(self.start[:, :size], self.end[:, :size], self.t, self.step)
 
 
-def transitions_of(states: Tensor, times: Tensor, observed: Tensor) -> Transitions:
-    """All pairs of successive observed frames of states (S, T, n) at times (S, T)."""
-    starts, ends, t, steps = [], [], [], []
-    for s in range(len(states)):
-        index = observed[s].nonzero()[:, 0]
-        starts.append(states[s, index[:-1]])
-        ends.append(states[s, index[1:]])
-        t.append(times[s, index[:-1]])
-        steps.append(times[s, index[1:]] - times[s, index[:-1]])
-    return Transitions(torch.cat(starts).double(), torch.cat(ends).double(), torch.cat(t), torch.cat(steps))
+def transitions_of(data: CodeData) -> Transitions:
+    """All pairs of successive observed frames of states (S, T, n)."""
+    row, frame = data.observed.nonzero(as_tuple=True)  # of each trajectory in turn
+    same = row[1:] == row[:-1]
+    row, start, end = row[1:][same], frame[:-1][same], frame[1:][same]
+    t = data.t[row, start]
+    return Transitions(data.codes[row, start].double(), data.codes[row, end].double(), t, data.t[row, end] - t)
 
 
 class LinearFit:

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from inrflow.dynamics.fitting.folds import Fold, folds_of
 from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
 from inrflow.dynamics.fitting.step_maps import StepMaps, step_maps
-from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
+from inrflow.dynamics.states import CodeData, SeasonalMean, around, memory_directions, past_frames, with_memory
 from inrflow.numerics.effort import effort, seconds_of
 from inrflow.numerics.matrix_functions import SHORTEST, flow, generator_of
 from inrflow.numerics.ridge import ridge_grid
@@ -112,10 +112,13 @@ class ClosedFormSearch:
         self.folds = self.folds or [Fold(training, training if validation is None else validation, window - 1)]
         self._fits: dict = {}
 
-    def step_model(self, fold: int, candidate: Candidate) -> tuple[Tensor, SeasonalMean, Tensor | None, bool]:
-        """Affine map of a unit step (uniform data) or generator (otherwise) of the anomalies, and their mean; of what
-        a fold is fitted to, or, for fold -1, of all training codes."""
-        key = self._key(fold, candidate)
+    def step_model(self, fold: int, candidate: Candidate
+                   ) -> tuple[Tensor, SeasonalMean, Tensor | None, float | None, LinearFit]:
+        """Affine map of a step (uniform data) or generator (otherwise) of the anomalies, their mean, the directions of
+        memory, the step (None: steps differ) and the fit; of what a fold is fitted to, or, for fold -1, of all training
+        codes."""
+        # without memory, smaller sizes are leading blocks of the fit of all codes
+        key = fold, candidate.size if candidate.memory else -1, candidate.memory
         data = self.folds[fold].training if fold >= 0 else self.training
         if key not in self._fits:
             if candidate.memory:  # one size with memory at a time: sums of many would fill the memory
@@ -124,16 +127,13 @@ class ClosedFormSearch:
             size = candidate.size if candidate.memory else data.codes.shape[-1]
             states = with_memory(data, size, directions)
             mean = SeasonalMean.fit(states, self.period, self.harmonics)
-            anomalies = CodeData(states.codes - mean(states.t.nan_to_num()), states.t, states.observed)
-            pairs = transitions_of(anomalies.codes, anomalies.t, anomalies.observed)
-            self._fits[key] = LinearFit(pairs), mean, directions
+            self._fits[key] = LinearFit(transitions_of(around(states, mean))), mean, directions
         fit, mean, directions = self._fits[key]
-        n = candidate.size + candidate.memory
+        n, pairs = candidate.size + candidate.memory, fit.transitions
         mean = SeasonalMean(mean.coefficients[:, :n], mean.period)
-        if fit.transitions.uniform:
-            return fit.step_map(n, candidate.ridge, candidate.pull), mean, directions, True
-        matrix, bias = fit_irregular(fit.transitions.truncated(n), candidate.ridge)
-        return _affine(matrix, bias), mean, directions, False
+        if pairs.uniform:
+            return fit.step_map(n, candidate.ridge, candidate.pull), mean, directions, float(pairs.step.median()), fit
+        return _affine(*fit_irregular(pairs.truncated(n), candidate.ridge)), mean, directions, None, fit
 
     def score(self, candidate: Candidate, every: int = 1) -> float:
         """Mean squared error of rollouts over the variance of all codes: those beyond the size count as errors.
@@ -186,17 +186,19 @@ class ClosedFormSearch:
         for number in numbers:
             fold = self.folds[number]
             validation = fold.validation
-            model, mean, directions, uniform = self.step_model(number, candidate)
-            states = with_memory(validation, candidate.size, directions)
+            model, mean, directions, unit, _ = self.step_model(number, candidate)
             first = max(fold.first, candidate.past)
-            unit = self._unit(number, candidate) if uniform else 1.0
-            anomalies = (states.codes - mean(states.t.nan_to_num()))[:, first:]
+            states = around(with_memory(validation, candidate.size, directions), mean).since(first)
+
+            @cache
+            def generator(model: Tensor = model, unit: float | None = unit) -> Tensor:
+                return model if unit is None else _affine(*generator_of(model, unit, SHORTEST))
+
             forecast, seen = affine_rollout(
-                torch.nn.functional.pad(anomalies, (1, 0), value=1.0), states.observed[:, first:], states.t[:, first:],
-                unit if uniform else None, model if uniform else None,
-                _Flow(model, None if uniform else model, unit),
+                torch.nn.functional.pad(states.codes, (1, 0), value=1.0), states.observed, states.t, unit, model,
+                lambda states, times, generator=generator: flow(generator(), states, times),  # type: ignore[misc]
             )
-            forecast = forecast[..., 1:] + mean(states.t[:, first + 1 :].nan_to_num())
+            forecast = forecast[..., 1:] + mean(states.t[:, 1:].nan_to_num())
             error = validation.codes[:, first + 1 :].clone()
             error[..., : candidate.size] -= forecast[..., : candidate.size]
             totals[number], counts[number] = error[seen].square().sum(), seen.sum()
@@ -208,41 +210,30 @@ class ClosedFormSearch:
 
         The range is widened by a margin, and by the growth of the trajectories since their first half.
         """
-        model, mean, directions, uniform = self.step_model(-1, candidate)
+        model, mean, directions, unit, _ = self.step_model(-1, candidate)
         original = self.training.first(self.originals)
-        states = with_memory(original, candidate.size, directions)
-        anomalies = states.codes - mean(states.t.nan_to_num())
-        size = anomalies[..., : candidate.size].norm(dim=-1) * states.observed
+        states = around(with_memory(original, candidate.size, directions), mean)
+        size = states.codes[..., : candidate.size].norm(dim=-1) * states.observed
         half = size.shape[1] // 2
         largest, early = float(size.max()), float(size[:, :half].max()) if half else 0.0
         limit = _BEYOND * largest * max(1.0, largest / early if early else 1.0)
-        if not uniform:
+        if unit is None:
             steps = original.t[:, 1:] - original.t[:, :-1]
             model = torch.linalg.matrix_exp(model * float(steps[steps.isfinite()].median()))
         frames = torch.arange(size.shape[1]).expand_as(size)
         last = torch.where(states.observed, frames, 0).amax(1)
         rows = states.observed.any(1).nonzero()[:, 0]
-        anomaly = anomalies[rows, last[rows]]
-        anomaly = torch.cat([torch.ones_like(anomaly[:, :1]), anomaly], 1)
+        anomaly = torch.nn.functional.pad(states.codes[rows, last[rows]], (1, 0), value=1.0)
         for _ in range(half):
             anomaly = anomaly @ model.T
             if not bool((anomaly[:, 1 : candidate.size + 1].norm(dim=1) <= limit).all()):
                 return False
         return True
 
-    @staticmethod
-    def _key(fold: int, candidate: Candidate) -> tuple[int, int, int]:
-        """Key of a cached fit: without memory, smaller sizes are leading blocks of the fit of all codes."""
-        return fold, candidate.size if candidate.memory else -1, candidate.memory
-
-    def _unit(self, fold: int, candidate: Candidate) -> float:
-        """The step of uniform data."""
-        return float(self._fits[self._key(fold, candidate)][0].transitions.step.median())
-
     @cached_property
     def uniform(self) -> bool:
         """Whether all steps between observed training frames are equal."""
-        return transitions_of(self.training.codes[..., :1], self.training.t, self.training.observed).uniform
+        return transitions_of(self.training).uniform
 
     @property
     def pulls(self) -> tuple[str, ...]:
@@ -325,37 +316,18 @@ class ClosedFormSearch:
         if data is not None:
             self.training = data
             self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
-        model, mean, directions, uniform = self.step_model(-1, candidate)
+        model, mean, directions, unit, fit = self.step_model(-1, candidate)
         steps: StepMaps | None = None
-        if uniform:
-            matrix, bias = generator_of(model, self._unit(-1, candidate), SHORTEST)
-            before = like.steps if like is not None else None
-            held = self._around_mean(candidate, mean, directions) if before is None else None
-            steps = step_maps(self._fits[self._key(-1, candidate)][0], model, mean, held, before)
+        if unit is not None:
+            matrix, bias = generator_of(model, unit, SHORTEST)
+            held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
+            states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
+            steps = step_maps(fit, model, mean, states, None if like is None else like.steps)
         else:
             matrix, bias = model[1:, 1:], model[1:, 0]
         mean_bias, forcing = mean.forcing(matrix)
         score = scores[candidate] if scores else float("nan")
         return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {}, steps)
-
-
-    def _around_mean(self, candidate: Candidate, mean: SeasonalMean, directions: Tensor | None) -> CodeData:
-        """States around the mean of trajectories held out, or of those fitted to where there are no others."""
-        held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
-        held = with_memory(held, candidate.size, directions)
-        return CodeData(held.codes - mean(held.t.nan_to_num()), held.t, held.observed).since(candidate.past)
-
-
-class _Flow:
-    """The flow of a generator, or of that of the map of a step `unit`, which is taken when it is needed first."""
-
-    def __init__(self, model: Tensor, generator: Tensor | None, unit: float) -> None:
-        self.model, self.generator, self.unit = model, generator, unit
-
-    def __call__(self, states: Tensor, times: Tensor) -> Tensor:
-        if self.generator is None:
-            self.generator = _affine(*generator_of(self.model, self.unit, SHORTEST))
-        return flow(self.generator, states, times)
 
 
 def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:

@@ -93,14 +93,7 @@ def moments_of(data: CodeData, environment: Tensor, environments: int) -> Moment
 
     An environment without any transition has moments of zero.
     """
-    every = []
-    for e in range(environments):
-        rows = environment == e
-        pairs = transitions_of(data.codes[rows], data.t[rows], data.observed[rows]) if bool(rows.any()) else None
-        if pairs is None:
-            empty = data.codes.new_zeros(0, data.codes.shape[-1]).double()
-            pairs = Transitions(empty, empty, empty[:, 0], empty[:, 0])
-        every.append(_with_one(pairs))
+    every = [_with_one(transitions_of(data.at(environment == e))) for e in range(environments)]
     steps = torch.cat([pairs.step for pairs in every])
     common = len(steps) and bool((steps - steps[0]).abs().max() < 1e-4 * steps[0].abs())
     return Moments(every, float(steps.median()) if common else None)

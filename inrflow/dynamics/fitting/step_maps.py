@@ -73,7 +73,7 @@ def step_maps(
     else:
         assert held is not None
         effort.add(4 * _LOGARITHM * len(_BETWEEN) * n**3, calls=1e3)
-        seen = transitions_of(held.codes, held.t, held.observed)
+        seen = transitions_of(held)
         errors = {ridge: _error_back(returning.step_map(n, ridge), held, unit) for ridge in _BACK}
         back = min(errors, key=lambda ridge: errors[ridge])
         ahead, between = _best_between(fit, forward, seen.start, seen.end)

@@ -141,8 +141,7 @@ def context_candidate(
     def refit() -> Refitted:
         every, numbers = CodeData.join([codes, validation]), torch.cat([rows, groups.validation])
         kept = numbers >= 0
-        every = CodeData(every.codes[kept], every.t[kept], every.observed[kept])
-        full = search.fit(size, fit.contexts, chosen.ridge, data=(every, numbers[kept]))
+        full = search.fit(size, fit.contexts, chosen.ridge, data=(every.at(kept), numbers[kept]))
         return Refitted(context_field(full), contexts=groups.contexts(full.contexts, log.say))
 
     return Candidate(

@@ -326,8 +326,7 @@ def _contexts(
     contexts = every[number]
     mean, covariance = torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double()
     for row in (number < 0).nonzero()[:, 0].tolist():
-        one = CodeData(states.codes[row : row + 1], states.t[row : row + 1], states.observed[row : row + 1])
-        contexts[row] = solve_context(field, integrator, one, mean, covariance).mean
+        contexts[row] = solve_context(field, integrator, states.at([row]), mean, covariance).mean
     return contexts
 
 

@@ -20,7 +20,7 @@ def test_no_transition_that_is_fitted_touches_the_frame_left_out(frames):
     assert folds
     for fold in folds:
         left_out = fold.first + 1
-        pairs = transitions_of(fold.training.codes, fold.training.t, fold.training.observed)
+        pairs = transitions_of(fold.training)
         assert len(pairs.start) == frames - 1 - (1 if left_out == frames - 1 else 2)
         for start, end in zip(pairs.start[:, 0].tolist(), pairs.end[:, 0].tolist(), strict=True):
             assert end == start + 1 and left_out not in (start, end)

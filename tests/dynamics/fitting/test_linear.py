@@ -8,6 +8,7 @@ from scipy.linalg import expm
 
 from inrflow.dynamics.fitting.linear import LinearFit, Transitions, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
+from inrflow.dynamics.states import CodeData
 from inrflow.numerics.matrix_functions import generator_of
 
 
@@ -41,7 +42,7 @@ def test_transitions_join_successive_observed_frames_of_one_trajectory():
     states = torch.arange(12, dtype=torch.float32).reshape(2, 6, 1)
     times = tensor([[0, 1, 2, 4, 5, 6], [0, 1, 3, 4, np.nan, np.nan]])
     observed = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0]], dtype=torch.bool)
-    pairs = transitions_of(states, times, observed)
+    pairs = transitions_of(CodeData(states, times, observed))
     assert pairs.start[:, 0].tolist() == [0, 2, 7, 8] and pairs.end[:, 0].tolist() == [2, 3, 8, 9]
     assert pairs.t.tolist() == [0, 2, 1, 3] and pairs.step.tolist() == [2, 2, 2, 1]
     assert pairs.start.dtype == torch.float64 and not pairs.uniform
@@ -62,7 +63,7 @@ def test_steps_are_uniform_up_to_rounding_only():
 @pytest.mark.parametrize("pull", ["change", "mean"])
 def test_the_generator_is_recovered_from_uniform_transitions(step, pull):
     states, times = uniform(step)
-    fit = LinearFit(transitions_of(states, times, everywhere(states)))
+    fit = LinearFit(transitions_of(CodeData(states, times, everywhere(states))))
     step_map = fit.step_map(4, 0.0, pull)
     np.testing.assert_allclose(step_map, expm(affine(A, B) * step), atol=1e-9)
     matrix, bias = generator_of(step_map, step)
@@ -100,7 +101,7 @@ def test_the_ridge_is_that_of_the_augmented_least_squares_problem(pull):
 
 def test_a_strong_ridge_pulls_to_no_change_or_to_the_mean():
     states, times = uniform()
-    pairs = transitions_of(states, times, everywhere(states))
+    pairs = transitions_of(CodeData(states, times, everywhere(states)))
     fit = LinearFit(pairs)
     still, mean = fit.step_map(4, 1e8, "change"), fit.step_map(4, 1e8, "mean")
     np.testing.assert_allclose(still[1:, 1:], np.eye(4), atol=1e-6)
@@ -111,7 +112,7 @@ def test_a_strong_ridge_pulls_to_no_change_or_to_the_mean():
 
 def test_the_ridge_does_not_depend_on_the_unit_of_the_codes():
     states, times = uniform()
-    maps = [LinearFit(transitions_of(scale * states, times, everywhere(states))).step_map(4, 0.1)[1:, 1:]
+    maps = [LinearFit(transitions_of(CodeData(scale * states, times, everywhere(states)))).step_map(4, 0.1)[1:, 1:]
             for scale in (1.0, 1e3)]
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-9)
 
@@ -121,7 +122,7 @@ def test_the_ridge_does_not_depend_on_the_unit_of_the_codes():
 
 def test_the_generator_is_recovered_from_irregular_transitions():
     states, times = irregular()
-    matrix, bias = fit_irregular(transitions_of(states, times, everywhere(states)), 0.0)
+    matrix, bias = fit_irregular(transitions_of(CodeData(states, times, everywhere(states))), 0.0)
     np.testing.assert_allclose(matrix, A, atol=1e-8)
     np.testing.assert_allclose(bias, B, atol=1e-8)
 
@@ -129,7 +130,7 @@ def test_the_generator_is_recovered_from_irregular_transitions():
 def test_missing_frames_make_longer_steps_of_the_same_flow():
     states, times = uniform(0.5, count=8)
     observed = torch.as_tensor(np.random.default_rng(1).random((8, 8)) > 0.3)
-    pairs = transitions_of(states, times, observed)
+    pairs = transitions_of(CodeData(states, times, observed))
     assert not pairs.uniform
     matrix, bias = fit_irregular(pairs, 0.0)
     np.testing.assert_allclose(matrix, A, atol=1e-8)
@@ -138,7 +139,7 @@ def test_missing_frames_make_longer_steps_of_the_same_flow():
 
 def test_irregular_and_uniform_fits_agree_where_both_apply():
     states, times = uniform()
-    pairs = transitions_of(states, times, everywhere(states))
+    pairs = transitions_of(CodeData(states, times, everywhere(states)))
     matrix, bias = fit_irregular(pairs, 0.0)
     expected = generator_of(LinearFit(pairs).step_map(4, 0.0), 1.0)
     np.testing.assert_allclose(matrix, expected[0], atol=1e-8)
@@ -153,18 +154,18 @@ def test_what_is_over_within_a_step_is_slow_enough_for_an_integrator_and_rests_w
     for frame in range(1, states.shape[1]):
         decay = torch.exp(-6 * (times[:, frame] - times[:, frame - 1]))[:, None]
         fast[:, frame] = 0.3 + decay * (fast[:, frame - 1] - 0.3)
-    pairs = transitions_of(torch.cat([states, fast], -1), times, everywhere(states))
+    pairs = transitions_of(CodeData(torch.cat([states, fast], -1), times, everywhere(states)))
     matrix, bias = fit_irregular(pairs, 0.0)
     fastest = 2 / float(pairs.step.median())
     assert float(torch.linalg.eigvals(matrix).real.min()) > -1.001 * fastest
     assert -float(torch.linalg.solve(matrix, bias)[-1]) == pytest.approx(0.3, abs=0.02)
-    slow, _ = fit_irregular(transitions_of(states, times, everywhere(states)), 0.0)
+    slow, _ = fit_irregular(transitions_of(CodeData(states, times, everywhere(states))), 0.0)
     np.testing.assert_allclose(matrix[:-1, :-1], slow, atol=0.05)
 
 
 def test_the_ridge_of_an_irregular_fit_shrinks_the_generator():
     states, times = irregular()
-    pairs = transitions_of(states, times, everywhere(states))
+    pairs = transitions_of(CodeData(states, times, everywhere(states)))
     norms = [float(fit_irregular(pairs, ridge)[0].norm()) for ridge in (0.0, 1e-2, 1.0, 1e6)]
     assert norms[0] > norms[1] > norms[2] > norms[3] and norms[3] < 1e-4
 
@@ -174,6 +175,6 @@ def test_noise_in_irregular_transitions_costs_accuracy_in_proportion():
     errors = []
     for level in (1e-3, 1e-2):
         noisy = states + level * torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).double()
-        matrix, _ = fit_irregular(transitions_of(noisy, times, everywhere(states)), 0.0)
+        matrix, _ = fit_irregular(transitions_of(CodeData(noisy, times, everywhere(states))), 0.0)
         errors.append(float((matrix - tensor(A)).norm()))
     assert errors[0] < 0.01 and 5 < errors[1] / errors[0] < 20
