@@ -36,7 +36,7 @@ from inrflow.dynamics.laws.network.sine import (
     Sine,
 )
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations
-from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, choose, encode, forecast_errors, windows
+from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, choose, encode, evenly, forecast_errors
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
@@ -53,7 +53,6 @@ _RIDGES = tuple(10.0**power for power in range(-12, 0))
 _OF_CONTEXTS, _ALTERNATED = 1e-8, 8  # ridge while contexts are solved in turn with the network, and how often
 _SMOOTHER = 1.05  # times the least left-out misfit, up to which a larger ridge is taken: it extrapolates better
 _FEWER = 1.02  # the same for fewer terms beside the network
-_SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
 _HARDLY = 2.0  # times the least error, which that of the least misfit may have
 _ROUNDS, _GAIN = 4, 0.9  # corrections along a network's own flow, and what each must leave of the error
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the time
@@ -119,21 +118,15 @@ def fit_network_law(
     """
     effort.restart()
     say: Log = log or (lambda _: None)
-    data = windows(Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
-                        np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
-                        systems or Systems(np.zeros(len(u), dtype=int))))
-    order = np.random.default_rng(seed).permutation(len(data.u))
-    judged = max(1, round(_SHARE * len(data.u)))
-    train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[: min(judged, _JUDGES)]))
+    train, judge = Data.of(t, x, u, systems).parted(seed)
     if short is None:
         domain, boundary, count, _ = choose(list(domains), None, train, seed, say, 0.3 * seconds)
     else:
         domain, boundary, count = short.domain, short.boundary, short.codes.harmonics.count
     codes = fit_codes(domain.harmonics(min(count, _MOST), boundary), train.x, train.u)
-    rows = np.linspace(0, len(train.u) - 1, min(len(train.u), _TRAJECTORIES)).astype(int)
-    some = train.take(rows if not train.systems.counts else np.arange(len(train.u)))
-    ground = NetworkGround(domain, boundary, codes, some, *encode(codes, some), short)
-    search = Search(ground, judge, ground.terms(units), seed, say)
+    some = train if train.systems.counts else train.take(evenly(len(train.u), codes.variance.size, _TRAJECTORIES))
+    ground = Ground(domain, boundary, codes, some, *encode(codes, some))
+    search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say)
     law: Law | None = None
     with suppress(OutOfTime):
         law = search.run(seconds)
@@ -163,8 +156,9 @@ def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
 class Search:
     """Networks, tried in turn; the law with the least error of forecasts so far."""
 
-    ground: NetworkGround
+    ground: Ground
     judge: Data
+    short: Law | None
     terms: list[Term]
     seed: int
     say: Log
@@ -176,19 +170,19 @@ class Search:
         ground = self.ground
         longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
         likely: list[tuple[float, Architecture, list[Sine]]] = []
-        few = ground.few()
+        few = ground if ground.train.systems.counts else ground.some(_FEW)
         for one in architectures(ground.domain, ground.states.shape[2], longest):
             if effort() > _SOLVED * seconds and likely:
                 break
             sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
-            _, (share, misfit) = solved(few, self.terms, sines)
+            _, (share, misfit) = solved(few, self.short, self.terms, sines)
             if share < _EXPLAINED:
                 likely.append((misfit, one, sines))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
             if effort() > _SEARCHED * seconds and scored:
                 break
-            law, _ = solved(ground, self.terms, sines)
+            law, _ = solved(ground, self.short, self.terms, sines)
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
             if tried is not None:
                 scored.append((error, one, sines, tried))
@@ -213,7 +207,7 @@ class Search:
             paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems.number)
             if paths is None:
                 break
-            solution, _ = solved(self.ground, self.terms, sines, paths)
+            solution, _ = solved(self.ground, self.short, self.terms, sines, paths)
             after, new = self.tried(f"{name}, along its flow", sines, solution)
             if new is None or not after < error:
                 break
@@ -238,33 +232,18 @@ class Search:
         return (error, one) if np.isfinite(error) else (np.inf, None)
 
 
-@dataclass(frozen=True)
-class NetworkGround(Ground):
-    """What networks are fitted on: beside the codes, a short law, if any was found."""
-
-    short: Law | None
-
-    def few(self) -> NetworkGround:
-        """The same with few trajectories; all of them where these are of several systems."""
-        if self.train.systems.counts:
-            return self
-        rows = np.linspace(0, len(self.states) - 1, min(len(self.states), _FEW)).astype(int)
-        return self.take(rows)
-
-    def terms(self, units: Sequence[float] | None) -> list[Term]:
-        """Terms that may stand beside a network: linear ones, transport, and those of the short law that are no
-        products of values."""
-        families = families_of(self.domain, self.codes.harmonics, self.states, units).terms
-        few = [term for name in ("linear", "transport", "flow") for term in families.get(name, ())]
-        few += [term for term in (self.short.terms if self.short else ()) if isinstance(term, Term)]
-        used = {term for term in (self.short.terms if self.short else ())}
-        few = [term for term in few if term.power < 2 or term in used]
-        return [term for term in dict.fromkeys(few) if len(term.products) > 1 or term.power or term.varies
-                or len(term.products[0]) < 2 or any(axis >= 0 for _, axis in term.products[0])]
+def terms_beside(ground: Ground, short: Law | None, units: Sequence[float] | None) -> list[Term]:
+    """Terms that may stand beside a network: linear ones, transport, and those of a short law that are no products of
+    values."""
+    families = families_of(ground.domain, ground.codes.harmonics, ground.states, units).terms
+    few = [term for name in ("linear", "transport", "flow") for term in families.get(name, ()) if term.power < 2]
+    few += [term for term in (short.terms if short else ()) if isinstance(term, Term)]
+    return [term for term in dict.fromkeys(few) if len(term.products) > 1 or term.power or term.varies
+            or len(term.products[0]) < 2 or any(axis >= 0 for _, axis in term.products[0])]
 
 
-def solved(ground: NetworkGround, terms: Sequence[Term], sines: Sequence[Sine], paths: Tensor | None = None
-           ) -> tuple[Law, np.ndarray]:
+def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequence[Sine],
+           paths: Tensor | None = None) -> tuple[Law, np.ndarray]:
     """The law of a network and those terms that matter beside it, from equations along splines or `paths`.
 
     And of left-out trajectories the share of changes that it leaves, and the mean logarithm of that, shell by shell.
@@ -276,7 +255,6 @@ def solved(ground: NetworkGround, terms: Sequence[Term], sines: Sequence[Sine], 
     effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)
     contexts = np.zeros((systems.total, 0))
     if systems.counts:
-        short = ground.short
         contexts = short.contexts if short is not None and short.count else contexts_of(
             each, systems, [list(range(len(terms)))] * channels, max(systems.counts))
         one = replace(each.grouped(systems.number), ridge=_OF_CONTEXTS)

@@ -40,7 +40,6 @@ from inrflow.dynamics.laws.setting import (
     joined,
     resolved,
     simplest,
-    windows,
     worse,
 )
 from inrflow.dynamics.laws.shooting import along_flow, along_single_steps
@@ -52,7 +51,7 @@ from inrflow.numerics.team import team
 
 _FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmonics, tried in turn; those of flows
 _BETTER, _SETTLED = 0.9, 0.3  # shares of the error that more harmonics or shorter steps leave, and highest ones hold
-_SHARE, _JUDGES, _FEW_JUDGES = 0.2, 8, 3  # of trajectories judge laws; so many at most, and of many codes
+_FEW_JUDGES = 3  # trajectories of many codes that judge laws, at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
 _CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
@@ -95,19 +94,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
     say: Log = log or (lambda _: None)
-    data = Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
-                np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
-                systems or Systems(np.zeros(len(u), dtype=int)))
-    channels = u.shape[-1]
+    data, channels = Data.of(t, x, u, systems), u.shape[-1]
     if period:  # its cosine and sine are further channels, whose law is known
         season = np.broadcast_to(periodic_phases(torch.tensor(data.t), period, 1)[:, :, None], (*u.shape[:3], 2))
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
-    data = windows(data)
-    if data.u.shape[1] < 4 or len(data.u) < 2:
-        raise UserError(f"{len(u)} trajectories of {u.shape[1]} frames are given; a law needs at least 2 of 4")
+    train, judge = data.parted(seed)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
-    fitted, judges = data.systems.split(np.random.default_rng(seed).permutation(len(data.u)), _SHARE)
-    train, judge = data.take(np.sort(fitted)), data.take(np.sort(judges[:_JUDGES]))
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, start + _CHOICE * seconds)
     few, rough = count < FEW_HARMONICS, floor > _ROUGH
     if few or rough:  # more would leave less: where all of a grid can be afforded, all
@@ -148,7 +140,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     coarse = _STEPS * math.sqrt(floor) if many or train.systems.counts else 0.0  # their flows take their time
     ground = Ground(place, boundary, codes, train, states, spread)
 
-    def regressed(families: Families) -> tuple[float, list[Law], Families]:
+    def searched(families: Families) -> tuple[float, list[Law], Families]:
         return *candidates(ground, families, say, period), families
 
     def sought(misfit: float, laws: list[Law], families: Families, share: float) -> None:
@@ -157,31 +149,31 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             laws = [*along_flow(ground, laws[0], families, until), *laws]
         judge_all([law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))], share)
 
-    def in_turn(early: bool) -> Iterator[tuple[float, list[Law], Families] | None]:
-        """Families as they are to be sought; None: single steps, for splines may miss more than the terms do."""
-        first, rest = 1 if early else len(ranked), list[tuple[float, list[Law], Families]]()
-        yield from ranked[:first]
-        while wider and least() > enough and (effort() - start < _REST * seconds or not (rest or scored)):
-            rest.append(wider.pop(0)())
-        rest.sort(key=lambda each: each[0])
-        limit = min(_PAYS * found[0][0], HARDLY * lowest) if early else np.inf
-        better = sum(misfit < limit for misfit, *_ in rest)
-        yield from [*rest[:better], None, *ranked[first:], *rest[better:]]
+    def in_turn() -> Iterator[tuple[float, list[Law], Families] | None]:
+        """The likeliest family, those that leave far less than the first one, single steps (None) and the others; where
+        none explains much, single steps come last."""
+        yield from ranked[:1] if explained else ranked
+        others = ranked[1:] if explained else []
+        while wider and least() > enough and (effort() - start < _REST * seconds or not (others or scored)):
+            others.append(wider.pop(0)())
+        others.sort(key=lambda each: each[0])
+        better = sum(misfit < _PAYS * found[0][0] for misfit, *_ in others) if explained else len(others)
+        yield from [*others[:better], None, *others[better:]]
 
     def least() -> float:
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
-    by_place = [partial(regressed, one) for one in families.in_place(
+    by_place = [partial(searched, one) for one in families.in_place(
         place, codes.harmonics, bool(train.systems.counts))]
-    inert = [lambda: regressed(inertial(ground, families))][: codes.harmonics.allowed is None and len(by_place) > 1]
+    inert = [lambda: searched(inertial(ground, families))][: codes.harmonics.allowed is None and len(by_place) > 1]
     costly: list[_Regression] = [*inert, *by_place[1:][-1:]]
-    multiplied = [partial(regressed, one) for one in families.with_multipliers(place, channels)]
+    multiplied = [partial(searched, one) for one in families.with_multipliers(place, channels)]
     wider: list[_Regression] = [*by_place[:1], *multiplied, *by_place[1:-1], *costly]
-    found, pause = [regressed(families)], effort() + _RANKED * seconds
+    found, pause = [searched(families)], effort() + _RANKED * seconds
     further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
     if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest
         found.append(wider.pop(0)())
-    found += [its for one in further if effort() < pause and (its := regressed(one))[0] < _PAYS * found[0][0]]
+    found += [its for one in further if effort() < pause and (its := searched(one))[0] < _PAYS * found[0][0]]
     while wider and effort() < pause and min(misfit for misfit, *_ in found) > (
             _UNEXPLAINED if len(wider) > len(costly) else _BADLY):
         found.append(wider.pop(0)())
@@ -196,14 +188,14 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                                    min(found, key=lambda each: each[0])[1][0]), _OF_RATES, _STEPS_WITH_RATES)
     rated = least() < min(_OF_SECOND_ORDER, first)
     second = rated and least() < _ALONE
-    deadline, half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
+    explained, deadline, half = lowest < _UNEXPLAINED, start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
     with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: bool(scored) and effort() > deadline):
-        for number, each in enumerate(() if second else in_turn(early := lowest < _UNEXPLAINED)):
+        for number, each in enumerate(() if second else in_turn()):
             if each is not None and least() > enough and (not number or effort() - start < 0.4 * seconds):
                 sought(*each, 0.5 if number else 0.4)
-            elif each is None and not (period or data.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
-                longest = deadline if least() > _EXPLAINED and not early else max(half, effort() + _STEPPED * seconds)
-                for law in along_single_steps(ground, families, min(longest, deadline)):
+            elif each is None and not (period or train.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
+                until = deadline if least() > _EXPLAINED and not explained else max(half, effort() + _STEPPED * seconds)
+                for law in along_single_steps(ground, families, min(until, deadline)):
                     consider(law, forecast_errors(law, judge))
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")

@@ -31,6 +31,7 @@ from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HOLES, HarmonicCodes, conditions, held_out_errors, leaky, point_sets
+from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out poi
 _TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _OTHER_ORDER = 1.5  # times the least error
+_SHARE, _JUDGES = 0.2, 8  # of trajectories judge laws; so many at most
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
 _RESOLVED = 1 / 3  # of the modes of flows give equations
@@ -101,9 +103,28 @@ class Data:
     systems: Systems
     noise: np.ndarray | float = 0.0
 
+    @classmethod
+    def of(cls, t: np.ndarray, x: np.ndarray, u: np.ndarray, systems: Systems | None = None) -> Data:
+        """Fields u (S, T, N, C) at times (T,) or (S, T) and points (N, d) or (S, N, d); of one system by default."""
+        return cls(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
+                   np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
+                   systems or Systems(np.zeros(len(u), dtype=int)))
+
     def take(self, rows: np.ndarray) -> Data:
         """The trajectories of some indices."""
         return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows), self.noise)
+
+    def parted(self, seed: int) -> tuple[Data, Data]:
+        """Trajectories, or windows of long ones, that laws are fitted to, and some that judge them.
+
+        Raises UserError where there are too few.
+        """
+        data = windows(self)
+        if data.u.shape[1] < 4 or len(data.u) < 2:
+            raise UserError(f"{len(self.u)} trajectories of {self.u.shape[1]} frames are given; a law needs at least 2 "
+                            "of 4")
+        fitted, judges = data.systems.split(np.random.default_rng(seed).permutation(len(data.u)), _SHARE)
+        return data.take(np.sort(fitted)), data.take(np.sort(judges[:_JUDGES]))
 
 
 def windows(data: Data) -> Data:

@@ -11,11 +11,11 @@ from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.families import short_list
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.fit import Data, windows
 from inrflow.dynamics.laws.law import well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import normal_equations
+from inrflow.dynamics.laws.setting import Data, windows
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
 from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes, _Design, _posterior, fit_codes
