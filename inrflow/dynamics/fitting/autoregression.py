@@ -12,6 +12,7 @@ that can be forecast there at all.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -226,13 +227,18 @@ class AutoregressionSearch:
             path.append(code)
         return torch.stack(path, 1)
 
+    def _forecasts(self, choice: Choice, most: int, stable: bool = False
+                   ) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor]]:
+        """Each block's number, starts, leads that count, their frames; forecasts (S, H, r) by a fit to the others."""
+        for number, (low, high) in enumerate(self.blocks):
+            starts, inside, ends = self._starts(low, high, most)
+            yield number, starts, inside, ends, self._path(choice, *self.fit(choice, number, stable), starts)
+
     def errors(self, choice: Choice) -> Tensor:
         """Mean squared error (H,) of damped forecasts of the blocks, each from its own frames by a fit to all others,
         share of the variance of all codes."""
         moments, size = _Moments(), choice.size
-        for number, (low, high) in enumerate(self.blocks):
-            starts, inside, ends = self._starts(low, high, min(_STARTS, _NUMBERS // size))
-            path = self._path(choice, *self.fit(choice, number), starts)
+        for _, _, inside, ends, path in self._forecasts(choice, min(_STARTS, _NUMBERS // size)):
             moments.add(self.unseen[ends, :size], path, inside)
         every = moments.errors().sum(1) + self._persistence[0][:, size] + self.rest
         return every[moments.count > 0] / max(self.mean_square + self.rest, 1e-300)
@@ -241,13 +247,10 @@ class AutoregressionSearch:
         """Damping (H, Z) of forecasts of the blocks by fits to all others, and the covariances (H, Z, Z) of errors;
         where starts are few, nearer to what the errors of one step become by the map."""
         moments, size, parts = _Moments(), choice.size, []
-        for number, (low, high) in enumerate(self.blocks):
-            starts, inside, ends = self._starts(low, high, _STARTS_OF_ERRORS)
-            path = self._path(choice, *self.fit(choice, number, stable=True), starts)
+        for number, starts, inside, ends, path in self._forecasts(choice, _STARTS_OF_ERRORS, stable=True):
             powers = self.decays(number)[size:] ** torch.arange(1, self.leads + 1)[:, None]
-            path = torch.cat([path, powers * self.unseen[starts, None, size:]], 2)
-            moments.add(self.unseen[ends], path, inside)
-            parts.append((self.unseen[ends], path, inside))
+            parts.append((self.unseen[ends], torch.cat([path, powers * self.unseen[starts, None, size:]], 2), inside))
+            moments.add(*parts[-1])
         damping = moments.damping()
         total = torch.zeros(self.leads, *(2 * [self.codes.shape[1]]), dtype=torch.float64)
         for truth, path, inside in parts:
@@ -274,21 +277,19 @@ class AutoregressionSearch:
         usual = (self._persistence[1] + self.rest) / max(self.mean_square + self.rest, 1e-300)
         worse = 0
         for size in sorted({min(size, most) for size in sizes}):
-            before = dict(errors)
             for lags, pull in itertools.product(self.lags, RIDGES):
                 if size * lags > room * self.lags[0]:
                     continue
-                last = None
+                alike: list[Choice] = []
                 for ridge in RIDGES[pull]:  # from strong to weak, until it does harm
-                    choice = Choice(size, lags, ridge, pull)
-                    errors[choice] = self.errors(choice)
+                    alike.append(Choice(size, lags, ridge, pull))
+                    errors[alike[-1]] = self.errors(alike[-1])
                     now = scores(errors, usual)
-                    if last is not None and now[choice] > _WORSE * now[last]:
+                    if now[alike[-1]] > _WORSE * min(now[choice] for choice in alike):
                         break
-                    last = choice if last is None or now[choice] < now[last] else last
             now = scores(errors, usual)
-            new = min((value for choice, value in now.items() if choice not in before), default=float("inf"))
-            worse = worse + 1 if before and new > _WORSE * min(now[choice] for choice in before) else 0
+            own = (now[choice] for choice in now if choice.size == size)
+            worse = worse + 1 if min(own, default=torch.inf) > _WORSE * min(now.values()) else 0
             if worse == _PATIENCE:
                 break
         now = scores(errors, usual)

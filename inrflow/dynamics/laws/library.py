@@ -82,18 +82,21 @@ class Library(nn.Module):
         codes = self.transform.project(field, axis)
         return codes if symbol is None else codes * symbol
 
+    def _factor(self, axis: int) -> tuple[Tensor | float, int]:
+        """What codes are multiplied by where a factor has an axis, and the axis of derivatives that is left."""
+        if axis >= BENT or axis == LAPLACIAN:
+            return self.symbol(1), axis - BENT if axis >= BENT else VALUE
+        if POTENTIAL <= axis < RECIPROCAL:
+            return inverse_of(self.eigenvalues), axis - POTENTIAL
+        return 1.0, VALUE if axis == RECIPROCAL else axis
+
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
-        if axis in (RECIPROCAL, LAPLACIAN):
-            values = self.transform.table(VALUE, lead)
-            return values if axis == RECIPROCAL else values * self.symbol(1, lead)
-        if axis >= BENT:
-            return self.transform.table(axis - BENT, lead) * self.symbol(1, lead)
-        if axis >= SECOND:
+        if SECOND <= axis < BENT:
             return self.second(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
-        if axis < POTENTIAL:
-            return self.transform.table(axis, lead)
-        return self.transform.table(axis - POTENTIAL, lead) * inverse_of(self.eigenvalues)[:lead]
+        symbol, along = self._factor(axis)
+        table = self.transform.table(along, lead)
+        return table * symbol[:lead] if isinstance(symbol, Tensor) else table
 
     def second(self, codes: Tensor, axis: int) -> Tensor:
         """Second derivatives (..., Q), as factors of an axis have them, of codes (..., K) on a box."""
@@ -134,17 +137,12 @@ class Library(nn.Module):
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             codes = z[:, (channels := sorted(c for c, a in needed if a == axis))]
-            if axis >= BENT:
-                fields = self.transform.fields(codes * self.symbol(1), axis - BENT)
-            elif axis >= SECOND:
+            if SECOND <= axis < BENT:
                 fields = self.second(codes, axis)
-            elif axis == RECIPROCAL:
-                fields = 1 / self.transform.fields(codes)
-            elif axis == LAPLACIAN:
-                fields = self.transform.fields(codes * self.symbol(1))
             else:
-                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
-                                                 (codes * inverse_of(self.eigenvalues), axis - POTENTIAL)))
+                symbol, along = self._factor(axis)
+                fields = self.transform.fields(codes * symbol if isinstance(symbol, Tensor) else codes, along)
+            fields = 1 / fields if axis == RECIPROCAL else fields
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
 
