@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from inrflow.dynamics.laws.network.sine import Sine
 
@@ -186,23 +187,20 @@ class Term:
 
     def state(self) -> dict[str, object]:
         """Plain values."""
-        return {"products": [[list(factor) for factor in product] for product in self.products], "power": self.power,
-                "axis": self.axis, "signs": list(self.signs), "place": self.place, "flux": self.flux,
-                "solenoidal": self.solenoidal, "vector": list(self.vector), "units": list(self.units),
-                "centred": self.centred, "row": self.row, "inertia": self.inertia}
+        return {field.name: _plain(getattr(self, field.name), list) for field in fields(self)}
 
     @classmethod
     def from_state(cls, state: dict) -> Term:
         """The term of a `state()`."""
-        signs = tuple(float(sign) for sign in state.get("signs", ()))
-        products = state["products"]
-        if state.get("solenoidal") and not signs and len(products) > 1 and products[0][0][1] == VALUE:
-            signs = (1.0,) * len(products)  # saved before velocities had units
-        return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in products),
-                   state["power"], int(state["axis"]), signs,
-                   int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)),
-                   tuple(map(int, state.get("vector", ()))), tuple(map(float, state.get("units", ()))),
-                   bool(state.get("centred", False)), int(state.get("row", 0)), float(state.get("inertia", 0.0)))
+        term = cls(**{name: _plain(value, tuple) for name, value in state.items()})
+        if term.solenoidal and not term.signs and len(term.products) > 1 and term.products[0][0][1] == VALUE:
+            return replace(term, signs=(1.0,) * len(term.products))  # saved before velocities had units
+        return term
+
+
+def _plain(value: Any, kind: type[list] | type[tuple]) -> Any:
+    """A value whose sequences are of one kind, lists or tuples."""
+    return kind(_plain(one, kind) for one in value) if isinstance(value, (list, tuple)) else value
 
 
 def term_from_state(state: dict) -> Term | Sine:
