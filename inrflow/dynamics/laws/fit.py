@@ -203,13 +203,24 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         seconds = min(seconds, began - start + _IN_TIME * pace * clock())
-    narrow = errors, law = simplest(scored)
-    second, exact = law.has_rates, errors.mean() < _EXACT
+    law = refine(*simplest(scored), ground, judge, start, seconds, say)
+    law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
+    return standard(law, np.unique(train.systems.number)) if law.count else law
+
+
+def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: float, seconds: float, say: Log) -> Law:
+    """A law refined in its steps, along its own flow and on more harmonics, without terms that hardly differ from zero.
+
+    errors (S,): of its forecasts of trajectories that judge. start: effort when the search began, which ends so many
+    seconds later.
+    """
+    began = effort()
+    narrow, second, exact = (errors, law), law.has_rates, errors.mean() < _EXACT
+    train, place, frames = ground.train, ground.domain, ground.states.shape[1]
     with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: effort() > start + seconds):
         law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
         judging = effort() - began
         kept = more if (more := 3 * _FINER[0] ** 2 * judging) < _KEPT * seconds else 0.0  # for more harmonics
-        frames = states.shape[1]
 
         def along(law: Law, length: int, seconds: float, uncertain: bool | None) -> Refinement:
             return Refinement.along(law, ground, ground.known, min(length, frames - 1), seconds, uncertain=uncertain)
@@ -217,8 +228,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), False if second else None)
         noisy, hardly = last.uncertain, 1.0
         if noisy:  # forecasts from single frames tell little
-            law = widened(law, train)
-            ground, errors, hardly, kept = Ground.of(law, train), forecast_errors(law, judge), HARDLY, 0.0
+            wide = widened(law, train)
+            wider, after = Ground.of(wide, train), forecast_errors(wide, judge)
+            law, ground, errors, hardly, kept = wide, wider, after, HARDLY, 0.0
         lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS[second:]) if n < frames and not exact]
         for index, length in enumerate(lengths):
             left = seconds - kept - 2 * judging - (effort() - start)
@@ -245,8 +257,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                 law = better  # kept where the time ends before the next
     if not errors.mean() <= HARDLY * narrow[0].mean():  # the time ended before what is on more harmonics was refined
         law = narrow[1]
-    law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
-    return standard(law, np.unique(train.systems.number)) if law.count else law
+    return law
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True) -> Iterator[Law]:
