@@ -153,17 +153,6 @@ def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float
     return value if value == value else float("inf")
 
 
-def contexts_of_parameters(known: Tensor, contexts: int) -> Tensor:
-    """Standardised contexts (E, P) to begin with: standardised known parameters (E, Q) and their squares."""
-    if known.shape[1] > contexts:
-        known = (known - known.mean(0)) / known.std(0, correction=0).clamp(min=1e-12)
-    values = standardised(known)[0][:, :contexts]
-    while values.shape[1] < contexts:
-        extra = values[:, : contexts - values.shape[1]] ** 2
-        values = torch.cat([values, extra], 1)
-    return standardised(values[:, : len(values) - 1])[0]
-
-
 def fit_contexts(moments: Moments, context_size: int, ridge: float) -> Tensor:
     """Contexts (E, P) of the environments when nothing is known of them, standardised; at most E - 1 can be told apart.
 

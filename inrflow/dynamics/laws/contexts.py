@@ -71,8 +71,8 @@ def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[S
                 ) -> np.ndarray:
     """Contexts (E, count) of systems, from equations of each trajectory with some active terms of each channel.
 
-    Unknown ones start from the principal components of the coefficients of each system, in the metric of their normal
-    matrices: in units of their standard errors.
+    They start from the principal components of the coefficients of each system, in the metric of their normal matrices:
+    in units of their standard errors.
     """
     contexts = np.zeros((systems.total, count))
     if not count:
@@ -80,13 +80,10 @@ def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[S
     names, seen = sorted({j for own in active for j in own}), np.unique(systems.number)
     equations = equations.grouped(systems.number).only(names)
     terms = [[names.index(j) for j in own] for own in active]
-    if systems.start is None:
-        table = np.concatenate([_apart(equations, c, own) for c, own in enumerate(terms)], 1)
-        values, sizes, _ = np.linalg.svd(table - table.mean(0), full_matrices=False)
-        known = min(count, len(sizes))
-        contexts[seen, :known] = values[:, :known] * sizes[:known]
-    else:
-        contexts = systems.start[:, :count]
+    table = np.concatenate([_apart(equations, c, own) for c, own in enumerate(terms)], 1)
+    values, sizes, _ = np.linalg.svd(table - table.mean(0), full_matrices=False)
+    known = min(count, len(sizes))
+    contexts[seen, :known] = values[:, :known] * sizes[:known]
     return alternate(equations, replace(systems, number=seen), terms, contexts)
 
 

@@ -64,14 +64,12 @@ Log = Callable[[str], None]
 class Systems:
     """E systems of trajectories.
 
-    number (S,): from 0 to E - 1; counts: numbers of contexts to try; start: contexts (E, P) that known parameters
-    suggest, None where nothing is known.
+    number (S,): from 0 to E - 1; counts: numbers of contexts to try.
     """
 
     number: np.ndarray
     total: int = 1
     counts: tuple[int, ...] = ()
-    start: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Systems:
         """Those of some trajectories."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.search import ContextFit, ContextSearch, contexts_of_parameters
+from inrflow.dynamics.contexts.search import ContextFit, ContextSearch
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.model.contexts import Contexts, ParameterMap
@@ -57,10 +57,6 @@ class ContextGroups:
         """(E, p) known parameters of the groups."""
         known = self.environments.parameters
         return None if known is None else torch.as_tensor(known[self.used])
-
-    def known_start(self, count: int) -> Tensor | None:
-        """Contexts (E, count) that known parameters suggest."""
-        return None if self.parameters is None else contexts_of_parameters(self.parameters, count)
 
     def sizes(self, say: Callable[[str], None] = lambda line: None) -> tuple[int, ...]:
         """Context sizes to try: the configured one, the number of known parameters, or one and two."""

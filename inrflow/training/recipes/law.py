@@ -111,9 +111,7 @@ class LawRecipe:
         systems = None
         if groups is not None:
             counts = groups.sizes(run.log.say)
-            start = groups.known_start(max(counts)) if counts else None
-            systems = Systems(groups.number.numpy()[rows[whole]], len(groups.used), counts,
-                              None if start is None else start.numpy())
+            systems = Systems(groups.number.numpy()[rows[whole]], len(groups.used), counts)
         cells = problem.file.cells
         places = problem.file.read(0, slice(0, 1)).x if cells is not None else x
         try:
