@@ -9,12 +9,12 @@ from scipy.fft import dct, idct
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
-from inrflow.dynamics.fitting.network_law import NetworkGround, architectures, moments, solved
+from inrflow.dynamics.fitting.network_law import architectures, moments, solved, terms_beside
 from inrflow.dynamics.laws import Systems
 from inrflow.dynamics.laws.fit import integrable
 from inrflow.dynamics.laws.law import own_paths
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.setting import Data, encode
+from inrflow.dynamics.laws.setting import Data, Ground, encode
 from inrflow.encoding.harmonic_codes import fit_codes
 
 POINTS, FRAMES, GAP = 48, 8, 0.4
@@ -40,19 +40,19 @@ def ground():
     data = Data(np.broadcast_to(GAP * np.arange(FRAMES), u.shape[:2]), x, u, Systems(np.zeros(10, dtype=int)))
     box = Box([0.0], [1.0], ["walled"])
     codes = fit_codes(box.harmonics(24, "natural"), x, u)
-    return NetworkGround(box, "natural", codes, data, *encode(codes, data), None)
+    return Ground(box, "natural", codes, data, *encode(codes, data))
 
 
 def test_solved_weights_are_those_of_the_kinetics(ground):
     network = architectures(ground.domain, 1, 0.3)[0]
     sines = network.sines(*moments(network.inputs, ground.codes, ground.states), 0)
-    law, _ = solved(ground, ground.terms(None), sines)
+    law, _ = solved(ground, None, terms_beside(ground, None, None), sines)
     along = own_paths(integrable(law, ground.train.t, ground.states), ground.train.t, ground.states,
                       ground.train.systems.number)
     seen = np.quantile(ground.train.u, np.linspace(0.1, 0.98, 20))
     z = torch.zeros(20, 24).double()
     z[:, 0] = torch.tensor(seen)
-    for one in (law, solved(ground, ground.terms(None), sines, along)[0]):
+    for one in (law, solved(ground, None, terms_beside(ground, None, None), sines, along)[0]):
         np.testing.assert_allclose(one.field()(0.0, z)[:, 0].numpy(), growth(seen), atol=5e-4)
         (heat,) = [j for j, term in enumerate(one.terms) if not isinstance(term, Sine) and one.theta[j, 0]]
         assert one.terms[heat].power == 1 and one.theta[heat, 0] == pytest.approx(0.01, rel=0.01)
@@ -63,6 +63,7 @@ def test_no_network_stands_in_a_channel_that_needs_none(ground):
     decay = np.exp(-(0.02 * ground.codes.harmonics.eigenvalues + 0.3) * ground.train.t[0][:, None])
     linear = replace(ground, states=ground.states[:, :1] * decay[None, :, None])
     network = architectures(ground.domain, 1, 0.3)[0]
-    law, _ = solved(linear, linear.terms(None), network.sines(*moments(network.inputs, ground.codes, linear.states), 0))
+    sines = network.sines(*moments(network.inputs, ground.codes, linear.states), 0)
+    law, _ = solved(linear, None, terms_beside(linear, None, None), sines)
     assert {law.terms[j].power for j in np.flatnonzero(law.theta[:, 0])} == {0, 1}
     assert not law.theta[[isinstance(term, Sine) for term in law.terms]].any()
