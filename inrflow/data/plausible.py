@@ -10,7 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.markers import markers
+from inrflow.data.observations import markers
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 

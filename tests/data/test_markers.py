@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.markers import markers, without_markers
+from inrflow.data.observations import markers, without_markers
 
 RNG = np.random.default_rng(0)
 
