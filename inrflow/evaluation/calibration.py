@@ -81,10 +81,11 @@ def calibrate(
 
 def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
     """A prior with the mean of what was calibrated on several sets of trajectories."""
-    leads = max((one.leads for one in calibrated if one.leads is not None), key=len)
-    spread = torch.stack([one.spread_at(leads) for one in calibrated]).mean(0)
-    growth, inflation = (torch.stack([getattr(one, name) for one in calibrated]).mean(0)
-                         for name in ("growth", "inflation"))
+    leads = max((torch.zeros(1).double() if one.leads is None else one.leads for one in calibrated), key=len)
+    none = torch.zeros(len(prior.noise), dtype=torch.float64)
+    every = [(one.spread_at(leads), *(none if part is None else part for part in (one.growth, one.inflation)))
+             for one in calibrated]
+    spread, growth, inflation = (torch.stack(parts).mean(0) for parts in zip(*every, strict=True))
     return replace(prior, leads=leads, spread=spread, growth=growth, inflation=inflation)
 
 

@@ -104,8 +104,7 @@ class SeriesRecipe:
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
             surrogate = _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, early), prior.noise)
             if len(grid.t) < FEW_FRAMES:
-                spread = _rolling(problem, grid)
-                surrogate.prior = replace(surrogate.prior, spread=spread, leads=None, growth=torch.zeros_like(spread),
+                surrogate.prior = replace(surrogate.prior, spread=_rolling(problem, grid), leads=None, growth=None,
                                           least=1.0)
             return surrogate
 
