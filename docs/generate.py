@@ -11,7 +11,7 @@ from pathlib import Path
 
 from inrflow.training.judge import Judge
 from inrflow.training.margins import margins
-from inrflow.training.recipes.base import Recipe
+from inrflow.training.run import Recipe
 from inrflow.training.train import ALIASES, RECIPES
 
 PAGE = Path(__file__).with_name("how-a-model-is-chosen.md")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from inrflow.pdes.equations import register_equation
     from inrflow.training.candidate import Candidate
     from inrflow.training.problem import Problem
-    from inrflow.training.recipes.base import Recipe
     from inrflow.training.recipes.neural import NeuralRecipe
+    from inrflow.training.run import Recipe
     from inrflow.training.train import fit, register_recipe
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _HOMES = {
     "NeuralRecipe": "training.recipes.neural",
     "Observations": "data.observations",
     "Problem": "training.problem",
-    "Recipe": "training.recipes.base",
+    "Recipe": "training.run",
     "Reference": "evaluation.references.base",
     "Solution": "model.solution",
     "Surrogate": "model.surrogate",

@@ -1,10 +1,14 @@
-"""A run: the problem, the judge, the budget and the log that every part of training is given."""
+"""A run: the problem, the judge, the budget and the log that every part of training is given; and the protocol of
+recipes, ways from a run to candidates."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from inrflow.config.schema import Config
+from inrflow.training.candidate import Candidate
 from inrflow.training.judge import Judge
 from inrflow.training.loop import Stage, timed_steps
 from inrflow.training.problem import Problem
@@ -43,3 +47,18 @@ class Run:
         budget = self.budget
         return budget.decide(name, lambda: timed_steps(stage, budget.seconds(share), largest=largest,
                                                        timer=budget.clock))
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """A way to candidates.
+
+    `applies` returns None, or one line that says why the recipe is not tried, given the best candidate so far.
+    `propose` yields candidates; an earlier one of the same recipe is replaced by a clearly better later one.
+    """
+
+    name: str
+
+    def applies(self, problem: Problem, best: Candidate | None) -> str | None: ...
+
+    def propose(self, run: Run) -> Iterator[Candidate]: ...

@@ -22,14 +22,13 @@ from inrflow.training.margins import ROUNDING
 from inrflow.training.parts.residual_field import choose_residual_field
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import AutoDecodingRecipe
-from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.joint import JointRecipe
 from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.neural import NeuralRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.series import SeriesRecipe
 from inrflow.training.recorder import Budget, Clock, Recorder, Tried
-from inrflow.training.run import Run
+from inrflow.training.run import Recipe, Run
 
 RECIPES: list[Recipe] = [
     LawRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),

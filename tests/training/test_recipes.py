@@ -19,8 +19,8 @@ from inrflow.errors import UserError
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import Judge
-from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.neural import NeuralRecipe
+from inrflow.training.run import Recipe
 from inrflow.training.train import RECIPES, recipes_named, register_recipe, train
 
 QUICK = ("training.minutes=0.02", "training.optimiser=adamw", "decoder.width=16", "dynamics.width=16",
