@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,8 +27,9 @@ from inrflow.training.recorder import Clock
 from inrflow.training.run import Run
 
 if TYPE_CHECKING:
-    from inrflow.domains import Domain
-    from inrflow.dynamics.laws import Law, Systems
+    from inrflow.dynamics.laws import Law
+
+Found = TypeVar("Found")
 
 _SHARE, _SHARE_OF_NETWORK, _MOST_SECONDS = 0.5, 0.25, 60.0  # of the time, and seconds at most
 _GUARD = 0.75  # of the time by the clock, beside the effort
@@ -82,7 +82,7 @@ class LawRecipe:
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law that forecasts held-out data best, where any does."""
         from inrflow.domains import domains_of, flows_of  # finite elements take a second to import
-        from inrflow.dynamics.laws import Systems
+        from inrflow.dynamics.laws import Systems, fit_law
 
         groups = None
         if run.problem.environments is not None:
@@ -121,70 +121,47 @@ class LawRecipe:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
             return
         flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
-        search = _Search(run, t[whole], x, u[whole], systems, scale.tolist(), problem.config.dynamics.memory is None)
-        short = search.law([*domains, *(flows_of(domains, x[0], u[whole], scale.numpy()) if flows else ())])
+        tried = [*domains, *(flows_of(domains, x[0], u[whole], scale.numpy()) if flows else ())]
+        further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "units": scale.tolist(),
+                                   "log": _logged(run)}
+        short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
+            t[whole], x, u[whole], tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
+            noise=problem.unexplained, period=problem.forcing_period, **further), _GUARD)
         explained = False
         for candidate in [] if short is None else _candidates(run, problem, short, x, u[whole], groups):
             yield candidate
             explained = explained or candidate.explained
-        if run.config.dynamics.network == "on" or (run.config.dynamics.network == "auto" and not explained):
-            law = search.network(domains, short)
+        wanted = run.config.dynamics.network == "on" or (run.config.dynamics.network == "auto" and not explained)
+        beside = short is None or not (short.codes.harmonics.components > 1 or short.has_rates)
+        if wanted and beside and not problem.forcing_period:
+            from inrflow.dynamics.fitting.network_law import fit_network_law
+
+            law = _found(run, "law with a network", "network", _SHARE_OF_NETWORK, lambda seconds, _: fit_network_law(
+                t[whole], x, u[whole], domains, short=short, seconds=seconds, **further))
             if law is not None:
                 yield from _candidates(run, problem, law, x, u[whole], groups)
 
 
-@dataclass(frozen=True)
-class _Search:
-    """Searches for laws of fields u (S, T, N, C) at points x (S, N, d) and times t (S, T); units (C,) of channels."""
+def _found(
+    run: Run, name: str, decision: str, share: float, fit: Callable[[int, Clock], Found], most: float = 1.0
+) -> Found | None:
+    """What a search finds, told its effort in seconds, a share of the time, and the seconds that are left by the clock;
+    None where it finds nothing, or not in `most` of the time."""
+    found, budget = None, run.budget
+    seconds = budget.decide(decision, lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(share))))
+    try:
+        with budget.part(most=most) as left:
+            found = fit(seconds, left)
+    except (UserError, ValueError, np.linalg.LinAlgError) as reason:
+        run.log.say(f"no {name} was found ({str(reason).splitlines()[0]})")
+        return None
+    if found is None:
+        run.log.say(f"no {name} was found in the time")
+    return found
 
-    run: Run
-    t: np.ndarray
-    x: np.ndarray
-    u: np.ndarray
-    systems: Systems | None
-    units: list[float]
-    rates: bool
 
-    def law(self, domains: Sequence[Domain]) -> Law | None:
-        """The law of a few terms that forecasts held-out trajectories best."""
-        from inrflow.dynamics.laws import fit_law
-
-        budget = self.run.budget
-        seconds = budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE))))
-        return self._found("law on the domain's harmonics", _GUARD, lambda left: fit_law(
-            self.t, self.x, self.u, domains, seconds=seconds, systems=self.systems, clock=left, rates=self.rates,
-            noise=self.run.problem.unexplained, period=self.run.problem.forcing_period, **self._further))
-
-    def network(self, domains: Sequence[Domain], short: Law | None) -> Law | None:
-        """The law with a network that forecasts them best; a short one's terms may stand beside it."""
-        from inrflow.dynamics.fitting.network_law import fit_network_law
-
-        if (short is not None and (short.codes.harmonics.components > 1 or short.has_rates)) or (
-                self.run.problem.forcing_period):
-            return None
-        budget = self.run.budget
-        seconds = budget.decide("network", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE_OF_NETWORK))))
-        return self._found("law with a network", 1.0, lambda _: fit_network_law(
-            self.t, self.x, self.u, domains, short=short, seconds=seconds, systems=self.systems, **self._further))
-
-    @property
-    def _further(self) -> dict[str, Any]:
-        return {"seed": self.run.config.seed, "units": self.units,
-                "log": lambda line: self.run.log.log("law", 0, note=line)}
-
-    def _found(self, name: str, most: float, fit: Callable[[Clock], Law]) -> Law | None:
-        """The law of a search, told the seconds that are left; None where it finds none, or not in `most` of the time.
-        """
-        law, say = None, self.run.log.say
-        try:
-            with self.run.budget.part(most=most) as left:
-                law = fit(left)
-        except (UserError, ValueError, np.linalg.LinAlgError) as reason:
-            say(f"no {name} was found ({str(reason).splitlines()[0]})")
-            return None
-        if law is None:
-            say(f"no {name} was found in the time")
-        return law
+def _logged(run: Run) -> Callable[[str], None]:
+    return lambda line: run.log.log("law", 0, note=line)
 
 
 def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
@@ -197,12 +174,11 @@ def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
                     "held-out trajectories")
         return
     shaped = ShapeProblem(problem, shapes)
-    seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(_SHARE))))
-    try:
-        law, error, home = shaped.law(seconds, run.config.seed, lambda line: run.log.log("law", 0, note=line))
-    except (UserError, ValueError, np.linalg.LinAlgError) as reason:
-        run.log.say(f"no law of all {len(shapes)} shapes was found ({str(reason).splitlines()[0]})")
+    found = _found(run, f"law of all {len(shapes)} shapes", "law", _SHARE, lambda seconds, _: shaped.law(
+        seconds, run.config.seed, _logged(run)))
+    if found is None:
         return
+    law, error, home = found
     run.log.say(f"one law of {len(shapes)} shapes")
     yield from _candidates(run, shaped.at_home, law, home.x, home.u, None, error, shaped.calibrated)
 
