@@ -74,6 +74,7 @@ class Candidate:
         context_size: P, constant numbers at the end of a state; contexts: (S, P) of the validation trajectories.
         explained: whether the law explains the data, so that nothing better can be expected on the same basis.
         refit: fits the dynamics once more to all trajectories; refit_decoder: the decoder too, of a whole surrogate.
+        briefly: fits the dynamics to so many first frames alone; None where their numbers do not depend on the times.
         calibrated: how many trajectories calibrate its standard deviations, and whether by forecasts `ahead` alone.
         innovations: (n,) variance that one unit of time adds to a state, where the recipe knows it.
         metadata: kept with the surrogate.
@@ -98,6 +99,7 @@ class Candidate:
     encoder: Encoder | None = None
     refit: Callable[[], Refitted] | None = None
     refit_decoder: Callable[[Surrogate], Surrogate] | None = None
+    briefly: Callable[[int], VectorField] | None = None
     calibrated: int = 16
     ahead: bool = False
     innovations: Tensor | None = None

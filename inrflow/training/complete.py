@@ -17,6 +17,7 @@ from inrflow.training.candidate import Candidate, Refitted
 from inrflow.training.recorder import Budget, Recorder
 
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
+_BRIEF = 0.8  # of the frames, fitted where those after them tell how errors grow beyond
 _DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes
 _OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of further trajectories, and how many at most
 _FEW = 1e-3  # unknowns a code, up to which training trajectories are as good as held-out ones
@@ -53,7 +54,15 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         return bool(budget.decide("calibration", lambda: int(budget.elapsed - began < _OF_FIRST * seconds)))
 
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf) if contexts is None else None
+    frames = batch.u.shape[1]
+    fewer = max(past + 1, int(_BRIEF * frames)) if frames == candidate.states.codes.shape[1] else frames
+    brief = candidate.briefly is not None and contexts is None and fewer < frames
+    if candidate.briefly is not None and brief:  # what many numbers miss of later times shows in these
+        surrogate.field = candidate.briefly(fewer).double().eval()
     surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others)
+    if brief and surrogate.prior.leads is not None:  # as far after the fitted frames
+        surrogate.prior.leads = surrogate.prior.leads * (frames - past) / (fewer - past)
+    surrogate.field = candidate.field
     log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(surrogate.prior.spread[0])})
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()

@@ -12,6 +12,7 @@ from functools import cache
 
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, with_memory
@@ -139,6 +140,9 @@ def closed_form_candidate(
     def full() -> ClosedForm:
         return chosen.search.fit(fit.candidate, fit.scores, every, fit)
 
+    def briefly(frames: int) -> VectorField:
+        return linear_field(run, chosen.search.fit(fit.candidate, data=train.frames(frames), like=fit))
+
     def refit() -> Refitted:
         return Refitted(linear_field(run, full()), with_memory(chosen.train, size, full().directions))
 
@@ -155,4 +159,5 @@ def closed_form_candidate(
         problem, recipe, "closed form", decoder, prior, field, integrator, states, judged_states, first,
         Score(error, floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
         refit_decoder=refit_decoder if refits_decoder else None, row=chosen.row,
+        briefly=briefly if validation is not None else None,
     )
