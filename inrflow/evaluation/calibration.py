@@ -35,7 +35,7 @@ _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed whi
 def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
     points: Tensor | None = None, ahead: bool = False, further: Callable[[], bool] = lambda: True,
-    others: TrajectoryBatch | None = None,
+    others: TrajectoryBatch | None = None, stretch: float = 1.0,
 ) -> StatePrior:
     """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it.
 
@@ -56,6 +56,7 @@ def calibrate(
         further: asked after windows observed at all points, whether there is time for those observed at a few.
         others: further trajectories, whose forecasts are compared, too; their spread grows with the lead as that of the
             others does, for the flow of covariances takes most of the time.
+        stretch: factor of leads, of a field fitted to so many times more time than the one that is calibrated.
     """
     channels = batch.u.shape[-1]
     growth, inflation = torch.zeros(2, channels, dtype=torch.float64)
@@ -76,7 +77,7 @@ def calibrate(
         spread[:, c], growth[c], inflation[c] = factors_of(whole, some, leads, _HELD_AHEAD if ahead else _HELD)
     if ahead:  # errors of blocks of all frames, which are no smaller, count as much as those of this last part
         spread = torch.maximum(spread, spread.clamp(max=1).sqrt())
-    return replace(neutral, spread=spread, leads=leads)
+    return replace(neutral, spread=spread, leads=leads * stretch)
 
 
 def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:

@@ -15,6 +15,7 @@ from inrflow.encoding.residual.field import Conditioned
 
 KNOWN_CONTEXT = 1.001e-9  # variance of a number of a context up to which it is taken as known
 _FAR = 5.0  # standard deviations
+_DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes
 _LITTLE, _TINY = 1e-4, 1e-12  # of a standard deviation, of the largest variance: changes that do not matter
 
 
@@ -310,3 +311,37 @@ def with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tup
     whole = torch.nn.functional.pad(cov, (0, size, 0, size))
     whole[:, -size:, -size:] = context.covariance
     return joined, whole
+
+
+def state_prior(states: CodeData, prior: GaussianPrior, size: int, contexts: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of states [code, memory, context]: the prior of the codes, the regression of memory on them,
+    and standardised contexts."""
+    memory = states.codes.shape[-1] - size - contexts
+    own = prior.truncated(size)
+    mean, covariance = own.mean.double(), own.covariance.double()
+    if memory:
+        mean, covariance = _with_memory(states, mean, covariance, memory)
+    if contexts:
+        mean = torch.cat([mean, mean.new_zeros(contexts)])
+        ones = torch.ones(contexts, dtype=torch.float64)
+        covariance = torch.cat([covariance, ones]) if prior.independent else torch.block_diag(covariance, ones.diag())
+    return mean, covariance
+
+
+def _with_memory(states: CodeData, mean: Tensor, covariance: Tensor, memory: int) -> tuple[Tensor, Tensor]:
+    size = len(mean)
+    seen = states.codes[states.observed]
+    code, hidden = seen[:, :size] - mean, seen[:, size : size + memory]
+    if len(seen) < _DETERMINED * size or covariance.ndim == 1:  # no regression: most directions were never seen
+        own = hidden.var(0)
+        return torch.cat([mean, hidden.mean(0)]), torch.cat([covariance, own]) if covariance.ndim == 1 else (
+            torch.block_diag(covariance, own.diag()))
+    gram = code.T @ code + 1e-6 * code.square().sum() / size * torch.eye(size)
+    gain = torch.linalg.solve(gram, code.T @ (hidden - hidden.mean(0))).T
+    rest = hidden - hidden.mean(0) - code @ gain.T
+    rest_covariance = rest.T @ rest / len(rest)
+    rest_covariance = rest_covariance + 1e-9 * rest_covariance.diagonal().max() * torch.eye(memory)
+    cross = gain @ covariance
+    top = torch.cat([covariance, cross.T], 1)
+    bottom = torch.cat([cross, cross @ gain.T + rest_covariance], 1)
+    return torch.cat([mean, hidden.mean(0)]), torch.cat([top, bottom])

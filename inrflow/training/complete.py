@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.calibration import affordable, calibrate
-from inrflow.model.state_prior import StatePrior
+from inrflow.model.state_prior import StatePrior, state_prior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
 from inrflow.training.candidate import Candidate, Refitted
@@ -18,7 +16,6 @@ from inrflow.training.recorder import Budget, Recorder
 
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
 _BRIEF = 0.8  # of the frames, fitted where those after them tell how errors grow beyond
-_DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes
 _OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of further trajectories, and how many at most
 _FEW = 1e-3  # unknowns a code, up to which training trajectories are as good as held-out ones
 _OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for the others to follow
@@ -54,14 +51,13 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         return bool(budget.decide("calibration", lambda: int(budget.elapsed - began < _OF_FIRST * seconds)))
 
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf) if contexts is None else None
-    frames = batch.u.shape[1]
-    fewer = max(past + 1, int(_BRIEF * frames)) if frames == candidate.states.codes.shape[1] else frames
-    brief = candidate.briefly is not None and contexts is None and fewer < frames
-    if candidate.briefly is not None and brief:  # what many numbers miss of later times shows in these
+    frames, fewer = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1]))
+    if candidate.briefly is None or frames < candidate.states.codes.shape[1]:
+        fewer = frames
+    elif fewer < frames:  # what many numbers miss of later times shows in these
         surrogate.field = candidate.briefly(fewer).double().eval()
-    surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others)
-    if brief and surrogate.prior.leads is not None:  # as far after the fitted frames
-        surrogate.prior.leads = surrogate.prior.leads * (frames - past) / (fewer - past)
+    stretch = (frames - past) / (fewer - past) if fewer < frames else 1.0
+    surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others, stretch)
     surrogate.field = candidate.field
     log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(surrogate.prior.spread[0])})
     if refitted is not None:
@@ -111,37 +107,3 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
         candidate.decoder, candidate.field, candidate.integrator, prior, candidate.name, memory, candidate.encoder,
         **candidate.metadata,
     )
-
-
-def state_prior(states: CodeData, prior: GaussianPrior, size: int, contexts: int = 0) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of states [code, memory, context]: the prior of the codes, the regression of memory on them,
-    and standardised contexts."""
-    memory = states.codes.shape[-1] - size - contexts
-    own = prior.truncated(size)
-    mean, covariance = own.mean.double(), own.covariance.double()
-    if memory:
-        mean, covariance = _with_memory(states, mean, covariance, memory)
-    if contexts:
-        mean = torch.cat([mean, mean.new_zeros(contexts)])
-        ones = torch.ones(contexts, dtype=torch.float64)
-        covariance = torch.cat([covariance, ones]) if prior.independent else torch.block_diag(covariance, ones.diag())
-    return mean, covariance
-
-
-def _with_memory(states: CodeData, mean: Tensor, covariance: Tensor, memory: int) -> tuple[Tensor, Tensor]:
-    size = len(mean)
-    seen = states.codes[states.observed]
-    code, hidden = seen[:, :size] - mean, seen[:, size : size + memory]
-    if len(seen) < _DETERMINED * size or covariance.ndim == 1:  # no regression: most directions were never seen
-        own = hidden.var(0)
-        return torch.cat([mean, hidden.mean(0)]), torch.cat([covariance, own]) if covariance.ndim == 1 else (
-            torch.block_diag(covariance, own.diag()))
-    gram = code.T @ code + 1e-6 * code.square().sum() / size * torch.eye(size)
-    gain = torch.linalg.solve(gram, code.T @ (hidden - hidden.mean(0))).T
-    rest = hidden - hidden.mean(0) - code @ gain.T
-    rest_covariance = rest.T @ rest / len(rest)
-    rest_covariance = rest_covariance + 1e-9 * rest_covariance.diagonal().max() * torch.eye(memory)
-    cross = gain @ covariance
-    top = torch.cat([covariance, cross.T], 1)
-    bottom = torch.cat([cross, cross @ gain.T + rest_covariance], 1)
-    return torch.cat([mean, hidden.mean(0)]), torch.cat([top, bottom])

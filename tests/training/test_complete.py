@@ -91,6 +91,17 @@ def test_spreads_of_the_stated_number_of_trajectories_stand_for_the_others(run, 
     assert torch.equal(found.spread, calibrate(alone, batch, 1, others=others).spread)
 
 
+def test_fields_of_many_numbers_are_calibrated_as_fitted_to_fewer_frames(run):
+    frames = []
+    one = replace(candidate(run, RATES), briefly=lambda count: frames.append(count) or linear(OFF))
+    surrogate, brief = complete(one, run.budget, run.log), assemble(one)
+    brief.field, brief.prior.farthest = linear(OFF), surrogate.prior.farthest
+    expected = calibrate(brief, validation(run), 1)
+    assert frames == [6] and torch.equal(surrogate.field.linear.matrix, RATES)
+    assert torch.equal(surrogate.prior.spread, expected.spread)
+    torch.testing.assert_close(surrogate.prior.leads, expected.leads * 7 / 5)  # of 8 frames
+
+
 def test_others_count_in_the_spread(run):
     batch, one = validation(run), assemble(candidate(run, OFF))
     one.prior.white = None

@@ -19,8 +19,8 @@ from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import memory_directions, with_memory
 from inrflow.encoding.prior.modes import OutputModes
+from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.complete import state_prior
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import REFIT_FAILED
 from inrflow.training.parts.codes import encode_all

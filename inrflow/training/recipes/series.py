@@ -36,10 +36,10 @@ from inrflow.encoding.prior.point_modes import (
 )
 from inrflow.evaluation.calibration import quantile_of_others
 from inrflow.evaluation.references.training_data import cycles_of, regular_frames
+from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
 from inrflow.training.candidate import Candidate, Score
-from inrflow.training.complete import state_prior
 from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.run import Run
 
