@@ -320,9 +320,11 @@ class ClosedFormSearch:
         steps: StepMaps | None = None
         if unit is not None:
             matrix, bias = generator_of(model, unit, SHORTEST)
-            held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
-            states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
-            steps = step_maps(fit, model, mean, states, None if like is None else like.steps)
+            states, before = None, None if like is None else like.steps
+            if before is None:  # else ridges are chosen, and a refit may have more codes than those held out
+                held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
+                states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
+            steps = step_maps(fit, model, mean, states, before)
         else:
             matrix, bias = model[1:, 1:], model[1:, 0]
         mean_bias, forcing = mean.forcing(matrix)
