@@ -267,10 +267,10 @@ class Budget:
         """A decision that has been made, None for an open one."""
         return self.decisions.get(name)
 
-    def decide(self, name: str, choose: Callable[[], int]) -> int:
-        """The recorded decision, or else what `choose` says, then recorded."""
+    def decide(self, name: str, value: int | Callable[[], int]) -> int:
+        """The recorded decision, or else a value, or what finds one where that takes long, then recorded."""
         if name not in self.decisions:
-            self.record(name, choose())
+            self.record(name, value() if callable(value) else value)
         return self.decisions[name]
 
     def record(self, name: str, value: int) -> None:

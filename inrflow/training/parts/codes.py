@@ -60,7 +60,7 @@ class TrainingCodes:
         if self.action is None and wanted > _FEWEST:
             each = passes * max(self.seconds, 1e-6)
             most = int(np.clip(1 + budget.seconds(share) / each, _FEWEST, wanted))
-        return budget.decide(name, lambda: most)
+        return budget.decide(name, most)
 
     def with_copies(self, copies: int | None = None, augmentation: Augmentation | None = None) -> CodeData:
         """Originals first, then `copies` - 1 copies of each, by default as many as the time allows, every one moved by

@@ -148,7 +148,7 @@ def _found(
     """What a search finds, told its effort in seconds, a share of the time, and the seconds that are left by the clock;
     None where it finds nothing, or not in `most` of the time."""
     found, budget = None, run.budget
-    seconds = budget.decide(decision, lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(share))))
+    seconds = budget.decide(decision, math.ceil(min(_MOST_SECONDS, budget.seconds(share))))
     try:
         with budget.part(most=most) as left:
             found = fit(seconds, left)
