@@ -39,8 +39,7 @@ from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.forecast import forecast
-from inrflow.training.candidate import Candidate
-from inrflow.training.complete import assemble, complete
+from inrflow.training.candidate import Candidate, assemble, complete
 from inrflow.training.train import train
 
 #: Frames trained on.

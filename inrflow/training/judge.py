@@ -13,8 +13,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.candidate import Candidate
-from inrflow.training.complete import assemble
+from inrflow.training.candidate import Candidate, assemble
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, MORE_UNKNOWNS, ROUNDING, WHITE
 from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.recorder import Recorder

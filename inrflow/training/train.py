@@ -15,8 +15,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import held_folder
-from inrflow.training.candidate import Candidate
-from inrflow.training.complete import assemble, complete
+from inrflow.training.candidate import Candidate, assemble, complete
 from inrflow.training.judge import Judge
 from inrflow.training.margins import ROUNDING
 from inrflow.training.parts.residual_field import choose_residual_field

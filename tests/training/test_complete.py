@@ -13,8 +13,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.calibration import calibrate
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior
-from inrflow.training.candidate import Refitted
-from inrflow.training.complete import assemble, complete
+from inrflow.training.candidate import Refitted, assemble, complete
 
 OFF = 0.9 * RATES  # so that what the candidate misses shows in its standard deviations
 

@@ -20,8 +20,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.state_prior import state_prior
 from inrflow.model.store_v1 import Products
-from inrflow.training.candidate import Score
-from inrflow.training.complete import assemble
+from inrflow.training.candidate import Score, assemble
 from inrflow.training.judge import apart, explains, followed, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
 from inrflow.training.parts.codes import copies_for

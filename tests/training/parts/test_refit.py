@@ -8,7 +8,7 @@ from runs import run_on
 
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.training.complete import assemble, complete
+from inrflow.training.candidate import assemble, complete
 from inrflow.training.judge import Judge
 from inrflow.training.parts import refit
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
