@@ -92,7 +92,7 @@ def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
 
 def leads_of(lead: Tensor) -> Tensor:
     """Times (K,) after the last observation, 0 and one for each step of their logarithms, of those of errors (B,)."""
-    every = lead.unique().clamp(min=0).log1p()
+    every = lead.unique_consecutive().unique().clamp(min=0).log1p()
     steps, which = (every / _STEP).round().unique(return_inverse=True)
     means = torch.stack([every[which == i].mean() for i in range(len(steps))]).expm1()
     return means if float(steps[0]) == 0 else torch.cat([means.new_zeros(1), means])
@@ -182,20 +182,22 @@ def quantile_of_others(values: Tensor, number: Tensor, share: float = _HELD) -> 
     The largest value where none does; the plain quantile of a single trajectory, and of so many that one of them moves
     no quantile.
     """
-    names = number.unique()
+    order = values.argsort()
+    every, which = values[order].numpy(), number[order].numpy()
+    names = np.unique(which)
     if not 1 < len(names) <= _MANY:
-        return float(values.quantile(share))
-    parts = [(values[number == one], values[number != one].sort().values) for one in names]
+        return float(np.quantile(every, share))
+    parts = [(every[which == one], every[which != one]) for one in names]
 
     def held(level: float) -> float:
-        shares = [(own <= others[round(level * (len(others) - 1))]).double().mean() for own, others in parts]
-        return float(torch.stack(shares).mean())
+        return float(np.mean([np.searchsorted(own, others[round(level * (len(others) - 1))], "right") / len(own)
+                              for own, others in parts]))
 
     low, high = 0.5, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if held(middle) >= share else (middle, high)
-    return float(values.quantile(high))
+    return float(np.quantile(every, high))
 
 
 def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float,
