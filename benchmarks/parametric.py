@@ -104,7 +104,7 @@ QUICK = Family(
 def data_file(family: Family, kind: str, values: Sequence[float], each: int, frames: int, seed: int) -> Path:
     """`each` trajectories at each of the values, made on the first call and kept."""
     label = "_".join(f"{value:g}" for value in values) if len(values) < 3 else f"{len(values)}values"
-    name = family.pde if isinstance(family.pde, str) else family.pde.__name__
+    name = family.pde if isinstance(family.pde, str) else family.parameter
     sizes = "_".join(f"{key}{value}" for key, value in family.settings.items())
     path = cache_folder() / f"parametric_{name}_{sizes}_{kind}_{label}_{each}x{frames}_seed{seed}.h5"
     if not path.exists():

@@ -21,8 +21,7 @@ _STEP = 1e-4
 _ITERATIONS, _FIRST_ITERATIONS = 30, 3
 _TRIES = 12  # dampings of a step
 _SETTLED, _ENOUGH = 1e-4, 1e-2  # square of a step in standard deviations of the posterior; of the step not taken
-_DETERMINED = 0.05  # of the standard deviation of the prior: what short spans tell so well is determined
-_FIRST_STARTS = 3  # frames: each holds as many equations as there are codes
+_STARTS = 3  # frames: each holds as many equations as there are codes
 _LAGS = (1, 2, 4, 8)
 _DIVERGED = 100.0  # times the variance of the states
 
@@ -48,8 +47,9 @@ def solve_context(
 ) -> ContextEstimate:
     """The context that explains trajectories of codes and memory (S, T, n) of one system, given its prior.
 
-    Spans of 1, 2, 4 and 8 frames are forecast from every observed frame and compared with what was observed at their
-    ends: long spans show slow motion, short ones cannot be lost in a wrong one.
+    Spans of 1, 2, 4 and 8 frames and of all are forecast from observed frames, few of them where the flow is nonlinear,
+    and compared with what was observed at their ends: long spans show slow motion, short ones cannot be lost in a wrong
+    one.
 
     Args:
         mean, covariance: prior, (P,) and (P, P).
@@ -57,14 +57,15 @@ def solve_context(
     """
     estimate = ContextEstimate(mean.clone(), covariance.clone(), float("nan"), 0)
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
-    lags = [lag for lag in _LAGS if lag <= max(1, states.codes.shape[1] - 1)]
+    longest = max(1, states.codes.shape[1] - 1)
+    lags = [lag for lag in _LAGS if lag < longest] + [longest]
     iterations = 0
     for part in [lags[:1], lags][len(lags) < 2 :]:  # short spans cost little and come close
         flow = _Spans(field, integrator, states, part)
         if not len(flow):
             continue
-        if part != lags and not field.is_linear_at_context:
-            flow.thin(_FIRST_STARTS)
+        if not field.is_linear_at_context:
+            flow.thin(_STARTS)
         missed = flow.residual(estimate.mean + _stencil(len(mean)))
         kept = missed[0].square().sum(1) < _DIVERGED * variance  # false for NaN
         if not bool(kept.any()):
@@ -76,9 +77,6 @@ def solve_context(
         estimate = most_probable_context(flow.residual, mean, covariance, least, start, most)
         iterations += estimate.iterations
         estimate.misfit = float(estimate.misfit / variance)
-        determined = estimate.covariance.diagonal() < _DETERMINED**2 * covariance.diagonal()
-        if not field.is_linear_at_context and bool(determined.all()):  # long spans cost most of the time
-            break
     estimate.iterations = iterations
     return estimate
 
