@@ -216,12 +216,11 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         return bool(budget.decide("calibration", lambda: int(budget.elapsed - began < _OF_FIRST * seconds)))
 
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf) if contexts is None else None
-    frames, fewer = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1]))
-    if candidate.briefly is None or frames < candidate.states.codes.shape[1]:
-        fewer = frames
-    elif fewer < frames:  # what many numbers miss of later times shows in these
-        surrogate.field = candidate.briefly(fewer).double().eval()
-    stretch = (frames - past) / (fewer - past) if fewer < frames else 1.0
+    frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0
+    if candidate.briefly is not None and fewer < frames == candidate.states.codes.shape[1]:
+        with budget.part():  # what many numbers miss of later times shows in these
+            surrogate.field = candidate.briefly(fewer).double().eval()
+            stretch = (frames - past) / (fewer - past)
     surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others, stretch)
     surrogate.field = candidate.field
     log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(surrogate.prior.spread[0])})
