@@ -151,8 +151,14 @@ def adapted_row(
     family: Family, surrogate: Surrogate, folder: Path, value: float, points: float, seed: int
 ) -> dict[str, Any]:
     """Errors at one value of the parameter after adaptation to it, and without."""
-    few = data_file(family, "adapt", [value], 1, FRAMES, ADAPT_SEED)
     test = data_file(family, "test", [value], family.tested, HORIZON, TEST_SEED)
+    if surrogate.contexts is None:  # what the parameter does shows in the frames: there is nothing to adapt
+        with TrajectoryFile(test) as file:
+            own = evaluate(surrogate, file, Observe(1, points)).report
+        return {"value": value, "where": family.where(value), "read_off": float("nan"), "relative_error": float("nan"),
+                "adapted_numbers": 0, "adaptation_seconds": 0.0, "coverage_90": own["coverage_90"],
+                **{key: dict.fromkeys(("adapted", "known", "mean", "nearest"), own[key]) for key in ("mse", "nmse")}}
+    few = data_file(family, "adapt", [value], 1, FRAMES, ADAPT_SEED)
     new = folder / f"adapted_{value:g}"
     command("adapt", f"run={folder / 'run'}", f"data.train={few}", f"data.points={points}", f"seed={seed}",
             f"output={new}")

@@ -42,8 +42,9 @@ def adapt_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adapt
     """
     if not surrogate.context_size:
         raise UserError(
-            f"the surrogate of {surrogate.description.name} has no contexts, so adapt.strength=context has nothing to "
-            "fit; train on several environments"
+            f"the surrogate of {surrogate.description.name} has no contexts (its training trajectories were forecast "
+            "as well without), so adapt.strength=context has nothing to fit; forecast with it as it is, or train on "
+            "several environments"
         )
     if max(batch.u.shape[1] for batch in batches) < 2:
         raise UserError("adaptation sees 1 frame of a trajectory; a context shows in how a field moves: give 2 or more")
