@@ -26,7 +26,6 @@ from inrflow.numerics.matrix_functions import SHORTEST, flow, generator_of
 from inrflow.numerics.ridge import ridge_grid
 
 RIDGES = (1e-15, 1e-13, *ridge_grid(-12, -2), 1e-1, 1.0)
-_BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
 _CLEARLY_BETTER = 0.98
 _FINALISTS = 12
 _SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
@@ -256,16 +255,8 @@ class ClosedFormSearch:
         if not self.uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions
             ridges = [ridge for ridge in ridges if ridge >= _WEAKEST_APART]
         sizes, ridges = self._affordable(sizes, memories, ridges)
-        candidates = self.grid(sizes, memories, ridges)
-        scores = {c: self.score(c) for c in sorted(self._screened(candidates), key=lambda c: (c.memory, c.size))}
-        candidates = list(scores)
-        leading = list(dict.fromkeys((c.size, c.memory, c.pull) for c in sorted(candidates, key=lambda c: scores[c])))
-        for size, count, pull in leading[:_FINALISTS // 2]:  # between the ridges of the grid
-            alike = [c for c in candidates if (c.size, c.memory, c.pull) == (size, count, pull)]
-            ridge = min(alike, key=lambda c: scores[c]).ridge
-            for factor in _BETWEEN:
-                between = Candidate(size, count, ridge * factor, pull)
-                scores[between] = self.score(between)
+        candidates = self._screened(self.grid(sizes, memories, ridges))
+        scores = {c: self.score(c) for c in sorted(candidates, key=lambda c: (c.memory, c.size))}
         if self.left_out:
             return self.fit(self._most_codes(scores), scores)
         ranked = sorted(scores, key=lambda c: scores[c])
