@@ -6,8 +6,8 @@ Candidates are scored by rollouts of held-out trajectories of the same environme
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,15 +26,6 @@ _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
 _SMALL = 48  # codes with which contexts are found from nothing
 _ROUNDS = 40
-
-
-@dataclass(frozen=True)
-class ContextCandidate:
-    """size: codes; contexts: P; ridge: of the operators."""
-
-    size: int
-    contexts: int
-    ridge: float
 
 
 class ContextSearch:
@@ -86,8 +77,7 @@ class ContextSearch:
         known = self.held_environment >= 0
         contexts[known] = fit.contexts[self.held_environment[known]]
         if self.new_moments is not None:
-            size = fit.operators.shape[1]
-            contexts[self.new] = contexts_of(self.new_moments.truncated(size), fit.operators)
+            contexts[self.new] = contexts_of(self.new_moments.truncated(fit.size), fit.operators)
         return contexts
 
     def score(self, fit: ContextFit) -> float:
@@ -95,37 +85,34 @@ class ContextSearch:
         size cuts off counts."""
         return rollout_score(fit, self.held_contexts(fit), self.held, self.moments.step) / self.variance
 
-    def search(self, sizes: Sequence[int], counts: Sequence[int]) -> tuple[ContextCandidate, ContextFit, float]:
-        """The best of the code sizes and context sizes, simpler ones first: more must be clearly better; its field and
-        the validation error, share of the variance of the codes."""
-        scores: dict[ContextCandidate, float] = {}
-        fits: dict[ContextCandidate, ContextFit] = {}
+    def search(self, sizes: Sequence[int], counts: Sequence[int]) -> tuple[ContextFit, float]:
+        """The field of the best code size, context size and ridge, simpler ones first: more must be clearly better; and
+        its validation error, share of the variance of the codes."""
+        tried: dict[tuple[int, int, float], tuple[ContextFit, float]] = {}
         limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
 
-        def try_one(candidate: ContextCandidate, start: Tensor) -> None:
-            fit = self.fit(candidate.size, start, candidate.ridge)
+        def fitted(size: int, start: Tensor, ridge: float) -> None:
+            fit = self.fit(size, start, ridge)
             value = self.score(fit)
-            fits[candidate], scores[candidate] = fit, value if value == value else float("inf")
+            tried[fit.context_size, size, -ridge] = fit, value if value == value else math.inf
+
+        def best() -> tuple[ContextFit, float]:
+            fit, error = tried[min(tried)]
+            for key in sorted(tried):
+                if tried[key][1] + self.floor < _CLEARLY_BETTER * (error + self.floor):
+                    fit, error = tried[key]
+            return fit, error
 
         for count in counts:
             start = fit_contexts(self.moments, count, _FIRST_RIDGE)
             possible = [size for size in sizes if self.determined(size, start.shape[1]) and size <= limit]
             possible = sorted(set(possible)) or [min(sizes)]
             for size in (possible[i] for i in evenly_spread(len(possible), 6)):
-                try_one(ContextCandidate(size, start.shape[1], _FIRST_RIDGE), start)
-        best = self._best(scores)
+                fitted(size, start, _FIRST_RIDGE)
+        fit, _ = best()
         for ridge in _RIDGES:
-            try_one(ContextCandidate(best.size, best.contexts, ridge), fits[best].contexts)
-        best = self._best(scores)
-        return best, fits[best], scores[best]
-
-    def _best(self, scores: dict[ContextCandidate, float]) -> ContextCandidate:
-        ordered = sorted(scores, key=lambda c: (c.contexts, c.size, -c.ridge))
-        best = ordered[0]
-        for candidate in ordered[1:]:
-            if scores[candidate] + self.floor < _CLEARLY_BETTER * (scores[best] + self.floor):
-                best = candidate
-        return best
+            fitted(fit.size, fit.contexts, ridge)
+        return best()
 
 
 def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float | None) -> float:
@@ -133,7 +120,7 @@ def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float
 
     step: the time step that all frames share, if they do.
     """
-    size = fit.operators.shape[1]
+    size = fit.size
     distinct, which = torch.unique(contexts, dim=0, return_inverse=True)
     generators = fit.generators(distinct)
 

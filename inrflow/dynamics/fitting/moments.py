@@ -13,7 +13,8 @@ targets T, summed anew for each guess.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -121,11 +122,18 @@ class ContextFit:
         operators: (1 + P, n, 1 + n), [bias, matrix] of the mean field and of what a unit of each context adds.
         contexts: (E, P) of the training environments, standardised.
         residual: what the flow misses of the transitions, share of the change over a step.
+        ridge: of the operators.
     """
 
     operators: Tensor
     contexts: Tensor
     residual: float
+    ridge: float
+
+    @property
+    def size(self) -> int:
+        """Number of codes n."""
+        return self.operators.shape[1]
 
     @property
     def context_size(self) -> int:
@@ -151,7 +159,7 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, ga
     def fitted(operators: Tensor, contexts: Tensor) -> tuple[ContextFit, Equations]:
         gram, target, error = moments.about(generators_at(operators, contexts))
         residual = float(error.sum()) / total
-        return ContextFit(operators, contexts, residual if residual == residual else float("inf")), (gram, target)
+        return ContextFit(operators, contexts, residual if residual == residual else math.inf, ridge), (gram, target)
 
     best, equations = fitted(solve_operators(*moments.first_guess(), contexts, ridge), contexts)
     for _ in range(rounds):
@@ -219,7 +227,7 @@ def in_gauge(fit: ContextFit) -> ContextFit:
     contexts, mean, factor = standardised(fit.contexts)
     base = fit.operators[0] + torch.einsum("k,kij->ij", mean, fit.operators[1:])
     directions = torch.einsum("kl,kij->lij", factor, fit.operators[1:])
-    return ContextFit(torch.cat([base[None], directions]), contexts, fit.residual)
+    return replace(fit, operators=torch.cat([base[None], directions]), contexts=contexts)
 
 
 def fit_irregular(transitions: Transitions, ridge: float) -> tuple[Tensor, Tensor]:

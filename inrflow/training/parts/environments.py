@@ -104,24 +104,24 @@ def context_candidate(
     sizes = candidate_sizes(
         fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size
     )
-    chosen, fit, error = search.search(sizes, counts)
-    size = chosen.size
+    fit, error = search.search(sizes, counts)
+    size = fit.size
     log.say(
-        f"linear dynamics with contexts: {len(groups.used)} environments, {chosen.contexts} numbers each, "
-        f"{size} codes, ridge {chosen.ridge:g}, validation error {error:.2e} of "
+        f"linear dynamics with contexts: {len(groups.used)} environments, {fit.context_size} numbers each, "
+        f"{size} codes, ridge {fit.ridge:g}, validation error {error:.2e} of "
         f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})"
     )
-    log.log("contexts", 0, validation=error, without=without.score, code_size=size, contexts=chosen.contexts)
-    if not search.determined(size, chosen.contexts) or error > POOR:
+    log.log("contexts", 0, validation=error, without=without.score, code_size=size, contexts=fit.context_size)
+    if not search.determined(size, fit.context_size) or error > POOR:
         log.say(
             f"the data do not determine the dynamics: {search.transitions} transitions for "
-            f"{(1 + chosen.contexts) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
+            f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
             "variance; declare symmetries or give more trajectories"
         )
     field = context_field(fit)
     row = log.tried(Tried(
         "reduced_order", "linear dynamics with contexts", size, error, floor,
-        sum(p.numel() for p in field.parameters()), contexts=chosen.contexts,
+        sum(p.numel() for p in field.parameters()), contexts=fit.context_size,
     ))
     if not error + floor < BETTER * (without.score + floor):
         row.why = f"not clearly better than dynamics without contexts ({without.score:.2e})"
@@ -137,14 +137,14 @@ def context_candidate(
     def refit() -> Refitted:
         every, numbers = CodeData.join([codes, validation]), torch.cat([rows, groups.validation])
         kept = numbers >= 0
-        full = search.fit(size, fit.contexts, chosen.ridge, data=(every.at(kept), numbers[kept]))
+        full = search.fit(size, fit.contexts, fit.ridge, data=(every.at(kept), numbers[kept]))
         return Refitted(context_field(full), contexts=groups.contexts(full.contexts, log.say))
 
     return Candidate(
         run.problem, "reduced_order", "closed form, contexts", leading.decoder, prior, field, integrator,
         with_contexts(codes, size, fit.contexts[rows]), judged, 0,
         Score(rollout_error(field, integrator, judged, validation, 0, size), floor, row.unknowns or 0),
-        chosen.contexts, held, interpolation_error=fitted.interpolation_error, refit=refit, row=row,
+        fit.context_size, held, interpolation_error=fitted.interpolation_error, refit=refit, row=row,
     )
 
 

@@ -86,10 +86,10 @@ def test_the_search_judges_held_out_rollouts_and_knows_what_is_undetermined():
     data, environment = trajectories(operators(), TRUE, 6)
     held, held_environment = trajectories(operators(), TRUE, 1, seed=9)
     search = ContextSearch(data, environment, len(TRUE), held, held_environment)
-    chosen, _, error = search.search([3, SIZE], [1, 2])
-    assert (chosen.size, chosen.contexts) == (SIZE, 2) and error < 1e-4
+    fit, error = search.search([3, SIZE], [1, 2])
+    assert (fit.size, fit.context_size) == (SIZE, 2) and error < 1e-4
     assert search.determined(SIZE, 2) and not search.determined(200, 2)
-    assert search.search([3, SIZE], [1])[2] > 100 * error
+    assert search.search([3, SIZE], [1])[1] > 100 * error
 
 
 def test_the_smallest_codes_are_solved_as_well_as_the_largest():
