@@ -21,7 +21,7 @@ def system():
     parts = operators(contexts=1)
     field = VectorField.of(SIZE, context_size=1).double()
     field.set_linear(parts[0, :, 1:], parts[0, :, 0])
-    field.set_context_linear(parts[1:, :, 1:], parts[1:, :, 0])
+    field.linear.set_context(parts[1:, :, 1:], parts[1:, :, 0])
     other = parts.clone()
     other[0] += 0.1 * operators(seed=5, contexts=1)[0]
     return field, other

@@ -24,7 +24,7 @@ def rotation(quadratic=0):
     field = VectorField.of(2, context_size=1).double()
     turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()
     field.set_linear(0.5 * turn, torch.tensor([0.1, 0.0]).double())
-    field.set_context_linear(0.2 * turn[None], torch.tensor([[0.0, 0.05]]).double())
+    field.linear.set_context(0.2 * turn[None], torch.tensor([[0.0, 0.05]]).double())
     if quadratic:
         pairs = torch.triu_indices(2, 2)[:, :quadratic]
         field.add(Products(2, quadratic, 1).double())

@@ -171,7 +171,7 @@ def test_adaptation_of_context_decoder_and_field(source):
     field = VectorField.of(4, context_size=1).double()
     generator = 0.3 * torch.randn(2, 4, 4)
     field.set_linear(generator[0], torch.zeros(4))
-    field.set_context_linear(generator[1:], torch.zeros(1, 4))
+    field.linear.set_context(generator[1:], torch.zeros(1, 4))
     whole = StatePrior(
         torch.zeros(5).double(), torch.eye(5).double(), torch.full((2,), 1e-3).double(),
         torch.full((5,), 1e-4).double(), torch.ones(2).double(),

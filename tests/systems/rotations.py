@@ -84,7 +84,7 @@ def candidate_with_context(run: Run, **changes: object) -> Candidate:
     mean 0."""
     field = VectorField(2, [LinearTerm(2, 1)], 1).double()
     field.set_linear(torch.zeros(2, 2), torch.zeros(2))
-    field.set_context_linear(RATES[None], torch.zeros(1, 2))
+    field.linear.set_context(RATES[None], torch.zeros(1, 2))
     one = candidate(run, **changes)
     data = []
     for codes in (one.states, one.validation):

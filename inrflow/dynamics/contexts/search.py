@@ -81,9 +81,26 @@ class ContextSearch:
         return contexts
 
     def score(self, fit: ContextFit) -> float:
-        """Mean squared error of rollouts of the held-out trajectories over the variance of the codes; what the field's
-        size cuts off counts."""
-        return rollout_score(fit, self.held_contexts(fit), self.held, self.moments.step) / self.variance
+        """Mean squared error of rollouts of the held-out trajectories, from their first observed frames, over the
+        variance of the codes; what the field's size cuts off counts."""
+        held, step, size = self.held, self.moments.step, fit.size
+        distinct, which = torch.unique(self.held_contexts(fit), dim=0, return_inverse=True)
+        generators = fit.generators(distinct)
+
+        def move(state: Tensor, gap: Tensor) -> Tensor:
+            moved = torch.empty_like(state)
+            for index, generator in enumerate(generators):
+                rows = which == index
+                moved[rows] = flow(generator, state[rows], gap[rows])
+            return moved
+
+        states = torch.nn.functional.pad(held.codes[..., :size], (1, 0), value=1.0).double()
+        maps = torch.linalg.matrix_exp(generators * step)[which] if step else None
+        forecast, seen = affine_rollout(states, held.observed, held.t, step or None, maps, move)
+        error = held.codes[:, 1:].double().clone()
+        error[..., :size] -= forecast[..., 1:]
+        value = float(error[seen].square().sum(1).mean()) if bool(seen.any()) else math.inf
+        return value / self.variance if value == value else math.inf
 
     def search(self, sizes: Sequence[int], counts: Sequence[int]) -> tuple[ContextFit, float]:
         """The field of the best code size, context size and ridge, simpler ones first: more must be clearly better; and
@@ -93,8 +110,7 @@ class ContextSearch:
 
         def fitted(size: int, start: Tensor, ridge: float) -> None:
             fit = self.fit(size, start, ridge)
-            value = self.score(fit)
-            tried[fit.context_size, size, -ridge] = fit, value if value == value else math.inf
+            tried[fit.context_size, size, -ridge] = fit, self.score(fit)
 
         def best() -> tuple[ContextFit, float]:
             fit, error = tried[min(tried)]
@@ -113,31 +129,6 @@ class ContextSearch:
         for ridge in _RIDGES:
             fitted(fit.size, fit.contexts, ridge)
         return best()
-
-
-def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float | None) -> float:
-    """Mean squared error of rollouts of trajectories at contexts (S, P) from their first observed frames.
-
-    step: the time step that all frames share, if they do.
-    """
-    size = fit.size
-    distinct, which = torch.unique(contexts, dim=0, return_inverse=True)
-    generators = fit.generators(distinct)
-
-    def move(state: Tensor, gap: Tensor) -> Tensor:
-        moved = torch.empty_like(state)
-        for index, generator in enumerate(generators):
-            rows = which == index
-            moved[rows] = flow(generator, state[rows], gap[rows])
-        return moved
-
-    states = torch.nn.functional.pad(held.codes[..., :size], (1, 0), value=1.0).double()
-    maps = torch.linalg.matrix_exp(generators * step)[which] if step else None
-    forecast, seen = affine_rollout(states, held.observed, held.t, step or None, maps, move)
-    error = held.codes[:, 1:].double().clone()
-    error[..., :size] -= forecast[..., 1:]
-    value = float(error[seen].square().sum(1).mean()) if bool(seen.any()) else float("inf")
-    return value if value == value else float("inf")
 
 
 def fit_contexts(moments: Moments, context_size: int, ridge: float) -> Tensor:

@@ -142,10 +142,6 @@ class VectorField(nn.Module):
         if forcing is not None:
             self.term(ForcingTerm).set(forcing)
 
-    def set_context_linear(self, matrices: Tensor, biases: Tensor) -> None:
-        """Set what each number of the context adds to the affine term: matrices (P, n, n) and biases (P, n)."""
-        self.linear.set_context(matrices, biases)
-
     def structure(self) -> dict[str, Any]:
         """Plain values from which `from_structure` makes a field of the same terms. Raises UserError as
         `term_structure` does."""

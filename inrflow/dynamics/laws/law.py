@@ -238,14 +238,18 @@ def well_posed(law: Law, span: float) -> bool:
     return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
 
 
-def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0, most: int = MOST_STEPS) -> Law | None:
-    """The law with the longest step of its integrator that is accurate at codes z (B, C K), None: there is none.
+def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = MOST_STEPS
+               ) -> Law | None:
+    """The law without terms that no channel has, with the longest step of its integrator that is accurate, to a part of
+    10^5 or a relative error, at first codes of states (S, T, C, K) at t; None where an interval takes more than `most`.
 
-    To a part of 10^5, or to a relative error. most: steps of an interval.
+    With rates at third ones, where slopes of splines are good.
     """
-    tolerance = max(_STEP_ERROR, error)
     if not np.isfinite(law.theta).all() or not np.isfinite(law.by_context).all():
         return None
+    law, rows, third = pruned(law), slice(None, None, max(len(states) // 4, 1)), min(2, t.shape[1] - 1)
+    some = with_slopes(t[rows], states[rows], law.rates)[:, third] if law.has_rates else states[rows, 0]
+    z, dt = torch.tensor(some).flatten(1), float(np.diff(t, axis=1).max())
     extremes = np.unique([select(law.contexts[:, p]) for p in range(law.count) for select in (np.argmin, np.argmax)])
     fields = [law.field(law.contexts[e]) for e in extremes] or [law.field()]
     if max(field.growth() for field in fields) * dt > 30:
@@ -254,22 +258,10 @@ def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0, most: int = MOST
     while steps <= most:
         steps *= 2
         after = torch.stack([field.advance(z, dt, steps) for field in fields])
-        if bool(torch.linalg.vector_norm(after - before) < tolerance * torch.linalg.vector_norm(after)):
+        if bool(torch.linalg.vector_norm(after - before) < max(_STEP_ERROR, error) * torch.linalg.vector_norm(after)):
             return dataclasses.replace(law, longest=dt / steps)
         before = after
     return None
-
-
-def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = MOST_STEPS
-               ) -> Law | None:
-    """The law without terms that no channel has, with a step accurate at first codes of states (S, T, C, K) at t.
-
-    With rates at third ones, where slopes of splines are good. most: steps of an interval.
-    """
-    rows = slice(None, None, max(len(states) // 4, 1))
-    third = min(2, t.shape[1] - 1)
-    some = with_slopes(t[rows], states[rows], law.rates)[:, third] if law.has_rates else states[rows, 0]
-    return stepped(pruned(law), torch.tensor(some).flatten(1), float(np.diff(t, axis=1).max()), error, most)
 
 
 def most_with_rates(rates: Sequence[int], channels: int) -> int:

@@ -152,5 +152,5 @@ def context_field(fit: ContextFit) -> VectorField:
     """The vector field of linear dynamics affine in contexts, float64."""
     field = VectorField.of(fit.operators.shape[1], context_size=fit.context_size).double()
     field.set_linear(fit.operators[0, :, 1:], fit.operators[0, :, 0])
-    field.set_context_linear(fit.operators[1:, :, 1:], fit.operators[1:, :, 0])
+    field.linear.set_context(fit.operators[1:, :, 1:], fit.operators[1:, :, 0])
     return field

@@ -18,7 +18,7 @@ def known_field():
     parts = operators()
     field = VectorField.of(SIZE, context_size=CONTEXTS).double()
     field.set_linear(parts[0, :, 1:], parts[0, :, 0])
-    field.set_context_linear(parts[1:, :, 1:], parts[1:, :, 0])
+    field.linear.set_context(parts[1:, :, 1:], parts[1:, :, 0])
     return field
 
 

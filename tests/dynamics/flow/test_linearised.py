@@ -15,7 +15,7 @@ def linear(matrix, contexts=0):
     field = VectorField.of(len(matrix), context_size=contexts).double()
     field.set_linear(matrix, torch.zeros(len(matrix)))
     if contexts:
-        field.set_context_linear(0.1 * matrix[None], torch.zeros(1, len(matrix)))
+        field.linear.set_context(0.1 * matrix[None], torch.zeros(1, len(matrix)))
     process = torch.cat([torch.full((len(matrix),), 0.01), torch.zeros(contexts)]).double()
     return Dynamics(field, Integrator(step=0.1), process)
 
