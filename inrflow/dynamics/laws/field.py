@@ -232,6 +232,14 @@ class LawField(nn.Module):
             now = now if self.rests is None else self.held(now, self.rests)
         return now.reshape(z.shape)
 
+    def over(self, z: Tensor, gaps: Tensor, longest: float) -> Tensor:
+        """Codes (B, C K) after times gaps (B,), in steps of at most so long."""
+        later = torch.empty_like(z)
+        for gap in gaps.unique().tolist():
+            rows = gaps == gap
+            later[rows] = self.advance(z[rows], gap, max(math.ceil(gap / longest - 1e-9), 1))
+        return later
+
     def held(self, z: Tensor, rests: Tensor) -> Tensor:
         """Codes (B, C, K) of fields that stay within bounds, and at a bound where they are near it (Brunet and Derrida
         1997: in states that grow, less than the noise of codes is nothing)."""

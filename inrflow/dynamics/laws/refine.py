@@ -128,11 +128,7 @@ class Refinement:
             z = torch.cat([z, rates_between(field, self.law.rates, self.longest, dt[:, 0], z, then)], 1)
         path = [z]
         for m in range(dt.shape[1]):
-            now = torch.empty_like(z)
-            for value in dt[:, m].unique().tolist():
-                chosen = dt[:, m] == value
-                now[chosen] = field.advance(path[-1][chosen], value, max(round(value / self.longest + 0.499), 1))
-            path.append(now)
+            path.append(field.over(path[-1], dt[:, m], self.longest))
         return torch.stack(path, 1)[..., :size]
 
     def _parts(self, law: Law, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:

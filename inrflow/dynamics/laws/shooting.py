@@ -123,11 +123,7 @@ class Shooting:
 
     def _missed(self, field: LawField, longest: float) -> Tensor:
         """What steps miss, (B, R)."""
-        later = torch.empty_like(self.codes)
-        for dt in self.dt.unique().tolist():
-            chosen = self.dt == dt
-            later[chosen] = field.advance(self.codes[chosen], dt, max(int(np.ceil(dt / longest - 1e-9)), 1))
-        return (later - self.target)[:, self.rows]
+        return (field.over(self.codes, self.dt, longest) - self.target)[:, self.rows]
 
     def _affordable(self, law: Law) -> Shooting:
         """As many steps as the time allows for all iterations."""
