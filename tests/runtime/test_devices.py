@@ -123,7 +123,7 @@ def test_losses_of_the_decoder_stage(source):
     same(here, there)
 
 
-@pytest.mark.parametrize("method", ["adam", "gradient_steps"])
+@pytest.mark.parametrize("method", ["adam", "gauss_newton", "gradient_steps"])
 def test_losses_of_table_training(method, source):
     training = AutoDecoderTraining(source, ROWS, ROWS[:1])
     module = training.make(siren("shift", "scale"), method)

@@ -1,4 +1,4 @@
-"""Recipe: auto-decoding, codes descended with their decoder (Park et al. 2019; CORAL 2023)."""
+"""Recipe: auto-decoding, codes descended or solved step by step with their decoder (Park et al. 2019; CORAL 2023)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from inrflow.encoding.encode import GRADIENT_RATE, METHODS
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
+from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 from inrflow.runtime.machine import device_of
 from inrflow.training.candidate import Candidate
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
@@ -40,6 +41,7 @@ _TRAJECTORIES_PER_STEP = 16
 _FRAMES_PER_STEP = 64
 _PAIRS_PER_STEP = 2**14  # pairs of frame and point
 _PAIRS_OF_GRADIENT_STEPS = 2**12  # each costs several passes forward and back: more steps are worth more than points
+_RIDGE = 1e-3
 _SCORED_FRAMES = 32
 _SHRINKAGE = 0.1
 SMALLEST_NOISE = 1e-8
@@ -110,7 +112,7 @@ def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, Gaussian
     training = config.training
     optimiser = OptimiserSettings(training.optimiser, training.decoder_rate or _RATE, training.weight_decay)
     stage = Stage("decoder", module, frames.loss, frames.score, optimiser=optimiser, seed=config.seed, validations=10,
-                  title="auto-decoder", shared=True)
+                  title="auto-decoder", shared=config.encoding.method != "gauss_newton")  # which moves codes itself
     steps = run.steps("decoder", stage, share, 100_000)
     error = run_stage(stage, steps, run.log)
     run.log.say(f"auto-decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
@@ -120,15 +122,16 @@ def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, Gaussian
 class AutoDecoder(nn.Module):
     """A decoder and the codes of its training frames: what a stage trains and its checkpoint holds.
 
-    Codes of "gradient_steps" follow from the decoder, all others are a table that Adam moves with it.
-
     Args:
         decoder: any decoder.
         trajectories, frames: size of the table.
         method: one of METHODS.
-        code_rate: rate of the codes of the table as a share of the decoder's (DINo: 1e-3 against 1e-2).
+        code_rate: rate of the codes as a share of the decoder's ("adam"; DINo: 1e-3 against 1e-2).
         inner_rate, inner_steps: of "gradient_steps"; encoding must use the same.
     """
+
+    table: Tensor
+    damping: Tensor
 
     def __init__(
         self,
@@ -146,14 +149,19 @@ class AutoDecoder(nn.Module):
         self.decoder, self.method = decoder, method
         self.code_rate, self.inner_rate, self.inner_steps = code_rate, inner_rate, inner_steps
         self.shape = (trajectories, frames, decoder.code_size)
-        if method != "gradient_steps":
+        if method == "adam":
             # Adam moves every number by about its rate, whatever the gradient's scale, so codes that are `code_rate`
             # times the parameter have their own rate. One dimension: SOAP then treats it as Adam does.
             self.table = nn.Parameter(torch.zeros(trajectories * frames * decoder.code_size))
+        elif method == "gauss_newton":
+            self.register_buffer("table", torch.zeros(self.shape))
+            self.register_buffer("damping", torch.full(self.shape[:2], 1e-2))
 
     def codes(self, rows: Tensor, frames: Tensor) -> Tensor:
         """Codes (B, Z) of frames `frames` (B,) of table rows `rows` (B,)."""
-        return self.code_rate * self.table.view(self.shape)[rows, frames]
+        if self.method == "adam":
+            return self.code_rate * self.table.view(self.shape)[rows, frames]
+        return self.table[rows, frames]
 
 
 class AutoDecoderTraining:
@@ -185,7 +193,7 @@ class AutoDecoderTraining:
     def loss(
         self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
     ) -> Tensor:
-        """Mean squared error of a random batch of frames, normalised units."""
+        """Mean squared error of a random batch of frames, normalised units; moves the table of "gauss_newton"."""
         assert isinstance(module, AutoDecoder)
         rows = random.permutation(len(self.training))[:_TRAJECTORIES_PER_STEP]
         batch = self.source.batch(self.training[rows])
@@ -204,6 +212,8 @@ class AutoDecoderTraining:
         if module.method == "gradient_steps":
             codes = self._inner_steps(module, x, u, create_graph=True)
         else:
+            if module.method == "gauss_newton":
+                _gauss_newton_step(module, x, u, *at)
             codes = module.codes(*at)
         return frame_errors(module.decoder, x, u, codes).sum() / every
 
@@ -239,8 +249,10 @@ class AutoDecoderTraining:
     @torch.no_grad()
     def codes(self, module: AutoDecoder) -> Tensor:
         """Codes (S, T, Z) of all training frames, in the order of `training`; zero for frames that nobody observed."""
-        if module.method != "gradient_steps":
+        if module.method == "adam":
             return module.code_rate * module.table.detach().cpu().view(module.shape)
+        if module.method == "gauss_newton":
+            return module.table.cpu().clone()
         codes = torch.zeros(module.shape)
         for row, trajectory in enumerate(self.training):
             batch = self.source.batch([int(trajectory)])
@@ -303,3 +315,27 @@ def shrunk_moments(codes: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
     covariance = torch.where(owner[:, None] == owner, covariance, 0.0)
     shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * (torch.diag(covariance.diagonal()) + 1e-3 * diagonal)
     return codes.mean(0), shrunk
+
+
+@torch.no_grad()
+def _gauss_newton_step(module: AutoDecoder, x: Tensor, u: Tensor, rows: Tensor, frames: Tensor) -> None:
+    """One Levenberg-Marquardt step on the table's rows; a step that makes its frame worse is refused."""
+    decoder, observed = module.decoder, torch.isfinite(u).flatten(1)
+    count = observed.sum(1).clamp(min=1)
+
+    def objective(z: Tensor) -> Tensor:
+        return frame_errors(decoder, x, u, z) + _RIDGE * z.square().sum(1)
+
+    def linearise(z: Tensor) -> tuple[Tensor, Tensor]:
+        decoded, jacobian = decoder.linearise(x, z)
+        residual = torch.where(observed, (u - decoded).flatten(1), 0.0)
+        design = jacobian.flatten(1, 2) * observed[..., None]
+        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        curvature = design.transpose(1, 2) @ design / count[:, None, None] + _RIDGE * eye
+        return curvature, (residual[:, None] @ design)[:, 0] / count[:, None] - _RIDGE * z
+
+    moved = levenberg_marquardt(
+        module.table[rows, frames], objective, linearise, steps=1, damping=module.damping[rows, frames],
+        lowered=0.3, bounds=(1e-4, 1e4),
+    )
+    module.table[rows, frames], module.damping[rows, frames] = moved.point, moved.damping
