@@ -4,10 +4,12 @@
     python benchmarks/public_data.py FOLDER TARGET
 
 FOLDER holds the files data/*.rda of the packages fields (ozone2.rda, COmonthlyMet.rda), spacetime (air.rda), gstat
-(wind.rda) and STRbook (radar_df.rda), as their sources have them. What is not there is left out. Written are ozone.h5
-(eight-hour means at 153 stations on 89 days), colorado.h5 (monthly extremes of temperature and roots of rain at 120
-stations, 20 years, with elevations), pm10.h5 (daily means of a year at 46 rural stations), wind.h5 (daily means at 12
-stations, 18 years) and radar.h5 (reflectivities around Sydney, 28 x 40 points, 12 frames ten minutes apart).
+(wind.rda), meteo (dtempc.rda, stations.rda) and STRbook (radar_df.rda), as their sources have them. What is not there
+is left out. Written are ozone.h5 (eight-hour means at 153 stations on 89 days), colorado.h5 (monthly extremes of
+temperature and roots of rain at 120 stations, 20 years, with elevations), pm10.h5 (daily means of a year at 46 rural
+stations), wind.h5 (daily means at 12 stations, 18 years), radar.h5 (reflectivities around Sydney, 28 x 40 points, 12
+frames ten minutes apart), and europe.h5, america.h5 and asia.h5 (daily mean temperatures on 12 days of July 2011 at
+140 to 150 stations, with elevations).
 How to read what is done with them: benchmarks/README.md.
 """
 
@@ -96,6 +98,32 @@ def radar(folder: Path) -> Network:
     return Network(10 * np.arange(float(len(u))), np.array(list(table.columns), float), u, about)
 
 
+def _temperatures(folder: Path, name: str, lon: tuple[float, float], lat: tuple[float, float], count: int) -> Network:
+    table, places = _read(folder / "dtempc.rda")["dtempc"], _read(folder / "stations.rda")["stations"]
+    places = places.drop_duplicates("staid").set_index("staid")
+    inside = places[places.lon.between(*lon) & places.lat.between(*lat) & places.elev_1m.notna()].index
+    known = table[table.staid.isin(inside)].pivot_table(index="staid", columns="time", values="tempc")
+    often = known.index[known.notna().mean(axis=1) > 0.6]
+    where = places.loc[often, ["lon", "lat"]].to_numpy(float).round(3)
+    often = often[np.sort(np.unique(where, axis=0, return_index=True)[1])]
+    some = often[np.sort(np.random.default_rng(0).permutation(len(often))[:count])]
+    about = Description(name, ("T",), ("lon", "lat", "elevation"), ("degC",), time_units="days since 2011-07-01")
+    u = known.loc[some].to_numpy(float).T[..., None]
+    return Network(np.arange(float(len(u))), places.loc[some, ["lon", "lat", "elev_1m"]].to_numpy(float), u, about)
+
+
+def europe(folder: Path) -> Network:
+    return _temperatures(folder, "europe", (-10, 30), (36, 60), 150)
+
+
+def america(folder: Path) -> Network:
+    return _temperatures(folder, "america", (-125, -70), (25, 50), 140)
+
+
+def asia(folder: Path) -> Network:
+    return _temperatures(folder, "asia", (75, 130), (20, 50), 140)
+
+
 def _degrees(text: str) -> float:
     """Of degrees, minutes and seconds."""
     return sum(float(part) / 60**power for power, part in enumerate(re.findall(r"[\d.]+", text)))
@@ -103,7 +131,8 @@ def _degrees(text: str) -> float:
 
 PUBLIC: dict[str, tuple[str, Callable[[Path], Network]]] = {
     "ozone": ("ozone2.rda", ozone), "colorado": ("COmonthlyMet.rda", colorado), "pm10": ("air.rda", pm10),
-    "wind": ("wind.rda", wind), "radar": ("radar_df.rda", radar)}
+    "wind": ("wind.rda", wind), "radar": ("radar_df.rda", radar), "europe": ("dtempc.rda", europe),
+    "america": ("dtempc.rda", america), "asia": ("dtempc.rda", asia)}
 
 if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:3])

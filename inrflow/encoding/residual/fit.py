@@ -21,7 +21,8 @@ from torch import Tensor
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.motion import common_velocity
 
-_BLOCKS, _VALUES = 14, 110  # of the likelihood, and of each
+_BLOCKS, _VALUES = 14, 110  # of the likelihood, and of each where values hardly share times
+_OF_FRAMES, _FEWEST = 230, 4  # values of a block of frames, most, and of more than others so many fewer blocks
 _ONE_TIME = 400  # values of a block of places without time
 _FRAMES = 4  # values of a time, from which on blocks are of whole frames
 _ITERATIONS, _OF_TRIALS = 40, 20
@@ -106,12 +107,13 @@ def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
     elif len(t) >= _FRAMES * len(times):
         order = np.argsort(frame, kind="stable")
         starts = np.searchsorted(frame[order], np.arange(len(times) + 1))
-        for _ in range(_BLOCKS):
+        values = min(_OF_FRAMES, max(_VALUES, 3 * len(np.unique(place))))
+        for _ in range(max(_FEWEST, round(_BLOCKS * (_VALUES / values) ** 2))):  # which take as long
             first = int(random.integers(len(times) - 1))
             late = int(np.exp(random.uniform(np.log(2), np.log(max(3.0, len(times) / 4)))))
             chosen = [k for k in (first, first + 1, first + late) if k < len(times)]
             inside = np.concatenate([order[starts[k] : starts[k + 1]] for k in chosen])
-            rows.append(_some_places(y, place, inside, max(3, _VALUES // len(chosen)), random))
+            rows.append(_some_places(y, place, inside, max(3, _OF_FRAMES // len(chosen)), random))
     else:
         scale = np.concatenate([y / (np.ptp(y, 0).max() or 1.0), t[:, None] / (np.ptp(t) or 1.0)], 1)
         tree, count = cKDTree(scale), min(_VALUES, len(t))
