@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import series_windows
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
 from inrflow.encoding.prior.point_modes import as_others_hold
@@ -90,6 +91,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
     # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
     few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
+    # nor what it is measured by, where features were trained at these places
+    trained = few and isinstance(judged.decoder, ModulatedSiren)
     gap = gap if moving and not few else None
     # and modes of few frames look better in these frames than in others where a field moves through them
     seldom = gap is not None and problem.fitted_frames < _AMPLE * judged.code_size
@@ -113,7 +116,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             alone = few or (seldom and one.covariance.form.drift)
             weighed, inside, ahead = _weighed(one, c, folds, gap, places, alone)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
-            first, margin = best is None, 1 / _FAR_BETTER if alone and best is None else BETTER
+            first, margin = best is None, (math.inf if trained else 1 / _FAR_BETTER) if alone and not best else BETTER
             between, without = (float(inside.mean_square(one).mean()) for one in (weight, 0 * weight))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
@@ -190,8 +193,7 @@ def _against(
 def _clean(surrogate: Surrogate, problem: Problem) -> bool:
     """Whether far fewer codes than values hold all that is observed: then there is no noise, and what they miss between
     the places is a matter of their decoder."""
-    inner, past = _windows(surrogate, problem)
-    window = inner.first_frames(past)
+    window = TrajectoryBatch.first_frames(*_windows(surrogate, problem))
     pairs = rows_and_codes(surrogate.decoder, _estimate(surrogate, window), window)
     missed = np.concatenate([(rows.u - given) ** 2 for rows, given in pairs])
     values = np.isfinite(missed).sum() / max(1, sum(len(np.unique(rows.t)) for rows, _ in pairs))
@@ -212,8 +214,7 @@ class _Variants:
     @property
     def seconds(self) -> float:
         """Time for all of the search."""
-        budget = self.run.budget
-        return max(budget.seconds(_SHARE), _LEAST * budget.total)
+        return max(self.run.budget.seconds(_SHARE), _LEAST * self.run.budget.total)
 
     def effort(self, channels: int) -> int:
         """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for it."""

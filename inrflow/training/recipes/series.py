@@ -104,8 +104,8 @@ class SeriesRecipe:
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
             surrogate = _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, early), prior.noise)
             if len(grid.t) < FEW_FRAMES:
-                surrogate.prior = replace(surrogate.prior, spread=_rolling(problem, grid), leads=None, growth=None,
-                                          least=1.0)
+                surrogate.prior = replace(surrogate.prior, spread=_rolling(problem, grid)[None], least=1.0,
+                                          leads=prior.noise.new_zeros(1), growth=torch.zeros_like(prior.noise))
             return surrogate
 
         prior = early.prior(early.left(grid, states, cut))

@@ -13,6 +13,7 @@ import inrflow
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
+from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.residual import fit
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, combined_std
@@ -177,3 +178,13 @@ def test_hidden_frames_of_what_moves_are_told_by_its_drift(tmp_path, monkeypatch
         frames = model.assimilate(inrflow.Observations(t[kept], x, u[kept])).frames(t[7:9], x)
         errors.append(float(np.mean(np.square(frames - u[7:9]))))
     assert errors[0] < 0.2 * errors[1] and errors[0] < 0.2 * u.var()
+
+
+def test_what_features_trained_at_few_places_say_there_keeps_no_process_away(tmp_path, monkeypatch):
+    t, x, u = network(60, 10)
+    write_trajectories(tmp_path / "few.h5", t, x, np.nan_to_num(u)[None], ABOUT)
+    monkeypatch.setattr(fit, "_ITERATIONS", 8)
+    monkeypatch.setattr(fit, "CHANGES", ())
+    monkeypatch.setattr(residual_field, "_FAR_BETTER", 1e9)  # codes seem far better than any process
+    surrogate = inrflow.fit(Problem.open(tmp_path / "few.h5", *SETTINGS))
+    assert isinstance(surrogate.decoder, ModulatedSiren) and surrogate.residual is not None
