@@ -1,8 +1,7 @@
-"""Radial features for the residual of a trunk at fixed points of observation.
+"""Radial functions through the principal components of frames at fixed points of observation.
 
-The residual of all frames is spanned by few patterns over the points, as the field itself is. The principal ones are
-interpolated by radial functions and become features beside those of the trunk (`RadialFeatures`). Errors at held-out
-points tell whether the residual is structure, which should be interpolated, or noise, which should not.
+Frames are spanned by few patterns over the points, as the field itself is. Errors at held-out points tell whether these
+are structure, which should be interpolated, or noise, which should not.
 """
 
 from __future__ import annotations
@@ -15,27 +14,22 @@ from torch import Tensor
 from inrflow.decoders.base import Decoder, has_output_layer
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.rbf_features import RadialFeatures
-from inrflow.encoding.prior.interpolation_error import complete_frames, ridge_weights
+from inrflow.encoding.prior.interpolation_error import complete_frames
 
-_RIDGE = 1e-8
-_TOLERANCE = 1e-13  # residual of the patterns at the points, relative to the variance of the field
+_TOLERANCE = 1e-13  # what the patterns leave at the points, relative to the mean square of the field
 _NULL = 1e-8  # ridge, relative: numerical null space of features at few points
-_MOST = 192  # with 96 the residual of a vortex street exceeded the error of its forecasts
 
 
-def with_radial_features(
-    inner: Embedding, x: Tensor, features: Tensor, u: Tensor, most: int = _MOST
-) -> RadialFeatures | None:
-    """The embedding with at most so many radial features for the residual of features (N, F) on frames u (frames, N, C)
-    at points x (N, d).
+def principal_functions(inner: Embedding, x: Tensor, u: Tensor, most: int) -> RadialFeatures | None:
+    """The embedding with at most so many radial functions through the principal components of frames u (frames, N, C)
+    at points x (N, d), around the mean of each frame and channel.
 
-    None where no frame is complete, or the residual is zero.
+    None where no frame is complete, or all are constant.
     """
-    values, features = complete_frames(u), features.double()
+    values = complete_frames(u)
     if not values.shape[1]:
         return None
-    residual = values - features @ ridge_weights(features, values, _RIDGE)
-    patterns, strength, _ = torch.linalg.svd(residual, full_matrices=False)
+    patterns, strength, _ = torch.linalg.svd(values - values.mean(0), full_matrices=False)
     tail = strength.square().flip(0).cumsum(0).flip(0) / values.square().sum()
     count = min(int((tail > _TOLERANCE).sum()), most)
     if not count:
@@ -43,19 +37,16 @@ def with_radial_features(
     return RadialFeatures.through(inner, x, patterns[:, :count] * len(x) ** 0.5)
 
 
-def errors_between_points(
-    inner: Embedding, x: Tensor, features: Tensor, u: Tensor, held: Tensor
-) -> tuple[float, float]:
-    """Mean squared errors at the held-out points `held` (indices): of the features alone, and with radial functions
-    that interpolate their residual at the other points."""
+def error_between_points(inner: Embedding, x: Tensor, u: Tensor, held: Tensor) -> float:
+    """Mean squared error at the held-out points `held` (indices) of radial functions through frames u (frames, N, C) at
+    the other ones of the points x (N, d)."""
     kept = torch.ones(len(x), dtype=torch.bool)
     kept[held] = False
-    values, features = complete_frames(u), features.double()
-    weights = ridge_weights(features[kept], values[kept], _RIDGE)
-    error = values[held] - features[held] @ weights
-    radial = RadialFeatures.through(inner, x[kept], values[kept] - features[kept] @ weights)
-    corrected = error - radial.evaluate_harmonics(x[held].double())[:, inner.harmonics :]
-    return float(error.square().mean()), float(corrected.square().mean())
+    values = complete_frames(u)
+    mean = values[kept].mean(0)
+    radial = RadialFeatures.through(inner, x[kept], values[kept] - mean)
+    missed = values[held] - mean - radial.evaluate_harmonics(x[held].double())[:, inner.harmonics :]
+    return float(missed.square().mean())
 
 
 def known_at(decoder: Decoder, x: Tensor) -> Decoder:

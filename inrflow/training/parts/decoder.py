@@ -24,7 +24,6 @@ _SHARE, _MODES_SHARE = 0.3, 0.15
 _MODE_ITERATIONS, _FEWEST_FOR_MODES, _MOST_FOR_MODES = 6, 8, 96
 _RATE = 3e-3  # of the optimiser, a third of it off periodic domains
 _FEWEST_STEPS = 60  # of a trunk beside harmonics: the rate has risen for 20 of them
-_DENSE_W0 = 30.0  # where the points are dense enough to show all that a field has
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,8 @@ def _without_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder:
     """Components at shared points where they suffice or the time is over, else whichever of these and a trunk misses
     less at held-out points."""
     patterns = _fit_patterns(run, frames)
-    if patterns is not None and (patterns.missed < PATTERNS_SUFFICE or run.budget.over):
+    if patterns is not None and (patterns.missed < PATTERNS_SUFFICE or run.budget.over or isinstance(
+            run.problem.source, CompletedSource)):  # nothing between its points is left to be guessed
         run.budget.record("decoder", 0)
         return patterns
     if run.budget.over:
@@ -144,9 +144,8 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
     problem, settings = run.problem, run.config.decoder
     frames, channels = decoder_training(run), len(problem.description.channels)
     periodic = problem.description.period is not None and any(p > 0 for p in problem.description.period)
-    dense = isinstance(problem.source, CompletedSource)  # nothing between its points is left to be guessed
     depth = settings.depth or (2 if periodic else 6)
-    w0 = settings.w0 or (2.0 if periodic else _DENSE_W0 if dense else 3.0)
+    w0 = settings.w0 or (2.0 if periodic else 3.0)
     torch.manual_seed(run.config.seed)
     size = int(min(32 * channels, 96, max(4, problem.source.times.numel())))
     embedding = problem.embedding(HARMONIC_FEATURES[0] if settings.depth else HARMONIC_FEATURES[-1])
@@ -161,21 +160,16 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
         optimiser=OptimiserSettings(training.optimiser, rate, training.weight_decay), title="SIREN trunk", shared=True,
     )
     given = run.budget.known("decoder")
-    steps = run.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
+    steps = run.steps("decoder", stage, _SHARE / 2, 3000)
     if fewest and steps < (fewest if given is None else 1):
         run.budget.record("decoder", 0)
         raise OutOfTime
-    interpolation_error, mends, error = None, dense, float("nan")  # where all points are known, none between is asked
-    if not dense:
-        error = run_stage(stage, steps, run.log)
-        run.log.say(f"SIREN trunk: {steps} steps, error at held-out points {error:.2e} of the variance")
-        interpolation_error = frames.interpolation_error(decoder.double())
-        mends = isinstance(decoder, ModulatedSiren) and frames.radial_features_help(decoder)
-        decoder = decoder.float()
+    error = run_stage(stage, steps, run.log)
+    run.log.say(f"SIREN trunk: {steps} steps, error at held-out points {error:.2e} of the variance")
+    interpolation_error = frames.interpolation_error(decoder.double())
+    decoder = decoder.float()
     frames.all_points = True
     run_stage(replace(stage, name="decoder_all_points", validate=None, title="SIREN trunk, all points"), steps, run.log)
-    if mends and isinstance(decoder, ModulatedSiren):
-        frames.add_radial_features(decoder.double())
     modes = fit_modes(run, frames, decoder)
     missed = frames.held_out_error(decoder, modes)
     return FittedDecoder(decoder, modes, interpolation_error, missed, error).leading(len(modes.variances))

@@ -16,7 +16,6 @@ from torch import Tensor
 from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
-from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import memory_directions, with_memory
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.state_prior import state_prior
@@ -78,9 +77,7 @@ def _modes(run: Run, decoder: AffineDecoder, whole: np.ndarray) -> OutputModes:
     """Modes of all trajectories, and the decoder's radial functions as these have them."""
     frames = DecoderTraining(run.problem.source, whole, whole[:0], run.problem.augmentation())
     radial = getattr(decoder, "embedding", None)
-    if isinstance(decoder, ModulatedSiren) and isinstance(radial, RadialFeatures):
-        frames.add_radial_features(decoder)
-    elif isinstance(decoder, HarmonicDecoder) and isinstance(radial, RadialFeatures):
+    if isinstance(decoder, HarmonicDecoder) and isinstance(radial, RadialFeatures):
         anew = frames.patterns(radial.inner, run.config.decoder.largest_code_size)
         decoder.embedding = anew[0] if anew is not None else radial
     return fit_modes(run, frames, decoder)

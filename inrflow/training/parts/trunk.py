@@ -21,17 +21,15 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.rbf_features import RadialFeatures
-from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.equivariance import FeatureAction, invariant_box
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
 from inrflow.encoding.prior.interpolation_error import (
     MOST_POINTS,
     InterpolationError,
-    complete_frames,
     interpolation_error,
 )
 from inrflow.encoding.prior.modes import OutputModes, fit_output_modes, refit_variances
-from inrflow.encoding.prior.rbf_residual import errors_between_points, with_radial_features
+from inrflow.encoding.prior.rbf_residual import error_between_points, principal_functions
 from inrflow.runtime.machine import device_of
 
 _RIDGE = 1e-3
@@ -39,7 +37,7 @@ _POINTS_PER_STEP = 2048
 _FRAMES_PER_STEP = 128
 _HELD_OUT, _FEW_POINTS = 0.1, 20
 _TRAJECTORIES_LEFT_OUT = 16
-_MENDED = 64, 512  # trajectories and frames whose residual radial functions take up
+_LOOKED_AT = 64, 512  # trajectories and frames whose principal components are taken
 _GROUP_ELEMENTS = 48
 _FLOOR = 1e-13  # smallest variance of a mode, share of the largest
 
@@ -133,45 +131,22 @@ class DecoderTraining:
         x, u, held = fixed
         return interpolation_error(x, _features(module, x), u, held).known_also(x)
 
-    def radial_features_help(self, module: ModulatedSiren) -> bool:
-        """Whether functions through what the features leave at fixed points do no harm at points held out, which the
-        trunk has not seen yet."""
-        fixed = self.fixed_points()
-        if fixed is None:
-            return False
-        x, u, held = fixed
-        if not complete_frames(u).shape[1] or len(x.unique(dim=0)) < len(x):
-            return False
-        missed, mended = errors_between_points(module.embedding, x, _features(module, x), u, held)
-        return mended <= missed
-
     def patterns(self, inner: Embedding, most: int) -> tuple[RadialFeatures, InterpolationError, float] | None:
         """At most so many functions through the principal components of frames at fixed points, what they miss between
         the points, and mean squared at points held out. None where points are not fixed, or no frame is complete."""
-        fixed = self.fixed_points(*_MENDED)
+        fixed = self.fixed_points(*_LOOKED_AT)
         if fixed is None:
             return None
         x, u, held = fixed
-        ones = x.new_ones(len(x), 1)
-        found = with_radial_features(inner, x, ones, u, most) if len(x.unique(dim=0)) == len(x) else None
+        found = principal_functions(inner, x, u, most) if len(x.unique(dim=0)) == len(x) else None
         if found is None:
             return None
         kept = torch.ones(len(x), dtype=torch.bool)
         kept[held] = False
         values = found.evaluate_harmonics(x.double())
         without = RadialFeatures.through(inner, x[kept], values[kept]).evaluate_harmonics(x.double())
-        error = interpolation_error(x, torch.cat([ones, without], 1), u, held).known_also(x)
-        return found, error, errors_between_points(inner, x, ones, u, held)[1]
-
-    def add_radial_features(self, module: ModulatedSiren) -> None:
-        """Join functions to the decoder's features that take up what these leave at the fixed points; in place of
-        those that it has."""
-        fixed = self.fixed_points(*_MENDED)
-        if fixed is not None:
-            x, u, _ = fixed
-            if isinstance(module.embedding, RadialFeatures):
-                module.embedding = module.embedding.inner
-            module.embedding = with_radial_features(module.embedding, x, _features(module, x), u) or module.embedding
+        error = interpolation_error(x, torch.cat([x.new_ones(len(x), 1), without], 1), u, held).known_also(x)
+        return found, error, error_between_points(inner, x, u, held)
 
     @torch.no_grad()
     def held_out_error(self, module: AffineDecoder, modes: OutputModes) -> float:

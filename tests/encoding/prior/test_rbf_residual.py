@@ -1,66 +1,60 @@
-"""What features leave at fixed points, taken up by functions around them; noise is told from structure."""
+"""Functions through the components of frames at fixed points; noise is told from structure."""
 
 import torch
 
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
-from inrflow.encoding.prior.rbf_residual import errors_between_points, known_at, with_radial_features
+from inrflow.encoding.prior.rbf_residual import error_between_points, known_at, principal_functions
 
 INNER = Embedding([0, 0], [1, 1])
 
 
-def scene(noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Points, features that are too few, and frames of a smooth field there."""
+def scene(noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points, and frames of a smooth field there, of four patterns: sine and cosine of each channel."""
     random = torch.Generator().manual_seed(0)
     x = torch.rand(200, 2, generator=random, dtype=torch.float64)
-    features = torch.stack([torch.ones(200), x[:, 0], x[:, 1]], -1)
     t = torch.linspace(0, 6, 12, dtype=torch.float64)
     u = torch.stack([torch.sin(4 * x[:, 0] + t[:, None]), torch.cos(4 * x[:, 1] - t[:, None])], -1)
-    return x, features, u + noise * torch.randn(u.shape, generator=random, dtype=torch.float64)
+    return x, u + noise * torch.randn(u.shape, generator=random, dtype=torch.float64)
 
 
-def left(features: torch.Tensor, u: torch.Tensor) -> float:
+def test_functions_and_a_constant_leave_nothing_at_the_points():
+    x, u = scene()
+    functions = principal_functions(INNER, x, u, 192)
+    assert functions is not None and functions.harmonics == 4
+    features = torch.cat([torch.ones(200, 1).double(), functions.evaluate_harmonics(x)], -1)
     columns = u.movedim(1, 0).flatten(1)
     missed = columns - features @ torch.linalg.lstsq(features, columns).solution
-    return float(missed.square().mean() / columns.square().mean())
-
-
-def test_features_and_functions_together_leave_nothing_at_the_points():
-    x, features, u = scene()
-    functions = with_radial_features(INNER, x, features, u)
-    assert functions is not None and functions.harmonics == 4  # the field has four patterns: sin and cos of each
-    together = torch.cat([features, functions.evaluate_harmonics(x)], -1)
-    assert left(features, u) > 1e-2 and left(together, u) < 1e-8
+    assert float(missed.square().mean() / columns.square().mean()) < 1e-8
+    few = principal_functions(INNER, x, u, 3)
+    assert few is not None and few.harmonics == 3
 
 
 def test_frames_that_miss_values_are_left_out_and_without_any_other_there_are_no_functions():
-    x, features, u = scene()
+    x, u = scene()
     u[3, 5] = torch.nan
-    functions = with_radial_features(INNER, x, features, u)
+    functions = principal_functions(INNER, x, u, 192)
     assert functions is not None and bool(torch.isfinite(functions.weights).all())
     u[:, 5] = torch.nan
-    assert with_radial_features(INNER, x, features, u) is None
+    assert principal_functions(INNER, x, u, 192) is None
 
 
-def test_nothing_is_added_where_nothing_is_left():
-    x, features, u = scene()
-    u = torch.einsum("np,fpc->fnc", features, torch.ones(4, 3, 2, dtype=torch.float64))
-    assert with_radial_features(INNER, x, features, u) is None
+def test_constant_frames_have_no_functions():
+    x, u = scene()
+    assert principal_functions(INNER, x, u[:, :1].expand_as(u), 192) is None
 
 
-def test_structure_helps_at_points_left_out_and_noise_does_harm():
+def test_structure_is_met_at_points_left_out_and_noise_is_not():
     held = torch.arange(0, 200, 10)
-    for noise, helps in ((0.0, True), (0.5, False)):
-        x, features, u = scene(noise)
-        if not helps:  # all of the structure is known
-            u = u - scene()[2]
-        missed, mended = errors_between_points(INNER, x, features, u, held)
-        assert (mended < missed) == helps
+    x, u = scene()
+    noise = scene(0.5)[1] - u
+    assert error_between_points(INNER, x, u, held) < 0.02 * float(u.square().mean())
+    assert error_between_points(INNER, x, noise, held) > float(noise.square().mean())
 
 
 def test_a_decoder_that_knows_some_points_alone_says_nothing_of_the_values_at_others():
-    x, _, u = scene()
+    x, u = scene()
     hidden = torch.arange(200) % 3 == 0
     decoded = []
     for change in (0.0, 5.0):

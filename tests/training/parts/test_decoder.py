@@ -16,7 +16,7 @@ FRAMES = 30
 
 
 def waves(x: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Two travelling waves, more than a small network of a few steps can show; (T, N, 1)."""
+    """Two travelling waves; (T, N, 1)."""
     phase = 5 * x[:, 0] + 3 * x[:, 1] - t[:, None]
     return (np.sin(phase) + 0.3 * np.cos(2 * phase))[..., None].astype(np.float32)
 
@@ -27,8 +27,7 @@ def run(tmp_path_factory):
     x, t = np.random.default_rng(0).random((300, 2)), 0.4 * np.arange(FRAMES)
     path = folder / "mesh.h5"
     write_trajectories(path, t, x, waves(x, t)[None], Description("waves", ("u",), ("x", "y")))
-    settings = ["training.steps.decoder=40", "decoder.width=16", "decoder.depth=2",
-                "training.optimiser=adamw", "dynamics.depth=0", "training.minutes=0.1"]
+    settings = ["training.steps.decoder=40", "training.optimiser=adamw", "dynamics.depth=0", "training.minutes=0.1"]
     return folder, x, t, trained_on(path, folder, *settings)
 
 
