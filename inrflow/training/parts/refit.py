@@ -21,7 +21,7 @@ from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import rollout_error
-from inrflow.training.margins import REFIT_FAILED
+from inrflow.training.margins import REFIT_FAILED, ROUNDING
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import fit_modes
 from inrflow.training.parts.linear import ChosenDynamics, linear_field
@@ -61,7 +61,7 @@ def refit_to_all(
     candidate = replace(chosen.fit.candidate, size=wanted, memory=memory)
     field = linear_field(run, chosen.search.fit(candidate, data=codes, like=chosen.fit))
     after = rollout_error(field, surrogate.integrator, states.first(len(whole)), codes.first(len(whole)), first, wanted)
-    kept = not after < REFIT_FAILED * before
+    kept = not after < max(REFIT_FAILED * before, 1e-3 * ROUNDING)  # errors of rounding differ by more
     run.log.log("refit", 0, before=before, after=after, code_size=size if kept else wanted)
     if kept:
         return surrogate
