@@ -268,8 +268,8 @@ def _errors(
     found = Errors(errors.flatten(0, 2), codes, rest.flatten(0, 2), lead, number, noise)
     if others is None:
         return found
-    growth = (total / total[:, window - 1 : window]).clamp_min(1e-300).log().mean(0).exp()  # (T, N, C) after the window
-    parts = [_flown(surrogate, others.select(rows), window, chosen, growth)
+    ahead = (total / _own(surrogate, estimate))[:, window:].mean(0)  # (T, N, C)
+    parts = [_flown(surrogate, others.select(rows), window, chosen, ahead)
              for rows in torch.arange(len(others)).split(_TOGETHER)]
     errors, codes, rest = (torch.cat(part) for part in zip(*parts, strict=True))
     lead = lead.unflatten(0, total.shape[:3])[0].expand(errors.shape[:3]).flatten()
@@ -279,23 +279,28 @@ def _errors(
                                       number.flatten(), white)])
 
 
-def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, chosen: Tensor | None, growth: Tensor
+def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, chosen: Tensor | None, ahead: Tensor
            ) -> tuple[Tensor, Tensor, Tensor]:
-    """Errors (S, T, N, C) of forecasts, and variances of codes and of the rest: their own at the last frame of the
-    window, which grow as those of other trajectories do (T, N, C)."""
+    """Errors (S, T, N, C) of forecasts, and variances of codes and of the rest: their own in the window, `ahead` of it
+    the mean (T, N, C) of those of other trajectories as if their factors were 1."""
     estimate, here = surrogate.estimate(batch.first_frames(window)), _at(batch, chosen)
     errors = (forecast(surrogate, estimate, here, False).mean - surrogate.normalisation.apply(here.u)).double().abs()
     first = forecast(surrogate, estimate, here.first_frames(window)).std
     assert first is not None
-    total = first[:, window - 1 :].double().square() * growth
+    total = torch.cat([first.double().square(), _own(surrogate, estimate) * ahead], 1)
     rest = _rest(surrogate, estimate, total)
     return errors, total - rest, rest
 
 
+def _own(surrogate: Surrogate, estimate: StateEstimate) -> Tensor:
+    """Factors (S, 1, 1, 1) of all variances of trajectories."""
+    factor = estimate.factor.clamp(min=surrogate.prior.least)
+    return (surrogate.widening(estimate).square() * factor)[:, None, None, None]
+
+
 def _rest(surrogate: Surrogate, estimate: StateEstimate, total: Tensor) -> Tensor:
     """What codes leave, of variances (S, T, N, C) of forecasts."""
-    widening = (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
-    return torch.minimum((surrogate.prior.rest * widening).expand(total.shape), total)
+    return torch.minimum((surrogate.prior.rest * _own(surrogate, estimate)).expand(total.shape), total)
 
 
 def _at(batch: TrajectoryBatch, chosen: Tensor | None) -> TrajectoryBatch:

@@ -17,6 +17,7 @@ from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import (
     Errors,
+    _errors,
     affordable,
     calibrate,
     factors_of,
@@ -344,6 +345,19 @@ def test_windows_of_few_points_are_left_out_where_there_is_no_time(surrogate):
     held = truth(surrogate, seed=60).select(torch.arange(12))
     whole, part = (calibrate(surrogate, held, 1, further=lambda time=time: time) for time in (True, False))
     assert not part.inflation.any() and (part.spread / whole.spread).log().abs().max() < 0.5
+
+
+def test_deviations_of_further_trajectories_are_as_their_own_also_beside_a_noisy_one(surrogate):
+    one = with_prior(surrogate, replace(surrogate.prior, spread=torch.ones(2).double(),
+                                        process=torch.full((SIZE,), 1e-3).double()))
+    batch = truth(surrogate, torch.exp(0.5 * normal(TRAJECTORIES, seed=3)))
+    some, others = batch.select(torch.arange(4)), batch.select(torch.arange(4, 24))
+    some.u[0, 0] += 0.3 * normal(*some.u[0, 0].shape, seed=4)
+    found, own = _errors(one, some, 1, 1.0, None, None, others), _errors(one, others, 1, 1.0, None, None)
+    flown = found.select((found.number >= 4).nonzero()[:, 0])
+    ratio = ((flown.codes + flown.rest) / (own.codes + own.rest)).sqrt().log()
+    torch.testing.assert_close(flown.error, own.error)
+    assert float(ratio.abs().median()) < 0.15 and float(ratio[own.lead == 0].abs().max()) < 1e-6
 
 
 def test_trajectories_calibrate_as_flights_take_their_time(surrogate):
