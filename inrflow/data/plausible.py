@@ -85,8 +85,8 @@ def _warn_of_lost_digits(source: TrajectorySource) -> None:
 def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
     """Warn of channels that jump by a turn, in degrees or radians, more often than by half of one, and of numbers that
     stand for missing values."""
-    u = source.batch([trajectory], normalised=False).u[0]
-    u = u[: max(1, _VALUES // max(1, u[0].numel()))].double().numpy()
+    every = source.batch([trajectory], normalised=False).u[0]
+    u = every[: max(1, _VALUES // max(1, every[0].numel()))].double().numpy()
     for index, (channel, marker) in enumerate(zip(source.description.channels, markers(u), strict=True)):
         if np.isfinite(marker):
             warnings.warn(f"{source.file.path}: channel {channel} is {marker:g} where its other values lie far from "
