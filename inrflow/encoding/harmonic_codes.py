@@ -166,10 +166,11 @@ def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> float:
-    """Error at points left out, relative to the variance (mean of channels), of codes of the other points."""
+    """Error at points left out, relative to the variance (mean of channels), of codes of the other points; infinite
+    where there are none, or a channel has no harmonics."""
     generator = np.random.default_rng(seed)
     hidden = np.asarray(generator.random(u.shape[2]) < share)
-    if not hidden.any() or hidden.all():
+    if not hidden.any() or hidden.all() or not all(len(harmonics.own(c)) for c in range(u.shape[-1])):
         return np.inf
     codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
     squares, total = np.zeros(u.shape[-1]), np.nanvar(u, axis=(0, 1, 2)) + 1e-300

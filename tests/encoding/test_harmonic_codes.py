@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from inrflow.domains import Box
-from inrflow.encoding.harmonic_codes import HarmonicCodes, _blocks, _posterior, fit_codes
+from inrflow.domains.region import Region
+from inrflow.encoding.harmonic_codes import HarmonicCodes, _blocks, _posterior, fit_codes, held_out_errors
 
 SQUARE = Box([0.0, 0.0], [1.0, 1.5], ["walled", "walled"])
 
@@ -42,3 +43,10 @@ def test_gaps_in_every_frame_cost_no_accuracy_on_grids_and_at_scattered_points()
         codes = fit_codes(SQUARE.harmonics(60), points, seen[None, :, :, None])
         found = codes.decode(codes.encode(points, seen[:, :, None])[0], points)[:, :, 0]
         assert ((found - truth) ** 2).mean() < 1e-10 * truth.var()
+
+
+def test_a_region_without_a_node_inside_has_no_held_harmonics_and_an_infinite_error() -> None:
+    nodes, cells = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), np.array([[0, 1, 2], [0, 2, 3]])
+    harmonics = Region(nodes, cells, 1).harmonics(3, "held")
+    u = np.random.default_rng(0).standard_normal((1, 3, 4, 1))
+    assert harmonics.count == 0 and held_out_errors(harmonics, nodes[None], u, 0, 0.4) == np.inf
