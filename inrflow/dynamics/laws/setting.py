@@ -184,7 +184,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
             size = int(size / 1.6)
     least = min(errors.values())
     if np.isinf(least):
-        raise UserError(f"{data.x.shape[2]} points are too few for harmonics of {data.x.shape[3]} dimensions; give more")
+        raise UserError(f"{data.x.shape[2]} points are too few for harmonics in {data.x.shape[3]} dimensions; give "
+                        "more")
     i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     (place, kind), error = bases[i], errors[i, size]
