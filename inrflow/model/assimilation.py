@@ -257,7 +257,8 @@ def assimilate_noisy(
     if not len(surprising):
         return estimate
     chosen = window.select(surprising)
-    evidence = NoiseEvidence(prior.codes(decoder.code_size), len(chosen))
+    most = prior.noise if prior.roughest is None else torch.maximum(prior.noise, prior.roughest)
+    evidence = NoiseEvidence(replace(prior, noise=most).codes(decoder.code_size), len(chosen))  # more than in any frame
     states = estimate.mean[surprising]
     frames, alike = chosen.u.shape[1], dynamics.field.is_linear
     motions = [_motion(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]

@@ -37,6 +37,7 @@ class StatePrior:
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
         tail: (C,) the most that `Decoder.tail` is of states of the training data; None: not known.
+        roughest: (C,) variance that codes leave of the training frames of which they leave most; None: not known.
         least: of the variance factors of trajectories: few frames look quieter to modes that were fitted to them.
     """
 
@@ -53,6 +54,7 @@ class StatePrior:
     white: Tensor | None = None
     tail: Tensor | None = None
     leads: Tensor | None = None
+    roughest: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:

@@ -128,21 +128,27 @@ class Candidate:
         return process
 
     @cached_property
+    def left(self) -> Tensor | None:
+        """What codes leave (S, T, N, C) of some training trajectories; None where that is not known."""
+        size, source = self.code_size, self.problem.source
+        if not (self.decoder.affine and len(self.problem.validation)) or source.time_bins is not None:
+            return None
+        batch = self.problem.fitted(_LOOKED_AT)
+        dtype = next(self.decoder.parameters()).dtype
+        codes = self.states.codes[: len(batch.u), : batch.u.shape[1], :size]
+        with torch.no_grad():
+            return (batch.u - self.decoder(batch.x.to(dtype), codes.to(dtype))).double()
+
+    @cached_property
     def white(self) -> Tensor | None:
         """What (C,) of the noise of the code prior is noise of the training values alone; None where they have none.
 
         The share of it that is in all frames, those too that codes fit best, where what codes leave of a frame says
         nothing about the next.
         """
-        size, source = self.code_size, self.problem.source
-        if not (self.decoder.affine and len(self.problem.validation)) or source.time_bins is not None or not bool(
-                (self.code_prior.noise > _NOISY).any()):
+        if self.left is None or not bool((self.code_prior.noise > _NOISY).any()):
             return None
-        batch = source.batch(self.problem.train[:_LOOKED_AT])
-        dtype = next(self.decoder.parameters()).dtype
-        codes = self.states.codes[: len(batch.u), : batch.u.shape[1], :size]
-        with torch.no_grad():
-            left = (batch.u - self.decoder(batch.x.to(dtype), codes.to(dtype))).double()
+        left = self.left
         squares = left.square().nanmean(2).nanmedian(0).values  # (T, C)
         after = (left[:, 1:] * left[:, :-1]).nanmean((0, 1, 2)) / left.square().nanmean((0, 1, 2))
         unsure = 2 * (math.pi / left[:, 0, :, 0].numel()) ** 0.5  # twice the standard error of a median
@@ -200,6 +206,8 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     surrogate = assemble(candidate, states)
     problem, prior, size = candidate.problem, surrogate.prior, candidate.code_size
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
+    if candidate.left is not None and not candidate.code_prior.independent:
+        prior.roughest = candidate.left.square().nanmean((0, 2)).amax(0)
     prior.tail = candidate.decoder.tail(states.codes[states.observed][:, :size]).amax(0)
     judging = candidate.judged[: candidate.calibrated]
     past = candidate.first + 1 if len(problem.validation) else problem.fewest_observed

@@ -222,6 +222,10 @@ class Problem:
         """Frames that windows of `held_out` begin with at least: of a series the past is known."""
         return 1 if len(self.validation) else min(_PAST, self.fitted_frames)
 
+    def fitted(self, most: int) -> TrajectoryBatch:
+        """The first training trajectories, at most so many, normalised."""
+        return self.source.batch(self.train[:most])
+
     def held_out(self, past: int, most: int | None = None, cut: int | None = None) -> TrajectoryBatch:
         """Validation trajectories in data units or, without any, windows of the training ones: `past` frames, and leads
         after them, which are all of the frames from `cut` on, by default the last fifth. At most so many; None: all

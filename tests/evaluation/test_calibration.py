@@ -296,6 +296,18 @@ def test_windows_without_the_noise_of_training_and_louder_ones_have_intervals_of
     assert coverage(forecast_errors(noisy, batch, POINTS, added)) == pytest.approx(0.9, abs=0.06)
 
 
+def test_frames_of_which_codes_leave_as_much_as_of_some_of_training_are_not_noisy(surrogate):
+    known = with_prior(surrogate, replace(surrogate.prior, roughest=torch.full((2,), 0.06**2).double()))
+
+    def louder(model, noise):
+        batch = truth(surrogate).first_frames(1)
+        found = model.estimate(replace(batch, u=batch.u + noise * normal(*batch.u.shape, seed=9))).louder
+        return 0.0 if found is None else float(found.double().mean())
+
+    assert louder(surrogate, 0.06) > 0.8 and louder(known, 0.06) < 0.2
+    assert louder(known, 0.5) > 0.95
+
+
 def test_the_quantile_of_few_trajectories_holds_its_share_of_a_new_one():
     size = torch.exp(0.8 * normal(400, 5, seed=2))  # of the errors of 400 times 4 trajectories and a new one
     errors = (size[..., None] * normal(400, 5, 40, seed=3)).abs()
