@@ -147,13 +147,13 @@ def test_a_person_drags_time_clicks_zooms_and_gives_a_table(tiny_run, tmp_path):
             page.on("request", lambda r: strange.append(r.url) if r.url[:4] == "http" and address not in r.url else 0)
             page.on("pageerror", lambda error: strange.append(str(error)))
             page.goto(address)
-            page.wait_for_selector("text=answered in", timeout=60_000)
+            page.wait_for_selector("text=answered in", timeout=90_000)
             handle = page.locator(".noUi-handle").first
             handle.focus()
             page.keyboard.press("ArrowRight")
-            page.wait_for_selector("text=/time: *0?.0[1-9]/", timeout=20_000)
+            page.wait_for_selector("text=/time: *0?.0[1-9]/", timeout=90_000)
             page.get_by_label("model").select_option("persistence")
-            page.wait_for_selector("text=persistence, at the points of the data", timeout=20_000)
+            page.wait_for_selector("text=persistence, at the points of the data", timeout=90_000)
             if folder := os.environ.get("SCREENSHOTS"):
                 page.screenshot(path=f"{folder}/explore_persistence.png")
             page.get_by_label("model").select_option("this run")
@@ -161,7 +161,7 @@ def test_a_person_drags_time_clicks_zooms_and_gives_a_table(tiny_run, tmp_path):
             page.mouse.click(canvas["x"] + 200, canvas["y"] + 150)
             page.mouse.wheel(0, -600)
             page.set_input_files("input[type=file]", str(tmp_path / "mine.csv"))
-            page.wait_for_selector("text=mine.csv is assimilated and shown as table 1", timeout=30_000)
+            page.wait_for_selector("text=mine.csv is assimilated and shown as table 1", timeout=90_000)
             if folder := os.environ.get("SCREENSHOTS"):
                 page.screenshot(path=f"{folder}/explore.png")
             browser.close()
