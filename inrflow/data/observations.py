@@ -346,7 +346,8 @@ def _attached(observations: Observations, numbers: np.ndarray) -> torch.Tensor:
 
 def markers(u: np.ndarray) -> np.ndarray:
     """Of each channel of values u (..., C), the number that stands for missing ones, NaN for none (C,): one of
-    CONVENTIONS that is the least or the largest value and farther from the next one than that is from the last."""
+    CONVENTIONS that is the least or the largest value and farther from the next one than that is from the last, and
+    than any is from 0: 999 may be a pressure among others."""
     found = np.full(u.shape[-1], np.nan)
     for channel, values in enumerate(np.moveaxis(u, -1, 0).reshape(u.shape[-1], -1)):
         known = values[np.isfinite(values)]
@@ -354,8 +355,8 @@ def markers(u: np.ndarray) -> np.ndarray:
             others = known[known != extreme]
             if not len(others) or not np.isclose(CONVENTIONS, extreme, rtol=1e-6).any():
                 continue
-            low, high = others.min(), others.max()
-            if high > low and np.abs(others - extreme).min() > high - low:
+            span, size = np.ptp(others), np.abs(others).max()
+            if span > 0 and np.abs(others - extreme).min() > max(span, size):
                 found[channel] = extreme
     return found
 

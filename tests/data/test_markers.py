@@ -11,7 +11,7 @@ from inrflow.data.observations import markers, without_markers
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("marker", [-9999, -999.9, 9999, 1e20, -32768, 9.96921e36])
+@pytest.mark.parametrize("marker", [-9999, -999.9, 9999, -99, 1e20, -32768, 9.96921e36])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_conventional_number_far_from_all_values_is_a_marker(marker, kind):
     u = RNG.normal(280, 10, (40, 6, 2)).astype(kind)
@@ -25,8 +25,8 @@ def test_a_conventional_number_far_from_all_values_is_a_marker(marker, kind):
 
 @pytest.mark.parametrize("values", [
     RNG.uniform(990, 1030, 50).round(), np.append(RNG.normal(0, 400, 50), 999.0), np.append(RNG.normal(0, 1, 50), 50.0),
-    np.append(np.zeros(50), -9999.0), np.full(9, 9999.0), np.full(3, np.nan),
-], ids=["pressure", "within reach", "no convention", "nothing else varies", "constant", "nothing"])
+    np.array([1012.1, 1012.3, 1011.9, 999.0]), np.append(np.zeros(50), -9999.0), np.full(9, 9999.0), np.full(3, np.nan),
+], ids=["pressure", "within reach", "no convention", "a pressure", "nothing else varies", "constant", "nothing"])
 def test_other_values_are_no_markers(values):
     u = values[:, None]
     assert np.isnan(markers(u)).all()
