@@ -150,7 +150,7 @@ def faults(x: np.ndarray, u: np.ndarray) -> np.ndarray:
     found, off = _departures(u, near)
     if found.any():
         found |= _departures(np.where(found, np.nan, u), near)[0]  # beside each other
-        out = np.nan_to_num(np.abs(u - np.nanmedian(u, axis=(0, 1))))
+        out = _out(u)
         smooth = _inner(np.where(found, 0.0, out)) > _SMOOTH * _inner(np.where(found, 0.0, off))
         found &= smooth | _apart(out, found)
     return found
@@ -210,6 +210,11 @@ def _apart(out: np.ndarray, found: np.ndarray) -> np.ndarray:
     return kept
 
 
+def _out(u: np.ndarray) -> np.ndarray:
+    """Distances of values (T, N, C) from the middle of their channel, 0 where a value is missing."""
+    return np.nan_to_num(np.abs(u - np.nanmedian(u, axis=(0, 1))))
+
+
 def _inner(out: np.ndarray) -> np.ndarray:
     """Root mean squares (C,) of all but the largest twentieth of values (T, N, C)."""
     return np.array([np.sqrt(np.mean(one[one <= np.quantile(one, 0.95)] ** 2)) for one in np.moveaxis(out, -1, 0)])
@@ -218,8 +223,7 @@ def _inner(out: np.ndarray) -> np.ndarray:
 def _spikes(x: np.ndarray, u: np.ndarray, alone: float) -> np.ndarray:
     """Which of the values u (T, N, C) at points x (N, d) are spikes, `alone` times as far from the middle as any of
     their neighbours."""
-    middle = np.nanmedian(u, axis=(0, 1))
-    out = np.nan_to_num(np.abs(u - middle))
+    out = _out(u)
     found = out > _FAR * np.maximum(_inner(out), 1e-300)
     if not found.any():
         return found

@@ -193,9 +193,10 @@ class TrajectorySource:
         scale = torch.where(self.varies, scale, torch.ones_like(scale))
         skew = (cube / count - 3 * mean * square / count + 2 * mean.pow(3)) / scale.pow(3)
         amount = (least >= 0) & (least < _NEAR * scale) & (skew > _SKEWED) & self.varies
-        least, most = torch.where(amount, 0.0, -torch.inf), torch.maximum(
-            most - reference - mean, reference + mean - least) / scale
-        self.normalisation = Normalisation((reference + mean).float(), scale.float(), least.float(), most.float())
+        centre = reference + mean
+        most = torch.maximum(most - centre, centre - least) / scale
+        least = torch.where(amount, 0.0, -torch.inf)
+        self.normalisation = Normalisation(centre.float(), scale.float(), least.float(), most.float())
         return self.normalisation
 
 
