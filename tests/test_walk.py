@@ -1,8 +1,8 @@
 """How many files a reader of one command's code walks through, and how many different calls lead from file to file.
 
 Counted are calls of functions of the package and its kernels; neither class bodies nor what runs while modules are
-imported. The limits are what was reached; they are to go down. Training is walked up to the saved model and its
-references, without the report on the data that it was trained on, whose files are those of `inrflow evaluate`.
+imported. The limits are what was reached; they are to go down. Training is walked up to the saved model, without the
+report on it, whose files are those of `inrflow evaluate`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Wa
     folder = tmp_path_factory.mktemp("walk")
     data = generate("burgers", folder / "train.h5", trajectories=6, seed=0, dimensions=1, grid=24, dt=0.05, frames=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inrflow.commands.train, "report_evaluation", lambda *_, **__: None)
+        patch.setattr(inrflow.commands.train, "_report", lambda *_: None)
         yield folder, walk(lambda: main(["train", f"data.train={data}", f"output={folder / 'run'}",
                                          "training.minutes=1"]))
 

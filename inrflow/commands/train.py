@@ -33,7 +33,6 @@ from inrflow.decoders.base import decoder_names
 from inrflow.encoding.encode import METHODS
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.evaluation.references.base import References
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
@@ -142,25 +141,10 @@ def run_alone(arguments: list[str]) -> int:
 
 
 def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:
-    """Train one physics and evaluate it."""
-    directory = place.path
-    train_path, test_path = config.data.train, config.data.test
-    if train_path is None:
-        if test_path is not None:
-            raise UserError(f"data.test={test_path} is given without data.train; give the file to train on")
-        train_path, test_path = map(str, embedded_files(console))
-        config.data.train, config.data.test = train_path, test_path
-        if config.data.frames is None:
-            config.data.frames = 10
-    for key in ("train", "test"):  # a run can be resumed and evaluated from any folder
-        value = getattr(config.data, key)
-        setattr(config.data, key, os.path.abspath(value) if value else None)
-    train_path, test_path = (
-        None if path is None else as_trajectories(path, f"data.{key}", directory, console, config.data.read, resumed)
-        for key, path in (("train", train_path), ("test", test_path))
-    )
+    """Train one physics, save its surrogate and report how that forecasts."""
+    train_path, test_path = _data_files(config, place.path, console, resumed)
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
-    with TrajectoryFile(str(train_path)) as file:
+    with TrajectoryFile(train_path) as file:
         if test_path is not None:
             _check_test(test_path, file, observe)
         file.require_frames(2, "training")
@@ -169,28 +153,32 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
                           stacklevel=2)
         problem = Problem.of(config, file)  # refuses what cannot be trained on
         place.write_config(config)
-        console.print(f"results go to {directory}", highlight=False)
+        console.print(f"results go to {place.path}", highlight=False)
         try:
-            with Recorder(directory, console, config) as log:
+            with Recorder(place.path, console, config) as log:
                 surrogate = _trained(start_run(problem, log))
         except Interrupted:
-            console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
+            console.print(f"stopped; continue with: inrflow train resume={place.path}", highlight=False)
             return INTERRUPTED
-        surrogate.save(directory)
-        tested, continued = test_path or _rest(config, str(train_path)), bool(surrogate.training.get("continued"))
-        late = continued and tested is None  # updates are often and quick: who asks later fits them, to the same data
-        references = None if late else fit_problem_references(problem, directory / REFERENCES_FILE)
-    console.print(f"saved {directory / MODEL_FILE}", highlight=False)
-    if tested is not None:
-        alone = config.data.test is None
-        observe = replace(observe, frames=problem.observed.times.shape[1]) if alone else observe
-        report_evaluation(surrogate, Path(tested), observe, directory, console, references)
-    elif references is None:
-        console.print("no data.test: errors of the last new observations are above; give data.test=FILE to "
-                      "inrflow evaluate", highlight=False, soft_wrap=True)
-    else:
-        _report_in_sample(surrogate, str(train_path), directory, console, references)
+        surrogate.save(place.path)
+        console.print(f"saved {place.path / MODEL_FILE}", highlight=False)
+        _report(problem, surrogate, test_path, observe, place, console)
     return 0
+
+
+def _data_files(config: Config, directory: Path, console: Console, resumed: bool) -> tuple[str, str | None]:
+    """Trajectory files with the training and the test data (None: no test data), by default the embedded wave data; the
+    configuration then has their full names, so that the run can be resumed and evaluated from any folder."""
+    data = config.data
+    if data.train is None:
+        if data.test is not None:
+            raise UserError(f"data.test={data.test} is given without data.train; give the file to train on")
+        data.train, data.test = map(str, embedded_files(console))
+        data.frames = 10 if data.frames is None else data.frames
+    data.train, data.test = os.path.abspath(data.train), os.path.abspath(data.test) if data.test else None
+    train = as_trajectories(data.train, "data.train", directory, console, data.read, resumed)
+    test = data.test and as_trajectories(data.test, "data.test", directory, console, data.read, resumed)
+    return train, test
 
 
 def _trained(run: Run) -> Surrogate:
@@ -203,19 +191,30 @@ def _trained(run: Run) -> Surrogate:
     return continued(load_run(earlier, run.config.device), run) or best_candidate(run)
 
 
-def _report_in_sample(surrogate: Surrogate, path: str, directory: Path, console: Console, references: References
-                      ) -> None:
-    """Errors and pictures of the training data themselves, where they are few enough, and a word on what they mean."""
-    tried = RunDirectory(directory).json(CANDIDATES_FILE) or {}
+def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: Observe, place: RunDirectory,
+            console: Console) -> None:
+    """Reference forecasts, and errors and pictures of the surrogate beside them: on test data, else on the frames after
+    those of training, else on the data of training themselves, where these are few enough."""
+    file, frames, updated = problem.file, problem.config.data.frames, bool(surrogate.training.get("continued"))
+    rest = test is None and frames is not None and file.frames > frames
+    if updated and test is None and not rest:  # often and quick: who asks later fits references, to the same data
+        console.print("no data.test: errors of the last new observations are above; give data.test=FILE to "
+                      "inrflow evaluate", highlight=False, soft_wrap=True)
+        return
+    references = fit_problem_references(problem, place.path / REFERENCES_FILE)
+    if test is not None or rest:
+        observe = replace(observe, frames=problem.observed.times.shape[1]) if rest else observe
+        report_evaluation(surrogate, Path(test or file.path), observe, place.path, console, references)
+        return
+    tried = place.json(CANDIDATES_FILE) or {}
     error = tried["candidates"][tried["chosen"]]["validation_error"] if tried.get("candidates") else None
     kept = "" if error is None else f" (what was held out until the last fit: {error:.2e} of the variance)"
-    with TrajectoryFile(path, check=False) as file:
-        size = file.trajectories * file.frames * file.points * len(file.description.channels)
-    shown = "the errors below are those" if size <= _IN_SAMPLE else "there are errors only"
+    few = file.trajectories * file.frames * file.points * len(file.description.channels) <= _IN_SAMPLE
+    shown = "the errors below are those" if few else "there are errors only"
     console.print(f"no data.test: {shown} of data that the model has seen{kept}; give data.test=FILE to inrflow "
                   "evaluate", highlight=False, soft_wrap=True)
-    if size <= _IN_SAMPLE:
-        report_evaluation(surrogate, Path(path), Observe(surrogate.window), directory, console, references,
+    if few:
+        report_evaluation(surrogate, Path(file.path), Observe(surrogate.window), place.path, console, references,
                           seen=True)
 
 
@@ -263,11 +262,3 @@ def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:
                             "system")
         file.require_frames(2, "evaluation")
         observe.check(TrajectorySource(file))
-
-
-def _rest(config: Config, path: str | os.PathLike[str]) -> str | None:
-    """Without a test file, the frames after the training ones are the test, where there are any."""
-    if config.data.frames is None:
-        return None
-    with TrajectoryFile(path, check=False) as file:
-        return str(path) if file.frames > config.data.frames else None
