@@ -32,7 +32,7 @@ from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import TimeScale
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import StatePrior

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.environment_networks import BoundField, EnvironmentNetwork
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage, timed_steps
 from inrflow.training.recorder import Recorder

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData
 
 _ROUNDS = 3

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.gauss_newton import gauss_newton

@@ -16,7 +16,7 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.encode import encode
 from inrflow.encoding.posterior import FREEDOM, PENALTY, GaussianPrior, squared_innovation
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior

@@ -17,7 +17,7 @@ from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics
 from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.model.contexts import Contexts

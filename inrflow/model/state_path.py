@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics
 from inrflow.model.state_prior import KNOWN_CONTEXT, StateEstimate
 
 _STEP = 1.5  # units of time, the distance of training frames, that covariances move at a time

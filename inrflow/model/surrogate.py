@@ -22,7 +22,7 @@ from inrflow.data.plausible import without_wild_values
 from inrflow.decoders.base import Decoder, build_decoder, decoder_structure
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.posterior import widening

@@ -16,8 +16,7 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import calibrated_process_noise
+from inrflow.dynamics.flow import Integrator, calibrated_process_noise
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
+from inrflow.dynamics.flow import IntegrationError, Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior

@@ -22,7 +22,7 @@ from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.base import AffineDecoder, Decoder, decoder_class
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale, series_windows
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.prior.interpolation_error import InterpolationError

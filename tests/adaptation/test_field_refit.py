@@ -7,7 +7,7 @@ from context_systems import SIZE, operators, trajectories
 
 from inrflow.adaptation.field_refit import refitted_field
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import with_contexts
 
 CONTEXT = torch.tensor([[0.7]], dtype=torch.float64)

@@ -15,7 +15,7 @@ from benchmarks.baselines.training import (
     forecast_error,
     variance_of,
 )
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.training.loop import OptimiserSettings
 from inrflow.training.recorder import Recorder

@@ -7,7 +7,7 @@ import torch
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear import LinearFit, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import (
     CodeData,
     SeasonalMean,

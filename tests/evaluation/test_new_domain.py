@@ -16,7 +16,7 @@ from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import Box
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError

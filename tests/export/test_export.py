@@ -12,7 +12,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.domains import Box, Sphere
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.errors import UserError
 from inrflow.export.card import Exported, model_card
 from inrflow.export.decoding import DecodeAtPoints, _functions, needs_points

@@ -8,7 +8,7 @@ from scipy.linalg import expm
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.store_v1 import Products

@@ -12,8 +12,7 @@ from inrflow.data.description import Description
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
 from inrflow.dynamics.states import TimeScale

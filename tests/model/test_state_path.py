@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.model.assimilation import Dynamics
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate

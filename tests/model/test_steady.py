@@ -8,8 +8,7 @@ from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.model import assimilation, state_prior
 from inrflow.model.state_prior import StatePrior
 

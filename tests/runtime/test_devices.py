@@ -18,7 +18,7 @@ from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.posterior import GaussianPrior

@@ -15,7 +15,7 @@ from inrflow.data.formats.writing import write_trajectories
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Candidate, Score

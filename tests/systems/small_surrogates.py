@@ -15,7 +15,7 @@ from inrflow.decoders.embeddings import PeriodicEmbedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.domains import Box, Domain, Region, Sphere
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
 from inrflow.dynamics.states import TimeScale

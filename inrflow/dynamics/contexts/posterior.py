@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, evenly_spread
 from inrflow.numerics.levenberg_marquardt import damped
 

@@ -19,8 +19,10 @@ from inrflow.dynamics.fields.base import TERMS, FieldTerm
 from inrflow.dynamics.fields.linear import ForcingTerm, LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.errors import UserError
+from inrflow.numerics.phases import periodic_phases
 
 T = TypeVar("T", bound=FieldTerm)
+_BLOCK = 2**23  # numbers of all exponentials formed at once: 64 MiB
 _GONE = {"local": "a local equation", "couplings": "sparse products"}  # terms of earlier versions
 _ELSEWHERE = {"law": "inrflow.dynamics.laws.term"}  # terms of the package that are imported where a model has them
 
@@ -89,7 +91,7 @@ class VectorField(nn.Module):
 
     @property
     def has_exact_flow(self) -> bool:
-        """Whether `affine_flow` knows the flow of the field."""
+        """Whether `exact_flow` crosses any time by one exponential."""
         return all(term.degree == 1 or isinstance(term, ForcingTerm) for term in self.terms.values())
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
@@ -135,6 +137,51 @@ class VectorField(nn.Module):
                 if term.degree == 1:
                     total += term.jacobian(zero[:, 0], zero, c)
         return total.reshape(*shape, self.state_size, self.state_size)
+
+    def exact_flow(self, start: Tensor, begin: Tensor, gap: Tensor) -> Tensor:
+        """States (S, n + P) at `gap` (S,) after times `begin` (S,), from `start` (S, n + P), of a field that
+        `has_exact_flow`; without gradients.
+
+        One exponential for each distinct pair of context and gap, by scaling and squaring (torch.linalg.matrix_exp),
+        whose cost grows with the logarithm of the gap. The phases of a periodic forcing, harmonic oscillators, join the
+        state.
+        """
+        n = self.state_size
+        context, z = start[:, n:].double(), start[:, :n].double()
+        forcing = [term for term in self.summands if isinstance(term, ForcingTerm)]
+        phases = [periodic_phases(begin, term.period, term.harmonics) for term in forcing]
+        extended = torch.cat([z, torch.ones_like(z[:, :1]), *phases], 1)
+        distinct, which = torch.unique(torch.cat([context, gap.double()[:, None]], 1), dim=0, return_inverse=True)
+        size, end = extended.shape[1], z.clone()
+        for rows in torch.arange(len(distinct)).split(max(1, _BLOCK // size**2)):
+            generator = self._generator(forcing, distinct[rows, :-1], size)
+            flow = torch.linalg.matrix_exp(generator * distinct[rows, -1, None, None])[:, :n]
+            mine = ((which >= rows[0]) & (which <= rows[-1])).nonzero()[:, 0]
+            end[mine] = (flow[which[mine] - rows[0]] @ extended[mine, :, None])[..., 0]
+        return torch.cat([end.to(start), start[:, n:]], 1)
+
+    def _generator(self, forcing: list[ForcingTerm], context: Tensor, size: int) -> Tensor:
+        """Generators (D, size, size) of [z, 1, phases] at contexts (D, P)."""
+        n, rows = self.state_size, len(context)
+        like = next(self.parameters())
+        result = torch.zeros(rows, size, size, dtype=torch.float64, device=like.device)
+        c = context.to(like) if self.context_size else None
+        with torch.no_grad():
+            result[:, :n, :n] = self.matrix_at(context.to(like))
+            zero, now = torch.zeros(rows, n).to(like), torch.zeros(rows).to(like)
+            for term in self.summands:
+                if term.degree == 1:
+                    result[:, :n, n] += term(now, zero, c)
+            place = n + 1
+            for term in forcing:
+                weight, count = term.weight_at(c), term.harmonics
+                result[:, :n, place : place + 2 * count] = weight
+                for k in range(count):
+                    cosine, sine = place + k, place + count + k
+                    speed = 2 * math.pi * (k + 1) / term.period
+                    result[:, cosine, sine], result[:, sine, cosine] = -speed, speed
+                place += 2 * count
+        return result
 
     def set_linear(self, matrix: Tensor, bias: Tensor, forcing: Tensor | None = None) -> None:
         """Set the affine term's matrix (n, n) and bias (n,), and the forcing's coefficients (n, 2 K)."""

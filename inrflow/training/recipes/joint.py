@@ -13,7 +13,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.adam import adam_path
 from inrflow.encoding.encode import ADAM_RATE, Encoder

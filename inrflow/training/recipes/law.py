@@ -11,7 +11,7 @@ import torch
 
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, with_contexts
 from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError

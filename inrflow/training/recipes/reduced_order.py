@@ -14,7 +14,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, with_memory
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError

@@ -23,7 +23,7 @@ from inrflow.dynamics.fitting.autoregression import (
     errors_of_mean,
     lagged,
 )
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError

@@ -8,8 +8,7 @@ import torch
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.autoregression import companion
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics, Integrator
 
 FIRST, SECOND = torch.tensor([[0.5, 0.2], [0.0, -0.3]]), torch.tensor([[0.1, 0.0], [0.1, -0.2]])
 ERRORS = torch.stack([torch.diag(torch.tensor([0.4, 1.0])), torch.tensor([[0.6, 0.1], [0.1, 1.3]])]).double()

@@ -7,8 +7,7 @@ from scipy.linalg import expm
 
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics, IntegrationError, Integrator
 
 RATE = np.array([[-0.05, 0.8, 0.3], [-0.8, -0.05, 0.0], [0.0, 0.0, -2.0]])  # a damped oscillator, driven by a decay
 REST, STEP = np.array([0.5, 0.0, 0.0]), 0.5

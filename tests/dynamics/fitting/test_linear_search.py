@@ -7,7 +7,7 @@ from scipy.linalg import expm
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedFormSearch
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
 
 OSCILLATOR = np.array([[-0.05, 0.8], [-0.8, -0.05]])

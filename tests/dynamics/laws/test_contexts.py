@@ -6,8 +6,7 @@ import torch
 
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws import Systems, fit, fit_law
 from inrflow.dynamics.laws.contexts import standard
 from inrflow.dynamics.laws.families import Families, short_list

@@ -9,8 +9,7 @@ from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField, build_term, term_structure
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws.families import divided as divided_by
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term

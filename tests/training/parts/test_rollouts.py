@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.training.parts.rollouts import RolloutTraining
 

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow import linearised
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow import Dynamics, Integrator, linearised
 
 
 def linear(matrix, contexts=0):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-import inrflow.dynamics.flow.integrate
+import inrflow.dynamics.flow
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
+from inrflow.dynamics.flow import IntegrationError, Integrator
 from inrflow.errors import UserError
 
 A = torch.tensor([[-0.1, 1.0, 0.0], [-1.0, -0.1, 0.3], [0.0, 0.2, -0.4]], dtype=torch.float64)
@@ -263,5 +263,5 @@ def test_steps_that_are_not_kept_are_the_same_steps(monkeypatch):
         torch.nn.init.normal_(parameter, std=0.2)
     start, times = torch.randn(2, 3).double(), torch.tensor([0.0, 3.0, 3.1]).double()
     kept = Integrator(step=0.07)(field, start, times).detach()  # with gradients all states are kept
-    monkeypatch.setattr(inrflow.dynamics.flow.integrate, "_KEPT", 5)
+    monkeypatch.setattr(inrflow.dynamics.flow, "_KEPT", 5)
     np.testing.assert_array_equal(solve(Integrator(step=0.07), field, start, times), kept)
