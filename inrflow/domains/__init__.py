@@ -1,9 +1,20 @@
 """Domains: where a field lives, and the harmonics of the Laplacian there."""
 
-from inrflow.domains.base import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature
+from inrflow.domains.base import (
+    BOUNDARIES,
+    HELD,
+    LEAKY,
+    NATURAL,
+    STEADY,
+    Domain,
+    Harmonics,
+    Quadrature,
+    from_state,
+    plain,
+)
 from inrflow.domains.box import Box
 from inrflow.domains.flows import NO_SLIP, Flows
-from inrflow.domains.infer import domains_of, elsewhere, flows_of, from_state, plain, shapes
+from inrflow.domains.infer import domains_of, elsewhere, flows_of, shapes
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -69,11 +72,15 @@ class Harmonics(ABC):
 
 
 class Domain(ABC):
-    """A set of places in d dimensions."""
+    """A set of places in d dimensions. A class of its own `kind` is known to `from_state` by being defined."""
 
     kind: ClassVar[str]
     dimensions: int
     curved: ClassVar[bool] = False  # a surface in space, where derivatives along single coordinates mean nothing
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            KINDS[cls.kind] = cls
 
     @abstractmethod
     def harmonics(self, count: int, boundary: str = NATURAL) -> Harmonics:
@@ -104,7 +111,7 @@ class Domain(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """The arrays and plain values that `from_state` of inrflow.domains makes the domain of again."""
+        """Its kind, and the arrays and plain values that its class is made of again."""
 
     def _check(self, x: np.ndarray) -> np.ndarray:
         x = np.asarray(x, np.float64)
@@ -118,3 +125,45 @@ def check_boundary(boundary: str) -> str:
     if boundary not in BOUNDARIES and not boundary.startswith(LEAKY):
         raise UserError(f"boundary is {boundary!r}; give one of {', '.join(BOUNDARIES)}")
     return boundary
+
+
+KINDS: dict[str, type[Domain]] = {}
+_D = TypeVar("_D", bound=Domain)
+_LIVE: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()  # whose harmonics need not be solved again
+
+
+def from_state(state: Mapping[str, Any]) -> Domain:
+    """The domain of a `state()`, the same one where it is in use; raises UserError where its kind is unknown."""
+    live = _LIVE.get(_digest(state))
+    if live is not None:
+        return live
+    values = dict(state)
+    kind = values.pop("kind")
+    if kind not in KINDS:
+        raise UserError(f"a saved domain is of the kind {kind!r}; this version knows {', '.join(KINDS)}")
+    return kept(KINDS[kind](**values))
+
+
+def kept(domain: _D) -> _D:
+    """The domain, or the equal one that is in use."""
+    return cast(_D, _LIVE.setdefault(_digest(domain.state()), domain))  # of equal states: of one class
+
+
+def _digest(state: Mapping[str, Any]) -> bytes:
+    """The same for equal states, of arrays or of lists."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        value = np.asarray(state[name])
+        value = value.astype(np.float64) if value.dtype.kind in "fiu" else value
+        total.update(f"{name} {value.shape} {value.dtype}".encode() + value.tobytes())
+    return total.digest()
+
+
+def plain(value: Any) -> Any:
+    """Nested arrays and mappings as lists and dictionaries, fit for JSON."""
+    if isinstance(value, Mapping):
+        inner = value["state"] if set(value) == {"state"} else value
+        return {key: plain(one) for key, one in inner.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value

@@ -37,7 +37,8 @@ class Flows(Domain):
         if self.region.dimensions != 2:
             raise UserError(f"flows between walls are asked for in {self.region.dimensions} dimensions; give 2")
         self.dimensions, self.scale = 2, np.asarray(scale, np.float64)
-        self.steady = np.zeros((0, 2, self.region.basis.N)) if steady is None else np.asarray(steady, np.float64)
+        modes = np.zeros(0) if steady is None else np.asarray(steady, np.float64)
+        self.steady = modes.reshape(-1, 2, self.region.basis.N)
         self._known: dict[int, FlowHarmonics] = {}
 
     def with_steady(self, x: np.ndarray, u: np.ndarray) -> Flows | None:

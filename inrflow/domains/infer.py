@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
-from weakref import WeakValueDictionary
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from inrflow.domains.base import Domain
+from inrflow.domains.base import Domain, kept
 from inrflow.domains.box import PERIODIC, WALLED, Box
 from inrflow.domains.flows import Flows
 from inrflow.domains.region import Region
@@ -25,8 +22,6 @@ _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
 _DEEP, _FOREIGN = 1.5, 0.01  # spacings outside of a region, and share of another's points there that makes two shapes
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
-_D = TypeVar("_D", bound=Domain)
-_LIVE: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()  # whose harmonics need not be solved again
 
 
 def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
@@ -48,15 +43,15 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     boxes: list[Domain] = [_box(a, b, lengths) for a, b in zip(*_limits(points, lengths), strict=True)]
     if cells is not None and len(cells):
         if cells.shape[1] == d == 3:
-            return [_kept(Surface(points, cells))]
-        linear, quadratic = (_kept(Region(points, cells, order)) for order in (1, 2))
+            return [kept(Surface(points, cells))]
+        linear, quadratic = (kept(Region(points, cells, order)) for order in (1, 2))
         return [linear, quadratic, *(boxes if d > 1 and _fills_box(linear) else [])]
     if (lengths > 0).any() or d == 1:
         return boxes
     mesh = triangulate(points)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
-    return boxes if covered > _FULL else [_kept(region), _kept(Region(*mesh, order=1))]
+    return boxes if covered > _FULL else [kept(region), kept(Region(*mesh, order=1))]
 
 
 def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence[np.ndarray | None] | None = None
@@ -131,7 +126,7 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
             continue
         flows = Flows(nodes, cells, scale).with_steady(x, u)
         found += [] if flows is None else [flows]
-    return [_kept(flows) for flows in found]
+    return [kept(flows) for flows in found]
 
 
 def _fills_box(region: Region) -> bool:
@@ -173,52 +168,3 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
     elif half:
         found = [found[1], found[0], found[2]]
     return [limits[0] for limits in found], [limits[1] for limits in found]
-
-
-def from_state(state: Mapping[str, Any]) -> Domain:
-    """The domain of a `state()`, the same one where it is in use; raises UserError where its kind is unknown."""
-    kept = _LIVE.get(_digest(state))
-    return _kept(_made(state)) if kept is None else kept
-
-
-def _kept(domain: _D) -> _D:
-    """The domain, or the equal one that is in use."""
-    return cast(_D, _LIVE.setdefault(_digest(domain.state()), domain))  # of equal states: of one class
-
-
-def _digest(state: Mapping[str, Any]) -> bytes:
-    """The same for equal states, of arrays or of lists."""
-    total = hashlib.sha256()
-    for name in sorted(state):
-        value = np.asarray(state[name])
-        value = value.astype(np.float64) if value.dtype.kind in "fiu" else value
-        total.update(f"{name} {value.shape} {value.dtype}".encode() + value.tobytes())
-    return total.digest()
-
-
-def _made(state: Mapping[str, Any]) -> Domain:
-    kind = state["kind"]
-    if kind == Box.kind:
-        return Box(np.asarray(state["lower"]), np.asarray(state["upper"]), list(state["axes"]),
-                   [int(number) for number in state.get("functions", ())])
-    if kind == Region.kind:
-        return Region(np.asarray(state["nodes"]), np.asarray(state["cells"]), int(state["order"]))
-    if kind == Sphere.kind:
-        return Sphere()
-    if kind == Surface.kind:
-        return Surface(np.asarray(state["nodes"]), np.asarray(state["cells"]))
-    if kind == Flows.kind:
-        arrays = (np.asarray(state[name]) for name in ("nodes", "cells", "scale", "steady"))
-        nodes, cells, scale, steady = arrays
-        return Flows(nodes, cells, scale, steady.reshape(-1, 2, steady.shape[-1]))
-    raise UserError(f"a saved domain is of the kind {kind!r}; this version knows box, region, sphere and flows")
-
-
-def plain(value: Any) -> Any:
-    """Nested arrays and mappings as lists and dictionaries, fit for JSON."""
-    if isinstance(value, Mapping):
-        inner = value["state"] if set(value) == {"state"} else value
-        return {key: plain(one) for key, one in inner.items()}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple) else value
