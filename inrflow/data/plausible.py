@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.observations import markers
+from inrflow.data.batch import TrajectoryBatch, markers
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -20,7 +19,7 @@ _CONTRADICTORY = 0.5  # share of the variance that lies between values of one pl
 _TOGETHER = 2**18  # values of frames whose neighbours are held at a time
 _DIFFERENT = 0.05  # standard deviations between values of one place and time that are told
 _SPIKE, _NEIGHBOURS = 30.0, 4  # times as far from the middle as any neighbour, in space or time
-_WILD, _ALONE = 20.0, 5.0  # deviations of training, and times as far off as neighbours are, of what is left out
+_ALONE = 5.0  # times as far off as neighbours are, of what is left out
 _FAR = 10.0  # standard deviations of the inner values, within which nothing is called a spike
 _RANGE, _NEAR_LIMIT = 3.0, 0.2  # times as far out as other values are; share within as much again that makes a tail
 _SMOOTH = 3.0  # times as far from the middle as from their neighbours: values of a field that tells faults by these
@@ -120,14 +119,10 @@ def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:
     return int((np.abs(off) > _DIFFERENT / 2).sum()), int(shared.sum()), float((off**2).sum())
 
 
-def without_wild_values(batch: TrajectoryBatch, most: torch.Tensor | None = None) -> TrajectoryBatch:
-    """A batch of normalised values without those that no training leads to expect and no neighbour in space or time
-    supports, of which it warns: one of them would drag all that is inferred from its frame. `most` (C,): magnitude of
-    the largest ones of training."""
-    limit = torch.full_like(batch.u[0, 0, 0], _WILD) if most is None else (2 * most.to(batch.u)).clamp(min=_WILD)
-    far = (batch.u.abs() > limit).cpu().numpy()
-    if not far.any():
-        return batch
+def without_wild_values(batch: TrajectoryBatch, limit: torch.Tensor) -> TrajectoryBatch:
+    """A batch of normalised values without those beyond a limit (C,), `Normalisation.limit`, that no neighbour in space
+    or time supports, of which it warns: one of them would drag all that is inferred from its frame."""
+    far = (batch.u.abs() > limit.to(batch.u)).cpu().numpy()
     x = batch.x.cpu().numpy()
     for s in np.flatnonzero(far.any((1, 2, 3))):
         points, u = x[s if len(x) > 1 else 0], batch.u[s].double().cpu().numpy()

@@ -126,7 +126,7 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
     prior = surrogate.prior
     result = _by_ensemble(surrogate, estimate, inner, x) if estimate.members is not None else (
         _by_covariance(surrogate, estimate, states, inner, x))
-    result = result + prior.unresolved(surrogate.decoder.tail(states[..., : surrogate.code_size]))[:, :, None]
+    result = result + surrogate.unresolved(states)[:, :, None]
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
     widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
     lead = (inner - estimate.last[:, None])[..., None]

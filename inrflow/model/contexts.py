@@ -8,6 +8,7 @@ fit of the inverse would not (a wave's context is its squared speed: the inverse
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
+from inrflow.errors import UserError
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 
 _MARGIN = 1.2  # of the squared distance
@@ -77,6 +79,16 @@ class Contexts:
     def nearest(self, context: Tensor) -> int:
         """The training environment whose context is nearest to one (P,)."""
         return int((self.values - context).square().sum(1).argmin())
+
+    def at(self, parameters: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+        """Context (P,) of known parameters by their names, and what the map misses (P, P). Raises UserError where one
+        is missing or unknown."""
+        assert self.map is not None
+        if set(parameters) != set(self.names):
+            raise UserError(f"parameters are given for {', '.join(parameters) or 'nothing'}; the surrogate needs "
+                            f"{', '.join(self.names)}")
+        values = torch.tensor([float(parameters[name]) for name in self.names], dtype=torch.float64)
+        return self.map.contexts(values), self.map.error.clone()
 
     def state(self) -> dict[str, Any]:
         """As nested plain values and tensors, fit for `save_tensors`."""

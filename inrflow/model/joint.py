@@ -49,6 +49,8 @@ class Model(Protocol):
     @property
     def extent(self) -> Extent: ...
 
+    def unresolved(self, states: Tensor) -> Tensor: ...
+
     def widening(self, estimate: StateEstimate) -> Tensor: ...
 
 
@@ -77,7 +79,7 @@ class JointPosterior:
         for k, root in enumerate(self._roots):
             rows = self.which == k
             variance[rows] = self._change(rows, root.T).square().sum(0)
-        variance += model.prior.unresolved(model.decoder.tail(states[:, : model.code_size]))[which]
+        variance += model.unresolved(states)[which]
         lead = model.scale.internal(t) - estimate.last[0]
         factor, widening = estimate.factor[0], model.widening(estimate)[0]
         dtype = next(model.decoder.parameters()).dtype

@@ -305,7 +305,7 @@ class Solution(Shown):
                     jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
             variance = self._variance(times, states, which, jacobian, x.to(dtype)) if "std" in what else None
             if variance is not None:
-                variance = variance + model.prior.unresolved(decoder.tail(states[:, :size]))[which]
+                variance = variance + model.unresolved(states)[which]
             result = self._of_observations(times, x, mean, variance, what)
         if self.estimate.residual is not None and ("dx" in what or "dt" in what):
             return result | self._slopes(times, states, which, x)

@@ -210,7 +210,7 @@ class Surrogate(Shown):
         `context`: prior of the contexts, by default the surrogate's. Of windows of several frames the contexts are
         first estimated from the motion of the codes, and the flow is linearised there.
         """
-        inner = without_wild_values(self._inner(window), self.normalisation.most)
+        inner = self._plausible(window)
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
             context = context if context.known else replace(context, nominal=self._nominal(inner, context))
@@ -225,6 +225,11 @@ class Surrogate(Shown):
                             "of their own; give frames, whose values share a time")
         delay = None if window.delay is None else window.delay / self.scale.unit
         return TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u), delay)
+
+    def _plausible(self, window: TrajectoryBatch) -> TrajectoryBatch:
+        """The same without values far beyond all of training that no neighbour supports."""
+        inner, limit = self._inner(window), self.normalisation.limit
+        return without_wild_values(inner, limit) if bool((inner.u.abs() > limit.to(inner.u)).any()) else inner
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
         """Codes of all frames of a window in data units, each encoded on its own."""
@@ -251,19 +256,12 @@ class Surrogate(Shown):
         return torch.stack(contexts)
 
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
-        """The context of known parameters, by the map that training has fitted.
-
-        Raises UserError where the surrogate knows no such parameters or one is missing.
-        """
-        known = self.contexts
-        if known is None or known.map is None:
+        """The context of known parameters, by the map that training has fitted. Raises UserError where the surrogate
+        knows no such parameters or one is missing."""
+        if self.contexts is None or self.contexts.map is None:
             raise UserError(f"the surrogate of {self.description.name} was not trained with known parameters that "
                             "vary; leave `parameters` out")
-        if set(parameters) != set(known.names):
-            raise UserError(f"parameters are given for {', '.join(parameters) or 'nothing'}; the surrogate needs "
-                            f"{', '.join(known.names)}")
-        values = torch.tensor([float(parameters[name]) for name in known.names], dtype=torch.float64)
-        prior = ContextPrior(known.map.contexts(values), known.map.error.clone())
+        prior = ContextPrior(*self.contexts.at(parameters))
         self.warn_context(prior.mean)
         return prior
 
@@ -302,8 +300,7 @@ class Surrogate(Shown):
         state = torch.as_tensor(state)
         if state.shape != (len(self.prior.mean),):
             raise UserError(f"a state has shape {tuple(state.shape)}; expected ({len(self.prior.mean)},)")
-        time = self.scale.internal(torch.as_tensor(float(t)))
-        return Solution(self, estimate_of(state, time), True)
+        return Solution(self, estimate_of(state, self.scale.internal(torch.as_tensor(float(t)))), True)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
         """Posterior of the context of the system to which example trajectories of several frames belong."""
@@ -327,6 +324,10 @@ class Surrogate(Shown):
             stacklevel=4,
         )
         return True
+
+    def unresolved(self, states: Tensor) -> Tensor:
+        """Variance (..., C), normalised units, that states (..., n) leave beyond what codes leave of training data."""
+        return self.prior.unresolved(self.decoder.tail(states[..., : self.code_size]))
 
     def widening(self, estimate: StateEstimate) -> Tensor:
         """Factors (S,) for the standard deviations of forecasts: 1 inside the training distribution, growing with the
@@ -380,8 +381,7 @@ class Surrogate(Shown):
         def update(further: Observations) -> Solution:
             further, last = observations_from(further, self.description), float(self.scale.external(estimate.last[0]))
             if self.residual is None and context is None and further.frames().t[0] > last:
-                later = without_wild_values(
-                    self._inner(self._checked(further, [last])), self.normalisation.most)
+                later = self._plausible(self._checked(further, [last]))
                 found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
                 if found is not None:
                     return self._solution(found, [*parts, further], None, estimate.mean.shape[1])

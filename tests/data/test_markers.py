@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
+from inrflow.data.batch import markers, without_markers
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.observations import markers, without_markers
 
 RNG = np.random.default_rng(0)
 

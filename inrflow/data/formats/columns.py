@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from inrflow.data.batch import without_markers
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
-from inrflow.data.observations import Observations, without_markers
+from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
 from inrflow.errors import UserError
 
