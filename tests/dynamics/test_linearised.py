@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from inrflow.dynamics import flow as flows
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow import Dynamics, Integrator, linearised
+from inrflow.dynamics.flow import Dynamics, Integrator
 
 
 def linear(matrix, contexts=0):
@@ -48,8 +49,8 @@ def test_flows_that_couple_few_of_many_states_carry_covariances_as_dense_ones_do
     flow[:, :6, :6] += torch.randn(2, 6, 6, dtype=torch.float64, generator=generator)
     root = torch.randn(1, 40, 40, dtype=torch.float64, generator=generator)
     covariance = root @ root.mT
-    monkeypatch.setattr(linearised, "_MANY", 10)
-    torch.testing.assert_close(linearised._carried(flow, covariance), flow @ covariance @ flow.mT)
+    monkeypatch.setattr(flows, "_MANY_STATES", 10)
+    torch.testing.assert_close(flows._carried(flow, covariance), flow @ covariance @ flow.mT)
 
 
 def test_motion_around_states_is_that_of_the_flow_through_them():
