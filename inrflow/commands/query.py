@@ -37,15 +37,14 @@ def run(arguments: list[str]) -> int:
     stations = config.stations or read.get("stations")
     observations = read_observations(str(config.observations), surrogate.description, stations, read)
     answers = _Answers(surrogate, observations, config)
-    rows = outside = 0
+    rows = 0
     with PointWriter(target, surrogate.description, config.overwrite) as writer, console.status("reading") as status:
         for table in PointReader(str(config.points), surrogate.description, read=read):
             writer.append(table, answers.columns(table))
             rows += len(table)
-            outside += int(surrogate.extent.outside(table.x).sum())
             status.update(f"{rows} points")
     answers.warn()
-    surrogate.extent.warn_outside(outside, rows)
+    surrogate.extent.warn_outside(answers.outside, rows)
     surrogate.extent.warn_beyond(answers.beyond, rows)
     console.print(f"{rows} points in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
                   soft_wrap=True)
@@ -70,11 +69,11 @@ class _Answers:
         self._solutions: dict[int, Solution] = {}
         self._warned: list[str] = []
         self._assumed = False
-        self.beyond = 0  # of the points answered so far, those beyond the time span of training
+        self.outside = self.beyond = 0  # of the points answered so far: off the training data's domain, or its time
 
     def columns(self, table: PointTable) -> dict[str, np.ndarray]:
         """The new columns of a block of points. Raises UserError for points of a trajectory that was not observed."""
-        about = self.surrogate.description
+        about, extent = self.surrogate.description, self.surrogate.extent
         numbers = table.trajectory
         if "trajectory" not in table.columns:
             numbers = np.full(len(table), min(self.observations))
@@ -88,10 +87,10 @@ class _Answers:
                 warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
                 solution = self._solution(number)
                 answer = solution.query(table.t[rows], table.x[rows], **asked)
-            extent = self.surrogate.extent
-            self.beyond += int(extent.beyond(table.t[rows], *solution.observed).sum())
-            flags = extent.extrapolated(table.t[rows], table.x[rows], *solution.observed)
-            result.setdefault(FLAG, np.zeros(len(table), np.int8))[rows] = flags
+            outside = extent.outside(table.x[rows])
+            beyond = extent.beyond(table.t[rows], *solution.observed)
+            self.outside, self.beyond = self.outside + int(outside.sum()), self.beyond + int(beyond.sum())
+            result.setdefault(FLAG, np.zeros(len(table), np.int8))[rows] = outside | beyond
             for c, channel in enumerate(about.channels):
                 values = {channel: answer["mean"][..., c]}
                 if self.config.std:

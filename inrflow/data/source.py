@@ -3,6 +3,7 @@ observed points and held-out trajectories."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from inrflow.data.observations import TimeBins, is_scattered
 from inrflow.errors import UserError
 
 _CACHE_BYTES = 1024**3
+_SECONDS_OF_VALUE, _OF_TIME = 2e-6, 0.3  # closed forms take so long for a value; share of the time
+_FEWEST_VALUES, _MOST_VALUES = 2e6, 5e7  # the latter fill 200 MB, and what is solved with them some times as much
+_FEWEST_TRAJECTORIES, _FEWEST_POINTS = 24, 1024  # rather fewer points than fewer trajectories, and the other way round
 _NEAR, _SKEWED = 0.5, 0.5  # deviations from 0 to the least of an amount, and skewness from which on it is one
 
 
@@ -245,6 +249,69 @@ def split_trajectories(count: int, fraction: float = 0.2, seed: int = 0) -> tupl
     held_out = min(count - 1, max(1, round(fraction * count))) if fraction > 0 else 0
     ring = np.roll(np.arange(count), -int(np.random.default_rng([seed, count]).integers(count)))
     return np.sort(ring[held_out:]), np.sort(ring[:held_out])
+
+
+def choose_split(
+    trajectories: int, fraction: float, seed: int, environment: np.ndarray | None = None, in_time: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (training, validation). A single trajectory has none to spare: it is validated in time.
+
+    So are, where `in_time`, fewer than make one of the held-out `fraction`: what two or three trajectories span,
+    another one does not lie in, whatever was learned of the dynamics.
+
+    With the number `environment` (S,) of each trajectory's system, every system with several trajectories gives its
+    share to validation and keeps one at least.
+    """
+    if trajectories == 1 or (in_time and fraction * trajectories < 1):
+        return np.arange(trajectories), np.array([], dtype=int)
+    if environment is None or len(np.unique(environment)) == trajectories:
+        return split_trajectories(trajectories, fraction, seed)
+    training, validation = [], []
+    for number in np.unique(environment):
+        members = np.flatnonzero(environment == number)
+        if len(members) == 1:
+            training.append(members)
+            continue
+        kept, held = split_trajectories(len(members), fraction, seed + int(number))
+        training.append(members[kept])
+        validation.append(members[held])
+    if not validation:
+        return split_trajectories(trajectories, fraction, seed)
+    return np.sort(np.concatenate(training)), np.sort(np.concatenate(validation))
+
+
+def affordable(
+    source: TrajectorySource, train: np.ndarray, validation: np.ndarray, groups: np.ndarray | None, minutes: float
+) -> tuple[TrajectorySource, np.ndarray, np.ndarray]:
+    """Source and trajectories that closed forms can be fitted to in the time, and in memory: where values are too many,
+    some of the trajectories, then some of the points. `groups` (S,): systems, of which each keeps some trajectories."""
+    most = min(_MOST_VALUES, max(_FEWEST_VALUES, _OF_TIME * 60 * minutes / _SECONDS_OF_VALUE))
+    count = len(train) + len(validation)
+    each = source.times.shape[1] * source.points * source.fraction * len(source.description.channels)
+    if each * count <= most:
+        return source, train, validation
+    systems = 1 if groups is None else len(np.unique(groups))
+    kept = min(count, max(int(most / each), _FEWEST_TRAJECTORIES, 2 * systems))
+    if kept < count:
+        train, validation = (some_of(rows, kept / count, groups) for rows in (train, validation))
+    kept = len(train) + len(validation)
+    points = max(most / (kept * each), _FEWEST_POINTS / source.points) * source.fraction
+    if points < source.fraction and source.time_bins is None and source.file.layout != "scattered":
+        source = TrajectorySource(source.file, source.frames, points, source.same_points or source.fraction == 1.0,
+                                  source.seed)
+    observed = round(source.points * source.fraction)
+    warnings.warn(f"{kept} of {count} trajectories at {observed} of {source.points} points are trained on, which fit "
+                  f"into memory and into training.minutes={minutes:g}", stacklevel=2)
+    return source, train, validation
+
+
+def some_of(rows: np.ndarray, share: float, groups: np.ndarray | None) -> np.ndarray:
+    """A share of some rows, spread evenly; of each group (S,) that they are of, one at least."""
+    number = np.zeros(len(rows), dtype=int) if groups is None else groups[rows]
+    parts = [rows[number == value] for value in np.unique(number)]
+    return np.sort(np.concatenate([
+        part[np.linspace(0, len(part) - 1, max(1, round(share * len(part)))).astype(int)] for part in parts
+    ])) if len(rows) else rows
 
 
 def _require_seed(seed: int) -> None:

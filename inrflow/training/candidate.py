@@ -126,8 +126,7 @@ class Candidate:
             process[-self.context_size :] = 0.0
         return process
 
-    @cached_property
-    def left(self) -> Tensor | None:
+    def _left(self) -> Tensor | None:
         """What codes leave (S, T, N, C) of some training trajectories; None where that is not known."""
         size, source = self.code_size, self.problem.source
         if not (self.decoder.affine and len(self.problem.validation)) or source.time_bins is not None:
@@ -138,22 +137,35 @@ class Candidate:
         with torch.no_grad():
             return (batch.u - self.decoder(batch.x.to(dtype), codes.to(dtype))).double()
 
-    @cached_property
+    @property
     def white(self) -> Tensor | None:
-        """What (C,) of the noise of the code prior is noise of the training values alone; None where they have none.
+        """What (C,) of the noise of the code prior is noise of the training values alone; None where they have none."""
+        return self._noise[0]
 
-        The share of it that is in all frames, those too that codes fit best, where what codes leave of a frame says
-        nothing about the next.
+    @property
+    def roughest(self) -> Tensor | None:
+        """Largest variance (C,) that codes leave of a frame of training; None where that is not known."""
+        return self._noise[1]
+
+    @cached_property
+    def _noise(self) -> tuple[Tensor | None, Tensor | None]:
+        """`white` and `roughest`, from one look at what codes leave.
+
+        White is the share of the noise that is in all frames, those too that codes fit best, where what codes leave of
+        a frame says nothing about the next.
         """
-        if self.left is None or not bool((self.code_prior.noise > _NOISY).any()):
-            return None
-        left = self.left
+        left = self._left()
+        if left is None:
+            return None, None
+        roughest = left.square().nanmean((0, 2)).amax(0)
+        if not bool((self.code_prior.noise > _NOISY).any()):
+            return None, roughest
         squares = left.square().nanmean(2).nanmedian(0).values  # (T, C)
         after = (left[:, 1:] * left[:, :-1]).nanmean((0, 1, 2)) / left.square().nanmean((0, 1, 2))
         unsure = 2 * (math.pi / left[:, 0, :, 0].numel()) ** 0.5  # twice the standard error of a median
         share = ((1 + unsure) * squares.amin(0) / squares.mean(0)).clamp(max=_MOST_WHITE) * (after.abs() < _ALIKE)
         white = torch.minimum(share * self.code_prior.noise.double(), squares.amin(0) / _FREEDOM)
-        return white if bool((white > _NOISY).any()) else None
+        return white if bool((white > _NOISY).any()) else None, roughest
 
     @property
     def _uncertain(self) -> Tensor | None:
@@ -205,8 +217,8 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     surrogate = assemble(candidate, states)
     problem, prior, size = candidate.problem, surrogate.prior, candidate.code_size
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
-    if candidate.left is not None and not candidate.code_prior.independent:
-        prior.roughest = candidate.left.square().nanmean((0, 2)).amax(0)
+    if not candidate.code_prior.independent:
+        prior.roughest = candidate.roughest
     prior.tail = candidate.decoder.tail(states.codes[states.observed][:, :size]).amax(0)
     judging = candidate.judged[: candidate.calibrated]
     past = candidate.first + 1 if len(problem.validation) else problem.fewest_observed
@@ -220,7 +232,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     began = budget.elapsed
 
     def further() -> bool:
-        return bool(budget.decide("calibration", lambda: int(budget.elapsed - began < _OF_FIRST * seconds)))
+        return bool(budget.decide("calibration", int(budget.elapsed - began < _OF_FIRST * seconds)))
 
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf) if contexts is None else None
     frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0

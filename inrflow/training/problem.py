@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, environments_of
 from inrflow.data.plausible import check_plausible
-from inrflow.data.source import TrajectorySource, split_trajectories
+from inrflow.data.source import TrajectorySource, affordable, choose_split
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.base import AffineDecoder, Decoder, decoder_class
 from inrflow.decoders.embeddings import Embedding, make_embedding
@@ -35,9 +34,6 @@ from inrflow.runtime.machine import choose_device
 HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
 _LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model
 WINDOWS, _PAST = 64, 10  # of one series, that judge and calibrate, and frames that these begin with at least
-_SECONDS_OF_VALUE, _OF_TIME = 2e-6, 0.3  # closed forms take so long for a value; share of the time
-_FEWEST_VALUES, _MOST_VALUES = 2e6, 5e7  # the latter fill 200 MB, and what is solved with them some times as much
-_FEWEST_TRAJECTORIES, _FEWEST_POINTS = 24, 1024  # rather fewer points than fewer trajectories, and the other way round
 _LINEAR_STEP = 1 / 16  # of rk4, internal time
 _FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
 
@@ -315,66 +311,3 @@ def _symmetries(wanted: object, file: TrajectoryFile) -> Symmetries:
         except UserError:
             pass
     return Symmetries.by_name(names, file.description, file.box)
-
-
-def affordable(
-    source: TrajectorySource, train: np.ndarray, validation: np.ndarray, groups: np.ndarray | None, minutes: float
-) -> tuple[TrajectorySource, np.ndarray, np.ndarray]:
-    """Source and trajectories that closed forms can be fitted to in the time, and in memory: where values are too many,
-    some of the trajectories, then some of the points. `groups` (S,): systems, of which each keeps some trajectories."""
-    most = min(_MOST_VALUES, max(_FEWEST_VALUES, _OF_TIME * 60 * minutes / _SECONDS_OF_VALUE))
-    count = len(train) + len(validation)
-    each = source.times.shape[1] * source.points * source.fraction * len(source.description.channels)
-    if each * count <= most:
-        return source, train, validation
-    systems = 1 if groups is None else len(np.unique(groups))
-    kept = min(count, max(int(most / each), _FEWEST_TRAJECTORIES, 2 * systems))
-    if kept < count:
-        train, validation = (some_of(rows, kept / count, groups) for rows in (train, validation))
-    kept = len(train) + len(validation)
-    points = max(most / (kept * each), _FEWEST_POINTS / source.points) * source.fraction
-    if points < source.fraction and source.time_bins is None and source.file.layout != "scattered":
-        source = TrajectorySource(source.file, source.frames, points, source.same_points or source.fraction == 1.0,
-                                  source.seed)
-    observed = round(source.points * source.fraction)
-    warnings.warn(f"{kept} of {count} trajectories at {observed} of {source.points} points are trained on, which fit "
-                  f"into memory and into training.minutes={minutes:g}", stacklevel=2)
-    return source, train, validation
-
-
-def some_of(rows: np.ndarray, share: float, groups: np.ndarray | None) -> np.ndarray:
-    """A share of some rows, spread evenly; of each group (S,) that they are of, one at least."""
-    number = np.zeros(len(rows), dtype=int) if groups is None else groups[rows]
-    parts = [rows[number == value] for value in np.unique(number)]
-    return np.sort(np.concatenate([
-        part[np.linspace(0, len(part) - 1, max(1, round(share * len(part)))).astype(int)] for part in parts
-    ])) if len(rows) else rows
-
-
-def choose_split(
-    trajectories: int, fraction: float, seed: int, environment: np.ndarray | None = None, in_time: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, validation). A single trajectory has none to spare: it is validated in time.
-
-    So are, where `in_time`, fewer than make one of the held-out `fraction`: what two or three trajectories span,
-    another one does not lie in, whatever was learned of the dynamics.
-
-    With the number `environment` (S,) of each trajectory's system, every system with several trajectories gives its
-    share to validation and keeps one at least.
-    """
-    if trajectories == 1 or (in_time and fraction * trajectories < 1):
-        return np.arange(trajectories), np.array([], dtype=int)
-    if environment is None or len(np.unique(environment)) == trajectories:
-        return split_trajectories(trajectories, fraction, seed)
-    training, validation = [], []
-    for number in np.unique(environment):
-        members = np.flatnonzero(environment == number)
-        if len(members) == 1:
-            training.append(members)
-            continue
-        kept, held = split_trajectories(len(members), fraction, seed + int(number))
-        training.append(members[kept])
-        validation.append(members[held])
-    if not validation:
-        return split_trajectories(trajectories, fraction, seed)
-    return np.sort(np.concatenate(training)), np.sort(np.concatenate(validation))

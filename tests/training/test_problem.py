@@ -6,7 +6,7 @@ from runs import run_on
 
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.training.problem import some_of
+from inrflow.data.source import some_of
 from inrflow.training.recorder import Budget
 
 
@@ -45,7 +45,7 @@ def test_few_trajectories_are_validated_in_time(trajectories, frames, overrides,
 
 
 def test_of_values_beyond_the_time_some_trajectories_and_points_are_trained_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("inrflow.training.problem._FEWEST_VALUES", 1e5)
+    monkeypatch.setattr("inrflow.data.source._FEWEST_VALUES", 1e5)
     u = np.random.default_rng(0).normal(size=(50, 5, 2000, 1)).astype(np.float32)
     path, x = tmp_path / "train.h5", np.random.default_rng(1).random((2000, 2))
     write_trajectories(path, np.arange(5.0), x, u, Description("noise", ("u",), ("x", "y")))
