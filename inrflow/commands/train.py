@@ -111,26 +111,18 @@ def run_alone(arguments: list[str]) -> int:
     resumed = bool(config.resume)
     if config.resume:
         place = RunDirectory(Path(config.resume))
-        if not place.begun:
-            raise UserError(f"resume={place.path}: there is no config.yaml; give a folder of inrflow train")
-        if (place.path / ADAPT_FILE).exists():
-            raise UserError(f"resume={place.path}: inrflow adapt has written this run, which is complete; adapt again "
-                            "into another output=DIR, or train on its data")
-        device, config = config.device, place.config()
-        _only_resume(arguments, place.path)
-        if any(item.startswith("device=") for item in arguments):  # of the machine, which may be another one
-            config.device = device
+        config = _begun(place, config.device, arguments)
     else:
         check(config)
         place = RunDirectory.new(config.output, "train")
+    train_on = run_one
+    if several(config.data.train) is not None:
+        from inrflow.commands.several.train import run_several
+
+        train_on = run_several
     try:
         with place.held(resumed):
-            if several(config.data.train) is not None:
-                from inrflow.commands.several.train import run_several
-
-                code = run_several(config, place, console, resumed)
-            else:
-                code = run_one(config, place, console, resumed)
+            code = train_on(config, place, console, resumed)
             if code == 0:
                 place.finish()
             return code
@@ -218,12 +210,23 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
                           seen=True)
 
 
-def _only_resume(arguments: list[str], directory: Path) -> None:
-    """A run goes on as it began: refuse settings that would be silently ignored. Raises UserError."""
-    others = [item for item in arguments if item.split("=", 1)[0] not in ("resume", "device")]
+def _begun(place: RunDirectory, device: str, arguments: list[str]) -> Config:
+    """The configuration of a run that goes on as it began, on another device where one is asked for.
+
+    Raises UserError where there is no such run, and for settings that would be silently ignored."""
+    if not place.begun:
+        raise UserError(f"resume={place.path}: there is no config.yaml; give a folder of inrflow train")
+    if (place.path / ADAPT_FILE).exists():
+        raise UserError(f"resume={place.path}: inrflow adapt has written this run, which is complete; adapt again "
+                        "into another output=DIR, or train on its data")
+    config, given = place.config(), {item.split("=", 1)[0]: item for item in arguments}
+    others = [item for key, item in given.items() if key not in ("resume", "device")]
     if others:
-        raise UserError(f"resume={directory} goes on with the settings of that run; leave out {', '.join(others)}, or "
+        raise UserError(f"resume={place.path} goes on with the settings of that run; leave out {', '.join(others)}, or "
                         "train anew in another output=DIR")
+    if "device" in given:
+        config.device = device
+    return config
 
 
 def check(config: Config) -> None:

@@ -215,12 +215,27 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
             refitted = candidate.refit()
     states = candidate.states if refitted is None or refitted.states is None else refitted.states
     surrogate = assemble(candidate, states)
-    problem, prior, size = candidate.problem, surrogate.prior, candidate.code_size
+    prior, size = surrogate.prior, candidate.code_size
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
+    prior.tail = candidate.decoder.tail(states.codes[states.observed][:, :size]).amax(0)
     if not candidate.code_prior.independent:
         prior.roughest = candidate.roughest
-    prior.tail = candidate.decoder.tail(states.codes[states.observed][:, :size]).amax(0)
-    judging = candidate.judged[: candidate.calibrated]
+    surrogate.prior = _calibrated(candidate, surrogate, budget)
+    surrogate.field = candidate.field
+    log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(surrogate.prior.spread[0])})
+    if refitted is not None:
+        surrogate.field = refitted.field.double().eval()
+        surrogate.contexts = refitted.contexts
+    if candidate.refit_decoder is not None:
+        with budget.part():
+            surrogate = candidate.refit_decoder(surrogate)
+    return surrogate
+
+
+def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> StatePrior:
+    """The prior of a surrogate with standard deviations that are those of errors of held-out forecasts: of as many
+    trajectories, frames and points as there is time for. The surrogate may be left with another field."""
+    problem, judging = candidate.problem, candidate.judged[: candidate.calibrated]
     past = candidate.first + 1 if len(problem.validation) else problem.fewest_observed
     past = max(past, surrogate.window)
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
@@ -240,16 +255,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         with budget.part():  # what many numbers miss of later times shows in these
             surrogate.field = candidate.briefly(fewer).double().eval()
             stretch = (frames - past) / (fewer - past)
-    surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others, stretch)
-    surrogate.field = candidate.field
-    log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(surrogate.prior.spread[0])})
-    if refitted is not None:
-        surrogate.field = refitted.field.double().eval()
-        surrogate.contexts = refitted.contexts
-    if candidate.refit_decoder is not None:
-        with budget.part():
-            surrogate = candidate.refit_decoder(surrogate)
-    return surrogate
+    return calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others, stretch)
 
 
 def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> TrajectoryBatch | None:
