@@ -123,15 +123,12 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
         inner: (S, T) internal times of the states; NaN gives NaN.
         x: (S or 1, T or 1, N, d).
     """
-    prior = surrogate.prior
     result = _by_ensemble(surrogate, estimate, inner, x) if estimate.members is not None else (
         _by_covariance(surrogate, estimate, states, inner, x))
     result = result + surrogate.unresolved(states)[:, :, None]
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
-    widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
-    lead = (inner - estimate.last[:, None])[..., None]
-    louder = False if estimate.louder is None else estimate.louder[:, None, None, None]
-    return prior.std(result, factor, x, lead, louder) * widening
+    widening = surrogate.widening(estimate)[:, None, None, None]
+    return surrogate.prior.std(result, x, inner[..., None], estimate) * widening
 
 
 def _by_ensemble(surrogate: Surrogate, estimate: StateEstimate, inner: Tensor, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ flow, and of the residual field given the observations near the points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -80,20 +80,18 @@ class JointPosterior:
             rows = self.which == k
             variance[rows] = self._change(rows, root.T).square().sum(0)
         variance += model.unresolved(states)[which]
-        lead = model.scale.internal(t) - estimate.last[0]
-        factor, widening = estimate.factor[0], model.widening(estimate)[0]
-        dtype = next(model.decoder.parameters()).dtype
-        self.std = model.prior.std(variance, factor, self.x.to(dtype), lead) * widening
-        grown = model.prior.spread_at(lead) * factor.sqrt() * widening
-        if estimate.louder is not None and bool(estimate.louder[0]):  # as in `StatePrior.std`
-            more = variance.sqrt() > self.std
-            self.std, grown = torch.where(more, variance.sqrt(), self.std), torch.where(more, 1.0, grown)
+        inner, widening = model.scale.internal(t), model.widening(estimate)[0]
+        places = self.x.to(next(model.decoder.parameters()).dtype)
+        self.std = model.prior.std(variance, places, inner, estimate) * widening
+        grown = model.prior.spread_at(inner - estimate.last[0]) * estimate.factor[0].sqrt() * widening
+        if estimate.louder is not None:  # where it has all of its variance, states have all of theirs
+            usual = model.prior.std(variance, places, inner, replace(estimate, louder=None)) * widening
+            grown = torch.where(self.std > usual, widening, grown)
         self.codes = grown / self.std  # factors that turn decoded deviations of states into shares of all
         self.own: list[Tensor | None] = [None] * model.decoder.channels
         conditioned = None if estimate.residual is None else estimate.residual[0]
-        times, places = model.scale.internal(t).numpy(), self.x.numpy()
         for c in range(model.decoder.channels if conditioned is not None else 0):
-            parts = conditioned.joint(c, self.std[:, c], times, places)  # type: ignore[union-attr]
+            parts = conditioned.joint(c, self.std[:, c], inner.numpy(), self.x.numpy())  # type: ignore[union-attr]
             if parts is not None:
                 self.std[:, c], share, self.own[c] = parts
                 self.codes[:, c] *= share

@@ -324,12 +324,10 @@ class Solution(Shown):
         self, times: Tensor, x: Tensor, mean: Tensor, variance: Tensor | None, what: tuple[str, ...]
     ) -> dict[str, Tensor]:
         """`mean` and `std` (R, C) of observations, data units, from mean and variance of what codes give."""
-        model, prior = self.surrogate, self.surrogate.prior
+        model = self.surrogate
         inner, std = model.scale.internal(times), None
         if variance is not None:
-            louder = self.estimate.louder is not None and self.estimate.louder[0]
-            std = prior.std(variance, self.estimate.factor[0], x, inner - self.estimate.last[0], louder)
-            std = std * model.widening(self.estimate)[0]
+            std = model.prior.std(variance, x, inner, self.estimate) * model.widening(self.estimate)[0]
         if self.estimate.residual is not None and (conditioned := self.estimate.residual[0]) is not None:
             mean, std = conditioned.combined(mean, std, inner, x)
         result = {"mean": model.normalisation.invert(mean)} if "mean" in what else {}

@@ -114,21 +114,25 @@ class StatePrior:
         """The prior of windows whose values are not noisy."""
         return replace(self, noise=self.rest, white=None)
 
-    def std(self, variance: Tensor, factor: Tensor, x: Tensor, lead: Tensor, louder: Tensor | bool = False) -> Tensor:
-        """Standard deviation (..., N, C) of the field at x (..., N, d) around decoded values, normalised units.
+    def std(self, variance: Tensor, x: Tensor, t: Tensor, estimate: StateEstimate) -> Tensor:
+        """Standard deviation (S, T, N, C) of the field at x (S or 1, T or 1, N, d) around decoded values, normalised
+        units; or (R, C) in rows x (R, d) of one trajectory.
 
         Args:
-            variance: (..., N, C) that the covariance of the state gives, with what is `unresolved`.
-            factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
-            lead: times (..., N or 1) as in `spread_at`.
-            louder: broadcastable, `StateEstimate.louder`: the variance stems from noise found in the window, of which
-                forecasts that calibrate knew nothing; they do not shrink it.
+            variance: of the same shape, that the covariance of the state gives, with what is `unresolved`.
+            t: internal times (S, T, 1) or (R,).
+            estimate: of the trajectories. Where one is `louder` than any of training the variance stems from noise
+                found in its window, of which forecasts that calibrate knew nothing: they do not shrink it.
         """
-        variance, spread = variance.clamp(min=0), self.spread_at(lead).square()
-        total = (variance + self.rest) * factor.clamp(min=self.least) * spread
+        def each(values: Tensor) -> Tensor:
+            return values.reshape(-1, *(variance.dim() - 1) * (1,))
+
+        variance, spread = variance.clamp(min=0), self.spread_at(t - each(estimate.last)[..., 0]).square()
+        total = (variance + self.rest) * each(estimate.factor).clamp(min=self.least) * spread
         if self.inflation is not None:
             total = total * (1 + variance / self.noise) ** self.inflation
-        total = torch.where(torch.as_tensor(louder), torch.maximum(total, variance), total)
+        if estimate.louder is not None:
+            total = torch.where(each(estimate.louder), torch.maximum(total, variance), total)
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
     def unresolved(self, tail: Tensor) -> Tensor:

@@ -77,6 +77,15 @@ def test_draws_and_places_know_details_finer_than_any_seen():
     assert one.where_next(AT, 1).left[0] > first.left[0]  # what no place tells is left
 
 
+def test_draws_of_a_louder_window_have_the_deviation_of_the_query():
+    one = solution()
+    one.estimate.louder = torch.tensor([True])
+    one.surrogate.prior.spread *= 0.1  # forecasts that calibrate were calm
+    one.surrogate.widening = lambda _: torch.tensor([1.3]).double()
+    answer = one.std(3.5, AT)
+    np.testing.assert_allclose(one.sample(6000, 3.5, AT).std(0), answer, rtol=0.05)
+
+
 def test_draws_of_codes_are_correlated_through_the_flow():
     one = solution(process=0.0)
     draws = one.sample(20000, [2.0, 4.0], AT) - one([2.0, 4.0], AT)
