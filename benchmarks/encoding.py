@@ -33,7 +33,7 @@ from inrflow.encoding.encode import GRADIENT_RATE, Encoder
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
-from inrflow.runtime.tensor_files import write_json
+from inrflow.runtime.atomic_files import write_json
 from inrflow.training.parts.decoder import fit_decoder
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, fit_auto_decoder, shrunk_moments

@@ -37,7 +37,7 @@ from inrflow.dynamics.states import TimeScale
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.tensor_files import write_json
+from inrflow.runtime.atomic_files import write_json
 
 CODES, POINTS = 640, 1024
 #: Questions to a solution: what is asked, and how times are given.

@@ -45,8 +45,8 @@ from inrflow.evaluation.references.base import fit_references
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.machine import choose_device
-from inrflow.runtime.tensor_files import write_json
 
 _COPIES = 4  # for refits of decoder and field; moved copies tell a context nothing new
 

@@ -287,8 +287,8 @@ def report_evaluation(
     from inrflow.commands.report import draw, show_errors
     from inrflow.data.formats.trajectory_file import TrajectoryFile
     from inrflow.evaluation.evaluate import evaluate
+    from inrflow.runtime.atomic_files import write_json
     from inrflow.runtime.screen import screen
-    from inrflow.runtime.tensor_files import write_json
 
     with TrajectoryFile(path) as file:
         evaluation = evaluate(surrogate, file, observe, references)

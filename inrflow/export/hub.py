@@ -14,8 +14,7 @@ from inrflow.errors import UserError
 from inrflow.export.card import model_card
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.atomic_files import read_json
-from inrflow.runtime.tensor_files import write_json
+from inrflow.runtime.atomic_files import read_json, write_json
 
 CARD_FILE, REPORTS = "README.md", ("evaluation.json", "candidates.json")
 

@@ -1,5 +1,5 @@
 """Atomic writing: a temporary file beside the target, checked and renamed when complete; folders that one process
-writes to; reports that are read back. Failures of the disk are reported as UserErrors."""
+writes to; reports that are read back. Failures of the disk and damaged files are reported as UserErrors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import re
 import secrets
 import socket
 import stat
+import struct
+import tokenize
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -245,6 +249,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     return write_aside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
+def write_json(path: str | os.PathLike[str], value: Any) -> Path:
+    """Write a value as JSON, atomically. Raises ValueError for NaN and infinities."""
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
 def make_folder(folder: str | os.PathLike[str]) -> Path:
     """Create a folder and its parents where they are missing. Raises UserError where that is not possible."""
     folder = Path(folder)
@@ -338,3 +347,26 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise UserError(f"{path} was not written by inrflow; remove it, or write it again")
     return value
+
+
+@contextmanager
+def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
+    """Turn what libraries raise on damaged files into UserErrors that name the file, and the part of it being read.
+
+    HDF5, NetCDF and zip files with a flipped byte raise nearly every kind of error, so only reading belongs inside.
+    """
+    place = f"{path}: {part}" if part else f"{path}"
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(f"{place} needs more memory than there is ({_first_line(error)}); it is too large or "
+                        "damaged") from error
+    except (ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError,
+            RuntimeError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
+            zlib.error) as error:
+        raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
+                        "copy or generate it again") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

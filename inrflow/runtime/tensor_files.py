@@ -1,4 +1,4 @@
-"""Nested state as safetensors files and JSON files, without pickles, written atomically."""
+"""Nested state as safetensors files, without pickles, written atomically."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import write_aside, write_text
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> Path:
-    """Write a value as JSON, atomically. Raises ValueError for NaN and infinities."""
-    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+from inrflow.runtime.atomic_files import write_aside
 
 
 def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from inrflow.config.train_schema import Config
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.loggers import Loggers
-from inrflow.runtime.tensor_files import write_json
 
 Clock = Callable[[], float]
 
@@ -208,6 +208,10 @@ class Recorder:
         self._metrics.write(json.dumps(row) + "\n")
         if self._loggers is not None:
             self._loggers.log(step, stage, values)
+
+    def notes(self, stage: str) -> Callable[[str], None]:
+        """What appends lines of text to metrics.jsonl, as notes of a stage."""
+        return lambda line: self.log(stage, 0, note=line)
 
 
 class Budget:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from inrflow.errors import UserError
-from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu, write_json
+from inrflow.runtime.atomic_files import write_json
+from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu
 
 
 def names(folder):

@@ -23,8 +23,8 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
+from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.safe_names import safe_name
-from inrflow.runtime.tensor_files import write_json
 from inrflow.training.recorder import Interrupted
 
 

@@ -18,10 +18,10 @@ from inrflow.commands.run_directory import EVALUATION_FILE, SWEEP_FLAGS, RunDire
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.errors import INTERRUPTED, UserError
+from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.machine import Processes
 from inrflow.runtime.safe_names import printable
 from inrflow.runtime.screen import screen
-from inrflow.runtime.tensor_files import write_json
 
 SWEEP_FILE = "sweep.json"
 _COLUMNS = {"in_t": "NMSE in-t", "out_t": "NMSE out-t"}

@@ -28,8 +28,8 @@ from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.safe_names import safe_name
-from inrflow.runtime.tensor_files import write_json
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.train import start_run, train

@@ -31,12 +31,12 @@ from inrflow.data.formats.columns import (
     observations_of,
     spanning_columns,
 )
-from inrflow.data.formats.schema import damage_as_user_error, require_storable
+from inrflow.data.formats.schema import require_storable
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.observations import Observations
 from inrflow.data.symmetries import Symmetries
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import AtomicFile
+from inrflow.runtime.atomic_files import AtomicFile, damage_as_user_error
 
 CHUNK_ROWS = 16384
 FLAG, FLAG_MEANINGS = "extrapolated", "as_in_training extrapolated"  # a column of answers, 0 or 1, and what these mean

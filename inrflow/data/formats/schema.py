@@ -6,13 +6,8 @@ import gc
 import math
 import os
 import select
-import struct
-import tokenize
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.symmetries import Symmetries
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 FORMAT = "inrflow-trajectories"
 VERSION = 1
@@ -34,29 +30,6 @@ _UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; th
 _DEEPEST = 2  # groups within groups that are looked at
 _SECONDS, _WAITED = 2, 15  # of processor time for reading the attributes of a file; so many times as long by the clock
 _TEXTS = ("time_units", "source", "licence", "geometry")
-
-
-@contextmanager
-def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
-    """Turn what libraries raise on damaged files into UserErrors that name the file, and the part of it being read.
-
-    HDF5, NetCDF and zip files with a flipped byte raise nearly every kind of error, so only reading belongs inside.
-    """
-    place = f"{path}: {part}" if part else f"{path}"
-    try:
-        yield
-    except MemoryError as error:
-        raise UserError(f"{place} needs more memory than there is ({_first_line(error)}); it is too large or "
-                        "damaged") from error
-    except (ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError,
-            RuntimeError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
-            zlib.error) as error:
-        raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
-                        "copy or generate it again") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def open_hdf5(path: Path) -> h5py.File:

@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, FrameLayout, Layout, ScatteredLayout
-from inrflow.data.formats.schema import DATASETS, damage_as_user_error, open_hdf5, read_description, resolves
+from inrflow.data.formats.schema import DATASETS, open_hdf5, read_description, resolves
 from inrflow.data.observations import Frames
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 _MESHES = {"triangles": 3, "tetrahedra": 4}  # corners of a cell
 

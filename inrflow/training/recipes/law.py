@@ -123,7 +123,7 @@ class LawRecipe:
         flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
         tried = [*domains, *(flows_of(domains, x[0], u[whole], scale.numpy()) if flows else ())]
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "units": scale.tolist(),
-                                   "log": _logged(run)}
+                                   "log": run.log.notes("law")}
         short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
             t[whole], x, u[whole], tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
             noise=problem.unexplained, period=problem.forcing_period, **further), _GUARD)
@@ -160,10 +160,6 @@ def _found(
     return found
 
 
-def _logged(run: Run) -> Callable[[str], None]:
-    return lambda line: run.log.log("law", 0, note=line)
-
-
 def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
     """One law of trajectories on shapes of their own, as a candidate on the shape that most of them are on."""
     from inrflow.training.recipes.shapes import ShapeProblem
@@ -175,7 +171,7 @@ def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
         return
     shaped = ShapeProblem(problem, shapes)
     found = _found(run, f"law of all {len(shapes)} shapes", "law", _SHARE, lambda seconds, _: shaped.law(
-        seconds, run.config.seed, _logged(run)))
+        seconds, run.config.seed, run.log.notes("law")))
     if found is None:
         return
     law, error, home = found

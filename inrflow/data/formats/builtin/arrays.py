@@ -15,9 +15,9 @@ import numpy as np
 
 from inrflow.data.formats.columns import TIMES, find_column
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 _AXES, _MOST_AXES = ("x", "y", "z"), 3
 _HINT = "name arrays with channels=[...], coordinates=[...] and time=NAME"

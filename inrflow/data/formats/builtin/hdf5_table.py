@@ -11,9 +11,10 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, units_of_columns
-from inrflow.data.formats.schema import FORMAT, VERSION, damage_as_user_error, open_hdf5, resolves
+from inrflow.data.formats.schema import FORMAT, VERSION, open_hdf5, resolves
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 
 class Hdf5Format(TableFormat):

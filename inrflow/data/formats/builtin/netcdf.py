@@ -26,7 +26,7 @@ from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, 
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
-from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
+from inrflow.data.formats.schema import open_hdf5, resolves
 from inrflow.data.formats.sphere import (
     LATITUDES,
     LONGITUDES,
@@ -36,6 +36,7 @@ from inrflow.data.formats.sphere import (
 )
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 
 class NetcdfFormat(Format):

@@ -18,9 +18,10 @@ from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, 
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import CHUNK_ROWS, FLAG, FLAG_MEANINGS, ReadOptions, TableWriter, units_of_columns
-from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
+from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
             "coordinates", "bounds", "units_metadata", "grid_mapping", "cell_measures", "ancillary_variables",

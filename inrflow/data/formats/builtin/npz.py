@@ -13,9 +13,9 @@ import numpy as np
 from inrflow.data.formats.builtin.arrays import ArrayContent
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.writing import TrajectoryWriter, require_extra_names, require_fit, write_scattered
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 _USED = {"t", "x", "u", "trajectory", "channels", "coordinates", "parameters", "environment"}
 

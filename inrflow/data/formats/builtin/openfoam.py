@@ -14,10 +14,10 @@ import numpy as np
 
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 _MESH = "constant/polyMesh"
 _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)

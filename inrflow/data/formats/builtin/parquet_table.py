@@ -11,9 +11,9 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.registry import TableWriter, units_of_columns
-from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 
 class ParquetFormat(TableFormat):

@@ -17,9 +17,10 @@ import h5py
 import numpy as np
 
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
+from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 _AXES = "xyz"
 

@@ -14,11 +14,11 @@ from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
 from inrflow.data.formats.columns import PointTable
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.schema import damage_as_user_error, in_schema, open_hdf5, resolves
+from inrflow.data.formats.schema import in_schema, open_hdf5, resolves
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import written_hdf5
+from inrflow.runtime.atomic_files import damage_as_user_error, written_hdf5
 
 
 class TrajectoryFormat(Format):

@@ -13,8 +13,8 @@ import numpy as np
 
 from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, ReadOptions
-from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.writing import TrajectoryWriter
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 
 @dataclass(frozen=True)
