@@ -134,7 +134,7 @@ def fit_network_law(
     if law is None:
         raise UserError("no network forecasts the held-out trajectories")
     with suppress(OutOfTime):
-        for better in finer(law, train, judge, seconds, say, False):
+        for _, better in finer(law, train, judge, seconds, say, False):
             law = better
     law = replace(law, shares=shares(law, ground.states))
     return standard(law, np.unique(train.systems.number)) if law.count else law

@@ -17,7 +17,7 @@ from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
-from inrflow.dynamics.laws.terms import BENT, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, TURN, VALUE, Product, Term
+from inrflow.dynamics.laws.terms import BENT, INVERSE, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, TURN, VALUE, Term
 
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
@@ -36,7 +36,7 @@ _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
 def seasonal(channels: int, places: int) -> list[Term]:
     """Forces, steady or of a season, the last two channels, by low harmonics of place; values, Laplacians times it."""
     cosine, sine = (channels, VALUE), (channels + 1, VALUE)
-    times: tuple[Product, ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
+    times: tuple[tuple[tuple[int, int], ...], ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
     forces = [Term((product,), place=m) for product in times for m in range(not product, places)]
     every = itertools.product((VALUE, LAPLACIAN), times[1] + times[2], range(channels))
     return forces + [Term((((c, axis), one),)) for axis, one, c in every]
@@ -98,7 +98,7 @@ def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
     """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
     1: drifts along gradients of others, of fields of matter, and in films."""
     value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
-    products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
+    products: list[tuple[tuple[int, int], ...]] = [m for degree in range(1, max(1, 4 - channels) + 1)
                                for m in itertools.combinations_with_replacement(value, degree)]
     return [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
             for m in products for b in range(channels) for kind in kinds]
@@ -153,9 +153,9 @@ class Families:
         return replace(self, terms={name: [replace(term, inertia=inertia) for term in terms]
                                     for name, terms in self.terms.items()})
 
-    def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
-        """Linear terms with others that are not local, without and with transport; on lines, with fifth derivatives.
-        None for flows and velocities."""
+    def with_multipliers(self, domain: Domain, harmonics: Harmonics, channels: int) -> Iterator[Families]:
+        """Linear terms with others that are not local, without and with transport; on lines, with fifth derivatives;
+        with what distances from an axis of rotation divide. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
             more = multipliers(channels, domain.dimensions, domain.curved)
             yield Families({**self.terms, "multipliers": more}, (
@@ -163,6 +163,12 @@ class Families:
             if domain.dimensions == 1:
                 fifth = [Term((((c, VALUE),),), 2, 0) for c in range(channels)]
                 yield Families({**self.terms, "fifth": fifth}, tuple((*names, "fifth") for names in self.combined[1:]))
+            away = [(j, INVERSE) for j, least in enumerate(transform_of(harmonics, 2).points.min(0))
+                    if least > 0 and not (isinstance(domain, Box) and domain.axes[j] == PERIODIC)]
+            if away and domain.kind in ("box", "region"):
+                about = [Term(((*own, *(by,) * power),)) for by in away for c in range(channels)
+                         for own, power in ((((c, by[0]),), 1), (((c, VALUE),), 1), (((c, VALUE),), 2))]
+                yield Families({**self.terms, "about": about}, tuple((*names, "about") for names in self.combined))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do

@@ -71,10 +71,10 @@ _LOOKED_AT = 16  # trajectories that the noise of values comes from, at most
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on more harmonics differ by; at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
-_OF_SECOND_ORDER, _ALONE = 0.3, 1e-3  # errors of second order from which first order has less time, and none
+_ALONE = 1e-3  # error of laws of second order from which on first order has no time
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _BADLY, _RANKED = 1e-2, 0.05, 0.2  # shares of them, the last for costly families; of the time to compare
-_REST = 0.35  # of the time, after which no further families are regressed
+_REST, _SOUGHT = 0.35, 0.45  # of the time, after which no further families are regressed, and none forecast
 
 _Regression = Callable[[], tuple[float, list[Law], Families]]
 
@@ -156,7 +156,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         others = ranked[1:] if explained else []
         while wider and least() > enough and (effort() - start < _REST * seconds or not (others or scored)):
             others.append(wider.pop(0)())
-        others.sort(key=lambda each: each[0])
+        others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
         better = sum(misfit < _PAYS * found[0][0] for misfit, *_ in others) if explained else len(others)
         yield from [*others[:better], None, *others[better:]]
 
@@ -167,7 +167,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         place, codes.harmonics, bool(train.systems.counts))]
     inert = [lambda: searched(inertial(ground, families))][: codes.harmonics.allowed is None and len(by_place) > 1]
     costly: list[_Regression] = [*inert, *by_place[1:][-1:]]
-    multiplied = [partial(searched, one) for one in families.with_multipliers(place, channels)]
+    multiplied = [partial(searched, one) for one in families.with_multipliers(
+        place, codes.harmonics, channels)]
     wider: list[_Regression] = [*by_place[:1], *multiplied, *by_place[1:-1], *costly]
     found, pause = [searched(families)], effort() + _RANKED * seconds
     further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
@@ -186,30 +187,43 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if rates and not period and lowest > _UNEXPLAINED and first > _EXPLAINED:
         judge_all(fit_second_order(ground, lowest, start + _OF_RATES * seconds, units, say,
                                    min(found, key=lambda each: each[0])[1][0]), _OF_RATES, _STEPS_WITH_RATES)
-    rated = least() < min(_OF_SECOND_ORDER, first)
-    second = rated and least() < _ALONE
+    second = least() < min(_ALONE, first)
     explained, deadline, half = lowest < _UNEXPLAINED, start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
-    with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: bool(scored) and effort() > deadline):
-        for number, each in enumerate(() if second else in_turn()):
-            if each is not None and least() > enough and (not number or effort() - start < 0.4 * seconds):
-                sought(*each, 0.5 if number else 0.4)
-            elif each is None and not (period or train.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
-                until = deadline if least() > _EXPLAINED and not explained else max(half, effort() + _STEPPED * seconds)
-                for law in along_single_steps(ground, families, min(until, deadline)):
-                    consider(law, forecast_errors(law, judge))
+    turns = iter(()) if second else in_turn()
+
+    def search() -> None:
+        """Families in turn, until forecasts of a law miss little."""
+        with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: bool(scored) and effort() > deadline):
+            while least() > enough and (each := next(turns, ())) != ():
+                if each and effort() - start < _SOUGHT * seconds:
+                    sought(*each, _SOUGHT)
+                elif each is None and not (period or train.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
+                    until = deadline if least() > _EXPLAINED and not explained else max(
+                        half, effort() + _STEPPED * seconds)
+                    for law in along_single_steps(ground, families, min(until, deadline)):
+                        consider(law, forecast_errors(law, judge))
+
+    search()
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         seconds = min(seconds, began - start + _IN_TIME * pace * clock())
-    law = refine(*simplest(scored), ground, judge, start, seconds, say)
+    errors, law = refine(*simplest(scored), ground, judge, start, seconds, say)
+    if errors.mean() > (hardly := _NOISY * max(floor, _EXACT)) and effort() - start < _REST * seconds:
+        scored, enough = [(errors, law)], hardly  # more terms may be what is missing
+        search()
+        if (other := simplest(scored))[1] is not law:
+            other = refine(*other, ground, judge, start, seconds, say)
+            law = other[1] if HARDLY * other[0].mean() < errors.mean() else law
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
     return standard(law, np.unique(train.systems.number)) if law.count else law
 
 
-def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: float, seconds: float, say: Log) -> Law:
-    """A law refined in its steps, along its own flow and on more harmonics, without terms that hardly differ from zero.
+def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: float, seconds: float, say: Log
+           ) -> tuple[np.ndarray, Law]:
+    """Errors and law, refined in its steps, along its own flow and on more harmonics, without terms that are near zero.
 
     errors (S,): of its forecasts of trajectories that judge. start: effort when the search began, which ends so many
     seconds later.
@@ -254,14 +268,13 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: flo
             law = pruned(short)
         if not isinstance(place, Flows):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
-                law = better  # kept where the time ends before the next
-    if not errors.mean() <= HARDLY * narrow[0].mean():  # the time ended before what is on more harmonics was refined
-        law = narrow[1]
-    return law
+                errors, law = better  # kept where the time ends before the next
+    return (errors, law) if errors.mean() <= HARDLY * narrow[0].mean() else narrow  # where the time ended too soon
 
 
-def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True) -> Iterator[Law]:
-    """The law on more and more harmonics while its forecasts improve: it makes waves that points do not determine.
+def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True
+          ) -> Iterator[tuple[np.ndarray, Law]]:
+    """Errors and law on more and more harmonics while its forecasts improve: it makes waves that points do not tell.
 
     Or while they are as good, and those of later times differ by far more: small waves grow. anew: whether coefficients
     are solved anew on them, too.
@@ -297,7 +310,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
                 and apart(law, wider, judge) > _LATER * after.mean())):
             break
         law, errors = wider, after
-        yield law
+        yield errors, law
 
 
 def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:

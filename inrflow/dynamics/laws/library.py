@@ -21,7 +21,7 @@ from inrflow.domains.transform import (
 )
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import BENT, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import BENT, INVERSE, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.numerics.effort import effort
 
 PLACES = 64  # low harmonics that coefficients of place are made of
@@ -136,9 +136,12 @@ class Library(nn.Module):
         needed = {factor for term in terms for product in term.every() for factor in product}
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
-            codes = z[:, (channels := sorted(c for c, a in needed if a == axis))]
+            channels = sorted(c for c, a in needed if a == axis)
+            codes = z[:, channels] if axis != INVERSE else z
             if SECOND <= axis < BENT:
                 fields = self.second(codes, axis)
+            elif axis == INVERSE:
+                fields = 1 / torch.as_tensor(self.transform.points)[None, :, channels].mT
             else:
                 symbol, along = self._factor(axis)
                 fields = self.transform.fields(codes * symbol if isinstance(symbol, Tensor) else codes, along)
@@ -185,8 +188,8 @@ class Library(nn.Module):
                 result[:, members[0]] = codes[:, :rows]
             else:
                 for field, axis in self.parts(term, factors, z):
-                    varied = self.weighted(field, places) if any(places) else field[:, None]
-                    result[:, members] += self.project(varied, axis)[..., :rows]
+                    low = self.low[places] if self.low is not None and any(places) else 1.0
+                    result[:, members] += self.project(field[:, None] * low, axis)[..., :rows]
                 if term.filtered and not term.linear:
                     result[:, members] *= self.filter(term, rows)
         result[..., self.first_steady :] = 0.0
@@ -205,11 +208,6 @@ class Library(nn.Module):
                 yield -pointwise((product,), (), factors, z, self.transform.count), axis
         else:
             yield pointwise(term.products, term.signs, factors, z, self.transform.count), VALUE
-
-    def weighted(self, field: Tensor, places: Sequence[int]) -> Tensor:
-        """A field (B, Q) times low harmonics of some numbers: (B, P, Q)."""
-        assert self.low is not None
-        return field[:, None] * self.low[list(places)]
 
     def pressure(self, first: int) -> Pressure:
         """What acts on the vector whose first component is a channel."""

@@ -16,7 +16,7 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import FlowField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.terms import RECIPROCAL, VALUE, Product, Term, term_from_state
+from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, VALUE, Product, Term, term_from_state
 from inrflow.errors import UserError
 from inrflow.numerics.phases import periodic_phases
 
@@ -278,7 +278,8 @@ def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
                 result[:, out, :, term.products[0][0][0]] += law.matrix(term, field)[:lead, :lead]
             continue
         for products, operator, onto in _operators(library, term, lead):
-            for product, sign, place in [(one, sign, i) for one, sign in products for i in range(len(one))]:
+            for product, sign, place in [(one, sign, i) for one, sign in products for i, factor in enumerate(one)
+                                         if factor[1] != INVERSE]:
                 slope: Tensor | float = float(sign)
                 for other in (*product[:place], *product[place + 1 :]):
                     slope = slope * factors[other]

@@ -15,6 +15,7 @@ TURN = 3  # added to the axis of a derivative on a sphere: that by the angle of 
 POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
 RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
 BENT = 32  # added to the axis of a derivative: that of lap of the channel
+INVERSE = 48  # "axis" of a factor that is no channel: 1 / the coordinate of this number
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ class Term:
             parts = []
             for (c, axis), group in itertools.groupby(sorted(self.products[0], key=lambda factor: (factor[1] != VALUE,
                                                                                                  factor))):
-                name = channels[c] if axis == VALUE else _derivative(channels[c], axis, coordinates)
+                name = channels[c] if axis == VALUE else f"1/{coordinates[c]}" if axis == INVERSE else _derivative(
+                    channels[c], axis, coordinates)
                 count = len(list(group))
                 parts.append(name if count == 1 else f"{name}^{count}")
             text = " ".join(parts) or "1"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import Delaunay
+from scipy.special import j0, jn_zeros
 
 from inrflow.domains import Box, Region
 from inrflow.domains.transform import inverse_of
@@ -11,7 +12,7 @@ from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.families import centred, directed, drifting, short_list, with_vectors
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import Term, term_from_state
+from inrflow.dynamics.laws.terms import INVERSE, VALUE, Term, term_from_state
 
 
 def grid(n):
@@ -46,6 +47,16 @@ def test_linear_laws_that_tell_directions_apart_are_found(rate, expected):
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-4)
+
+
+def test_what_spreads_about_an_axis_is_divided_by_the_distance_from_it():
+    r, t, waves_of = (np.arange(48) + 0.5) / 48, np.arange(8) * 0.03, np.append(0.0, jn_zeros(1, 5))  # no flux at 1
+    a = np.random.default_rng(0).standard_normal((6, 6))
+    u = np.einsum("sk,tk,kr->str", a, np.exp(-0.05 * np.outer(t, waves_of**2)), j0(np.outer(waves_of, r)))
+    law = fit_law(t, r[:, None], u[..., None], Box([0], [1], ["walled"]), seconds=8.0)
+    found = {term.written(["u"], ["r"]): float(theta[0])
+             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    assert found == {"lap u": pytest.approx(0.05, rel=1e-4), "du/dr 1/r": pytest.approx(0.05, rel=1e-4)}
 
 
 @pytest.mark.parametrize("domain", ["box", "region"])
@@ -109,11 +120,13 @@ def test_drifts_are_those_of_fourier_transforms() -> None:
         np.testing.assert_allclose(rate, table.T @ total.ravel() / 32**2, atol=1e-8 * np.abs(total).max())
 
 
-@pytest.mark.parametrize("kind", ["drifts", "vectors"])
+@pytest.mark.parametrize("kind", ["drifts", "vectors", "about"])
 def test_jacobians_of_further_terms_are_those_of_automatic_differentiation(kind) -> None:
     box = Box([0, 0], [1, 1], ["periodic"] * 2)
     if kind == "drifts":
         terms, channels = drifting(2, range(2)), 2
+    elif kind == "about":
+        terms, channels = [Term((((0, 0), (0, INVERSE)),)), Term((((1, VALUE), (0, INVERSE), (1, INVERSE)),))], 2
     else:
         families = with_vectors(short_list(3, 2), [(0, 1)], [2.0, 2.0, 1.0])
         terms, channels = [term for one in families.later for term in one.every if not term.linear], 3
