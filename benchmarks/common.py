@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from inrflow.cli import keep_freed_memory
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.pdes.generate import generate
 from inrflow.runtime.atomic_files import write_json
-from inrflow.runtime.machine import keep_freed_memory
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 from inrflow.training.run import Run

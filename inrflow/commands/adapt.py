@@ -37,6 +37,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.formats.streams.joining import expanded
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
+from inrflow.decoders.base import choose_device
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.new_domain import Place, moved
@@ -46,7 +47,6 @@ from inrflow.model.state_prior import ContextPrior
 from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import write_json
-from inrflow.runtime.machine import choose_device
 
 _COPIES = 4  # for refits of decoder and field; moved copies tell a context nothing new
 

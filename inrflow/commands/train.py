@@ -29,7 +29,7 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import decoder_names
+from inrflow.decoders.base import choose_device, decoder_names
 from inrflow.encoding.encode import METHODS
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
@@ -37,7 +37,7 @@ from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
-from inrflow.runtime.machine import Processes, choose_device
+from inrflow.runtime.processes import Processes
 from inrflow.training.problem import Problem, has_solved_codes
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run
@@ -160,17 +160,17 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
 
 def _data_files(config: Config, directory: Path, console: Console, resumed: bool) -> tuple[str, str | None]:
     """Trajectory files with the training and the test data (None: no test data), by default the embedded wave data; the
-    configuration then has their full names, so that the run can be resumed and evaluated from any folder."""
+    configuration gets their full names, so that the run can be resumed and evaluated from any folder."""
     data = config.data
     if data.train is None:
         if data.test is not None:
             raise UserError(f"data.test={data.test} is given without data.train; give the file to train on")
         data.train, data.test = map(str, embedded_files(console))
         data.frames = 10 if data.frames is None else data.frames
-    data.train, data.test = os.path.abspath(data.train), os.path.abspath(data.test) if data.test else None
-    train = as_trajectories(data.train, "data.train", directory, console, data.read, resumed)
-    test = data.test and as_trajectories(data.test, "data.test", directory, console, data.read, resumed)
-    return train, test
+    train, test = data.train, data.test
+    data.train, data.test = os.path.abspath(train), os.path.abspath(test) if test else None
+    train = as_trajectories(train, "data.train", directory, console, data.read, resumed)
+    return train, test and as_trajectories(test, "data.test", directory, console, data.read, resumed)
 
 
 def _trained(run: Run) -> Surrogate:

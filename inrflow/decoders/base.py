@@ -1,5 +1,6 @@
 """Decoders: maps (x, z) -> u from points and a code to field values, which can also be linearised in the code; and the
-registry by whose names saved models call theirs.
+registry by whose names saved models call theirs. Decoders compute on a device of their own, and answer on that of their
+input; codes and priors stay in main memory: they are small, and float64.
 
 A decoder of one's own is saved and loaded like those of the package once its module is imported:
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, runtime_checkable
@@ -30,6 +32,32 @@ _CLASSES: dict[str, type[nn.Module]] = {}  # decoders and the embeddings that th
 _ELSEWHERE = {"domain_harmonics": "inrflow.decoders.domain_harmonics"}  # imported where a model has them
 Class = TypeVar("Class", bound=type[nn.Module])
 _TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB per layer 128 wide in float32
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: "auto" (a CUDA device where there is one), "cpu", "cuda" or "cuda:N". Raises UserError.
+
+    "cuda:N" becomes the current device of torch, on which kernels are launched.
+    """
+    indexed = re.fullmatch(r"cuda:([0-9]{1,3})", name)
+    if name not in ("auto", "cpu", "cuda") and indexed is None:
+        raise UserError(f"device={name}; choose auto, cpu, cuda or cuda:N")
+    if name == "cpu" or not torch.cuda.is_available():
+        if name not in ("auto", "cpu"):
+            raise UserError(f"device={name}, but torch finds no CUDA device; give device=auto or device=cpu")
+        return torch.device("cpu")
+    if indexed is None:
+        return torch.device("cuda")
+    number, count = int(indexed[1]), torch.cuda.device_count()
+    if number >= count:
+        raise UserError(f"device={name}, but torch finds the CUDA devices 0 to {count - 1}; give one of them")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a module's parameters."""
+    return next(module.parameters()).device
 
 
 def on_own_device(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import Decoder, device_of
 from inrflow.encoding.adam import adam_encode
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, block_length, condition_groups
-from inrflow.runtime.machine import device_of
 
 METHODS = ("adam", "gauss_newton", "gradient_steps")  # of encoding by descent
 # Default rates: that of DINo; plain gradient steps on errors that are means over a frame need a far larger one.

@@ -19,7 +19,7 @@ from inrflow.data.description import Description
 from inrflow.data.labelled import all_observations_from, observations_from
 from inrflow.data.observations import Observations, window_of
 from inrflow.data.plausible import without_wild_values
-from inrflow.decoders.base import Decoder, build_decoder, decoder_structure
+from inrflow.decoders.base import Decoder, build_decoder, choose_device, decoder_structure
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
@@ -36,7 +36,6 @@ from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, check_surrogate, load_model, plain_values, reader, write_model
-from inrflow.runtime.machine import choose_device
 from inrflow.runtime.shown import Shown
 
 FORMAT = "inrflow-surrogate"

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from inrflow.numerics.effort import OutOfTime, effort
-from inrflow.runtime.machine import Processes
+from inrflow.runtime.processes import Processes
 
 _LOOK = 0.1  # seconds between looks at what another process has sent
 _GONE = (EOFError, OSError)  # of a connection whose other end has died

@@ -18,7 +18,7 @@ from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, e
 from inrflow.data.plausible import check_plausible
 from inrflow.data.source import TrajectorySource, affordable, choose_split
 from inrflow.data.symmetries import Symmetries
-from inrflow.decoders.base import AffineDecoder, Decoder, decoder_class
+from inrflow.decoders.base import AffineDecoder, Decoder, choose_device, decoder_class
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
@@ -29,7 +29,6 @@ from inrflow.errors import UserError
 from inrflow.evaluation.place import seen_of
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.machine import choose_device
 
 HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
 _LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model

@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np, torch
 from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.numerics.team import Lost, team
-from inrflow.runtime.machine import Processes
+from inrflow.runtime.processes import Processes
 
 def square(power, value):
     if value == -1:

@@ -14,6 +14,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
+from inrflow.decoders.base import choose_device
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
@@ -26,7 +27,6 @@ from inrflow.errors import UserError
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.machine import choose_device
 from inrflow.training.judge import rollout_error
 from inrflow.training.parts.rollouts import RolloutTraining
 from inrflow.training.parts.trunk import DecoderTraining

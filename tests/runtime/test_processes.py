@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from inrflow.errors import UserError
-from inrflow.runtime.machine import Processes
+from inrflow.runtime.processes import Processes
 
 SWEEP = """
 import json, os, sys

@@ -19,7 +19,7 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.runtime.atomic_files import write_json
-from inrflow.runtime.machine import Processes
+from inrflow.runtime.processes import Processes
 from inrflow.runtime.safe_names import printable
 from inrflow.runtime.screen import screen
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.base import AffineDecoder, device_of
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.encoding.equivariance import FeatureAction, invariant_box
@@ -30,7 +30,6 @@ from inrflow.encoding.prior.interpolation_error import (
 )
 from inrflow.encoding.prior.modes import OutputModes, fit_output_modes, refit_variances
 from inrflow.encoding.prior.rbf_residual import error_between_points, principal_functions
-from inrflow.runtime.machine import device_of
 
 _RIDGE = 1e-3
 _POINTS_PER_STEP = 2048

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from inrflow.config.schema import Config
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import Decoder, decoder_class
+from inrflow.decoders.base import Decoder, decoder_class, device_of
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
@@ -23,7 +23,6 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
-from inrflow.runtime.machine import device_of
 from inrflow.training.candidate import Candidate
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.parts.codes import solve_codes

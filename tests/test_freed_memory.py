@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from inrflow.runtime.machine import keep_freed_memory
+from inrflow.cli import keep_freed_memory
 told = keep_freed_memory()
 def work():
     several = [np.ones(600_000 // 8) for _ in range(12)]
