@@ -2,11 +2,13 @@
 
 A smooth network leaves a small deterministic residual at the points it was fitted to, which bounds the accuracy of
 forecasts from below. Radial functions of compact support (Wendland 1995) interpolate it: exact at the points, zero far
-from all of them.
+from all of them. The support is wide, for narrow ones leave dips between scattered points; their weights are then large
+and of both signs, so they are kept in double precision whatever the network's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,8 +18,8 @@ from inrflow.decoders.base import register_embedding
 from inrflow.decoders.embeddings import Embedding
 
 _BLOCK = 256  # points per block of distances to all nodes, which then stays in cache
-_NUGGET = 1e-8
-_SUPPORT = 8.0  # in units of the median distance of nearest neighbours
+_NUGGET = 1e-10
+_SUPPORT = 32.0  # in units of the median distance of nearest neighbours
 _TINY = 1e-24
 
 
@@ -45,6 +47,12 @@ class RadialFeatures(Embedding):
         self.inner, self.inputs, self.support = inner, inner.inputs, support
         self.register_buffer("nodes", torch.zeros(count, inner.inputs, dtype=torch.float64))
         self.register_buffer("weights", torch.zeros(count, functions, dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RadialFeatures:
+        exact = self.nodes, self.weights
+        super()._apply(fn, recurse)
+        self.nodes, self.weights = exact[0].to(self.nodes.device), exact[1].to(self.weights.device)
+        return self
 
     def structure(self) -> dict[str, Any]:
         count, functions = self.weights.shape
