@@ -38,6 +38,19 @@ def test_between_dense_nodes_a_smooth_function_is_met():
     torch.testing.assert_close(functions.evaluate_harmonics(inside), values(inside), rtol=0, atol=3e-3)
 
 
+def test_gaps_between_scattered_nodes_are_no_dips():
+    x, away = nodes(300), 0.1 + 0.8 * nodes(400)[300:]
+    functions = RadialFeatures.through(Embedding([0, 0], [1, 1]), x, values(x))
+    assert float((functions.evaluate_harmonics(away) - values(away)).abs().max()) < 2e-3
+
+
+def test_single_precision_of_a_network_leaves_the_functions_exact():
+    x = nodes(300)
+    decoder = HarmonicDecoder(RadialFeatures.through(Embedding([0, 0], [1, 1]), x, values(x)), 1).float()
+    found = decoder.embedding.evaluate_harmonics(x)
+    torch.testing.assert_close(found, values(x), rtol=0, atol=1e-6)
+
+
 def test_far_from_all_nodes_nothing_is_added():
     x = nodes()
     functions = RadialFeatures.through(Embedding([0, 0], [1, 1]), x, values(x))
