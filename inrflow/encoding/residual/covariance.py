@@ -1,6 +1,7 @@
 """Covariance functions of a residual field: sums of Matern functions in space, each with a decay in time.
 
-    k(dy, dt) = sum_q s_q^2 M_nu(|(dy - v dt) / l_q|) M_mu(|dt| / tau_q),    and a nugget in observed values
+    k(dy, dt) = sum_q s_q^2 M_nu(|(dy - v dt) / l_q|) M_mu(|dt| / tau_q) + e^2 [dy = 0] exp(-|dt| / tau),
+    and a nugget in observed values
 
 The first component is constant in space (an unknown mean of every time, as in ordinary kriging), and linear along
 coordinates with a trend (an unknown slope of every time, as in universal kriging), and maybe along their squares, as
@@ -45,6 +46,7 @@ class Form:
         drift: whether it does.
         trend: of every embedded coordinate, whether there is one along it; empty: along none.
         curved: whether there is one along their squares, too.
+        site: whether every place has an error of its own that lasts, as of an instrument or of what surrounds it.
     """
 
     smoothness: tuple[float, ...]
@@ -54,6 +56,7 @@ class Form:
     drift: bool = False
     trend: tuple[bool, ...] = ()
     curved: bool = False
+    site: bool = False
 
     @property
     def slopes(self) -> int:
@@ -69,7 +72,8 @@ class Form:
     def size(self) -> int:
         """Number of parameters."""
         q = len(self.smoothness)
-        return 2 * (q + 1) + q * self.lengths + 1 + self.slopes + (sum(self.moving) if self.drift else 0)
+        velocity = sum(self.moving) if self.drift else 0
+        return 2 * (q + 1) + q * self.lengths + 1 + 2 * self.site + self.slopes + velocity
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class Covariance:
 
     Attributes:
         form: what it is a sum of.
-        parameters: (form.size,) float64: logarithms of s_0^2 .. s_q^2, of tau_0 .. tau_q, of the nugget's variance and
-            of the lengths, and of the squares of b, then the velocity.
+        parameters: (form.size,) float64: logarithms of s_0^2 .. s_q^2, of tau_0 .. tau_q, of the nugget's variance, of
+            the lengths, of e^2 and tau, and of the squares of b, then the velocity.
     """
 
     form: Form
@@ -87,9 +91,10 @@ class Covariance:
 
     @classmethod
     def of(cls, form: Form, variances: list[float], times: list[float], nugget: float, lengths: list[list[float]],
-           velocity: list[float] | None = None, slopes: list[float] | None = None) -> Covariance:
+           velocity: list[float] | None = None, slopes: list[float] | None = None,
+           site: tuple[float, ...] = ()) -> Covariance:
         """From plain values; the first variance and time are those of the component that is constant in space."""
-        logs = [*variances, *times, nugget, *(length for row in lengths for length in row), *(slopes or ())]
+        logs = [*variances, *times, nugget, *(length for row in lengths for length in row), *site, *(slopes or ())]
         moved = velocity or [0.0] * (sum(form.moving) if form.drift else 0)
         return cls(form, torch.cat([torch.tensor(logs, dtype=torch.float64).log(), torch.tensor(moved).double()]))
 
@@ -100,7 +105,7 @@ class Covariance:
     def rigid(self) -> Covariance:
         """One component, of smoothness 1/2 in space and 3/2 in time, with the lengths of the strongest in place of all:
         what moves as a whole, and is told by the frames before and after."""
-        form = replace(self.form, smoothness=(0.5,), memory=1.5, trend=(), curved=False)
+        form = replace(self.form, smoothness=(0.5,), memory=1.5, trend=(), curved=False, site=False)
         first, *others = self.variances.tolist()
         strongest = int(self.variances[1:].argmax())
         times = [float(self.times[0]), float(self.times[strongest + 1])]
@@ -130,6 +135,14 @@ class Covariance:
         return self.parameters[begin : begin + q * self.form.lengths].exp().view(q, -1)
 
     @property
+    def site(self) -> Tensor:
+        """(2,) variance and decay time of an error of each place."""
+        if not self.form.site:
+            return self.parameters.new_tensor([0.0, 1.0])
+        begin = len(self.form.smoothness) * (2 + self.form.lengths) + 3
+        return self.parameters[begin : begin + 2].exp()
+
+    @property
     def slopes(self) -> Tensor:
         """(p,) variances of the slope along each embedded coordinate, or (2 p,) along their squares, too."""
         form, begin = self.form, self.parameters.shape[0] - (sum(self.form.moving) if self.form.drift else 0)
@@ -154,7 +167,7 @@ class Covariance:
     @property
     def variance(self) -> Tensor:
         """Of the field in the middle of the places, without the nugget."""
-        return self.variances.sum()
+        return self.variances.sum() + self.site[0]
 
     def variance_at(self, y: Tensor) -> Tensor:
         """(...) of the field at embedded places (..., p), without the nugget."""
@@ -163,6 +176,7 @@ class Covariance:
     def __call__(self, t: Tensor, y: Tensor, other_t: Tensor, other_y: Tensor) -> Tensor:
         """Covariances (..., A, B) of values of the field at t (..., A), y (..., A, p) and at (..., B), (..., B, p)."""
         level = (self._along(y) * self.slopes) @ self._along(other_y).mT if any(self.form.trend) else 0.0
+        same = (y[..., :, None, :] == other_y[..., None, :, :]).all(-1) if self.form.site else None
         centre = other_t[..., :1]  # moving frames and Gram matrices lose digits far from the origin
         if self.form.drift:
             y, other_y = (p - (s - centre)[..., None] * self.velocity for p, s in ((y, t), (other_y, other_t)))
@@ -177,7 +191,7 @@ class Covariance:
             distance = (squares - 2 * scaled @ other.mT).clamp(min=1e-20).sqrt()
             decay = matern(lag / times[q + 1], self.form.memory)
             total = total + variances[q + 1] * matern(distance, smoothness) * decay
-        return total
+        return total if same is None else total + self.site[0] * matern(lag / self.site[1], 0.5) * same
 
     def metric(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
         """Coordinates (R, p + 1) in which near means strongly correlated: those of the strongest component."""

@@ -395,6 +395,5 @@ def _covariance_state(covariance: Covariance) -> dict[str, Any]:
 
 
 def _covariance(state: dict[str, Any]) -> Covariance:
-    form = state["form"]
-    return Covariance(Form(tuple(form["smoothness"]), form["memory"], tuple(form["groups"]), tuple(form["moving"]),
-                           form["drift"], tuple(form.get("trend", ())), form.get("curved", False)), state["parameters"])
+    form = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in state["form"].items()}
+    return Covariance(Form(**form), state["parameters"])

@@ -69,3 +69,18 @@ def test_slopes_along_squares_are_those_of_the_formula():
     added = 0.4 * np.outer(z, z) + 0.2 * np.outer(z**2, z**2)
     np.testing.assert_allclose((curved(t, y, t, y) - plain(t, y, t, y)).numpy(), added, atol=1e-12)
     np.testing.assert_allclose(curved.variance_at(y).numpy(), 1.3 + np.diag(added), atol=1e-12)
+
+
+def test_errors_of_places_last_and_are_of_these_alone():
+    random = np.random.default_rng(4)
+    place, t = np.array([0, 0, 1, 1, 2]), np.array([0.0, 1.5, 0.0, 4.0, 2.0])
+    y = random.uniform(0, 1, (3, 2))[place]
+    plain = Covariance.of(Form((1.5,), 0.5, (0, 1), (True, True)), [0.3, 1.0], [2.0, 3.0], 0.1, [[0.5, 0.7]])
+    form = Form((1.5,), 0.5, (0, 1), (True, True), drift=True, trend=(True, True), site=True)
+    own = Covariance.of(form, [0.3, 1.0], [2.0, 3.0], 0.1, [[0.5, 0.7]], [0.0, 0.0], [1e-15, 1e-15], (0.4, 5.0))
+    assert form.size == len(own.parameters)
+    both = [torch.as_tensor(v) for v in (t, y, t, y)]
+    added = 0.4 * np.exp(-np.abs(t[:, None] - t) / 5) * (place[:, None] == place)
+    np.testing.assert_allclose((own(*both) - plain(*both)).numpy(), added, atol=1e-12)
+    np.testing.assert_allclose(own.variance_at(both[1]).numpy(), 1.7, atol=1e-12)
+    assert not own.rigid().form.site and own.rigid().form.size == len(own.rigid().parameters)

@@ -60,10 +60,10 @@ def test_a_place_is_left_out_with_all_of_its_values():
 
 
 def test_the_gradient_of_the_likelihood_is_that_of_finite_differences():
-    form = Form((2.5, 0.5), 1.5, (0, 1), (True, True), drift=True, trend=(True, True))
+    form = Form((2.5, 0.5), 1.5, (0, 1), (True, True), drift=True, trend=(True, True), site=True)
     covariance = Covariance.of(form, [0.2, 1.0, 0.4], [3.0, 2.0, 1.0], 0.1, [[0.6, 0.2], [0.1, 0.2]], [0.1, 0.2],
-                               [0.3, 0.1])
-    assert torch.autograd.gradcheck(lambda theta: two_blocks().surprise(covariance.at(theta)),
+                               [0.3, 0.1], (0.2, 4.0))
+    assert torch.autograd.gradcheck(lambda theta: two_blocks().misfit(covariance.at(theta)),
                                     covariance.parameters.clone().requires_grad_(), eps=1e-5, atol=1e-5)
 
 
@@ -76,6 +76,16 @@ def test_the_covariance_of_a_drawn_field_is_found(outlier):
     judge = blocks_of(draw(40, 20, seed=5), np.random.default_rng(0))
     with torch.no_grad():
         assert float(judge.surprise(found)) < float(judge.surprise(TRUE)) + 0.05
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.6])
+def test_errors_of_places_that_last_are_found_where_there_are_some(variance):
+    samples = draw(40, 20)
+    samples.value += variance**0.5 * np.random.default_rng(3).standard_normal(40)[samples.place]
+    found = fit_covariance(samples, FORM.groups, FORM.moving, richer=False)
+    size, memory = found.site.tolist()
+    assert (0.3 < size < 1.2 and memory > 20) if variance else size < 0.1
+    assert 0.05 < float(found.nugget) < 0.2
 
 
 def test_a_trend_is_found_where_there_is_one():
