@@ -395,5 +395,5 @@ def _covariance_state(covariance: Covariance) -> dict[str, Any]:
 
 
 def _covariance(state: dict[str, Any]) -> Covariance:
-    form = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in state["form"].items()}
+    form: dict[str, Any] = {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in state["form"].items()}
     return Covariance(Form(**form), state["parameters"])
