@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
 
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.fit import Blocks, Samples, blocks_of, fit_covariance, spent
+from inrflow.encoding.residual.fit import Blocks, Samples, blocks_of, fit_covariance, spent, start
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
 TRUE = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.6, 0.2]])
@@ -82,7 +84,8 @@ def test_the_covariance_of_a_drawn_field_is_found(outlier):
 def test_errors_of_places_that_last_are_found_where_there_are_some(variance):
     samples = draw(40, 20)
     samples.value += variance**0.5 * np.random.default_rng(3).standard_normal(40)[samples.place]
-    found = fit_covariance(samples, FORM.groups, FORM.moving, richer=False)
+    assert fit_covariance(samples, FORM.groups, FORM.moving, richer=False).form.site
+    found = fit_covariance(samples, FORM.groups, FORM.moving, near=start(samples, replace(FORM, site=True)))
     size, memory = found.site.tolist()
     assert (0.3 < size < 1.2 and memory > 20) if variance else size < 0.1
     assert 0.05 < float(found.nugget) < 0.2
