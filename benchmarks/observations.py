@@ -94,7 +94,7 @@ def by_kriging(x: np.ndarray, u: np.ndarray, at: np.ndarray) -> Answer:
     """PyKrige's ordinary kriging with an exponential variogram, hour by hour, in the plane."""
     from pykrige.ok import OrdinaryKriging
 
-    x, at = x[:, :2], at[:, :2]
+    x, at = (np.pad(one, ((0, 0), (0, 1)))[:, :2] for one in (x, at))  # a line is one of the plane
     means, stds = np.full((2, len(u), len(at)), np.nan)
     for k, frame in enumerate(u):
         known = np.isfinite(frame)
