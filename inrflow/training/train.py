@@ -104,57 +104,79 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         UserError: where no recipe applies or none finds a model.
         Interrupted: after saving, when the log is told to stop.
     """
-    best: Candidate | None = None
-    chosen: Tried | None = None
-
-    def consider(candidates: Iterator[Candidate]) -> None:
-        nonlocal best, chosen
-        for candidate in candidates:
-            row = candidate.row or run.log.tried(_row(candidate))
-            if not math.isfinite(candidate.score.error):
-                row.why = "its forecasts of held-out data diverge"
-                continue
-            if not run.judge.better(candidate, best, run.log):
-                row.why = f"not clearly better than {_words(chosen, row)}"
-                continue
-            if chosen is not None:
-                chosen.why = f"{_words(row, chosen)} forecasts held-out data better"
-            best, chosen = candidate, row
-
-    def over(recipe: Recipe) -> str | None:
-        """A candidate that takes seconds is worth them where nothing explains the data, however late."""
-        if not run.budget.over or best is None:
-            return None
-        return None if getattr(recipe, "is_quick", lambda _: False)(run.problem) else "the time is over"
-
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
     if run.problem.source.time_bins is not None:
         from inrflow.training.parts.row_frames import with_frames  # finite elements take a second to import
 
         run = with_frames(run)
+    best = _Best(run)
     for recipe in sorted(recipes, key=lambda recipe: is_late(recipe, run.problem)):
-        reason = run.judge.enough(best) or recipe.applies(run.problem, best) or over(recipe)
+        so_far = best.candidate
+        reason = run.judge.enough(so_far) or recipe.applies(run.problem, so_far) or _over(recipe, so_far, run)
         if reason is not None:
             run.log.skip(recipe.name, reason)
             continue
-        consider(_proposed(recipe, run))
-    if best is None or chosen is None:
-        why = "; ".join(f"{row['recipe']}: {row['why']}" for row in run.log.not_applied) or "every model diverged"
-        raise UserError(f"no model was found for {run.problem.file.path} ({why}); give more trajectories, or "
-                        "recipe=auto")
-    chosen.taken, chosen.why = True, ""
-    run.log.save_candidates()
-    run.log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error "
-                f"{best.score.error:.2e} of the variance")
-    surrogate = complete(best, run.budget, run.log)
-    wanted = run.config.training.residual_field
-    rest = not best.explained and best.score.error > ROUNDING  # else what is observed is told by codes alone
-    if wanted == "on" or (wanted == "auto" and rest):
-        judged = assemble(best)
-        judged.prior = pooled(judged.prior, [surrogate.prior])
-        surrogate = choose_residual_field(surrogate, judged, run)
+        for candidate in _proposed(recipe, run):
+            best.consider(candidate)
+    chosen = best.taken()
+    surrogate = _beside_residual(complete(chosen, run.budget, run.log), chosen, run)
     run.log.save_candidates()  # with what was decided since
     return surrogate
+
+
+class _Best:
+    """The best of the candidates of a run so far, and its row of candidates.json, as those of the others say why they
+    are not."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.candidate: Candidate | None = None
+        self.row: Tried | None = None
+
+    def consider(self, candidate: Candidate) -> None:
+        """Put a candidate in the place of the best one, where it is better."""
+        row = candidate.row or self.run.log.tried(_row(candidate))
+        if not math.isfinite(candidate.score.error):
+            row.why = "its forecasts of held-out data diverge"
+        elif not self.run.judge.better(candidate, self.candidate, self.run.log):
+            row.why = f"not clearly better than {_words(self.row, row)}"
+        else:
+            if self.row is not None:
+                self.row.why = f"{_words(row, self.row)} forecasts held-out data better"
+            self.candidate, self.row = candidate, row
+
+    def taken(self) -> Candidate:
+        """The best candidate, recorded as the one that becomes the surrogate. Raises UserError where there is none."""
+        best, log = self.candidate, self.run.log
+        if best is None or self.row is None:
+            why = "; ".join(f"{row['recipe']}: {row['why']}" for row in log.not_applied) or "every model diverged"
+            raise UserError(f"no model was found for {self.run.problem.file.path} ({why}); give more trajectories, or "
+                            "recipe=auto")
+        self.row.taken, self.row.why = True, ""
+        log.save_candidates()
+        log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error {best.score.error:.2e} "
+                "of the variance")
+        return best
+
+
+def _over(recipe: Recipe, best: Candidate | None, run: Run) -> str | None:
+    """That the time is over; None while it is not, or no candidate is there, or for a recipe of seconds, which is
+    worth them however late."""
+    if not run.budget.over or best is None:
+        return None
+    return None if getattr(recipe, "is_quick", lambda _: False)(run.problem) else "the time is over"
+
+
+def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surrogate:
+    """The surrogate with a residual field beside its codes, where forecasts of held-out data gain by one; none is
+    looked for where codes alone tell what is observed."""
+    wanted = run.config.training.residual_field
+    rest = not best.explained and best.score.error > ROUNDING
+    if not (wanted == "on" or (wanted == "auto" and rest)):
+        return surrogate
+    judged = assemble(best)  # which has not seen the held-out data
+    judged.prior = pooled(judged.prior, [surrogate.prior])
+    return choose_residual_field(surrogate, judged, run)
 
 
 def is_late(recipe: Recipe, problem: Problem) -> bool:
