@@ -88,14 +88,7 @@ class Problem:
         if config.encoding.method == "closed_form":
             source, train, validation = affordable(source, train, validation, groups, config.training.minutes)
         source.fit_normalisation(train)
-        if not source.varies.any():
-            values = ", ".join(f"{value:g}" for value in source.normalisation.mean.tolist())
-            raise UserError(f"{file.path}: every observed value of a channel is the same ({values}) in single "
-                            "precision, which values are kept in, so that there is nothing to learn; give data that "
-                            "vary, without a large constant")
-        if source.observed_frames < 2:
-            raise UserError(f"{file.path}: no trajectory has values in two of its frames, so that no dynamics show; "
-                            "give more frames")
+        _require_dynamics(source)
         check_plausible(source, train)
         return cls(config, file, source, source, train, validation, symmetries, environments,
                    TimeScale.of(source.times), choose_device(config.device))
@@ -294,6 +287,19 @@ def has_solved_codes(config: Config) -> bool:
     decoder = config.decoder
     affine = issubclass(decoder_class(decoder.name), AffineDecoder) and list(decoder.modulation) == ["output"]
     return affine and config.encoding.method == "closed_form"
+
+
+def _require_dynamics(source: TrajectorySource) -> None:
+    """Raise UserError for data that are constant, or have no two frames of a trajectory."""
+    path = source.file.path
+    if not source.varies.any():
+        values = ", ".join(f"{value:g}" for value in source.normalisation.mean.tolist())
+        raise UserError(f"{path}: every observed value of a channel is the same ({values}) in single precision, which "
+                        "values are kept in, so that there is nothing to learn; give data that vary, without a large "
+                        "constant")
+    if source.observed_frames < 2:
+        raise UserError(f"{path}: no trajectory has values in two of its frames, so that no dynamics show; give more "
+                        "frames")
 
 
 def _symmetries(wanted: object, file: TrajectoryFile) -> Symmetries:
