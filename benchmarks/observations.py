@@ -22,6 +22,7 @@ from typing import Any
 import air_networks
 import flow_networks
 import numpy as np
+import town_networks
 import water_networks
 import weather_networks
 from common import Results, as_table, quiet_log
@@ -38,7 +39,8 @@ from inrflow.training.train import start_run, train
 NETWORKS = MADE | {one.__name__: one for one in (
     flow_networks.eddies, flow_networks.valley, flow_networks.sharp,
     weather_networks.synoptic, weather_networks.convective, weather_networks.coast, air_networks.city,
-    air_networks.delta, water_networks.river, water_networks.soil, water_networks.snow, water_networks.tides)}
+    air_networks.delta, water_networks.river, water_networks.soil, water_networks.snow, water_networks.tides,
+    town_networks.sound, town_networks.wells)}
 FRAMES = 300
 HEADER = ("network", "seed", "channel", "method", "NMSE", "90 % hold", "CRPS", "CPU s")
 Answer = tuple[np.ndarray, np.ndarray]  # means and standard deviations (T, N) at hidden places
