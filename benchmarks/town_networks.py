@@ -48,8 +48,8 @@ def sound(seed: int = 0, places: int = 56, frames: int = 260) -> Network:
 
 
 def wells(seed: int = 0, places: int = 60, frames: int = 220) -> Network:
-    """Heads of an aquifer (m) and the logarithm of its conductivity at clustered wells by day: a regional gradient, rain
-    that seeps through the later the deeper, pumps that switch (Theis), a river, salt; errors of datum."""
+    """Heads of an aquifer (m) and the logarithm of its conductivity at clustered wells by day: a regional gradient,
+    rain that seeps through the later the deeper, pumps that switch (Theis), a river, salt; errors of datum."""
     random = np.random.default_rng([seed, 72])
     centres = random.uniform(0, 1, (7, 2)) * [12.0, 8.0]
     x = np.clip(centres[random.integers(7, size=places)] + random.normal(0, 1.1, (places, 2)), [0, 0], [12, 8])  # km
