@@ -28,6 +28,7 @@ from inrflow.numerics.ridge import ridge_grid
 RIDGES = (1e-15, 1e-13, *ridge_grid(-12, -2), 1e-1, 1.0)
 _CLEARLY_BETTER = 0.98
 _FINALISTS = 12
+_FEW, _PARTS = 20, 5  # held-out trajectories that hide what a candidate does to others; parts left out in turn
 _SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
 _ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # times the least error of a single trajectory: does about as well
 _NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error without memory
@@ -105,7 +106,7 @@ class ClosedFormSearch:
         seconds: float = math.inf,
     ) -> None:
         self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
-        self.originals, self.seconds = originals, seconds
+        self.originals, self.seconds, self.window = originals, seconds, window
         self.left_out = validation is None
         self.folds = folds_of(training, originals, self.uniform) if validation is None else []
         self.folds = self.folds or [Fold(training, training if validation is None else validation, window - 1)]
@@ -261,12 +262,26 @@ class ClosedFormSearch:
             return self.fit(self._most_codes(scores), scores)
         ranked = sorted(scores, key=lambda c: scores[c])
         finalists = [*ranked[:_FINALISTS], *_best_of_each(ranked)]
-        finalists.sort(key=lambda c: (c.memory, c.size, -c.ridge, c.pull))
-        best = finalists[0]
+        finalists = sorted(set(finalists), key=lambda c: (c.memory, c.size, -c.ridge, c.pull))
+        judged, best = self._judged(scores, finalists), finalists[0]
         for candidate in finalists:  # simpler ones first: a larger one must be clearly better
-            if scores[candidate] + self.floor < _CLEARLY_BETTER * (scores[best] + self.floor):
+            if judged[candidate] + self.floor < _CLEARLY_BETTER * (judged[best] + self.floor):
                 best = candidate
         return self.fit(best, scores)
+
+    def _judged(self, scores: dict[Candidate, float], finalists: Sequence[Candidate]) -> dict[Candidate, float]:
+        """Geometric means of the finalists' scores and of those with others left out in turn, where few are held out
+        and none are copies: weak ridges forecast some trajectories well and others not at all."""
+        held = self.folds[0].validation
+        if len(held.codes) >= _FEW or len(self.training.codes) > self.originals:
+            return scores
+        every = CodeData.join([self.training, held])
+        if len(every.codes) < 2 * _PARTS:
+            return scores
+        part = torch.arange(len(every.codes)) % _PARTS
+        searches = [ClosedFormSearch(every.at(part != k), every.at(part == k), self.period, self.harmonics,
+                                     window=self.window) for k in range(_PARTS)]
+        return {c: math.sqrt(scores[c] * sum(s.score(c) for s in searches) / _PARTS) for c in finalists}
 
     def _most_codes(self, scores: dict[Candidate, float]) -> Candidate:
         """The best candidate with as many codes as do about as well as the best, and with memory only where it pays.

@@ -180,7 +180,7 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
         return chosen
     window, before, scores = frames_needed(1, orders), chosen.search, chosen.fit.scores
     search = ClosedFormSearch(  # judges from the last frame of the window
-        chosen.train, chosen.validation, before.period, before.harmonics, window=window, floor=floor)
+        chosen.train, chosen.validation, before.period, before.harmonics, before.originals, window, floor)
     finalists = sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(_DELAY_RIDGES)]
     free = min(search.score(c) for c in {chosen.fit.candidate, *finalists})
     if not np.isfinite(free):

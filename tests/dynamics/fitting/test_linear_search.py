@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 from inrflow.dynamics.fields.sum import VectorField
@@ -63,6 +64,25 @@ def test_a_larger_candidate_is_not_preferred_when_it_is_not_better():
     fit = search.search([1, 2, 4, 8], ridges=RIDGES)
     assert fit.candidate.size == 2
     assert search.score(Candidate(1, 0, 1e-8)) > 100 * search.score(Candidate(2, 0, 1e-8))
+
+
+def pendulums(heights):
+    """Codes (S, T, 3) of pendulums let go at these angles: angle, speed and a thousandth of the angle's cube."""
+    t = np.arange(12) * 0.5
+    paths = [solve_ivp(lambda _, y: [y[1], -np.sin(y[0])], (0, 5.5), [h, 0.0], t_eval=t, rtol=1e-9)
+             for h in heights]
+    codes = np.stack([np.stack([*path.y, 1e-3 * path.y[0] ** 3], 1) for path in paths])
+    return CodeData(*map(torch.as_tensor, (codes, np.tile(t, (len(codes), 1)), np.ones(codes.shape[:2], bool))))
+
+
+@pytest.mark.parametrize("heights", [(0.3, 0.5, 0.7), (1.0, 1.1, 1.2)], ids=["low", "middle"])
+def test_few_held_out_trajectories_do_not_decide_alone(heights):
+    training, held_out, others = pendulums(np.linspace(0.2, 2.9, 16)), pendulums(heights), pendulums(
+        np.linspace(0.25, 2.8, 11))
+    ridges = (1e-15, 1e-10, 1e-4, 1e-2, 1e-1)
+    searches = [ClosedFormSearch(training, held_out, originals=count) for count in (16, 1)]  # 1: the others are copies
+    error, alone = (relative_error(search.search([1, 2, 3], ridges=ridges), others, 1) for search in searches)
+    assert error < 0.85 * alone
 
 
 def test_differences_below_the_floor_of_the_decoder_decide_nothing():
