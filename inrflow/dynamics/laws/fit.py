@@ -63,8 +63,7 @@ _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is a
 _DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
 _OF_FLOWS = 0.15  # share of the time for laws along their own flow
-_NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times the harmonics' error from which single steps are tried, until that
-# share of the time or for so long
+_NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times harmonics' error from which single steps are tried; until, or for
 _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _LOOKED_AT = 16  # trajectories that the noise of values comes from, at most
@@ -74,7 +73,7 @@ _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before
 _ALONE = 1e-3  # error of laws of second order from which on first order has no time
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _BADLY, _RANKED = 1e-2, 0.05, 0.2  # shares of them, the last for costly families; of the time to compare
-_REST, _SOUGHT = 0.35, 0.45  # of the time, after which no further families are regressed, and none forecast
+_QUICK, _REST, _SOUGHT = 0.1, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
 
 _Regression = Callable[[], tuple[float, list[Law], Families]]
 
@@ -167,9 +166,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         place, codes.harmonics, bool(train.systems.counts))]
     inert = [lambda: searched(inertial(ground, families))][: codes.harmonics.allowed is None and len(by_place) > 1]
     costly: list[_Regression] = [*inert, *by_place[1:][-1:]]
-    multiplied = [partial(searched, one) for one in families.with_multipliers(
-        place, codes.harmonics, channels)]
-    wider: list[_Regression] = [*by_place[:1], *multiplied, *by_place[1:-1], *costly]
+    more = families.with_multipliers(place, codes.harmonics, channels)
+    wider: list[_Regression] = [*by_place[:1], *(partial(searched, one) for one in more), *by_place[1:-1], *costly]
     found, pause = [searched(families)], effort() + _RANKED * seconds
     further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
     if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest
@@ -210,23 +208,25 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         seconds = min(seconds, began - start + _IN_TIME * pace * clock())
-    errors, law = refine(*simplest(scored), ground, judge, start, seconds, say)
-    if errors.mean() > (hardly := _NOISY * max(floor, _EXACT)) and effort() - start < _REST * seconds:
-        scored, enough = [(errors, law)], hardly  # more terms may be what is missing
+    brief = began - start < _QUICK * seconds and not values_noise.any()
+    errors, law = refine(*simplest(scored), ground, judge, start, seconds, say, brief)
+    scored, hardly = [(errors, law)], _NOISY * max(floor, _EXACT)
+    if errors.mean() > hardly and effort() - start < _REST * seconds:  # more terms may be what is missing
+        enough = hardly
         search()
-        if (other := simplest(scored))[1] is not law:
-            other = refine(*other, ground, judge, start, seconds, say)
-            law = other[1] if HARDLY * other[0].mean() < errors.mean() else law
+    if (other := simplest(scored))[1] is not law or brief:
+        other = refine(*other, ground, judge, start, seconds, say)
+        law = other[1] if brief or HARDLY * other[0].mean() < errors.mean() else law
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
     return standard(law, np.unique(train.systems.number)) if law.count else law
 
 
-def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: float, seconds: float, say: Log
-           ) -> tuple[np.ndarray, Law]:
+def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: float, seconds: float, say: Log,
+           brief: bool = False) -> tuple[np.ndarray, Law]:
     """Errors and law, refined in its steps, along its own flow and on more harmonics, without terms that are near zero.
 
-    errors (S,): of its forecasts of trajectories that judge. start: effort when the search began, which ends so many
-    seconds later.
+    errors (S,): of its forecasts; start: effort when the search began, which ends so many seconds later. brief: along
+    flights of one frame alone.
     """
     began = effort()
     narrow, second, exact = (errors, law), law.has_rates, errors.mean() < _EXACT
@@ -246,7 +246,7 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: flo
             wider, after = Ground.of(wide, train), forecast_errors(wide, judge)
             law, ground, errors, hardly, kept = wide, wider, after, HARDLY, 0.0
         lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS[second:]) if n < frames and not exact]
-        for index, length in enumerate(lengths):
+        for index, length in enumerate(lengths[: 1 if brief else None]):
             left = seconds - kept - 2 * judging - (effort() - start)
             if left < 0:
                 break
@@ -266,7 +266,7 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: flo
             short = last.run(short)
         if 0 < short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + _EXACT):
             law = pruned(short)
-        if not isinstance(place, Flows):
+        if not (brief or isinstance(place, Flows)):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
                 errors, law = better  # kept where the time ends before the next
     return (errors, law) if errors.mean() <= HARDLY * narrow[0].mean() else narrow  # where the time ended too soon
@@ -325,8 +325,7 @@ def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) ->
 
 
 def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0) -> tuple[float, list[Law]]:
-    """The least misfit of laws of families of terms, and those that are forecast, the likeliest first, as `regressed`
-    gives them."""
+    """The least misfit of laws of families of terms, and those that are forecast, the likeliest first."""
     found = regressed([ground], families, period)
     least, worth = found[0][0], _WORTH if ground.train.systems.counts else 0.0
     say(f"  {len(found)} candidates of {len(families.every)} terms, misfits {least:.2e} to {found[-1][0]:.2e}")

@@ -137,14 +137,13 @@ class Library(nn.Module):
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
-            codes = z[:, channels] if axis != INVERSE else z
             if SECOND <= axis < BENT:
-                fields = self.second(codes, axis)
+                fields = self.second(z[:, channels], axis)
             elif axis == INVERSE:
                 fields = 1 / torch.as_tensor(self.transform.points)[None, :, channels].mT
             else:
                 symbol, along = self._factor(axis)
-                fields = self.transform.fields(codes * symbol if isinstance(symbol, Tensor) else codes, along)
+                fields = self.transform.fields(z[:, channels] * symbol, along)
             fields = 1 / fields if axis == RECIPROCAL else fields
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
