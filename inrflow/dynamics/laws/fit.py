@@ -193,7 +193,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         """Families in turn, until forecasts of a law miss little."""
         with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: bool(scored) and effort() > deadline):
             while least() > enough and (each := next(turns, ())) != ():
-                if each and effort() - start < _SOUGHT * seconds:
+                if each and (not scored or effort() - start < _SOUGHT * seconds):  # the first one in any case
                     sought(*each, _SOUGHT)
                 elif each is None and not (period or train.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
                     until = deadline if least() > _EXPLAINED and not explained else max(
