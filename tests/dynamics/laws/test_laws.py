@@ -385,3 +385,9 @@ def test_the_law_found_when_the_time_is_over_is_kept() -> None:
     assert law.size and np.isfinite(law.theta).all() and not any("flights" in line for line in said)
     with pytest.raises(OutOfTime), effort.limited(lambda: True):
         fit_law(t, x, u, LINE)
+
+
+def test_a_law_is_forecast_however_long_the_regression_of_its_family_took() -> None:
+    t, x, u = _diffusion(8)
+    law = fit_law(t, x, u, LINE, seconds=1e-3)
+    assert {term.written(["u"], ["x"]) for term in law.terms} >= {"lap u", "u^3"}
