@@ -4,7 +4,7 @@ numbers that stand for missing values by convention, told from values by how far
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,14 @@ class TrajectoryBatch:
         x = self.x if self.x.shape[1] == 1 else self.x[:, index]
         delay = None if self.delay is None else self.delay[:, index]
         return TrajectoryBatch(self.t[:, index], x, self.u[:, index], delay)
+
+    def windows(self, starts: Iterable[int], length: int) -> TrajectoryBatch:
+        """Spans of `length` frames from each of `starts` on, as trajectories: those of all trajectories for the first,
+        then for the next."""
+        parts = [self.frames(slice(start, start + length)) for start in starts]
+        x = self.x if self.x.shape[:2] == (1, 1) else torch.cat([p.x.expand(len(self), *p.x.shape[1:]) for p in parts])
+        delay = None if self.delay is None else torch.cat([p.delay for p in parts if p.delay is not None])
+        return TrajectoryBatch(torch.cat([p.t for p in parts]), x, torch.cat([p.u for p in parts]), delay)
 
     def at(self, places: Tensor) -> TrajectoryBatch:
         """A subset of the points."""

@@ -223,11 +223,7 @@ class Problem:
             return source.batch(self.validation[:most], normalised=False)
         batch, cut = self.source.batch(self.train, normalised=False), cut or self.fitted_frames
         leads, starts = series_windows(batch.u.shape[1], cut, past, max(1, (most or WINDOWS) // len(batch)))
-        parts = [batch.frames(slice(start, start + past + leads)) for start in starts]
-        x = batch.x if batch.x.shape[:2] == (1, 1) else torch.cat([part.x.expand(len(batch), *part.x.shape[1:])
-                                                                   for part in parts])
-        delay = None if batch.delay is None else torch.cat([part.delay for part in parts if part.delay is not None])
-        return TrajectoryBatch(torch.cat([part.t for part in parts]), x, torch.cat([part.u for part in parts]), delay)
+        return batch.windows(starts, past + leads)
 
     def originals(self, codes: CodeData) -> CodeData:
         """Codes of the training trajectories without those of their copies."""

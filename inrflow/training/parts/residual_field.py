@@ -381,11 +381,7 @@ def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, i
     frames, cut = batch.u.shape[1], problem.fitted_frames
     past = min(max(surrogate.window, _FRAMES), cut)
     leads, starts = series_windows(frames, cut, past, max(1, _WINDOWS // len(batch)))
-    parts = [batch.frames(slice(start, start + past + leads)) for start in starts]
-    x = batch.x if batch.x.shape[:2] == (1, 1) else torch.cat(
-        [part.x.expand(len(batch), *part.x.shape[1:]) for part in parts])
-    delay = None if batch.delay is None else torch.cat([part.delay for part in parts if part.delay is not None])
-    return TrajectoryBatch(torch.cat([p.t for p in parts]), x, torch.cat([p.u for p in parts]), delay), past
+    return batch.windows(starts, past + leads), past
 
 
 def _external(surrogate: Surrogate, inner: TrajectoryBatch) -> TrajectoryBatch:
