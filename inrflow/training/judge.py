@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import IntegrationError, Integrator
@@ -19,6 +20,7 @@ from inrflow.training.recorder import Recorder
 
 _FOLLOWED = 8  # held-out trajectories that are forecast beyond their ends
 _FEWEST, _CODES = 8, 128  # windows of a series, whose covariances take memory and time; codes up to which all judge
+INTEGRATION = 0.02  # share of a candidate's error that its integration may add
 
 
 @dataclass(frozen=True)
@@ -125,16 +127,27 @@ def rollout_error(
     return value if value == value else float("inf")
 
 
-def diverging(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> float:
-    """The share of forecasts of a few trajectories from a first frame that diverge within twice the time of all."""
+def followed(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> list[Tensor | None]:
+    """Forecasts (1, T, n) of a few trajectories from frame `first` over twice the time of the states; None of those
+    that diverge."""
     known = torch.isfinite(states.t[:, first:]).all(1) & states.observed[:, first]
-    rows, lost = known.nonzero()[:_FOLLOWED, 0].tolist(), 0
-    for row in rows:
+    paths: list[Tensor | None] = []
+    for row in known.nonzero()[:_FOLLOWED, 0].tolist():
         t = states.t[row : row + 1, first:]
         times = torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1)
         try:
             with torch.no_grad():
-                integrator(field, states.codes[row : row + 1, first], times)
+                paths.append(integrator(field, states.codes[row : row + 1, first], times))
         except IntegrationError:
-            lost += 1
-    return lost / max(len(rows), 1)
+            paths.append(None)
+    return paths
+
+
+def apart(some: list[Tensor | None], others: list[Tensor | None], states: CodeData) -> float:
+    """Mean squared difference of the same forecasts in steps of two lengths, share of the variance of the states;
+    infinite where one diverges."""
+    if any(path is None for path in some):
+        return float("inf")
+    squares = [float((one - other).square().sum(-1).mean()) for one, other in zip(some, others, strict=True)
+               if one is not None and other is not None]
+    return sum(squares) / max(len(squares), 1) / float(states.codes[states.observed].square().sum(1).mean())

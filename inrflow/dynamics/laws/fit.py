@@ -73,7 +73,7 @@ _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before
 _ALONE = 1e-3  # error of laws of second order from which on first order has no time
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _BADLY, _RANKED = 1e-2, 0.05, 0.2  # shares of them, the last for costly families; of the time to compare
-_QUICK, _REST, _SOUGHT = 0.1, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
+_QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
 
 _Regression = Callable[[], tuple[float, list[Law], Families]]
 
@@ -229,6 +229,8 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: flo
     flights of one frame alone.
     """
     began = effort()
+    if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more of them
+        ground = Ground.of(law, ground.train)
     narrow, second, exact = (errors, law), law.has_rates, errors.mean() < _EXACT
     train, place, frames = ground.train, ground.domain, ground.states.shape[1]
     with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: effort() > start + seconds):

@@ -18,7 +18,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import diverging, explains, rollout_error
+from inrflow.training.judge import INTEGRATION, apart, explains, followed, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
@@ -39,7 +39,7 @@ _HALVINGS, _LOST = 3, 0.5  # of steps at most; share of forecasts that diverge, 
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
 _RATED = 64  # trajectories whose rates tell how they go with codes
-_LEAST_NOISE = 1e-14
+_LEAST_NOISE, _LEAST_ERROR = 1e-14, 1e-15
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _HARDLY = 1.05  # times the error: shorter steps are as good
 _AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
@@ -245,7 +245,8 @@ def _candidates(
                     f"(observe.frames={needed})")
     if not np.isfinite(error):
         return
-    share = diverging(field, integrator, validation, first)
+    paths = followed(field, integrator, validation, first)
+    share = sum(path is None for path in paths) / max(len(paths), 1)
     with run.budget.part(_OF_STEPS):
         for near in _NEAR if share and not law.has_rates and not law.period else ():
             if not (rests := _rests(u, near)):
@@ -254,14 +255,23 @@ def _candidates(
             after = rollout_error(held, integrator, validation, judged, first, size)
             if not (share > _LOST or after <= _HARDLY * error):  # else the law would be lost
                 continue
-            if not diverging(held, integrator, validation, first) and (share or after < error):
+            others = followed(held, integrator, validation, first)
+            if all(path is not None for path in others) and (share or after < error):
                 run.log.say(f"values that rest at a bound are held there within {near:.0e} of their range: error "
                             f"{after:.2e}")
-                field, error, share = held, after, 0.0
-        for _ in range(_HALVINGS if share else 0):
+                field, error, paths, share = held, after, others, 0.0
+        for _ in range(_HALVINGS):
             finer = Integrator("etd", integrator.step / 2)
-            if (lost := diverging(field, finer, validation, first)) < share:
-                integrator, share, error = finer, lost, rollout_error(field, finer, validation, judged, first, size)
+            others = followed(field, finer, validation, first)
+            if apart(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):  # small errors may grow
+                break
+            if all(path is not None for path in paths) and not elsewhere:  # longer steps may be what was fitted
+                after = rollout_error(field, finer, validation, judged, first, size)
+                if not after < _HARDLY * error:
+                    break
+                error = min(error, after)
+            integrator, paths = finer, others
+    share = sum(path is None for path in paths) / max(len(paths), 1)
     if share:
         run.log.say(f"{100 * share:.0f} % of the forecasts of held-out trajectories diverge within twice their time"
                     + (": it is not taken" if share > _LOST else ": it cannot be trusted far beyond the data"))

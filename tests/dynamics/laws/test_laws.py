@@ -11,11 +11,12 @@ from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.families import short_list
 from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.fit import refine
 from inrflow.dynamics.laws.law import well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import normal_equations
-from inrflow.dynamics.laws.setting import Data, windows
+from inrflow.dynamics.laws.setting import Data, Ground, forecast_errors, windows
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
 from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes, _Design, _posterior, fit_codes
@@ -391,3 +392,13 @@ def test_a_law_is_forecast_however_long_the_regression_of_its_family_took() -> N
     t, x, u = _diffusion(8)
     law = fit_law(t, x, u, LINE, seconds=1e-3)
     assert {term.written(["u"], ["x"]) for term in law.terms} >= {"lap u", "u^3"}
+
+
+def test_a_law_on_more_harmonics_than_those_it_was_sought_on_is_refined_on_its_own() -> None:
+    train = Data.of(*_diffusion(10))
+    wrong = [Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.024], [-0.9]]), np.zeros((2, 1)),
+                 fit_codes(LINE.harmonics(count), train.x, train.u), longest=0.05, largest=10.0) for count in (8, 16)]
+    before = forecast_errors(wrong[1], train)
+    after, law = refine(before, wrong[1], Ground.of(wrong[0], train), train, effort(), 5.0, lambda _: None, brief=True)
+    assert law.codes.harmonics.count == 16 and after.mean() < 0.1 * before.mean()
+    np.testing.assert_allclose(law.theta[:, 0], [0.02, -1.0], rtol=0.02)
