@@ -6,6 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from inrflow.errors import UserError
 from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.runtime.atomic_files import held_folder
 from inrflow.training.candidate import Candidate, assemble, complete
 from inrflow.training.judge import Judge
@@ -32,6 +34,7 @@ from inrflow.training.run import Recipe, Run
 RECIPES: list[Recipe] = [
     LawRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),
 ]
+_RESIDUAL_FIELD = 0.3  # of the time, at least, after which the search for one is given up
 ALIASES = {"coral": "auto_decoding", "local_equation": "law", "translation_equivariant": "law"}
 
 
@@ -176,7 +179,12 @@ def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surroga
         return surrogate
     judged = assemble(best)  # which has not seen the held-out data
     judged.prior = pooled(judged.prior, [surrogate.prior])
-    return choose_residual_field(surrogate, judged, run)
+    budget = run.budget
+    until = budget.elapsed + max(budget.seconds(1.0), _RESIDUAL_FIELD * budget.total)
+    with suppress(OutOfTime), effort.limited(lambda: budget.elapsed > until):
+        return choose_residual_field(surrogate, judged, run)
+    run.log.say("the search for a residual field takes too long and is left out: deviations of this model are slow")
+    return surrogate
 
 
 def is_late(recipe: Recipe, problem: Problem) -> bool:

@@ -12,6 +12,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import effort
 from inrflow.training.judge import Judge
 from inrflow.training.train import train
 
@@ -126,3 +127,14 @@ def test_channels_that_are_taken_for_amounts_are_told_before_training(data, tmp_
     told.clear()
     with run_on(data, tmp_path / "other", said=told):
         assert not told
+
+
+def test_a_search_for_a_residual_field_that_takes_too_long_is_given_up(data, tmp_path, monkeypatch):
+    def endless(surrogate, judged, run):
+        while True:
+            effort.add(calls=1)
+
+    monkeypatch.setattr("inrflow.training.train.choose_residual_field", endless)
+    with run_on(data, tmp_path, "training.minutes=0.01") as run:
+        surrogate = train(run, [Stub("one", (0.9 * RATES, 0.1))])
+    assert torch.equal(rates(surrogate), 0.9 * RATES) and surrogate.residual is None
