@@ -7,24 +7,16 @@ python benchmarks/mixed_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse
-from data_makers import FRAMES, Fields, write_problems
+from data_makers import FRAMES, Fields, solve, write_problems
 from scipy.integrate import solve_ivp
 from scipy.ndimage import map_coordinates
 from scipy.sparse.linalg import splu
 from scipy.spatial import ConvexHull
 
 TRAIN, TEST = 24, 8
-
-
-def _solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "LSODA") -> np.ndarray:
-    """Fields (T, ...) at times t of du/dt = rate(t, u)."""
-    solution = solve_ivp(lambda time, y: rate(time, y.reshape(u.shape)).ravel(), (t[0], t[-1]), u.ravel(), method, t,
-                         rtol=1e-7, atol=1e-9)
-    return solution.y.T.reshape(len(t), *u.shape)
 
 
 def _waves(generator: np.random.Generator, phase: np.ndarray, most: int, size: float) -> np.ndarray:
@@ -66,7 +58,7 @@ def nerve(generator: np.random.Generator, count: int) -> Fields:
     n, t = 120, np.arange(FRAMES) * 0.5
     x = (np.arange(n) + 0.5) / n * 6
 
-    def rate(_: float, w: np.ndarray) -> np.ndarray:
+    def rate(w: np.ndarray) -> np.ndarray:
         v, m, h, k = w
         opening = [0.1 * (v + 40) / (1 - np.exp(-(v + 40) / 10) + 1e-12), 0.07 * np.exp(-(v + 65) / 20),
                    0.01 * (v + 55) / (1 - np.exp(-(v + 55) / 10) + 1e-12)]
@@ -81,7 +73,7 @@ def nerve(generator: np.random.Generator, count: int) -> Fields:
         centres = generator.uniform(0, 6, 2)
         v = -65 + np.sum([generator.uniform(20, 60) * np.exp(-((x - c) / 0.4) ** 2) for c in centres], 0)
         gates = [np.full(n, rest) for rest in (0.053, 0.596, 0.318)]
-        paths.append(_solve(rate, np.stack([v, *gates]), t)[:, 0])
+        paths.append(solve(rate, np.stack([v, *gates]), t, "LSODA")[:, 0])
     return t, x[:, None], np.stack(paths)[..., None], {"channels": ["V"]}
 
 
@@ -119,7 +111,7 @@ def traffic(generator: np.random.Generator, count: int) -> Fields:
     def wished(r: np.ndarray) -> np.ndarray:
         return 1.5 * (1 / (1 + np.exp((r / 0.55 - 0.45) / 0.15)) - 3.7e-6)
 
-    def rate(_: float, w: np.ndarray) -> np.ndarray:
+    def rate(w: np.ndarray) -> np.ndarray:
         r, v = w
         return np.stack([-slope(r * v), -v * slope(v) + (wished(r) - v) / 0.8 - 0.5 * slope(r) / r
                          + 0.05 * slope(slope(v)) / r])
@@ -128,7 +120,7 @@ def traffic(generator: np.random.Generator, count: int) -> Fields:
     for _ in range(count):
         r = np.clip(0.35 + _waves(generator, 2 * np.pi * x / length, 5, 0.05), 0.1, 0.8)
         v = wished(r) + _waves(generator, 2 * np.pi * x / length, 4, 0.05)
-        paths.append(_solve(rate, np.stack([r, v]), t))
+        paths.append(solve(rate, np.stack([r, v]), t, "LSODA"))
     return t, x[:, None], np.stack(paths).swapaxes(2, 3), {"channels": ["rho", "v"], "periods": np.array([length])}
 
 
@@ -137,7 +129,7 @@ def thermoelastic(generator: np.random.Generator, count: int) -> Fields:
     n, t = 400, np.arange(FRAMES) * 0.12
     x, h = np.linspace(0, 1, n + 1), 1 / n
 
-    def rate(_: float, w: np.ndarray) -> np.ndarray:
+    def rate(w: np.ndarray) -> np.ndarray:
         q, v, heat = w
         force = np.zeros(n + 1)
         force[1:-1] = np.diff(q, 2) / h**2 - 0.2 * (heat[2:] - heat[:-2]) / h
@@ -150,7 +142,7 @@ def thermoelastic(generator: np.random.Generator, count: int) -> Fields:
         q, v = (np.sum([generator.standard_normal() * np.sin(np.pi * j * x) / j**p for j in range(1, 6)], 0)
                 for p in (2, 1.5))
         heat = np.sum([generator.standard_normal() * np.cos(np.pi * j * x) / j**1.5 for j in range(1, 6)], 0)
-        paths.append(_solve(rate, np.stack([q, v, heat]), t, "RK45")[..., ::4])
+        paths.append(solve(rate, np.stack([q, v, heat]), t)[..., ::4])
     return t, x[::4, None], np.stack(paths).swapaxes(2, 3), {"channels": ["q", "v", "theta"]}
 
 
@@ -231,12 +223,12 @@ def clocks(generator: np.random.Generator, count: int) -> Fields:
     x = np.arange(n) / n * 2 * np.pi
     coupling, paths = (1 + 0.95 * np.cos(x[:, None] - x)) / n, []
 
-    def rate(_: float, p: np.ndarray) -> np.ndarray:
+    def rate(p: np.ndarray) -> np.ndarray:
         return np.cos(p + 1.2) * (coupling @ np.sin(p)) - np.sin(p + 1.2) * (coupling @ np.cos(p))
 
     for _ in range(count):
         bump = 6 * generator.uniform(-0.5, 0.5) * np.exp(-2 * (x - generator.uniform(2, 4)) ** 2)
-        p = _solve(rate, bump + _waves(generator, x, 4, 1.0), t)
+        p = solve(rate, bump + _waves(generator, x, 4, 1.0), t, "LSODA")
         paths.append(np.stack([np.cos(p), np.sin(p)], -1))
     return t, x[:, None], np.stack(paths), {"channels": ["c", "s"], "periods": np.array([2 * np.pi])}
 
