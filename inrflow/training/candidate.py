@@ -242,7 +242,7 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
     seconds = _SHARE * budget.total + _LEAST
-    flown = budget.decide("flight", _milliseconds(surrogate)) / 1e3
+    flown = (budget.known("flight") or budget.decide("flight", _milliseconds(surrogate))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
     began = budget.elapsed
 

@@ -17,7 +17,18 @@ from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
-from inrflow.dynamics.laws.terms import BENT, INVERSE, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, TURN, VALUE, Term
+from inrflow.dynamics.laws.terms import (
+    BENT,
+    INVERSE,
+    LAPLACIAN,
+    POTENTIAL,
+    RECIPROCAL,
+    SECOND,
+    TURN,
+    VALUE,
+    Product,
+    Term,
+)
 
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
@@ -36,7 +47,7 @@ _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
 def seasonal(channels: int, places: int) -> list[Term]:
     """Forces, steady or of a season, the last two channels, by low harmonics of place; values, Laplacians times it."""
     cosine, sine = (channels, VALUE), (channels + 1, VALUE)
-    times: tuple[tuple[tuple[int, int], ...], ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
+    times: tuple[Product, ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
     forces = [Term((product,), place=m) for product in times for m in range(not product, places)]
     every = itertools.product((VALUE, LAPLACIAN), times[1] + times[2], range(channels))
     return forces + [Term((((c, axis), one),)) for axis, one, c in every]
@@ -58,7 +69,7 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
     every, axes = range(channels), () if intrinsic else range(dimensions)
     value = [(c, VALUE) for c in every]
 
-    def monomials(degree: int) -> list[tuple[tuple[int, int], ...]]:
+    def monomials(degree: int) -> list[Product]:
         return list(itertools.combinations_with_replacement(value, degree))
 
     linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
@@ -98,7 +109,7 @@ def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
     """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
     1: drifts along gradients of others, of fields of matter, and in films."""
     value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
-    products: list[tuple[tuple[int, int], ...]] = [m for degree in range(1, max(1, 4 - channels) + 1)
+    products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
                                for m in itertools.combinations_with_replacement(value, degree)]
     return [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
             for m in products for b in range(channels) for kind in kinds]
