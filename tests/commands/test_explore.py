@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,9 +123,10 @@ def test_controls_draw_anew_and_names_are_no_markup(explored, tiny_run):
     page.channel.value = "v"
     assert page.title.text.startswith("v at")
     page.file.param.update(value=table(tiny_run.test), filename="<b>.csv")
-    assert page.trajectory.value.startswith("table") and "&lt;b&gt;.csv" in page.said.object
+    page._zoomed(SimpleNamespace(x0=0.1, x1=0.5, y0=0.2, y1=0.7))  # of a wheel that was turned before
+    assert page.trajectory.value.startswith("table") and "&lt;b&gt;.csv" in page.given.object
     page.file.param.update(value=b"nonsense", filename="x.csv")
-    assert "#b00020" in page.said.object
+    assert "#b00020" in page.given.object
     assert _words("<script>\x1b[1m") == "&lt;script&gt;\\x1b[1m"
 
 

@@ -56,6 +56,7 @@ class Page:
                                            width=_WIDTH)
         self.file = pn.widgets.FileInput(accept=".csv,.tsv,.txt")
         self.said = pn.pane.HTML("", width=_WIDTH)
+        self.given = pn.pane.HTML("", width=300)  # of its own: a picture drawn meanwhile does not take the remark away
         self.took = pn.pane.HTML("", width=_WIDTH)
         self._draw_figures()
         for widget in (self.channel, self.quantity):
@@ -66,7 +67,7 @@ class Page:
         self.file.param.watch(lambda _: self._given(), "value")
         self.layout = pn.Row(
             pn.Column(f"## {_words(about.name)}", self.trajectory, self.model, self.channel, self.quantity,
-                      pn.pane.Markdown("observations to assimilate (CSV):"), self.file,
+                      pn.pane.Markdown("observations to assimilate (CSV):"), self.file, self.given,
                       pn.pane.HTML(_of_model(explored), width=300), width=320),
             pn.Column(self.time, pn.pane.Bokeh(self.picture), self.said, pn.pane.Bokeh(self.curve), self.took),
         )
@@ -200,14 +201,19 @@ class Page:
         try:
             name = self.explored.assimilate(str(self.file.filename), self.file.value)
         except UserError as error:
-            self._tell(str(error), wrong=True)
+            self.given.object = _told(str(error), wrong=True)
             return
         self.trajectory.options = self.explored.names
         self.trajectory.value = name
-        self._tell(f"{self.file.filename} is assimilated and shown as {name}")
+        self.given.object = _told(f"{self.file.filename} is assimilated and shown as {name}")
 
     def _tell(self, words: str, wrong: bool = False) -> None:
-        self.said.object = f'<span style="color:{"#b00020" if wrong else "#555"}">{_words(words)}</span>'
+        self.said.object = _told(words, wrong)
+
+
+def _told(words: str, wrong: bool = False) -> str:
+    """A remark as HTML."""
+    return f'<span style="color:{"#b00020" if wrong else "#555"}">{_words(words)}</span>'
 
 
 def _of_model(explored: Explored) -> str:
