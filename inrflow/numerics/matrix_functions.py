@@ -11,6 +11,9 @@ _FASTEST = 2.0  # growth of more than e^2 in a time step cannot be told from noi
 SHORTEST = 14.0  # decay of more than e^14: what is left of it is below the rounding of single precision
 _FARTHEST = 200.0  # norm of generator times time of a flow
 _REACH, _ORDER = 4.0, 40  # that norm in one Taylor step, and terms: few products for each unit, and rounding error e^4
+_TERMS = 20  # of a usual series
+_EXPONENTIAL, _CALL = 15, 2e4  # products of a matrix exponential, times n^3; products while torch is called
+_SAME = 2.0**-40  # of the longest time: times that differ by less are equal
 
 
 def generator_of(step_map: Tensor, step: float, decay: float = _FASTEST) -> tuple[Tensor, Tensor]:
@@ -38,15 +41,23 @@ def generator_of(step_map: Tensor, step: float, decay: float = _FASTEST) -> tupl
 def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
     """exp(generator times_p) states_p: states (P, n) carried over a time (P,) each; NaN where that is out of reach.
 
-    Taylor series in a few steps: far cheaper than a matrix exponential for each time.
+    Taylor series in a few steps: far cheaper than a matrix exponential for each time, unless few of them differ, as
+    lengths of months do.
     """
     if not len(times):
         return states
-    size = generator.abs()
-    reach = float((size.sum(0).max() * size.sum(1).max()).sqrt() * times.abs().max())  # bounds the spectral norm
+    size, longest = generator.abs(), float(times.abs().max())
+    reach = float((size.sum(0).max() * size.sum(1).max()).sqrt()) * longest  # bounds the spectral norm
     if not reach <= _FARTHEST:
         return torch.full_like(states, float("nan"))
     substeps = max(1, math.ceil(reach / _REACH))
+    n, parts = len(generator), (times / (longest * _SAME or 1.0)).round().unique(return_inverse=True)
+    if len(parts[0]) * (_EXPONENTIAL * n**3 + _TERMS * _CALL) < substeps * _TERMS * (len(times) * n**2 + 4 * _CALL):
+        moved = torch.empty_like(states)
+        for k in range(len(parts[0])):
+            rows = parts[1] == k
+            moved[rows] = states[rows] @ torch.linalg.matrix_exp(generator * times[rows].mean()).T
+        return moved
     step = (times / substeps)[:, None]
     for _ in range(substeps):
         term, enough = states, 1e-17 * float(states.detach().abs().max())

@@ -104,3 +104,14 @@ def test_fast_decays_are_kept_where_they_are_asked_for():
     step_map[0, 0] = 1.0
     matrix, _ = generator_of(tensor(step_map), 0.5, decay=14.0)
     np.testing.assert_allclose(matrix, np.diag([np.log(0.9), np.log(1e-4), -14.0]) / 0.5, atol=1e-10)
+
+
+@pytest.mark.parametrize("lengths", [[0.31], [0.28, 0.3, 0.31], np.linspace(0.1, 0.4, 24)])
+def test_states_flow_over_few_lengths_of_time_as_over_many(lengths):
+    random = np.random.default_rng(11)
+    generator = affine(random.standard_normal((6, 6)) * 3, random.standard_normal(6))
+    generator[0] = 0.0
+    times = np.resize(lengths, 24) * (1 + 1e-14 * random.standard_normal(24))  # differences of a calendar round
+    states = random.standard_normal((24, 7))
+    expected = np.stack([expm(generator * t) @ s for t, s in zip(times, states, strict=True)])
+    np.testing.assert_allclose(flow(tensor(generator), tensor(states), tensor(times)), expected, rtol=1e-9, atol=1e-9)

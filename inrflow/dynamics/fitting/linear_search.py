@@ -34,6 +34,7 @@ _ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # times the least error of a single trajecto
 _NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error without memory
 _WEAKEST_APART = 1e-10  # weaker ridges do the same where steps are unequal
 _SOLVE, _IRREGULAR, _FEWEST_RIDGES = 2, 20, 4  # products of a solve, times n^3; solves that unequal steps take
+_IRREGULAR_CALLS = 1500, 40  # operations on tensors of their fit, and of each of their steps in a forecast
 _BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
 
@@ -161,9 +162,9 @@ class ClosedFormSearch:
         """Products, elements and calls of a score."""
         n, folds = candidate.size + candidate.memory + 1, len(self.folds[::every]) + self.left_out
         states, frames = self.folds[0].validation.observed.shape
-        solves = 1 if self.uniform else _IRREGULAR
+        solves, fit, step = (1, 30, 8) if self.uniform else (_IRREGULAR, *_IRREGULAR_CALLS)
         return (folds * (_SOLVE * solves * n**3 + states * frames * n**2), folds * 4.0 * states * frames * n,
-                folds * (30.0 + 8 * frames))
+                folds * float(fit + step * frames))
 
     def _affordable(self, sizes: Sequence[int], memories: Sequence[float], ridges: Sequence[float]
                     ) -> tuple[list[int], list[float]]:
@@ -173,7 +174,8 @@ class ClosedFormSearch:
 
         def seconds() -> float:
             grid = self.grid(sizes, memories, ridges[:1])
-            return sum(seconds_of(*self._cost(c, every)) for c in grid) * len(ridges)
+            screened = sum(seconds_of(*self._cost(c, every)) for c in grid) * len(ridges)
+            return screened if every == 1 else screened * (1 + every * _share_kept(len(grid) * len(ridges)))
 
         while seconds() > self.seconds and (len(ridges) > _FEWEST_RIDGES or len(sizes) > 1):
             ridges, sizes = (ridges[::2], sizes) if len(ridges) > _FEWEST_RIDGES else (ridges, sizes[1::2])
@@ -311,7 +313,7 @@ class ClosedFormSearch:
             return candidates
         scores = {c: self.score(c, every=_SCREEN) for c in candidates}
         ranked = sorted(candidates, key=lambda c: scores[c])
-        kept = ranked[: max(3 * _FINALISTS, len(ranked) // _SCREENED)]
+        kept = ranked[: round(_share_kept(len(ranked)) * len(ranked))]
         return list(dict.fromkeys([*kept, *_best_of_each(ranked)]))
 
     def fit(
@@ -336,6 +338,11 @@ class ClosedFormSearch:
         mean_bias, forcing = mean.forcing(matrix)
         score = scores[candidate] if scores else float("nan")
         return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {}, steps)
+
+
+def _share_kept(candidates: int) -> float:
+    """Share of the candidates that go on after they were screened."""
+    return min(1.0, max(3 * _FINALISTS, candidates // _SCREENED) / candidates)
 
 
 def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:
