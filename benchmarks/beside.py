@@ -29,7 +29,7 @@ from inrflow.training.problem import Problem
 from inrflow.training.train import start_run, train
 
 SETTINGS = {"default": [], "dino": ["experiment=dino"], "coral": ["experiment=coral"], "neural": ["recipe=neural"]}
-HEADER = ("data", "recipe", "seed", "processor s", "NMSE in-t", "NMSE out-t", "90 % hold",
+HEADER = ("data", "recipe", "seed", "processor s", "NMSE in-t", "NMSE out-t", "90 % hold", "+-",
           "least of persistence, POD + DMD, mean: in-t", "out-t")
 
 
@@ -49,14 +49,16 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         report = evaluate(surrogate, file, Observe(1, 1.0), references).report
     others = [one["nmse"] for one in report["references"].values()]
     return case | {"seconds": seconds, "coverage": report["coverage_90"],
+                   "coverage_error": report["coverage_90_error"],
                    **{name: report["nmse"][name] for name in ("in_t", "out_t")},
                    **{f"least_{name}": min(one[name] for one in others) for name in ("in_t", "out_t")}}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as Markdown."""
-    names = ("data", "recipe", "seed", "seconds", "in_t", "out_t", "coverage", "least_in_t", "least_out_t")
-    return as_table(HEADER, [[row["data"], row["recipe"], row["seed"], row["error"], *[""] * 5] if "error" in row else
+    names = ("data", "recipe", "seed", "seconds", "in_t", "out_t", "coverage", "coverage_error", "least_in_t",
+             "least_out_t")
+    return as_table(HEADER, [[row["data"], row["recipe"], row["seed"], row["error"], *[""] * 6] if "error" in row else
                              [row[name] for name in names] for row in rows])
 
 

@@ -145,6 +145,22 @@ def test_coverage_and_crps_of_honest_and_of_overconfident_intervals():
     assert reports[0.5]["crps"] > reports[1.0]["crps"]
 
 
+def test_standard_error_of_coverage_is_its_scatter_over_sets_of_trajectories_that_err_alike():
+    random, found = np.random.default_rng(2), []
+    for _ in range(200):
+        scale = np.exp(0.8 * random.standard_normal((8, 1, 1, 1)))  # of each trajectory
+        truth = scale * random.standard_normal((8, 5, 40, 1))
+        table = Table(np.ones(1))
+        table.update(np.zeros_like(truth), truth, np.ones((8, 5), bool), std=np.ones_like(truth))
+        report = table.report()
+        found.append((report["coverage_90"], report["coverage_90_error"]))
+    coverage, error = np.array(found).T
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(coverage.std(), rel=0.15)
+    table = Table(np.ones(1))
+    table.update(truth[:2] * 0, truth[:2], np.ones((2, 5), bool), std=np.ones_like(truth[:2]))
+    assert table.report()["coverage_90_error"] is None  # two tell little
+
+
 def test_error_by_frame_follows_the_place_in_the_trajectory(problem):
     prediction, truth, in_time, _ = problem
     variance = np.array([2.0, 3.0])
