@@ -19,8 +19,8 @@ from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale
+from inrflow.encoding.encode import encode
 from inrflow.pdes.generate import generate
-from inrflow.training.parts.codes import encode_trajectories
 from inrflow.training.parts.trunk import DecoderTraining
 
 HARMONICS = 6
@@ -180,9 +180,10 @@ def prepare(problem: Problem, size: Size, seed: int, folder: Path) -> Prepared:
     prior, scale = modes.prior(), TimeScale.of(source.times)
 
     def encoded(of: TrajectorySource, rows: np.ndarray, copies: int = 1) -> CodeData:
-        parts = [encode_trajectories(of, decoder, prior, rows, scale)]
-        if copies > 1:
-            parts.append(encode_trajectories(of, decoder, prior, np.tile(rows, copies - 1), scale, moves, seed=seed))
+        random, parts = np.random.default_rng([seed, 17]), []
+        for some, moved in ((rows, None), (np.tile(rows, copies - 1), moves))[:copies]:
+            batch = of.moved(some, moved, random)
+            parts.append(CodeData(encode(decoder, batch, prior), scale.internal(batch.t), batch.observed))
         return CodeData.join(parts)
 
     def decode(codes: Tensor) -> Tensor:

@@ -25,6 +25,15 @@ def solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") ->
     return solution.y.T.reshape(len(t), *u.shape)
 
 
+def surface_elements(x: np.ndarray, cells: np.ndarray) -> tuple[csc_matrix, csc_matrix]:
+    """Stiffness and masses (N, N) of linear elements on triangles (E, 3) of points x (N, 3)."""
+    edges = [x[cells[:, (i + 2) % 3]] - x[cells[:, (i + 1) % 3]] for i in range(3)]
+    area, shape = np.linalg.norm(np.cross(edges[0], edges[1]), axis=1) / 2, (len(x), len(x))
+    parts = [(i, j, (cells[:, i], cells[:, j])) for i in range(3) for j in range(3)]
+    stiffness = sum(csc_matrix(((edges[i] * edges[j]).sum(1) / 4 / area, at), shape) for i, j, at in parts)
+    return stiffness, sum(csc_matrix((area / 12 * (1 + (i == j)), at), shape) for i, j, at in parts)
+
+
 def reacting(w: np.ndarray, reaction: Callable, stiffness: csc_matrix, masses: csc_matrix,
              diffusivities: tuple[float, ...], step: float, every: int) -> np.ndarray:
     """Frames (T, C, N, S), of `every` steps each, of dw/dt = diffusivity lap w + reaction(w) from w (C, N, S), on

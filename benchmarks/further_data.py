@@ -15,7 +15,7 @@ import scipy.spatial
 import skfem
 from blind_data import _bumps, _etd, _grid, _quadratic
 from collection_data import _waves
-from data_makers import FRAMES, Fields, bumps, solve, write_problems
+from data_makers import FRAMES, Fields, bumps, solve, surface_elements, write_problems
 from scipy.fft import dctn, idctn
 from shape_data import _circle, _polygon
 from unseen_data import _line, _modal
@@ -284,13 +284,7 @@ def vessel(generator: np.random.Generator, count: int) -> Fields:
         ab, bc, ca = middle.T
         cells = np.concatenate([np.stack(p, 1) for p in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
     x = x / np.linalg.norm(x, axis=1, keepdims=True) * np.array([1, 0.7, 0.5])
-    stiffness, masses = np.zeros((2, len(x), len(x)))
-    for cell in cells:
-        p = x[cell]
-        e = np.stack([p[2] - p[1], p[0] - p[2], p[1] - p[0]])
-        area = np.linalg.norm(np.cross(e[0], e[1])) / 2
-        stiffness[np.ix_(cell, cell)] += e @ e.T / 4 / area
-        masses[np.ix_(cell, cell)] += area / 12 * (np.ones((3, 3)) + np.eye(3))
+    stiffness, masses = (matrix.toarray() for matrix in surface_elements(x, cells))
     values, modes = scipy.linalg.eigh(stiffness, masses)
     back, w = modes.T @ masses, np.stack([np.clip(_bumps(generator, x, 0.35, 0.4), 0, 1) for _ in range(count)], -1)
     z, frames = back @ w, [w]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-import scipy.sparse
-from data_makers import FRAMES, Fields, solve, write_problems
+from data_makers import FRAMES, Fields, solve, surface_elements, write_problems
 from scipy.integrate import solve_ivp
 from scipy.ndimage import map_coordinates
 from scipy.sparse.linalg import splu
@@ -161,11 +160,7 @@ def heart(generator: np.random.Generator, count: int) -> Fields:
     """u_t = .02 lap u + 8 u (u - .1) (1 - u) - u v, v_t = (.01 + .2 v / (u + .3)) (-v - 8 u (u - 1.1)) on an ellipsoid
     (Aliev and Panfilov 1996): linear surface elements at 642 nodes, Crank and Nicolson with explicit reactions."""
     x, cells = _ellipsoid(3, (1.0, 1.0, 1.6))
-    edges = [x[cells[:, (i + 2) % 3]] - x[cells[:, (i + 1) % 3]] for i in range(3)]
-    area, shape = np.linalg.norm(np.cross(edges[0], edges[1]), axis=1) / 2, (len(x), len(x))
-    parts = [(i, j, (cells[:, i], cells[:, j])) for i in range(3) for j in range(3)]
-    stiffness = sum(scipy.sparse.csc_matrix(((edges[i] * edges[j]).sum(1) / 4 / area, at), shape) for i, j, at in parts)
-    masses = sum(scipy.sparse.csc_matrix((area / 12 * (1 + (i == j)), at), shape) for i, j, at in parts)
+    stiffness, masses = surface_elements(x, cells)
     dt, every = 0.02, 25
     implicit, explicit = splu(masses + dt * 0.01 * stiffness), masses - dt * 0.01 * stiffness
     u, v = np.zeros((2, len(x), count))

@@ -23,7 +23,7 @@ from inrflow.adaptation.further import PULLS, Fit, field_fit, output_fit
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import has_output_layer
-from inrflow.domains import from_state
+from inrflow.domains import from_state, harmonics_of
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.laws import Law
@@ -205,7 +205,7 @@ def _series(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> F
 def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
     """Coefficients along flights from the codes of all frames."""
     term, size = surrogate.field.term(LawTerm), surrogate.code_size
-    harmonics = from_state(term.domain).harmonics(term.count, term.boundary)
+    harmonics = harmonics_of(term.domain, term.count, term.boundary)
     channels = size // harmonics.count
     mean, variance = (v[:size].double().reshape(channels, -1).numpy()
                       for v in (surrogate.prior.mean, surrogate.prior.variances))

@@ -271,10 +271,11 @@ def fit_problem_references(problem: Problem, path: Path | None = None) -> Refere
 
 def keep_references(source: Path, target: Path) -> None:
     """Copy the reference forecasts of a run that another one goes on from; nothing where it has none."""
-    from inrflow.runtime.atomic_files import write_aside
+    from inrflow.runtime.atomic_files import written_aside
 
     if source.exists():
-        write_aside(target, lambda path: shutil.copyfile(source, path))
+        with written_aside(target) as path:
+            shutil.copyfile(source, path)
 
 
 def report_evaluation(

@@ -37,7 +37,6 @@ from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
-from inrflow.runtime.processes import Processes
 from inrflow.training.problem import Problem, has_solved_codes
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run
@@ -53,7 +52,7 @@ def run(arguments: list[str]) -> int:
         from inrflow.commands.several.sweep import run_sweep
 
         return run_sweep(arguments, run_alone, check)
-    with team.gathered(Processes.of()) as leads:
+    with team.gathered() as leads:
         return run_alone(arguments) if leads else 0
 
 

@@ -10,6 +10,7 @@ from inrflow.domains.base import (
     Harmonics,
     Quadrature,
     from_state,
+    harmonics_of,
     plain,
 )
 from inrflow.domains.box import Box
@@ -21,5 +22,5 @@ from inrflow.domains.surface import Surface
 from inrflow.domains.walls import walled
 
 __all__ = ["BOUNDARIES", "HELD", "LEAKY", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Quadrature",
-           "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state", "plain",
-           "shapes", "walled"]
+           "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state", "harmonics_of",
+           "plain", "shapes", "walled"]

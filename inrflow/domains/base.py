@@ -159,8 +159,15 @@ def _digest(state: Mapping[str, Any]) -> bytes:
     return total.digest()
 
 
+def harmonics_of(state: Mapping[str, Any], count: int, boundary: str) -> Harmonics:
+    """About so many harmonics of the domain of a `state()`."""
+    return from_state(state).harmonics(count, boundary)
+
+
 def plain(value: Any) -> Any:
-    """Nested arrays and mappings as lists and dictionaries, fit for JSON."""
+    """Nested arrays and mappings as lists and dictionaries, fit for JSON; of a domain, its state."""
+    if isinstance(value, Domain):
+        return plain(value.state())
     if isinstance(value, Mapping):
         inner = value["state"] if set(value) == {"state"} else value
         return {key: plain(one) for key, one in inner.items()}

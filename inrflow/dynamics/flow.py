@@ -155,11 +155,13 @@ class _Rate(nn.Module):
         return self.rate(s, y)
 
 
+@dataclass
 class Dynamics:
-    """A vector field with its integrator, and the linearised flow that moves covariances."""
+    """A vector field with its integrator, and the variance (n,) that its error adds in a unit of time."""
 
-    def __init__(self, field: VectorField, integrator: Integrator, process: Tensor) -> None:
-        self.field, self.integrator, self.process = field, integrator, process
+    field: VectorField
+    integrator: Integrator
+    process: Tensor
 
     def flow(self, state: Tensor, times: Tensor, check: bool = True) -> Tensor:
         """States (S, T, n) at times (S, T) from `state` (S, n) at the first of them; with a gradient where it has one.
@@ -197,7 +199,8 @@ class Dynamics:
         series = next(iter(self.field.terms.values())) if self.integrator.method == "map" else None
         if series is not None and not series.flows:
             return series.propagate(covariance, gap)  # type: ignore[operator]
-        doublings = _doublings(float(gap.abs().max()))
+        longest = float(gap.abs().max())
+        doublings = math.ceil(math.log2(longest / _SHORT)) if _SHORT < longest < math.inf else 0
         short = gap / 2**doublings
         flow = self._flow(start, stop, begin, end, short)
         added = torch.diag_embed(self.process * short.abs()[:, None])
@@ -273,11 +276,6 @@ def _carried(flow: Tensor, covariance: Tensor) -> Tensor:
     result = moved * diagonal[:, None]
     result[:, :, rows] += moved[:, :, rows] @ block.mT
     return result
-
-
-def _doublings(gap: float) -> int:
-    """How often a short gap is doubled to a long one."""
-    return max(0, math.ceil(math.log2(gap / _SHORT))) if gap > _SHORT and math.isfinite(gap) else 0
 
 
 def process_noise(field: VectorField, integrator: Integrator, states: CodeData, uncertain: Tensor | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import NormalDist
 
@@ -34,10 +34,37 @@ _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed whi
 
 def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
-    points: Tensor | None = None, ahead: bool = False, further: Callable[[], bool] = lambda: True,
-    others: TrajectoryBatch | None = None, stretch: float = 1.0,
+    others: TrajectoryBatch | None = None,
 ) -> StatePrior:
-    """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it.
+    """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it, of
+    the arguments of `errors_of`."""
+    return calibrated(surrogate.prior, list(errors_of(surrogate, batch, window, context, None, others)))
+
+
+def errors_of(
+    surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
+    points: Tensor | None = None, others: TrajectoryBatch | None = None,
+) -> Iterator[Errors]:
+    """Errors (B, C) of forecasts from windows that are observed at all of their points, then at fewer and fewer; none
+    where the decoder is not affine.
+
+    Args:
+        batch: trajectories in data units that the surrogate was not fitted to.
+        window: number of first frames assimilated.
+        context: known contexts of the trajectories, or None.
+        points: of those at which forecasts are compared, None for all.
+        others: further trajectories, whose forecasts are compared, too, at first; their spread grows with the lead as
+            that of the others does, for the flow of covariances takes most of the time.
+    """
+    if surrogate.decoder.affine:
+        surrogate = replace(surrogate, prior=_neutral(surrogate.prior))
+        for fraction in _FRACTIONS:
+            yield _errors(surrogate, batch, window, fraction, context, points, others)
+            others = None
+
+
+def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False, stretch: float = 1.0) -> StatePrior:
+    """A prior with standard deviations that agree with errors of forecasts, as `errors_of` gives them.
 
     For each channel, from windows observed at all of their points, the factors `spread` with which 90 % intervals hold
     90 % of the values of a new trajectory at each lead, and the power `growth` of 1 + lead with which they grow after
@@ -46,38 +73,31 @@ def calibrate(
     errors of the codes are. Forecasts that diverge leave intervals as they were.
 
     Args:
-        batch: trajectories in data units that the surrogate was not fitted to.
-        window: number of first frames assimilated, at all of their points and at fractions of them.
-        context: known contexts of the trajectories, or None.
-        points: of those at which forecasts are compared, None for all.
+        errors: of windows observed at all points, and any of windows observed at a few.
         ahead: of a model whose codes hold all of a frame, and whose deviations are those of blocks of frames that were
-            left out: forecasts alone count, by their 95 % intervals, and there is no inflation; of a factor below 1,
-            its square root is taken.
-        further: asked after windows observed at all points, whether there is time for those observed at a few.
-        others: further trajectories, whose forecasts are compared, too; their spread grows with the lead as that of the
-            others does, for the flow of covariances takes most of the time.
+            left out: forecasts alone count, by their 95 % intervals; of a factor below 1, its square root is taken.
         stretch: factor of leads, of a field fitted to so many times more time than the one that is calibrated.
     """
-    channels = batch.u.shape[-1]
-    growth, inflation = torch.zeros(2, channels, dtype=torch.float64)
-    now = torch.zeros(1, dtype=torch.float64)
-    neutral = replace(surrogate.prior, spread=torch.ones(1, channels, dtype=torch.float64), leads=now,
-                      growth=growth, inflation=inflation)
-    if not surrogate.decoder.affine:
+    neutral = _neutral(prior)
+    if not errors or neutral.growth is None or neutral.inflation is None:
         return neutral
-    surrogate = replace(surrogate, prior=neutral)
-    every = [_errors(surrogate, batch, window, _FRACTIONS[0], context, points, others)]
-    rest = () if ahead or not further() else _FRACTIONS[1:]
-    every += [_errors(surrogate, batch, window, fraction, context, points) for fraction in rest]
-    leads = leads_of(every[0].lead)
+    leads, channels = leads_of(errors[0].lead), len(neutral.growth)
     spread = torch.ones(len(leads), channels, dtype=torch.float64)
     for c in range(channels):
-        whole = every[0].of(c)
-        some = Errors.join([errors.of(c) for errors in every[1:]] or [whole.select(whole.number < 0)])
-        spread[:, c], growth[c], inflation[c] = factors_of(whole, some, leads, _HELD_AHEAD if ahead else _HELD)
+        whole = errors[0].of(c)
+        some = Errors.join([one.of(c) for one in errors[1:]] or [whole.select(whole.number < 0)])
+        spread[:, c], neutral.growth[c], neutral.inflation[c] = factors_of(
+            whole, some, leads, _HELD_AHEAD if ahead else _HELD)
     if ahead:  # errors of blocks of all frames, which are no smaller, count as much as those of this last part
         spread = torch.maximum(spread, spread.clamp(max=1).sqrt())
     return replace(neutral, spread=spread, leads=leads * stretch)
+
+
+def _neutral(prior: StatePrior) -> StatePrior:
+    """The prior with factors of 1."""
+    growth, inflation = torch.zeros(2, len(prior.noise), dtype=torch.float64)
+    return replace(prior, spread=torch.ones(1, len(growth), dtype=torch.float64), growth=growth, inflation=inflation,
+                   leads=torch.zeros(1, dtype=torch.float64))
 
 
 def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
@@ -261,9 +281,8 @@ def _errors(
     total = predicted.std.double().square()
     rest = _rest(surrogate, estimate, total)
     white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
-    lead = (surrogate.scale.internal(batch.t) - estimate.last[:, None]).clamp(min=0)[..., None]
     number = usable.double()[:, None, None]
-    lead, number = (part.expand(errors.shape[:3]).flatten() for part in (lead, number))
+    lead, number = (part.expand(errors.shape[:3]).flatten() for part in (predicted.lead[..., None], number))
     codes, noise = (total - rest).flatten(0, 2), white.flatten(0, 2)
     found = Errors(errors.flatten(0, 2), codes, rest.flatten(0, 2), lead, number, noise)
     if others is None:

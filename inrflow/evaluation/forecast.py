@@ -33,11 +33,13 @@ class Forecast:
     Attributes:
         mean: (S, T, N, C).
         std: (S, T, N, C); None if not asked for, or the decoder is not affine in the code.
+        lead: (S, T) internal time since the last observed frame, 0 at these.
         rollout_seconds, decode_seconds: time spent.
     """
 
     mean: Tensor
     std: Tensor | None
+    lead: Tensor
     rollout_seconds: float
     decode_seconds: float
 
@@ -59,7 +61,8 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
         parts = list(team.map(partial(_forecast, surrogate, with_std), given))
         stds = [part.std for part in parts if part.std is not None]
         result = Forecast(torch.cat([part.mean for part in parts]), torch.cat(stds) if stds else None,
-                          max(part.rollout_seconds for part in parts), max(part.decode_seconds for part in parts))
+                          torch.cat([part.lead for part in parts]), max(part.rollout_seconds for part in parts),
+                          max(part.decode_seconds for part in parts))
     if estimate.residual is not None:
         t = surrogate.scale.internal(batch.t[:, :, None] + (0.0 if batch.delay is None else batch.delay))
         own = _with_residual(estimate.residual, result.mean, result.std, t.expand(result.mean.shape[:3]), batch.x)
@@ -96,7 +99,7 @@ def _forecast(surrogate: Surrogate, with_std: bool, given: tuple[StateEstimate, 
             mean = mean.unflatten(1, batch.u.shape[1:3])
         decode = time.perf_counter() - began
         std = predicted_std(surrogate, estimate, states, inner, x) if with_std and decoder.affine else None
-    return Forecast(mean, std, rollout, decode)
+    return Forecast(mean, std, (inner - estimate.last[:, None]).clamp(min=0), rollout, decode)
 
 
 def _with_residual(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import write_aside
+from inrflow.runtime.atomic_files import written_aside
 
 AGREEMENT = 1e-5  # of the largest value: what onnxruntime may differ by from torch
 
@@ -52,8 +52,10 @@ def write_graph(
             why = " ".join(str(error).split())[:200]
             raise UserError(f"{name} of this model cannot be exported: {type(error).__name__}: {why}") from error
         assert graph is not None
-        write_aside(folder / f"{name}.pt2", lambda path: _saved(program, path))
-        write_aside(folder / f"{name}.onnx", lambda path: path.write_bytes(graph.model_proto.SerializeToString()))
+        with written_aside(folder / f"{name}.pt2") as path:
+            _saved(program, path)
+        with written_aside(folder / f"{name}.onnx") as path:
+            path.write_bytes(graph.model_proto.SerializeToString())
         return _difference(folder, name, module, inputs, free)
 
 

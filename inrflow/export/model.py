@@ -19,7 +19,7 @@ from inrflow.export.graphs import require_libraries, write_graph
 from inrflow.export.hub import published
 from inrflow.export.stepping import Rate, Step
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.atomic_files import write_aside, write_text
+from inrflow.runtime.atomic_files import write_text, written_aside
 
 
 def export(
@@ -57,7 +57,8 @@ def export(
         inputs = f"`x` (N, {len(about.coordinates)}), `z` (S, {surrogate.code_size})"
     else:
         away = write_graph(folder, "decode", DecodeAtPoints(surrogate, points), {"z": codes}, "u", {"z": ["states"]})
-        write_aside(folder / "points.csv", lambda path: _write_points(path, about.coordinates, points))
+        with written_aside(folder / "points.csv") as path:
+            _write_points(path, about.coordinates, points)
         inputs = f"`z` (S, {surrogate.code_size})"
         shape += " at the points of `points.csv`"
     graphs.append(f"`decode.pt2`, `decode.onnx`: {inputs} to values `u`, {shape} (agree to {away:.0e})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ _MOST_STEPS = 64
 _DIFFERENCE = 1e-4  # of time, for rates of maps from step to step
 
 
+@dataclass(frozen=True)
 class StatePath:
     """States of S trajectories as functions of internal time, through the states at the observed frames.
 
@@ -24,8 +26,8 @@ class StatePath:
     the first the flow backwards.
     """
 
-    def __init__(self, dynamics: Dynamics, estimate: StateEstimate) -> None:
-        self.dynamics, self.estimate = dynamics, estimate
+    dynamics: Dynamics
+    estimate: StateEstimate
 
     def mean(self, times: Tensor, check: bool = True) -> Tensor:
         """States (S, T, n) at increasing times: (T,) shared by all trajectories, or (S, T), padded with NaN."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.posterior import QUANTILE, GaussianPrior, chi_squared_quantile, variance_factor
+from inrflow.encoding.posterior import QUANTILE, GaussianPrior, chi_squared_quantile, variance_factor, widening
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
@@ -78,7 +78,17 @@ class StatePrior:
     def reach(self, data: CodeData, size: int) -> float:
         """The largest squared Mahalanobis distance of observed codes (the first `size` dimensions); 0 without any."""
         codes = data.codes[data.observed][:, :size]
-        return float(self.codes(size).mahalanobis(codes).max()) if len(codes) else 0.0
+        return float(self.distance(codes).max()) if len(codes) else 0.0
+
+    def distance(self, codes: Tensor) -> Tensor:
+        """Squared Mahalanobis distances (...,) of codes (..., Z) from their mean."""
+        return self.codes(codes.shape[-1]).mahalanobis(codes)
+
+    def widening(self, codes: Tensor, estimate: StateEstimate) -> Tensor:
+        """Factors (S,) for standard deviations, of the farthest of the codes (S, K, Z) of an estimate, by
+        `encoding.posterior.widening`; in units of its own `factor`, which widens forecasts already."""
+        farthest = self.distance(codes).nan_to_num(0.0).amax(1)
+        return widening(farthest / estimate.factor.clamp(min=1.0), self.limit(codes.shape[-1]))
 
     def limit(self, size: int) -> float:
         """Squared Mahalanobis distance up to which codes count as inside the training distribution: the 99.9 % quantile

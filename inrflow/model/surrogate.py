@@ -25,7 +25,6 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
-from inrflow.encoding.posterior import widening
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
@@ -330,13 +329,9 @@ class Surrogate(Shown):
 
     def widening(self, estimate: StateEstimate) -> Tensor:
         """Factors (S,) for the standard deviations of forecasts: 1 inside the training distribution, growing with the
-        Mahalanobis distance of the codes or of the context, whichever is larger (`encoding.posterior.widening`).
-
-        Distances are measured in units of the estimate's own `factor`, which widens the forecasts already.
-        """
-        size, states = self.code_size, estimate.mean
-        distance = self.prior.codes(size).mahalanobis(states[..., :size]).nan_to_num(0.0).amax(1)
-        factor = widening(distance / estimate.factor.clamp(min=1.0), self.prior.limit(size))
+        Mahalanobis distance of the codes or of the context, whichever is larger."""
+        states = estimate.mean
+        factor = self.prior.widening(states[..., : self.code_size], estimate)
         if self.contexts is None:
             return factor
         return torch.maximum(factor, self.contexts.widening(states[:, -1, -self.contexts.size :]))
@@ -370,12 +365,11 @@ class Surrogate(Shown):
     ) -> Solution:
         """The solution of all parts of the observations; warns where its states from frame `first` on are unlike the
         training data."""
-        size = self.code_size
-        distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, first:, :size].detach()).max())
-        if distance > self.prior.limit(size):
+        distance = float(self.prior.distance(estimate.mean[0, first:, : self.code_size].detach()).max())
+        if distance > (limit := self.prior.limit(self.code_size)):
             warnings.warn(f"the observed field is unlike the training data (squared distance of its code "
-                          f"{distance:.4g}, limit {self.prior.limit(size):.4g}): do not trust the forecast without "
-                          "checking it; its intervals are widened", stacklevel=4)
+                          f"{distance:.4g}, limit {limit:.4g}): do not trust the forecast without checking it; its "
+                          "intervals are widened", stacklevel=4)
 
         def update(further: Observations) -> Solution:
             further, last = observations_from(further, self.description), float(self.scale.external(estimate.last[0]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 _PRODUCTS = 1e10  # multiplications of matrices' entries in a second of a usual core
 _ELEMENTS = 4e8  # operations on single elements, memory included
@@ -16,6 +18,16 @@ class OutOfTime(Exception):
     """The time of a computation is over; what it has not finished is abandoned."""
 
 
+@dataclass
+class Limit:
+    """Where computations end: at so much effort, at a time of a clock, or where what is `asked` says so."""
+
+    most: float = math.inf
+    until: float = math.inf
+    clock: Callable[[], float] = time.perf_counter
+    asked: Callable[[], bool] | None = None
+
+
 class Effort:
     """Seconds of a usual core that computations take by their sizes, as far as these are added.
 
@@ -25,7 +37,7 @@ class Effort:
 
     def __init__(self) -> None:
         self._spent, self._began = 0.0, time.process_time()
-        self._limits: list[Callable[[], bool]] = []
+        self._limits: list[Limit] = []
 
     def add(self, products: float = 0.0, elements: float = 0.0, calls: float = 0.0, seconds: float = 0.0) -> None:
         """Count multiplications in products of matrices, operations on elements, operations on whole tensors, and what
@@ -35,8 +47,9 @@ class Effort:
 
     def check(self) -> None:
         """Raise OutOfTime where a limit has been reached: once in a second, or more often."""
-        if any(reached() for reached in self._limits):
-            raise OutOfTime
+        for limit in self._limits:
+            if self() > limit.most or limit.clock() > limit.until or (limit.asked is not None and limit.asked()):
+                raise OutOfTime
 
     @property
     def spent(self) -> float:
@@ -44,22 +57,13 @@ class Effort:
         return self._spent
 
     def left(self) -> float:
-        """Seconds that can be added before a limit is reached; to a fourth of them, a day at most."""
-        spent, more = self._spent, 1e-3
-        try:
-            while more < 86_400:
-                self._spent = spent + more
-                if any(reached() for reached in self._limits):
-                    break
-                more *= 1.25
-            return more
-        finally:
-            self._spent = spent
+        """Seconds that can be added before a limit is reached, a day at most."""
+        return min([86_400.0, *(max(limit.most - self._spent, 0.0) for limit in self._limits)])
 
     @contextmanager
-    def limited(self, reached: Callable[[], bool]) -> Iterator[None]:
-        """While the body runs, computations end once `reached` says so."""
-        self._limits.append(reached)
+    def limited(self, limit: Limit) -> Iterator[None]:
+        """While the body runs, computations end at a limit, which may be changed meanwhile."""
+        self._limits.append(limit)
         try:
             yield
         finally:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.processes import Processes
 
 _LOOK = 0.1  # seconds between looks at what another process has sent
@@ -51,9 +51,10 @@ class Team:
         self._taught = False
 
     @contextmanager
-    def gathered(self, processes: Processes) -> Iterator[bool]:
+    def gathered(self) -> Iterator[bool]:
         """While the body runs, the processes of the job are a team. Gives whether this one leads it; the others work
         until the first one is done, and their body is to do nothing. Raises UserError as `Processes.joined`."""
+        processes = Processes.of()
         with processes.joined() as device:
             self.size, self.device = processes.size, device
             if not processes.first:
@@ -242,23 +243,24 @@ def _answer(first: Connection, function: Callable[[Any], Any], item: Any, left: 
         return effort.spent - began > left
 
     try:
-        with effort.limited(over):
+        with effort.limited(Limit(asked=over)):
             return function(item), None, effort.spent - began
     except (OutOfTime, Exception) as error:
         return None, error, effort.spent - began
 
 
-def _trained(module: nn.Module) -> list[nn.Parameter]:
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that have gradients."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 @torch.no_grad()
 def _broadcast(module: nn.Module, device: torch.device) -> None:
     """Give the trained parameters of the first process to all."""
-    trained = _trained(module)
-    flat = torch.cat([parameter.detach().flatten() for parameter in trained]).to(device)
+    own = trained(module)
+    flat = torch.cat([parameter.detach().flatten() for parameter in own]).to(device)
     torch.distributed.broadcast(flat, 0)
-    for parameter, part in zip(trained, flat.split([parameter.numel() for parameter in trained]), strict=True):
+    for parameter, part in zip(own, flat.split([parameter.numel() for parameter in own]), strict=True):
         parameter.copy_(part.view_as(parameter))
 
 
@@ -267,15 +269,15 @@ def _summed(module: nn.Module, values: tuple[float, ...] | None, seconds: float,
             ) -> tuple[tuple[float, ...], float]:
     """Sums of values and of effort over all processes, in the first one; gradients become sums, too, or stay None where
     no process has one."""
-    trained = _trained(module)
-    every = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-    given = trained[0].new_tensor([p.grad is not None for p in trained])
+    own = trained(module)
+    every = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
+    given = own[0].new_tensor([p.grad is not None for p in own])
     told = given.new_tensor([seconds, *(values or ())])
-    sizes = [*(p.numel() for p in trained), len(given), len(told)]
+    sizes = [*(p.numel() for p in own), len(given), len(told)]
     flat = torch.cat([part.flatten() for part in (*every, given, told)]).to(device)
     torch.distributed.reduce(flat, 0)
     *sums, given, told = flat.to(given.device).split(sizes)
-    for parameter, part, some in zip(trained, sums, given.tolist(), strict=True):
+    for parameter, part, some in zip(own, sums, given.tolist(), strict=True):
         parameter.grad = part.view_as(parameter) if some else None
     spent, *rest = told.tolist()
     return tuple(rest), spent

@@ -17,7 +17,7 @@ from inrflow.plotting.fields import Scene
 from inrflow.plotting.lines import draw_lines
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, dress_bar, new_figure
 from inrflow.plotting.views import WIDE
-from inrflow.runtime.atomic_files import write_aside
+from inrflow.runtime.atomic_files import written_aside
 
 _DPI = 100  # smaller than stills
 
@@ -89,12 +89,9 @@ def animation(
         pictures.append(_picture(figure, palette))
         figure.set_layout_engine("none")  # the first frame's layout serves all
     duration = int(1000 / frames_per_second)
-    return write_aside(
-        path,
-        lambda partial: pictures[0].save(
-            partial, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0
-        ),
-    )
+    with written_aside(path) as partial:
+        pictures[0].save(partial, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+    return Path(path)
 
 
 def _palette(maps: Sequence[Colormap]) -> Image.Image:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from inrflow.data.formats.calendar import number_to_date, parse_units
-from inrflow.runtime.atomic_files import write_aside
+from inrflow.runtime.atomic_files import written_aside
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
 GREYS = ("#8a8a8a", "#c98a2b", "#5b9a68", "#9a6fb0", "#b06a6a", "#4aa3b5", "#7d6b4f")
@@ -77,7 +77,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure atomically, as PDF or SVG where the suffix says so, else as PNG."""
     kind = Path(path).suffix[1:].lower()
     kind = kind if kind in ("pdf", "svg") else "png"
-    return write_aside(path, lambda partial: figure.savefig(partial, dpi=DPI, format=kind))
+    with written_aside(path) as partial:
+        figure.savefig(partial, dpi=DPI, format=kind)
+    return Path(path)
 
 
 def dress_bar(bar: Any, label: str) -> None:

@@ -226,27 +226,29 @@ def disk_failure(path: str | os.PathLike[str], error: BaseException) -> UserErro
     return None
 
 
-def write_aside(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`; nothing is left behind on failure.
+@contextmanager
+def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary file beside `path`, for the body to fill, which then takes its place; nothing is left behind on
+    failure.
 
     The folder is made where it is missing; what was at `path` is replaced. Raises UserError where the disk is full or
     the folder cannot be written.
     """
-    path = Path(path)
-    make_folder(path.parent)
+    make_folder(Path(path).parent)
     file = AtomicFile(path, overwrite=True)
     try:
         with file.guard():
-            write(file.partial)
+            yield file.partial
         file.complete()
     finally:
         file.discard()
-    return path
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a text file as `write_aside` does."""
-    return write_aside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    """Write a text file as `written_aside` does."""
+    with written_aside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:

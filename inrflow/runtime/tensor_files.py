@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import write_aside
+from inrflow.runtime.atomic_files import written_aside
 
 
 def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:
     """Save nested dicts, lists, numbers, strings and tensors as one safetensors file whose header holds the structure.
 
     Tuples come back as lists, tensors with the strides they had. Raises TypeError for anything else, UserError as
-    `write_aside` does.
+    `written_aside` does.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -43,14 +43,12 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
     structure = strip(state, "state")
     # One entry, since the order of several differs from run to run, and equal models should have equal bytes.
     header = {"inrflow": json.dumps({"structure": structure, "metadata": metadata or {}})}
-
-    def write(partial: Path) -> None:
+    with written_aside(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
         save_file(tensors, partial, metadata=header)
         partial.chmod(mode)
-
-    return write_aside(path, write)
+    return Path(path)
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:

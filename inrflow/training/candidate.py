@@ -21,7 +21,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import affordable, calibrate
+from inrflow.evaluation.calibration import affordable, calibrated, errors_of
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
 from inrflow.model.surrogate import Surrogate
@@ -126,37 +126,20 @@ class Candidate:
             process[-self.context_size :] = 0.0
         return process
 
-    def _left(self) -> Tensor | None:
-        """What codes leave (S, T, N, C) of some training trajectories; None where that is not known."""
+    @cached_property
+    def noise(self) -> tuple[Tensor | None, Tensor | None]:
+        """What (C,) of the noise of the code prior is noise of the training values alone, None where they have none;
+        and the largest variance (C,) that codes leave of a frame of training, None where that is not known.
+
+        The first is what is in all frames, those too that codes fit best, where they say nothing about the next ones.
+        """
         size, source = self.code_size, self.problem.source
         if not (self.decoder.affine and len(self.problem.validation)) or source.time_bins is not None:
-            return None
-        batch = self.problem.fitted(_LOOKED_AT)
-        dtype = next(self.decoder.parameters()).dtype
+            return None, None
+        batch, dtype = self.problem.fitted(_LOOKED_AT), next(self.decoder.parameters()).dtype
         codes = self.states.codes[: len(batch.u), : batch.u.shape[1], :size]
         with torch.no_grad():
-            return (batch.u - self.decoder(batch.x.to(dtype), codes.to(dtype))).double()
-
-    @property
-    def white(self) -> Tensor | None:
-        """What (C,) of the noise of the code prior is noise of the training values alone; None where they have none."""
-        return self._noise[0]
-
-    @property
-    def roughest(self) -> Tensor | None:
-        """Largest variance (C,) that codes leave of a frame of training; None where that is not known."""
-        return self._noise[1]
-
-    @cached_property
-    def _noise(self) -> tuple[Tensor | None, Tensor | None]:
-        """`white` and `roughest`, from one look at what codes leave.
-
-        White is the share of the noise that is in all frames, those too that codes fit best, where what codes leave of
-        a frame says nothing about the next.
-        """
-        left = self._left()
-        if left is None:
-            return None, None
+            left = (batch.u - self.decoder(batch.x.to(dtype), codes.to(dtype))).double()  # (S, T, N, C)
         roughest = left.square().nanmean((0, 2)).amax(0)
         if not bool((self.code_prior.noise > _NOISY).any()):
             return None, roughest
@@ -170,7 +153,7 @@ class Candidate:
     @property
     def _uncertain(self) -> Tensor | None:
         """Variances (n,) that noise of the training values gives states; None where they have none."""
-        if self.white is None:
+        if self.noise[0] is None:
             return None
         with torch.no_grad():
             x = self.problem.source.batch(self.problem.train[:1]).x[0, 0]
@@ -219,7 +202,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
     prior.tail = candidate.decoder.tail(states.codes[states.observed][:, :size]).amax(0)
     if not candidate.code_prior.independent:
-        prior.roughest = candidate.roughest
+        prior.roughest = candidate.noise[1]
     surrogate.prior = _calibrated(candidate, surrogate, budget)
     surrogate.field = candidate.field
     log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(surrogate.prior.spread[0])})
@@ -242,20 +225,20 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
     seconds = _SHARE * budget.total + _LEAST
-    flown = (budget.known("flight") or budget.decide("flight", _milliseconds(surrogate))) / 1e3
+    flown = (budget.decisions.get("flight") or budget.decide("flight", _milliseconds(surrogate))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
-    began = budget.elapsed
-
-    def further() -> bool:
-        return bool(budget.decide("calibration", int(budget.elapsed - began < _OF_FIRST * seconds)))
-
+    began, errors = budget.elapsed, []
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf) if contexts is None else None
     frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0
     if candidate.briefly is not None and fewer < frames == candidate.states.codes.shape[1]:
         with budget.part():  # what many numbers miss of later times shows in these
             surrogate.field = candidate.briefly(fewer).double().eval()
             stretch = (frames - past) / (fewer - past)
-    return calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others, stretch)
+    for some in errors_of(surrogate, batch, past, contexts, points, others):
+        errors.append(some)
+        if candidate.ahead or not budget.decide("calibration", int(budget.elapsed - began < _OF_FIRST * seconds)):
+            break
+    return calibrated(surrogate.prior, errors, candidate.ahead, stretch)
 
 
 def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> TrajectoryBatch | None:
@@ -289,7 +272,7 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
     prior = StatePrior(
         mean, covariance, noise if problem.noise is None else noise + problem.noise, candidate.process,
         torch.ones(len(problem.description.channels), dtype=torch.float64), candidate.interpolation_error,
-        white=candidate.white,
+        white=candidate.noise[0],
     )
     memory = states.codes.shape[-1] - size - contexts
     return problem.surrogate(

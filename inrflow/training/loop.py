@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.numerics.effort import OutOfTime, effort
-from inrflow.numerics.team import Compute, Lost, team
+from inrflow.numerics.team import Compute, Lost, team, trained
 from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu
 from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
 
@@ -110,7 +110,7 @@ class Stage:
 
     def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of the trained parameters."""
-        return self.optimiser.make(_trained(module))
+        return self.optimiser.make(trained(module))
 
     def advance(self, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, steps: int) -> float:
         """One step; returns its loss."""
@@ -118,7 +118,7 @@ class Stage:
             group["lr"] = self.optimiser.rate * learning_rate(step, steps)
         optimiser.zero_grad(set_to_none=True)
         (loss,) = self.gradients(_Descent(self.loss), module, step, steps)
-        norm = torch.nn.utils.clip_grad_norm_(_trained(module), self.optimiser.clip)
+        norm = torch.nn.utils.clip_grad_norm_(trained(module), self.optimiser.clip)
         if bool(torch.isfinite(norm)):
             optimiser.step()
         return loss
@@ -144,10 +144,6 @@ class _Descent:
         return (float(loss.detach()),)
 
 
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad]
-
-
 def _error(stage: Stage, module: nn.Module) -> float:
     """Validation error; infinite where it is no number, which nothing would be better than."""
     assert stage.validate is not None
@@ -161,7 +157,7 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
     Where the time is over it ends early. Returns the best validation error.
     Raises Interrupted after saving, when the log is told to stop.
     """
-    module, checkpoint = stage.module, log.checkpoints / f"{stage.name}.safetensors"
+    module, checkpoint = stage.module, log.directory / "checkpoints" / f"{stage.name}.safetensors"
     optimiser = stage.make_optimiser(module)
     title = stage.title or stage.name
     first, best, best_state, best_step = 0, float("inf"), to_cpu(module.state_dict()), 0

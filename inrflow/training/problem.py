@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,16 +24,22 @@ from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale, series_windows
-from inrflow.encoding.encode import Encoder
+from inrflow.encoding.encode import Encoder, encode
+from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.evaluation.place import seen_of
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import effort
+
+if TYPE_CHECKING:
+    from inrflow.domains import Domain
 
 HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
 _LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model
 WINDOWS, _PAST = 64, 10  # of one series, that judge and calibrate, and frames that these begin with at least
+_BLOCK = 16  # trajectories that are encoded at a time
 _LINEAR_STEP = 1 / 16  # of rk4, internal time
 _FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
 
@@ -157,10 +164,6 @@ class Problem:
         extent = self.box[1] - self.box[0]
         return Augmentation(symmetries, extent, self.description.period)
 
-    def with_symmetries(self, symmetries: Symmetries) -> Problem:
-        """The problem under other symmetries."""
-        return replace(self, symmetries=symmetries)
-
     def judged_in_time(self) -> Problem:
         """The problem that trains on all trajectories, and is judged by their last frames."""
         every = np.sort(np.concatenate([self.train, self.validation]))
@@ -189,6 +192,19 @@ class Problem:
         largest = min(features, 0.7 * points)
         return max(0, int((largest ** (1 / d) - 1) // 2))
 
+    def codes(
+        self, decoder: Decoder, prior: GaussianPrior, rows: np.ndarray, augmentation: Augmentation | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> CodeData:
+        """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block."""
+        parts, random = [], np.random.default_rng([self.config.seed, 17])
+        for start in range(0, len(rows), _BLOCK):
+            effort.check()
+            batch = self.source.moved(rows[start : start + _BLOCK], augmentation, random)
+            parts.append(CodeData(encode(decoder, batch, prior), self.scale.internal(batch.t), batch.observed))
+            progress(min(start + _BLOCK, len(rows)))
+        return CodeData.join(parts)
+
     def judging(self, train: CodeData, validation: CodeData | None) -> tuple[CodeData, CodeData, int]:
         """Codes to fit to, codes to judge by, and the frame from which forecasts of the latter begin.
 
@@ -197,7 +213,7 @@ class Problem:
         if validation is not None:
             return train, validation, 0
         cut = self.fitted_frames
-        return train.frames(cut), self.originals(train), cut - 1
+        return train.frames(cut), train.first(len(self.train)), cut - 1
 
     @property
     def fitted_frames(self) -> int:
@@ -209,6 +225,25 @@ class Problem:
     def fewest_observed(self) -> int:
         """Frames that windows of `held_out` begin with at least: of a series the past is known."""
         return 1 if len(self.validation) else min(_PAST, self.fitted_frames)
+
+    def fields(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+        """Numbers (S,), internal times (S, T), points (S, N, d) and values (S, T, N, C), over the channels' deviations,
+        of trajectories whose times are all known, at frames that are fitted to; None where points move."""
+        batch, scale = self.source.batch(rows, normalised=False), self.source.normalisation.scale.double().flatten()
+        if batch.x.shape[1] != 1:
+            return None
+        t = self.scale.internal(batch.t).numpy()[:, : self.fitted_frames]
+        x, u = batch.x[:, 0].double().numpy(), (batch.u[:, : self.fitted_frames].double() / scale).numpy()
+        whole = ~np.isnan(t).any(1)
+        return rows[whole], t[whole], np.broadcast_to(x, (len(t), *x.shape[1:]))[whole], u[whole]
+
+    def domains(self, x: np.ndarray) -> list[Domain]:
+        """Plausible domains of the points (S, N, d) of trajectories. Raises UserError where there are none."""
+        from inrflow.domains import domains_of  # finite elements take a second to import
+
+        about, cells = self.description, self.file.cells
+        places = x if cells is None else self.file.read(0, slice(0, 1)).x
+        return domains_of(np.asarray(places, dtype=np.float64), about.period, about.geometry, cells)
 
     def fitted(self, most: int) -> TrajectoryBatch:
         """The first training trajectories, at most so many, normalised."""
@@ -224,10 +259,6 @@ class Problem:
         batch, cut = self.source.batch(self.train, normalised=False), cut or self.fitted_frames
         leads, starts = series_windows(batch.u.shape[1], cut, past, max(1, (most or WINDOWS) // len(batch)))
         return batch.windows(starts, past + leads)
-
-    def originals(self, codes: CodeData) -> CodeData:
-        """Codes of the training trajectories without those of their copies."""
-        return codes.first(len(self.train))
 
     # ---- the result ----
 

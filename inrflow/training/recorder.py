@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from inrflow.config.train_schema import Config
 from inrflow.errors import UserError
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.loggers import Loggers
 
@@ -128,11 +128,6 @@ class Recorder:
         finally:
             self._saving = False
 
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints of training loops."""
-        return self.directory / "checkpoints"
-
     def tried(self, row: Tried) -> Tried:
         """Add a row to candidates.json; it may be changed until the run ends. Returns it."""
         now = time.monotonic()
@@ -232,9 +227,9 @@ class Budget:
         self.decisions = {name: value for name, value in (decisions or {}).items() if value is not None}
         self.started = clock()
 
-    def seconds(self, share: float) -> float:
-        """A share of the budget, less where little of it is left."""
-        return min(share * self.total, max(_SPENDABLE * (self.total - self.elapsed), 0.0))
+    def seconds(self, share: float, least: float = 0.0) -> float:
+        """A share of the budget, less where little of it is left, but no less than `least` of it."""
+        return max(min(share * self.total, _SPENDABLE * (self.total - self.elapsed)), least * self.total)
 
     @property
     def elapsed(self) -> float:
@@ -260,9 +255,9 @@ class Budget:
         end of all of the time by the clock, or a share `most` of it. `ended` is called then. Gives what tells the
         seconds that are left by the clock.
         """
-        start, until = effort(), min(self._end, self.elapsed + most * self.total + _START)
+        until = min(self._end, self.elapsed + most * self.total + _START)
         try:
-            with effort.limited(lambda: effort() - start > share * self.total or self.elapsed > until):
+            with effort.limited(Limit(effort() + share * self.total, self.started + until, self.clock)):
                 yield lambda: until - self.elapsed
         except OutOfTime:
             ended()

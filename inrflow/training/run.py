@@ -40,7 +40,7 @@ class Run:
         """The run without symmetries, which codes of single training frames cannot use."""
         if len(self.problem.symmetries):
             self.log.say("symmetries are not used: these codes belong to single training frames")
-        return self.on(self.problem.with_symmetries(self.problem.symmetries.only([])))
+        return self.on(replace(self.problem, symmetries=self.problem.symmetries.only([])))
 
     def steps(self, name: str, stage: Stage, share: float, largest: int) -> int:
         """Steps of a training loop that fit into a share of the time, measured on a copy that is thrown away."""
@@ -55,6 +55,8 @@ class Recipe(Protocol):
 
     `applies` returns None, or one line that says why the recipe is not tried, given the best candidate so far.
     `propose` yields candidates; an earlier one of the same recipe is replaced by a clearly better later one.
+    Optional are `is_late(problem)`: it is tried after the others, for it takes much time and seldom finds a model of
+    such data; and `is_quick(problem)`: it is tried however late it is.
     """
 
     name: str

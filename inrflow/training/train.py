@@ -15,7 +15,7 @@ from rich.console import Console
 from inrflow.errors import UserError
 from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.atomic_files import held_folder
 from inrflow.training.candidate import Candidate, assemble, complete
 from inrflow.training.judge import Judge
@@ -76,10 +76,8 @@ def fit(
         UserError: where no recipe applies or none finds a model.
     """
     console = Console(stderr=True, quiet=quiet)
-    if directory is None:
-        with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch), console, problem.config) as log:
-            return train(start_run(problem, log), recipes)
-    with held_folder(directory) as folder, Recorder(folder, console, problem.config) as log:
+    place = tempfile.TemporaryDirectory() if directory is None else held_folder(directory)
+    with place as folder, Recorder(Path(folder), console, problem.config) as log:
         return train(start_run(problem, log), recipes)
 
 
@@ -113,7 +111,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
 
         run = with_frames(run)
     best = _Best(run)
-    for recipe in sorted(recipes, key=lambda recipe: is_late(recipe, run.problem)):
+    for recipe in sorted(recipes, key=lambda recipe: bool(getattr(recipe, "is_late", lambda _: False)(run.problem))):
         so_far = best.candidate
         reason = run.judge.enough(so_far) or recipe.applies(run.problem, so_far) or _over(recipe, so_far, run)
         if reason is not None:
@@ -138,8 +136,11 @@ class _Best:
 
     def consider(self, candidate: Candidate) -> None:
         """Put a candidate in the place of the best one, where it is better."""
-        row = candidate.row or self.run.log.tried(_row(candidate))
-        if not math.isfinite(candidate.score.error):
+        score = candidate.score
+        row = candidate.row or self.run.log.tried(Tried(
+            candidate.recipe, candidate.name, candidate.code_size, score.error, score.floor, score.unknowns,
+            candidate.memory, candidate.context_size))
+        if not math.isfinite(score.error):
             row.why = "its forecasts of held-out data diverge"
         elif not self.run.judge.better(candidate, self.candidate, self.run.log):
             row.why = f"not clearly better than {_words(self.row, row)}"
@@ -180,17 +181,11 @@ def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surroga
     judged = assemble(best)  # which has not seen the held-out data
     judged.prior = pooled(judged.prior, [surrogate.prior])
     budget = run.budget
-    until = budget.elapsed + max(budget.seconds(1.0), _RESIDUAL_FIELD * budget.total)
-    with suppress(OutOfTime), effort.limited(lambda: budget.elapsed > until):
+    until = budget.clock() + budget.seconds(1.0, _RESIDUAL_FIELD)
+    with suppress(OutOfTime), effort.limited(Limit(until=until, clock=budget.clock)):
         return choose_residual_field(surrogate, judged, run)
     run.log.say("the search for a residual field takes too long and is left out: deviations of this model are slow")
     return surrogate
-
-
-def is_late(recipe: Recipe, problem: Problem) -> bool:
-    """Whether a recipe asks, by an optional method of this name, to be tried after the others: one that takes much time
-    and seldom finds a model of such data."""
-    return bool(getattr(recipe, "is_late", lambda _: False)(problem))
 
 
 def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
@@ -203,15 +198,6 @@ def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         run.log.skip(recipe.name, f"failed: {reason}")
         run.log.say(f"{recipe.name} failed and is passed over: {reason}")
-
-
-def _row(candidate: Candidate) -> Tried:
-    """The row of a candidate for candidates.json."""
-    score = candidate.score
-    return Tried(
-        candidate.recipe, candidate.name, candidate.code_size, score.error, score.floor, score.unknowns,
-        candidate.memory, candidate.context_size,
-    )
 
 
 def _words(row: Tried | None, other: Tried) -> str:

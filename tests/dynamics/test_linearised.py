@@ -66,3 +66,12 @@ def test_motion_around_states_is_that_of_the_flow_through_them():
     carried = torch.linalg.matrix_exp(motion.generator * gap) @ start[..., None]
     torch.testing.assert_close(carried[:, 1:, 0], moved, rtol=0, atol=1e-5)  # the flow bends by the square of the gap
     assert float((moved - states).abs().max()) > 1e-4
+
+
+def test_process_noise_grows_with_the_gap_in_either_direction():
+    dynamics, still = linear(TURN), torch.zeros(2, 2).double()
+    for gap in (0.5, -0.5):
+        begin, end = torch.zeros(2).double(), torch.full((2,), gap).double()
+        moved, flowed = dynamics.propagate(torch.zeros(1, 2, 2).double(), still, still, begin, end)
+        torch.testing.assert_close(moved[0], torch.diag(dynamics.process) * 0.5)
+        torch.testing.assert_close(flowed[0], torch.linalg.matrix_exp(TURN * gap), rtol=0, atol=1e-10)

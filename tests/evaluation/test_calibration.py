@@ -20,6 +20,8 @@ from inrflow.evaluation.calibration import (
     _errors,
     affordable,
     calibrate,
+    calibrated,
+    errors_of,
     factors_of,
     leads_of,
     quantile_of_others,
@@ -218,7 +220,8 @@ def test_calibration_narrows_intervals_that_are_too_wide(surrogate):
 def test_a_series_whose_last_part_is_calm_believes_its_left_out_blocks_as_much(surrogate):
     timid = with_prior(surrogate, replace(surrogate.prior, process=torch.full((SIZE,), 1e-2).double()))
     held = truth(surrogate, seed=50)
-    by_last, by_both = (calibrate(timid, held, 1, ahead=ahead, further=lambda: False).spread for ahead in (False, True))
+    errors = [next(errors_of(timid, held, 1))]
+    by_last, by_both = (calibrated(timid.prior, errors, ahead).spread for ahead in (False, True))
     assert float(by_last[1:].max()) < 0.5
     torch.testing.assert_close(by_both[1:], by_last[1:].sqrt(), rtol=0.1, atol=0)  # by 95 %, and by 90 % intervals
 
@@ -355,7 +358,8 @@ def test_intervals_grow_with_errors_that_add_up_and_hold_them_alike_at_all_leads
 
 def test_windows_of_few_points_are_left_out_where_there_is_no_time(surrogate):
     held = truth(surrogate, seed=60).select(torch.arange(12))
-    whole, part = (calibrate(surrogate, held, 1, further=lambda time=time: time) for time in (True, False))
+    errors = list(errors_of(surrogate, held, 1))
+    whole, part = (calibrated(surrogate.prior, some) for some in (errors, errors[:1]))
     assert not part.inflation.any() and (part.spread / whole.spread).log().abs().max() < 0.5
 
 

@@ -390,13 +390,3 @@ def test_covariance_moves_through_a_nonlinear_field_as_a_cloud_of_states_does():
     difference = (cloud[:3] - cloud[3:]) / 2
     expected = difference.T @ difference
     torch.testing.assert_close(moved[0], expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
-
-
-def test_process_noise_grows_with_the_gap_in_either_direction():
-    _, dynamics, prior = parts(3, 3)
-    for gap in (0.5, -0.5):
-        begin, end = torch.zeros(2).double(), torch.full((2,), gap).double()
-        still = torch.zeros(2, 3).double()
-        moved, flowed = dynamics.propagate(torch.zeros(1, 3, 3).double(), still, still, begin, end)
-        torch.testing.assert_close(moved[0], torch.diag(prior.process) * 0.5)
-        np.testing.assert_allclose(flowed[0], expm(system(3)[0] * gap), atol=1e-10)

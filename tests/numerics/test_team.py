@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from inrflow.cli import main
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.team import team
 from inrflow.runtime.tensor_files import load_tensors
 
@@ -21,7 +21,7 @@ JOB = """
 import json, os, sys
 from functools import partial
 import numpy as np, torch
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.team import Lost, team
 from inrflow.runtime.processes import Processes
 
@@ -49,7 +49,7 @@ def compute(module, x, part):
 def found():
     yield "squares", list(team.map(partial(square, 2), range(7)))
     yield "effort", effort.spent
-    with effort.limited(lambda: effort.spent > 25):
+    with effort.limited(Limit(25)):
         some = []
         try:
             for value in team.map(partial(square, 1), [1, 2, 100, 1]):
@@ -85,7 +85,7 @@ def found():
 
 if __name__ == "__main__":
     sys.modules["job"] = sys.modules["__main__"]
-    with team.gathered(Processes.of()) as leads:
+    with team.gathered() as leads:
         if leads:
             print(json.dumps(dict(found())))
 """
@@ -134,9 +134,9 @@ def test_processes_find_what_one_finds_and_one_that_dies_is_told(alone):
 
 def test_what_is_left_of_effort_is_told_without_spending_it():
     before = effort.spent
-    with effort.limited(lambda: effort.spent - before > 10), effort.limited(lambda: effort.spent - before > 3):
-        assert 3 <= effort.left() < 4 and effort.spent == before
-    with pytest.raises(OutOfTime), effort.limited(lambda: effort.spent - before > 1):
+    with effort.limited(Limit(before + 10)), effort.limited(Limit(before + 3)):
+        assert abs(effort.left() - 3) < 1e-9 and effort.spent == before
+    with pytest.raises(OutOfTime), effort.limited(Limit(before + 1)):
         effort.add(seconds=2)
     assert list(team.map(str, [1, 2])) == ["1", "2"]
 

@@ -19,7 +19,6 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Candidate, Score
-from inrflow.training.parts.codes import encode_trajectories
 from inrflow.training.problem import Problem
 from inrflow.training.run import Run
 
@@ -65,7 +64,7 @@ def candidate(
     for rows in (problem.train, problem.validation):
         if not len(rows):
             continue
-        codes = encode_trajectories(problem.source, decoder, prior, rows, problem.scale)
+        codes = problem.codes(decoder, prior, rows)
         if memory:
             codes = CodeData(torch.cat([codes.codes, codes.codes[..., :1]], -1), codes.t, codes.observed)
         parts.append(codes)

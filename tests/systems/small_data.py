@@ -24,3 +24,11 @@ def field(trajectories: int = 3, frames: int = 5, points: int = 7, channels: int
     x = random.random((points, 2))
     u = random.standard_normal((trajectories, frames, points, channels)).astype(np.float32)
     return t, x, u
+
+
+def scattered_rows(seed=3, rows=60):
+    random = np.random.default_rng(seed)
+    trajectory = random.choice([0, 2, 5], rows)
+    trajectory[:3] = [0, 2, 5]
+    return (trajectory, random.integers(0, 6, rows) / 4.0, random.random((rows, 2)),
+            random.standard_normal((rows, 2)).astype(np.float32))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.training.recorder import Budget
 
 
@@ -72,6 +72,6 @@ def test_work_outside_of_parts_has_no_limit_and_errors_of_parts_are_raised(clock
     effort.add(products=1e15)
     with pytest.raises(ZeroDivisionError), budget.part(1.0):
         raise ZeroDivisionError
-    with pytest.raises(OutOfTime), effort.limited(lambda: True):
+    with pytest.raises(OutOfTime), effort.limited(Limit(-1.0)):
         effort.check()
     effort.check()

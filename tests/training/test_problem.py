@@ -25,7 +25,7 @@ def test_decisions_are_made_once_recorded_and_repeated():
     budget = Budget(1.0, {"steps": 7, "open": None}, record=recorded.append)
     assert budget.decide("steps", lambda: pytest.fail("known")) == 7 and not recorded
     assert budget.decide("open", lambda: 3) == 3 and budget.decide("open", lambda: 4) == 3
-    assert recorded == [{"steps": 7, "open": 3}] and budget.known("copies") is None
+    assert recorded == [{"steps": 7, "open": 3}] and budget.decisions.get("copies") is None
 
 
 @pytest.mark.parametrize(("trajectories", "frames", "overrides", "held_out"), [

@@ -153,7 +153,7 @@ def test_a_run_with_recorded_decisions_repeats_bit_for_bit(recipe, data, tmp_pat
 def test_the_configuration_goes_before_what_a_stopped_run_has_decided(data, tmp_path):
     (tmp_path / "decisions.json").write_text('{"copies": 7, "rollout": 30}')
     with run_on(data, tmp_path, "training.steps.rollout=50") as run:
-        assert (run.budget.known("copies"), run.budget.known("rollout"), run.budget.known("decoder")) == (7, 50, None)
+        assert [run.budget.decisions.get(name) for name in ("copies", "rollout", "decoder")] == [7, 50, None]
 
 
 # ---- the configuration ----

@@ -355,6 +355,4 @@ def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:
 
 def _affine(matrix: Tensor, bias: Tensor) -> Tensor:
     """Generator (n + 1, n + 1) on [1, s] of ds/dt = matrix s + bias."""
-    generator = torch.zeros(len(bias) + 1, len(bias) + 1, dtype=matrix.dtype)
-    generator[1:, 1:], generator[1:, 0] = matrix, bias
-    return generator
+    return torch.nn.functional.pad(torch.cat([bias[:, None], matrix], 1), (0, 0, 1, 0))

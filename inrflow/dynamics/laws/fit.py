@@ -45,7 +45,7 @@ from inrflow.dynamics.laws.setting import (
 from inrflow.dynamics.laws.shooting import along_flow, along_single_steps
 from inrflow.encoding.harmonic_codes import fit_codes, tail, white_noise
 from inrflow.errors import UserError
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.phases import periodic_phases
 from inrflow.numerics.team import team
 
@@ -122,11 +122,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u)))) if many else judge  # their forecasts cost much
     say(f"{place.kind}: {codes.harmonics.count} harmonics, noise {values_noise.max():.1e}, {effort() - start:.1f} s")
     scored, enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
+    watch, deadline = Limit(), start + (1 - _KEPT) * seconds  # for further ones
 
     def consider(law: Law, errors: np.ndarray) -> None:
         say(f"  {errors.mean():.2e} with {law.size - len(law.rates)} terms, effort {effort() - start:.1f} s")
         if law.size and np.isfinite(errors).all():
             scored.append((errors, law))
+            watch.most = deadline
 
     def judge_all(laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
         """Forecast laws, in at most so many steps an interval, until a share of the time is over."""
@@ -186,12 +188,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         judge_all(fit_second_order(ground, lowest, start + _OF_RATES * seconds, units, say,
                                    min(found, key=lambda each: each[0])[1][0]), _OF_RATES, _STEPS_WITH_RATES)
     second = least() < min(_ALONE, first)
-    explained, deadline, half = lowest < _UNEXPLAINED, start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
+    explained, half = lowest < _UNEXPLAINED, start + _SINGLE * seconds
     turns = iter(()) if second else in_turn()
 
     def search() -> None:
         """Families in turn, until forecasts of a law miss little."""
-        with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: bool(scored) and effort() > deadline):
+        with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(watch):
             while least() > enough and (each := next(turns, ())) != ():
                 if each and (not scored or effort() - start < _SOUGHT * seconds):  # the first one in any case
                     sought(*each, _SOUGHT)
@@ -233,7 +235,7 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: flo
         ground = Ground.of(law, ground.train)
     narrow, second, exact = (errors, law), law.has_rates, errors.mean() < _EXACT
     train, place, frames = ground.train, ground.domain, ground.states.shape[1]
-    with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(lambda: effort() > start + seconds):
+    with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(Limit(start + seconds)):
         law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
         judging = effort() - began
         kept = more if (more := 3 * _FINER[0] ** 2 * judging) < _KEPT * seconds else 0.0  # for more harmonics

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains import from_state, plain
+from inrflow.domains import Domain, harmonics_of, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import FlowField
@@ -32,7 +32,7 @@ class LawTerm(FieldTerm):
     Codes (C K,), those of the first channel first; contexts c (P,).
 
     Args:
-        domain, boundary, count: of the harmonics, as `DomainHarmonicDecoder` has them.
+        domain, boundary, count: of the harmonics, as `DomainHarmonicDecoder` has them, or the domain itself.
         terms: J terms as plain values; theta: (J, C) coefficients.
         largest: norm of the largest code of the data; forecasts far beyond it have diverged.
         by_context: (P, J, C), what each number of the context adds to theta.
@@ -41,8 +41,8 @@ class LawTerm(FieldTerm):
     """
 
     def __init__(
-        self, domain: Mapping[str, Any], boundary: str, count: int, terms: Sequence[dict], theta: Sequence[Sequence],
-        largest: float = math.inf, by_context: Sequence = (), period: float = 0.0,
+        self, domain: Mapping[str, Any] | Domain, boundary: str, count: int, terms: Sequence[dict],
+        theta: Sequence[Sequence], largest: float = math.inf, by_context: Sequence = (), period: float = 0.0,
         rests: Sequence[Sequence[float]] = (),
     ) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class LawTerm(FieldTerm):
     @classmethod
     def of(cls, law: Law) -> LawTerm:
         """The term of a fitted law."""
-        return cls(law.domain.state(), law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
+        return cls(law.domain, law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
                    law.theta.tolist(), law.largest, law.by_context.tolist(), law.period)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
@@ -99,7 +99,7 @@ class LawTerm(FieldTerm):
         key = (*versions, b"" if c is None else c.detach().cpu().double().numpy().tobytes())
         if key not in self._built:
             if not self._library:
-                harmonics = from_state(self.domain).harmonics(self.count, self.boundary)
+                harmonics = harmonics_of(self.domain, self.count, self.boundary)
                 self._library = (Library.of([term_from_state(term) for term in self.terms], harmonics),)
             added = 0.0 if c is None else torch.tensordot(c.detach().to(self.by_context), self.by_context, 1)
             kept = [(one, field) for one, field in self._built.items() if one[:2] == versions][1 - _KEPT :]

@@ -67,7 +67,7 @@ def fit_output_modes(
     iterations: int = 5,
     floor: float = 1e-13,
     largest: int = 512,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda done: None,
     average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None,
 ) -> OutputModes:
     """Fit mean, modes, variances and noise by expectation maximisation.
@@ -78,7 +78,7 @@ def fit_output_modes(
         iterations: of expectation maximisation; one suffices where every frame has many points.
         floor: modes with less than this share of the largest variance are dropped, none where it is negative.
         largest: maximum number of modes.
-        progress: called after each iteration; an exception that it raises ends the fit.
+        progress: called after each iteration with their number; an exception that it raises ends the fit.
         average: (prior, matrix (F, size)) -> prior of the weights of the features times the matrix, averaged over a
             symmetry group; applied after each iteration.
     """
@@ -99,7 +99,7 @@ def fit_output_modes(
     noise = ((1e-8 if typical > _WELL_DETERMINED * size else 1e-3) * total).clamp(min=NOISE_FLOOR)
     prior = GaussianPrior(torch.zeros(dimension, dtype=torch.float64), covariance, noise)
     blocks = _blocks(groups, dimension)
-    for _ in range(iterations):
+    for done in range(iterations):
         statistics = Statistics.empty(prior)
         for x, u in blocks:
             psi = (features(x.flatten(0, 1)).double() @ whitening).unflatten(0, x.shape[:2])
@@ -108,7 +108,7 @@ def fit_output_modes(
         prior = statistics.maximise(swift=typical > _DETERMINED * size)
         if average is not None:
             prior = average(prior, whitening)
-        progress()
+        progress(done + 1)
     variances, vectors = torch.linalg.eigh(prior.covariance)
     variances, vectors = variances.flip(0), vectors.flip(1)
     keep = min(int((variances > floor * variances[0]).sum()), largest)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from inrflow.data.batch import Augmentation
-from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder, Decoder
-from inrflow.dynamics.states import CodeData, TimeScale
-from inrflow.encoding.encode import encode
+from inrflow.dynamics.states import CodeData
 from inrflow.encoding.equivariance import code_action
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.numerics.effort import effort
 from inrflow.training.run import Run
 
-_BLOCK = 16
 _FEWEST = 2
 _COPIES_SHARE = 0.15  # of the time
 
@@ -101,25 +96,9 @@ def solve_codes(
 ) -> CodeData:
     """Codes of some trajectories of a run, with its progress."""
     run.log.begin("codes", len(trajectories))
-    source, scale = run.problem.source, run.problem.scale
-    codes = encode_trajectories(source, decoder, prior, trajectories, scale, augmentation, run.config.seed,
-                                run.log.advance)
+    codes = run.problem.codes(decoder, prior, trajectories, augmentation, run.log.advance)
     run.log.end()
     return codes
-
-
-def encode_trajectories(
-    source: TrajectorySource, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray, scale: TimeScale,
-    augmentation: Augmentation | None = None, seed: int = 0, progress: Callable[[int], None] = lambda done: None,
-) -> CodeData:
-    """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block."""
-    parts, random = [], np.random.default_rng([seed, 17])
-    for start in range(0, len(trajectories), _BLOCK):
-        effort.check()
-        batch = source.moved(trajectories[start : start + _BLOCK], augmentation, random)
-        parts.append(CodeData(encode(decoder, batch, prior), scale.internal(batch.t), batch.observed))
-        progress(min(start + _BLOCK, len(trajectories)))
-    return CodeData.join(parts)
 
 
 def copies_for(trajectories: int, symmetries: int, wanted: int | None) -> int:

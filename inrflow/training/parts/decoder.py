@@ -159,7 +159,7 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
         "decoder", decoder, frames.loss, frames.score, seed=run.config.seed, tolerance=2.0, patience=0.5,
         optimiser=OptimiserSettings(training.optimiser, rate, training.weight_decay), title="SIREN trunk", shared=True,
     )
-    given = run.budget.known("decoder")
+    given = run.budget.decisions.get("decoder")
     steps = run.steps("decoder", stage, _SHARE / 2, 3000)
     if fewest and steps < (fewest if given is None else 1):
         run.budget.record("decoder", 0)
@@ -194,13 +194,6 @@ def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> Ou
     trajectories = run.budget.decide(
         "mode_trajectories", int(np.clip(affordable, _FEWEST_FOR_MODES, _MOST_FOR_MODES)))
     run.log.begin("modes", _MODE_ITERATIONS)
-    done = 0
-
-    def progress() -> None:
-        nonlocal done
-        done += 1
-        run.log.advance(done)
-
-    modes = training.fit_modes(decoder.double(), largest, trajectories, _MODE_ITERATIONS, progress)
+    modes = training.fit_modes(decoder.double(), largest, trajectories, _MODE_ITERATIONS, run.log.advance)
     run.log.end()
     return modes

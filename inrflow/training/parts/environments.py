@@ -52,12 +52,6 @@ class ContextGroups:
         """Groups of the training trajectories and of so many copies of each, originals first."""
         return self.number[torch.as_tensor(self.problem.train)].repeat(copies)
 
-    @property
-    def parameters(self) -> Tensor | None:
-        """(E, p) known parameters of the groups."""
-        known = self.environments.parameters
-        return None if known is None else torch.as_tensor(known[self.used])
-
     def sizes(self, say: Callable[[str], None] = lambda line: None) -> tuple[int, ...]:
         """Context sizes to try: the configured one, the number of known parameters, or one and two."""
         wanted, known = self.problem.config.dynamics.context_size, self.environments.parameters
@@ -73,10 +67,11 @@ class ContextGroups:
 
     def contexts(self, values: Tensor, say: Callable[[str], None]) -> Contexts:
         """Contexts (E, P) of the groups, with a map from parameters where these are known."""
-        environments, parameters = self.environments, self.parameters
+        environments = self.environments
         labels = torch.as_tensor(environments.labels[self.used])
-        if parameters is None:
+        if environments.parameters is None:
             return Contexts(environments.kind, values, labels)
+        parameters = torch.as_tensor(environments.parameters[self.used])
         fitted = ParameterMap.fit(parameters, values)
         say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(environments.names)} (error "
             f"{float(fitted.error.diagonal().mean().sqrt()):.1e} of their spread)")

@@ -55,7 +55,7 @@ def refit_to_all(
     decoder.set_output(modes.mean, modes.modes)
     decoder, prior = decoder.float(), modes.prior()
     codes = encode_all(run, decoder, prior, train=whole, validation=whole[:0]).with_copies(
-        run.budget.known("copies") or 1)
+        run.budget.decisions.get("copies") or 1)
     memory = round(chosen.memory / chosen.size * wanted)
     states = with_memory(codes, wanted, memory_directions(codes, wanted, memory) if memory else None)
     candidate = replace(chosen.fit.candidate, size=wanted, memory=memory)

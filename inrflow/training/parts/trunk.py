@@ -92,12 +92,17 @@ class DecoderTraining:
     def score(self, module: nn.Module) -> float:
         """Error at held-out points of validation frames whose codes see the other points."""
         assert isinstance(module, AffineDecoder)
-        home, (x, u, kept, held) = device_of(module), self.scored
-        x, u = x.to(home), u.to(home)
+        x, u = (part.to(device_of(module)) for part in self.scored[:2])
         offset, basis = module.basis(x)
-        codes = solve_ridge(offset[:, kept], basis[:, kept], u[:, :, kept])
-        if not len(held):
-            held = kept
+        return self._missed(offset, basis, u, solve_ridge)
+
+    def _missed(
+        self, offset: Tensor, basis: Tensor, u: Tensor, solve: Callable[[Tensor, Tensor, Tensor], Tensor]
+    ) -> float:
+        """Mean squared error at held-out points of frames u (G, F, N, C) whose codes are solved at the others."""
+        *_, kept, held = self.scored
+        codes = solve(offset[:, kept], basis[:, kept], u[:, :, kept])
+        held = held if len(held) else kept
         residual = _residual(offset[:, held], basis[:, held], u[:, :, held], codes)
         return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
 
@@ -150,19 +155,14 @@ class DecoderTraining:
     @torch.no_grad()
     def held_out_error(self, module: AffineDecoder, modes: OutputModes) -> float:
         """Error at held-out points of validation frames whose codes see the others, with the modes and their prior."""
-        x, u, kept, held = self.scored
-        fitted = copy.deepcopy(module).double()
+        fitted, (x, u, *_) = copy.deepcopy(module).double(), self.scored
         fitted.set_output(modes.mean, modes.modes)
         offset, basis = fitted.basis(x.double())
-        codes, _ = condition_groups(offset[:, kept], basis[:, kept], u[:, :, kept], modes.prior())
-        if not len(held):
-            held = kept
-        residual = _residual(offset[:, held], basis[:, held], u[:, :, held].double(), codes)
-        return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
+        return self._missed(offset, basis, u.double(), lambda o, b, u: condition_groups(o, b, u, modes.prior())[0])
 
     def fit_modes(
         self, module: AffineDecoder, largest: int, trajectories: int = 96, iterations: int = 6,
-        progress: Callable[[], None] = lambda: None,
+        progress: Callable[[int], None] = lambda done: None,
     ) -> OutputModes:
         """Output layer, code dimensions, prior and noise from the given features, in closed form on all points.
 

@@ -90,8 +90,7 @@ def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder
 
 def auto_decode(run: Run) -> tuple[Decoder, GaussianPrior, CodeData, CodeData | None]:
     """A decoder trained with its codes; their prior, and the codes of training and validation trajectories."""
-    problem = run.problem
-    decoder, prior, table = fit_auto_decoder(run)
+    problem, (decoder, prior, table) = run.problem, fit_auto_decoder(run)
     batch = problem.source.batch(problem.train)
     train = CodeData(table.double(), problem.scale.internal(batch.t), batch.observed)
     validation = solve_codes(run, decoder, prior, problem.validation) if len(problem.validation) else None

@@ -20,7 +20,6 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import INTEGRATION, apart, explains, followed, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
-from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Clock
@@ -81,7 +80,7 @@ class LawRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law that forecasts held-out data best, where any does."""
-        from inrflow.domains import domains_of, flows_of  # finite elements take a second to import
+        from inrflow.domains import flows_of  # finite elements take a second to import
         from inrflow.dynamics.laws import Systems, fit_law
 
         groups = None
@@ -91,44 +90,33 @@ class LawRecipe:
                 run = run.on(run.problem.judged_in_time())  # all systems are needed to tell their contexts
                 groups = ContextGroups(run.problem)
         problem = run.problem
-        scale = problem.source.normalisation.scale.double().flatten()
         if problem.file.point_layout == "per_trajectory" and len(shapes := shapes_of(problem.file)) > 1:
             yield from _on_shapes(run, shapes)
             return
-        rows = problem.train
+        scale = problem.source.normalisation.scale.double().flatten()
         each = problem.source.times.shape[1] * problem.source.points * len(scale)
-        rows = rows[: max(_FEWEST_TRAJECTORIES, int(_MOST_VALUES / each))]
-        batch = problem.source.batch(rows, normalised=False)
-        if batch.x.shape[1] != 1:
+        given = problem.fields(problem.train[: max(_FEWEST_TRAJECTORIES, int(_MOST_VALUES / each))])
+        if given is None or not len(given[0]):
             return
-        frames = problem.fitted_frames
-        t = problem.scale.internal(batch.t).numpy()[:, :frames]
-        x, u = batch.x[:, 0].double().numpy(), (batch.u[:, :frames].double() / scale).numpy()
-        whole = ~(np.isnan(t).any(1))
-        if not whole.any():
-            return
-        x = np.broadcast_to(x, (len(rows), *x.shape[1:]))[whole]
+        rows, t, x, u = given
         systems = None
         if groups is not None:
             counts = groups.sizes(run.log.say)
-            systems = Systems(groups.number.numpy()[rows[whole]], len(groups.used), counts)
-        cells = problem.file.cells
-        places = problem.file.read(0, slice(0, 1)).x if cells is not None else x
+            systems = Systems(groups.number.numpy()[rows], len(groups.used), counts)
         try:
-            domains = domains_of(np.asarray(places, dtype=np.float64), problem.description.period,
-                                 problem.description.geometry, cells)
+            domains = problem.domains(x)
         except UserError as reason:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
             return
         flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
-        tried = [*domains, *(flows_of(domains, x[0], u[whole], scale.numpy()) if flows else ())]
+        tried = [*domains, *(flows_of(domains, x[0], u, scale.numpy()) if flows else ())]
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "units": scale.tolist(),
                                    "log": run.log.notes("law")}
         short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
-            t[whole], x, u[whole], tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
+            t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
             noise=problem.unexplained, period=problem.forcing_period, **further), _GUARD)
         explained = False
-        for candidate in [] if short is None else _candidates(run, problem, short, x, u[whole], groups):
+        for candidate in [] if short is None else _candidates(run, problem, short, x, u, groups):
             yield candidate
             explained = explained or candidate.explained
         wanted = run.config.dynamics.network == "on" or (run.config.dynamics.network == "auto" and not explained)
@@ -137,9 +125,9 @@ class LawRecipe:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
             law = _found(run, "law with a network", "network", _SHARE_OF_NETWORK, lambda seconds, _: fit_network_law(
-                t[whole], x, u[whole], domains, short=short, seconds=seconds, **further))
+                t, x, u, domains, short=short, seconds=seconds, **further))
             if law is not None:
-                yield from _candidates(run, problem, law, x, u[whole], groups)
+                yield from _candidates(run, problem, law, x, u, groups)
 
 
 def _found(
@@ -201,13 +189,13 @@ def _candidates(
     variance = torch.as_tensor(law.codes.variance).flatten()
     prior = GaussianPrior(torch.as_tensor(law.codes.mean).flatten(),
                           variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
-    codes = encode_all(run, decoder, prior, train=problem.train, validation=problem.validation)
-    _, judged, first = problem.judging(codes.train, codes.validation)
+    codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
+    _, judged, first = problem.judging(codes[0], codes[1] if len(codes) > 1 else None)
     size = decoder.code_size
     memory = len(law.rates) * count
     field = VectorField(size + memory, [term], law.count).double()
     integrator = Integrator("etd", min(1.0, law.longest))
-    train, validation, contexts, refit = codes.train, judged, None, None
+    train, validation, contexts, refit = codes[0], judged, None, None
     if law.has_rates:
         rated: tuple[CodeData, ...] = ()
         with run.budget.part():

@@ -76,7 +76,7 @@ class ReducedOrderRecipe:
         if len(run.problem.symmetries):
             kept = check_symmetries(run, codes, fitted.modes)
             if len(kept) < len(run.problem.symmetries):
-                run = run.on(run.problem.with_symmetries(kept))
+                run = run.on(replace(run.problem, symmetries=kept))
                 modes = fit_modes(run, decoder_training(run), fitted.decoder)
                 fitted = replace(fitted, modes=modes).leading(len(modes.variances))
                 codes = encode_all(run, fitted.decoder, modes.prior())
@@ -148,7 +148,7 @@ def closed_form_candidate(
 
     def refit_decoder(surrogate: Surrogate) -> Surrogate:
         assert fitted is not None and validation is not None
-        whole = CodeData.join([problem.originals(chosen.train), validation])
+        whole = CodeData.join([chosen.train.first(len(problem.train)), validation])
         before = rollout_error(
             surrogate.field, integrator, with_memory(whole, size, full().directions), whole, first, size
         )

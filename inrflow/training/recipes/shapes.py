@@ -41,13 +41,11 @@ class ShapeProblem:
 
     def data(self, members: np.ndarray, chosen: np.ndarray) -> Data:
         """The chosen ones of some trajectories, internal time, channels divided by their deviations."""
-        problem, rows = self.problem, self._rows(members, chosen)
-        scale = problem.source.normalisation.scale.double().flatten()
-        batch = problem.source.batch(rows if len(rows) else members[:1], normalised=False)
-        t, x, u = problem.scale.internal(batch.t).numpy(), batch.x[:, 0].double().numpy(), batch.u.double() / scale
-        whole = ~np.isnan(t).any(1) & (len(rows) > 0)
-        return Data(t[whole], np.broadcast_to(x, (len(t), *x.shape[1:]))[whole], u.numpy()[whole],
-                    Systems(np.zeros(int(whole.sum()), dtype=int)))
+        rows = self._rows(members, chosen)
+        given = self.problem.fields(rows if len(rows) else members[:1])
+        assert given is not None  # points rest
+        _, t, x, u = (part[: len(rows)] for part in given)
+        return Data(t, x, u, Systems(np.zeros(len(t), dtype=int)))
 
     def law(self, seconds: float, seed: int, log: Callable[[str], None]) -> tuple[Law, float, Data]:
         """The law at home, the error of its forecasts of held-out trajectories on all shapes, and the data at home.

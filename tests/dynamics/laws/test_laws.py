@@ -21,7 +21,7 @@ from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
 from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes, _Design, _posterior, fit_codes
 from inrflow.errors import UserError
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 
 LINE = Box([0.0], [1.0], ["walled"])
 CIRCLE = Box([0.0], [2 * np.pi], ["periodic"])
@@ -381,10 +381,11 @@ def test_a_rossby_haurwitz_wave_turns_about_the_axis_as_its_closed_form_does():
 def test_the_law_found_when_the_time_is_over_is_kept() -> None:
     t, x, u = _diffusion(10)
     said: list[str] = []
-    with effort.limited(lambda: any(" terms, effort" in line for line in said)):  # once a law has been judged
+    judged = Limit(asked=lambda: any(" terms, effort" in line for line in said))
+    with effort.limited(judged):
         law = fit_law(t, x, u, LINE, log=said.append)
     assert law.size and np.isfinite(law.theta).all() and not any("flights" in line for line in said)
-    with pytest.raises(OutOfTime), effort.limited(lambda: True):
+    with pytest.raises(OutOfTime), effort.limited(Limit(-1.0)):
         fit_law(t, x, u, LINE)
 
 
