@@ -95,7 +95,7 @@ def stochastic(generator: np.random.Generator, count: int) -> Fields:
         moved = w + dt * (w - w**3) + np.sqrt(dt) * 1.5 * noise()
         w = np.fft.ifft2(np.fft.fft2(moved) / (1 + 0.003 * dt * k2)).real
     u = np.stack(frames, 1).reshape(count, FRAMES, -1, 1)
-    return np.arange(FRAMES) * every * dt, x, u, {"periods": np.ones(2)}
+    return np.arange(FRAMES) * every * dt, x, u, {"period": [1.0, 1.0]}
 
 
 def traffic(generator: np.random.Generator, count: int) -> Fields:
@@ -120,7 +120,7 @@ def traffic(generator: np.random.Generator, count: int) -> Fields:
         r = np.clip(0.35 + _waves(generator, 2 * np.pi * x / length, 5, 0.05), 0.1, 0.8)
         v = wished(r) + _waves(generator, 2 * np.pi * x / length, 4, 0.05)
         paths.append(solve(rate, np.stack([r, v]), t, "LSODA"))
-    return t, x[:, None], np.stack(paths).swapaxes(2, 3), {"channels": ["rho", "v"], "periods": np.array([length])}
+    return t, x[:, None], np.stack(paths).swapaxes(2, 3), {"channels": ["rho", "v"], "period": [length]}
 
 
 def thermoelastic(generator: np.random.Generator, count: int) -> Fields:
@@ -225,7 +225,7 @@ def clocks(generator: np.random.Generator, count: int) -> Fields:
         bump = 6 * generator.uniform(-0.5, 0.5) * np.exp(-2 * (x - generator.uniform(2, 4)) ** 2)
         p = solve(rate, bump + _waves(generator, x, 4, 1.0), t, "LSODA")
         paths.append(np.stack([np.cos(p), np.sin(p)], -1))
-    return t, x[:, None], np.stack(paths), {"channels": ["c", "s"], "periods": np.array([2 * np.pi])}
+    return t, x[:, None], np.stack(paths), {"channels": ["c", "s"], "period": [2 * np.pi]}
 
 
 MAKERS = {maker.__name__: maker for maker in (

@@ -9,11 +9,11 @@ import numpy as np
 import scipy.sparse as sparse
 import skfem
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import eigsh, splu
 from scipy.spatial import cKDTree
 from skfem.models.poisson import laplace, mass
 
-from inrflow.domains.base import HELD, LEAKY, NATURAL, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.domains.base import HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary
 from inrflow.domains.triangulation import clean_mesh
 from inrflow.errors import UserError
 
@@ -23,6 +23,8 @@ _ELEMENTS = {(1, 1): skfem.ElementLineP1, (1, 2): skfem.ElementLineP2, (2, 1): s
 _WITHIN = 1e-7  # of a cell's size: points so near count as inside
 _EXACT = 1e-6  # share of exactly integrated masses
 _EQUAL = 1e-8  # relative difference of eigenvalues that are taken for equal: beyond it, solvers tell them apart
+_STILL, _ROUNDING, _CARRIED, _MOST = 1e-12, 1e-16, 1e-8, 8  # shares of squares: of changes beside those that are none,
+# of the largest ones, and of values left out; values that stay at most
 SPARE = 5  # eigenvalues beyond those that are asked for, so that no set of equal ones is cut
 _NEAREST = {1: 4, 2: 12, 3: 48}  # cells around a point, by dimensions, among which its own or the nearest is looked for
 
@@ -32,11 +34,14 @@ class Region(Domain):
 
     Order 1 has lumped masses, the scheme of many solvers: its quadrature points are the nodes, and its harmonics those
     of such a solver on that very mesh. Order 2 is more accurate for the region itself.
+
+    held (F,): facets of the boundary where fields keep their values, and steady (R, V): these, at all nodes, of which
+    fields have sums: `with_steady` finds both.
     """
 
     kind = "region"
 
-    def __init__(self, nodes: np.ndarray, cells: np.ndarray, order: int = 2):
+    def __init__(self, nodes: np.ndarray, cells: np.ndarray, order: int = 2, held: Any = None, steady: Any = None):
         self.nodes, self.cells = clean_mesh(np.asarray(nodes, np.float64), np.asarray(cells, np.int64))
         self.dimensions, self.order = self.nodes.shape[1], int(order)
         if (self.dimensions, self.order) not in _ELEMENTS:
@@ -46,6 +51,34 @@ class Region(Domain):
         element = _ELEMENTS[self.dimensions, self.order]()
         self.basis = skfem.Basis(mesh, element, intorder=4 if self.dimensions == 1 else 2)
         self._known: dict[tuple[int, str], RegionHarmonics] = {}
+        self.held = None if held is None else np.asarray(held, np.int64)
+        self.steady = np.zeros((0, len(self.nodes))) if steady is None else np.asarray(steady, np.float64)
+        self.steady = self.steady.reshape(-1, len(self.nodes))
+
+    def with_steady(self, x: np.ndarray, u: np.ndarray) -> Region | None:
+        """The same that holds fields u (S, T, N, C) at points x (N, d) where they never change at its boundary, unlike
+        beside it; None where that is nowhere, or where the values there are not sums of a few."""
+        apart, at = cKDTree(x).query(self.nodes)
+        values = np.nanmean(u, 1)[:, at].transpose(0, 2, 1).reshape(-1, len(at))  # (S C, V)
+        changes = np.nansum((u - np.nanmean(u, 1, keepdims=True)) ** 2, (0, 1))[at]  # (V, C)
+        beside = changes.copy()
+        for corner in (*self.cells.T, *self.cells.T):  # and beside those, for at a corner all may be held
+            np.maximum.at(beside, corner, beside[self.cells].max(1))
+        still = ((changes < _STILL * beside) & (beside > _ROUNDING * changes.max(0))).all(1)
+        still &= apart < _WITHIN * self.spacing
+        mesh = self.basis.mesh
+        facets = mesh.boundary_facets()
+        held = facets[still[mesh.facets[:, facets]].all(0)]
+        if not len(held):
+            return None
+        own = np.unique(mesh.facets[:, held])
+        _, sizes, patterns = np.linalg.svd(values[:, own], full_matrices=False)
+        count = int((sizes**2 > _CARRIED * np.nanmean(u**2) * values[:, own].size).sum())
+        if count > _MOST:
+            return None
+        steady = np.zeros((count, len(self.nodes)))
+        steady[:, own] = patterns[:count] * np.sqrt(len(own))
+        return Region(self.nodes, self.cells, self.order, held, steady)
 
     @cached_property
     def parts(self) -> list[np.ndarray]:
@@ -77,13 +110,13 @@ class Region(Domain):
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> RegionHarmonics:
         """The lowest eigenfunctions of the stiffness matrix, at most as many as there are free nodes."""
-        key = (count, check_boundary(boundary))
+        key = (count, boundary if boundary == STEADY and self.held is not None else check_boundary(boundary))
         if key not in self._known:
             if boundary.startswith(LEAKY):  # of those that are tried one after the other, the last is kept
                 self._known = {own: known for own, known in self._known.items()
                                if own[1] == boundary or not own[1].startswith(LEAKY)}
-            more = next((known for (size, kind), known in self._known.items() if size > count and kind == boundary),
-                        None)
+            more = next((known for (size, kind), known in self._known.items()
+                         if size > count and kind == boundary and not known.steady), None)
             self._known[key] = self._solve(*key) if more is None else RegionHarmonics(
                 self, more.coefficients[:, :count], more.eigenvalues[:count])
         return self._known[key]
@@ -95,18 +128,30 @@ class Region(Domain):
             masses = sparse.diags(np.asarray(masses.sum(1)).ravel()).tocsc()
         else:  # the rule of `quadrature` alone may miss functions within cells
             masses = masses + _EXACT * mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4)).tocsc()
-        held = []
-        for rate, facets in zip(self.leaks(boundary), self.parts, strict=True):
+        held = [] if boundary != STEADY else [basis.get_dofs(self.held).all()]
+        for rate, facets in zip(self.leaks(boundary), self.parts, strict=True) if boundary != STEADY else ():
             if rate == np.inf:
                 held.append(basis.get_dofs(facets).all())
             elif rate:
                 stiffness = stiffness + rate * mass.assemble(skfem.FacetBasis(basis.mesh, basis.elem, facets=facets))
         free = np.setdiff1d(np.arange(basis.N), np.concatenate(held) if held else [])
         inner, inner_mass = stiffness[free][:, free], masses[free][:, free] / self.measure
-        values, vectors = lowest_modes(inner / self.measure, inner_mass, count, float(np.ptp(self.nodes, axis=0).max()))
+        lifts = self._lifts(stiffness, masses, free) if boundary == STEADY else np.zeros((basis.N, 0))
+        values, vectors = lowest_modes(inner / self.measure, inner_mass, max(count - lifts.shape[1], 1),
+                                       float(np.ptp(self.nodes, axis=0).max()))
         coefficients = np.zeros((basis.N, len(values)))
         coefficients[free] = vectors
-        return RegionHarmonics(self, coefficients, values)
+        return RegionHarmonics(self, np.hstack([coefficients, lifts]), np.append(values, np.zeros(lifts.shape[1])),
+                               lifts.shape[1])
+
+    def _lifts(self, stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, free: np.ndarray) -> np.ndarray:
+        """Coefficients (N, R) of the harmonic functions, of mean square 1, that have the steady values."""
+        basis, lifts = self.basis, np.zeros((self.basis.N, len(self.steady)))
+        for dofs, place in zip(basis.element_dofs, basis.elem.doflocs, strict=True):
+            lifts[dofs] = np.einsum("j,rje->er", [1 - place.sum(), *place], self.steady[:, basis.mesh.t])
+        lifts[free] = 0.0
+        lifts[free] = -splu(stiffness[free][:, free].tocsc()).solve((stiffness @ lifts)[free])
+        return lifts / np.sqrt(np.einsum("nr,nr->r", lifts, masses @ lifts) / self.measure)
 
     def locate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells (N,) of points (N, d), their reference coordinates (d, N, 1), and whether they lie inside (N,).
@@ -146,8 +191,9 @@ class Region(Domain):
         return np.where(within, 0.0, np.linalg.norm(self._check(x) - nearest, axis=1))
 
     def state(self) -> dict[str, Any]:
-        """Nodes, cells and order of elements."""
-        return {"kind": self.kind, "nodes": self.nodes, "cells": self.cells, "order": self.order}
+        """Nodes, cells and order of elements; what is held."""
+        own = {} if self.held is None else {"held": self.held, "steady": self.steady}
+        return {"kind": self.kind, "nodes": self.nodes, "cells": self.cells, "order": self.order, **own}
 
 
 def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, length: float
@@ -187,8 +233,8 @@ def oriented(values: np.ndarray, vectors: np.ndarray, masses: sparse.csc_matrix)
 class RegionHarmonics(Harmonics):
     """Eigenfunctions by their coefficients (N, K) in the elements of a region."""
 
-    def __init__(self, region: Region, coefficients: np.ndarray, eigenvalues: np.ndarray):
-        self.region, self.coefficients, self.eigenvalues = region, coefficients, eigenvalues
+    def __init__(self, region: Region, coefficients: np.ndarray, eigenvalues: np.ndarray, steady: int = 0):
+        self.region, self.coefficients, self.eigenvalues, self.steady = region, coefficients, eigenvalues, steady
         self.count = len(self.eigenvalues)
 
     def _tables(self, cells: np.ndarray, local: np.ndarray, slopes: bool) -> np.ndarray:

@@ -58,6 +58,10 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
         free = max(lines.shape[1] * (later.shape[1] - 1) // later.shape[1], 1)
         patterns, noise = zip(*(_patterns(own, free) for own in lines), strict=True)
         errors = _missed(y, np.stack(patterns), np.array(noise))
+        for end in (0, -1):  # where a channel never changes, a wall holds it
+            still = (lines[:, :, end] ** 2).sum(1) < _ROUNDING * (lines[:, :, 1 if end == 0 else -2] ** 2).sum(1)
+            held = np.array([ends_of(pair)[end] == HELD for pair in PAIRS])
+            errors += np.where(still & ((_ENDS[:, end] > 0)[:, None, None] | ~held[:, None]), np.inf, 0.0)
         best = int((errors.min(1).mean(-1) + _WORTH).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
         for own, pair in zip(pairs, (errors[best] + _UNLIKE[:, None]).argmin(0), strict=True):

@@ -77,8 +77,8 @@ def moved(surrogate: Surrogate, place: Place, batch: TrajectoryBatch | None = No
         raise UserError(f"the model of {surrogate.description.name} is no law on a domain's harmonics, so that it "
                         f"cannot move to the domain of {place.name}; train on data of that domain")
     ours, home = decoder.harmonics, decoder.place
-    if ours.components > 1:
-        raise UserError(f"the law of {surrogate.description.name} is that of a flow, whose values at the boundary of "
+    if ours.components > 1 or (ours.steady and isinstance(home, Region)):
+        raise UserError(f"the law of {surrogate.description.name} is that of a field whose values at the boundary of "
                         f"{place.name} are not known; train on data of that domain")
     assert home is not None
     domains = domains_of(**place.told)

@@ -74,3 +74,12 @@ def test_affine_functions_are_the_last_harmonics_and_belong_to_channels_with_ste
     for own in harmonics.allowed[:, :-2]:
         mine = np.flatnonzero(own)
         np.testing.assert_allclose(gram[np.ix_(mine, mine)], np.eye(len(mine)), atol=1e-10)
+
+
+def test_a_wall_is_where_values_never_change_though_next_to_it_they_hardly_do() -> None:
+    """What enters at x = 0 stays, and u - 1 grows from there as x^2: level and held."""
+    x, t = np.linspace(0, 1, 41), np.arange(8)
+    random = np.random.default_rng(0).standard_normal((6, 8, 3, 1))
+    u = 1 + (random * x**2 * np.cos(np.pi * np.arange(3)[:, None] * x)).sum(2) * (1 + t)[:, None]
+    found = walled(Box([0.0], [1.0], ["walled"]), x[:, None], u[..., None])
+    assert found is not None and found[1] == [["held-natural"]] and found[0].lower[0] == 0

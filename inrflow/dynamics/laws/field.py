@@ -52,7 +52,8 @@ class LawField(nn.Module):
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
         self.forced = {} if library.from_steady is None else {
-            term: fields for term, fields in self.coefficients(self._linear).items()
+            term: {c: weight for c, weight in fields.items() if not weight.ndim}  # matrices of the others have it
+            for term, fields in self.coefficients(self._linear).items()
             if not term.power and term.axis == VALUE and not term.varies}
         self._cache: dict[float, list[Tensor]] = {}
         self._flows: dict[float, Tensor] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit i
 _CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
+_FEW_TERMS, _RENEWED = 32, 8  # from which on inverses without a term follow from those with it, renewed at every such
 _OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4), 0.3, 1e-2  # least energies of shells, relative to the largest one,
 # tried in turn; of what is missed, that fewer shells must leave; and below which all are kept
 _RESOLVED = 0.2  # share of changes that splines miss at frames left out, from which on second derivatives say nothing
@@ -176,19 +178,26 @@ class NormalEquations:
         rights = np.einsum("l,fli->fi", weights, self.right[:, :, every, c])
         totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[every]
         gram, right = grams.sum(0), rights.sum(0)
-        left, path = np.arange(len(every)), []
+        some = np.concatenate([gram - grams, gram[None]])  # without each fold, and of all
+        others = np.concatenate([right - rights, right[None]])
+        left, path, inverses = np.arange(len(every)), [], np.zeros(0)
         while True:
             effort.check()
-            here, missed = np.ix_(left, left), 0.0
-            for one, other, total in zip(grams, rights, totals, strict=True):
-                theta, _ = _solved((gram - one)[here], (right - other)[left], ridges[left])
-                missed += max(float(total - 2 * other[left] @ theta + theta @ one[here] @ theta), 0.0)
+            if len(left) < _FEW_TERMS or not len(left) % _RENEWED or not len(inverses):
+                inverses = np.stack([_solved(one[np.ix_(left, left)], own[left], ridges[left])[1]
+                                     for one, own in zip(some, others, strict=True)])
+            thetas = np.einsum("fij,fj->fi", inverses, others[:, left])
+            here = np.ix_(left, left)
+            missed = sum(max(float(total - 2 * own[left] @ theta + theta @ one[here] @ theta), 0.0)
+                         for theta, one, own, total in zip(thetas, grams, rights, totals, strict=False))
             path.append(([every[i] for i in left], missed / count))
             if len(left) == len(kept):
                 return path
-            theta, inverse = _solved(gram[here], right[left], ridges[left])
-            costs = theta**2 / np.maximum(np.diag(inverse), 1e-300)
-            left = np.delete(left, int(costs[: len(left) - len(kept)].argmin()))
+            costs = thetas[-1] ** 2 / np.maximum(np.diag(inverses[-1]), 1e-300)
+            worst = int(costs[: len(left) - len(kept)].argmin())
+            row = inverses[:, worst]
+            inverses = inverses - row[:, :, None] * row[:, None] / row[:, worst, None, None]
+            left, inverses = np.delete(left, worst), np.delete(np.delete(inverses, worst, 1), worst, 2)
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -207,16 +216,22 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
 
 
 def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
-                     cumulative: bool, folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None,
-                     rates: Sequence[int] = ()) -> NormalEquations:
+                     cumulative: bool, folds: int = FOLDS, **further: Any) -> NormalEquations:
+    """`both_equations` of one kind."""
+    return both_equations(library, t, codes, spread, known, (cumulative,), folds, **further)[0]
+
+
+def both_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
+                   kinds: Sequence[bool], folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None,
+                   rates: Sequence[int] = ()) -> list[NormalEquations]:
     """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
 
-    The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
-    the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
-    the variance of codes that points determine; shells of which they determine too little are no equations.
-    rows: equations are of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of each
-    interval in place of splines; then all intervals give equations. rates: channels whose equations are of second
-    order, of terms of values and these rates; those of the others then have the same test functions.
+    The intervals at both ends, where splines are poor, are left out where there are enough. kinds: whether changes are
+    those since the mean of a path, which noise of codes spoils once, instead of those from frame to frame. known
+    (C, K): share of the variance of codes that points determine; shells of which they determine too little are no
+    equations. rows: equations are of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at
+    `NODES` of each interval in place of splines; then all intervals give equations. rates: channels whose equations are
+    of second order, of terms of values and these rates; those of the others then have the same test functions.
     """
     trajectories, times, channels = codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
@@ -224,46 +239,52 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     shell = library.shells(rows)
     folds = min(folds, trajectories)
     terms, groups = len(library.terms), shell.max() + 1
-    gram, right = np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels))
-    total, count = np.zeros((folds, groups, channels)), np.zeros((folds, groups))
+    every = [(np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels)),
+              np.zeros((folds, groups, channels)), np.zeros((folds, groups))) for _ in kinds]
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     if paths is not None:
         first, last = 0, times - 1
-    own = partial(_sums, library, cumulative, list(rates), first, last, shell)
+    own = partial(_sums, library, kinds, list(rates), first, last, shell)
     given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
-    for s, parts in enumerate(team.map(own, given)):
-        for sums, part in zip((gram, right, total, count), parts, strict=True):
-            sums[s % folds] += part
-    times_noise = 1 if cumulative else 6 if rates else 2
-    least, share, energy = (np.stack([a[:, shell == g].mean(1) for g in range(groups)])
-                            for a in (times_noise * spread.mean(0), known, codes[..., :rows].var((0, 1))))
-    least = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, least)
+    for s, found in enumerate(team.map(own, given)):
+        for one, parts in zip(every, found, strict=True):
+            for sums, part in zip(one, parts, strict=True):
+                sums[s % folds] += part
+    share, energy = (np.stack([a[:, shell == g].mean(1) for g in range(groups)])
+                     for a in (known, codes[..., :rows].var((0, 1))))
+    noise = np.stack([spread.mean(0)[:, shell == g].mean(1) for g in range(groups)])
+    noise = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, noise)
     start = spline_errors(t, codes[..., :rows], shell)
     if rates:
         changes = np.diff(codes[..., :rows], axis=1).var((0, 1))
         coarse = start > _RESOLVED * np.stack([changes[:, shell == g].mean(1) for g in range(groups)])
         coarse[:, [c for c in range(channels) if c not in rates]] = False
         coarse = np.logical_or.accumulate(coarse, 0) & ~coarse[0]  # waves are the faster the shorter they are
-        least = np.where(coarse, np.inf, least)
-        energy = np.where(np.isfinite(least), energy, 0.0) + 1e-300
-    return NormalEquations(gram, right, total, count, start, least, energy)
+        noise = np.where(coarse, np.inf, noise)
+        energy = np.where(np.isfinite(noise), energy, 0.0) + 1e-300
+    times_noise = [1 if cumulative else 6 if rates else 2 for cumulative in kinds]
+    return [NormalEquations(*sums, start, size * noise, energy)
+            for sums, size in zip(every, times_noise, strict=True)]
 
 
-def _sums(library: Library, cumulative: bool, rates: list[int], first: int, last: int, shell: np.ndarray,
-          given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> tuple[np.ndarray, ...]:
-    """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of one path's equations, its times, codes and codes
-    at nodes given."""
-    integrals, changes = _equations(library, *given[:2], first, last, len(shell), given[2], rates)
-    if cumulative:
-        integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
-        integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
-    parts = []
-    for group in range(int(shell.max()) + 1):
-        own = shell == group
-        a = np.moveaxis(integrals[:, :, own], 1, -1).reshape(-1, integrals.shape[1])
-        y = np.moveaxis(changes[:, :, own], 1, -1).reshape(-1, changes.shape[1])
-        parts.append((a.T @ a, a.T @ y, (y**2).sum(0), np.asarray(len(y))))
-    return tuple(map(np.stack, zip(*parts, strict=True)))
+def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int, last: int, shell: np.ndarray,
+          given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> list[tuple[np.ndarray, ...]]:
+    """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of one path's equations of each kind, its times,
+    codes and codes at nodes given."""
+    steps, result = _equations(library, *given[:2], first, last, len(shell), given[2], rates), []
+    for cumulative in kinds:
+        integrals, changes = steps
+        if cumulative:
+            integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in steps)
+            integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
+        parts = []
+        for group in range(int(shell.max()) + 1):
+            own = shell == group
+            a = np.moveaxis(integrals[:, :, own], 1, -1).reshape(-1, integrals.shape[1])
+            y = np.moveaxis(changes[:, :, own], 1, -1).reshape(-1, changes.shape[1])
+            parts.append((a.T @ a, a.T @ y, (y**2).sum(0), np.asarray(len(y))))
+        result.append(tuple(map(np.stack, zip(*parts, strict=True))))
+    return result
 
 
 def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int,

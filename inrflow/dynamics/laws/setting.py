@@ -15,6 +15,7 @@ from inrflow.domains import (
     BOUNDARIES,
     NATURAL,
     NO_SLIP,
+    STEADY,
     Box,
     Domain,
     Flows,
@@ -23,12 +24,13 @@ from inrflow.domains import (
     Surface,
     walled,
 )
+from inrflow.domains.base import kept
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, both_equations
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HOLES, HarmonicCodes, conditions, held_out_errors, leaky, point_sets
 from inrflow.errors import UserError
@@ -164,6 +166,9 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
                                                              boundary else BOUNDARIES if bounded(place) else [NATURAL])
               if (place, kind) not in bases]
+    if boundary is None and np.equal(some.x, some.x[:1]).all():
+        bases += [(kept(held), STEADY) for place in domains if isinstance(place, Region)
+                  and (held := place.with_steady(data.x[0], data.u)) is not None]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
     errors: dict[tuple[int, int], float] = {}
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
@@ -191,7 +196,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     (place, kind), error = bases[i], errors[i, size]
     if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, deadline))[3] < error:
         return other
-    if boundary is None and isinstance(place, Region) and place.dimensions > 1 and error > _TIGHT and (
+    if boundary is None and isinstance(place, Region) and kind != STEADY and place.dimensions > 1 and error > _TIGHT and (
             leaks := leaky(place, kind, size, some.x, some.u, seed, deadline)):
         kind, error = leaks, held_out_errors(place.harmonics(size, leaks), some.x, some.u, seed)
     return place, kind, size, error
@@ -354,5 +359,10 @@ class Ground:
     def equations(self, terms: Sequence[Term | Sine], cumulative: bool = False, folds: int = FOLDS, **further: Any
                   ) -> NormalEquations:
         """Normal equations of some terms, as `normal_equations` gives them."""
-        return normal_equations(Library.of(terms, self.codes.harmonics), self.train.t, self.states, self.spread,
-                                self.known, cumulative, folds, **further)
+        return self.both_equations(terms, (cumulative,), folds, **further)[0]
+
+    def both_equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool], folds: int = FOLDS, **further: Any
+                       ) -> list[NormalEquations]:
+        """Those of several kinds, as `both_equations` gives them."""
+        return both_equations(Library.of(terms, self.codes.harmonics), self.train.t, self.states, self.spread,
+                              self.known, kinds, folds, **further)

@@ -44,3 +44,23 @@ def test_shells_of_hardly_any_energy_do_not_outweigh_others_that_they_contradict
     weights = equations.weights(0, [0])
     np.testing.assert_allclose(equations.solve(0, [0], weights)[0], 2.0, atol=0.05)
     assert weights[2] == 0
+
+
+def test_supports_of_many_terms_are_those_of_inverses_of_their_own() -> None:
+    """Sixty terms of which five explain a channel: misfits left out are those of least squares without each fold."""
+    random, weights = np.random.default_rng(0), np.array([0.5, 2.0])
+    a = random.standard_normal((3, 2, 200, 60)) @ (np.eye(60) + 0.3 * random.standard_normal((60, 60)))
+    y = a[..., :5] @ np.arange(1.0, 6.0) + 0.1 * random.standard_normal(a.shape[:-1])
+    equations = NormalEquations(np.einsum("flni,flnj->flij", a, a), np.einsum("flni,fln->fli", a, y)[..., None],
+                                (y**2).sum(2)[..., None], np.full((3, 2), 200.0), np.ones((2, 1)), np.zeros((2, 1)),
+                                np.ones((2, 1)))
+    path = equations.eliminations(0, list(range(60)), weights)
+    assert next(sorted(support) for support, _ in path if len(support) == 5) == [0, 1, 2, 3, 4]
+    for support, misfit in path[::7]:
+        missed = 0.0
+        for fold in range(3):
+            rest, rows = [f for f in range(3) if f != fold], np.sqrt(weights)[:, None]
+            design, target = a[rest][..., support] * rows[..., None], y[rest] * rows
+            theta = np.linalg.lstsq(design.reshape(-1, len(support)), target.ravel(), rcond=None)[0]
+            missed += (weights @ ((a[fold][..., support] @ theta - y[fold]) ** 2).sum(1)) / 1200
+        np.testing.assert_allclose(misfit, missed, rtol=1e-6)

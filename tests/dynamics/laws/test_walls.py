@@ -8,6 +8,7 @@ import torch
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, worse
@@ -124,6 +125,17 @@ def test_steady_values_at_walls_drive_what_is_between_them() -> None:
     assert found["lap u"] == pytest.approx(0.05, rel=1e-2) and found["u"] == pytest.approx(-0.7, rel=1e-2)
     forecast = law.decode(law.rollout(law.encode(x, u[10:, 0, :, None]), t), x)[..., 0]
     assert ((forecast - u[10:]) ** 2).mean() < 1e-5 * u.var()
+
+
+def test_terms_of_place_beside_the_same_without_do_not_count_steady_values_twice() -> None:
+    harmonics, own = TUBE.harmonics(12, "steady"), ((0, VALUE),)
+    terms = [Term((own,)), Term((own,), place=2), Term((own,), axis=0)]
+    law = Library(terms, harmonics)
+    theta = torch.tensor([[0.7], [-1.3], [0.4]]).double()
+    z = torch.tensor(np.random.default_rng(0).standard_normal((3, 1, harmonics.count)))
+    with torch.no_grad():
+        sums = torch.einsum("bjk,jc->bck", law.features(z, harmonics.count), theta)
+        torch.testing.assert_close(LawField.of(law, theta)(0.0, z.flatten(1)), sums.flatten(1))
 
 
 def test_flows_that_slip_along_walls_are_projected() -> None:
