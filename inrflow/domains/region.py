@@ -61,14 +61,15 @@ class Region(Domain):
         apart, at = cKDTree(x).query(self.nodes)
         values = np.nanmean(u, 1)[:, at].transpose(0, 2, 1).reshape(-1, len(at))  # (S C, V)
         changes = np.nansum((u - np.nanmean(u, 1, keepdims=True)) ** 2, (0, 1))[at]  # (V, C)
-        beside = changes.copy()
-        for corner in (*self.cells.T, *self.cells.T):  # and beside those, for at a corner all may be held
-            np.maximum.at(beside, corner, beside[self.cells].max(1))
-        still = ((changes < _STILL * beside) & (beside > _ROUNDING * changes.max(0))).all(1)
-        still &= apart < _WITHIN * self.spacing
+        beside = np.zeros_like(changes)
+        for corner in self.cells.T:
+            np.maximum.at(beside, corner, changes[self.cells].max(1))
+        still = ((changes < _STILL * changes.mean(0)).all(1)) & (apart < _WITHIN * self.spacing)
+        told = still & ((changes < _STILL * beside) & (beside > _ROUNDING * changes.max(0))).all(1)
         mesh = self.basis.mesh
         facets = mesh.boundary_facets()
-        held = facets[still[mesh.facets[:, facets]].all(0)]
+        corners = mesh.facets[:, facets]  # beside some, all may be still
+        held = facets[still[corners].all(0) & told[corners].any(0)]
         if not len(held):
             return None
         own = np.unique(mesh.facets[:, held])

@@ -56,5 +56,3 @@ def test_a_law_between_walls_held_at_values_of_their_own_is_found() -> None:
     assert law.boundary == "steady"
     later = law.rollout(law.encode(regions[0].nodes, u[:, :1])[:, 0], t)
     assert ((law.decode(later, regions[0].nodes) - u) ** 2).mean() < 1e-3 * u.var()
-    (coefficient,) = law.theta[np.nonzero(law.theta)]
-    assert coefficient == pytest.approx(0.1, rel=0.02)
