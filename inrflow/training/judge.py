@@ -34,13 +34,13 @@ class Judge:
 
         A law that explains the data on its basis is not improved on. What is linear is linear in any codes, and those
         of another basis may hold more of it: that is worth a comparison where trajectories are held out for one, and
-        where its error is not that of rounding.
+        where its error is not that of rounding of the data.
         """
         if best is None or not best.explained:
             return None
         if not len(self.problem.validation):
             return f"{best.recipe} explains the data, and no trajectories are held out to compare by"
-        if best.field.is_linear_at_context and best.score.error > ROUNDING:
+        if best.field.is_linear_at_context and best.score.error > ROUNDING**2:
             return None
         return f"{best.recipe} explains the data"
 
@@ -65,6 +65,8 @@ class Judge:
         if len(self.problem.validation):  # an error of single frames counts in full
             mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
             theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0
+        if best.explained:  # a law says more than others that are as good
+            return mine < BETTER_ON_FEW * theirs
         return not theirs < BETTER * mine
 
     def forecasts(self, *candidates: Candidate) -> tuple[list[Surrogate], int, list[float]]:
