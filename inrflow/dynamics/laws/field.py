@@ -104,6 +104,8 @@ class LawField(nn.Module):
         symbol = library.filter(term)
         if term.flux:
             weight = (weight * library.transform.weights)[:, None]
+            if term.axis != VALUE:
+                return -library.table(term.axis).T @ (weight * library.table(VALUE))
             tables = [library.table(axis) for axis in range(library.transform.points.shape[1])]
             return -sum((table.T @ (weight * table) for table in tables), torch.zeros(()))
         if not weight.ndim:

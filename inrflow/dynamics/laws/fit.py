@@ -167,9 +167,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     by_place = [partial(searched, one) for one in families.in_place(
         place, codes.harmonics, bool(train.systems.counts))]
     inert = [lambda: searched(inertial(ground, families))][: codes.harmonics.allowed is None and len(by_place) > 1]
-    costly: list[_Regression] = [*inert, *by_place[1:][-1:]]
+    costly: list[_Regression] = [*inert, *by_place[2:]]
     more = families.with_multipliers(place, codes.harmonics, channels)
-    wider: list[_Regression] = [*by_place[:1], *(partial(searched, one) for one in more), *by_place[1:-1], *costly]
+    wider: list[_Regression] = [*by_place[:1], *(partial(searched, one) for one in more), *by_place[1:2], *costly]
     found, pause = [searched(families)], effort() + _RANKED * seconds
     further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
     if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest

@@ -164,7 +164,7 @@ class Law:
         low = self.codes.harmonics.lowest(PLACES)
         values = low.values(low.quadrature().points if x is None else x)  # (N, P)
         for base in bases:
-            whole = {base, Term(base.products, 1)} if base.flux else {base}
+            whole = {base, Term(base.products, int(base.axis == VALUE), base.axis)} if base.flux else {base}
             members = [j for j, term in enumerate(self.terms)
                        if isinstance(term, Term) and term.base in whole and self.theta[j, c]]
             result[base] = members, sum(self.theta[j, c] * values[:, self.terms[j].place] for j in members)

@@ -199,6 +199,8 @@ class Library(nn.Module):
         their values for `VALUE`; if it is not linear, times its filter."""
         if term.linear and not term.flux:
             yield self.transform.fields(self.filter(term) * z[:, term.products[0][0][0]], term.axis), VALUE
+        elif term.linear and term.axis != VALUE:
+            yield -self.transform.fields(z[:, term.products[0][0][0]]), term.axis
         elif term.linear:
             for axis in range(self.transform.points.shape[1]):
                 yield -self.transform.fields(z[:, term.products[0][0][0]], axis), axis

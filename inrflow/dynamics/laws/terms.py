@@ -24,8 +24,8 @@ class Term:
     Laplacian or the reciprocal of a channel.
 
     Of a fraction, (-lap)^power. No factors at all: the constant 1. signs: factors of the products, 1 where not given.
-    place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead, or
-    of several factors, the divergence of the products, one along each axis.
+    place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead, with
+    an axis d_axis(harmonic .), or of several factors, the divergence of the products, one along each axis.
     solenoidal: products are (u . grad) of one component of a vector, u a velocity whose components have `signs` as
     units, and the gradient part of all its components, that a pressure takes, is left out. vector, units: the channels
     of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1. centred: less its
@@ -183,6 +183,8 @@ class Term:
 
     def varying(self, channels: Sequence[str], coordinates: Sequence[str], letter: str) -> str:
         """The term with a coefficient of place, as "div(a grad u)" or "a u"."""
+        if self.flux and self.axis != VALUE:
+            return _derivative(f"({letter} {channels[self.products[0][0][0]]})", self.axis, coordinates)
         if self.flux:
             return f"div({letter} grad {channels[self.products[0][0][0]]})"
         return f"{letter} {self.base.written(channels, coordinates)}".removesuffix(" 1")

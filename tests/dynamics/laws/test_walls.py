@@ -129,13 +129,27 @@ def test_steady_values_at_walls_drive_what_is_between_them() -> None:
 
 def test_terms_of_place_beside_the_same_without_do_not_count_steady_values_twice() -> None:
     harmonics, own = TUBE.harmonics(12, "steady"), ((0, VALUE),)
-    terms = [Term((own,)), Term((own,), place=2), Term((own,), axis=0)]
+    terms = [Term((own,)), Term((own,), place=2), Term((own,), axis=0), Term((own,), axis=0, place=1, flux=True)]
     law = Library(terms, harmonics)
-    theta = torch.tensor([[0.7], [-1.3], [0.4]]).double()
+    theta = torch.tensor([[0.7], [-1.3], [0.4], [0.9]]).double()
     z = torch.tensor(np.random.default_rng(0).standard_normal((3, 1, harmonics.count)))
     with torch.no_grad():
         sums = torch.einsum("bjk,jc->bck", law.features(z, harmonics.count), theta)
         torch.testing.assert_close(LawField.of(law, theta)(0.0, z.flatten(1)), sums.flatten(1))
+
+
+def test_what_a_wind_of_place_carries_stays_between_the_walls() -> None:
+    """d(w u)/dx, w = sqrt(2) cos pi x, of u = 1 + cos(2 pi x): no flux through walls, though w is not zero there."""
+    harmonics, x = TUBE.harmonics(40), np.linspace(0, 1, 200)[:, None]
+    term = Term((((0, VALUE),),), axis=0, place=1, flux=True)
+    codes = torch.tensor(fit_codes(harmonics, x[None], (1 + np.cos(2 * np.pi * x))[None, None]).encode(
+        x, (1 + np.cos(2 * np.pi * x))[None])[0])
+    rate = Library([term], harmonics).features(codes, 40)[0, 0].numpy()
+    assert abs(rate[0]) < 1e-9  # nothing is lost
+    fine = (np.arange(4000) + 0.5)[:, None] / 4000
+    carried = np.sqrt(2) * np.cos(np.pi * fine) * (1 + np.cos(2 * np.pi * fine))
+    exact = -(carried * harmonics.gradients(fine)[..., 0]).mean(0)
+    np.testing.assert_allclose(rate[:9], exact[:9], rtol=1e-2, atol=1e-9)
 
 
 def test_flows_that_slip_along_walls_are_projected() -> None:
