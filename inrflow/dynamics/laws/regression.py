@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -216,14 +215,8 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
 
 
 def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
-                     cumulative: bool, folds: int = FOLDS, **further: Any) -> NormalEquations:
-    """`both_equations` of one kind."""
-    return both_equations(library, t, codes, spread, known, (cumulative,), folds, **further)[0]
-
-
-def both_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
-                   kinds: Sequence[bool], folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None,
-                   rates: Sequence[int] = ()) -> list[NormalEquations]:
+                     kinds: Sequence[bool], folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None,
+                     rates: Sequence[int] = ()) -> list[NormalEquations]:
     """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
 
     The intervals at both ends, where splines are poor, are left out where there are enough. kinds: whether changes are

@@ -30,7 +30,7 @@ from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, both_equations
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HOLES, HarmonicCodes, conditions, held_out_errors, leaky, point_sets
 from inrflow.errors import UserError
@@ -196,8 +196,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     (place, kind), error = bases[i], errors[i, size]
     if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, deadline))[3] < error:
         return other
-    if boundary is None and isinstance(place, Region) and kind != STEADY and place.dimensions > 1 and error > _TIGHT and (
-            leaks := leaky(place, kind, size, some.x, some.u, seed, deadline)):
+    if boundary is None and isinstance(place, Region) and place.dimensions > 1 and kind != STEADY and (
+            error > _TIGHT) and (leaks := leaky(place, kind, size, some.x, some.u, seed, deadline)):
         kind, error = leaks, held_out_errors(place.harmonics(size, leaks), some.x, some.u, seed)
     return place, kind, size, error
 
@@ -356,13 +356,12 @@ class Ground:
         return Law(self.domain, self.boundary, tuple(terms), theta, std, self.codes, largest=largest_of(self.states),
                    **further)
 
-    def equations(self, terms: Sequence[Term | Sine], cumulative: bool = False, folds: int = FOLDS, **further: Any
-                  ) -> NormalEquations:
-        """Normal equations of some terms, as `normal_equations` gives them."""
-        return self.both_equations(terms, (cumulative,), folds, **further)[0]
+    def equations(self, terms: Sequence[Term | Sine], **further: Any) -> NormalEquations:
+        """Normal equations of some terms, from frame to frame."""
+        return self.both_equations(terms, (False,), **further)[0]
 
     def both_equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool], folds: int = FOLDS, **further: Any
                        ) -> list[NormalEquations]:
-        """Those of several kinds, as `both_equations` gives them."""
-        return both_equations(Library.of(terms, self.codes.harmonics), self.train.t, self.states, self.spread,
-                              self.known, kinds, folds, **further)
+        """Those of several kinds, as `normal_equations` gives them."""
+        return normal_equations(Library.of(terms, self.codes.harmonics), self.train.t, self.states, self.spread,
+                                self.known, kinds, folds, **further)

@@ -183,7 +183,7 @@ def test_regression_finds_the_terms_of_exact_paths() -> None:
     paths = torch.stack(z, 1).numpy()[:, :, None]
     terms = [term for family in short_list(1, 1).values() for term in family]
     equations = normal_equations(Library(terms, harmonics), np.tile(t, (12, 1)), paths, np.zeros((12, 1, 16)),
-                                 np.ones((1, 16)), False)
+                                 np.ones((1, 16)), (False,))[0]
     weights = equations.weights(0, list(range(len(terms))))
     path = dict((len(support), support) for support, _ in equations.eliminations(0, list(range(len(terms))), weights))
     assert {terms[j] for j in path[2]} == {LAP, CUBE}

@@ -60,7 +60,7 @@ def test_coefficients_are_those_of_the_data_after_some_rounds_along_their_own_fl
         own = own_paths(law, t, paths, np.zeros(12))
         assert own is not None
         law = replace(law, theta=normal_equations(
-            library, t, paths, none, np.ones((1, 12)), False, paths=own).solved([[0, 1, 2, 3]], 4)[0])
+            library, t, paths, none, np.ones((1, 12)), (False,), paths=own)[0].solved([[0, 1, 2, 3]], 4)[0])
     np.testing.assert_allclose(law.theta, TRUTH, atol=5e-4)  # four Gauss points in each interval
 
 
