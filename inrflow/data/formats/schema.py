@@ -8,6 +8,7 @@ import os
 import select
 import warnings
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ _UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; th
 _DEEPEST = 2  # groups within groups that are looked at
 _SECONDS, _WAITED = 2, 15  # of processor time for reading the attributes of a file; so many times as long by the clock
 _TEXTS = ("time_units", "source", "licence", "geometry")
+_ATTRIBUTES = ("format", "version", "name", "channels", "coordinates", "units", "period", "time_period", *_TEXTS)
+_NEAR = 0.85  # of names of attributes
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -188,6 +191,9 @@ def _read_description(file: h5py.File, path: Path) -> Description:
         found = "none" if version is None else text(version)
         raise UserError(f"{path} has schema version {found}, this inrflow reads version {VERSION}; "
                         "convert the file or use the inrflow that wrote it")
+    for key in set(file.attrs) - set(_ATTRIBUTES):
+        if near := get_close_matches(key, _ATTRIBUTES, 1, _NEAR):
+            warnings.warn(f"{path}: the attribute {key} is not known and has no effect; {near[0]} is", stacklevel=4)
     for key in ("channels", "coordinates"):
         if key not in file.attrs:
             raise UserError(f"{path} has no attribute {key}; add the names of the {key}")

@@ -132,6 +132,15 @@ def test_names_stored_as_bytes_are_read_as_text(path):
         assert file.description.channels == ("u", "v")
 
 
+def test_misspelt_attributes_are_told(path):
+    write_trajectories(path, T, X, U, WAVE)
+    with h5py.File(path, "r+") as file:
+        file.attrs["periods"], file.attrs["author"] = [1.0, 1.0], "someone"
+    with pytest.warns(UserWarning, match="attribute periods is not known and has no effect; period is") as told:
+        TrajectoryFile(path).close()
+    assert len(told) == 1
+
+
 def test_require_frames(path):
     write_trajectories(path, T[:1], X, U[:, :1], WAVE)
     with TrajectoryFile(path) as file:
