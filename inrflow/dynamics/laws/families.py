@@ -18,6 +18,7 @@ from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import (
+    ACROSS,
     BENT,
     INVERSE,
     LAPLACIAN,
@@ -299,6 +300,8 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
     if isinstance(domain, Flows):
         return Families(TERMS)
     terms = short_list(channels, domain.dimensions, domain.curved, isinstance(domain, Sphere))
+    if harmonics.allowed is not None:  # joined, of channels of unlike conditions
+        terms["linear"] += [Term((((c, ACROSS),),)) for c in range(channels)]
     vectors = solenoidal(domain, harmonics, states, units)
     if not vectors:
         return Families(terms)

@@ -21,7 +21,7 @@ from inrflow.domains.transform import (
 )
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import BENT, INVERSE, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import ACROSS, BENT, INVERSE, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.numerics.effort import effort
 
 PLACES = 64  # low harmonics that coefficients of place are made of
@@ -84,11 +84,13 @@ class Library(nn.Module):
 
     def _factor(self, axis: int) -> tuple[Tensor | float, int]:
         """What codes are multiplied by where a factor has an axis, and the axis of derivatives that is left."""
+        if axis in (RECIPROCAL, ACROSS):
+            return 1.0, VALUE
         if axis >= BENT or axis == LAPLACIAN:
             return self.symbol(1), axis - BENT if axis >= BENT else VALUE
         if POTENTIAL <= axis < RECIPROCAL:
             return inverse_of(self.eigenvalues), axis - POTENTIAL
-        return 1.0, VALUE if axis == RECIPROCAL else axis
+        return 1.0, axis
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""

@@ -16,6 +16,7 @@ POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channe
 RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
 BENT = 32  # added to the axis of a derivative: that of lap of the channel
 INVERSE = 48  # "axis" of a factor that is no channel: 1 / the coordinate of this number
+ACROSS = 49  # "axis" of a value that acts on channels of other harmonics, too: codes would add to their own alone
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Term:
             parts = []
             for (c, axis), group in itertools.groupby(sorted(self.products[0], key=lambda factor: (factor[1] != VALUE,
                                                                                                  factor))):
-                name = channels[c] if axis == VALUE else f"1/{coordinates[c]}" if axis == INVERSE else _derivative(
+                name = channels[c] if axis in (VALUE, ACROSS) else f"1/{coordinates[c]}" if axis == INVERSE else _derivative(
                     channels[c], axis, coordinates)
                 count = len(list(group))
                 parts.append(name if count == 1 else f"{name}^{count}")

@@ -13,7 +13,7 @@ from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, worse
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import LAPLACIAN, SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import ACROSS, LAPLACIAN, SECOND, VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, conditions, fit_codes, tail, white_noise
 
 TUBE = Box([0.0], [1.0], ["walled"])
@@ -150,6 +150,20 @@ def test_what_a_wind_of_place_carries_stays_between_the_walls() -> None:
     carried = np.sqrt(2) * np.cos(np.pi * fine) * (1 + np.cos(2 * np.pi * fine))
     exact = -(carried * harmonics.gradients(fine)[..., 0]).mean(0)
     np.testing.assert_allclose(rate[:9], exact[:9], rtol=1e-2, atol=1e-9)
+
+
+def test_values_act_on_channels_of_other_harmonics_by_their_projections() -> None:
+    """v, of cosines, in the rate of u, of sines: as what turns a current along a coast."""
+    harmonics, fine = TUBE.harmonics(24, "held, natural"), (np.arange(2000) + 0.5)[:, None] / 2000
+    z = torch.tensor(np.random.default_rng(0).standard_normal((1, 2, harmonics.count)) / harmonics.count)
+    z = z * torch.tensor(harmonics.allowed)
+    term, theta = Term((((1, ACROSS),),)), torch.tensor([[1.0, 0.0]]).double()
+    rate = LawField.of(Library([term], harmonics), theta)(0.0, z.flatten(1)).reshape(2, -1)[0].numpy()
+    v = harmonics.values(fine) @ z[0, 1].numpy()
+    own = harmonics.own(0)
+    np.testing.assert_allclose(rate[own[:6]], (v[:, None] * harmonics.values(fine)[:, own[:6]]).mean(0), atol=2e-3)
+    assert not rate[np.setdiff1d(np.arange(harmonics.count), own)].any()
+    assert term.written(["u", "v"], ["x"]) == "v"
 
 
 def test_flows_that_slip_along_walls_are_projected() -> None:
