@@ -169,7 +169,7 @@ class Term:
             parts = []
             for (c, axis), group in itertools.groupby(sorted(self.products[0], key=lambda factor: (factor[1] != VALUE,
                                                                                                  factor))):
-                name = channels[c] if axis in (VALUE, ACROSS) else f"1/{coordinates[c]}" if axis == INVERSE else _derivative(
+                name = channels[c] if axis == VALUE else f"1/{coordinates[c]}" if axis == INVERSE else _derivative(
                     channels[c], axis, coordinates)
                 count = len(list(group))
                 parts.append(name if count == 1 else f"{name}^{count}")
@@ -215,8 +215,8 @@ def term_from_state(state: dict) -> Term | Sine:
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
     """A first derivative, reciprocal or Laplacian in words."""
-    if axis in (RECIPROCAL, LAPLACIAN):
-        return f"1/{channel}" if axis == RECIPROCAL else f"lap {channel}"
+    if axis in (RECIPROCAL, LAPLACIAN, ACROSS):
+        return {RECIPROCAL: "1/", LAPLACIAN: "lap ", ACROSS: ""}[axis] + channel
     if axis >= SECOND:
         i, j = divmod(axis - SECOND, 3)
         return f"d2{channel}/d{coordinates[i]}d{coordinates[j]}"
