@@ -251,7 +251,7 @@ def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequ
     every: list[Term | Sine] = [*terms, *sines]
     channels = ground.states.shape[2]
     systems = ground.train.systems
-    each = ground.equations(every, folds=len(ground.states), rows=_ROWS, paths=paths)
+    (each,) = ground.equations(every, folds=len(ground.states), rows=_ROWS, paths=paths)
     effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)
     contexts = np.zeros((systems.total, 0))
     if systems.counts:

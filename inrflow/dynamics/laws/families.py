@@ -272,7 +272,7 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     searches = []
     kinds = (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]  # many take long, and have no noise
     singly = several or len(grounds) > 1
-    parts = [one.both_equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in grounds]
+    parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in grounds]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
         each = NormalEquations.added(of_kind)
         folds = each.grouped(np.arange(len(each.gram)) % FOLDS)

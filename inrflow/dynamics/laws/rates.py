@@ -91,7 +91,7 @@ def inertial(ground: Ground, families: Families) -> Families:
     every = list(range(len(families.every)))
 
     def missed(size: float) -> float:
-        equations = few.equations(families.with_inertia(math.exp(size)).every)
+        (equations,) = few.equations(families.with_inertia(math.exp(size)).every)
         return sum(equations.missed(c, every, equations.solve(c, every, equations.weights(c, every))[0])
                    for c in range(ground.states.shape[2]))
 
@@ -104,7 +104,7 @@ def inertial(ground: Ground, families: Families) -> Families:
 
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
     """Channels whose changes a law of first order does not explain, where it explains those of others."""
-    equations = ground.some(_TRAJECTORIES).equations(law.terms)
+    (equations,) = ground.some(_TRAJECTORIES).equations(law.terms)
     own = [np.flatnonzero(column).tolist() for column in law.theta.T]
     missed = [equations.missed(c, terms, law.theta[terms, c]) for c, terms in enumerate(own)]
     hidden = tuple(c for c, share in enumerate(missed) if share > _HIDDEN)
@@ -147,7 +147,7 @@ def of_first_order(law: Law, rates: Sequence[int]) -> Law:
 def solved_anew(law: Law, data: Data) -> Law:
     """The law's coefficients by regression on its present harmonics."""
     ground = Ground.of(law, data)
-    equations, channels = ground.equations(law.terms, rates=law.rates), ground.states.shape[2]
+    (equations,), channels = ground.equations(law.terms, rates=law.rates), ground.states.shape[2]
     own = [channels + law.rates.index(c) if c in law.rates else c for c in range(channels)]  # columns of its equations
     theta, std = law.theta.copy(), law.std.copy()
     theta[:, own], std[:, own] = equations.solved(

@@ -356,12 +356,8 @@ class Ground:
         return Law(self.domain, self.boundary, tuple(terms), theta, std, self.codes, largest=largest_of(self.states),
                    **further)
 
-    def equations(self, terms: Sequence[Term | Sine], **further: Any) -> NormalEquations:
-        """Normal equations of some terms, from frame to frame."""
-        return self.both_equations(terms, (False,), **further)[0]
-
-    def both_equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool], folds: int = FOLDS, **further: Any
-                       ) -> list[NormalEquations]:
-        """Those of several kinds, as `normal_equations` gives them."""
+    def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
+                  **further: Any) -> list[NormalEquations]:
+        """Normal equations of some terms, as `normal_equations` gives them, of one kind by default."""
         return normal_equations(Library.of(terms, self.codes.harmonics), self.train.t, self.states, self.spread,
                                 self.known, kinds, folds, **further)

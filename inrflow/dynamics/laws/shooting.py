@@ -141,7 +141,7 @@ def along_single_steps(ground: Ground, families: Families, deadline: float) -> I
     their forecasts, too."""
     deadline = effort() + _PLANNED * (deadline - effort())
     terms, t, states = families.every, ground.train.t, ground.states
-    equations, steps = ground.equations(terms), Shooting.of(t, states, ground.known >= DETERMINED, deadline)
+    (equations,), steps = ground.equations(terms), Shooting.of(t, states, ground.known >= DETERMINED, deadline)
     for active in families.active if effort() < deadline else ():
         theta, _ = equations.solved([active] * states.shape[2], len(terms))
         law = integrable(ground.law(terms, theta, np.zeros_like(theta)), t, states)
@@ -167,7 +167,7 @@ def along_flow(ground: Ground, law: Law, families: Families, deadline: float) ->
 
     def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
         yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
-        by_splines = some.equations(terms)
+        (by_splines,) = some.equations(terms)
         solved = [(supports_of(by_splines, active, len(terms)), active) for active in each]
         yield from sorted(solved, key=lambda start: start[0][0][-1])
 
@@ -178,7 +178,7 @@ def along_flow(ground: Ground, law: Law, families: Families, deadline: float) ->
             paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
             if paths is None:
                 break
-            solved = supports_of(some.equations(terms, paths=paths), active, len(terms))
+            solved = supports_of(*some.equations(terms, paths=paths), active, len(terms))
             if solved[0][-1] < least:
                 least, best = solved[0][-1], solved
             if not solved[0][-1] < _SETTLING * before:
