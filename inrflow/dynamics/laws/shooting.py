@@ -178,7 +178,7 @@ def along_flow(ground: Ground, law: Law, families: Families, deadline: float) ->
             paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
             if paths is None:
                 break
-            solved = supports_of(*some.equations(terms, paths=paths), active, len(terms))
+            solved = supports_of(some.equations(terms, paths=paths)[0], active, len(terms))
             if solved[0][-1] < least:
                 least, best = solved[0][-1], solved
             if not solved[0][-1] < _SETTLING * before:
