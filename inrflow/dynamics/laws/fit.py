@@ -72,7 +72,7 @@ _LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on 
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
 _ALONE = 1e-3  # error of laws of second order from which on first order has no time
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
-_UNEXPLAINED, _BADLY, _RANKED = 1e-2, 0.05, 0.2  # shares of them, the last for costly families; of the time to compare
+_UNEXPLAINED, _RANKED = 1e-2, 0.2  # a share of them; of the time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
 
 _Regression = Callable[[], tuple[float, list[Law], Families]]
@@ -167,16 +167,16 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     by_place = [partial(searched, one) for one in families.in_place(
         place, codes.harmonics, bool(train.systems.counts))]
     inert = [lambda: searched(inertial(ground, families))][: codes.harmonics.allowed is None and len(by_place) > 1]
-    costly: list[_Regression] = [*inert, *by_place[2:]]
     more = families.with_multipliers(place, codes.harmonics, channels)
-    wider: list[_Regression] = [*by_place[:1], *(partial(searched, one) for one in more), *by_place[1:2], *costly]
-    found, pause = [searched(families)], effort() + _RANKED * seconds
+    wider: list[_Regression] = [*by_place[:1], *(partial(searched, one) for one in more), *by_place[1:2], *inert,
+                                *by_place[2:]]
+    found, pause, rest = [searched(families)], effort() + _RANKED * seconds, start + _REST * seconds
     further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
     if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest
         found.append(wider.pop(0)())
     found += [its for one in further if effort() < pause and (its := searched(one))[0] < _PAYS * found[0][0]]
-    while wider and effort() < pause and min(misfit for misfit, *_ in found) > (
-            _UNEXPLAINED if len(wider) > len(costly) else _BADLY):
+    while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and (
+            effort() < (pause if lowest < _MOSTLY else max(pause, rest))):  # forecasts of such laws say nothing
         found.append(wider.pop(0)())
     lowest = min(misfit for misfit, *_ in found)
     ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
