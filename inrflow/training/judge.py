@@ -40,7 +40,7 @@ class Judge:
             return None
         if not len(self.problem.validation):
             return f"{best.recipe} explains the data, and no trajectories are held out to compare by"
-        if best.field.is_linear_at_context and best.score.error > ROUNDING**2:
+        if best.linear and best.score.error > ROUNDING**2:
             return None
         return f"{best.recipe} explains the data"
 

@@ -18,7 +18,6 @@ from inrflow.dynamics.flow import Integrator, calibrated_process_noise, process_
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.state_prior import state_prior
-from inrflow.model.store_v1 import Products
 from inrflow.training.candidate import Score, assemble
 from inrflow.training.judge import apart, explains, followed, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
@@ -250,8 +249,7 @@ def test_every_margin_says_what_it_means_and_where_its_value_comes_from():
 
 
 def test_a_law_that_explains_the_data_ends_the_search_unless_it_is_linear_and_can_be_compared(run, alone):
-    linear, nonlinear = candidate(run, explained=True), candidate(run, explained=True)
-    nonlinear.field.add(Products(nonlinear.field.state_size, 1))
+    linear, nonlinear = candidate(run, explained=True, linear=True), candidate(run, explained=True)
     assert run.judge.enough(None) is None and run.judge.enough(candidate(run)) is None
     assert run.judge.enough(linear) is None and run.judge.enough(nonlinear) == "stub explains the data"
     assert "no trajectories are held out" in alone.judge.enough(candidate(alone, explained=True))
