@@ -211,8 +211,8 @@ class Families:
 
     def in_place(self, domain: Domain, harmonics: Harmonics, several: bool) -> Iterator[Families]:
         """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,
-        or of all; then values times coefficients of place, or their slopes, or slopes times these. None for modes of
-        flows.
+        or of all; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
+        for modes of flows.
 
         Of one: little of another's, which makes up for errors of splines, would let short waves grow.
         """
@@ -238,7 +238,8 @@ class Families:
         yield Families({**self.terms, "slopes": slopes, "drifts": drifts}, (
             ("linear", "slopes", "drifts"), ("linear", "products", "slopes", "drifts")))
         terms = {**self.terms, "slopes": slopes, **parts}
-        yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds")))
+        yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds"), (
+            "linear", "products", "slopes", "places", "winds")))
 
 
 def of_channels(active: list[int], terms: Sequence, channels: int, period: float) -> list[list[int]]:
