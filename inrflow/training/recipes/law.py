@@ -271,8 +271,7 @@ def _candidates(
         problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients{what}",
         decoder, prior, field, integrator, train, validation, first, Score(error, floor, law.size), law.count, contexts,
         explained=complete or explains(error, floor) or error < (TRUSTED if first or elsewhere else ROUNDING),
-        refit=refit, linear=not law.has_network and all(
-            term.linear for term, own in zip(law.terms, law.theta, strict=True) if own.any()),
+        refit=refit, linear=not (law.has_network or term.law().products_of),
         calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
     )
