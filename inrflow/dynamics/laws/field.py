@@ -149,7 +149,7 @@ class LawField(nn.Module):
                 continue
             filtered = term.filtered and not term.linear
             for value, axis in library.parts(term, factors, z):
-                alike = (axis, term.power, term.centred, term.inertia) if filtered else (axis,)
+                alike = (axis, term.power, term.centred, term.inertia, term.across) if filtered else (axis,)
                 _, group = sums.setdefault(alike, (library.filter(term) if filtered else None, [None] * self.channels))
                 for c, weight in fields.items():
                     part = value * weight

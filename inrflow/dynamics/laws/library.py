@@ -162,6 +162,8 @@ class Library(nn.Module):
         """What a term's products are multiplied by on the first harmonics (all): (rows,)."""
         symbol = self.symbol(term.power, rows)
         symbol = symbol / (1 + term.inertia * self.eigenvalues[:rows]) if term.inertia else symbol
+        if term.across is not None and (allowed := self.harmonics.allowed) is not None:
+            symbol = symbol * torch.tensor(~allowed[term.across % len(allowed)])[:rows]
         return symbol * varying(self.eigenvalues)[:rows] if term.centred else symbol
 
     def features(self, z: Tensor, rows: int) -> Tensor:

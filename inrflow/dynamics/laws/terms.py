@@ -16,7 +16,7 @@ POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channe
 RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
 BENT = 32  # added to the axis of a derivative: that of lap of the channel
 INVERSE = 48  # "axis" of a factor that is no channel: 1 / the coordinate of this number
-ACROSS = 49  # "axis" of a value that acts on channels of other harmonics, too: codes would add to their own alone
+ACROSS = 49  # "axis" of a value that acts on harmonics that its channel has not: its codes add to its own alone
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,12 @@ class Term:
     @property
     def filtered(self) -> bool:
         """Whether the harmonics of its products are multiplied by numbers of their own."""
-        return bool(self.power or self.centred or self.inertia)
+        return bool(self.power or self.centred or self.inertia or self.across is not None)
+
+    @property
+    def across(self) -> int | None:
+        """The channel whose values act on harmonics that it has not."""
+        return next((c for c, axis in self.products[0] if axis == ACROSS), None)
 
     @property
     def varies(self) -> bool:
