@@ -146,12 +146,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
     def sought(misfit: float, laws: list[Law], families: Families, share: float) -> None:
         until = min(start + share * seconds, effort() + _OF_FLOWS * seconds)
-        posed = partial(well_posed, span=float((train.t[:, -1] - train.t[:, 0]).max()))
-        if not scored:  # before what takes long, so that there is one when the time is over
-            judge_all([law for law in laws[:1] if posed(law)], share)
         if misfit > _POLYNOMIAL and not train.systems.counts:
-            laws = [*along_flow(ground, laws[0], families, until), *laws[bool(scored) :]]
-        judge_all([law for law in laws if posed(law)], share)
+            laws = [*along_flow(ground, laws[0], families, until), *laws]
+        judge_all([law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))], share)
 
     def in_turn() -> Iterator[tuple[float, list[Law], Families] | None]:
         """The likeliest family, those that leave far less than the first one, single steps (None) and the others; where
