@@ -21,7 +21,6 @@ from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, wit
 from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.fit import finer
 from inrflow.dynamics.laws.law import Law, integrable, own_paths, well_posed
-from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
     FLUX,
@@ -142,7 +141,7 @@ def fit_network_law(
 
 def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
     """Root mean square of what the network adds to the rates of each channel, relative to that of all terms."""
-    library = Library.of(law.terms, law.codes.harmonics)
+    library = law.field().library
     assert library.network is not None
     flat = np.zeros((len(states), states.shape[2], law.codes.harmonics.count))
     flat[..., : states.shape[3]] = states[:, states.shape[1] // 2]

@@ -9,8 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from inrflow.domains import Harmonics
 from inrflow.domains.transform import SeparableTransform
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
 from inrflow.numerics.components import applied, components, parted, whole
@@ -33,9 +35,14 @@ class LawField(nn.Module):
     rests: Tensor | None = None  # (C, 3): as `LawTerm` has them
 
     @classmethod
-    def of(cls, library: Library, theta: Tensor) -> LawField:
-        """The vector field of coefficients theta (J, C) of a library."""
+    def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics, theta: Tensor) -> LawField:
+        """The vector field of coefficients theta (J, C) of terms on harmonics of a domain, or on modes of flows."""
+        library = Library.of(terms, harmonics)
         return (library.field or cls)(library, theta)
+
+    def at(self, theta: Tensor) -> LawField:
+        """The vector field of other coefficients (J, C) of the same terms."""
+        return type(self)(self.library, theta)
 
     def __init__(self, library: Library, theta: Tensor):
         super().__init__()

@@ -26,33 +26,31 @@ from inrflow.dynamics.laws.rates import fit_second_order, inertial, solved_anew
 from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
-    FEW_HARMONICS,
     HARDLY,
     Data,
     Ground,
     Log,
     Systems,
-    apart,
-    choose,
-    encode,
-    evenly,
+    first_states,
     forecast_errors,
+    ground_of,
     joined,
     resolved,
     simplest,
     worse,
 )
 from inrflow.dynamics.laws.shooting import along_flow, along_single_steps
-from inrflow.encoding.harmonic_codes import fit_codes, tail, white_noise
+from inrflow.encoding.harmonic_codes import fit_codes, point_sets
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.phases import periodic_phases
 from inrflow.numerics.team import team
 
 _FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmonics, tried in turn; those of flows
-_BETTER, _SETTLED = 0.9, 0.3  # shares of the error that more harmonics or shorter steps leave, and highest ones hold
+_BETTER = 0.9  # share of the error that more harmonics or shorter steps leave
 _FEW_JUDGES = 3  # trajectories of many codes that judge laws, at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
+_FEW_APART = 2  # trajectories whose forecasts on more harmonics are compared
 _LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
 _CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
@@ -66,8 +64,6 @@ _OF_FLOWS = 0.15  # share of the time for laws along their own flow
 _NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times harmonics' error from which single steps are tried; until, or for
 _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
-_LOOKED_AT = 16  # trajectories that the noise of values comes from, at most
-_ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on more harmonics differ by; at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
 _ALONE = 1e-3  # error of laws of second order from which on first order has no time
@@ -75,7 +71,7 @@ _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, bel
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # a share of them; of the time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
 
-_Regression = Callable[[], tuple[float, list[Law], Families]]
+_Regressed = tuple[float, list[Law], Families]  # the least misfit of a family, its laws, the likeliest first, and it
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
@@ -97,130 +93,157 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if period:  # its cosine and sine are further channels, whose law is known
         season = np.broadcast_to(periodic_phases(torch.tensor(data.t), period, 1)[:, :, None], (*u.shape[:3], 2))
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
-    train, judge = data.parted(seed)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
-    place, boundary, count, floor = choose(domains, boundary, train, seed, say, start + _CHOICE * seconds)
-    few, rough = count < FEW_HARMONICS, floor > _ROUGH
-    if few or rough:  # more would leave less: where all of a grid can be afforded, all
-        grid, every = resolved(place, train, train.u.shape[-1] == place.dimensions > 1)
-        most = FEW_HARMONICS if few else _MOST_OF_GRID // train.u.shape[-1]
-        own = grid is not place
-        if (own or rough and place.kind == "sphere") and count < every <= most and (own and not few or tail(
-                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor):
-            place, count, floor = grid, every, _SETTLED * floor if few else _LITTLE
-    some, size = train.take(evenly(len(train.u), count * train.u.shape[-1])), count * joined(boundary)
-    codes = fit_codes(place.harmonics(size, boundary), some.x, some.u)
-    holding, used = codes.used(place)
-    if used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
-        place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
-    values_noise = white_noise(codes, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
-    train, judge = replace(train, noise=values_noise), replace(judge, noise=values_noise)
-    states, spread = encode(codes, train)
-    families = families_of(place, codes.harmonics, states[:, :, :channels], units)
-    families = families.with_season(channels, codes.harmonics) if period else families
-    many, floor = states[0, 0].size > FEW_CODES, max(floor, noise)
-    judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u)))) if many else judge  # their forecasts cost much
-    say(f"{place.kind}: {codes.harmonics.count} harmonics, noise {values_noise.max():.1e}, {effort() - start:.1f} s")
-    scored, enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
-    watch, deadline = Limit(), start + (1 - _KEPT) * seconds  # for further ones
-
-    def consider(law: Law, errors: np.ndarray) -> None:
-        say(f"  {errors.mean():.2e} with {law.size - len(law.rates)} terms, effort {effort() - start:.1f} s")
-        if law.size and np.isfinite(errors).all():
-            scored.append((errors, law))
-            watch.most = deadline
-
-    def judge_all(laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
-        """Forecast laws, in at most so many steps an interval, until a share of the time is over."""
-        for judged in team.map(partial(_judged, train, states, coarse, judge, most), laws):
-            if judged is not None:
-                consider(*judged)
-            if effort() - start > (share if len(scored) >= _COMPARED else 1.0) * seconds:
-                break
-
-    coarse = _STEPS * math.sqrt(floor) if many or train.systems.counts else 0.0  # their flows take their time
-    ground = Ground(place, boundary, codes, train, states, spread)
-
-    def searched(families: Families) -> tuple[float, list[Law], Families]:
-        return *candidates(ground, families, say, period), families
-
-    def sought(misfit: float, laws: list[Law], families: Families, share: float) -> None:
-        until = min(start + share * seconds, effort() + _OF_FLOWS * seconds)
-        if misfit > _POLYNOMIAL and not train.systems.counts:
-            laws = [*along_flow(ground, laws[0], families, until), *laws]
-        judge_all([law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))], share)
-
-    def in_turn() -> Iterator[tuple[float, list[Law], Families] | None]:
-        """The likeliest family, those that leave far less than the first one, single steps (None) and the others; where
-        none explains much, single steps come last."""
-        yield from ranked[:1] if explained else ranked
-        others = ranked[1:] if explained else []
-        while wider and least() > enough and (effort() - start < _REST * seconds or not (others or scored)):
-            others.append(wider.pop(0)())
-        others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
-        better = sum(misfit < _PAYS * found[0][0] for misfit, *_ in others) if explained else len(others)
-        yield from [*others[:better], None, *others[better:]]
-
-    def least() -> float:
-        return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
-
-    by_place = [partial(searched, one) for one in families.in_place(
-        place, codes.harmonics, bool(train.systems.counts))]
-    inert = [lambda: searched(inertial(ground, families))][: codes.harmonics.allowed is None and len(by_place) > 1]
-    more = families.with_multipliers(place, codes.harmonics, channels)
-    wider: list[_Regression] = [*by_place[:1], *(partial(searched, one) for one in more), *by_place[1:2], *inert,
-                                *by_place[2:]]
-    found, pause, rest = [searched(families)], effort() + _RANKED * seconds, start + _REST * seconds
-    further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
-    if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest
-        found.append(wider.pop(0)())
-    found += [its for one in further if effort() < pause and (its := searched(one))[0] < _PAYS * found[0][0]]
-    while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and (
-            effort() < (pause if lowest < _MOSTLY else max(pause, rest))):  # forecasts of such laws say nothing
-        found.append(wider.pop(0)())
-    lowest = min(misfit for misfit, *_ in found)
-    ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
-
-    if rates and not period and _UNEXPLAINED < lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
-        sought(*ranked.pop(0), _OF_FIRST)
-    first = least()
-    if rates and not period and lowest > _UNEXPLAINED and first > _EXPLAINED:
-        judge_all(fit_second_order(ground, lowest, start + _OF_RATES * seconds, units, say,
-                                   min(found, key=lambda each: each[0])[1][0]), _OF_RATES, _STEPS_WITH_RATES)
-    second = least() < min(_ALONE, first)
-    explained, half = lowest < _UNEXPLAINED, start + _SINGLE * seconds
-    turns = iter(()) if second else in_turn()
-
-    def search() -> None:
-        """Families in turn, until forecasts of a law miss little."""
-        with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(watch):
-            while least() > enough and (each := next(turns, ())) != ():
-                if each and (not scored or effort() - start < _SOUGHT * seconds):  # the first one in any case
-                    sought(*each, _SOUGHT)
-                elif each is None and not (period or train.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
-                    until = deadline if least() > _EXPLAINED and not explained else max(
-                        half, effort() + _STEPPED * seconds)
-                    for law in along_single_steps(ground, families, min(until, deadline)):
-                        consider(law, forecast_errors(law, judge))
-
-    search()
-    if not scored:
+    ground, judge, floor = ground_of(data, domains, boundary, seed, say, start + _CHOICE * seconds)
+    families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
+    families = families.with_season(channels, ground.codes.harmonics) if period else families
+    if ground.states[0, 0].size > FEW_CODES:
+        judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))  # their forecasts cost much
+    say(f"{ground.domain.kind}: {ground.codes.harmonics.count} harmonics, noise {np.max(ground.train.noise):.1e}, "
+        f"{effort() - start:.1f} s")
+    search = LawSearch(ground, judge, families, max(floor, noise), say, start, seconds, period)
+    search.regress(channels)
+    turns = search.in_turn()
+    if rates and not period and search.of_second_order(units):
+        turns = iter(())
+    search.run(turns)
+    if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
-        seconds = min(seconds, began - start + _IN_TIME * pace * clock())
-    brief = began - start < _QUICK * seconds and not values_noise.any()
-    errors, law = refine(*simplest(scored), ground, judge, start, seconds, say, brief)
-    scored, hardly = [(errors, law)], _NOISY * max(floor, _EXACT)
-    if errors.mean() > hardly and effort() - start < _REST * seconds:  # more terms may be what is missing
-        enough = hardly
-        search()
-    if (other := simplest(scored))[1] is not law or brief:
-        other = refine(*other, ground, judge, start, seconds, say)
+        search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
+    brief = began - start < _QUICK * search.seconds and not np.any(ground.train.noise)
+    errors, law = refine(*simplest(search.scored), ground, judge, start, search.seconds, say, brief)
+    search.scored, hardly = [(errors, law)], _NOISY * max(search.floor, _EXACT)
+    if errors.mean() > hardly and effort() - start < _REST * search.seconds:  # more terms may be what is missing
+        search.enough = hardly
+        search.run(turns)
+    if (other := simplest(search.scored))[1] is not law or brief:
+        other = refine(*other, ground, judge, start, search.seconds, say)
         law = other[1] if brief or HARDLY * other[0].mean() < errors.mean() else law
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
-    return standard(law, np.unique(train.systems.number)) if law.count else law
+    return standard(law, np.unique(ground.train.systems.number)) if law.count else law
+
+
+class LawSearch:
+    """Laws of families of terms, regressed on a ground and judged by forecasts; `scored`, with their errors (S,).
+
+    families: the first ones. floor: error of harmonics. start, seconds: effort when it began, and how much it may make.
+    """
+
+    def __init__(self, ground: Ground, judge: Data, families: Families, floor: float, say: Log, start: float,
+                 seconds: float, period: float) -> None:
+        self.ground, self.judge, self.families, self.floor, self.say = ground, judge, families, floor, say
+        self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
+        self.deadline, self.half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
+        self.many = ground.states[0, 0].size > FEW_CODES
+        self.step_error = _STEPS * math.sqrt(floor) if self.many or self.several else 0.0  # their flows take their time
+        self.scored, self.enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
+        self.limit = Limit()  # of effort for further laws, once there is one
+        self.found: list[_Regressed] = []  # of families that were regressed
+        self.wider: list[Families | None] = []  # of those that were not yet
+
+    @property
+    def spent(self) -> float:
+        """Effort since the start."""
+        return effort() - self.start
+
+    @property
+    def least(self) -> float:
+        """The least error of forecasts."""
+        return min((float(errors.mean()) for errors, _ in self.scored), default=np.inf)
+
+    def regress(self, channels: int) -> None:
+        """Regress the first families, and further ones where these leave much; the others wait."""
+        ground, families, found = self.ground, self.families, self.found
+        place, harmonics = ground.domain, ground.codes.harmonics
+        by_place = list(families.in_place(place, harmonics, self.several))
+        inert = [None][: harmonics.allowed is None and len(by_place) > 1]
+        more = families.with_multipliers(place, harmonics, channels)
+        wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]
+        found.append(self._regressed(families))
+        pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
+        first = found[0][0]
+        further = () if first < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
+        if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
+            found.append(self._regressed(wider.pop(0)))
+        found += [its for one in further if effort() < pause and (its := self._regressed(one))[0] < _PAYS * first]
+        while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and (
+                effort() < (pause if lowest < _MOSTLY else max(pause, rest))):  # forecasts of such laws say nothing
+            found.append(self._regressed(wider.pop(0)))
+        self.lowest = lowest = min(misfit for misfit, *_ in found)
+        self.ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
+
+    def of_second_order(self, units: Sequence[float] | None) -> bool:
+        """Judge laws of second order in time, where those of first order explain little; whether they are better."""
+        if _UNEXPLAINED < self.lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
+            self._judge(*self.ranked.pop(0), _OF_FIRST)
+        first = self.least
+        if self.lowest > _UNEXPLAINED and first > _EXPLAINED:
+            self._forecast(fit_second_order(
+                self.ground, self.lowest, self.start + _OF_RATES * self.seconds, units, self.say,
+                min(self.found, key=lambda each: each[0])[1][0]), _OF_RATES, _STEPS_WITH_RATES)
+        return self.least < min(_ALONE, first)
+
+    def run(self, turns: Iterator[_Regressed | None]) -> None:
+        """Judge families in turn, until forecasts of a law miss little."""
+        with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(self.limit):
+            while self.least > self.enough and (each := next(turns, ())) != ():
+                if each and (not self.scored or self.spent < _SOUGHT * self.seconds):  # the first one in any case
+                    self._judge(*each, _SOUGHT)
+                elif each is None and not (self.period or self.several) and (
+                        self.least > max(_LITTLE, _NEAR * self.floor)):
+                    until = self.deadline if self.least > _EXPLAINED and self.lowest >= _UNEXPLAINED else max(
+                        self.half, effort() + _STEPPED * self.seconds)
+                    for law in along_single_steps(self.ground, self.families, min(until, self.deadline)):
+                        self._consider(law, forecast_errors(law, self.judge))
+
+    def in_turn(self) -> Iterator[_Regressed | None]:
+        """The likeliest family, those that leave far less than the first one, single steps (None) and the others; where
+        none explains much, single steps come last."""
+        cut = 1 if self.lowest < _UNEXPLAINED else len(self.ranked)
+        yield from self.ranked[:cut]
+        others = self.ranked[cut:]
+        while self.wider and self.least > self.enough and (
+                self.spent < _REST * self.seconds or not (others or self.scored)):
+            others.append(self._regressed(self.wider.pop(0)))
+        others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
+        better = sum(self.lowest >= _UNEXPLAINED or each[0] < _PAYS * self.found[0][0] for each in others)
+        yield from [*others[:better], None, *others[better:]]
+
+    def _regressed(self, families: Families | None) -> _Regressed:
+        """None: the first families with an inertia."""
+        families = families or inertial(self.ground, self.families)
+        laws = regressed([self.ground], families, self.period)
+        least, worth = laws[0][0], _WORTH if self.several else 0.0
+        self.say(f"  {len(laws)} candidates of {len(families.every)} terms, misfits {least:.2e} to {laws[-1][0]:.2e}")
+        laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
+        return least, [law for i, (misfit, law) in enumerate(laws)
+                       if i < _JUDGED or misfit <= _CLOSE * least], families
+
+    def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
+        """Forecast laws of a family, along their own flow, too, until a share of the time is over."""
+        until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
+        if misfit > _POLYNOMIAL and not self.several:
+            laws = [*along_flow(self.ground, laws[0], families, until), *laws]
+        t = self.ground.train.t
+        self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
+
+    def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
+        """Forecast laws, in at most so many steps an interval, until a share of the time is over."""
+        ground = self.ground
+        for judged in team.map(partial(_judged, ground.train, ground.states, self.step_error, self.judge, most), laws):
+            if judged is not None:
+                self._consider(*judged)
+            if self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds:
+                break
+
+    def _consider(self, law: Law, errors: np.ndarray) -> None:
+        self.say(f"  {errors.mean():.2e} with {law.size - len(law.rates)} terms, effort {self.spent:.1f} s")
+        if law.size and np.isfinite(errors).all():
+            self.scored.append((errors, law))
+            self.limit.most = self.deadline
 
 
 def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: float, seconds: float, say: Log,
@@ -297,9 +320,9 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         harmonics = place.harmonics(size, law.boundary)
         if harmonics.count <= now:
             break
-        codes = fit_codes(harmonics, train.x, train.u)
+        finer = replace(law, domain=place, codes=fit_codes(harmonics, train.x, train.u))
         some = judge.take(np.arange(min(4, len(judge.u))))
-        wider = integrable(replace(law, domain=place, codes=codes), some.t, encode(codes, some)[0])
+        wider = integrable(finer, some.t, Ground.of(finer, some).states)
         began = effort()
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
@@ -317,6 +340,18 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         yield errors, law
 
 
+def apart(law: Law, other: Law, data: Data) -> float:
+    """Mean squared difference, relative to variances, of two laws' forecasts of some trajectories over as long again; 0
+    of linear laws and of those with contexts, of which harmonics tell nothing."""
+    if law.count or not (law.has_network or law.field().products_of):
+        return 0.0
+    members, x = next(point_sets(data.x))
+    members, t = members[:_FEW_APART], data.t[members[0]]
+    later = np.append(t, t[-1] + np.diff(t).cumsum())
+    one, two = (each.decode(each.rollout(first_states(each, x, data, members), later), x) for each in (law, other))
+    return float(np.nan_to_num(((one - two)[:, len(t) :] ** 2).mean((0, 1, 2)) / np.nanvar(data.u, (0, 1, 2))).mean())
+
+
 def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:
     """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths."""
     while math.isfinite(law.longest) and effort() < deadline:
@@ -326,15 +361,6 @@ def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) ->
             break
         law, errors = halved, after
     return law
-
-
-def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0) -> tuple[float, list[Law]]:
-    """The least misfit of laws of families of terms, and those that are forecast, the likeliest first."""
-    found = regressed([ground], families, period)
-    least, worth = found[0][0], _WORTH if ground.train.systems.counts else 0.0
-    say(f"  {len(found)} candidates of {len(families.every)} terms, misfits {least:.2e} to {found[-1][0]:.2e}")
-    found.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
-    return least, [law for i, (misfit, law) in enumerate(found) if i < _JUDGED or misfit <= _CLOSE * least]
 
 
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law

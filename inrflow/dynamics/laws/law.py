@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.library import PLACES, Library
+from inrflow.dynamics.laws.library import PLACES
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
 from inrflow.dynamics.laws.terms import VALUE, Term
@@ -88,8 +88,8 @@ class Law:
         context = np.zeros(self.count) if context is None else context
         key = context.tobytes()
         if key not in fields:
-            library = next(iter(fields.values())).library if fields else Library.of(self.terms, self.codes.harmonics)
-            fields[key] = LawField.of(library, torch.tensor(self.theta_at(context)))
+            other, theta = next(iter(fields.values()), None), torch.tensor(self.theta_at(context))
+            fields[key] = other.at(theta) if other else LawField.of(self.terms, self.codes.harmonics, theta)
         return fields[key]
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:

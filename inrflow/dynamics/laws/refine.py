@@ -22,7 +22,6 @@ from torch import Tensor
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.field import LawField, rates_between
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Ground
 from inrflow.dynamics.states import Flights, flights
 from inrflow.numerics.effort import effort
@@ -58,12 +57,13 @@ class Refinement:
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, contexts_only: bool = False,
                  uncertain: bool | None = None, shapes: Sequence[Harmonics] = ()):
         self.law, self.contexts_only = law, contexts_only
-        self.libraries = [Library.of(law.terms, harmonics) for harmonics in shapes or [law.codes.harmonics]]
+        self.fields = [law.field()] if not shapes else [
+            LawField.of(law.terms, harmonics, torch.tensor(law.theta)) for harmonics in shapes]
         self.active = _active(law)
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
-        shell = self.libraries[0].shells(law.codes.harmonics.count)
+        shell = self.fields[0].library.shells(law.codes.harmonics.count)
         self.shell = torch.tensor(np.concatenate([shell + (shell.max() + 1) * c for c in range(len(law.codes.mean))]))
         self.longest, self.deadline = law.longest, effort() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)
@@ -117,9 +117,8 @@ class Refinement:
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
-            library = self.libraries[system if len(self.libraries) > 1 else 0]
-            paths[mine] = self._of_one_system(LawField.of(library, theta(system)), z[mine], data.dt[mine],
-                                               data.codes[mine, 1])
+            field = self.fields[system if len(self.fields) > 1 else 0].at(theta(system))
+            paths[mine] = self._of_one_system(field, z[mine], data.dt[mine], data.codes[mine, 1])
         return paths
 
     def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor) -> Tensor:

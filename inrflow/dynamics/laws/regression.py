@@ -16,7 +16,10 @@ import torch
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
+from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.terms import Term
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 
@@ -214,10 +217,11 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
     return np.maximum(total - 2 * right @ whole + gram @ whole @ whole, 0.0)
 
 
-def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
-                     kinds: Sequence[bool], folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None,
-                     rates: Sequence[int] = ()) -> list[NormalEquations]:
-    """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
+def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.ndarray, codes: np.ndarray,
+                     spread: np.ndarray, known: np.ndarray, kinds: Sequence[bool], folds: int = FOLDS,
+                     rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = ()
+                     ) -> list[NormalEquations]:
+    """Equations of terms on paths: codes (S, T, C, K) on harmonics, their variances (S, C, K), times (S, T).
 
     The intervals at both ends, where splines are poor, are left out where there are enough. kinds: whether changes are
     those since the mean of a path, which noise of codes spoils once, instead of those from frame to frame. known
@@ -226,13 +230,13 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     `NODES` of each interval in place of splines; then all intervals give equations. rates: channels whose equations are
     of second order, of terms of values and these rates; those of the others then have the same test functions.
     """
-    trajectories, times, channels = codes.shape[:3]
+    library, (trajectories, times, channels) = Library.of(terms, harmonics), codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
     shell = library.shells(rows)
     folds = min(folds, trajectories)
-    terms, groups = len(library.terms), shell.max() + 1
-    every = [(np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels)),
+    size, groups = len(terms), shell.max() + 1
+    every = [(np.zeros((folds, groups, size, size)), np.zeros((folds, groups, size, channels)),
               np.zeros((folds, groups, channels)), np.zeros((folds, groups))) for _ in kinds]
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     if paths is not None:
@@ -256,8 +260,8 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
         noise = np.where(coarse, np.inf, noise)
         energy = np.where(np.isfinite(noise), energy, 0.0) + 1e-300
     times_noise = [1 if cumulative else 6 if rates else 2 for cumulative in kinds]
-    return [NormalEquations(*sums, start, size * noise, energy)
-            for sums, size in zip(every, times_noise, strict=True)]
+    return [NormalEquations(*sums, start, factor * noise, energy)
+            for sums, factor in zip(every, times_noise, strict=True)]
 
 
 def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int, last: int, shell: np.ndarray,

@@ -28,11 +28,20 @@ from inrflow.domains.base import kept
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
-from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.terms import Term
-from inrflow.encoding.harmonic_codes import HOLES, HarmonicCodes, conditions, held_out_errors, leaky, point_sets
+from inrflow.encoding.harmonic_codes import (
+    HOLES,
+    HarmonicCodes,
+    conditions,
+    fit_codes,
+    held_out_errors,
+    leaky,
+    point_sets,
+    tail,
+    white_noise,
+)
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
 
@@ -40,7 +49,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have
-_FEW_APART = 2  # trajectories whose forecasts are compared
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
 FEW_HARMONICS = 256  # that laws are sought on, where these do
@@ -58,6 +66,9 @@ _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and ho
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
 _RESOLVED = 1 / 3  # of the modes of flows give equations
 _UNSURE = 0.02  # of the noise: how well it is known
+_ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
+_SETTLED, _OF_GRID = 0.3, 1e-4  # share of the error that highest harmonics hold; error of all that a grid has
+_LOOKED_AT = 16  # trajectories that the noise of values comes from, at most
 
 Log = Callable[[str], None]
 
@@ -254,18 +265,6 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
     return result
 
 
-def apart(law: Law, other: Law, data: Data) -> float:
-    """Mean squared difference, relative to variances, of two laws' forecasts of some trajectories over as long again; 0
-    of linear laws and of those with contexts, of which harmonics tell nothing."""
-    if law.count or not (law.has_network or law.field().products_of):
-        return 0.0
-    members, x = next(point_sets(data.x))
-    members, t = members[:_FEW_APART], data.t[members[0]]
-    later = np.append(t, t[-1] + np.diff(t).cumsum())
-    one, two = (each.decode(each.rollout(first_states(each, x, data, members), later), x) for each in (law, other))
-    return float(np.nan_to_num(((one - two)[:, len(t) :] ** 2).mean((0, 1, 2)) / np.nanvar(data.u, (0, 1, 2))).mean())
-
-
 def worse(errors: np.ndarray, others: np.ndarray) -> bool:
     """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference, to
     which one lost trajectory adds as much as to the mean, or by as much as the others."""
@@ -359,5 +358,36 @@ class Ground:
     def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
                   **further: Any) -> list[NormalEquations]:
         """Normal equations of some terms, as `normal_equations` gives them, of one kind by default."""
-        return normal_equations(Library.of(terms, self.codes.harmonics), self.train.t, self.states, self.spread,
-                                self.known, kinds, folds, **further)
+        return normal_equations(terms, self.codes.harmonics, self.train.t, self.states, self.spread, self.known, kinds,
+                                folds, **further)
+
+    def supported(self, terms: Sequence[Term | Sine], families: Sequence[list[list[int]]], **further: Any
+                  ) -> list[list[Supported]]:
+        """Laws of several sizes from the terms of each channel, of each family, as `supports_of` gives them."""
+        (equations,) = self.equations(terms, **further)
+        return [supports_of(equations, active, len(terms)) for active in families]
+
+
+def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log, deadline: float
+              ) -> tuple[Ground, Data, float]:
+    """What laws of trajectories are fitted on, on harmonics as `choose` finds them, trajectories that judge them, and
+    the error of the harmonics at held-out points."""
+    train, judge = data.parted(seed)
+    channels = train.u.shape[-1]
+    place, boundary, count, floor = choose(domains, boundary, train, seed, say, deadline)
+    few, rough = count < FEW_HARMONICS, floor > _ROUGH
+    if few or rough:  # more would leave less: where all of a grid can be afforded, all
+        grid, every = resolved(place, train, channels == place.dimensions > 1)
+        most = FEW_HARMONICS if few else _MOST_OF_GRID // channels
+        own = grid is not place
+        if (own or rough and place.kind == "sphere") and count < every <= most and (own and not few or tail(
+                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor):
+            place, count, floor = grid, every, _SETTLED * floor if few else _OF_GRID
+    some = train.take(evenly(len(train.u), count * channels))
+    codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
+    holding, used = codes.used(place)
+    if used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
+        place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
+    noise = white_noise(codes, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
+    train, judge = replace(train, noise=noise), replace(judge, noise=noise)
+    return Ground(place, boundary, codes, train, *encode(codes, train)), judge, floor

@@ -19,8 +19,7 @@ from torch import Tensor
 from inrflow.dynamics.laws.families import Families, of_channels
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.regression import Supported, supports_of
+from inrflow.dynamics.laws.regression import Supported
 from inrflow.dynamics.laws.setting import DETERMINED, Ground
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
@@ -61,13 +60,13 @@ class Shooting:
     def refined(self, law: Law) -> tuple[Law, np.ndarray]:
         """The law with coefficients that steps determine, and the normal matrix of these, whitened."""
         steps = self._affordable(law)
-        active, library = np.argwhere(law.theta != 0), Library.of(law.terms, law.codes.harmonics)
+        active, field = np.argwhere(law.theta != 0), law.field()
         gram, unit = np.zeros(0), torch.ones(())  # of the last linearisation
 
         def shot(values: np.ndarray) -> Shot:
             theta = np.zeros_like(law.theta)
             theta[tuple(active.T)] = values
-            error = steps._missed(LawField.of(library, torch.tensor(theta)), law.longest)
+            error = steps._missed(field.at(torch.tensor(theta)), law.longest)
             return values, torch.nan_to_num(error, nan=_FAR).clamp(-_FAR, _FAR)
 
         def misfit(at: Shot) -> float:
@@ -167,9 +166,7 @@ def along_flow(ground: Ground, law: Law, families: Families, deadline: float) ->
 
     def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
         yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
-        (by_splines,) = some.equations(terms)
-        solved = [(supports_of(by_splines, active, len(terms)), active) for active in each]
-        yield from sorted(solved, key=lambda start: start[0][0][-1])
+        yield from sorted(zip(some.supported(terms, each), each, strict=True), key=lambda start: start[0][0][-1])
 
     for solved, active in starts():
         before = np.inf
@@ -178,7 +175,7 @@ def along_flow(ground: Ground, law: Law, families: Families, deadline: float) ->
             paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
             if paths is None:
                 break
-            solved = supports_of(some.equations(terms, paths=paths)[0], active, len(terms))
+            (solved,) = some.supported(terms, [active], paths=paths)
             if solved[0][-1] < least:
                 least, best = solved[0][-1], solved
             if not solved[0][-1] < _SETTLING * before:

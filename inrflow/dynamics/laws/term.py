@@ -54,7 +54,6 @@ class LawTerm(FieldTerm):
         added = torch.as_tensor(by_context, dtype=torch.float64).reshape(-1, *self.theta.shape)
         self.by_context = nn.Parameter(added, requires_grad=False)
         self._built: dict[tuple, LawField] = {}
-        self._library: tuple[Library, ...] = ()
 
     @classmethod
     def of(cls, law: Law) -> LawTerm:
@@ -98,12 +97,12 @@ class LawTerm(FieldTerm):
         versions = self.theta._version, self.by_context._version
         key = (*versions, b"" if c is None else c.detach().cpu().double().numpy().tobytes())
         if key not in self._built:
-            if not self._library:
-                harmonics = harmonics_of(self.domain, self.count, self.boundary)
-                self._library = (Library.of([term_from_state(term) for term in self.terms], harmonics),)
             added = 0.0 if c is None else torch.tensordot(c.detach().to(self.by_context), self.by_context, 1)
             kept = [(one, field) for one, field in self._built.items() if one[:2] == versions][1 - _KEPT :]
-            field = LawField.of(self._library[0], self.theta.double() + added)
+            other, theta = next(iter(self._built.values()), None), self.theta.double() + added
+            field = other.at(theta) if other else LawField.of(
+                [term_from_state(term) for term in self.terms], harmonics_of(self.domain, self.count, self.boundary),
+                theta)
             field.rests = torch.tensor(self.rests, dtype=torch.float64) if self.rests else None
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]

@@ -51,8 +51,8 @@ def test_a_coefficient_that_differs_between_systems_is_found_for_each(monkeypatc
 
 
 def test_a_misfit_of_zero_is_the_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    candidates = fit.candidates  # equations of few points may be missed by nothing at all
-    monkeypatch.setattr(fit, "candidates", lambda *given: (0.0, candidates(*given)[1]))
+    regressed = fit.regressed  # equations of few points may be missed by nothing at all
+    monkeypatch.setattr(fit, "regressed", lambda *given: [(0.0, law) for _, law in regressed(*given)])
     monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
     t, x, u = _paths(np.full(8, 0.02))
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=5.0)

@@ -55,12 +55,12 @@ def test_steps_correct_coefficients_with_which_some_of_them_diverge_and_show_whi
 def test_coefficients_are_those_of_the_data_after_some_rounds_along_their_own_flow() -> None:
     paths, t = _paths(12, 6), np.tile(GAP * np.arange(6), (12, 1))
     law = _law(np.array([[0.03], [0.9], [0.1], [-0.8]]))
-    library, none = Library(TERMS, LINE.harmonics(12)), np.zeros((12, 1, 12))
+    harmonics, none = LINE.harmonics(12), np.zeros((12, 1, 12))
     for _ in range(8):
         own = own_paths(law, t, paths, np.zeros(12))
         assert own is not None
         law = replace(law, theta=normal_equations(
-            library, t, paths, none, np.ones((1, 12)), (False,), paths=own)[0].solved([[0, 1, 2, 3]], 4)[0])
+            TERMS, harmonics, t, paths, none, np.ones((1, 12)), (False,), paths=own)[0].solved([[0, 1, 2, 3]], 4)[0])
     np.testing.assert_allclose(law.theta, TRUTH, atol=5e-4)  # four Gauss points in each interval
 
 

@@ -9,9 +9,10 @@ import torch
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.fit import apart
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, worse
+from inrflow.dynamics.laws.setting import Data, forecast_errors, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import ACROSS, LAPLACIAN, SECOND, VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, conditions, fit_codes, tail, white_noise
@@ -135,7 +136,7 @@ def test_terms_of_place_beside_the_same_without_do_not_count_steady_values_twice
     z = torch.tensor(np.random.default_rng(0).standard_normal((3, 1, harmonics.count)))
     with torch.no_grad():
         sums = torch.einsum("bjk,jc->bck", law.features(z, harmonics.count), theta)
-        torch.testing.assert_close(LawField.of(law, theta)(0.0, z.flatten(1)), sums.flatten(1))
+        torch.testing.assert_close(LawField(law, theta)(0.0, z.flatten(1)), sums.flatten(1))
 
 
 def test_what_a_wind_of_place_carries_stays_between_the_walls() -> None:
