@@ -2,10 +2,10 @@
 to all of them, from where it was.
 
 Of a law the coefficients, along flights from the codes of all frames; an autoregression of one series by its recipe
-alone; of any other field the output layer and the affine part, pulled towards what they were; of a residual field what
-places have in common at all times. The last of the new observations are kept back: a part is taken where these are
-forecast no worse than before, by one standard error, and then fitted to all. Where the old forecasts miss them by far
-more than they say, the system is not the one that was learned.
+alone; of any other field the output layer and the affine part, pulled towards what they were. The last of the new
+observations are kept back: a part is taken where these are forecast no worse than before, by one standard error, and
+then fitted to all. Where the old forecasts miss them by far more than they say, the system is not the one that was
+learned.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import term_from_state
 from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes
-from inrflow.encoding.residual.field import joined, rows_of
 from inrflow.evaluation.forecast import forecast, std_of_values
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.normal import HALF_WIDTH_90
@@ -89,10 +88,6 @@ def _continued(before: Surrogate, run: Run) -> Surrogate | str:
                 "those that it was trained on")
     now, result = before, before
     for name, prepare, pulls in _parts(before, problem):
-        if not pulls:
-            now, result = (prepare(one, problem, part)(0.0) for one, part in ((now, judge.fitted), (result, batch)))
-            log.say(f"{name}: those of all observations")
-            continue
         fit = prepare(now, problem, judge.fitted)
         made = {pull: fit(pull) for pull in pulls}
         tried = {pull: judge(one)[0] for pull, one in made.items()}
@@ -177,7 +172,7 @@ def _span(batch: TrajectoryBatch) -> float:
 
 
 def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepare, tuple[float, ...]]]:
-    """Name of a part of a model, how it is fitted, and the pulls that are tried; none: it is taken unjudged."""
+    """Name of a part of a model, how it is fitted, and the pulls that are tried."""
     field = surrogate.field
     if field.get(AutoregressionTerm) is not None and len(problem.source) == 1:
         yield "series", _series, (0.0,)
@@ -187,8 +182,6 @@ def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepar
         if has_output_layer(surrogate.decoder):
             yield "decoder", lambda now, _, batch: output_fit(now, [batch]), PULLS
         yield "dynamics", lambda now, _, batch: field_fit(now, [batch]), PULLS
-    if surrogate.residual is not None and any(c is not None and c.offsets for c in surrogate.residual.channels):
-        yield "means of places", _offsets, ()  # of more values than before
 
 
 def _series(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
@@ -233,13 +226,3 @@ def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
         return replace(surrogate, field=field.eval())
 
     return refined
-
-
-def _offsets(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
-    """What places have in common at all times; hyper-parameters stay."""
-    residual, inner = surrogate.residual, surrogate._inner(batch)
-    assert residual is not None
-    rows = joined(rows_of(inner.t, inner.x, inner.u, inner.delay))
-    channels = tuple(None if one is None else one.with_rows(residual.places, rows, c)
-                     for c, one in enumerate(residual.channels))
-    return lambda _: replace(surrogate, residual=replace(residual, channels=channels))

@@ -14,7 +14,6 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.encoding.residual.field import _means
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
@@ -112,15 +111,6 @@ def test_coefficients_of_a_law_of_second_order_are_refined_along_its_flow(tmp_pa
     assert before.window == 3 and before.field.term(LawTerm).rated(1) == (0,)
     _, told, _ = updated(before, written(tmp_path / "all.h5", t, x, u, [1.0]), tmp_path)
     assert "coefficients of the law" in told
-
-
-def test_means_of_places_are_those_of_a_complete_table():
-    random = np.random.default_rng(0)
-    table = random.standard_normal((20, 6)) + np.arange(6)
-    k, n = np.divmod(np.arange(120), 6)
-    x, value = _means(k.astype(float), n[:, None].astype(float), n, table.ravel())
-    np.testing.assert_allclose(x[:, 0], np.arange(6))
-    np.testing.assert_allclose(value - value.mean(), table.mean(0) - table.mean(), atol=1e-10)
 
 
 def test_maps_of_another_recipe_are_continued_as_a_series(tmp_path):

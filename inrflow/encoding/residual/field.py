@@ -2,15 +2,14 @@
 
     u(t, x) = codes(t, x) + w(t) (own(t, x) - codes(t, x)) + noise
 
-`own` is the posterior mean of a Gaussian process around the mean, around offsets of places that are constant in time
-(known where training has seen them often, kriged between), or around what codes give. Its weight w is constant between
-the channel's first and last observation, and decays outside of them. Values are normalised, times internal.
+`own` is the posterior mean of a Gaussian process around the mean or around what codes give. Its weight w is constant
+between the channel's first and last observation, and decays outside of them. Values are normalised, times internal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
 _APART = 1e3  # time spans between trajectories, so that they are independent
-_FRAMES = 16  # observed frames of a place from which its offset is known
 _FAR_APART = 2.0  # variance of the difference of two values far apart, which are normalised
 _NO_WEIGHT = 1e-3  # below which a field is not evaluated
 
@@ -39,48 +37,6 @@ class Rows:
     x: np.ndarray
     u: np.ndarray
     place: np.ndarray
-
-
-@dataclass(frozen=True)
-class Offsets:
-    """What is constant in time: values (M,) at known places x (M, d), NaN where not known, kriged between them."""
-
-    x: np.ndarray
-    value: np.ndarray
-    covariance: Covariance
-
-    def __call__(self, places: Places, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Offsets (R,) at points x (R, d) and their variances; exact at known places."""
-        distinct, which = np.unique(x, axis=0, return_inverse=True)
-        known = {place.tobytes(): index for index, place in enumerate(self.x)}
-        own = np.array([known.get(place.tobytes(), -1) for place in distinct])
-        some = np.isfinite(self.value)
-        sites = Sites(np.zeros(int(some.sum())), places(self.x)[some], self.covariance)
-        there = places(distinct)
-        m, v = krige(sites, torch.as_tensor(self.value[some]), np.zeros(len(distinct)), there)
-        exact = (own >= 0) & some[own]
-        mean = np.where(exact, self.value[own], m)
-        variance = np.where(exact, 0.0, v + float(self.covariance.nugget))
-        which = which.reshape(-1)
-        return mean[which], variance[which]
-
-    def joint(self, places: Places, x: np.ndarray) -> Tensor:
-        """Joint covariance (R, R) of the offsets of points x (R, d); equal points have the same."""
-        distinct, which = np.unique(x, axis=0, return_inverse=True)
-        known, there = np.isfinite(self.value), places(distinct)
-        exact = {place.tobytes() for place in self.x[known]}
-        sites = Sites(np.zeros(int(known.sum())), places(self.x)[known], self.covariance)
-        covariance = joint(self.covariance, sites, np.zeros(len(distinct)), there)
-        covariance.diagonal().add_(self.covariance.nugget)
-        new = torch.tensor([float(place.tobytes() not in exact) for place in distinct], dtype=torch.float64)
-        which = which.reshape(-1)
-        return (covariance * new * new[:, None])[which][:, which]
-
-    def without(self, x: np.ndarray) -> Offsets:
-        """Those to which places x (M, d) are new."""
-        gone = {place.tobytes() for place in x}
-        kept = np.array([place.tobytes() not in gone for place in self.x])
-        return replace(self, x=self.x[kept], value=self.value[kept])
 
 
 @dataclass(frozen=True)
@@ -107,7 +63,7 @@ class ChannelField:
     """The Gaussian process of one channel.
 
     Attributes:
-        offsets: what is constant in time, or None. on_codes: whether it is around what codes give.
+        on_codes: whether it is around what codes give.
         weight: that it has beside codes, and its decay outside of the observations.
         spread: factors on its own standard deviations between the observations and outside of them.
         fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
@@ -117,7 +73,6 @@ class ChannelField:
     """
 
     covariance: Covariance
-    offsets: Offsets | None = None
     on_codes: bool = False
     weight: float = 1.0
     decay: Decay = Decay()
@@ -133,27 +88,16 @@ class ChannelField:
 
     @classmethod
     def fit(
-        cls, places: Places, rows: Rows, channel: int, offsets: bool = False, on_codes: bool = False, seed: int = 0,
+        cls, places: Places, rows: Rows, channel: int, on_codes: bool = False, seed: int = 0,
         near: ChannelField | None = None, richer: bool = True,
     ) -> ChannelField:
-        """By composite likelihood. `offsets`: those of places that are often seen, too, None where too few are.
-        `near`: a field of the same data, whose form is taken. `richer`: whether others than the simplest are tried."""
-        seen = np.isfinite(rows.u[:, channel])
-        t, x, place, u = rows.t[seen], rows.x[seen], rows.place[seen], rows.u[seen, channel].astype(np.float64)
-        constant = _offsets(places, t, x, place, u, seed) if offsets else None
-        if constant is not None:
-            u = u - constant(places, x)[0]
-        covariance = fit_covariance(Samples(t, places(x), place, u), places.groups, places.moving, seed,
+        """By composite likelihood. `near`: a field of the same data, whose form is taken. `richer`: whether others than
+        the simplest are tried."""
+        seen, u = np.isfinite(rows.u[:, channel]), rows.u[:, channel].astype(np.float64)
+        samples = Samples(rows.t[seen], places(rows.x[seen]), rows.place[seen], u[seen])
+        covariance = fit_covariance(samples, places.groups, places.moving, seed,
                                     None if near is None else near.covariance, richer)
-        return cls(covariance, constant, on_codes)
-
-    def with_rows(self, places: Places, rows: Rows, channel: int) -> ChannelField:
-        """With the offsets that places have in these rows; hyper-parameters stay."""
-        if self.offsets is None:
-            return self
-        seen = np.isfinite(rows.u[:, channel])
-        x, value = _means(rows.t[seen], rows.x[seen], rows.place[seen], rows.u[seen, channel].astype(np.float64))
-        return replace(self, offsets=replace(self.offsets, x=x, value=value))
+        return cls(covariance, on_codes)
 
 
 @dataclass(frozen=True)
@@ -175,8 +119,8 @@ class ResidualField:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ResidualField:
-        """The inverse of `state`. Raises UserError for that of a version that has no weights."""
-        if "channels" not in state:
+        """The inverse of `state`. Raises UserError for that of a version without weights or with means of places."""
+        if any(c and c.get("offsets") is not None for c in state.get("channels", [{"offsets": ()}])):
             raise UserError("the residual field of this run was written by an earlier version; train it again")
         stored = state["places"]
         places = Places(tuple(stored["period"]), stored["sphere"], tuple(stored.get("origin", ())),
@@ -206,8 +150,6 @@ class Conditioned:
                 self._sites.append(None)
                 continue
             u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
-            if channel.offsets is not None:
-                u = u - channel.offsets(field.places, rows.x[seen])[0]
             sites, values = Sites(rows.t[seen], y[seen], channel.covariance), torch.as_tensor(u)
             doubtful = noise_of_doubtful(sites, values)
             self._sites.append((Sites(sites.t, sites.y, channel.covariance, doubtful), values))
@@ -222,11 +164,7 @@ class Conditioned:
             variance = channel.covariance.variance_at(torch.as_tensor(y))
         else:
             mean, variance = krige(*sites, t, y)
-        variance = variance + channel.covariance.nugget
-        if channel.offsets is not None:
-            offset, unsure = channel.offsets(self.field.places, x)
-            mean, variance = mean + torch.as_tensor(offset), variance + torch.as_tensor(unsure)
-        return mean, variance
+        return mean, variance + channel.covariance.nugget
 
     def joint(self, c: int, std: Tensor, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
         """The deviation of observations at times (R,) and points (R, d) in its parts: standard deviation (R,) in all,
@@ -244,9 +182,7 @@ class Conditioned:
         weight = torch.as_tensor(channel.share(away, x))
         asked = t if channel.decay.own else inside
         variance = self.own(c, asked, x)[1]
-        covariance = joint(channel.covariance, sites[0], asked, self.field.places(x))
-        if channel.offsets is not None:
-            covariance = covariance + channel.offsets.joint(self.field.places, x)
+        covariance = joint(sites[0], asked, self.field.places(x))
         own, codes = _parts(channel, weight, variance, std, self._factor(channel, away), torch.as_tensor(away))
         size = (own.square() + codes.square()).sqrt()
         share = own / size / variance.sqrt()
@@ -322,31 +258,6 @@ def _parts(
     return weight * (factor**2 * variance + grown).sqrt(), (1 - weight) * std
 
 
-def _offsets(
-    places: Places, t: np.ndarray, x: np.ndarray, place: np.ndarray, u: np.ndarray, seed: int
-) -> Offsets | None:
-    """Means of often observed places, kriged between them; None where too few are seen often enough."""
-    where, offset = _means(t, x, place, u)
-    known = np.isfinite(offset)
-    if known.sum() < 8:
-        return None
-    samples = Samples(np.zeros(int(known.sum())), places(where[known]), np.flatnonzero(known), offset[known])
-    return Offsets(where, offset, fit_covariance(samples, places.groups, places.moving, seed))
-
-
-def _means(t: np.ndarray, x: np.ndarray, place: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (M, d) and their means (M,) around those of all at the same time (two-way additive fit), NaN where seldom
-    observed."""
-    _, first, p = np.unique(place, return_index=True, return_inverse=True)
-    _, k = np.unique(t, return_inverse=True)
-    counts, frames = np.bincount(p, minlength=len(first)), np.bincount(k)
-    offset = np.zeros(len(first))
-    for _ in range(8):
-        common = np.bincount(k, u - offset[p], len(frames)) / frames
-        offset = np.bincount(p, u - common[k], len(first)) / counts
-    return x[first], np.where(counts >= _FRAMES, offset, np.nan)
-
-
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:
     """Rows of each of S trajectories: t (S, T), x (S or 1, T or 1, N, d), u (S, T, N, C), delay (S, T, N)."""
     result = []
@@ -371,23 +282,15 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 def _state(channel: ChannelField) -> dict[str, Any]:
-    offsets = channel.offsets
-    constant = None
-    if offsets is not None:
-        constant = {"x": torch.as_tensor(offsets.x), "value": torch.as_tensor(offsets.value),
-                    "covariance": _covariance_state(offsets.covariance)}
-    return {"covariance": _covariance_state(channel.covariance), "offsets": constant, "on_codes": channel.on_codes,
-            "weight": channel.weight, "decay": asdict(channel.decay), "spread": list(channel.spread),
-            "growth": list(channel.growth), "fewest": channel.fewest, "known": torch.as_tensor(channel.known)}
+    return {"covariance": _covariance_state(channel.covariance), "on_codes": channel.on_codes, "weight": channel.weight,
+            "decay": asdict(channel.decay), "spread": list(channel.spread), "growth": list(channel.growth),
+            "fewest": channel.fewest, "known": torch.as_tensor(channel.known)}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
-    constant = state["offsets"]
-    offsets = None if constant is None else Offsets(
-        constant["x"].numpy(), constant["value"].numpy(), _covariance(constant["covariance"]))
-    return ChannelField(_covariance(state["covariance"]), offsets, state["on_codes"], state["weight"],
-                        Decay(**state["decay"]), tuple(state["spread"]), tuple(state.get("growth", (0.0, 1.0))),
-                        state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
+    return ChannelField(_covariance(state["covariance"]), state["on_codes"], state["weight"], Decay(**state["decay"]),
+                        tuple(state["spread"]), tuple(state.get("growth", (0.0, 1.0))), state.get("fewest", 0.0),
+                        state.get("known", torch.empty(0, 0)).numpy())
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:

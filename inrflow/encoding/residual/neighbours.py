@@ -137,14 +137,12 @@ def _parts(sites: Sites, t: np.ndarray, y: np.ndarray, count: int) -> Iterator[t
         yield rows, sites.near(t[rows], y[rows], count)
 
 
-def joint(covariance: Covariance, sites: Sites | None, t: np.ndarray, y: np.ndarray) -> Tensor:
+def joint(sites: Sites, t: np.ndarray, y: np.ndarray) -> Tensor:
     """Joint covariance (Q, Q) of the field at times (Q,) and embedded places (Q, p), given the observations that any of
     them is conditioned on; of so many that not all can be used, the nearest to each."""
-    times, places = torch.as_tensor(t), torch.as_tensor(y)
+    covariance, times, places = sites.covariance, torch.as_tensor(t), torch.as_tensor(y)
     with torch.no_grad():
         own = covariance(times, places, times, places)
-        if sites is None:
-            return own
         near = np.unique(np.concatenate([part.reshape(-1) for _, part in _parts(sites, t, y, NEIGHBOURS)]))
         count = min(NEIGHBOURS, len(sites.t))
         while len(near) > _MOST_JOINT and count > 1:

@@ -154,12 +154,11 @@ class Fold:
     Attributes:
         observed: of each window, values at the places that are kept, and what codes give there.
         between: values at the held-out places in its frames. ahead: at all places in later frames.
-        places: (M, d) the held-out ones, of a `count` of all. apart: what codes leave at these.
+        count: of all places. apart: what codes leave at the held-out ones.
     """
 
     observed: list[tuple[Rows, np.ndarray]]
     between: Targets
     ahead: Targets
-    places: np.ndarray
     count: int
     apart: Rows

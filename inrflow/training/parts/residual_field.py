@@ -120,7 +120,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             between, without = (float(inside.mean_square(one).mean()) for one in (weight, 0 * weight))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            if crps.mean() < margin * least.mean() if first or not few else inside.surely_less(crps, least):
+            if crps.mean() < margin * least.mean():
                 words = f"{name}, weight {weighed.weight:.2f}"
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
@@ -169,7 +169,7 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
         for c, channel in enumerate(chosen):
             if channel is None:
                 continue
-            inside, ahead = (Comparison.joined([part]) for part in _against(channel, c, fold, places, False))
+            inside, ahead = (Comparison.joined([part]) for part in _against(channel, c, fold, places))
             weight = channel.weight * torch.as_tensor(channel.decay(ahead.lead.numpy()))
             later, alone = (float(ahead.mean_square(one, channel.decay.own).mean()) for one in (weight, 0 * weight))
             if inside.surely_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
@@ -178,14 +178,10 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
     return result
 
 
-def _against(
-    channel: ChannelField, c: int, fold: Fold, places: Places, new: bool = True
-) -> tuple[Comparison, Comparison]:
+def _against(channel: ChannelField, c: int, fold: Fold, places: Places) -> tuple[Comparison, Comparison]:
     """What the process of a channel, given what a fold observes, differs from codes between these values and ahead of
-    them; whether its places are `new`."""
-    offsets = channel.offsets
-    one = channel if offsets is None or not new else replace(channel, offsets=offsets.without(fold.places))
-    field = ResidualField(places, (*(None,) * c, one, *(None,) * (fold.between.error.shape[1] - c - 1)))
+    them."""
+    field = ResidualField(places, (*(None,) * c, channel, *(None,) * (fold.between.error.shape[1] - c - 1)))
     given = [Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed]
     return fold.between.against(given, c), fold.ahead.against(given, c)
 
@@ -228,18 +224,13 @@ class _Variants:
         return self.run.budget.decide("residual_field", choose)
 
     def of(self, c: int, late: bool = False) -> Iterator[tuple[str, ChannelField]]:
-        """Around the mean, of what moves first as one component, around means of places, and on the codes; the last two
-        of the form of the first."""
+        """Around the mean, of what moves first as one component, and on the codes, of the form of the former."""
         richer, seed = not late and (self.run.budget.known("residual_field") or 0) > 1, self.run.config.seed
         first = ChannelField.fit(self.places, self.rows, c, seed=seed, richer=richer)
         if first.covariance.form.drift and not self.few:
             rigid = replace(first, covariance=first.covariance.rigid())
             yield "moving as a whole", ChannelField.fit(self.places, self.rows, c, seed=seed, near=rigid)
         yield "around the mean", first
-        if self.run.problem.source.shared_points:
-            around = ChannelField.fit(self.places, self.rows, c, True, seed=seed, near=first)
-            if around.offsets is not None:
-                yield "around means of places", around
         if not self.few and not (self.seldom and first.covariance.form.drift):
             try:
                 on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
@@ -314,10 +305,9 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         later, some = inner.frames(slice(past, None)).thinned(_VALUES)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
-        places = hidden.x[0, 0].double().numpy() if problem.source.shared_points else np.empty((0, hidden.x.shape[-1]))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(rows_and_codes(model.decoder, estimate, window), between,
-                   _targets(model, estimate, later, ~held[some]), places, points, apart)
+                   _targets(model, estimate, later, ~held[some]), points, apart)
 
 
 def _targets(
@@ -356,7 +346,7 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
     gap, hidden = window.frames(middle), window.u.clone()
     hidden[:, middle] = torch.nan
     model, window = replace(surrogate, residual=None), window.with_values(hidden)
-    estimate, none, given = _estimate(model, window), np.empty((0, inner.x.shape[-1])), None
+    estimate, given = _estimate(model, window), None
     if problem.fitted_frames < _AMPLE * model.code_size:
         known = model._inner(problem.source.batch(problem.train, normalised=False)).first_frames(problem.fitted_frames)
         given = forecast(model, estimate, _external(model, gap), with_std=False).mean.double()
@@ -365,7 +355,7 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
             own.copy_(as_others_hold(own.flatten(1), others, model.code_size).view_as(own))
         given = gap.with_values(given).thinned(_VALUES)[0].u
     between = _targets(model, estimate, gap.thinned(_VALUES)[0], mean=given)
-    return Fold(rows_and_codes(model.decoder, estimate, window), between, between, none, inner.u.shape[2],
+    return Fold(rows_and_codes(model.decoder, estimate, window), between, between, inner.u.shape[2],
                 joined(rows_of(gap.t, gap.x, gap.u, gap.delay)))
 
 

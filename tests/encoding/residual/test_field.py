@@ -1,4 +1,4 @@
-"""Residual fields: offsets of places, weights and their decay, storage, the far away."""
+"""Residual fields: weights and their decay, storage, the far away."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from inrflow.encoding.residual.field import (
     ChannelField,
     Conditioned,
     Decay,
-    Offsets,
     ResidualField,
     Rows,
     joined,
@@ -26,7 +25,6 @@ from inrflow.runtime.tensor_files import load_tensors, save_tensors
 PLACES = Places((0.0, 0.0))
 COVARIANCE = Covariance.of(Form((1.5,), 0.5, PLACES.groups, PLACES.moving), [0.1, 1.0], [5.0, 5.0], 0.05, [[0.5, 0.4]])
 X = np.random.default_rng(3).uniform(0, 1, (12, 2))
-OFFSETS = Offsets(X, np.arange(12.0), COVARIANCE)
 
 
 def field(**changes: object) -> ResidualField:
@@ -64,7 +62,7 @@ def test_codes_are_alone_at_places_that_they_know():
 
 
 def test_it_is_the_same_after_storing(tmp_path):
-    original = field(offsets=OFFSETS, weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2), fewest=7.0,
+    original = field(weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2), fewest=7.0,
                      known=X[:2])
     save_tensors(tmp_path / "field", original.state())
     again = ResidualField.from_state(load_tensors(tmp_path / "field")[0])
@@ -74,15 +72,9 @@ def test_it_is_the_same_after_storing(tmp_path):
 
 
 def test_that_of_an_earlier_version_is_refused_in_one_sentence():
-    with pytest.raises(UserError, match="train it again"):
-        ResidualField.from_state({"covariances": []})
-
-
-def test_offsets_are_exact_at_known_places_and_unsure_between_them():
-    mean, variance = OFFSETS(PLACES, np.concatenate([X[3:4], [[50.0, 50.0]]]))
-    assert mean[0] == pytest.approx(3.0)
-    assert variance[0] == 0 and variance[1] > 0.9
-    assert len(OFFSETS.without(X[:4]).x) == 8
+    for state in ({"covariances": []}, {"channels": [None, {"offsets": {}}]}):
+        with pytest.raises(UserError, match="train it again"):
+            ResidualField.from_state(state)
 
 
 def test_far_away_it_is_the_mean_with_the_whole_variance():
@@ -133,19 +125,6 @@ def test_rows_keep_values_places_and_delays():
     assert one.place.tolist() == [0, 0, 1] and one.u[:, 0].tolist() == [1.0, 2.0, 3.0]
     both = joined([one, one])
     assert np.diff(both.t)[2] > 100 and both.place.tolist() == [0, 0, 1] * 2
-
-
-def test_offsets_that_follow_a_coordinate_go_on_along_it():
-    random = np.random.default_rng(0)
-    x = np.concatenate([random.uniform(0, 1, (20, 2)), [[0.5, 1.6]]])  # the last place is not observed
-    t, place = np.repeat(np.arange(24.0), 20), np.tile(np.arange(20), 24)
-    steep = -3 * x[:, 1]
-    u = steep[place] + 0.3 * np.sin(t / 4 + 2 * x[place, 0]) + 0.02 * random.standard_normal(len(t))
-    offsets = ChannelField.fit(PLACES, Rows(t, x[place], u[:, None], place), 0, offsets=True).offsets
-    assert offsets is not None
-    mean, variance = offsets(PLACES, x[-1:])
-    common = offsets.value.mean() - steep[:20].mean()  # they are around the mean of all places at a time
-    assert abs(mean[0] - common - steep[-1]) < 0.05 and variance[0] < 0.1**2
 
 
 def test_a_channel_that_is_not_observed_any_more_is_forecast_though_another_one_is():
