@@ -13,7 +13,7 @@ definite in R^p, hence with chordal distances on circles and spheres.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -84,10 +84,13 @@ class Covariance:
         form: what it is a sum of.
         parameters: (form.size,) float64: logarithms of s_0^2 .. s_q^2, of tau_0 .. tau_q, of the nugget's variance, of
             the lengths, of e^2 and tau, and of the squares of b, then the velocity.
+        loud: (L, p + 1) embedded places that vary far more than others tell, and a variance of each: what values there
+            say of other places is the less sure.
     """
 
     form: Form
     parameters: Tensor
+    loud: Tensor = field(default_factory=lambda: torch.empty(0, 1, dtype=torch.float64))
 
     @classmethod
     def of(cls, form: Form, variances: list[float], times: list[float], nugget: float, lengths: list[list[float]],
@@ -172,6 +175,12 @@ class Covariance:
     def variance_at(self, y: Tensor) -> Tensor:
         """(...) of the field at embedded places (..., p), without the nugget."""
         return self.variance + (self._along(y).square() * self.slopes).sum(-1)
+
+    def loudness(self, y: Tensor) -> Tensor:
+        """Variances (...) beside the nugget with which values at embedded places (..., p) tell of other places."""
+        if not len(self.loud):
+            return y.new_zeros(y.shape[:-1])
+        return (y[..., None, :] == self.loud[:, :-1]).all(-1).double() @ self.loud[:, -1]
 
     def __call__(self, t: Tensor, y: Tensor, other_t: Tensor, other_y: Tensor) -> Tensor:
         """Covariances (..., A, B) of values of the field at t (..., A), y (..., A, p) and at (..., B), (..., B, p)."""

@@ -141,6 +141,7 @@ class Conditioned:
         self.field, self._edges = field, edges
         self._spans: list[tuple[float, float]] = []  # first and last observed times of channels
         self._sites: list[tuple[Sites, Tensor] | None] = []
+        self._for_new: list[Sites | None] = []  # of channels, for places that are not observed
         y = field.places(rows.x)
         for c, channel in enumerate(field.channels):
             seen = np.isfinite(rows.u[:, c])
@@ -148,11 +149,14 @@ class Conditioned:
             self._spans.append((float(its.min()), float(its.max())))
             if channel is None or not seen.any() or seen.sum() < channel.fewest * len(np.unique(rows.t[seen])):
                 self._sites.append(None)
+                self._for_new.append(None)
                 continue
             u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
             sites, values = Sites(rows.t[seen], y[seen], channel.covariance), torch.as_tensor(u)
             doubtful = noise_of_doubtful(sites, values)
+            louder = doubtful + channel.covariance.loudness(torch.as_tensor(sites.y)).numpy()
             self._sites.append((Sites(sites.t, sites.y, channel.covariance, doubtful), values))
+            self._for_new.append(Sites(sites.t, sites.y, channel.covariance, louder) if louder.any() else None)
 
     def own(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean (R,) of the process of a channel at times (R,) and points (R, d), and the variance of observations."""
@@ -164,6 +168,11 @@ class Conditioned:
             variance = channel.covariance.variance_at(torch.as_tensor(y))
         else:
             mean, variance = krige(*sites, t, y)
+            new = self._for_new[c]
+            if new is not None:
+                known = {place.tobytes() for place in new.y}
+                rows = np.flatnonzero([place.tobytes() not in known for place in y])
+                mean[rows], variance[rows] = krige(new, sites[1], t[rows], y[rows])
         return mean, variance + channel.covariance.nugget
 
     def joint(self, c: int, std: Tensor, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -182,7 +191,7 @@ class Conditioned:
         weight = torch.as_tensor(channel.share(away, x))
         asked = t if channel.decay.own else inside
         variance = self.own(c, asked, x)[1]
-        covariance = joint(sites[0], asked, self.field.places(x))
+        covariance = joint(self._for_new[c] or sites[0], asked, self.field.places(x))
         own, codes = _parts(channel, weight, variance, std, self._factor(channel, away), torch.as_tensor(away))
         size = (own.square() + codes.square()).sqrt()
         share = own / size / variance.sqrt()
@@ -294,9 +303,9 @@ def _channel(state: dict[str, Any]) -> ChannelField:
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:
-    return {"form": asdict(covariance.form), "parameters": covariance.parameters}
+    return {"form": asdict(covariance.form), "parameters": covariance.parameters, "loud": covariance.loud}
 
 
 def _covariance(state: dict[str, Any]) -> Covariance:
     form: dict[str, Any] = {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in state["form"].items()}
-    return Covariance(Form(**form), state["parameters"])
+    return Covariance(Form(**form), state["parameters"], state.get("loud", torch.empty(0, 1)).double())

@@ -32,6 +32,7 @@ _ITERATIONS, _OF_TRIALS = 40, 20
 _GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form must predict places better
 _OFTEN = 2  # values of a place from which on it may have an error that lasts
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
+_LOUD, _LOUD_ROUNDS, _OFTEN_SEEN = 2.0, 4, 10  # times the expected variance, refinements, values of a place
 _OUTLIER = 10.0  # times as far from the median as most values are
 _JITTER, _RESCUE = 1e-8, 1e-6  # of the variance, of the values and of a process
 
@@ -67,7 +68,7 @@ class Blocks:
     def factor(self, covariance: Covariance) -> Tensor:
         """Cholesky factors (B, m, m) of the covariances of the values."""
         off = self.missing[:, :, None] | self.missing[:, None]
-        own = torch.where(self.missing, 1.0, covariance.nugget + self.floor)
+        own = torch.where(self.missing, 1.0, covariance.nugget + self.floor + covariance.loudness(self.y))
         between = covariance(self.t, self.y, self.t, self.y).masked_fill(off, 0.0)
         factor, failed = torch.linalg.cholesky_ex(between + torch.diag_embed(own))
         if bool(failed.any()):  # some values are told by others but for rounding
@@ -104,6 +105,22 @@ class Blocks:
         rows, none = torch.zeros(shape).long(), torch.ones(shape).bool()
         rows[group[order], rank], none[group[order], rank] = row[order], False
         return number[order][rank == 0], rows, none
+
+    def with_loud(self, covariance: Covariance) -> Covariance:
+        """The covariance with the places of which others leave far more than they should."""
+        number, rows, none = self._places
+        values = number[:, None].expand(rows.shape)[~none], rows[~none]
+        _, which, count = torch.unique(self.place[values], return_inverse=True, return_counts=True)
+        y, own = self.y.new_zeros(len(count), self.y.shape[-1]), self.y.new_zeros(len(count))
+        y[which] = self.y[values]
+        for _ in range(_LOUD_ROUNDS if covariance.form.site else 0):  # one makes its neighbours look loud
+            with torch.no_grad():
+                errors, variances = self.places_left_out(covariance)
+            missed, due = (torch.bincount(which, one) / count for one in (errors.square(), variances))
+            due = due - own
+            own = torch.where((missed > _LOUD * due) & (count >= _OFTEN_SEEN), missed - due, 0.0)
+            covariance = replace(covariance, loud=torch.cat([y, own[:, None]], 1)[own > 0])
+        return covariance
 
     def surprise_left_out(self, covariance: Covariance) -> Tensor:
         """Minus the mean log density (P,) of the values of each place, each predicted from other places."""
@@ -184,7 +201,8 @@ def fit_covariance(
     data = blocks_of(samples, np.random.default_rng([seed, 17]))
     often = len(samples.place) >= _OFTEN * len(np.unique(samples.place))
     form = Form((1.5, 1.5), 0.5, groups, moving, drift=samples.velocity is not None, site=often)
-    best = fitted(start(samples, form) if near is None else near, samples, data)
+    first = start(samples, form) if near is None else Covariance(near.form, near.parameters)
+    best = fitted(first, samples, data)
     least = data.surprise_left_out(best)
     for change in CHANGES if richer and near is None else ():
         with torch.no_grad():
@@ -196,7 +214,7 @@ def fit_covariance(
             if float(gain.mean()) > max(_GAIN, _SURE * float(gain.std()) / len(gain) ** 0.5):
                 best, least = new, surprise
     slow = best.form.drift and samples.velocity is None  # to be found
-    return fitted(best, samples, data) if slow else best
+    return data.with_loud(fitted(best, samples, data) if slow else best)
 
 
 def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None) -> Covariance:

@@ -62,8 +62,11 @@ def test_codes_are_alone_at_places_that_they_know():
 
 
 def test_it_is_the_same_after_storing(tmp_path):
+    loud = torch.as_tensor(np.concatenate([X[:1], [[0.4]]], 1))
     original = field(weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2), fewest=7.0,
                      known=X[:2])
+    louder = replace(original.channels[0], covariance=replace(COVARIANCE, loud=loud))
+    original = replace(original, channels=(louder, None))
     save_tensors(tmp_path / "field", original.state())
     again = ResidualField.from_state(load_tensors(tmp_path / "field")[0])
     x = np.random.default_rng(4).uniform(0, 1, (5, 2))
@@ -135,3 +138,24 @@ def test_a_channel_that_is_not_observed_any_more_is_forecast_though_another_one_
     mean, std = combined(both, [2.0] * 12, X, 0.3, 0.2)
     assert mean[:, 0].tolist() == pytest.approx([0.3] * 12) and std[:, 0].tolist() == pytest.approx([0.2] * 12)
     assert (mean[:, 1] - 0.3).abs().max() > 0.1  # kriged
+
+
+def test_loud_places_tell_less_of_new_ones_and_as_much_of_themselves():
+    random = np.random.default_rng(1)
+    x, t = random.uniform(0, 1, (60, 2)), np.arange(80.0)
+    k, phase = 3 * random.standard_normal((40, 2)), np.cumsum(0.3 * random.standard_normal((80, 40)), 0)
+    u = np.cos((x @ k.T)[None] - phase[:, None]).sum(-1) / 4.5 + 0.1 * random.standard_normal((80, 60))
+    loud = [3, 11, 20]
+    u[:, loud] += 3 * np.sin(2 * np.pi * (t[:, None] / 7 + random.uniform(0, 1, 3)))  # of these places alone
+    given = Rows(np.repeat(t, 30), np.tile(x[:30], (80, 1)), u[:, :30].reshape(-1, 1), np.tile(np.arange(30), 80))
+    channel = ChannelField.fit(PLACES, given, 0, richer=False)
+    assert {tuple(place[:2]) for place in channel.covariance.loud.tolist()} == {tuple(x[place]) for place in loud}
+    plain = replace(channel, covariance=replace(channel.covariance, loud=torch.empty(0, 1)))
+    answers = []
+    for one in (channel, plain):
+        kriged = Conditioned(ResidualField(PLACES, (one,)), given, np.zeros((2400, 1)), lambda x: torch.empty(0))
+        new = kriged.own(0, np.repeat(t, 30), np.tile(x[30:], (80, 1)))[0].numpy()
+        own = kriged.own(0, np.full(3, 5.0), x[loud])[0].tolist()
+        answers.append((np.mean((new - u[:, 30:].reshape(-1)) ** 2), own))
+    assert answers[0][0] < 0.9 * answers[1][0]
+    assert answers[0][1] == answers[1][1]
