@@ -55,7 +55,7 @@ _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have u
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
 _OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
 _AROUND_GAP, _AMPLE = 6, 10.0  # frames of a window of which two are hidden; for each code, of which modes are of all
-_FITS = (4.0, 6.0)  # of the simplest form that searches of more and more variants take as long as
+_FITS, _OF_FEW = (6.0, 9.0), 2 / 3  # of the simplest form that searches of more and more variants take as long as
 
 
 def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
@@ -218,7 +218,7 @@ class _Variants:
         def choose() -> int:
             budget, left, began = self.run.budget, self.seconds, self.run.budget.elapsed
             ChannelField.fit(self.places, self.rows, 0, richer=False)
-            each = (budget.elapsed - began) * channels
+            each = (budget.elapsed - began) * channels * (_OF_FEW if self.few else 1.0)  # one variant
             return sum(left > fits * each for fits in _FITS)
 
         return self.run.budget.decide("residual_field", choose)
