@@ -30,7 +30,7 @@ _ONE_TIME = 400  # values of a block of places without time
 _FRAMES = 4  # values of a time, from which on blocks are of whole frames
 _ITERATIONS, _OF_TRIALS = 40, 20
 _GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form must predict places better
-_OFTEN = 2  # values of a place from which on it may have an error that lasts
+_FEW, _OFTEN = 150, 2  # places of a network of few; values of a place from which on it may have an error that lasts
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
 _LOUD, _LOUD_ROUNDS, _OFTEN_SEEN = 2.0, 4, 10  # times the expected variance, refinements, values of a place
 _OUTLIER = 10.0  # times as far from the median as most values are
@@ -204,7 +204,8 @@ def fit_covariance(
     first = start(samples, form) if near is None else Covariance(near.form, near.parameters)
     best = fitted(first, samples, data)
     least = data.surprise_left_out(best)
-    for change in CHANGES if richer and near is None else ():
+    few = len(np.unique(samples.place)) <= _FEW  # a smoothness is soon fitted, and may be most of what is gained
+    for change in (CHANGES if richer else CHANGES[:few]) if near is None else ():
         with torch.no_grad():
             starts = sorted(change(best, samples), key=lambda other: float(data.misfit(other)))
         for other in starts[:1]:
