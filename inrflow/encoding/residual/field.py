@@ -167,12 +167,12 @@ class Conditioned:
             mean = torch.zeros(len(t), dtype=torch.float64)
             variance = channel.covariance.variance_at(torch.as_tensor(y))
         else:
-            mean, variance = krige(*sites, t, y)
-            new = self._for_new[c]
-            if new is not None:
-                known = {place.tobytes() for place in new.y}
-                rows = np.flatnonzero([place.tobytes() not in known for place in y])
-                mean[rows], variance[rows] = krige(new, sites[1], t[rows], y[rows])
+            known = {place.tobytes() for place in sites[0].y} if self._for_new[c] else set()
+            new = np.array([place.tobytes() not in known for place in y], dtype=bool)
+            mean, variance = torch.empty(2, len(t), dtype=torch.float64)
+            for rows, given in ((new, self._for_new[c] or sites[0]), (~new, sites[0])):
+                if rows.any():
+                    mean[rows], variance[rows] = krige(given, sites[1], t[rows], y[rows])
         return mean, variance + channel.covariance.nugget
 
     def joint(self, c: int, std: Tensor, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
