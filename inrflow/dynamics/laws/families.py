@@ -234,9 +234,9 @@ class Families:
         slopes = [replace(term, axis=axis) for term in own for axis in range(domain.dimensions)]
         parts = {"places": [replace(term, place=m) for term in own for m in low],
                  "winds": [replace(term, place=m) for term in slopes for m in many]}
-        drifts = [replace(term, flux=True) for term in parts["winds"]]  # of what none is lost
-        yield Families({**self.terms, "slopes": slopes, "drifts": drifts}, (
-            ("linear", "slopes", "drifts"), ("linear", "products", "slopes", "drifts")))
+        carried = [replace(term, flux=True) for term in parts["winds"]]  # of what none is lost
+        yield Families({**self.terms, "slopes": slopes, "carried": carried}, (
+            ("linear", "slopes", "carried"), ("linear", "products", "slopes", "carried")))
         terms = {**self.terms, "slopes": slopes, **parts}
         yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds"), (
             "linear", "products", "slopes", "places", "winds")))

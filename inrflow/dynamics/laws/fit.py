@@ -225,7 +225,7 @@ class LawSearch:
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, along their own flow, too, until a share of the time is over."""
         until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
-        if misfit > _POLYNOMIAL and not self.several:
+        if misfit > _POLYNOMIAL and not (self.several or "carried" in families.terms):  # theirs are slow
             laws = [*along_flow(self.ground, laws[0], families, until), *laws]
         t = self.ground.train.t
         self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
