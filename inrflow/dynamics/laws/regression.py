@@ -32,7 +32,6 @@ NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit i
 _CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
-_FEW_TERMS, _RENEWED = 32, 8  # from which on inverses without a term follow from those with it, renewed at every such
 _OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4), 0.3, 1e-2  # least energies of shells, relative to the largest one,
 # tried in turn; of what is missed, that fewer shells must leave; and below which all are kept
 _RESOLVED = 0.2  # share of changes that splines miss at frames left out, from which on second derivatives say nothing
@@ -180,26 +179,19 @@ class NormalEquations:
         rights = np.einsum("l,fli->fi", weights, self.right[:, :, every, c])
         totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[every]
         gram, right = grams.sum(0), rights.sum(0)
-        some = np.concatenate([gram - grams, gram[None]])  # without each fold, and of all
-        others = np.concatenate([right - rights, right[None]])
-        left, path, inverses = np.arange(len(every)), [], np.zeros(0)
-        while True:
+        left, path = np.arange(len(every)), []
+        while True:  # inverses that follow from those of one term more lose all digits where terms stand for each other
             effort.check()
-            if len(left) < _FEW_TERMS or not len(left) % _RENEWED or not len(inverses):
-                inverses = np.stack([_solved(one[np.ix_(left, left)], own[left], ridges[left])[1]
-                                     for one, own in zip(some, others, strict=True)])
-            thetas = np.einsum("fij,fj->fi", inverses, others[:, left])
-            here = np.ix_(left, left)
-            missed = sum(max(float(total - 2 * own[left] @ theta + theta @ one[here] @ theta), 0.0)
-                         for theta, one, own, total in zip(thetas, grams, rights, totals, strict=False))
+            here, missed = np.ix_(left, left), 0.0
+            for one, other, total in zip(grams, rights, totals, strict=True):
+                theta, _ = _solved((gram - one)[here], (right - other)[left], ridges[left])
+                missed += max(float(total - 2 * other[left] @ theta + theta @ one[here] @ theta), 0.0)
             path.append(([every[i] for i in left], missed / count))
             if len(left) == len(kept):
                 return path
-            costs = thetas[-1] ** 2 / np.maximum(np.diag(inverses[-1]), 1e-300)
-            worst = int(costs[: len(left) - len(kept)].argmin())
-            row = inverses[:, worst]
-            inverses = inverses - row[:, :, None] * row[:, None] / row[:, worst, None, None]
-            left, inverses = np.delete(left, worst), np.delete(np.delete(inverses, worst, 1), worst, 2)
+            theta, inverse = _solved(gram[here], right[left], ridges[left])
+            costs = theta**2 / np.maximum(np.diag(inverse), 1e-300)
+            left = np.delete(left, int(costs[: len(left) - len(kept)].argmin()))
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
