@@ -159,7 +159,7 @@ def test_values_act_on_channels_of_other_harmonics_by_their_projections() -> Non
     z = torch.tensor(np.random.default_rng(0).standard_normal((1, 2, harmonics.count)) / harmonics.count)
     z = z * torch.tensor(harmonics.allowed)
     term, theta = Term((((1, ACROSS),),)), torch.tensor([[1.0, 0.0]]).double()
-    rate = LawField.of(Library([term], harmonics), theta)(0.0, z.flatten(1)).reshape(2, -1)[0].numpy()
+    rate = LawField.of([term], harmonics, theta)(0.0, z.flatten(1)).reshape(2, -1)[0].numpy()
     v = harmonics.values(fine) @ z[0, 1].numpy()
     own = harmonics.own(0)
     np.testing.assert_allclose(rate[own[:6]], (v[:, None] * harmonics.values(fine)[:, own[:6]]).mean(0), atol=2e-3)
