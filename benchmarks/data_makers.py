@@ -25,6 +25,19 @@ def solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") ->
     return solution.y.T.reshape(len(t), *u.shape)
 
 
+def stepped(rate: Callable, w: np.ndarray, gap: float, steps: int) -> np.ndarray:
+    """Frames (T, ...) of dw/dt = rate(w), each of so many steps of the classical Runge-Kutta method."""
+    dt, frames = gap / steps, [w]
+    for _ in range(FRAMES - 1):
+        for _ in range(steps):
+            a = rate(w)
+            b = rate(w + dt / 2 * a)
+            c = rate(w + dt / 2 * b)
+            w = w + dt / 6 * (a + 2 * b + 2 * c + rate(w + dt * c))
+        frames.append(w)
+    return np.stack(frames)
+
+
 def surface_elements(x: np.ndarray, cells: np.ndarray) -> tuple[csc_matrix, csc_matrix]:
     """Stiffness and masses (N, N) of linear elements on triangles (E, 3) of points x (N, 3)."""
     edges = [x[cells[:, (i + 2) % 3]] - x[cells[:, (i + 1) % 3]] for i in range(3)]

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import shape_data
 import sphere_data
-from data_makers import FRAMES, Fields, bumps, solve, write_problems
+from data_makers import FRAMES, Fields, bumps, solve, stepped, write_problems
 from scipy.fft import dct, dst, idct, idst, irfft2, rfft2
 from scipy.integrate import solve_ivp
 from scipy.ndimage import map_coordinates
@@ -170,17 +170,9 @@ def _linear(apply: Callable, u: np.ndarray, frame: float, bound: float, order: i
     Runge-Kutta 4 in steps below the stability bound of the spectral radius `bound`.
     """
     steps = int(np.ceil(frame * (bound / 2.0 if order == 1 else np.sqrt(bound) / 1.5)))
-    h, now = frame / steps, np.stack([u, 0 * u][:order])
+    now = np.stack([u, 0 * u][:order])
     rate = (lambda y: apply(y)) if order == 1 else (lambda y: np.stack([y[1], apply(y[0])]))
-    frames = [now]
-    for _ in range(FRAMES - 1):
-        for _ in range(steps):
-            a = rate(now)
-            b = rate(now + h / 2 * a)
-            c = rate(now + h / 2 * b)
-            now = now + h / 6 * (a + 2 * b + 2 * c + rate(now + h * c))
-        frames.append(now)
-    return np.moveaxis(np.stack(frames, 2), 0, -1)  # (S, T, ..., C)
+    return np.moveaxis(stepped(rate, now, frame, steps), (0, 1), (1, -1))  # (S, T, ..., C)
 
 
 def _varying(n: int, d: int, order: int, fine: int, frame: float, size: float) -> Callable:

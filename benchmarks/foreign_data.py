@@ -8,29 +8,15 @@ python benchmarks/foreign_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAM
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import numpy as np
-from data_makers import FRAMES, Fields, bumps, solve, write_problems
+from data_makers import FRAMES, Fields, bumps, solve, stepped, write_problems
 from scipy.interpolate import RectBivariateSpline
 from scipy.sparse import csr_matrix, diags, identity, kron
 from scipy.sparse.linalg import expm_multiply
 from shape_data import _circle, _elements, _mesh, _polygon, _refined
 
 TRAIN, TEST = 24, 8
-
-
-def _stepped(rate: Callable, w: np.ndarray, gap: float, steps: int) -> np.ndarray:
-    """Frames (T, ...) of dw/dt = rate(w), each of so many steps of the classical Runge-Kutta method."""
-    dt, frames = gap / steps, [w]
-    for _ in range(FRAMES - 1):
-        for _ in range(steps):
-            a = rate(w)
-            b = rate(w + dt / 2 * a)
-            c = rate(w + dt / 2 * b)
-            w = w + dt / 6 * (a + 2 * b + 2 * c + rate(w + dt * c))
-        frames.append(w)
-    return np.stack(frames)
 
 
 def plasma(generator: np.random.Generator, count: int) -> Fields:
@@ -109,7 +95,7 @@ def annulus(generator: np.random.Generator, count: int) -> Fields:
     waves = sum(generator.standard_normal((count, 1, 1)) / (i + j) * np.sin(np.pi * i * (r - 0.5)) * np.cos(
         j * angle + generator.uniform(0, 2 * np.pi, (count, 1, 1))) for i in (1, 2) for j in range(5))
     heat = np.log(1.5 / r) / np.log(3) + 0.3 * waves
-    frames = _stepped(rate, heat, 0.3, 60)[:, :, ::2, ::3].swapaxes(0, 1).reshape(count, FRAMES, -1, 1)
+    frames = stepped(rate, heat, 0.3, 60)[:, :, ::2, ::3].swapaxes(0, 1).reshape(count, FRAMES, -1, 1)
     places = np.stack([r * np.cos(angle), r * np.sin(angle)], -1)[::2, ::3].reshape(-1, 2)
     return np.arange(FRAMES) * 0.3, places, frames, {"channels": ["T"]}
 
@@ -130,7 +116,7 @@ def crowds(generator: np.random.Generator, count: int) -> Fields:
         spread = [-(stiffness @ f) / masses[:, None] for f in (u * (0.004 + 0.02 * v), v * (0.006 + 0.01 * u))]
         return np.stack([spread[0] + u * (1 - u - 0.6 * v), spread[1] + v * (0.9 - 0.7 * u - v)])
 
-    w = _stepped(rate, np.stack([u, v]), 0.2, 100)[:, :, : len(x)].transpose(3, 0, 2, 1)
+    w = stepped(rate, np.stack([u, v]), 0.2, 100)[:, :, : len(x)].transpose(3, 0, 2, 1)
     w[:TRAIN] += 0.03 * w.std((0, 1, 2)) * generator.standard_normal(w[:TRAIN].shape)
     return np.arange(FRAMES) * 0.2, x, w, {"triangles": cells}
 
@@ -242,7 +228,7 @@ def bay(generator: np.random.Generator, count: int) -> Fields:
     e = 0.12 * np.stack([bumps(generator, np.stack([x / 1.5, y], -1), 3) for _ in range(count)])
     w = np.concatenate([e.reshape(count, -1), np.zeros((count, (n - 1) * m + n * (m - 1)))], 1)
     frames = []
-    for frame in _stepped(rate, w, 0.15, 15):
+    for frame in stepped(rate, w, 0.15, 15):
         e, u, v = split(frame)
         frames.append(np.stack([f[:, 1::3, 1::3] for f in (e, mean(u, 1), mean(v, 2))], -1).reshape(count, -1, 3))
     places = np.stack([x, y], -1)[1::3, 1::3].reshape(-1, 2)

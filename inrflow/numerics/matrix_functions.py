@@ -51,11 +51,12 @@ def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
     if not reach <= _FARTHEST:
         return torch.full_like(states, float("nan"))
     substeps = max(1, math.ceil(reach / _REACH))
-    n, parts = len(generator), (times / (longest * _SAME or 1.0)).round().unique(return_inverse=True)
-    if len(parts[0]) * (_EXPONENTIAL * n**3 + _TERMS * _CALL) < substeps * _TERMS * (len(times) * n**2 + 4 * _CALL):
+    n = len(generator)
+    lengths, which = (times / (longest * _SAME or 1.0)).round().unique(return_inverse=True)
+    if len(lengths) * (_EXPONENTIAL * n**3 + _TERMS * _CALL) < substeps * _TERMS * (len(times) * n**2 + 4 * _CALL):
         moved = torch.empty_like(states)
-        for k in range(len(parts[0])):
-            rows = parts[1] == k
+        for k in range(len(lengths)):
+            rows = which == k
             moved[rows] = states[rows] @ torch.linalg.matrix_exp(generator * times[rows].mean()).T
         return moved
     step = (times / substeps)[:, None]

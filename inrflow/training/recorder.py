@@ -262,10 +262,6 @@ class Budget:
         except OutOfTime:
             ended()
 
-    def known(self, name: str) -> int | None:
-        """A decision that has been made, None for an open one."""
-        return self.decisions.get(name)
-
     def decide(self, name: str, value: int | Callable[[], int]) -> int:
         """The recorded decision, or else a value, or what finds one where that takes long, then recorded."""
         if name not in self.decisions:

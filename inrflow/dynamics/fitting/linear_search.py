@@ -175,7 +175,8 @@ class ClosedFormSearch:
         def seconds() -> float:
             grid = self.grid(sizes, memories, ridges[:1])
             screened = sum(seconds_of(*self._cost(c, every)) for c in grid) * len(ridges)
-            return screened if every == 1 else screened * (1 + every * _share_kept(len(grid) * len(ridges)))
+            number = len(grid) * len(ridges)
+            return screened if every == 1 else screened * (1 + every * _kept(number) / number)
 
         while seconds() > self.seconds and (len(ridges) > _FEWEST_RIDGES or len(sizes) > 1):
             ridges, sizes = (ridges[::2], sizes) if len(ridges) > _FEWEST_RIDGES else (ridges, sizes[1::2])
@@ -313,7 +314,7 @@ class ClosedFormSearch:
             return candidates
         scores = {c: self.score(c, every=_SCREEN) for c in candidates}
         ranked = sorted(candidates, key=lambda c: scores[c])
-        kept = ranked[: round(_share_kept(len(ranked)) * len(ranked))]
+        kept = ranked[: _kept(len(ranked))]
         return list(dict.fromkeys([*kept, *_best_of_each(ranked)]))
 
     def fit(
@@ -340,9 +341,9 @@ class ClosedFormSearch:
         return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {}, steps)
 
 
-def _share_kept(candidates: int) -> float:
-    """Share of the candidates that go on after they were screened."""
-    return min(1.0, max(3 * _FINALISTS, candidates // _SCREENED) / candidates)
+def _kept(candidates: int) -> int:
+    """How many candidates go on after they were screened."""
+    return min(candidates, max(3 * _FINALISTS, candidates // _SCREENED))
 
 
 def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:

@@ -102,7 +102,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
-    tried, most, ends = 0, run.budget.known("residual_variants"), run.budget.elapsed + variants.seconds
+    tried, most, ends = 0, run.budget.decisions.get("residual_variants"), run.budget.elapsed + variants.seconds
 
     def over() -> bool:
         return tried > 0 and (run.budget.elapsed > ends if most is None else tried >= most)
@@ -225,7 +225,7 @@ class _Variants:
 
     def of(self, c: int, late: bool = False) -> Iterator[tuple[str, ChannelField]]:
         """Around the mean, of what moves first as one component, and on the codes, of the form of the former."""
-        richer, seed = not late and (self.run.budget.known("residual_field") or 0) > 1, self.run.config.seed
+        richer, seed = not late and (self.run.budget.decisions.get("residual_field") or 0) > 1, self.run.config.seed
         first = ChannelField.fit(self.places, self.rows, c, seed=seed, richer=richer)
         if first.covariance.form.drift and not self.few:
             rigid = replace(first, covariance=first.covariance.rigid())
