@@ -145,10 +145,15 @@ def followed(field: VectorField, integrator: Integrator, states: CodeData, first
     return paths
 
 
+def lost(paths: list[Tensor | None]) -> float:
+    """The share of forecasts, as `followed` gives them, that diverge."""
+    return sum(path is None for path in paths) / max(len(paths), 1)
+
+
 def apart(some: list[Tensor | None], others: list[Tensor | None], states: CodeData) -> float:
     """Mean squared difference of the same forecasts in steps of two lengths, share of the variance of the states;
     infinite where one diverges."""
-    if any(path is None for path in some):
+    if lost(some):
         return float("inf")
     squares = [float((one - other).square().sum(-1).mean()) for one, other in zip(some, others, strict=True)
                if one is not None and other is not None]

@@ -18,7 +18,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import INTEGRATION, apart, explains, followed, rollout_error
+from inrflow.training.judge import INTEGRATION, apart, explains, followed, lost, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
@@ -234,7 +234,7 @@ def _candidates(
     if not np.isfinite(error):
         return
     paths = followed(field, integrator, validation, first)
-    share = sum(path is None for path in paths) / max(len(paths), 1)
+    share = lost(paths)
     with run.budget.part(_OF_STEPS):
         for near in _NEAR if share and not law.has_rates and not law.period else ():
             if not (rests := _rests(u, near)):
@@ -244,7 +244,7 @@ def _candidates(
             if not (share > _LOST or after <= _HARDLY * error):  # else the law would be lost
                 continue
             others = followed(held, integrator, validation, first)
-            if all(path is not None for path in others) and (share or after < error):
+            if not lost(others) and (share or after < error):
                 run.log.say(f"values that rest at a bound are held there within {near:.0e} of their range: error "
                             f"{after:.2e}")
                 field, error, paths, share = held, after, others, 0.0
@@ -253,13 +253,13 @@ def _candidates(
             others = followed(field, finer, validation, first)
             if apart(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):  # small errors may grow
                 break
-            if all(path is not None for path in paths) and not elsewhere:  # longer steps may be what was fitted
+            if not (lost(paths) or elsewhere):  # longer steps may be what was fitted
                 after = rollout_error(field, finer, validation, judged, first, size)
                 if not after < _HARDLY * error:
                     break
                 error = min(error, after)
             integrator, paths = finer, others
-    share = sum(path is None for path in paths) / max(len(paths), 1)
+    share = lost(paths)
     if share:
         run.log.say(f"{100 * share:.0f} % of the forecasts of held-out trajectories diverge within twice their time"
                     + (": it is not taken" if share > _LOST else ": it cannot be trusted far beyond the data"))
