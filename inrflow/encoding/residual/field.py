@@ -192,6 +192,8 @@ class Conditioned:
         asked = t if channel.decay.own else inside
         variance = self.own(c, asked, x)[1]
         covariance = joint(self._for_new[c] or sites[0], asked, self.field.places(x))
+        less = (variance - channel.covariance.nugget) / covariance.diagonal().clamp(min=1e-300)
+        covariance *= less.sqrt() * less.sqrt()[:, None]  # loud places know of themselves what they tell no others
         own, codes = _parts(channel, weight, variance, std, self._factor(channel, away), torch.as_tensor(away))
         size = (own.square() + codes.square()).sqrt()
         share = own / size / variance.sqrt()

@@ -157,5 +157,9 @@ def test_loud_places_tell_less_of_new_ones_and_as_much_of_themselves():
         new = kriged.own(0, np.repeat(t, 30), np.tile(x[30:], (80, 1)))[0].numpy()
         own = kriged.own(0, np.full(3, 5.0), x[loud])[0].tolist()
         answers.append((np.mean((new - u[:, 30:].reshape(-1)) ** 2), own))
+        parts = kriged.joint(0, torch.ones(60).double(), np.full(60, 5.0), x)
+        alone = kriged.own(0, np.full(60, 5.0), x)[1]
+        assert parts is not None and parts[0].numpy() == pytest.approx(alone.sqrt().numpy())  # std of joint samples
+        assert parts[2].diagonal().numpy() == pytest.approx((1 - one.covariance.nugget / alone).numpy(), abs=1e-6)
     assert answers[0][0] < 0.9 * answers[1][0]
     assert answers[0][1] == answers[1][1]
