@@ -219,6 +219,16 @@ def test_the_page_on_the_choice_of_a_model_is_up_to_date():
     assert all(f"`{field.name}`" in page for field in fields_of(Tried))
 
 
+def test_the_file_of_a_simulation_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/schema.md").read_text(encoding="utf-8"), re.DOTALL)
+    run(code)
+    with TrajectoryFile("decay.h5") as file:
+        assert (file.trajectories, file.frames, file.points, file.description.channels) == (16, 20, 50, ("heat",))
+        assert np.allclose(file.read(3).u[..., 0], 0.8 * np.exp(-file.read(3).t)[:, None] * np.sin(np.pi * file.read(3).x.T),
+                           atol=1e-6)
+
+
 def test_pages_link_to_what_is_there():
     for page in (*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), ROOT / "examples/README.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):

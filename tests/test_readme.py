@@ -1,4 +1,4 @@
-"""The README says what works: its Python runs, its commands parse."""
+"""The README and the page of commands say what works: their Python runs, their commands parse."""
 
 import re
 import shlex
@@ -14,16 +14,20 @@ from inrflow.commands.several.sweep import choices
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import SCHEMAS
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {"README.md": README, "commands.md": (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")}
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def command_lines():
-    lines = [line for block in blocks("bash") for line in block.splitlines() if not line.startswith("#")]
-    return [part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("inrflow")]
+def command_lines(*pages):
+    lines = [line for page in pages for block in blocks("bash", PAGES[page]) for line in block.splitlines()
+             if not line.startswith("#")]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return [part.split(" -m ")[-1] for part in parts if part.startswith(("inrflow", "torchrun"))]
 
 
 def test_the_python_example_is_short_and_runs(tiny_run, elsewhere):
@@ -37,7 +41,7 @@ def test_the_python_example_is_short_and_runs(tiny_run, elsewhere):
     assert np.isfinite(names["u"]).all() and (names["spread"] > 0).all()
 
 
-@pytest.mark.parametrize("line", command_lines())
+@pytest.mark.parametrize("line", command_lines(*PAGES))
 def test_commands_parse(line):
     _, name, *arguments = shlex.split(line)
     assert name in COMMANDS
@@ -55,12 +59,13 @@ def test_commands_parse(line):
 
 
 def test_every_command_and_the_two_commands_of_a_fresh_machine_are_there():
-    shown = {shlex.split(line)[1] for line in command_lines()}
-    assert shown == set(COMMANDS)
+    assert {shlex.split(line)[1] for line in command_lines("commands.md")} == set(COMMANDS)
+    assert set(re.findall(r"^\| `inrflow (\w+)` \|", README, re.MULTILINE)) == set(COMMANDS)
+    assert len(README.splitlines()) < 160  # the rest is in pages of its own
     commands = ("pip install . && inrflow train\n", 'pip install -e ".[test]" && pytest -n 2 --dist loadscope\n')
     assert all(one in README for one in commands)
 
 
 def test_pictures_and_files_it_links_to_are_there():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (Path(__file__).parents[1] / target).exists()
+        assert target.startswith("http") or (ROOT / target).exists()
