@@ -1,6 +1,9 @@
 """Files of every format, written by their own libraries from the published layouts, and what is in them."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import h5py
@@ -8,8 +11,10 @@ import meshio
 import netCDF4
 import numpy as np
 import pandas
+import pytest
 import torch
 import xarray
+from ensight_cases import write_case
 from foam_cases import centres, listed, mesh, write
 from grib_files import write_grib
 from scipy.io import savemat
@@ -156,6 +161,32 @@ def grib(path):
                  ("air_temperature",), ("K",), moments, ("time", "latitude", "longitude"))
 
 
+PP = """
+import cf_units, iris, iris.coords, iris.cube, numpy as np, sys
+lon, lat, hours, values = (np.array(eval(text), np.float32) for text in sys.argv[2:])
+system = iris.coord_systems.GeogCS(6371229.0)
+axes = [iris.coords.DimCoord(one, name, units="degrees", coord_system=system)
+        for name, one in (("latitude", lat), ("longitude", lon))]
+time = iris.coords.DimCoord(hours.astype(float), "time", units=cf_units.Unit(
+    "hours since 1970-01-01 00:00:00", calendar="360_day"))
+cube = iris.cube.Cube(values.reshape(len(hours), len(lat), len(lon)), "air_temperature", units="K",
+                      dim_coords_and_dims=[(time, 0), (axes[0], 1), (axes[1], 2)])
+iris.save(cube, sys.argv[1])
+"""
+
+
+def pp(path):
+    """Written in a process of its own: libraries of iris and of eccodes do not bear each other."""
+    if find_spec("iris") is None:
+        pytest.skip("iris is not installed")
+    u = values(4, 3 * 4)
+    lon, lat, hours = np.arange(4) * 90.0, np.array([30.0, 0.0, -30.0]), np.array([6.0, 12.0, 24.0, 720.0])
+    numbers = [str(np.asarray(one, float).tolist()) for one in (lon, lat, hours, u)]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", PP, str(path), *numbers], check=True)
+    return Known(hours, lonlat_to_xyz(*np.meshgrid(lon, lat)).reshape(-1, 3), u.reshape(1, 4, -1, 1),
+                 ("air_temperature",), ("K",), None, ("time", "latitude", "longitude"))
+
+
 # ---- meshes ----
 
 def meshed(u):
@@ -199,6 +230,14 @@ def tecplot(path):
     meshio.tecplot.write(str(path), meshio.Mesh(NODES, [("triangle", TRIANGLES)], {
         name: u[0, :, c].astype(float) for c, name in enumerate(("p", "T", "k"))}))
     return Known(np.zeros(1), NODES[:, :2], u[None], ("p", "T", "k"))
+
+
+def ensight(path):
+    u = values(4, 5, 3)
+    write_case(path, NODES, [{"tria3": TRIANGLES}, {"bar2": [[0, 1]]}],
+               {"p": ("node", u[..., 0]), "U": ("node", np.concatenate([u[..., 1:], 0 * u[..., :1]], -1))}, T,
+               binary=path.suffix == ".encas")
+    return Known(T, NODES[:, :2].astype(np.float32), u[None], ON_MESH)
 
 
 def openfoam(path):
@@ -360,6 +399,7 @@ CASES = [
     (zarr, "era.zarr", "answer.zarr"), (zarr, "era.zarr", "answer.nc"), (icon, "icon.nc", "answer.nc"),
     (ugrid, "ugrid.nc", "answer.nc"), (wrf, "wrfout_d01", "answer.nc"), (grib, "era.grib2", "answer.nc"),
     (pvd, "flow.pvd", "answer.pvd"), (vtu, "flow.vtu", "answer.pvd"), (xdmf, "flow.xdmf", "answer.pvd"),
+    (pp, "um.pp", "answer.nc"), (ensight, "flow.case", "answer.pvd"), (ensight, "flow.encas", "answer.pvd"),
     (tecplot, "flow.dat", "answer.pvd"), (openfoam, "cavity", "answer.pvd"),
     (probes, "U", "answer.h5"), (npz, "set.npz", "answer.h5"),
     (npy, "set.npy", "answer.h5"), (matlab_5, "set.mat", "answer.h5"), (matlab_73, "set73.mat", "answer.h5"),

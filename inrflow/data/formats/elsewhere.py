@@ -23,20 +23,12 @@ class Elsewhere(Format):
         return []
 
 
-class MetOffice(Elsewhere):
-    """PP of the UK Met Office: records of 64 words begin with their length in bytes."""
+class EnsightPart(Elsewhere):
+    """Geometry or values of an EnSight case, binary; ASCII ones are text as any other."""
 
-    name = "PP (UK Met Office)"
-    advice = "iris writes it as NetCDF: iris.save(iris.load('FILE.pp'), 'FILE.nc')"
-    signature = re.compile(rb"(\x00\x00\x01\x00|\x00\x01\x00\x00).{256}\1", re.DOTALL)
-
-
-class Ensight(Elsewhere):
-    """The text file of a case of Ensight, 6 or Gold."""
-
-    name = "Ensight"
-    advice = "open it in ParaView and save the data as a PVD collection (.pvd), all time steps"
-    signature = re.compile(rb"\s*format\s+(\S+\s+){0,4}\S*ensight", re.IGNORECASE)
+    name = "EnSight, of one part of a case,"
+    advice = "give the case, the text file (.case, .encas) that names it"
+    signature = re.compile(rb"(C|Fortran) Binary", re.IGNORECASE)
 
 
 class BinaryTecplot(Elsewhere):

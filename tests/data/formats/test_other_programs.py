@@ -49,8 +49,7 @@ def test_tecplot_goes_in_by_a_pattern(tmp_path):
 
 
 @pytest.mark.parametrize(("start", "words"), [
-    (b"\0\0\1\0" + bytes(256) + b"\0\0\1\0", "iris.save"), (b"FORMAT\ntype: ensight gold\n\nGEOMETRY\n", "ParaView"),
-    (b"#!TDV112" + bytes(20), "ASCII"),
+    (b"#!TDV112" + bytes(20), "ASCII"), (b"C Binary" + bytes(200), "give the case"),
 ])
 def test_what_is_not_read_is_named_with_what_to_do(start, words, tmp_path):
     (tmp_path / "file").write_bytes(start)

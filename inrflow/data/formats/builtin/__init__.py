@@ -8,21 +8,22 @@ from inrflow.data.formats.builtin.arrays import NpyFormat, TorchFormat
 from inrflow.data.formats.builtin.csv_table import CsvFormat
 from inrflow.data.formats.builtin.hdf5_table import Hdf5Format
 from inrflow.data.formats.builtin.matlab import MatlabFormat
-from inrflow.data.formats.builtin.mesh_series import MeshFormat
-from inrflow.data.formats.builtin.netcdf import GribFormat, NetcdfFormat, ZarrFormat
+from inrflow.data.formats.builtin.netcdf import GribFormat, NetcdfFormat, PpFormat, ZarrFormat
 from inrflow.data.formats.builtin.npz import NpzFormat
-from inrflow.data.formats.builtin.openfoam import OpenFoamFormat, ProbesFormat
 from inrflow.data.formats.builtin.parquet_table import ParquetFormat
 from inrflow.data.formats.builtin.pdebench import PdeBenchFormat
 from inrflow.data.formats.builtin.the_well import TheWellFormat
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
-from inrflow.data.formats.elsewhere import BinaryTecplot, Ensight, MetOffice
+from inrflow.data.formats.elsewhere import BinaryTecplot, EnsightPart
+from inrflow.data.formats.meshes.ensight import EnsightFormat
+from inrflow.data.formats.meshes.mesh_series import MeshFormat
+from inrflow.data.formats.meshes.openfoam import OpenFoamFormat, ProbesFormat
 from inrflow.data.formats.registry import Format, register_format
 
 BUILTIN = (
     CsvFormat, MeshFormat, ParquetFormat, Hdf5Format, NpyFormat, TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat,
-    ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat, PdeBenchFormat, TheWellFormat, TrajectoryFormat, MetOffice,
-    Ensight, BinaryTecplot,
+    ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat, PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat,
+    EnsightFormat, EnsightPart, BinaryTecplot,
 )
 for _kind in BUILTIN:
     register_format(_kind)

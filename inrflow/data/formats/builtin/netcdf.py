@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
+from inrflow.data.formats.builtin.met_office import SIGNATURE
 from inrflow.data.formats.builtin.netcdf_table import (
     STANDARD_CALENDARS,
     TRAJECTORY_DIMENSIONS,
@@ -105,6 +106,17 @@ class GribFormat(NetcdfFormat):
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return start.startswith(b"GRIB")
+
+
+class PpFormat(NetcdfFormat):
+    """Records of the UK Met Office; read by the package iris (the extra `pp`)."""
+
+    name = "PP"
+    about = "PP of the UK Met Office"
+    suffixes = ()
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return SIGNATURE.match(start) is not None
 
 
 class NetcdfContent(OpenedContent):
@@ -203,7 +215,8 @@ def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: A
 def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: list[Any], geometry: str | None,
             channels: list[str]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
     """Coordinate names, points (N, d) in C order of the space dimensions, and their degrees (N, 2) on a sphere."""
-    lonlat = [place_of(data, LONGITUDES), place_of(data, LATITUDES)]
+    own = data.drop_vars([name for name, one in data.variables.items() if not set(one.dims) <= set(space)])
+    lonlat = [place_of(own, words) or place_of(data, words) for words in (LONGITUDES, LATITUDES)]
     may_be_sphere = coordinates is None and geometry in (None, "sphere")
     rotated = [find_variable(data, ("rlon",), "grid_longitude", (), ""),
                find_variable(data, ("rlat",), "grid_latitude", (), "")]

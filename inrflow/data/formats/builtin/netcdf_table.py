@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
+from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
@@ -29,10 +30,11 @@ _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
 _WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
 STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
+_EXTRAS = {"cfgrib": "grib", "iris": "pp"}
 
 
 def open_netcdf(path: Path) -> Any:
-    """A NetCDF or GRIB file, or a Zarr folder, as a lazy xarray.Dataset.
+    """A NetCDF, GRIB or PP file, or a Zarr folder, as a lazy xarray.Dataset.
 
     Times of the standard calendar are decoded, others left as numbers; radians of longitude and latitude become
     degrees; true places stand beside those of a rotated pole. Raises UserError where it cannot be read.
@@ -42,11 +44,12 @@ def open_netcdf(path: Path) -> Any:
     engine = _engine(path)
     if engine == "h5netcdf":
         open_hdf5(path).close()  # refuses what refers to other files
+    source, engine = (as_netcdf(path), "h5netcdf") if engine == "iris" else (path, engine)
     # No index file is written beside the data.
     options: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}} if engine == "cfgrib" else {}
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
-        data = xarray.open_dataset(path, engine=engine, cache=False, decode_times=False, **options)
+        data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
     try:
         with damage_as_user_error(path):
             return _true_places(_degrees(_of_mesh(path, _of_wrf(path, _renamed(_with_dates(data))))))
@@ -61,9 +64,10 @@ def _engine(path: Path) -> str:
         engine, package = "zarr", "zarr"
     else:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(264)
         engine, package = ("scipy", "scipy") if start[:3] == b"CDF" else \
-            ("cfgrib", "cfgrib") if start == b"GRIB" else ("h5netcdf", "h5netcdf")
+            ("cfgrib", "cfgrib") if start[:4] == b"GRIB" else ("iris", "iris") if SIGNATURE.match(start) else \
+            ("h5netcdf", "h5netcdf")
     require_package(package, path)
     return engine
 
@@ -71,8 +75,8 @@ def _engine(path: Path) -> str:
 def require_package(package: str, path: Path) -> None:
     """Raise UserError where the package that reads or writes a file is not installed."""
     if find_spec(package) is None:
-        extra = "grib" if package == "cfgrib" else package
-        raise UserError(f"{path} needs the package {package}; install it with `pip install inrflow[{extra}]`")
+        raise UserError(f"{path} needs the package {package}; install it with `pip install "
+                        f"inrflow[{_EXTRAS.get(package, package)}]`")
 
 
 def _with_dates(data: Any) -> Any:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import AtomicFile
 
 _CELLS = {"triangle": "triangles", "tetra": "tetrahedra"}
+_FLAT = 1e-7  # of the extent: numbers of single precision
 _TIMES = ("TimeValue", "TIME", "time")
 _TECPLOT = rb"(title\b[^\n]*\s+)?variables\s*="
 
@@ -35,24 +36,27 @@ class MeshFormat(Format):
 
     name = "VTU, PVD, VTK, XDMF or Tecplot"
     about = "VTU, PVD, VTK, XDMF, Tecplot (meshes)"
-    suffixes = (".pvd",)
+    suffixes: ClassVar[tuple[str, ...]] = (".pvd",)
     table = True
     fixed_points = True
     signature = re.compile(rb"""\s*(# vtk DataFile|%s|(?=<).*?(type=["'](UnstructuredGrid|Collection)["']|<Xdmf))""" %
                            _TECPLOT, re.IGNORECASE | re.DOTALL)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
-        return MeshContent(path, options)
+        return MeshContent(self.series(path), options)
+
+    def series(self, path: Path) -> MeshSeries:
+        return MeshSeries(path)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
-        series = MeshSeries(path)
+        series = self.series(path)
         cells = ", ".join(f"{len(item)} {name}" for name, item in series.cells.items()) or "none"
         return [("times", f"{len(series.times)}, {series.times.min():g} to {series.times.max():g}"),
                 ("points", f"{len(series.points)}{'' if series.at_nodes else ' (centres of cells)'}"), ("cells", cells),
                 ("fields", ", ".join(series.fields(0)) or "none")]
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        return MeshColumns(MeshSeries(path))
+        return MeshColumns(self.series(path))
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         return PvdWriter(path, description, overwrite)
@@ -82,7 +86,8 @@ class MeshSeries:
     """Fields at the points of one mesh at S steps. Meshes after the first are read as they are asked for.
 
     parts (S,), times (S,): number of the trajectory (the `part` of a PVD collection) and time of each step, in this
-    order; points (N, d), d = 2 where all lie in a plane of constant z; cells: `triangles` or `tetrahedra`.
+    order; points (N, d), d = 2 where all lie in a plane of constant z (one layer of cells); cells: `triangles` or
+    `tetrahedra`.
     Raises UserError where a file is damaged or refers to others outside of its folder.
     """
 
@@ -90,7 +95,7 @@ class MeshSeries:
         self.path = path
         self._reader: Any = None
         self._steps: list[Any] = [path]
-        with _meshio(path):
+        with self._reading():
             times = self._open(path)
         if not times:
             raise UserError(f"{path} names no file of a time step; give a collection of at least one")
@@ -104,20 +109,27 @@ class MeshSeries:
             raise UserError(f"{path} holds the time {twice:g} twice; keep one mesh for each time")
         first = self._mesh(0)
         self.at_nodes = bool(first.point_data)
-        places = np.asarray(first.points, np.float64)
-        flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= 1e-12 * max(np.ptp(places, axis=0).max(), 1e-300)
+        self._nodes = np.asarray(first.points, np.float64)
+        places = self._nodes if self.at_nodes else self._centres(first)
+        flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= _FLAT * max(np.ptp(places, axis=0).max(), 1e-300)
         self.axes = 2 if flat else 3
-        self._nodes = places
-        centres = [places[block.data].mean(1) for block in first.cells] if not self.at_nodes else [places]
-        if not centres:
-            raise UserError(f"{path} has neither fields at nodes nor cells; write it with point or cell data")
-        self.points = np.concatenate(centres)[:, : self.axes]
+        self.points = places[:, : self.axes]
         self.cells: dict[str, np.ndarray] = {}
+        kinds = set(first.cells_dict)
         kind = "triangle" if flat else "tetra"
-        if self.at_nodes and set(first.cells_dict) == {kind}:
-            self.cells[_CELLS[kind]] = np.concatenate([block.data for block in first.cells]).astype(np.int64)
-        elif self.at_nodes and flat and set(first.cells_dict) <= {"triangle", "quad"} and first.cells:
-            self.cells["triangles"] = np.concatenate([_triangles(block.data) for block in first.cells]).astype(np.int64)
+        if self.at_nodes and kinds and kinds <= ({"triangle", "quad"} if flat else {"tetra"}):
+            self.cells[_CELLS[kind]] = np.concatenate([_triangles(one) if flat else one for one in
+                                                       first.cells_dict.values()]).astype(np.int64)
+
+    def _reading(self) -> AbstractContextManager[Any]:
+        """In which damage becomes a UserError."""
+        return _meshio(self.path)
+
+    def _centres(self, mesh: Any) -> np.ndarray:
+        """Centres (N, 3) of the cells."""
+        if not mesh.cells:
+            raise UserError(f"{self.path} has neither fields at nodes nor cells; write it with point or cell data")
+        return np.concatenate([np.asarray(mesh.points, np.float64)[block.data].mean(1) for block in mesh.cells])
 
     def _open(self, path: Path) -> list[tuple[int, float]]:
         """Part and time of each step; fills `_steps`: a file for each, or a number in `_reader`."""
@@ -221,9 +233,10 @@ def _triangles(cells: np.ndarray) -> np.ndarray:
 class MeshContent(StreamedContent):
     """Trajectories on one mesh."""
 
-    def __init__(self, path: Path, options: ReadOptions) -> None:
+    def __init__(self, series: MeshSeries, options: ReadOptions) -> None:
+        path = series.path
         super().__init__(path)
-        self._series = MeshSeries(path)
+        self._series = series
         available = list(self._series.fields(0))
         channels = list(options.channels or available)
         absent = [name for name in channels if name not in available]

@@ -1,0 +1,1 @@
+"""Fields on meshes and cells of solvers: VTK, XDMF, Tecplot, EnSight, OpenFOAM."""
