@@ -16,11 +16,12 @@ from inrflow.domains.base import (
 from inrflow.domains.box import Box
 from inrflow.domains.flows import NO_SLIP, Flows
 from inrflow.domains.infer import domains_of, elsewhere, flows_of, shapes
+from inrflow.domains.network import Network
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
 from inrflow.domains.walls import walled
 
-__all__ = ["BOUNDARIES", "HELD", "LEAKY", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Quadrature",
-           "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state", "harmonics_of",
-           "plain", "shapes", "walled"]
+__all__ = ["BOUNDARIES", "HELD", "LEAKY", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Network",
+           "Quadrature", "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state",
+           "harmonics_of", "plain", "shapes", "walled"]

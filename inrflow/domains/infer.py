@@ -10,6 +10,7 @@ from scipy.spatial import ConvexHull
 from inrflow.domains.base import Domain, kept
 from inrflow.domains.box import PERIODIC, WALLED, Box
 from inrflow.domains.flows import Flows
+from inrflow.domains.network import Network, network_through
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
@@ -28,8 +29,8 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
                cells: np.ndarray | None = None) -> list[Domain]:
     """Plausible domains of points (N, d), or (..., N, d) of several trajectories, the most plausible first.
 
-    period: per coordinate, 0 where not periodic; geometry: "sphere" for unit vectors; cells: of a mesh (E, d + 1).
-    Which one fits the data is for held-out points to say.
+    period: per coordinate, 0 where not periodic; geometry: "sphere" for unit vectors; cells: of a mesh (E, d + 1), or
+    fewer corners of a surface or of curves. Which one fits the data is for held-out points to say.
     """
     x = np.asarray(x, np.float64)
     points = np.unique(x.reshape(-1, x.shape[-1]), axis=0) if x.ndim > 2 else x
@@ -42,12 +43,14 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     lengths = np.zeros(d) if period is None else np.asarray(period, np.float64)
     boxes: list[Domain] = [_box(a, b, lengths) for a, b in zip(*_limits(points, lengths), strict=True)]
     if cells is not None and len(cells):
-        if cells.shape[1] == d == 3:
-            return [kept(Surface(points, cells))]
+        if cells.shape[1] < d + 1:
+            return [kept((Surface if cells.shape[1] == 3 else Network)(points, cells))]
         linear, quadratic = (kept(Region(points, cells, order)) for order in (1, 2))
         return [linear, quadratic, *(boxes if d > 1 and _fills_box(linear) else [])]
     if (lengths > 0).any() or d == 1:
         return boxes
+    if (network := network_through(points)) is not None:
+        return [kept(network)]
     mesh = triangulate(points)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
@@ -90,7 +93,7 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
     if outside > _STRAY:
         return f"{100 * outside:.2g} % of its points lie outside"
     if cells is not None and len(cells):
-        mesh: Domain = Surface(x, cells) if isinstance(domain, Surface) else Region(x, cells, 1)
+        mesh: Domain = type(domain)(x, cells) if isinstance(domain, Surface) else Region(x, cells, 1)
         places = _places(domain)
         missing = float((mesh.distance(places) > mesh.spacing / 2).mean())
         if missing > _STRAY:

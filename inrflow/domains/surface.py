@@ -19,17 +19,6 @@ _NEAREST = 16  # triangles around a point among which its own is looked for
 _GROUPS = ((0.445948490915965, 0.223381589678011), (0.091576213509771, 0.109951743655322))
 
 
-def _shapes(local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The six quadratic functions (N, 6) of a triangle at local coordinates (N, 2), and their derivatives (N, 6, 2):
-    those of its corners, then of its sides."""
-    place = np.column_stack([1 - local.sum(1), local])
-    slopes = np.array([[-1.0, -1.0], [1, 0], [0, 1]])
-    a, b = _SIDES.T
-    sides = 4 * (place[:, a, None] * slopes[b] + place[:, b, None] * slopes[a])
-    return (np.concatenate([place * (2 * place - 1), 4 * place[:, a] * place[:, b]], 1),
-            np.concatenate([(4 * place - 1)[..., None] * slopes, sides], 1))
-
-
 class Surface(Domain):
     """A mesh of triangles in space: nodes (V, 3) and cells (E, 3). Quadratic elements.
 
@@ -56,13 +45,27 @@ class Surface(Domain):
                                               len(self.nodes) + np.flatnonzero(times == 1)])).astype(np.int64)
         self.places = np.concatenate([self.nodes, self._middles(sides)])  # of all functions
         corners = [np.array([[b, b], [1 - 2 * b, b], [b, 1 - 2 * b]]) for b, _ in _GROUPS]
-        self._local = np.concatenate(corners)
-        _, slopes = _shapes(self._local)
-        tangents = np.einsum("qis,eid->eqds", slopes, self.places[self.functions])  # (E, Q, 3, 2)
+        self._prepare(np.concatenate(corners), np.repeat([0.5 * weight for _, weight in _GROUPS], 3))
+
+    @staticmethod
+    def shapes(local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The six quadratic functions (N, 6) of a triangle at local coordinates (N, 2), and their derivatives
+        (N, 6, 2): those of its corners, then of its sides."""
+        place = np.column_stack([1 - local.sum(1), local])
+        slopes = np.array([[-1.0, -1.0], [1, 0], [0, 1]])
+        a, b = _SIDES.T
+        sides = 4 * (place[:, a, None] * slopes[b] + place[:, b, None] * slopes[a])
+        return (np.concatenate([place * (2 * place - 1), 4 * place[:, a] * place[:, b]], 1),
+                np.concatenate([(4 * place - 1)[..., None] * slopes, sides], 1))
+
+    def _prepare(self, local: np.ndarray, weights: np.ndarray) -> None:
+        """Integrals over cells by values at local coordinates (Q, s) and weights (Q,) of a unit cell."""
+        self._local = local
+        _, slopes = self.shapes(local)
+        tangents = np.einsum("qis,eid->eqds", slopes, self.places[self.functions])  # (E, Q, d, s)
         metric = tangents.swapaxes(2, 3) @ tangents
-        weights = np.repeat([0.5 * weight for _, weight in _GROUPS], 3)
         self._area = np.sqrt(np.linalg.det(metric)) * weights  # (E, Q)
-        self._gradients = np.einsum("eqds,qis->eqid", tangents @ np.linalg.inv(metric), slopes)  # (E, Q, 6, 3)
+        self._gradients = np.einsum("eqds,qis->eqid", tangents @ np.linalg.inv(metric), slopes)  # (E, Q, n, d)
         self._known: dict[tuple[int, str], SurfaceHarmonics] = {}
 
     def _middles(self, sides: np.ndarray) -> np.ndarray:
@@ -101,7 +104,7 @@ class Surface(Domain):
         return self._known[key]
 
     def _solve(self, count: int, boundary: str) -> SurfaceHarmonics:
-        values, _ = _shapes(self._local)
+        values, _ = self.shapes(self._local)
         size, area = len(self.places), self._area / self.measure
         rows, columns = np.broadcast_arrays(self.functions[:, :, None], self.functions[:, None])
         parts = (np.einsum("eq,eqid,eqjd->eij", area, self._gradients, self._gradients),
@@ -149,14 +152,14 @@ class SurfaceHarmonics(Harmonics):
     def values(self, x: np.ndarray) -> np.ndarray:
         """psi_k at points (N, 3), or where the surface is nearest: (N, K)."""
         cells, local, _ = self.surface.locate(x)
-        shapes, _ = _shapes(local)
+        shapes, _ = self.surface.shapes(local)
         return np.einsum("ni,nik->nk", shapes, self.coefficients[self.surface.functions[cells]])
 
     def gradients(self, x: np.ndarray) -> np.ndarray:
         """Tangential gradients at points (N, 3): (N, K, 3)."""
         cells, local, _ = self.surface.locate(x)
         functions = self.surface.functions[cells]
-        _, slopes = _shapes(local)
+        _, slopes = self.surface.shapes(local)
         tangents = np.einsum("nis,nid->nds", slopes, self.surface.places[functions])
         ahead = tangents @ np.linalg.inv(tangents.swapaxes(1, 2) @ tangents)
         return np.einsum("nds,nis,nik->nkd", ahead, slopes, self.coefficients[functions])
@@ -167,10 +170,10 @@ class SurfaceHarmonics(Harmonics):
 
     def quadrature(self, degree: int = 2) -> Quadrature:
         """Gauss points of the triangles."""
-        surface = self.surface
-        values, _ = _shapes(surface._local)
+        surface, size = self.surface, (-1, self.count, self.surface.dimensions)
+        values, _ = surface.shapes(surface._local)
         own = self.coefficients[surface.functions]  # (E, 6, K)
         points = np.einsum("qi,eid->eqd", values, surface.places[surface.functions])
-        return Quadrature(points.reshape(-1, 3), surface._area.ravel() / surface.measure,
+        return Quadrature(points.reshape(-1, surface.dimensions), surface._area.ravel() / surface.measure,
                           np.einsum("qi,eik->eqk", values, own).reshape(-1, self.count),
-                          np.einsum("eqid,eik->eqkd", surface._gradients, own).reshape(-1, self.count, 3))
+                          np.einsum("eqid,eik->eqkd", surface._gradients, own).reshape(size))

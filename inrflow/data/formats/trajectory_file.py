@@ -17,7 +17,7 @@ from inrflow.data.observations import Frames
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
-_MESHES = {"triangles": 3, "tetrahedra": 4}  # corners of a cell
+_MESHES = {"segments": 2, "triangles": 3, "tetrahedra": 4}  # corners of a cell
 
 
 class TrajectoryFile:
@@ -91,7 +91,7 @@ class TrajectoryFile:
 
     @property
     def cells(self) -> np.ndarray | None:
-        """Cells of the one mesh of the points: `tetrahedra` (E, 4) where there are any, else `triangles` (E, 3)."""
+        """Cells of the one mesh of the points: `tetrahedra` (E, 4), else `triangles` (E, 3), else `segments` (E, 2)."""
         return None if self._mesh is None or self.meshes_differ else self.read_extra(self._mesh)
 
     def cells_of(self, trajectory: int) -> np.ndarray | None:

@@ -78,7 +78,7 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
         Term((((c, j),),)) for c in every for j in axes]
     flow = Term.jacobian_on_sphere if intrinsic else Term.jacobian
     turns = turns and intrinsic
-    flows = [flow(a, b) for a in every for b in every] if turns or dimensions == 2 else []
+    flows = [flow(a, b) for a in every for b in every] if turns or dimensions == 2 and not intrinsic else []
     if turns:
         flows += [Term((((c, part + TURN + 2),),)) for part in (0, POTENTIAL) for c in every]
     gradients = [(a, b) for a in every for b in every if a <= b]
