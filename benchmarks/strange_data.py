@@ -152,7 +152,7 @@ def bores(generator: np.random.Generator, count: int) -> Fields:
 
 def fibre(generator: np.random.Generator, count: int) -> Fields:
     """u_t = .004 u_ss + 6 u (1 - u) (u - .15) - v, v_t = .3 (u - 2 v) along three branches of length 1 in the plane
-    that meet in a point, without flux at their ends (Kirchhoff's condition where they meet): differences, 120 a branch."""
+    that meet in a point, without flux at their ends (Kirchhoff's condition where they meet): differences, 120 each."""
     m, t = 120, np.arange(FRAMES) * 0.35
     along, first = np.arange(3 * m).reshape(3, m), np.array([[0, m], [m, 2 * m], [2 * m, 0]])
     inner = np.stack([along[:, :-1].ravel(), along[:, 1:].ravel()], 1)
