@@ -23,6 +23,7 @@ import air_networks
 import flow_networks
 import ground_networks
 import numpy as np
+import slope_networks
 import town_networks
 import water_networks
 import weather_networks
@@ -42,7 +43,7 @@ NETWORKS = MADE | {one.__name__: one for one in (
     weather_networks.synoptic, weather_networks.convective, weather_networks.coast, air_networks.city,
     air_networks.delta, water_networks.river, water_networks.soil, water_networks.snow, water_networks.tides,
     town_networks.sound, town_networks.wells, ground_networks.aquifer, ground_networks.fjord,
-    ground_networks.smelter, ground_networks.borehole)}
+    ground_networks.smelter, ground_networks.borehole, slope_networks.vineyard, slope_networks.magnetic)}
 FRAMES = 300
 HEADER = ("network", "seed", "channel", "method", "NMSE", "90 % hold", "CRPS", "CPU s")
 Answer = tuple[np.ndarray, np.ndarray]  # means and standard deviations (T, N) at hidden places

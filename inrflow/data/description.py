@@ -48,9 +48,8 @@ class Description:
         if len(set(names)) < len(names) or not all(names):
             raise UserError(f"channels {list(self.channels)} and coordinates {list(self.coordinates)} must be "
                             f"different names, none empty and none of them {' or '.join(RESERVED)}; rename them")
-        if any("/" in name for name in names):  # they name files, and datasets of HDF5 and NetCDF files
-            raise UserError(f"channels {list(self.channels)} and coordinates {list(self.coordinates)} hold a /; rename "
-                            "them without it")
+        if slashed := [name for name in names if "/" in name]:  # they name files, and datasets of HDF5 and NetCDF files
+            raise UserError(f"{', '.join(slashed)} cannot be the name of a channel or coordinate; rename it without /")
         if self.units is not None and len(self.units) != channels:
             raise UserError(f"units has {len(self.units)} values for {channels} channels; give one for each channel")
         if self.period is not None:

@@ -79,8 +79,10 @@ def assimilate(
     if earlier is not None:
         quadratic, count = earlier.quadratic, earlier.count
     elif known:
-        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.covariance[None],
-                                       prior.noise, motion)
+        usual = prior.mean.expand_as(mean), prior.covariance[None]
+        if known_codes is not None:  # which are no evidence of anything
+            usual = given(*usual, known_codes)
+        quadratic, count = _innovation(decoder, first, usual[0], mean, usual[1], prior.noise, motion)
     forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
     flows: list[Tensor] = []
     gains: list[Tensor] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from inrflow.errors import UserError
 
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "valid_time", "date")
 BLOCK_ROWS = 16384
+_UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](utc|gmt|m|deg|degrees)$")
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,17 @@ class PointTable:
 # ---- which column is what ----
 
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """The first of the `wanted` names that is among `names`: as it is written, else in any case."""
+    """The first of the `wanted` names that is among `names`: as it is written, else in any case, else before a unit,
+    as in `Elev (m)` and `time_utc`."""
     available = list(names)
     lower = {str(name).lower(): name for name in reversed(available)}
+    bare = {_UNIT.sub("", name): own for name, own in lower.items()}
     exact = next((name for name in wanted if name in available), None)
     if exact is not None:
         return exact
     longest = sorted(wanted, key=len, reverse=True)  # beside Time, T is a temperature
-    return next((lower[name] for name in longest if name in lower), None)
+    return next((lower[name] for name in longest if name in lower), None) or next(
+        (bare[name] for name in longest if name in bare and len(name) > 1), None)  # and T (K) in any case
 
 
 def spanning_columns(description: Description) -> list[tuple[str, ...]]:

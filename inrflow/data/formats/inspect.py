@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,8 +48,8 @@ def _conversion(kind: Format, path: Path, whole: bool) -> list[tuple[str, str]]:
     try:
         with kind.read(path, ReadOptions()) as content:
             return [("read as", content.description.layout), *(_converted(content) if whole else []),
-                    ("note", f"`inrflow train data.train={path}` reads it as it is; `inrflow convert {path} TARGET` "
-                     "writes it in the project's schema")]
+                    ("note", f"`inrflow train {shlex.quote(f'data.train={path}')}` reads it as it is; `inrflow convert "
+                     f"{shlex.quote(str(path))} TARGET` writes it in the project's schema")]
     except UserError as error:
         hint = " (`inrflow train` takes data.read.KEY=...)" if kind.about else ""
         return [("note", f"it is not read as it is: {error}{hint}")]

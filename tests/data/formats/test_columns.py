@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
+from inrflow.data.formats.columns import TIMES, find_column
 from inrflow.data.formats.layouts import blocks, gather, hyperslabs, spans
 from inrflow.data.formats.registry import format_of
+from inrflow.data.formats.table_format import HEIGHTS
 from inrflow.errors import UserError
 
 
@@ -66,3 +68,14 @@ def test_formats_are_told_by_content(tmp_path):
             format_of(path)
     with pytest.raises(UserError, match="does not exist"):
         format_of(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(("names", "wanted", "found"), [
+    (("Time (UTC)", "T (K)"), TIMES, "Time (UTC)"),
+    (("T (K)", "p [hPa]"), TIMES, None),  # a temperature
+    (("timestamp_utc", "t"), ("timestamp", "time"), "timestamp_utc"),
+    (("Elev (m)", "elevation"), HEIGHTS, "elevation"),
+    (("lon deg", "alt_m"), HEIGHTS, "alt_m"),
+])
+def test_columns_are_found_before_their_units(names, wanted, found):
+    assert find_column(names, wanted) == found

@@ -28,10 +28,11 @@ def test_statistics_stream_and_agree_with_numpy(tmp_path, layout, monkeypatch):
         write_scattered(tmp_path / "a.h5", np.zeros(1200, int), np.arange(1200.0), np.tile(x, (24, 1)), rows, WAVE)
     monkeypatch.setattr(trajectory_file, "VALUES_PER_BLOCK", 130)
     with TrajectoryFile(tmp_path / "a.h5") as file:
-        mean, deviation, missing = channel_statistics(file)
+        mean, deviation, missing, least, greatest = channel_statistics(file)
     np.testing.assert_allclose(mean, np.nanmean(rows, 0), rtol=1e-12)
     np.testing.assert_allclose(deviation, np.nanstd(rows, 0), rtol=1e-10)
     np.testing.assert_allclose(missing, np.isnan(rows).mean(0), rtol=1e-12)
+    np.testing.assert_array_equal([least, greatest], [np.nanmin(rows, 0), np.nanmax(rows, 0)])
 
 
 def test_statistics_of_a_large_file_are_of_a_part_of_it_and_say_so(tmp_path, monkeypatch):
@@ -66,7 +67,8 @@ def test_a_trajectory_file_in_a_screenful(tmp_path):
     assert rows["times"] == "0 to 2 s, every 0.5, shared by all trajectories"
     assert "(period 1)" in rows["coordinates"] and rows["coordinates"].count("period") == 1
     mean, deviation = u[..., 0].mean(), u[..., 0].std()
-    assert rows["channel u"] == f"mean {mean:.4g} m, standard deviation {deviation:.4g} m, 0 % missing"
+    spread = f"{u[..., 0].min():.4g} to {u[..., 0].max():.4g}"
+    assert rows["channel u"] == f"mean {mean:.4g} m, standard deviation {deviation:.4g} m, {spread}, 0 % missing"
     assert rows["channel v"].endswith("14.3 % missing")
     assert rows["symmetries"] == "translation_x, translation_y, reflection_x, reflection_y"
     assert rows["parameters"] == "speed 1 to 2.5" and rows["environments"] == "2"

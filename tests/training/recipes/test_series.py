@@ -134,3 +134,17 @@ def test_errors_of_a_first_step_are_those_of_the_regression_by_hand(series):
     found = one.missed(grid, 70)[0, :, 0]
     torch.testing.assert_close(found[known], expected[known], rtol=1e-5, atol=1e-6)
     assert float(_rolling(problem, grid)) >= 1.0
+
+
+def test_deviations_from_one_station_are_those_of_its_errors(series):
+    """The phases of the cycle, which the time tells, are no evidence that values are unusual."""
+    folder, t, x, u, _ = series
+    surrogate, rows = Surrogate.load(folder / "run"), np.arange(CUT, FRAMES)
+    seen = np.full_like(u, np.nan)
+    seen[:, 2] = u[:, 2]
+    batch = TrajectoryBatch(torch.as_tensor(t[rows, None]), torch.as_tensor(x)[None, None],
+                            torch.as_tensor(seen[rows, None, :, None]).float())
+    found = forecast(surrogate, surrogate.estimate(batch), batch)
+    z = (torch.as_tensor(u[rows]) - surrogate.normalisation.invert(found.mean)[:, 0, :, 0]) / (
+        found.std * surrogate.normalisation.scale)[:, 0, :, 0]
+    assert float(z[:, [0, 1, 3, 4, 5]].square().mean()) == pytest.approx(1, abs=0.2)

@@ -13,9 +13,9 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 _LOOKED_AT = 2e7  # values, of which statistics take seconds
 
 
-def channel_statistics(file: TrajectoryFile, every: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard deviation and share of missing values of each channel over a whole file, or one block of values in
-    `every`, each (C,) float64.
+def channel_statistics(file: TrajectoryFile, every: int = 1) -> tuple[np.ndarray, ...]:
+    """Mean, standard deviation, share of missing values, least and greatest value of each channel over a whole file, or
+    one block of values in `every`, each (C,) float64.
 
     One pass in blocks; sums of squares are merged about each block's own mean (Chan, Golub and LeVeque 1983), so that
     a mean far from zero costs no digits. Raises UserError where values are infinite.
@@ -23,6 +23,7 @@ def channel_statistics(file: TrajectoryFile, every: int = 1) -> tuple[np.ndarray
     channels = len(file.description.channels)
     count, total = np.zeros(channels), np.zeros(channels)
     mean, squares = np.zeros(channels), np.zeros(channels)
+    least, greatest = np.full(channels, np.inf), np.full(channels, -np.inf)
     for block in file.value_blocks(every):
         u = block.astype(np.float64)
         known = ~np.isnan(u)
@@ -35,8 +36,10 @@ def channel_statistics(file: TrajectoryFile, every: int = 1) -> tuple[np.ndarray
         squares += block_squares + (block_mean - mean) ** 2 * count * n / both
         mean += (block_mean - mean) * n / both
         count += n
+        least = np.fmin(least, np.fmin.reduce(u, initial=np.inf))
+        greatest = np.fmax(greatest, np.fmax.reduce(u, initial=-np.inf))
     with np.errstate(invalid="ignore"):
-        return np.where(count > 0, mean, np.nan), np.sqrt(squares / count), 1.0 - count / total
+        return np.where(count > 0, mean, np.nan), np.sqrt(squares / count), 1.0 - count / total, least, greatest
 
 
 def trajectory_rows(file: TrajectoryFile) -> list[tuple[str, str]]:
@@ -52,11 +55,12 @@ def trajectory_rows(file: TrajectoryFile) -> list[tuple[str, str]]:
             ("times", _times(file)), ("coordinates", _coordinates(file))]
     frames = file.rows if file.layout == "scattered" else int(np.isfinite(file.times()).sum()) * file.points
     every = max(1, math.ceil(frames * len(about.channels) / _LOOKED_AT))
-    mean, deviation, missing = channel_statistics(file, every)
+    mean, deviation, missing, least, greatest = channel_statistics(file, every)
     for index, name in enumerate(about.channels):
         unit = f" {about.units[index]}" if about.units and about.units[index] not in ("1", "-") else ""
         rows.append((f"channel {name}", f"mean {mean[index]:.4g}{unit}, standard deviation {deviation[index]:.4g}{unit}"
-                     f", {100 * missing[index]:.3g} % missing"
+                     + (f", {least[index]:.4g} to {greatest[index]:.4g}" if missing[index] < 1 else "")
+                     + f", {100 * missing[index]:.3g} % missing"
                      + (f" (of one part in {every})" if every > 1 else "")))
     rows.append(("symmetries", ", ".join(about.symmetries.names) or "none declared"))
     if file.parameters is not None:
