@@ -12,10 +12,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from data_makers import FRAMES, Fields, write_fields
+from data_makers import FRAMES, Fields, bumps, solve, stepped, write_fields
 from domain_data import annulus, burgers_held
 from scipy.fft import dctn, idctn
 from shape_data import fhn_lshape
+from sphere_data import GEOMETRY, Sphere, scattered
 
 Maker = Callable[..., Fields]
 EACH, TESTED = 6, 2  # trajectories for each value of a parameter
@@ -89,12 +90,47 @@ def cavity(generator: np.random.Generator, count: int, lid: float) -> Fields:
     return np.arange(FRAMES) * gap, x, np.stack(frames, 1), {"channels": ["u", "v"]}
 
 
+def threshold_sphere(generator: np.random.Generator, count: int, threshold: float) -> Fields:
+    """u_t = .004 lap u + u (1 - u) (u - threshold) on the unit sphere at 500 scattered points, pseudo-spectral."""
+    sphere, gap, steps = Sphere(24), 1.2, 18
+    a = 0.35 * sphere.random(generator, count, 6)
+    a[:, 0, 0] = generator.uniform(0.2, 0.6, count)
+
+    def rate(a: np.ndarray) -> np.ndarray:
+        u = sphere.grid(a)
+        return np.asarray(sphere.coefficients(u * (1 - u) * (u - threshold)) - 0.004 * sphere.eigenvalues * a)
+
+    x = scattered(500)
+    frames = stepped(rate, a, gap, steps)
+    return np.arange(FRAMES) * gap, x, sphere.at(frames.swapaxes(0, 1), x)[..., None], dict(GEOMETRY)
+
+
+def invasion(generator: np.random.Generator, count: int, wind: float, growth: float) -> Fields:
+    """u_t = .01 u_xx - wind u u_x + growth u (1 - u) on (0, 2) between walls without flux of diffusion: 256 finite
+    volumes, read at 64."""
+    n, t = 256, np.arange(FRAMES) * 0.2
+    h, x = 2 / n, (np.arange(n)[:, None] + 0.5) * 2 / n
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        p = np.pad(u, 2, mode="symmetric")
+        slope = (p[:-4] - 8 * p[1:-3] + 8 * p[3:-1] - p[4:]) / (12 * h)
+        return 0.01 * (p[1:-3] - 2 * u + p[3:-1]) / h**2 - wind * u * slope + growth * u * (1 - u)
+
+    def start() -> np.ndarray:
+        f = bumps(generator, x / 2, 4)
+        return np.asarray(generator.uniform(0.2, 0.7) + generator.uniform(0.15, 0.3) * (f - f.mean()) / f.std())
+
+    u = np.stack([solve(rate, start(), t) for _ in range(count)])
+    return t, x[::4] + 1.5 * h, u.reshape(count, FRAMES, -1, 4).mean(-1)[..., None], {}
+
+
 FAMILIES = {  # maker, name of its parameter, values trained and tested
     "burgers_viscosities": (burgers_held, "viscosity", (0.02, 0.03, 0.045, 0.06), (0.025, 0.035, 0.05, 0.08)),
     "annulus_mortalities": (annulus, "mortality", (0.3, 0.4, 0.5, 0.6), (0.35, 0.45, 0.55, 0.7)),
     "fhn_excitabilities": (fhn_lshape, "excitability", (0.3, 0.38, 0.46, 0.54, 0.62, 0.7), (0.34, 0.5, 0.66, 0.8)),
     "cavity_lids": (cavity, "lid", (0.6, 0.8, 1.0, 1.2, 1.4, 1.6), (0.7, 1.1, 1.5, 1.9)),
     "wave_speeds": (waves, "speed", (0.6, 0.8, 1.0, 1.2), (0.7, 0.9, 1.1, 1.4)),
+    "sphere_thresholds": (threshold_sphere, "threshold", (0.15, 0.22, 0.29, 0.36), (0.18, 0.26, 0.33, 0.45)),
 }
 
 

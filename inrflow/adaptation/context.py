@@ -1,6 +1,6 @@
 """A trained surrogate adapted to a new environment from a few of its trajectories.
 
-context: P numbers, by Gauss-Newton on the codes of the frames and of their symmetry copies; everything else is frozen.
+context: P numbers, by Gauss-Newton on the states that the frames and their symmetry copies tell; all else is frozen.
 `further` goes on from there with the decoder and the field.
 """
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.dynamics.contexts.posterior import ContextEstimate
-from inrflow.dynamics.states import CodeData
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
@@ -49,8 +48,7 @@ def adapt_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adapt
     if max(batch.u.shape[1] for batch in batches) < 2:
         raise UserError("adaptation sees 1 frame of a trajectory; a context shows in how a field moves: give 2 or more")
     began = time.perf_counter()
-    codes = CodeData.join([surrogate.codes(batch) for batch in batches])
-    estimate = surrogate.solve_context(codes)
+    estimate = surrogate.solve_context(batches)
     adapted = with_context(surrogate, estimate.mean, estimate.covariance)
     return Adaptation(adapted, surrogate.context_size, time.perf_counter() - began, estimate)
 

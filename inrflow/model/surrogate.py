@@ -211,7 +211,8 @@ class Surrogate(Shown):
         inner = self._plausible(window)
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
-            context = context if context.known else replace(context, nominal=self._nominal(inner, context))
+            if not (context.known or context.nominal is not None or self.field.state_size > self.code_size):
+                context = replace(context, nominal=self._nominal(inner, context))
         estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
         return estimate if self.residual is None else with_residual(self.decoder, estimate, inner, self.residual)
 
@@ -238,20 +239,28 @@ class Surrogate(Shown):
         motion = None if inner.delay is None else self.dynamics.motion(self.prior.mean, self.code_size)
         return CodeData(encode(self.decoder, inner, prior, self.encoder, motion), inner.t, inner.observed)
 
-    def solve_context(self, states: CodeData, prior: ContextPrior | None = None) -> ContextEstimate:
-        """Posterior of the context of one system from the codes of its trajectories, by Gauss-Newton."""
-        prior, process = prior or self.prior.context(self.context_size), self.prior.process[: self.field.state_size]
+    def solve_context(self, windows: Sequence[TrajectoryBatch]) -> ContextEstimate:
+        """Posterior of the context of one system from windows of its trajectories in data units, by Gauss-Newton.
+
+        From codes of each frame by itself, then from states that all frames tell along the flow of this context.
+        """
+        prior, size = self.prior.context(self.context_size), self.field.state_size
+        parts = [self.codes(window) for window in windows]
+        if size == self.code_size:  # memory has no value before the filter has run
+            prior = replace(prior, nominal=self._context_given(parts, prior).mean)
+        return self._context_given([replace(part, codes=self.estimate(window, False, prior).mean[..., :size])
+                                    for part, window in zip(parts, windows, strict=True)], prior)
+
+    def _context_given(self, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
+        process, frames = self.prior.process[: self.field.state_size], max(part.codes.shape[1] for part in parts)
+        states = CodeData.join([part.padded(frames) for part in parts])
         return solve_context(self.field, self.integrator, states, prior.mean, prior.covariance, process)
 
     def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
         """Contexts (S, P), each estimated from the frames of its own trajectory."""
-        mean = prior.mean.expand(len(inner), self.context_size)
-        if self.field.state_size > self.code_size:  # memory has no value before the filter has run
-            return mean
-        codes = self._codes(inner)
-        own = [codes.at([s]) for s in range(len(inner))]
-        contexts = [self.solve_context(one, ContextPrior(mean[s], prior.covariance)).mean for s, one in enumerate(own)]
-        return torch.stack(contexts)
+        codes, mean = self._codes(inner), prior.mean.expand(len(inner), self.context_size)
+        return torch.stack([self._context_given([codes.at([s])], replace(prior, mean=mean[s])).mean
+                            for s in range(len(inner))])
 
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
         """The context of known parameters, by the map that training has fitted. Raises UserError where the surrogate
@@ -302,12 +311,11 @@ class Surrogate(Shown):
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
         """Posterior of the context of the system to which example trajectories of several frames belong."""
-        parts = [self._codes(self._inner(self._window(example))) for example in examples]
-        if not parts or max(part.codes.shape[1] for part in parts) < 2:
-            raise UserError(f"{len(parts)} example trajectories are given, none with 2 frames; a context shows in how "
-                            "a field moves: give at least one with 2 or more")
-        frames = max(part.codes.shape[1] for part in parts)
-        estimate = self.solve_context(CodeData.join([part.padded(frames) for part in parts]))
+        windows = [self._window(example) for example in examples]
+        if not windows or max(window.u.shape[1] for window in windows) < 2:
+            raise UserError(f"{len(windows)} example trajectories are given, none with 2 frames; a context shows in "
+                            "how a field moves: give at least one with 2 or more")
+        estimate = self.solve_context(windows)
         self.warn_context(estimate.mean)
         return ContextPrior(estimate.mean, estimate.covariance)
 

@@ -5,15 +5,17 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import Normalisation, TrajectoryBatch
+from inrflow.data.description import Description
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.model.assimilation import Dynamics, assimilate
 from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.store_v1 import Products
+from inrflow.model.surrogate import Surrogate
 
 INTEGRATOR = Integrator(step=0.05)
 
@@ -116,3 +118,15 @@ def test_one_frame_says_nothing_of_the_context_and_its_uncertainty_grows_into_th
     ends = np.stack([exact_flow(np.array([1.0, 0.3, c]), 3.0)[:2] for c in 0.1 * draws])
     dynamics_spread = moved[0, :2, :2].numpy() * 0.1**2  # linear: a tenth of the deviation, where the flow is linear
     np.testing.assert_allclose(np.cov(ends.T), dynamics_spread, atol=0.1 * dynamics_spread.max())
+
+
+def test_frames_that_each_show_half_of_the_state_tell_the_context_together():
+    seen = window(1.2, frames=10, step=0.6)
+    seen.u[:, :, 1] = torch.nan
+    description = Description("turning", ("u",), ("x",))
+    surrogate = Surrogate(description, Normalisation(torch.zeros(1), torch.ones(1)), Plain(), rotation(), INTEGRATOR,
+                          PRIOR, TimeScale(0.0, 1.0), np.array([[0.0], [1.0]]), 5.4, {})
+    prior = torch.zeros(1).double(), torch.eye(1).double()
+    alone = solve_context(surrogate.field, INTEGRATOR, surrogate.codes(seen), *prior)
+    errors = [abs(float(found.mean) - 1.2) for found in (alone, surrogate.solve_context([seen]))]
+    assert errors[0] > 0.2 and errors[1] < 0.02
