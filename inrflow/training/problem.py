@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -81,6 +82,8 @@ class Problem:
             UserError: for data that show no dynamics.
         """
         data = config.data
+        if data.points == 1.0 and not file.declares_period:
+            _take_apparent_period(file, data.frames)
         source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
         environments = environments_of(file, config.dynamics.context)
         groups = None if environments is None else environments.index
@@ -295,6 +298,7 @@ class Problem:
                 "test": config.data.test,
                 "mesh": None if decoder.place is not None else self._mesh(),
                 "seen": self.seen,
+                "apparent_period": self.description.period is not None and not self.file.declares_period,
                 **metadata,
             },
             self.encoder() if encoder is None else encoder,
@@ -314,6 +318,18 @@ def has_solved_codes(config: Config) -> bool:
     decoder = config.decoder
     affine = issubclass(decoder_class(decoder.name), AffineDecoder) and list(decoder.modulation) == ["output"]
     return affine and config.encoding.method == "closed_form"
+
+
+def _take_apparent_period(file: TrajectoryFile, frames: int | None) -> None:
+    """Describe a file by periods that it does not declare but its values on a grid show, and say so."""
+    period = file.apparent_period(frames)
+    if period is not None:
+        about = file.description
+        file.description = replace(about, period=period)
+        every = zip(about.coordinates, period, strict=True)
+        shown = ", ".join(f"{name} ({length:g})" for name, length in every if length)
+        warnings.warn(f"{file.path} declares no period, but its values continue across the ends of {shown}: taken as "
+                      f"periodic; where they are not, declare period={[0] * len(period)}", stacklevel=3)
 
 
 def _require_dynamics(source: TrajectorySource) -> None:

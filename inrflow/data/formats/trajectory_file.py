@@ -14,10 +14,12 @@ import numpy as np
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, FrameLayout, Layout, ScatteredLayout
 from inrflow.data.formats.schema import DATASETS, open_hdf5, read_description, resolves
 from inrflow.data.observations import Frames
+from inrflow.data.periods import apparent_period
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 _MESHES = {"segments": 2, "triangles": 3, "tetrahedra": 4}  # corners of a cell
+_TRAJECTORIES_SEEN, _FRAMES_SEEN, _VALUES_SEEN = 8, 12, 2**22  # where a period is looked for
 
 
 class TrajectoryFile:
@@ -79,6 +81,24 @@ class TrajectoryFile:
             if numbers.min() < (-1 if each else 0) or numbers.max() >= self.points:
                 raise UserError(f"{self.path}: {name} names the points {numbers.min()} to {numbers.max()} but there "
                                 f"are {self.points}; number them from 0 to {self.points - 1}")
+
+    @property
+    def declares_period(self) -> bool:
+        """Whether the period of the description is the file's own word."""
+        return "period" in self._file.attrs
+
+    def apparent_period(self, frames: int | None = None) -> tuple[float, ...] | None:
+        """The periods (d,) that the file does not declare, but values on its grid show; None where they show none.
+
+        frames: of a trajectory that may be looked at, the first ones; None: all.
+        """
+        fixed = self.layout == "frames" and self.point_layout == "shared" and self.cells is None
+        if self.description.period is not None or self.description.geometry is not None or not fixed:
+            return None
+        every = slice(0, frames, max(1, min(frames or self.frames, self.frames) // _FRAMES_SEEN))
+        count = min(self.trajectories, _TRAJECTORIES_SEEN, max(1, _VALUES_SEEN // (_FRAMES_SEEN * self.points)))
+        parts = (self.read(s, every).u for s in range(count))
+        return apparent_period(self.read(0, slice(0, 1)).x, parts)
 
     @property
     def _mesh(self) -> str | None:

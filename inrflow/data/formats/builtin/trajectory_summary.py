@@ -98,12 +98,14 @@ def _times(file: TrajectoryFile) -> str:
 
 def _coordinates(file: TrajectoryFile) -> str:
     about, box = file.description, file.box
+    shown = file.apparent_period()
     box[np.abs(box) < 1e-9 * np.ptp(box, axis=0).max()] = 0.0
     low, high = box
     parts = []
     for axis, name in enumerate(about.coordinates):
         period = about.period[axis] if about.period else 0.0
-        parts.append(f"{name} {low[axis]:.4g} to {high[axis]:.4g}" + (f" (period {period:.4g})" if period else ""))
+        period, word = (shown[axis], "looks periodic") if shown and not period else (period, "period")
+        parts.append(f"{name} {low[axis]:.4g} to {high[axis]:.4g}" + (f" ({word} {period:.4g})" if period else ""))
     text = ", ".join(parts)
     if about.geometry == "sphere":
         text += "; unit vectors on a sphere"
