@@ -14,7 +14,7 @@ from inrflow.commands.query import answer_path
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import NextConfig
-from inrflow.data.formats.columns import column_numbers
+from inrflow.data.formats.columns import column_numbers, labels
 from inrflow.data.formats.tables import PointTable, read_observations, read_points, write_points
 from inrflow.errors import UserError
 from inrflow.model.joint import MOST_ROWS
@@ -38,12 +38,13 @@ def run(arguments: list[str]) -> int:
                         f"{', '.join(map(str, observations))}")
     at = None if config.at is None else time_number("at", config.at, about)
     seen = observations[number]
-    x, weights = _candidates(surrogate, seen.frames().x.reshape(-1, seen.dimensions), config, read)
+    x, weights, texts = _candidates(surrogate, seen.frames().x.reshape(-1, seen.dimensions), config, read)
     if len(x) > MOST_ROWS:
         raise UserError(f"{config.points} has {len(x)} candidates; give at most {MOST_ROWS}")
     found = surrogate.assimilate(seen).where_next(x, config.count, weights, at)
     columns = {"rank": np.arange(1, len(found.index) + 1)}
     columns |= {name: found.x[:, axis] for axis, name in enumerate(about.coordinates)}
+    columns |= {name: values[found.index] for name, values in texts.items() if name not in columns}
     order = np.full(len(found.index), number)
     table = PointTable(order, np.zeros(len(order)), found.x, columns)
     write_points(target, table, {"left": found.left}, about, config.overwrite)
@@ -57,13 +58,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _candidates(surrogate: Surrogate, seen: np.ndarray, config: NextConfig, read: dict[str, Any]
-                ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Candidates (M, d) and their weights (M,), if they have any."""
+                ) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
+    """Candidates (M, d), their weights (M,), if they have any, and the columns of text (M,), such as their names."""
     if config.points is not None:
         table = read_points(config.points, surrogate.description, {**read, "time": ""})
+        names = {name: table.columns[name] for name in labels(table.columns)}
         if "weight" not in table.columns:
-            return table.x, None
-        return table.x, column_numbers(table.columns["weight"], "weight", Path(config.points), 0)
+            return table.x, None, names
+        return table.x, column_numbers(table.columns["weight"], "weight", Path(config.points), 0), names
     random = np.random.default_rng(config.seed)
     about, low, high = surrogate.description, *surrogate.box
     x = random.uniform(low, high, (20 * _CANDIDATES, len(low)))
@@ -72,4 +74,4 @@ def _candidates(surrogate: Surrogate, seen: np.ndarray, config: NextConfig, read
     x = x[~surrogate.extent.outside(x)][:_CANDIDATES]
     if not len(x):
         raise UserError("no random place lies inside of the domain of the run; give candidates by points=FILE")
-    return x, None
+    return x, None, {}

@@ -57,6 +57,15 @@ def test_spikes_are_told_with_their_share(tmp_path):
     assert normalisation.scale.item() == pytest.approx(WAVES.std(), rel=0.01)  # not that of the spikes
 
 
+def test_a_faulty_value_of_thirty_deviations_is_told_beside_values_that_lie_out_themselves(tmp_path):
+    """A thermometer's 187 degrees on a warm afternoon."""
+    spiked = WAVES.copy()
+    where = np.unravel_index(spiked[0].argmax(), spiked[0].shape)
+    spiked[0][where] = 30 * WAVES.std()
+    with pytest.warns(UserWarning, match=r"\(1 of 1152 looked at\)"):
+        assert torch.isnan(check(tmp_path / "spiked.h5", spiked)[1]).sum() == 1
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_one_in_a_hundred_values_a_thousand_times_too_large_are_faults_and_nothing_else_is(noise):
     rng = np.random.default_rng(1)
