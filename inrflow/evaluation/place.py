@@ -25,8 +25,7 @@ def described(file: TrajectoryFile, trajectory: int | None = None) -> dict[str, 
     x = np.concatenate([one.reshape(-1, one.shape[-1]) for one in points])
     x = x if cells is not None else x[np.isfinite(x).all(1)]
     about = file.description
-    period = about.period if about.period is not None else file.apparent_period()
-    return {"x": x, "period": period, "geometry": about.geometry, "cells": cells}
+    return {"x": x, "period": about.period, "geometry": about.geometry, "cells": cells, **file.apparent_domain()}
 
 
 def shapes_of(file: TrajectoryFile) -> list[np.ndarray]:
@@ -50,7 +49,7 @@ def seen_of(file: TrajectoryFile) -> dict[str, Any]:
 def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile) -> str | None:
     """Why a file is of another domain than the surrogate; None where it is not."""
     told = described(file)
-    if told["period"] is None and surrogate.training.get("apparent_period"):  # nor did the training file declare one
+    if told["period"] is None and surrogate.training.get("apparent_domain"):  # nor did the training file declare one
         told["period"] = surrogate.description.period
     domain = surrogate.extent.domain
     if domain is not None:

@@ -82,8 +82,8 @@ class Problem:
             UserError: for data that show no dynamics.
         """
         data = config.data
-        if data.points == 1.0 and not file.declares_period:
-            _take_apparent_period(file, data.frames)
+        if data.points == 1.0 and not file.declares_domain:
+            _take_apparent_domain(file, data.frames)
         source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
         environments = environments_of(file, config.dynamics.context)
         groups = None if environments is None else environments.index
@@ -298,7 +298,7 @@ class Problem:
                 "test": config.data.test,
                 "mesh": None if decoder.place is not None else self._mesh(),
                 "seen": self.seen,
-                "apparent_period": self.description.period is not None and not self.file.declares_period,
+                "apparent_domain": not self.file.declares_domain,
                 **metadata,
             },
             self.encoder() if encoder is None else encoder,
@@ -320,15 +320,20 @@ def has_solved_codes(config: Config) -> bool:
     return affine and config.encoding.method == "closed_form"
 
 
-def _take_apparent_period(file: TrajectoryFile, frames: int | None) -> None:
-    """Describe a file by periods that it does not declare but its values on a grid show, and say so."""
-    period = file.apparent_period(frames)
-    if period is not None:
-        about = file.description
-        file.description = replace(about, period=period)
+def _take_apparent_domain(file: TrajectoryFile, frames: int | None) -> None:
+    """Describe a file by what it does not declare of its domain but its points and values show, and say so."""
+    about, shown = file.description, file.apparent_domain(frames)
+    if not shown:
+        return
+    file.description = replace(about, **shown)
+    period = shown.get("period")
+    if period is None:
+        warnings.warn(f"{file.path}: all points have distance 1 from 0 and are taken as those of a sphere; where the "
+                      "field is none on a sphere, declare period=[0, 0, 0]", stacklevel=3)
+    else:
         every = zip(about.coordinates, period, strict=True)
-        shown = ", ".join(f"{name} ({length:g})" for name, length in every if length)
-        warnings.warn(f"{file.path} declares no period, but its values continue across the ends of {shown}: taken as "
+        ends = ", ".join(f"{name} ({length:g})" for name, length in every if length)
+        warnings.warn(f"{file.path} declares no period, but its values continue across the ends of {ends}: taken as "
                       f"periodic; where they are not, declare period={[0] * len(period)}", stacklevel=3)
 
 

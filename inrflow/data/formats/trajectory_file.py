@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 
+from inrflow.data.apparent import apparent_period, on_unit_sphere
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, FrameLayout, Layout, ScatteredLayout
 from inrflow.data.formats.schema import DATASETS, open_hdf5, read_description, resolves
 from inrflow.data.observations import Frames
-from inrflow.data.periods import apparent_period
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
@@ -83,22 +84,27 @@ class TrajectoryFile:
                                 f"are {self.points}; number them from 0 to {self.points - 1}")
 
     @property
-    def declares_period(self) -> bool:
-        """Whether the period of the description is the file's own word."""
-        return "period" in self._file.attrs
+    def declares_domain(self) -> bool:
+        """Whether period or geometry of the description are the file's own word."""
+        return bool({"period", "geometry"} & set(self._file.attrs))
 
-    def apparent_period(self, frames: int | None = None) -> tuple[float, ...] | None:
-        """The periods (d,) that the file does not declare, but values on its grid show; None where they show none.
+    def apparent_domain(self, frames: int | None = None) -> dict[str, Any]:
+        """`geometry` or `period` of a description that the file does not declare, but its points, and values on a grid,
+        show; empty where they show none.
 
         frames: of a trajectory that may be looked at, the first ones; None: all.
         """
+        about = self.description
         fixed = self.layout == "frames" and self.point_layout == "shared" and self.cells is None
-        if self.description.period is not None or self.description.geometry is not None or not fixed:
-            return None
+        if about.period is not None or about.geometry is not None or not fixed:
+            return {}
+        x = self.read(0, slice(0, 1)).x
+        if on_unit_sphere(x):
+            return {"geometry": "sphere"}
         every = slice(0, frames, max(1, min(frames or self.frames, self.frames) // _FRAMES_SEEN))
         count = min(self.trajectories, _TRAJECTORIES_SEEN, max(1, _VALUES_SEEN // (_FRAMES_SEEN * self.points)))
-        parts = (self.read(s, every).u for s in range(count))
-        return apparent_period(self.read(0, slice(0, 1)).x, parts)
+        period = apparent_period(x, (self.read(s, every).u for s in range(count)))
+        return {} if period is None else {"period": period}
 
     @property
     def _mesh(self) -> str | None:

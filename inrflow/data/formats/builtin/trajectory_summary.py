@@ -98,15 +98,15 @@ def _times(file: TrajectoryFile) -> str:
 
 def _coordinates(file: TrajectoryFile) -> str:
     about, box = file.description, file.box
-    shown = file.apparent_period()
+    shown = file.apparent_domain()
     box[np.abs(box) < 1e-9 * np.ptp(box, axis=0).max()] = 0.0
     low, high = box
     parts = []
     for axis, name in enumerate(about.coordinates):
         period = about.period[axis] if about.period else 0.0
-        period, word = (shown[axis], "looks periodic") if shown and not period else (period, "period")
+        period, word = (shown["period"][axis], "looks periodic") if "period" in shown else (period, "period")
         parts.append(f"{name} {low[axis]:.4g} to {high[axis]:.4g}" + (f" ({word} {period:.4g})" if period else ""))
-    text = ", ".join(parts)
+    text = ", ".join(parts) + ("; look like unit vectors on a sphere" if "geometry" in shown else "")
     if about.geometry == "sphere":
         text += "; unit vectors on a sphere"
         if file.point_layout == "shared":

@@ -1,8 +1,9 @@
-"""Periods that a file does not declare, told by values on a grid: they continue across its seam as they do inside.
+"""What a file does not declare of its domain, told by its points and values: unit spheres, and periods of grids.
 
-At every point of an axis the cubic polynomial through two neighbours on either side misses the value by some error.
-Where the axis is periodic, it misses no more across the seam, from the last points to the first, than inside; where it
-is not, it misses orders of magnitude more, or the field is at rest at both ends, which says nothing.
+Values of a periodic field continue across the seam of its grid as they do inside. The cubic polynomial through two
+neighbours on either side misses a value by some error: where the axis is periodic, no more across the seam, from the
+last points to the first, than inside; where it is not, by orders of magnitude more, or the field is at rest at both
+ends, which says nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ _SMOOTH = 0.02  # mean squared error inside, as a share of that between points h
 _ACTIVE = 0.05  # mean squared difference across the seam, as a share of that of neighbours inside, at least
 _UNEVEN = 1e-3  # relative difference of the steps of a regular axis
 _SAME = 1e-6  # relative difference of values at one place
+_ON_SPHERE, _DEEP = 1e-3, 0.1  # what points of a unit sphere depart from it; singular value of the last direction
+
+
+def on_unit_sphere(x: np.ndarray) -> bool:
+    """Whether points (N, d) are those of a unit sphere in space, and not all of one circle."""
+    if x.shape[1] != 3 or np.abs(np.linalg.norm(x, axis=1) - 1).max() > _ON_SPHERE or len(x) < _FEWEST:
+        return False
+    return bool(np.linalg.svd(x - x.mean(0), compute_uv=False)[-1] > _DEEP * _ON_SPHERE * len(x) ** 0.5)
 
 
 def apparent_period(x: np.ndarray, frames: Iterable[np.ndarray]) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""Periods that values on a grid show, against fields that are known to be periodic or not."""
+"""What points and values show of a domain, against fields and points that are known to have it or not."""
 
 import h5py
 import numpy as np
@@ -45,7 +45,7 @@ def written(path, x, u, **attributes):
 
 def period(path, x, u, frames=None, **attributes):
     with TrajectoryFile(written(path, x, u, **attributes)) as file:
-        return file.apparent_period(frames)
+        return file.apparent_domain(frames).get("period")
 
 
 X = np.arange(N) * 2.0 / N
@@ -108,3 +108,19 @@ def test_training_takes_it_says_so_and_knows_files_of_the_same_box(tmp_path):
     again = Surrogate.load(tmp_path / "run")
     with TrajectoryFile(written(tmp_path / "one.h5", X[:, None], waves(X)[:1, :2])) as file:  # two frames show none
         assert elsewhere_of(again, file) is None
+
+
+def test_points_of_a_unit_sphere_are_told_from_those_of_a_ball_and_of_a_circle(tmp_path):
+    points = np.random.default_rng(5).standard_normal((60, 3))
+    sphere = points / np.linalg.norm(points, axis=1)[:, None]
+    u = points[None, None, :, :1] * np.ones((4, 3, 1, 1))
+    circle = np.stack([np.cos(X * np.pi), np.sin(X * np.pi), 0 * X], 1)
+    cases = {"sphere": (sphere, u), "cap": (sphere[sphere[:, 2] > 0.3], u[:, :, sphere[:, 2] > 0.3]),
+             "ball": (points / 3, u), "larger": (6371 * sphere, u), "circle": (circle, waves(X)[..., :1])}
+    shown = {}
+    for name, (x, values) in cases.items():
+        with TrajectoryFile(written(tmp_path / f"{name}.h5", x, values)) as file:
+            shown[name] = file.apparent_domain().get("geometry")
+    assert shown == {"sphere": "sphere", "cap": "sphere", "ball": None, "larger": None, "circle": None}
+    with pytest.warns(UserWarning, match="taken as those of a sphere"):
+        assert Problem.open(tmp_path / "sphere.h5").description.geometry == "sphere"
