@@ -13,6 +13,13 @@ from inrflow.errors import UserError
 DEFAULT_CALENDAR = "hours since 1970-01-01"  # units of times that are dates, where nothing says otherwise
 _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0, "hr": 3600.0, "h": 3600.0,
             "day": 86400.0, "d": 86400.0, "week": 604800.0}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_CLOCK = r"(?:[T ]+(?P<clock>\d.*))?"
+_WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
+            r"(?P<day>\d{1,2})[- ](?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)[- ](?P<year>\d{4})" + _CLOCK,
+            r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK)
+_YEARS = (1850, 2150)  # of dates that are written as one number
+_DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
 
 def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
@@ -30,7 +37,12 @@ def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
 
 
 def _parse_date(text: str) -> np.datetime64:
-    text = text.strip()
+    text = re.sub(r"\s*(UTC|GMT)$", "Z", text.strip())
+    written = next((match for form in _WRITTEN if (match := re.fullmatch(form, text))), None)
+    if written is not None:  # as tables of loggers and spreadsheets have it, day first
+        month = written["month"]
+        number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
+        text = f"{written['year']}-{number:02d}-{int(written['day']):02d} {written['clock'] or '00:00'}"
     match = re.fullmatch(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(.*))?", text)
     if match is not None:  # CF allows 1970-1-1 0:0:0
         clock = re.sub(r"^(\d):", r"0\1:", match[4] or "00:00:00")
@@ -46,6 +58,30 @@ def dates_to_numbers(dates: Iterable[str], units: str) -> np.ndarray:
     """ISO dates as float64 numbers in `units`; an empty one is NaN. Raises ValueError for what is no ISO date."""
     moments = [_parse_date(text) if text.strip() else np.datetime64("NaT") for text in dates]
     return moments_to_numbers(np.array(moments, "datetime64[us]"), units)
+
+
+def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
+    """datetime64 values of dates that are written as one number, such as 20240131 or 2024013118, of days also with a
+    fraction, and their form; None where some are none."""
+    known = np.isfinite(values)
+    different, index = np.unique(values[known].astype(np.float64), return_inverse=True)
+    digits = {len(f"{value:.0f}") for value in np.floor(different)} if len(different) else set()
+    form = _DIGITS.get(digits.pop(), "") if len(digits) == 1 else ""
+    rest = different - np.floor(different)
+    if not form or (rest.any() and form != "yyyymmdd"):
+        return None
+    moments = []
+    for value, part in zip(np.floor(different), rest, strict=True):
+        try:
+            moment = datetime.strptime(f"{value:.0f}".ljust(14, "0"), "%Y%m%d%H%M%S")
+        except ValueError:
+            return None
+        if not _YEARS[0] <= moment.year < _YEARS[1]:
+            return None
+        moments.append(np.datetime64(moment, "us") + np.timedelta64(round(part * 86400e6), "us"))
+    result = np.full(values.shape, np.datetime64("NaT"), "datetime64[us]")
+    result[known] = np.array(moments)[index.ravel()]
+    return result, form
 
 
 def moments_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:

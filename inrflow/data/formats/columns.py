@@ -15,7 +15,7 @@ import numpy as np
 
 from inrflow.data.batch import without_markers
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
+from inrflow.data.formats.calendar import compact_dates, dates_to_numbers, moments_to_numbers, parse_units
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
@@ -24,6 +24,7 @@ from inrflow.errors import UserError
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "valid_time", "date")
 BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](utc|gmt|m|deg|degrees)$")
+_MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # in any case
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Roles:
         are no `labels`."""
         channels = self.description.channels
         missing = [name for name in channels if name not in self.names]
-        known = {"trajectory", self.time, *channels, *self.description.coordinates, *labels}
+        known = {"", "trajectory", self.time, *channels, *self.description.coordinates, *labels}
         if self.description.geometry == "sphere":
             known |= set(self.lonlat)
         unknown = [name for name in self.names if name not in known] if strict else []
@@ -186,12 +187,14 @@ class Roles:
                 return moments_to_numbers(values, units)
             if values.dtype == object and not all_numbers(values) and parse_units(units):
                 return dates_to_numbers(values.tolist(), str(units))
+            numbers = column_numbers(values, str(self.time), self.path, first)
+            compact = compact_dates(numbers) if parse_units(units) else None
+            return numbers if compact is None else moments_to_numbers(compact[0], units)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from error
         except ValueError as error:
             raise UserError(f"{self.path}: {self.time} cannot be read as numbers or ISO dates in the rows from "
-                            f"{first + 1} on ({error}); mend it") from error
-        return column_numbers(values, str(self.time), self.path, first)
+                            f"{first + 1} on ({error}); write dates as 2024-01-31T18:00") from error
 
 
 def labels(block: Mapping[str, np.ndarray]) -> list[str]:
@@ -200,18 +203,24 @@ def labels(block: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def all_numbers(values: np.ndarray) -> bool:
+    """Whether text is numbers, or stands for missing ones; where there is no number, whether cells are empty."""
+    cells = [str(value).strip() for value in values.tolist()]
     try:
-        np.array([value or "nan" for value in values.tolist()], np.float64)
+        numbers = np.array([_number(cell) for cell in cells], np.float64)
     except ValueError:
         return False
-    return True
+    return bool(np.isfinite(numbers).any()) or not any(cells) or any(cell.lower() == "nan" for cell in cells)
+
+
+def _number(cell: str) -> str:
+    return "nan" if cell.lower() in _MISSING else cell
 
 
 def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.ndarray:
     """A column as float64; an empty cell is NaN."""
     if values.dtype.kind in "fiub":
         return values.astype(np.float64)
-    cells = [str(value).strip() or "nan" for value in values.tolist()]
+    cells = [_number(str(value).strip()) for value in values.tolist()]
     try:
         return np.array(cells, np.float64)
     except ValueError:
@@ -222,6 +231,15 @@ def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.
                 raise UserError(f"{path}: {name} is {cell!r} in row {first + row + 1}; expected a number, or an empty "
                                 "cell where it is missing") from None
         raise
+
+
+def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) -> None:
+    """Warn where channels of a file are in other units than those of the data that are described."""
+    apart = [f"{name} is in {own} here and in {known} there" for name, own, known in zip(
+        about.channels, units, about.units or (), strict=False) if own and known and str(own) != str(known)]
+    if apart:
+        warnings.warn(f"{path}: {', '.join(apart)}; values are taken as they are, convert them if these differ",
+                      stacklevel=3)
 
 
 def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
@@ -265,6 +283,8 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     trajectory, u = np.concatenate([table.trajectory for table in tables]), np.concatenate(values)
     t, x = np.concatenate([table.t for table in tables]), np.concatenate([table.x for table in tables])
     u = without_markers(u, description.channels, path)
+    held = {} if columns.grid is None else columns.grid.attributes
+    warn_of_other_units(path, description, [held.get(name, {}).get("units", "") for name in description.channels])
     warn_of_duplicates(path, trajectory, t, x, u)
     if roles.by_lonlat and columns.grid is None:  # the units of gridded files were looked at
         places = xyz_to_lonlat(x)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR
+from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates
 from inrflow.data.formats.columns import (
     TIMES,
     Columns,
@@ -83,17 +83,22 @@ class TableContent(Content):
         times = [name for name in names if name in TIMES]  # as written: T is a temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
         others = [name for name in names if name not in taken]
-        texts = [name for name in others if name in labels(block)]
+        texts = [name for name in others if name in labels(block) or not name]
         fields = tuple(options.channels or [name for name in others if name not in texts])
         if texts and not options.channels:
-            warnings.warn(f"{path}: {', '.join(texts)} holds text and is left out; every other column is a channel",
-                          stacklevel=2)
+            words = "holds text or has no name" if "" in texts else "holds text"
+            warnings.warn(f"{path}: {', '.join(texts) or 'a column'} {words} and is left out; every other column is a "
+                          "channel", stacklevel=2)
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in names]
         if not axes or not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "cannot tell coordinates from channels"
             raise UserError(f"{path} has the columns {', '.join(names)}: {problem}; name them with coordinates=[...] "
                             "and channels=[...], or, of a table of stations, their places with stations=FILE")
         dates = first.dtype.kind == "M" or (first.dtype.kind == "O" and not all_numbers(first))
+        written = None if dates or not all_numbers(first) else compact_dates(column_numbers(first, time, path, 0))
+        if written is not None:
+            warnings.warn(f"{path}: {time} holds dates written as {written[1]}, and is read as such", stacklevel=2)
+            dates = True
         self.description = options.describe(path, fields, axes, time_units=DEFAULT_CALENDAR if dates else None,
                                             geometry="sphere" if sphere else None)
 

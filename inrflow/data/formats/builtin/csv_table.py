@@ -1,7 +1,8 @@
 """CSV: text with a header, a row for each point; numbers are written with as many digits as their type holds.
 
-Separators are commas, semicolons or tabs; with semicolons or tabs, numbers may have decimal commas. A file may be
-compressed by gzip.
+Separators are commas, semicolons, tabs, bars or, where there are none of these, spaces; with others than commas,
+numbers may have decimal commas. Lines before the header that begin with # are left out; if no other header follows,
+the last of them is one. A file may be compressed by gzip.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import gzip
 import io
 import itertools
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import Columns, Grid, all_numbers
-from inrflow.data.formats.registry import TableWriter, readable
+from inrflow.data.formats.columns import Columns, Grid, all_numbers, find_column
+from inrflow.data.formats.registry import TableWriter
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
-_OTHER_TEXT = "<{[#%/"  # what XML (VTU, PVD), JSON, VTK, OpenFOAM and scripts begin with
-
+_OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # what XML (VTU, PVD), JSON, OpenFOAM and scripts begin with
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_COMMENTS = re.compile(r"\A(\s*#[^!\n][^\n]*\n)+")  # before the header
+_CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*")
 
 _GZIP = b"\x1f\x8b"
 _LONGEST_HEADER = 1 << 22  # characters
@@ -50,8 +54,10 @@ class CsvFormat(TableFormat):
     def sniff(self, path: Path, start: bytes) -> bool:
         if start.startswith(_GZIP):
             start = _unpacked(start)
-        begin = start.decode("utf-8-sig", "replace").lstrip()
-        return b"\0" not in start and bool(begin) and begin[0] not in _OTHER_TEXT
+        if start[:2] in _UTF_16:
+            start = start.decode("utf-16", "replace").encode()
+        begin = _COMMENTS.sub("", start.decode("utf-8-sig", "replace")).lstrip()
+        return b"\0" not in start and bool(begin) and not begin.startswith(_OTHER_TEXT)
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         return CsvColumns(path)
@@ -61,31 +67,41 @@ class CsvFormat(TableFormat):
 
 
 class CsvColumns(Columns):
-    """A CSV file with a header; separator comma, semicolon or tab, whichever the header holds most of. All is text."""
+    """A CSV file with a header; separator as the header shows. All is text."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as file:
-            packed = file.read(2) == _GZIP
-        self._file: io.TextIOBase = gzip.open(path, "rt", newline="", encoding="utf-8-sig") if packed else \
-            path.open(newline="", encoding="utf-8-sig")  # type: ignore[assignment]
+            mark = file.read(2)
+        encoding = "utf-16" if mark in _UTF_16 else "utf-8-sig"
+        self._file: io.TextIOBase = gzip.open(path, "rt", newline="", encoding=encoding) if mark == _GZIP else \
+            path.open(newline="", encoding=encoding)  # type: ignore[assignment]
         try:
-            header = self._file.readline(_LONGEST_HEADER)
-            if len(header) == _LONGEST_HEADER:
-                raise UserError(f"{path} has no end of line in its first {_LONGEST_HEADER} characters; give a header")
-            separator = max(",;\t", key=header.count)
+            comment, header = "", self._header(path)
+            while header.lstrip().startswith("#"):
+                comment, header = header.lstrip("# \t"), self._header(path)
+            separator = max(",;\t|", key=header.count)
+            separator = separator if separator in header or not header.split()[1:] else " "
+            lines = itertools.chain([header], self._file)
+            if comment and _cells_of_numbers(header, separator) == len(comment.split(separator)):
+                lines = itertools.chain([comment], lines)
             self._decimal_commas = separator != ","
-            self._file.seek(0)
-            self._rows = csv.reader(self._file, delimiter=separator, skipinitialspace=True)
+            self._rows = csv.reader((" ".join(line.split()) for line in lines) if separator == " " else lines,
+                                    delimiter=separator, skipinitialspace=separator != " ")
             self.names = tuple(name.strip() for name in next(self._rows, []))
-        except (UnicodeDecodeError, csv.Error, EOFError, OSError, zlib.error) as error:
+        except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             self._file.close()
-            raise UserError(f"{path} is not text in UTF-8; save it as UTF-8, or give another "
-                            f"of: {readable()}") from error
+            raise UserError(f"{path} is not text in UTF-8; save it as UTF-8") from error
         if not any(self.names) or len(set(self.names)) < len(self.names):
             self._file.close()
             raise UserError(f"{path} has the header {', '.join(map(repr, self.names))}; expected different names in "
                             "the first line")
+
+    def _header(self, path: Path) -> str:
+        line = self._file.readline(_LONGEST_HEADER)
+        if len(line) == _LONGEST_HEADER:
+            raise UserError(f"{path} has no end of line in its first {_LONGEST_HEADER} characters; give a header")
+        return line
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         try:
@@ -97,10 +113,18 @@ class CsvColumns(Columns):
                                         f"{len(self.names)} columns, at line {self._rows.line_num} or before; mend it")
                 if block:
                     columns = zip(self.names, zip(*block, strict=True), strict=True)
-                    yield {name: self._cells(column) for name, column in columns}
-        except (UnicodeDecodeError, csv.Error, EOFError, OSError, zlib.error) as error:
+                    yield self._with_dates({name: self._cells(column) for name, column in columns})
+        except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             raise UserError(f"{self.path} cannot be read after line {self._rows.line_num} ({error}); mend or remove "
                             "it") from error
+
+    @staticmethod
+    def _with_dates(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """With dates before the clock of a column `time`, where they stand in one called `date`."""
+        date, time = (find_column(columns, (name,)) for name in ("date", "time"))
+        if date is not None and time is not None and all(_CLOCK.fullmatch(cell) for cell in columns[time]):
+            columns[time] = columns[date] + " " + columns[time]
+        return columns
 
     def _cells(self, column: Sequence[str]) -> np.ndarray:
         """A column of text, decimal commas as points where all of it reads as numbers then."""
@@ -112,6 +136,12 @@ class CsvColumns(Columns):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _cells_of_numbers(line: str, separator: str) -> int:
+    """How many cells of a line there are, if all are numbers, else 0."""
+    cells = line.split(separator)
+    return len(cells) if line.strip() and all_numbers(np.array([cell.strip() for cell in cells], object)) else 0
 
 
 class CsvWriter(TableWriter):

@@ -15,7 +15,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
+from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import CHUNK_ROWS, FLAG, FLAG_MEANINGS, ReadOptions, TableWriter, units_of_columns
@@ -85,8 +85,13 @@ def _with_dates(data: Any) -> Any:
 
     decoded = {}
     for name, variable in data.variables.items():
-        if " since " not in str(variable.attrs.get("units", "")) \
-                or variable.attrs.get("calendar", "standard") not in STANDARD_CALENDARS:
+        units = str(variable.attrs.get("units", ""))
+        called = str(name).lower() in TIMES or variable.attrs.get("standard_name") == "time"
+        if called and variable.ndim <= 1 and variable.dtype.kind in "fiu" and (not units or units.startswith("day as")):
+            written = compact_dates(np.asarray(variable.values, np.float64))
+            if written is not None:
+                decoded[name] = variable.copy(data=written[0])
+        if " since " not in units or variable.attrs.get("calendar", "standard") not in STANDARD_CALENDARS:
             continue
         try:
             dates = decode_cf_variable(name, variable, mask_and_scale=False, decode_timedelta=False)

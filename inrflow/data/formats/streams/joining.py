@@ -17,6 +17,7 @@ from inrflow.data.formats.streams.streamed import Part, StreamedContent
 from inrflow.data.formats.table_format import TableContent, TableFormat
 from inrflow.errors import UserError
 
+_DIGITS = 9  # of the largest coordinate
 _SHARED = 0.5  # share of the points of two files that makes them the same network or grid, with values missing
 
 
@@ -69,6 +70,11 @@ class JoinedContent(StreamedContent):
                 if not content.description.same_system(self._contents[0].description):
                     raise UserError(f"{path} has {content.description.layout}, {paths[0]} "
                                     f"{self._contents[0].description.layout}; give files of one system")
+                units = content.description.units, self._contents[0].description.units
+                if None not in units and units[0] != units[1]:
+                    raise UserError(f"{path} has values in {', '.join(units[0])}, {paths[0]} in "  # type: ignore[arg-type]
+                                    f"{', '.join(units[1])}; convert them, or, if they are "  # type: ignore[arg-type]
+                                    "the same, give units=[...]")
         except BaseException:
             self.close()
             raise
@@ -114,15 +120,22 @@ def _continues(files: list[list[Part]]) -> bool:
         if len(before) != len(after):
             return False
         for first, second in zip(before, after, strict=True):
-            same = first.x.shape == second.x.shape and np.array_equal(first.x, second.x)
+            ours, theirs = _rounded([first.x, second.x])
+            same = np.array_equal(ours, theirs)
             if first.t[-1] >= second.t[0] or not (same or _shared(first.x, second.x) > _SHARED):
                 return False
     return True
 
 
+def _rounded(points: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Points (N, d) of files to the digits that tell places apart, though longitudes are from 0 or from -180."""
+    scale = max(float(np.abs(x).max(initial=0.0)) for x in points) or 1.0
+    return [np.round(x / scale, _DIGITS) for x in points]
+
+
 def _shared(first: np.ndarray, second: np.ndarray) -> float:
     """Share of the points of the larger set that are in both."""
-    union = len(np.unique(np.concatenate([first, second]), axis=0))
+    union = len(np.unique(np.concatenate(_rounded([first, second])), axis=0))
     return (len(first) + len(second) - union) / max(len(first), len(second))
 
 
@@ -131,7 +144,10 @@ def _chained(parts: Sequence[Part]) -> Part:
     x = parts[0].x
     places: list[Any] = [slice(None)] * len(parts)
     if any(not np.array_equal(part.x, x) for part in parts):
-        x, index = np.unique(np.concatenate([part.x for part in parts]), axis=0, return_inverse=True)
+        every = np.concatenate([part.x for part in parts])
+        _, first, index = np.unique(np.concatenate(_rounded([part.x for part in parts])), axis=0, return_index=True,
+                                    return_inverse=True)
+        x = every[first]
         cuts = np.cumsum([len(part.x) for part in parts])[:-1]
         places = list(np.split(np.ravel(index), cuts))
     starts = np.cumsum([0, *(len(part.t) for part in parts)])

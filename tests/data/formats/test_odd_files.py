@@ -1,0 +1,136 @@
+"""Files as users have them: words for missing values, dates written in other ways, comments, other units."""
+
+import warnings
+
+import numpy as np
+import pytest
+import xarray
+
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.tables import read_observations
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
+
+HOURS = [f"2024-03-01T{hour:02d}:00" for hour in range(3)]
+VALUES = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+FIRST = (np.datetime64("2024-03-01") - np.datetime64("1970-01-01")) / np.timedelta64(1, "h")
+
+
+def rows(times=HOURS, separator=",", last="6.0"):
+    cells = [[time, f"{x}", "0.5", last if value == 6 else f"{value}"]
+             for time, row in zip(times, VALUES.tolist(), strict=True) for x, value in enumerate(row)]
+    return [separator.join(row) for row in cells]
+
+
+def frames_of(path, text, **options):
+    if isinstance(path, str):
+        raise TypeError(path)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        convert(path, path.with_suffix(".h5"), overwrite=True, **options)
+    with TrajectoryFile(path.with_suffix(".h5")) as file:
+        return file.description, file.read(0)
+
+
+@pytest.mark.parametrize("word", ["", "NA", "n/a", "null", "None", "-", "--", "#N/A", "*", "missing"])
+def test_words_for_missing_values_are_gaps(tmp_path, word):
+    about, frames = frames_of(tmp_path / "a.csv", "\n".join(["time,x,y,u", *rows(last=word)]))
+    t, x, u = frames.rows()
+    assert about.channels == ("u",) and len(u) == 5 and u[:, 0].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_words_alone_are_text(tmp_path):
+    lines = ["time,x,y,u,flag", *(f"{row},-" for row in rows())]
+    about, _ = frames_of(tmp_path / "a.csv", "\n".join(lines))
+    assert about.channels == ("u",)
+
+
+@pytest.mark.parametrize(("times", "step"), [
+    (["2024030100", "2024030101", "2024030102"], 1), (["202403010000", "202403010030", "202403010100"], 0.5),
+    (["20240301", "20240302", "20240303"], 24), (["01.03.2024", "02.03.2024", "03.03.2024"], 24),
+    (["01-Mar-2024 00:00", "01-Mar-2024 01:00", "01-Mar-2024 02:00"], 1),
+    (["2024/03/01 00:00", "2024/03/01 01:00", "2024/03/01 02:00"], 1),
+    (["2024-03-01 00:00 UTC", "2024-03-01 01:00 UTC", "2024-03-01 02:00 UTC"], 1),
+])
+def test_dates_written_in_other_ways_are_dates(tmp_path, times, step):
+    about, frames = frames_of(tmp_path / "a.csv", "\n".join(["time,x,y,u", *rows(times)]))
+    assert about.time_units == "hours since 1970-01-01"
+    np.testing.assert_allclose(frames.t, FIRST + step * np.arange(3))
+    np.testing.assert_array_equal(frames.u[..., 0], VALUES)
+    given = read_observations(tmp_path / "a.csv", about)[0].frames()
+    np.testing.assert_allclose(given.t, frames.t)
+
+
+@pytest.mark.parametrize("times", [["1709251200", "1709254800", "1709258400"], ["100", "200", "300"],
+                                   ["20241301", "20241302", "20241303"]])
+def test_numbers_that_are_no_dates_stay_numbers(tmp_path, times):
+    about, frames = frames_of(tmp_path / "a.csv", "\n".join(["time,x,y,u", *rows(times)]))
+    assert about.time_units is None and frames.t.tolist() == list(map(float, times))
+
+
+def test_a_date_that_may_be_two_is_refused_with_what_to_write(tmp_path):
+    with pytest.raises(UserError, match="2024-01-31T18:00"):
+        frames_of(tmp_path / "a.csv", "\n".join(["time,x,y,u", *rows(["01/03/2024", "02/03/2024", "03/03/2024"])]))
+
+
+@pytest.mark.parametrize(("head", "separator", "encoding"), [
+    ("# made by a logger\n# v2\ntime,x,y,u", ",", "utf-8"), ("# time,x,y,u", ",", "utf-8"),
+    ("time|x|y|u", "|", "utf-8"),
+    ("  time x   y u", "  ", "utf-8"), ("time,x,y,u", ",", "utf-16"), ("time\tx\ty\tu", "\t", "utf-16"),
+])
+def test_headers_separators_and_encodings(tmp_path, head, separator, encoding):
+    text = "\n".join([head, *rows(["0", "1", "2"], separator)])
+    about, frames = frames_of(tmp_path / "a.txt", text.encode(encoding))
+    assert about.channels == ("u",)
+    np.testing.assert_array_equal(frames.u[..., 0], VALUES)
+
+
+def test_an_index_without_a_name_and_a_clock_beside_its_date(tmp_path):
+    lines = [",date,time,x,y,u"]
+    lines += [f"{k},{row.replace('T', ',', 1)}" for k, row in enumerate(rows())]
+    about, frames = frames_of(tmp_path / "a.csv", "\n".join(lines))
+    assert about.channels == ("u",)
+    np.testing.assert_allclose(frames.t, FIRST + np.arange(3))
+
+
+def gridded(path, units="K", lon=(0.0, 90.0, 180.0, 269.9), time=(0.0, 1.0), time_units="hours since 2020-01-01"):
+    values = np.arange(16.0, dtype=np.float32).reshape(2, 2, 4)
+    xarray.Dataset({"u": (("time", "lat", "lon"), values, {"units": units})}, {
+        "time": ("time", np.array(time), {"units": time_units} if time_units else {}),
+        "lat": ("lat", [0.0, 10.1], {"units": "degrees_north"}),
+        "lon": ("lon", np.array(lon), {"units": "degrees_east"})}).to_netcdf(path)
+    return path
+
+
+def test_longitudes_from_0_and_from_minus_180_are_the_same_places(tmp_path):
+    gridded(tmp_path / "a.nc")
+    gridded(tmp_path / "b.nc", lon=(-180.0, -90.1, 0.0, 90.0), time=(2.0, 3.0))
+    convert([tmp_path / "a.nc", tmp_path / "b.nc"], tmp_path / "ab.h5")
+    with TrajectoryFile(tmp_path / "ab.h5") as file:
+        frames = file.read(0)
+        assert file.trajectories == 1
+    order = np.array([2, 3, 0, 1, 6, 7, 4, 5])  # of the second file's places among those of the first
+    first, second = (np.array([dict(zip(map(tuple, np.round(frames.x, 6)), one, strict=True))[place] for place in map(
+        tuple, np.round(frames.x, 6))]) for one in (frames.u[0, :, 0], frames.u[2, :, 0]))
+    assert {(a, b) for a, b in zip(first, second, strict=True)} == {(float(k), float(order[k])) for k in range(8)}
+
+
+def test_other_units_are_told(tmp_path):
+    gridded(tmp_path / "a.nc")
+    gridded(tmp_path / "b.nc", "degC", time=(2.0, 3.0))
+    with pytest.raises(UserError, match=r"values in degC, .*a.nc in K; convert them"):
+        convert([tmp_path / "a.nc", tmp_path / "b.nc"], tmp_path / "ab.h5")
+    convert(tmp_path / "a.nc", tmp_path / "a.h5")
+    with TrajectoryFile(tmp_path / "a.h5") as file, pytest.warns(UserWarning, match="u is in degC here and in K there"):
+        read_observations(tmp_path / "b.nc", file.description)
+
+
+@pytest.mark.parametrize(("time", "units", "hours"), [
+    ((20200131.0, 20200201.25), "day as %Y%m%d.%f", 30), ((20200131, 20200201), "", 24),
+])
+def test_days_counted_as_dates_are_dates(tmp_path, time, units, hours):
+    convert(gridded(tmp_path / "a.nc", time=time, time_units=units), tmp_path / "a.h5")
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        assert file.description.time_units == "hours since 1970-01-01"
+        np.testing.assert_allclose(np.diff(file.read(0).t), hours)
