@@ -24,6 +24,7 @@ from inrflow.errors import UserError
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "valid_time", "date")
 BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](utc|gmt|m|deg|degrees)$")
+_STATION = re.compile(r"(stations?|sensors?|sites?|wmo)([_ ]?(ids?|nr|no|number|code))?|ids?", re.IGNORECASE)
 _MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # in any case
 
 
@@ -198,8 +199,16 @@ class Roles:
 
 
 def labels(block: Mapping[str, np.ndarray]) -> list[str]:
-    """Columns of text, such as names of stations, in a block of rows."""
-    return [name for name, values in block.items() if values.dtype == object and not all_numbers(values)]
+    """Columns of text, and of the numbers by which stations are called, in a block of rows."""
+    return [name for name, values in block.items() if _are_numbers_of_stations(name, values) or (
+        values.dtype == object and not all_numbers(values))]
+
+
+def _are_numbers_of_stations(name: str, values: np.ndarray) -> bool:
+    if not _STATION.fullmatch(name) or values.dtype.kind not in "iufO" or not all_numbers(values):
+        return False
+    numbers = column_numbers(values, name, Path(), 0)
+    return bool((np.isfinite(numbers) & (numbers == np.floor(numbers))).all())
 
 
 def all_numbers(values: np.ndarray) -> bool:

@@ -86,7 +86,8 @@ class TableContent(Content):
         texts = [name for name in others if name in labels(block) or not name]
         fields = tuple(options.channels or [name for name in others if name not in texts])
         if texts and not options.channels:
-            words = "holds text or has no name" if "" in texts else "holds text"
+            numbers = any(not name or all_numbers(block[name]) for name in texts)
+            words = "holds text" + ", or numbers of stations, or has no name," * numbers
             warnings.warn(f"{path}: {', '.join(texts) or 'a column'} {words} and is left out; every other column is a "
                           "channel", stacklevel=2)
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in names]
