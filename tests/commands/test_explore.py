@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from small_surrogates import law, seen
 
 from inrflow import Surrogate
+from inrflow.commands.explore import run
 from inrflow.commands.explore.answers import ERROR, RATE, SPREAD, VALUE, Explored
 from inrflow.commands.run_directory import RunDirectory
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -128,6 +130,39 @@ def test_controls_draw_anew_and_names_are_no_markup(explored, tiny_run):
     page.file.param.update(value=b"nonsense", filename="x.csv")
     assert "#b00020" in page.given.object
     assert _words("<script>\x1b[1m") == "&lt;script&gt;\\x1b[1m"
+
+
+def test_times_that_are_dates_are_shown_as_dates_and_few_places_as_markers(tmp_path):
+    pytest.importorskip("panel")
+    from inrflow.commands.explore.page import Page
+
+    surrogate = law("mesh")
+    surrogate.description = replace(surrogate.description, time_units="days since 2020-02-28")
+    frames = seen(surrogate, frames=3).frames()
+    write_trajectories(tmp_path / "a.h5", frames.t, frames.x, frames.u[None], surrogate.description)
+    page = Page(Explored(surrogate, tmp_path / "a.h5"))
+    page.time.value = 1.5
+    assert "2020-02-29 12:00" in page.time.name and not page.time.show_value
+    assert page.now.data["t"][0] == page._on_axis(1.5) == np.datetime64("2020-02-29T12:00")
+    assert page.band.data["t"].dtype.kind == "M"
+    assert np.array_equal(np.column_stack([page.stations.data["x"], page.stations.data["y"]]), frames.x)
+
+
+def test_files_of_users_are_shown_as_they_are(tiny_run, tmp_path, monkeypatch):
+    page = pytest.importorskip("panel") and pytest.importorskip("inrflow.commands.explore.page")
+    with TrajectoryFile(tiny_run.test) as file:
+        frames = file.read(1)
+    rows = [f"{t},{x},{y},{u},{v}" for t, values in zip(frames.t, frames.u, strict=True)
+            for (x, y), (u, v) in zip(frames.x, values, strict=True)]
+    (tmp_path / "mine.csv").write_text("\n".join(["t,x,y,u,v", *rows]))
+    shown = []
+    monkeypatch.setattr(page, "serve", lambda explored, *_: shown.append(explored.solution("0")))
+    assert run([f"run={tiny_run.run}", f"data.test={tmp_path / 'mine.csv'}"]) == 0
+    ((_, found),) = shown
+    order, own = (np.lexsort(one.T) for one in (found.x, frames.x))
+    np.testing.assert_allclose(found.u[:, order], frames.u[:, own], rtol=1e-6)
+    with pytest.raises(UserError, match=r"gone\.h5"):
+        run([f"run={tiny_run.run}", f"data.test={tmp_path / 'gone.h5'}"])
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import CANDIDATES_FILE, RunDirectory, at_home, load_run
-from inrflow.config.resolve import resolve
+from inrflow.commands.run_directory import CANDIDATES_FILE, RunDirectory, as_trajectories, at_home, load_run
+from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ExploreConfig
 from inrflow.errors import UserError
 
@@ -21,7 +22,6 @@ def run(arguments: list[str]) -> int:
         raise UserError("panel is not installed; pip install 'inrflow[explore]'") from error
     from inrflow.commands.explore.answers import Explored
     from inrflow.commands.explore.page import serve
-    from inrflow.data.formats.schema import in_schema
 
     place, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
     surrogate = load_run(str(config.run), config.device, config.physics, config.data.test)
@@ -32,13 +32,16 @@ def run(arguments: list[str]) -> int:
         if config.data.test is None and kept.exists():
             path = str(kept)
             break
-    if path is None or not Path(path).exists() or not in_schema(Path(path)):
-        raise UserError(f"the trajectories to show are in {path}, which is no file of the project's schema; give "
-                        "data.test=FILE (inrflow convert writes one)")
-    surrogate = at_home(surrogate, Path(path), console)
-    others = {other: at_home(load_run(other, config.device, config.physics, str(path)), Path(path), console)
-              for other in config.others}
-    explored = Explored(surrogate, Path(path), config.observe, place.json(CANDIDATES_FILE), others,
-                        place.references(surrogate.description.name))
-    serve(explored, config.port, config.show, console)
+    if path is None:
+        raise UserError("the run does not say which trajectories to show; give data.test=FILE")
+    with TemporaryDirectory(prefix="inrflow-") as folder:
+        path = as_trajectories(str(path), "data.test", Path(folder), console, place.read_settings())
+        if not Path(path).exists():
+            raise UserError(f"the trajectories to show are in {path}, which does not exist; give data.test=FILE")
+        surrogate = at_home(surrogate, Path(path), console)
+        others = {other: at_home(load_run(other, config.device, config.physics, path), Path(path), console)
+                  for other in config.others}
+        explored = Explored(surrogate, Path(path), config.observe, place.json(CANDIDATES_FILE), others,
+                            place.references(surrogate.description.name), given_settings(place.read_settings()))
+        serve(explored, config.port, config.show, console)
     return 0

@@ -21,6 +21,7 @@ from inrflow.evaluation.references.base import References, title_of
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
 
+_STATIONS = 200
 MOST_BYTES = 20_000_000  # of a table that is given
 _CELLS, _LINE, _SERIES = 100, 400, 160  # of an image along each axis, of a line, of times of a series
 _KEPT = 8  # solutions
@@ -44,13 +45,15 @@ class Explored:
 
     observe: number of first frames that are assimilated; None: as many as a forecast of any model needs. others:
     further runs of the same system by their names, and `references` of the run: what else may be shown in place of its
-    model.
+    model. read: options of `convert` with which the files of the run were read.
     """
 
     def __init__(
         self, surrogate: Surrogate, path: Path, observe: int | None = None, candidates: dict[str, Any] | None = None,
         others: dict[str, Surrogate] | None = None, references: References | None = None,
+        read: dict[str, Any] | None = None,
     ) -> None:
+        self._read = dict(read or {})
         self.surrogate, self.path, self.about = surrogate, path, surrogate.description
         self.candidates, self._references = candidates, references
         self._runs = {OWN: surrogate, **(others or {})}
@@ -146,7 +149,7 @@ class Explored:
             path = Path(folder) / "observations.csv"
             path.write_bytes(table)
             try:
-                found = read_observations(path, self.about)
+                found = read_observations(path, self.about, self._read.get("stations"), self._read)
             except UserError as error:
                 raise UserError(str(error).replace(str(path), name)) from error
         label = f"table {len(self.tables) + 1}"
@@ -162,6 +165,12 @@ class Explored:
         start, unit = float(frames.t[0]), self.surrogate.scale.unit
         last = max(float(frames.t[-1]), start + self.surrogate.horizon)
         return start, last + max(0.5 * (last - start), 4 * unit), unit
+
+    def stations(self, name: str) -> np.ndarray:
+        """Places (N, 2) of a trajectory's observations where they are few and stay; (0, 2) otherwise."""
+        x = self._observed(name)[1].x
+        few = x.ndim == 2 and len(x) <= _STATIONS and len(self.axes) == 2
+        return self._places(x)[:, :2] if few else np.zeros((0, 2))
 
     def view(self, name: str, t: float, channel: int, quantity: str, window: np.ndarray) -> View:
         """A quantity at a time, on a grid (a line in one dimension) over a window (2, 1 or 2) of the picture; errors at

@@ -16,6 +16,7 @@ from bokeh.plotting import figure
 from rich.console import Console
 
 from inrflow.commands.explore.answers import MOST_BYTES, SPREAD, VALUE, Explored
+from inrflow.data.formats.calendar import numbers_to_moments, parse_units
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
 
@@ -54,6 +55,8 @@ class Page:
         self.quantity = pn.widgets.Select(name="shown", options=explored.quantities)
         self.time = pn.widgets.FloatSlider(name="time", start=start, end=stop, value=start, step=step / 20,
                                            width=_WIDTH)
+        self.dates = parse_units(about.time_units) is not None
+        self.time.show_value = not self.dates  # the date stands in its name
         self.file = pn.widgets.FileInput(accept=".csv,.tsv,.txt")
         self.said = pn.pane.HTML("", width=_WIDTH)
         self.given = pn.pane.HTML("", width=300)  # of its own: a picture drawn meanwhile does not take the remark away
@@ -86,6 +89,7 @@ class Page:
         self.image = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.points = ColumnDataSource({"x": [], "y": [], "value": []})
         self.marker = ColumnDataSource({"x": [], "y": []})
+        self.stations = ColumnDataSource({"x": [], "y": []})
         if self.flat:
             self.picture.line("x", "y", source=self.points, line_width=2)
         else:
@@ -93,14 +97,17 @@ class Page:
                                color_mapper=self.mapper)  # type: ignore[call-arg]
             self.picture.scatter("x", "y", source=self.points, size=6, line_color=None,
                                  fill_color={"field": "value", "transform": self.mapper})
+            self.picture.scatter("x", "y", source=self.stations, size=5, fill_color="white", line_color="black")
             self.picture.scatter("x", "y", source=self.marker, marker="cross", size=14, line_color="black",
                                  line_width=2)
             self.picture.add_layout(ColorBar(color_mapper=self.mapper, width=12), "right")
         self.picture.add_tools(HoverTool(tooltips=[("place", "$x, $y")]))
         self.picture.on_event(Tap, self._clicked)
         self.picture.on_event(RangesUpdate, self._zoomed)
-        self.curve = figure(width=_WIDTH, height=240, tools="pan,wheel_zoom,reset", x_axis_label=_words(
-            self.explored.about.time_units or "time"))
+        units = self.explored.about.time_units or "time"
+        self.curve = figure(width=_WIDTH, height=260, tools="pan,wheel_zoom,reset",
+                            x_axis_type="datetime" if self.dates else "linear",
+                            x_axis_label="UTC" if self.dates else _words(units))
         self.title = self.curve.title = Title()
         self.band = ColumnDataSource({"t": [], "low": [], "middle": [], "high": []})
         self.seen = ColumnDataSource({"t": [], "u": []})
@@ -109,8 +116,9 @@ class Page:
         self.curve.line("t", "middle", source=self.band, line_width=2, legend_label="forecast")
         self.curve.scatter("t", "u", source=self.seen, size=5, color="black", legend_label="observed, nearest place")
         self.curve.line("t", "u", source=self.now, color="gray", line_dash="dashed")
-        self.curve.legend.update(location="top_left", orientation="horizontal", background_fill_alpha=0.5,
-                                 label_text_font_size="8pt")
+        self.curve.legend.update(orientation="horizontal", border_line_color=None, label_text_font_size="8pt",
+                                 padding=0)
+        self.curve.add_layout(self.curve.legend[0], "above")
 
     @property
     def _number(self) -> int:
@@ -119,6 +127,11 @@ class Page:
     @property
     def _time(self) -> float:
         return float(self.time.value)  # type: ignore[arg-type]
+
+    def _on_axis(self, t: Any) -> np.ndarray:
+        """Times as the axis of the series has them: dates, where the data's count from one."""
+        t = np.asarray(t, np.float64)
+        return numbers_to_moments(t, self.explored.about.time_units) if self.dates else t
 
     def refresh(self) -> None:
         """Draw everything anew."""
@@ -149,9 +162,14 @@ class Page:
                                "dw": [high[0] - low[0]], "dh": [high[1] - low[1]]}
         self._colour(values)
         self._tell(view.words)
+        if self.dates:
+            self.time.name = f"time {str(self._on_axis(self._time).astype('M8[m]')).replace('T', ' ')}"
+        places = self.explored.stations(str(self.trajectory.value)) if view.shape is not None else np.zeros((0, 2))
+        self.stations.data = {"x": places[:, 0], "y": places[:, 1]}
         spread = self.band.data["low"], self.band.data["high"]
         if len(spread[0]):
-            self.now.data = {"t": [self._time] * 2, "u": [float(np.min(spread[0])), float(np.max(spread[1]))]}
+            self.now.data = {"t": self._on_axis([self._time] * 2),
+                             "u": [float(np.min(spread[0])), float(np.max(spread[1]))]}
         self.took.object = f"answered in {1e3 * (time.perf_counter() - began):.0f} ms"
 
     def _colour(self, values: np.ndarray) -> None:
@@ -172,9 +190,9 @@ class Page:
         except UserError as error:
             self._tell(str(error), wrong=True)
             return
-        self.band.data = {key: series[key] for key in ("t", "low", "middle", "high")}
+        self.band.data = {"t": self._on_axis(series["t"]), **{key: series[key] for key in ("low", "middle", "high")}}
         known = np.isfinite(series["seen"])
-        self.seen.data = {"t": series["seen_t"][known], "u": series["seen"][known]}
+        self.seen.data = {"t": self._on_axis(series["seen_t"][known]), "u": series["seen"][known]}
         self.title.text = f"{_words(self.channel.value)} at " + ", ".join(
             f"{name} = {value:.4g}" for name, value in zip(self.explored.axes, self.place, strict=True))
         self.marker.data = {"x": [self.place[0]], "y": [0.0 if self.flat else self.place[1]]}

@@ -189,7 +189,7 @@ class Roles:
             if values.dtype == object and not all_numbers(values) and parse_units(units):
                 return dates_to_numbers(values.tolist(), str(units))
             numbers = column_numbers(values, str(self.time), self.path, first)
-            compact = compact_dates(numbers) if parse_units(units) else None
+            compact = compact_dates(numbers) if units and parse_units(units) else None
             return numbers if compact is None else moments_to_numbers(compact[0], units)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from error
