@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import Columns, Grid, all_numbers, find_column
+from inrflow.data.formats.columns import Columns, Grid, all_numbers
 from inrflow.data.formats.registry import TableWriter
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
@@ -121,9 +121,9 @@ class CsvColumns(Columns):
     @staticmethod
     def _with_dates(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """With dates before the clock of a column `time`, where they stand in one called `date`."""
-        date, time = (find_column(columns, (name,)) for name in ("date", "time"))
-        if date is not None and time is not None and all(_CLOCK.fullmatch(cell) for cell in columns[time]):
-            columns[time] = columns[date] + " " + columns[time]
+        called = {name.lower(): name for name in columns}
+        if "date" in called and (time := called.get("time")) and all(_CLOCK.fullmatch(cell) for cell in columns[time]):
+            columns[time] = columns[called["date"]] + " " + columns[time]
         return columns
 
     def _cells(self, column: Sequence[str]) -> np.ndarray:
