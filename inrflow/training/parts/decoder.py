@@ -80,8 +80,6 @@ def _without_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder:
             run.problem.source, CompletedSource)):  # nothing between its points is left to be guessed
         run.budget.record("decoder", 0)
         return patterns
-    if run.budget.over:
-        raise RuntimeError("no time is left for a trunk")
     trunk = fit_trunk(run)
     if patterns is None or not patterns.missed < trunk.unseen:
         return trunk

@@ -125,7 +125,7 @@ class LawRecipe:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
             law = _found(run, "law with a network", "network", _SHARE_OF_NETWORK, lambda seconds, _: fit_network_law(
-                t, x, u, domains, short=short, seconds=seconds, **further))
+                t, x, u, domains, short=short, seconds=seconds, **further), _SHARE_OF_NETWORK)
             if law is not None:
                 yield from _candidates(run, problem, law, x, u, groups)
 

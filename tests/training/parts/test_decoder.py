@@ -11,6 +11,7 @@ from inrflow.data.observations import Observations
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.model.surrogate import Surrogate
+from inrflow.training import recorder
 
 FRAMES = 30
 
@@ -66,3 +67,14 @@ def test_components_at_shared_points_are_taken_without_a_trunk_where_they_suffic
     missed = solution.frames(t[5:6], between)[0, :, 0] - truth
     assert np.square(missed).mean() < 1e-2
     assert np.sqrt(np.square(missed / solution.std(t[5:6], between)[0, :, 0]).mean()) < 3
+
+
+def test_points_of_their_own_are_given_a_model_however_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "_START", -1e9)  # all of the time is gone
+    random, t = np.random.default_rng(4), 0.2 * np.arange(8)
+    x = random.random((6, 120, 2))
+    u = np.stack([(np.sin(3 * one @ [1, 0.5] - t[:, None]) + s)[..., None] for s, one in enumerate(x)])
+    write_trajectories(tmp_path / "own.h5", t, x, u.astype(np.float32), Description("own", ("u",), ("x", "y")))
+    surrogate = trained_on(tmp_path / "own.h5", tmp_path, "recipe=reduced_order", "training.minutes=0.05")
+    solution = surrogate.assimilate(Observations(t[:1], x[0], u[0, :1]))
+    assert np.square(solution.frames(t[:1], x[0]) - u[0, :1]).mean() < 0.1 * u.var()
