@@ -261,10 +261,11 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
         for alike in (np.flatnonzero(label.ravel() == i) for i in range(label.max() + 1)):
             first = members[alike[0]]
             paths[alike] = law.rollout(z[alike], data.t[first], law.context_of(data.systems.number[first]))
+        bounded = torch.isfinite(paths).flatten(1).all(1)
+        paths[~bounded] = 0.0
         squares = np.nanmean((law.decode(paths[:, late:], places) - data.u[members, late:]) ** 2, (1, 2))
         squares = np.maximum(squares - data.noise, _UNSURE * data.noise) / scale
-        bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
-        result[members] = np.where(bounded, squares.mean(1), np.inf)
+        result[members] = np.where(bounded.numpy(), squares.mean(1), np.inf)
     return result
 
 
