@@ -3,6 +3,7 @@ observed points and held-out trajectories."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ _SECONDS_OF_VALUE, _OF_TIME = 2e-6, 0.3  # closed forms take so long for a value
 _FEWEST_VALUES, _MOST_VALUES = 2e6, 5e7  # the latter fill 200 MB, and what is solved with them some times as much
 _FEWEST_TRAJECTORIES, _FEWEST_POINTS = 24, 1024  # rather fewer points than fewer trajectories, and the other way round
 _NEAR, _SKEWED = 0.5, 0.5  # deviations from 0 to the least of an amount, and skewness from which on it is one
+_DEGREES = re.compile(r"temp|celsius|fahrenheit|dew|(°|\bdeg_?)[CF]\b", re.IGNORECASE)  # names and units of no amount
 
 
 class TrajectorySource:
@@ -196,7 +198,10 @@ class TrajectorySource:
         self.varies = scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300)
         scale = torch.where(self.varies, scale, torch.ones_like(scale))
         skew = (cube / count - 3 * mean * square / count + 2 * mean.pow(3)) / scale.pow(3)
-        amount = (least >= 0) & (least < _NEAR * scale) & (skew > _SKEWED) & self.varies
+        about = self.description
+        units = about.units or ("",) * len(about.channels)
+        other = [not _DEGREES.search(f"{name} {unit}") for name, unit in zip(about.channels, units, strict=True)]
+        amount = (least >= 0) & (least < _NEAR * scale) & (skew > _SKEWED) & self.varies & torch.tensor(other)
         centre = reference + mean
         most = torch.maximum(most - centre, centre - least) / scale
         least = torch.where(amount, 0.0, -torch.inf)

@@ -358,10 +358,10 @@ def test_amounts_are_told_from_other_channels(tmp_path):
     near = random.uniform(0.01, 1, (40, 30))  # positive, but not skewed
     warm = 280 + 3 * np.exp(0.3 * random.standard_normal((40, 30)))  # skewed, far from 0
     drop = random.standard_normal((40, 30)) ** 3 + 0.01  # negative, too
-    u = np.stack([rain, flow, near, warm, drop], -1)
+    u = np.stack([rain, flow, near, warm, drop, flow], -1)
     u[::7, 3] = np.nan
-    about = Description("five", ("rain", "flow", "near", "warm", "drop"), ("x",))
-    write_trajectories(tmp_path / "five.h5", np.arange(40.0), np.linspace(0, 1, 30)[:, None], u[None], about)
-    found = opened(tmp_path / "five.h5").fit_normalisation([0])
-    assert found.least is not None and found.least.tolist() == [0.0, 0.0, -np.inf, -np.inf, -np.inf]
-    assert found.possible(np.full((2, 5), -1.0)).tolist() == [[0, 0, -1, -1, -1]] * 2
+    about = Description("six", ("rain", "flow", "near", "warm", "drop", "T (°C)"), ("x",))  # the last may freeze
+    write_trajectories(tmp_path / "six.h5", np.arange(40.0), np.linspace(0, 1, 30)[:, None], u[None], about)
+    found = opened(tmp_path / "six.h5").fit_normalisation([0])
+    assert found.least is not None and found.least.tolist() == [0.0, 0.0, *4 * [-np.inf]]
+    assert found.possible(np.full((2, 6), -1.0)).tolist() == [[0, 0, -1, -1, -1, -1]] * 2

@@ -68,11 +68,6 @@ class Autoregression:
     covariances: Tensor
     errors: Tensor
 
-    @property
-    def companion(self) -> Tensor:
-        """Map (n, n) of a state [z(t), z(t-1), ...] over one step, as the function of this name."""
-        return companion(self.matrices, self.decays)
-
     def truncated(self, count: int) -> Autoregression:
         """That of the first codes, no fewer than are coupled."""
         return replace(

@@ -20,6 +20,7 @@ from inrflow.dynamics.fitting.autoregression import (
     AutoregressionSearch,
     Choice,
     blocks_of,
+    companion,
     errors_of_mean,
     lagged,
 )
@@ -98,7 +99,7 @@ class SeriesRecipe:
         )
         decoder, unseen = early.decoder(problem)
         states = early.states(grid)
-        window = early.window
+        window = frames_needed(early.size, early.past)
         judged = _windows(states, cut, window)
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
@@ -253,11 +254,6 @@ class _Series:
         """Number of codes, phases among them."""
         return self.known + self.codes
 
-    @property
-    def window(self) -> int:
-        """Frames that a forecast needs."""
-        return frames_needed(self.size, self.past)
-
     def field(self) -> VectorField:
         """The vector field, float64."""
         choice = self.regression.choice
@@ -266,7 +262,8 @@ class _Series:
             self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors)
         )
         field = VectorField(self.known + self.codes + self.past, [term.double()])
-        term.set(self.regression.companion, self.regression.bias, errors, self.regression.damping)
+        step = companion(self.regression.matrices, self.regression.decays)
+        term.set(step, self.regression.bias, errors, self.regression.damping)
         return field
 
     def states(self, grid: _Grid) -> CodeData:
@@ -299,16 +296,15 @@ class _Series:
 
     def prior(self, noise: Tensor) -> GaussianPrior:
         """Prior of the codes, and the variance (C,) that they leave."""
-        phases = torch.full((self.known,), _PHASE_VARIANCE, dtype=torch.float64)
-        covariance = torch.diag(torch.cat([phases, self.modes.variances]))
+        covariance = torch.diag(self._scales()[1:])
         added = self.modes.patterns.square().T @ self.regression.covariances[0].diagonal()
         least = _LEAST_NOISE * added.unflatten(0, (-1, self.channels)).mean(0)
         return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), covariance, torch.maximum(noise, least))
 
     def process(self) -> Tensor:
         """Variance (n,) that a unit of time adds."""
-        zeros = torch.zeros(self.known).double(), torch.zeros(self.past).double()
-        return torch.cat([zeros[0], self.regression.covariances[0].diagonal() / self.step, zeros[1]])
+        added = self.regression.covariances[0].diagonal() / self.step
+        return torch.nn.functional.pad(added, (self.known, self.past))
 
     def decoder(self, problem: Problem) -> tuple[HarmonicDecoder, InterpolationError]:
         """Radial functions through the patterns at the points, and what they miss between them."""
