@@ -57,15 +57,14 @@ class Comparison:
         groups = [missed[self.seen == seen] for seen in (False, True)]
         return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
 
-    def ahead(self, weight: Tensor, own: bool) -> Tensor:
-        """Mean squared errors with weights (V,), shares of those of codes alone at the same lead, so that the first
-        leads, where these are least, count as much: of places observed or not, and of early leads or late ones."""
+    def harms(self, weight: Tensor, own: bool) -> bool:
+        """Whether weights (V,) make early leads, or late ones, worse than codes alone, each by its share of their error
+        at that lead: at places that were observed or not."""
         lead = torch.unique(self.lead, return_inverse=True)[1]
-        alone = (torch.bincount(lead, self.error.square()) / torch.bincount(lead)).clamp(min=1e-30)
-        share = (self.error - weight * (self.own if own else self.difference)).square() / alone[lead]
+        alone = (torch.bincount(lead, self.error.square()) / torch.bincount(lead)).clamp(min=1e-30)[lead]
+        more = (self.error - weight * (self.own if own else self.difference)).square() - self.error.square()
         group = 2 * self.seen.long() + (self.lead <= self.lead.median()).long()
-        usual = torch.bincount(group, self.error.square() / alone[lead])
-        return (torch.bincount(group, share) / usual)[usual > 0]
+        return bool((torch.bincount(group, more / alone) > 0).any())
 
     def crps(self, channel: ChannelField | None) -> Tensor:
         """CRPS (V,) between the observations, of codes alone for None: of overconfident ones nearly their error."""

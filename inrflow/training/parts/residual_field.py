@@ -254,16 +254,17 @@ def _weighed(
     channel = min((replace(one, spread=(max(inside.spread(one), least), 1.0)) for one in weights),
                   key=lambda one: float(inside.crps(one).mean()))
     decay, chosen = Decay(), torch.zeros_like(outside.lead)
-    best = outside.ahead(chosen, False)
+    alone = best = outside.mean_square(chosen)
     for own, memory, kept in product((False, True), _MEMORIES, _KEPT):
         other = Decay(memory, kept, own)
         weight = channel.weight * torch.as_tensor(other(outside.lead.numpy()))
-        error = outside.ahead(weight, own)
-        if float(error.mean()) < _CLEARLY * float(best.mean()) and bool((error <= 1).all()):
+        error = outside.mean_square(weight, own)
+        harm = bool((error > alone).any()) if few else outside.harms(weight, own)  # few places say little of a lead
+        if float(error.mean()) < _CLEARLY * float(best.mean()) and not harm:
             decay, chosen, best = other, weight, error
     channel = replace(channel, growth=outside.growth(channel, chosen, decay.own))
     spread = channel.spread[0], _cautious(outside.spread(channel, chosen, decay.own), folds[0].count)
-    return replace(channel, decay=decay, spread=spread), inside, float(outside.mean_square(chosen, decay.own).mean())
+    return replace(channel, decay=decay, spread=spread), inside, float(best.mean())
 
 
 def _cautious(factor: float, places: int) -> float:
