@@ -118,7 +118,7 @@ def invasion(generator: np.random.Generator, count: int, wind: float, growth: fl
 
     def start() -> np.ndarray:
         f = bumps(generator, x / 2, 4)
-        return np.asarray(generator.uniform(0.2, 0.7) + generator.uniform(0.15, 0.3) * (f - f.mean()) / f.std())
+        return np.asarray(generator.uniform(0.2, 0.6) * np.exp(generator.uniform(0.2, 0.5) * (f - f.mean()) / f.std()))
 
     u = np.stack([solve(rate, start(), t) for _ in range(count)])
     return t, x[::4] + 1.5 * h, u.reshape(count, FRAMES, -1, 4).mean(-1)[..., None], {}

@@ -184,10 +184,11 @@ def known_contexts(law: Law, train: Data, judge: Data) -> Law:
 
 def widened(law: Law, train: Data) -> Law:
     """The law on more harmonics, those too that noise hides: its flow tells them, and products need them."""
-    observed = int(np.isfinite(train.u[0, 0, :, 0]).sum())
-    count = min(_WIDER * law.codes.harmonics.count, int(_MOST_OF_POINTS * observed), _MOST_CODES // train.u.shape[-1])
-    if count <= law.codes.harmonics.count or isinstance(law.domain, Flows):
+    observed, few = int(np.isfinite(train.u[0, 0, :, 0]).sum()), law.codes.harmonics.count
+    count = min(_WIDER * few, int(_MOST_OF_POINTS * observed), _MOST_CODES // train.u.shape[-1])
+    if count <= few or isinstance(law.domain, Flows):
         return law
     codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u)
-    wider = integrable(replace(law, codes=codes), train.t, encode(codes, train)[0])
-    return wider or law
+    states = encode(codes, train)[0]
+    states[..., few:] = 0.0  # noise there would ask for shorter steps than paths need
+    return integrable(replace(law, codes=codes), train.t, states) or law

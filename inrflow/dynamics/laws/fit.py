@@ -54,7 +54,7 @@ _FEW_APART = 2  # trajectories whose forecasts on more harmonics are compared
 _LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
 _CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
-_LENGTHS, _SHORT = (1, 3, 9), 3  # frames of flights that refine coefficients in turn; of noisy codes, and the last ones
+_LENGTHS, _SHORT, _LONGEST = (1, 3, 9), 3, 24  # frames of flights that refine coefficients in turn; of noisy codes
 _PAYS = 0.5  # share of the least misfit of simpler laws that those of further families may have
 _WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
@@ -114,13 +114,15 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     brief = began - start < _QUICK * search.seconds and not np.any(ground.train.noise)
-    errors, law = refine(*simplest(search.scored), ground, judge, start, search.seconds, say, brief)
+    whole = replace(data, noise=ground.train.noise)
+    refined = partial(refine, ground=ground, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
+    errors, law = refined(*simplest(search.scored), brief=brief)
     search.scored, hardly = [(errors, law)], _NOISY * max(search.floor, _EXACT)
     if errors.mean() > hardly and effort() - start < _REST * search.seconds:  # more terms may be what is missing
         search.enough = hardly
         search.run(turns)
     if (other := simplest(search.scored))[1] is not law or brief:
-        other = refine(*other, ground, judge, start, search.seconds, say)
+        other = refined(*other)
         law = other[1] if brief or HARDLY * other[0].mean() < errors.mean() else law
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
     return standard(law, np.unique(ground.train.systems.number)) if law.count else law
@@ -246,12 +248,12 @@ class LawSearch:
             self.limit.most = self.deadline
 
 
-def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: float, seconds: float, say: Log,
-           brief: bool = False) -> tuple[np.ndarray, Law]:
+def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Data, start: float, seconds: float,
+           say: Log, brief: bool = False) -> tuple[np.ndarray, Law]:
     """Errors and law, refined in its steps, along its own flow and on more harmonics, without terms that are near zero.
 
-    errors (S,): of its forecasts; start: effort when the search began, which ends so many seconds later. brief: along
-    flights of one frame alone.
+    errors (S,): of its forecasts; whole: all trajectories, for laws of noisy ones; start: effort when the search began,
+    which ends so many seconds later. brief: along flights of one frame alone.
     """
     began = effort()
     if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more of them
@@ -269,9 +271,10 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, start: flo
         last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), False if second else None)
         noisy, hardly = last.uncertain, 1.0
         if noisy:  # forecasts from single frames tell little
-            wide = widened(law, train)
-            wider, after = Ground.of(wide, train), forecast_errors(wide, judge)
+            wide = widened(law, whole)
+            wider, after = Ground.of(wide, whole), forecast_errors(wide, judge)
             law, ground, errors, hardly, kept = wide, wider, after, HARDLY, 0.0
+            frames = min(whole.u.shape[1], _LONGEST + 1)
         lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS[second:]) if n < frames and not exact]
         for index, length in enumerate(lengths[: 1 if brief else None]):
             left = seconds - kept - 2 * judging - (effort() - start)

@@ -100,7 +100,7 @@ class Refinement:
         self.uncertain = bool(noise > _LITTLE) if uncertain is None else uncertain
         flown = _ITERATIONS * (len(self.active) + 2.0)
         if self.uncertain:
-            self.longest = _COARSE * self.law.longest
+            self.longest *= _COARSE
             flown = _ROUNDS * (len(self.active) + _PROBES + _ADJOINT * _EXPECTED) / _COARSE
         affordable = seconds / (cost * flown)
         fewest = max(_FEWEST // 2 if self.uncertain else _FEWEST, len(data.system.unique()))

@@ -329,6 +329,7 @@ def test_a_law_on_more_harmonics_than_those_it_was_sought_on_is_refined_on_its_o
     wrong = [Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.024], [-0.9]]), np.zeros((2, 1)),
                  fit_codes(LINE.harmonics(count), train.x, train.u), longest=0.05, largest=10.0) for count in (8, 16)]
     before = forecast_errors(wrong[1], train)
-    after, law = refine(before, wrong[1], Ground.of(wrong[0], train), train, effort(), 5.0, lambda _: None, brief=True)
+    after, law = refine(before, wrong[1], Ground.of(wrong[0], train), train, train, effort(), 5.0, lambda _: None,
+                        brief=True)
     assert law.codes.harmonics.count == 16 and after.mean() < 0.1 * before.mean()
     np.testing.assert_allclose(law.theta[:, 0], [0.02, -1.0], rtol=0.02)
