@@ -37,6 +37,11 @@ class CompletedSource(TrajectorySource):
         return self.__dict__  # no file holds its values
 
     @property
+    def moves(self) -> bool:
+        """Places stay."""
+        return False
+
+    @property
     def shared_points(self) -> bool:
         """All trajectories share their points."""
         return True

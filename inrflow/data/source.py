@@ -75,6 +75,11 @@ class TrajectorySource:
         return {**self.__dict__, "_cache": {}, "_cached": 0}  # what another process needs it reads itself
 
     @property
+    def moves(self) -> bool:
+        """Whether places differ from frame to frame of a trajectory, or every row has a time of its own."""
+        return self.time_bins is not None or self.file.point_layout == "moving"
+
+    @property
     def shared_points(self) -> bool:
         """Whether all observed trajectories share their points."""
         return self.file.point_layout == "shared" and (self.fraction >= 1.0 or self.same_points)

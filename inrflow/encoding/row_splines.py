@@ -2,7 +2,7 @@
 
 u(t, x) = sum_km w_km phi_k(x) B_m(t) with cubic B-splines B_m, solved for each trajectory by least squares with a
 penalty on second differences in time (Eilers & Marx 1996) and on high harmonics. Numbers of harmonics and splines and
-the penalty are those that miss held-out rows least.
+the penalty are those that miss held-out rows least. Rows of one time have a single B_1 = 1: frames by themselves.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from scipy.interpolate import BSpline
 from inrflow.domains import Domain, Harmonics
 from inrflow.numerics.effort import effort
 
-_HARMONICS, _SPLINES = (5, 9, 15, 25, 41, 64, 100, 160), (6, 10, 16, 26, 40)  # that are tried
+_HARMONICS, _SPLINES = (5, 9, 15, 25, 41, 64, 100, 160, 250, 400), (6, 10, 16, 26, 40)  # that are tried
 _PENALTIES = (1e-8, 1e-6, 1e-4, 1e-2)  # of squared weights, per row and spline
+_PENALTIES_OF_FRAMES = (1e-18, 1e-14, 1e-12, 1e-10, *_PENALTIES)
 _STEADY = 1e-2  # of the penalty of second differences: that of the weights themselves
 _MOST, _ROWS_A_WEIGHT = 900, 1.2  # weights of a channel; rows for each of them, at least
 _HELD_OUT, _LOOKED_AT = 0.12, 6000  # share of the rows of a trajectory, and rows of it that choose
 _WORSE = 1.5  # times the least error: larger numbers are not tried
 _FRAMES, _MARGIN = 2, 0.02  # times the splines; share of the time at both ends
-_PLACES, _FEWEST_PLACES = 16, 32  # times the harmonics, at most; harmonics that they determine at least
+_PLACES, _FEWEST_PLACES = 4, 32  # times the harmonics, at most; harmonics that they determine at least
 _BLOCK = 4096  # rows
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # times (R,), points (R, d), values (R, C) around 0
@@ -53,6 +54,8 @@ class RowSplines:
     def at(self, t: np.ndarray) -> np.ndarray:
         """Splines (T, M) at times (T,), constant outside the span."""
         first, last = self.span
+        if self.count == 1:
+            return np.ones((len(t), 1))
         knots = np.concatenate([[first] * 3, np.linspace(first, last, self.count - 2), [last] * 3])
         return BSpline.design_matrix(np.clip(t, first, last), knots, 3).toarray()
 
@@ -91,7 +94,7 @@ class RowSplines:
         """Points (N, d) that determine the harmonics and their products."""
         count = max(self.harmonics.count, _FEWEST_PLACES)
         points = self.domain.harmonics(count).quadrature().points
-        return points[:: max(1, len(points) // (_PLACES * count))]
+        return points[:: max(1, round(len(points) / (_PLACES * count)))]
 
     @property
     def times(self) -> np.ndarray:
@@ -104,7 +107,8 @@ class RowSplines:
 def candidates(
     domains: Sequence[Domain], trajectories: Sequence[Rows], span: tuple[float, ...], seed: int
 ) -> Iterator[RowSplines]:
-    """Splines between two times, with the penalty by which they miss held-out rows of trajectories least."""
+    """Splines between two times, with the penalty by which they miss held-out rows of trajectories least; where both
+    times are the same, of single frames in place of trajectories."""
     random = np.random.default_rng([seed, 5])
     halves = []
     for rows in trajectories:
@@ -121,10 +125,10 @@ def _tried(
     domain: Domain, halves: Sequence[tuple[Rows, Rows]], span: tuple[float, ...], most: float
 ) -> Iterator[RowSplines]:
     """Splines of so many weights at most on harmonics of a domain, as long as more of them do not miss more."""
-    least = np.inf
+    least, counts = np.inf, _SPLINES if span[0] < span[-1] else (1,)
     for harmonics in _HARMONICS:
         lowest = np.inf
-        for count in (count for count in _SPLINES if harmonics * count <= most):
+        for count in (count for count in counts if harmonics * count <= most):
             one = _penalised(RowSplines(domain, domain.harmonics(harmonics), count, span), halves)
             yield one
             if one.missed > _WORSE * lowest:
@@ -137,10 +141,11 @@ def _tried(
 
 def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]]) -> RowSplines:
     """The splines with the penalty by which they miss held-out rows least."""
-    errors, count = np.zeros((len(_PENALTIES), halves[0][0][2].shape[1])), 0
+    penalties = _PENALTIES if splines.count > 1 else _PENALTIES_OF_FRAMES
+    errors, count = np.zeros((len(penalties), halves[0][0][2].shape[1])), 0
     for kept, (t, x, u) in halves:
         equations, table, count = splines.normal_equations(*kept), splines.design(t, x), count + len(t)
-        for i, penalty in enumerate(_PENALTIES):
+        for i, penalty in enumerate(penalties):
             errors[i] += ((table @ splines.solve(*equations, penalty) - u) ** 2).sum(0)
     best = int(errors.sum(1).argmin())
-    return replace(splines, penalty=_PENALTIES[best], error=errors[best] / count)
+    return replace(splines, penalty=penalties[best], error=errors[best] / count)

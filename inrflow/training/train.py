@@ -106,7 +106,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         Interrupted: after saving, when the log is told to stop.
     """
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
-    if run.problem.source.time_bins is not None:
+    if run.problem.source.moves:
         from inrflow.training.parts.row_frames import with_frames  # finite elements take a second to import
 
         run = with_frames(run)

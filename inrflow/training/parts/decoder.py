@@ -186,7 +186,7 @@ def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> Ou
     source, channels = run.problem.source, len(run.problem.description.channels)
     size, frames = channels * decoder.features_size, source.times.shape[1]
     values = source.points * source.fraction * channels
-    designs = frames if run.problem.file.point_layout == "moving" else 1  # of a trajectory
+    designs = frames if source.moves else 1  # of a trajectory
     each = seconds_of(designs * size**2 * (2 * values + size) + frames * size * (2 * values + size))
     affordable = _MODES_SHARE * run.budget.total / (_MODE_ITERATIONS * each)
     trajectories = run.budget.decide(

@@ -1,7 +1,9 @@
-"""Frames of rows that each have a time and place of their own: values of splines of the rows stand in for them."""
+"""Frames at places that stay, of rows that each have a time and place of their own, or of points that move: values of
+splines of the rows, or of harmonics of each frame, stand in for them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,47 +12,73 @@ import torch
 from inrflow.data.completed import CompletedSource
 from inrflow.domains import Region, domains_of
 from inrflow.dynamics.states import TimeScale
-from inrflow.encoding.row_splines import Rows, candidates
+from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.errors import UserError
 from inrflow.training.judge import Judge
 from inrflow.training.margins import POOR
 from inrflow.training.problem import Problem
 from inrflow.training.run import Run
 
-_TRIED = 4  # trajectories that choose
+_TRIED, _FRAMES = 4, 16  # trajectories that choose, frames of these where points move
 _POINTS = 3000  # that outline a domain, at most
 _SHARE = 0.15  # of the time
 
 
 def with_frames(run: Run) -> Run:
-    """The run on frames that splines of its rows give; as it is where these miss too much of held-out rows, and in
-    regions, whose fields are met between points by a trunk of all rows better than by functions through frames."""
+    """The run on frames at places that stay, which splines of its rows or harmonics of its frames give; as it is where
+    these miss too much of held-out rows, and for rows in regions, whose fields are met between points by a trunk of all
+    rows better than by functions through frames."""
     problem, about, say = run.problem, run.problem.description, run.log.say
-    bins, splines = problem.source.time_bins, None
-    assert bins is not None
-    span = tuple(float(problem.source.times[0, i]) + sign * bins.width / 2 for i, sign in ((0, -1), (-1, 1)))
+    bins, times = problem.source.time_bins, problem.source.times
     some = [_rows_of(problem, int(i)) for i in problem.train[:: max(1, len(problem.train) // _TRIED)][:_TRIED]]
+    words, single = "rows: {0.count} splines in time on", [frame for rows in some for frame in _frames_of(rows)]
     try:
         with run.budget.part(_SHARE):
             domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)
             smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are decoded well
-            for one in candidates(smooth, some, span, run.config.seed):
+            if bins is None:
+                words = "moving points: each frame on"
+                tried = candidates(domains, single[:: max(1, len(single) // _FRAMES)], (0.0, 0.0), run.config.seed)
+            else:
+                ends = ((0, -1), (-1, 1))
+                span = tuple(float(times[0, i]) + sign * bins.width / 2 for i, sign in ends)
+                tried = candidates(smooth, some, span, run.config.seed)
+            splines = None
+            for one in tried:
                 splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
-        say(f"no splines of rows ({str(reason).splitlines()[0]})")
+        say(f"no frames at places that stay ({str(reason).splitlines()[0]})")
         return run
     if splines is None:
-        say("rows: no splines, for they lie in a region, are too few, or time is over")
+        say("no frames at places that stay, for points lie in a region, are too few, or time is over")
         return run
-    say(f"rows: {splines.count} splines in time on {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
+    say(f"{words.format(splines)} {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
         f"the variance of held-out rows{'' if splines.missed < POOR else ': they are not used'}")
     if not splines.missed < POOR:
         return run
-    t, x, normal = splines.times, splines.places, problem.source.normalisation
-    fields = (splines.fields(_rows_of(problem, i), t, x) for i in range(len(problem.source)))
+    t, x, normal = None if bins is None else splines.times, splines.places, problem.source.normalisation
+    given = (_rows_of(problem, i) for i in range(len(problem.source)))
+    fields = (splines.fields(rows, t, x) if t is not None else _by_frames(splines, rows, times[i].numpy(), x)
+              for i, rows in enumerate(given))
     source = CompletedSource(problem.source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
     whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(splines.error))
     return replace(run.on(whole), judge=Judge(whole))
+
+
+def _frames_of(rows: Rows) -> Iterator[Rows]:
+    """Rows of the same time."""
+    t, x, u = rows
+    for now in np.unique(t):
+        yield t[t == now], x[t == now], u[t == now]
+
+
+def _by_frames(splines: RowSplines, rows: Rows, times: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Fields (T, N, C) at points (N, d) of each time (T,) by the rows of that time, NaN where these are too few."""
+    result = np.full((len(times), len(x), rows[2].shape[1]), np.nan)
+    for frame in _frames_of(rows):
+        if len(frame[0]) >= splines.harmonics.count:
+            result[times == frame[0][0]] = splines.fields(frame, frame[0][:1], x)
+    return result
 
 
 def _outlining(points: np.ndarray) -> np.ndarray:
@@ -64,7 +92,7 @@ def _outlining(points: np.ndarray) -> np.ndarray:
 def _rows_of(problem: Problem, trajectory: int) -> Rows:
     """The rows of a trajectory, of normalised values."""
     batch = problem.source.batch([trajectory])
-    assert batch.delay is not None
     seen = batch.u[0].isfinite().all(-1)
-    t = batch.t[0, :, None] + batch.delay[0]
-    return t[seen].numpy(), batch.x[0][seen].double().numpy(), batch.u[0][seen].double().numpy()
+    t = (batch.t[0, :, None] + (0.0 if batch.delay is None else batch.delay[0])).expand(seen.shape)
+    x = batch.x[0].expand(*seen.shape, -1)
+    return t[seen].numpy(), x[seen].double().numpy(), batch.u[0][seen].double().numpy()

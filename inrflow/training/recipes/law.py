@@ -72,8 +72,8 @@ class LawRecipe:
         if frames < _FEWEST_FRAMES or not (judged or frames >= _FEWEST_STATES):
             return (f"{trajectories} training trajectories of {frames} frames are given, a law needs {_FEWEST_FRAMES} "
                     f"frames and, off periodic boxes, other trajectories to judge by or {_FEWEST_STATES} frames")
-        if problem.file.point_layout == "moving" and not problem.source.shared_points:
-            return "points move"
+        if problem.source.moves:
+            return "points move, and harmonics of each frame miss too much"
         if not judged and best is not None and problem.source.points < _FEWEST_PLACES:
             return "one series at a few dozen places says no law"
         return None

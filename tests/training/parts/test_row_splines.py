@@ -59,3 +59,37 @@ def test_a_law_is_found_in_rows(tmp_path, inrflow_command):
     assert found == pytest.approx([1.0, SPEED**2], rel=2e-3)
     (row,) = json.loads((run / "candidates.json").read_text())["candidates"]
     assert row["validation_error"] < 1e-4
+
+
+def frame(n: int, t: float, count: int) -> Rows:
+    x = np.random.default_rng([n, round(100 * t)]).random(count)
+    times = np.full(count, t)
+    return times, x[:, None], field(n, times, x)
+
+
+def test_frames_whose_points_move_are_solved_each_by_itself():
+    frames = [frame(n, t, 30) for n in range(4) for t in (0.0, 0.5, 1.0)]
+    tried = candidates(domains_of(np.concatenate([x for _, x, _ in frames]), (1.0,)), frames, (0.0, 0.0), 0)
+    best = min(tried, key=lambda one: one.missed)
+    places = np.linspace(0, 0.9, 7)
+    for n in range(4):
+        found = best.fields(frame(n, 0.75, 30), np.array([0.75]), places[:, None])[0]
+        assert found == pytest.approx(field(n, np.full(7, 0.75), places), abs=1e-6)
+    assert best.count == 1 and best.missed < 1e-10
+
+
+def test_a_law_is_found_where_every_frame_has_other_points(tmp_path, inrflow_command):
+    times, parts = np.arange(12) / 6, []
+    for n in range(8):
+        parts += [(n, *frame(n, t, 40)) for t in times]
+    write_scattered(tmp_path / "train.h5", np.concatenate([np.full(40, n) for n, *_ in parts]),
+                    np.concatenate([t for _, t, _, _ in parts]), np.concatenate([x for _, _, x, _ in parts]),
+                    np.concatenate([u for _, _, _, u in parts]).astype(np.float32), DESCRIPTION)
+    run = tmp_path / "run"
+    outcome = inrflow_command("train", f"data.train={tmp_path / 'train.h5'}", f"output={run}", "recipe=law",
+                              "training.minutes=0.5", "training.residual_field=off", "dynamics.network=off")
+    assert outcome.code == 0, outcome.err
+    assert "moving points: each frame on" in outcome.err
+    (u, v) = Surrogate.load(run).metadata()["training"]["equation"]
+    found = [float(line.split(" = ")[1].split("(")[0]) for line in (u, v)]
+    assert u.endswith(" v") and v.endswith(" lap u") and found == pytest.approx([1.0, SPEED**2], rel=1e-4)
