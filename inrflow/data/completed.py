@@ -24,7 +24,7 @@ class CompletedSource(TrajectorySource):
     def __init__(self, source: TrajectorySource, x: np.ndarray, values: Sequence[np.ndarray],
                  times: np.ndarray | None = None) -> None:
         super().__init__(source.file, source.frames, seed=source.seed)
-        self.points, self.normalisation = len(x), source.normalisation
+        self.points, self.normalisation, self.moves = len(x), source.normalisation, False
         if times is not None:
             self.time_bins, self.times = None, torch.as_tensor(times).expand(len(values), -1)
         points = torch.as_tensor(x)[None, None]
@@ -35,11 +35,6 @@ class CompletedSource(TrajectorySource):
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__  # no file holds its values
-
-    @property
-    def moves(self) -> bool:
-        """Places stay."""
-        return False
 
     @property
     def shared_points(self) -> bool:

@@ -56,6 +56,7 @@ class TrajectorySource:
             spans = np.nanmin(times), np.nanmax(times)
             self.time_bins = TimeBins.for_rows(float(spans[0]), float(spans[1]), points * file.rows / file.trajectories)
             times = np.tile(self.time_bins.times, (file.trajectories, 1))
+        self.moves = self.time_bins is not None or file.point_layout == "moving"  # places differ from frame to frame
         count = times.shape[1] if frames is None else min(frames, times.shape[1])
         self.times = torch.as_tensor(times[:, :count])
         self.points = file.points if self.time_bins is None else max(1, round(file.rows / times.size))
@@ -73,11 +74,6 @@ class TrajectorySource:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_cache": {}, "_cached": 0}  # what another process needs it reads itself
-
-    @property
-    def moves(self) -> bool:
-        """Whether places differ from frame to frame of a trajectory, or every row has a time of its own."""
-        return self.time_bins is not None or self.file.point_layout == "moving"
 
     @property
     def shared_points(self) -> bool:
