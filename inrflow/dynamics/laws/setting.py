@@ -249,11 +249,8 @@ def bounded(domain: Domain) -> bool:
 def forecast_errors(law: Law, data: Data) -> np.ndarray:
     """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged.
 
-    Of the last third of the frames, or all where nothing was observed then: what grows with time shows there, and what
-    harmonics miss of first frames does not hide it. Without the noise of the values that they are compared with."""
+    Without the noise of the values that they are compared with."""
     result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
-    late = 2 * data.t.shape[1] // 3
-    late = late if np.isfinite(data.u[:, late:]).any((1, 2)).all() else 0
     for members, places in point_sets(data.x):
         z = first_states(law, places, data, members)
         _, label = np.unique(np.column_stack([data.systems.number, data.t])[members], axis=0, return_inverse=True)
@@ -263,7 +260,7 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
             paths[alike] = law.rollout(z[alike], data.t[first], law.context_of(data.systems.number[first]))
         bounded = torch.isfinite(paths).flatten(1).all(1)
         paths[~bounded] = 0.0
-        squares = np.nanmean((law.decode(paths[:, late:], places) - data.u[members, late:]) ** 2, (1, 2))
+        squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2))
         squares = np.maximum(squares - data.noise, _UNSURE * data.noise) / scale
         result[members] = np.where(bounded.numpy(), squares.mean(1), np.inf)
     return result
