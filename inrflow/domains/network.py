@@ -17,7 +17,6 @@ _NEAREST, _NEARER = 32, 1 - 1e-9  # points among which one that is nearer to bot
 _GAP, _MOST = 10.0, 0.8  # times the median link; share of points that have two neighbours
 
 
-
 class Network(Surface):
     """Segments between points in the plane or in space: nodes (V, d) and cells (E, 2). Quadratic elements.
 
