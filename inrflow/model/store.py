@@ -25,6 +25,7 @@ FAMILY_FORMAT = "inrflow-family"
 VERSIONS = {"inrflow-surrogate": 3, FAMILY_FORMAT: 5}  # of the formats that are written
 _BEFORE = {"inrflow-surrogate": 2, FAMILY_FORMAT: 4}  # read where they have no eigenfunctions, then of any orientation
 _SOLVED = "region", "surface", "network", "flows"  # kinds of domains whose eigenfunctions are solved for
+_INDEFINITE = 1e-6  # of the largest variance: eigenvalues of covariances that rounding may make negative
 Reader = Callable[["StoredModel", str | None], Any]
 _Made = TypeVar("_Made")
 _READERS: dict[str, Reader] = {}
@@ -217,5 +218,19 @@ def check_surrogate(path: Path, model: Any) -> None:
                           ("growth", prior.growth), ("leads", prior.leads)):
         if variance is not None:
             check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
+    _check_covariance(path, f"{name}: prior.covariance", prior.covariance)
     check_parameters(path, f"{name}: decoder", model.decoder)
     check_parameters(path, f"{name}: field", model.field)
+
+
+def _check_covariance(path: Path, name: str, covariance: Tensor) -> None:
+    """Raise UserError where a matrix (n, n), or variances (n,), are no covariance, to a small share of the largest."""
+    if covariance.dim() == 1:
+        check_numbers(path, name, covariance, 0.0)
+        return
+    matrix = covariance.double()
+    least = _INDEFINITE * matrix.diagonal().abs().max().clamp(min=1e-300)
+    apart = float((matrix - matrix.mT).abs().max()) > least
+    if apart or int(torch.linalg.cholesky_ex(matrix + least * torch.eye(len(matrix), dtype=matrix.dtype))[1]):
+        raise UserError(f"{path}: {name} is no covariance, for it is not symmetric or has a negative eigenvalue; the "
+                        "file is damaged: restore it or train again")

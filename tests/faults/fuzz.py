@@ -159,7 +159,7 @@ def corpus(folder: Path, run: Path, data: Path) -> dict[str, tuple[Path, Callabl
     files = {"schema": (data, trajectories), "csv": (folder / "rows.csv", table),
              "npz": (folder / "arrays.npz", trajectories), "netcdf 4": (folder / "grid.nc", trajectories),
              "netcdf 3": (folder / "classic.nc", trajectories), "flat hdf5": (folder / "flat.h5", table),
-             **{kind: (path, trajectories) for kind, path in _simulations(folder).items()}}
+             **{kind: (path, trajectories) for kind, path in _simulations(folder).items()}, **_ensight(folder)}
     parts = ["model.safetensors", "config.yaml", "metrics.jsonl", "evaluation.json", "candidates.json"]
     return files | {name: (run / name, part(name)) for name in parts if (run / name).exists()}
 
@@ -199,6 +199,28 @@ def _simulations(folder: Path) -> dict[str, Path]:
     return paths
 
 
+def _ensight(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Sequence[list[str]]]]]:
+    """The files of a case of EnSight Gold, of which one is damaged and the others are whole."""
+    from ensight_cases import write_case
+
+    case, whole = folder / "ensight/flow.case", folder / "whole/flow.case"
+    nodes = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.0]])
+    values = np.random.default_rng(0).random((2, 4)).astype(np.float32)
+    for path in (case, whole):
+        write_case(path, nodes, [{"tria3": np.array([[0, 1, 2], [1, 3, 2]])}], {"p": ("node", values)}, [0.0, 0.5],
+                   binary=True)
+
+    def commands_for(name: str) -> Callable[[Path], Sequence[list[str]]]:
+        def commands(path: Path) -> list[list[str]]:
+            shutil.copytree(whole.parent, case.parent, dirs_exist_ok=True)
+            shutil.copy(path, case.with_name(name))
+            return [["inspect", str(case)], ["convert", str(case), str(folder / "converted.h5")]]
+
+        return commands
+
+    return {f"ensight {path.suffix}": (path, commands_for(path.name)) for path in sorted(whole.parent.iterdir())}
+
+
 def fuzz(run: Path, data: Path, minutes: float, seed: int = 0, most: int | None = None, keep: Path | None = None
          ) -> tuple[Counter[str], list[str]]:
     """Cases by kind of file, and a line for each that failed."""
@@ -236,6 +258,7 @@ def fuzz(run: Path, data: Path, minutes: float, seed: int = 0, most: int | None 
 
 
 def _main() -> int:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "systems"))
     from inrflow.cli import main
     from inrflow.pdes.generate import generate
 

@@ -111,6 +111,7 @@ def changed(directory, change):
     ("normalisation", "mean", float("inf"), "wave: mean holds inf where a finite number is expected"),
     ("prior", "noise", float("nan"), "wave: prior.noise holds nan"),
     ("prior", "noise", -1e-3, "wave: prior.noise holds -0.001 where a finite number of at least 0"),
+    ("prior", "covariance", -1.0, "prior.covariance is no covariance"),
     ("prior", "spread", -1.0, "wave: prior.spread holds -1"),
     ("prior", "covariance", float("nan"), "wave: prior.covariance holds nan"),
     ("field", "terms.linear.matrix", float("nan"), "wave: field.terms.linear.matrix holds nan"),
