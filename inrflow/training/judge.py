@@ -34,13 +34,13 @@ class Judge:
 
         A law that explains the data on its basis is not improved on. What is linear is linear in any codes, and those
         of another basis may hold more of it: that is worth a comparison where trajectories are held out for one, and
-        where its error is not that of rounding of the data.
+        where its error is more than rounding of rollouts.
         """
         if best is None or not best.explained:
             return None
         if not len(self.problem.validation):
             return f"{best.recipe} explains the data, and no trajectories are held out to compare by"
-        if best.linear and best.score.error > ROUNDING**2:
+        if best.linear and best.score.error > ROUNDING:
             return None
         return f"{best.recipe} explains the data"
 
