@@ -42,7 +42,8 @@ class Place:
     @classmethod
     def of(cls, file: TrajectoryFile) -> Place:
         """That of a whole file."""
-        return cls(described(file), file.description, file.box, str(file.path))
+        shown = file.apparent_domain()
+        return cls(described(file) | shown, replace(file.description, **shown), file.box, str(file.path))
 
     @classmethod
     def of_trajectory(cls, file: TrajectoryFile, trajectory: int) -> Place:

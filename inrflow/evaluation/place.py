@@ -25,7 +25,7 @@ def described(file: TrajectoryFile, trajectory: int | None = None) -> dict[str, 
     x = np.concatenate([one.reshape(-1, one.shape[-1]) for one in points])
     x = x if cells is not None else x[np.isfinite(x).all(1)]
     about = file.description
-    return {"x": x, "period": about.period, "geometry": about.geometry, "cells": cells, **file.apparent_domain()}
+    return {"x": x, "period": about.period, "geometry": about.geometry, "cells": cells}
 
 
 def shapes_of(file: TrajectoryFile) -> list[np.ndarray]:
@@ -49,8 +49,10 @@ def seen_of(file: TrajectoryFile) -> dict[str, Any]:
 def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile) -> str | None:
     """Why a file is of another domain than the surrogate; None where it is not."""
     told = described(file)
-    if told["period"] is None and surrogate.training.get("apparent_domain"):  # nor did the training file declare one
-        told["period"] = surrogate.description.period
+    if not file.declares_domain:
+        ours = surrogate.description
+        undeclared = surrogate.training.get("apparent_domain", ours.period is None and ours.geometry is None)
+        told |= {"period": ours.period, "geometry": ours.geometry} if undeclared else file.apparent_domain()
     domain = surrogate.extent.domain
     if domain is not None:
         from inrflow.domains import elsewhere

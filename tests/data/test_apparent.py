@@ -108,6 +108,11 @@ def test_training_takes_it_says_so_and_knows_files_of_the_same_box(tmp_path):
     again = Surrogate.load(tmp_path / "run")
     with TrajectoryFile(written(tmp_path / "one.h5", X[:, None], waves(X)[:1, :2])) as file:  # two frames show none
         assert elsewhere_of(again, file) is None
+    half = Problem.open(path, "data.points=0.5", "training.minutes=0.01", "recipe=reduced_order")
+    part = inrflow.fit(half, quiet=True)
+    assert part.description.period is None  # parts of a grid show none
+    with TrajectoryFile(path) as file:
+        assert elsewhere_of(part, file) is None  # as little is declared of one as of the other
 
 
 def test_points_of_a_unit_sphere_are_told_from_those_of_a_ball_and_of_a_circle(tmp_path):

@@ -95,7 +95,7 @@ class TrajectoryFile:
         frames: of a trajectory that may be looked at, the first ones; None: all.
         """
         about = self.description
-        fixed = self.layout == "frames" and self.point_layout == "shared" and self.cells is None
+        fixed = self.layout == "frames" and self.point_layout == "shared" and self._mesh is None
         if about.period is not None or about.geometry is not None or not fixed:
             return {}
         x = self.read(0, slice(0, 1)).x

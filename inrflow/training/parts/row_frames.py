@@ -31,20 +31,17 @@ def with_frames(run: Run) -> Run:
     problem, about, say = run.problem, run.problem.description, run.log.say
     bins, times = problem.source.time_bins, problem.source.times
     some = [_rows_of(problem, int(i)) for i in problem.train[:: max(1, len(problem.train) // _TRIED)][:_TRIED]]
-    words, single = "rows: {0.count} splines in time on", [frame for rows in some for frame in _frames_of(rows)]
+    if bins is None:
+        single = [frame for rows in some for frame in _frames_of(rows)]
+        given, span = single[:: max(1, len(single) // _FRAMES)], (0.0, 0.0)
+    else:
+        given, span = some, (float(times[0, 0]) - bins.width / 2, float(times[0, -1]) + bins.width / 2)
+    splines = None
     try:
         with run.budget.part(_SHARE):
             domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)
             smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are decoded well
-            if bins is None:
-                words = "moving points: each frame on"
-                tried = candidates(domains, single[:: max(1, len(single) // _FRAMES)], (0.0, 0.0), run.config.seed)
-            else:
-                ends = ((0, -1), (-1, 1))
-                span = tuple(float(times[0, i]) + sign * bins.width / 2 for i, sign in ends)
-                tried = candidates(smooth, some, span, run.config.seed)
-            splines = None
-            for one in tried:
+            for one in candidates(domains if bins is None else smooth, given, span, run.config.seed):
                 splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
         say(f"no frames at places that stay ({str(reason).splitlines()[0]})")
@@ -52,24 +49,24 @@ def with_frames(run: Run) -> Run:
     if splines is None:
         say("no frames at places that stay, for points lie in a region, are too few, or time is over")
         return run
-    say(f"{words.format(splines)} {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
+    how = "moving points: each frame" if bins is None else f"rows: {splines.count} splines in time"
+    say(f"{how} on {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
         f"the variance of held-out rows{'' if splines.missed < POOR else ': they are not used'}")
     if not splines.missed < POOR:
         return run
     t, x, normal = None if bins is None else splines.times, splines.places, problem.source.normalisation
-    given = (_rows_of(problem, i) for i in range(len(problem.source)))
+    every = (_rows_of(problem, i) for i in range(len(problem.source)))
     fields = (splines.fields(rows, t, x) if t is not None else _by_frames(splines, rows, times[i].numpy(), x)
-              for i, rows in enumerate(given))
+              for i, rows in enumerate(every))
     source = CompletedSource(problem.source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
     whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(splines.error))
     return replace(run.on(whole), judge=Judge(whole))
 
 
 def _frames_of(rows: Rows) -> Iterator[Rows]:
-    """Rows of the same time."""
-    t, x, u = rows
-    for now in np.unique(t):
-        yield t[t == now], x[t == now], u[t == now]
+    """Rows of the same time, of rows in the order of their times."""
+    cuts = np.flatnonzero(np.diff(rows[0])) + 1
+    yield from zip(*(np.split(part, cuts) for part in rows), strict=True)  # type: ignore[misc]
 
 
 def _by_frames(splines: RowSplines, rows: Rows, times: np.ndarray, x: np.ndarray) -> np.ndarray:
