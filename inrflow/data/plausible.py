@@ -32,8 +32,10 @@ _ROUNDING = 1e-3  # share of a channel's deviation that rounding to single preci
 def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray) -> None:
     """Warn of spikes, of digits lost to single precision, of angles, and of several values at one place and time in the
     first of the named trajectories of a source with a fitted normalisation. Where there are spikes, the source leaves
-    out faults and its normalisation is fitted anew. Raises UserError where several values make up most of the variance.
+    out faults and its normalisation is fitted anew. Raises UserError where several values make up most of the variance,
+    and for data that are constant, or have no two frames of a trajectory.
     """
+    _require_changes(source)
     _warn_of_lost_digits(source)
     _warn_of_kinds(source, int(trajectories[0]))
     apart = repeated = total = spikes = seen = 0
@@ -68,6 +70,18 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
                       "choose them yourself", stacklevel=3)
         source.leave_out(faults)
         source.fit_normalisation(trajectories)
+
+
+def _require_changes(source: TrajectorySource) -> None:
+    path = source.file.path
+    if not source.varies.any():
+        values = ", ".join(f"{value:g}" for value in source.normalisation.mean.tolist())
+        raise UserError(f"{path}: every observed value of a channel is the same ({values}) in single precision, which "
+                        "values are kept in, so that there is nothing to learn; give data that vary, without a large "
+                        "constant")
+    if source.observed_frames < 2:
+        raise UserError(f"{path}: no trajectory has values in two of its frames, so that no dynamics show; give more "
+                        "frames")
 
 
 def _warn_of_lost_digits(source: TrajectorySource) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow import IntegrationError, Integrator
+from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
@@ -129,32 +129,29 @@ def rollout_error(
     return value if value == value else float("inf")
 
 
-def followed(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> list[Tensor | None]:
-    """Forecasts (1, T, n) of a few trajectories from frame `first` over twice the time of the states; None of those
-    that diverge."""
+def followed(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> Tensor:
+    """Forecasts (S, T, n) of a few trajectories from frame `first` over twice the time of the states; NaN of those that
+    diverge."""
     known = torch.isfinite(states.t[:, first:]).all(1) & states.observed[:, first]
-    paths: list[Tensor | None] = []
-    for row in known.nonzero()[:_FOLLOWED, 0].tolist():
-        t = states.t[row : row + 1, first:]
-        times = torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1)
-        try:
-            with torch.no_grad():
-                paths.append(integrator(field, states.codes[row : row + 1, first], times))
-        except IntegrationError:
-            paths.append(None)
-    return paths
+    rows = known.nonzero()[:_FOLLOWED, 0]
+    t, start = states.t[rows, first:], states.codes[rows, first]
+    if not len(rows):
+        return start[:, None]
+    with torch.no_grad():
+        paths = integrator(field, start, torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1), check=False)
+    whole = (paths.norm(dim=-1) < integrator.largest_norm).all(1)
+    return torch.where(whole[:, None, None], paths, torch.nan)
 
 
-def lost(paths: list[Tensor | None]) -> float:
+def lost(paths: Tensor) -> float:
     """The share of forecasts, as `followed` gives them, that diverge."""
-    return sum(path is None for path in paths) / max(len(paths), 1)
+    return float(paths[:, 0, 0].isnan().double().mean().nan_to_num())
 
 
-def apart(some: list[Tensor | None], others: list[Tensor | None], states: CodeData) -> float:
+def apart(some: Tensor, others: Tensor, states: CodeData) -> float:
     """Mean squared difference of the same forecasts in steps of two lengths, share of the variance of the states;
-    infinite where one diverges."""
+    infinite where one of the first diverges."""
     if lost(some):
         return float("inf")
-    squares = [float((one - other).square().sum(-1).mean()) for one, other in zip(some, others, strict=True)
-               if one is not None and other is not None]
-    return sum(squares) / max(len(squares), 1) / float(states.codes[states.observed].square().sum(1).mean())
+    square = float((some - others).square().sum(-1).nanmean().nan_to_num())
+    return square / float(states.codes[states.observed].square().sum(1).mean())

@@ -98,7 +98,6 @@ class Problem:
         if config.encoding.method == "closed_form":
             source, train, validation = affordable(source, train, validation, groups, config.training.minutes)
         source.fit_normalisation(train)
-        _require_dynamics(source)
         check_plausible(source, train)
         return cls(config, file, source, source, train, validation, symmetries, environments,
                    TimeScale.of(source.times), choose_device(config.device))
@@ -335,19 +334,6 @@ def _take_apparent_domain(file: TrajectoryFile, frames: int | None) -> None:
         ends = ", ".join(f"{name} ({length:g})" for name, length in every if length)
         warnings.warn(f"{file.path} declares no period, but its values continue across the ends of {ends}: taken as "
                       f"periodic; where they are not, declare period={[0] * len(period)}", stacklevel=3)
-
-
-def _require_dynamics(source: TrajectorySource) -> None:
-    """Raise UserError for data that are constant, or have no two frames of a trajectory."""
-    path = source.file.path
-    if not source.varies.any():
-        values = ", ".join(f"{value:g}" for value in source.normalisation.mean.tolist())
-        raise UserError(f"{path}: every observed value of a channel is the same ({values}) in single precision, which "
-                        "values are kept in, so that there is nothing to learn; give data that vary, without a large "
-                        "constant")
-    if source.observed_frames < 2:
-        raise UserError(f"{path}: no trajectory has values in two of its frames, so that no dynamics show; give more "
-                        "frames")
 
 
 def _symmetries(wanted: object, file: TrajectoryFile) -> Symmetries:

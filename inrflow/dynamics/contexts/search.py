@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fitting.linear import affine_rollout
+from inrflow.dynamics.fitting.linear import affine_rollout, transitions_of
 from inrflow.dynamics.fitting.moments import ROUNDING, ContextFit, Moments, contexts_of, moments_of, refine
 from inrflow.dynamics.states import CodeData, evenly_spread
 from inrflow.numerics.matrix_functions import flow
@@ -50,6 +50,8 @@ class ContextSearch:
         self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
+        pairs = transitions_of(training)
+        self.step = float(pairs.step.median()) if len(pairs.step) and pairs.uniform else None
         self.floor = floor
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
@@ -83,7 +85,7 @@ class ContextSearch:
     def score(self, fit: ContextFit) -> float:
         """Mean squared error of rollouts of the held-out trajectories, from their first observed frames, over the
         variance of the codes; what the field's size cuts off counts."""
-        held, step, size = self.held, self.moments.step, fit.size
+        held, step, size = self.held, self.step, fit.size
         distinct, which = torch.unique(self.held_contexts(fit), dim=0, return_inverse=True)
         generators = fit.generators(distinct)
 
@@ -96,7 +98,7 @@ class ContextSearch:
 
         states = torch.nn.functional.pad(held.codes[..., :size], (1, 0), value=1.0).double()
         maps = torch.linalg.matrix_exp(generators * step)[which] if step else None
-        forecast, seen = affine_rollout(states, held.observed, held.t, step or None, maps, move)
+        forecast, seen = affine_rollout(states, held.observed, held.t, step, maps, move)
         error = held.codes[:, 1:].double().clone()
         error[..., :size] -= forecast[..., 1:]
         value = float(error[seen].square().sum(1).mean()) if bool(seen.any()) else math.inf

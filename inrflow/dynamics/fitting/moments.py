@@ -36,11 +36,9 @@ ROUNDING = 1e-15  # of normal equations with unit diagonal
 
 @dataclass
 class Moments:
-    """Transitions of each environment, on [1, codes], and the step that all of them have in common, None where they
-    have none."""
+    """Transitions of each environment, on [1, codes]."""
 
     transitions: list[Transitions]
-    step: float | None = None
 
     @property
     def size(self) -> int:
@@ -54,7 +52,7 @@ class Moments:
 
     def truncated(self, size: int) -> Moments:
         """The first `size` codes."""
-        return Moments([pairs.truncated(size + 1) for pairs in self.transitions], self.step)
+        return Moments([pairs.truncated(size + 1) for pairs in self.transitions])
 
     def first_guess(self) -> tuple[Tensor, Tensor]:
         """Normal equations (E, m, m) and (E, n, m) of the trapezoidal rule, which needs no guess; m = n + 1."""
@@ -69,9 +67,10 @@ class Moments:
         their flow misses at the end of the steps."""
         parts, errors = [], []
         for pairs, generator in zip(self.transitions, generators, strict=True):
-            middle = self._carried(generator, pairs.start, pairs.step, 0.5)
-            predicted = self._carried(generator, middle, pairs.step, 0.5)
-            missed = self._carried(generator, pairs.end - predicted, pairs.step, -0.5)
+            half = pairs.step / 2
+            middle = flow(generator, pairs.start, half)
+            predicted = flow(generator, middle, half)
+            missed = flow(generator, pairs.end - predicted, -half)
             moment = pairs.step[:, None] * (pairs.start + 4 * middle + predicted) / 6  # Simpson's rule
             gram, target = _products(moment, missed)
             parts.append((gram, target + (generator @ gram)[1:]))
@@ -82,22 +81,13 @@ class Moments:
         """Sum of squares (E,) of the change over a step: what no motion at all misses."""
         return torch.stack([(pairs.end - pairs.start).square().sum() for pairs in self.transitions])
 
-    def _carried(self, generator: Tensor, states: Tensor, steps: Tensor, share: float) -> Tensor:
-        """States (P, m) carried over a share of their steps (P,)."""
-        if self.step is None:
-            return flow(generator, states, share * steps)
-        return states @ torch.linalg.matrix_exp(share * self.step * generator).T
-
 
 def moments_of(data: CodeData, environment: Tensor, environments: int) -> Moments:
     """Moments of codes of trajectories that belong to environments (S,) numbered from 0.
 
     An environment without any transition has moments of zero.
     """
-    every = [_with_one(transitions_of(data.at(environment == e))) for e in range(environments)]
-    steps = torch.cat([pairs.step for pairs in every])
-    common = len(steps) and bool((steps - steps[0]).abs().max() < 1e-4 * steps[0].abs())
-    return Moments(every, float(steps.median()) if common else None)
+    return Moments([_with_one(transitions_of(data.at(environment == e))) for e in range(environments)])
 
 
 def _products(moment: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
