@@ -2,7 +2,6 @@
 
 import math
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from runs import run_on
 from inrflow.data.observations import Observations
 from inrflow.dynamics.fields.base import FieldTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
 from inrflow.dynamics.flow import Integrator, calibrated_process_noise, process_noise
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
@@ -22,18 +20,16 @@ from inrflow.training.candidate import Score, assemble
 from inrflow.training.judge import apart, explains, followed, lost, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
 from inrflow.training.parts.codes import copies_for
-from inrflow.training.parts.linear import candidate_sizes, linear_field
+from inrflow.training.parts.linear import candidate_sizes
 
 MATRIX = torch.tensor([[-0.1, 1.1], [-1.1, -0.1]], dtype=torch.float64)
-RUN = SimpleNamespace(
-    problem=SimpleNamespace(forcing_period=0.0),
-    config=SimpleNamespace(dynamics=SimpleNamespace(forcing_harmonics=2, width=16)),
-)
 FINE = Integrator(step=0.05)
 
 
 def field():
-    return linear_field(RUN, ClosedForm(Candidate(2, 0, 0.0), None, MATRIX, torch.zeros(2).double(), None, 0.0))
+    found = VectorField.of(2).double()
+    found.set_linear(MATRIX, torch.zeros(2).double())
+    return found
 
 
 def states(count=200, frames=6, noise=0.0, seed=0):

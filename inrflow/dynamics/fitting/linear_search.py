@@ -16,6 +16,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.folds import Fold, folds_of
 from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
@@ -55,22 +56,20 @@ class Candidate:
 
 @dataclass
 class ClosedForm:
-    """A linear field ds/dt = A s + b + forcing(t) on states [codes, memory], and how well it forecasts.
+    """Linear dynamics of states [codes, memory], and how well they forecast.
 
     Attributes:
         candidate: what was chosen.
         directions: (size, memory) of the memory, None without.
-        matrix, bias, forcing: of the field; forcing (n, 2 K) or None.
-        steps: maps of a step, where steps are equal.
+        field: float64: the map of a step where steps are equal, else ds/dt = A s + b + forcing(t).
         score: validation error, share of the variance of the codes.
         scores: of all candidates tried.
+        steps: maps of a step, where steps are equal.
     """
 
     candidate: Candidate
     directions: Tensor | None
-    matrix: Tensor
-    bias: Tensor
-    forcing: Tensor | None
+    field: VectorField
     score: float
     scores: dict[Candidate, float] = field(default_factory=dict)
     steps: StepMaps | None = None
@@ -326,19 +325,20 @@ class ClosedFormSearch:
             self.training = data
             self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
         model, mean, directions, unit, fit = self.step_model(-1, candidate)
-        steps: StepMaps | None = None
+        steps, size = None, len(model) - 1
         if unit is not None:
-            matrix, bias = generator_of(model, unit, SHORTEST)
             states, before = None, None if like is None else like.steps
             if before is None:  # else ridges are chosen, and a refit may have more codes than those held out
                 held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
                 states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
             steps = step_maps(fit, model, mean, states, before)
+            field = VectorField(size, [steps.term()])
         else:
-            matrix, bias = model[1:, 1:], model[1:, 0]
-        mean_bias, forcing = mean.forcing(matrix)
+            field = VectorField.of(size, forcing_period=self.period, forcing_harmonics=self.harmonics).double()
+            bias, forcing = mean.forcing(model[1:, 1:])
+            field.set_linear(model[1:, 1:], model[1:, 0] + bias, forcing)
         score = scores[candidate] if scores else float("nan")
-        return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {}, steps)
+        return ClosedForm(candidate, directions, field, score, scores or {}, steps)
 
 
 def _kept(candidates: int) -> int:

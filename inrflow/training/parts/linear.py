@@ -17,7 +17,6 @@ import numpy as np
 from torch import Tensor
 
 from inrflow.data.symmetries import Symmetries
-from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.states import CodeData, frames_needed
 from inrflow.encoding.prior.modes import OutputModes
@@ -150,18 +149,6 @@ def choose_linear(
         recipe, "linear dynamics", chosen.size, fit.score, search.floor, state * (state + 1), chosen.memory
     ))
     return ChosenDynamics(search, fit, train, validation, row)
-
-
-def linear_field(run: Run, fit: ClosedForm) -> VectorField:
-    """The vector field of fitted linear dynamics, float64: the map of a step where steps are equal."""
-    if fit.steps is not None:
-        return VectorField(len(fit.bias), [fit.steps.term()])
-    field = VectorField.of(
-        len(fit.bias), forcing_period=run.problem.forcing_period,
-        forcing_harmonics=run.config.dynamics.forcing_harmonics,
-    ).double()
-    field.set_linear(fit.matrix, fit.bias, fit.forcing)
-    return field
 
 
 def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenDynamics:

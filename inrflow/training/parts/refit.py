@@ -24,7 +24,7 @@ from inrflow.training.judge import rollout_error
 from inrflow.training.margins import REFIT_FAILED, ROUNDING
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import fit_modes
-from inrflow.training.parts.linear import ChosenDynamics, linear_field
+from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.run import Run
 
@@ -59,7 +59,7 @@ def refit_to_all(
     memory = round(chosen.memory / chosen.size * wanted)
     states = with_memory(codes, wanted, memory_directions(codes, wanted, memory) if memory else None)
     candidate = replace(chosen.fit.candidate, size=wanted, memory=memory)
-    field = linear_field(run, chosen.search.fit(candidate, data=codes, like=chosen.fit))
+    field = chosen.search.fit(candidate, data=codes, like=chosen.fit).field
     after = rollout_error(field, surrogate.integrator, states.first(len(whole)), codes.first(len(whole)), first, wanted)
     kept = not after < max(REFIT_FAILED * before, 1e-3 * ROUNDING)  # errors of rounding differ by more
     run.log.log("refit", 0, before=before, after=after, code_size=size if kept else wanted)

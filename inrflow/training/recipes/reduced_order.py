@@ -31,7 +31,6 @@ from inrflow.training.parts.linear import (
     check_symmetries,
     choose_linear,
     choose_memory,
-    linear_field,
     linear_search,
 )
 from inrflow.training.parts.mesh_flow import complete_by_flow
@@ -126,7 +125,7 @@ def closed_form_candidate(
     train, judged, first = problem.judging(chosen.train, validation)
     every = chosen.train if validation is None else CodeData.join([chosen.train, validation])
     early = fit if validation is not None else chosen.search.fit(fit.candidate, data=train, like=fit)
-    field = linear_field(run, early)
+    field = early.field
     if validation is not None:  # forecasts are judged from the window that determines a state
         first = min(frames_needed(size, chosen.memory) - 1, judged.codes.shape[1] - 2)
     first = max(first, chosen.past)
@@ -141,10 +140,10 @@ def closed_form_candidate(
         return chosen.search.fit(fit.candidate, fit.scores, every, fit)
 
     def briefly(frames: int) -> VectorField:
-        return linear_field(run, chosen.search.fit(fit.candidate, data=train.frames(frames), like=fit))
+        return chosen.search.fit(fit.candidate, data=train.frames(frames), like=fit).field
 
     def refit() -> Refitted:
-        return Refitted(linear_field(run, full()), with_memory(chosen.train, size, full().directions))
+        return Refitted(full().field, with_memory(chosen.train, size, full().directions))
 
     def refit_decoder(surrogate: Surrogate) -> Surrogate:
         assert fitted is not None and validation is not None
