@@ -14,7 +14,7 @@ from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.contexts import InSystems
 from inrflow.dynamics.laws.flow import TERMS
-from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.law import Law, integrable, own_paths
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import (
@@ -23,15 +23,18 @@ from inrflow.dynamics.laws.terms import (
     INVERSE,
     LAPLACIAN,
     POTENTIAL,
-    RECIPROCAL,
     SECOND,
     TURN,
     VALUE,
     Product,
     Term,
+    centred,
+    divided,
+    multipliers,
+    seasonal,
 )
+from inrflow.numerics.effort import effort
 
-_FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
 _ORDERS = (1, 2)  # of powers of the Laplacian
@@ -42,23 +45,9 @@ _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _AGAIN = 0.5, 2  # share of the least misfit without contexts; families whose terms are chosen anew
+_ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
+_ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
-
-
-def seasonal(channels: int, places: int) -> list[Term]:
-    """Forces, steady or of a season, the last two channels, by low harmonics of place; values, Laplacians times it."""
-    cosine, sine = (channels, VALUE), (channels + 1, VALUE)
-    times: tuple[Product, ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
-    forces = [Term((product,), place=m) for product in times for m in range(not product, places)]
-    every = itertools.product((VALUE, LAPLACIAN), times[1] + times[2], range(channels))
-    return forces + [Term((((c, axis), one),)) for axis, one, c in every]
-
-
-def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list[Term]:
-    """Linear terms that are not local: fractional powers of the Laplacian, whose sums are smooth functions of it."""
-    axes = () if intrinsic else range(dimensions)
-    return [Term((((c, VALUE),),), power, axis) for power in _FRACTIONS for axis in (VALUE, *axes)
-            for c in range(channels)]
 
 
 def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
@@ -100,12 +89,6 @@ def directed(channels: int, axes: Sequence[str]) -> list[Term]:
     return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
 
 
-def centred(terms: Sequence[Term]) -> list[Term]:
-    """The terms less their means, as in laws of fields whose means do not change; without the constant."""
-    return [term if term.power or term.axis != VALUE else replace(term, centred=True)
-            for term in terms if term.products != ((),)]
-
-
 def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
     """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
     1: drifts along gradients of others, of fields of matter, and in films."""
@@ -114,20 +97,6 @@ def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
                                for m in itertools.combinations_with_replacement(value, degree)]
     return [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
             for m in products for b in range(channels) for kind in kinds]
-
-
-def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:
-    """Families of terms of matter of density q, a channel of one sign: forces and diffusions per unit of it, as
-    (1 / q) dc/dx_j and (1 / q) lap c, those of a stress, as (1 / q) d^2c/dx_i dx_j, and its work, dc/dx_i db/dx_j."""
-    others, axes = [c for c in range(channels) if c != channel], range(dimensions)
-    over = (channel, RECIPROCAL)
-    forces = [Term(((over, (c, axis)),)) for axis in axes for c in range(channels)]
-    diffusions = [Term(((over, (c, LAPLACIAN)),)) for c in range(channels)]
-    pairs = [(i, j) for i in axes for j in axes if i <= j < dimensions - (i == j)]  # the last one follows from lap
-    stresses = [Term(((over, (c, SECOND + 3 * i + j)),)) for c in others for i, j in pairs]
-    slopes = [(c, axis) for c in others for axis in axes]
-    work = [Term(((one, other),)) for one, other in itertools.combinations_with_replacement(slopes, 2)]
-    return {"divided": forces + diffusions, "stresses": stresses + work if dimensions > 1 else []}
 
 
 @dataclass(frozen=True)
@@ -291,6 +260,40 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
                 add(contexts, solved, one.cumulative)
     paying = (pair for (_, count, _), pair in found.items() if not count or pair[0] < most)
     return sorted(paying, key=lambda pair: pair[0])
+
+
+def along_flow(ground: Ground, law: Law, families: Families, deadline: float) -> list[Law]:
+    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle.
+
+    Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
+    rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
+    """
+    channels, terms, some = ground.states.shape[2], law.terms, ground.some(_ALONG)
+    t, states, number = some.train.t, some.states, some.train.systems.number
+    each = [of_channels(one, terms, channels, law.period) for one in families.active]
+    used = set(np.flatnonzero((law.theta != 0).any(1)))
+    least, best = np.inf, list[Supported]()
+
+    def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
+        yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
+        yield from sorted(zip(some.supported(terms, each), each, strict=True), key=lambda start: start[0][0][-1])
+
+    for solved, active in starts():
+        before = np.inf
+        for _ in range(_ROUNDS):
+            one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
+            paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
+            if paths is None:
+                break
+            (solved,) = some.supported(terms, [active], paths=paths)
+            if solved[0][-1] < least:
+                least, best = solved[0][-1], solved
+            if not solved[0][-1] < _SETTLING * before:
+                break
+            before = solved[0][-1]
+        if least < _TOLD or effort() > deadline:
+            break
+    return [replace(law, theta=theta, std=std) for _, theta, std, _ in best]
 
 
 def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float] | None = None

@@ -13,7 +13,7 @@ import torch
 
 from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.laws.contexts import known_contexts, standard, widened
-from inrflow.dynamics.laws.families import Families, families_of, regressed
+from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
 from inrflow.dynamics.laws.law import (
     MOST_STEPS,
     Law,
@@ -39,7 +39,7 @@ from inrflow.dynamics.laws.setting import (
     simplest,
     worse,
 )
-from inrflow.dynamics.laws.shooting import along_flow, along_single_steps
+from inrflow.dynamics.laws.shooting import along_single_steps
 from inrflow.encoding.harmonic_codes import fit_codes, point_sets
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
@@ -116,14 +116,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     brief = began - start < _QUICK * search.seconds and not np.any(ground.train.noise)
     whole = replace(data, noise=ground.train.noise)
     refined = partial(refine, ground=ground, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
-    errors, law = refined(*simplest(search.scored), brief=brief)
-    search.scored, hardly = [(errors, law)], _NOISY * max(search.floor, _EXACT)
-    if errors.mean() > hardly and effort() - start < _REST * search.seconds:  # more terms may be what is missing
-        search.enough = hardly
-        search.run(turns)
-    if (other := simplest(search.scored))[1] is not law or brief:
-        other = refined(*other)
-        law = other[1] if brief or HARDLY * other[0].mean() < errors.mean() else law
+    if brief:
+        search.enough = _NOISY * max(search.floor, _EXACT)
+        search.scored = [refined(*simplest(search.scored), brief=True)]
+        if search.spent < _REST * search.seconds:  # more terms may be what is missing
+            search.run(turns)
+    _, law = refined(*simplest(search.scored))
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
     return standard(law, np.unique(ground.train.systems.number)) if law.count else law
 
@@ -145,6 +143,7 @@ class LawSearch:
         self.limit = Limit()  # of effort for further laws, once there is one
         self.found: list[_Regressed] = []  # of families that were regressed
         self.wider: list[Families | None] = []  # of those that were not yet
+        self.lowest, self.ranked = math.inf, self.found  # the least misfit of the former; these, the likeliest first
 
     @property
     def spent(self) -> float:

@@ -1,8 +1,8 @@
-"""Laws of coarse frames, refined along their own flow, or along single steps of it.
+"""Laws of coarse frames, refined along single steps of their flow.
 
 Where the field changes too much from frame to frame, splines resolve its paths poorly. The flow of a law that they give
-may do better; where it does not, single steps do: from the codes of each frame to those of the next, all terms of a
-family by Gauss-Newton, then fewer.
+may do better (`along_flow`); where it does not, single steps do: from the codes of each frame to those of the next, all
+terms of a family by Gauss-Newton, then fewer.
 They are weighted as by a Cauchy distribution (iteratively reweighted least squares), so that those that the first
 coefficients carry anywhere wait until others have corrected them.
 """
@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.laws.families import Families, of_channels
+from inrflow.dynamics.laws.families import Families
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import Supported
+from inrflow.dynamics.laws.law import Law, integrable
 from inrflow.dynamics.laws.setting import DETERMINED, Ground
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
@@ -32,9 +31,6 @@ _FAR = 1e3  # error of a step that diverges, in units of the channels' deviation
 _STEEP = 1e6  # derivative from which on a step is left out
 _FEWEST = 16  # steps
 _PLANNED = 0.75  # of the time, that descents take
-_ROUNDS, _SETTLING = 6, 0.9  # along a law's own flow, at most; what each must leave of the misfit
-_ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
-_ALONG = 16  # trajectories that give equations along laws' own flow, at most
 _INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
 
 Shot = tuple[np.ndarray, Tensor]  # coefficients, and what steps miss with them, (B, R)
@@ -150,37 +146,3 @@ def along_single_steps(ground: Ground, families: Families, deadline: float) -> I
             yield from (one if not i else steps.refined(one)[0] for i, one in enumerate(refined) if one is not None)
         if effort() > deadline:
             break
-
-
-def along_flow(ground: Ground, law: Law, families: Families, deadline: float) -> list[Law]:
-    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle.
-
-    Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
-    rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
-    """
-    channels, terms, some = ground.states.shape[2], law.terms, ground.some(_ALONG)
-    t, states, number = some.train.t, some.states, some.train.systems.number
-    each = [of_channels(one, terms, channels, law.period) for one in families.active]
-    used = set(np.flatnonzero((law.theta != 0).any(1)))
-    least, best = np.inf, list[Supported]()
-
-    def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
-        yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
-        yield from sorted(zip(some.supported(terms, each), each, strict=True), key=lambda start: start[0][0][-1])
-
-    for solved, active in starts():
-        before = np.inf
-        for _ in range(_ROUNDS):
-            one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
-            paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
-            if paths is None:
-                break
-            (solved,) = some.supported(terms, [active], paths=paths)
-            if solved[0][-1] < least:
-                least, best = solved[0][-1], solved
-            if not solved[0][-1] < _SETTLING * before:
-                break
-            before = solved[0][-1]
-        if least < _TOLD or effort() > deadline:
-            break
-    return [replace(law, theta=theta, std=std) for _, theta, std, _ in best]

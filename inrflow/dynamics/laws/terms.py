@@ -1,4 +1,4 @@
-"""Term: one summand of a law, a differential monomial of the field."""
+"""Term: one summand of a law, a differential monomial of the field; and lists of terms of a kind."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, 
 BENT = 32  # added to the axis of a derivative: that of lap of the channel
 INVERSE = 48  # "axis" of a factor that is no channel: 1 / the coordinate of this number
 ACROSS = 49  # "axis" of a value that acts on harmonics that its channel has not: its codes add to its own alone
+_FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)  # powers of the Laplacian
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,42 @@ class Term:
         if term.solenoidal and not term.signs and len(term.products) > 1 and term.products[0][0][1] == VALUE:
             return replace(term, signs=(1.0,) * len(term.products))  # saved before velocities had units
         return term
+
+
+def seasonal(channels: int, places: int) -> list[Term]:
+    """Forces, steady or of a season, the last two channels, by low harmonics of place; values, Laplacians times it."""
+    cosine, sine = (channels, VALUE), (channels + 1, VALUE)
+    times: tuple[Product, ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
+    forces = [Term((product,), place=m) for product in times for m in range(not product, places)]
+    every = itertools.product((VALUE, LAPLACIAN), times[1] + times[2], range(channels))
+    return forces + [Term((((c, axis), one),)) for axis, one, c in every]
+
+
+def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list[Term]:
+    """Linear terms that are not local: fractional powers of the Laplacian, whose sums are smooth functions of it."""
+    axes = () if intrinsic else range(dimensions)
+    return [Term((((c, VALUE),),), power, axis) for power in _FRACTIONS for axis in (VALUE, *axes)
+            for c in range(channels)]
+
+
+def centred(terms: Sequence[Term]) -> list[Term]:
+    """The terms less their means, as in laws of fields whose means do not change; without the constant."""
+    return [term if term.power or term.axis != VALUE else replace(term, centred=True)
+            for term in terms if term.products != ((),)]
+
+
+def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:
+    """Families of terms of matter of density q, a channel of one sign: forces and diffusions per unit of it, as
+    (1 / q) dc/dx_j and (1 / q) lap c, those of a stress, as (1 / q) d^2c/dx_i dx_j, and its work, dc/dx_i db/dx_j."""
+    others, axes = [c for c in range(channels) if c != channel], range(dimensions)
+    over = (channel, RECIPROCAL)
+    forces = [Term(((over, (c, axis)),)) for axis in axes for c in range(channels)]
+    diffusions = [Term(((over, (c, LAPLACIAN)),)) for c in range(channels)]
+    pairs = [(i, j) for i in axes for j in axes if i <= j < dimensions - (i == j)]  # the last one follows from lap
+    stresses = [Term(((over, (c, SECOND + 3 * i + j)),)) for c in others for i, j in pairs]
+    slopes = [(c, axis) for c in others for axis in axes]
+    work = [Term(((one, other),)) for one, other in itertools.combinations_with_replacement(slopes, 2)]
+    return {"divided": forces + diffusions, "stresses": stresses + work if dimensions > 1 else []}
 
 
 def _plain(value: Any, kind: type[list] | type[tuple]) -> Any:

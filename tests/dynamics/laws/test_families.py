@@ -9,10 +9,10 @@ from scipy.special import j0, jn_zeros
 from inrflow.domains import Box, Region
 from inrflow.domains.transform import inverse_of
 from inrflow.dynamics.laws import fit_law
-from inrflow.dynamics.laws.families import centred, directed, drifting, short_list, with_vectors
+from inrflow.dynamics.laws.families import directed, drifting, short_list, with_vectors
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import INVERSE, VALUE, Term, term_from_state
+from inrflow.dynamics.laws.terms import INVERSE, VALUE, Term, centred, term_from_state
 
 
 def grid(n):

@@ -10,9 +10,9 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField, build_term, term_structure
 from inrflow.dynamics.flow import Dynamics, Integrator
-from inrflow.dynamics.laws.families import divided as divided_by
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
+from inrflow.dynamics.laws.terms import divided as divided_by
 
 LAPLACIAN = {"products": [[[0, -1]]], "power": 1, "axis": -1}
 OTHER = {"products": [[[1, -1]]], "power": 1, "axis": -1}
