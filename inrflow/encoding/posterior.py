@@ -5,10 +5,9 @@ float64 whatever the decoder's precision: normal equations square the condition 
 
 Evidence: a frame of n values y with prior N(m, B P B^T + R) has the squared innovation
 Q = (y - m)^T (B P B^T + R)^-1 (y - m), with mean n (the consistency check of Kalman filters, Bar-Shalom et al. 2001,
-5.4). A larger Q means stronger variation than in the training data, or more noise. Two numbers are estimated from
-y ~ N(m, s (B P B^T + R + r)): a variance factor s with an inverse gamma prior, under which predictions are Student
-distributed, and the variance r of white noise in addition to that of the channels. Also how far states may lie from
-those of training, and how much wider intervals are beyond.
+5.4). A larger Q means stronger variation than in the training data, or more noise (`evidence`): a variance factor s
+with an inverse gamma prior is estimated, under which predictions are Student distributed. Also how far states may lie
+from those of training, and how much wider intervals are beyond.
 """
 
 from __future__ import annotations
@@ -22,9 +21,6 @@ from torch import Tensor
 
 QUANTILE = 0.999  # of training data that counts as like them
 FREEDOM = 4.0  # degrees of freedom of the prior of the variance factor, whose mean is 1
-PENALTY = 2.0  # nats by which added noise must improve the log evidence
-_FACTOR = 8.0  # between successive noise levels of the coarse search
-_FINE = (4.0, 2.0, 0.5, 0.25)  # noise levels of the fine search, in units of the best coarse one
 MANY = 1000  # independent codes from which on no matrix of all of them is formed
 _JITTER = 1e-14, 1e-12, 1e-10  # of the largest variance: covariances are singular where codes are known exactly
 BLOCK_NUMBERS = 4_000_000  # of the largest array held for one block of groups: 32 MB of float64
@@ -317,75 +313,6 @@ def squared_innovation(
     root = _roots(covariance)
     lengths = torch.linalg.solve_triangular(root, step[..., None], upper=False)
     return left + lengths.square().sum((1, 2)), seen.flatten(1).sum(1)
-
-
-class NoiseEvidence:
-    """Log evidence of the variance of added noise, for windows of frames that are independent draws from the prior.
-
-    Args:
-        prior: of the codes of each frame. windows: their number.
-    Frames are added by `add`.
-    """
-
-    def __init__(self, prior: GaussianPrior, windows: int) -> None:
-        self.prior, self.factor = prior, prior.factor
-        self.windows = windows
-        self._frames: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
-
-    def add(self, windows: Tensor, offset: Tensor, basis: Tensor, u: Tensor) -> None:
-        """Add frames u (F, N, C) of windows (F,), observed through an affine decoder (N, C), (N, C, Z)."""
-        basis = basis.double()
-        target = u.double() - offset.double() - basis @ self.prior.mean
-        seen = torch.isfinite(target)
-        patterns = [slice(None)] if bool((seen == seen[:1]).all()) else [slice(f, f + 1) for f in range(len(u))]
-        for rows in patterns:
-            mask = seen[rows][0]
-            grams, rights, squares = [], [], []
-            for c in range(u.shape[-1]):
-                design = basis[mask[:, c], c] @ self.factor
-                values = target[rows][:, mask[:, c], c]
-                grams.append(design.T @ design)
-                rights.append(values @ design)
-                squares.append(values.square().sum(1))
-            self._frames.append(
-                (windows[rows], torch.stack(grams), torch.stack(rights, 1), torch.stack(squares, 1), mask.sum(0))
-            )
-
-    def __call__(self, added: float) -> Tensor:
-        """Log evidence (windows,) of noise of variance `added` on top of the prior's, up to a constant."""
-        quadratic = torch.zeros(self.windows, dtype=torch.float64)
-        logarithm, count = torch.zeros_like(quadratic), torch.zeros_like(quadratic)
-        noise = self.prior.noise + added
-        for windows, grams, rights, squares, seen in self._frames:
-            inner = torch.einsum("czy,c->zy", grams, 1 / noise)
-            inner.diagonal().add_(1)
-            cholesky = torch.linalg.cholesky(inner)
-            right = torch.einsum("fcz,c->fz", rights, 1 / noise)
-            explained = torch.linalg.solve_triangular(cholesky, right.T, upper=False).square().sum(0)
-            quadratic.index_add_(0, windows, (squares @ (1 / noise) - explained).clamp(min=0))
-            determinant = 2 * cholesky.diagonal().log().sum() + (seen * noise.log()).sum()
-            logarithm.index_add_(0, windows, determinant.expand(len(windows)))
-            count.index_add_(0, windows, seen.sum().double().expand(len(windows)))
-        return -0.5 * logarithm - 0.5 * (count + FREEDOM) * torch.log1p(quadratic / FREEDOM)
-
-    def best(self, largest: float = 4.0) -> Tensor:
-        """Variance (windows,) of added noise with the largest evidence, within a factor of about sqrt(2), at most
-        `largest`; 0 where no noise is the best."""
-        best = torch.zeros(self.windows, dtype=torch.float64)
-        score = self(0.0) + PENALTY
-        level = largest
-        while level > float(self.prior.noise.min()) / _FACTOR:
-            evidence = self(level)
-            best, score = torch.where(evidence > score, level, best), torch.maximum(evidence, score)
-            level /= _FACTOR
-        coarse = best.clone()
-        for factor in _FINE:
-            for value in coarse[coarse > 0].unique():
-                tried, evidence = float(value) * factor, self(float(value) * factor)
-                better = (coarse == value) & (evidence > score)
-                best = torch.where(better, tried, best)
-                score = torch.where(better, evidence, score)
-        return best
 
 
 def widening(distance: Tensor, limit: float) -> Tensor:

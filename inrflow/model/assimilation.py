@@ -19,8 +19,9 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import Encoder, encode_with_covariance
+from inrflow.encoding.evidence import NoiseEvidence
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.posterior import GaussianPrior, NoiseEvidence, condition, condition_each, squared_innovation
+from inrflow.encoding.posterior import GaussianPrior, condition, condition_each, squared_innovation
 from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
 

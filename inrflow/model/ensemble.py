@@ -18,7 +18,8 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.encode import encode
-from inrflow.encoding.posterior import FREEDOM, PENALTY, GaussianPrior, squared_innovation
+from inrflow.encoding.evidence import PENALTY
+from inrflow.encoding.posterior import FREEDOM, GaussianPrior, squared_innovation
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 MEMBERS = 8

@@ -18,12 +18,11 @@ from inrflow.model.ensemble import decoded_change, deviations, spread_of
 from inrflow.model.extent import DIVERGED, warn_diverged
 from inrflow.model.gradients import with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
-from inrflow.model.state_path import StatePath
+from inrflow.model.state_path import EXACT_TIMES, StatePath, cell_ends
 from inrflow.model.state_prior import StateEstimate
 from inrflow.runtime.shown import Shown
 
-_EXACT_TIMES, _FEW_TIMES = 512, 64
-_POINTS_PER_BLOCK, _DENSE_STEP = 4096, 0.125
+_POINTS_PER_BLOCK, _FEW_TIMES = 4096, 64
 _STEP = 1e-3  # of internal time and of the box, for differences of the residual field
 
 
@@ -246,7 +245,7 @@ class Solution(Shown):
     def states(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """States (D, n) at the distinct times, and which of them each of the times (R,) is."""
         distinct, which = torch.unique(times, return_inverse=True)
-        states = self._states(distinct)
+        states = self.path.at(self.surrogate.scale.internal(distinct))
         size, prior = self.surrogate.code_size, self.surrogate.prior
         usual = prior.variances[:size].sum().sqrt()
         known = torch.linalg.vector_norm(self.estimate.mean[0, :, :size] - prior.mean[:size], dim=1)
@@ -255,29 +254,6 @@ class Solution(Shown):
         if off.any():
             self.diverged = min(self.diverged, float(distinct[off].min()))
         return states, which
-
-    def _states(self, distinct: Tensor) -> Tensor:
-        """States (D, n) at increasing times (D,)."""
-        inner = self.surrogate.scale.internal(distinct)
-        if len(inner) <= _EXACT_TIMES:
-            return self.path.mean(inner)[0]
-        # Very many times: cubic Hermite interpolation between states at the ends of the fine cells that hold any.
-        nodes = _cell_ends(inner, _DENSE_STEP)
-        if len(nodes) > len(inner):
-            return self.path.mean(inner)[0]
-        nodes = torch.unique(torch.cat([nodes, self.estimate.t[0][torch.isfinite(self.estimate.t[0])]]))
-        states = self.path.mean(nodes)[0]
-        with torch.no_grad():
-            slopes = self.surrogate.field(nodes, states)
-        cell = (torch.searchsorted(nodes, inner, right=True) - 1).clamp(0, len(nodes) - 2)
-        width = (nodes[cell + 1] - nodes[cell])[:, None]
-        s = (inner - nodes[cell])[:, None] / width
-        return (
-            (1 + 2 * s) * (1 - s) ** 2 * states[cell]
-            + s * (1 - s) ** 2 * width * slopes[cell]
-            + s**2 * (3 - 2 * s) * states[cell + 1]
-            + s**2 * (s - 1) * width * slopes[cell + 1]
-        )
 
     def _block(self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
                ) -> dict[str, Tensor]:
@@ -359,9 +335,9 @@ class Solution(Shown):
         size, at = self.surrogate.code_size, states
         inner = self.surrogate.scale.internal(torch.unique(times))
         if len(inner) > _FEW_TIMES:  # covariances change slowly: those at the nearest of a few times
-            nodes = _cell_ends(inner, _DENSE_STEP)
-            if len(nodes) > _EXACT_TIMES:
-                nodes = inner[torch.linspace(0, len(inner) - 1, _EXACT_TIMES).round().long()]
+            nodes = cell_ends(inner)
+            if len(nodes) > EXACT_TIMES:
+                nodes = inner[torch.linspace(0, len(inner) - 1, EXACT_TIMES).round().long()]
             if len(nodes) < len(inner):
                 above = torch.searchsorted(nodes, inner).clamp(1, len(nodes) - 1)
                 nearest = torch.where(nodes[above] - inner < inner - nodes[above - 1], above, above - 1)
@@ -387,12 +363,3 @@ class Solution(Shown):
             mean = self.path.mean(inner) if states is None else states[None]
             self._known = inner, list(self.path.covariance(inner, mean))
         return self._known[1]
-
-
-def _cell_ends(times: Tensor, width: float) -> Tensor:
-    """The ends of the cells of about this width, from the first to the last of increasing times, that hold any."""
-    first, span = times[0], times[-1] - times[0]
-    cells = max(1.0, math.ceil(float(span) / width))
-    index = torch.unique(((times - first) / span * cells).floor().clamp(max=cells - 1))
-    index = torch.unique(torch.cat([index, index + 1]))
-    return torch.where(index == cells, times[-1], first + index * (span / cells))

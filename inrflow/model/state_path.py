@@ -12,6 +12,7 @@ from torch import Tensor
 from inrflow.dynamics.flow import Dynamics
 from inrflow.model.state_prior import KNOWN_CONTEXT, StateEstimate
 
+EXACT_TIMES, _CELL = 512, 0.125  # times that the flow gives one by one; of internal time, between others
 _STEP = 1.5  # units of time, the distance of training frames, that covariances move at a time
 _MOST_STEPS = 64
 _DIFFERENCE = 1e-4  # of time, for rates of maps from step to step
@@ -53,6 +54,27 @@ class StatePath:
             row, column = inside[rows].nonzero(as_tuple=True)
             result[rows[row], column] = inner[row, place[row, column]]
         return result
+
+    def at(self, times: Tensor) -> Tensor:
+        """States (T, n) of a single trajectory at increasing times (T,); at very many by cubic Hermite interpolation
+        between states at the ends of the fine cells that hold any."""
+        nodes = cell_ends(times) if len(times) > EXACT_TIMES else None
+        if nodes is None or len(nodes) > len(times):
+            return self.mean(times)[0]
+        knots = self.estimate.t[0]
+        nodes = torch.unique(torch.cat([nodes, knots[torch.isfinite(knots)]]))
+        states = self.mean(nodes)[0]
+        with torch.no_grad():
+            slopes = self.dynamics.field(nodes, states)
+        cell = (torch.searchsorted(nodes, times, right=True) - 1).clamp(0, len(nodes) - 2)
+        width = (nodes[cell + 1] - nodes[cell])[:, None]
+        s = (times - nodes[cell])[:, None] / width
+        return (
+            (1 + 2 * s) * (1 - s) ** 2 * states[cell]
+            + s * (1 - s) ** 2 * width * slopes[cell]
+            + s**2 * (3 - 2 * s) * states[cell + 1]
+            + s**2 * (s - 1) * width * slopes[cell + 1]
+        )
 
     def rate(self, times: Tensor, states: Tensor) -> Tensor:
         """Derivatives (T, n) by internal time of the path of a single trajectory at increasing times (T,), where its
@@ -169,3 +191,12 @@ def _either(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
     if bool(chosen.all()):
         return one
     return torch.where(chosen[:, None, None], one, other) if bool(chosen.any()) else other
+
+
+def cell_ends(times: Tensor) -> Tensor:
+    """The ends of fine cells, from the first to the last of increasing times, that hold any."""
+    first, span = times[0], times[-1] - times[0]
+    cells = max(1.0, math.ceil(float(span) / _CELL))
+    index = torch.unique(((times - first) / span * cells).floor().clamp(max=cells - 1))
+    index = torch.unique(torch.cat([index, index + 1]))
+    return torch.where(index == cells, times[-1], first + index * (span / cells))

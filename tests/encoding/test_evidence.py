@@ -5,14 +5,8 @@ import pytest
 import torch
 from scipy.stats import multivariate_t
 
-from inrflow.encoding.posterior import (
-    FREEDOM,
-    GaussianPrior,
-    NoiseEvidence,
-    condition,
-    squared_innovation,
-    variance_factor,
-)
+from inrflow.encoding.evidence import NoiseEvidence
+from inrflow.encoding.posterior import FREEDOM, GaussianPrior, condition, squared_innovation, variance_factor
 
 SIZE, POINTS, CHANNELS = 5, 12, 2
 
