@@ -15,11 +15,10 @@ from inrflow.dynamics.states import CodeData
 
 @dataclass
 class Transitions:
-    """Pairs of successive states: start (P, n), end (P, n), time at the start and step, (P,), internal units."""
+    """Pairs of successive states: start (P, n), end (P, n), and the time between them, step (P,), internal units."""
 
     start: Tensor
     end: Tensor
-    t: Tensor
     step: Tensor
 
     @property
@@ -27,7 +26,7 @@ class Transitions:
         return bool((self.step - self.step[0]).abs().max() < 1e-4 * self.step[0].abs())
 
     def truncated(self, size: int) -> "Transitions":
-        return Transitions(self.start[:, :size], self.end[:, :size], self.t, self.step)
+        return Transitions(self.start[:, :size], self.end[:, :size], self.step)
 
 
 def transitions_of(data: CodeData) -> Transitions:
@@ -35,8 +34,8 @@ def transitions_of(data: CodeData) -> Transitions:
     row, frame = data.observed.nonzero(as_tuple=True)  # of each trajectory in turn
     same = row[1:] == row[:-1]
     row, start, end = row[1:][same], frame[:-1][same], frame[1:][same]
-    t = data.t[row, start]
-    return Transitions(data.codes[row, start].double(), data.codes[row, end].double(), t, data.t[row, end] - t)
+    step = data.t[row, end] - data.t[row, start]
+    return Transitions(data.codes[row, start].double(), data.codes[row, end].double(), step)
 
 
 class LinearFit:

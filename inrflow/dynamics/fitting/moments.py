@@ -101,7 +101,7 @@ def _stacked(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 def _with_one(pairs: Transitions) -> Transitions:
     """The transitions of [1, s]."""
     start, end = (pad(state, (1, 0), value=1.0) for state in (pairs.start, pairs.end))
-    return Transitions(start, end, pairs.t, pairs.step)
+    return Transitions(start, end, pairs.step)
 
 
 @dataclass

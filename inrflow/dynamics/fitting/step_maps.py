@@ -65,7 +65,7 @@ def step_maps(
         held: states around the mean, (S, T, n), by which ridges are chosen, where they are not those of `like`.
     """
     n, pairs = len(forward) - 1, fit.transitions.truncated(len(forward) - 1)
-    returning = LinearFit(Transitions(pairs.end, pairs.start, pairs.t, pairs.step))
+    returning = LinearFit(Transitions(pairs.end, pairs.start, pairs.step))
     unit = float(pairs.step.median())
     if like is not None:
         ridges, between = like.ridges, like.between[:n]

@@ -44,14 +44,14 @@ def test_transitions_join_successive_observed_frames_of_one_trajectory():
     observed = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0]], dtype=torch.bool)
     pairs = transitions_of(CodeData(states, times, observed))
     assert pairs.start[:, 0].tolist() == [0, 2, 7, 8] and pairs.end[:, 0].tolist() == [2, 3, 8, 9]
-    assert pairs.t.tolist() == [0, 2, 1, 3] and pairs.step.tolist() == [2, 2, 2, 1]
+    assert pairs.step.tolist() == [2, 2, 2, 1]
     assert pairs.start.dtype == torch.float64 and not pairs.uniform
     assert pairs.truncated(1).start.shape == (4, 1)
 
 
 def test_steps_are_uniform_up_to_rounding_only():
     def pairs(step):
-        return Transitions(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3), tensor(step))
+        return Transitions(torch.zeros(3, 1), torch.zeros(3, 1), tensor(step))
 
     assert pairs([0.1, 0.1 + 1e-9, 0.1]).uniform and not pairs([0.1, 0.101, 0.1]).uniform
 
@@ -74,7 +74,7 @@ def test_the_generator_is_recovered_from_uniform_transitions(step, pull):
 def test_the_leading_block_is_the_regression_on_the_leading_codes():
     random = np.random.default_rng(5)
     start, end = random.standard_normal((30, 6)), random.standard_normal((30, 6))
-    fit = LinearFit(Transitions(tensor(start), tensor(end), torch.zeros(30), torch.ones(30)))
+    fit = LinearFit(Transitions(tensor(start), tensor(end), torch.ones(30)))
     design = np.hstack([np.ones((30, 1)), start[:, :3]])
     direct = np.linalg.lstsq(design, end[:, :3], rcond=None)[0]
     for pull in ("change", "mean"):
@@ -93,7 +93,7 @@ def test_the_ridge_is_that_of_the_augmented_least_squares_problem(pull):
     design = np.vstack([np.insert(start, 0, 1.0, 1), np.insert(np.sqrt(strength) * np.eye(3), 0, 0.0, 1)])
     target = end - start if pull == "change" else end
     direct = np.linalg.lstsq(design, np.vstack([target, np.zeros((3, 3))]), rcond=None)[0]
-    pairs = Transitions(tensor(start), tensor(end), torch.zeros(20), torch.ones(20))
+    pairs = Transitions(tensor(start), tensor(end), torch.ones(20))
     found = LinearFit(pairs).step_map(3, ridge, pull).numpy()
     np.testing.assert_allclose(found[1:, 1:] - (np.eye(3) if pull == "change" else 0), direct[1:].T, atol=1e-9)
     np.testing.assert_allclose(found[1:, 0], direct[0], atol=1e-9)
