@@ -148,7 +148,7 @@ def lost(paths: Tensor) -> float:
     return float(paths[:, 0, 0].isnan().double().mean().nan_to_num())
 
 
-def apart(some: Tensor, others: Tensor, states: CodeData) -> float:
+def step_difference(some: Tensor, others: Tensor, states: CodeData) -> float:
     """Mean squared difference of the same forecasts in steps of two lengths, share of the variance of the states;
     infinite where one of the first diverges."""
     if lost(some):

@@ -17,7 +17,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.state_prior import state_prior
 from inrflow.training.candidate import Score, assemble
-from inrflow.training.judge import apart, explains, followed, lost, rollout_error
+from inrflow.training.judge import explains, followed, lost, rollout_error, step_difference
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes
@@ -267,7 +267,7 @@ def test_forecasts_that_diverge_soon_after_the_data_are_counted():
     states = CodeData((1 / (1 / start - t))[..., None], t, torch.ones(4, 9, dtype=torch.bool))
     field = VectorField(1, [Square()]).double()
     paths = followed(field, Integrator("rk4", 0.01), states, 0)
-    assert lost(paths) == 0.5 and apart(paths, paths, states) == math.inf
+    assert lost(paths) == 0.5 and step_difference(paths, paths, states) == math.inf
     assert lost(followed(field, Integrator("rk4", 0.01), states.at(slice(0)), 0)) == 0.0
 
 
@@ -277,4 +277,4 @@ def test_the_difference_of_steps_is_the_error_of_the_longer_ones():
     flows = [torch.linalg.matrix_exp(MATRIX * (torch.cat([t, t[-1] + t[1:] - t[0]]) - t[0])[:, None, None])
              for t in seen.t]
     exact = torch.stack([flow @ z[0] for flow, z in zip(flows, seen.codes, strict=True)])
-    assert apart(*paths, seen) == pytest.approx(apart(paths[0], exact, seen), rel=0.2)
+    assert step_difference(*paths, seen) == pytest.approx(step_difference(paths[0], exact, seen), rel=0.2)

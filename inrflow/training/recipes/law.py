@@ -18,7 +18,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import INTEGRATION, apart, explains, followed, lost, rollout_error
+from inrflow.training.judge import INTEGRATION, explains, followed, lost, rollout_error, step_difference
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
@@ -251,8 +251,8 @@ def _candidates(
         for _ in range(_HALVINGS):
             finer = Integrator("etd", integrator.step / 2)
             others = followed(field, finer, validation, first)
-            if apart(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):  # small errors may grow
-                break
+            if step_difference(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):
+                break  # small errors may grow
             if not (lost(paths) or elsewhere):  # longer steps may be what was fitted
                 after = rollout_error(field, finer, validation, judged, first, size)
                 if not after < _HARDLY * error:
