@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inrflow.numerics.phases import periodic_phases
 
+_GRID = 2.0**30  # internal times in a unit
 _LEADS = 20  # of windows of a series, at most
 
 
@@ -200,8 +201,10 @@ class TimeScale:
     unit: float
 
     def internal(self, t: Tensor) -> Tensor:
-        """Internal times of data times."""
-        return (t.double() - self.origin) / self.unit
+        """Internal times of data times, as multiples of a power of 2: equal steps differ by no rounding, so that they
+        share exponentials and batches."""
+        tau = (t.double() - self.origin) / self.unit
+        return tau + ((tau * _GRID).round() / _GRID - tau).detach()
 
     def external(self, tau: Tensor) -> Tensor:
         """Data times of internal times."""

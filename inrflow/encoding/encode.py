@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +114,15 @@ def encode_with_covariance(
     if spread is None or len(x) == trajectories or (len(x) == 1 and spread.shape[1] == 1):
         return codes, spread
     return codes, spread.reshape(trajectories, frames, *spread.shape[-2:])
+
+
+def unknown(decoder: Decoder, batch: TrajectoryBatch, codes: Tensor, prior: GaussianPrior, encoder: Encoder | None
+            ) -> float:
+    """Variance of a code of the first frames given these alone, as a share of the mean square of codes (S, T, Z);
+    infinite where codes have no covariance."""
+    spread = encode_with_covariance(decoder, batch.first_frames(1), prior, True, encoder)[1]
+    return math.inf if spread is None else float(
+        spread.diagonal(dim1=-2, dim2=-1).sum(-1).mean() / codes.square().sum(-1).nanmean())
 
 
 def _solve(

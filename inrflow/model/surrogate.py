@@ -24,7 +24,7 @@ from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
-from inrflow.encoding.encode import Encoder, encode
+from inrflow.encoding.encode import Encoder, encode, unknown
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
@@ -39,6 +39,7 @@ from inrflow.runtime.shown import Shown
 
 FORMAT = "inrflow-surrogate"
 _REACH, _REACH_STEPS = 100.0, 1000.0  # minutes of integration for a few hundred codes
+_KNOWN = 0.1  # of what flows miss: codes that well known need no smoothing
 _REACH_EXACT = 1e6  # phases of waves are known to nine digits there, in double precision
 
 
@@ -205,8 +206,7 @@ class Surrogate(Shown):
     ) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C).
 
-        `context`: prior of the contexts, by default the surrogate's. Of windows of several frames the contexts are
-        first estimated from the motion of the codes, and the flow is linearised there.
+        `context`: prior of contexts, by default the surrogate's; several frames tell first where flows are linearised.
         """
         inner = self._plausible(window)
         if self.context_size and inner.u.shape[1] > 1:
@@ -235,26 +235,27 @@ class Surrogate(Shown):
         return self._codes(self._inner(window))
 
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
-        prior = self.prior.codes(self.code_size)
         motion = None if inner.delay is None else self.dynamics.motion(self.prior.mean, self.code_size)
-        return CodeData(encode(self.decoder, inner, prior, self.encoder, motion), inner.t, inner.observed)
+        codes = encode(self.decoder, inner, self.prior.codes(self.code_size), self.encoder, motion)
+        return CodeData(codes, inner.t, inner.observed)
 
     def solve_context(self, windows: Sequence[TrajectoryBatch]) -> ContextEstimate:
-        """Posterior of the context of one system from windows of its trajectories in data units, by Gauss-Newton.
-
-        From codes of each frame by itself, then from states that all frames tell along the flow of this context.
-        """
+        """Posterior of the context of one system from windows of its trajectories in data units: from codes of each
+        frame by itself, then, unless these are known far better than it hits them, from states along its flow."""
         prior, size = self.prior.context(self.context_size), self.field.state_size
         parts = [self.codes(window) for window in windows]
         if size == self.code_size:  # memory has no value before the filter has run
-            prior = replace(prior, nominal=self._context_given(parts, prior).mean)
+            found, one = self._context_given(parts, prior), self._inner(windows[0])
+            if unknown(self.decoder, one, parts[0].codes, self.prior.codes(size), self.encoder) < _KNOWN * found.misfit:
+                return found
+            prior = replace(prior, nominal=found.mean)
         return self._context_given([replace(part, codes=self.estimate(window, False, prior).mean[..., :size])
                                     for part, window in zip(parts, windows, strict=True)], prior)
 
     def _context_given(self, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
         process, frames = self.prior.process[: self.field.state_size], max(part.codes.shape[1] for part in parts)
         states = CodeData.join([part.padded(frames) for part in parts])
-        return solve_context(self.field, self.integrator, states, prior.mean, prior.covariance, process)
+        return solve_context(self.field, self.integrator, states, prior.mean, prior.covariance, process, prior.nominal)
 
     def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
         """Contexts (S, P), each estimated from the frames of its own trajectory."""
@@ -263,8 +264,7 @@ class Surrogate(Shown):
                             for s in range(len(inner))])
 
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
-        """The context of known parameters, by the map that training has fitted. Raises UserError where the surrogate
-        knows no such parameters or one is missing."""
+        """The context of known parameters, by the map that was fitted. Raises UserError where one is not known."""
         if self.contexts is None or self.contexts.map is None:
             raise UserError(f"the surrogate of {self.description.name} was not trained with known parameters that "
                             "vary; leave `parameters` out")

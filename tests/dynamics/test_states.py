@@ -11,6 +11,7 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import (
     CodeData,
     SeasonalMean,
+    TimeScale,
     frames_needed,
     memory_directions,
     past_frames,
@@ -175,3 +176,14 @@ def test_memory_and_irregular_steps_are_a_system_of_their_own_only_approximately
             end = Integrator(step=0.1)(field, pairs.start, times)[:, 1]
         errors[memory] = float((end[:, 0] - pairs.end[:, 0]).square().mean() / pairs.end[:, 0].square().mean())
     assert errors[1] < 0.05 * errors[0]
+
+
+def test_equal_steps_in_data_are_equal_in_internal_time_and_times_keep_their_gradients():
+    t = torch.arange(20, dtype=torch.float64)[None] * 0.1 + 0.3
+    assert len(torch.diff(t).unique()) > 1
+    scale = TimeScale.of(t)
+    assert len(torch.diff(scale.internal(t)).unique()) == 1
+    asked = torch.tensor([0.3, 0.37123], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(scale.internal(asked).sum(), asked)
+    assert torch.allclose(slope, torch.tensor(10.0, dtype=torch.float64))
+    assert torch.allclose(scale.external(scale.internal(asked)), asked, rtol=0, atol=1e-9)

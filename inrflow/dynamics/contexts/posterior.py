@@ -44,6 +44,7 @@ def solve_context(
     mean: Tensor,
     covariance: Tensor,
     noise: Tensor | float = 0.0,
+    near: Tensor | None = None,
 ) -> ContextEstimate:
     """The context that explains trajectories of codes and memory (S, T, n) of one system, given its prior.
 
@@ -54,13 +55,14 @@ def solve_context(
     Args:
         mean, covariance: prior, (P,) and (P, P).
         noise: (n,) variance that the field's own error adds to a state in a unit of time.
+        near: (P,) a context that is close, from which all spans are forecast at once; by default the prior's mean.
     """
-    estimate = ContextEstimate(mean.clone(), covariance.clone(), float("nan"), 0)
+    estimate = ContextEstimate((mean if near is None else near).clone(), covariance.clone(), float("nan"), 0)
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
     longest = max(1, states.codes.shape[1] - 1)
     lags = [lag for lag in _LAGS if lag < longest] + [longest]
     iterations = 0
-    for part in [lags[:1], lags][len(lags) < 2 :]:  # short spans cost little and come close
+    for part in [lags[:1], lags][len(lags) < 2 or near is not None :]:  # short spans cost little and come close
         flow = _Spans(field, integrator, states, part)
         if not len(flow):
             continue

@@ -51,12 +51,12 @@ _SIGNIFICANT = 3.0  # standard errors by which a coefficient must differ from ze
 
 class Refinement:
     """Least squares of a law's coefficients and of the contexts of its systems along flights, and of first codes where
-    these are uncertain (None: where their noise matters). contexts_only: coefficients are known. shapes: harmonics of
-    each system, where these lie on shapes of their own."""
+    these are uncertain (None: where their noise matters). shapes: harmonics of each system, where these have shapes of
+    their own."""
 
-    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, contexts_only: bool = False,
-                 uncertain: bool | None = None, shapes: Sequence[Harmonics] = ()):
-        self.law, self.contexts_only = law, contexts_only
+    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool | None = None,
+                 shapes: Sequence[Harmonics] = ()):
+        self.law = law
         self.fields = [law.field()] if not shapes else [
             LawField.of(law.terms, harmonics, torch.tensor(law.theta)) for harmonics in shapes]
         self.active = _active(law)
@@ -136,9 +136,8 @@ class Refinement:
         every = law.contexts[self.systems] if law.count else np.zeros((len(self.systems), 0))
         theta, by_context, contexts = map(torch.tensor, (law.theta[here], law.by_context[(slice(None), *here)], every))
         own = len(step) - contexts.numel()
-        if not self.contexts_only:
-            where, added = by_context.nonzero(as_tuple=True), step[len(theta) : own]
-            theta, by_context = theta + step[: len(theta)], by_context.index_put(where, added, accumulate=True)
+        where, added = by_context.nonzero(as_tuple=True), step[len(theta) : own]
+        theta, by_context = theta + step[: len(theta)], by_context.index_put(where, added, accumulate=True)
         return theta, by_context, contexts + step[own:].reshape(contexts.shape)
 
     def _values(self, law: Law, step: Tensor) -> Tensor:
@@ -197,7 +196,7 @@ class Refinement:
             law, self.first, gained = trial, first, True
             if after > (1 - _CONVERGED) * before or effort() > self.deadline:
                 break
-        return self._with_errors(law, inverse) if gained and not self.contexts_only else law
+        return self._with_errors(law, inverse) if gained else law
 
     def _stepped(self, law: Law, variance: Tensor, step: np.ndarray, before: float) -> tuple[Law, Tensor, float]:
         """The law after a step, halved until flights miss less than before, and what they miss."""
@@ -353,7 +352,7 @@ class Refinement:
             pull = (own * left).sum(1) - (self.first - self.mean) / self.prior
             gram = gram - torch.einsum("bkp,bk,bkq->bpq", coupling, curvature, coupling)
             right = right - torch.einsum("bkp,bk->bp", coupling, pull)
-        added = 0 if self.contexts_only else len(self.active) + int(np.count_nonzero(law.by_context))
+        added = len(self.active) + int(np.count_nonzero(law.by_context))
         zero = torch.zeros(added + len(self.systems) * law.count, dtype=torch.float64)
         design = torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)  # (E, p, U)
         both = torch.cat([gram, right[..., None]], -1)
