@@ -8,13 +8,15 @@ from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws import Systems, fit, fit_law
-from inrflow.dynamics.laws.contexts import standard
+from inrflow.dynamics.laws.contexts import known_contexts, standard
 from inrflow.dynamics.laws.families import Families, short_list
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.setting import Data
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.encoding.harmonic_codes import fit_codes
 
 LINE = Box([0.0], [1.0], ["walled"])
 TERMS = [Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,))]
@@ -66,6 +68,16 @@ def test_every_trajectory_may_be_a_system_of_its_own(monkeypatch: pytest.MonkeyP
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=30.0, systems=Systems(np.arange(6), 6, (1,)))
     found = [law.theta_at(context)[law.terms.index(LAPLACIAN), 0] for context in law.contexts]
     np.testing.assert_allclose(found, rates, rtol=5e-3)
+
+
+def test_contexts_of_systems_that_were_not_fitted_to_are_those_of_their_rates() -> None:
+    t, x, u = _paths(np.array([0.01, 0.05]))
+    data = Data.of(t, x, u, Systems(np.arange(2), 2, (1,)))
+    codes = fit_codes(LINE.harmonics(16, "natural"), data.x, data.u)
+    law = Law(LINE, "natural", tuple(TERMS), np.array([[0.03], [-1.0]]), np.zeros((2, 1)), codes, longest=0.02,
+              largest=1e3, by_context=np.array([[[0.01], [0.0]]]), contexts=np.zeros((2, 1)))
+    found = known_contexts(law, data.take(np.arange(0)), data)
+    np.testing.assert_allclose(found.contexts[:, 0], [-2, 2], rtol=1e-2)
 
 
 def test_other_numbers_of_contexts_leave_the_coefficients() -> None:
