@@ -10,6 +10,8 @@ import numpy as np
 
 from inrflow.errors import UserError
 
+STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
+_OF_30_DAYS = ("360_day", "360")  # the second as the IRI Data Library writes it
 DEFAULT_CALENDAR = "hours since 1970-01-01"  # units of times that are dates, where nothing says otherwise
 _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0, "hr": 3600.0, "h": 3600.0,
             "day": 86400.0, "d": 86400.0, "week": 604800.0}
@@ -149,6 +151,24 @@ def numbers_to_cftimes(t: np.ndarray, units: str) -> np.ndarray | None:
     except ImportError:
         return None
     return np.asarray(cftime.num2date(t, *own))
+
+
+def months_to_days(t: np.ndarray, units: str | None, calendar: str) -> tuple[np.ndarray, str | None, str]:
+    """Times (T,) in days, with their units and calendar, of times in months: of 30 days each in the calendar 360_day,
+    else of the calendar, of whose months fractions are shares. As they are where they are no `months since` a date."""
+    match = re.fullmatch(r"\s*months?\s+since\s+(.+?)\s*", units or "", re.IGNORECASE)
+    days = "days since" if match is None else f"days since {match[1]}"
+    parsed = parse_units(days)
+    if parsed is None or calendar not in STANDARD_CALENDARS + _OF_30_DAYS:
+        return t, units, calendar
+    if calendar in _OF_30_DAYS:
+        return 30 * t, days, "360_day"
+    epoch, whole = parsed[1], np.floor(np.nan_to_num(t)).astype(np.int64)
+    first = epoch.astype("datetime64[M]") + whole
+    within = epoch - epoch.astype("datetime64[M]").astype("datetime64[us]")
+    begin, end = (month.astype("datetime64[us]") + within for month in (first, first + 1))
+    length = (end - begin) / np.timedelta64(1, "D")
+    return (begin - epoch) / np.timedelta64(1, "D") + (t - whole) * length, days, calendar
 
 
 def number_to_date(t: float, units: str | None) -> str | None:

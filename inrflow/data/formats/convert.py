@@ -13,6 +13,8 @@ from inrflow.errors import UserError
 
 _DESCRIPTION = ("name", "units", "time_units", "source", "licence", "period", "geometry", "time_period", "symmetries")
 
+_ELSEWHERE = (".nc", ".nc4", ".csv", ".tsv", ".txt", ".parquet", ".zarr", ".npz", ".npy", ".vtu", ".pvd", ".mat")
+
 
 def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], target: str | os.PathLike[str], /, *,
             overwrite: bool = False, channels: Sequence[str] | None = None, coordinates: Sequence[str] | None = None,
@@ -40,6 +42,9 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
     for path in paths:
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
             raise UserError(f"{path} cannot be converted onto itself; give another target")
+    if os.fspath(target).lower().endswith(_ELSEWHERE):
+        raise UserError(f"{target} is named as another format, and convert writes HDF5 in the project's schema; name it "
+                        f"{os.path.splitext(target)[0]}.h5")
     kind = format_of(paths[0])
     if not kind.named_dimensions and (trajectory is not None or select):
         name = "trajectory" if trajectory is not None else "select"

@@ -94,7 +94,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         season = np.broadcast_to(periodic_phases(torch.tensor(data.t), period, 1)[:, :, None], (*u.shape[:3], 2))
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
-    ground, judge, floor = ground_of(data, domains, boundary, seed, say, start + _CHOICE * seconds)
+    ground, judge, floor = ground_of(data, domains, boundary, seed, say, start + _CHOICE * seconds, noise)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families
     if ground.states[0, 0].size > FEW_CODES:

@@ -282,7 +282,7 @@ def test_a_rotated_grid_becomes_unit_vectors_of_true_places(tmp_path, target):
 
 
 @pytest.mark.parametrize(("units", "calendar"), [("days since 1850-01-01", "noleap"), ("days since 1-1-1", "360_day"),
-                                                 ("months since 1900-01-01", "standard")])
+                                                 ("fortnights since 1900-01-01", "standard")])
 def test_times_of_other_calendars_stay_numbers(tmp_path, target, units, calendar):
     data = xarray.Dataset({"u": (("time", "x"), np.ones((2, 3)))}, {"time": [30.0, 60.0], "x": np.arange(3.0)})
     data["time"].attrs.update(units=units, calendar=calendar)
@@ -291,6 +291,24 @@ def test_times_of_other_calendars_stay_numbers(tmp_path, target, units, calendar
     with TrajectoryFile(target) as file:
         assert file.times().tolist() == [[30.0, 60.0]]
         assert file.description.time_units == (units if calendar == "standard" else f"{units} ({calendar})")
+
+
+@pytest.mark.parametrize(("calendar", "days"), [("standard", [366.0, 366.0 + 31 + 14]), ("360", [360.0, 405.0])])
+def test_times_in_months_become_days(tmp_path, target, calendar, days):
+    data = xarray.Dataset({"u": (("time", "x"), np.ones((2, 3)))}, {"time": [12.0, 13.5], "x": np.arange(3.0)})
+    data["time"].attrs.update(units="months since 1960-01-01", calendar=calendar)
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    convert(tmp_path / "a.nc", target)
+    with TrajectoryFile(target) as file:  # 1960 is a leap year; half a February of 28 days after 31 days of January
+        assert file.times().tolist() == [days]
+        assert file.description.time_units == "days since 1960-01-01" + " (360_day)" * (calendar == "360")
+
+
+def test_targets_that_are_named_as_other_formats_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n1,0,2\n")
+    with pytest.raises(UserError, match="b.nc is named as another format.*b.h5"):
+        convert(tmp_path / "a.csv", tmp_path / "b.nc")
+    assert not (tmp_path / "b.nc").exists()
 
 
 @pytest.mark.parametrize("name", ["Time", "timestamp", "datetime", "when"])

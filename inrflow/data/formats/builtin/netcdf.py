@@ -13,7 +13,6 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.met_office import SIGNATURE
 from inrflow.data.formats.builtin.netcdf_table import (
-    STANDARD_CALENDARS,
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
     NetcdfWriter,
@@ -23,7 +22,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
     place_of,
     time_of,
 )
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
+from inrflow.data.formats.calendar import DEFAULT_CALENDAR, STANDARD_CALENDARS, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter

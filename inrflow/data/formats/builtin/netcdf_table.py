@@ -15,7 +15,14 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, moments_to_numbers, parse_units
+from inrflow.data.formats.calendar import (
+    DEFAULT_CALENDAR,
+    STANDARD_CALENDARS,
+    compact_dates,
+    moments_to_numbers,
+    months_to_days,
+    parse_units,
+)
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import CHUNK_ROWS, FLAG, FLAG_MEANINGS, ReadOptions, TableWriter, units_of_columns
@@ -29,7 +36,6 @@ _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_
             "mesh", "location")
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
 _WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
-STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 _EXTRAS = {"cfgrib": "grib", "iris": "pp"}
 
 
@@ -91,6 +97,11 @@ def _with_dates(data: Any) -> Any:
             written = compact_dates(np.asarray(variable.values, np.float64))
             if written is not None:
                 decoded[name] = variable.copy(data=written[0])
+        if variable.ndim <= 1 and variable.dtype.kind in "fiu" and units.lower().startswith("month"):
+            t = np.asarray(variable.values, np.float64)
+            t, units, calendar = months_to_days(t, units, variable.attrs.get("calendar", "standard"))
+            attributes = {**variable.attrs, "units": units, "calendar": calendar}
+            decoded[name] = variable = type(variable)(variable.dims, t, attributes)
         if " since " not in units or variable.attrs.get("calendar", "standard") not in STANDARD_CALENDARS:
             continue
         try:
