@@ -60,7 +60,7 @@ def commands(folder: Path) -> list[Command]:
     # with time to spare on a busy machine.
     steps = vars(Config().training.steps)
     decided = json.loads((folder / "first" / "decisions.json").read_text())
-    train = ("data.train=data.h5", "data.test=data.h5", *few, "training.minutes=0.3",
+    train = ("data.train=data.h5", "data.test=data.h5", *few, "training.minutes=2",
              *(f"training.steps.{name}={number}" for name, number in decided.items() if name in steps))
     run(folder, "train", *train, "output=run")
     return [

@@ -22,6 +22,7 @@ from inrflow.encoding.harmonic_codes import HarmonicCodes
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all channels, or of some
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 MOST_STEPS = 256  # of one interval; a law that needs more is not taken
+_ORDER = 4  # by which errors of steps fall at best
 _WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
 
 
@@ -254,12 +255,15 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
     fields = [law.field(law.contexts[e]) for e in extremes] or [law.field()]
     if max(field.growth() for field in fields) * dt > 30:
         return None
-    steps, before = 1, torch.stack([field.advance(z, dt, 1) for field in fields])
+    steps, before, allowed = 1, torch.stack([field.advance(z, dt, 1) for field in fields]), max(_STEP_ERROR, error)
     while steps <= most:
         steps *= 2
         after = torch.stack([field.advance(z, dt, steps) for field in fields])
-        if bool(torch.linalg.vector_norm(after - before) < max(_STEP_ERROR, error) * torch.linalg.vector_norm(after)):
+        missed = float(torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after))
+        if missed < allowed:
             return dataclasses.replace(law, longest=dt / steps)
+        if min(missed if math.isfinite(missed) else 1.0, 1.0) * (steps / (2 * most)) ** _ORDER >= allowed:
+            return None
         before = after
     return None
 
