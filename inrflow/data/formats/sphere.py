@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-LONGITUDES = ("lon", "longitude")
-LATITUDES = ("lat", "latitude")
+LONGITUDES = ("lon", "longitude", "lons", "longitudes", "lng", "long", "clon", "nav_lon")
+LATITUDES = ("lat", "latitude", "lats", "latitudes", "clat", "nav_lat")
 
 
 def sphere_axes(taken: Iterable[str]) -> tuple[str, str, str]:
