@@ -153,10 +153,10 @@ def numbers_to_cftimes(t: np.ndarray, units: str) -> np.ndarray | None:
     return np.asarray(cftime.num2date(t, *own))
 
 
-def months_to_days(t: np.ndarray, units: str | None, calendar: str) -> tuple[np.ndarray, str | None, str]:
+def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray, str, str]:
     """Times (T,) in days, with their units and calendar, of times in months: of 30 days each in the calendar 360_day,
     else of the calendar, of whose months fractions are shares. As they are where they are no `months since` a date."""
-    match = re.fullmatch(r"\s*months?\s+since\s+(.+?)\s*", units or "", re.IGNORECASE)
+    match = re.fullmatch(r"\s*months?\s+since\s+(.+?)\s*", units, re.IGNORECASE)
     days = "days since" if match is None else f"days since {match[1]}"
     parsed = parse_units(days)
     if parsed is None or calendar not in STANDARD_CALENDARS + _OF_30_DAYS:

@@ -43,8 +43,8 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
             raise UserError(f"{path} cannot be converted onto itself; give another target")
     if os.fspath(target).lower().endswith(_ELSEWHERE):
-        raise UserError(f"{target} is named as another format, and convert writes HDF5 in the project's schema; name it "
-                        f"{os.path.splitext(target)[0]}.h5")
+        raise UserError(f"{target} is named as another format, and convert writes HDF5 in the project's schema; name "
+                        f"it {os.path.splitext(target)[0]}.h5")
     kind = format_of(paths[0])
     if not kind.named_dimensions and (trajectory is not None or select):
         name = "trajectory" if trajectory is not None else "select"

@@ -60,9 +60,10 @@ _WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
 _DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
+_DIVERGED = 5  # laws, without one that did not, after which there are no further ones
 _OF_FLOWS = 0.15  # share of the time for laws along their own flow
 _NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times harmonics' error from which single steps are tried; until, or for
-_STEPS = 0.1  # errors of the integrator over those of harmonics in the search
+_STEPS, _OF_MISFIT = 0.1, 0.02  # errors of the integrator in the search, over those of harmonics or of regressions
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on more harmonics differ by; at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
@@ -140,7 +141,7 @@ class LawSearch:
         self.many = ground.states[0, 0].size > FEW_CODES
         self.step_error = _STEPS * math.sqrt(floor) if self.many or self.several else 0.0  # their flows take their time
         self.scored, self.enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
-        self.limit = Limit()  # of effort for further laws, once there is one
+        self.limit, self.diverged = Limit(), 0  # of effort for further laws, once there is one; laws that diverged
         self.found: list[_Regressed] = []  # of families that were regressed
         self.wider: list[Families | None] = []  # of those that were not yet
         self.lowest, self.ranked = math.inf, self.found  # the least misfit of the former; these, the likeliest first
@@ -154,6 +155,11 @@ class LawSearch:
     def least(self) -> float:
         """The least error of forecasts."""
         return min((float(errors.mean()) for errors, _ in self.scored), default=np.inf)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether many laws were forecast, and all diverged."""
+        return not self.scored and self.diverged >= _DIVERGED and self.spent > _SOUGHT * self.seconds
 
     def regress(self, channels: int) -> None:
         """Regress the first families, and further ones where these leave much; the others wait."""
@@ -190,7 +196,7 @@ class LawSearch:
     def run(self, turns: Iterator[_Regressed | None]) -> None:
         """Judge families in turn, until forecasts of a law miss little."""
         with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(self.limit):
-            while self.least > self.enough and (each := next(turns, ())) != ():
+            while self.least > self.enough and not self.hopeless and (each := next(turns, ())) != ():
                 if each and (not self.scored or self.spent < _SOUGHT * self.seconds):  # the first one in any case
                     self._judge(*each, _SOUGHT)
                 elif each is None and not (self.period or self.several) and (
@@ -229,19 +235,22 @@ class LawSearch:
         if misfit > _POLYNOMIAL and not (self.several or "carried" in families.terms):  # theirs are slow
             laws = [*along_flow(self.ground, laws[0], families, until), *laws]
         t = self.ground.train.t
-        self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
+        posed = [law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))]
+        self._forecast(posed, share, error=_OF_MISFIT * math.sqrt(misfit))
 
-    def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
-        """Forecast laws, in at most so many steps an interval, until a share of the time is over."""
-        ground = self.ground
-        for judged in team.map(partial(_judged, ground.train, ground.states, self.step_error, self.judge, most), laws):
+    def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS, error: float = 0.0) -> None:
+        """Forecast laws, in at most so many steps an interval, with an error of these, until a share of the time is
+        over."""
+        ground, error = self.ground, max(self.step_error, error)
+        for judged in team.map(partial(_judged, ground.train, ground.states, error, self.judge, most), laws):
             if judged is not None:
                 self._consider(*judged)
-            if self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds:
+            if self.hopeless or self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds:
                 break
 
     def _consider(self, law: Law, errors: np.ndarray) -> None:
         self.say(f"  {errors.mean():.2e} with {law.size - len(law.rates)} terms, effort {self.spent:.1f} s")
+        self.diverged += not np.isfinite(errors).all()
         if law.size and np.isfinite(errors).all():
             self.scored.append((errors, law))
             self.limit.most = self.deadline
