@@ -12,7 +12,7 @@ from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.families import short_list
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.fit import refine
-from inrflow.dynamics.laws.law import well_posed
+from inrflow.dynamics.laws.law import MOST_STEPS, integrable, well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, Ground, forecast_errors, windows
@@ -45,6 +45,20 @@ def _diffusion(count: int, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray, 
 
     u = np.stack([solve_ivp(rate, (0, t[-1]), s, "LSODA", t, rtol=1e-9, atol=1e-11).y.T for s in start])
     return t, x[:, None], (u + noise * np.random.default_rng(2).standard_normal(u.shape))[..., None]
+
+
+@pytest.mark.parametrize(("growth", "longest"), [(-1.0, 1 / 4), (40.0, None)])
+def test_laws_that_blow_up_are_given_up_before_most_steps(monkeypatch, growth: float, longest: float | None) -> None:
+    """du/dt = growth u^3 from u near 1/2, which is infinite after 1 / (2 growth u^2) = 1/20 of the interval of 40."""
+    t, x = np.array([[0.0, 1.0]] * 4), np.linspace(0, 1, 20)[None, :, None].repeat(4, 0)
+    data = Data(t, x, np.full((4, 2, 20, 1), 0.5), Systems(np.zeros(4, int)))
+    ground = Ground(LINE, NATURAL, codes := fit_codes(LINE.harmonics(5), data.x, data.u), data,
+                    np.broadcast_to(codes.encode(data.x[0], data.u[0])[0], (4, 2, 1, 5)).copy(), np.zeros((4, 1, 5)))
+    steps, advance = [], LawField.advance
+    monkeypatch.setattr(LawField, "advance", lambda self, z, dt, n: (steps.append(n), advance(self, z, dt, n))[1])
+    found = integrable(ground.law([CUBE], np.array([[growth]]), np.zeros((1, 1))), data.t, ground.states)
+    assert (found is None) == (longest is None) and sum(steps) < MOST_STEPS / 2
+    assert found is None or found.longest <= longest
 
 
 def test_features_are_projections_of_derivatives() -> None:

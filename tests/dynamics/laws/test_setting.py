@@ -57,6 +57,17 @@ def test_quadratic_elements_are_not_solved_for_conditions_that_linear_ones_rule_
     assert other not in {boundary for _, boundary in domains[0]._known}
 
 
+@pytest.mark.parametrize(("rough", "order"), [(0.0, 2), (0.3, 1)])
+def test_quadratic_elements_in_space_must_be_far_better_than_linear_ones(rough: float, order: int) -> None:
+    mesh = skfem.MeshTet.init_tensor(*[np.linspace(0, 1, 7)] * 3).restrict(lambda x: (x > 0.5).sum(0) < 3)
+    x, rng = mesh.p.T, np.random.default_rng(0)
+    u = np.stack([np.cos(np.pi * x @ k) for k in rng.integers(0, 2, (4, 3))])[:, None, :, None]
+    u = u + rough * rng.standard_normal((4, 3, len(x), 1))
+    data = Data(np.zeros((4, 3)), np.broadcast_to(x, (4, *x.shape)), u, Systems(np.zeros(4, int)))
+    place, *_ = choose(domains_of(x, cells=mesh.t.T), NATURAL, data, 0, lambda _: None)
+    assert isinstance(place, Region) and place.order == order
+
+
 @pytest.mark.parametrize("domain", [CUBE, Box([0.0, 0.0], [1.0, 2.0], ["walled", "periodic"])])
 def test_sums_along_one_axis_at_a_time_are_those_over_all_points(domain: Box) -> None:
     harmonics = domain.harmonics(40)
