@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -82,31 +81,26 @@ class Linearisation(Generic[Point]):
 
 def damped_descent(
     point: Point,
-    linearise: Callable[[Point, bool], Linearisation[Point] | None],
+    linearise: Callable[[Point], Linearisation[Point] | None],
     objective: Callable[[Point], float],
     *,
     steps: int,
     tries: int,
     damping: float = 1e-3,
-    lowered: float = 0.1,
-    raised: float = 10.0,
     least: float = 1e-12,
     settled: float = 1.0,
-    reuse: float = 0.0,
 ) -> tuple[Point, int]:
     """The lowest point that is reached, and how many times the objective was linearised.
 
     Args:
-        linearise: at a point, of which `objective` was asked last; True: its last derivatives may be used again. None
-            ends the descent.
+        linearise: at a point, of which `objective` was asked last. None ends the descent.
         steps, tries: linearisations at most, and dampings tried for each.
-        damping: at first; multiplied by `raised` after a failure, and by `lowered` down to `least` after a success.
+        damping: at first; ten times as much after a failure, a tenth, down to `least`, after a success.
         settled: the descent ends where the objective keeps more than this share.
-        reuse: share of the objective below which one more step is taken with the same derivatives.
     """
-    reused, done = False, 0
+    done = 0
     for done in range(1, steps + 1):  # noqa: B007
-        model = linearise(point, reused)
+        model = linearise(point)
         if model is None:
             break
         for _ in range(tries):
@@ -114,15 +108,10 @@ def damped_descent(
             value = objective(candidate)
             if value < model.value:
                 break
-            damping *= raised
+            damping *= 10.0
         else:
-            if not reused:
-                break
-            objective(point)  # which `linearise` may expect to be the last
-            reused = False
-            continue
-        point, damping = candidate, max(damping * lowered, least)
-        stale, reused = reused, value < reuse * model.value and math.isfinite(model.value)
-        if not (stale or value < settled * model.value):
+            break
+        point, damping = candidate, max(0.1 * damping, least)
+        if not value < settled * model.value:
             break
     return point, done

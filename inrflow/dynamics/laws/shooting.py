@@ -68,7 +68,7 @@ class Shooting:
         def misfit(at: Shot) -> float:
             return float(torch.log1p(at[1].square().sum(1) / unit).sum())
 
-        def linearise(at: Shot, reused: bool) -> Linearisation[Shot] | None:
+        def linearise(at: Shot) -> Linearisation[Shot] | None:
             nonlocal gram, unit
             if len(gram) and effort() > self.deadline:
                 return None

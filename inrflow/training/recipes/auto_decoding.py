@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.config.schema import Config
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder, decoder_class, device_of
-from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import CodeData
@@ -75,9 +73,10 @@ class AutoDecodingRecipe:
         yield closed_form_candidate(run, self.name, decoder, prior, chosen, None)
 
 
-def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder:
-    """A decoder of the configured kind and code size."""
-    settings = config.decoder
+def make_decoder(problem: Problem) -> Decoder:
+    """A decoder of the configured kind and code size, with weights that the seed says."""
+    torch.manual_seed(problem.config.seed)
+    settings, embedding, channels = problem.config.decoder, problem.embedding(), len(problem.description.channels)
     size = settings.code_size or DEFAULT_CODE_SIZE * channels
     own, depth = decoder_class(settings.name), settings.depth or 3
     if issubclass(own, FourierFilterNet):
@@ -100,8 +99,7 @@ def auto_decode(run: Run) -> tuple[Decoder, GaussianPrior, CodeData, CodeData | 
 def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, GaussianPrior, Tensor]:
     """Train decoder and codes together; the decoder, the prior of its codes and the codes (S, T, Z) of training."""
     problem, config = run.problem, run.config
-    torch.manual_seed(config.seed)
-    decoder = make_decoder(config, problem.embedding(), len(problem.description.channels))
+    decoder = make_decoder(problem)
     frames = AutoDecoderTraining(problem.source, problem.train, problem.validation)
     options: dict[str, float] = {}
     if config.encoding.method == "gradient_steps":

@@ -48,8 +48,7 @@ class JointRecipe:
         """The jointly trained model."""
         run = run.without_symmetries()
         problem, config = run.problem, run.config
-        torch.manual_seed(config.seed)
-        decoder = make_decoder(config, problem.embedding(), len(problem.description.channels))
+        decoder = make_decoder(problem)
         parts, settings = config.dynamics, config.training
         field = VectorField.of(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
         joint = JointTraining(problem.source, problem.train, problem.scale, settings.batch, config.seed)
