@@ -78,17 +78,14 @@ class ContextGroups:
         return Contexts(environments.kind, values, labels, environments.names, parameters, fitted)
 
 
-def context_candidate(
-    run: Run, fitted: FittedDecoder, codes: CodeData, validation: CodeData | None, without: ChosenDynamics
-) -> Candidate | None:
+def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) -> Candidate | None:
     """The candidate of linear dynamics affine in contexts; None where they do not help.
 
     Args:
         fitted: decoder and modes, of which the candidate takes the leading ones.
-        codes: of training trajectories, originals first, then their copies in turn; validation: of held-out ones.
-        without: the best dynamics without contexts.
+        without: the best dynamics without contexts, of the same codes.
     """
-    groups, log = ContextGroups(run.problem), run.log
+    groups, log, codes, validation = ContextGroups(run.problem), run.log, without.train, without.validation
     counts = groups.sizes(log.say)
     if validation is None or not len(validation.codes) or not counts:
         log.say("contexts are not used: they need several environments and a held-out trajectory; give more")

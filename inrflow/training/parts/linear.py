@@ -120,10 +120,11 @@ def closer_sizes(sizes: list[int], most: int) -> list[int]:
 
 
 def choose_linear(
-    run: Run, search: ClosedFormSearch, sizes: list[int], train: CodeData, validation: CodeData | None,
+    run: Run, train: CodeData, validation: CodeData | None, floor: float, sizes: list[int],
     recipe: str = "reduced_order",
 ) -> ChosenDynamics:
-    """The linear dynamics that validation prefers, for a recipe."""
+    """The linear dynamics of these codes that validation prefers, for a recipe."""
+    search = linear_search(run, train, validation, floor)
     memory, fixed = run.config.dynamics.memory, run.config.decoder.code_size
     memories = (0.0, 0.5, 1.0) if memory is None and validation is None else (0.0,)
     transitions = train.transitions

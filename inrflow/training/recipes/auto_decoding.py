@@ -24,7 +24,7 @@ from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 from inrflow.training.candidate import Candidate
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.parts.codes import solve_codes
-from inrflow.training.parts.linear import choose_linear, linear_search
+from inrflow.training.parts.linear import choose_linear
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.parts.trunk import split_points
 from inrflow.training.problem import Problem
@@ -68,8 +68,8 @@ class AutoDecodingRecipe:
         if not run.config.dynamics.linear:
             yield network_candidate(run, self.name, decoder, prior, train, validation)
             return
-        search = linear_search(run, train, validation, float(prior.noise.mean()))
-        chosen = choose_linear(run, search, [decoder.code_size], train, validation, self.name)
+        floor = float(prior.noise.mean())
+        chosen = choose_linear(run, train, validation, floor, [decoder.code_size], self.name)
         yield closed_form_candidate(run, self.name, decoder, prior, chosen, None)
 
 

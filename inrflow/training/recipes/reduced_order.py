@@ -31,7 +31,6 @@ from inrflow.training.parts.linear import (
     check_symmetries,
     choose_linear,
     choose_memory,
-    linear_search,
 )
 from inrflow.training.parts.mesh_flow import complete_by_flow
 from inrflow.training.parts.refit import refit_to_all
@@ -81,12 +80,10 @@ class ReducedOrderRecipe:
                 codes = encode_all(run, fitted.decoder, modes.prior())
             run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
         train = codes.with_copies()
-        noise = float(fitted.modes.noise.mean())
         sizes = candidate_sizes(fitted.modes.variances, train.transitions, run.config.decoder.code_size)
-        search = linear_search(run, train, codes.validation, noise)
-        chosen = choose_linear(run, search, sizes, train, codes.validation)
+        chosen = choose_linear(run, train, codes.validation, float(fitted.modes.noise.mean()), sizes)
         if run.problem.environments is not None:
-            candidate = context_candidate(run, fitted, train, codes.validation, chosen)
+            candidate = context_candidate(run, fitted, chosen)
             if candidate is not None:
                 yield candidate
                 return
