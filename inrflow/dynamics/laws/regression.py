@@ -24,6 +24,7 @@ from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 
 FOLDS = 4
+_LEAST_FREE = 0.05  # of equations, beyond unknowns
 _ORDER = 5  # of splines in time
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
 # above the least by no more than these shares of the least, and of what terms explain at all
@@ -162,10 +163,20 @@ class NormalEquations:
         """Sums of squared residuals (L,) of trajectories that were left out."""
         (gram, right, _, _), missed = self.sums, np.zeros(len(weights))
         for mine, own, squares in zip(self.gram, self.right[..., c], self.total[..., c], strict=True):
-            theta, _ = _solved(np.tensordot(weights, gram - mine, 1)[np.ix_(active, active)],
-                               weights @ (right[..., c] - own)[:, active], self._ridges[active])
+            theta, _ = _solved(np.tensordot(weights, gram - self._left_out * mine, 1)[np.ix_(active, active)],
+                               weights @ (right[..., c] - self._left_out * own)[:, active], self._ridges[active])
             missed += _squares(mine, own, squares, active, theta)
-        return missed
+        return missed * self._unfair(len(active), weights)
+
+    @property
+    def _left_out(self) -> int:
+        """1, or 0 of a single fold, which is not left out."""
+        return int(len(self.gram) > 1)
+
+    def _unfair(self, unknowns: int, weights: np.ndarray) -> float:
+        """Factor of what equations miss that are not left out (generalised cross-validation, Golub et al. 1979)."""
+        free = 1 - unknowns / float(self.sums[3][weights > 0].sum() + 1e-300)
+        return 1.0 if self._left_out else 1 / max(free, _LEAST_FREE) ** 2
 
     def eliminations(self, c: int, active: list[int], weights: np.ndarray, kept: Sequence[int] = ()
                      ) -> list[tuple[list[int], float]]:
@@ -184,8 +195,10 @@ class NormalEquations:
             effort.check()
             here, missed = np.ix_(left, left), 0.0
             for one, other, total in zip(grams, rights, totals, strict=True):
-                theta, _ = _solved((gram - one)[here], (right - other)[left], ridges[left])
+                theta, _ = _solved((gram - self._left_out * one)[here], (right - self._left_out * other)[left],
+                                   ridges[left])
                 missed += max(float(total - 2 * other[left] @ theta + theta @ one[here] @ theta), 0.0)
+            missed *= self._unfair(len(left), weights)
             path.append(([every[i] for i in left], missed / count))
             if len(left) == len(kept):
                 return path

@@ -6,7 +6,7 @@ import numpy as np
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws.fit import fit_law
-from inrflow.dynamics.laws.regression import NormalEquations
+from inrflow.dynamics.laws.regression import NormalEquations, supports_of
 
 
 def test_misfits_weigh_shells_by_the_variance_of_their_codes():
@@ -77,3 +77,17 @@ def test_the_terms_of_a_law_stay_where_others_nearly_stand_for_them() -> None:
                                 np.ones((3, 1)))
     path = equations.eliminations(0, list(range(60)), np.ones(3))
     assert next(sorted(support) for support, _ in path if len(support) == 3) == [1, 5, 9]
+
+
+def test_equations_of_one_trajectory_tell_terms_from_noise():
+    """Of which none is left out: all supports had the same misfit, and the shortest has no term."""
+    random, size = np.random.default_rng(0), 6
+    features = random.standard_normal((60, size))
+    changes = features[:, :2] @ [1.0, -0.5] + 0.1 * random.standard_normal(60)
+    one = np.ones((1, 1))
+    equations = NormalEquations(
+        (features.T @ features)[None, None], (features.T @ changes)[None, None, :, None],
+        np.array([[[changes @ changes]]]), np.array([[60.0]]), one, 1e-12 * one, one)
+    laws = supports_of(equations, [list(range(size))], size)
+    assert laws[1][0] == ((0, 1),)
+    np.testing.assert_allclose(laws[1][1][:2, 0], [1.0, -0.5], atol=0.05)
