@@ -140,14 +140,13 @@ class Data:
 
 
 def windows(data: Data) -> Data:
-    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole.
-
-    One or two trajectories too, so that there are some to judge by.
-    """
+    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole;
+    one or two trajectories too, so that there are some to judge by."""
     trajectories, frames = data.u.shape[:2]
     length = max(_WINDOW[0], min(_WINDOW[1], trajectories * frames // _WINDOWS))
     if trajectories < _FEW:
-        length = min(length, max(_SHORTEST, (frames - 1) // -(-_FEW // trajectories) + 1))
+        least = max(4, min(_SHORTEST, (frames + 1) // (_FEW - trajectories)))  # two parts of one of eight frames
+        length = min(length, max(least, (frames - 1) // -(-_FEW // trajectories) + 1))
     if frames < 2 * length - 1:
         return data
     starts = range(0, frames - length + 1, length - 1)
