@@ -275,7 +275,7 @@ def test_dispersion_that_is_no_local_operator_is_found() -> None:
 
 
 @pytest.mark.parametrize(("trajectories", "frames", "parts"), [
-    (1, 16, (3, 6)), (2, 20, (4, 10)), (3, 10, (3, 10)), (1, 8, (1, 8)),
+    (1, 16, (3, 6)), (2, 20, (4, 10)), (3, 10, (3, 10)), (1, 8, (2, 4)), (1, 6, (1, 6)),
 ])
 def test_one_or_two_trajectories_are_parted_so_that_some_judge(trajectories, frames, parts) -> None:
     shapes = (trajectories, frames), (trajectories, 3, 1), (trajectories, frames, 3, 1)
