@@ -54,8 +54,8 @@ class TrajectoryBatch:
         """The first `count` frames of every trajectory."""
         return self.frames(slice(0, count))
 
-    def frames(self, index: slice) -> TrajectoryBatch:
-        """A range of frames of every trajectory."""
+    def frames(self, index: slice | Tensor) -> TrajectoryBatch:
+        """Some frames of every trajectory."""
         x = self.x if self.x.shape[1] == 1 else self.x[:, index]
         delay = None if self.delay is None else self.delay[:, index]
         return TrajectoryBatch(self.t[:, index], x, self.u[:, index], delay)

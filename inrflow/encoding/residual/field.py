@@ -3,7 +3,8 @@
     u(t, x) = codes(t, x) + w(t) (own(t, x) - codes(t, x)) + noise
 
 `own` is the posterior mean of a Gaussian process around the mean or around what codes give. Its weight w is constant
-between the channel's first and last observation, and decays outside of them. Values are normalised, times internal.
+between the channel's first and last observation, and decays outside of them; there, what own - codes was at the nearest
+observed time stands for what it is, for a while: an innovation that persists. Values are normalised, times internal.
 """
 
 from __future__ import annotations
@@ -45,17 +46,46 @@ class Decay:
 
     Attributes:
         memory: 0: none but within a step of time, so that values are continuous. kept: a share that stays.
-        own: whether the field at that time is weighted, else what it is at the nearest observed time.
+        held: of what is weighted, a share exp(-h / held) is what the field differed by at the nearest observed time,
+            the rest what it differs by at that time; 0: all of it is the latter.
     """
 
     memory: float = 0.0
     kept: float = 0.0
-    own: bool = False
+    held: float = np.inf
 
     def __call__(self, away: np.ndarray) -> np.ndarray:
         """Weights of times `away` (...) from the observed ones."""
         fading = np.exp(-away / self.memory) if self.memory > 0 else np.exp(-((4 * away) ** 2))
         return self.kept + (1 - self.kept) * fading
+
+    def stays(self, away: np.ndarray) -> np.ndarray:
+        """Shares of what the field differed by at the nearest observed time, times `away` (...) from it."""
+        return np.exp(-away / self.held) if self.held > 0 else np.zeros_like(away)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a field is outside of the observations.
+
+    Attributes:
+        spread: factor on its standard deviations.
+        growth: level and power of the deviation, level h^power, that comes to it a time h outside of them: what was
+            there at the nearest observed time is the less known, the longer ago that is.
+    """
+
+    decay: Decay = Decay()
+    spread: float = 1.0
+    growth: tuple[float, float] = (0.0, 1.0)
+
+    def factor(self, away: np.ndarray, between: float) -> np.ndarray:
+        """On the deviations of the process a time `away` (...) outside, from that `between` observations on."""
+        return self.spread + (between - self.spread) * np.exp(-away)
+
+    def grown(self, away: np.ndarray) -> np.ndarray:
+        """Variances (...) that have come to it."""
+        level, power = self.growth
+        return np.minimum(level**2 * away ** (2 * power), _FAR_APART)
 
 
 @dataclass(frozen=True)
@@ -64,27 +94,33 @@ class ChannelField:
 
     Attributes:
         on_codes: whether it is around what codes give.
-        weight: that it has beside codes, and its decay outside of the observations.
-        spread: factors on its own standard deviations between the observations and outside of them.
+        weight: that it has beside codes.
+        spread: factor on its own standard deviations between the observations.
+        observed, new: what comes outside of the observations at places that these have, and at others.
         fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
         known: (M, d) places at which codes are alone.
-        growth: level and power of the deviation, level h^power, that comes to it a time h outside of them: what was
-            there at the nearest observed time is the less known, the longer ago that is.
     """
 
     covariance: Covariance
     on_codes: bool = False
     weight: float = 1.0
-    decay: Decay = Decay()
-    spread: tuple[float, float] = (1.0, 1.0)
-    growth: tuple[float, float] = (0.0, 1.0)
+    spread: float = 1.0
+    observed: Ahead = Ahead()
+    new: Ahead = Ahead()
     fewest: float = 0.0
     known: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
-    def share(self, away: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Weights (R,) at points x (R, d), times `away` (R,) outside of the observations."""
+    def left_to_codes(self, x: np.ndarray) -> np.ndarray:
+        """Which of points x (R, d) are places at which codes are alone."""
         known = {place.tobytes() for place in self.known}
-        return self.weight * self.decay(away) * np.array([place.tobytes() not in known for place in x], dtype=float)
+        return np.array([len(known) > 0 and place.tobytes() in known for place in x], dtype=bool)
+
+    def outside(self, away: np.ndarray, new: np.ndarray) -> Tensor:
+        """Of times `away` (R,) outside of the observations, at places that are `new` (R,) or not: weights, shares that
+        stay, factors on deviations, and variances that have come to them, (4, R)."""
+        both = [[self.weight * one.decay(away), one.decay.stays(away), one.factor(away, self.spread), one.grown(away)]
+                for one in (self.observed, self.new)]
+        return torch.as_tensor(np.where(new, both[1], both[0]))
 
     @classmethod
     def fit(
@@ -142,11 +178,13 @@ class Conditioned:
         self._spans: list[tuple[float, float]] = []  # first and last observed times of channels
         self._sites: list[tuple[Sites, Tensor] | None] = []
         self._for_new: list[Sites | None] = []  # of channels, for places that are not observed
+        self._places: list[set[bytes]] = []  # that are
         y = field.places(rows.x)
         for c, channel in enumerate(field.channels):
             seen = np.isfinite(rows.u[:, c])
             its = rows.t[seen] if seen.any() else rows.t
             self._spans.append((float(its.min()), float(its.max())))
+            self._places.append({place.tobytes() for place in np.unique(y[seen], axis=0)})
             if channel is None or not seen.any() or seen.sum() < channel.fewest * len(np.unique(rows.t[seen])):
                 self._sites.append(None)
                 self._for_new.append(None)
@@ -167,13 +205,16 @@ class Conditioned:
             mean = torch.zeros(len(t), dtype=torch.float64)
             variance = channel.covariance.variance_at(torch.as_tensor(y))
         else:
-            known = {place.tobytes() for place in sites[0].y} if self._for_new[c] else set()
-            new = np.array([place.tobytes() not in known for place in y], dtype=bool)
+            new = self._new(c, y) if self._for_new[c] else np.zeros(len(y), dtype=bool)
             mean, variance = torch.empty(2, len(t), dtype=torch.float64)
             for rows, given in ((new, self._for_new[c] or sites[0]), (~new, sites[0])):
                 if rows.any():
                     mean[rows], variance[rows] = krige(given, sites[1], t[rows], y[rows])
         return mean, variance + channel.covariance.nugget
+
+    def _new(self, c: int, y: np.ndarray) -> np.ndarray:
+        """Which of embedded places (R, p) have no observation of a channel."""
+        return np.array([place.tobytes() not in self._places[c] for place in np.ascontiguousarray(y)], dtype=bool)
 
     def joint(self, c: int, std: Tensor, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
         """The deviation of observations at times (R,) and points (R, d) in its parts: standard deviation (R,) in all,
@@ -188,22 +229,20 @@ class Conditioned:
             return None
         inside = t.clip(*self._spans[c])
         away = np.abs(t - inside)
-        weight = torch.as_tensor(channel.share(away, x))
-        asked = t if channel.decay.own else inside
-        variance = self.own(c, asked, x)[1]
-        covariance = joint(self._for_new[c] or sites[0], asked, self.field.places(x))
+        y = self.field.places(x)
+        weight, stays, factor, grown = channel.outside(away, self._new(c, y))
+        weight = weight.masked_fill(torch.as_tensor(channel.left_to_codes(x)), 0.0)
+        parts = [(when, part) for when, part in ((inside, stays), (t, 1 - stays)) if bool(part.any())]
+        times, shares = np.concatenate([when for when, _ in parts]), torch.cat([part for _, part in parts])
+        variance = sum(part * self.own(c, when, x)[1].sqrt() for when, part in parts) ** 2
+        every = joint(self._for_new[c] or sites[0], times, np.tile(y, (len(parts), 1))) * shares * shares[:, None]
+        covariance = every.view(len(parts), len(t), len(parts), len(t)).sum((0, 2))
         less = (variance - channel.covariance.nugget) / covariance.diagonal().clamp(min=1e-300)
         covariance *= less.sqrt() * less.sqrt()[:, None]  # loud places know of themselves what they tell no others
-        own, codes = _parts(channel, weight, variance, std, self._factor(channel, away), torch.as_tensor(away))
+        own, codes = _parts(channel, weight, variance, std, factor, grown)
         size = (own.square() + codes.square()).sqrt()
         share = own / size / variance.sqrt()
         return own + codes, codes / size, covariance * share * share[:, None]
-
-    @staticmethod
-    def _factor(channel: ChannelField, away: np.ndarray) -> Tensor:
-        """On the deviations of the process a time `away` (R,) outside of the observations."""
-        first, later = channel.spread
-        return torch.as_tensor(later + (first - later) * np.exp(-away))
 
     def combined(self, mean: Tensor, std: Tensor | None, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation (R, C) of observations, given those that codes give alone.
@@ -219,53 +258,59 @@ class Conditioned:
                 continue
             inside = times.clip(*self._spans[c])
             away = np.abs(times - inside)
-            weight = channel.share(away, points)
-            near, far = (np.flatnonzero(rows & (weight > _NO_WEIGHT)) for rows in (away == 0, away > 0))
-            for rows, outside in ((near, False), (far, True)):
-                if not len(rows):
+            here = ~channel.left_to_codes(points)
+            for rows in (np.flatnonzero(here & (away == 0)), np.flatnonzero(here & (away > 0))):
+                new = self._new(c, self.field.places(points[rows])) if len(rows) and away[rows[0]] else away[rows] > 0
+                weight, stays, factor, grown = channel.outside(away[rows], new)
+                some = weight > _NO_WEIGHT
+                if not bool(some.any()):
                     continue
-                base = mean[rows, c]
-                if outside and not channel.decay.own:  # the same at all times
+                rows = rows[some.numpy()]
+                weight, stays, factor, grown = (part[some] for part in (weight, stays, factor, grown))
+                if not away[rows[0]]:
+                    stays = torch.zeros_like(stays)  # both are the same
+                differs, deviation = torch.zeros(2, len(rows), dtype=torch.float64)
+                if bool((stays < 1).any()):
+                    own, variance = self.own(c, times[rows], points[rows])
+                    differs += (1 - stays) * (own if channel.on_codes else own - mean[rows, c])
+                    deviation += (1 - stays) * variance.sqrt()
+                if bool((stays > 0).any()):  # the same at all times
                     asked = np.concatenate([inside[rows, None], points[rows]], 1)
                     distinct, which = np.unique(asked, axis=0, return_inverse=True)
                     own, variance = (v[which.reshape(-1)] for v in self.own(c, distinct[:, 0], distinct[:, 1:]))
                     if not channel.on_codes:
                         edges = self._edges(points) if edges is None else edges
-                        base = torch.where(torch.as_tensor(times[rows] < self._spans[c][0]), edges[0, rows, c],
-                                           edges[1, rows, c])
-                else:
-                    own, variance = self.own(c, times[rows], points[rows])
-                share = torch.as_tensor(weight[rows])
-                mean[rows, c] += share * (own if channel.on_codes else own - base)
+                        own = own - torch.where(torch.as_tensor(times[rows] < self._spans[c][0]), edges[0, rows, c],
+                                                edges[1, rows, c])
+                    differs += stays * own
+                    deviation += stays * variance.sqrt()
+                mean[rows, c] += weight * differs
                 if std is not None:
-                    std[rows, c] = combined_std(channel, share, variance, std[rows, c],
-                                                self._factor(channel, away[rows]), torch.as_tensor(away[rows]))
+                    std[rows, c] = combined_std(channel, weight, deviation.square(), std[rows, c], factor, grown)
         return mean, std
 
 
 def combined_std(
-    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor | float, away: Tensor
+    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor, grown: Tensor
 ) -> Tensor:
     """Standard deviation (R,) of a weighted sum whose parts err alike.
 
     Args:
-        variance: (R,) of the process, times the square of a factor. std: (R,) of codes alone. away: (R,) time outside
-            of the observations.
+        variance: (R,) of the process, times the square of a factor. std: (R,) of codes alone. grown: (R,) variance that
+            has come to the process outside of the observations.
     """
-    own, codes = _parts(channel, weight, variance, std, factor, away)
+    own, codes = _parts(channel, weight, variance, std, factor, grown)
     return own + codes
 
 
 def _parts(
-    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor | float, away: Tensor
+    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor, grown: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Of process and codes, arguments as for `combined_std`."""
     if channel.on_codes:  # which have an uncertainty of their own
         covariance = channel.covariance
         explained = covariance.variance + covariance.nugget - variance
         variance = torch.maximum(variance, std.square() - explained)
-    level, power = channel.growth
-    grown = (level**2 * away ** (2 * power)).clamp(max=_FAR_APART)
     return weight * (factor**2 * variance + grown).sqrt(), (1 - weight) * std
 
 
@@ -294,14 +339,21 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 def _state(channel: ChannelField) -> dict[str, Any]:
     return {"covariance": _covariance_state(channel.covariance), "on_codes": channel.on_codes, "weight": channel.weight,
-            "decay": asdict(channel.decay), "spread": list(channel.spread), "growth": list(channel.growth),
+            "spread": channel.spread, "ahead": [asdict(channel.observed), asdict(channel.new)],
             "fewest": channel.fewest, "known": torch.as_tensor(channel.known)}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
-    return ChannelField(_covariance(state["covariance"]), state["on_codes"], state["weight"], Decay(**state["decay"]),
-                        tuple(state["spread"]), tuple(state.get("growth", (0.0, 1.0))), state.get("fewest", 0.0),
-                        state.get("known", torch.empty(0, 0)).numpy())
+    spread = state["spread"]
+    if "ahead" in state:
+        ahead = [Ahead(Decay(**one["decay"]), one["spread"], tuple(one["growth"])) for one in state["ahead"]]
+    else:  # of an earlier version, in which places did not differ
+        memory, kept, own = (state["decay"][name] for name in ("memory", "kept", "own"))
+        decay = Decay(memory, kept, 0.0 if own else np.inf)
+        ahead = 2 * [Ahead(decay, spread[1], tuple(state.get("growth", (0.0, 1.0))))]
+        spread = spread[0]
+    return ChannelField(_covariance(state["covariance"]), state["on_codes"], state["weight"], spread, *ahead,
+                        state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:

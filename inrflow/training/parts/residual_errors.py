@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
-_LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
+_ALIKE = 0.25  # logarithm of 1 + lead
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Comparison:
     Attributes:
         error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
         difference: of the process at the last observed time; own: at that time itself.
-        variance: of an observation by the process, own_variance at that time itself. std: by codes alone.
+        deviation: of an observation by the process, own_deviation at that time itself. std: by codes alone.
         x: (V, d) points.
     """
 
@@ -34,9 +34,9 @@ class Comparison:
     lead: Tensor
     seen: Tensor
     difference: Tensor
-    variance: Tensor
+    deviation: Tensor
     own: Tensor
-    own_variance: Tensor
+    own_deviation: Tensor
     x: Tensor
 
     @classmethod
@@ -47,32 +47,34 @@ class Comparison:
         return cls(**{name: value[known] for name, value in whole.items()})
 
     def best_weight(self) -> float:
-        """Weight, from 0 to 1, of least mean squared error."""
+        """Weight, from 0 to 1, of least mean squared error between the observations."""
         squares = float(self.own.square().sum())
         return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
 
-    def mean_square(self, weight: Tensor, own: bool = True) -> Tensor:
-        """Mean squared errors with weights (V,), at places that were not observed and that were, if there are any."""
-        missed = (self.error - weight * (self.own if own else self.difference)).square()
-        groups = [missed[self.seen == seen] for seen in (False, True)]
-        return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
+    def of(self, seen: bool) -> Comparison:
+        """Those at places that were observed, or at others."""
+        return self._select(self.seen == seen)
 
-    def harms(self, weight: Tensor, own: bool) -> bool:
-        """Whether weights (V,) make early leads, or late ones, worse than codes alone, each by its share of their error
-        at that lead: at places that were observed or not."""
-        lead = torch.unique(self.lead, return_inverse=True)[1]
-        alone = (torch.bincount(lead, self.error.square()) / torch.bincount(lead)).clamp(min=1e-30)[lead]
-        more = (self.error - weight * (self.own if own else self.difference)).square() - self.error.square()
-        group = 2 * self.seen.long() + (self.lead <= self.lead.median()).long()
-        return bool((torch.bincount(group, more / alone) > 0).any())
+    def missed(self, channel: ChannelField) -> Tensor:
+        """Errors (V,) of codes with a process."""
+        weight, stays, _, _ = self._outside(channel)
+        return self.error - weight * (stays * self.difference + (1 - stays) * self.own)
+
+    def mean_square(self, missed: Tensor) -> float:
+        """Mean of squared errors (V,), at places that were not observed and that were, if there are any."""
+        groups = [missed[self.seen == seen].square() for seen in (False, True)]
+        return float(np.mean([float(group.mean()) for group in groups if len(group)] or [np.nan]))
+
+    def by_lead(self, missed: Tensor) -> Tensor:
+        """Mean squares (H,) of errors (V,) at leads whose logarithms are alike."""
+        lead = torch.unique((self.lead.log1p() / _ALIKE).round(), return_inverse=True)[1]
+        return torch.bincount(lead, missed.square()) / torch.bincount(lead)
 
     def crps(self, channel: ChannelField | None) -> Tensor:
-        """CRPS (V,) between the observations, of codes alone for None: of overconfident ones nearly their error."""
+        """CRPS (V,) of observations, of codes alone for None: of overconfident ones nearly their error."""
         if channel is None:
             return gaussian_crps(self.error, self.std)
-        weight = torch.full_like(self.error, channel.weight)
-        std = combined_std(channel, weight, self.own_variance, self.std, channel.spread[0], self.lead)
-        return gaussian_crps(self.error - weight * self.own, std)
+        return gaussian_crps(self.missed(channel), self.deviations(channel))
 
     def surely_less(self, crps: Tensor, other: Tensor) -> bool:
         """Whether one CRPS (V,) is less than another at most places: by two standard errors of the mean over these."""
@@ -80,34 +82,41 @@ class Comparison:
         gain = torch.bincount(place, other - crps) / torch.bincount(place)
         return float(gain.mean()) > 2 * float(gain.std(correction=0)) / len(gain) ** 0.5
 
-    def growth(self, channel: ChannelField, weight: Tensor, own: bool = True) -> tuple[float, float]:
-        """Level and power of the deviation that grows with the lead, of greatest likelihood; none where it has no
-        weight ahead."""
-        some = weight > 0.1
-        if int(some.sum()) <= _FEWEST:
-            return channel.growth
-        missed = (self.error - weight * (self.own if own else self.difference))[some]
-        variance = (self.own_variance if own else self.variance)[some]
+    def deviations(self, channel: ChannelField) -> Tensor:
+        """Standard deviations (V,) of codes with a process."""
+        weight, stays, factor, grown = self._outside(channel)
+        deviation = stays * self.deviation + (1 - stays) * self.own_deviation
+        return combined_std(channel, weight, deviation.square(), self.std, factor, grown)
 
-        def surprise(growth: tuple[float, float]) -> float:
-            other = replace(channel, growth=growth)
-            std = combined_std(other, weight[some], variance, self.std[some], 1.0, self.lead[some])
+    def _outside(self, channel: ChannelField) -> Tensor:
+        return channel.outside(self.lead.numpy(), ~self.seen.numpy())
+
+    def _select(self, rows: Tensor) -> Comparison:
+        return Comparison(**{name: value[rows] for name, value in vars(self).items()})
+
+    def likely(self, channels: Iterable[ChannelField]) -> ChannelField:
+        """The process of greatest likelihood; the first where none of them has a weight."""
+        first, *others = channels
+        some = self._select(self._outside(first)[0] > 0.1)
+        if len(some.error) <= _FEWEST:
+            return first
+        missed = some.missed(first)
+
+        def surprise(channel: ChannelField) -> float:
+            std = some.deviations(channel)
             return float((std.log() + (missed / std).square() / 2).mean())
 
-        return min([(0.0, 1.0), *product(_LEVELS, _POWERS)], key=surprise)
+        return min([first, *others], key=surprise)
 
-    def spread(self, channel: ChannelField, weight: Tensor | None = None, own: bool = True) -> float:
-        """Factor on deviations of the process with which 90 % intervals hold 90 % of errors, where it has weight."""
-        weight = torch.full_like(self.error, channel.weight) if weight is None else weight
-        some = weight > 0.1
-        if int(some.sum()) <= _FEWEST:
+    def spread(self, scaled: Callable[[float], ChannelField]) -> float:
+        """Factor with which 90 % intervals hold 90 % of errors, where a process that is `scaled` by it has weight."""
+        some = self._select(self._outside(scaled(1.0))[0] > 0.1)
+        if len(some.error) <= _FEWEST:
             return 1.0
-        missed = (self.error - weight * (self.own if own else self.difference))[some].abs() / HALF_WIDTH_90
-        variance = (self.own_variance if own else self.variance)[some]
+        missed = some.missed(scaled(1.0)).abs() / HALF_WIDTH_90
 
         def excess(log: float) -> float:
-            std = combined_std(channel, weight[some], variance, self.std[some], np.exp(log), self.lead[some])
-            return float((missed / std).quantile(0.9)) - 1
+            return float((missed / some.deviations(scaled(float(np.exp(log))))).quantile(0.9)) - 1
 
         low, high = np.log(_NARROWEST), np.log(_WIDEST)
         if excess(low) < 0 or excess(high) > 0:
@@ -137,23 +146,24 @@ class Targets:
 
     def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
         """What the process of a channel differs from codes."""
-        difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
+        difference, deviation, own, own_deviation = torch.zeros(4, len(self.t), dtype=torch.float64)
         for number, one in enumerate(conditioned):
             rows = np.flatnonzero((self.window == number) & torch.isfinite(self.error[:, c]).numpy())
             if not len(rows):
                 continue
             on_codes = one.field.channels[c].on_codes  # type: ignore[union-attr]
-            own[rows], own_variance[rows] = one.own(c, self.t[rows], self.x[rows])
-            difference[rows], variance[rows] = own[rows], own_variance[rows]
+            own[rows], own_deviation[rows] = one.own(c, self.t[rows], self.x[rows])
+            difference[rows], deviation[rows] = own[rows], own_deviation[rows]
             if bool((self.lead[rows] > 0).any()):
-                last = self.t[rows] - self.lead[rows].numpy()
-                difference[rows], variance[rows] = one.own(c, last, self.x[rows])
+                last = np.concatenate([self.t[rows, None] - self.lead[rows, None].numpy(), self.x[rows]], 1)
+                distinct, which = np.unique(last, axis=0, return_inverse=True)
+                found = one.own(c, distinct[:, 0], distinct[:, 1:])
+                difference[rows], deviation[rows] = (part[which.reshape(-1)] for part in found)
             if not on_codes:
                 own[rows] -= self.values[rows, c]
                 difference[rows] -= self.edge[rows, c]
-        error, std = self.error[:, c], self.std[:, c]
-        return Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance,
-                          torch.as_tensor(self.x))
+        return Comparison(self.error[:, c], self.std[:, c], self.lead, self.seen, difference, deviation.sqrt(), own,
+                          own_deviation.sqrt(), torch.as_tensor(self.x))
 
 
 @dataclass

@@ -22,6 +22,7 @@ from inrflow.encoding.prior.interpolation_error import MOST_POINTS
 from inrflow.encoding.prior.point_modes import as_others_hold
 from inrflow.encoding.prior.rbf_residual import known_at
 from inrflow.encoding.residual.field import (
+    Ahead,
     ChannelField,
     Conditioned,
     Decay,
@@ -43,14 +44,18 @@ from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
-_FOLDS, _TRAJECTORIES, _WINDOWS, _FRAMES, _VALUES = 3, 4, 4, 48, 500  # that judge
+_FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 3, 4, 48, 500  # that judge
+_WINDOWS, _PAST, _LEADS, _AHEAD = 8, 24, 9, 3000  # of a series: frames before, leads and values after each
 _ROWS = 60_000  # that hyper-parameters are sought in
 _MOST_CODES = 1024  # more, of fields on fine grids, are observed all over
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
 _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
-_CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
+_CLEARLY = 0.99  # times the error ahead of codes alone from which on a process has a weight there
+_HARM = 1.01  # times the error at early leads, or late ones, that it may be
+_NOTHING = 1e-12  # share of the variance
+_LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
 _OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
@@ -115,9 +120,9 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             tried += not late
             alone = few or (seldom and one.covariance.form.drift)
             weighed, inside, ahead = _weighed(one, c, folds, gap, places, alone)
-            crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
+            crps = inside.crps(weighed)
             first, margin = best is None, (math.inf if trained else 1 / _FAR_BETTER) if alone and not best else BETTER
-            between, without = (float(inside.mean_square(one).mean()) for one in (weight, 0 * weight))
+            between, without = (inside.mean_square(one) for one in (inside.missed(weighed), inside.error))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
             if crps.mean() < margin * least.mean():
@@ -152,8 +157,7 @@ def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: P
                 if channel is None or fewest[c]:
                     continue
                 errors = Comparison.joined([_against(channel, c, fold, places)[0]])
-                given, alone = (float(errors.mean_square(torch.full_like(errors.lead, weight)).mean())
-                                for weight in (channel.weight, 0.0))
+                given, alone = (errors.mean_square(one) for one in (errors.missed(channel), errors.error))
                 fewest[c] = 0.0 if given <= alone else math.sqrt(kept * before)
         before = kept
     return [channel and replace(channel, fewest=least) for channel, least in zip(chosen, fewest, strict=True)]
@@ -170,8 +174,7 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
             if channel is None:
                 continue
             inside, ahead = (Comparison.joined([part]) for part in _against(channel, c, fold, places))
-            weight = channel.weight * torch.as_tensor(channel.decay(ahead.lead.numpy()))
-            later, alone = (float(ahead.mean_square(one, channel.decay.own).mean()) for one in (weight, 0 * weight))
+            later, alone = (ahead.mean_square(one) for one in (ahead.missed(channel), ahead.error))
             if inside.surely_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
                 result[c] = replace(channel, known=np.unique(rows.x, axis=0))
                 run.log.say(f"residual field, {judged.description.channels[c]}: codes alone at the places of training")
@@ -251,26 +254,38 @@ def _weighed(
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     least = spent(folds[0].count, len(places.period))
-    channel = min((replace(one, spread=(max(inside.spread(one), least), 1.0)) for one in weights),
-                  key=lambda one: float(inside.crps(one).mean()))
-    decay, chosen = Decay(), torch.zeros_like(outside.lead)
-    alone = best = outside.mean_square(chosen)
-    for own, memory, kept in product((False, True), _MEMORIES, _KEPT):
-        other = Decay(memory, kept, own)
-        weight = channel.weight * torch.as_tensor(other(outside.lead.numpy()))
-        error = outside.mean_square(weight, own)
-        harm = bool((error > alone).any()) if few else outside.harms(weight, own)  # few places say little of a lead
-        if float(error.mean()) < _CLEARLY * float(best.mean()) and not harm:
-            decay, chosen, best = other, weight, error
-    channel = replace(channel, growth=outside.growth(channel, chosen, decay.own))
-    spread = channel.spread[0], _cautious(outside.spread(channel, chosen, decay.own), folds[0].count)
-    return replace(channel, decay=decay, spread=spread), inside, float(best.mean())
+    weighed = [replace(one, spread=max(inside.spread(lambda f, one=one: replace(one, spread=f)), least))
+               for one in weights]
+    channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
+    channel = replace(channel, **{name: _ahead(replace(channel, observed=Ahead(), new=Ahead()), outside.of(seen))
+                                  for name, seen in (("observed", True), ("new", False))})
+    return channel, inside, outside.mean_square(outside.missed(channel))
 
 
-def _cautious(factor: float, places: int) -> float:
-    """A factor below 1 from so many places, no smaller than a variance from as many values allows (see `calibrate`)."""
-    variance = 2 / (9 * places)
-    return max(factor, min(1.0, factor * (1 - variance - variance**0.5) ** -1.5))
+def _ahead(channel: ChannelField, errors: Comparison) -> Ahead:
+    """What a process is ahead of the observations, at places of one kind.
+
+    Its decay is that of least errors in the geometric mean over leads, so that early ones count as much as late ones of
+    larger errors; none that makes early or late ones worse. Deviations grow as is likely, times the factor with which
+    intervals hold 90 %; of one below 1, from errors of a few days that are alike at all places, the root is taken.
+    """
+    def process(ahead: Ahead) -> ChannelField:
+        return replace(channel, observed=ahead, new=ahead)
+
+    if not len(errors.error):
+        return Ahead()
+    alone = errors.by_lead(errors.error).clamp(min=_NOTHING)
+    best, least = Ahead(), math.log(_CLEARLY)
+    for memory, kept, held in product(_MEMORIES, _KEPT, (0.0, *_MEMORIES)):
+        other = Ahead(Decay(memory, kept, held))
+        ratio = errors.by_lead(errors.missed(process(other))).clamp(min=_NOTHING) / alone
+        harm = max(float(half.mean()) for half in ratio.tensor_split(2)) > _HARM
+        if not harm and (mean := float(ratio.log().mean())) < least:
+            best, least = other, mean
+    growths = [(0.0, 1.0), *product(_LEVELS, _POWERS)]
+    best = errors.likely(process(replace(best, growth=growth)) for growth in growths).new
+    factor = errors.spread(lambda factor: process(replace(best, spread=factor)))
+    return replace(best, spread=max(factor, math.sqrt(min(factor, 1.0))))
 
 
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
@@ -303,12 +318,21 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
             model = replace(model, decoder=known_at(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
         hidden = inner.first_frames(past).at(held)
-        later, some = inner.frames(slice(past, None)).thinned(_VALUES)
+        later, some = _later(inner, past)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(rows_and_codes(model.decoder, estimate, window), between,
                    _targets(model, estimate, later, ~held[some]), points, apart)
+
+
+def _later(inner: TrajectoryBatch, past: int) -> tuple[TrajectoryBatch, Tensor]:
+    """Some of the frames of windows after the first `past`, early ones before all, at every k-th point, so that about
+    as many values are left as are looked at; and which points these are."""
+    count = inner.u.shape[1] - past
+    leads = torch.as_tensor(np.unique(np.geomspace(1, count, min(count, _LEADS)).round().astype(int)) - 1) + past
+    points = torch.arange(0, inner.u.shape[2], max(1, len(inner) * len(leads) * inner.u.shape[2] // _AHEAD))
+    return inner.frames(leads).at(points), points
 
 
 def _targets(
@@ -370,7 +394,7 @@ def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, i
         return batch.frames(slice(max(0, past - _FRAMES), past + _FRAMES)), min(past, _FRAMES)
     batch = surrogate._inner(problem.source.batch(problem.train[:_TRAJECTORIES], normalised=False))
     frames, cut = batch.u.shape[1], problem.fitted_frames
-    past = min(max(surrogate.window, _FRAMES), cut)
+    past = min(max(surrogate.window, _PAST), cut)
     leads, starts = series_windows(frames, cut, past, max(1, _WINDOWS // len(batch)))
     return batch.windows(starts, past + leads), past
 

@@ -10,6 +10,7 @@ import torch
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import (
+    Ahead,
     ChannelField,
     Conditioned,
     Decay,
@@ -27,8 +28,10 @@ COVARIANCE = Covariance.of(Form((1.5,), 0.5, PLACES.groups, PLACES.moving), [0.1
 X = np.random.default_rng(3).uniform(0, 1, (12, 2))
 
 
-def field(**changes: object) -> ResidualField:
+def field(decay: Decay | None = None, **changes: object) -> ResidualField:
     """Of one channel beside one that has none."""
+    ahead = Ahead(decay or Decay())
+    changes = {"observed": ahead, "new": ahead} | changes
     return ResidualField(PLACES, (ChannelField(COVARIANCE, **changes), None))
 
 
@@ -52,7 +55,7 @@ def combined(one: Conditioned, t: list[float], x: np.ndarray, mean: float, std: 
 
 
 def test_codes_are_alone_at_places_that_they_know():
-    one = conditioned(field(known=X[:3], decay=Decay(2.0, 0.5, True)))
+    one = conditioned(field(known=X[:3], decay=Decay(2.0, 0.5, 0.0)))
     for t in (1.0, 2.5):
         mean, std = combined(one, [t] * 12, X, 0.3, 0.2)
         assert mean[:3, 0].tolist() == pytest.approx([0.3] * 3) and std[:3, 0].tolist() == pytest.approx([0.2] * 3)
@@ -63,14 +66,24 @@ def test_codes_are_alone_at_places_that_they_know():
 
 def test_it_is_the_same_after_storing(tmp_path):
     loud = torch.as_tensor(np.concatenate([X[:1], [[0.4]]], 1))
-    original = field(weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2), fewest=7.0,
+    original = field(weight=0.7, spread=0.9, observed=Ahead(Decay(3.0, 0.25, 5.0), 1.2, (0.1, 0.5)), fewest=7.0,
                      known=X[:2])
     louder = replace(original.channels[0], covariance=replace(COVARIANCE, loud=loud))
     original = replace(original, channels=(louder, None))
     save_tensors(tmp_path / "field", original.state())
     again = ResidualField.from_state(load_tensors(tmp_path / "field")[0])
-    x = np.random.default_rng(4).uniform(0, 1, (5, 2))
+    x = np.concatenate([X[:2], np.random.default_rng(4).uniform(0, 1, (3, 2))])
     both = [combined(conditioned(one), [1.3, 2.0, 4.0, 9.0, -1.0], x, 0.5, 2.0) for one in (original, again)]
+    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
+
+
+def test_one_of_an_earlier_version_gives_what_it_gave():
+    state = field(decay=Decay(3.0, 0.25, 0.0)).state()
+    old = state["channels"][0]
+    old.pop("ahead")
+    old |= {"decay": {"memory": 3.0, "kept": 0.25, "own": True}, "spread": [1.0, 1.0], "growth": [0.0, 1.0]}
+    both = [combined(conditioned(one), [1.0, 4.0, 9.0], X[:3], 0.5, 2.0)
+            for one in (ResidualField.from_state(state), field(decay=Decay(3.0, 0.25, 0.0)))]
     assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
 
 
@@ -100,8 +113,26 @@ def test_its_weight_decays_after_the_last_observation():
     np.testing.assert_allclose(mean[:, 0], 7.0 + weights * (float(own[0]) - base), atol=1e-6)
     np.testing.assert_allclose(std[:, 0], weights * float(own[1]) ** 0.5 + (1 - weights) * 0.3, atol=1e-6)
     own = conditioned(field()).own(0, np.full(1, 6.0), X[:1])
-    mean, _ = combined(conditioned(field(decay=Decay(np.inf, 0.0, True))), [6.0], X[:1], 7.0, 0.3)
+    mean, _ = combined(conditioned(field(decay=Decay(np.inf, 0.0, 0.0))), [6.0], X[:1], 7.0, 0.3)
     assert float(mean[0, 0]) == pytest.approx(float(own[0]))
+
+
+def test_what_it_differs_by_at_the_last_observation_is_held_and_forgotten():
+    """Of the difference a time h later, exp(-h / held) is that of the last observation."""
+    field_ = field(observed=Ahead(Decay(np.inf, 0.0, 2.0), 1.0, (0.3, 1.0)), new=Ahead(Decay(4.0)))
+    one, where, stays = conditioned(field_, edge=0.5), np.array([[0.5, 0.5]]), np.exp(-1.5)
+    last, now = (one.own(0, np.full(1, t), X[:1]) for t in (2.0, 5.0))
+    mean, std = combined(one, [5.0, 5.0], np.concatenate([X[:1], where]), 0.7, 0.3)
+    assert float(mean[0, 0]) == pytest.approx(0.7 + float(stays * (last[0] - 0.5) + (1 - stays) * (now[0] - 0.7)))
+    deviation = float(stays * last[1].sqrt() + (1 - stays) * now[1].sqrt())
+    assert float(std[0, 0]) == pytest.approx((deviation**2 + (0.3 * 3) ** 2) ** 0.5)
+    kriged = float(one.own(0, np.full(1, 2.0), where)[0])
+    assert float(mean[1, 0]) == pytest.approx(0.7 + np.exp(-0.75) * (kriged - 0.5))
+    t = np.array([1.0, 3.0, 5.0])
+    whole, codes, process = one.joint(0, torch.full((3,), 0.3).double(), t, X[[0, 0, 0]])
+    assert codes.tolist() == pytest.approx([0.0] * 3)
+    np.testing.assert_allclose(whole[1:], combined(one, [3.0, 5.0], X[[0, 0]], 0.7, 0.3)[1][:, 0])
+    assert bool((torch.linalg.eigvalsh(process) > -1e-9).all()) and bool((process.diagonal() < 1).all())
 
 
 def test_without_memory_it_vanishes_continuously_within_a_step():
@@ -131,7 +162,7 @@ def test_rows_keep_values_places_and_delays():
 
 
 def test_a_channel_that_is_not_observed_any_more_is_forecast_though_another_one_is():
-    one = ResidualField(PLACES, (ChannelField(COVARIANCE, decay=Decay(0.1)), ChannelField(COVARIANCE)))
+    one = ResidualField(PLACES, (ChannelField(COVARIANCE, observed=Ahead(Decay(0.1))), ChannelField(COVARIANCE)))
     later = rows()
     later.u[12:, 0] = np.nan  # seen in the first frame alone
     both = Conditioned(one, later, np.zeros((36, 2)), lambda x: torch.zeros(2, len(x), 2).double())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,18 @@ from inrflow.data.formats.writing import write_trajectories
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.residual import fit
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.field import ChannelField, combined_std
+from inrflow.encoding.residual.field import Ahead, ChannelField, Decay
 from inrflow.evaluation.evaluate import evaluate
 from inrflow.evaluation.observe import Observe
 from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.training.parts import residual_field
 from inrflow.training.parts.residual_errors import Comparison
+from inrflow.training.parts.residual_field import _ahead
 from inrflow.training.problem import Problem
 
 ABOUT = Description("stations", ("u",), ("x", "y"))
+FORM = Form((0.5,), 0.5, (0,), (False,))
+CHANNEL = ChannelField(Covariance(FORM, torch.zeros(FORM.size, dtype=torch.float64)))
 SETTINGS = ("recipe=reduced_order", "training.minutes=0.3", "dynamics.depth=0", "training.steps.residual_field=1",
             "training.steps.decoder=60")
 
@@ -97,29 +101,37 @@ def test_deviations_grow_with_the_lead_as_held_out_errors_do():
     torch.manual_seed(0)
     lead = torch.rand(4000, dtype=torch.float64) * 8
     zeros, ones = torch.zeros(4000, dtype=torch.float64), torch.ones(4000, dtype=torch.float64)
-    form = Form((0.5,), 0.5, (0,), (False,))
-    channel = ChannelField(Covariance(form, torch.zeros(form.size, dtype=torch.float64)))
     for level, power in ((0.1, 0.5), (0.03, 1.0)):
         error = torch.randn(4000, dtype=torch.float64) * (1e-4 + level**2 * lead ** (2 * power)).sqrt()
-        seen = Comparison(error, ones, lead, zeros.bool(), zeros, 1e-4 * ones, zeros, 1e-4 * ones, lead[:, None])
-        found = seen.growth(channel, ones)
-        assert found[1] == power and abs(found[0] / level - 1) < 0.3
-        grown = replace(channel, growth=found)
-        std = combined_std(grown, ones, 1e-4 * ones, ones, seen.spread(grown, ones), lead)
-        assert abs(float((error.abs() < HALF_WIDTH_90 * std).double().mean()) - 0.9) < 0.02
+        seen = Comparison(error, ones, lead, zeros.bool(), zeros, 1e-2 * ones, zeros, 1e-2 * ones, lead[:, None])
+        lasting = seen.likely(replace(CHANNEL, new=Ahead(Decay(np.inf), 1.0, (a, b)))
+                              for a, b in product([0.01, 0.03, 0.1, 0.3], (0.5, 1.0)))
+        assert lasting.new.growth == (level, power)
+        factor = seen.spread(lambda f, one=lasting: replace(one, new=replace(one.new, spread=f)))
+        held = replace(lasting, new=replace(lasting.new, spread=factor))
+        assert abs(float((error.abs() < HALF_WIDTH_90 * seen.deviations(held)).double().mean()) - 0.9) < 0.02
 
 
-def test_early_leads_count_as_much_as_late_ones_of_larger_errors():
-    """A share of the process that helps at the late leads of a series, and spoils the first, is none that helps."""
-    lead = torch.arange(1.0, 21.0).double().repeat(200)
-    error = torch.randn(4000, generator=torch.Generator().manual_seed(0)).double() * lead / 20
+def test_what_a_process_says_ahead_is_weighed_at_early_leads_as_at_late_ones_of_larger_errors():
+    """A share of the process that helps at the late leads of a series, and spoils the first, is none that helps; an
+    innovation that is forgotten is held as long as it lasts."""
+    lead, draw = torch.arange(1.0, 21.0).double().repeat(200), torch.Generator().manual_seed(0)
+    error = torch.randn(4000, generator=draw).double() * lead / 20
     zeros, ones = torch.zeros_like(lead), torch.ones_like(lead)
-    own = torch.where(lead > 5, error, error + 0.5)  # right later, off by half at first
-    given = Comparison(error, ones, lead, zeros.bool(), own, ones, own, ones, lead[:, None])
-    weight = torch.full_like(lead, 0.5)
-    assert given.mean_square(weight).mean() < 0.5 * given.mean_square(zeros).mean()
-    assert not given.harms(zeros, True) and given.harms(weight, True)
-    assert not replace(given, own=error).harms(weight, True)
+
+    def chosen(error: torch.Tensor, last: torch.Tensor, own: torch.Tensor) -> Decay:
+        return _ahead(CHANNEL, Comparison(error, ones, lead, zeros.bool(), last, ones, own, ones, lead[:, None])).decay
+
+    spoilt = torch.where(lead > 5, error, error + 0.5)  # right later, off by half at first
+    assert chosen(error, spoilt, spoilt) == Decay()
+    assert chosen(error, error, error)(lead.numpy()).min() == 1
+    innovation = torch.randn(4000, generator=draw).double()
+    kept = innovation * (-lead / 4).exp()
+    noisy = kept + 0.1 * torch.randn(4000, generator=draw).double()
+    decay = chosen(noisy, innovation, zeros)
+    assert np.abs(decay(lead.numpy()) * decay.stays(lead.numpy()) - (-lead / 4).exp().numpy()).max() < 0.05
+    decay = chosen(noisy, innovation, -innovation)  # which is no use at any time
+    assert decay.held == np.inf and decay.memory == 4
 
 
 def test_every_channel_of_stations_is_kriged_where_time_ends_after_the_first(tmp_path, monkeypatch):
