@@ -296,8 +296,8 @@ def combined_std(
     """Standard deviation (R,) of a weighted sum whose parts err alike.
 
     Args:
-        variance: (R,) of the process, times the square of a factor. std: (R,) of codes alone. grown: (R,) variance that
-            has come to the process outside of the observations.
+        variance: (R,) of the process. std: (R,) of codes alone. factor: (R,) on deviations of the process. grown: (R,)
+            variance that has come to it outside of the observations.
     """
     own, codes = _parts(channel, weight, variance, std, factor, grown)
     return own + codes
@@ -311,7 +311,7 @@ def _parts(
         covariance = channel.covariance
         explained = covariance.variance + covariance.nugget - variance
         variance = torch.maximum(variance, std.square() - explained)
-    return weight * (factor**2 * variance + grown).sqrt(), (1 - weight) * std
+    return weight * factor * (variance + grown).sqrt(), (1 - weight) * std
 
 
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:
@@ -350,9 +350,11 @@ def _channel(state: dict[str, Any]) -> ChannelField:
     else:  # of an earlier version, in which places did not differ
         memory, kept, own = (state["decay"][name] for name in ("memory", "kept", "own"))
         decay = Decay(memory, kept, 0.0 if own else np.inf)
-        ahead = 2 * [Ahead(decay, spread[1], tuple(state.get("growth", (0.0, 1.0))))]
+        level, power = state.get("growth", (0.0, 1.0))
+        ahead = 2 * [Ahead(decay, spread[1], (level / spread[1], power))]
         spread = spread[0]
-    return ChannelField(_covariance(state["covariance"]), state["on_codes"], state["weight"], spread, *ahead,
+    observed, new = ahead
+    return ChannelField(_covariance(state["covariance"]), state["on_codes"], state["weight"], spread, observed, new,
                         state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
 
 

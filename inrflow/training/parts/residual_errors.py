@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from inrflow.encoding.residual.field import ChannelField, Conditioned, Rows, combined_std
+from inrflow.encoding.residual.field import Ahead, ChannelField, Conditioned, Decay, Rows, combined_std
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
-_ALIKE = 0.25  # logarithm of 1 + lead
+_ALIKE, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # logarithm of 1 + lead; a weight; share of the variance
+_MEMORIES, _KEPT = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf), (0.0, 0.25, 0.5, 0.75)  # of decays, in steps
+_CLEARLY, _HARM = 0.99, 1.01  # times the error of codes alone: of a process with a weight ahead; at early or late leads
+_LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
 
 
 @dataclass
@@ -60,15 +64,10 @@ class Comparison:
         weight, stays, _, _ = self._outside(channel)
         return self.error - weight * (stays * self.difference + (1 - stays) * self.own)
 
-    def mean_square(self, missed: Tensor) -> float:
-        """Mean of squared errors (V,), at places that were not observed and that were, if there are any."""
-        groups = [missed[self.seen == seen].square() for seen in (False, True)]
-        return float(np.mean([float(group.mean()) for group in groups if len(group)] or [np.nan]))
-
-    def by_lead(self, missed: Tensor) -> Tensor:
+    def _by_lead(self, missed: Tensor) -> Tensor:
         """Mean squares (H,) of errors (V,) at leads whose logarithms are alike."""
         lead = torch.unique((self.lead.log1p() / _ALIKE).round(), return_inverse=True)[1]
-        return torch.bincount(lead, missed.square()) / torch.bincount(lead)
+        return (torch.bincount(lead, missed.square()) / torch.bincount(lead)).clamp(min=_NOTHING)
 
     def crps(self, channel: ChannelField | None) -> Tensor:
         """CRPS (V,) of observations, of codes alone for None: of overconfident ones nearly their error."""
@@ -94,23 +93,37 @@ class Comparison:
     def _select(self, rows: Tensor) -> Comparison:
         return Comparison(**{name: value[rows] for name, value in vars(self).items()})
 
-    def likely(self, channels: Iterable[ChannelField]) -> ChannelField:
-        """The process of greatest likelihood; the first where none of them has a weight."""
-        first, *others = channels
-        some = self._select(self._outside(first)[0] > 0.1)
-        if len(some.error) <= _FEWEST:
-            return first
-        missed = some.missed(first)
+    def ahead(self, channel: ChannelField) -> Ahead:
+        """What a process is ahead of the observations, if all of these places are of one kind.
 
-        def surprise(channel: ChannelField) -> float:
-            std = some.deviations(channel)
+        Its decay is that of least errors in the geometric mean over leads, so that early ones count as much as late
+        ones of larger errors; none that makes early or late ones worse. Deviations grow as is likely, times the factor
+        with which intervals hold 90 %; of one below 1, from days that are alike at all places, the root is taken.
+        """
+        def process(ahead: Ahead) -> ChannelField:
+            return replace(channel, observed=ahead, new=ahead)
+
+        def surprise(growth: tuple[float, float]) -> float:
+            std = some.deviations(process(replace(best, growth=growth)))
             return float((std.log() + (missed / std).square() / 2).mean())
 
-        return min([first, *others], key=surprise)
+        best, least, alone = Ahead(), _CLEARLY, self._by_lead(self.error)
+        for decay in map(Decay, *zip(*product(_MEMORIES, _KEPT, (0.0, *_MEMORIES)), strict=True)):
+            ratio = self._by_lead(self.missed(process(Ahead(decay)))) / alone
+            harm = max(float(half.mean()) for half in ratio.tensor_split(2)) if len(ratio) else np.inf
+            if harm <= _HARM and (error := float(ratio.log().mean().exp())) < least:
+                best, least = Ahead(decay), error
+        some = self._select(self._outside(process(best))[0] > _LITTLE)
+        if len(some.error) <= _FEWEST:
+            return best
+        missed = some.missed(process(best))
+        best = replace(best, growth=min([(0.0, 1.0), *product(_LEVELS, _POWERS)], key=surprise))
+        factor = some.spread(lambda factor: process(replace(best, spread=factor)))
+        return replace(best, spread=max(factor, min(factor, 1.0) ** 0.5))
 
     def spread(self, scaled: Callable[[float], ChannelField]) -> float:
         """Factor with which 90 % intervals hold 90 % of errors, where a process that is `scaled` by it has weight."""
-        some = self._select(self._outside(scaled(1.0))[0] > 0.1)
+        some = self._select(self._outside(scaled(1.0))[0] > _LITTLE)
         if len(some.error) <= _FEWEST:
             return 1.0
         missed = some.missed(scaled(1.0)).abs() / HALF_WIDTH_90

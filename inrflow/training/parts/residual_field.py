@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,16 +21,7 @@ from inrflow.dynamics.states import series_windows
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
 from inrflow.encoding.prior.point_modes import as_others_hold
 from inrflow.encoding.prior.rbf_residual import known_at
-from inrflow.encoding.residual.field import (
-    Ahead,
-    ChannelField,
-    Conditioned,
-    Decay,
-    ResidualField,
-    Rows,
-    joined,
-    rows_of,
-)
+from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows, joined, rows_of
 from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
@@ -49,13 +40,7 @@ _WINDOWS, _PAST, _LEADS, _AHEAD = 8, 24, 9, 3000  # of a series: frames before, 
 _ROWS = 60_000  # that hyper-parameters are sought in
 _MOST_CODES = 1024  # more, of fields on fine grids, are observed all over
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
-_MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
-_KEPT = (0.0, 0.25, 0.5, 0.75)
 _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
-_CLEARLY = 0.99  # times the error ahead of codes alone from which on a process has a weight there
-_HARM = 1.01  # times the error at early leads, or late ones, that it may be
-_NOTHING = 1e-12  # share of the variance
-_LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
 _OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
@@ -122,7 +107,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             weighed, inside, ahead = _weighed(one, c, folds, gap, places, alone)
             crps = inside.crps(weighed)
             first, margin = best is None, (math.inf if trained else 1 / _FAR_BETTER) if alone and not best else BETTER
-            between, without = (inside.mean_square(one) for one in (inside.missed(weighed), inside.error))
+            between, without = (float(one.square().mean()) for one in (inside.missed(weighed), inside.error))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
             if crps.mean() < margin * least.mean():
@@ -157,7 +142,7 @@ def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: P
                 if channel is None or fewest[c]:
                     continue
                 errors = Comparison.joined([_against(channel, c, fold, places)[0]])
-                given, alone = (errors.mean_square(one) for one in (errors.missed(channel), errors.error))
+                given, alone = (float(one.square().mean()) for one in (errors.missed(channel), errors.error))
                 fewest[c] = 0.0 if given <= alone else math.sqrt(kept * before)
         before = kept
     return [channel and replace(channel, fewest=least) for channel, least in zip(chosen, fewest, strict=True)]
@@ -174,7 +159,7 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
             if channel is None:
                 continue
             inside, ahead = (Comparison.joined([part]) for part in _against(channel, c, fold, places))
-            later, alone = (ahead.mean_square(one) for one in (ahead.missed(channel), ahead.error))
+            later, alone = (float(one.square().mean()) for one in (ahead.missed(channel), ahead.error))
             if inside.surely_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
                 result[c] = replace(channel, known=np.unique(rows.x, axis=0))
                 run.log.say(f"residual field, {judged.description.channels[c]}: codes alone at the places of training")
@@ -254,38 +239,14 @@ def _weighed(
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     least = spent(folds[0].count, len(places.period))
-    weighed = [replace(one, spread=max(inside.spread(lambda f, one=one: replace(one, spread=f)), least))
-               for one in weights]
+    weighed = [replace(one, spread=max(inside.spread(partial(_scaled, one)), least)) for one in weights]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
-    channel = replace(channel, **{name: _ahead(replace(channel, observed=Ahead(), new=Ahead()), outside.of(seen))
-                                  for name, seen in (("observed", True), ("new", False))})
-    return channel, inside, outside.mean_square(outside.missed(channel))
+    channel = replace(channel, observed=outside.of(True).ahead(channel), new=outside.of(False).ahead(channel))
+    return channel, inside, float(outside.missed(channel).square().mean())
 
 
-def _ahead(channel: ChannelField, errors: Comparison) -> Ahead:
-    """What a process is ahead of the observations, at places of one kind.
-
-    Its decay is that of least errors in the geometric mean over leads, so that early ones count as much as late ones of
-    larger errors; none that makes early or late ones worse. Deviations grow as is likely, times the factor with which
-    intervals hold 90 %; of one below 1, from errors of a few days that are alike at all places, the root is taken.
-    """
-    def process(ahead: Ahead) -> ChannelField:
-        return replace(channel, observed=ahead, new=ahead)
-
-    if not len(errors.error):
-        return Ahead()
-    alone = errors.by_lead(errors.error).clamp(min=_NOTHING)
-    best, least = Ahead(), math.log(_CLEARLY)
-    for memory, kept, held in product(_MEMORIES, _KEPT, (0.0, *_MEMORIES)):
-        other = Ahead(Decay(memory, kept, held))
-        ratio = errors.by_lead(errors.missed(process(other))).clamp(min=_NOTHING) / alone
-        harm = max(float(half.mean()) for half in ratio.tensor_split(2)) > _HARM
-        if not harm and (mean := float(ratio.log().mean())) < least:
-            best, least = other, mean
-    growths = [(0.0, 1.0), *product(_LEVELS, _POWERS)]
-    best = errors.likely(process(replace(best, growth=growth)) for growth in growths).new
-    factor = errors.spread(lambda factor: process(replace(best, spread=factor)))
-    return replace(best, spread=max(factor, math.sqrt(min(factor, 1.0))))
+def _scaled(channel: ChannelField, factor: float) -> ChannelField:
+    return replace(channel, spread=factor)
 
 
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:

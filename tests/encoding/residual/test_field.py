@@ -78,12 +78,13 @@ def test_it_is_the_same_after_storing(tmp_path):
 
 
 def test_one_of_an_earlier_version_gives_what_it_gave():
-    state = field(decay=Decay(3.0, 0.25, 0.0)).state()
+    ahead = Ahead(Decay(3.0, 0.25, 0.0), 1.0, (0.2, 0.5))
+    state = field().state()
     old = state["channels"][0]
     old.pop("ahead")
-    old |= {"decay": {"memory": 3.0, "kept": 0.25, "own": True}, "spread": [1.0, 1.0], "growth": [0.0, 1.0]}
+    old |= {"decay": {"memory": 3.0, "kept": 0.25, "own": True}, "spread": [1.0, 1.0], "growth": [0.2, 0.5]}
     both = [combined(conditioned(one), [1.0, 4.0, 9.0], X[:3], 0.5, 2.0)
-            for one in (ResidualField.from_state(state), field(decay=Decay(3.0, 0.25, 0.0)))]
+            for one in (ResidualField.from_state(state), field(observed=ahead, new=ahead))]
     assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
 
 
