@@ -24,7 +24,6 @@ from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
 _APART = 1e3  # time spans between trajectories, so that they are independent
-_FAR_APART = 2.0  # variance of the difference of two values far apart, which are normalised
 _NO_WEIGHT = 1e-3  # below which a field is not evaluated
 
 Codes = Callable[[np.ndarray], Tensor]
@@ -69,23 +68,18 @@ class Ahead:
     """What a field is outside of the observations.
 
     Attributes:
-        spread: factor on its standard deviations.
-        growth: level and power of the deviation, level h^power, that comes to it a time h outside of them: what was
-            there at the nearest observed time is the less known, the longer ago that is.
+        decay: of its weight.
+        leads, spread: factors on its standard deviations at times from the observations; between these, logarithms are
+            linear in those of 1 + time.
     """
 
     decay: Decay = Decay()
-    spread: float = 1.0
-    growth: tuple[float, float] = (0.0, 1.0)
+    leads: tuple[float, ...] = (0.0,)
+    spread: tuple[float, ...] = (1.0,)
 
-    def factor(self, away: np.ndarray, between: float) -> np.ndarray:
-        """On the deviations of the process a time `away` (...) outside, from that `between` observations on."""
-        return self.spread + (between - self.spread) * np.exp(-away)
-
-    def grown(self, away: np.ndarray) -> np.ndarray:
-        """Variances (...) that have come to it."""
-        level, power = self.growth
-        return np.minimum(level**2 * away ** (2 * power), _FAR_APART)
+    def factor(self, away: np.ndarray) -> np.ndarray:
+        """On deviations a time `away` (...) outside of the observations."""
+        return np.exp(np.interp(np.log1p(away), np.log1p(self.leads), np.log(self.spread)))
 
 
 @dataclass(frozen=True)
@@ -117,10 +111,12 @@ class ChannelField:
 
     def outside(self, away: np.ndarray, new: np.ndarray) -> Tensor:
         """Of times `away` (R,) outside of the observations, at places that are `new` (R,) or not: weights, shares that
-        stay, factors on deviations, and variances that have come to them, (4, R)."""
-        both = [[self.weight * one.decay(away), one.decay.stays(away), one.factor(away, self.spread), one.grown(away)]
+        stay, and factors on deviations, (3, R)."""
+        both = [[self.weight * one.decay(away), one.decay.stays(away), one.factor(away)]
                 for one in (self.observed, self.new)]
-        return torch.as_tensor(np.where(new, both[1], both[0]))
+        found = np.where(new, both[1], both[0])
+        found[2] = np.where(away > 0, found[2], self.spread)
+        return torch.as_tensor(found)
 
     @classmethod
     def fit(
@@ -155,8 +151,8 @@ class ResidualField:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ResidualField:
-        """The inverse of `state`. Raises UserError for that of a version without weights or with means of places."""
-        if any(c and c.get("offsets") is not None for c in state.get("channels", [{"offsets": ()}])):
+        """The inverse of `state`. Raises UserError for that of a version in which places ahead did not differ."""
+        if any(c and "ahead" not in c for c in state.get("channels", [{"none": ()}])):
             raise UserError("the residual field of this run was written by an earlier version; train it again")
         stored = state["places"]
         places = Places(tuple(stored["period"]), stored["sphere"], tuple(stored.get("origin", ())),
@@ -230,7 +226,7 @@ class Conditioned:
         inside = t.clip(*self._spans[c])
         away = np.abs(t - inside)
         y = self.field.places(x)
-        weight, stays, factor, grown = channel.outside(away, self._new(c, y))
+        weight, stays, factor = channel.outside(away, self._new(c, y))
         weight = weight.masked_fill(torch.as_tensor(channel.left_to_codes(x)), 0.0)
         parts = [(when, part) for when, part in ((inside, stays), (t, 1 - stays)) if bool(part.any())]
         times, shares = np.concatenate([when for when, _ in parts]), torch.cat([part for _, part in parts])
@@ -239,7 +235,8 @@ class Conditioned:
         covariance = every.view(len(parts), len(t), len(parts), len(t)).sum((0, 2))
         less = (variance - channel.covariance.nugget) / covariance.diagonal().clamp(min=1e-300)
         covariance *= less.sqrt() * less.sqrt()[:, None]  # loud places know of themselves what they tell no others
-        own, codes = _parts(channel, weight, variance, std, factor, grown)
+        own, codes = parts_of_std(channel, weight, variance, std)
+        own *= factor
         size = (own.square() + codes.square()).sqrt()
         share = own / size / variance.sqrt()
         return own + codes, codes / size, covariance * share * share[:, None]
@@ -261,12 +258,12 @@ class Conditioned:
             here = ~channel.left_to_codes(points)
             for rows in (np.flatnonzero(here & (away == 0)), np.flatnonzero(here & (away > 0))):
                 new = self._new(c, self.field.places(points[rows])) if len(rows) and away[rows[0]] else away[rows] > 0
-                weight, stays, factor, grown = channel.outside(away[rows], new)
+                weight, stays, factor = channel.outside(away[rows], new)
                 some = weight > _NO_WEIGHT
                 if not bool(some.any()):
                     continue
                 rows = rows[some.numpy()]
-                weight, stays, factor, grown = (part[some] for part in (weight, stays, factor, grown))
+                weight, stays, factor = (part[some] for part in (weight, stays, factor))
                 if not away[rows[0]]:
                     stays = torch.zeros_like(stays)  # both are the same
                 differs, deviation = torch.zeros(2, len(rows), dtype=torch.float64)
@@ -286,32 +283,22 @@ class Conditioned:
                     deviation += stays * variance.sqrt()
                 mean[rows, c] += weight * differs
                 if std is not None:
-                    std[rows, c] = combined_std(channel, weight, deviation.square(), std[rows, c], factor, grown)
+                    own, codes = parts_of_std(channel, weight, deviation.square(), std[rows, c])
+                    std[rows, c] = factor * own + codes
         return mean, std
 
 
-def combined_std(
-    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor, grown: Tensor
-) -> Tensor:
-    """Standard deviation (R,) of a weighted sum whose parts err alike.
+def parts_of_std(channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the process and of codes, in the standard deviation (R,) of a weighted sum whose parts err alike.
 
     Args:
-        variance: (R,) of the process. std: (R,) of codes alone. factor: (R,) on deviations of the process. grown: (R,)
-            variance that has come to it outside of the observations.
+        variance: (R,) of the process. std: (R,) of codes alone.
     """
-    own, codes = _parts(channel, weight, variance, std, factor, grown)
-    return own + codes
-
-
-def _parts(
-    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor, grown: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Of process and codes, arguments as for `combined_std`."""
     if channel.on_codes:  # which have an uncertainty of their own
         covariance = channel.covariance
         explained = covariance.variance + covariance.nugget - variance
         variance = torch.maximum(variance, std.square() - explained)
-    return weight * factor * (variance + grown).sqrt(), (1 - weight) * std
+    return weight * variance.sqrt(), (1 - weight) * std
 
 
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:
@@ -344,18 +331,9 @@ def _state(channel: ChannelField) -> dict[str, Any]:
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
-    spread = state["spread"]
-    if "ahead" in state:
-        ahead = [Ahead(Decay(**one["decay"]), one["spread"], tuple(one["growth"])) for one in state["ahead"]]
-    else:  # of an earlier version, in which places did not differ
-        memory, kept, own = (state["decay"][name] for name in ("memory", "kept", "own"))
-        decay = Decay(memory, kept, 0.0 if own else np.inf)
-        level, power = state.get("growth", (0.0, 1.0))
-        ahead = 2 * [Ahead(decay, spread[1], (level / spread[1], power))]
-        spread = spread[0]
-    observed, new = ahead
-    return ChannelField(_covariance(state["covariance"]), state["on_codes"], state["weight"], spread, observed, new,
-                        state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
+    observed, new = (Ahead(Decay(**one["decay"]), tuple(one["leads"]), tuple(one["spread"])) for one in state["ahead"])
+    return ChannelField(_covariance(state["covariance"]), state["on_codes"], state["weight"], state["spread"], observed,
+                        new, state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:

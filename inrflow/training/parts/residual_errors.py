@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
-from inrflow.encoding.residual.field import Ahead, ChannelField, Conditioned, Decay, Rows, combined_std
+from inrflow.encoding.residual.field import Ahead, ChannelField, Conditioned, Decay, Rows, parts_of_std
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
-_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
-_ALIKE, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # logarithm of 1 + lead; a weight; share of the variance
+_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 30.0  # errors of which a quantile is taken; factors on deviations
+_STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # logarithm of 1 + lead; a weight; share of the variance
 _MEMORIES, _KEPT = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf), (0.0, 0.25, 0.5, 0.75)  # of decays, in steps
 _CLEARLY, _HARM = 0.99, 1.01  # times the error of codes alone: of a process with a weight ahead; at early or late leads
-_LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
 
 
 @dataclass
@@ -61,12 +58,12 @@ class Comparison:
 
     def missed(self, channel: ChannelField) -> Tensor:
         """Errors (V,) of codes with a process."""
-        weight, stays, _, _ = self._outside(channel)
+        weight, stays, _ = self._outside(channel)
         return self.error - weight * (stays * self.difference + (1 - stays) * self.own)
 
     def _by_lead(self, missed: Tensor) -> Tensor:
         """Mean squares (H,) of errors (V,) at leads whose logarithms are alike."""
-        lead = torch.unique((self.lead.log1p() / _ALIKE).round(), return_inverse=True)[1]
+        lead = torch.unique(self._alike, return_inverse=True)[1]
         return (torch.bincount(lead, missed.square()) / torch.bincount(lead)).clamp(min=_NOTHING)
 
     def crps(self, channel: ChannelField | None) -> Tensor:
@@ -83,9 +80,13 @@ class Comparison:
 
     def deviations(self, channel: ChannelField) -> Tensor:
         """Standard deviations (V,) of codes with a process."""
-        weight, stays, factor, grown = self._outside(channel)
+        own, codes = self._parts(channel)
+        return self._outside(channel)[2] * own + codes
+
+    def _parts(self, channel: ChannelField) -> tuple[Tensor, Tensor]:
+        weight, stays, _ = self._outside(channel)
         deviation = stays * self.deviation + (1 - stays) * self.own_deviation
-        return combined_std(channel, weight, deviation.square(), self.std, factor, grown)
+        return parts_of_std(channel, weight, deviation.square(), self.std)
 
     def _outside(self, channel: ChannelField) -> Tensor:
         return channel.outside(self.lead.numpy(), ~self.seen.numpy())
@@ -97,15 +98,11 @@ class Comparison:
         """What a process is ahead of the observations, if all of these places are of one kind.
 
         Its decay is that of least errors in the geometric mean over leads, so that early ones count as much as late
-        ones of larger errors; none that makes early or late ones worse. Deviations grow as is likely, times the factor
-        with which intervals hold 90 %; of one below 1, from days that are alike at all places, the root is taken.
+        ones of larger errors; none that makes early or late ones worse. Its deviations are those with which intervals
+        hold 90 % at each lead; of factors below 1, from days that are alike at all places, the root is taken.
         """
         def process(ahead: Ahead) -> ChannelField:
             return replace(channel, observed=ahead, new=ahead)
-
-        def surprise(growth: tuple[float, float]) -> float:
-            std = some.deviations(process(replace(best, growth=growth)))
-            return float((std.log() + (missed / std).square() / 2).mean())
 
         best, least, alone = Ahead(), _CLEARLY, self._by_lead(self.error)
         for decay in map(Decay, *zip(*product(_MEMORIES, _KEPT, (0.0, *_MEMORIES)), strict=True)):
@@ -113,28 +110,24 @@ class Comparison:
             harm = max(float(half.mean()) for half in ratio.tensor_split(2)) if len(ratio) else np.inf
             if harm <= _HARM and (error := float(ratio.log().mean().exp())) < least:
                 best, least = Ahead(decay), error
-        some = self._select(self._outside(process(best))[0] > _LITTLE)
-        if len(some.error) <= _FEWEST:
-            return best
-        missed = some.missed(process(best))
-        best = replace(best, growth=min([(0.0, 1.0), *product(_LEVELS, _POWERS)], key=surprise))
-        factor = some.spread(lambda factor: process(replace(best, spread=factor)))
-        return replace(best, spread=max(factor, min(factor, 1.0) ** 0.5))
+        parts = [self._select(self._alike == lead) for lead in self._alike.unique()]
+        factors = [(float(part.lead.mean()), part.spread(process(best))) for part in parts]
+        known = [(lead, max(factor, min(factor, 1.0) ** 0.5)) for lead, factor in factors if factor is not None]
+        return Ahead(best.decay, *zip(*known, strict=True)) if known else best
 
-    def spread(self, scaled: Callable[[float], ChannelField]) -> float:
-        """Factor with which 90 % intervals hold 90 % of errors, where a process that is `scaled` by it has weight."""
-        some = self._select(self._outside(scaled(1.0))[0] > _LITTLE)
-        if len(some.error) <= _FEWEST:
-            return 1.0
-        missed = some.missed(scaled(1.0)).abs() / HALF_WIDTH_90
+    def spread(self, channel: ChannelField) -> float | None:
+        """Factor on deviations of a process with which 90 % intervals hold 90 % of errors, where it has weight; None
+        where it has little."""
+        own, codes = self._parts(channel)
+        some = self._outside(channel)[0] > _LITTLE
+        if int(some.sum()) <= _FEWEST:
+            return None
+        wanted = (self.missed(channel).abs() / HALF_WIDTH_90 - codes)[some] / own[some]
+        return float(wanted.quantile(0.9).clamp(_NARROWEST, _WIDEST))
 
-        def excess(log: float) -> float:
-            return float((missed / some.deviations(scaled(float(np.exp(log))))).quantile(0.9)) - 1
-
-        low, high = np.log(_NARROWEST), np.log(_WIDEST)
-        if excess(low) < 0 or excess(high) > 0:
-            return float(np.exp(low if excess(low) < 0 else high))
-        return float(np.exp(brentq(excess, low, high, xtol=1e-3)))
+    @property
+    def _alike(self) -> Tensor:
+        return (self.lead.log1p() / _STEP).round()
 
 
 @dataclass

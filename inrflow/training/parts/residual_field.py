@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -239,14 +238,10 @@ def _weighed(
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     least = spent(folds[0].count, len(places.period))
-    weighed = [replace(one, spread=max(inside.spread(partial(_scaled, one)), least)) for one in weights]
+    weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weights]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
     channel = replace(channel, observed=outside.of(True).ahead(channel), new=outside.of(False).ahead(channel))
     return channel, inside, float(outside.missed(channel).square().mean())
-
-
-def _scaled(channel: ChannelField, factor: float) -> ChannelField:
-    return replace(channel, spread=factor)
 
 
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:

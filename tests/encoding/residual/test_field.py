@@ -66,7 +66,7 @@ def test_codes_are_alone_at_places_that_they_know():
 
 def test_it_is_the_same_after_storing(tmp_path):
     loud = torch.as_tensor(np.concatenate([X[:1], [[0.4]]], 1))
-    original = field(weight=0.7, spread=0.9, observed=Ahead(Decay(3.0, 0.25, 5.0), 1.2, (0.1, 0.5)), fewest=7.0,
+    original = field(weight=0.7, spread=0.9, observed=Ahead(Decay(3.0, 0.25, 5.0), (1.0, 4.0), (1.2, 2.0)), fewest=7.0,
                      known=X[:2])
     louder = replace(original.channels[0], covariance=replace(COVARIANCE, loud=loud))
     original = replace(original, channels=(louder, None))
@@ -77,19 +77,8 @@ def test_it_is_the_same_after_storing(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
 
 
-def test_one_of_an_earlier_version_gives_what_it_gave():
-    ahead = Ahead(Decay(3.0, 0.25, 0.0), 1.0, (0.2, 0.5))
-    state = field().state()
-    old = state["channels"][0]
-    old.pop("ahead")
-    old |= {"decay": {"memory": 3.0, "kept": 0.25, "own": True}, "spread": [1.0, 1.0], "growth": [0.2, 0.5]}
-    both = [combined(conditioned(one), [1.0, 4.0, 9.0], X[:3], 0.5, 2.0)
-            for one in (ResidualField.from_state(state), field(observed=ahead, new=ahead))]
-    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
-
-
 def test_that_of_an_earlier_version_is_refused_in_one_sentence():
-    for state in ({"covariances": []}, {"channels": [None, {"offsets": {}}]}):
+    for state in ({"covariances": []}, {"channels": [None, {"spread": [1.0, 1.0]}]}):
         with pytest.raises(UserError, match="train it again"):
             ResidualField.from_state(state)
 
@@ -120,13 +109,13 @@ def test_its_weight_decays_after_the_last_observation():
 
 def test_what_it_differs_by_at_the_last_observation_is_held_and_forgotten():
     """Of the difference a time h later, exp(-h / held) is that of the last observation."""
-    field_ = field(observed=Ahead(Decay(np.inf, 0.0, 2.0), 1.0, (0.3, 1.0)), new=Ahead(Decay(4.0)))
+    field_ = field(observed=Ahead(Decay(np.inf, 0.0, 2.0), (1.0, 7.0), (1.5, 6.0)), new=Ahead(Decay(4.0)))
     one, where, stays = conditioned(field_, edge=0.5), np.array([[0.5, 0.5]]), np.exp(-1.5)
     last, now = (one.own(0, np.full(1, t), X[:1]) for t in (2.0, 5.0))
     mean, std = combined(one, [5.0, 5.0], np.concatenate([X[:1], where]), 0.7, 0.3)
     assert float(mean[0, 0]) == pytest.approx(0.7 + float(stays * (last[0] - 0.5) + (1 - stays) * (now[0] - 0.7)))
     deviation = float(stays * last[1].sqrt() + (1 - stays) * now[1].sqrt())
-    assert float(std[0, 0]) == pytest.approx((deviation**2 + (0.3 * 3) ** 2) ** 0.5)
+    assert float(std[0, 0]) == pytest.approx(3 * deviation)  # half way between 2 and 8 of 1 + time
     kriged = float(one.own(0, np.full(1, 2.0), where)[0])
     assert float(mean[1, 0]) == pytest.approx(0.7 + np.exp(-0.75) * (kriged - 0.5))
     t = np.array([1.0, 3.0, 5.0])
