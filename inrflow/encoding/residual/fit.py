@@ -139,8 +139,9 @@ class Blocks:
 
 
 def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
-    """Random blocks: some places at three times, the third of which is the later the luckier; of values that hardly
-    share times, those near one of them."""
+    """Random blocks: some places at three times, the third of which is the later the luckier: all places of a network
+    of few, or of more of them as many times as small blocks allow, which tell of motion; of values that hardly share
+    times, those near one of them."""
     t, y, place = samples.t, samples.y, samples.place
     times, frame = np.unique(t, return_inverse=True)
     frame = frame.reshape(-1)
@@ -150,13 +151,14 @@ def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
     elif len(t) >= _FRAMES * len(times):
         order = np.argsort(frame, kind="stable")
         starts = np.searchsorted(frame[order], np.arange(len(times) + 1))
-        values = min(_OF_FRAMES, max(_VALUES, 3 * len(np.unique(place))))
+        count = len(np.unique(place))
+        values = min(_OF_FRAMES, max(_VALUES, 3 * count)) if count <= _FEW else _VALUES
         for _ in range(max(_FEWEST, round(_BLOCKS * (_VALUES / values) ** 2))):  # which take as long
             first = int(random.integers(len(times) - 1))
             late = int(np.exp(random.uniform(np.log(2), np.log(max(3.0, len(times) / 4)))))
             chosen = [k for k in (first, first + 1, first + late) if k < len(times)]
             inside = np.concatenate([order[starts[k] : starts[k + 1]] for k in chosen])
-            rows.append(_some_places(y, place, inside, max(3, _OF_FRAMES // len(chosen)), random))
+            rows.append(_some_places(y, place, inside, max(3, values // len(chosen)), random))
     else:
         scale = np.concatenate([y / (np.ptp(y, 0).max() or 1.0), t[:, None] / (np.ptp(t) or 1.0)], 1)
         tree, count = cKDTree(scale), min(_VALUES, len(t))
