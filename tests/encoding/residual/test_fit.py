@@ -111,7 +111,7 @@ def test_squares_are_found_where_values_follow_them_and_not_elsewhere():
 
 
 def test_blocks_hold_few_places_at_several_times_and_moving_points():
-    for places, blocks, values in ((30, 14, 90), (140, 4, 228), (200, 14, 108)):  # fewer values, of more times
+    for places, blocks, values in ((30, 14, 90), (140, 4, 228), (200, 14, 110)):  # fewer values, of more times
         data = blocks_of(draw(places, 12), np.random.default_rng(0))
         assert 1 < len(data.t[0].unique()) <= 3 and data.t.shape == (blocks, values)
     random = np.random.default_rng(0)
