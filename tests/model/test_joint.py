@@ -15,7 +15,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.field import ChannelField, ResidualField
+from inrflow.encoding.residual.field import Ahead, ChannelField, Decay, ResidualField
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 from inrflow.model.state_prior import StatePrior
@@ -40,7 +40,8 @@ def surrogate(modulation="output", residual=False, process=0.02):
         torch.full((SIZE,), process).double(), torch.tensor([1.2, 0.9]).double(),
     )
     places = Places((0.0, 0.0))
-    own = ResidualField(places, (ChannelField(COVARIANCE, spread=(1.1, 1.3)), None)) if residual else None
+    ahead = Ahead(Decay(4.0, 0.25, 2.0), (1.0,), (1.3,))
+    own = ResidualField(places, (ChannelField(COVARIANCE, spread=1.1, new=ahead), None)) if residual else None
     return Surrogate(
         Description("synthetic", ("u", "v"), ("x", "y")), Normalisation(torch.zeros(2).double(), SCALE), decoder, field,
         Integrator(step=0.1), prior, TimeScale(0.0, 1.0), np.array([[0.0, 0.0], [1.0, 1.0]]), 4.0, {}, residual=own)
