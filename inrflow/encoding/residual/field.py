@@ -151,8 +151,8 @@ class ResidualField:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ResidualField:
-        """The inverse of `state`. Raises UserError for that of a version in which places ahead did not differ."""
-        if any(c and "ahead" not in c for c in state.get("channels", [{"none": ()}])):
+        """The inverse of `state`. Raises UserError for that of a version without weights or with means of places."""
+        if any(c and c.get("offsets") is not None for c in state.get("channels", [{"offsets": ()}])):
             raise UserError("the residual field of this run was written by an earlier version; train it again")
         stored = state["places"]
         places = Places(tuple(stored["period"]), stored["sphere"], tuple(stored.get("origin", ())),
@@ -331,9 +331,24 @@ def _state(channel: ChannelField) -> dict[str, Any]:
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
+    covariance = _covariance(state["covariance"])
+    if "ahead" not in state:
+        state = state | _with_ahead(state, covariance)
     observed, new = (Ahead(Decay(**one["decay"]), tuple(one["leads"]), tuple(one["spread"])) for one in state["ahead"])
-    return ChannelField(_covariance(state["covariance"]), state["on_codes"], state["weight"], state["spread"], observed,
-                        new, state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
+    return ChannelField(covariance, state["on_codes"], state["weight"], state["spread"], observed, new,
+                        state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
+
+
+def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]:
+    """What a version had that told no places apart, with one factor outside of the observations, towards which that
+    between them fell in a unit of time, and a variance that grew by a power of time up to 2."""
+    (first, later), (level, power) = state["spread"], state.get("growth", (0.0, 1.0))
+    decay, away = state["decay"], np.array([0.0, *2.0 ** np.arange(-2, 8)])
+    grown = np.minimum(level**2 * away ** (2 * power), 2.0) / float(covariance.variance + covariance.nugget)
+    factor = np.sqrt((later + (first - later) * np.exp(-away)) ** 2 + grown)
+    ahead = {"decay": {"memory": decay["memory"], "kept": decay["kept"], "held": 0.0 if decay["own"] else np.inf},
+             "leads": away.tolist(), "spread": factor.tolist()}
+    return {"spread": first, "ahead": [ahead, ahead]}
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:

@@ -78,9 +78,21 @@ def test_it_is_the_same_after_storing(tmp_path):
 
 
 def test_that_of_an_earlier_version_is_refused_in_one_sentence():
-    for state in ({"covariances": []}, {"channels": [None, {"spread": [1.0, 1.0]}]}):
+    for state in ({"covariances": []}, {"channels": [None, {"offsets": torch.zeros(3)}]}):
         with pytest.raises(UserError, match="train it again"):
             ResidualField.from_state(state)
+
+
+def test_that_of_a_version_with_one_factor_ahead_and_a_growth_has_factors_at_leads():
+    state = field().state()
+    before = state["channels"][0]
+    del before["ahead"]
+    before |= {"decay": {"memory": 2.0, "kept": 0.1, "own": True}, "spread": [1.5, 0.5], "growth": [0.3, 0.5]}
+    channel = ResidualField.from_state(state).channels[0]
+    assert channel.spread == 1.5 and channel.observed == channel.new and channel.new.decay == Decay(2.0, 0.1, 0.0)
+    away = np.array([0.0, 1.0, 16.0])
+    expected = (0.5 + np.exp(-away)) ** 2 + 0.09 * away / float(COVARIANCE.variance + COVARIANCE.nugget)
+    np.testing.assert_allclose(channel.new.factor(away), np.sqrt(expected), rtol=1e-12)
 
 
 def test_far_away_it_is_the_mean_with_the_whole_variance():
