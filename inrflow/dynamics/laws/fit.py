@@ -63,7 +63,7 @@ _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfi
 _DIVERGED = 5  # laws, without one that did not, after which there are no further ones
 _OF_FLOWS = 0.15  # share of the time for laws along their own flow
 _NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times harmonics' error from which single steps are tried; until, or for
-_STEPS, _OF_MISFIT = 0.1, 0.02  # errors of the integrator in the search, over those of harmonics or of regressions
+_STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on more harmonics differ by; at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
@@ -95,7 +95,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         season = np.broadcast_to(periodic_phases(torch.tensor(data.t), period, 1)[:, :, None], (*u.shape[:3], 2))
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
-    ground, judge, floor = ground_of(data, domains, boundary, seed, say, start + _CHOICE * seconds, noise)
+    ground, judge, floor = ground_of(data, domains, boundary, seed, say, start + _CHOICE * seconds)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families
     if ground.states[0, 0].size > FEW_CODES:
@@ -235,14 +235,12 @@ class LawSearch:
         if misfit > _POLYNOMIAL and not (self.several or "carried" in families.terms):  # theirs are slow
             laws = [*along_flow(self.ground, laws[0], families, until), *laws]
         t = self.ground.train.t
-        posed = [law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))]
-        self._forecast(posed, share, error=_OF_MISFIT * math.sqrt(misfit))
+        self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
 
-    def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS, error: float = 0.0) -> None:
-        """Forecast laws, in at most so many steps an interval, with an error of these, until a share of the time is
-        over."""
-        ground, error = self.ground, max(self.step_error, error)
-        for judged in team.map(partial(_judged, ground.train, ground.states, error, self.judge, most), laws):
+    def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
+        """Forecast laws, in at most so many steps an interval, until a share of the time is over."""
+        ground = self.ground
+        for judged in team.map(partial(_judged, ground.train, ground.states, self.step_error, self.judge, most), laws):
             if judged is not None:
                 self._consider(*judged)
             if self.hopeless or self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds:

@@ -371,12 +371,10 @@ class Ground:
         return [supports_of(equations, active, len(terms)) for active in families]
 
 
-def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log, deadline: float,
-              wrong: float = 0.0) -> tuple[Ground, Data, float]:
+def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log, deadline: float
+              ) -> tuple[Ground, Data, float]:
     """What laws of trajectories are fitted on, on harmonics as `choose` finds them, trajectories that judge them, and
-    the error of the harmonics at held-out points.
-
-    wrong: variance by which values are known to be wrong; in as many ways as there are harmonics, not values."""
+    the error of the harmonics at held-out points."""
     train, judge = data.parted(seed)
     channels = train.u.shape[-1]
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, deadline)
@@ -394,6 +392,5 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     if used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
     noise = white_noise(codes, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
-    noise = np.maximum(noise, wrong * train.u.shape[2] / codes.harmonics.count)
     train, judge = replace(train, noise=noise), replace(judge, noise=noise)
     return Ground(place, boundary, codes, train, *encode(codes, train)), judge, floor
