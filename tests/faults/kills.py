@@ -154,9 +154,11 @@ def main() -> int:
                 known[command.name] = content(target), time.monotonic() - began
                 remove(target)
             expected, seconds = known[command.name]
-            process = start(folder, *command.arguments)
-            time.sleep(float(random.uniform(0, seconds)))
-            if process.poll() is None:
+            began, process = time.monotonic(), start(folder, *command.arguments)
+            try:
+                process.wait(float(random.uniform(0, seconds)))
+                known[command.name] = expected, time.monotonic() - began  # sooner than undisturbed: a busy machine
+            except subprocess.TimeoutExpired:
                 process.send_signal(SIGNALS[int(random.integers(len(SIGNALS)))])
                 landed[command.name] += 1
             process.communicate()
