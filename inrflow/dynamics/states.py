@@ -206,6 +206,10 @@ class TimeScale:
         tau = (t.double() - self.origin) / self.unit
         return tau + ((tau * _GRID).round() / _GRID - tau).detach()
 
+    def is_after(self, t: float, tau: Tensor) -> bool:
+        """Whether a data time comes after an internal one."""
+        return bool(self.internal(torch.tensor(t, dtype=torch.float64)) > tau)
+
     def external(self, tau: Tensor) -> Tensor:
         """Data times of internal times."""
         return tau.double() * self.unit + self.origin

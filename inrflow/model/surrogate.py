@@ -380,9 +380,9 @@ class Surrogate(Shown):
                           "intervals are widened", stacklevel=4)
 
         def update(further: Observations) -> Solution:
-            further, last = observations_from(further, self.description), float(self.scale.external(estimate.last[0]))
-            if self.residual is None and context is None and further.frames().t[0] > last:
-                later = self._plausible(self._checked(further, [last]))
+            further, last = observations_from(further, self.description), estimate.last[0]
+            if self.residual is None and context is None and self.scale.is_after(further.frames().t[0], last):
+                later = self._plausible(self._checked(further, [float(self.scale.external(last))]))
                 found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
                 if found is not None:
                     return self._solution(found, [*parts, further], None, estimate.mean.shape[1])

@@ -187,3 +187,10 @@ def test_equal_steps_in_data_are_equal_in_internal_time_and_times_keep_their_gra
     (slope,) = torch.autograd.grad(scale.internal(asked).sum(), asked)
     assert torch.allclose(slope, torch.tensor(10.0, dtype=torch.float64))
     assert torch.allclose(scale.external(scale.internal(asked)), asked, rtol=0, atol=1e-9)
+
+
+def test_a_time_is_not_after_its_own_internal_time() -> None:
+    scale, times = TimeScale(0.1, 0.7), torch.arange(100, dtype=torch.float64) * 0.3 + 0.1
+    later = torch.nextafter(times, times.new_tensor(1e9)) + 1e-6
+    assert not any(scale.is_after(float(t), scale.internal(t)) for t in times)
+    assert all(scale.is_after(float(t), scale.internal(one)) for t, one in zip(later, times, strict=True))

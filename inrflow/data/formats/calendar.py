@@ -153,14 +153,14 @@ def numbers_to_cftimes(t: np.ndarray, units: str) -> np.ndarray | None:
     return np.asarray(cftime.num2date(t, *own))
 
 
-def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray, str, str]:
+def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray, str, str] | None:
     """Times (T,) in days, with their units and calendar, of times in months: of 30 days each in the calendar 360_day,
-    else of the calendar, of whose months fractions are shares. As they are where they are no `months since` a date."""
+    else of the calendar, of whose months fractions are shares. None where they are no `months since` a date."""
     match = re.fullmatch(r"\s*months?\s+since\s+(.+?)\s*", units, re.IGNORECASE)
-    days = "days since" if match is None else f"days since {match[1]}"
+    days = "" if match is None else f"days since {match[1]}"
     parsed = parse_units(days)
     if parsed is None or calendar not in STANDARD_CALENDARS + _OF_30_DAYS:
-        return t, units, calendar
+        return None
     if calendar in _OF_30_DAYS:
         return 30 * t, days, "360_day"
     epoch, whole = parsed[1], np.floor(np.nan_to_num(t)).astype(np.int64)

@@ -152,24 +152,24 @@ class Targets:
 
     def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
         """What the process of a channel differs from codes."""
-        difference, deviation, own, own_deviation = torch.zeros(4, len(self.t), dtype=torch.float64)
+        difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
         for number, one in enumerate(conditioned):
             rows = np.flatnonzero((self.window == number) & torch.isfinite(self.error[:, c]).numpy())
             if not len(rows):
                 continue
             on_codes = one.field.channels[c].on_codes  # type: ignore[union-attr]
-            own[rows], own_deviation[rows] = one.own(c, self.t[rows], self.x[rows])
-            difference[rows], deviation[rows] = own[rows], own_deviation[rows]
+            own[rows], own_variance[rows] = one.own(c, self.t[rows], self.x[rows])
+            difference[rows], variance[rows] = own[rows], own_variance[rows]
             if bool((self.lead[rows] > 0).any()):
                 last = np.concatenate([self.t[rows, None] - self.lead[rows, None].numpy(), self.x[rows]], 1)
                 distinct, which = np.unique(last, axis=0, return_inverse=True)
                 found = one.own(c, distinct[:, 0], distinct[:, 1:])
-                difference[rows], deviation[rows] = (part[which.reshape(-1)] for part in found)
+                difference[rows], variance[rows] = (part[which.reshape(-1)] for part in found)
             if not on_codes:
                 own[rows] -= self.values[rows, c]
                 difference[rows] -= self.edge[rows, c]
-        return Comparison(self.error[:, c], self.std[:, c], self.lead, self.seen, difference, deviation.sqrt(), own,
-                          own_deviation.sqrt(), torch.as_tensor(self.x))
+        return Comparison(self.error[:, c], self.std[:, c], self.lead, self.seen, difference, variance.sqrt(), own,
+                          own_variance.sqrt(), torch.as_tensor(self.x))
 
 
 @dataclass

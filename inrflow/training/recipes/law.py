@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
-_OF_NETWORK = {True: 0.25, False: 0.35}  # of the time, beside a law of few terms, or where there is none
+_OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES, _FEWEST_PLACES = 4, 4, 80, 64  # the last of single series
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
@@ -125,7 +125,7 @@ class LawRecipe:
         if wanted and beside and not problem.forcing_period:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
-            share = _OF_NETWORK[short is not None]
+            share = _ALONE if short is None else _OF_NETWORK
             law = _found(run, "law with a network", "network", share, lambda seconds, _: fit_network_law(
                 t, x, u, domains, short=short, seconds=seconds, **further), share)
             if law is not None:

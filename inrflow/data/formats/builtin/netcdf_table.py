@@ -99,9 +99,10 @@ def _with_dates(data: Any) -> Any:
                 decoded[name] = variable.copy(data=written[0])
         if variable.ndim <= 1 and variable.dtype.kind in "fiu" and units.lower().startswith("month"):
             t = np.asarray(variable.values, np.float64)
-            t, units, calendar = months_to_days(t, units, variable.attrs.get("calendar", "standard"))
-            attributes = variable.attrs | {"units": units, "calendar": calendar}
-            decoded[name] = variable = type(variable)(variable.dims, t, attributes)
+            if (days := months_to_days(t, units, variable.attrs.get("calendar", "standard"))) is not None:
+                t, units, calendar = days
+                attributes = variable.attrs | {"units": units, "calendar": calendar}
+                decoded[name] = variable = type(variable)(variable.dims, t, attributes)
         if " since " not in units or variable.attrs.get("calendar", "standard") not in STANDARD_CALENDARS:
             continue
         try:
