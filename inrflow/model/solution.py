@@ -162,9 +162,9 @@ class Solution(Shown):
         assert self._update is not None
         return self._update(observations)
 
-    def derivatives(self, t: Any, x: Any) -> dict[str, Any]:
-        """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C)."""
-        return self._ask(t, x, ("dx", "dt"))
+    def derivatives(self, t: Any, x: Any, which: tuple[str, ...] = ("dx", "dt")) -> dict[str, Any]:
+        """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C), or those of them that are asked for."""
+        return self._ask(t, x, which)
 
     def query(self, t: Any, x: Any, std: bool = False, derivatives: bool = False) -> dict[str, Any]:
         """`mean` and, on request, `std`, `dx` and `dt` in one pass."""
@@ -284,7 +284,7 @@ class Solution(Shown):
                 variance = variance + model.unresolved(states)[which]
             result = self._of_observations(times, x, mean, variance, what)
         if self.estimate.residual is not None and ("dx" in what or "dt" in what):
-            return result | self._slopes(times, states, which, x)
+            return result | self._slopes(times, states, which, x, what)
         with torch.no_grad():
             if "dt" in what:
                 distinct = model.scale.internal(torch.unique(times))
@@ -311,21 +311,27 @@ class Solution(Shown):
             result["std"] = std * model.normalisation.scale.double()
         return result
 
-    def _slopes(self, times: Tensor, states: Tensor, which: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """`dx` and `dt` of rows as in `_block` by central differences, for what has a residual field."""
+    def _slopes(self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
+                ) -> dict[str, Tensor]:
+        """`dx` and `dt`, where asked for, of rows as in `_block` by central differences, with a residual field."""
 
         def mean(t: Tensor, at: Tensor, rows: Tensor, points: Tensor) -> Tensor:
             return self._block(t, at, rows, points, ("mean",))["mean"]
 
-        step = _STEP * self.surrogate.scale.unit
-        later, earlier = (mean(t, *self.states(t), x) for t in (times + step, times - step))
-        slopes = []
-        for axis in range(x.shape[-1]):
-            move = torch.zeros(x.shape[-1], dtype=torch.float64)
-            move[axis] = _STEP * self.surrogate.extent.width(axis)
-            across = mean(times, states, which, x + move) - mean(times, states, which, x - move)
-            slopes.append(across / (2 * move[axis]))
-        return {"dx": torch.stack(slopes, -1), "dt": (later - earlier) / (2 * step)}
+        result = {}
+        if "dt" in what:
+            step = _STEP * self.surrogate.scale.unit
+            later, earlier = (mean(t, *self.states(t), x) for t in (times + step, times - step))
+            result["dt"] = (later - earlier) / (2 * step)
+        if "dx" in what:
+            slopes = []
+            for axis in range(x.shape[-1]):
+                move = torch.zeros(x.shape[-1], dtype=torch.float64)
+                move[axis] = _STEP * self.surrogate.extent.width(axis)
+                across = mean(times, states, which, x + move) - mean(times, states, which, x - move)
+                slopes.append(across / (2 * move[axis]))
+            result["dx"] = torch.stack(slopes, -1)
+        return result
 
     def _variance(
         self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor | None, x: Tensor

@@ -17,6 +17,9 @@ from inrflow.commands.explore.answers import ERROR, RATE, SPREAD, VALUE, Explore
 from inrflow.commands.run_directory import RunDirectory
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
+from inrflow.encoding.residual.covariance import Covariance, Form
+from inrflow.encoding.residual.field import Ahead, ChannelField, Decay, ResidualField
+from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
 
@@ -64,6 +67,29 @@ def test_pictures_of_other_domains_leave_out_what_lies_outside(place, tmp_path):
     assert len(shown.view("0", 0.1, 0, ERROR, window).values) == frames.x.shape[0]
     if place == "sphere":
         assert shown.axes == ("longitude", "latitude") and np.abs(shown.box[:, 1]).max() <= 90
+
+
+def test_pictures_while_a_slider_moves_come_from_few_nodes_of_a_residual_field_and_are_near_the_exact_ones(tmp_path):
+    surrogate = law("mesh")
+    covariance = Covariance.of(Form((1.5,), 0.5, (0, 1), (True, True)), [0.1, 1.0], [5.0, 5.0], 0.05, [[0.5, 0.4]])
+    surrogate.residual = ResidualField(Places((0.0, 0.0)), (ChannelField(covariance, observed=Ahead(Decay(4.0))),))
+    frames = seen(surrogate, frames=3).frames()
+    u = frames.u + np.random.default_rng(1).standard_normal(frames.u.shape)
+    write_trajectories(tmp_path / "a.h5", frames.t, frames.x, u[None], surrogate.description)
+    shown = Explored(surrogate, tmp_path / "a.h5", observe=3)
+    asked = []
+    solution = shown.solution("0")[0]
+    conditioned = solution.estimate.residual[0]
+    own = conditioned.own
+    conditioned.own = lambda c, t, x: asked.append(len(t)) or own(c, t, x)
+    for quantity, apart in ((VALUE, 0.1), (RATE, 0.2), ("d/dx", 0.2)):
+        exact, quick = (shown.view("0", 0.33, 0, quantity, shown.box, one).values for one in (False, True))
+        known = np.isfinite(exact)
+        assert np.array_equal(known, np.isfinite(quick)) and np.ptp(exact[known]) > 0.1
+        assert np.abs(quick - exact)[known].mean() < apart * exact[known].std()
+    asked.clear()
+    shown.view("0", 0.37, 0, VALUE, shown.box, True)
+    assert 0 < sum(asked) <= 40 * 40
 
 
 def test_series_hold_an_interval_and_what_was_observed_nearby(explored):

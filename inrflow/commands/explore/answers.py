@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.interpolate import RegularGridInterpolator
 
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_observations
@@ -25,6 +27,7 @@ _STATIONS = 200
 MOST_BYTES = 20_000_000  # of a table that is given
 _CELLS, _LINE, _SERIES = 100, 400, 160  # of an image along each axis, of a line, of times of a series
 _KEPT = 8  # solutions
+_QUICK, _NODES = 0.08, (5, 40)  # seconds of an answer while a slider moves, and nodes of its grid along each axis
 VALUE, ERROR, SPREAD, RATE = "value", "error", "spread", "d/dt"
 OWN = "this run"
 
@@ -66,6 +69,7 @@ class Explored:
         self._seen: dict[str, tuple[Observations, Frames]] = {}
         self._known: dict[tuple[str, str], Solution] = {}
         self._forecasts: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+        self._nodes = 20
         self.model, self.tables = OWN, list[str]()
 
     @property
@@ -172,30 +176,60 @@ class Explored:
         few = x.ndim == 2 and len(x) <= _STATIONS and len(self.axes) == 2
         return self._places(x)[:, :2] if few else np.zeros((0, 2))
 
-    def view(self, name: str, t: float, channel: int, quantity: str, window: np.ndarray) -> View:
+    def view(self, name: str, t: float, channel: int, quantity: str, window: np.ndarray, quick: bool = False) -> View:
         """A quantity at a time, on a grid (a line in one dimension) over a window (2, 1 or 2) of the picture; errors at
-        the places of the frame nearest in time."""
+        the places of the frame nearest in time.
+
+        quick: what a residual field adds is interpolated from a grid as coarse as an answer while a slider moves needs.
+        """
         if self.model not in self._runs or quantity == ERROR:
             return self._at_points(name, t, channel, quantity)
         solution, _ = self.solution(name)
         lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
-        places = np.stack(np.meshgrid(*lines, indexing="xy"), -1).reshape(-1, len(lines))
-        x = self._points(places)
-        outside = self.surrogate.extent.outside(x)
+        places = _crossed(lines)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # outside there is nothing to be seen
-            if quantity == VALUE:
-                values = solution(t, x)[:, channel]
-            elif quantity == SPREAD:
-                values = solution.std(t, x)[:, channel]
+            if quick and len(lines) == 2 and solution.estimate.residual is not None:
+                values = self._quickly(solution, t, channel, quantity, lines)
             else:
-                slopes = solution.derivatives(t, x)
-                axis = self.quantities.index(quantity) - 4
-                values = slopes["dt"][:, channel] if quantity == RATE else slopes["dx"][:, channel, axis]
+                values = self._quantity(solution, t, channel, quantity, places)
+        outside = self.surrogate.extent.outside(self._points(places))
         beyond = bool(self.surrogate.extent.beyond(np.array([t]), *solution.observed)[0])
         shape = None if len(lines) == 1 else (len(lines[1]), len(lines[0]))
         return View(places, np.where(outside, np.nan, values), shape,
                     "beyond the time span of training: an extrapolation" if beyond else "")
+
+    def _quantity(
+        self, solution: Solution, t: float, channel: int, quantity: str, places: np.ndarray
+    ) -> np.ndarray:
+        """A quantity (N,) of a solution at places (N, 1 or 2) of the picture."""
+        x = self._points(places)
+        if quantity == VALUE:
+            return solution(t, x)[:, channel]
+        if quantity == SPREAD:
+            return solution.std(t, x)[:, channel]
+        if quantity == RATE:
+            return solution.derivatives(t, x, ("dt",))["dt"][:, channel]
+        return solution.derivatives(t, x, ("dx",))["dx"][:, channel, self.quantities.index(quantity) - 4]
+
+    def _quickly(
+        self, solution: Solution, t: float, channel: int, quantity: str, lines: list[np.ndarray]
+    ) -> np.ndarray:
+        """A quantity on the grid of two lines: of codes everywhere, and what the residual field adds at as many nodes
+        as the last answer leaves time for, linear between them."""
+        began = time.perf_counter()
+        codes = Solution(solution.surrogate, replace(solution.estimate, residual=None))
+        nodes = [np.linspace(line[0], line[-1], self._nodes) for line in lines]
+        coarse = _crossed(nodes)
+        added = (self._quantity(solution, t, channel, quantity, coarse)
+                 - self._quantity(codes, t, channel, quantity, coarse)).reshape(len(nodes[1]), len(nodes[0]))
+        spent = time.perf_counter() - began
+        places = _crossed(lines)
+        values = self._quantity(codes, t, channel, quantity, places)
+        values = values + RegularGridInterpolator(nodes[::-1], added)(places[:, ::-1])
+        left = _QUICK - (time.perf_counter() - began - spent)
+        self._nodes = int(np.clip(self._nodes * np.sqrt(max(left, 0.0) / spent), *_NODES))
+        return values
 
     def _at_points(self, name: str, t: float, channel: int, quantity: str) -> View:
         """Errors of the frame nearest in time, or values of a reference forecast, at the points of the data."""
@@ -254,3 +288,8 @@ class Explored:
     def law(self) -> list[str]:
         """The lines of the law that was found; none of other models."""
         return [str(line) for line in self.surrogate.training.get("equation") or ()]
+
+
+def _crossed(lines: list[np.ndarray]) -> np.ndarray:
+    """Points (N, d) of the grid of d lines, the first of which changes fastest."""
+    return np.stack(np.meshgrid(*lines, indexing="xy"), -1).reshape(-1, len(lines))

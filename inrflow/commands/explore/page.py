@@ -64,7 +64,8 @@ class Page:
         self._draw_figures()
         for widget in (self.channel, self.quantity):
             widget.param.watch(lambda _: self.refresh(), "value")
-        self.time.param.watch(lambda _: self.show(), "value")
+        self.time.param.watch(lambda _: self.show(quick=True), "value")
+        self.time.param.watch(lambda _: self.show(), "value_throttled")  # when the slider is let go
         self.model.param.watch(lambda _: self.refresh(), "value")
         self.trajectory.param.watch(lambda _: self._chosen(), "value")
         self.file.param.watch(lambda _: self._given(), "value")
@@ -138,13 +139,13 @@ class Page:
         self.show()
         self.show_series()
 
-    def show(self) -> None:
-        """Draw the picture at the chosen time."""
+    def show(self, quick: bool = False) -> None:
+        """Draw the picture at the chosen time; `quick`: while the slider moves."""
         began = time.perf_counter()
         self.explored.model = str(self.model.value)
         try:
             view = self.explored.view(str(self.trajectory.value), self._time, self._number, str(self.quantity.value),
-                                      self.window)
+                                      self.window, quick)
         except UserError as error:
             self._tell(str(error), wrong=True)
             return
