@@ -274,6 +274,14 @@ def npz(path):
     return known
 
 
+def hdf5_arrays(path):
+    held, known = arrays()
+    with h5py.File(path, "w") as file:
+        for name, values in held.items():
+            file["heat" if name == "u" else name] = values
+    return known
+
+
 def npy(path):
     held, known = arrays()
     np.save(path, held["vorticity"])
@@ -401,7 +409,7 @@ CASES = [
     (pvd, "flow.pvd", "answer.pvd"), (vtu, "flow.vtu", "answer.pvd"), (xdmf, "flow.xdmf", "answer.pvd"),
     (pp, "um.pp", "answer.nc"), (ensight, "flow.case", "answer.pvd"), (ensight, "flow.encas", "answer.pvd"),
     (tecplot, "flow.dat", "answer.pvd"), (openfoam, "cavity", "answer.pvd"),
-    (probes, "U", "answer.h5"), (npz, "set.npz", "answer.h5"),
+    (probes, "U", "answer.h5"), (npz, "set.npz", "answer.h5"), (hdf5_arrays, "set.h5", "answer.h5"),
     (npy, "set.npy", "answer.h5"), (matlab_5, "set.mat", "answer.h5"), (matlab_73, "set73.mat", "answer.h5"),
     (torch_pt, "set.pt", "answer.h5"), (neuraloperator, "pairs.pt", "answer.h5"),
     (pdebench_tensor, "burgers.hdf5", "answer.h5"), (pdebench_fields, "cfd.hdf5", "answer.h5"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
@@ -14,12 +15,14 @@ STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 _OF_30_DAYS = ("360_day", "360")  # the second as the IRI Data Library writes it
 DEFAULT_CALENDAR = "hours since 1970-01-01"  # units of times that are dates, where nothing says otherwise
 _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0, "hr": 3600.0, "h": 3600.0,
-            "day": 86400.0, "d": 86400.0, "week": 604800.0}
+            "day": 86400.0, "d": 86400.0, "week": 604800.0, "millisecond": 1e-3, "msec": 1e-3, "ms": 1e-3,
+            "microsecond": 1e-6, "us": 1e-6, "nanosecond": 1e-9, "ns": 1e-9}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _CLOCK = r"(?:[T ]+(?P<clock>\d.*))?"
 _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<day>\d{1,2})[- ](?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)[- ](?P<year>\d{4})" + _CLOCK,
             r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK)
+_ZONE = re.compile(r"(?i)(\d\d:?\d\d(:\d\d(\.\d+)?)?([+-]\d\d(:?\d\d)?|\s*Z)|UTC|GMT)\s*$")
 _YEARS = (1850, 2150)  # of dates that are written as one number
 _DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
@@ -57,7 +60,15 @@ def _parse_date(text: str) -> np.datetime64:
 
 
 def dates_to_numbers(dates: Iterable[str], units: str) -> np.ndarray:
-    """ISO dates as float64 numbers in `units`; an empty one is NaN. Raises ValueError for what is no ISO date."""
+    """ISO dates as float64 numbers in `units`; an empty one is NaN. Warns where some have a zone and others none.
+
+    Raises ValueError for what is no ISO date.
+    """
+    dates = list(dates)
+    zoned = [text for text in dates if _ZONE.search(text)]
+    if zoned and (others := [text for text in dates if text.strip() and not _ZONE.search(text)]):
+        warnings.warn(f"some dates have a zone ({zoned[0]}) and others none ({others[0]}), which are taken as UTC",
+                      stacklevel=2)
     moments = [_parse_date(text) if text.strip() else np.datetime64("NaT") for text in dates]
     return moments_to_numbers(np.array(moments, "datetime64[us]"), units)
 
@@ -84,6 +95,20 @@ def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
     result = np.full(values.shape, np.datetime64("NaT"), "datetime64[us]")
     result[known] = np.array(moments)[index.ravel()]
     return result, form
+
+
+def since_1970(values: np.ndarray) -> str | None:
+    """Units of whole numbers that count from 1970, as loggers and databases write times; None of others.
+
+    They lie between 1990 and 2100, and apart by far less than from 0, which times of a simulation do not.
+    """
+    known = values[np.isfinite(values)]
+    if not len(known) or (known != np.floor(known)).any() or np.ptp(known) > known.min() / 2:
+        return None
+    for unit, size in (("seconds", 1.0), ("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9)):
+        if 631152000 * size <= known.min() and known.max() < 4102444800 * size:
+            return f"{unit} since 1970-01-01"
+    return None
 
 
 def moments_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:

@@ -48,6 +48,8 @@ class Columns(ABC):
 
     names: tuple[str, ...]
     grid: Grid | None = None
+    #: Units that the file has of its columns.
+    units: Mapping[str, str] = MappingProxyType({})
     #: Columns that the file itself says are times, longitudes or latitudes, by TIMES, LONGITUDES and LATITUDES.
     meant: Mapping[tuple[str, ...], str] = MappingProxyType({})
 
@@ -175,7 +177,7 @@ class Roles:
                                 f"{first + int(np.argmax(bad)) + 1}; expected whole numbers from 0")
             trajectory = columns["trajectory"] = number.astype(np.int64)
         if self.time is not None and (own.dtype != object or all_numbers(own)):
-            columns[self.time] = own if own.dtype.kind == "M" else t
+            columns[self.time] = own if own.dtype.kind == "M" else column_numbers(own, self.time, self.path, first)
         for axis, name in enumerate(self.description.coordinates):
             if name in block and not self.by_lonlat:
                 columns[name] = x[:, axis]
@@ -204,8 +206,13 @@ def labels(block: Mapping[str, np.ndarray]) -> list[str]:
         values.dtype == object and not all_numbers(values))]
 
 
+def is_station(name: str) -> bool:
+    """Whether a column is called as those of the names or numbers of stations are."""
+    return _STATION.fullmatch(name) is not None
+
+
 def _are_numbers_of_stations(name: str, values: np.ndarray) -> bool:
-    if not _STATION.fullmatch(name) or values.dtype.kind not in "iufO" or not all_numbers(values):
+    if not is_station(name) or values.dtype.kind not in "iufO" or not all_numbers(values):
         return False
     numbers = column_numbers(values, name, Path(), 0)
     return bool((np.isfinite(numbers) & (numbers == np.floor(numbers))).all())

@@ -17,12 +17,13 @@ from inrflow.data.formats.sphere import xyz_to_lonlat
 class Places:
     """Places x (N, d), and `columns` (N,) of what is known of each: coordinates as they were given, names of stations.
 
-    time: the name of the column of times.
+    time: the name of the column of times. numbers: whether it holds these as numbers in the data's units.
     """
 
     x: np.ndarray
     columns: dict[str, np.ndarray]
     time: str = "t"
+    numbers: bool = False
 
     @classmethod
     def of_points(cls, x: np.ndarray, about: Description) -> Places:
@@ -44,7 +45,8 @@ class Places:
         lacking = [name for name in about.coordinates if name not in columns]
         if lacking and not (about.geometry == "sphere" and len(columns) >= 2):
             columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
-        return cls(table.x[order], columns, time or "t")
+        numbers = time is not None and np.array_equal(table.columns[time], table.t)
+        return cls(table.x[order], columns, time or "t", numbers)
 
     def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: str | None
              ) -> PointTable:
@@ -54,14 +56,16 @@ class Places:
         """
         near = cKDTree(self.x).query(x)[1]
         which, columns = np.full(len(t), number), {}
-        if dates:
+        if self.numbers:
+            columns[self.time] = t
+        elif dates:
             times, at = np.unique(t, return_inverse=True)
             stamps = (numbers_to_texts if dates == "text" else numbers_to_moments)(times, about.time_units)
             columns["time" if self.time == "t" else self.time] = stamps[at.ravel()]
-        if several:
-            columns["trajectory"] = which
-        if not dates or self.time == "t":
+        if not columns or self.time == "t":
             columns["t"] = t
+        if several:
+            columns = {"trajectory": which} | columns
         return PointTable(which, t, x, columns | {name: values[near] for name, values in self.columns.items()})
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates
+from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.formats.columns import (
     TIMES,
     Columns,
     all_numbers,
     column_numbers,
     find_column,
+    is_station,
     labels,
     observations_of,
     spanning_columns,
@@ -58,18 +59,19 @@ class TableContent(Content):
     told apart by name.
     """
 
-    def __init__(self, kind: TableFormat, path: Path, options: ReadOptions) -> None:
+    def __init__(self, kind: Format, path: Path, options: ReadOptions) -> None:
         self.kind, self.path, self.time = kind, path, options.time
         called = TIMES if options.time is None else (options.time,)
-        with kind.open_columns(path, [called]) as columns:
-            names = columns.names
-            time = find_column(names, called)
+        with kind.open_columns(path, [called, LONGITUDES, LATITUDES]) as columns:
+            names, units = columns.names, columns.units
+            time = find_column(names, called) or columns.meant.get(TIMES)
+            places = [find_column(names, group) or columns.meant.get(group) for group in (LONGITUDES, LATITUDES)]
             block = next(columns.blocks(_LOOKED_AT), {})
             first = block.get(time or "", np.zeros(1))
         if time is None:
             raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(called)}; name "
                             "the column of times with time=NAME")
-        lonlat = [name for name in (find_column(names, group) for group in (LONGITUDES, LATITUDES)) if name is not None]
+        lonlat = [name for name in places if name is not None]
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
         plane = _axes(names)
@@ -80,27 +82,34 @@ class TableContent(Content):
             if plane and not sphere:
                 plane = [*plane, height]
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
-        times = [name for name in names if name in TIMES]  # as written: T is a temperature
+        times = [name for name in names if name in TIMES or (len(name) > 1 and name.lower() in TIMES)]  # T: temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
         others = [name for name in names if name not in taken]
         texts = [name for name in others if name in labels(block) or not name]
         fields = tuple(options.channels or [name for name in others if name not in texts])
         if texts and not options.channels:
+            for name in texts:
+                _require_no_numbers(path, name, block[name])
             numbers = any(not name or all_numbers(block[name]) for name in texts)
             words = "holds text" + ", or numbers of stations, or has no name," * numbers
-            warnings.warn(f"{path}: {', '.join(texts) or 'a column'} {words} and is left out; every other column is a "
-                          "channel", stacklevel=2)
+            called_so = ", ".join(name or "a column without a name" for name in texts)
+            warnings.warn(f"{path}: {called_so} {words} and is left out; every other column is a channel", stacklevel=2)
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in names]
         if not axes or not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "cannot tell coordinates from channels"
             raise UserError(f"{path} has the columns {', '.join(names)}: {problem}; name them with coordinates=[...] "
                             "and channels=[...], or, of a table of stations, their places with stations=FILE")
         dates = first.dtype.kind == "M" or (first.dtype.kind == "O" and not all_numbers(first))
-        written = None if dates or not all_numbers(first) else compact_dates(column_numbers(first, time, path, 0))
+        numbers_of_times = np.empty(0) if dates or not all_numbers(first) else column_numbers(first, time, path, 0)
+        written, since = compact_dates(numbers_of_times), since_1970(numbers_of_times)
         if written is not None:
             warnings.warn(f"{path}: {time} holds dates written as {written[1]}, and is read as such", stacklevel=2)
-            dates = True
-        self.description = options.describe(path, fields, axes, time_units=DEFAULT_CALENDAR if dates else None,
+            dates, since = True, None
+        if since is not None and "time_units" not in options.description:
+            warnings.warn(f"{path}: {time} holds {since}, and is read as such", stacklevel=2)
+        known = [units.get(name, "") for name in fields]
+        self.description = options.describe(path, fields, axes, time_units=DEFAULT_CALENDAR if dates else since,
+                                            units=known if any(known) else None,
                                             geometry="sphere" if sphere else None)
 
     def _regional(self, lonlat: Sequence[str]) -> bool:
@@ -133,6 +142,16 @@ class TableContent(Content):
             parts.append((np.full(len(t), number), t, x, u))
         numbers, t, x, u = (np.concatenate(part) for part in zip(*parts, strict=True))
         write_scattered(target, numbers, t, x, u, self.description, overwrite=overwrite, source=self.path)
+
+
+def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:
+    """Raise UserError for a column of numbers some cells of which are none, as measured values with remarks."""
+    cells = [str(value).strip() for value in values.tolist()]
+    wrong = [row for row, cell in enumerate(cells) if not all_numbers(np.array([cell, "0"], object))]
+    if name and wrong and not is_station(name) and len(wrong) < len(cells) / 2:
+        raise UserError(f"{path}: {name} is {cells[wrong[0]]!r} in row {wrong[0] + 1} and a number in most others; "
+                        "mend it, leave the cell empty where the value is missing, or name other columns with "
+                        "channels=[...]")
 
 
 def _axes(names: Sequence[str]) -> list[str]:

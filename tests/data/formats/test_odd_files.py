@@ -62,8 +62,7 @@ def test_dates_written_in_other_ways_are_dates(tmp_path, times, step):
     np.testing.assert_allclose(given.t, frames.t)
 
 
-@pytest.mark.parametrize("times", [["1709251200", "1709254800", "1709258400"], ["100", "200", "300"],
-                                   ["20241301", "20241302", "20241303"]])
+@pytest.mark.parametrize("times", [["100", "200", "300"], ["20241301", "20241302", "20241303"]])
 def test_numbers_that_are_no_dates_stay_numbers(tmp_path, times):
     about, frames = frames_of(tmp_path / "a.csv", "\n".join(["time,x,y,u", *rows(times)]))
     assert about.time_units is None and frames.t.tolist() == list(map(float, times))

@@ -1,14 +1,17 @@
 """Files of named arrays: npy, tensors of PyTorch, and what npz and MATLAB files hold, as trajectories on grids.
 
 Which axis of a field is which follows from sizes: a field is (S, T, X, Y, ...), (T, X, Y, ...), or as MATLAB files of
-published sets have it (S, X, Y, ..., T) or (X, Y, ..., T), in all cases with channels behind, too.
+published sets have it (S, X, Y, ..., T) or (X, Y, ..., T), in all cases with channels behind, too; beside an array of
+points (N, d) it is over these and the times, in any order. Complex numbers are two channels.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,8 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 _AXES, _MOST_AXES = ("x", "y", "z"), 3
+_TIMES = (*TIMES, "tt", "ts", "t_star", "times", "tspan")
+_POINTS = ("x", "x_star", "xy", "xyz", "points", "nodes", "coords", "coordinates", "pos")  # of arrays (N, d)
 _HINT = "name arrays with channels=[...], coordinates=[...] and time=NAME"
 
 
@@ -33,14 +38,19 @@ class ArrayContent(StreamedContent):
 
     def __init__(self, path: Path, arrays: Mapping[str, np.ndarray], options: ReadOptions) -> None:
         super().__init__(path)
-        held = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "none"
+        held = ", ".join(f"{name} {array.shape if array.dtype.kind in 'fiuc' else '(no numbers)'}"
+                         for name, array in arrays.items()) or "none"
         self._held = f"{path} holds the arrays {held}"
         arrays = {name: np.squeeze(array) if array.ndim == 2 and 1 in array.shape else array
-                  for name, array in arrays.items() if array.dtype.kind in "fiu" and array.size}
+                  for name, array in _of_parts(arrays).items() if array.dtype.kind in "fiu" and array.size}
         vectors = [name for name, array in arrays.items() if array.ndim == 1]
-        time = find_column(vectors, TIMES if options.time is None else (options.time,))
+        time = find_column(vectors, _TIMES if options.time is None else (options.time,))
         if options.time is not None and time is None:
             raise UserError(f"{self._held}, and no vector {options.time} of times; {_HINT}")
+        if time is not None and self._at_points(arrays, time, options):
+            return
+        if options.coordinates is None and not set(_AXES) & set(vectors):
+            options = replace(options, coordinates=self._axes_by_size(arrays, vectors, time, options))
         named = [str(name) for name in options.coordinates or [one for one in _AXES if one in vectors]]
         axes = [np.asarray(arrays[name], np.float64) for name in named if name in vectors]
         absent = [name for name in named if name not in vectors]
@@ -64,6 +74,56 @@ class ArrayContent(StreamedContent):
             warnings.warn(f"{path} names no times: frames are counted, a unit of time apart", stacklevel=2)
         self._t, self._x, self._order_of, self._arrays = times, lattice(axes), order, list(fields.values())
         self.description = options.describe(path, channels, named)
+
+    def _at_points(self, arrays: Mapping[str, np.ndarray], time: str, options: ReadOptions) -> bool:
+        """Whether there is an array of points (N, d) and fields over these and the times, whose further axis is of
+        trajectories where it is the first, else of channels; they are taken then."""
+        group = _POINTS if options.coordinates is None else tuple(options.coordinates)
+        name = find_column([name for name, array in arrays.items() if array.ndim == 2 and array.shape[1] <= _MOST_AXES
+                            < len(array)], group)
+        if name is None or len(group) > 1 and options.coordinates is not None:
+            return False
+        x, t = np.asarray(arrays[name], np.float64), np.asarray(arrays[time], np.float64)
+        fields: dict[str, np.ndarray] = {}  # (S, T, N, C)
+        for own, array in arrays.items():
+            if own in (name, time) or (options.channels and own not in options.channels):
+                continue
+            sizes = list(array.shape)
+            if not 2 <= len(sizes) <= 4 or len(x) not in sizes or len(t) not in sizes or (
+                    len(x) == len(t) and sizes.count(len(x)) < 2):
+                continue
+            frames = len(sizes) - 1 - sizes[::-1].index(len(t)) if len(x) == len(t) else sizes.index(len(t))
+            points = next(axis for axis, size in enumerate(sizes) if size == len(x) and axis != frames)
+            rest = [axis for axis in range(len(sizes)) if axis not in (frames, points)]
+            first = rest[:1] if rest[:1] == [0] or len(rest) == 2 else []  # of trajectories
+            moved = np.transpose(array, [*first, frames, points, *rest[len(first):]])
+            moved = moved if first else moved[None]
+            fields[own] = moved if moved.ndim == 4 else moved[..., None]
+        if not fields or len({len(field) for field in fields.values()}) > 1:
+            return False
+        names = [own if field.shape[-1] == 1 else f"{own}{index}" for own, field in fields.items()
+                 for index in range(field.shape[-1])]
+        self._t, self._x, self._order_of = t, x, (0, 1, (2,), 3)
+        self._arrays = list(fields.values())
+        self.description = options.describe(self.path, names, _AXES[: x.shape[1]])
+        return True
+
+    def _axes_by_size(
+        self, arrays: Mapping[str, np.ndarray], vectors: Sequence[str], time: str | None, options: ReadOptions
+    ) -> list[str] | None:
+        """The vectors that are neither times nor of a known name, where their sizes are those of a field's axes."""
+        others = [name for name in vectors if name != time]
+        if not 0 < len(others) <= _MOST_AXES:
+            return None
+        times = None if time is None else arrays[time]
+        for order in permutations(others):
+            try:
+                fields = self._fields(arrays, {time, *others}, options)
+                self._order(next(iter(fields.values())).shape, times, [arrays[name] for name in order], 0)
+            except UserError:
+                continue
+            return list(order)
+        return None
 
     def _fields(self, arrays: Mapping[str, np.ndarray], taken: set[str | None], options: ReadOptions
                 ) -> dict[str, np.ndarray]:
@@ -118,6 +178,14 @@ class ArrayContent(StreamedContent):
             values = np.transpose(array, order)[first:last]
             frames.append(values.reshape(len(values), len(self._x), -1))
         return np.concatenate(frames, -1)
+
+
+def _of_parts(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With real and imaginary parts in place of complex numbers."""
+    found: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        found |= {f"{name}_re": array.real, f"{name}_im": array.imag} if array.dtype.kind == "c" else {name: array}
+    return found
 
 
 class ArrayFormat(Format):
@@ -178,8 +246,8 @@ class TorchFormat(ArrayFormat):
             raise UserError(f"{path} cannot be read without running code from it, or is damaged "
                             f"({type(error).__name__}); save a dictionary of tensors") from error
         found = loaded if isinstance(loaded, dict) else {"u": loaded}
-        arrays = {str(name): value.detach().numpy() for name, value in found.items()
-                  if isinstance(value, torch.Tensor) and not value.is_complex()}
+        arrays = {str(name): (value.float() if value.dtype == torch.bfloat16 else value).detach().resolve_conj().numpy()
+                  for name, value in found.items() if isinstance(value, torch.Tensor)}
         if set(arrays) == {"x", "y"} and arrays["x"].shape == arrays["y"].shape and arrays["x"].ndim > 1:
             pair = np.stack([arrays["x"], arrays["y"]], 1)
             one_channel = pair.ndim > 4 and pair.shape[2] == 1  # (S, 2, 1, X, Y)

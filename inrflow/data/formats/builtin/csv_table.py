@@ -28,6 +28,9 @@ from inrflow.errors import UserError
 _OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # what XML (VTU, PVD), JSON, OpenFOAM and scripts begin with
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _COMMENTS = re.compile(r"\A(\s*#[^!\n][^\n]*\n)+")  # before the header
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
+    (".", ","), (",", "."))}  # numbers with a sign between thousands, by that of their decimals
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*")
 
 _GZIP = b"\x1f\x8b"
@@ -78,14 +81,18 @@ class CsvColumns(Columns):
             path.open(newline="", encoding=encoding)  # type: ignore[assignment]
         try:
             comment, header = "", self._header(path)
-            while header.lstrip().startswith("#"):
-                comment, header = header.lstrip("# \t"), self._header(path)
+            while header and (header.lstrip().startswith("#") or not header.strip()):
+                comment, header = header.lstrip("# \t") or comment, self._header(path)
+            told = _SEPARATOR.fullmatch(header)  # as spreadsheets write it
+            header = self._header(path) if told else header
             separator = max(",;\t|", key=header.count)
             separator = separator if separator in header or not header.split()[1:] else " "
+            separator = told[1] if told else separator
             lines = itertools.chain([header], self._file)
             if comment and _cells_of_numbers(header, separator) == len(comment.split(separator)):
                 lines = itertools.chain([comment], lines)
             self._decimal_commas = separator != ","
+            self._grouped = dict[str, str]()  # columns whose numbers have signs between thousands
             self._rows = csv.reader((" ".join(line.split()) for line in lines) if separator == " " else lines,
                                     delimiter=separator, skipinitialspace=separator != " ")
             self.names = tuple(name.strip() for name in next(self._rows, []))
@@ -110,10 +117,12 @@ class CsvColumns(Columns):
                 for row in block:
                     if len(row) != len(self.names):
                         raise UserError(f"{self.path} has {len(row)} cells in a row ({', '.join(row)[:60]}) but "
-                                        f"{len(self.names)} columns, at line {self._rows.line_num} or before; mend it")
+                                        f"{len(self.names)} columns ({', '.join(self.names)[:60]}), at line "
+                                        f"{self._rows.line_num} or before; mend it, and remove what stands before "
+                                        "the header")
                 if block:
                     columns = zip(self.names, zip(*block, strict=True), strict=True)
-                    yield self._with_dates({name: self._cells(column) for name, column in columns})
+                    yield self._with_dates({name: self._cells(name, column) for name, column in columns})
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             raise UserError(f"{self.path} cannot be read after line {self._rows.line_num} ({error}); mend or remove "
                             "it") from error
@@ -126,9 +135,19 @@ class CsvColumns(Columns):
             columns[time] = columns[called["date"]] + " " + columns[time]
         return columns
 
-    def _cells(self, column: Sequence[str]) -> np.ndarray:
-        """A column of text, decimal commas as points where all of it reads as numbers then."""
-        if self._decimal_commas and any("," in cell for cell in column) and not any("." in cell for cell in column):
+    def _cells(self, name: str, column: Sequence[str]) -> np.ndarray:
+        """A column of text; decimal commas as points, and thousands without signs between them, where all of it reads
+        as numbers then, and one cell has both signs."""
+        mark = self._grouped.get(name)
+        if mark is None and any("," in cell and "." in cell for cell in column):
+            mark = next((sign for sign, form in _GROUPED.items() if all(
+                form.fullmatch(cell.strip()) or all_numbers(np.array([cell, "0"], object)) for cell in column)), None)
+        if mark is not None:
+            self._grouped[name] = mark
+            group = "," if mark == "." else "."
+            column = [cell.replace(group, "").replace(mark, ".") if _GROUPED[mark].fullmatch(cell.strip()) else cell
+                      for cell in column]
+        elif self._decimal_commas and any("," in cell for cell in column) and not any("." in cell for cell in column):
             changed = [cell.replace(",", ".", 1) for cell in column]
             if all_numbers(np.array(changed, object)):
                 column = changed

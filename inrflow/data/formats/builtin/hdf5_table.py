@@ -1,4 +1,4 @@
-"""Flat HDF5: 1-D datasets of equal length in the root are the columns of a table."""
+"""HDF5 of no known layout: 1-D datasets of equal length in the root are the columns of a table, others named arrays."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import Columns, Grid
+from inrflow.data.formats.builtin.arrays import ArrayFormat
+from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, units_of_columns
 from inrflow.data.formats.schema import FORMAT, VERSION, open_hdf5, resolves
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
+
+_LARGEST = 5e8  # bytes of arrays, which are held in memory
 
 
 class Hdf5Format(TableFormat):
@@ -33,6 +36,37 @@ class Hdf5Format(TableFormat):
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         return Hdf5Writer(path, description, overwrite)
+
+
+class Hdf5ArrayFormat(ArrayFormat):
+    """An HDF5 file of no known layout with arrays of several axes in its root, and no table beside them."""
+
+    name = "HDF5, arrays"
+    about = "HDF5 (named arrays)"
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        if not h5py.is_hdf5(path):
+            return False
+        with open_hdf5(path) as file:
+            items = _numbers(file)
+            flat = {name: len(item) for name, item in items.items() if item.ndim == 1}
+            table = len(flat) > 2 and len(set(flat.values())) == 1 and find_column(flat, TIMES) is not None
+            return not table and not {"t", "x", "u"} <= set(items) and any(item.ndim > 1 for item in items.values())
+
+    def arrays(self, path: Path) -> dict[str, np.ndarray]:
+        with open_hdf5(path) as file:
+            items = _numbers(file)
+            if sum(item.size * item.dtype.itemsize for item in items.values()) > _LARGEST:
+                raise UserError(f"{path} holds arrays of more than {_LARGEST / 1e9:g} GB that are not of the project's "
+                                "schema; write them as such, with datasets t, x and u")
+            return {name: item[()] for name, item in items.items()}
+
+
+def _numbers(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The arrays of numbers in the root of a file."""
+    held = {name: file[name] for name in file if resolves(file, name)}
+    return {name: item for name, item in held.items()
+            if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and item.ndim}
 
 
 class Hdf5Columns(Columns):
@@ -55,6 +89,7 @@ class Hdf5Columns(Columns):
             raise UserError(f"{path} holds {holds}; expected the project's schema, or 1-D datasets of equal "
                             "length named as the columns of a table")
         self.names, self._rows = tuple(flat), lengths.pop()
+        self.units = {name: str(item.attrs["units"]) for name, item in flat.items() if "units" in item.attrs}
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, self._rows, rows):

@@ -1,4 +1,4 @@
-"""MAT-files of versions 5 (MathWorks, MAT-File Format) and 7.3 (HDF5, axes in reverse): arrays of real numbers alone.
+"""MAT-files of versions 5 (MathWorks, MAT-File Format) and 7.3 (HDF5, axes in reverse): arrays of numbers alone.
 
 Version 5 is read here, since scipy's reader ends the process at some damaged files.
 """
@@ -21,6 +21,8 @@ from inrflow.errors import UserError
 _HEADER, _MATRIX, _COMPRESSED = 128, 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMERIC, _COMPLEX = range(6, 16), 0x800  # classes of arrays of numbers, and the flag of complex ones
+_NESTED = range(1, 4)  # of cells, structures and objects
+_NONE = np.empty(0, object)  # in place of what is no array of numbers
 _LARGEST = 2**33  # bytes of a compressed array
 
 
@@ -38,9 +40,15 @@ class MatlabFormat(ArrayFormat):
             newer = file.read(10) == b"MATLAB 7.3"
         if newer:
             with open_hdf5(path) as stored:
-                return {str(name): item[()].T for name, item in stored.items()
-                        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"}
+                return {str(name): _version_73(item) for name, item in stored.items() if not name.startswith("#")}
         return _version_5(path.read_bytes())
+
+
+def _version_73(item: h5py.Dataset | h5py.Group) -> np.ndarray:
+    """The values of an array of numbers, nothing of all else."""
+    if isinstance(item, h5py.Dataset) and item.dtype.names == ("real", "imag"):
+        return np.asarray(item["real"].T + 1j * item["imag"].T)
+    return np.asarray(item[()].T) if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else _NONE
 
 
 def _version_5(data: bytes) -> dict[str, np.ndarray]:
@@ -85,17 +93,25 @@ def _following(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview
 
 
 def _matrix(content: memoryview, order: str) -> tuple[str, np.ndarray] | None:
-    """Name and values of an array of real numbers; None of all else."""
+    """Name and values of an array of numbers, `_NONE` of cells, structures and objects; None of all else."""
     parts = _elements(content, order)
     flags = int.from_bytes(_following(parts)[1][:4], "little" if order == "<" else "big")
-    if flags & 0xFF not in _NUMERIC or flags & _COMPLEX:
+    if flags & 0xFF not in _NUMERIC and flags & 0xFF not in _NESTED:
         return None
     shape = [int(size) for size in np.frombuffer(_following(parts)[1], f"{order}i4")]
     name = bytes(_following(parts)[1]).decode("ascii", "replace")
-    kind, values = next(parts, (9, memoryview(b"")))
+    if flags & 0xFF in _NESTED:
+        return name, _NONE
+    real = _flat(next(parts, (9, memoryview(b""))), name, order, shape)
+    return name, real + 1j * _flat(_following(parts), name, order, shape) if flags & _COMPLEX else real
+
+
+def _flat(part: tuple[int, memoryview], name: str, order: str, shape: list[int]) -> np.ndarray:
+    """The numbers of an element in an array of this shape."""
+    kind, values = part
     if kind not in _NUMBERS:
         raise UserError(f"the array {name} has numbers of an unknown type {kind}; write it again")
     flat = np.frombuffer(values, order + _NUMBERS[kind])
     if not shape or min(shape) < 0 or math.prod(shape) != len(flat):
         raise ValueError(f"the array {name} of shape {shape} has {len(flat)} values")
-    return name, flat.reshape(shape, order="F")
+    return flat.reshape(shape, order="F")

@@ -17,10 +17,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
     NetcdfColumns,
     NetcdfWriter,
     ZarrWriter,
-    find_variable,
     open_netcdf,
-    place_of,
-    time_of,
 )
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, STANDARD_CALENDARS, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import Columns
@@ -34,9 +31,14 @@ from inrflow.data.formats.sphere import (
     sphere_axes,
     warn_of_radians,
 )
+from inrflow.data.formats.streams.markers import Markers
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
+from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
+from inrflow.data.formats.table_format import TableContent
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
+
+_SHOWN = 12  # entries of a dimension, in messages
 
 
 class NetcdfFormat(Format):
@@ -60,7 +62,12 @@ class NetcdfFormat(Format):
                                                         for item in items)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
-        return NetcdfContent(path, open_netcdf(path), options)
+        data = open_netcdf(path)
+        if not _is_table(data, options):
+            return NetcdfContent(path, data, options)
+        data.close()
+        with damage_as_user_error(path):
+            return TableContent(self.told(options), path, options)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with damage_as_user_error(path):
@@ -131,8 +138,10 @@ class NetcdfContent(OpenedContent):
             raise UserError(f"{path} has no dimension {', '.join(absent)}; there are {', '.join(map(str, data.dims))}")
         for name, index in options.select.items():
             if not 0 <= int(index) < data.sizes[name]:
-                raise UserError(f"{path}: {name} has {data.sizes[name]} entries, none with index {index}")
-        data = data.isel(options.select)
+                held = ", ".join(map(str, data[name].values[:_SHOWN])) if name in data.variables else "numbers"
+                raise UserError(f"{path}: {name} has {data.sizes[name]} entries ({held}), none with index {index}; "
+                                f"give an index from 0 to {data.sizes[name] - 1}")
+        data = numbered(data.isel(options.select), options.coordinates)
         if options.time is not None and options.time not in data.variables:
             raise UserError(f"{path} has no variable {options.time}; there are "
                             f"{', '.join(map(str, data.variables)) or 'none'}")
@@ -151,7 +160,10 @@ class NetcdfContent(OpenedContent):
                             "values")
         axes, self._x, self._lonlat = _points(path, data, options.coordinates, self._space,
                                               options.description.get("geometry"), names)
-        self._t, calendar = _times(path, data, time)
+        t, calendar = _times(path, data, time)
+        self._order = np.argsort(t, kind="stable")
+        self._t = t[self._order]
+        self._markers: dict[int, list[float]] = {}
         texts = {key: next((str(data.attrs[name]) for name in keys if name in data.attrs), None)
                  for key, keys in (("source", ("source", "title")), ("licence", ("license", "licence")))}
         units = [str(data[name].attrs.get("units", "")) for name in names]
@@ -165,18 +177,27 @@ class NetcdfContent(OpenedContent):
         for name in self._names:
             part = self._selected[name]
             part = part if self._stacked is None else part.isel({self._stacked: trajectory})
-            part = part.expand_dims("_time") if self._time is None else part.isel({self._time: frames})
+            part = part.expand_dims("_time") if self._time is None else part.isel({self._time: self._order[frames]})
             parts.append(part.transpose(self._time or "_time", *self._space).values.reshape(-1, len(self._x)))
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the writer refuses
-            return np.stack(parts, -1).astype(np.float32)
+            values = np.stack(parts, -1).astype(np.float32)
+        for c, found in self._markers.items():
+            values[..., c][np.isin(values[..., c], np.array(found, np.float32))] = np.nan
+        return values
 
     def parts(self) -> Iterator[Part]:
         t, x = self._t, self._x
         count = 1 if self._stacked is None else self._selected.sizes[self._stacked]
-        kept = np.zeros(len(x), bool)
+        kept, marked = np.zeros(len(x), bool), Markers(self._names)
         for index in range(count):
             for frames, *_ in blocks((len(t), len(x), len(self._names))):
-                kept |= ~np.isnan(self._values(index, frames)).all((0, 2))
+                values = self._values(index, frames)
+                kept |= ~np.isnan(values).all((0, 2))
+                marked.look(values)
+        if not self._markers and (found := marked.told(self.path)):
+            self._markers = found
+            yield from self.parts()
+            return
         kept &= np.isfinite(x).all(1)
         if not kept.any():
             raise UserError(f"{self.path} holds no value of {', '.join(self._names)}: all are missing; choose other "
@@ -187,6 +208,19 @@ class NetcdfContent(OpenedContent):
 
     def _kept_values(self, trajectory: int, kept: np.ndarray, first: int, last: int) -> np.ndarray:
         return self._values(trajectory, slice(first, last))[:, kept]
+
+
+def _is_table(data: Any, options: ReadOptions) -> bool:
+    """Whether the fields of a file are rows, each with a time and a place (point data, series): there are times on one
+    dimension, nothing on that and others, and places on it, or a single one."""
+    time = options.time or time_of(data)
+    if options.trajectory or options.select or time not in data.variables or data[time].ndim != 1:
+        return False
+    along = [name for name, one in data.data_vars.items() if data[time].dims[0] in one.dims and one.dtype.kind in "fiu"]
+    places = [data[name].dims for words in (LONGITUDES, LATITUDES) if (name := place_of(data, words)) is not None]
+    places = places or [data[name].dims for name in "xyz" if name in data.variables]
+    return bool(places) and bool(along) and all(data[name].dims == data[time].dims for name in along) and all(
+        dims in ((), data[time].dims) for dims in places)
 
 
 def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: Any, stacked: Any) -> list[str]:
@@ -233,8 +267,10 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
         spanned = f"span {', '.join(map(str, sorted(covered, key=str)))}" if covered else "span none of them"
         which = f"the coordinates {', '.join(map(str, names))} {spanned}" if names else "no coordinates were recognised"
         chosen = " ".join(f"select.{dim}=0" for dim in space if dim not in covered) or "select.DIMENSION=INDEX"
+        times = "" if time_of(data) else ", or name what holds the times with time=NAME"
         raise UserError(f"{path}: fields live on the dimensions {sizes} but {which}; name one for each with "
-                        f"coordinates=[...], or choose an index, such as {chosen}")
+                        f"coordinates=[...] (one without values is numbered), or choose an index, such as "
+                        f"{chosen}{times}")
     shape = [data.sizes[dim] for dim in space]
     columns = []
     for name in names:
@@ -261,6 +297,14 @@ def _times(path: Path, data: Any, time: str | None) -> tuple[np.ndarray, str | N
     values = np.atleast_1d(data[time].values)
     if values.ndim != 1:
         raise UserError(f"{path}: {time} has the dimensions {data[time].dims}; expected one time axis for all")
+    if values.dtype.kind in "fM" and (wrong := np.flatnonzero(np.isnan(values) | np.isinf(values.astype(float)))).size:
+        raise UserError(f"{path}: {time} has no value in entry {wrong[0]} ({len(wrong)} of {len(values)} in all); give "
+                        "every frame its time")
+    if len(different := np.unique(values)) < len(values):
+        twice = next(one for one in different if (values == one).sum() > 1)
+        where = ", ".join(map(str, np.flatnonzero(values == twice)[:_SHOWN]))
+        raise UserError(f"{path}: {time} is {str(twice).removesuffix('.000000000')} in the entries {where}; keep one "
+                        "frame for each time")
     if values.dtype.kind == "M":
         stored = data[time].encoding.get("units")
         units = stored if parse_units(stored) else DEFAULT_CALENDAR

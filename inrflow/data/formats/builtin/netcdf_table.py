@@ -26,8 +26,10 @@ from inrflow.data.formats.calendar import (
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import CHUNK_ROWS, FLAG, FLAG_MEANINGS, ReadOptions, TableWriter, units_of_columns
-from inrflow.data.formats.schema import open_hdf5
+from inrflow.data.formats.schema import open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
+from inrflow.data.formats.streams.instances import as_rows
+from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
@@ -47,18 +49,20 @@ def open_netcdf(path: Path) -> Any:
     """
     import xarray
 
-    engine = _engine(path)
+    engine, group = _engine(path), None
     if engine == "h5netcdf":
-        open_hdf5(path).close()  # refuses what refers to other files
+        group = _group(path)
     source, engine = (as_netcdf(path), "h5netcdf") if engine == "iris" else (path, engine)
     # No index file is written beside the data.
-    options: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}} if engine == "cfgrib" else {}
+    options: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}} if engine == "cfgrib" else \
+        {"group": group} if group else {}
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
         data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
     try:
         with damage_as_user_error(path):
-            return _true_places(_degrees(_of_mesh(path, _of_wrf(path, _renamed(_with_dates(data))))))
+            data = _with_dates(as_rows(data, TIMES))
+            return _true_places(_degrees(_of_mesh(path, _of_wrf(path, _renamed(data)))))
     except BaseException:
         data.close()
         raise
@@ -76,6 +80,20 @@ def _engine(path: Path) -> str:
             ("h5netcdf", "h5netcdf")
     require_package(package, path)
     return engine
+
+
+def _group(path: Path) -> str | None:
+    """The group of an HDF5 file that holds its variables, None for its root. Raises UserError where several do."""
+    with open_hdf5(path) as file:  # refuses what refers to other files
+        if any(isinstance(file[name], h5py.Dataset) for name in file if resolves(file, name)):
+            return None
+        held: list[str] = []
+        file.visititems(lambda name, item: held.append(name) if isinstance(item, h5py.Group) and any(
+            isinstance(one, h5py.Dataset) for one in item.values()) else None)
+    if len(held) > 1:
+        raise UserError(f"{path} holds its variables in the groups {', '.join(held)}, of which one is read; copy it to "
+                        f"a file of its own, as by `ncks -G : -g {held[0]} SOURCE TARGET`")
+    return held[0] if held else None
 
 
 def require_package(package: str, path: Path) -> None:
@@ -206,29 +224,6 @@ def _true_places(data: Any) -> Any:
                                    ("lon", "longitude", "degrees_east"), ("lat", "latitude", "degrees_north")))})
 
 
-def find_variable(data: Any, names: Sequence[str], standard: str, axis: Sequence[str], unit: str) -> str | None:
-    """The first variable with one of these names (in any case), or with this CF standard name, axis or unit."""
-    for name, variable in data.variables.items():
-        attributes = variable.attrs
-        if (str(name).lower() in names or attributes.get("standard_name") == standard or attributes.get("axis") in axis
-                or (unit and str(attributes.get("units", "")).lower().startswith(unit))):
-            return str(name)
-    return None
-
-
-def place_of(data: Any, names: Sequence[str]) -> str | None:
-    """The variable of LONGITUDES or LATITUDES."""
-    standard, unit = ("longitude", "degrees_east") if names == LONGITUDES else ("latitude", "degrees_north")
-    return find_variable(data, names, standard, (), unit)
-
-
-def time_of(data: Any) -> str | None:
-    """The variable of times: on one dimension at most, for T may be a temperature."""
-    lines = data[[name for name, variable in data.variables.items() if variable.ndim <= 1]]
-    named = next((name for name in TIMES if name in lines.variables), None)
-    return named or find_variable(lines, ("",), "time", ("T",), "") or find_variable(lines, TIMES, "time", ("T",), "")
-
-
 def _attributes(item: Any) -> dict[str, Any]:
     """Attributes that say what a variable, or a file, is; not how it is packed."""
     return {str(key): value for key, value in item.attrs.items() if key not in _PACKING and isinstance(
@@ -242,7 +237,7 @@ class NetcdfColumns(Columns):
     """
 
     def __init__(self, path: Path, wanted: Sequence[Sequence[str]], options: ReadOptions) -> None:
-        data = open_netcdf(path)
+        data = numbered(open_netcdf(path), [names[0] for names in wanted if len(names) == 1])
         data = data.isel({name: int(index) for name, index in options.select.items() if name in data.dims})
         members = options.trajectory or next((dim for dim in TRAJECTORY_DIMENSIONS if dim in data.dims), None)
         if members in data.dims and "trajectory" not in data.variables:
@@ -261,6 +256,7 @@ class NetcdfColumns(Columns):
         self._on = {str(name): variable for name, variable in self._data.variables.items()
                     if set(variable.dims) <= set(dims) and (variable.dims or name in chosen)}
         self.names = tuple(self._on)
+        self.units = {name: str(v.attrs["units"]) for name, v in self._on.items() if "units" in v.attrs}
         if not self.names or 0 in sizes:
             available = ", ".join(f"{name} {variable.dims}" for name, variable in self._data.variables.items())
             self._data.close()
@@ -294,6 +290,8 @@ class NetcdfColumns(Columns):
                 aligned = variable.transpose(*self._dims)
                 block[name] = np.concatenate([np.asarray(aligned[slab].values).ravel()
                                               for slab, _, _ in hyperslabs(self._shape, start, stop)])
+            if block[name].dtype.kind == "S":
+                block[name] = np.char.decode(block[name], "utf-8", "replace").astype(object)
         return block
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Meshes of VTK, XDMF and Tecplot, read by meshio (the extra `mesh`): a file, or a PVD collection of one per time.
 
 Fields at the nodes become channels, vectors one for each component; without any, fields of the cells at their
-centres. Triangles of a plane mesh and tetrahedra in space are kept as the mesh of the trajectory.
+centres. Triangles, of curved surfaces, too, tetrahedra and curves are kept as the mesh of the trajectory.
 """
 
 from __future__ import annotations
@@ -17,14 +17,28 @@ from typing import Any, ClassVar
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import Columns, Grid
+from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import AtomicFile
 
-_CELLS = {"triangle": "triangles", "tetra": "tetrahedra"}
+_CELLS = {"line": "segments", "triangle": "triangles", "tetra": "tetrahedra"}
+#: Linear cells in place of others, by their nodes: curved ones have nodes in the middles of their sides.
+_PARTS: dict[str, dict[str, list[list[int]]]] = {
+    "line": {"line": [[0, 1]], "line3": [[0, 2], [2, 1]]},
+    "triangle": {
+        "triangle": [[0, 1, 2]], "quad": [[0, 1, 2], [0, 2, 3]],
+        "triangle6": [[0, 3, 5], [3, 1, 4], [5, 4, 2], [3, 4, 5]],
+        "quad8": [[0, 4, 7], [1, 5, 4], [2, 6, 5], [3, 7, 6], [4, 5, 6], [4, 6, 7]],
+    },
+    "tetra": {
+        "tetra": [[0, 1, 2, 3]],
+        "tetra10": [[0, 4, 6, 7], [4, 1, 5, 8], [6, 5, 2, 9], [7, 8, 9, 3],
+                    [4, 9, 7, 8], [4, 9, 8, 5], [4, 9, 5, 6], [4, 9, 6, 7]],
+    },
+}
 _FLAT = 1e-7  # of the extent: numbers of single precision
 _TIMES = ("TimeValue", "TIME", "time")
 _TECPLOT = rb"(title\b[^\n]*\s+)?variables\s*="
@@ -86,8 +100,8 @@ class MeshSeries:
     """Fields at the points of one mesh at S steps. Meshes after the first are read as they are asked for.
 
     parts (S,), times (S,): number of the trajectory (the `part` of a PVD collection) and time of each step, in this
-    order; points (N, d), d = 2 where all lie in a plane of constant z (one layer of cells); cells: `triangles` or
-    `tetrahedra`.
+    order; points (N, d), d = 2 where all lie in a plane of constant z (one layer of cells); cells: `triangles`,
+    `tetrahedra` or, of curves, `segments`.
     Raises UserError where a file is damaged or refers to others outside of its folder.
     """
 
@@ -114,12 +128,7 @@ class MeshSeries:
         flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= _FLAT * max(np.ptp(places, axis=0).max(), 1e-300)
         self.axes = 2 if flat else 3
         self.points = places[:, : self.axes]
-        self.cells: dict[str, np.ndarray] = {}
-        kinds = set(first.cells_dict)
-        kind = "triangle" if flat else "tetra"
-        if self.at_nodes and kinds and kinds <= ({"triangle", "quad"} if flat else {"tetra"}):
-            self.cells[_CELLS[kind]] = np.concatenate([_triangles(one) if flat else one for one in
-                                                       first.cells_dict.values()]).astype(np.int64)
+        self.cells = _linear(first.cells_dict) if self.at_nodes else {}
 
     def _reading(self) -> AbstractContextManager[Any]:
         """In which damage becomes a UserError."""
@@ -225,9 +234,17 @@ class MeshSeries:
         return columns
 
 
-def _triangles(cells: np.ndarray) -> np.ndarray:
-    """Triangles (E, 3) of triangles or of quadrilaterals, which are cut along a diagonal."""
-    return cells if cells.shape[1] == 3 else np.concatenate([cells[:, [0, 1, 2]], cells[:, [0, 2, 3]]])
+def _linear(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Simplices of the cells of most dimensions, by their name in the schema; none where some cannot be cut."""
+    dimensions = {kind: 0 if kind == "vertex" else 1 if kind.startswith("line") else 2 if kind.startswith(
+        ("triangle", "quad", "polygon")) else 3 for kind, one in cells.items() if len(one)}
+    most = max(dimensions.values(), default=0)
+    kind = ("", "line", "triangle", "tetra")[most]
+    own = [name for name, dimension in dimensions.items() if dimension == most]
+    if not most or not set(own) <= set(_PARTS[kind]):
+        return {}
+    return {_CELLS[kind]: np.concatenate([np.asarray(cells[name])[:, nodes] for name in own
+                                          for nodes in _PARTS[kind][name]]).astype(np.int64)}
 
 
 class MeshContent(StreamedContent):
@@ -320,7 +337,7 @@ class PvdWriter(TableWriter):
 
     def _write(self, meshio: Any, columns: dict[str, np.ndarray]) -> None:
         axes = self.description.coordinates if self.description is not None else tuple("xyz")
-        time = next((name for name in ("t", "time") if name in columns and columns[name].dtype.kind in "fiu"), None)
+        time = find_column([name for name, values in columns.items() if values.dtype.kind in "fiu"], TIMES)
         places = [columns[name] for name in axes if name in columns and columns[name].dtype.kind == "f"]
         if time is None or len(places) != len(axes) or not 1 <= len(axes) <= 3:
             raise UserError(f"{self.path}: points for PVD need a column t of numbers and {', '.join(axes)}; write "

@@ -96,6 +96,11 @@ class JoinedContent(StreamedContent):
             if len({len(parts[0].x) for parts in files}) > 1:
                 self.extra = {}  # of the points of one file
             return
+        times = [float(parts[0].t[0]) for parts in files]
+        if len(set(times)) == len(files) > 1 and all(len(part.t) == 1 for parts in files for part in parts):
+            raise UserError(f"{self.path} and the other files hold one frame each, at different times and points; "
+                            "points that move from file to file are not read: interpolate to the same, or give a "
+                            "table of rows")
         for parts in files:
             yield from parts
         if any(set(content.extra) != set(self.extra) or any(not np.array_equal(content.extra[name], value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def _places(path: Path, coordinates: Sequence[str] | None) -> dict[str, dict[str
         blocks = list(columns.blocks(_ROWS))
     table = {name: np.concatenate([block[name] for block in blocks]) for name in names} if blocks else {}
     axes = list(coordinates or [found for group in _PLACES if (found := find_column(names, group)) is not None])
-    named = find_column([name for name in names if name not in axes], _NAMES)
+    words = {re.sub(r"[\s-]+", "_", name): name for name in names if name not in axes}
+    named = words.get(find_column(words, _NAMES) or "")
     if named is None or len(axes) < 1 or not set(axes) <= set(table):
         raise UserError(f"stations={path} has the columns {', '.join(names)}; expected a column "
                         f"{' or '.join(_NAMES[:3])} and the coordinates (lon, lat or x, y)")
