@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
-from inrflow.data.formats.registry import ReadOptions, format_of
+from inrflow.data.formats.registry import FORMATS, ReadOptions, format_of
 from inrflow.data.formats.streams.joining import expanded, read_files
 from inrflow.errors import UserError
 
 _DESCRIPTION = ("name", "units", "time_units", "source", "licence", "period", "geometry", "time_period", "symmetries")
 
-_ELSEWHERE = (".nc", ".nc4", ".csv", ".tsv", ".txt", ".parquet", ".zarr", ".npz", ".npy", ".vtu", ".pvd", ".mat")
+_OWN = (".h5", ".hdf5")  # names of files in the schema
 
 
 def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], target: str | os.PathLike[str], /, *,
@@ -42,7 +42,8 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
     for path in paths:
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
             raise UserError(f"{path} cannot be converted onto itself; give another target")
-    if os.fspath(target).lower().endswith(_ELSEWHERE):
+    others = tuple(end for known in FORMATS for end in (*known.suffixes, *known.endings) if end not in _OWN)
+    if os.fspath(target).lower().endswith(others):
         raise UserError(f"{target} is named as another format, and convert writes HDF5 in the project's schema; name "
                         f"it {os.path.splitext(target)[0]}.h5")
     kind = format_of(paths[0])

@@ -189,17 +189,19 @@ class Format(ABC):
     """A format of data files.
 
     name: as shown to users. about: the name with what is expected inside, for messages. suffixes: of files that
-    `open_writer` writes; none where the format is only read. table: whether `open_columns` reads it. text: whether
-    it is written by hand, so that unknown columns are likely mistakes. binary: whether every file has a NUL byte near
-    its start, so that text need not be looked at. named_dimensions: whether ReadOptions.trajectory and select apply.
-    folder: whether it is a folder and no file. fixed_points: whether tables of it are numbers at the same points at
-    every time, and others are refused. dates: what forecasts write dates as, "text" or "moments" (datetime64); None: as
-    numbers in the data's units. signature: of the first bytes, by which `sniff` knows it.
+    `open_writer` writes; none where the format is only read. endings: of names of other files of the format. table:
+    whether `open_columns` reads it. text: whether it is written by hand, so that unknown columns are likely mistakes.
+    binary: whether every file has a NUL byte near its start, so that text need not be looked at. named_dimensions:
+    whether ReadOptions.trajectory and select apply. folder: whether it is a folder and no file. fixed_points: whether
+    tables of it are numbers at the same points at every time, and others are refused. dates: what forecasts write dates
+    as, "text" or "moments" (datetime64); None: as numbers in the data's units. signature: of the first bytes, by which
+    `sniff` knows it.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    endings: ClassVar[tuple[str, ...]] = ()
     table: ClassVar[bool] = False
     text: ClassVar[bool] = False
     binary: ClassVar[bool] = False

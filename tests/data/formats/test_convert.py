@@ -304,11 +304,12 @@ def test_times_in_months_become_days(tmp_path, target, calendar, days):
         assert file.description.time_units == "days since 1960-01-01" + " (360_day)" * (calendar == "360")
 
 
-def test_targets_that_are_named_as_other_formats_are_refused(tmp_path):
+@pytest.mark.parametrize("name", ["b.nc", "b.csv.gz", "b.npy", "b.vtu", "b.mat"])
+def test_targets_that_are_named_as_other_formats_are_refused(tmp_path, name):
     (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n1,0,2\n")
-    with pytest.raises(UserError, match="b.nc is named as another format.*b.h5"):
-        convert(tmp_path / "a.csv", tmp_path / "b.nc")
-    assert not (tmp_path / "b.nc").exists()
+    with pytest.raises(UserError, match=f"{name} is named as another format.*b.*h5"):
+        convert(tmp_path / "a.csv", tmp_path / name)
+    assert not (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize("name", ["Time", "timestamp", "datetime", "when"])

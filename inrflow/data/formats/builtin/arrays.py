@@ -211,6 +211,7 @@ class NpyFormat(ArrayFormat):
     """A single array of numpy.save, whose axes coordinates=[x,y] and the order of sizes say."""
 
     name = "npy"
+    endings = (".npy",)
     about = "npy (fields over trajectories, times and places)"
 
     def sniff(self, path: Path, start: bytes) -> bool:
@@ -227,6 +228,7 @@ class TorchFormat(ArrayFormat):
     """
 
     name = "PyTorch"
+    endings = (".pt", ".pth")
     about = "PyTorch's .pt (tensors)"
 
     def sniff(self, path: Path, start: bytes) -> bool:

@@ -30,6 +30,7 @@ class MatlabFormat(ArrayFormat):
     """Recognised by the text at the beginning."""
 
     name = "MATLAB"
+    endings = (".mat",)
     about = "MATLAB's MAT-files"
 
     def sniff(self, path: Path, start: bytes) -> bool:

@@ -107,6 +107,7 @@ class GribFormat(NetcdfFormat):
     """Editions 1 and 2 by their first bytes; read by the package cfgrib (the extra `grib`)."""
 
     name = "GRIB"
+    endings = (".grib", ".grib2", ".grb")
     about = "GRIB"
     suffixes = ()
 

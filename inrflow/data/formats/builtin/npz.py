@@ -24,6 +24,7 @@ class NpzFormat(Format):
     """A zip archive of .npy files alone (a PyTorch file, also a zip archive, is none)."""
 
     name = "npz"
+    endings = (".npz",)
     about = "npz (arrays t, x, u)"
     binary = True
 

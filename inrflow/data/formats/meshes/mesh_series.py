@@ -51,6 +51,7 @@ class MeshFormat(Format):
     name = "VTU, PVD, VTK, XDMF or Tecplot"
     about = "VTU, PVD, VTK, XDMF, Tecplot (meshes)"
     suffixes: ClassVar[tuple[str, ...]] = (".pvd",)
+    endings: ClassVar[tuple[str, ...]] = (".vtu", ".vtk", ".xdmf")
     table = True
     fixed_points = True
     signature = re.compile(rb"""\s*(# vtk DataFile|%s|(?=<).*?(type=["'](UnstructuredGrid|Collection)["']|<Xdmf))""" %
