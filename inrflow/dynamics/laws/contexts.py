@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from inrflow.domains import Flows
-from inrflow.dynamics.laws.law import Law, integrable
-from inrflow.dynamics.laws.refine import Refinement
+from inrflow.dynamics.laws.law import Law, integrable, own_paths
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import Data, Ground, Systems, encode
 from inrflow.encoding.harmonic_codes import fit_codes
-from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.principal_components import standardised
 
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
-_MOVED, _STEPS, _SECONDS = 1e-4, 15, 5.0  # of contexts of systems not seen: differences, most steps, effort of flights
-_GAINS_LITTLE = 1e-3  # share of what flights miss
+_FLOWN, _SECONDS = 4, 4.0  # times that contexts of systems not seen are solved, along the flow of those before; effort
 _ROUNDING = 1e-12  # of what contexts add to a coefficient
 
 
@@ -175,51 +173,26 @@ def _standard(contexts: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def known_contexts(law: Law, train: Data, judge: Data) -> Law:
-    """The law with contexts of systems that no training trajectory shows, solved along the flow of those that do."""
+    """The law with contexts of systems that no training trajectory shows, solved from equations along splines, then in
+    turn with paths along its own flow."""
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
     if not len(rows):
         return law
     ground = Ground.of(law, judge.take(rows))
-    for length in (1, 3):
-        if length < ground.states.shape[1]:
-            law = _OfContexts.along(law, ground, ground.known, length, _SECONDS, uncertain=False).run()
+    number, theta = ground.train.systems.number, np.concatenate([law.theta[None], law.by_context])
+    active, new = [np.flatnonzero(own).tolist() for own in (theta != 0).any(0).T], np.unique(number)
+    for system in new:
+        own, paths = ground.take(np.flatnonzero(number == system)), None
+        with suppress(OutOfTime), effort.limited(Limit(effort() + _SECONDS / len(new))):
+            for _ in range(_FLOWN):
+                (equations,) = own.equations(law.terms, paths=paths)
+                weights = [equations.weights(c, terms) for c, terms in enumerate(active)]
+                same = np.full(len(equations.gram), system)
+                law = replace(law, contexts=contexts_given(equations, same, theta, weights, law.contexts))
+                paths = own_paths(law, own.train.t, own.states, own.train.systems.number)
+                if paths is None:
+                    break
     return law
-
-
-class _OfContexts(Refinement):
-    """That of the contexts of its systems alone, of flights from known first codes."""
-
-    def run(self, law: Law | None = None) -> Law:
-        """The law with contexts that minimise what flights miss, given that contexts have mean 0 and covariance 1."""
-        law, systems = law or self.law, self.systems
-        weight = self._weights(self._variances(self._fly(self._at(law), self.first, self.data)))
-
-        def at(contexts: Tensor) -> Law:
-            every = law.contexts.copy()
-            every[systems] = contexts
-            return replace(law, contexts=every)
-
-        def missed(contexts: Tensor) -> Tensor:
-            path = self._fly(self._at(at(contexts)), self.first, self.data)
-            return ((self.target - path) * weight)[:, 1:].flatten(1)
-
-        def summed(parts: Tensor) -> Tensor:
-            return parts.new_zeros(len(systems), *parts.shape[1:]).index_add(0, self.which, parts)
-
-        def objective(contexts: Tensor) -> Tensor:
-            return (summed(missed(contexts).square().sum(1)) + contexts.square().sum(1)).nan_to_num(math.inf, math.inf)
-
-        def linearise(contexts: Tensor) -> tuple[Tensor, Tensor]:
-            here, unit = missed(contexts), torch.eye(law.count, dtype=torch.float64)
-            slopes = torch.stack([(missed(contexts + _MOVED * move) - here) / _MOVED for move in unit], -1)
-            return (summed(torch.einsum("bqk,bql->bkl", slopes, slopes)) + unit,
-                    -summed(torch.einsum("bqk,bq->bk", slopes, here)) - contexts)
-
-        start = torch.tensor(law.contexts[systems])
-        if not torch.isfinite(objective(start)).all():
-            return law
-        return at(levenberg_marquardt(start, objective, linearise, steps=_STEPS, raised=30.0,
-                                      settled=lambda gained, value: gained < _GAINS_LITTLE * value).point)
 
 
 def widened(law: Law, train: Data) -> Law:
