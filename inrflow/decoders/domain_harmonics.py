@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder, on_own_device, register_decoder
-from inrflow.domains import Harmonics, from_state, plain
+from inrflow.domains import Domain, Harmonics, from_state, plain
 from inrflow.domains.box import BoxHarmonics, grid_of
 from inrflow.numerics.separable import SeparableSum
 
@@ -32,7 +32,9 @@ class DomainHarmonicDecoder(Decoder):
 
     affine = True
 
-    def __init__(self, domain: Mapping[str, Any], boundary: str, count: int, channels: int, code_size: int = 0) -> None:
+    def __init__(
+        self, domain: Mapping[str, Any] | Domain, boundary: str, count: int, channels: int, code_size: int = 0
+    ) -> None:
         super().__init__()
         self.domain, self.boundary, self.channels = plain(domain), boundary, channels
         self.place = from_state(self.domain)

@@ -14,7 +14,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.numerics.effort import seconds_of
+from inrflow.numerics.effort import effort, seconds_of
 
 _VALUES = 100_000
 _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
@@ -220,13 +220,22 @@ def quantile_of_others(values: Tensor, number: Tensor, share: float = _HELD) -> 
     return float(np.quantile(every, high))
 
 
+def flight_seconds(surrogate: Surrogate) -> float:
+    """Effort of the flow of one state over one interval by laws, whose steps may be short; 0 of others."""
+    if surrogate.integrator.method != "etd":
+        return 0.0
+    began, times = effort(), torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    surrogate.dynamics.flow(surrogate.prior.mean[None], times, check=False)
+    return effort() - began
+
+
 def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float,
                context: ContextPrior | None = None, flown: float = 0.0
                ) -> tuple[TrajectoryBatch, ContextPrior | None, Tensor | None]:
     """Fewer trajectories, then shorter ones, then some of their points to compare forecasts at (None for all), where
     standard deviations of all would take longer than `seconds` of a usual core; and the contexts of these trajectories.
 
-    `flown`: seconds that the flow of one state over one interval takes.
+    `flown`: see `flight_seconds`.
 
     4 trajectories are kept, or 2 where that would still take longer; 8 frames after the first `past`, and 256 points.
     """

@@ -21,11 +21,10 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import affordable, calibrated, errors_of
+from inrflow.evaluation.calibration import affordable, calibrated, errors_of, flight_seconds
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
 from inrflow.model.surrogate import Surrogate
-from inrflow.numerics.effort import effort
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Budget, Recorder, Tried
 
@@ -227,7 +226,7 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
     seconds = _SHARE * budget.total + _LEAST
-    flown = (budget.decisions.get("flight") or budget.decide("flight", _milliseconds(surrogate))) / 1e3
+    flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
     began, errors = budget.elapsed, []
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf) if contexts is None else None
@@ -256,15 +255,6 @@ def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> T
     return problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]) if len(rows) else None
 
 
-def _milliseconds(surrogate: Surrogate) -> int:
-    """Effort of the flow of one state over one interval: of laws, whose steps may be short."""
-    if surrogate.integrator.method != "etd":
-        return 0
-    began, times = effort(), torch.tensor([[0.0, 1.0]], dtype=torch.float64)
-    surrogate.dynamics.flow(surrogate.prior.mean[None], times, check=False)
-    return round(1e3 * (effort() - began))
-
-
 def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
     """The surrogate of a candidate as it was fitted, not calibrated. `states` give the prior, by default its own."""
     problem, size, contexts = candidate.problem, candidate.code_size, candidate.context_size
@@ -276,8 +266,11 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
         torch.ones(len(problem.description.channels), dtype=torch.float64), candidate.interpolation_error,
         white=candidate.noise[0],
     )
-    memory = states.codes.shape[-1] - size - contexts
-    return problem.surrogate(
-        candidate.decoder, candidate.field, candidate.integrator, prior, candidate.name, memory, candidate.encoder,
-        **candidate.metadata,
+    times, place = problem.source.times, candidate.decoder.place
+    metadata = {"dynamics": candidate.name, "memory": states.codes.shape[-1] - size - contexts,
+                "mesh": None if place is not None else problem.mesh, **candidate.metadata}
+    return Surrogate(
+        problem.description, problem.source.normalisation, candidate.decoder.eval(), candidate.field.double().eval(),
+        candidate.integrator, prior, problem.scale, problem.box, float((times - times[:, :1]).nan_to_num(0.0).max()),
+        {**problem.metadata, **metadata}, problem.encoder() if candidate.encoder is None else candidate.encoder,
     )

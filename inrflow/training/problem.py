@@ -22,7 +22,6 @@ from inrflow.data.source import TrajectorySource, affordable, choose_split
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.base import AffineDecoder, Decoder, choose_device, decoder_class
 from inrflow.decoders.embeddings import Embedding, make_embedding
-from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale, series_windows
 from inrflow.encoding.encode import Encoder, encode
@@ -30,8 +29,6 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.evaluation.place import seen_of
-from inrflow.model.state_prior import StatePrior
-from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
 
 if TYPE_CHECKING:
@@ -276,34 +273,17 @@ class Problem:
         encoding = self.config.encoding
         return Encoder.of(encoding.method, encoding.iterations, encoding.rate)
 
-    def surrogate(
-        self, decoder: Decoder, field: VectorField, integrator: Integrator, prior: StatePrior, note: str,
-        memory: int = 0, encoder: Encoder | None = None, **metadata: object,
-    ) -> Surrogate:
-        """A surrogate of these data. `note` names its dynamics; `metadata` is kept with it."""
-        config, times = self.config, self.source.times
-        return Surrogate(
-            self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator, prior,
-            self.scale, self.box, float((times - times[:, :1]).nan_to_num(0.0).max()),
-            {
-                "seed": config.seed,
-                "points": config.data.points,
-                "same_points": config.data.same_points,
-                "frames": times.shape[1],
-                "trajectories": len(self.train) + len(self.validation),
-                "symmetries": list(self.symmetries.names),
-                "dynamics": note,
-                "memory": memory,
-                "test": config.data.test,
-                "mesh": None if decoder.place is not None else self._mesh(),
-                "seen": self.seen,
-                "apparent_domain": not self.file.declares_domain,
-                **metadata,
-            },
-            self.encoder() if encoder is None else encoder,
-        )
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What models of it keep of data and settings, plain values."""
+        config, data = self.config, self.config.data
+        return {"seed": config.seed, "points": data.points, "same_points": data.same_points, "test": data.test,
+                "frames": self.source.times.shape[1], "trajectories": len(self.train) + len(self.validation),
+                "symmetries": list(self.symmetries.names), "seen": self.seen,
+                "apparent_domain": not self.file.declares_domain}
 
-    def _mesh(self) -> dict[str, Any] | None:
+    @property
+    def mesh(self) -> dict[str, Any] | None:
         """The mesh of the file, as the state of a region in plain values; None where it has none, or a huge one."""
         cells = self.file.cells if self.file.points <= _LARGEST_MESH else None
         if cells is None or cells.shape[1] != self.box.shape[1] + 1:
