@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ from inrflow.training.recorder import Recorder
 
 _FOLLOWED = 8  # held-out trajectories that are forecast beyond their ends
 _FEWEST, _CODES = 8, 128  # windows of a series, whose covariances take memory and time; codes up to which all judge
-INTEGRATION = 0.02  # share of a candidate's error that its integration may add
+_INTEGRATION, _LEAST_ERROR = 0.02, 1e-15  # share of a law's error that its integration may add
+_HALVINGS, _HARDLY = 3, 1.05  # of steps at most; times the error: as good
 
 
 @dataclass(frozen=True)
@@ -129,29 +131,78 @@ def rollout_error(
     return value if value == value else float("inf")
 
 
-def followed(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> Tensor:
-    """Forecasts (S, T, n) of a few trajectories from frame `first` over twice the time of the states; NaN of those that
-    diverge."""
-    known = torch.isfinite(states.t[:, first:]).all(1) & states.observed[:, first]
-    rows = known.nonzero()[:_FOLLOWED, 0]
-    t, start = states.t[rows, first:], states.codes[rows, first]
-    if not len(rows):
-        return start[:, None]
-    with torch.no_grad():
-        paths = integrator(field, start, torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1), check=False)
-    whole = (paths.norm(dim=-1) < integrator.largest_norm).all(1)
-    return torch.where(whole[:, None, None], paths, torch.nan)
+class Forecasts:
+    """Forecasts of held-out states by the vector field of a law, their error, share of the variance, and forecasts
+    over twice the time.
+
+    Args:
+        states: (S, T, n) from frame `first` of which forecasts start. codes: (S, T, Z) that they are compared with.
+        error: of states elsewhere, where they are not those that the law is judged by.
+    """
+
+    def __init__(self, field: VectorField, integrator: Integrator, states: CodeData, codes: CodeData, first: int,
+                 size: int, error: float | None = None) -> None:
+        self.states, self.first, self.elsewhere = states, first, error is not None
+        self._error_of = partial(rollout_error, states=states, validation=codes, first=first, size=size)
+        self.field, self.integrator = field, integrator
+        self.error = self._error_of(field, integrator) if error is None else error
+
+    @cached_property
+    def paths(self) -> Tensor:
+        """Of some states over twice the time, (S, T, n); NaN of those that diverge."""
+        return self._paths_of(self.field, self.integrator)
+
+    def _paths_of(self, field: VectorField, integrator: Integrator) -> Tensor:
+        known = torch.isfinite(self.states.t[:, self.first :]).all(1) & self.states.observed[:, self.first]
+        rows = known.nonzero()[:_FOLLOWED, 0]
+        t, start = self.states.t[rows, self.first :], self.states.codes[rows, self.first]
+        if not len(rows):
+            return start[:, None]
+        with torch.no_grad():
+            paths = integrator(field, start, torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1), check=False)
+        whole = (paths.norm(dim=-1) < integrator.largest_norm).all(1)
+        return torch.where(whole[:, None, None], paths, torch.nan)
+
+    @property
+    def lost(self) -> float:
+        """The share of paths that diverge."""
+        return _lost(self.paths)
+
+    def difference(self, paths: Tensor) -> float:
+        """Mean squared difference of paths, as of steps of another length, share of the variance of the states;
+        infinite where one of its own diverges."""
+        if self.lost:
+            return float("inf")
+        square = float((self.paths - paths).square().sum(-1).nanmean().nan_to_num())
+        return square / float(self.states.codes[self.states.observed].square().sum(1).mean())
+
+    def try_field(self, field: VectorField, most_lost: float) -> bool:
+        """Take another field with which no path is lost, and forecasts are hardly worse, or better where none was lost
+        before; whether it was taken. With more lost than `most_lost`, whatever the error."""
+        error = self._error_of(field, self.integrator)
+        if not (self.lost > most_lost or error <= _HARDLY * self.error):
+            return False
+        paths = self._paths_of(field, self.integrator)
+        taken = not _lost(paths) and (self.lost > 0 or error < self.error)
+        if taken:
+            self.field, self.error, self.paths = field, error, paths
+        return taken
+
+    def shorten_steps(self) -> None:
+        """Halve the steps while that changes paths by more than a share of their error, or makes up for lost ones, and
+        makes forecasts hardly worse."""
+        for _ in range(_HALVINGS):
+            finer = replace(self.integrator, step=self.integrator.step / 2)
+            paths = self._paths_of(self.field, finer)
+            if self.difference(paths) < max(_INTEGRATION * self.error, _LEAST_ERROR):
+                break  # small errors may grow
+            if not (self.lost or self.elsewhere):  # longer steps may be what was fitted
+                error = self._error_of(self.field, finer)
+                if not error < _HARDLY * self.error:
+                    break
+                self.error = min(self.error, error)
+            self.integrator, self.paths = finer, paths
 
 
-def lost(paths: Tensor) -> float:
-    """The share of forecasts, as `followed` gives them, that diverge."""
+def _lost(paths: Tensor) -> float:
     return float(paths[:, 0, 0].isnan().double().mean().nan_to_num())
-
-
-def step_difference(some: Tensor, others: Tensor, states: CodeData) -> float:
-    """Mean squared difference of the same forecasts in steps of two lengths, share of the variance of the states;
-    infinite where one of the first diverges."""
-    if lost(some):
-        return float("inf")
-    square = float((some - others).square().sum(-1).nanmean().nan_to_num())
-    return square / float(states.codes[states.observed].square().sum(1).mean())

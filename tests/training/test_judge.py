@@ -17,7 +17,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.state_prior import state_prior
 from inrflow.training.candidate import Score, assemble
-from inrflow.training.judge import explains, followed, lost, rollout_error, step_difference
+from inrflow.training.judge import Forecasts, explains, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes
@@ -266,15 +266,17 @@ def test_forecasts_that_diverge_soon_after_the_data_are_counted():
     t = torch.linspace(0, 2, 9, dtype=torch.float64).expand(4, 9)
     states = CodeData((1 / (1 / start - t))[..., None], t, torch.ones(4, 9, dtype=torch.bool))
     field = VectorField(1, [Square()]).double()
-    paths = followed(field, Integrator("rk4", 0.01), states, 0)
-    assert lost(paths) == 0.5 and step_difference(paths, paths, states) == math.inf
-    assert lost(followed(field, Integrator("rk4", 0.01), states.at(slice(0)), 0)) == 0.0
+    found = Forecasts(field, Integrator("rk4", 0.01), states, states, 0, 1, error=0.0)
+    assert found.lost == 0.5 and found.difference(found.paths) == math.inf
+    assert Forecasts(field, Integrator("rk4", 0.01), states.at(slice(0)), states, 0, 1, error=0.0).lost == 0.0
 
 
 def test_the_difference_of_steps_is_the_error_of_the_longer_ones():
     seen = states(count=4)
-    paths = [followed(field(), Integrator("rk4", step), seen, 0) for step in (0.5, 0.25)]
+    coarse, fine = (Forecasts(field(), Integrator("rk4", step), seen, seen, 0, 2) for step in (0.5, 0.25))
     flows = [torch.linalg.matrix_exp(MATRIX * (torch.cat([t, t[-1] + t[1:] - t[0]]) - t[0])[:, None, None])
              for t in seen.t]
     exact = torch.stack([flow @ z[0] for flow, z in zip(flows, seen.codes, strict=True)])
-    assert step_difference(*paths, seen) == pytest.approx(step_difference(paths[0], exact, seen), rel=0.2)
+    assert coarse.difference(fine.paths) == pytest.approx(coarse.difference(exact), rel=0.2)
+    coarse.shorten_steps()
+    assert coarse.integrator.step < 0.25 and coarse.difference(exact) < 0.1 * fine.difference(exact)

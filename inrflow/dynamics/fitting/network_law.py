@@ -108,20 +108,20 @@ def moments(inputs: Sequence[Local], codes: HarmonicCodes, states: np.ndarray) -
 def fit_network_law(
     t: np.ndarray, x: np.ndarray, u: np.ndarray, domains: Sequence[Domain], *, short: Law | None = None,
     seconds: float = 30.0, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
-    units: Sequence[float] | None = None,
+    units: Sequence[float] | None = None, known: Ground | None = None,
 ) -> Law:
     """The law with a network whose forecasts of held-out trajectories are best; arguments are those of `fit_law`.
 
-    short: the law of a few terms that was found, whose terms may stand beside the network. Raises UserError where none
-    forecasts.
+    short: the law of a few terms that was found, whose terms may stand beside the network; known: where none was, the
+    ground on which it was sought. Raises UserError where none forecasts.
     """
     effort.restart()
     say: Log = log or (lambda _: None)
     train, judge = Data.of(t, x, u, systems).parted(seed)
-    if short is None:
+    if (basis := short or known) is None:
         domain, boundary, count, _ = choose(list(domains), None, train, seed, say, 0.3 * seconds)
     else:
-        domain, boundary, count = short.domain, short.boundary, short.codes.harmonics.count
+        domain, boundary, count = basis.domain, basis.boundary, basis.codes.harmonics.count
     codes = fit_codes(domain.harmonics(min(count, _MOST), boundary), train.x, train.u)
     some = train if train.systems.counts else train.take(evenly(len(train.u), codes.variance.size, _TRAJECTORIES))
     ground = Ground(domain, boundary, codes, some, *encode(codes, some))

@@ -33,7 +33,6 @@ from inrflow.dynamics.laws.terms import (
     multipliers,
     seasonal,
 )
-from inrflow.numerics.effort import effort
 
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
@@ -262,17 +261,18 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     return sorted(paying, key=lambda pair: pair[0])
 
 
-def along_flow(ground: Ground, law: Law, families: Families, deadline: float) -> list[Law]:
-    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle.
+def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:
+    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle:
+    the best so far, again and again.
 
     Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
-    rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
+    rank families wrongly: each is tried after the law given, until one explains the data.
     """
     channels, terms, some = ground.states.shape[2], law.terms, ground.some(_ALONG)
     t, states, number = some.train.t, some.states, some.train.systems.number
     each = [of_channels(one, terms, channels, law.period) for one in families.active]
     used = set(np.flatnonzero((law.theta != 0).any(1)))
-    least, best = np.inf, list[Supported]()
+    least, best = np.inf, list[Law]()
 
     def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
         yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
@@ -282,18 +282,18 @@ def along_flow(ground: Ground, law: Law, families: Families, deadline: float) ->
         before = np.inf
         for _ in range(_ROUNDS):
             one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
-            paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
+            paths = None if one is None else own_paths(one, t, states, number)
             if paths is None:
                 break
             (solved,) = some.supported(terms, [active], paths=paths)
             if solved[0][-1] < least:
-                least, best = solved[0][-1], solved
+                least, best = solved[0][-1], [replace(law, theta=theta, std=std) for _, theta, std, _ in solved]
+            yield best
             if not solved[0][-1] < _SETTLING * before:
                 break
             before = solved[0][-1]
-        if least < _TOLD or effort() > deadline:
+        if least < _TOLD:
             break
-    return [replace(law, theta=theta, std=std) for _, theta, std, _ in best]
 
 
 def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float] | None = None

@@ -78,14 +78,15 @@ _Regressed = tuple[float, list[Law], Families]  # the least misfit of a family, 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
             units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False,
-            noise: float = 0.0, period: float = 0.0) -> Law:
+            noise: float = 0.0, period: float = 0.0, told: Callable[[Ground], None] = lambda _: None) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
     harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a
     processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that are
     left; on a busy machine less effort is made. rates: whether it may be of second order in time, with rates as
-    channels. noise: variance by which u is wrong, a share. period: of a forcing. Raises UserError where none forecasts.
+    channels. noise: variance by which u is wrong, a share. period: of a forcing. told: on which ground a law is sought.
+    Raises UserError where none forecasts.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
@@ -96,6 +97,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
     ground, judge, floor = ground_of(data, domains, boundary, seed, say, start + _CHOICE * seconds)
+    told(ground)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families
     if ground.states[0, 0].size > FEW_CODES:
@@ -233,7 +235,10 @@ class LawSearch:
         """Forecast laws of a family, along their own flow, too, until a share of the time is over."""
         until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
         if misfit > _POLYNOMIAL and not (self.several or "carried" in families.terms):  # theirs are slow
-            laws = [*along_flow(self.ground, laws[0], families, until), *laws]
+            best, flown = list[Law](), along_flow(self.ground, laws[0], families)
+            while effort() < until and (found := next(flown, None)) is not None:
+                best = found
+            laws = [*best, *laws]
         t = self.ground.train.t
         self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
 

@@ -70,9 +70,11 @@ class FlowLibrary(Library):
         """What steady modes of codes (B, K) add to a linear term: (B, K)."""
         return nn.functional.pad(z[:, self.free :] @ self.by_steady[term].T, (0, len(self.eigenvalues) - self.free))
 
+    def work(self, states: int, rows: int) -> tuple[float, float, float]:
+        return 4 * states * self.values.numel(), 8 * states * self.values[..., 0].numel(), 30
+
     def features(self, z: Tensor, rows: int) -> Tensor:
         flat = z[:, 0]
-        effort.add(4 * len(z) * self.values.numel(), 8 * len(z) * self.values[..., 0].numel(), 30)
         each = [self.transport(flat) if term == TRANSPORT else self.linear(term) * flat + self.driven(term, flat)
                 for term in self.every]
         return torch.stack(each, 1)[..., :rows]

@@ -22,7 +22,6 @@ from inrflow.domains.transform import (
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import ACROSS, BENT, INVERSE, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
-from inrflow.numerics.effort import effort
 
 PLACES = 64  # low harmonics that coefficients of place are made of
 _SINE = 16  # operations on elements that a sine takes
@@ -166,12 +165,15 @@ class Library(nn.Module):
             symbol = symbol * torch.tensor(~allowed[term.across % len(allowed)])[:rows]
         return symbol * varying(self.eigenvalues)[:rows] if term.centred else symbol
 
+    def work(self, states: int, rows: int) -> tuple[float, float, float]:
+        """Products, elements and calls of `features`, as they are added to an effort."""
+        terms, points = len(self.terms), self.transform.count
+        return (2 * terms * states * self.transform.products,
+                (4 * terms * (points + rows) + _SINE * len(self.sines) * points) * states, 10 * terms)
+
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
         result = z.new_zeros(len(z), len(self.terms), rows)
-        effort.add(products=2 * len(self.terms) * len(z) * self.transform.products,
-                   elements=(4 * len(self.terms) * (self.transform.count + rows)
-                             + _SINE * len(self.sines) * self.transform.count) * len(z), calls=10 * len(self.terms))
         groups: dict[Term, list[int]] = {}
         for j, term in enumerate(self.terms):
             if isinstance(term, Term):

@@ -306,6 +306,7 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
         states = path.flatten(0, 1)
     with torch.no_grad():
         chunk = max(_CHUNK * _FEW // max(len(library.terms), _FEW), 1)
+        effort.add(*library.work(len(states), rows))
         rates = torch.cat([library.features(part, rows) for part in states.split(chunk)])
     rates = rates.reshape(len(starts), len(NODES), *rates.shape[1:])
     weighted, changes = _WEIGHTS * lengths[:, None], np.diff(codes[..., :rows], axis=0)[first:last]

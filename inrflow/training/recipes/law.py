@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
+from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
@@ -18,7 +20,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import INTEGRATION, explains, followed, lost, rollout_error, step_difference
+from inrflow.training.judge import Forecasts, explains
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
@@ -27,6 +29,7 @@ from inrflow.training.run import Run
 
 if TYPE_CHECKING:
     from inrflow.dynamics.laws import Law
+    from inrflow.dynamics.laws.setting import Ground
 
 Found = TypeVar("Found")
 
@@ -35,13 +38,12 @@ _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or w
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES, _FEWEST_PLACES = 4, 4, 80, 64  # the last of single series
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
-_HALVINGS, _LOST = 3, 0.5  # of steps at most; share of forecasts that diverge, beyond which a law is not taken
+_LOST = 0.5  # share of forecasts that diverge, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
 _RATED = 64  # trajectories whose rates tell how they go with codes
-_LEAST_NOISE, _LEAST_ERROR = 1e-14, 1e-15
+_LEAST_NOISE = 1e-14
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
-_HARDLY = 1.05  # times the error: shorter steps are as good
 _AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
 _UNBOUNDED, _NEAR = 1e300, (0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: what is nothing where forecasts diverge
 
@@ -113,9 +115,10 @@ class LawRecipe:
         tried = [*domains, *(flows_of(domains, x[0], u, scale.numpy()) if flows else ())]
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "units": scale.tolist(),
                                    "log": run.log.notes("law")}
+        grounds: list[Ground] = []
         short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
             t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
-            noise=problem.unexplained, period=problem.forcing_period, **further), _GUARD)
+            noise=problem.unexplained, period=problem.forcing_period, told=grounds.append, **further), _GUARD)
         explained = False
         for candidate in [] if short is None else _candidates(run, problem, short, x, u, groups):
             yield candidate
@@ -126,8 +129,9 @@ class LawRecipe:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
             share = _ALONE if short is None else _OF_NETWORK
+            known = next((one for one in grounds if one.codes.harmonics.components == 1), None)
             law = _found(run, "law with a network", "network", share, lambda seconds, _: fit_network_law(
-                t, x, u, domains, short=short, seconds=seconds, **further), share)
+                t, x, u, domains, short=short, known=known, seconds=seconds, **further), share)
             if law is not None:
                 yield from _candidates(run, problem, law, x, u, groups)
 
@@ -177,24 +181,15 @@ def _candidates(
 
     error: of its forecasts of held-out trajectories where these do not lie there.
     """
-    from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
 
-    scale, mean = (getattr(problem.source.normalisation, name).double().flatten() for name in ("scale", "mean"))
-    count = law.codes.harmonics.count
-    term = LawTerm.of(law)
-    decoder = DomainHarmonicDecoder(term.domain, law.boundary, count, len(scale))
-    with torch.no_grad():
-        decoder.offset.copy_((-mean / scale).float())
-    noise = _noise(law, x, u)
-    variance = torch.as_tensor(law.codes.variance).flatten()
-    prior = GaussianPrior(torch.as_tensor(law.codes.mean).flatten(),
-                          variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
+    term, noise = LawTerm.of(law), _noise(law, x, u)
+    decoder, prior = _basis(problem, law, noise)
     codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
     _, judged, first = problem.judging(codes[0], codes[1] if len(codes) > 1 else None)
     size = decoder.code_size
-    memory = len(law.rates) * count
+    memory = len(law.rates) * law.codes.harmonics.count
     field = VectorField(size + memory, [term], law.count).double()
     integrator = Integrator("etd", min(1.0, law.longest))
     train, validation, contexts, refit = codes[0], judged, None, None
@@ -217,66 +212,62 @@ def _candidates(
         validation = with_contexts(validation, size, contexts)
 
         def refit() -> Refitted:
-            return Refitted(field, contexts=groups.contexts(every, run.log.say))
+            return Refitted(flown.field, contexts=groups.contexts(every, run.log.say))
 
-    elsewhere = error is not None  # no other recipe forecasts there, so that there is nothing to compare with
-    error = rollout_error(field, integrator, validation, judged, first, size) if error is None else error
+    flown = Forecasts(field, integrator, validation, judged, first, size, error)
     floor = float(noise.mean()) + problem.unexplained
     lines = _written(law, problem)
     run.log.say(
-        f"law on {count} harmonics ({law.domain.kind}, {law.boundary}): {np.count_nonzero(law.theta)} terms, "
-        f"{law.count} contexts, "
-        f"validation error {error:.2e} of the variance (harmonics alone leave {floor:.1e})"
+        f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
+        f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
+        f"validation error {flown.error:.2e} of the variance (harmonics alone leave {floor:.1e})"
     )
     for line in lines:
         run.log.say(f"  {line}")
     if law.has_rates:
         run.log.say(f"  single frames do not say what follows: forecasts need at least {needed} observed frames "
                     f"(observe.frames={needed})")
-    if not np.isfinite(error):
+    if not np.isfinite(flown.error):
         return
-    paths = followed(field, integrator, validation, first)
-    share = lost(paths)
+    at_rest = flown.lost and not law.has_rates and not law.period
     with run.budget.part(_OF_STEPS):
-        for near in _NEAR if share and not law.has_rates and not law.period else ():
+        for near in _NEAR if at_rest else ():
             if not (rests := _rests(u, near)):
                 break
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
-            after = rollout_error(held, integrator, validation, judged, first, size)
-            if not (share > _LOST or after <= _HARDLY * error):  # else the law would be lost
-                continue
-            others = followed(held, integrator, validation, first)
-            if not lost(others) and (share or after < error):
+            if flown.try_field(held, _LOST):
                 run.log.say(f"values that rest at a bound are held there within {near:.0e} of their range: error "
-                            f"{after:.2e}")
-                field, error, paths, share = held, after, others, 0.0
-        for _ in range(_HALVINGS):
-            finer = Integrator("etd", integrator.step / 2)
-            others = followed(field, finer, validation, first)
-            if step_difference(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):
-                break  # small errors may grow
-            if not (lost(paths) or elsewhere):  # longer steps may be what was fitted
-                after = rollout_error(field, finer, validation, judged, first, size)
-                if not after < _HARDLY * error:
-                    break
-                error = min(error, after)
-            integrator, paths = finer, others
-    share = lost(paths)
-    if share:
-        run.log.say(f"{100 * share:.0f} % of the forecasts of held-out trajectories diverge within twice their time"
-                    + (": it is not taken" if share > _LOST else ": it cannot be trusted far beyond the data"))
-    if share > _LOST:
+                            f"{flown.error:.2e}")
+        flown.shorten_steps()
+    if flown.lost:
+        run.log.say(f"{100 * flown.lost:.0f} % of the forecasts of held-out trajectories diverge within twice their "
+                    "time: it " + ("is not taken" if flown.lost > _LOST else "cannot be trusted far beyond the data"))
+    if flown.lost > _LOST:
         return
+    error = flown.error
     complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # all of a grid: no basis holds more
     what = ", with a network" if law.has_network else ""
     yield Candidate(
-        problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients{what}",
-        decoder, prior, field, integrator, train, validation, first, Score(error, floor, law.size), law.count, contexts,
-        explained=complete or explains(error, floor) or error < (TRUSTED if first or elsewhere else ROUNDING),
+        problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients{what}", decoder, prior, flown.field,
+        flown.integrator, train, validation, first, Score(error, floor, law.size), law.count, contexts,
+        explained=complete or explains(error, floor) or error < (TRUSTED if first or flown.elsewhere else ROUNDING),
         refit=refit, linear=not (law.has_network or term.law().products_of),
         calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
     )
+
+
+def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, GaussianPrior]:
+    """The decoder of a law's harmonics, and the prior of their codes; noise (C,): variance that they leave."""
+    from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
+
+    scale, mean = (getattr(problem.source.normalisation, name).double().flatten() for name in ("scale", "mean"))
+    decoder = DomainHarmonicDecoder(law.domain, law.boundary, law.codes.harmonics.count, len(scale))
+    with torch.no_grad():
+        decoder.offset.copy_((-mean / scale).float())
+    variance = torch.as_tensor(law.codes.variance).flatten()
+    return decoder, GaussianPrior(torch.as_tensor(law.codes.mean).flatten(),
+                                  variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
 
 
 def _contexts(
@@ -310,8 +301,6 @@ def _rests(u: np.ndarray, near: float) -> list[list[float]]:
 
 def _written(law: Law, problem: Problem) -> list[str]:
     """A line for each channel, in the data's units."""
-    from dataclasses import replace
-
     from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
 
     about = problem.description

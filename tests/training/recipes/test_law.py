@@ -70,7 +70,7 @@ def test_no_network_is_sought_where_a_short_law_explains_the_data(surrogate):
     assert '"network"' not in (surrogate[0] / "candidates.json").read_text()
 
 
-def test_a_network_is_put_into_a_law_where_it_is_asked_for(tmp_path):
+def test_a_network_is_put_into_a_law_where_it_is_asked_for_or_none_is_found(tmp_path, monkeypatch):
     x, random = (np.arange(32) + 0.5) / 32, np.random.default_rng(0)
 
     def rate(_: float, u: np.ndarray) -> np.ndarray:  # no polynomial
@@ -85,6 +85,11 @@ def test_a_network_is_put_into_a_law_where_it_is_asked_for(tmp_path):
     with run_on(path, tmp_path, "recipe=law", "training.minutes=0.02", "dynamics.network=on") as run:
         found = list(LawRecipe().propose(run))
     assert "network" in found[-1].name and found[-1].score.error < 0.1
+    monkeypatch.setattr("inrflow.dynamics.laws.fit.LawSearch.run", lambda *_: None)  # no law forecasts
+    monkeypatch.delattr("inrflow.dynamics.fitting.network_law.choose")  # harmonics are those that it was sought on
+    with run_on(path, tmp_path, "recipe=law", "training.minutes=0.02", "dynamics.network=on") as run:
+        (found,) = LawRecipe().propose(run)
+    assert "network" in found.name and found.score.error < 0.1
 
 
 def test_other_fields_are_forecast_at_other_points_and_by_the_saved_model_too(surrogate, data, tmp_path):
