@@ -16,8 +16,8 @@ from inrflow.training.train import ALIASES, RECIPES
 
 PAGE = Path(__file__).with_name("how-a-model-is-chosen.md")
 _WIDTH = 120
-_SHOWN = {"best.recipe": "the best candidate so far", "asked": "a setting", "trajectories": "S", "frames": "T",
-          "_FEWEST_FRAMES": "4", "_FEWEST_STATES": "80", "_FEWEST_OF_SERIES": "24",
+_SHOWN = {"best.recipe": "the best candidate so far", "asked": "a setting", "frames": "T",
+          "_FEWEST_FRAMES": "4", "_FEWEST_OF_SERIES": "24",
           "asked[0]": "a setting (dynamics.linear=false or dynamics.memory)"}
 
 BEGIN = """\

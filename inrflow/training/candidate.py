@@ -36,6 +36,7 @@ _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
 _BRIEF = 0.8  # of the frames, fitted where those after them tell how errors grow beyond
 _OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of further trajectories, and how many at most
 _FEW = 1e-3  # unknowns a code, up to which training trajectories are as good as held-out ones
+_SOME = 0.05  # up to which they are better than their last frames, where none are held out
 _OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for the others to follow
 
 
@@ -177,6 +178,11 @@ class Candidate:
         return ContextPrior(self.contexts[rows], _KNOWN_CONTEXT * torch.eye(self.context_size, dtype=torch.float64))
 
     @property
+    def fitted(self) -> float:
+        """Numbers of the dynamics that were fitted, for each code of the training trajectories."""
+        return self.score.unknowns / self.states.codes.numel()
+
+    @property
     def code_size(self) -> int:
         """Number of codes."""
         return self.decoder.code_size
@@ -225,6 +231,8 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
+    elif candidate.fitted < _SOME and not len(problem.validation) and len(judging) > 1:
+        batch, past = problem.source.batch(judging, normalised=False), surrogate.window
     seconds = _SHARE * budget.total + _LEAST
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
@@ -249,8 +257,8 @@ def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> T
     if not len(problem.validation) or problem.noise is not None:
         return None
     kept = names[np.linspace(0, len(names) - 1, len(batch.u)).round().astype(int)]
-    few = candidate.score.unknowns < _FEW * candidate.states.codes.numel()
-    rows = np.concatenate([np.setdiff1d(problem.validation, kept), problem.train if few else problem.train[:0]])
+    rows = np.concatenate([np.setdiff1d(problem.validation, kept),
+                           problem.train if candidate.fitted < _FEW else problem.train[:0]])
     rows = rows[: int(min(_MOST, intervals // batch.u.shape[1]))]
     return problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]) if len(rows) else None
 

@@ -112,19 +112,23 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     search.run(turns)
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    began = effort()
+    began, best = effort(), simplest(search.scored)
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     brief = began - start < _QUICK * search.seconds and not np.any(ground.train.noise)
     whole = replace(data, noise=ground.train.noise)
     refined = partial(refine, ground=ground, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
-    if brief:
-        search.enough = _NOISY * max(search.floor, _EXACT)
-        search.scored = [refined(*simplest(search.scored), brief=True)]
-        if search.spent < _REST * search.seconds:  # more terms may be what is missing
-            search.run(turns)
-    _, law = refined(*simplest(search.scored))
+    with suppress(OutOfTime):  # that of the clock: the best law so far is kept
+        if brief:
+            search.enough = _NOISY * max(search.floor, _EXACT)
+            best = refined(*best, brief=True)
+            search.scored = [best]
+            if search.spent < _REST * search.seconds:  # more terms may be what is missing
+                search.run(turns)
+                best = simplest(search.scored)
+        best = refined(*best)
+    law = best[1]
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
     return standard(law, np.unique(ground.train.systems.number)) if law.count else law
 

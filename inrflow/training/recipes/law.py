@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
 _GUARD = 0.75  # of the time by the clock, beside the effort
-_FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES, _FEWEST_PLACES = 4, 4, 80, 64  # the last of single series
+_FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_PLACES = 4, 4, 64  # the last of single series
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _LOST = 0.5  # share of forecasts that diverge, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
@@ -56,7 +56,7 @@ class LawRecipe:
     def is_late(self, problem: Problem) -> bool:
         """Whether other recipes come first: windows of single trajectories seldom say which law they obey, and the
         search takes all the time that it is given."""
-        return not len(problem.validation)
+        return not len(problem.validation) and len(problem.train) == 1
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why no law on harmonics is looked for."""
@@ -70,14 +70,12 @@ class LawRecipe:
             return "the data have a periodic forcing and several systems"
         if problem.source.time_bins is not None:
             return "values have times of their own, and splines between them miss too much"
-        frames, trajectories = problem.source.times.shape[1], len(problem.train)
-        judged = len(problem.validation) or problem.has_harmonics  # else windows of long ones judge
-        if frames < _FEWEST_FRAMES or not (judged or frames >= _FEWEST_STATES):
-            return (f"{trajectories} training trajectories of {frames} frames are given, a law needs {_FEWEST_FRAMES} "
-                    f"frames and, off periodic boxes, other trajectories to judge by or {_FEWEST_STATES} frames")
+        if (frames := problem.fitted_frames) < _FEWEST_FRAMES:
+            return f"{frames} frames are fitted to, a law needs {_FEWEST_FRAMES}"
         if problem.source.moves:
             return "points move, and harmonics of each frame miss too much"
-        if not judged and best is not None and problem.source.points < _FEWEST_PLACES:
+        if not (len(problem.validation) or problem.has_harmonics) and best is not None and (
+                problem.source.points < _FEWEST_PLACES):
             return "one series at a few dozen places says no law"
         return None
 

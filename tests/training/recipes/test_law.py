@@ -108,8 +108,22 @@ def test_other_fields_are_forecast_at_other_points_and_by_the_saved_model_too(su
     assert bool(torch.isfinite(torch.as_tensor(solution.std(TIMES[5], places))).all())
 
 
+def test_three_trajectories_between_walls_say_the_law_of_others(tmp_path):
+    x, random = (np.arange(40)[:, None] + 0.5) / 40, np.random.default_rng(5)
+    mixes = random.normal(size=(11, 6)) / (1 + np.arange(6))
+    write_trajectories(tmp_path / "few.h5", TIMES[:8], x, np.stack([heat(x, TIMES[:8], mix) for mix in mixes[:3]]),
+                       Description("few", ("u",), ("x",)))
+    model, held = trained_on(tmp_path / "few.h5", tmp_path / "run", "training.minutes=0.2"), []
+    for truth in (heat(x, TIMES, mix) for mix in mixes[3:]):
+        solution = model.assimilate(Observations(TIMES[:1], x, truth[:1]))
+        errors = abs(solution.frames(TIMES, x) - truth)
+        assert np.square(errors).mean() < 1e-3 * truth.var()
+        held.append((errors < 1.645 * np.stack([solution.std(t, x) for t in TIMES])).mean())
+    assert 0.7 < np.mean(held)
+
+
 @pytest.mark.parametrize(("setting", "reason"), [
-    ("dynamics.equation=false", "dynamics.equation"), ("data.frames=3", "of 3 frames"),
+    ("dynamics.equation=false", "dynamics.equation"), ("data.frames=3", "3 frames are fitted to"),
     ("decoder.modulation=[shift]", "other codes"),
 ])
 def test_a_reason_is_given_where_no_law_is_looked_for(data, tmp_path, setting, reason):
