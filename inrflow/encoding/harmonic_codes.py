@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 from scipy.optimize import minimize_scalar
 
 from inrflow.domains import HELD, LEAKY, NATURAL, STEADY, Box, Domain, Harmonics, Region
@@ -19,7 +20,7 @@ from inrflow.numerics.effort import effort
 
 _Rows = Callable[[np.ndarray], np.ndarray]
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
-_LEAST = 1e-15  # prior variances are kept above this share of a channel's variance
+_LEAST, _NOTHING = 1e-15, 1e-14  # shares of a channel's variance, that priors' are kept above, and that is rounding
 _ROUNDS, _SETS = 12, 16  # of expectation maximisation; point sets that the prior is fitted to, at most
 _MANY = 300  # harmonics whose values at points are not orthogonal, from which on groups of them are looked for
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as none
@@ -30,6 +31,7 @@ _LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: traje
 _SOLVE = 70  # times the nodes and the squared number of modes, products that eigenfunctions take
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
+_NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
 _NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 HOLES, _GAPS = 0.5, 4  # share of missing values up to which they are filled in, beyond so many patterns of them
 
@@ -45,7 +47,7 @@ class HarmonicCodes:
     def used(self, domain: Domain) -> tuple[Domain, int]:
         """The domain, of a box the part `spanned`, and how many harmonics there are up to the last above rounding."""
         count, harmonics = self.harmonics.count - self.harmonics.steady, self.harmonics
-        held = np.flatnonzero((self.variance[:, :count] > 10 * _LEAST * self.variance.sum(1, keepdims=True)).any(0))
+        held = np.flatnonzero((self.variance[:, :count] > _NOTHING * self.variance.sum(1, keepdims=True)).any(0))
         domain = harmonics.spanned(held) if isinstance(harmonics, BoxHarmonics) else domain
         return domain, int(held.max()) + 1 + harmonics.steady
 
@@ -94,12 +96,11 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
     Expectation maximisation of a diagonal Gaussian, the variance of noise of every point set by marginal likelihood.
     """
     u = _stacked(u, harmonics)
-    channels = u.shape[-1]
-    means, variances = np.zeros((channels, harmonics.count)), np.zeros((channels, harmonics.count))
+    means, variances = np.zeros((2, u.shape[-1], harmonics.count))
     groups = list(point_sets(x))
     groups = groups[:: max(len(groups) // _SETS, 1)]
     tables, designs = [harmonics.values(places) for _, places in groups], []
-    for c in range(channels):
+    for c in range(u.shape[-1]):
         own = harmonics.own(c)
         if not c or harmonics.allowed is not None:
             designs = [_Design(table[:, own]) for table in tables]
@@ -117,7 +118,18 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
                 count += len(values)
             variance = np.maximum(moments / count, _LEAST * total)
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
+        moving = harmonics.own(c, moving=True)
+        moving = moving[variances[c, moving] > _NOTHING * variances[c].sum()]
+        variances[c, moving] = _pooled(variances[c, moving], harmonics.eigenvalues[moving], len(u))
     return HarmonicCodes(harmonics, means, variances)
+
+
+def _pooled(variance: np.ndarray, eigenvalues: np.ndarray, count: int) -> np.ndarray:
+    """Variances (K,) of codes of so many trajectories, as if a few more had the mean of those of like wavenumber: by
+    chance, a few have little in some harmonics of which others have much."""
+    order = np.argsort(eigenvalues, kind="stable")
+    near = uniform_filter1d(variance[order], _NEAR, mode="nearest")[np.argsort(order)]
+    return (count * variance + _ALIKE_OTHERS * near) / (count + _ALIKE_OTHERS)
 
 
 def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -173,8 +185,7 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
     if not hidden.any() or hidden.all() or not all(len(harmonics.own(c)) for c in range(u.shape[-1])):
         return np.inf
     codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
-    squares, total = np.zeros(u.shape[-1]), np.nanvar(u, axis=(0, 1, 2)) + 1e-300
-    count = 0
+    squares, total, count = np.zeros(u.shape[-1]), np.nanvar(u, axis=(0, 1, 2)) + 1e-300, 0
     for members, places in point_sets(x):
         z, _ = codes.encode(places[~hidden], u[members][:, :, ~hidden])
         squares += np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(0, 1, 2))
@@ -250,8 +261,7 @@ def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:
 
 def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames (indices) of values (B, N) that miss the same points, and which points they have."""
-    seen = np.isfinite(values)
-    if np.equal(seen, seen[:1]).all():
+    if np.equal(seen := np.isfinite(values), seen[:1]).all():
         yield np.arange(len(values)), np.flatnonzero(seen[0])
         return
     patterns, label = np.unique(seen, axis=0, return_inverse=True)
@@ -262,8 +272,7 @@ def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _blocks(design: _Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, _Design, np.ndarray]]:
     """Frames (indices) of values (B, N) that are solved together, their design, and their values: NaN is left where
     patterns of missing values are many, for each of which a factorisation would be as much work as for all frames."""
-    patterns = list(_patterns(values))
-    if len(patterns) > _GAPS:
+    if len(patterns := list(_patterns(values))) > _GAPS:
         gaps = np.isnan(values).mean(1) <= HOLES
         if gaps.any():
             yield np.flatnonzero(gaps), design, values[gaps]
@@ -347,8 +356,7 @@ def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: 
 
     Values that are missing (NaN) become those of the posterior mean, which it does not change.
     """
-    table = design.table
-    if not table.size:
+    if not (table := design.table).size:
         return np.broadcast_to(mean, (len(values), len(mean))), variance, 0.0
     root = np.sqrt(variance)
     left = values - mean @ table.T

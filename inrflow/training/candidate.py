@@ -231,7 +231,7 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
-    elif candidate.fitted < _SOME and not len(problem.validation) and len(judging) > 1:
+    elif not len(problem.validation) and len(judging) > 1 and candidate.fitted < _SOME:
         batch, past = problem.source.batch(judging, normalised=False), surrogate.window
     seconds = _SHARE * budget.total + _LEAST
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3

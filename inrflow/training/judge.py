@@ -126,8 +126,7 @@ def rollout_error(
     seen = validation.observed[:, first:] & states.observed[:, first : first + 1]  # a start that nobody saw is no start
     seen[:, 0] = False
     values = error[seen].square().sum(1)
-    variance = validation.codes[validation.observed].square().sum(1).mean()
-    value = float(values.mean() / variance)
+    value = float(values.mean() / _variance(validation))
     return value if value == value else float("inf")
 
 
@@ -174,7 +173,7 @@ class Forecasts:
         if self.lost:
             return float("inf")
         square = float((self.paths - paths).square().sum(-1).nanmean().nan_to_num())
-        return square / float(self.states.codes[self.states.observed].square().sum(1).mean())
+        return square / float(_variance(self.states))
 
     def try_field(self, field: VectorField, most_lost: float) -> bool:
         """Take another field with which no path is lost, and forecasts are hardly worse, or better where none was lost
@@ -206,3 +205,9 @@ class Forecasts:
 
 def _lost(paths: Tensor) -> float:
     return float(paths[:, 0, 0].isnan().double().mean().nan_to_num())
+
+
+def _variance(states: CodeData) -> Tensor:
+    """Mean squared distance of observed states from their mean: laws have codes of the data as they are."""
+    seen = states.codes[states.observed]
+    return (seen - seen.mean(0)).square().sum(1).mean()

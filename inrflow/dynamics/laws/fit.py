@@ -107,8 +107,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     search = LawSearch(ground, judge, families, max(floor, noise), say, start, seconds, period)
     search.regress(channels)
     turns = search.in_turn()
-    if rates and not period and search.of_second_order(units):
-        turns = iter(())
+    with suppress(OutOfTime):  # that of the clock: the best law so far is kept, here and below
+        turns = iter(()) if rates and not period and search.of_second_order(units) else turns
     search.run(turns)
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
@@ -119,7 +119,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     brief = began - start < _QUICK * search.seconds and not np.any(ground.train.noise)
     whole = replace(data, noise=ground.train.noise)
     refined = partial(refine, ground=ground, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
-    with suppress(OutOfTime):  # that of the clock: the best law so far is kept
+    with suppress(OutOfTime):
         if brief:
             search.enough = _NOISY * max(search.floor, _EXACT)
             best = refined(*best, brief=True)

@@ -17,6 +17,7 @@ from inrflow.dynamics.laws.setting import Data
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
+from inrflow.numerics.effort import OutOfTime
 
 LINE = Box([0.0], [1.0], ["walled"])
 TERMS = [Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,))]
@@ -58,6 +59,17 @@ def test_a_misfit_of_zero_is_the_least_one(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
     t, x, u = _paths(np.full(8, 0.02))
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=5.0)
+    assert law.theta[law.terms.index(LAPLACIAN), 0] == pytest.approx(0.02, rel=1e-2)
+
+
+def test_the_best_law_is_kept_where_the_clock_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise OutOfTime
+
+    monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
+    monkeypatch.setattr(fit, "refine", ended)
+    monkeypatch.setattr(fit.LawSearch, "of_second_order", ended)
+    law = fit_law(*_paths(np.full(8, 0.02)), LINE, boundary="natural", seconds=5.0, rates=True)
     assert law.theta[law.terms.index(LAPLACIAN), 0] == pytest.approx(0.02, rel=1e-2)
 
 
