@@ -68,15 +68,23 @@ def test_errors_of_rollouts_are_shares_of_the_variance_of_what_was_seen():
         rolled = FINE(field(), seen.codes[:, 0], seen.t)
     kept = [1, 2, 4, 5]
     error = (rolled - seen.codes)[:, kept].square().sum(-1).mean()
-    variance = seen.codes[:, [0, *kept]].square().sum(-1).mean()
+    variance = seen.codes[:, [0, *kept]].flatten(0, 1).var(0, correction=0).sum()
     assert rollout_error(field(), FINE, seen, seen, 0, 2) == pytest.approx(float(error / variance), rel=1e-9)
 
 
 def test_codes_that_are_cut_off_count_as_error():
     seen = states()
     wide = CodeData(torch.cat([seen.codes, torch.ones(200, 6, 1).double()], -1), seen.t, seen.observed)
-    variance = float(wide.codes.square().sum(-1).mean())
+    variance = float(wide.codes.flatten(0, 1).var(0, correction=0).sum())
     assert rollout_error(field(), FINE, seen, wide, 0, 2) == pytest.approx(1.0 / variance, rel=1e-6)
+
+
+def test_a_mean_far_from_zero_hides_no_errors():
+    seen, far = states(noise=0.01), torch.full((2,), 1e2, dtype=torch.float64)
+    moved, there = field(), CodeData(seen.codes + far, seen.t, seen.observed)  # as kelvins are, in which a law may be
+    moved.set_linear(MATRIX, -MATRIX @ far)
+    error = rollout_error(field(), FINE, seen, seen, 0, 2)
+    assert rollout_error(moved, FINE, there, there, 0, 2) == pytest.approx(error, rel=1e-6)
 
 
 def test_rollouts_whose_start_nobody_saw_do_not_count():

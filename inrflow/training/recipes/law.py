@@ -36,7 +36,8 @@ Found = TypeVar("Found")
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
 _GUARD = 0.75  # of the time by the clock, beside the effort
-_FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_PLACES = 4, 4, 64  # the last of single series
+_FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
+_SERIES, _FEWEST_PLACES = 12, 64  # frames of a trajectory from which on it is a series; its places
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _LOST = 0.5  # share of forecasts that diverge, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
@@ -54,9 +55,9 @@ class LawRecipe:
     name = "law"
 
     def is_late(self, problem: Problem) -> bool:
-        """Whether other recipes come first: windows of single trajectories seldom say which law they obey, and the
-        search takes all the time that it is given."""
-        return not len(problem.validation) and len(problem.train) == 1
+        """Whether other recipes come first: a single series seldom says which law it obeys, and the search takes all
+        the time that it is given. Of fewer frames, other models are hardly more than an interpolation."""
+        return not len(problem.validation) and len(problem.train) == 1 and problem.fitted_frames >= _SERIES
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why no law on harmonics is looked for."""
@@ -74,7 +75,7 @@ class LawRecipe:
             return f"{frames} frames are fitted to, a law needs {_FEWEST_FRAMES}"
         if problem.source.moves:
             return "points move, and harmonics of each frame miss too much"
-        if not (len(problem.validation) or problem.has_harmonics) and best is not None and (
+        if self.is_late(problem) and not problem.has_harmonics and best is not None and (
                 problem.source.points < _FEWEST_PLACES):
             return "one series at a few dozen places says no law"
         return None
