@@ -75,9 +75,9 @@ class LawRecipe:
             return f"{frames} frames are fitted to, a law needs {_FEWEST_FRAMES}"
         if problem.source.moves:
             return "points move, and harmonics of each frame miss too much"
-        if self.is_late(problem) and not problem.has_harmonics and best is not None and (
-                problem.source.points < _FEWEST_PLACES):
-            return "one series at a few dozen places says no law"
+        if problem.source.points < _FEWEST_PLACES and not (len(problem.validation) or problem.has_harmonics) and (
+                best is not None if self.is_late(problem) else len(problem.description.coordinates) > 1):
+            return "few trajectories at a few dozen places say no law"
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
