@@ -97,8 +97,7 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
     """
     u = _stacked(u, harmonics)
     means, variances = np.zeros((2, u.shape[-1], harmonics.count))
-    groups = list(point_sets(x))
-    groups = groups[:: max(len(groups) // _SETS, 1)]
+    groups = (every := list(point_sets(x)))[:: max(len(every) // _SETS, 1)]
     tables, designs = [harmonics.values(places) for _, places in groups], []
     for c in range(u.shape[-1]):
         own = harmonics.own(c)
@@ -304,8 +303,7 @@ class _Design:
         """The same at some of the points; for the last few choices of these from memory."""
         if len(seen) == len(self.table):
             return self
-        key = seen.tobytes()
-        if key not in self._rows:
+        if (key := seen.tobytes()) not in self._rows:
             self._rows = {**dict(list(self._rows.items())[1 - _GAPS :]), key: _Design(self.table[seen])}
         return self._rows[key]
 
@@ -383,8 +381,7 @@ def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: 
 def _evidence(left: np.ndarray, u: np.ndarray, s: np.ndarray, noises: np.ndarray) -> np.ndarray:
     """-2 log of the likelihood, but for a constant, of values (B, N) = u diag(s) N(0, 1) + noise of some variances."""
     power = ((left @ u) ** 2).mean(0)
-    outer = max(float((left**2).sum(1).mean() - power.sum()), 0.0)
-    spread = s**2 + noises[:, None]
+    outer, spread = max(float((left**2).sum(1).mean() - power.sum()), 0.0), s**2 + noises[:, None]
     return np.log(spread).sum(1) + (power / spread).sum(1) + (left.shape[1] - len(s)) * np.log(noises) + outer / noises
 
 
