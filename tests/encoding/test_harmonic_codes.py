@@ -5,6 +5,7 @@ import pytest
 
 from inrflow.domains import Box
 from inrflow.domains.region import Region
+from inrflow.encoding import harmonic_codes
 from inrflow.encoding.harmonic_codes import HarmonicCodes, _blocks, _posterior, fit_codes, held_out_errors
 
 SQUARE = Box([0.0, 0.0], [1.0, 1.5], ["walled", "walled"])
@@ -50,3 +51,18 @@ def test_a_region_without_a_node_inside_has_no_held_harmonics_and_an_infinite_er
     harmonics = Region(nodes, cells, 1).harmonics(3, "held")
     u = np.random.default_rng(0).standard_normal((1, 3, 4, 1))
     assert harmonics.count == 0 and held_out_errors(harmonics, nodes[None], u, 0, 0.4) == np.inf
+
+
+def test_variances_of_a_few_trajectories_are_not_taken_at_their_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    harmonics, random = Box([0.0], [1.0], ["walled"]).harmonics(24), np.random.default_rng(3)
+    x = (np.arange(48)[:, None] + 0.5) / 48
+    fields = random.standard_normal((22, 1, 24)) / (1 + np.arange(24)) @ harmonics.values(x).T
+    u, seen = np.repeat(fields, 4, 1)[..., None], np.sort(random.permutation(48)[:16])  # frames that hardly differ
+
+    def missed() -> float:
+        codes = fit_codes(harmonics, x[None].repeat(2, 0), u[:2])
+        return float(np.mean([(codes.decode(codes.encode(x[seen], one[:1, seen])[0], x) - one[:1]) ** 2 for one in u[2:]]))
+
+    pooled = missed()
+    monkeypatch.setattr(harmonic_codes, "_ALIKE_OTHERS", 0)
+    assert pooled < 0.7 * missed()
