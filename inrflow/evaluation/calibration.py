@@ -29,6 +29,7 @@ _LEAST, _MOST, _POWER = 1e-4, 1e3, 1.0  # factors, and the largest power
 _ROUNDS = 4
 _BISECTIONS = 12
 _MANY, _TOGETHER = 100, 8  # trajectories
+_CALM = 0.25  # power of factors below 1 of the last part of a series
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 
@@ -75,7 +76,8 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
     Args:
         errors: of windows observed at all points, and any of windows observed at a few.
         ahead: of a model whose codes hold all of a frame, and whose deviations are those of blocks of frames that were
-            left out: forecasts alone count, by their 95 % intervals; of a factor below 1, its square root is taken.
+            left out: forecasts alone count, by their 95 % intervals; of a factor below 1, its fourth root is taken, for
+            what comes after a calm part is seldom calm.
         stretch: factor of leads, of a field fitted to so many times more time than the one that is calibrated.
     """
     neutral = _neutral(prior)
@@ -88,8 +90,8 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
         some = Errors.join([one.of(c) for one in errors[1:]] or [whole.select(whole.number < 0)])
         spread[:, c], neutral.growth[c], neutral.inflation[c] = factors_of(
             whole, some, leads, _HELD_AHEAD if ahead else _HELD)
-    if ahead:  # errors of blocks of all frames, which are no smaller, count as much as those of this last part
-        spread = torch.maximum(spread, spread.clamp(max=1).sqrt())
+    if ahead:  # errors of blocks of all frames, which are no smaller, tell more than those of this last part
+        spread = torch.maximum(spread, spread.clamp(max=1) ** _CALM)
     return replace(neutral, spread=spread, leads=leads * stretch)
 
 

@@ -352,7 +352,9 @@ def _with_memory(states: CodeData, mean: Tensor, covariance: Tensor, memory: int
         own = hidden.var(0)
         return torch.cat([mean, hidden.mean(0)]), torch.cat([covariance, own]) if covariance.ndim == 1 else (
             torch.block_diag(covariance, own.diag()))
-    gram = code.T @ code + 1e-6 * code.square().sum() / size * torch.eye(size)
+    # means of codes that values hardly tell vary less than the codes, and say little of what would follow from these
+    untold = len(code) * (covariance.diagonal() - code.square().mean(0)).clamp(min=0)
+    gram = code.T @ code + untold.diag() + 1e-6 * code.square().sum() / size * torch.eye(size)
     gain = torch.linalg.solve(gram, code.T @ (hidden - hidden.mean(0))).T
     rest = hidden - hidden.mean(0) - code @ gain.T
     rest_covariance = rest.T @ rest / len(rest)

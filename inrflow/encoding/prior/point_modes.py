@@ -138,8 +138,9 @@ class PointModes:
         return torch.cat(parts)
 
     def saturated(self, values: Tensor) -> PointModes:
-        """Where there are as many as values (T, M): what is left counts as codes, which nothing tells from it."""
-        if len(self.patterns) < len(self.noise):
+        """Where there are as many as values (T, M) that any frame has: what is left counts as codes, which nothing tells
+        from it."""
+        if len(self.patterns) < int(torch.isfinite(values).any(0).sum()):
             return self
         noise = self.noise.mean()
         found = replace(self, variances=self.variances + noise, noise=_LEFT * self.noise)

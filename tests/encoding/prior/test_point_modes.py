@@ -85,6 +85,9 @@ def test_as_many_codes_as_values_hold_all_of_them():
     assert (after.codes @ after.patterns)[whole] == pytest.approx(values[whole], abs=0.02)
     few = principal_components(values, 2)
     assert few.saturated(values) is few
+    late = torch.cat([gaps, torch.full((400, 1), torch.nan)], 1)  # of a place that reports later
+    found = principal_components(late).saturated(late)
+    assert found.variances.numpy() == pytest.approx(after.variances.numpy(), rel=0.01)
 
 
 def test_anomalies_of_a_block_by_a_cycle_that_has_not_seen_it():
