@@ -29,7 +29,7 @@ _LEAST, _MOST, _POWER = 1e-4, 1e3, 1.0  # factors, and the largest power
 _ROUNDS = 4
 _BISECTIONS = 12
 _MANY, _TOGETHER = 100, 8  # trajectories
-_CALM = 0.25  # power of factors below 1 of the last part of a series
+CALM = 0.25  # power of factors below 1 of the last part of a series
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 
@@ -91,7 +91,7 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
         spread[:, c], neutral.growth[c], neutral.inflation[c] = factors_of(
             whole, some, leads, _HELD_AHEAD if ahead else _HELD)
     if ahead:  # errors of blocks of all frames, which are no smaller, tell more than those of this last part
-        spread = torch.maximum(spread, spread.clamp(max=1) ** _CALM)
+        spread = torch.maximum(spread, spread.clamp(max=1) ** CALM)
     return replace(neutral, spread=spread, leads=leads * stretch)
 
 

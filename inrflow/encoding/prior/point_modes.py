@@ -138,8 +138,8 @@ class PointModes:
         return torch.cat(parts)
 
     def saturated(self, values: Tensor) -> PointModes:
-        """Where there are as many as values (T, M) that any frame has: what is left counts as codes, which nothing tells
-        from it."""
+        """Where there are as many as values (T, M) that any frame has: what is left counts as codes, nothing tells it
+        from them."""
         if len(self.patterns) < int(torch.isfinite(values).any(0).sum()):
             return self
         noise = self.noise.mean()

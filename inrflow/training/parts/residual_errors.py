@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inrflow.encoding.residual.field import Ahead, ChannelField, Conditioned, Decay, Rows, parts_of_std
+from inrflow.evaluation.calibration import CALM
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
@@ -94,20 +95,12 @@ class Comparison:
     def _select(self, rows: Tensor) -> Comparison:
         return Comparison(**{name: value[rows] for name, value in vars(self).items()})
 
-    def calm(self) -> dict[float, float]:
-        """Factors, at most 1, on the deviations of codes alone with which 90 % intervals hold 90 % of errors, at leads
-        that are alike."""
-        parts = [(float(lead), self._select(self._alike == lead)) for lead in self._alike.unique()]
-        return {lead: float((part.error.abs() / (HALF_WIDTH_90 * part.std)).quantile(0.9).clamp(_NARROWEST, 1.0))
-                for lead, part in parts if len(part.error) > _FEWEST}
-
-    def ahead(self, channel: ChannelField, calm: dict[float, float]) -> Ahead:
+    def ahead(self, channel: ChannelField) -> Ahead:
         """What a process is ahead of the observations, if all of these places are of one kind.
 
         Its decay is that of least errors in the geometric mean over leads, so that early ones count as much as late
         ones of larger errors; none that makes early or late ones worse. Its deviations are those with which intervals
-        hold 90 % at each lead; where errors of codes, too, are smaller than their deviations, which more frames tell,
-        by factors `calm`, these frames are calm, and later ones need not be.
+        hold 90 % at each lead; of factors below 1, from days that are alike at all places, the fourth root is taken.
         """
         def process(ahead: Ahead) -> ChannelField:
             return replace(channel, observed=ahead, new=ahead)
@@ -118,19 +111,19 @@ class Comparison:
             harm = max(float(half.mean()) for half in ratio.tensor_split(2)) if len(ratio) else np.inf
             if harm <= _HARM and (error := float(ratio.log().mean().exp())) < least:
                 best, least = Ahead(decay), error
-        parts = [(calm.get(float(lead), 1.0), self._select(self._alike == lead)) for lead in self._alike.unique()]
-        factors = [(float(part.lead.mean()), part.spread(process(best), usual)) for usual, part in parts]
-        known = [(lead, factor) for lead, factor in factors if factor is not None]
+        parts = [self._select(self._alike == lead) for lead in self._alike.unique()]
+        factors = [(float(part.lead.mean()), part.spread(process(best))) for part in parts]
+        known = [(lead, max(factor, min(factor, 1.0) ** CALM)) for lead, factor in factors if factor is not None]
         return Ahead(best.decay, *zip(*known, strict=True)) if known else best
 
-    def spread(self, channel: ChannelField, usual: float = 1.0) -> float | None:
-        """Factor on deviations of a process with which 90 % intervals hold 90 % of errors, so many times the `usual`
-        ones, where it has weight; None where it has little."""
+    def spread(self, channel: ChannelField) -> float | None:
+        """Factor on deviations of a process with which 90 % intervals hold 90 % of errors, where it has weight; None
+        where it has little."""
         own, codes = self._parts(channel)
         some = self._outside(channel)[0] > _LITTLE
         if int(some.sum()) <= _FEWEST:
             return None
-        wanted = (self.missed(channel).abs() / (usual * HALF_WIDTH_90) - codes)[some] / own[some]
+        wanted = (self.missed(channel).abs() / HALF_WIDTH_90 - codes)[some] / own[some]
         return float(wanted.quantile(0.9).clamp(_NARROWEST, _WIDEST))
 
     @property

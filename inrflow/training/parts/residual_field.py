@@ -240,8 +240,7 @@ def _weighed(
     least = spent(folds[0].count, len(places.period))
     weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weights]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
-    seen, new = outside.of(True), outside.of(False)
-    channel = replace(channel, observed=seen.ahead(channel, seen.calm()), new=new.ahead(channel, seen.calm()))
+    channel = replace(channel, observed=outside.of(True).ahead(channel), new=outside.of(False).ahead(channel))
     return channel, inside, float(outside.missed(channel).square().mean())
 
 
