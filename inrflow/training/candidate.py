@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import affordable, calibrated, errors_of, flight_seconds
+from inrflow.evaluation.calibration import Errors, affordable, calibrated, errors_of, flight_seconds
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
 from inrflow.model.surrogate import Surrogate
@@ -84,6 +84,7 @@ class Candidate:
             whether it is linear in the fields.
         refit: fits the dynamics once more to all trajectories; refit_decoder: the decoder too, of a whole surrogate.
         briefly: fits the dynamics to so many first frames alone; None where their numbers do not depend on the times.
+        left_out: dynamics fitted to all training trajectories but one, for each of some; empty where there are none.
         calibrated: how many trajectories calibrate its standard deviations, and whether by forecasts `ahead` alone.
         innovations: (n,) variance that one unit of time adds to a state, where the recipe knows it.
         metadata: kept with the surrogate.
@@ -110,6 +111,7 @@ class Candidate:
     refit: Callable[[], Refitted] | None = None
     refit_decoder: Callable[[Surrogate], Surrogate] | None = None
     briefly: Callable[[int], VectorField] | None = None
+    left_out: Callable[[np.ndarray], list[VectorField]] | None = None
     calibrated: int = 16
     ahead: bool = False
     innovations: Tensor | None = None
@@ -229,9 +231,10 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     past = candidate.first + 1 if len(problem.validation) else problem.fewest_observed
     past = max(past, surrogate.window)
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
+    several = not len(problem.validation) and len(judging) > 1 and candidate.fitted < _SOME
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
-    elif not len(problem.validation) and len(judging) > 1 and candidate.fitted < _SOME:
+    elif several:
         batch, past = problem.source.batch(judging, normalised=False), surrogate.window
     seconds = _SHARE * budget.total + _LEAST
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
@@ -243,6 +246,14 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
         with budget.part():  # what many numbers miss of later times shows in these
             surrogate.field = candidate.briefly(fewer).double().eval()
             stretch = (frames - past) / (fewer - past)
+    if several and candidate.left_out is not None:
+        rows, parts = np.linspace(0, len(judging) - 1, len(batch)).round().astype(int), []
+        for row, one in enumerate(candidate.left_out(rows)):
+            surrogate.field = one.eval()
+            own = errors_of(surrogate, batch.select(torch.tensor([row])), past, None, points)
+            parts.append([replace(some, number=some.number + row) for some in own])
+        if parts:
+            return calibrated(surrogate.prior, [Errors.join(list(some)) for some in zip(*parts, strict=True)])
     for some in errors_of(surrogate, batch, past, contexts, points, others):
         errors.append(some)
         if candidate.ahead or not budget.decide("calibration", int(budget.elapsed - began < _OF_FIRST * seconds)):

@@ -76,6 +76,11 @@ class NormalEquations:
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
+    def without(self, fold: int) -> NormalEquations:
+        """Equations of the other folds."""
+        return replace(self, **{name: np.delete(getattr(self, name), fold, 0)
+                                for name in ("gram", "right", "total", "count")})
+
     def only(self, terms: Sequence[int]) -> NormalEquations:
         """Equations of some terms."""
         ridge = self.ridge if np.ndim(self.ridge) == 0 else np.asarray(self.ridge)[list(terms)]

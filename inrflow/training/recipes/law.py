@@ -250,10 +250,35 @@ def _candidates(
         problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients{what}", decoder, prior, flown.field,
         flown.integrator, train, validation, first, Score(error, floor, law.size), law.count, contexts,
         explained=complete or explains(error, floor) or error < (TRUSTED if first or flown.elsewhere else ROUNDING),
-        refit=refit, linear=not (law.has_network or term.law().products_of),
+        refit=refit, linear=not law.has_network and all(one.linear for one in term.law().products_of),
         calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
+        left_out=None if law.count or law.has_rates or law.period or law.has_network
+        else lambda rows: _left_out(problem, law, size, rows),
     )
+
+
+def _left_out(problem: Problem, law: Law, size: int, rows: np.ndarray) -> list[VectorField]:
+    """The law with the coefficients of all training trajectories but one, for each of some rows of them, that equations
+    along its own flow have. Empty where it leaves what the data hold, or times are missing."""
+    from inrflow.dynamics.laws.law import own_paths
+    from inrflow.dynamics.laws.setting import Data, Ground
+    from inrflow.dynamics.laws.term import LawTerm
+
+    given = problem.fields(problem.train)
+    if given is None or len(given[0]) < len(problem.train):
+        return []
+    ground = Ground.of(law, Data.of(*given[1:]))
+    if (paths := own_paths(law, ground.train.t, ground.states, ground.train.systems.number)) is None:
+        return []
+    (equations,) = ground.equations(law.terms, folds=len(ground.states), paths=paths)
+    fields = []
+    for fold in rows:
+        theta, others = law.theta.copy(), equations.without(fold)
+        for c, active in enumerate([np.flatnonzero(own).tolist() for own in law.theta.T]):
+            theta[active, c], _ = others.solve(c, active, equations.weights(c, active))
+        fields.append(VectorField(size, [LawTerm.of(replace(law, theta=theta))]).double())
+    return fields
 
 
 def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, GaussianPrior]:
