@@ -228,14 +228,14 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     """The prior of a surrogate with standard deviations that are those of errors of held-out forecasts: of as many
     trajectories, frames and points as there is time for. The surrogate may be left with another field."""
     problem, judging = candidate.problem, candidate.judged[: candidate.calibrated]
-    past = candidate.first + 1 if len(problem.validation) else problem.fewest_observed
-    past = max(past, surrogate.window)
-    batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
+    contexts = candidate.known_contexts(judging)
     several = not len(problem.validation) and len(judging) > 1 and candidate.fitted < _SOME
-    if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
-        batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
-    elif several:
-        batch, past = problem.source.batch(judging, normalised=False), surrogate.window
+    if several or (contexts is not None and not len(problem.validation)):  # whole trajectories, not windows
+        past = surrogate.window if contexts is None else candidate.first + 1
+        batch = problem.source.batch(judging, normalised=False)
+    else:
+        past = max(candidate.first + 1 if len(problem.validation) else problem.fewest_observed, surrogate.window)
+        batch = problem.held_out(past, candidate.calibrated)
     seconds = _SHARE * budget.total + _LEAST
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
@@ -247,8 +247,8 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
             surrogate.field = candidate.briefly(fewer).double().eval()
             stretch = (frames - past) / (fewer - past)
     if several and candidate.left_out is not None:
-        rows, parts = np.linspace(0, len(judging) - 1, len(batch)).round().astype(int), []
-        for row, one in enumerate(candidate.left_out(rows)):
+        parts = []
+        for row, one in enumerate(candidate.left_out(_kept(judging, batch))):
             surrogate.field = one.eval()
             own = errors_of(surrogate, batch.select(torch.tensor([row])), past, None, points)
             parts.append([replace(some, number=some.number + row) for some in own])
@@ -267,11 +267,15 @@ def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> T
     problem, names = candidate.problem, candidate.judged[: candidate.calibrated]
     if not len(problem.validation) or problem.noise is not None:
         return None
-    kept = names[np.linspace(0, len(names) - 1, len(batch.u)).round().astype(int)]
-    rows = np.concatenate([np.setdiff1d(problem.validation, kept),
+    rows = np.concatenate([np.setdiff1d(problem.validation, names[_kept(names, batch)]),
                            problem.train if candidate.fitted < _FEW else problem.train[:0]])
     rows = rows[: int(min(_MOST, intervals // batch.u.shape[1]))]
     return problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]) if len(rows) else None
+
+
+def _kept(names: np.ndarray, batch: TrajectoryBatch) -> np.ndarray:
+    """Which of the named trajectories `affordable` has kept in a batch."""
+    return np.linspace(0, len(names) - 1, len(batch.u)).round().astype(int)
 
 
 def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
