@@ -78,10 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"inrflow {name}: stopped", file=sys.stderr)
         return INTERRUPTED
     except (MemoryError, RuntimeError) as error:
-        if type(error).__name__ == "_LinAlgError":  # of torch, which is not imported for this
-            print(f"inrflow {name}: {printable(str(error))}; the numbers of the model, or of the data beside it, are "
-                  "out of all proportion: its file may be damaged, train it again", file=sys.stderr)
-            return 2
         if not _out_of_memory(error):
             raise
         print(f"inrflow {name}: not enough memory; free some, or give fewer frames, points or trajectories",

@@ -4,7 +4,7 @@ numbers that stand for missing values by convention, told from values by how far
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from inrflow.data.symmetries import Symmetries, Transformations
 
+_CLOSE = 1e-6  # relative distance of a stored number from the one that was meant
 _WILD = 20.0  # deviations of training, within which values are expected
 #: Written in place of missing values by loggers, models and archives.
 _NINES = (777.7, 888.8, 999, 999.9, 999.99, 6999, 7777, 8888, 9999, 9999.9, 32766, 32767, 32768, 99999, 999999)
@@ -158,32 +159,59 @@ class Augmentation:
         return self.symmetries.sample(random, count, self.extent, self.period)
 
 
-def markers(u: np.ndarray) -> np.ndarray:
-    """Of each channel of values u (..., C), the number that stands for missing ones, NaN for none (C,): one of
-    CONVENTIONS that is the least or the largest value and farther from the next one than that is from the last, and
-    than any is from 0: 999 may be a pressure among others."""
-    found = np.full(u.shape[-1], np.nan)
-    for channel, values in enumerate(np.moveaxis(u, -1, 0).reshape(u.shape[-1], -1)):
-        known = values[np.isfinite(values)]
-        for extreme in (known.min(initial=np.inf), known.max(initial=-np.inf)):
-            others = known[known != extreme]
-            if not len(others) or not np.isclose(CONVENTIONS, extreme, rtol=1e-6).any():
-                continue
-            span, size = np.ptp(others), np.abs(others).max()
-            if span > 0 and np.abs(others - extreme).min() > max(span, size):
-                found[channel] = extreme
-    return found
+class Markers:
+    """Numbers of CONVENTIONS that stand for missing values of channels, in values that come in one block or several.
+
+    Such a number lies outside of all others, farther from these than they are from each other, and than any is from 0:
+    999 may be a pressure among others.
+    """
+
+    def __init__(self, channels: Sequence[str]) -> None:
+        self._channels = list(channels)
+        self._low, self._high = (np.full(len(channels), sign * np.inf) for sign in (1, -1))
+        self._seen: list[dict[float, int]] = [{} for _ in channels]
+        self._count = 0  # of values of a channel
+
+    def look(self, u: np.ndarray) -> Markers:
+        """Add values (..., C)."""
+        self._count += u[..., 0].size
+        for c, values in enumerate(np.moveaxis(u, -1, 0)):
+            known = values[np.isfinite(values)]
+            special = np.zeros(known.shape, bool)
+            room = np.abs(CONVENTIONS) * _CLOSE
+            for one in CONVENTIONS[(known.min(initial=np.inf) <= CONVENTIONS + room)
+                                   & (known.max(initial=-np.inf) >= CONVENTIONS - room)]:
+                special |= np.isclose(known, one, rtol=_CLOSE, atol=0)
+            for value, count in zip(*np.unique(known[special], return_counts=True), strict=True):
+                self._seen[c][float(value)] = self._seen[c].get(float(value), 0) + int(count)
+            others = known[~special]
+            self._low[c] = min(self._low[c], others.min(initial=np.inf))
+            self._high[c] = max(self._high[c], others.max(initial=-np.inf))
+        return self
+
+    @property
+    def found(self) -> dict[int, list[float]]:
+        """The numbers that stand for missing values, by the index of the channel."""
+        result = {}
+        for c, (low, high, seen) in enumerate(zip(self._low, self._high, self._seen, strict=True)):
+            wide = max(high - low, abs(low), abs(high)) if high > low else np.inf
+            if its := [value for value in seen if max(low - value, value - high) > wide]:
+                result[c] = its
+        return result
+
+    def told(self, where: object) -> dict[int, list[float]]:
+        """The same, of which it warns; `where`: whose values they are."""
+        for c, its in (found := self.found).items():
+            words = " or ".join(f"{value:g}" for value in its)
+            warnings.warn(f"{where}: {sum(self._seen[c][value] for value in its)} of {self._count} values of "
+                          f"{self._channels[c]} are {words}, where all others lie between {self._low[c]:g} and "
+                          f"{self._high[c]:g}; they are taken for missing ones", stacklevel=3)
+        return found
 
 
-def without_markers(u: np.ndarray, channels: Sequence[str], where: object) -> np.ndarray:
-    """Values u (..., C) with NaN for those that stand for missing ones, of which it warns; `where`: whose they are."""
-    for channel, marker in enumerate(markers(u)):
-        if np.isfinite(marker):
-            wrong = u[..., channel] == marker
-            u = u.copy()
-            u[..., channel][wrong] = np.nan
-            others = u[..., channel][np.isfinite(u[..., channel])]
-            warnings.warn(f"{where}: {wrong.sum()} of {wrong.size} values of {channels[channel]} are {marker:g}, where "
-                          f"all others lie between {others.min():g} and {others.max():g}; they are taken for missing "
-                          "ones", stacklevel=3)
+def blanked(u: np.ndarray, markers: Mapping[int, Sequence[float]]) -> np.ndarray:
+    """Values u (..., C) with NaN for those of `markers`, by the index of the channel."""
+    u = u.copy() if markers else u
+    for c, its in markers.items():
+        u[..., c][np.isin(u[..., c], np.array(its, u.dtype))] = np.nan
     return u

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from inrflow.data.batch import TrajectoryBatch, markers
+from inrflow.data.batch import Markers, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -100,9 +100,11 @@ def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
     stand for missing values."""
     every = source.batch([trajectory], normalised=False).u[0]
     u = every[: max(1, _VALUES // max(1, every[0].numel()))].double().numpy()
-    for index, (channel, marker) in enumerate(zip(source.description.channels, markers(u), strict=True)):
-        if np.isfinite(marker):
-            warnings.warn(f"{source.file.path}: channel {channel} is {marker:g} where its other values lie far from "
+    markers = Markers(source.description.channels).look(u).found
+    for index, channel in enumerate(source.description.channels):
+        if index in markers:
+            words = " or ".join(f"{value:g}" for value in markers[index])
+            warnings.warn(f"{source.file.path}: channel {channel} is {words} where its other values lie far from "
                           "that, and it is taken for a value; write NaN where values are missing", stacklevel=4)
         one = u[..., index]
         low, high = np.nanquantile(one, (0.0, 1.0)) if np.isfinite(one).any() else (0.0, 0.0)

@@ -21,6 +21,7 @@ from inrflow.evaluation.metrics.statistics import ChannelStatistics
 from inrflow.evaluation.observe import Observe, distance_to_observed, observations, points_of
 from inrflow.evaluation.place import require_place, shapes_of
 from inrflow.evaluation.references.base import References
+from inrflow.model.extent import arithmetic_as_user_error
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
@@ -46,6 +47,7 @@ class Evaluation:
     example: dict[str, Any] = field(default_factory=dict)
 
 
+@arithmetic_as_user_error()
 def evaluate(
     surrogate: Surrogate,
     file: TrajectoryFile,

@@ -1,16 +1,19 @@
-"""The box and time span of the training data: warnings where a query leaves them, and the farthest lead time."""
+"""The box and time span of the training data: warnings where a query leaves them, and the farthest lead time; and what
+is said where numbers leave no answer."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
+from torch.linalg import LinAlgError
 
 from inrflow.data.description import Description
 from inrflow.errors import UserError
@@ -29,6 +32,19 @@ def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
     if math.isfinite(time):
         warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, of the times asked for, it is no number or "
                       f"{DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
+
+
+@contextmanager
+def arithmetic_as_user_error() -> Iterator[None]:
+    """Raise UserError for matrices that cannot be factored and numbers that overflow: where a model is asked, of files
+    with damaged numbers that are numbers of a model each, or of observations out of all proportion."""
+    try:
+        yield
+    except (ArithmeticError, LinAlgError, np.linalg.LinAlgError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"numbers of the model, or of the observations, are out of all proportion ({reason}); check "
+                        "the units of the observations; if these are right, the model's file is damaged: restore it or "
+                        "train again") from error
 
 
 def mesh_of(state: Mapping[str, Any]) -> Domain:

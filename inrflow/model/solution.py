@@ -15,7 +15,7 @@ from inrflow.data.labelled import asked_dataset, asked_points
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.ensemble import decoded_change, deviations, spread_of
-from inrflow.model.extent import DIVERGED, warn_diverged
+from inrflow.model.extent import DIVERGED, arithmetic_as_user_error, warn_diverged
 from inrflow.model.gradients import with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
 from inrflow.model.state_path import EXACT_TIMES, StatePath, cell_ends
@@ -130,7 +130,8 @@ class Solution(Shown):
         times, points, by_row, _ = self._parsed(t, x)
         if not by_row:
             times, points = times.repeat_interleave(len(points)), points.repeat(len(times), 1)
-        draws = self._joint(times, points).sample(n, torch.Generator().manual_seed(seed))
+        with arithmetic_as_user_error():
+            draws = self._joint(times, points).sample(n, torch.Generator().manual_seed(seed))
         draws = draws * self.surrogate.normalisation.scale.double()
         draws = draws.reshape(n, *mean.shape)
         return torch.as_tensor(mean) + draws if isinstance(mean, Tensor) else mean + draws.numpy()
@@ -150,7 +151,8 @@ class Solution(Shown):
         last = float(self.surrogate.scale.external(self.estimate.last[0]))
         times = torch.full((len(x),), last if t is None else float(t), dtype=torch.float64)
         self._check(times[:1], x)
-        return placed(self._joint(times, x), k, given.double())
+        with arithmetic_as_user_error():
+            return placed(self._joint(times, x), k, given.double())
 
     def _joint(self, times: Tensor, x: Tensor) -> JointPosterior:
         states, which = self.states(times)
@@ -160,7 +162,8 @@ class Solution(Shown):
     def update(self, observations: Observations) -> Solution:
         """The solution of all observations, the last given of the same value counts; later frames are quick."""
         assert self._update is not None
-        return self._update(observations)
+        with arithmetic_as_user_error():
+            return self._update(observations)
 
     def derivatives(self, t: Any, x: Any, which: tuple[str, ...] = ("dx", "dt")) -> dict[str, Any]:
         """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C), or those of them that are asked for."""
@@ -174,7 +177,8 @@ class Solution(Shown):
         torch_out = isinstance(t, Tensor) or isinstance(x, Tensor)
         times, points, by_row, shape = self._parsed(t, x, grid)
         diverged, self.diverged = self.diverged, math.inf
-        result = self._answered(times, points, by_row, what)
+        with arithmetic_as_user_error():
+            result = self._answered(times, points, by_row, what)
         warn_diverged(self.diverged)
         self.diverged = min(diverged, self.diverged)
         graph = any(isinstance(one, Tensor) and one.requires_grad for one in (t, x, self.estimate.mean))

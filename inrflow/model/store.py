@@ -225,6 +225,8 @@ def check_surrogate(path: Path, model: Any) -> None:
 
 def _check_covariance(path: Path, name: str, covariance: Tensor) -> None:
     """Raise UserError where a matrix (n, n), or variances (n,), are no covariance, to a small share of the largest."""
+    if not bool(covariance.any()):
+        raise UserError(f"{path}: {name} is 0 everywhere; the file is damaged: restore it or train again")
     if covariance.dim() == 1:
         check_numbers(path, name, covariance, 0.0)
         return

@@ -29,7 +29,7 @@ from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
 from inrflow.model.contexts import Contexts
-from inrflow.model.extent import Extent, Seen, mesh_of
+from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, mesh_of
 from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
@@ -296,10 +296,10 @@ class Surrogate(Shown):
         if (examples is not None or parameters is not None) and not self.context_size:
             raise UserError(f"the surrogate of {self.description.name} has no contexts, so examples and parameters "
                             "tell it nothing; train on a file with several environments or parameters that vary")
-        context = self.context_of(parameters) if parameters is not None else None
-        if examples is not None:
-            context = self.context_from(examples)
-        return self._assimilate(observations, context)
+        with arithmetic_as_user_error():
+            context = None if parameters is None else self.context_of(parameters)
+            context = context if examples is None else self.context_from(examples)
+            return self._assimilate(observations, context)
 
     def from_state(self, state: Any, t: float = 0.0) -> Solution:
         """The `Solution` that has a state (n,) at a time t: code, delayed codes and context; with a gradient where the

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from inrflow.data.batch import markers, without_markers
+from inrflow.data.batch import Markers, blanked
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 
 RNG = np.random.default_rng(0)
@@ -16,10 +16,10 @@ RNG = np.random.default_rng(0)
 def test_a_conventional_number_far_from_all_values_is_a_marker(marker, kind):
     u = RNG.normal(280, 10, (40, 6, 2)).astype(kind)
     u[7:9, 2, 1] = marker
-    found = markers(u)
-    assert np.isnan(found[0]) and found[1] == pytest.approx(marker, rel=1e-6)
+    markers = Markers(("a", "b")).look(u)
+    assert list(markers.found) == [1] and markers.found[1] == pytest.approx([marker], rel=1e-6)
     with pytest.warns(UserWarning, match="2 of 240 values of b are .* they are taken for missing ones"):
-        kept = without_markers(u, ("a", "b"), "here")
+        kept = blanked(u, markers.told("here"))
     assert np.isnan(kept).sum() == 2 and np.isnan(kept[7:9, 2, 1]).all() and np.isfinite(u).all()
 
 
@@ -29,10 +29,20 @@ def test_a_conventional_number_far_from_all_values_is_a_marker(marker, kind):
 ], ids=["pressure", "within reach", "no convention", "a pressure", "nothing else varies", "constant", "nothing"])
 def test_other_values_are_no_markers(values):
     u = values[:, None]
-    assert np.isnan(markers(u)).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert without_markers(u, ("a",), "here") is u
+        assert blanked(u, Markers(("a",)).look(u).told("here")) is u
+
+
+def test_blocks_tell_what_the_whole_does_and_several_numbers_may_stand_for_missing_values():
+    u = RNG.normal(280, 10, (40, 6, 1))
+    u[3, 2], u[30, 1] = -9999, 9999
+    blocks = Markers(("a",))
+    for block in np.array_split(u, 7):
+        blocks.look(block)
+    assert sorted(blocks.found[0]) == sorted(Markers(("a",)).look(u).found[0]) == [-9999, 9999]
+    with pytest.warns(UserWarning, match="2 of 240 values of a are"):
+        assert np.isnan(blanked(u, blocks.told("here"))).sum() == 2
 
 
 def test_a_day_of_markers_in_a_table_is_missing_and_does_not_reach_the_hours_around_it(tmp_path):

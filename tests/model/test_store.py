@@ -125,10 +125,29 @@ def test_numbers_that_no_model_has_are_refused(tmp_path, part, key, value, messa
         Surrogate.load(changed(tmp_path, damage))
 
 
+@pytest.mark.parametrize(("part", "key", "value"), [
+    ("decoder", "output_map", 1e30), ("prior", "noise", 0.0), ("field", "terms.linear.matrix", 1e30),
+])
+def test_numbers_that_leave_no_answer_are_told_where_the_model_is_asked(tmp_path, part, key, value):
+    def damage(state, metadata):
+        flat = state[part][key].view(-1)
+        flat[flat.numel() // 2 if value else slice(None)] = value
+
+    damaged = Surrogate.load(changed(tmp_path, damage))
+    random = np.random.default_rng(0)
+    x, u = random.uniform(0, 1.75, (20, 2)), random.standard_normal((3, 20, 2))
+    with pytest.raises(UserError, match="out of all proportion .*; check the units") as caught, \
+            warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        damaged.assimilate(inrflow.Observations(np.arange(3) * damaged.scale.unit, x, u)).query(0.5, x, std=True)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (lambda state, metadata: metadata.update(horizon=[1.0]), "horizon is of the type list"),
     (lambda state, metadata: metadata["scale"].update(unit="x"), "timescale.unit is of the type str"),
     (lambda state, metadata: state["prior"].update(mean=state["prior"]["mean"].long()), "prior.mean is of .*int64"),
+    (lambda state, metadata: state["prior"]["covariance"].zero_(), "prior.covariance is 0 everywhere"),
     (lambda state, metadata: metadata["decoder"].update(depth=10**6), "declares depth=1000000, more than a file"),
     (lambda state, metadata: metadata.update(description=7), "damaged, or of another version"),
     (lambda state, metadata: metadata.update(integrator={"step": {}, "method": 3}), "integrator.step is of the type"),

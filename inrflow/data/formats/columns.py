@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.batch import without_markers
+from inrflow.data.batch import Markers, blanked
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import compact_dates, dates_to_numbers, moments_to_numbers, parse_units
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
@@ -298,7 +298,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         raise UserError(f"{path} has no rows; give at least one observation")
     trajectory, u = np.concatenate([table.trajectory for table in tables]), np.concatenate(values)
     t, x = np.concatenate([table.t for table in tables]), np.concatenate([table.x for table in tables])
-    u = without_markers(u, description.channels, path)
+    u = blanked(u, Markers(description.channels).look(u).told(path))
     held = {} if columns.grid is None else columns.grid.attributes
     warn_of_other_units(path, description, [held.get(name, {}).get("units", "") for name in description.channels])
     warn_of_duplicates(path, trajectory, t, x, u)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
+from inrflow.data.batch import Markers, blanked
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.met_office import SIGNATURE
 from inrflow.data.formats.builtin.netcdf_table import (
@@ -31,7 +32,6 @@ from inrflow.data.formats.sphere import (
     sphere_axes,
     warn_of_radians,
 )
-from inrflow.data.formats.streams.markers import Markers
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
 from inrflow.data.formats.table_format import TableContent
@@ -182,9 +182,7 @@ class NetcdfContent(OpenedContent):
             parts.append(part.transpose(self._time or "_time", *self._space).values.reshape(-1, len(self._x)))
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the writer refuses
             values = np.stack(parts, -1).astype(np.float32)
-        for c, found in self._markers.items():
-            values[..., c][np.isin(values[..., c], np.array(found, np.float32))] = np.nan
-        return values
+        return blanked(values, self._markers)
 
     def parts(self) -> Iterator[Part]:
         t, x = self._t, self._x
