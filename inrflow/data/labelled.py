@@ -24,6 +24,7 @@ from inrflow.data.formats.calendar import (
 from inrflow.data.formats.columns import Columns, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
+from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 
@@ -48,7 +49,7 @@ def numeric_times(t: Any, description: Description) -> Any:
     units = description.time_units
     if values.dtype.kind == "M":
         return moments_to_numbers(values, units)
-    if parse_units(units) is None:
+    if parse_units(units) is None and other_calendar(units) is None:
         raise UserError(f"times are dates but those of {description.name} are {units or 'numbers'}; give numbers")
     texts = [item if isinstance(item, str) else np.datetime_as_string(np.datetime64(item)) if item.tzinfo is None
              else item.isoformat() for item in values.ravel().tolist()]
@@ -98,7 +99,9 @@ def observations_from(data: Any, description: Description) -> Observations:
     if not hasattr(data, "columns") or not hasattr(data, "iloc"):
         raise UserError("assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict "
                         f"of them, not {type(data).__name__}; inrflow.Observations(t, x, u) holds arrays")
-    found = observations_of(_FrameColumns(data, description.time_units), Path("the table"), description, strict=False)
+    table, columns = Path("the table"), _FrameColumns(data, description.time_units)
+    tidy = not VARIABLES.isdisjoint(map(str.lower, columns.names))
+    found = observations_of(tidied(lambda: columns, table) if tidy else columns, table, description, strict=False)
     if len(found) > 1:
         raise UserError(f"the table holds the trajectories {', '.join(map(str, sorted(found)))}; give one")
     return next(iter(found.values()))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-from inrflow.data.formats.calendar import number_to_date
+from inrflow.data.formats.calendar import number_to_date, parse_units
 from inrflow.plotting.style import BEYOND, GREYS, MODEL, SIZE, new_figure, save_figure
 
 
@@ -31,7 +31,7 @@ def error_figure(
         horizon: last time of training; what lies beyond is shaded.
     """
     times = np.asarray(times, np.float64)
-    calendar = number_to_date(float(times[0]), time_units) is not None
+    calendar = parse_units(time_units) is not None
     axis: Any = [np.datetime64(number_to_date(time, time_units)) for time in times] if calendar else times
     figure = new_figure(6.0, 3.4, title)
     ax = figure.subplots()

@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from inrflow.data.formats.calendar import number_to_date, parse_units
+from inrflow.data.formats.calendar import number_to_date, other_calendar, parse_units
 from inrflow.runtime.atomic_files import written_aside
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
@@ -56,7 +56,8 @@ def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
     digits that tell it from times a `step` away."""
     date = number_to_date(t, time_units)
     if date:
-        calendar = parse_units(time_units)
+        own = other_calendar(time_units)
+        calendar = parse_units(time_units if own is None else own[0])
         return date[:16].replace("T", " ") if calendar is not None and step * calendar[0] < 86400 else date[:10]
     written = f"{t:.4g}"
     if 0 < step < 1e-3 * abs(t):

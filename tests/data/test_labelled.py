@@ -36,6 +36,7 @@ def test_dates_of_the_calendars_of_models_go_in_and_come_back(monkeypatch):
     hours = [(2 * 360 + 59) * 24, 4 * 360 * 24]  # months of 30 days
     np.testing.assert_allclose(numeric_times(times, years), hours)
     np.testing.assert_allclose(numeric_times(np.array(times), years), hours)
+    np.testing.assert_allclose(numeric_times(["1972-02-30", "1974-01-01"], years), hours)
     data = xarray.Dataset({"T": (("time", "x"), [[1.0], [2.0]])}, {"time": times, "x": [0.5]})
     np.testing.assert_allclose(observations_from(data, years).frames().t, hours)
 

@@ -23,6 +23,7 @@ _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<day>\d{1,2})[- ](?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)[- ](?P<year>\d{4})" + _CLOCK,
             r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK)
 _ZONE = re.compile(r"(?i)(\d\d:?\d\d(:\d\d(\.\d+)?)?([+-]\d\d(:?\d\d)?|\s*Z)|UTC|GMT)\s*$")
+_ISO = re.compile(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2})(?::(\d{2}))?(?::(\d{2}(?:\.\d*)?))?)?")
 _YEARS = (1850, 2150)  # of dates that are written as one number
 _DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
@@ -60,11 +61,14 @@ def _parse_date(text: str) -> np.datetime64:
 
 
 def dates_to_numbers(dates: Iterable[str], units: str) -> np.ndarray:
-    """ISO dates as float64 numbers in `units`; an empty one is NaN. Warns where some have a zone and others none.
+    """ISO dates as float64 numbers in `units`, in the calendar of these; an empty one is NaN. Warns where some have a
+    zone and others none.
 
-    Raises ValueError for what is no ISO date.
+    Raises ValueError for what is no ISO date, or none of the calendar.
     """
     dates = list(dates)
+    if (own := other_calendar(units)) is not None:
+        return _model_dates(dates, *own)
     zoned = [text for text in dates if _ZONE.search(text)]
     if zoned and (others := [text for text in dates if text.strip() and not _ZONE.search(text)]):
         warnings.warn(f"some dates have a zone ({zoned[0]}) and others none ({others[0]}), which are taken as UTC",
@@ -155,6 +159,27 @@ def other_calendar(units: str | None) -> tuple[str, str] | None:
     return None if match is None else (match[1], match[2])
 
 
+def _model_dates(dates: list[str], units: str, calendar: str) -> np.ndarray:
+    """ISO dates of a calendar of models, of which 30 February may be one, as numbers; an empty one is NaN."""
+    try:
+        import cftime
+    except ImportError as error:
+        raise UserError(f"dates of the calendar {calendar} need the package cftime; install it with `pip install "
+                        "cftime`, or give times as numbers") from error
+    numbers = np.full(len(dates), np.nan)
+    for row, text in enumerate(dates):
+        if not text.strip():
+            continue
+        found = _ISO.fullmatch(text.strip())
+        if found is None:
+            raise ValueError(f"{text!r} is no ISO date")
+        *parts, seconds = found.groups(default="0")
+        whole, fraction = divmod(float(seconds), 1)
+        moment = cftime.datetime(*map(int, parts), int(whole), int(1e6 * fraction), calendar=calendar)
+        numbers[row] = cftime.date2num(moment, units, calendar)
+    return numbers
+
+
 def cftimes_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
     """Dates of the package cftime as float64 numbers in `units`; UserError where these have another calendar."""
     own = other_calendar(units) or (units or "none", "standard")
@@ -197,7 +222,11 @@ def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray
 
 
 def number_to_date(t: float, units: str | None) -> str | None:
-    """The ISO date of time `t` in `units`, to the minute; None where these are no calendar units."""
+    """The ISO date of time `t` in `units`, to the minute; None where these are no calendar units, or of a calendar that
+    needs the package cftime."""
+    if units is not None and other_calendar(units) is not None:
+        dates = numbers_to_cftimes(np.asarray(t, np.float64), units)
+        return None if dates is None else dates.item().isoformat(timespec="minutes")
     if parse_units(units) is None:
         return None
     return str(numbers_to_moments(np.asarray(t, np.float64), units).astype("datetime64[m]"))

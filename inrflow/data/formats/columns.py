@@ -15,7 +15,13 @@ import numpy as np
 
 from inrflow.data.batch import Markers, blanked
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import compact_dates, dates_to_numbers, moments_to_numbers, parse_units
+from inrflow.data.formats.calendar import (
+    compact_dates,
+    dates_to_numbers,
+    moments_to_numbers,
+    other_calendar,
+    parse_units,
+)
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
@@ -188,7 +194,7 @@ class Roles:
         try:
             if values.dtype.kind == "M":
                 return moments_to_numbers(values, units)
-            if values.dtype == object and not all_numbers(values) and parse_units(units):
+            if values.dtype == object and not all_numbers(values) and (parse_units(units) or other_calendar(units)):
                 return dates_to_numbers(values.tolist(), str(units))
             numbers = column_numbers(values, str(self.time), self.path, first)
             compact = compact_dates(numbers) if units and parse_units(units) else None

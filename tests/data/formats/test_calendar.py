@@ -46,6 +46,19 @@ def test_numbers_become_dates():
     assert number_to_date(318096.0, "hours since 1970-01-01") == "2006-04-16T00:00"
 
 
+@pytest.mark.parametrize(("date", "days"), [("2000-02-30", 59), ("2000-03-01T12", 60.5), ("2001-01-01 06:00", 360.25),
+                                            ("2000-01-01T00:00:00.5", 0.5 / 86400), ("", np.nan)])
+def test_dates_of_the_calendars_of_models(date, days):
+    pytest.importorskip("cftime")
+    units = "days since 2000-01-01 (360_day)"
+    assert dates_to_numbers([date], units) == pytest.approx([days], nan_ok=True, abs=1e-11)
+    if date:
+        assert number_to_date(days, units)[:10] == date[:10]
+    for wrong in ("2000-02-31", "tomorrow"):
+        with pytest.raises(ValueError):
+            dates_to_numbers([wrong], units)
+
+
 def test_longitude_and_latitude_are_unit_vectors():
     places = lonlat_to_xyz(np.array([0.0, 90.0, -90.0, 13.0]), np.array([0.0, 0.0, 0.0, 90.0]))
     np.testing.assert_allclose(places, [[1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1]], atol=1e-15)

@@ -22,6 +22,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid, all_numbers
 from inrflow.data.formats.registry import TableWriter
+from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
@@ -63,7 +64,11 @@ class CsvFormat(TableFormat):
         return b"\0" not in start and bool(begin) and not begin.startswith(_OTHER_TEXT)
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        return CsvColumns(path)
+        columns = CsvColumns(path)
+        if VARIABLES.isdisjoint(map(str.lower, columns.names)):
+            return columns
+        columns.close()
+        return tidied(lambda: CsvColumns(path), path)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         return CsvWriter(path, description, overwrite)

@@ -11,6 +11,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.registry import TableWriter, units_of_columns
+from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -29,7 +30,11 @@ class ParquetFormat(TableFormat):
         return start.startswith(b"PAR1")
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        return ParquetColumns(path)
+        columns = ParquetColumns(path)
+        if VARIABLES.isdisjoint(map(str.lower, columns.names)):
+            return columns
+        columns.close()
+        return tidied(lambda: ParquetColumns(path), path)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         _pyarrow(path)

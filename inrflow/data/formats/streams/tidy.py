@@ -1,0 +1,130 @@
+"""Tidy tables, whose rows name what they hold (`variable`, `value`), as tables with a column for each variable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow.data.formats.columns import Columns, all_numbers, column_numbers, find_column
+from inrflow.errors import UserError
+
+#: Names of columns that hold names of variables.
+VARIABLES = {"variable", "parameter", "quantity", "observed_property", "measurand", "pollutant"}
+_VALUES = ("value", "values", "measurement", "result", "reading")
+_UNITS = ("unit", "units", "uom")
+_ROWS, _LOOKED_AT, _SHOWN = 1 << 16, 64, 8
+_NAN = float("nan")  # one object, so that it is found again
+
+
+def tidied(opened: Callable[[], Columns], path: Path) -> Columns:
+    """A table whose names are not disjoint from VARIABLES, with a column for each variable, where it is tidy.
+
+    It is not where it has no column of values, or where variables are numbers, which may be values of a parameter.
+    """
+    with opened() as columns:
+        named = [find_column(columns.names, wanted) for wanted in (sorted(VARIABLES), _VALUES)]
+        block = next(columns.blocks(_LOOKED_AT), {})
+    if named[1] is None or named[0] not in block or all_numbers(block[named[0]]):
+        return opened()
+    return TidyColumns(opened(), path, named[0], named[1])
+
+
+class TidyColumns(Columns):
+    """A table without its columns of variables and their values, and with a column for each variable.
+
+    Rows are those that agree in all other columns but such as the variable determines (its unit), in the order of the
+    first of each; what several rows say of one variable stays in several rows. Raises UserError for a row that names
+    no variable, or one that is a column as well.
+    """
+
+    def __init__(self, columns: Columns, path: Path, variables: str, value: str) -> None:
+        held: dict[str, _Coded] = {name: _Coded() for name in columns.names if name != value}
+        parts: list[np.ndarray] = []
+        with columns:
+            for block in columns.blocks(_ROWS):
+                first = sum(map(len, parts))
+                for name, coded in held.items():
+                    coded.add(block[name])
+                parts.append(column_numbers(block[value], value, path, first))
+        values = np.concatenate(parts) if parts else np.zeros(0)
+        different, which = held.pop(variables).result()
+        channels = [str(name).strip() for name in different.tolist()]
+        if "" in channels:
+            raise UserError(f"{path}: {variables} is empty in row {int(np.argmax(which == channels.index(''))) + 1}; "
+                            "every row names what it holds")
+        if twice := sorted(set(channels) & set(held)):
+            raise UserError(f"{path}: {variables} names {', '.join(twice[:_SHOWN])}, which is a column as well; rename "
+                            "one of them")
+        others = {name: coded.result() for name, coded in held.items()}
+        told = {name for name, (_, codes) in others.items() if _determined(which, codes)}
+        keys = [codes for name, (_, codes) in others.items() if name not in told]
+        rows = _groups([*keys, _repetitions([*keys, which])], len(values))
+        start = np.full(rows.max(initial=-1) + 1, len(values))
+        np.minimum.at(start, rows, np.arange(len(values)))
+        order = np.argsort(start)
+        place = np.argsort(order)[rows]
+        table = np.full((len(start), len(channels)), np.nan)
+        table[place, which] = values
+        self._columns = {name: (found, codes[start[order]]) for name, (found, codes) in others.items()
+                         if name not in told}
+        self._values = dict(zip(channels, table.T, strict=True))
+        self.names = (*self._columns, *channels)
+        unit = find_column(told, _UNITS)
+        if unit is not None:
+            found, codes = others[unit]
+            self.units = {channels[v]: str(found[c]) for v, c in zip(which.tolist(), codes.tolist(), strict=True)}
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(next(iter(self._values.values()), ())), rows):
+            own = slice(start, start + rows)
+            yield {name: found[codes[own]] for name, (found, codes) in self._columns.items()} | {
+                name: values[own] for name, values in self._values.items()}
+
+    def close(self) -> None:
+        pass
+
+
+class _Coded:
+    """A column that comes in blocks, as its different values and which of them each row holds."""
+
+    def __init__(self) -> None:
+        self._index: dict[Any, int] = {}
+        self._codes: list[np.ndarray] = []
+        self._kind: np.dtype = np.dtype(object)
+
+    def add(self, values: np.ndarray) -> None:
+        self._kind = values.dtype
+        cells = [_NAN if cell != cell else cell for cell in values.tolist()]
+        self._codes.append(np.array([self._index.setdefault(cell, len(self._index)) for cell in cells], np.int32))
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """The different values (K,) in the type of the file, and indices (R,) into them."""
+        return np.array(list(self._index), self._kind), np.concatenate(self._codes or [np.zeros(0, np.int32)])
+
+
+def _determined(which: np.ndarray, codes: np.ndarray) -> bool:
+    """Whether a column of codes (R,), of several values, is a function of another one (R,)."""
+    pairs = len(np.unique(which.astype(np.int64) * (codes.max(initial=0) + 1) + codes))
+    return pairs == len(np.unique(which)) and len(np.unique(codes)) > 1
+
+
+def _groups(keys: list[np.ndarray], rows: int) -> np.ndarray:
+    """Numbers of groups of rows that agree in all keys (R,), one after the other, for products of sizes overflow."""
+    group = np.zeros(rows, np.int64)
+    for codes in keys:
+        group = np.unique(group * (codes.max(initial=0) + 1) + codes, return_inverse=True)[1].ravel()
+    return group
+
+
+def _repetitions(keys: list[np.ndarray]) -> np.ndarray:
+    """For each row, how many before it agree with it in all keys."""
+    group = _groups(keys, len(keys[-1]))
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    count = np.arange(len(group)) - np.repeat(starts, np.diff(starts, append=len(group)))
+    result = np.empty(len(group), np.int64)
+    result[order] = count
+    return result
