@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 
@@ -136,23 +137,25 @@ class Solution(Shown):
         draws = draws.reshape(n, *mean.shape)
         return torch.as_tensor(mean) + draws if isinstance(mean, Tensor) else mean + draws.numpy()
 
-    def where_next(self, candidates: Any, k: int = 1, weights: Any = None, t: float | None = None) -> Placement:
+    def where_next(self, candidates: Any, k: int = 1, weights: Any = None, t: Any = None) -> Placement:
         """The k of the candidates (M, d) at which sensors would reduce the posterior variance at all of them most.
 
         Args:
+            candidates: points, of a sphere also degrees (M, 2).
             weights: (M,) not negative, how much the variance at each candidate counts; by default all alike.
-            t: the time, by default that of the last observation.
+            t: the time, a number or a date, by default that of the last observation.
         """
-        x = torch.as_tensor(np.asarray(candidates), dtype=torch.float64)
-        given = torch.ones(len(x)) if weights is None else torch.as_tensor(np.asarray(weights))
-        if x.dim() != 2 or not 1 <= k <= len(x) or given.shape != (len(x),) or not bool((given >= 0).all()):
-            raise UserError(f"{k} places are asked for among candidates {tuple(x.shape)} with weights "
-                            f"{tuple(given.shape)}; give k from 1 to M, candidates (M, d), weights (M,) of at least 0")
         last = float(self.surrogate.scale.external(self.estimate.last[0]))
-        times = torch.full((len(x),), last if t is None else float(t), dtype=torch.float64)
-        self._check(times[:1], x)
+        moment, x, _, _ = asked_points(last if t is None else t, candidates, self.surrogate.description, grid=True)
+        given = torch.ones(len(x)) if weights is None else torch.as_tensor(np.asarray(weights))
+        if len(moment) > 1 or not 1 <= k <= len(x) or given.shape != (len(x),) or not bool((given >= 0).all()):
+            raise UserError(f"{k} places are asked for among {len(x)} candidates, with weights {tuple(given.shape)}, "
+                            f"at {len(moment)} times; give k from 1 to M, candidates (M, d), weights (M,) of at least "
+                            "0, one time")
+        self._check(moment, x)
         with arithmetic_as_user_error():
-            return placed(self._joint(times, x), k, given.double())
+            found = placed(self._joint(moment.expand(len(x)), x.double()), k, given.double())
+        return replace(found, x=np.asarray(candidates, np.float64).reshape(len(x), -1)[found.index])
 
     def _joint(self, times: Tensor, x: Tensor) -> JointPosterior:
         states, which = self.states(times)

@@ -50,7 +50,7 @@ def calibration_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str,
     right.minorticks_off()
     right.set_ylim(len(rows) - 0.5, -0.5)
     for ax in (left, right):
-        ax.tick_params(labelsize=SIZE - 1)
+        ax.tick_params(labelsize=SIZE - 1, which="both")
         ax.grid(True, color="0.93", linewidth=0.7)
         ax.spines[["top", "right"]].set_visible(False)
     return save_figure(figure, path)

@@ -73,7 +73,7 @@ def error_figure(
     else:
         ax.set_xlabel("t" + (f" [{time_units}]" if time_units else ""), fontsize=SIZE + 1)
     ax.set_ylabel(ylabel, fontsize=SIZE + 1)
-    ax.tick_params(labelsize=SIZE)
+    ax.tick_params(labelsize=SIZE, which="both")
     ax.grid(True, which="major", color="0.9", linewidth=0.7)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=SIZE, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

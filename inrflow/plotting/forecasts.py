@@ -89,12 +89,5 @@ def _beside(ax: Axes, words: str, **style: object) -> None:
 
 def _note_rmse(ax: Axes, error: np.ndarray) -> None:
     known = error[np.isfinite(error)]
-    if len(known):
-        ax.text(
-            0.03,
-            0.04,
-            f"RMSE {np.sqrt(np.mean(known**2)):.2g}",
-            transform=ax.transAxes,
-            fontsize=SIZE - 2,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0},
-        )
+    if len(known):  # above the panel, where it hides no value
+        ax.set_title(f"RMSE {np.sqrt(np.mean(known**2)):.2g}", loc="right", fontsize=SIZE - 2, pad=2)

@@ -42,7 +42,7 @@ def loss_figure(
         ax.set_yscale("log")
         ax.set_title(stage, fontsize=SIZE + 1)
         ax.set_xlabel("step", fontsize=SIZE)
-        ax.tick_params(labelsize=SIZE - 1)
+        ax.tick_params(labelsize=SIZE - 1, which="both")
         ax.grid(True, which="major", color="0.9", linewidth=0.7)
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(fontsize=SIZE - 1, frameon=False)

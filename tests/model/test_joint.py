@@ -1,6 +1,7 @@
 """Joint draws, places of new sensors, further observations: against closed forms and brute force."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,9 +139,20 @@ def test_places_are_those_of_brute_force():
     np.testing.assert_allclose(found.left[2], left(chosen) / left([]), rtol=1e-5)
 
 
+def test_places_are_asked_for_at_dates():
+    one = solution(residual=True)
+    expected = one.where_next(AT, 2, t=4.5)
+    one.surrogate.description = replace(one.surrogate.description, time_units="hours since 2000-01-01")
+    found = one.where_next(AT, 2, t="2000-01-01T04:30")
+    np.testing.assert_array_equal(found.x, expected.x)
+    np.testing.assert_array_equal(found.left, expected.left)
+
+
 def test_places_that_cannot_be_chosen_are_refused():
     with pytest.raises(UserError, match="8 places are asked for"):
         solution().where_next(AT, 8)
+    with pytest.raises(UserError, match="give arrays of numbers"):
+        solution().where_next([["here"]], 1)
     with pytest.raises(UserError, match="at most 3000"):
         solution().sample(1, np.arange(601.0), AT[:5])
 

@@ -70,11 +70,12 @@ class TableContent(Content):
             first = block.get(time or "", np.zeros(1))
         if time is None:
             raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(called)}; name "
-                            "the column of times with time=NAME")
+                            "the column of times with time=NAME, or, where there is a table for each time with its "
+                            "number in the name, give all of them by a pattern (*)")
         lonlat = [name for name in places if name is not None]
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
-        plane = _axes(names)
+        plane = axes_among(names)
         height = find_column(names, HEIGHTS)
         if height is not None and options.coordinates is None and height not in (options.channels or ()):
             if sphere and self._regional(lonlat):
@@ -154,7 +155,7 @@ def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:
                         "channels=[...]")
 
 
-def _axes(names: Sequence[str]) -> list[str]:
+def axes_among(names: Sequence[str]) -> list[str]:
     """The columns of places: x, y, z, in capitals, or as ParaView calls them."""
     groups = (tuple("xyz"), tuple("XYZ"), *_PARAVIEW)
     return next((found for group in groups if (found := [name for name in group if name in names])), [])

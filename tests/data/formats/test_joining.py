@@ -61,6 +61,43 @@ def test_tables_follow_each_other(tmp_path):
     np.testing.assert_array_equal(frames.u[..., 0], np.arange(4)[:, None] + np.arange(4))
 
 
+@pytest.mark.parametrize("numbered", [False, True], ids=["one each", "two each"])
+def test_tables_of_the_same_times_and_places_are_trajectories(numbered, tmp_path):
+    for run in range(3):
+        rows = [f"{t},{x},{10 * run + n + t + x}" + f",{n}" * numbered for n in range(1 + numbered) for t in range(3)
+                for x in range(4)]
+        (tmp_path / f"r{run}.csv").write_text("\n".join(["t,x,u" + ",trajectory" * numbered, *rows]))
+    convert(str(tmp_path / "r*.csv"), tmp_path / "a.h5")
+    _, frames = read(tmp_path / "a.h5")
+    starts = [10 * run + n for run in range(3) for n in range(1 + numbered)]
+    assert [float(one.u[0, 0, 0]) for one in frames] == starts
+    np.testing.assert_array_equal(frames[-1].u[..., 0], starts[-1] + np.arange(3)[:, None] + np.arange(4))
+
+
+def test_tables_of_several_stations_or_that_overlap_a_little_are_one_trajectory(tmp_path):
+    for station in range(2):
+        rows = [f"{t},{station},{t + station}" for t in range(6)]
+        (tmp_path / f"s{station}.csv").write_text("\n".join(["t,x,u", *rows]))
+        rows = [f"{t},{x},{t + x}" for t in range(4 * station, 4 * station + 5) for x in range(2)]
+        (tmp_path / f"m{station}.csv").write_text("\n".join(["t,x,u", *rows]))
+    for name, times in (("s", 6), ("m", 9)):
+        convert(str(tmp_path / f"{name}*.csv"), tmp_path / f"{name}.h5")
+        _, (frames,) = read(tmp_path / f"{name}.h5")
+        np.testing.assert_array_equal(frames.u[..., 0], np.arange(times)[:, None] + np.arange(2))
+
+
+def test_tables_of_one_time_each_have_it_in_their_names(tmp_path):
+    for step in (2, 10, 30):
+        (tmp_path / f"flow2_{step}.csv").write_text("x,u\n" + "\n".join(f"{x},{step + x}" for x in range(4)))
+    with pytest.warns(UserWarning, match="no column of times: the numbers at the end of their names are taken, 2 to"):
+        convert(str(tmp_path / "flow2_*.csv"), tmp_path / "a.h5")
+    _, (frames,) = read(tmp_path / "a.h5")
+    np.testing.assert_array_equal(frames.t, [2, 10, 30])
+    np.testing.assert_array_equal(frames.u[..., 0], frames.t[:, None] + np.arange(4))
+    with pytest.raises(UserError, match="give all of them by a pattern"):
+        convert(tmp_path / "flow2_2.csv", tmp_path / "b.h5")
+
+
 def test_what_does_not_fit_together_is_named(tmp_path):
     gridded("2020-01-01", 4, np.arange(4)).to_netcdf(tmp_path / "a.nc")
     gridded("2020-01-01", 4, np.arange(4)).rename(u="v").to_netcdf(tmp_path / "b.nc")

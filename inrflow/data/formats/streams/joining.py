@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from inrflow.data.formats.calendar import parse_units
-from inrflow.data.formats.columns import Columns
+from inrflow.data.formats.columns import TIMES, Columns, column_numbers, find_column, is_station
 from inrflow.data.formats.registry import Content, Format, ReadOptions, format_of
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
-from inrflow.data.formats.table_format import TableContent, TableFormat
+from inrflow.data.formats.table_format import HEIGHTS, TableContent, TableFormat, axes_among
 from inrflow.errors import UserError
 
+_LOOKED_AT = 4096  # rows of a table
 _DIGITS = 9  # of the largest coordinate
 _SHARED = 0.5  # share of the points of two files that makes them the same network or grid, with values missing
 
@@ -43,7 +47,7 @@ def read_files(paths: Sequence[Path], options: ReadOptions) -> Content:
     if other is not None:
         raise UserError(f"{other} is {format_of(other).name} and {paths[0]} {kinds[0].name}; give files of one format")
     if isinstance(kinds[0], TableFormat):
-        table = kinds[0] if len(paths) == 1 else _JoinedTables(kinds[0], paths)
+        table = kinds[0] if len(paths) == 1 else _JoinedTables(kinds[0], paths, options)
         return TableContent(table if options.stations is None else StationTables(table, options), paths[0], options)
     if options.stations is not None:
         raise UserError(f"stations is for tables, and {paths[0]} is {kinds[0].about}; leave it out")
@@ -172,32 +176,84 @@ def _chained(parts: Sequence[Part]) -> Part:
 
 
 class _JoinedTables(TableFormat):
-    """The rows of several tables of one format with the same columns, one table after another."""
+    """The rows of several tables of one format with the same columns, one table after another.
 
-    def __init__(self, kind: TableFormat, paths: Sequence[Path]) -> None:
+    Tables without a column of times are of one time each, the number at the end of their names. Tables that have rows
+    of the same times and places are of different trajectories.
+    """
+
+    def __init__(self, kind: TableFormat, paths: Sequence[Path], options: ReadOptions) -> None:
         self.name, self.about, self.text = kind.name, kind.about, kind.text  # type: ignore[misc]
         self._kind, self._paths = kind, paths
+        heads = [_head(kind, path) for path in paths[:2]]
+        self._times = None if options.time or find_column(heads[0], TIMES) else _numbers_in(paths)
+        self._apart = self._times is None and options.stations is None and _repeat(heads, options)
+        if self._times is not None:
+            warnings.warn(f"{paths[0]} and the other tables have no column of times: the numbers at the end of their "
+                          f"names are taken, {min(self._times):g} to {max(self._times):g}", stacklevel=3)
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return self._kind.sniff(path, start)
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        return _JoinedColumns([self._kind.open_columns(path, wanted) for path in self._paths], self._paths)
+        tables = [self._kind.open_columns(path, wanted) for path in self._paths]
+        return _JoinedColumns(tables, self._paths, self._times, self._apart)
+
+
+def _head(kind: TableFormat, path: Path) -> dict[str, np.ndarray]:
+    """The first rows of a table."""
+    with kind.open_columns(path) as columns:
+        return next(columns.blocks(_LOOKED_AT), {name: np.empty(0) for name in columns.names})
+
+
+def _numbers_in(paths: Sequence[Path]) -> list[float] | None:
+    """The last numbers in names of files; None where some have none, or the same."""
+    found = [re.findall(r"\d+", path.name.split(".")[0]) for path in paths]
+    numbers = [float(one[-1]) for one in found if one]
+    return numbers if len(set(numbers)) == len(paths) else None
+
+
+def _repeat(heads: Sequence[Mapping[str, np.ndarray]], options: ReadOptions) -> bool:
+    """Whether most rows of two tables are of the same times and places (and trajectories, and stations)."""
+    time = options.time or find_column(heads[0], TIMES)
+    named = {time, "trajectory", *(options.coordinates or ()), *axes_among(list(heads[0])),
+             *(find_column(heads[0], group) for group in (LONGITUDES, LATITUDES, HEIGHTS))}
+    keys = [name for name in heads[0] if name in named or is_station(name)]
+    if time not in heads[0] or len(keys) < 2 or not all(set(keys) <= set(head) for head in heads):
+        return False
+    rows = [set(zip(*(head[name].tolist() for name in keys), strict=True)) for head in heads]
+    return len(rows[0] & rows[1]) > len(rows[0]) / 2
 
 
 class _JoinedColumns(Columns):
-    def __init__(self, tables: list[Columns], paths: Sequence[Path]) -> None:
-        self.names, self._tables = tables[0].names, tables
+    """The rows of tables; with a column `time` where each is of one, `trajectory` where these are of each."""
+
+    def __init__(self, tables: list[Columns], paths: Sequence[Path], times: Sequence[float] | None, apart: bool
+                 ) -> None:
+        self._own, self._tables, self._paths, self._times, self._apart = tables[0].names, tables, paths, times, apart
+        self.units, self.meant = tables[0].units, tables[0].meant
+        self.names = (*self._own, *(["time"] if times else []),
+                      *(["trajectory"] if apart and "trajectory" not in self._own else []))
         for table, path in zip(tables, paths, strict=True):
-            if set(table.names) != set(self.names):
+            if set(table.names) != set(self._own):
                 self.close()
-                raise UserError(f"{path} has the columns {', '.join(table.names)}, {paths[0]} {', '.join(self.names)}; "
+                raise UserError(f"{path} has the columns {', '.join(table.names)}, {paths[0]} {', '.join(self._own)}; "
                                 "give tables with the same columns")
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
-        for table in self._tables:
-            for block in table.blocks(rows):
-                yield {name: block[name] for name in self.names}
+        first = last = 0  # of the trajectories of a table
+        for index, (table, path) in enumerate(zip(self._tables, self._paths, strict=True)):
+            for own in table.blocks(rows):
+                block = {name: own[name] for name in self._own}
+                count = len(next(iter(block.values())))
+                if self._times is not None:
+                    block["time"] = np.full(count, self._times[index])
+                if self._apart:
+                    number = column_numbers(block.get("trajectory", np.zeros(count)), "trajectory", path, 0)
+                    block["trajectory"] = first + number
+                    last = max(last, first + int(np.nanmax(number, initial=0.0)))
+                yield block
+            first = last + 1
 
     def close(self) -> None:
         for table in self._tables:
