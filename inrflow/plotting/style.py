@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from inrflow.data.formats.calendar import number_to_date, other_calendar, parse_units
 from inrflow.runtime.atomic_files import written_aside
@@ -93,3 +94,12 @@ def dress_bar(bar: Any, label: str) -> None:
     bar.update_ticks()
     for axis in (bar.ax.xaxis, bar.ax.yaxis):
         axis.get_offset_text().set_fontsize(SIZE - 1.5)
+
+
+def dress_log(axis: Axis) -> None:
+    """Label a logarithmic axis at powers of ten, over few of them also at 2 and 5."""
+    low, high = sorted(axis.get_view_interval())
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
