@@ -100,7 +100,8 @@ def _errors(report: dict[str, Any] | None) -> Iterator[str]:
     yield ""
     yield "| | " + " | ".join(words[g] for g in groups) + " |"
     yield "| --- |" + " --- |" * len(groups)
-    for name, errors in {"**this model**": report, **report.get("references", {})}.items():
+    references = {name.replace("_", " "): errors for name, errors in report.get("references", {}).items()}
+    for name, errors in {"**this model**": report, **references}.items():
         cells = (errors.get("nmse", {}).get(g) for g in groups)
         yield f"| {_plain(name)} | " + " | ".join("-" if v is None else f"{v:.2e}" for v in cells) + " |"
     yield ""

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ def write_graph(
     """
     sizes = {size: torch.export.Dim(size, min=1) for size in sorted({size for one in free.values() for size in one})}
     shapes = tuple({0: sizes[free[key][0]]} for key in inputs)
-    module = module.eval()
+    module = deepcopy(module).eval().requires_grad_(False)  # whose answers numpy takes
     with torch.no_grad(), _quiet():
         try:
             program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)

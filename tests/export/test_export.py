@@ -63,6 +63,8 @@ def test_steps_and_values_in_onnxruntime_are_those_of_queries(surrogate, tmp_pat
     written = export(surrogate, tmp_path)
     x = np.random.default_rng(1).random((7, 1))
     agree(surrogate, seen(surrogate), x, tmp_path, written.step)
+    program = torch.export.load(tmp_path / "decode.pt2").module()
+    assert program(torch.tensor(x), torch.zeros(1, surrogate.code_size).double()).numpy().shape[:2] == (1, len(x))
     card = (tmp_path / "README.md").read_text()
     monkeypatch.chdir(tmp_path)
     names: dict = {}

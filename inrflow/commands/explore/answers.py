@@ -255,7 +255,7 @@ class Explored:
 
     def series(self, name: str, place: np.ndarray, channel: int) -> dict[str, np.ndarray]:
         """Times, quantiles (low, middle, high) of a channel at a place of the picture, and times and values that were
-        observed at the nearest place."""
+        observed at the nearest place, which is `near` (of points that move, that of the first frame)."""
         _, frames = self._observed(name)
         start, stop, _ = self.span(name)
         times = np.linspace(start, stop, _SERIES)
@@ -270,7 +270,8 @@ class Explored:
                 warnings.simplefilter("ignore", UserWarning)
                 low, middle, high = self.solution(name)[0].quantiles(times, np.repeat(x, len(times), 0))[..., channel]
         observed = frames.u[np.arange(len(frames.t)), np.broadcast_to(near, len(frames.t)), channel]
-        return {"t": times, "low": low, "middle": middle, "high": high, "seen_t": frames.t, "seen": observed}
+        return {"t": times, "low": low, "middle": middle, "high": high, "seen_t": frames.t, "seen": observed,
+                "near": self._places(every[0, near[:1]])[0]}
 
     def _points(self, places: np.ndarray) -> np.ndarray:
         """Points (N, d) of places of the picture; of three coordinates the third is in the middle."""

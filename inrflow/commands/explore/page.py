@@ -11,6 +11,7 @@ import panel as pn
 from bokeh.events import RangesUpdate, Tap
 from bokeh.models import ColumnDataSource, HoverTool, LinearColorMapper
 from bokeh.models.annotations import ColorBar, Title
+from bokeh.models.formatters import PrintfTickFormatter
 from bokeh.palettes import RdBu11, Viridis256
 from bokeh.plotting import figure
 from rich.console import Console
@@ -23,6 +24,7 @@ from inrflow.runtime.safe_names import printable
 _ADDRESS = "127.0.0.1"
 _CANDIDATES = 12
 _WIDTH, _HEIGHT = 640, 420
+_BAR = 72  # pixels of the bar of colours and of numbers such as -1.25e-08
 
 
 def serve(explored: Explored, port: int, show: bool, console: Console) -> None:
@@ -46,8 +48,8 @@ class Page:
         self.explored, about = explored, explored.about
         self.flat = len(explored.axes) == 1
         self.window = explored.box.astype(float)
-        self.place = self.window.mean(0)
         name = str(explored.names[0])
+        self.place = explored.series(name, self.window.mean(0), 0)["near"]
         start, stop, step = explored.span(name)
         self.trajectory = pn.widgets.Select(name="trajectory", options=explored.names, value=name)
         self.model = pn.widgets.Select(name="model", options=explored.models, value=explored.model)
@@ -84,8 +86,8 @@ class Page:
         if not self.flat:
             ranges["y_range"] = (box[0, 1] - pad[1], box[1, 1] + pad[1])
         self.picture = figure(width=_WIDTH, height=_HEIGHT, tools="pan,wheel_zoom,box_zoom,reset",
-                              active_scroll="wheel_zoom", toolbar_location="above", x_axis_label=axes[0],
-                              y_axis_label=None if self.flat else axes[1], **ranges)
+                              min_border_right=_BAR, active_scroll="wheel_zoom", toolbar_location="above",
+                              x_axis_label=axes[0], y_axis_label=None if self.flat else axes[1], **ranges)
         self.mapper = LinearColorMapper(palette=Viridis256, nan_color="#ffffff")
         self.image = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.points = ColumnDataSource({"x": [], "y": [], "value": []})
@@ -101,7 +103,8 @@ class Page:
             self.picture.scatter("x", "y", source=self.stations, size=5, fill_color="white", line_color="black")
             self.picture.scatter("x", "y", source=self.marker, marker="cross", size=14, line_color="black",
                                  line_width=2)
-            self.picture.add_layout(ColorBar(color_mapper=self.mapper, width=12), "right")
+            self.picture.add_layout(ColorBar(color_mapper=self.mapper, width=12,
+                                             formatter=PrintfTickFormatter(format="%.3g")), "right")
         self.picture.add_tools(HoverTool(tooltips=[("place", "$x, $y")]))
         self.picture.on_event(Tap, self._clicked)
         self.picture.on_event(RangesUpdate, self._zoomed)
@@ -194,8 +197,10 @@ class Page:
         self.band.data = {"t": self._on_axis(series["t"]), **{key: series[key] for key in ("low", "middle", "high")}}
         known = np.isfinite(series["seen"])
         self.seen.data = {"t": self._on_axis(series["seen_t"][known]), "u": series["seen"][known]}
-        self.title.text = f"{_words(self.channel.value)} at " + ", ".join(
-            f"{name} = {value:.4g}" for name, value in zip(self.explored.axes, self.place, strict=True))
+        place, near = (", ".join(f"{name} = {value:.4g}" for name, value in zip(self.explored.axes, one, strict=True))
+                       for one in (self.place, series["near"]))
+        observed = f", observed at {near}" if near != place else ""
+        self.title.text = f"{_words(self.channel.value)} at {place}{observed}"
         self.marker.data = {"x": [self.place[0]], "y": [0.0 if self.flat else self.place[1]]}
 
     def _clicked(self, event: Any) -> None:
