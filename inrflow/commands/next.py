@@ -14,7 +14,9 @@ from inrflow.commands.query import answer_path
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import NextConfig
-from inrflow.data.formats.columns import column_numbers, labels
+from inrflow.data.formats.columns import column_numbers, find_column, labels
+from inrflow.data.formats.continued import Places
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.formats.tables import PointTable, read_observations, read_points, write_points
 from inrflow.errors import UserError
 from inrflow.model.joint import MOST_ROWS
@@ -38,40 +40,49 @@ def run(arguments: list[str]) -> int:
                         f"{', '.join(map(str, observations))}")
     at = None if config.at is None else time_number("at", config.at, about)
     seen = observations[number]
-    x, weights, texts = _candidates(surrogate, seen.frames().x.reshape(-1, seen.dimensions), config, read)
+    x, weights, told = _candidates(surrogate, config, read)
     if len(x) > MOST_ROWS:
         raise UserError(f"{config.points} has {len(x)} candidates; give at most {MOST_ROWS}")
     found = surrogate.assimilate(seen).where_next(x, config.count, weights, at)
-    columns = {"rank": np.arange(1, len(found.index) + 1)}
-    columns |= {name: found.x[:, axis] for axis, name in enumerate(about.coordinates)}
-    columns |= {name: values[found.index] for name, values in texts.items() if name not in columns}
+    told = {name: values[found.index] for name, values in told.items()}
+    columns = {"rank": np.arange(1, len(found.index) + 1), **told}
     order = np.full(len(found.index), number)
     table = PointTable(order, np.zeros(len(order)), found.x, columns)
     write_points(target, table, {"left": found.left}, about, config.overwrite)
     console = Console(stderr=True)
-    for place, left in zip(found.x, found.left, strict=True):
-        where = ", ".join(f"{name} {value:.6g}" for name, value in zip(about.coordinates, place, strict=True))
+    for row, left in enumerate(found.left.tolist()):
+        where = ", ".join(f"{name} {_words(values[row])}" for name, values in told.items())
         console.print(f"{where}: leaves {100 * left:.3g} % of the variance", highlight=False, soft_wrap=True)
     console.print(f"{len(x)} candidates in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
                   soft_wrap=True)
     return 0
 
 
-def _candidates(surrogate: Surrogate, seen: np.ndarray, config: NextConfig, read: dict[str, Any]
+def _candidates(surrogate: Surrogate, config: NextConfig, read: dict[str, Any]
                 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
-    """Candidates (M, d), their weights (M,), if they have any, and the columns of text (M,), such as their names."""
+    """Candidates (M, d), their weights (M,), if they have any, and columns (M,) that say where they are, with those of
+    text, such as names, of a table."""
+    about = surrogate.description
     if config.points is not None:
-        table = read_points(config.points, surrogate.description, {**read, "time": ""})
-        names = {name: table.columns[name] for name in labels(table.columns)}
+        table = read_points(config.points, about, {**read, "time": ""})
+        places = [name for name in about.coordinates if name in table.columns]
+        if len(places) < len(about.coordinates):  # degrees of a sphere
+            places = [name for group in (LONGITUDES, LATITUDES) if (name := find_column(table.columns, group))]
+        told = {name: table.columns[name] for name in [*places, *labels(table.columns)]}
+        told |= {name: column_numbers(told[name], name, Path(config.points), 0) for name in places}
         if "weight" not in table.columns:
-            return table.x, None, names
-        return table.x, column_numbers(table.columns["weight"], "weight", Path(config.points), 0), names
+            return table.x, None, told
+        return table.x, column_numbers(table.columns["weight"], "weight", Path(config.points), 0), told
     random = np.random.default_rng(config.seed)
-    about, low, high = surrogate.description, *surrogate.box
+    low, high = surrogate.box
     x = random.uniform(low, high, (20 * _CANDIDATES, len(low)))
     if about.geometry == "sphere":
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
     x = x[~surrogate.extent.outside(x)][:_CANDIDATES]
     if not len(x):
         raise UserError("no random place lies inside of the domain of the run; give candidates by points=FILE")
-    return x, None, {}
+    return x, None, Places.of_points(x, about).columns
+
+
+def _words(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

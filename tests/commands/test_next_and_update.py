@@ -9,6 +9,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from small_surrogates import law
+from small_surrogates import seen as observed
 
 import inrflow
 from inrflow.commands.run_directory import RunDirectory
@@ -73,6 +75,28 @@ def test_next_places_are_those_of_the_solution(tiny_run, seen, tmp_path, inrflow
     assert outcome.code == 2 and "choose from 1" in outcome.err
     outcome = inrflow_command("next", f"run={tiny_run.run}", f"observations={seen}", f"to={tmp_path / 'random.csv'}")
     assert outcome.code == 0 and len(columns(tmp_path / "random.csv")["left"]) == 1
+
+
+def test_candidates_on_a_sphere_are_told_in_degrees(tmp_path, inrflow_command):
+    surrogate = law("sphere")
+    surrogate.save(tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text("data: {}\n")
+    frames = observed(surrogate, frames=2).frames()
+    rows = [[t, *place, *values] for t, u in zip(frames.t.tolist(), frames.u, strict=True)
+            for place, values in zip(frames.x, u, strict=True)]
+    about = surrogate.description
+    seen = table(tmp_path / "seen.csv", ["t", *about.coordinates, *about.channels], rows)
+    sites = table(tmp_path / "sites.csv", ["site", "Longitude", "Latitude"],
+                  [["a", 10.5, 40.0], ["b", 200.0, -30.0], ["c", 12.0, 41.0]])
+    for points, names in (([f"points={sites}"], ["Longitude", "Latitude", "site"]), ([], ["lon", "lat"])):
+        target = tmp_path / f"next{len(points)}.csv"
+        outcome = inrflow_command("next", f"run={tmp_path / 'run'}", f"observations={seen}", *points, "count=2",
+                                  f"to={target}")
+        assert outcome.code == 0 and f"{names[0]} " in outcome.err and f", {names[1]} " in outcome.err, outcome.err
+        with target.open(newline="") as file:
+            found = list(csv.DictReader(file))
+        assert list(found[0]) == ["rank", *names, "left"]
+        assert all(-90 <= float(row[names[1]]) <= 90 for row in found)
 
 
 def test_an_updated_run_is_trained_on_all_observations(tiny_run, tmp_path, inrflow_command, monkeypatch):

@@ -58,7 +58,7 @@ class Page:
         self.time = pn.widgets.FloatSlider(name="time", start=start, end=stop, value=start, step=step / 20,
                                            width=_WIDTH)
         self.dates = parse_units(about.time_units) is not None
-        self.time.show_value = not self.dates  # the date stands in its name
+        self.time.show_value = self.time.tooltips = not self.dates  # the date stands in its name
         self.file = pn.widgets.FileInput(accept=".csv,.tsv,.txt")
         self.said = pn.pane.HTML("", width=_WIDTH)
         self.given = pn.pane.HTML("", width=300)  # of its own: a picture drawn meanwhile does not take the remark away

@@ -123,13 +123,29 @@ class TableWriter(ABC):
             self._file.close()
 
 
+#: What is predicted of a channel: in words, and as CF modifies standard names.
+_PREDICTED = {"std": ("standard deviation", " standard_error"), "q05": ("5 % quantile", ""), "q50": ("median", ""),
+              "q95": ("95 % quantile", "")}
+
+
 def units_of_columns(description: Description | None) -> dict[str, str]:
     """Units by column name, of those that are known: channels, their standard deviations and quantiles, and t."""
     if description is None:
         return {}
     units = dict(zip(description.channels, description.units or (), strict=False))
-    units |= {f"{name}_{what}": unit for name, unit in units.items() for what in ("std", "q05", "q50", "q95")}
+    units |= {f"{name}_{what}": unit for name, unit in units.items() for what in _PREDICTED}
     return units | ({"t": description.time_units} if description.time_units else {})
+
+
+def attributes_of(name: str, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Attributes of a column: its own, those of what was observed, or names after those of the channel it is of."""
+    own = known.get(name, known.get(name.removesuffix("_observed")))
+    channel, _, what = name.rpartition("_")
+    if own is not None or what not in _PREDICTED:
+        return own or {}
+    found, (words, modifier) = known.get(channel, {}), _PREDICTED[what]
+    named = {"standard_name": f"{found['standard_name']}{modifier}"} if "standard_name" in found else {}
+    return {"long_name": f"{found.get('long_name', channel)}, {words}", **named}
 
 
 _HEAD = 4096  # bytes of a file that `sniff` is given

@@ -342,12 +342,16 @@ def test_netcdf_answers_keep_order_attributes_and_dates(tmp_path):
         "lon": ("lon", [0.0, 1, 2, 3], {"units": "degrees_east"})}, {"title": "toy", "Conventions": "CF-1.8"})
     data.to_netcdf(tmp_path / "a.nc")
     table = read_points(tmp_path / "a.nc", globe)
-    write_points(tmp_path / "b.nc", table, {"T": table.x[:, 2].astype(np.float32)}, globe)
+    sine = table.x[:, 2].astype(np.float32)
+    write_points(tmp_path / "b.nc", table, {"T": sine, "T_std": sine**2, "T_q05": sine}, globe)
     with xarray.open_dataset(tmp_path / "b.nc") as again:
         assert again["T"].dims == again["T_observed"].dims == ("time", "lat", "lon")
         np.testing.assert_allclose(again["T"].values[1, :, 2], np.sin(np.radians([-10.0, 0, 10])), atol=1e-7)
         np.testing.assert_array_equal(again["time"].values, times)
         assert again["T"].attrs == again["T_observed"].attrs == data["T"].attrs
+        assert again["T_std"].attrs == {"long_name": "T, standard deviation", "units": "K",
+                                        "standard_name": "air_temperature standard_error"}
+        assert again["T_q05"].attrs == data["T"].attrs | {"long_name": "T, 5 % quantile"}
         assert again["lat"].attrs == data["lat"].attrs and again.attrs["title"] == "toy"
 
 

@@ -25,7 +25,15 @@ from inrflow.data.formats.calendar import (
 )
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
-from inrflow.data.formats.registry import CHUNK_ROWS, FLAG, FLAG_MEANINGS, ReadOptions, TableWriter, units_of_columns
+from inrflow.data.formats.registry import (
+    CHUNK_ROWS,
+    FLAG,
+    FLAG_MEANINGS,
+    ReadOptions,
+    TableWriter,
+    attributes_of,
+    units_of_columns,
+)
 from inrflow.data.formats.schema import open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
 from inrflow.data.formats.streams.instances import as_rows
@@ -336,8 +344,7 @@ class NetcdfWriter(TableWriter):
             kind = h5py.string_dtype() if whole.dtype == object else whole.dtype
             variable = self._file.create_variable(name, along, kind, chunks=(CHUNK_ROWS,) if grid is None else None,
                                                   fillvalue=np.nan if whole.dtype.kind == "f" else None)
-            source = name.removesuffix("_observed")
-            known = {} if grid is None else grid.attributes.get(name, grid.attributes.get(source, {}))
+            known = {} if grid is None else attributes_of(name, grid.attributes)
             if whole.dtype != object:
                 variable.attrs.update({key: value for key, value in known.items() if key != "calendar" or not is_date})
             if grid is not None and not kept and auxiliary:
