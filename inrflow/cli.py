@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait are up to 40 times slower beside another busy process; torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
-    warnings.showwarning = _show_warning  # one line each, without the source of the warning
+    warnings.showwarning = _told_once()  # one line each, without the source of the warning
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
@@ -191,9 +191,17 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
-    if issubclass(category, UserWarning) and "matplotlib" not in str(filename):
-        print(f"inrflow: warning: {printable(message)}", file=sys.stderr)
+def _told_once() -> Callable[..., None]:
+    """What prints a warning, but no sentence twice: a file may be read as observations and for its places."""
+    told = set()
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+        text = printable(message)
+        if issubclass(category, UserWarning) and "matplotlib" not in str(filename) and text not in told:
+            told.add(text)
+            print(f"inrflow: warning: {text}", file=sys.stderr)
+
+    return show
 
 
 if __name__ == "__main__":

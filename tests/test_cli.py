@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import inrflow
-from inrflow.cli import COMMANDS
+from inrflow.cli import COMMANDS, _told_once
 
 
 @pytest.fixture
@@ -388,3 +388,14 @@ def test_exhausted_memory_is_one_line_and_other_errors_are_raised(error, monkeyp
 def test_messages_cannot_steer_the_terminal(elsewhere, inrflow_command):
     outcome = inrflow_command("inspect", "no\x1b[2Jwhere")
     assert outcome.code == 2 and "\x1b" not in outcome.err and "\\x1b[2J" in outcome.err
+
+
+def test_no_warning_is_printed_twice(capsys):
+    show = _told_once()
+    for message, category in (("one", UserWarning), ("two\nlines", UserWarning), ("one", UserWarning),
+                              ("inner", DeprecationWarning)):
+        show(message, category, "file.py", 1)
+    told = capsys.readouterr().err
+    assert told.count("inrflow: warning: ") == 2 and "one" in told and "two" in told and "inner" not in told
+    show("one", UserWarning, "other.py", 7)
+    assert capsys.readouterr().err == ""

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrflow.data.labelled import unit_vectors
 from inrflow.errors import UserError
 from inrflow.model.state_prior import StateEstimate
 
@@ -20,22 +19,26 @@ from inrflow.model.state_prior import StateEstimate
 def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, points: Tensor, by_row: bool
                   ) -> Tensor:
     """The values `mean`, (R, C) of rows or (T, N, C), with their gradient; times and points as `asked_points` has them.
-
-    Raises UserError for degrees on a sphere that require a gradient.
     """
     if solution.estimate.mean.requires_grad:
         mean = _decoded(solution, times, points, by_row)
     if isinstance(x, Tensor) and x.requires_grad:
-        if unit_vectors(x, solution.surrogate.description) is not x:
-            raise UserError("points in degrees have no gradient; give unit vectors (N, 3)")
         slopes = solution._answered(times, points, by_row, ("dx",))["dx"]
-        places = x.reshape(points.shape).to(mean)
+        degrees = x.shape[-1] < points.shape[-1]
+        places = (_on_sphere(x) if degrees else x).reshape(points.shape).to(mean)
         mean = mean + (slopes * (places - places.detach())[..., None, :]).sum(-1)
     if isinstance(t, Tensor) and t.requires_grad:
         moments = t.reshape(-1).to(mean)
         away = (moments - moments.detach())[:, None]
         mean = mean + _rates(solution, times, points, by_row) * (away if by_row else away[:, None])
     return mean
+
+
+def _on_sphere(degrees: Tensor) -> Tensor:
+    """Unit vectors (..., 3) of longitudes and latitudes (..., 2)."""
+    longitude, latitude = torch.deg2rad(degrees.double()).unbind(-1)
+    across = torch.cos(latitude)
+    return torch.stack([across * torch.cos(longitude), across * torch.sin(longitude), torch.sin(latitude)], -1)
 
 
 def _decoded(solution: Any, times: Tensor, points: Tensor, by_row: bool) -> Tensor:

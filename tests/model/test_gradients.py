@@ -83,11 +83,18 @@ def test_by_observed_values_and_by_the_state(case):
     assert close(by_state, differences(of, state, 1e-3), 2e-3)
 
 
+def test_by_points_in_degrees():
+    surrogate = law("sphere")
+    solution = surrogate.assimilate(seen(surrogate))
+    points = torch.tensor([[10.0, 20.0], [200.0, -60.0], [-75.0, 5.0]], dtype=torch.float64)
+    x = points.clone().requires_grad_()
+    solution(0.1, x).sum().backward()
+    assert close(x.grad, differences(lambda at: solution(0.1, at), points, 0.1), 5e-3)
+
+
 def test_what_has_no_gradient_is_said_or_comes_without():
     surrogate = law("sphere")
     solution = surrogate.assimilate(seen(surrogate))
-    with pytest.raises(UserError, match="degrees"):
-        solution(0.1, torch.tensor([[10.0, 20.0]], requires_grad=True))
     assert not solution(0.1, torch.tensor([[1.0, 0.0, 0.0]])).requires_grad
     with torch.no_grad():
         assert not solution(0.1, torch.tensor([[1.0, 0.0, 0.0]], requires_grad=True)).requires_grad

@@ -71,7 +71,8 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
         members[name].save(kept)
     family = Family(members)
     family.save(directory)
-    console.print(f"shared: {family.about}; saved {directory / MODEL_FILE}", highlight=False)
+    console.print(f"shared: {family.about}; saved {directory / MODEL_FILE}", highlight=False,
+                  soft_wrap=True)
     if config.data.test is not None:
         evaluate_all(family, dict(zip(names, config.data.test, strict=True)), config, directory, console)
     return 0
