@@ -29,8 +29,10 @@ from inrflow.errors import UserError
 
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "valid_time", "date")
 BLOCK_ROWS = 16384
-_UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](utc|gmt|m|deg|degrees)$")
-_STATION = re.compile(r"(stations?|sensors?|sites?|wmo)([_ ]?(ids?|nr|no|number|code))?|ids?", re.IGNORECASE)
+_UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|deg|degrees)$|[ _.]?(utc|gmt)$")
+_STATION = re.compile(r"(stations?|sensors?|sites?|wmo)([_ ]?(ids?|nr|no|number|code))?|ids?|"
+                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)",
+                      re.IGNORECASE)
 _MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # in any case
 
 

@@ -50,6 +50,23 @@ def test_every_variable_is_a_channel_however_rows_are_ordered(order, write, tmp_
     assert values == {"t2m": expected("t2m"), "wind": expected("wind")}
 
 
+@pytest.mark.filterwarnings("error:.*repeat the time and place")
+@pytest.mark.filterwarnings("ignore:.*is left out")
+def test_sensors_and_flags_of_single_values_part_no_rows_and_stations_do(tmp_path):
+    table = TIDY.assign(location_id=TIDY["station"].map({"a": 1, "b": 2, "c": 3}),
+                        flag=np.where(np.arange(36) % 5, "ok", "?"))
+    table["sensor_id"] = 10 * table["location_id"] + (table["variable"] == "wind")
+    table.rename(columns={"time": "datetimeUtc"}).to_csv(tmp_path / "tidy.csv", index=False)
+    about, values = converted(tmp_path / "tidy.csv")
+    assert about.channels == ("t2m", "wind") and values == {"t2m": expected("t2m"), "wind": expected("wind")}
+    places = WIDE[["station", "x", "y"]].drop_duplicates()
+    places.to_csv(tmp_path / "places.csv", index=False)
+    one_each = TIDY[(TIDY["station"] == "a") == (TIDY["variable"] == "wind")].drop(columns=["x", "y"])
+    one_each.to_csv(tmp_path / "named.csv", index=False)
+    _, values = converted(tmp_path / "named.csv", stations=str(tmp_path / "places.csv"))
+    assert {key[1] for key in values["wind"]} == {0.0} and {key[1] for key in values["t2m"]} == {1.0, 2.0}
+
+
 def test_what_is_missing_stays_missing_and_what_is_told_twice_is_told(tmp_path):
     table = TIDY.drop(columns=["station", "unit"]).drop(index=4)
     again = table.iloc[[20]].assign(value=99.0)

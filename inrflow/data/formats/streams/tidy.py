@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.formats.columns import Columns, all_numbers, column_numbers, find_column
+from inrflow.data.formats.columns import TIMES, Columns, all_numbers, column_numbers, find_column, labels
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.errors import UserError
 
 #: Names of columns that hold names of variables.
 VARIABLES = {"variable", "parameter", "quantity", "observed_property", "measurand", "pollutant"}
 _VALUES = ("value", "values", "measurement", "result", "reading")
+_PLACES = (("x", "X"), LONGITUDES, LATITUDES)
 _UNITS = ("unit", "units", "uom")
 _ROWS, _LOOKED_AT, _SHOWN = 1 << 16, 64, 8
 _NAN = float("nan")  # one object, so that it is found again
@@ -35,9 +37,10 @@ def tidied(opened: Callable[[], Columns], path: Path) -> Columns:
 class TidyColumns(Columns):
     """A table without its columns of variables and their values, and with a column for each variable.
 
-    Rows are those that agree in all other columns but such as the variable determines (its unit), in the order of the
-    first of each; what several rows say of one variable stays in several rows. Raises UserError for a row that names
-    no variable, or one that is a column as well.
+    Rows are those that agree in all other columns, in the order of the first of each, but for columns that belong to
+    single values: what the variable determines (its unit), and text or numbers of sensors that tell apart nothing but
+    variables of one place. What several rows say of one variable stays in several rows. Raises UserError for a row that
+    names no variable, or one that is a column as well.
     """
 
     def __init__(self, columns: Columns, path: Path, variables: str, value: str) -> None:
@@ -60,6 +63,7 @@ class TidyColumns(Columns):
                             "one of them")
         others = {name: coded.result() for name, coded in held.items()}
         told = {name for name, (_, codes) in others.items() if _determined(which, codes)}
+        told |= _of_values({name: one for name, one in others.items() if name not in told}, which)
         keys = [codes for name, (_, codes) in others.items() if name not in told]
         rows = _groups([*keys, _repetitions([*keys, which])], len(values))
         start = np.full(rows.max(initial=-1) + 1, len(values))
@@ -109,6 +113,27 @@ def _determined(which: np.ndarray, codes: np.ndarray) -> bool:
     """Whether a column of codes (R,), of several values, is a function of another one (R,)."""
     pairs = len(np.unique(which.astype(np.int64) * (codes.max(initial=0) + 1) + codes))
     return pairs == len(np.unique(which)) and len(np.unique(codes)) > 1
+
+
+def _of_values(columns: dict[str, tuple[np.ndarray, np.ndarray]], which: np.ndarray) -> set[str]:
+    """Labels that part rows with places, but are not needed to tell apart what is said of a variable, `which` (R,)."""
+    if not any(find_column(columns, group) for group in _PLACES):
+        return set()
+    labelled = [name for name in labels({name: found[:_LOOKED_AT] for name, (found, _) in columns.items()})
+                if not find_column([name], TIMES)]
+    keys = [codes for name, (_, codes) in columns.items() if name not in labelled]
+    needed = set()
+    for name in labelled:
+        codes = columns[name][1]
+        if _count([*keys, codes, which]) > _count([*keys, which]):
+            keys.append(codes)
+            needed.add(name)
+    return {name for name in labelled if name not in needed and _count([*keys, columns[name][1]]) > _count(keys)}
+
+
+def _count(keys: list[np.ndarray]) -> int:
+    """How many different rows there are of keys (R,)."""
+    return int(_groups(keys, len(keys[0])).max(initial=-1)) + 1 if keys else 1
 
 
 def _groups(keys: list[np.ndarray], rows: int) -> np.ndarray:
