@@ -37,3 +37,28 @@ class BinaryTecplot(Elsewhere):
     name = "binary Tecplot"
     advice = "write it as ASCII with one zone for each time, or as a PVD collection by ParaView"
     signature = re.compile(rb"#!TDV|#!SZPLT")
+
+
+class Spreadsheet(Elsewhere):
+    """Workbooks of Excel, old and new, and of OpenDocument."""
+
+    name = "Excel or OpenDocument"
+    advice = "save its sheet as CSV, with one line of names above the rows"
+    signature = re.compile(rb"\xd0\xcf\x11\xe0|PK\x03\x04.{26}(\[Content_Types\]|_rels/|xl/|mimetypeapplication/vnd)",
+                           re.DOTALL)
+
+
+class Pickle(Elsewhere):
+    """Pickled objects, which run what they like when they are read."""
+
+    name = "pickled objects"
+    advice = "where you wrote it, write arrays by numpy.savez, a table by DataFrame.to_csv or to_parquet"
+    signature = re.compile(rb"\x80[\x02-\x05]")
+
+
+class Json(Elsewhere):
+    """JSON, GeoJSON and the like."""
+
+    name = "JSON"
+    advice = "write it as a table with a row for each time and place (pandas.json_normalize, DataFrame.to_csv)"
+    signature = re.compile(rb'\s*[\[{]\s*["{\[]')

@@ -1,5 +1,7 @@
 """Files of other programs: GRIB by eccodes, Tecplot by meshio; what is not read is named with what to do."""
 
+import pickle
+
 import meshio
 import numpy as np
 import pytest
@@ -50,6 +52,8 @@ def test_tecplot_goes_in_by_a_pattern(tmp_path):
 
 @pytest.mark.parametrize(("start", "words"), [
     (b"#!TDV112" + bytes(20), "ASCII"), (b"C Binary" + bytes(200), "give the case"),
+    (b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml" + bytes(9), "as CSV"), (pickle.dumps([1.5]), "numpy.savez"),
+    (b'{"type": "FeatureCollection"}', "to_csv"), (b'[{"t": 0}]', "to_csv"),
 ])
 def test_what_is_not_read_is_named_with_what_to_do(start, words, tmp_path):
     (tmp_path / "file").write_bytes(start)

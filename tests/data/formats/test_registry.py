@@ -110,7 +110,7 @@ def test_what_a_format_writes_it_reads_back(tmp_path, suffix, data):
 
 
 @pytest.mark.parametrize("content", [
-    b"<?xml version='1.0'?>\n<html>\n", b"# Time 0\n", b"{\"a\": 1}\n",
+    b"<?xml version='1.0'?>\n<html>\n", b"# Time 0\n", b"{a: 1}\n",
     b"/*---- C++ ----*/\n", b"  \n<VTKFile>\n", b"%PDF-1.4\n"])
 def test_other_kinds_of_text_are_not_taken_for_csv(tmp_path, content):
     path = tmp_path / "a.dat"
