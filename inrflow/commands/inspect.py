@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from inrflow.commands.run_directory import CANDIDATES_FILE, EVALUATION_FILE, RunDirectory, damaged
 from inrflow.errors import UserError
 from inrflow.runtime.screen import screen, show
+from inrflow.runtime.shown import trajectories
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,7 +125,7 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
     return [
         ("system", f"{about.name}: channels {channels}"),
         ("domain", f"{box}; horizon {horizon}"),
-        ("training data", f"{training.get('trajectories', '?')} trajectories{origin}; symmetries used: {symmetries}"),
+        ("training data", f"{trajectories(training.get('trajectories', '?'))}{origin}; symmetries used: {symmetries}"),
         ("decoder", f"{kind}; code of {surrogate.code_size}; {surrogate.parameters:,} parameters with the dynamics"),
         ("dynamics", f"{training.get('dynamics', '?')}; {memory}; {surrogate.integrator.method}"),
         *(("equation" if i == 0 else "", line) for i, line in enumerate(equation)),

@@ -19,6 +19,7 @@ from inrflow.evaluation.references.base import title_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.safe_names import printable
 from inrflow.runtime.screen import show
+from inrflow.runtime.shown import trajectories
 
 _MOST = 14  # candidates that are shown
 _SPARSE = 0.6  # share of the points up to which the observed ones are marked
@@ -42,7 +43,7 @@ def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> 
                       "forecasts", highlight=False, soft_wrap=True)
     seconds = f"encoding {report['encode_seconds']:.3f} s, rollout {report['rollout_seconds']:.3f} s, "
     seconds += f"decoding {report['decode_points_per_second'] / 1e6:.3g} million points/s"
-    console.print(f"{report['trajectories']} trajectories; {seconds}", highlight=False)
+    console.print(f"{trajectories(report['trajectories'])}; {seconds}", highlight=False)
     for line in error_lines(report):
         console.print(line, highlight=False, markup=False)
     if report.get("calibration"):

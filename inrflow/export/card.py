@@ -9,6 +9,7 @@ from typing import Any
 
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.safe_names import printable
+from inrflow.runtime.shown import trajectories
 
 _CANDIDATES = 12
 
@@ -58,7 +59,7 @@ def _system(surrogate: Surrogate) -> Iterator[str]:
     yield ""
     yield f"- **Domain**: {box}" + (f"; period {_numbers(about.period)}" if any(about.period or ()) else "") + (
         f"; {about.geometry}, points as unit vectors" if about.geometry else "")
-    yield (f"- **Training data**: {training.get('trajectories', '?')} trajectories over {surrogate.horizon:.4g} "
+    yield (f"- **Training data**: {trajectories(training.get('trajectories', '?'))} over {surrogate.horizon:.4g} "
            f"{_plain(about.duration_units or 'units of time')}, frames {surrogate.scale.unit:.4g} apart"
            + (f"; source: {_plain(about.source)}" if about.source else "")
            + (f"; licence: {_plain(about.licence)}" if about.licence else ""))
@@ -95,7 +96,7 @@ def _errors(report: dict[str, Any] | None) -> Iterator[str]:
              "out_s": "at other points"}
     where = "the data it was trained on" if report.get("in_sample") else "test data"
     seen = report["observed"]
-    yield (f"Mean squared errors over the variance, of {report['trajectories']} trajectories of {where}, forecast "
+    yield (f"Mean squared errors over the variance, of {trajectories(report['trajectories'])} of {where}, forecast "
            f"from {seen['frames']} frame{'s' if seen['frames'] != 1 else ''}:")
     yield ""
     yield "| | " + " | ".join(words[g] for g in groups) + " |"

@@ -1,4 +1,4 @@
-"""Rich representations of surrogates and solutions in notebooks: a small table of what they are."""
+"""Rich representations of surrogates and solutions in notebooks: a small table of what they are; numbers of things."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from typing import Any
 from inrflow.runtime.safe_names import printable
 
 _LINES = 12  # of an equation
+
+
+def counted(count: object, one: str, several: str | None = None) -> str:
+    """A number of things in words: 1 trajectory, 3 trajectories."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
+def trajectories(count: object) -> str:
+    """A number of trajectories in words."""
+    return counted(count, "trajectory", "trajectories")
 
 
 class Shown:
@@ -22,7 +32,7 @@ def _html(thing: Any) -> str:
     about = surrogate.description
     box = ", ".join(f"{name} {low:.4g} to {high:.4g}"
                     for name, low, high in zip(about.coordinates, *surrogate.box, strict=True))
-    rows = {"domain": box, "trained on": f"{surrogate.training.get('trajectories', '?')} trajectories over "
+    rows = {"domain": box, "trained on": f"{trajectories(surrogate.training.get('trajectories', '?'))} over "
             f"{surrogate.horizon:.4g} {about.duration_units or 'units of time'}",
             "law": "\n".join(map(str, list(surrogate.training.get("equation") or ())[:_LINES]))}
     cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left;white-space:pre-wrap'>"

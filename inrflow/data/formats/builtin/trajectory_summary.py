@@ -9,6 +9,7 @@ import numpy as np
 from inrflow.data.formats.calendar import number_to_date
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.runtime.shown import counted, trajectories
 
 _LOOKED_AT = 2e7  # values, of which statistics take seconds
 
@@ -47,8 +48,8 @@ def trajectory_rows(file: TrajectoryFile) -> list[tuple[str, str]]:
     about = file.description
     places = {"shared": "points shared by all trajectories", "per_trajectory": "points of its own for each trajectory",
               "moving": "points that change with time"}[file.point_layout]
-    sizes = (f"{file.trajectories} trajectories x {file.frames} frames x {file.points} points x "
-             f"{len(about.channels)} channels")
+    sizes = " x ".join([trajectories(file.trajectories), counted(file.frames, "frame"), counted(file.points, "point"),
+                        counted(len(about.channels), "channel")])
     if file.layout == "scattered":
         sizes += f", {file.rows} rows"
     rows = [("name", about.name), ("layout", f"{file.layout}, {places}"), ("sizes", sizes),
