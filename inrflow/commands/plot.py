@@ -40,6 +40,7 @@ from inrflow.plotting import (
     series_figure,
     spectrum_figure,
 )
+from inrflow.runtime.safe_names import safe_name
 
 _LARGEST = 5_000_000
 
@@ -190,13 +191,14 @@ def _draw_forecasts(config: PlotConfig, about: Description, scene: Scene, direct
     title = f"{about.name}, trajectory {config.trajectory}"
     written = []
     for channel in about.channels if config.channel is None else (config.channel,):
-        still = directory / f"forecast_{channel}{_suffix(config)}"
+        part = safe_name(channel)
+        still = directory / f"forecast_{part}{_suffix(config)}"
         written.append(forecast_figure(still, scene, channel=channel, frames=config.frames, title=title))
         for draw, name in ((series_figure, "series"), (spectrum_figure, "spectrum")):
-            drawn = draw(directory / f"{name}_{channel}{_suffix(config)}", scene, channel=channel, title=title)
+            drawn = draw(directory / f"{name}_{part}{_suffix(config)}", scene, channel=channel, title=title)
             written += [] if drawn is None else [drawn]
         if config.animation and len(scene.t) > 1:
-            written.append(animation(directory / f"forecast_{channel}.gif", scene, channel=channel, title=title))
+            written.append(animation(directory / f"forecast_{part}.gif", scene, channel=channel, title=title))
     return written
 
 

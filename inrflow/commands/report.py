@@ -17,7 +17,7 @@ from inrflow.evaluation.metrics import METRICS
 from inrflow.evaluation.metrics.calibration_table import LEVELS
 from inrflow.evaluation.references.base import title_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.safe_names import printable
+from inrflow.runtime.safe_names import printable, safe_name
 from inrflow.runtime.screen import show
 from inrflow.runtime.shown import trajectories
 
@@ -172,8 +172,8 @@ def draw(
         about.units, triangles, about.coordinates, about.geometry, about.time_units, _horizon(surrogate, evaluation),
         assimilated=float(example["t"][len(observed) - 1]), sensors=sensors(example["x"], observed),
     )
-    written = [forecast_figure(directory / f"forecast_{channel}.png", scene, channel=channel, title=about.name)
-               for channel in about.channels]
+    written = [forecast_figure(directory / f"forecast_{safe_name(channel)}.png", scene, channel=channel,
+                               title=about.name) for channel in about.channels]
     return [*written, draw_errors(directory, surrogate, evaluation)]
 
 

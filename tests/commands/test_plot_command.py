@@ -3,6 +3,11 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
+from inrflow.commands.plot import _draw_forecasts
+from inrflow.config.schema import PlotConfig
+from inrflow.data.description import Description
+from inrflow.plotting import Scene
+
 
 def drawn(path):
     """Whether a picture holds more than its background."""
@@ -46,3 +51,11 @@ def test_mistakes_are_one_clear_line_and_nothing_is_written(argument, said, tiny
     outcome = inrflow_command("plot", f"run={tiny_run.run}", argument)
     assert outcome.code == 2 and said in outcome.err and len(outcome.err.splitlines()) == 1
     assert not list(elsewhere.iterdir())
+
+
+def test_names_of_channels_make_files_that_any_system_has(tmp_path):
+    about = Description("flow", ("U:0", "p" * 300), ("x",))
+    scene = Scene(np.arange(3.0), np.linspace(0, 1, 6)[:, None], np.zeros((3, 6, 2)), about.channels)
+    written = _draw_forecasts(PlotConfig(animation=False), about, scene, tmp_path)
+    assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()}
+    assert all(":" not in path.name and len(path.name) < 200 for path in written) and len(written) >= 2
