@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 SMOOTHNESS = (0.5, 1.5, 2.5)
+DOUBTFUL = 5.0  # deviations from what others say
 
 
 def matern(distance: Tensor, smoothness: float) -> Tensor:
@@ -86,11 +87,13 @@ class Covariance:
             the lengths, of e^2 and tau, and of the squares of b, then the velocity.
         loud: (L, p + 1) embedded places that vary far more than others tell, and a variance of each: what values there
             say of other places is the less sure.
+        doubtful: deviations from what others say from which on values count less.
     """
 
     form: Form
     parameters: Tensor
     loud: Tensor = field(default_factory=lambda: torch.empty(0, 1, dtype=torch.float64))
+    doubtful: float = DOUBTFUL
 
     @classmethod
     def of(cls, form: Form, variances: list[float], times: list[float], nugget: float, lengths: list[list[float]],

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.encoding.residual.covariance import Covariance, Form
+from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
 from inrflow.encoding.residual.fit import Samples, fit_covariance
 from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful
 from inrflow.encoding.residual.places import Places
@@ -352,9 +352,11 @@ def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:
-    return {"form": asdict(covariance.form), "parameters": covariance.parameters, "loud": covariance.loud}
+    return {"form": asdict(covariance.form), "parameters": covariance.parameters, "loud": covariance.loud,
+            "doubtful": covariance.doubtful}
 
 
 def _covariance(state: dict[str, Any]) -> Covariance:
     form: dict[str, Any] = {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in state["form"].items()}
-    return Covariance(Form(**form), state["parameters"], state.get("loud", torch.empty(0, 1)).double())
+    return Covariance(Form(**form), state["parameters"], state.get("loud", torch.empty(0, 1)).double(),
+                      state.get("doubtful", DOUBTFUL))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.motion import common_velocity
+from inrflow.encoding.residual.neighbours import Sites, noise_of_doubtful
 
 _BLOCKS, _VALUES = 14, 110  # of the likelihood, and of each where values hardly share times
 _OF_FRAMES, _FEWEST = 230, 4  # values of a block of frames, most, and of more than others so many fewer blocks
@@ -32,7 +33,8 @@ _ITERATIONS, _OF_TRIALS = 40, 20
 _GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form must predict places better
 _FEW, _OFTEN = 150, 2  # places of a network of few; values of a place from which on it may have an error that lasts
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
-_LOUD, _LOUD_ROUNDS, _OFTEN_SEEN = 2.0, 4, 10  # times the expected variance, refinements, values of a place
+_LOUD, _LOUD_ROUNDS, _OFTEN_SEEN = 3.5, 4, 10  # times the expected variance, refinements, values of a place
+_DOUBT, _WINDOWS = (1.0, 2.0, 4.0, 8.0), 40  # factors on the threshold of doubt, windows by which it is chosen
 _OUTLIER = 10.0  # times as far from the median as most values are
 _JITTER, _RESCUE = 1e-8, 1e-6  # of the variance, of the values and of a process
 
@@ -56,7 +58,7 @@ class Samples:
 @dataclass
 class Blocks:
     """Values in B blocks of m: t (B, m), y (B, m, p), value (B, m), place (B, m), `missing` (B, m) where there are
-    fewer; floor: a variance that is added to the nugget."""
+    fewer; floor, noise (B, m): variances that are added to the nugget."""
 
     t: Tensor
     y: Tensor
@@ -64,11 +66,12 @@ class Blocks:
     place: Tensor
     missing: Tensor
     floor: float
+    noise: Tensor | float = 0.0
 
     def factor(self, covariance: Covariance) -> Tensor:
         """Cholesky factors (B, m, m) of the covariances of the values."""
         off = self.missing[:, :, None] | self.missing[:, None]
-        own = torch.where(self.missing, 1.0, covariance.nugget + self.floor + covariance.loudness(self.y))
+        own = torch.where(self.missing, 1.0, covariance.nugget + self.floor + self.noise + covariance.loudness(self.y))
         between = covariance(self.t, self.y, self.t, self.y).masked_fill(off, 0.0)
         factor, failed = torch.linalg.cholesky_ex(between + torch.diag_embed(own))
         if bool(failed.any()):  # some values are told by others but for rounding
@@ -163,14 +166,19 @@ def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
         scale = np.concatenate([y / (np.ptp(y, 0).max() or 1.0), t[:, None] / (np.ptp(t) or 1.0)], 1)
         tree, count = cKDTree(scale), min(_VALUES, len(t))
         rows = [tree.query(scale[row], count)[1].reshape(-1) for row in random.integers(len(t), size=_BLOCKS)]
+    return _blocks(samples, rows)
+
+
+def _blocks(samples: Samples, rows: list[np.ndarray], noise: np.ndarray | None = None) -> Blocks:
+    """Blocks of which each has some rows (m,) of the values, with a variance (R,) beside the nugget."""
     index = np.full((len(rows), max(map(len, rows))), -1)
     for number, own in enumerate(rows):
         index[number, : len(own)] = own
     missing = torch.as_tensor(index < 0)
-    identity = np.unique(place, return_inverse=True)[1].reshape(-1)
-    value = torch.as_tensor(samples.value)[index].masked_fill(missing, 0.0)
-    return Blocks(torch.as_tensor(t)[index], torch.as_tensor(y)[index], value, torch.as_tensor(identity)[index],
-                  missing, _JITTER * _variance(samples))
+    identity = np.unique(samples.place, return_inverse=True)[1].reshape(-1)
+    t, y, place, value = (torch.as_tensor(one)[index] for one in (samples.t, samples.y, identity, samples.value))
+    return Blocks(t, y, value.masked_fill(missing, 0.0), place, missing, _JITTER * _variance(samples),
+                  0.0 if noise is None else torch.as_tensor(noise)[index])
 
 
 def _some_places(
@@ -195,7 +203,7 @@ def fit_covariance(
     """The covariance of one channel: two Matern functions with a length along each group of coordinates, which move
     where frames tell a velocity, then of `richer` forms where they predict places clearly better; of the form of `near`
     where that is given."""
-    samples = _without_outliers(samples)
+    whole, samples = samples, _without_outliers(samples)
     if near is None:
         samples.velocity = common_velocity(samples.t, samples.y, samples.value, moving)
     elif near.form.drift:
@@ -203,7 +211,7 @@ def fit_covariance(
     data = blocks_of(samples, np.random.default_rng([seed, 17]))
     often = len(samples.place) >= _OFTEN * len(np.unique(samples.place))
     form = Form((1.5, 1.5), 0.5, groups, moving, drift=samples.velocity is not None, site=often)
-    first = start(samples, form) if near is None else Covariance(near.form, near.parameters)
+    first = start(samples, form) if near is None else Covariance(near.form, near.parameters, doubtful=near.doubtful)
     best = fitted(first, samples, data)
     least = data.surprise_left_out(best)
     few = len(np.unique(samples.place)) <= _FEW  # a smoothness is soon fitted, and may be most of what is gained
@@ -217,18 +225,46 @@ def fit_covariance(
             if float(gain.mean()) > max(_GAIN, _SURE * float(gain.std()) / len(gain) ** 0.5):
                 best, least = new, surprise
     slow = best.form.drift and samples.velocity is None  # to be found
-    return data.with_loud(fitted(best, samples, data) if slow else best)
+    best = data.with_loud(fitted(best, samples, data) if slow else best)
+    return _with_doubt(best, whole) if near is None else best
+
+
+def _with_doubt(covariance: Covariance, samples: Samples) -> Covariance:
+    """The covariance with the threshold of doubt with which places are best predicted from others: peaks of a skewed
+    field, as of rain, are no faults, and tell of what is around them."""
+    def noise(tried: Covariance) -> np.ndarray:
+        return noise_of_doubtful(Sites(samples.t, samples.y, tried), torch.as_tensor(samples.value))
+
+    sites = Sites(samples.t, samples.y, covariance)
+    doubtful = np.flatnonzero(noise(covariance)) if sites.windowed else np.empty(0)
+    if not len(doubtful):
+        return covariance
+    windows = [near for _, near in sites.tiles(doubtful)]
+    windows = [windows[k] for k in np.random.default_rng(0).permutation(len(windows))[:_WINDOWS]]
+    chosen = np.concatenate(windows)
+    samples = Samples(samples.t[chosen], samples.y[chosen], samples.place[chosen], samples.value[chosen])
+    rows = np.split(np.arange(len(chosen)), np.cumsum([len(one) for one in windows])[:-1])
+
+    def missed(tried: Covariance) -> float:
+        with torch.no_grad():
+            return float(_blocks(samples, rows, noise(tried)).places_left_out(tried)[0].square().mean())
+
+    return min((replace(covariance, doubtful=times * covariance.doubtful) for times in _DOUBT), key=missed)
 
 
 def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None) -> Covariance:
     """The covariance with the parameters of largest posterior density, by L-BFGS within limits."""
     middle, width = priors(samples, covariance.form)
     strength = 1 / (_EVIDENCE * len(np.unique(samples.place)))
+    expected = covariance.at(torch.as_tensor(middle)).lengths.log()
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         theta = torch.tensor(parameters, requires_grad=True)
+        tried = covariance.at(theta)
         away = (theta - torch.as_tensor(middle)) / torch.as_tensor(width)
-        value = data.misfit(covariance.at(theta)) + 0.5 * strength * away.square().sum()
+        longer = tried.lengths.log() - expected
+        unlike = (longer - longer.mean(1, keepdim=True)) / _ANISOTROPY
+        value = data.misfit(tried) + 0.5 * strength * (away.square().sum() + unlike.square().sum())
         value.backward()
         assert theta.grad is not None
         return float(value.detach()), theta.grad.numpy()
@@ -254,6 +290,7 @@ def spent(places: int, axes: int) -> float:
 _PARTS, _LENGTHS, _STEPS = (0.5, 0.2), (1.5, 0.4), (15.0, 4.0)  # of the variance, the deviation of places, the step
 _SITE = (0.05, 100.0)  # of the variance, of the step
 _FARTHEST = 3.0  # deviations of the prior
+_ANISOTROPY = 0.5  # deviation of logarithms of the lengths of a component around their mean
 _UNSURE = 0.05  # share of a prior's deviation that a velocity has which frames tell
 
 
@@ -324,16 +361,14 @@ def _longer_memory(best: Covariance, samples: Samples) -> Iterator[Covariance]:
         yield replace(best, form=replace(best.form, memory=1.5))
 
 
-def _trend(best: Covariance, samples: Samples) -> Iterator[Covariance]:
+def _trend(best: Covariance, samples: Samples, curved: bool = False) -> Iterator[Covariance]:
     if any(best.form.moving) and not best.form.drift:
-        form = replace(best.form, trend=best.form.moving)
+        form = replace(best.form, trend=best.form.moving, curved=curved)
         yield Covariance(form, torch.cat([best.parameters, start(samples, form).parameters[len(best.parameters) :]]))
 
 
 def _curve(best: Covariance, samples: Samples) -> Iterator[Covariance]:
-    if any(best.form.trend) and not best.form.drift:
-        form = replace(best.form, curved=True)
-        yield Covariance(form, torch.cat([best.parameters, start(samples, form).parameters[len(best.parameters) :]]))
+    yield from _trend(best, samples, curved=True)  # whose slopes may hide what is linear
 
 
 def _drift(best: Covariance, samples: Samples) -> Iterator[Covariance]:

@@ -24,7 +24,6 @@ _WINDOW = 240  # values in a window of times
 _LAYERS = 2  # frames before a value between frames, and after it, that it is conditioned on
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
 _JITTER = 1e-9
-DOUBTFUL = 5.0  # deviations from what others say
 _ROUNDS, _WORST, _NOTHING, _NO_VALUE = 20, 0.7, 3.0, 1e4  # of the search for doubtful values
 _MOST_JOINT = 2500  # observations that many values are conditioned on together
 
@@ -176,11 +175,11 @@ def _around(sites: Sites, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.nda
     return sites.tiles(rows) if sites.windowed else _parts(sites, sites.t[rows], sites.y[rows], _COMPARED)
 
 
-def noise_of_doubtful(sites: Sites, values: Tensor, threshold: float = DOUBTFUL) -> np.ndarray:
-    """Variances (R,) beside the nugget with which no value lies more than `threshold` deviations from what the others
-    around it say (a Huber weight), the most doubtful first, as it makes its neighbours look doubtful. What lies three
-    times as far counts for nothing."""
-    noise, rows = np.zeros(len(values)), np.arange(len(values))
+def noise_of_doubtful(sites: Sites, values: Tensor) -> np.ndarray:
+    """Variances (R,) beside the nugget with which no value lies more than `covariance.doubtful` deviations from what
+    the others around it say (a Huber weight), the most doubtful first, as it makes its neighbours look doubtful. What
+    lies three times as far counts for nothing."""
+    noise, rows, threshold = np.zeros(len(values)), np.arange(len(values)), sites.covariance.doubtful
     for _ in range(_ROUNDS):
         now = Sites(sites.t, sites.y, sites.covariance, noise)
         error, variance = (v.numpy() for v in left_out(now, values, rows))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from inrflow.encoding.residual.covariance import Covariance, Form
+from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
 from inrflow.encoding.residual.fit import Blocks, Samples, blocks_of, fit_covariance, spent, start
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
@@ -89,6 +89,31 @@ def test_errors_of_places_that_last_are_found_where_there_are_some(variance):
     size, memory = found.site.tolist()
     assert (0.3 < size < 1.2 and memory > 20) if variance else size < 0.1
     assert 0.05 < float(found.nugget) < 0.2
+
+
+@pytest.mark.parametrize("showers", [True, False])
+def test_values_far_from_others_are_doubted_where_they_are_faults_and_not_where_others_have_them_too(showers):
+    random, samples = np.random.default_rng(2), draw(30, 60)
+    if showers:
+        away = samples.y[:, None] - random.uniform(0, 1, (60, 2))[samples.t.astype(int)][:, None]
+        samples.value = 0.1 * samples.value + 9 * np.exp(-((away[:, 0] / 0.15) ** 2).sum(1)) * (samples.t % 4 == 0)
+    else:
+        samples.value[random.permutation(1800)[:20]] += 15 * random.standard_normal(20)
+    found = fit_covariance(samples, FORM.groups, FORM.moving, richer=False)
+    assert (found.doubtful > DOUBTFUL) is showers
+
+
+def test_few_places_tell_no_direction_that_a_field_does_not_have():
+    even = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.4, 0.4]])
+    ratios = []
+    for seed in range(4):
+        samples = draw(12, 20, seed)
+        t, y = torch.as_tensor(samples.t), torch.as_tensor(samples.y)
+        matrix = even(t, y, t, y).numpy() + 0.1 * np.eye(len(t))
+        samples.value = np.linalg.cholesky(matrix) @ np.random.default_rng(seed).standard_normal(len(t))
+        found = fit_covariance(samples, FORM.groups, FORM.moving, near=start(samples, FORM))
+        ratios.append(float((found.lengths[0, 0] / found.lengths[0, 1]).log()))
+    assert np.abs(ratios).mean() < 0.4
 
 
 def test_a_trend_is_found_where_there_is_one():
