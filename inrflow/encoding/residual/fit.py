@@ -263,7 +263,7 @@ def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: i
         tried = covariance.at(theta)
         away = (theta - torch.as_tensor(middle)) / torch.as_tensor(width)
         longer = tried.lengths.log() - expected
-        unlike = (longer - longer.mean(1, keepdim=True)) / _ANISOTROPY
+        unlike = (longer - longer.mean(1, keepdim=True)) / (_ANISOTROPY if longer.shape[1] > 2 else np.inf)
         value = data.misfit(tried) + 0.5 * strength * (away.square().sum() + unlike.square().sum())
         value.backward()
         assert theta.grad is not None
@@ -290,7 +290,7 @@ def spent(places: int, axes: int) -> float:
 _PARTS, _LENGTHS, _STEPS = (0.5, 0.2), (1.5, 0.4), (15.0, 4.0)  # of the variance, the deviation of places, the step
 _SITE = (0.05, 100.0)  # of the variance, of the step
 _FARTHEST = 3.0  # deviations of the prior
-_ANISOTROPY = 0.5  # deviation of logarithms of the lengths of a component around their mean
+_ANISOTROPY = 0.5  # deviation of logarithms of three lengths of a component or more around their mean
 _UNSURE = 0.05  # share of a prior's deviation that a velocity has which frames tell
 
 
