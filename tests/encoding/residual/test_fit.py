@@ -114,7 +114,7 @@ def test_few_places_tell_no_direction_that_a_field_of_three_coordinates_does_not
         samples.value = np.linalg.cholesky(matrix) @ random.standard_normal(len(t))
         found = fit_covariance(samples, form.groups, form.moving, near=start(samples, form))
         ratios.append(float(found.lengths[0].log().std()))
-    assert np.mean(ratios) < 0.4
+    assert np.mean(ratios) < 0.3  # .35 if each is free
 
 
 def test_a_trend_is_found_where_there_is_one():
