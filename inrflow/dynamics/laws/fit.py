@@ -54,11 +54,11 @@ _FEW_APART = 2  # trajectories whose forecasts on more harmonics are compared
 _LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
 _CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
-_LENGTHS, _SHORT, _LONGEST = (1, 3, 9), 3, 24  # frames of flights that refine coefficients in turn; of noisy codes
+_LENGTHS, _LONGEST = (1, 3, 9), 200  # frames of flights that refine coefficients in turn; of noisy ones, at most
 _PAYS = 0.5  # share of the least misfit of simpler laws that those of further families may have
 _WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
-_DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
+_FILTERED, _NO_NOISE = 0.6, 0.1  # share of the time along noisy flights; of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
 _DIVERGED = 5  # laws, without one that did not, after which there are no further ones
 _OF_FLOWS = 0.15  # share of the time for laws along their own flow
@@ -145,7 +145,8 @@ class LawSearch:
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
         self.deadline, self.half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
         self.many = ground.states[0, 0].size > FEW_CODES
-        self.step_error = _STEPS * math.sqrt(floor) if self.many or self.several else 0.0  # their flows take their time
+        rough = self.many or self.several or bool(np.any(ground.train.noise))  # flows take their time, or tell little
+        self.step_error = _STEPS * math.sqrt(floor) if rough else 0.0
         self.scored, self.enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
         self.limit, self.diverged = Limit(), 0  # of effort for further laws, once there is one; laws that diverged
         self.found: list[_Regressed] = []  # of families that were regressed
@@ -289,23 +290,24 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
             wide = widened(law, whole)
             wider, after = Ground.of(wide, whole), forecast_errors(wide, judge)
             law, ground, errors, hardly, kept = wide, wider, after, HARDLY, 0.0
-            frames = min(whole.u.shape[1], _LONGEST + 1)
-        lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS[second:]) if n < frames and not exact]
+            frames = whole.u.shape[1]
+        lengths = [min(_LONGEST, frames - 1)] if noisy else [
+            n for n in _LENGTHS[second:] if n < frames and not exact]
         for index, length in enumerate(lengths[: 1 if brief else None]):
             left = seconds - kept - 2 * judging - (effort() - start)
             if left < 0:
                 break
-            left *= _DESCENT if noisy else 0.5  # the rest is for forecasts
-            last = along(law, length, left / (len(lengths) - index), noisy)
-            last.deadline = effort() + left if noisy else last.deadline  # longer ones where short ones add nothing
-            refined = last.run()
+            left *= _FILTERED if noisy else 0.5  # the rest is for forecasts
+            trial = along(law, length, left / (len(lengths) - index), noisy)
+            trial.deadline = effort() + left if noisy else trial.deadline  # longer ones where short ones add nothing
+            refined = trial.run()
             refined = known_contexts(refined, train, judge) if refined.count else refined
             after = forecast_errors(refined, judge)
             say(f"  along flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, {effort() - start:.1f} s")
             if not worse(after, hardly * errors):
-                law, errors = refined, after
+                law, errors, last = refined, after, trial
         if not noisy:
-            last = along(law, _SHORT, min(_LAST, 0.1 * seconds), False)
+            last = along(law, _LENGTHS[1], min(_LAST, 0.1 * seconds), False)
         law, short = last.estimated(law)
         if noisy and 0 < short.size < law.size:
             short = last.run(short)
