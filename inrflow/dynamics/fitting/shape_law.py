@@ -88,7 +88,7 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
         if effort() - start > (1 - _SHARE) * seconds or length >= shapes[0].states.shape[1]:
             break
         refinement = _refinement(law, shapes, length, _SHARE * seconds)
-        _, refined = refinement.estimated(refinement.run())
+        refined = refinement.estimated(refinement.run())[1][0]
         after = np.maximum(errors(refined), _EXACT)
         log(f"  along flights of {length}: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
         if not worse(after, best):

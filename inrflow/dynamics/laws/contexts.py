@@ -22,6 +22,7 @@ from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.principal_components import standardised
 
+_OF_NOISE = 0.1  # error of steps in units of noise
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
@@ -196,7 +197,8 @@ def known_contexts(law: Law, train: Data, judge: Data) -> Law:
 
 
 def widened(law: Law, train: Data) -> Law:
-    """The law on more harmonics, those too that noise hides: its flow tells them, and products need them."""
+    """The law on more harmonics, those too that noise hides: its flow tells them, and products need them. In steps that
+    are as accurate as noise asks for."""
     observed, few = int(np.isfinite(train.u[0, 0, :, 0]).sum()), law.codes.harmonics.count
     count = min(_WIDER * few, int(_MOST_OF_POINTS * observed), _MOST_CODES // train.u.shape[-1])
     if count <= few or isinstance(law.domain, Flows):
@@ -204,4 +206,5 @@ def widened(law: Law, train: Data) -> Law:
     codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u)
     states = encode(codes, train)[0]
     states[..., few:] = 0.0  # noise there would ask for shorter steps than paths need
-    return integrable(replace(law, codes=codes), train.t, states) or law
+    error = _OF_NOISE * float(np.sqrt(np.max(train.noise / np.nanvar(train.u, (0, 1, 2)))))
+    return integrable(replace(law, codes=codes), train.t, states, error) or law

@@ -54,11 +54,12 @@ _FEW_APART = 2  # trajectories whose forecasts on more harmonics are compared
 _LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
 _CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
-_LENGTHS, _LONGEST = (1, 3, 9), 200  # frames of flights that refine coefficients in turn; of noisy ones, at most
+_LENGTHS, _OF_NOISY = (1, 3, 9), (24, 200)  # frames of flights that refine coefficients in turn; of noisy ones
 _PAYS = 0.5  # share of the least misfit of simpler laws that those of further families may have
 _WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
-_FILTERED, _NO_NOISE = 0.6, 0.1  # share of the time along noisy flights; of the error that is left without noise
+_NEARLY, _HIDDEN, _FILTERED = 1.1, 0.6, 0.6  # of noisy laws: times the least error; shares of time, to forecast, refine
+_NO_NOISE = 0.1  # share of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
 _DIVERGED = 5  # laws, without one that did not, after which there are no further ones
 _OF_FLOWS = 0.15  # share of the time for laws along their own flow
@@ -112,11 +113,11 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     search.run(turns)
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    began, best = effort(), simplest(search.scored)
+    began, best = effort(), simplest(search.scored, HARDLY if search.noiseless else _NEARLY)  # noise hides terms
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
-    brief = began - start < _QUICK * search.seconds and not np.any(ground.train.noise)
+    brief = began - start < _QUICK * search.seconds and search.noiseless
     whole = replace(data, noise=ground.train.noise)
     refined = partial(refine, ground=ground, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
     with suppress(OutOfTime):
@@ -145,8 +146,9 @@ class LawSearch:
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
         self.deadline, self.half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
         self.many = ground.states[0, 0].size > FEW_CODES
-        rough = self.many or self.several or bool(np.any(ground.train.noise))  # flows take their time, or tell little
-        self.step_error = _STEPS * math.sqrt(floor) if rough else 0.0
+        self.noiseless = not np.any(ground.train.noise)
+        exactly = self.noiseless and not (self.many or self.several)  # their flows take their time
+        self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
         self.scored, self.enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
         self.limit, self.diverged = Limit(), 0  # of effort for further laws, once there is one; laws that diverged
         self.found: list[_Regressed] = []  # of families that were regressed
@@ -245,6 +247,7 @@ class LawSearch:
                 best = found
             laws = [*best, *laws]
         t = self.ground.train.t
+        share *= 1.0 if self.noiseless else _HIDDEN
         self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
@@ -291,7 +294,7 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
             wider, after = Ground.of(wide, whole), forecast_errors(wide, judge)
             law, ground, errors, hardly, kept = wide, wider, after, HARDLY, 0.0
             frames = whole.u.shape[1]
-        lengths = [min(_LONGEST, frames - 1)] if noisy else [
+        lengths = sorted({min(n, frames - 1) for n in _OF_NOISY}) if noisy else [
             n for n in _LENGTHS[second:] if n < frames and not exact]
         for index, length in enumerate(lengths[: 1 if brief else None]):
             left = seconds - kept - 2 * judging - (effort() - start)
@@ -299,20 +302,23 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
                 break
             left *= _FILTERED if noisy else 0.5  # the rest is for forecasts
             trial = along(law, length, left / (len(lengths) - index), noisy)
-            trial.deadline = effort() + left if noisy else trial.deadline  # longer ones where short ones add nothing
+            trial.deadline = effort() + left if noisy else trial.deadline  # what short ones leave is for longer ones
             refined = trial.run()
-            refined = known_contexts(refined, train, judge) if refined.count else refined
+            refined = known_contexts(refined, train, judge) if law.count else refined
             after = forecast_errors(refined, judge)
             say(f"  along flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, {effort() - start:.1f} s")
             if not worse(after, hardly * errors):
                 law, errors, last = refined, after, trial
         if not noisy:
             last = along(law, _LENGTHS[1], min(_LAST, 0.1 * seconds), False)
-        law, short = last.estimated(law)
-        if noisy and 0 < short.size < law.size:
-            short = last.run(short)
+        size = law.size
+        law, (short, *shorter) = last.estimated(law)
         if 0 < short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + _EXACT):
-            law = pruned(short)
+            law = short
+        for short in shorter if noisy else ():  # what no forecast needs; truncation is not in the errors
+            law = short if 0 < short.size < law.size and not worse(forecast_errors(short, judge), errors) else law
+        law = pruned(last.run(law) if noisy and law.size < size else law)
+        law = (integrable(law, ground.train.t, ground.states) or law) if noisy else law  # clean starts ask for more
         if not (brief or isinstance(place, Flows)):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
                 errors, law = better  # kept where the time ends before the next

@@ -32,12 +32,12 @@ _DELTA = 1e-5  # of finite differences, relative to coefficients
 _LITTLE = 1e-4  # share of noise in the variance of codes up to which it is neglected: that of 1 to 2 % in values
 _ACCURATE = 0.02  # error of steps in units of that of noisy codes
 _ALIKE = 3  # frames of noisy flights after which gains are those of all later ones
-_PASSES = 2  # times that gains may be halved for every step
+_LESS = 0.25  # times as large gains of later frames are tried for every step
 _CONVERGED = 1e-5  # relative change of the misfit, which is mostly noise: a standard error is few units of thousands
 _TRIALS = 5  # halvings of a step
 _FEWEST = 8  # flights
 _BATCH = 2048  # flights at a time
-_SIGNIFICANT = 3.0  # standard errors by which a coefficient must differ from zero: the BIC of some 10^4 values
+_SIGNIFICANT = (3.0, 6.0, 12.0)  # standard errors by which coefficients differ from zero: by the BIC of 10^4 values 3
 
 
 class Refinement:
@@ -59,6 +59,7 @@ class Refinement:
         self.deadline = effort() + seconds
         noise = data.variance.mean(0)[self.rows].sum() / self.prior[self.rows].sum()
         self.uncertain = bool(noise > _LITTLE) if uncertain is None else uncertain
+        self.level = torch.ones(int(self.shell.max()) + 1, dtype=torch.float64)
         self.gains: Tensor | None = None  # (B, M, C K), of noisy flights
         self.longest = [law.longest] * data.dt.shape[1]
         if self.uncertain:
@@ -76,8 +77,13 @@ class Refinement:
         self.target = self.noise[:, None] * (data.codes / variance[:, None] - self.mean / self.prior)
         self.target = torch.where(self.rows, self.target, data.codes)
         if self.uncertain:
-            start = torch.where(self.rows, self.prior / (self.prior + self.noise), 0.0)
-            self.gains = start[:, None].expand(-1, data.dt.shape[1], -1)
+            self.gains = self._gains(self.level)
+
+    def _gains(self, level: Tensor) -> Tensor:
+        """Gains (B, M, C K): those of ever surer codes of an exact law, but no less than a level (L,) of each shell."""
+        sure = 1 / (torch.arange(self.data.dt.shape[1], dtype=torch.float64) + 2)
+        shares = torch.where(self.rows, self.prior / (self.prior + self.noise), 0.0)
+        return shares[:, None] * torch.maximum(sure[:, None], level[self.shell])
 
     @classmethod
     def along(cls, law: Law, ground: Ground, known: np.ndarray, length: int, seconds: float, **options: Any) -> Self:
@@ -116,7 +122,7 @@ class Refinement:
             start = effort()
             self._fly(at, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
             cost = (effort() - start) / len(some.codes) / many
-        affordable = seconds / (cost * _ITERATIONS * (len(self.active) + 2.0 + 2 * _PASSES * self.uncertain))
+        affordable = seconds / (cost * _ITERATIONS * (len(self.active) + 2.0 + 2 * self.uncertain))
         fewest = max(_FEWEST, len(data.system.unique()))
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
         return data.take(pick)
@@ -200,11 +206,12 @@ class Refinement:
         """Codes (B, M, C K) along the flights of a law, and variances of what these miss. Of noisy ones with gains that
         are halved in shells of which they then miss less."""
         path = self._fly(self._at(law), self.data.codes[:, 0], self.data)
-        for _ in range(_PASSES if self.gains is not None else 0):
-            gains, before = self.gains, self._missed(path).log().sum(0)
-            self.gains = gains / 2
+        if self.gains is not None:
+            before = self._missed(path).log().sum(0)
+            self.gains = self._gains(_LESS * self.level)
             after = self._missed(self._fly(self._at(law), self.data.codes[:, 0], self.data)).log().sum(0)
-            self.gains = torch.where((after < before)[self.shell], self.gains, gains)
+            self.level = torch.where(after < before, _LESS * self.level, self.level)
+            self.gains = self._gains(self.level)
             path = self._fly(self._at(law), self.data.codes[:, 0], self.data)
         return path, self._variances(path)
 
@@ -256,27 +263,29 @@ class Refinement:
             self.law, self.active = law, _active(law)
         return self.law
 
-    def estimated(self, law: Law | None = None) -> tuple[Law, Law]:
-        """The law with standard errors of its coefficients, and the same without terms that hardly differ from zero.
+    def estimated(self, law: Law | None = None) -> tuple[Law, list[Law]]:
+        """The law with standard errors of its coefficients, and the same without terms that hardly differ from zero: by
+        three of these errors, and by more.
 
         The coefficients of the first may miss those that fit flights best, which adds to their errors; those of the
-        second are those of the normal distribution of all coefficients where the others vanish.
+        others are those of the normal distribution of all coefficients where the others vanish.
         """
         law = self._of(law)
         path, variance = self._flown(law)
         if not torch.isfinite(path).all() or not len(self.active):
-            return law, law
+            return law, [law]
         covariance, step = self._linearised(law, path, variance)
         whole = self._with_errors(law, covariance + np.outer(step, step))
-        return whole, self._significant(covariance[: len(self.active), : len(self.active)])
+        own = covariance[: len(self.active), : len(self.active)]
+        return whole, [self._significant(own, errors) for errors in _SIGNIFICANT]
 
-    def _significant(self, covariance: np.ndarray) -> Law:
+    def _significant(self, covariance: np.ndarray, errors: float) -> Law:
         kept, values = list(range(len(self.active))), self.law.theta[tuple(self.active.T)]
         varies = (self.law.by_context[(slice(None), *self.active.T)] != 0).any(0)
         while kept:
             size = np.where(varies[kept], np.inf, np.abs(values) / np.sqrt(np.diag(covariance)))
             weakest = int(size.argmin())
-            if not size[weakest] < _SIGNIFICANT:
+            if not size[weakest] < errors:
                 break
             others = np.arange(len(kept)) != weakest
             column = covariance[others, weakest] / covariance[weakest, weakest]
