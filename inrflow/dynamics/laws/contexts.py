@@ -22,7 +22,7 @@ from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.principal_components import standardised
 
-_OF_NOISE = 0.1  # error of steps in units of noise
+_OF_NOISE = 0.02  # error of steps in units of noise
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
