@@ -202,17 +202,22 @@ class Refinement:
         larger the mean square of their shell."""
         return torch.maximum(self.noise[:, None], self._missed(path)[:, self.shell]) + 1e-12 * self.prior.max()
 
+    def _path(self, law: Law) -> Tensor:
+        """Codes (B, M, C K) along the flights of a law."""
+        return self._fly(self._at(law), self.data.codes[:, 0], self.data)
+
     def _flown(self, law: Law) -> tuple[Tensor, Tensor]:
         """Codes (B, M, C K) along the flights of a law, and variances of what these miss. Of noisy ones with gains that
-        are halved in shells of which they then miss less."""
-        path = self._fly(self._at(law), self.data.codes[:, 0], self.data)
+        are reduced in shells of which they then miss less."""
+        path = self._path(law)
         if self.gains is not None:
-            before = self._missed(path).log().sum(0)
             self.gains = self._gains(_LESS * self.level)
-            after = self._missed(self._fly(self._at(law), self.data.codes[:, 0], self.data)).log().sum(0)
-            self.level = torch.where(after < before, _LESS * self.level, self.level)
+            trial = self._path(law)
+            better = self._missed(trial).log().sum(0) < self._missed(path).log().sum(0)
+            self.level = torch.where(better, _LESS * self.level, self.level)
             self.gains = self._gains(self.level)
-            path = self._fly(self._at(law), self.data.codes[:, 0], self.data)
+            if better.any():
+                path = trial if better.all() else self._path(law)
         return path, self._variances(path)
 
     def run(self, law: Law | None = None) -> Law:
@@ -240,7 +245,7 @@ class Refinement:
     def _bound(self, law: Law) -> None:
         """Shorten steps until no flight diverges, and leave out those that still do: one would end all the others."""
         while True:
-            finite = torch.isfinite(self._fly(self._at(law), self.data.codes[:, 0], self.data)).flatten(1).all(1)
+            finite = torch.isfinite(self._path(law)).flatten(1).all(1)
             if finite.all() or max(self.longest) < law.longest:
                 break
             self.longest = [step / 2 for step in self.longest]
@@ -251,8 +256,7 @@ class Refinement:
         """The law after a step, halved until flights miss less than before, and what they miss."""
         for halvings in range(_TRIALS):
             trial = self._moved(law, 0.5**halvings * step)
-            path = self._fly(self._at(trial), self.data.codes[:, 0], self.data)
-            after = float(self._misfit(path, variance).sum())
+            after = float(self._misfit(self._path(trial), variance).sum())
             if after < before:
                 return trial, after
         return law, before
