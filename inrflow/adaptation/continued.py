@@ -27,7 +27,7 @@ from inrflow.domains import from_state, harmonics_of
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.laws import Law
-from inrflow.dynamics.laws.refine import Refinement
+from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.setting import shares_known
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import term_from_state

@@ -19,7 +19,6 @@ from inrflow.domains import Domain
 from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.families import families_of
-from inrflow.dynamics.laws.fit import finer
 from inrflow.dynamics.laws.law import Law, integrable, own_paths, well_posed
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
@@ -34,6 +33,7 @@ from inrflow.dynamics.laws.network.sine import (
     Local,
     Sine,
 )
+from inrflow.dynamics.laws.refinement.ending import finer
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations
 from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, choose, encode, evenly, forecast_errors
 from inrflow.dynamics.laws.terms import Term

@@ -14,7 +14,7 @@ import numpy as np
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.families import families_of, regressed
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, pruned, well_posed
-from inrflow.dynamics.laws.refine import Refinement
+from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.setting import (
     Data,
     Ground,

@@ -18,6 +18,7 @@ from inrflow.numerics import etdrk4
 from inrflow.numerics.components import applied, components, parted, whole
 from inrflow.numerics.effort import effort
 
+_WHOLE = 256  # codes up to which products with one matrix of all are quicker than with those of components
 _DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated as one matrix; bounded terms
 _MOST_STEPS = 2**14  # of one interval
 _EXPONENTIAL = 20  # products of matrices in their exponential
@@ -194,11 +195,15 @@ class LawField(nn.Module):
         """`blocks`, or those of components."""
         return parted(self.blocks[0], self.rows) if self.coupled else self.blocks
 
+    def _whole(self, blocks: Tensor) -> Tensor:
+        """Blocks of components as one matrix, where codes are so few that this takes less time."""
+        return blocks if self.rows is None or self.size > _WHOLE else whole(blocks, self.rows, self.size)[None]
+
     def _flow(self, h: float) -> Tensor:
         if h not in self._flows:
             linear = self._linear_part
             effort.add(products=_EXPONENTIAL * len(linear) * linear.shape[-1] ** 3, calls=100)
-            self._flows = {**dict(list(self._flows.items())[-3:]), h: torch.linalg.matrix_exp(h * linear)}
+            self._flows = {**dict(list(self._flows.items())[-3:]), h: self._whole(torch.linalg.matrix_exp(h * linear))}
         return self._flows[h]
 
     def _coefficients(self, h: float) -> list[Tensor]:
@@ -206,7 +211,7 @@ class LawField(nn.Module):
             linear = self._linear_part
             effort.add(products=_EXPONENTIAL * len(linear) * (3 * linear.shape[-1]) ** 3, calls=200)
             self._cache = {**dict(list(self._cache.items())[-3:]),
-                           h: etdrk4.coefficients(linear, h, etdrk4.phi_matrix_functions)}
+                           h: [*map(self._whole, etdrk4.coefficients(linear, h, etdrk4.phi_matrix_functions))]}
         return self._cache[h]
 
     @cached_property

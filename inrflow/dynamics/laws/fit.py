@@ -11,62 +11,47 @@ from functools import partial
 import numpy as np
 import torch
 
-from inrflow.domains import Box, Domain, Flows
-from inrflow.dynamics.laws.contexts import known_contexts, standard, widened
+from inrflow.domains import Domain
+from inrflow.dynamics.laws.contexts import known_contexts, standard
 from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
 from inrflow.dynamics.laws.law import (
     MOST_STEPS,
     Law,
     integrable,
-    most_with_rates,
-    pruned,
     well_posed,
 )
-from inrflow.dynamics.laws.rates import fit_second_order, inertial, solved_anew
-from inrflow.dynamics.laws.refine import Refinement
+from inrflow.dynamics.laws.rates import fit_second_order, inertial
+from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
-    HARDLY,
     Data,
     Ground,
     Log,
     Systems,
-    first_states,
     forecast_errors,
     ground_of,
-    joined,
-    resolved,
     simplest,
-    worse,
 )
 from inrflow.dynamics.laws.shooting import along_single_steps
-from inrflow.encoding.harmonic_codes import fit_codes, point_sets
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.phases import periodic_phases
 from inrflow.numerics.team import team
 
-_FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmonics, tried in turn; those of flows
-_BETTER = 0.9  # share of the error that more harmonics or shorter steps leave
 _FEW_JUDGES = 3  # trajectories of many codes that judge laws, at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
-_FEW_APART = 2  # trajectories whose forecasts on more harmonics are compared
-_LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
+_COMPARED = 2  # laws that are forecast, at least
 _CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
-_KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
-_LENGTHS, _OF_NOISY = (1, 3, 9), (24, 200)  # frames of flights that refine coefficients in turn; of noisy ones
 _PAYS = 0.5  # share of the least misfit of simpler laws that those of further families may have
 _WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
-_NEARLY, _HIDDEN, _FILTERED = 1.1, 0.6, 0.6  # of noisy laws: times the least error; shares of time, to forecast, refine
-_NO_NOISE = 0.1  # share of the error that is left without noise
+_NEARLY, _HIDDEN = 1.1, 0.6  # of noisy laws: times the least error, for simpler ones; share of time to forecast
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
 _DIVERGED = 5  # laws, without one that did not, after which there are no further ones
 _OF_FLOWS = 0.15  # share of the time for laws along their own flow
 _NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times harmonics' error from which single steps are tried; until, or for
 _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
-_EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
-_LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on more harmonics differ by; at most
+_STEPS_WITH_RATES = 64  # of an interval, at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
 _ALONE = 1e-3  # error of laws of second order from which on first order has no time
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
@@ -113,7 +98,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     search.run(turns)
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    began, best = effort(), simplest(search.scored, HARDLY if search.noiseless else _NEARLY)  # noise hides terms
+    began, best = effort(), simplest(search.scored) if search.noiseless else _nearly(search.scored)
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
@@ -122,7 +107,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     refined = partial(refine, ground=ground, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
     with suppress(OutOfTime):
         if brief:
-            search.enough = _NOISY * max(search.floor, _EXACT)
+            search.enough = _NOISY * max(search.floor, EXACT)
             best = refined(*best, brief=True)
             search.scored = [best]
             if search.spent < _REST * search.seconds:  # more terms may be what is missing
@@ -144,7 +129,7 @@ class LawSearch:
                  seconds: float, period: float) -> None:
         self.ground, self.judge, self.families, self.floor, self.say = ground, judge, families, floor, say
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
-        self.deadline, self.half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
+        self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
         self.many = ground.states[0, 0].size > FEW_CODES
         self.noiseless = not np.any(ground.train.noise)
         exactly = self.noiseless and not (self.many or self.several)  # their flows take their time
@@ -267,128 +252,6 @@ class LawSearch:
             self.limit.most = self.deadline
 
 
-def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Data, start: float, seconds: float,
-           say: Log, brief: bool = False) -> tuple[np.ndarray, Law]:
-    """Errors and law, refined in its steps, along its own flow and on more harmonics, without terms that are near zero.
-
-    errors (S,): of its forecasts; whole: all trajectories, for laws of noisy ones; start: effort when the search began,
-    which ends so many seconds later. brief: along flights of one frame alone.
-    """
-    began = effort()
-    if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more of them
-        ground = Ground.of(law, ground.train)
-    narrow, second, exact = (errors, law), law.has_rates, errors.mean() < _EXACT
-    train, place, frames = ground.train, ground.domain, ground.states.shape[1]
-    with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(Limit(start + seconds)):
-        law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
-        judging = effort() - began
-        kept = more if (more := 3 * _FINER[0] ** 2 * judging) < _KEPT * seconds else 0.0  # for more harmonics
-
-        def along(law: Law, length: int, seconds: float, uncertain: bool | None) -> Refinement:
-            return Refinement.along(law, ground, ground.known, min(length, frames - 1), seconds, uncertain=uncertain)
-
-        last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), False if second else None)
-        noisy, hardly = last.uncertain, 1.0
-        if noisy:  # forecasts from single frames tell little
-            wide = widened(law, whole)
-            wider, after = Ground.of(wide, whole), forecast_errors(wide, judge)
-            law, ground, errors, hardly, kept = wide, wider, after, HARDLY, 0.0
-            frames = whole.u.shape[1]
-        lengths = sorted({min(n, frames - 1) for n in _OF_NOISY}) if noisy else [
-            n for n in _LENGTHS[second:] if n < frames and not exact]
-        for index, length in enumerate(lengths[: 1 if brief else None]):
-            left = seconds - kept - 2 * judging - (effort() - start)
-            if left < 0:
-                break
-            left *= _FILTERED if noisy else 0.5  # the rest is for forecasts
-            trial = along(law, length, left / (len(lengths) - index), noisy)
-            trial.deadline = effort() + left if noisy else trial.deadline  # what short ones leave is for longer ones
-            refined = trial.run()
-            refined = known_contexts(refined, train, judge) if law.count else refined
-            after = forecast_errors(refined, judge)
-            say(f"  along flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, {effort() - start:.1f} s")
-            if not worse(after, hardly * errors):
-                law, errors, last = refined, after, trial
-        if not noisy:
-            last = along(law, _LENGTHS[1], min(_LAST, 0.1 * seconds), False)
-        size = law.size
-        law, (short, *shorter) = last.estimated(law)
-        if 0 < short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + _EXACT):
-            law = short
-        for short in shorter if noisy else ():  # what no forecast needs; truncation is not in the errors
-            law = short if 0 < short.size < law.size and not worse(forecast_errors(short, judge), errors) else law
-        law = pruned(last.run(law) if noisy and law.size < size else law)
-        law = (integrable(law, ground.train.t, ground.states) or law) if noisy else law  # clean starts ask for more
-        if not (brief or isinstance(place, Flows)):
-            for better in finer(law, train, judge, start + seconds, say, not noisy):
-                errors, law = better  # kept where the time ends before the next
-    return (errors, law) if errors.mean() <= HARDLY * narrow[0].mean() else narrow  # where the time ended too soon
-
-
-def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True
-          ) -> Iterator[tuple[np.ndarray, Law]]:
-    """Errors and law on more and more harmonics while its forecasts improve: it makes waves that points do not tell.
-
-    Or while they are as good, and those of later times differ by far more: small waves grow. anew: whether coefficients
-    are solved anew on them, too.
-    """
-    began = effort()
-    errors = forecast_errors(law, judge)
-    spent, count = effort() - began, law.codes.harmonics.count
-    flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
-    place, most = resolved(law.domain, train, flow)
-    most = min(most, most_with_rates(law.rates, train.u.shape[-1])) if law.has_rates else most
-    for factor in _FINEST if flow else _FINER:
-        now, size = law.codes.harmonics.count, min(int(factor * count), most * joined(law.boundary))
-        steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
-        if size <= now or effort() + 3 * (size / now) ** steeper * spent > deadline:
-            break
-        harmonics = place.harmonics(size, law.boundary)
-        if harmonics.count <= now:
-            break
-        finer = replace(law, domain=place, codes=fit_codes(harmonics, train.x, train.u))
-        some = judge.take(np.arange(min(4, len(judge.u))))
-        wider = integrable(finer, some.t, Ground.of(finer, some).states)
-        began = effort()
-        after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
-        spent = effort() - began
-        anew = anew or bool(after.mean() < _NO_NOISE * errors.mean())
-        if anew and wider is not None and not (law.count or law.has_network):  # they made up for missing harmonics
-            solved = solved_anew(wider, train)
-            again = forecast_errors(solved, judge)
-            wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)
-        say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}, effort {effort():.1f} s")
-        if wider is None or not (after.mean() < _BETTER * errors.mean() or (
-                anew and not worse(after, HARDLY * errors + _EXACT)
-                and apart(law, wider, judge) > _LATER * after.mean())):
-            break
-        law, errors = wider, after
-        yield errors, law
-
-
-def apart(law: Law, other: Law, data: Data) -> float:
-    """Mean squared difference, relative to variances, of two laws' forecasts of some trajectories over as long again; 0
-    of linear laws and of those with contexts, of which harmonics tell nothing."""
-    if law.count or not (law.has_network or law.field().products_of):
-        return 0.0
-    members, x = next(point_sets(data.x))
-    members, t = members[:_FEW_APART], data.t[members[0]]
-    later = np.append(t, t[-1] + np.diff(t).cumsum())
-    one, two = (each.decode(each.rollout(first_states(each, x, data, members), later), x) for each in (law, other))
-    return float(np.nan_to_num(((one - two)[:, len(t) :] ** 2).mean((0, 1, 2)) / np.nanvar(data.u, (0, 1, 2))).mean())
-
-
-def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:
-    """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths."""
-    while math.isfinite(law.longest) and effort() < deadline:
-        halved = replace(law, longest=law.longest / 2)
-        after = forecast_errors(halved, judge)
-        if not after.mean() < _BETTER * errors.mean():
-            break
-        law, errors = halved, after
-    return law
-
-
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law
             ) -> tuple[Law, np.ndarray] | None:
     """The law as it can be integrated, in at most so many steps an interval, and its errors (S,) of forecasts; None
@@ -398,3 +261,10 @@ def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: in
         return None
     one = known_contexts(one, train, judge) if one.count else one
     return one, forecast_errors(one, judge)
+
+
+def _nearly(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
+    """Of the laws whose mean error is nearly the least, that with the fewest terms: noise hides what others lack, and
+    terms that are none go when the law is refined."""
+    least = min(float(errors.mean()) for errors, _ in scored)
+    return min(scored, key=lambda pair: (float(pair[0].mean()) > _NEARLY * least, pair[1].size))

@@ -11,9 +11,9 @@ from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.families import short_list
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.fit import refine
 from inrflow.dynamics.laws.law import MOST_STEPS, integrable, well_posed
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.refinement.ending import refine
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, Ground, forecast_errors, windows
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term

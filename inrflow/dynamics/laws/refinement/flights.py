@@ -45,6 +45,8 @@ class Refinement:
     errors where codes are uncertain (None: where their noise matters). shapes: harmonics of each system, where these
     have shapes of their own."""
 
+    filtered = True  # whether noisy flights are corrected
+
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool | None = None,
                  shapes: Sequence[Harmonics] = ()):
         self.law = law
@@ -76,7 +78,7 @@ class Refinement:
         self.noise = 1 / shrink.clamp_min(1e-6 / self.prior)
         self.target = self.noise[:, None] * (data.codes / variance[:, None] - self.mean / self.prior)
         self.target = torch.where(self.rows, self.target, data.codes)
-        if self.uncertain:
+        if self.uncertain and self.filtered:
             self.gains = self._gains(self.level)
 
     def _gains(self, level: Tensor) -> Tensor:
@@ -122,10 +124,15 @@ class Refinement:
             start = effort()
             self._fly(at, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
             cost = (effort() - start) / len(some.codes) / many
-        affordable = seconds / (cost * _ITERATIONS * (len(self.active) + 2.0 + 2 * self.uncertain))
+        affordable = seconds / (cost * self._expected)
         fewest = max(_FEWEST, len(data.system.unique()))
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
         return data.take(pick)
+
+    @property
+    def _expected(self) -> float:
+        """Times that all flights are flown."""
+        return _ITERATIONS * (len(self.active) + 2.0 + 2 * self.uncertain)
 
     @staticmethod
     def _at(law: Law, shift: np.ndarray | float = 0.0) -> Callable[[int], Tensor]:
@@ -311,17 +318,9 @@ class Refinement:
         What flights of one trajectory miss may have one cause: the covariance is the larger one of that of independent
         errors and of that of whole trajectories (the sandwich of White 1980, Liang & Zeger 1986).
         """
-        weight, size = self._weights(variance), np.abs([law.theta_at(law.context_of(s)) for s in self.systems]).max(0)
-        left, columns = (self.target - path)[:, 1:] * weight, []
-        steps = [_DELTA * max(size[j, c], 1e-3 * size.max()) for j, c in self.active]
-        shifts = list(zip(self.active, steps, strict=True))
-        for later, step in zip(team.map(partial(self._shifted, law), shifts), steps, strict=True):
-            columns.append((later - path)[:, 1:] * weight / step)
-        slopes = torch.stack(columns, -1)  # (B, M, C K, p)
+        weight = self._weights(variance)
+        left, slopes, design = (self.target - path)[:, 1:] * weight, self.slopes(law, path, weight), self.design(law)
         gram, right = torch.einsum("bmkp,bmkq->bpq", slopes, slopes), torch.einsum("bmkp,bmk->bp", slopes, left)
-        added = len(self.active) + int(np.count_nonzero(law.by_context))
-        zero = torch.zeros(added + len(self.systems) * law.count, dtype=torch.float64)
-        design = torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)  # (E, p, U)
         both = torch.cat([gram, right[..., None]], -1)
         sums = both.new_zeros(len(design), *both.shape[1:]).index_add(0, self.which, both)
         total = (design.mT @ sums[..., :-1] @ design).sum(0).numpy()
@@ -330,6 +329,20 @@ class Refinement:
         inverse = np.linalg.pinv(total / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
         step = inverse @ pulls
         return self._robust(inverse, step, design[self.which], both), step
+
+    def slopes(self, law: Law, path: Tensor, weight: Tensor) -> Tensor:
+        """Derivatives (B, M, C K, p) of weighted codes along flights by the p active coefficients of their systems."""
+        size = np.abs([law.theta_at(law.context_of(s)) for s in self.systems]).max(0)
+        steps = [_DELTA * max(size[j, c], 1e-3 * size.max()) for j, c in self.active]
+        every = team.map(partial(self._shifted, law), list(zip(self.active, steps, strict=True)))
+        return torch.stack([(later - path)[:, 1:] * weight / step
+                            for later, step in zip(every, steps, strict=True)], -1)
+
+    def design(self, law: Law) -> Tensor:
+        """Derivatives (E, p, U) of the active coefficients of each system by the unknowns."""
+        added = len(self.active) + int(np.count_nonzero(law.by_context))
+        zero = torch.zeros(added + len(self.systems) * law.count, dtype=torch.float64)
+        return torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)
 
     def _shifted(self, law: Law, shift: tuple[np.ndarray, float]) -> Tensor:
         """Codes along all flights, one coefficient (term, channel) of the law shifted by a step."""

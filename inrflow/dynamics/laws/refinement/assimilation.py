@@ -1,0 +1,175 @@
+"""Refinement of a law's coefficients and of first codes of flights together, where codes are noisy.
+
+Incremental variational assimilation (4D-Var; Courtier, Thepaut & Hollingsworth 1994): steps of Gauss and Newton whose
+normal equations are solved by conjugate gradients, each of which asks for a flight beside this one, a tangent, and for
+the adjoint of the flow. Coefficients, which are few, have all their tangents. First codes that points tell have no
+prior: with one the most probable codes are too small, and coefficients make up for it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.refinement.flights import Refinement
+from inrflow.dynamics.states import Flights
+from inrflow.numerics.effort import effort
+
+_STEPS, _ITERATIONS, _FEWEST = 8, 40, 6  # of Gauss and Newton; of conjugate gradients in each, at most, and at least
+_EXPECTED = 2, 15  # of these, as far as flights are chosen by them
+_SOLVED = 1e-2  # of the first residual of normal equations, that is left
+_TANGENT = 1e-5  # length of tangents, relative to codes
+_ADJOINT = 4.0  # times a flight: the flight and its adjoint
+_COARSER, _NEAR = (8, 4, 2), 0.3  # times longer steps of tangents, whose paths differ by no more in units of noise
+_VALUES = 2**26  # of flights whose adjoints are held at a time
+_CONVERGED = 0.1  # change of the misfit, which is in units of variances: a third of a standard error
+_LEAST = 0.3  # share of the last step's time that a further one needs
+_TRIALS = 4  # halvings of a step
+
+
+class Assimilation(Refinement):
+    """That of noisy flights, not corrected, whose first codes are unknown as well."""
+
+    filtered = False
+
+    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float):
+        super().__init__(law, data, known, seconds, uncertain=True)
+        self.rows = torch.tensor(known.ravel() > 0)  # many codes tell together what none does alone
+        self._fill(self.data)
+        self.steps = self.longest  # of tangents
+
+    def run(self, law: Law | None = None) -> Law:
+        """The law with refined coefficients; the law itself where nothing is gained or the time is too short."""
+        law = self._of(law)
+        self._bound(law)
+        path = self._path(law)
+        for _ in range(_STEPS):
+            began, variance = effort(), self._variances(path)
+            before = self._objective(path, variance)
+            if not math.isfinite(before):
+                break
+            step, change = self._solved(law, path, variance)
+            moved = self._tried(law, variance, step, change, before)
+            if moved is None:
+                break
+            law, path, after = moved
+            if after > before - _CONVERGED or effort() + _LEAST * (effort() - began) > self.deadline:
+                break
+        return law
+
+    @property
+    def _expected(self) -> float:
+        return _EXPECTED[0] * (len(self.active) + _EXPECTED[1] * (1 + _ADJOINT))
+
+    @property
+    def _first(self) -> Tensor:
+        """First codes (B, C K) of flights."""
+        return self.data.codes[:, 0]
+
+    @cached_property
+    def _inverse(self) -> tuple[Tensor, Tensor]:
+        """Precisions of first codes by points (B, C K), and by the prior, of those that points do not tell (C K,)."""
+        points = torch.where(self.rows, 1 / self.noise, 0.0)
+        return points, torch.where(self.rows, 0.0, 1 / (self.prior + 1e-12 * self.prior.max()))
+
+    def _objective(self, path: Tensor, variance: Tensor) -> float:
+        """Weighted squares of what flights and first codes miss, and of what these differ from their mean by."""
+        points, prior = self._inverse
+        first = points * (path[:, 0] - self.target[:, 0]).square() + prior * (path[:, 0] - self.mean).square()
+        return float(self._misfit(path, variance).sum() + first.sum())
+
+    def _tried(self, law: Law, variance: Tensor, step: Tensor, change: Tensor, before: float
+               ) -> tuple[Law, Tensor, float] | None:
+        """Law, path and objective after a step of coefficients and a change of first codes, halved until it is less."""
+        first = self._first.clone()
+        for halvings in range(_TRIALS):
+            trial = self._moved(law, 0.5**halvings * step.numpy())
+            self.data.codes[:, 0] = first + 0.5**halvings * change
+            path = self._path(trial)
+            after = self._objective(path, variance)
+            if after < before:
+                return trial, path, after
+        self.data.codes[:, 0] = first
+        return None
+
+    def _solved(self, law: Law, path: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Step (U,) of the unknowns and change (B, C K) of first codes, by preconditioned conjugate gradients."""
+        weight, (points, prior) = self._weights(variance), self._inverse
+        slopes = torch.einsum("bmkp,bpu->bmku", self.slopes(law, path, weight), self.design(law)[self.which])
+        gram = torch.einsum("bmku,bmkv->uv", slopes, slopes)
+        size = gram.diagonal().clamp_min(1e-300).sqrt()
+        inverse = torch.linalg.pinv(gram / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
+        linearised, diagonal = self._coarse(law, path), points + prior
+        felt = self._felt(law, linearised, weight, diagonal)
+
+        def adjoint(missed: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.einsum("bmku,bmk->u", slopes, missed), self._adjoint(law, weight * missed)
+
+        def conditioned(step: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+            return inverse @ step, change / (diagonal * (1 + felt))
+
+        one, two = adjoint((self.target - path)[:, 1:] * weight)
+        residual = one, two + points * (self.target[:, 0] - path[:, 0]) + prior * (self.mean - path[:, 0])
+        steps, ahead = (torch.zeros_like(one), torch.zeros_like(two)), conditioned(*residual)
+        direction, size_now = ahead, _product(residual, ahead)
+        first = size_now
+        for count in range(_ITERATIONS):
+            missed = slopes @ direction[0] + self._tangent(law, linearised, direction[1]) * weight
+            one, two = adjoint(missed)
+            image = one, two + diagonal * direction[1]
+            share = size_now / _product(direction, image)
+            steps = steps[0] + share * direction[0], steps[1] + share * direction[1]
+            residual = residual[0] - share * image[0], residual[1] - share * image[1]
+            ahead = conditioned(*residual)
+            before, size_now = size_now, _product(residual, ahead)
+            if size_now < _SOLVED**2 * first or effort() > self.deadline and count >= _FEWEST:
+                break
+            direction = tuple(a + size_now / before * d for a, d in zip(ahead, direction, strict=True))
+        return steps
+
+    def _coarse(self, law: Law, path: Tensor) -> Tensor:
+        """The path (B, M, C K) of tangents and adjoints: in longer steps, as far as it is nearly the same."""
+        for times in _COARSER:
+            self.steps = [times * step for step in self.longest]
+            coarse = self._fly(self._at(law), self._first, self.data, self.steps)
+            if float(((coarse - path) * self._weights(self.noise[:, None])).square().mean()) < _NEAR**2:
+                return coarse
+        self.steps = self.longest
+        return path
+
+    def _felt(self, law: Law, path: Tensor, weight: Tensor, diagonal: Tensor) -> Tensor:
+        """Mean squares (C K) of what a standard error of each first code changes in later ones, by shells."""
+        signs = torch.randint(0, 2, diagonal.shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+        squares = (self._tangent(law, path, signs / diagonal.sqrt()) * weight).square().sum(1).mean(0)
+        return torch.stack([squares[self.shell == one].mean() for one in self.shell.unique()])[
+            self.shell.unique(return_inverse=True)[1]]
+
+    def _tangent(self, law: Law, path: Tensor, change: Tensor) -> Tensor:
+        """Change (B, M, C K) of codes along flights with a change (B, C K) of first ones, to first order."""
+        length = _TANGENT * path[:, 0].norm(dim=1, keepdim=True) / change.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        later = self._fly(self._at(law), path[:, 0] + length * change, self.data, self.steps)
+        return (later - path)[:, 1:] / length[..., None]
+
+    def _adjoint(self, law: Law, weights: Tensor) -> Tensor:
+        """Derivatives (B, C K) by first codes of the sum of codes along flights, so weighted (B, M, C K)."""
+        field = self.fields[0]
+        steps = float((self.data.dt[0] / torch.tensor(self.steps)).ceil().sum())
+        each = steps * 50 * field.library.transform.count * field.channels
+        result = torch.empty_like(weights[:, 0])
+        for part in torch.arange(len(weights)).split(max(int(_VALUES / each), 1)):
+            began, data = effort(), self.data.take(part)
+            first = self._first[part].requires_grad_()
+            path = self._fly(self._at(law), first, data, self.steps)
+            (result[part],) = torch.autograd.grad(path[:, 1:], first, weights[part])
+            effort.add(seconds=(_ADJOINT - 1) * (effort() - began))
+        return result
+
+
+def _product(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> Any:
+    return sum(float((a * b).sum()) for a, b in zip(one, other, strict=True))

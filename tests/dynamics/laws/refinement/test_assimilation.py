@@ -1,0 +1,72 @@
+"""Coefficients and first codes of noisy flights together."""
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+
+from inrflow.domains import NATURAL, Box
+from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.refinement.assimilation import Assimilation
+from inrflow.dynamics.laws.refinement.flights import Refinement
+from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.states import Flights, flights
+from inrflow.encoding.harmonic_codes import HarmonicCodes
+
+LINE = Box([0.0], [1.0], ["walled"])
+LAP, CUBE = Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,))
+CODES, NOISE = 8, 0.08
+VARIANCE = (1 / (1 + np.arange(CODES)) ** 1.5)[None] ** 2
+
+
+def _law(diffusion: float = 0.03, reaction: float = -0.8) -> Law:
+    """u_t = diffusion u_xx + reaction u^3."""
+    codes = HarmonicCodes(LINE.harmonics(CODES), np.zeros((1, CODES)), VARIANCE)
+    return Law(LINE, NATURAL, (LAP, CUBE), np.array([[diffusion], [reaction]]), np.zeros((2, 1)), codes, longest=0.05,
+               largest=10.0)
+
+
+def _noisy(trajectories: int, frames: int, seed: int) -> Flights:
+    """Codes that are encoded from noisy solutions of u_t = 0.02 u_xx - u^3."""
+    generator, field = np.random.default_rng(seed), _law(0.02, -1.0).field()
+    z = [torch.tensor(generator.standard_normal((trajectories, CODES)) * np.sqrt(VARIANCE))]
+    for _ in range(frames - 1):
+        z.append(field.advance(z[-1], 0.1, 8))
+    seen = torch.stack(z, 1).numpy()[:, :, None]
+    seen = seen + NOISE * generator.standard_normal(seen.shape)
+    spread = np.broadcast_to(1 / (1 / NOISE**2 + 1 / VARIANCE), (trajectories, 1, CODES))
+    t = np.tile(np.arange(frames) * 0.1, (trajectories, 1))
+    return flights(t, seen * (spread[:, None] / NOISE**2), spread, frames - 1)
+
+
+def test_assimilation_ends_where_dense_least_squares_of_all_unknowns_ends() -> None:
+    data = _noisy(5, 7, 0)
+    assimilation = Assimilation(_law(0.06, -0.2), data, np.ones((1, CODES)), 20.0)
+    law = assimilation.run()
+    variance = assimilation._variances(assimilation._path(law))
+
+    def missed(unknown: np.ndarray) -> np.ndarray:
+        field, z = _law(*unknown[:2]).field(), torch.tensor(unknown[2:].reshape(5, CODES))
+        path = [z]
+        for _ in range(6):
+            path.append(field.advance(path[-1], 0.1, 2))
+        left = (torch.stack(path, 1) - assimilation.target).numpy()
+        return np.concatenate([(left[:, 1:] / variance.sqrt().numpy()).ravel(), left[:, 0].ravel() / NOISE])
+
+    start = np.concatenate([[0.06, -0.2], data.codes[:, 0].flatten().numpy()])
+    best = least_squares(missed, start, x_scale="jac")
+    std = np.sqrt(np.diag(np.linalg.inv(best.jac.T @ best.jac)))
+    assert (np.abs(law.theta[:, 0] - best.x[:2]) < 0.33 * std[:2]).all()  # where it ends
+    assert (np.abs(assimilation.data.codes[:, 0].flatten().numpy() - best.x[2:]) < 0.33 * std[2:]).all()
+    assert np.abs((best.x[:2] - [0.06, -0.2]) / std[:2]).min() > 2  # it has gone far
+
+
+def test_assimilated_coefficients_are_surer_than_those_of_filtered_flights() -> None:
+    errors: dict[type, list[np.ndarray]] = {Assimilation: [], Refinement: []}
+    for seed in range(8):
+        data = _noisy(10, 16, seed)
+        filtered = Refinement(_law(), data, np.ones((1, CODES)), 20.0, uncertain=True).run()
+        assimilated = Assimilation(filtered, data, np.ones((1, CODES)), 20.0).run()
+        for way, law in ((Refinement, filtered), (Assimilation, assimilated)):
+            errors[way].append(law.theta[:, 0] / [0.02, -1.0] - 1)
+    means = {way: np.square(values).mean() for way, values in errors.items()}
+    assert means[Assimilation] < means[Refinement] < 0.2
