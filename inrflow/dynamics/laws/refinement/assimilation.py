@@ -42,7 +42,7 @@ class Assimilation(Refinement):
         super().__init__(law, data, known, seconds, uncertain=True)
         self.rows = torch.tensor(known.ravel() > 0)  # many codes tell together what none does alone
         self._fill(self.data)
-        self.steps = self.longest  # of tangents
+        self.steps, self.left = self.longest, math.inf  # of tangents; what flights miss, in units of noise
 
     def run(self, law: Law | None = None) -> Law:
         """The law with refined coefficients; the law itself where nothing is gained or the time is too short."""
@@ -59,6 +59,8 @@ class Assimilation(Refinement):
             if moved is None:
                 break
             law, path, after = moved
+            missed = float(self._misfit(path, self.noise[:, None]).sum())
+            self.left = missed / (int(self.rows.sum()) * path[:, 1:, 0].numel())
             if after > before - _CONVERGED or effort() + _LEAST * (effort() - began) > self.deadline:
                 break
         return law

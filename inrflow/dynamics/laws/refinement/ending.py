@@ -33,11 +33,12 @@ _FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmon
 _BETTER = 0.9  # share of the error that more harmonics or shorter steps leave
 _FEW_APART = 2  # trajectories whose forecasts on more harmonics are compared
 KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
-_LENGTHS, _OF_NOISY = (1, 3, 9), 24  # frames of flights that refine coefficients in turn; of noisy ones
+_LENGTHS, _OF_NOISY = (1, 3, 9), (24, 200)  # frames of flights that refine coefficients in turn; of noisy ones
 _LAST = 3.0  # seconds for standard errors
-_FILTERED, _WITH_FIRST = 0.3, 0.8  # shares of the time that is left: of noisy flights, and of these with first codes
+_FILTERED, _WITH_FIRST = 0.6, 0.6  # shares of the time that is left: of noisy flights, and of these with first codes
 _NO_NOISE = 0.1  # share of the error that is left without noise
 EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
+_FITS = 1.5  # times the noise that flights with first codes may miss: of chaos long ones cannot be followed
 _LATER = 10.0  # times the error that later forecasts on more harmonics differ by
 
 
@@ -68,7 +69,7 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
             wider, after = Ground.of(wide, whole), forecast_errors(wide, judge)
             law, ground, errors, hardly, kept = wide, wider, after, HARDLY, 0.0
             frames = whole.u.shape[1]
-        lengths = [min(_OF_NOISY, frames - 1)] if noisy else [
+        lengths = sorted({min(n, frames - 1) for n in _OF_NOISY}) if noisy else [
             n for n in _LENGTHS[second:] if n < frames and not exact]
         for index, length in enumerate(lengths[: 1 if brief else None]):
             left = seconds - kept - 2 * judging - (effort() - start)
@@ -92,14 +93,18 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
         for short in shorter if noisy else ():  # what no forecast needs; truncation is not in the errors
             law = short if 0 < short.size < law.size and not worse(forecast_errors(short, judge), errors) else law
         law = pruned(last.run(law) if noisy and law.size < size else law)
-        if noisy and not second and law.size and (left := seconds - 2 * judging - (effort() - start)) > 0:
-            final = Assimilation.along(law, ground, ground.known, min(_OF_NOISY, frames - 1),
-                                       _WITH_FIRST * left)
+        for length in reversed(lengths) if noisy and not second and law.size else ():
+            if (left := seconds - 2 * judging - (effort() - start)) < 0:
+                break
+            final = Assimilation.along(law, ground, ground.known, length, _WITH_FIRST * left)
             refined = final.run()
             refined = known_contexts(refined, train, judge) if law.count else refined
             after = forecast_errors(refined, judge)
-            say(f"  with first codes: {errors.mean():.2e} to {after.mean():.2e}, {effort() - start:.1f} s")
-            law, errors = (law, errors) if worse(after, hardly * errors) else (refined, after)
+            say(f"  with first codes of flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, "
+                f"{final.left:.2f} of the noise missed, {effort() - start:.1f} s")
+            if final.left < _FITS and not worse(after, hardly * errors):
+                law, errors = refined, after
+                break
         law = (integrable(law, ground.train.t, ground.states) or law) if noisy else law  # clean starts ask for more
         if not (brief or isinstance(place, Flows)):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
