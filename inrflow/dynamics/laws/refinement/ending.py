@@ -38,6 +38,7 @@ _LAST = 3.0  # seconds for standard errors
 _FILTERED, _WITH_FIRST = 0.6, 0.6  # shares of the time that is left: of noisy flights, and of these with first codes
 _NO_NOISE = 0.1  # share of the error that is left without noise
 EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
+_AS_MANY = 0.75  # share of the frames of filtered flights, at least, of those with first codes
 _FITS = 1.5  # times the noise that flights with first codes may miss: of chaos long ones cannot be followed
 _LATER = 10.0  # times the error that later forecasts on more harmonics differ by
 
@@ -97,6 +98,8 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
             if (left := seconds - 2 * judging - (effort() - start)) < 0:
                 break
             final = Assimilation.along(law, ground, ground.known, length, _WITH_FIRST * left)
+            if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # fewer frames tell less
+                break
             refined = final.run()
             refined = known_contexts(refined, train, judge) if law.count else refined
             after = forecast_errors(refined, judge)
