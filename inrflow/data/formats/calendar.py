@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,6 +43,7 @@ def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
     return None if seconds is None else (seconds, epoch)
 
 
+@lru_cache(1 << 16)
 def _parse_date(text: str) -> np.datetime64:
     text = re.sub(r"\s*(UTC|GMT)$", "Z", text.strip())
     written = next((match for form in _WRITTEN if (match := re.fullmatch(form, text))), None)
@@ -66,7 +68,14 @@ def dates_to_numbers(dates: Iterable[str], units: str) -> np.ndarray:
 
     Raises ValueError for what is no ISO date, or none of the calendar.
     """
-    dates = list(dates)
+    given = list(dates)
+    different = list(dict.fromkeys(given))  # stations share times
+    numbers = _numbers_of_dates(different, units)
+    place = {text: row for row, text in enumerate(different)}
+    return numbers[[place[text] for text in given]]
+
+
+def _numbers_of_dates(dates: list[str], units: str) -> np.ndarray:
     if (own := other_calendar(units)) is not None:
         return _model_dates(dates, *own)
     zoned = [text for text in dates if _ZONE.search(text)]

@@ -228,7 +228,7 @@ def _are_numbers_of_stations(name: str, values: np.ndarray) -> bool:
 
 def all_numbers(values: np.ndarray) -> bool:
     """Whether text is numbers, or stands for missing ones; where there is no number, whether cells are empty."""
-    cells = [str(value).strip() for value in values.tolist()]
+    cells = {str(value).strip() for value in values.tolist()}
     try:
         numbers = np.array([_number(cell) for cell in cells], np.float64)
     except ValueError:
@@ -244,6 +244,10 @@ def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.
     """A column as float64; an empty cell is NaN."""
     if values.dtype.kind in "fiub":
         return values.astype(np.float64)
+    try:
+        return np.where(values == "", "nan", values).astype(np.float64)
+    except (TypeError, ValueError):  # other words for missing values, or none of numbers
+        pass
     cells = [_number(str(value).strip()) for value in values.tolist()]
     try:
         return np.array(cells, np.float64)

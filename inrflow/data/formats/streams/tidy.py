@@ -102,7 +102,9 @@ class _Coded:
     def add(self, values: np.ndarray) -> None:
         self._kind = values.dtype
         cells = [_NAN if cell != cell else cell for cell in values.tolist()]
-        self._codes.append(np.array([self._index.setdefault(cell, len(self._index)) for cell in cells], np.int32))
+        for cell in dict.fromkeys(cells):
+            self._index.setdefault(cell, len(self._index))
+        self._codes.append(np.array(list(map(self._index.__getitem__, cells)), np.int32))
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """The different values (K,) in the type of the file, and indices (R,) into them."""
