@@ -3,6 +3,7 @@ time bins: frames made of rows that each have a time of their own (asynchronous 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,47 @@ class Observations:
         if isinstance(u, torch.Tensor) and u.requires_grad:
             self._attach(u, Observations(t, x, np.where(torch.isnan(u.detach()).cpu().numpy(), np.nan,
                                                         np.arange(u.numel()).reshape(u.shape))))
+
+    @classmethod
+    def from_dataframe(cls, table: Any, channels: Sequence[str], coordinates: Sequence[str], time: str = "time"
+                       ) -> Observations:
+        """Observations in the rows of a pandas DataFrame, whose columns may have any names.
+
+        Where these are those of the training data, `Surrogate.assimilate` takes the table itself. channels,
+        coordinates: columns in the order of the training data; on a sphere longitudes and latitudes in degrees. time:
+        numbers, dates, or ISO dates as text, in UTC where they have no zone. Raises UserError where a column is
+        missing or holds other things.
+        """
+        import pandas
+
+        wanted = [time, *coordinates, *channels]
+        if isinstance(channels, str) or isinstance(coordinates, str):
+            raise UserError(f"channels={channels!r} and coordinates={coordinates!r} are names of columns; give lists "
+                            "of them")
+        if missing := [name for name in wanted if name not in table.columns]:
+            raise UserError(f"the table has no column {', '.join(map(str, missing))}, but "
+                            f"{', '.join(map(str, table.columns))}; name the columns with channels, coordinates and "
+                            "time")
+        times = table[time]
+        if not pandas.api.types.is_numeric_dtype(times):
+            try:
+                times = pandas.to_datetime(times, utc=True).dt.tz_localize(None)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{time} holds {times.iloc[0]!r}, which is neither a number nor a date of the "
+                                "standard calendar; of other calendars, give the data to Surrogate.assimilate as they "
+                                "are") from error
+        return cls(times.to_numpy(), table[list(coordinates)].to_numpy(), table[list(channels)].to_numpy())
+
+    @classmethod
+    def from_xarray(cls, data: Any, channels: Sequence[str], coordinates: Sequence[str], time: str = "time"
+                    ) -> Observations:
+        """Observations in variables and coordinates of any names of an xarray Dataset, as `from_dataframe` takes
+        columns. Raises UserError where one is missing."""
+        if missing := [name for name in (time, *coordinates, *channels) if name not in data.variables]:
+            raise UserError(f"the dataset has no {', '.join(map(str, missing))}, but "
+                            f"{', '.join(map(str, data.variables))}; name them with channels, coordinates and time")
+        kept = data[[*channels, *coordinates, time]]
+        return cls.from_dataframe(kept.to_dataframe().reset_index(), channels, coordinates, time)
 
     def _attach(self, u: torch.Tensor, numbers: Observations) -> None:
         """Keep the tensor of values; `numbers`: observations like these of their places in it."""

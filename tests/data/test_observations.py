@@ -1,8 +1,10 @@
 """Observations: every accepted shape gives the same frames; what does not fit is named."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
+import xarray
 from small_data import field
 
 from inrflow.data.observations import Observations
@@ -128,3 +130,38 @@ def test_later_observations_are_added_to_places_and_replace_those_of_the_same_ti
     assert moving.frames().moving and sorted(moving.frames().rows()[2][:, 0].tolist()) == [5.0, 8.0, 9.0]
     with pytest.raises(UserError, match="of 2 channels"):
         ours.with_later(Observations([0.0], [[1.0]], [[1.0, 2.0]]))
+
+
+def test_tables_and_datasets_of_any_names_are_the_observations_of_their_arrays():
+    times, x = pandas.date_range("2020-01-01", periods=3, freq="6h"), np.array([[10.0, 50.0], [20.0, -30.0]])
+    u = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    u[1, 1] = np.nan
+    expected = Observations(times.to_numpy(), x, u).frames()
+    table = pandas.DataFrame({"when": np.repeat(times, 2), "E": np.tile(x[:, 0], 3), "N": np.tile(x[:, 1], 3),
+                              "a": u[..., 0].ravel(), "b": u[..., 1].ravel(), "remark": "x"})
+    texts = table.assign(when=table["when"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
+    zoned = table.assign(when=table["when"].dt.tz_localize("UTC").dt.tz_convert("Europe/Helsinki"))
+    data = xarray.Dataset({"a": (("when", "site"), u[..., 0]), "b": (("when", "site"), u[..., 1])},
+                          {"when": times, "E": ("site", x[:, 0]), "N": ("site", x[:, 1])})
+    names = ["a", "b"], ["E", "N"], "when"
+    for made in (*(Observations.from_dataframe(one, *names) for one in (table, texts, zoned)),
+                 Observations.from_xarray(data, *names)):
+        assert made.time_units == "hours since 1970-01-01"
+        t, places, values = made.frames().rows()
+        for found, known in zip((t, places, values), expected.rows(), strict=True):
+            np.testing.assert_array_equal(found, known)
+    numbers = Observations.from_dataframe(table.assign(when=np.repeat([0.0, 6.0, 12.0], 2)), *names)
+    assert numbers.time_units is None and numbers.frames().t.tolist() == [0, 6, 12]
+
+
+def test_columns_that_are_missing_or_hold_other_things_are_named():
+    table = pandas.DataFrame({"t": ["soon"], "x": [0.0], "u": ["1"]})
+    for made, words in (
+        (lambda: Observations.from_dataframe(table, ["v"], ["x"], "t"), "no column v, but t, x, u"),
+        (lambda: Observations.from_dataframe(table, "u", ["x"], "t"), "give lists"),
+        (lambda: Observations.from_dataframe(table, ["u"], ["x"], "t"), "t holds 'soon', which is neither"),
+        (lambda: Observations.from_dataframe(table.assign(t=0, u="a"), ["u"], ["x"], "t"), "array of numbers"),
+        (lambda: Observations.from_xarray(xarray.Dataset({"u": ("x", [1.0])}), ["u"], ["x"]), "has no time, x, but u"),
+    ):
+        with pytest.raises(UserError, match=words):
+            made()
