@@ -8,14 +8,17 @@ read is checked: types, finite numbers, signs.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.store_v1 import EARLIER, upgraded
 from inrflow.runtime.tensor_files import load_metadata, load_tensors, save_tensors
@@ -55,6 +58,13 @@ class StoredModel:
                 raise UserError(f"{self.path} declares {key}={value}, more than a file of its size holds; it is "
                                 "damaged: restore it or train again")
 
+    def require_numbers(self) -> None:
+        """Raise UserError where a tensor or plain value is no number (NaN), which none of a model is."""
+        for name, value in (*_values(self.state), *_values(self.metadata)):
+            if bool(torch.as_tensor(value).isnan().any()):
+                raise UserError(f"{self.path}: {name} holds nan where a number is expected; the file is damaged: "
+                                "restore it or train again")
+
     def other_version(self, error: Exception) -> UserError:
         """The error of a file whose parts do not fit this version."""
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -66,6 +76,15 @@ def _parts(metadata: Mapping[str, Any]) -> list[Any]:
     """Structures of decoders and fields, of all physics."""
     members = [metadata, *metadata.get("members", {}).values()]
     return [member.get(kind) for member in members for kind in ("decoder", "field")]
+
+
+def _values(nested: Any, name: str = "") -> Iterator[tuple[str, Tensor | float]]:
+    """Tensors and floating-point numbers in nested dictionaries and lists, by where they are."""
+    if isinstance(nested, dict | list):
+        for key, item in nested.items() if isinstance(nested, dict) else enumerate(nested):
+            yield from _values(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(nested, Tensor | float):
+        yield name, nested
 
 
 def _integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
@@ -156,8 +175,13 @@ def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
     own way."""
     try:
         stored.require_proportions()
+        stored.require_numbers()
         return make(stored)
-    except (UserError, MemoryError):
+    except UserError as error:
+        if str(stored.path.parent) in str(error):
+            raise
+        raise UserError(f"{stored.path}: {error}") from error
+    except MemoryError:
         raise
     except Exception as error:
         raise stored.other_version(error) from error
@@ -219,8 +243,35 @@ def check_surrogate(path: Path, model: Any) -> None:
         if variance is not None:
             check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
     _check_covariance(path, f"{name}: prior.covariance", prior.covariance)
+    sizes = {"code": model.code_size, "state": model.field.state_size, "context": model.context_size}
+    if not 0 < sizes["code"] <= sizes["state"] == len(prior.mean) - sizes["context"] or sizes["context"] < 0:
+        found = ", ".join(f"{key} {size}" for key, size in sizes.items())
+        raise UserError(f"{path}: {name} has the sizes {found} and a prior of {len(prior.mean)} dimensions; expected "
+                        "those of code and memory, then those of the context; the file is damaged: restore it or train "
+                        "again")
     check_parameters(path, f"{name}: decoder", model.decoder)
     check_parameters(path, f"{name}: field", model.field)
+    _check_answers(path, name, model)
+
+
+def _check_answers(path: Path, name: str, model: Any) -> None:
+    """Raise UserError where a surrogate has no answer a time step after a value at one point, the mean of the training
+    data: numbers and sizes that a model may have may not fit each other."""
+    x, t = model.box.mean(0, keepdims=True), model.scale.origin
+    if model.description.geometry == "sphere":
+        x = np.eye(1, x.shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            solution = model.assimilate(Observations(t, x, model.normalisation.mean[None].numpy()))
+            answers = {**solution.query(t, x, std=True),
+                       "quantiles": np.stack(solution.quantiles(t, x)), "later": solution(t + model.scale.unit, x)}
+        except UserError:  # is told where a model is asked for more
+            return
+    for key, values in answers.items():
+        if not np.isfinite(values).all() or (key == "std" and (np.asarray(values) < 0).any()):
+            raise UserError(f"{path}: {name} answers the mean of its training data with {key} of "
+                            f"{float(np.asarray(values).flat[0]):g}; the file is damaged: restore it or train again")
 
 
 def _check_covariance(path: Path, name: str, covariance: Tensor) -> None:

@@ -107,14 +107,14 @@ def changed(directory, change):
 
 @pytest.mark.parametrize(("part", "key", "value", "message"), [
     ("normalisation", "scale", -1.0, "wave: scale holds -1 where a finite number above 0"),
-    ("normalisation", "scale", float("nan"), "wave: scale holds nan"),
+    ("normalisation", "scale", float("nan"), "normalisation.scale holds nan where a number is expected"),
     ("normalisation", "mean", float("inf"), "wave: mean holds inf where a finite number is expected"),
-    ("prior", "noise", float("nan"), "wave: prior.noise holds nan"),
+    ("prior", "noise", float("nan"), "prior.noise holds nan"),
     ("prior", "noise", -1e-3, "wave: prior.noise holds -0.001 where a finite number of at least 0"),
     ("prior", "covariance", -1.0, "prior.covariance is no covariance"),
     ("prior", "spread", -1.0, "wave: prior.spread holds -1"),
-    ("prior", "covariance", float("nan"), "wave: prior.covariance holds nan"),
-    ("field", "terms.linear.matrix", float("nan"), "wave: field.terms.linear.matrix holds nan"),
+    ("prior", "covariance", float("nan"), "prior.covariance holds nan"),
+    ("field", "terms.linear.matrix", float("nan"), "field.terms.linear.matrix holds nan"),
     ("decoder", "output", float("inf"), "wave: decoder.output holds inf"),
 ])
 def test_numbers_that_no_model_has_are_refused(tmp_path, part, key, value, message):
@@ -251,3 +251,18 @@ def test_surrogates_and_solutions_are_written_in_a_line(tmp_path):
     solution = surrogate.assimilate(inrflow.Observations(*(np.array(asked[name]) for name in "txu")))
     for value in (surrogate, solution):
         assert len(repr(value)) < 200 and "\n" not in repr(value) and "wave" in repr(value)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda state, metadata: metadata["field"].update(state_size=1e30), "wave has the sizes code 12, state 1e.30"),
+    (lambda state, metadata: metadata["field"].update(context_size=-1), "context -1"),
+    (lambda state, metadata: metadata.update(training={"rate": float("nan")}), "training.rate holds nan"),
+    (lambda state, metadata: state["prior"].update(inflation=torch.full((2,), 1e30)), "answers .* (std|with std)"),
+    (lambda state, metadata: state["normalisation"].update(least=torch.full((2,), float("inf"))), "with quantiles"),
+    (lambda state, metadata: metadata["description"].update(period=[-1.0, 0.0]), "model.safetensors: period is"),
+    (lambda state, metadata: state["decoder"].update(output_map=state["decoder"]["output_map"][:1]), "damaged"),
+])
+def test_parts_that_do_not_fit_each_other_are_refused_with_the_file(tmp_path, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Surrogate.load(changed(tmp_path, change))
+    assert str(tmp_path / MODEL_FILE) in str(caught.value) and "\n" not in str(caught.value)
