@@ -12,6 +12,7 @@ from those of training, and how much wider intervals are beyond.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -149,7 +150,10 @@ class GaussianPrior:
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and eigenvectors of the covariance; at once where it is diagonal."""
+        """Eigenvalues and eigenvectors of the covariance; at once where it is diagonal. Raises LinAlgError where it
+        is not finite."""
+        if not bool(torch.isfinite(self.covariance).all()):
+            raise torch.linalg.LinAlgError("a covariance of codes is not finite")
         if _is_diagonal(self.covariance):
             return self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
         values, vectors = torch.linalg.eigh(self.covariance)
@@ -241,7 +245,7 @@ def condition_groups(
     # Whitened once for each point, however many solves use it.
     whole = basis.double()
     whitened = whole @ factor * scale[:, None] if lengths is None else whole * (scale[:, None] * lengths)
-    whitened = whitened.reshape(-1, channels * factor.shape[1])
+    whitened = whitened.reshape(math.prod(whole.shape[:-2]), channels, factor.shape[1])  # rank 0: codes are known
     expected = ((offset.double() + whole @ prior.mean) * scale).reshape(-1, channels)
     which = torch.arange(groups * points).view(groups, points) if which is None else which
     target = (u.double() * scale - expected[which][:, None]).flatten(2)
@@ -259,9 +263,9 @@ def condition_groups(
         block = slice(start, start + length)
         place, values = which[owner[block]], target[block]
         if whole_frames:
-            design = whitened.index_select(0, place.flatten()).view(len(place), -1, factor.shape[1])
+            design = whitened.index_select(0, place.flatten()).view(len(place), points * channels, factor.shape[1])
         else:
-            design, values = _observed(whitened.view(-1, channels, factor.shape[1]), place, seen[block], values)
+            design, values = _observed(whitened, place, seen[block], values)
         posterior = WhitenedPosterior(design)
         means.append(posterior.mean(values) @ factor.T)
         if covariance:

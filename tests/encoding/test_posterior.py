@@ -114,3 +114,14 @@ def test_codes_with_priors_of_their_own_have_the_textbook_posterior(rank):
         expected = textbook(offset, basis, frame, GaussianPrior(mean, covariance, prior.noise))
         torch.testing.assert_close(mean + step, expected[0], rtol=0, atol=1e-9)
         torch.testing.assert_close(spread, expected[1], rtol=0, atol=1e-9)
+
+
+def test_codes_that_are_known_stay_at_the_mean_and_infinite_variances_are_told():
+    offset, basis, u, prior = problem(7, 4)
+    known = GaussianPrior(prior.mean, torch.zeros_like(prior.covariance), prior.noise)
+    mean, covariance = condition(offset, basis, masks("different values of each frame", u), known, covariance=True)
+    torch.testing.assert_close(mean, prior.mean.expand(len(u), -1))
+    assert not covariance.any()
+    endless = GaussianPrior(prior.mean, torch.full_like(prior.covariance, torch.inf), prior.noise)
+    with pytest.raises(torch.linalg.LinAlgError, match="not finite"):
+        condition(offset, basis, u, endless)
