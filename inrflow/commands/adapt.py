@@ -68,7 +68,8 @@ def run(arguments: list[str]) -> int:
 def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
     directory = place.path
     console = Console(stderr=True)
-    own_files(config.data, directory, console, RunDirectory(Path(str(config.run))).read_settings())
+    own_files(config.data, directory, console, RunDirectory(Path(str(config.run))).read_settings(),
+              surrogate.description.time_units)
     with TrajectoryFile(str(config.data.train)) as file:
         source = open_source(surrogate, file, config)
         count = min(config.data.trajectories or len(source), len(source))

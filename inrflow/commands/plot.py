@@ -54,7 +54,8 @@ def run(arguments: list[str]) -> int:
     directory = Path(config.output or default_output("plot"))
     console = Console(stderr=True)
     read = RunDirectory(Path(str(config.run))).read_settings()
-    path = Path(as_trajectories(str(path), "data.test", directory, console, read))
+    path = Path(as_trajectories(str(path), "data.test", directory, console, read,
+                                units=surrogate.description.time_units))
     surrogate = at_home(surrogate, path, console)
     with TrajectoryFile(path) as file, console.status("drawing") as status:
         scene = _scene(config, _on_shape(surrogate, file, config.trajectory), file, observe)

@@ -303,16 +303,17 @@ def report_evaluation(
 
 
 def as_trajectories(given: str, role: str, output: Path, console: Console, read: ReadConfig | None = None,
-                    kept: bool = False) -> str:
+                    kept: bool = False, units: str | None = None) -> str:
     """The path of a trajectory file with what is in a file, folder or pattern of any readable format.
 
     given: what the user named. role: the setting that names it (data.train), for messages, and the name of the
-    converted file, OUTPUT/data/ROLE.h5. kept: a converted file that is newer than its sources is used again.
+    converted file, OUTPUT/data/ROLE.h5. kept: a converted file that is newer than its sources is used again. units:
+    in which its times are to count, as those of the data of a run.
     Raises UserError where it cannot be read or understood.
     """
     from inrflow.config.resolve import given_settings
     from inrflow.config.train_schema import ReadConfig
-    from inrflow.data.formats.convert import convert
+    from inrflow.data.formats.convert import convert, count_times_as
     from inrflow.data.formats.registry import format_of
     from inrflow.data.formats.schema import in_schema
     from inrflow.data.formats.streams.joining import expanded
@@ -333,6 +334,8 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     try:
         with console.status(f"reading {given}"):
             convert(paths, target, overwrite=True, **options)
+            if units is not None:
+                count_times_as(target, units)
     except UserError as error:
         for folder in (target.parent, output):
             with suppress(OSError):  # others keep something there
@@ -343,9 +346,10 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     return str(target)
 
 
-def own_files(data: AdaptDataConfig, output: Path, console: Console, read: ReadConfig) -> None:
+def own_files(data: AdaptDataConfig, output: Path, console: Console, read: ReadConfig, units: str | None = None
+              ) -> None:
     """Put trajectory files in the place of the training and test files that a configuration names."""
     for key in ("train", "test"):
         given = getattr(data, key)
         if given:
-            setattr(data, key, as_trajectories(str(given), f"data.{key}", output, console, read))
+            setattr(data, key, as_trajectories(str(given), f"data.{key}", output, console, read, units=units))

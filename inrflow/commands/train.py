@@ -169,7 +169,11 @@ def _data_files(config: Config, directory: Path, console: Console, resumed: bool
     train, test = data.train, data.test
     data.train, data.test = os.path.abspath(train), os.path.abspath(test) if test else None
     train = as_trajectories(train, "data.train", directory, console, data.read, resumed)
-    return train, test and as_trajectories(test, "data.test", directory, console, data.read, resumed)
+    if test is not None:
+        with TrajectoryFile(train, check=False) as file:
+            units = file.description.time_units
+        test = as_trajectories(test, "data.test", directory, console, data.read, resumed, units)
+    return train, test
 
 
 def _trained(run: Run) -> Surrogate:
@@ -262,5 +266,8 @@ def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:
         if not ours.same_system(theirs):
             raise UserError(f"data.test={path} has {theirs.layout}, data.train {ours.layout}; give files of the same "
                             "system")
+        if None not in (ours.time_units, theirs.time_units) and ours.time_units != theirs.time_units:
+            raise UserError(f"data.test={path} counts times in {theirs.time_units}, data.train in {ours.time_units}; "
+                            "give files that count alike")
         file.require_frames(2, "evaluation")
         observe.check(TrajectorySource(file))

@@ -201,6 +201,9 @@ def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) ->
     ours, theirs = surrogate.description, file.description
     if not ours.same_system(theirs):
         raise UserError(f"{file.path} has {theirs.layout}; the surrogate was trained on {ours.layout}: give {wanted}")
+    if None not in (ours.time_units, theirs.time_units) and ours.time_units != theirs.time_units:
+        raise UserError(f"{file.path} counts times in {theirs.time_units}, the surrogate in {ours.time_units}: give a "
+                        "file that counts alike")
 
 
 def blocks(members: np.ndarray, length: int) -> list[np.ndarray]:

@@ -35,7 +35,8 @@ def run(arguments: list[str]) -> int:
     if path is None:
         raise UserError("the run does not say which trajectories to show; give data.test=FILE")
     with TemporaryDirectory(prefix="inrflow-") as folder:
-        path = as_trajectories(str(path), "data.test", Path(folder), console, place.read_settings())
+        path = as_trajectories(str(path), "data.test", Path(folder), console, place.read_settings(),
+                               units=surrogate.description.time_units)
         if not Path(path).exists():
             raise UserError(f"the trajectories to show are in {path}, which does not exist; give data.test=FILE")
         surrogate = at_home(surrogate, Path(path), console)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -168,6 +169,12 @@ def other_calendar(units: str | None) -> tuple[str, str] | None:
     return None if match is None else (match[1], match[2])
 
 
+def units_of(attributes: Mapping[str, Any]) -> str:
+    """Units in the attributes of a variable; of times in a calendar of models with its name."""
+    units, calendar = str(attributes["units"]), attributes.get("calendar", "standard")
+    return units if calendar in STANDARD_CALENDARS or " since " not in units else f"{units} ({calendar})"
+
+
 def _model_dates(dates: list[str], units: str, calendar: str) -> np.ndarray:
     """ISO dates of a calendar of models, of which 30 February may be one, as numbers; an empty one is NaN."""
     try:
@@ -210,6 +217,26 @@ def numbers_to_cftimes(t: np.ndarray, units: str) -> np.ndarray | None:
     except ImportError:
         return None
     return np.asarray(cftime.num2date(t, *own))
+
+
+def retimed(t: np.ndarray, units: str, others: str) -> np.ndarray:
+    """Times in `units` as numbers in other units of the same calendar. Raises UserError where they have another, or
+    none."""
+    if units == others:
+        return t
+    ours, theirs, models = parse_units(units), parse_units(others), (other_calendar(units), other_calendar(others))
+    if ours is not None and theirs is not None:
+        return (t * ours[0] + (ours[1] - theirs[1]) / np.timedelta64(1, "us") / 1e6) / theirs[0]
+    if models[0] is None or models[1] is None or models[0][1] != models[1][1]:
+        raise UserError(f"times are in {units}, those of the data in {others}; convert them to one unit and calendar")
+    try:
+        import cftime
+    except ImportError as error:
+        raise UserError(f"times in {units} become {others} by the package cftime; install it with `pip install cftime`"
+                        ) from error
+    known, result = np.isfinite(t), np.full(np.shape(t), np.nan)
+    result[known] = cftime.date2num(cftime.num2date(t[known], *models[0]), *models[1])
+    return result
 
 
 def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray, str, str] | None:

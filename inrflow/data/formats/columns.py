@@ -21,6 +21,7 @@ from inrflow.data.formats.calendar import (
     moments_to_numbers,
     other_calendar,
     parse_units,
+    retimed,
 )
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
@@ -124,7 +125,7 @@ class Roles:
 
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
-        self.grid = columns.grid
+        self.grid, self.units = columns.grid, columns.units
         self.time, *self.lonlat = (find_column(self.names, names) or columns.meant.get(names)
                                    for names in (TIMES if time is None else (time,), LONGITUDES, LATITUDES))
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
@@ -199,6 +200,9 @@ class Roles:
             if values.dtype == object and not all_numbers(values) and (parse_units(units) or other_calendar(units)):
                 return dates_to_numbers(values.tolist(), str(units))
             numbers = column_numbers(values, str(self.time), self.path, first)
+            own = str(self.units.get(str(self.time), ""))
+            if units and " since " in own:
+                return retimed(numbers, own, units)
             compact = compact_dates(numbers) if units and parse_units(units) else None
             return numbers if compact is None else moments_to_numbers(compact[0], units)
         except UserError as error:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, parse_units
+from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
 from inrflow.data.formats.columns import TIMES, Grid, PointTable, find_column
 from inrflow.data.formats.sphere import xyz_to_lonlat
 
@@ -81,6 +81,8 @@ def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTa
     along = grid.dims.index(dim)
     shape = [size if axis != along else len(times) for axis, size in enumerate(grid.shape)]
     known = numbers_to_moments(times, about.time_units) if parse_units(about.time_units) else times
+    model = other_calendar(about.time_units)
+    told = {} if model is None else {name: {**grid.attributes.get(name, {}), "units": model[0], "calendar": model[1]}}
     axes = {key: item for key, item in grid.axes.items() if dim not in item[0]} | {name: ((dim,), known)}
 
     def repeated(values: np.ndarray) -> np.ndarray:
@@ -95,4 +97,4 @@ def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTa
     if seen:  # land
         x[~np.broadcast_to(np.any(seen, 0), shape).ravel()] = np.nan
     return PointTable(repeated(table.trajectory), t.copy(), x, columns,
-                      Grid(grid.dims, tuple(shape), axes, attributes=grid.attributes))
+                      Grid(grid.dims, tuple(shape), axes, attributes={**grid.attributes, **told}))

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import h5py
+
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
+from inrflow.data.formats.calendar import retimed
 from inrflow.data.formats.registry import FORMATS, ReadOptions, format_of
 from inrflow.data.formats.streams.joining import expanded, read_files
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import damage_as_user_error
 
 _DESCRIPTION = ("name", "units", "time_units", "source", "licence", "period", "geometry", "time_period", "symmetries")
 
 _OWN = (".h5", ".hdf5")  # names of files in the schema
+
+
+def count_times_as(path: str | os.PathLike[str], units: str) -> None:
+    """Change a file in the project's schema so that its times count in other units, where it says in which they do.
+    Raises UserError where these have another calendar, or none."""
+    with damage_as_user_error(Path(path)), h5py.File(path, "r+") as file:
+        own = str(file.attrs.get("time_units", units))
+        if own != units:
+            file["t"][...] = retimed(file["t"][...], own, units)
+            file.attrs["time_units"] = units
 
 
 def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], target: str | os.PathLike[str], /, *,

@@ -11,6 +11,7 @@ from inrflow.data.formats.calendar import (
     number_to_date,
     numbers_to_texts,
     parse_units,
+    retimed,
 )
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.errors import UserError
@@ -92,3 +93,16 @@ def test_spans_of_time_have_no_epoch():
         extent.warn_beyond(1, 2)
     with pytest.raises(UserError, match="the horizon, is 99 hours, and a forecast reaches 200 hours"):
         extent.require_reach(np.array([1e6]), 0.0, 1.0)
+
+
+def test_times_count_in_other_units_of_their_calendar():
+    pytest.importorskip("cftime")
+    t = np.array([0.0, 59.5, np.nan])
+    days = "days since 2001-01-01 00:00:00.000000"
+    np.testing.assert_allclose(retimed(t, f"{days} (360_day)", "hours since 2000-12-01 (360_day)"), (t + 30) * 24)
+    np.testing.assert_allclose(retimed(t, f"{days} (noleap)", "days since 2000-02-28 (noleap)"), t + 307)
+    np.testing.assert_allclose(retimed(t, days, "hours since 2000-02-28"), (t + 308) * 24)  # 2000 is a leap year
+    assert retimed(t, "fortnights", "fortnights") is t
+    for other in (f"{days} (noleap)", days, "fortnights"):
+        with pytest.raises(UserError, match="convert them to one unit and calendar"):
+            retimed(t, f"{days} (360_day)", other)

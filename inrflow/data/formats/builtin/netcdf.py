@@ -20,7 +20,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
     ZarrWriter,
     open_netcdf,
 )
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, STANDARD_CALENDARS, moments_to_numbers, parse_units
+from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
@@ -310,5 +310,4 @@ def _times(path: Path, data: Any, time: str | None) -> tuple[np.ndarray, str | N
         return moments_to_numbers(values, units), units
     if values.dtype.kind not in "fiu":
         raise UserError(f"{path}: {time} has type {values.dtype}; expected numbers, with units for dates")
-    units, calendar = data[time].attrs.get("units"), data[time].attrs.get("calendar", "standard")
-    return values.astype(np.float64), f"{units} ({calendar})" if units and calendar not in STANDARD_CALENDARS else units
+    return values.astype(np.float64), units_of(data[time].attrs) if "units" in data[time].attrs else None

@@ -22,6 +22,7 @@ from inrflow.data.formats.calendar import (
     moments_to_numbers,
     months_to_days,
     parse_units,
+    units_of,
 )
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
@@ -264,7 +265,7 @@ class NetcdfColumns(Columns):
         self._on = {str(name): variable for name, variable in self._data.variables.items()
                     if set(variable.dims) <= set(dims) and (variable.dims or name in chosen)}
         self.names = tuple(self._on)
-        self.units = {name: str(v.attrs["units"]) for name, v in self._on.items() if "units" in v.attrs}
+        self.units = {name: units_of(v.attrs) for name, v in self._on.items() if "units" in v.attrs}
         if not self.names or 0 in sizes:
             available = ", ".join(f"{name} {variable.dims}" for name, variable in self._data.variables.items())
             self._data.close()

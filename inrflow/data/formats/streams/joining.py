@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.formats.calendar import parse_units
+from inrflow.data.formats.calendar import retimed
 from inrflow.data.formats.columns import TIMES, Columns, column_numbers, find_column, is_station
 from inrflow.data.formats.registry import Content, Format, ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
@@ -116,11 +116,11 @@ class JoinedContent(StreamedContent):
         units, own = self.description.time_units, content.description.time_units
         if units == own:
             return part
-        ours, theirs = parse_units(units), parse_units(own)
-        if ours is None or theirs is None:
-            raise UserError(f"{content.path} has times in {own}, {self.path} in {units}; convert them to one unit")
-        shift = (theirs[1] - ours[1]) / np.timedelta64(1, "us") / 1e6
-        return Part((part.t * theirs[0] + shift) / ours[0], part.x, part.values, part.parameters)
+        try:
+            return Part(retimed(part.t, own or "units without a name", units or "units without a name"), part.x,
+                        part.values, part.parameters)
+        except UserError as error:
+            raise UserError(f"{content.path}: {error} ({self.path})") from error
 
 
 def _continues(files: list[list[Part]]) -> bool:
