@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,11 +25,12 @@ _LINES = 15  # of an equation
 
 
 def run(arguments: list[str]) -> int:
-    """Describe one file or directory."""
+    """Describe one file, the files of a pattern, or a directory."""
     if len(arguments) != 1:
-        raise UserError(f"{len(arguments)} names are given; expected one FILE, a data file or a run directory")
+        raise UserError(f"{len(arguments)} names are given; expected one FILE, a data file or a run directory, or a "
+                        "pattern in quotes, as 'data_*.nc'")
     path = Path(arguments[0])
-    if not path.exists():
+    if not path.exists() and not glob.has_magic(arguments[0]):
         raise UserError(f"{path} does not exist; give a data file or a run directory")
     from inrflow.data.formats.inspect import describe, is_store
 

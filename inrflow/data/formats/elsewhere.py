@@ -48,6 +48,14 @@ class Spreadsheet(Elsewhere):
                            re.DOTALL)
 
 
+class Archive(Elsewhere):
+    """Archives of files: zip, of which workbooks and npz are others, 7z, RAR, tar, and what is compressed otherwise."""
+
+    name = "zip, tar or the like"
+    advice = "unpack it and give the files in it, several by a pattern (*); tables may stay compressed by gzip"
+    signature = re.compile(rb"PK\x03\x04|7z\xbc\xaf|Rar!|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar", re.DOTALL)
+
+
 class Pickle(Elsewhere):
     """Pickled objects, which run what they like when they are read."""
 

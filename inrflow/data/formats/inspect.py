@@ -11,6 +11,7 @@ from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
 from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
 from inrflow.data.formats.registry import FORMATS, Content, Format, ReadOptions, format_of
+from inrflow.data.formats.streams.joining import expanded, read_files
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
@@ -24,41 +25,47 @@ def is_store(path: Path) -> bool:
     return any(known.folder and known.sniff(path, b"") for known in FORMATS)
 
 
-def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """(label, text) rows that describe a data file of any registered format, fit to print on a terminal.
+def describe(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """(label, text) rows that describe a data file of any registered format, or the files of a pattern together, fit
+    to print on a terminal.
 
-    Raises UserError where the file cannot be read.
+    Raises UserError where a file cannot be read.
     """
-    path = Path(path)
-    kind = format_of(path)
-    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
+    paths = expanded(Path(source))
+    kind = format_of(paths[0])
+    files = [item for path in paths for item in (path.rglob("*") if path.is_dir() else [path]) if item.is_file()]
     size = sum(item.stat().st_size for item in files)
-    rows = [("file", f"{path} ({size / 1e6:.3g} MB)")]
+    several = f"{len(paths)} files, {paths[0]} to {paths[-1].name}" if len(paths) > 1 else f"{paths[0]}"
+    rows = [("files" if len(paths) > 1 else "file", f"{several} ({size / 1e6:.3g} MB)")]
     if not isinstance(kind, TrajectoryFormat):
         rows.append(("format", kind.name))
-    rows += kind.summary(path)
-    if not isinstance(kind, TrajectoryFormat):
-        rows += _conversion(kind, path, size <= _READ)
+    rows += kind.summary(paths[0]) if len(paths) == 1 else []
+    if len(paths) > 1 or not isinstance(kind, TrajectoryFormat):
+        rows += _conversion(kind, str(source), paths, size <= _READ)
     return [(printable(label), printable(text)) for label, text in rows]
 
 
-def _conversion(kind: Format, path: Path, whole: bool) -> list[tuple[str, str]]:
-    """How `inrflow convert` understands a file, of a `whole` one also what it makes of it, or why it cannot without
-    being told more."""
+def _conversion(kind: Format, given: str, paths: list[Path], whole: bool) -> list[tuple[str, str]]:
+    """How `inrflow convert` understands files, of small ones (`whole`) also what it makes of them, or why it cannot
+    without being told more."""
     try:
-        with kind.read(path, ReadOptions()) as content:
-            return [("read as", content.description.layout), *(_converted(content) if whole else []),
-                    ("note", f"`inrflow train {shlex.quote(f'data.train={path}')}` reads it as it is; `inrflow convert "
-                     f"{shlex.quote(str(path))} TARGET` writes it in the project's schema")]
+        with read_files(paths, ReadOptions()) as content:
+            rows, frames = _converted(content) if whole else ([], None)
+            said = f"`inrflow train {shlex.quote(f'data.train={given}')}` reads it as it is"
+            if frames == 1:
+                said = "it holds one time, and training needs 2: give all files of a series, as by a pattern (*)"
+            return [("read as", content.description.layout), *rows,
+                    ("note", f"{said}; `inrflow convert {shlex.quote(given)} TARGET` writes it in the project's "
+                             "schema")]
     except UserError as error:
         hint = " (`inrflow train` takes data.read.KEY=...)" if kind.about else ""
         return [("note", f"it is not read as it is: {error}{hint}")]
 
 
-def _converted(content: Content) -> list[tuple[str, str]]:
-    """Rows on times, places and channels of what is read from a file."""
+def _converted(content: Content) -> tuple[list[tuple[str, str]], int]:
+    """Rows on times, places and channels of what is read from a file, and the largest number of frames."""
     with TemporaryDirectory() as folder:
         target = Path(folder) / "content.h5"
         content.write(target)
         with TrajectoryFile(target) as file:
-            return [row for row in trajectory_rows(file) if row[0] not in _OF_FILES]
+            return [row for row in trajectory_rows(file) if row[0] not in _OF_FILES], file.frames

@@ -92,9 +92,11 @@ class TableContent(Content):
             for name in texts:
                 _require_no_numbers(path, name, block[name])
             numbers = any(not name or all_numbers(block[name]) for name in texts)
-            words = "holds text" + ", or numbers of stations, or has no name," * numbers
+            hold, have, are = ("holds", "has", "is") if len(texts) == 1 else ("hold", "have", "are")
+            words = f"{hold} text" + f", or numbers of stations, or {have} no name," * numbers
             called_so = ", ".join(name or "a column without a name" for name in texts)
-            warnings.warn(f"{path}: {called_so} {words} and is left out; every other column is a channel", stacklevel=2)
+            warnings.warn(f"{path}: {called_so} {words} and {are} left out; every other column is a channel",
+                          stacklevel=2)
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in names]
         if not axes or not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "cannot tell coordinates from channels"
@@ -149,7 +151,8 @@ def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:
     """Raise UserError for a column of numbers some cells of which are none, as measured values with remarks."""
     cells = [str(value).strip() for value in values.tolist()]
     wrong = [row for row, cell in enumerate(cells) if not all_numbers(np.array([cell, "0"], object))]
-    if name and wrong and not is_station(name) and len(wrong) < len(cells) / 2:
+    filled = sum(bool(cell) for cell in cells)  # of remarks, most cells are empty
+    if name and wrong and not is_station(name) and len(wrong) < filled / 2:
         raise UserError(f"{path}: {name} is {cells[wrong[0]]!r} in row {wrong[0] + 1} and a number in most others; "
                         "mend it, leave the cell empty where the value is missing, or name other columns with "
                         "channels=[...]")

@@ -111,3 +111,15 @@ def test_infinite_values_are_named(tmp_path):
         file["u"][0, 0, 0, 0] = np.inf
     with pytest.raises(UserError, match="infinite"):
         describe(tmp_path / "a.h5")
+
+
+def test_files_of_a_pattern_are_told_together_and_one_time_is_no_series(tmp_path):
+    for hour in range(3):
+        (tmp_path / f"a{hour}.csv").write_text("t,x,u\n" + "".join(f"{hour},{x},{x + hour}\n" for x in range(4)))
+    rows = dict(describe(tmp_path / "a*.csv"))
+    assert rows["files"].startswith("3 files, ") and "a2.csv" in rows["files"] and "3 frames" in rows["sizes"]
+    assert "reads it as it is" in rows["note"] and "a*.csv" in rows["note"]
+    alone = dict(describe(tmp_path / "a0.csv"))["note"]
+    assert "holds one time, and training needs 2" in alone and "reads it as it is" not in alone
+    with pytest.raises(UserError, match="no file matches"):
+        describe(tmp_path / "b*.csv")

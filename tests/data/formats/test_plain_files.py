@@ -1,6 +1,8 @@
 """Files as people have them beside the published layouts: rows in NetCDF, spreadsheets, arrays of other names."""
 
+import shutil
 import warnings
+from pathlib import Path
 
 import h5py
 import meshio
@@ -202,6 +204,25 @@ def test_numbers_with_remarks_are_told_not_left_out_as_text(tmp_path):
         held(path, tmp_path)
     frames, about, told = held(table(tmp_path / "b.csv", station="12A"), tmp_path)
     assert about.channels == ("heat",) and "station_id holds text" in told
+
+
+def test_columns_of_which_most_cells_are_empty_hold_text(tmp_path):
+    path = table(tmp_path / "a.csv")
+    header, *rows = path.read_text(encoding="utf-8-sig").splitlines()
+    rows = [row + (",cleaned" if number == 4 else ",") for number, row in enumerate(rows)]
+    path.write_text("\n".join([header + ",remarks", *rows]))
+    frames, about, told = held(path, tmp_path)
+    assert about.channels == ("heat",) and "station_id, remarks hold text and are left out" in told
+    np.testing.assert_allclose(frames.u[..., 0], EXPECTED)
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar", "tar.bz2"])
+def test_archives_are_named_with_what_to_do(suffix, tmp_path):
+    table(tmp_path / "a.csv")
+    kind = {"zip": "zip", "tar": "tar", "tar.bz2": "bztar"}[suffix]
+    path = Path(shutil.make_archive(str(tmp_path / "packed" / "all"), kind, tmp_path, "a.csv"))
+    with pytest.raises(UserError, match="a file of zip, tar or the like, which is not read; unpack it"):
+        held(path, tmp_path)
 
 
 def test_dates_with_and_without_zones_are_told():

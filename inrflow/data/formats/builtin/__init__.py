@@ -14,14 +14,14 @@ from inrflow.data.formats.builtin.parquet_table import ParquetFormat
 from inrflow.data.formats.builtin.pdebench import PdeBenchFormat
 from inrflow.data.formats.builtin.the_well import TheWellFormat
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
-from inrflow.data.formats.elsewhere import BinaryTecplot, EnsightPart, Json, Pickle, Spreadsheet
+from inrflow.data.formats.elsewhere import Archive, BinaryTecplot, EnsightPart, Json, Pickle, Spreadsheet
 from inrflow.data.formats.meshes.ensight import EnsightFormat
 from inrflow.data.formats.meshes.mesh_series import MeshFormat
 from inrflow.data.formats.meshes.openfoam import OpenFoamFormat, ProbesFormat
 from inrflow.data.formats.registry import Format, register_format
 
 BUILTIN = (
-    Json, Pickle, Spreadsheet, CsvFormat, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, NpyFormat,
+    Archive, Json, Pickle, Spreadsheet, CsvFormat, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, NpyFormat,
     TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat, ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat,
     PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat, EnsightFormat, EnsightPart, BinaryTecplot,
 )
