@@ -81,18 +81,22 @@ def test_fields_of_cells_lie_at_their_centres(tmp_path):
     np.testing.assert_array_equal(frames.u[0, :, 0], np.arange(4))
 
 
-def test_answers_come_back_from_paraviews_files(tmp_path):
+@pytest.mark.parametrize("name", ["out.pvd", "out.xdmf"])
+def test_answers_come_back_from_paraviews_files(name, tmp_path):
     about = Description("flow", ("p",), ("x", "y"))
     points = read_points(write_pvd(tmp_path), about)
-    value = np.arange(len(points), dtype=np.float32)
-    write_points(tmp_path / "out.pvd", points, {"p": value, "p_std": value + 1}, about)
-    again = read_points(tmp_path / "out.pvd", about)
+    value = np.random.default_rng(0).standard_normal(len(points)).astype(np.float32)
+    wide = 1e-9 * np.random.default_rng(1).standard_normal(len(points))
+    write_points(tmp_path / name, points, {"p": value, "p_std": wide}, about)
+    again = read_points(tmp_path / name, about)
     np.testing.assert_array_equal(again.t, points.t)
     np.testing.assert_array_equal(again.x, points.x)
-    np.testing.assert_array_equal(again.columns["p_std"], value + 1)
+    np.testing.assert_array_equal(again.columns["p"].astype(np.float32), value)
+    np.testing.assert_array_equal(again.columns["p_std"], wide)
     np.testing.assert_array_equal(again.grid.cells["triangles"], TRIANGLES)
+    assert {path.name for path in tmp_path.glob("out*")} <= {name, "out_files"}
     with pytest.raises(UserError, match="exists already"):
-        write_points(tmp_path / "out.pvd", points, {"p": value}, about)
+        write_points(tmp_path / name, points, {"p": value}, about)
 
 
 def test_trajectories_come_back_as_parts(tmp_path):
@@ -104,6 +108,9 @@ def test_trajectories_come_back_as_parts(tmp_path):
     again = read_points(tmp_path / "out.pvd", about)
     np.testing.assert_array_equal(again.trajectory, number)
     np.testing.assert_array_equal(again.columns["p"], np.arange(20.0))
+    with pytest.raises(UserError, match="several trajectories, and XDMF holds one"):
+        write_points(tmp_path / "out.xdmf", PointTable(number, t, x, columns), {"p": np.arange(20.0)}, about)
+    assert not (tmp_path / "out.xdmf").exists()
 
 
 @pytest.mark.parametrize(("columns", "words"), [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,14 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
+from inrflow.data.formats.columns import Columns, Grid
+from inrflow.data.formats.meshes.mesh_writers import CELLS, PvdWriter, XdmfWriter, meshio_for
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import AtomicFile
 
-_CELLS = {"line": "segments", "triangle": "triangles", "tetra": "tetrahedra"}
 #: Linear cells in place of others, by their nodes: curved ones have nodes in the middles of their sides.
 _PARTS: dict[str, dict[str, list[list[int]]]] = {
     "line": {"line": [[0, 1]], "line3": [[0, 2], [2, 1]]},
@@ -50,8 +49,8 @@ class MeshFormat(Format):
 
     name = "VTU, PVD, VTK, XDMF or Tecplot"
     about = "VTU, PVD, VTK, XDMF, Tecplot (meshes)"
-    suffixes: ClassVar[tuple[str, ...]] = (".pvd",)
-    endings: ClassVar[tuple[str, ...]] = (".vtu", ".vtk", ".xdmf")
+    suffixes: ClassVar[tuple[str, ...]] = (".pvd", ".xdmf")
+    endings: ClassVar[tuple[str, ...]] = (".vtu", ".vtk")
     table = True
     fixed_points = True
     signature = re.compile(rb"""\s*(# vtk DataFile|%s|(?=<).*?(type=["'](UnstructuredGrid|Collection)["']|<Xdmf))""" %
@@ -74,27 +73,11 @@ class MeshFormat(Format):
         return MeshColumns(self.series(path))
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
-        return PvdWriter(path, description, overwrite)
+        return (XdmfWriter if path.suffix.lower() == ".xdmf" else PvdWriter)(path, description, overwrite)
 
 
 def _is_tecplot(head: bytes) -> bool:
     return re.match(_TECPLOT, head, re.IGNORECASE) is not None
-
-
-@contextmanager
-def _meshio(path: Path) -> Iterator[Any]:
-    """The package, whose errors become UserErrors that name the file."""
-    try:
-        import meshio
-    except ImportError as error:
-        raise UserError(f"{path} is a mesh, which meshio reads; install it with `pip install inrflow[mesh]`") from error
-    try:
-        yield meshio
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
-        why = " ".join(f"{error}".split())[:200] or type(error).__name__
-        raise UserError(f"{path} cannot be read by meshio ({why}); write it again, as VTU with one grid") from error
 
 
 class MeshSeries:
@@ -133,7 +116,7 @@ class MeshSeries:
 
     def _reading(self) -> AbstractContextManager[Any]:
         """In which damage becomes a UserError."""
-        return _meshio(self.path)
+        return meshio_for(self.path)
 
     def _centres(self, mesh: Any) -> np.ndarray:
         """Centres (N, 3) of the cells."""
@@ -202,7 +185,7 @@ class MeshSeries:
     def _mesh(self, step: int) -> Any:
         import meshio
 
-        with _meshio(self.path):
+        with meshio_for(self.path):
             if self._reader is not None:
                 points, cells = self._shared
                 return meshio.Mesh(points, cells, *self._data[step])
@@ -244,7 +227,7 @@ def _linear(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     own = [name for name, dimension in dimensions.items() if dimension == most]
     if not most or not set(own) <= set(_PARTS[kind]):
         return {}
-    return {_CELLS[kind]: np.concatenate([np.asarray(cells[name])[:, nodes] for name in own
+    return {CELLS[kind]: np.concatenate([np.asarray(cells[name])[:, nodes] for name in own
                                           for nodes in _PARTS[kind][name]]).astype(np.int64)}
 
 
@@ -299,79 +282,3 @@ class MeshColumns(Columns):
 
     def close(self) -> None:
         pass
-
-
-class PvdWriter(TableWriter):
-    """A PVD collection with a VTU for each time in the folder beside it, `NAME_files/`, for ParaView.
-
-    Cells are those of the mesh that the points came from, single vertices otherwise. Trajectories are parts. Raises
-    UserError for columns of text, and for rows that are not the same points at every time.
-    """
-
-    def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
-        super().__init__(path, description, overwrite)
-        self._folder = path.with_name(f"{path.stem}_files")
-        self._blocks: list[Mapping[str, np.ndarray]] = []
-        self._cells: Mapping[str, np.ndarray] = {}
-        if self._folder.exists() and not (overwrite and self._folder.is_dir() and not self._folder.is_symlink()):
-            self._target.discard()
-            raise UserError(f"{self._folder}, where the meshes of {path} go, exists already; choose another name or "
-                            "remove it first")
-
-    def abandon(self) -> None:
-        self._blocks = []
-        super().abandon()
-
-    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        self._cells = {} if grid is None else grid.cells
-
-    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
-        self._blocks.append(columns)
-
-    def _finish(self) -> None:
-        if not self._blocks:
-            return
-        columns = {name: np.concatenate([block[name] for block in self._blocks]) for name in self._blocks[0]}
-        self._blocks = []
-        with _meshio(self.path) as meshio:
-            self._write(meshio, columns)
-
-    def _write(self, meshio: Any, columns: dict[str, np.ndarray]) -> None:
-        axes = self.description.coordinates if self.description is not None else tuple("xyz")
-        time = find_column([name for name, values in columns.items() if values.dtype.kind in "fiu"], TIMES)
-        places = [columns[name] for name in axes if name in columns and columns[name].dtype.kind == "f"]
-        if time is None or len(places) != len(axes) or not 1 <= len(axes) <= 3:
-            raise UserError(f"{self.path}: points for PVD need a column t of numbers and {', '.join(axes)}; write "
-                            ".csv or .nc instead")
-        number = columns.get("trajectory", np.zeros(len(places[0]), np.int64))
-        points = np.stack([*places, *[np.zeros(len(places[0]))] * (3 - len(places))], -1)
-        others = {name: value for name, value in columns.items() if name not in (*axes, time, "trajectory")}
-        fields = {name: value for name, value in others.items() if value.dtype.kind in "fiu"}
-        if len(fields) < len(others):
-            raise UserError(f"{self.path}: {', '.join(set(others) - set(fields))} holds text, which PVD does not; "
-                            "write .csv, .h5 or .nc instead")
-        steps = sorted(set(zip(number.tolist(), columns[time].tolist(), strict=True)))
-        rows = [np.flatnonzero((number == part) & (columns[time] == t)) for part, t in steps]
-        for (_, t), chosen in zip(steps, rows, strict=True):
-            if not np.array_equal(points[chosen], points[rows[0]]):
-                raise UserError(f"{self.path}: the points at t={t:g} are others than before, and PVD files hold one "
-                                "set; write .csv, .h5 or .nc instead")
-        count = len(rows[0])
-        kept = [(kind, self._cells[name]) for kind, name in _CELLS.items() if name in self._cells
-                and self._cells[name].max() < count]
-        cells = kept or [("vertex", np.arange(count)[:, None])]
-        self._folder.mkdir(exist_ok=True)
-        entries = []
-        for index, ((part, t), chosen) in enumerate(zip(steps, rows, strict=True)):
-            target = self._folder / f"{self.path.stem}_{index:06d}.vtu"
-            mesh = meshio.Mesh(points[chosen], cells, {name: value[chosen] for name, value in fields.items()})
-            inner = AtomicFile(target, True)
-            try:
-                meshio.vtu.write(str(inner.partial), mesh)
-                inner.complete()
-            finally:
-                inner.discard()
-            entries.append(f'    <DataSet timestep="{t!r}" part="{part}" file="{self._folder.name}/{target.name}"/>')
-        text = "\n".join(['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "  <Collection>",
-                          *entries, "  </Collection>", "</VTKFile>", ""])
-        self._target.partial.write_text(text, encoding="utf-8")
