@@ -12,7 +12,9 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import MultipleLocator
 from matplotlib.tri import Triangulation
 
+from inrflow.data.formats.columns import find_column
 from inrflow.data.formats.sphere import xyz_to_lonlat
+from inrflow.data.formats.table_format import HEIGHTS
 from inrflow.plotting.coasts import draw_coasts
 from inrflow.plotting.style import SIZE
 
@@ -110,8 +112,8 @@ class View:
 
 
 def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:
-    """The rendering that fits points x (N, d); in space, of a surface from above, else of those in or near the plane
-    through the middle."""
+    """The rendering that fits points x (N, d); in space, of a surface and of places with an elevation from above, else of those in or
+    near the plane through the middle."""
     labels = tuple(coordinates)
     if x.shape[1] == 1:
         return View("line", x, labels)
@@ -119,6 +121,8 @@ def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, tri
     if x.shape[1] == 3 and not sphere and triangles is not None and triangles.shape[1] == 3:
         above = triangles[np.argsort(x[triangles, 2].mean(1), kind="stable")]  # a surface; what hides others comes last
         return view_of(x[:, :2], (f"{labels[0]}  (seen along {labels[2]})", labels[1]), None, above)
+    if x.shape[1] == 3 and find_column(labels[2:], HEIGHTS) and len(np.unique(x[:, :2], axis=0)) == len(x):
+        return view_of(x[:, :2], labels[:2], None, None)
     if x.shape[1] > 2 and not sphere:
         shown = middle(x[:, 2:])
         heights = zip(labels[2:], x[shown, 2:].mean(0), strict=True)

@@ -109,3 +109,13 @@ def test_surfaces_are_drawn_from_above():
     view = view_of(x, ("x", "y", "z"), None, np.array([[3, 4, 5], [0, 1, 2]]))
     assert view.kind == "triangles" and view.triangles.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert view.labels == ("x  (seen along z)", "y")
+
+
+def test_stations_at_different_heights_are_all_drawn_on_their_map():
+    random = np.random.default_rng(0)
+    x = np.column_stack([random.uniform(6, 10, 14), random.uniform(46, 48, 14), random.uniform(300, 1800, 14)])
+    view = view_of(x, ("lon", "lat", "elevation"), None, None)
+    assert view.shown is None and view.kind == "scatter" and view.labels == ("lon", "lat")
+    np.testing.assert_array_equal(view.x, x[:, :2])
+    profiles = np.concatenate([x + [0, 0, height] for height in (0, 10, 20)])  # one hides another
+    assert view_of(profiles, ("lon", "lat", "elevation"), None, None).shown is not None
