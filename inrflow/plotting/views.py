@@ -112,7 +112,7 @@ class View:
 
 
 def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:
-    """The rendering that fits points x (N, d); in space, of a surface, and of places with an elevation, from above, else
+    """The rendering that fits points x (N, d); in space, of a surface or places with an elevation from above, else
     of those in or near the plane through the middle."""
     labels = tuple(coordinates)
     if x.shape[1] == 1:
