@@ -49,6 +49,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import write_json
 
 _COPIES = 4  # for refits of decoder and field; moved copies tell a context nothing new
+_MOSTLY = 10.0  # times the variance of a context that was found: the error of the map to parameters is most of it
 
 
 def run(arguments: list[str]) -> int:
@@ -190,8 +191,10 @@ def tell(
         told["parameters"] = {
             name: {"mean": float(m), "std": float(s)} for name, m, s in zip(contexts.names, mean, spread, strict=True)
         }
+        few = float(contexts.map.error.trace()) > _MOSTLY * float(estimate.covariance.trace())
+        why = f", most of it what {len(contexts.values)} training systems leave open of how it acts" if few else ""
         for name, m, s in zip(contexts.names, mean.tolist(), spread.tolist(), strict=True):
-            console.print(f"{name} = {m:.6g} (standard deviation {s:.2g})", highlight=False)
+            console.print(f"{name} = {m:.6g} (standard deviation {s:.2g}{why})", highlight=False, soft_wrap=True)
     return told
 
 

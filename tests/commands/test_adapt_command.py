@@ -199,3 +199,15 @@ def test_mistakes_are_one_clear_line(arguments, said, family, elsewhere, inrflow
 def test_a_run_without_contexts_says_so(tiny_run, elsewhere, inrflow_command):
     outcome = inrflow_command("adapt", f"run={tiny_run.run}", f"data.train={tiny_run.test}", "output=new")
     assert outcome.code == 2 and "no contexts" in outcome.err
+
+
+def test_what_two_systems_leave_open_of_a_parameter_is_told(tmp_path, inrflow_command):
+    velocities, two = {"velocity_x": [0.2, 0.5]}, {"trajectories": 8, "environments": 2, "frames": 6, "seed": 0}
+    train = generate("advection", tmp_path / "train.h5", parameters=velocities, **two, **SETTINGS)
+    few = generate("advection", tmp_path / "few.h5", trajectories=1, frames=6, parameters=NEW, seed=5, **SETTINGS)
+    run = inrflow_command("train", f"data.train={train}", f"output={tmp_path / 'run'}", "training.minutes=0.02")
+    assert run.code == 0, run.err
+    told = inrflow_command("adapt", f"run={tmp_path / 'run'}", f"data.train={few}", "adapt.strength=context",
+                           "adapt.scratch_minutes=0", f"output={tmp_path / 'adapted'}")
+    assert told.code == 0, told.err
+    assert "velocity_x = 0.34" in told.err and "2 training systems leave open of how it acts" in told.err
