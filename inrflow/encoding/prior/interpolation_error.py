@@ -19,6 +19,7 @@ MOST_POINTS = 4096  # more points are assumed to be dense enough
 _RIDGES = tuple(10.0**k for k in range(-10, 0))
 _NEIGHBOURS = 4
 _ALONE = 1e-9  # spacing of a single point, or of one that is there twice: others are as unknown as the variance says
+_LEAST = 1e-150  # spacing, whose square is a number: 0 of a file that is damaged
 _BLOCK = 4096
 
 
@@ -66,10 +67,11 @@ class InterpolationError:
     def _block(self, x: Tensor) -> Tensor:
         count = min(_NEIGHBOURS, len(self.points))
         distance, nearest = torch.cdist(x, self.points).topk(count, largest=False)
-        weight = 1 / (distance + 1e-3 * self.spacing[nearest[:, :1]]).square()
+        spacing = self.spacing[nearest[:, :1]].clamp(min=_LEAST)
+        weight = 1 / (distance + 1e-3 * spacing).square()
         local = (weight[..., None] * self.variance[nearest]).sum(1) / weight.sum(1, keepdim=True)
-        share = (distance[:, 0] / self.spacing[nearest[:, 0]]).square().clamp(max=1)
-        return local * share[:, None]
+        share = (distance[:, :1] / spacing).square().clamp(max=1)
+        return local * share
 
 
 def leave_one_out_errors(features: Tensor, values: Tensor) -> tuple[Tensor, float]:

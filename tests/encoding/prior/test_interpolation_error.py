@@ -110,3 +110,8 @@ def test_points_that_a_later_fit_has_seen_are_known_too():
     between = unseen(uniform(500, 2, seed=6))
     assert 0 < float(between.min()) and float(between.max()) <= 0.4
     assert not len(InterpolationError.none(2, 1).known_also(x).points)
+
+
+def test_points_without_spacing_have_the_variance_that_is_given():
+    error = InterpolationError(torch.zeros(2, 1).double(), torch.zeros(2).double(), torch.ones(2, 1).double())
+    assert error(torch.tensor([[0.0], [1.0]]).double()).tolist() == [[0.0], [1.0]]
