@@ -201,9 +201,8 @@ class Surrogate(Shown):
 
     # ---- using ----
 
-    def estimate(
-        self, window: TrajectoryBatch, covariance: bool = True, context: ContextPrior | None = None
-    ) -> StateEstimate:
+    def estimate(self, window: TrajectoryBatch, covariance: bool = True, context: ContextPrior | None = None
+                 ) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C).
 
         `context`: prior of contexts, by default the surrogate's; several frames tell first where flows are linearised.
@@ -323,13 +322,17 @@ class Surrogate(Shown):
         """Warn if a context (P,) lies outside the training distribution; whether it does."""
         if self.contexts is None or not self.contexts.outside(context):
             return False
-        warnings.warn(
-            f"the context lies outside the training distribution (squared distance "
-            f"{float(self.contexts.distance(context)):.1f}, limit {self.contexts.limit():.1f}): the forecast is an "
-            "extrapolation, and its intervals are widened",
-            stacklevel=4,
-        )
+        warnings.warn(f"the context lies outside the training distribution (squared distance "
+                      f"{float(self.contexts.distance(context)):.1f}, limit {self.contexts.limit():.1f}): the forecast "
+                      "is an extrapolation, and its intervals are widened", stacklevel=4)
         return True
+
+    def answers_at_mean(self) -> dict[str, Any]:
+        """What is answered to one value, the mean of the training data, at its time and a time step later."""
+        x = np.eye(1, 3) if self.description.geometry == "sphere" else self.box.mean(0, keepdims=True)
+        t = self.scale.origin + np.array([0.0, self.scale.unit])
+        solution = self.assimilate(Observations(t[0], x, self.normalisation.mean[None].numpy()))
+        return {**solution.query(t, np.repeat(x, 2, 0), std=True), "quantiles": np.stack(solution.quantiles(t[0], x))}
 
     def unresolved(self, states: Tensor) -> Tensor:
         """Variance (..., C), normalised units, that states (..., n) leave beyond what codes leave of training data."""
@@ -348,9 +351,6 @@ class Surrogate(Shown):
         if isinstance(observations, Mapping):
             return {key: self._assimilate(value, context) for key, value in observations.items()}
         if not isinstance(observations, Observations):
-            if isinstance(observations, str) or not isinstance(observations, Sequence):
-                raise UserError("assimilate takes Observations(t, x, u), or a list or dictionary of them; found "
-                                f"{type(observations).__name__}")
             return [self._assimilate(value, context) for value in observations]
         window = self._checked(observations)
         if (seen := int(window.observed.sum())) < self.window:
@@ -368,9 +368,8 @@ class Surrogate(Shown):
         extent.warn_outside(int(outside.sum()), outside.size)
         return window
 
-    def _solution(
-        self, estimate: StateEstimate, parts: list[Observations], context: ContextPrior | None, first: int = 0
-    ) -> Solution:
+    def _solution(self, estimate: StateEstimate, parts: list[Observations], context: ContextPrior | None, first: int = 0
+                  ) -> Solution:
         """The solution of all parts of the observations; warns where its states from frame `first` on are unlike the
         training data."""
         distance = float(self.prior.distance(estimate.mean[0, first:, : self.code_size].detach()).max())
