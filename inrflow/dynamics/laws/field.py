@@ -13,7 +13,7 @@ from inrflow.domains import Harmonics
 from inrflow.domains.transform import SeparableTransform
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
 from inrflow.numerics.components import applied, components, parted, whole
 from inrflow.numerics.effort import effort
@@ -168,6 +168,53 @@ class LawField(nn.Module):
                 if field is not None:
                     total[:, c] += library.project(field, axis, symbol)
         return total if self.allowed is None else total * self.allowed
+
+    @property
+    def linear(self) -> Tensor:
+        """The linear part as a matrix (C K, C K)."""
+        if self.coupled:
+            return self.blocks[0]
+        every = torch.arange(len(self.blocks))
+        result = self.blocks.new_zeros(self.channels, len(every), self.channels, len(every))
+        result[:, every, :, every] = self.blocks
+        return result.flatten(2, 3).flatten(0, 1)
+
+    def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
+        """Derivative (B, C lead, C lead) of `products` by and of the leading harmonics (all), at codes (B, C K).
+
+        A multiplication at each quadrature point.
+        """
+        library, count = self.library, len(self.library.eigenvalues)
+        codes = z.reshape(-1, self.channels, count).double()
+        lead = count if lead is None else lead
+        result = codes.new_zeros(len(codes), self.channels, lead, self.channels, lead)
+        if self.network is not None:
+            result += self.network.slopes(codes, self.theta[library.sines], lead)
+        factors = library.at_points(codes, [term for term in self.products_of if not term.linear])
+        weights: dict[tuple[int, int, int, Tensor | None, int], Tensor] = {}
+        for term, fields in self.products_of.items():
+            if term.linear:
+                for out, field in fields.items():
+                    result[:, out, :, term.products[0][0][0]] += self.matrix(term, field)[:lead, :lead]
+                continue
+            for products, operator, onto in library.operators(term, lead):
+                for product, sign, place in [(one, sign, i) for one, sign in products for i, factor in enumerate(one)
+                                             if factor[1] != INVERSE]:
+                    slope: Tensor | float = float(sign)
+                    for other in (*product[:place], *product[place + 1 :]):
+                        slope = slope * factors[other]
+                    if product[place][1] == RECIPROCAL:
+                        slope = -slope * factors[product[place]] ** 2
+                    for out, field in fields.items():
+                        key, part = (out, *product[place], operator, onto), field * slope
+                        weights[key] = weights[key] + part if key in weights else part
+        for (out, channel, axis, operator, onto), weight in weights.items():
+            table = library.table(axis, lead)
+            part = library.projected(weight.expand(len(codes), len(table))[..., None] * table, lead, onto)
+            result[:, out, :, channel] += part if operator is None else operator @ part
+        if self.allowed is not None:
+            result *= self.allowed[:, :lead, None, None]
+        return result.flatten(3, 4).flatten(1, 2)
 
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
         """Rates (..., C K) of codes (..., C K); the law does not depend on time."""

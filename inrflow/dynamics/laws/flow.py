@@ -113,9 +113,10 @@ class FlowField(LawField):
         values = self.library.values  # (2, Q, K)
         effort.add(16 * steps * states * values.numel(), 32 * steps * states * values[..., 0].numel(), 100 * steps)
 
-    def slopes(self, z: Tensor, lead: int) -> Tensor:
-        """Derivative (B, lead, lead) of `products` by the leading codes (B, K)."""
-        library, total = self.library, z.new_zeros(len(z), lead, lead)
+    def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
+        library, z = self.library, z.double()
+        lead = lead or z.shape[1]
+        total = z.new_zeros(len(z), lead, lead)
         for term, weight in self.weights.items():
             if term == TRANSPORT:
                 total += weight * library.transport_slopes(z, lead)

@@ -21,7 +21,18 @@ from inrflow.domains.transform import (
 )
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import ACROSS, BENT, INVERSE, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import (
+    ACROSS,
+    BENT,
+    INVERSE,
+    LAPLACIAN,
+    POTENTIAL,
+    RECIPROCAL,
+    SECOND,
+    VALUE,
+    Product,
+    Term,
+)
 
 PLACES = 64  # low harmonics that coefficients of place are made of
 _SINE = 16  # operations on elements that a sine takes
@@ -234,6 +245,24 @@ class Library(nn.Module):
                 size * self.within(self.transform.project(field), c)
                 for field, c, size in zip(fields, term.carried, term.weights, strict=True)]))
         return known[key][term.component] / term.sizes[term.component]
+
+    def operators(self, term: Term, lead: int
+                  ) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None, int]]:
+        """Products of a term with their signs, the map (lead, lead) of their projections on the first harmonics (None:
+        the identity), and the axis along which these are projections on derivatives."""
+        if term.flux:
+            for axis, product in enumerate(term.products):
+                yield [(product, -1.0)], None, axis
+            return
+        if not term.solenoidal:
+            signs = term.signs or (1,) * len(term.products)
+            symbol = torch.diag(self.filter(term, lead)) if term.filtered else None
+            yield list(zip(term.products, signs, strict=True)), symbol, VALUE
+            return
+        row, pressure = term.component, self.pressure(term.carried[0])
+        for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
+            block = size / term.sizes[row] * self.within(pressure.block(row, j, lead), c)
+            yield list(zip(part, term.signs or (1,) * len(part), strict=True)) if part else [], block, VALUE
 
 
 def shells_of(count: int, allowed: Tensor | None = None) -> np.ndarray:

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from inrflow.domains import Domain, harmonics_of, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.flow import FlowField
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, VALUE, Product, Term, term_from_state
+from inrflow.dynamics.laws.terms import VALUE, Term, term_from_state
 from inrflow.errors import UserError
 from inrflow.numerics.phases import periodic_phases
 
@@ -107,6 +105,12 @@ class LawTerm(FieldTerm):
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 
+    @property
+    def linear(self) -> bool:
+        """Whether the law is linear in the fields."""
+        law = self.law()
+        return law.network is None and all(one.linear for one in law.products_of)
+
     def _laws(self, c: Tensor | None, count: int) -> Iterator[tuple[Tensor, LawField]]:
         """Rows of `count` states whose contexts (S, P) agree, and the field there."""
         if c is None or not len(self.by_context):
@@ -147,7 +151,7 @@ class LawTerm(FieldTerm):
         """Derivative (S, n, n) by codes (S, n), in closed form."""
         result = z.new_zeros(len(z), z.shape[1], z.shape[1])
         for rows, law in self._laws(c, len(z)):
-            whole = (_of_products(law, self.seasoned(t, z)[rows]) + _linear(law)).to(z)
+            whole = (law.slopes(self.seasoned(t, z)[rows]) + law.linear).to(z)
             result[rows] = whole[:, : z.shape[1], : z.shape[1]]
         return result
 
@@ -188,7 +192,7 @@ def _tangent_flow(law: LawField, z: Tensor, gap: Tensor) -> Tensor:
     channels = law.channels
     count = len(law.library.eigenvalues)
     lead = min(count, max(1, law.leading // channels))
-    product = _of_products(law, z, lead) * gap[:, None, None]
+    product = law.slopes(z, lead) * gap[:, None, None]
     norm = float(product.detach().abs().sum(-1).max())
     linear = float(law.blocks[:lead].detach().abs().sum(-1).max() * gap.max())
     most = 1.0 if law.coupled and law.size > _DENSE else _MOST_STEPS
@@ -225,72 +229,3 @@ def _embedded(law: LawField, small: Tensor, lead: int) -> Tensor:
     index = (torch.arange(channels)[:, None] * count + torch.arange(lead)).flatten()
     result[:, index[:, None], index] = small
     return result
-
-
-def _linear(law: LawField) -> Tensor:
-    """The linear part as a matrix (n, n)."""
-    if law.coupled:
-        return law.blocks[0]
-    every = torch.arange(len(law.blocks))
-    result = law.blocks.new_zeros(law.channels, len(every), law.channels, len(every))
-    result[:, every, :, every] = law.blocks
-    return result.flatten(2, 3).flatten(0, 1)
-
-
-def _operators(library: Library, term: Term, lead: int
-               ) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None, int]]:
-    """Products of a term with their signs, the map (lead, lead) of their projections on the first harmonics (None: the
-    identity), and the axis along which these are projections on derivatives."""
-    if term.flux:
-        for axis, product in enumerate(term.products):
-            yield [(product, -1.0)], None, axis
-        return
-    if not term.solenoidal:
-        signs = term.signs or (1,) * len(term.products)
-        symbol = torch.diag(library.filter(term, lead)) if term.filtered else None
-        yield list(zip(term.products, signs, strict=True)), symbol, VALUE
-        return
-    row, pressure = term.component, library.pressure(term.carried[0])
-    for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
-        block = size / term.sizes[row] * library.within(pressure.block(row, j, lead), c)
-        yield list(zip(part, term.signs or (1,) * len(part), strict=True)) if part else [], block, VALUE
-
-
-def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
-    """Derivative (S, C lead, C lead) of the terms that are not linear, by and of the leading harmonics (all).
-
-    A multiplication at each quadrature point.
-    """
-    if isinstance(law, FlowField):
-        return law.slopes(z.double(), lead or z.shape[1])
-    library, channels, count = law.library, law.channels, len(law.library.eigenvalues)
-    codes = z.reshape(-1, channels, count).double()
-    lead = count if lead is None else lead
-    result = codes.new_zeros(len(codes), channels, lead, channels, lead)
-    if law.network is not None:
-        result += law.network.slopes(codes, law.theta[library.sines], lead)
-    factors = library.at_points(codes, [term for term in law.products_of if not term.linear])
-    weights: dict[tuple[int, int, int, Tensor | None, int], Tensor] = {}
-    for term, fields in law.products_of.items():
-        if term.linear:
-            for out, field in fields.items():
-                result[:, out, :, term.products[0][0][0]] += law.matrix(term, field)[:lead, :lead]
-            continue
-        for products, operator, onto in _operators(library, term, lead):
-            for product, sign, place in [(one, sign, i) for one, sign in products for i, factor in enumerate(one)
-                                         if factor[1] != INVERSE]:
-                slope: Tensor | float = float(sign)
-                for other in (*product[:place], *product[place + 1 :]):
-                    slope = slope * factors[other]
-                if product[place][1] == RECIPROCAL:
-                    slope = -slope * factors[product[place]] ** 2
-                for out, field in fields.items():
-                    key, part = (out, *product[place], operator, onto), field * slope
-                    weights[key] = weights[key] + part if key in weights else part
-    for (out, channel, axis, operator, onto), weight in weights.items():
-        table = library.table(axis, lead)
-        part = library.projected(weight.expand(len(codes), len(table))[..., None] * table, lead, onto)
-        result[:, out, :, channel] += part if operator is None else operator @ part
-    if law.allowed is not None:
-        result *= law.allowed[:, :lead, None, None]
-    return result.flatten(3, 4).flatten(1, 2)
