@@ -65,16 +65,15 @@ class Integrator:
         padding = torch.isnan(times)
         if self.method == "map":
             (series,) = cast(VectorField, field).terms.values()
-            path = series.path(start, torch.where(padding, times[:, :1], times).nan_to_num())  # type: ignore[operator]
-            if check:
-                self._check(path, times)
-            return path.masked_fill(padding[..., None], float("nan")) if bool(padding.any()) else path
-        states = [start]
-        for i in range(times.shape[1] - 1):
-            begin = times[:, i]
-            gap = torch.where(padding[:, i + 1] | padding[:, i], 0.0, times[:, i + 1] - begin)
-            states.append(self._interval(field, states[-1], torch.nan_to_num(begin), gap, check))
-        result = torch.stack(states, 1)
+            known = torch.where(padding, times[:, :1], times).nan_to_num()
+            result = cast(Tensor, series.path(start, known))  # type: ignore[operator]
+        else:
+            states = [start]
+            for i in range(times.shape[1] - 1):
+                begin = times[:, i]
+                gap = torch.where(padding[:, i + 1] | padding[:, i], 0.0, times[:, i + 1] - begin)
+                states.append(self._interval(field, states[-1], torch.nan_to_num(begin), gap, check))
+            result = torch.stack(states, 1)
         if check:
             self._check(result, times)
         return result.masked_fill(padding[..., None], float("nan")) if bool(padding.any()) else result
