@@ -49,26 +49,16 @@ class LinearFit:
         self.transitions = transitions
         start = torch.cat([torch.ones(len(transitions.start), 1, dtype=torch.float64), transitions.start], 1)
         self.gram = start.T @ start
-        self.cross = start.T @ (transitions.end - transitions.start)
-        self.cross_end = start.T @ transitions.end
+        self.cross = start.T @ transitions.end
 
-    def step_map(self, size: int, ridge: float, pull: str = "change") -> Tensor:
-        """Affine map (n + 1, n + 1) of one time step on [1, s]; meaningful for uniform steps only.
-
-        The ridge pulls towards no change (`pull="change"`) or towards the mean (`pull="mean"`).
-        """
+    def step_map(self, size: int, ridge: float) -> Tensor:
+        """Affine map (n + 1, n + 1) of one time step on [1, s]; meaningful for uniform steps only. The ridge pulls
+        towards the mean."""
         gram = self.gram[: size + 1, : size + 1].clone()
-        strength = ridge * gram.diagonal()[1:].mean()
-        gram.diagonal()[1:].add_(strength)
+        gram.diagonal()[1:].add_(ridge * gram.diagonal()[1:].mean())
         gram.diagonal()[0].add_(1e-12 * gram[0, 0])
-        target = self.cross if pull == "change" else self.cross_end
-        weights = torch.linalg.solve(gram, target[: size + 1, :size])
-        step = torch.eye(size + 1, dtype=torch.float64)
-        if pull != "change":
-            step[1:, 1:] = 0.0
-        step[1:, 1:] += weights[1:].T
-        step[1:, 0] = weights[0]
-        return step
+        weights = torch.linalg.solve(gram, self.cross[: size + 1, :size])
+        return torch.cat([torch.eye(1, size + 1, dtype=torch.float64), weights.T])
 
 
 def affine_rollout(

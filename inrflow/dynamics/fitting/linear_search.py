@@ -41,12 +41,11 @@ _BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
 @dataclass(frozen=True)
 class Candidate:
-    """size: codes; memory: hidden dimensions; ridge and what it pulls to ("change": no change, "mean": the mean)."""
+    """size: codes; memory: hidden dimensions; ridge: which pulls to the mean, or to no change where steps differ."""
 
     size: int
     memory: int
     ridge: float
-    pull: str = "change"
 
     @property
     def past(self) -> int:
@@ -132,7 +131,7 @@ class ClosedFormSearch:
         n, pairs = candidate.size + candidate.memory, fit.transitions
         mean = SeasonalMean(mean.coefficients[:, :n], mean.period)
         if pairs.uniform:
-            return fit.step_map(n, candidate.ridge, candidate.pull), mean, directions, float(pairs.step.median()), fit
+            return fit.step_map(n, candidate.ridge), mean, directions, float(pairs.step.median()), fit
         return _affine(*fit_irregular(pairs.truncated(n), candidate.ridge)), mean, directions, None, fit
 
     def score(self, candidate: Candidate, every: int = 1) -> float:
@@ -237,15 +236,10 @@ class ClosedFormSearch:
         """Whether all steps between observed training frames are equal."""
         return transitions_of(self.training).uniform
 
-    @property
-    def pulls(self) -> tuple[str, ...]:
-        """Limits of a strong ridge: no change or the mean."""
-        return ("change", "mean") if self.uniform else ("change",)
-
     def grid(self, sizes: Sequence[int], memories: Sequence[float], ridges: Sequence[float]) -> list[Candidate]:
-        """Candidates of every size, share of memory, ridge and pull."""
-        every = itertools.product(memories, sizes, ridges, self.pulls)
-        return [Candidate(size, round(share * size), ridge, pull) for share, size, ridge, pull in every]
+        """Candidates of every size, share of memory and ridge."""
+        every = itertools.product(memories, sizes, ridges)
+        return [Candidate(size, round(share * size), ridge) for share, size, ridge in every]
 
     def search(
         self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
@@ -253,27 +247,18 @@ class ClosedFormSearch:
         """The best candidate, fitted on all training codes.
 
         Args:
-            sizes: numbers of codes to try; memories: of memory dimensions, as shares of them; ridges: with both pulls.
+            sizes: numbers of codes to try; memories: of memory dimensions, as shares of them.
         """
         if not self.uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions
             ridges = [ridge for ridge in ridges if ridge >= _WEAKEST_APART]
         sizes, ridges = self._affordable(sizes, memories, ridges)
         candidates = self._screened(self.grid(sizes, memories, ridges))
         scores = {c: self.score(c) for c in sorted(candidates, key=lambda c: (c.memory, c.size))}
-        if self.left_out:
-            return self.fit(self._most_codes(scores), scores)
-        ranked = sorted(scores, key=lambda c: scores[c])
-        finalists = [*ranked[:_FINALISTS], *_best_of_each(ranked)]
-        finalists = sorted(set(finalists), key=lambda c: (c.memory, c.size, -c.ridge, c.pull))
-        judged, best = self._judged(scores, finalists), finalists[0]
-        for candidate in finalists:  # simpler ones first: a larger one must be clearly better
-            if judged[candidate] + self.floor < _CLEARLY_BETTER * (judged[best] + self.floor):
-                best = candidate
-        return self.fit(best, scores)
+        return self.fit(self._most_codes(scores) if self.left_out else self._simplest(self._judged(scores)), scores)
 
-    def _judged(self, scores: dict[Candidate, float], finalists: Sequence[Candidate]) -> dict[Candidate, float]:
-        """Geometric means of the finalists' scores and of those with others left out in turn, where few are held out
-        and none are copies: weak ridges forecast some trajectories well and others not at all."""
+    def _judged(self, scores: dict[Candidate, float]) -> dict[Candidate, float]:
+        """Scores; where few are held out and none are copies, geometric means of the best ones and of those with others
+        left out in turn: weak ridges forecast some trajectories well and others not at all."""
         held = self.folds[0].validation
         if len(held.codes) >= _FEW or len(self.training.codes) > self.originals:
             return scores
@@ -283,7 +268,15 @@ class ClosedFormSearch:
         part = torch.arange(len(every.codes)) % _PARTS
         searches = [ClosedFormSearch(every.at(part != k), every.at(part == k), self.period, self.harmonics,
                                      window=self.window) for k in range(_PARTS)]
-        return {c: math.sqrt(scores[c] * sum(s.score(c) for s in searches) / _PARTS) for c in finalists}
+        best = sorted(scores, key=lambda c: scores[c])[:_FINALISTS]
+        return {c: math.sqrt(scores[c] * sum(s.score(c) for s in searches) / _PARTS) for c in best}
+
+    def _simplest(self, scores: dict[Candidate, float]) -> Candidate:
+        """The candidate with the fewest dimensions, and of these the strongest ridge, of those that no other is clearly
+        better than."""
+        limit = (min(scores.values()) + self.floor) / _CLEARLY_BETTER
+        alike = [c for c in scores if scores[c] + self.floor <= limit]
+        return min(alike or scores, key=lambda c: (c.memory, c.size, -c.ridge))
 
     def _most_codes(self, scores: dict[Candidate, float]) -> Candidate:
         """The best candidate with as many codes as do about as well as the best, and with memory only where it pays.

@@ -60,11 +60,10 @@ def test_steps_are_uniform_up_to_rounding_only():
 
 
 @pytest.mark.parametrize("step", [0.25, 1.0, 2.0])
-@pytest.mark.parametrize("pull", ["change", "mean"])
-def test_the_generator_is_recovered_from_uniform_transitions(step, pull):
+def test_the_generator_is_recovered_from_uniform_transitions(step):
     states, times = uniform(step)
     fit = LinearFit(transitions_of(CodeData(states, times, everywhere(states))))
-    step_map = fit.step_map(4, 0.0, pull)
+    step_map = fit.step_map(4, 0.0)
     np.testing.assert_allclose(step_map, expm(affine(A, B) * step), atol=1e-9)
     matrix, bias = generator_of(step_map, step)
     np.testing.assert_allclose(matrix, A, atol=1e-8)
@@ -77,35 +76,30 @@ def test_the_leading_block_is_the_regression_on_the_leading_codes():
     fit = LinearFit(Transitions(tensor(start), tensor(end), torch.ones(30)))
     design = np.hstack([np.ones((30, 1)), start[:, :3]])
     direct = np.linalg.lstsq(design, end[:, :3], rcond=None)[0]
-    for pull in ("change", "mean"):
-        step_map = fit.step_map(3, 0.0, pull)
-        np.testing.assert_allclose(step_map[1:, 0], direct[0], atol=1e-9)
-        np.testing.assert_allclose(step_map[1:, 1:], direct[1:].T, atol=1e-9)
-        np.testing.assert_array_equal(step_map[0], [1, 0, 0, 0])
+    step_map = fit.step_map(3, 0.0)
+    np.testing.assert_allclose(step_map[1:, 0], direct[0], atol=1e-9)
+    np.testing.assert_allclose(step_map[1:, 1:], direct[1:].T, atol=1e-9)
+    np.testing.assert_array_equal(step_map[0], [1, 0, 0, 0])
 
 
-@pytest.mark.parametrize("pull", ["change", "mean"])
-def test_the_ridge_is_that_of_the_augmented_least_squares_problem(pull):
+def test_the_ridge_is_that_of_the_augmented_least_squares_problem():
     random = np.random.default_rng(6)
     start, end = random.standard_normal((20, 3)) + 0.5, random.standard_normal((20, 3))
     ridge = 0.3
     strength = ridge * (start**2).sum(0).mean()
     design = np.vstack([np.insert(start, 0, 1.0, 1), np.insert(np.sqrt(strength) * np.eye(3), 0, 0.0, 1)])
-    target = end - start if pull == "change" else end
-    direct = np.linalg.lstsq(design, np.vstack([target, np.zeros((3, 3))]), rcond=None)[0]
+    direct = np.linalg.lstsq(design, np.vstack([end, np.zeros((3, 3))]), rcond=None)[0]
     pairs = Transitions(tensor(start), tensor(end), torch.ones(20))
-    found = LinearFit(pairs).step_map(3, ridge, pull).numpy()
-    np.testing.assert_allclose(found[1:, 1:] - (np.eye(3) if pull == "change" else 0), direct[1:].T, atol=1e-9)
+    found = LinearFit(pairs).step_map(3, ridge).numpy()
+    np.testing.assert_allclose(found[1:, 1:], direct[1:].T, atol=1e-9)
     np.testing.assert_allclose(found[1:, 0], direct[0], atol=1e-9)
 
 
-def test_a_strong_ridge_pulls_to_no_change_or_to_the_mean():
+def test_a_strong_ridge_pulls_to_the_mean():
     states, times = uniform()
     pairs = transitions_of(CodeData(states, times, everywhere(states)))
     fit = LinearFit(pairs)
-    still, mean = fit.step_map(4, 1e8, "change"), fit.step_map(4, 1e8, "mean")
-    np.testing.assert_allclose(still[1:, 1:], np.eye(4), atol=1e-6)
-    np.testing.assert_allclose(still[1:, 0], (pairs.end - pairs.start).mean(0), atol=1e-6)
+    mean = fit.step_map(4, 1e8)
     np.testing.assert_allclose(mean[1:, 1:], np.zeros((4, 4)), atol=1e-6)
     np.testing.assert_allclose(mean[1:, 0], pairs.end.mean(0), atol=1e-6)
 

@@ -85,9 +85,8 @@ def pendulums(heights):
 def test_few_held_out_trajectories_do_not_decide_alone(heights):
     training, held_out, others = pendulums(np.linspace(0.2, 2.9, 16)), pendulums(heights), pendulums(
         np.linspace(0.25, 2.8, 11))
-    ridges = (1e-15, 1e-10, 1e-4, 1e-2, 1e-1)
     searches = [ClosedFormSearch(training, held_out, originals=count) for count in (16, 1)]  # 1: the others are copies
-    error, alone = (relative_error(search.search([1, 2, 3], ridges=ridges), others, 1) for search in searches)
+    error, alone = (relative_error(search.search([1, 2, 3]), others, 1) for search in searches)
     assert error < 0.85 * alone
 
 
@@ -280,7 +279,7 @@ def test_searches_are_compared_by_the_least_error_not_by_that_of_the_choice():
 def test_fewer_ridges_then_fewer_sizes_are_tried_where_all_would_take_longer():
     training, held_out = oscillators(TIMES, 8, nuisance=6), oscillators(TIMES, 4, nuisance=6, seed=1)
     every = ClosedFormSearch(training, held_out).search([1, 2, 4, 8])
-    few = ClosedFormSearch(training, held_out, seconds=0.01).search([1, 2, 4, 8])
+    few = ClosedFormSearch(training, held_out, seconds=0.005).search([1, 2, 4, 8])
     least = ClosedFormSearch(training, held_out, seconds=0.0).search([1, 2, 4, 8])
     tried = [{c.size for c in fit.scores} for fit in (every, few, least)]
     assert tried == [{1, 2, 4, 8}, {2, 8}, {8}]

@@ -56,10 +56,18 @@ def test_between_frames_and_back_in_time_truth_that_nobody_saw_is_met():
     assert error(path[:, 1:-1:2], held.codes[:, 1:-1:2]) < 1e-3 * error(lines, held.codes[:, 1:-1:2])
 
 
-def test_chosen_ridges_are_taken_for_other_data():
+def test_oscillations_that_turn_by_more_than_a_right_angle_in_a_step_are_met_between_steps():
+    turn = 2.0 * np.array([[0.0, 1.0], [-1.0, 0.0]]) - 0.1 * np.eye(2)
+    training, held = (codes_of(turn, count, seed) for count, seed in ((40, 1), (10, 2)))
+    fit = ClosedFormSearch(every(training, 2), every(held, 2)).search([2])
+    path = Integrator("map")(VectorField(2, [fit.steps.term()]), held.codes[:, 0], held.t)
+    assert error(path, held.codes) < 1e-12
+
+
+def test_the_chosen_ridge_of_the_map_back_is_taken_for_other_data():
     training, held, third = (codes_of(chain(5), 12, seed, parts=1) for seed in (1, 2, 3))
     search = ClosedFormSearch(training, held)
     fit = search.search([5])
     again = search.fit(fit.candidate, data=third, like=fit)
-    assert again.steps.ridges == fit.steps.ridges
+    assert again.steps.ridge == fit.steps.ridge
     assert error(Integrator("map")(VectorField(5, [again.steps.term()]), held.codes[:, 0], held.t), held.codes) < 1e-12
