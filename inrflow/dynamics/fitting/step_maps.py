@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
-from inrflow.dynamics.fitting.linear import LinearFit, Transitions, affine_rollout
+from inrflow.dynamics.fitting.linear import LinearFit, Transitions, affine_rollout, transitions_of
 from inrflow.dynamics.states import CodeData, SeasonalMean
 from inrflow.numerics.effort import effort
 from inrflow.numerics.matrix_functions import SHORTEST, generator_of
@@ -31,6 +31,7 @@ class StepMaps:
         step: internal time.
         mean: what states move around.
         ridge: of the map back.
+        between: (n,) mean squares of what half way through doubled steps is missed, an upper bound for single ones.
     """
 
     maps: Tensor
@@ -38,6 +39,7 @@ class StepMaps:
     step: float
     mean: SeasonalMean
     ridge: float
+    between: Tensor
 
     def term(self) -> AutoregressionTerm:
         """The term that moves states so, float64."""
@@ -45,7 +47,7 @@ class StepMaps:
         term = AutoregressionTerm(
             size, 1, self.step, flows=True, season=self.mean.period, season_harmonics=half
         ).double()
-        term.set_flow(self.maps, self.generators, self.mean.coefficients)
+        term.set_flow(self.maps, self.generators, self.mean.coefficients, self.between)
         return term
 
 
@@ -61,17 +63,32 @@ def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeDat
     returning = LinearFit(Transitions(pairs.end, pairs.start, pairs.step))
     unit = float(pairs.step.median())
     if like is not None:
-        ridge = like.ridge
+        ridge, between = like.ridge, like.between[:n]
+        between = torch.cat([between, between[-1:].expand(n - len(between))])
     else:
         assert held is not None
         errors = {one: _error_back(returning.step_map(n, one), held, unit) for one in _BACK}
-        ridge = min(errors, key=lambda one: errors[one])
+        ridge, between = min(errors, key=lambda one: errors[one]), _missed_between(forward, transitions_of(held))
     maps = torch.stack([forward, returning.step_map(n, ridge)])
-    generators = torch.zeros_like(maps)
-    effort.add(2 * _LOGARITHM * n**3)
-    for step, generator in zip(maps, generators, strict=True):
-        generator[1:, 1:], generator[1:, 0] = generator_of(step, unit, SHORTEST)
-    return StepMaps(maps, generators, unit, mean, ridge)
+    generators = torch.stack([_generator(step, unit) for step in maps])
+    return StepMaps(maps, generators, unit, mean, ridge, between)
+
+
+def _generator(step: Tensor, unit: float) -> Tensor:
+    """Generator (n + 1, n + 1) of the map of a step."""
+    effort.add(_LOGARITHM * len(step) ** 3)
+    result = torch.zeros_like(step)
+    result[1:, 1:], result[1:, 0] = generator_of(step, unit, SHORTEST)
+    return result
+
+
+def _missed_between(step: Tensor, pairs: Transitions) -> Tensor:
+    """Mean squares (n,) of what half way through doubled steps is missed."""
+    doubled = step @ step
+    term = AutoregressionTerm(len(step) - 1, 1, 2.0, flows=True).double()
+    term.set_flow(doubled.expand(2, -1, -1), _generator(doubled, 2.0).expand(2, -1, -1), torch.zeros(1, 1))
+    half = term.path(pairs.start, torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(len(pairs.start), 2))[:, 1]
+    return (half - pairs.end).square().mean(0).nan_to_num(0.0, 0.0)
 
 
 def _error_back(step: Tensor, held: CodeData, unit: float) -> float:

@@ -81,12 +81,13 @@ def pendulums(heights):
     return CodeData(*map(torch.as_tensor, (codes, np.tile(t, (len(codes), 1)), np.ones(codes.shape[:2], bool))))
 
 
-@pytest.mark.parametrize("heights", [(0.3, 0.5, 0.7), (1.0, 1.1, 1.2)], ids=["low", "middle"])
+@pytest.mark.parametrize("heights", [(0.3, 0.5, 0.7), (0.5,)], ids=["low", "one"])
 def test_few_held_out_trajectories_do_not_decide_alone(heights):
     training, held_out, others = pendulums(np.linspace(0.2, 2.9, 16)), pendulums(heights), pendulums(
         np.linspace(0.25, 2.8, 11))
+    ridges = (1e-15, 1e-12, 1e-9, 1e-6, 1e-3)
     searches = [ClosedFormSearch(training, held_out, originals=count) for count in (16, 1)]  # 1: the others are copies
-    error, alone = (relative_error(search.search([1, 2, 3]), others, 1) for search in searches)
+    error, alone = (relative_error(search.search([1, 2, 3], ridges=ridges), others, 1) for search in searches)
     assert error < 0.85 * alone
 
 
