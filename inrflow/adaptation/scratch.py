@@ -38,6 +38,6 @@ def train_from_scratch(
         path = Path(scratch) / "few.h5"
         x = batch.x.expand(len(batch), *batch.x.shape[1:]).numpy()
         write_trajectories(path, batch.t.numpy(), x[:, 0] if x.shape[1] == 1 else x, batch.u.numpy(),
-                           source.description)
+                           source.description, extra=source.file.meshes_of(trajectories))
         with TrajectoryFile(path) as file, Recorder(Path(scratch), Console(quiet=True)) as log:
             return train(start_run(Problem.of(config, file), log))

@@ -216,7 +216,11 @@ def compare(
     rows["adapted"] = errors(adaptation.surrogate, None)
     if scratch is not None:
         scratch.horizon = surrogate.horizon  # what counts as in-t and out-t is the same for all
-        rows["from scratch, the same frames"] = errors(scratch, None)
+        try:
+            rows["from scratch, the same frames"] = errors(scratch, None)
+        except UserError as reason:  # frames of few places may outline another domain
+            console.print(f"the model trained from scratch makes no forecasts: {str(reason).splitlines()[0]}",
+                          highlight=False)
     table = Table(title="MSE of forecasts of the test file")
     for title in ("", "in-t", "out-t"):
         table.add_column(title, justify="right" if title else "left")

@@ -106,6 +106,25 @@ def test_where_nothing_can_be_trained_from_scratch_the_adapted_run_is_reported(
     assert "adapted" in errors and "from scratch, the same frames" not in errors
 
 
+def test_where_what_is_trained_from_scratch_lies_elsewhere_the_adapted_run_is_reported(
+    family, tmp_path, inrflow_command, monkeypatch
+):
+    def elsewhere(surrogate, *rest, **further):
+        if not surrogate.context_size:
+            raise UserError("3 % of its points lie outside")
+        return evaluate(surrogate, *rest, **further)
+
+    without = type("Scratch", (), {"context_size": 0, "horizon": 0.0})()
+    monkeypatch.setattr("inrflow.commands.adapt.train_from_scratch", lambda *_: without)
+    monkeypatch.setattr("inrflow.commands.adapt.evaluate", elsewhere)
+    run, few, test = family
+    outcome = inrflow_command("adapt", f"run={run}", f"data.train={few}", "data.frames=6", "data.trajectories=1",
+                              f"data.test={test}", f"output={tmp_path / 'run'}")
+    assert outcome.code == 0 and "3 % of its points lie outside" in outcome.err
+    errors = json.loads((tmp_path / "run" / "adaptation.json").read_text())["errors"]
+    assert "adapted" in errors and "from scratch, the same frames" not in errors
+
+
 def test_decoder_and_field_are_fitted_to_what_no_context_explains(everything, family, damped):
     surrogate = inrflow.Surrogate.load(family[0])
     with TrajectoryFile(damped[0]) as few, TrajectoryFile(damped[1]) as test:

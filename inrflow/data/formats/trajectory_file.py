@@ -128,6 +128,14 @@ class TrajectoryFile:
             cells = self._file[self._mesh][trajectory]
         return cells[(cells >= 0).all(1)]
 
+    def meshes_of(self, trajectories: np.ndarray) -> dict[str, np.ndarray]:
+        """The mesh of some trajectories, or theirs, by the name that it has in the file; empty where there is none."""
+        cells = self.cells_of(trajectories[0])
+        if self._mesh is None or cells is None:
+            return {}
+        return {self._mesh: self.read_extra(self._mesh)[trajectories]
+                if self.meshes_differ and len(trajectories) > 1 else cells}
+
     def _context(self, name: str, axes: int, kinds: str, dtype: type) -> np.ndarray | None:
         if name not in self._file:
             return None
