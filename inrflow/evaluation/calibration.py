@@ -32,10 +32,12 @@ _MANY, _TOGETHER = 100, 8  # trajectories
 CALM = 0.25  # power of factors below 1 of the last part of a series
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
+Others = tuple[TrajectoryBatch, ContextPrior | None]
+
 
 def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
-    others: TrajectoryBatch | None = None,
+    others: Others | None = None,
 ) -> StatePrior:
     """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it, of
     the arguments of `errors_of`."""
@@ -44,7 +46,7 @@ def calibrate(
 
 def errors_of(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
-    points: Tensor | None = None, others: TrajectoryBatch | None = None,
+    points: Tensor | None = None, others: Others | None = None,
 ) -> Iterator[Errors]:
     """Errors (B, C) of forecasts from windows that are observed at all of their points, then at fewer and fewer; none
     where the decoder is not affine.
@@ -54,8 +56,9 @@ def errors_of(
         window: number of first frames assimilated.
         context: known contexts of the trajectories, or None.
         points: of those at which forecasts are compared, None for all.
-        others: further trajectories, whose forecasts are compared, too, at first; their spread grows with the lead as
-            that of the others does, for the flow of covariances takes most of the time.
+        others: further trajectories and their known contexts, if any, whose forecasts are compared, too, at first;
+            their spread grows with the lead as that of the first ones does, for the flow of covariances takes most of
+            the time.
     """
     if surrogate.decoder.affine:
         surrogate = replace(surrogate, prior=_neutral(surrogate.prior))
@@ -267,7 +270,7 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
 
 def _errors(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None,
-    chosen: Tensor | None, others: TrajectoryBatch | None = None,
+    chosen: Tensor | None, others: Others | None = None,
 ) -> Errors:
     """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points, and of those of
     other trajectories from windows observed at all of them."""
@@ -299,8 +302,11 @@ def _errors(
     if others is None:
         return found
     ahead = (total / _own(surrogate, estimate))[:, window:].mean(0)  # (T, N, C)
-    parts = [_flown(surrogate, others.select(rows), window, chosen, ahead)
-             for rows in torch.arange(len(others)).split(_TOGETHER)]
+    further, contexts = others
+    parts = []
+    for rows in torch.arange(len(further)).split(_TOGETHER):
+        own = None if contexts is None else contexts.select(rows)
+        parts.append(_flown(surrogate, further.select(rows), window, own, chosen, ahead))
     errors, codes, rest = (torch.cat(part) for part in zip(*parts, strict=True))
     lead = lead.unflatten(0, total.shape[:3])[0].expand(errors.shape[:3]).flatten()
     number = torch.arange(len(usable), len(usable) + len(errors)).double()[:, None, None].expand(errors.shape[:3])
@@ -309,11 +315,11 @@ def _errors(
                                       number.flatten(), white)])
 
 
-def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, chosen: Tensor | None, ahead: Tensor
-           ) -> tuple[Tensor, Tensor, Tensor]:
+def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None,
+           chosen: Tensor | None, ahead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Errors (S, T, N, C) of forecasts, and variances of codes and of the rest: their own in the window, `ahead` of it
     the mean (T, N, C) of those of other trajectories as if their factors were 1."""
-    estimate, here = surrogate.estimate(batch.first_frames(window)), _at(batch, chosen)
+    estimate, here = surrogate.estimate(batch.first_frames(window), context=context), _at(batch, chosen)
     errors = (forecast(surrogate, estimate, here, False).mean - surrogate.normalisation.apply(here.u)).double().abs()
     first = forecast(surrogate, estimate, here.first_frames(window)).std
     assert first is not None

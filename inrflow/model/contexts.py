@@ -1,14 +1,15 @@
 """What a surrogate knows of contexts: those of its training environments, and how parameters map to them.
 
-The map from parameters to contexts is a polynomial whose degree is chosen by leaving out one environment at a time.
-Parameters are read off a context by inverting it (Gauss-Newton), which holds outside the trained range where a direct
-fit of the inverse would not (a wave's context is its squared speed: the inverse is a root).
+The map from parameters to contexts is a polynomial of these, their logarithms or reciprocals; which, and its degree, is
+chosen by leaving out one environment at a time. Parameters are read off a context by inverting it (Gauss-Newton), which
+holds outside the trained range where a direct fit of the inverse would not (a wave's context is its squared speed: the
+inverse is a root).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,11 @@ from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 from inrflow.errors import UserError
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 
-_MARGIN = 1.2  # of the squared distance
+_MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
+_POWERS, _ALIKE = (1, 0, -1), 3  # of parameters, 0 for logarithms; parameters from which on all have the same
+_LOWEST = 1e-3  # of the least one of training: what logarithms and reciprocals are taken of, at least
+_MOST_LOGARITHM = 700.0
 _RIDGE = 1e-9
 _CLEARLY_BETTER = 0.8
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
@@ -57,16 +61,21 @@ class Contexts:
         """Squared Mahalanobis distance (...,) of contexts (..., P) from the training prior."""
         return context.square().sum(-1)
 
-    def limit(self) -> float:
-        """That of the farthest training environment and a margin: environments are few and chosen, often evenly, so
-        that a quantile of their Gaussian would lie far outside of all of them."""
+    def limit(self, context: Tensor) -> float:
+        """The squared distance up to which one in the direction of a context (P,) counts as inside: as far as any of
+        the training environments reaches along it, and a margin.
+
+        Environments are few and chosen, so that a quantile of their Gaussian would lie far outside of all of them; and
+        seldom symmetric about their mean.
+        """
         if not len(self.values):
             return chi_squared_quantile(QUANTILE, self.size)
-        return _MARGIN * float(self.distance(self.values).max())
+        reach = float((self.values * context).sum(1).max().clamp(min=0))
+        return (_MARGIN * reach) ** 2 / float(self.distance(context))
 
     def outside(self, context: Tensor) -> bool:
         """Whether a context (P,) lies beyond the limit."""
-        return float(self.distance(context)) > self.limit()
+        return bool(context.any()) and float(self.distance(context)) > self.limit(context)
 
     def widening(self, context: Tensor) -> Tensor:
         """Factor (...,) for the standard deviations of forecasts at contexts (..., P), 1 near the mean context.
@@ -108,14 +117,15 @@ class Contexts:
 
 @dataclass
 class ParameterMap:
-    """contexts = polynomial(standardised parameters).
+    """contexts = polynomial(standardised parameters, or their logarithms or reciprocals).
 
     Attributes:
-        mean, scale: (Q,) of the training parameters.
+        mean, scale: (Q,) of the training parameters, or of what is taken of them.
         coefficients: (F, P) of the monomials up to `degree`.
         degree: 1, 2 or 3.
         error: (P, P) covariance of what the polynomial missed of environments left out.
         training: (E, Q) the training parameters.
+        powers: (Q,) of parameters, 0 where logarithms are taken; None: all are 1.
     """
 
     mean: Tensor
@@ -124,30 +134,33 @@ class ParameterMap:
     degree: int
     error: Tensor
     training: Tensor
+    powers: Tensor | None = None
 
     @classmethod
     def fit(cls, parameters: Tensor, contexts: Tensor) -> ParameterMap:
         """From parameters (E, Q) and contexts (E, P) of the training environments; E at least 2."""
-        mean = parameters.mean(0)
-        scale = parameters.std(0, correction=0).clamp(min=1e-300)
-        standard = (parameters - mean) / scale
-        best: tuple[int, Tensor] | None = None
-        for degree in _DEGREES:
-            design = _monomials(standard, degree)
+        best: tuple[ParameterMap, Tensor] | None = None
+        for degree, powers in itertools.product(_DEGREES, _choices_of_powers(parameters)):
+            taken = _raised(parameters, powers)
+            mean, scale = taken.mean(0), taken.std(0, correction=0).clamp(min=1e-300)
+            design = _monomials((taken - mean) / scale, degree)
             if degree > 1 and design.shape[1] > len(design) - 1:
                 break
             missed = _left_out(design, contexts)
             if best is None or float(missed.square().mean()) < _CLEARLY_BETTER * float(best[1].square().mean()):
-                best = degree, missed
+                error = missed.T @ missed / len(missed) + 1e-12 * torch.eye(contexts.shape[1], dtype=contexts.dtype)
+                best = cls(mean, scale, _ridge(design, contexts), degree, error, parameters, powers), missed
         assert best is not None
-        degree, missed = best
-        coefficients = _ridge(_monomials(standard, degree), contexts)
-        error = missed.T @ missed / len(missed) + 1e-12 * torch.eye(contexts.shape[1], dtype=contexts.dtype)
-        return cls(mean, scale, coefficients, degree, error, parameters)
+        return best[0]
+
+    def written(self, names: Sequence[str]) -> list[str]:
+        """What the polynomial is of, for parameters of some names."""
+        forms = {1: "{}", 0: "log {}", -1: "1 / {}"}
+        return [forms[int(power)].format(name) for name, power in zip(names, self._powers, strict=True)]
 
     def contexts(self, parameters: Tensor) -> Tensor:
         """Contexts (..., P) of parameters (..., Q) in the data's units."""
-        return _monomials((parameters.double() - self.mean) / self.scale, self.degree) @ self.coefficients
+        return self._at((self._taken(parameters.double()) - self.mean) / self.scale)
 
     def parameters(self, context: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (Q,) and their covariance (Q, Q), data units, of a context (P,) known up to `covariance`."""
@@ -163,7 +176,7 @@ class ParameterMap:
             gradient = ((context - self._at(at)) @ precision)[:, None] @ jacobian
             return jacobian.mT @ precision @ jacobian + prior, gradient[:, 0] - at @ prior
 
-        starts = (self.training - self.mean) / self.scale
+        starts = (self._taken(self.training) - self.mean) / self.scale
         nearest = (objective(starts) - (starts @ prior * starts).sum(1)).argsort()[:_NEAREST]
         reached = levenberg_marquardt(
             starts[nearest], objective, linearise, steps=_ITERATIONS,
@@ -172,7 +185,26 @@ class ParameterMap:
         best = reached.value.argmin()
         jacobian = self._jacobian(reached.point[best])
         spread = torch.linalg.inv(jacobian.T @ precision @ jacobian + prior)
-        return self.mean + self.scale * reached.point[best], spread * self.scale[:, None] * self.scale
+        values, slopes = self._given_back(self.mean + self.scale * reached.point[best])
+        slopes = slopes * self.scale
+        return values, spread * slopes[:, None] * slopes
+
+    @property
+    def _powers(self) -> Tensor:
+        return torch.ones_like(self.mean) if self.powers is None else self.powers
+
+    def _taken(self, parameters: Tensor) -> Tensor:
+        """What the polynomial is of, of parameters (..., Q); near zero, or below, that of a small one."""
+        least = torch.where(self._powers == 1, -torch.inf, _LOWEST * self.training.amin(0))
+        return _raised(torch.maximum(parameters, least), self._powers)
+
+    def _given_back(self, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """The parameters (Q,) of which something is taken (Q,), and their derivatives by it."""
+        high = taken.clamp(max=_MOST_LOGARITHM).exp()
+        low = torch.maximum(taken, _LOWEST * self._taken(self.training).amin(0))  # of reciprocals, which are positive
+        values = torch.where(self._powers == 1, taken, torch.where(self._powers == 0, high, 1 / low))
+        slopes = torch.where(self._powers == 1, 1.0, torch.where(self._powers == 0, high, -1 / low**2))
+        return values, slopes
 
     def _at(self, standard: Tensor) -> Tensor:
         return _monomials(standard, self.degree) @ self.coefficients
@@ -182,6 +214,24 @@ class ParameterMap:
         moves = _DIFFERENCE * torch.eye(standard.shape[-1], dtype=torch.float64)
         here = standard[..., None, :]
         return ((self._at(here + moves) - self._at(here - moves)) / (2 * _DIFFERENCE)).mT
+
+
+def _choices_of_powers(parameters: Tensor) -> list[Tensor]:
+    """Powers (Q,) of parameters (E, Q), 0 for logarithms, the simplest first: others than 1 of positive ones alone."""
+    positive = (parameters > 0).all(0).tolist()
+    count = len(positive)
+    if count >= _ALIKE:
+        every = [tuple(power if plus else 1 for plus in positive) for power in _POWERS]
+    else:
+        every = sorted(itertools.product(*(_POWERS if plus else (1,) for plus in positive)),
+                       key=lambda powers: sum(power != 1 for power in powers))
+    return [torch.tensor(powers, dtype=torch.float64) for powers in dict.fromkeys(every)]
+
+
+def _raised(parameters: Tensor, powers: Tensor) -> Tensor:
+    """Powers of parameters (..., Q), logarithms where they are 0."""
+    plain = torch.where(powers == 1, 1.0, parameters)  # powers of which are not asked for
+    return torch.where(powers == 1, parameters, torch.where(powers == 0, plain.log(), 1 / plain))
 
 
 def _monomials(values: Tensor, degree: int) -> Tensor:

@@ -322,9 +322,12 @@ class Surrogate(Shown):
         """Warn if a context (P,) lies outside the training distribution; whether it does."""
         if self.contexts is None or not self.contexts.outside(context):
             return False
-        warnings.warn(f"the context lies outside the training distribution (squared distance "
-                      f"{float(self.contexts.distance(context)):.1f}, limit {self.contexts.limit():.1f}): the forecast "
-                      "is an extrapolation, and its intervals are widened", stacklevel=4)
+        warnings.warn(
+            "the context lies outside the training distribution (squared distance "
+            f"{float(self.contexts.distance(context)):.1f}, limit {self.contexts.limit(context):.1f}): the forecast is "
+            "an extrapolation, and its intervals are widened",
+            stacklevel=4,
+        )
         return True
 
     def answers_at_mean(self) -> dict[str, Any]:

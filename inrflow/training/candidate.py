@@ -21,7 +21,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import Errors, affordable, calibrated, errors_of, flight_seconds
+from inrflow.evaluation.calibration import Errors, Others, affordable, calibrated, errors_of, flight_seconds
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
 from inrflow.model.surrogate import Surrogate
@@ -173,11 +173,18 @@ class Candidate:
         return self.problem.validation if len(self.problem.validation) else self.problem.train
 
     def known_contexts(self, trajectories: np.ndarray) -> ContextPrior | None:
-        """Contexts of some of the trajectories that it is judged by; None without contexts."""
+        """Contexts of some of the trajectories that it is judged by, or was fitted to; None without contexts."""
         if self.contexts is None:
             return None
-        rows = [self.judged.tolist().index(trajectory) for trajectory in trajectories]
-        return ContextPrior(self.contexts[rows], _KNOWN_CONTEXT * torch.eye(self.context_size, dtype=torch.float64))
+        names = [*self.judged.tolist(), *self.stated.tolist()]
+        values = torch.cat([self.contexts, self.states.codes[: len(self.stated), 0, -self.context_size :]])
+        rows = [names.index(trajectory) for trajectory in trajectories]
+        return ContextPrior(values[rows], _KNOWN_CONTEXT * torch.eye(self.context_size, dtype=torch.float64))
+
+    @property
+    def stated(self) -> np.ndarray:
+        """Indices of the training trajectories whose states it has."""
+        return self.problem.train[: len(self.states.codes)]
 
     @property
     def fitted(self) -> float:
@@ -240,7 +247,7 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
     began, errors = budget.elapsed, []
-    others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf) if contexts is None else None
+    others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf)
     frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0
     if candidate.briefly is not None and fewer < frames == candidate.states.codes.shape[1]:
         with budget.part():  # what many numbers miss of later times shows in these
@@ -261,16 +268,20 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     return calibrated(surrogate.prior, errors, candidate.ahead, stretch)
 
 
-def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> TrajectoryBatch | None:
-    """Trajectories beside those of a batch, cut as they are, in so many intervals: held-out ones, and those of training
-    where so few numbers were fitted to them that they might have been held out; None without any."""
+def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> Others | None:
+    """Trajectories beside those of a batch, cut as they are, in so many intervals, and their contexts: held-out ones,
+    and those of training where so few numbers were fitted to them that they might have been held out; None without
+    any."""
     problem, names = candidate.problem, candidate.judged[: candidate.calibrated]
     if not len(problem.validation) or problem.noise is not None:
         return None
     rows = np.concatenate([np.setdiff1d(problem.validation, names[_kept(names, batch)]),
-                           problem.train if candidate.fitted < _FEW else problem.train[:0]])
+                           candidate.stated if candidate.fitted < _FEW else problem.train[:0]])
     rows = rows[: int(min(_MOST, intervals // batch.u.shape[1]))]
-    return problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]) if len(rows) else None
+    if not len(rows):
+        return None
+    return (problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]),
+            candidate.known_contexts(rows))
 
 
 def _kept(names: np.ndarray, batch: TrajectoryBatch) -> np.ndarray:

@@ -35,10 +35,42 @@ def test_two_parameters_are_told_apart_by_two_contexts(seed):
     np.testing.assert_allclose(mean, [1.2, 1.7], atol=1e-3)
 
 
+@pytest.mark.parametrize(("power", "function"), [
+    (-1, lambda p: 3 / p - 1), (0, lambda p: 2 - torch.as_tensor(p).log())])
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_reciprocals_and_logarithms_are_found_and_read_off_beyond_the_range(power, function, unit):
+    parameters = torch.tensor([15.0, 25.0, 40.0, 60.0, 80.0, 110.0]).double()[:, None] * unit
+    fitted = ParameterMap.fit(parameters, function(parameters / unit))
+    assert fitted.degree == 1 and fitted.powers.tolist() == [power]
+    for value in (8.0, 33.0, 300.0):
+        mean, covariance = fitted.parameters(function(torch.tensor([value]).double()), 1e-8 * torch.eye(1).double())
+        np.testing.assert_allclose(mean, [value * unit], rtol=1e-3)
+        moved = fitted.parameters(function(torch.tensor([1.01 * value]).double()), 1e-8 * torch.eye(1).double())[0]
+        slope = (moved - mean) / (function(1.01 * value) - function(value))
+        np.testing.assert_allclose(covariance.sqrt()[0], slope.abs() * (1e-8 + float(fitted.error)) ** 0.5, rtol=0.05)
+
+
+def test_what_no_positive_parameter_gives_is_read_off_as_a_large_one():
+    parameters = torch.tensor([15.0, 25.0, 40.0, 60.0]).double()[:, None]
+    fitted = ParameterMap.fit(parameters, 1 / parameters)
+    mean, covariance = fitted.parameters(torch.tensor([-0.01]).double(), 1e-8 * torch.eye(1).double())
+    assert 60 < float(mean) < np.inf and float(covariance) > float(mean)
+    assert bool(torch.isfinite(fitted.contexts(torch.zeros(1))).all())
+
+
+def test_one_of_two_parameters_divides():
+    random = np.random.default_rng(2)
+    a, b = torch.tensor(random.uniform(1, 4, (2, 9)))
+    fitted = ParameterMap.fit(torch.stack([a, b], 1), torch.stack([a - 2 / b, a + 1 / b], 1))
+    assert fitted.powers.tolist() == [1, -1] and fitted.written(("a", "b")) == ["a", "1 / b"]
+    mean, _ = fitted.parameters(torch.tensor([2.0 - 2 / 6, 2.0 + 1 / 6]).double(), 1e-9 * torch.eye(2).double())
+    np.testing.assert_allclose(mean, [2.0, 6.0], rtol=1e-3)
+
+
 def test_a_straight_line_stays_one_where_contexts_are_noisy():
     noise = 0.05 * torch.randn(6, 1, generator=torch.Generator().manual_seed(0)).double()
     fitted = ParameterMap.fit(SPEED, SPEED + noise)
-    assert fitted.degree == 1 and 1e-4 < float(fitted.error) < 0.05
+    assert fitted.degree == 1 and fitted.powers == 1 and 1e-4 < float(fitted.error) < 0.05
 
 
 @pytest.mark.parametrize(("degrees", "published"), [(1, 10.828), (2, 13.816), (5, 20.515)])
@@ -50,8 +82,19 @@ def test_contexts_beyond_those_of_training_and_a_margin_are_outside():
     known = Contexts("parameters", CONTEXT, torch.arange(6), ("speed",), SPEED, ParameterMap.fit(SPEED, CONTEXT))
     farthest = float(CONTEXT.abs().max())
     assert not known.outside(torch.tensor([1.05 * farthest])) and known.outside(torch.tensor([-1.15 * farthest]))
+    nearest = float(CONTEXT.min())  # less far from the mean
+    assert not known.outside(torch.tensor([1.05 * nearest])) and known.outside(torch.tensor([1.15 * nearest]))
+    assert not known.outside(torch.zeros(1).double())
     again = Contexts.from_state(known.state())
     assert again.names == ("speed",) and again.map is not None and again.nearest(torch.tensor([9.0])) == 5
+
+
+def test_no_context_between_those_of_training_is_outside():
+    values = standardised(torch.tensor(np.random.default_rng(3).exponential(size=(6, 2))))[0]
+    known = Contexts("environment", values, torch.arange(6))
+    shares = torch.tensor(np.random.default_rng(4).dirichlet(np.ones(6), 200))
+    assert not any(known.outside(one) for one in shares @ values)
+    assert known.outside(2 * values[values.square().sum(1).argmax()])
 
 
 def test_intervals_widen_as_a_regression_on_the_contexts_does():

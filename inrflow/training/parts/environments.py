@@ -73,7 +73,7 @@ class ContextGroups:
             return Contexts(environments.kind, values, labels)
         parameters = torch.as_tensor(environments.parameters[self.used])
         fitted = ParameterMap.fit(parameters, values)
-        say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(environments.names)} (error "
+        say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(fitted.written(environments.names))} (error "
             f"{float(fitted.error.diagonal().mean().sqrt()):.1e} of their spread)")
         return Contexts(environments.kind, values, labels, environments.names, parameters, fitted)
 
