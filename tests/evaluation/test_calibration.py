@@ -369,7 +369,7 @@ def test_deviations_of_further_trajectories_are_as_their_own_also_beside_a_noisy
     batch = truth(surrogate, torch.exp(0.5 * normal(TRAJECTORIES, seed=3)))
     some, others = batch.select(torch.arange(4)), batch.select(torch.arange(4, 24))
     some.u[0, 0] += 0.3 * normal(*some.u[0, 0].shape, seed=4)
-    found, own = _errors(one, some, 1, 1.0, None, None, others), _errors(one, others, 1, 1.0, None, None)
+    found, own = _errors(one, some, 1, 1.0, None, None, (others, None)), _errors(one, others, 1, 1.0, None, None)
     flown = found.select((found.number >= 4).nonzero()[:, 0])
     ratio = ((flown.codes + flown.rest) / (own.codes + own.rest)).sqrt().log()
     torch.testing.assert_close(flown.error, own.error)

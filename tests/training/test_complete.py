@@ -87,7 +87,7 @@ def test_spreads_of_the_stated_number_of_trajectories_stand_for_the_others(run, 
                      for part in (run.problem.validation[:1], np.concatenate(rows)))
     found, alone = complete(one, run.budget, run.log).prior, assemble(one)
     alone.prior.farthest = found.farthest
-    assert torch.equal(found.spread, calibrate(alone, batch, 1, others=others).spread)
+    assert torch.equal(found.spread, calibrate(alone, batch, 1, others=(others, None)).spread)
 
 
 def test_fields_of_many_numbers_are_calibrated_as_fitted_to_fewer_frames(run):
@@ -106,7 +106,7 @@ def test_others_count_in_the_spread(run):
     one.prior.white = None
     each = (batch.select(torch.tensor([k])) for k in range(len(batch)))
     late = torch.tensor(4.0)
-    spreads = [float(calibrate(one, some, 1, others=batch).spread_at(late)) for some in each]
+    spreads = [float(calibrate(one, some, 1, others=(batch, None)).spread_at(late)) for some in each]
     every = float(calibrate(one, batch, 1).spread_at(late))
     assert max(spreads) < 1.2 * every and min(spreads) > every / 1.2
 
@@ -128,3 +128,18 @@ def test_contexts_are_known_in_calibration_and_those_of_the_refit_are_kept(run):
     tight = ContextPrior(one.contexts, 1e-12 * torch.eye(1).double())
     known = calibrate(assemble(one), validation(run), 1, tight).spread
     assert torch.equal(surrogate.prior.spread, known) and not torch.equal(known, unknown)
+
+
+def test_trajectories_beside_those_that_are_calibrated_have_their_own_contexts(run):
+    one = candidate_with_context(run, calibrated=1)
+    one.states.codes[..., -1], one.contexts[1:] = 0.5, 2.0  # of those that it was fitted to; of further ones
+    one = replace(one, score=replace(one.score, unknowns=1e-9))
+    rows = np.concatenate([run.problem.validation[1:], run.problem.train])
+    batch, others = (run.problem.source.batch(part, normalised=False) for part in (run.problem.validation[:1], rows))
+    tight, further = 1e-12 * torch.eye(1).double(), len(run.problem.validation) - 1
+    values = torch.cat([torch.full((further, 1), 2.0), torch.full((len(run.problem.train), 1), 0.5)]).double()
+    found, alone = complete(one, run.budget, run.log).prior, assemble(one)
+    alone.prior.farthest = found.farthest
+    own, theirs, same = (ContextPrior(mean, tight) for mean in (one.contexts[:1], values, one.contexts[0]))
+    assert torch.equal(found.spread, calibrate(alone, batch, 1, own, (others, theirs)).spread)
+    assert not torch.equal(found.spread, calibrate(alone, batch, 1, own, (others, same)).spread)
