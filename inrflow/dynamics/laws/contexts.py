@@ -175,22 +175,24 @@ def _standard(contexts: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 def known_contexts(law: Law, train: Data, judge: Data) -> Law:
     """The law with contexts of systems that no training trajectory shows, solved from equations along splines, then in
-    turn with paths along its own flow."""
+    turn with paths along its own flow, where it has no rates."""
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
     if not len(rows):
         return law
-    ground = Ground.of(law, judge.take(rows))
-    number, theta = ground.train.systems.number, np.concatenate([law.theta[None], law.by_context])
+    ground, channels = Ground.of(law, judge.take(rows)), len(law.codes.mean)
+    columns = [channels + law.rates.index(c) if c in law.rates else c for c in range(channels)]  # of its equations
+    number = ground.train.systems.number
+    theta = np.concatenate([law.theta[None], law.by_context])[..., columns]
     active, new = [np.flatnonzero(own).tolist() for own in (theta != 0).any(0).T], np.unique(number)
     for system in new:
         own, paths = ground.take(np.flatnonzero(number == system)), None
         with suppress(OutOfTime), effort.limited(Limit(effort() + _SECONDS / len(new))):
             for _ in range(_FLOWN):
-                (equations,) = own.equations(law.terms, paths=paths)
+                (equations,) = own.equations(law.terms, paths=paths, rates=law.rates)
                 weights = [equations.weights(c, terms) for c, terms in enumerate(active)]
                 same = np.full(len(equations.gram), system)
                 law = replace(law, contexts=contexts_given(equations, same, theta, weights, law.contexts))
-                paths = own_paths(law, own.train.t, own.states, own.train.systems.number)
+                paths = None if law.has_rates else own_paths(law, own.train.t, own.states, own.train.systems.number)
                 if paths is None:
                     break
     return law

@@ -93,6 +93,15 @@ class Law:
             fields[key] = other.at(theta) if other else LawField.of(self.terms, self.codes.harmonics, theta)
         return fields[key]
 
+    def at(self, context: np.ndarray) -> Law:
+        """The law of a system with a context (P,), without contexts."""
+        if not self.count:
+            return self
+        law = dataclasses.replace(self, theta=self.theta_at(context), by_context=self.by_context[:0],
+                                  contexts=np.zeros((1, 0)))
+        law.__dict__["_fields"] = {b"": self.field(context)}
+        return law
+
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:
         """Codes (..., C K) of fields u (..., N, C) at points x (N, d); NaN was not observed."""
         return torch.tensor(self.codes.encode(x, u)[0]).flatten(-2)

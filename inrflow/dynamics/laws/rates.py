@@ -17,9 +17,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from inrflow.domains import Flows
 from inrflow.domains.transform import varying
+from inrflow.dynamics.laws.contexts import with_contexts
 from inrflow.dynamics.laws.families import Families, families_of, regressed
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
@@ -48,7 +50,7 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
     """
     states, t = ground.states, ground.train.t
     frames, channels, count = states.shape[1:]
-    if ground.train.systems.counts or isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES:
+    if isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES:
         return []
     ordered: list[tuple[float, Law]] = []
     some = hidden_of(first, ground) if channels > 1 and ground.codes.harmonics.allowed is None else ()
@@ -104,9 +106,13 @@ def inertial(ground: Ground, families: Families) -> Families:
 
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
     """Channels whose changes a law of first order does not explain, where it explains those of others."""
-    (equations,) = ground.some(_TRAJECTORIES).equations(law.terms)
-    own = [np.flatnonzero(column).tolist() for column in law.theta.T]
-    missed = [equations.missed(c, terms, law.theta[terms, c]) for c, terms in enumerate(own)]
+    some = ground.some(_TRAJECTORIES)
+    (equations,) = some.equations(law.terms, folds=len(some.states))
+    theta = np.concatenate([law.theta, *law.by_context])
+    if law.count:
+        equations = with_contexts(equations, law.contexts[some.train.systems.number])
+    own = [np.flatnonzero(column).tolist() for column in theta.T]
+    missed = [equations.missed(c, terms, theta[terms, c]) for c, terms in enumerate(own)]
     hidden = tuple(c for c, share in enumerate(missed) if share > _HIDDEN)
     return hidden if len(hidden) < len(own) else ()
 
@@ -125,7 +131,7 @@ def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Seq
     if carriers:
         return sought(rotating(families, carriers) if ground.domain.kind == "sphere" else families)
     ordered = sought(families)
-    for wider in families.in_place(ground.domain, ground.codes.harmonics, False):
+    for wider in families.in_place(ground.domain, ground.codes.harmonics, bool(ground.train.systems.counts)):
         if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
             break
         ordered = sorted([*ordered, *sought(wider)], key=lambda pair: pair[0])
@@ -136,12 +142,12 @@ def of_first_order(law: Law, rates: Sequence[int]) -> Law:
     """The law of values and of the rates of some channels, of coefficients (J, C) for these rates and other values."""
     own = [Term((((law.theta.shape[1] + i, VALUE),),)) for i in range(len(rates))]
     terms = (*law.terms, *(term for term in own if term not in law.terms))
-    theta, std = (np.pad(a, ((0, len(terms) - len(law.terms)), (0, len(rates)))) for a in (law.theta, law.std))
+    every = np.stack([law.theta, law.std, *law.by_context])
+    every = np.pad(every, ((0, 0), (0, len(terms) - len(law.terms)), (0, len(rates))))
     for i, (c, term) in enumerate(zip(rates, own, strict=True)):
-        for a in (theta, std):
-            a[:, law.theta.shape[1] + i], a[:, c] = a[:, c], 0.0
-        theta[terms.index(term), c] = 1.0
-    return replace(law, terms=terms, theta=theta, std=std, by_context=np.zeros((0, *theta.shape)), rates=tuple(rates))
+        every[..., law.theta.shape[1] + i], every[..., c] = every[..., c], 0.0
+        every[0, terms.index(term), c] = 1.0
+    return replace(law, terms=terms, theta=every[0], std=every[1], by_context=every[2:], rates=tuple(rates))
 
 
 def solved_anew(law: Law, data: Data) -> Law:
@@ -155,13 +161,19 @@ def solved_anew(law: Law, data: Data) -> Law:
     return replace(law, theta=theta, std=std)
 
 
-def with_rates(law: Law, data: CodeData) -> CodeData:
-    """States (S, T, n): codes (S, T, C K), and the rates that lead along the law to the next frame.
+def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None) -> CodeData:
+    """States (S, T, n): codes (S, T, C K), and the rates that lead along the law, at contexts (S, P) that it has, to
+    the next frame.
 
     At frames between others, the mean of those and of the rates with which the flow from the frame before arrives: to
     second order of the steps, what the law misses has no part in it. Frames between unobserved ones count as
     unobserved.
     """
+    if law.count and contexts is not None:
+        distinct, which = torch.unique(contexts, dim=0, return_inverse=True)
+        groups = [(which == number).nonzero()[:, 0] for number in range(len(distinct))]
+        parts = [with_rates(law.at(one.numpy()), data.at(own)) for one, own in zip(distinct, groups, strict=True)]
+        return CodeData.join(parts).at(torch.cat(groups).argsort())
     codes, size = data.codes.double(), data.codes.shape[-1]
     width = len(law.rates) * law.codes.harmonics.count
     sums, counts = codes.new_zeros(*codes.shape[:2], width), torch.zeros(codes.shape[:2], dtype=torch.float64)

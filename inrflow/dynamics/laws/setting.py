@@ -294,9 +294,12 @@ def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Te
     z = law.encode(x, data.u[members, : 1 + law.has_rates])
     if not law.has_rates:
         return z[:, 0]
-    t = data.t[members]
-    return torch.cat([z[:, 0], rates_between(
-        law.field(), law.rates, law.longest, torch.tensor(t[:, 1] - t[:, 0]), z[:, 0], z[:, 1])], 1)
+    gap, number = torch.tensor(data.t[members, 1] - data.t[members, 0]), data.systems.number[members]
+    rates = z.new_zeros(len(z), z.shape[2] // len(law.codes.mean) * len(law.rates))
+    for own in ([number == system for system in np.unique(number)] if law.count else [slice(None)]):
+        field = law.field(law.context_of(number[own][0]))
+        rates[own] = rates_between(field, law.rates, law.longest, gap[own], z[own, 0], z[own, 1])
+    return torch.cat([z[:, 0], rates], 1)
 
 
 def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:

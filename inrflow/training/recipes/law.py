@@ -192,10 +192,15 @@ def _candidates(
     field = VectorField(size + memory, [term], law.count).double()
     integrator = Integrator("etd", min(1.0, law.longest))
     train, validation, contexts, refit = codes[0], judged, None, None
+    if law.count:
+        assert groups is not None
+        every, number = torch.tensor(law.contexts), groups.validation if len(problem.validation) else groups.train()
+        theirs, contexts = every[groups.train()[: len(train.codes)]], torch.where(number[:, None] < 0, 0, every[number])
     if law.has_rates:
         rated: tuple[CodeData, ...] = ()
         with run.budget.part():
-            rated = tuple(with_rates(law, states) for states in (train.first(_RATED), judged))
+            rated = with_rates(law, train.first(_RATED), theirs[:_RATED] if law.count else None), with_rates(
+                law, judged, contexts)
         if not rated:
             run.log.say("the rates that a law needs were not found in the time: it is not taken")
             return
@@ -203,14 +208,15 @@ def _candidates(
         needed = frames_needed(size, memory)
         first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
     if law.count:
-        assert groups is not None
-        every = torch.tensor(law.contexts)
-        number = groups.validation if len(problem.validation) else groups.train()
         contexts = _contexts(every, number, field, integrator, validation)
-        train = with_contexts(train, size, every[groups.train()[: len(train.codes)]])
-        validation = with_contexts(validation, size, contexts)
+        if law.has_rates and bool((number < 0).any()):  # theirs were those of the mean context
+            contexts = _contexts(every, number, field, integrator, with_rates(law, judged, contexts))
+            validation = with_rates(law, judged, contexts)
+        train = with_contexts(train, size + memory, theirs[: len(train.codes)])
+        validation = with_contexts(validation, size + memory, contexts)
 
         def refit() -> Refitted:
+            assert groups is not None
             return Refitted(flown.field, contexts=groups.contexts(every, run.log.say))
 
     flown = Forecasts(field, integrator, validation, judged, first, size, error)
