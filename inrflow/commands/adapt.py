@@ -101,8 +101,8 @@ def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
         told["errors"] = compare(surrogate, adaptation, scratch, config, console)
     write_json(directory / "adaptation.json", told)
     if config.data.test is not None:
-        test = Path(config.data.test)
-        report_evaluation(adaptation.surrogate, test, observed(config), directory, console, place.references())
+        test, seen = Path(config.data.test), observed(config, surrogate)
+        report_evaluation(adaptation.surrogate, test, seen, directory, console, place.references())
     write_configuration(config, place)
     console.print(f"the adapted run is in {directory}", highlight=False)
     return 0
@@ -123,7 +123,7 @@ def write_moved(
             "seconds": time.perf_counter() - began}
     write_json(place.path / "adaptation.json", told)
     if config.data.test is not None:
-        report_evaluation(there, Path(config.data.test), observed(config), place.path, console, references)
+        report_evaluation(there, Path(config.data.test), observed(config, there), place.path, console, references)
     write_configuration(config, place)
     console.print(f"the moved run is in {place.path}", highlight=False)
 
@@ -144,10 +144,11 @@ def open_source(surrogate: Surrogate, file: TrajectoryFile, config: AdaptConfig)
     return TrajectorySource(file, config.data.frames, config.data.points, config.data.same_points, config.seed)
 
 
-def observed(config: AdaptConfig) -> Observe:
-    """What forecasts of test trajectories see."""
+def observed(config: AdaptConfig, surrogate: Surrogate) -> Observe:
+    """What forecasts of test trajectories see, by default the frames that the surrogate needs: of all models that are
+    compared with it the same."""
     seen = config.observe
-    return Observe(seen.frames, seen.points, seen.noise, seen.context)
+    return Observe(seen.frames or surrogate.window, seen.points, seen.noise, seen.context)
 
 
 def tell(
@@ -204,7 +205,7 @@ def compare(
     """MSE of forecasts of the test file: before (mean training context), at the nearest environment's, adapted, and by
     a model trained from `scratch` on the same frames."""
     assert config.data.test is not None
-    seen = observed(config)
+    seen = observed(config, surrogate)
 
     def errors(model: Surrogate, context: ContextPrior | None) -> dict[str, float | None]:
         with TrajectoryFile(config.data.test, check=False) as file:  # type: ignore[arg-type]

@@ -19,8 +19,8 @@ _DEVICE = "auto, cpu, cuda or cuda:N."
 _PHYSICS = "Which physics, for a run on several. null: the one that the data belong to."
 
 
-def _whole_first_frame() -> ObserveConfig:
-    return ObserveConfig(frames=1, points=1.0)
+def _all_points() -> ObserveConfig:
+    return ObserveConfig(points=1.0)
 
 
 @dataclass
@@ -37,7 +37,7 @@ class EvaluateConfig:
     run: str | None = setting(None, _RUN, required=_NO_RUN)
     physics: str | None = setting(None, _PHYSICS)
     data: TestDataConfig = field(default_factory=TestDataConfig)
-    observe: ObserveConfig = field(default_factory=_whole_first_frame)
+    observe: ObserveConfig = field(default_factory=_all_points)
     device: str = setting("auto", _DEVICE)
     output: str | None = setting(
         None, "Folder of evaluation.json and pictures. null: outputs/evaluate/<date-time>."
@@ -79,7 +79,7 @@ class AdaptConfig:
     run: str | None = setting(None, _RUN, required=_NO_RUN)
     data: AdaptDataConfig = field(default_factory=AdaptDataConfig)
     adapt: AdaptSettings = field(default_factory=AdaptSettings)
-    observe: ObserveConfig = field(default_factory=_whole_first_frame)
+    observe: ObserveConfig = field(default_factory=_all_points)
     seed: int = setting(0, "Seed of all random choices.", least=0)
     device: str = setting("auto", _DEVICE)
     output: str | None = setting(None, "The new run directory. null: outputs/adapt/<date-time>.")

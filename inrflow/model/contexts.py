@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
+from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 from inrflow.errors import UserError
+from inrflow.model.state_prior import ContextPrior
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 
 _MARGIN = 1.1  # of the extent of the contexts of training
@@ -29,6 +33,8 @@ _RIDGE = 1e-9
 _CLEARLY_BETTER = 0.8
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
 _DIFFERENCE = 1e-5
+_KNOWN = 0.1  # of what flows miss: codes that well known need no smoothing
+_TURNS, _SETTLED = 8, 0.1  # times that contexts and hidden parts are found; squared step, in standard deviations
 _WIDE = 1e3  # prior standard deviation of standardised parameters: only breaks ties
 
 
@@ -76,6 +82,12 @@ class Contexts:
     def outside(self, context: Tensor) -> bool:
         """Whether a context (P,) lies beyond the limit."""
         return bool(context.any()) and float(self.distance(context)) > self.limit(context)
+
+    def warning(self, context: Tensor) -> str:
+        """What is said of a context (P,) outside."""
+        return ("the context lies outside the training distribution (squared distance "
+                f"{float(self.distance(context)):.1f}, limit {self.limit(context):.1f}): the forecast is an "
+                "extrapolation, and its intervals are widened")
 
     def widening(self, context: Tensor) -> Tensor:
         """Factor (...,) for the standard deviations of forecasts at contexts (..., P), 1 near the mean context.
@@ -253,3 +265,48 @@ def _left_out(design: Tensor, target: Tensor) -> Tensor:
     """What the fit to all other environments misses of each one, (E, P)."""
     rows = torch.arange(len(design))
     return torch.stack([target[e] - design[e] @ _ridge(design[rows != e], target[rows != e]) for e in rows])
+
+
+def context_of_windows(
+    surrogate: Any, windows: Sequence[TrajectoryBatch], prior: ContextPrior
+) -> ContextEstimate:
+    """Posterior of the context of one system from windows of its trajectories in data units.
+
+    From codes of each frame by itself, then, unless these are known far better than the flow hits them, from states
+    along it. Hidden parts of states are what a context makes of them: they are found in turn with it.
+    """
+    parts = [surrogate.codes(window) for window in windows]
+    hidden = surrogate.field.state_size > surrogate.code_size
+    nominal = prior.mean
+    if not hidden:  # memory has no value before the filter has run
+        found = _given(surrogate, parts, prior)
+        if surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
+            return found
+        nominal = found.mean
+    for turn in range(_TURNS if hidden else 1):
+        at = replace(prior, nominal=nominal)
+        states = [replace(part, codes=surrogate.estimate(window, False, at).mean[..., : surrogate.field.state_size])
+                  for part, window in zip(parts, windows, strict=True)]
+        found = _given(surrogate, states, prior if hidden and not turn else at)
+        moved, nominal = found.mean - nominal, found.mean
+        if float(moved @ torch.linalg.solve(found.covariance, moved)) < _SETTLED:
+            break
+    return found
+
+
+def nominal_contexts(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> Tensor:
+    """Contexts (S, P), each estimated from the frames of its own trajectory, a window or its codes, around which flows
+    are linearised."""
+    means = prior.mean.expand(len(window), surrogate.context_size)
+    if surrogate.field.state_size > surrogate.code_size:
+        return torch.stack([context_of_windows(surrogate, [window.select(torch.tensor([s]))], replace(
+            prior, mean=means[s])).mean for s in range(len(window))])
+    return torch.stack([_given(surrogate, [codes.at([s])], replace(prior, mean=means[s])).mean
+                        for s in range(len(window))])
+
+
+def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
+    process, frames = surrogate.prior.process[: surrogate.field.state_size], max(one.codes.shape[1] for one in parts)
+    states = CodeData.join([part.padded(frames) for part in parts])
+    return solve_context(surrogate.field, surrogate.integrator, states, prior.mean, prior.covariance, process,
+                         prior.nominal)

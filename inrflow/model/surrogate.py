@@ -20,7 +20,7 @@ from inrflow.data.labelled import all_observations_from, observations_from
 from inrflow.data.observations import Observations, window_of
 from inrflow.data.plausible import without_wild_values
 from inrflow.decoders.base import Decoder, build_decoder, choose_device, decoder_structure
-from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
+from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
@@ -28,7 +28,7 @@ from inrflow.encoding.encode import Encoder, encode, unknown
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
-from inrflow.model.contexts import Contexts
+from inrflow.model.contexts import Contexts, context_of_windows, nominal_contexts
 from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, mesh_of
 from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual
@@ -39,7 +39,6 @@ from inrflow.runtime.shown import Shown
 
 FORMAT = "inrflow-surrogate"
 _REACH, _REACH_STEPS = 100.0, 1000.0  # minutes of integration for a few hundred codes
-_KNOWN = 0.1  # of what flows miss: codes that well known need no smoothing
 _REACH_EXACT = 1e6  # phases of waves are known to nine digits there, in double precision
 
 
@@ -210,8 +209,8 @@ class Surrogate(Shown):
         inner = self._plausible(window)
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
-            if not (context.known or context.nominal is not None or self.field.state_size > self.code_size):
-                context = replace(context, nominal=self._nominal(inner, context))
+            if not (context.known or context.nominal is not None):
+                context = replace(context, nominal=nominal_contexts(self, window, self._codes(inner), context))
         estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
         return estimate if self.residual is None else with_residual(self.decoder, estimate, inner, self.residual)
 
@@ -233,34 +232,19 @@ class Surrogate(Shown):
         """Codes of all frames of a window in data units, each encoded on its own."""
         return self._codes(self._inner(window))
 
+    def unknown(self, window: TrajectoryBatch, codes: CodeData) -> float:
+        """How far codes of the frames of a window are not known, as `encode.unknown` says it."""
+        prior = self.prior.codes(self.code_size)
+        return unknown(self.decoder, self._inner(window), codes.codes, prior, self.encoder)
+
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
         motion = None if inner.delay is None else self.dynamics.motion(self.prior.mean, self.code_size)
         codes = encode(self.decoder, inner, self.prior.codes(self.code_size), self.encoder, motion)
         return CodeData(codes, inner.t, inner.observed)
 
     def solve_context(self, windows: Sequence[TrajectoryBatch]) -> ContextEstimate:
-        """Posterior of the context of one system from windows of its trajectories in data units: from codes of each
-        frame by itself, then, unless these are known far better than it hits them, from states along its flow."""
-        prior, size = self.prior.context(self.context_size), self.field.state_size
-        parts = [self.codes(window) for window in windows]
-        if size == self.code_size:  # memory has no value before the filter has run
-            found, one = self._context_given(parts, prior), self._inner(windows[0])
-            if unknown(self.decoder, one, parts[0].codes, self.prior.codes(size), self.encoder) < _KNOWN * found.misfit:
-                return found
-            prior = replace(prior, nominal=found.mean)
-        return self._context_given([replace(part, codes=self.estimate(window, False, prior).mean[..., :size])
-                                    for part, window in zip(parts, windows, strict=True)], prior)
-
-    def _context_given(self, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
-        process, frames = self.prior.process[: self.field.state_size], max(part.codes.shape[1] for part in parts)
-        states = CodeData.join([part.padded(frames) for part in parts])
-        return solve_context(self.field, self.integrator, states, prior.mean, prior.covariance, process, prior.nominal)
-
-    def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
-        """Contexts (S, P), each estimated from the frames of its own trajectory."""
-        codes, mean = self._codes(inner), prior.mean.expand(len(inner), self.context_size)
-        return torch.stack([self._context_given([codes.at([s])], replace(prior, mean=mean[s])).mean
-                            for s in range(len(inner))])
+        """Posterior of the context of one system from windows of its trajectories in data units."""
+        return context_of_windows(self, windows, self.prior.context(self.context_size))
 
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
         """The context of known parameters, by the map that was fitted. Raises UserError where one is not known."""
@@ -322,12 +306,7 @@ class Surrogate(Shown):
         """Warn if a context (P,) lies outside the training distribution; whether it does."""
         if self.contexts is None or not self.contexts.outside(context):
             return False
-        warnings.warn(
-            "the context lies outside the training distribution (squared distance "
-            f"{float(self.contexts.distance(context)):.1f}, limit {self.contexts.limit(context):.1f}): the forecast is "
-            "an extrapolation, and its intervals are widened",
-            stacklevel=4,
-        )
+        warnings.warn(self.contexts.warning(context), stacklevel=4)
         return True
 
     def answers_at_mean(self) -> dict[str, Any]:

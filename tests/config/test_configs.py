@@ -138,7 +138,7 @@ def test_a_file_of_settings_that_is_damaged_or_hostile_is_told_in_one_line(conte
 
 def test_evaluation_observes_one_whole_frame_by_default():
     built = resolve("evaluate", EvaluateConfig, ["run=a"])
-    assert (built.observe.frames, built.observe.points) == (1, 1.0)
+    assert (built.observe.frames, built.observe.points) == (None, 1.0)
     assert (Config().observe.frames, Config().observe.points) == (None, None)
 
 
