@@ -1,16 +1,20 @@
 """Laws of second order, against closed forms of damped waves between walls and of an anharmonic string."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import NATURAL, Box, Sphere
-from inrflow.dynamics.laws import Law, fit_law
+from inrflow.dynamics.laws import Law, Systems, fit_law
+from inrflow.dynamics.laws.contexts import known_contexts
 from inrflow.dynamics.laws.families import Families, short_list
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rates import of_first_order, rotating, with_rates
+from inrflow.dynamics.laws.setting import Data
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.harmonic_codes import HarmonicCodes
@@ -53,6 +57,43 @@ def test_the_law_of_a_damped_wave_whose_velocity_is_not_observed_is_found_and_fo
     rates = rates_between(found.field(), found.rates, found.longest, torch.full((12,), 0.25), first[:, 0], first[:, 1])
     forecast = found.decode(found.rollout(torch.cat([first[:, 0], rates], 1), t), x)
     assert ((forecast - u) ** 2).mean() < 1e-8 * u.var()
+
+
+def test_rates_are_those_of_each_system() -> None:
+    one, t = law(), 0.25 * np.arange(6)
+    by_context = np.zeros((1, *one.theta.shape))
+    by_context[0, 0, 1] = 0.2  # of the damping
+    family = replace(one, by_context=by_context, contexts=np.array([[0.0], [1.0]]))
+    codes = torch.tensor(waves(4, t)[0]).flatten(2)
+    data = CodeData(codes, torch.tensor(t).expand(4, -1), torch.ones(4, 6, dtype=torch.bool))
+    found = with_rates(family, data, torch.tensor([[1.0], [0.0], [1.0], [0.0]]).double()).codes
+    alone = replace(one, theta=family.theta_at(np.ones(1)))
+    for rows, own in ((torch.tensor([0, 2]), alone), (torch.tensor([1, 3]), one)):
+        torch.testing.assert_close(found[rows], with_rates(own, data.at(rows)).codes)
+    assert float((found[0] - with_rates(one, data).codes[0]).abs().max()) > 1e-3
+
+
+def test_the_damping_of_each_system_is_a_context() -> None:
+    x, t, dampings = (np.arange(20)[:, None] + 0.5) / 20, 0.25 * np.arange(11), np.repeat([0.1, 0.3, 0.4, 0.6, 0.8], 4)
+    k, random = np.pi * np.arange(1, COUNT), np.random.default_rng(1)
+    codes = []
+    for damping in dampings:
+        turn, (a, b) = np.sqrt((SPEED * k) ** 2 - damping**2 / 4), random.standard_normal((2, COUNT - 1)) / k
+        codes.append(np.exp(-damping / 2 * t)[:, None] * (
+            a * np.cos(turn * t[:, None]) + b * np.sin(turn * t[:, None])))
+    u = np.stack(codes) @ LINE.harmonics(COUNT).values(x).T[1:]
+    systems = Systems(np.repeat(np.arange(5), 4), 5, (1,))
+    found = fit_law(t, x, u[..., None], LINE, seconds=10, rates=True, systems=systems)
+    assert found.has_rates and found.count == 1
+    own = [term.written(["u", "u_t"], ["x"]) for term in found.terms].index("u_t")
+
+    def read(law: Law) -> list[float]:
+        return [-law.theta_at(context)[own, 1] for context in law.contexts]
+
+    np.testing.assert_allclose(read(found), dampings[::4], rtol=1e-4)
+    data = Data.of(t, x, u[..., None], systems)  # as if no system had been fitted to: by splines in time
+    again = known_contexts(replace(found, contexts=0 * found.contexts), data.take(np.arange(0)), data)
+    np.testing.assert_allclose(read(again), dampings[::4], rtol=0.1)
 
 
 def test_fields_that_say_what_follows_have_no_rates() -> None:
