@@ -43,7 +43,7 @@ _STEADY = 1e-3  # deviation of means, relative to that of other codes, up to whi
 _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _TRAJECTORIES = 32  # give equations, at most
-_PAYS, _AGAIN = 0.5, 2  # share of the least misfit without contexts; families whose terms are chosen anew
+_PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
@@ -250,14 +250,15 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches += [InSystems(each, systems, active, simple, count, cumulative)
                          for count in (systems.counts if several else ())]
-    most = _PAYS * min(misfit for misfit, _ in found.values())
-    for count in systems.counts if several else ():
+    paying = list(found.values())
+    for count in sorted(systems.counts) if several else ():
+        most = (_PAYS if count == min(systems.counts) else _FURTHER) * min(misfit for misfit, _ in paying)
         own = sorted((one for one in searches if one.count == count), key=lambda one: one.misfit)
         pays = own[0].misfit < most
         for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
             for contexts, solved in one.laws:
                 add(contexts, solved, one.cumulative)
-    paying = (pair for (_, count, _), pair in found.items() if not count or pair[0] < most)
+        paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
     return sorted(paying, key=lambda pair: pair[0])
 
 

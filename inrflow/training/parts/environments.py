@@ -53,13 +53,15 @@ class ContextGroups:
         return self.number[torch.as_tensor(self.problem.train)].repeat(copies)
 
     def sizes(self, say: Callable[[str], None] = lambda line: None) -> tuple[int, ...]:
-        """Context sizes to try: the configured one, the number of known parameters, or one and two."""
+        """Context sizes to try: the configured one; the number of known parameters, and one more, for each may enter
+        coefficients in several ways; or one and two."""
         wanted, known = self.problem.config.dynamics.context_size, self.environments.parameters
-        if wanted is None and known is None:
-            sizes = list(_UNKNOWN_SIZES)
-        else:
-            sizes = [wanted if wanted is not None else known.shape[1]]  # type: ignore[union-attr]
         possible = len(self.used) - 1
+        sizes = list(_UNKNOWN_SIZES)
+        if wanted is not None:
+            sizes = [wanted]
+        elif known is not None:
+            sizes = [known.shape[1], *([known.shape[1] + 1] if known.shape[1] + 1 < possible else [])]
         if max(sizes) > possible:
             say(f"{len(self.used)} training environments tell {possible} context{'s' * (possible != 1)} apart; "
                 f"{possible} of {max(sizes)} used")
