@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -252,7 +253,8 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
                          for count in (systems.counts if several else ())]
     paying = list(found.values())
     for count in sorted(systems.counts) if several else ():
-        most = (_PAYS if count == min(systems.counts) else _FURTHER) * min(misfit for misfit, _ in paying)
+        least = min((misfit for misfit, _ in paying), default=math.inf)
+        most = least * (_PAYS if count == min(systems.counts) else _FURTHER)
         own = sorted((one for one in searches if one.count == count), key=lambda one: one.misfit)
         pays = own[0].misfit < most
         for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:

@@ -26,14 +26,15 @@ RATES = np.array([0.01, 0.02, 0.03, 0.05])  # of diffusion, one for each system
 LAPLACIAN = TERMS[0]
 
 
-def _paths(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """u_t = rate u_xx - u^3 from random fields on 16 cosines, read at 40 points."""
+def _paths(rates: np.ndarray, cubic: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """u_t = rate u_xx - cubic u^3 from random fields on 16 cosines, read at 40 points; cubic: 1 by default."""
+    cubic = np.ones(len(rates)) if cubic is None else cubic
     library, t = Library(TERMS, LINE.harmonics(16)), np.arange(8) * 0.1
     x = (np.arange(40)[:, None] + 0.5) / 40
     z = torch.tensor(np.random.default_rng(0).standard_normal((len(rates), 16)) / (1 + np.arange(16)) ** 2)
     paths = []
-    for rate, start in zip(rates, z, strict=True):
-        field, path = LawField(library, torch.tensor([[rate], [-1.0]])), [start[None]]
+    for rate, third, start in zip(rates, cubic, z, strict=True):
+        field, path = LawField(library, torch.tensor([[rate], [-third]])), [start[None]]
         for _ in t[1:]:
             path.append(field.advance(path[-1], 0.1, 8))
         paths.append(torch.cat(path).numpy() @ LINE.harmonics(16).values(x).T)
@@ -51,6 +52,18 @@ def test_a_coefficient_that_differs_between_systems_is_found_for_each(monkeypatc
     assert np.argwhere(law.by_context).tolist() == [[0, j, 0]]  # no other one depends on the system
     np.testing.assert_allclose(law.contexts.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(law.contexts.std(0), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_coefficients_take_as_many_numbers_as_they_differ_by(alike: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
+    number, parameter = np.repeat(np.arange(5), 4), np.array([0.6, 0.7, 0.9, 1.2, 1.6])
+    rates, cubic = 0.02 * parameter, 0.3 * (parameter if alike else 1 / parameter)
+    t, x, u = _paths(rates[number], cubic[number])
+    law = fit_law(t, x, u, LINE, boundary="natural", seconds=10.0, systems=Systems(number, 5, (1, 2)))
+    assert law.count == 2 - alike
+    found = np.array([law.theta_at(context)[[law.terms.index(term) for term in TERMS], 0] for context in law.contexts])
+    np.testing.assert_allclose(found, np.stack([rates, -cubic], 1), rtol=1e-2)
 
 
 def test_a_misfit_of_zero_is_the_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
