@@ -33,7 +33,7 @@ _RIDGE = 1e-9
 _CLEARLY_BETTER = 0.8
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
 _DIFFERENCE = 1e-5
-_KNOWN = 0.1  # of what flows miss: codes that well known need no smoothing
+_KNOWN, _SPARE = 0.1, 1.5  # of what flows miss: codes that well known need no smoothing; values a code, at least
 _TURNS, _SETTLED = 8, 0.1  # times that contexts and hidden parts are found; squared step, in standard deviations
 _WIDE = 1e3  # prior standard deviation of standardised parameters: only breaks ties
 
@@ -273,14 +273,17 @@ def context_of_windows(
     """Posterior of the context of one system from windows of its trajectories in data units.
 
     From codes of each frame by itself, then, unless these are known far better than the flow hits them, from states
-    along it. Hidden parts of states are what a context makes of them: they are found in turn with it.
+    along it: also where frames have so few values that what codes leave of a new system is taken for codes. Hidden
+    parts of states are what a context makes of them: they are found in turn with it.
     """
     parts = [surrogate.codes(window) for window in windows]
     hidden = surrogate.field.state_size > surrogate.code_size
     nominal = prior.mean
     if not hidden:  # memory has no value before the filter has run
         found = _given(surrogate, parts, prior)
-        if surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
+        seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
+        spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
+        if spare and surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
             return found
         nominal = found.mean
     for turn in range(_TURNS if hidden else 1):

@@ -120,6 +120,25 @@ def test_one_frame_says_nothing_of_the_context_and_its_uncertainty_grows_into_th
     np.testing.assert_allclose(np.cov(ends.T), dynamics_spread, atol=0.1 * dynamics_spread.max())
 
 
+@pytest.mark.parametrize(("values", "smoothed"), [(2, True), (3, True), (4, False)])
+def test_codes_of_few_values_are_smoothed_however_well_they_seem_known(values, smoothed, monkeypatch):
+    class Several(Plain):
+        def basis(self, x):
+            weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, -1.0]]).double()[: x.shape[-2]]
+            return torch.zeros(*x.shape[:-1], 1).double(), weight[:, None].expand(*x.shape[:-1], 1, 2)
+
+    seen, decoder = window(1.2), Several()
+    x = torch.zeros(1, 1, values, 1).double()
+    seen = TrajectoryBatch(seen.t, x, decoder(x, seen.u[..., 0]))
+    surrogate = Surrogate(Description("turning", ("u",), ("x",)), Normalisation(torch.zeros(1), torch.ones(1)), decoder,
+                          rotation(), INTEGRATOR, PRIOR, TimeScale(0.0, 1.0), np.array([[0.0], [1.0]]), 5.0, {})
+    calls, estimate = [], Surrogate.estimate
+    monkeypatch.setattr(Surrogate, "unknown", lambda *_: 0.0)
+    monkeypatch.setattr(Surrogate, "estimate", lambda *given: calls.append(1) or estimate(*given))
+    assert float(surrogate.solve_context([seen]).mean) == pytest.approx(1.2, abs=0.01)
+    assert bool(calls) == smoothed
+
+
 def test_frames_that_each_show_half_of_the_state_tell_the_context_together():
     seen = window(1.2, frames=10, step=0.6)
     seen.u[:, :, 1] = torch.nan
