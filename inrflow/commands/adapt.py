@@ -63,10 +63,11 @@ def run(arguments: list[str]) -> int:
     surrogate = load_run(str(config.run), config.device)
     place = RunDirectory.new(config.output, "adapt")
     with place.held():
-        return _run(config, surrogate, place)
+        return adapt(config, surrogate, place)
 
 
-def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
+def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
+    """Adapt a surrogate to the new system, compare, save."""
     directory = place.path
     console = Console(stderr=True)
     own_files(config.data, directory, console, RunDirectory(Path(str(config.run))).read_settings(),
@@ -241,7 +242,8 @@ def write_model(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) 
     """The adapted model, and the reference forecasts of the run it came from."""
     surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
     surrogate.save(place.path)
-    keep_references(Path(str(config.run)) / REFERENCES_FILE, place.path / REFERENCES_FILE)
+    trained = RunDirectory(Path(str(config.run)))
+    keep_references(trained.references_file(surrogate.description.name), place.path / REFERENCES_FILE)
 
 
 def write_configuration(config: AdaptConfig, place: RunDirectory) -> None:

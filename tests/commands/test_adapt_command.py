@@ -14,6 +14,7 @@ from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
+from inrflow.model.family import Family
 from inrflow.pdes.generate import generate
 
 SETTINGS = {"grid": 24, "dimensions": 1, "dt": 0.05}
@@ -83,6 +84,17 @@ def test_adapted_forecasts_beat_the_mean_and_the_nearest_context(adapted):
     best = errors["adapted"]["all"]
     assert 10 * best < errors["mean context (before)"]["all"]
     assert 10 * best < errors["nearest training environment"]["all"]
+
+
+def test_one_of_several_physics_is_adapted_as_it_is_alone(adapted, family, tmp_path, inrflow_command):
+    run, few, _ = family
+    Family({"advection": inrflow.Surrogate.load(run)}).save(tmp_path / "several")
+    outcome = inrflow_command("adapt", f"run={tmp_path / 'several'}", f"data.train={few}", "data.frames=6",
+                              "data.trajectories=1", f"output={tmp_path / 'new'}")
+    assert outcome.code == 0, outcome.err
+    told, alone = (json.loads((folder / "adaptation.json").read_text()) for folder in (tmp_path / "new", adapted[0]))
+    assert told["parameters"]["velocity_x"] == pytest.approx(alone["parameters"]["velocity_x"])
+    assert inrflow.Surrogate.load(tmp_path / "new").context_size == 1
 
 
 def test_training_from_scratch_on_the_same_frames_is_told(adapted):

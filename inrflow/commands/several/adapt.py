@@ -1,4 +1,5 @@
-"""`inrflow adapt` of a run on several physics: another one is trained and joins them, and they stay what they were."""
+"""`inrflow adapt` of a run on several physics: another one is trained and joins them, and they stay what they were; one
+of them is adapted to a new system as it would be alone."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from inrflow.training.recorder import Interrupted
 
 
 def run_new_physics(config: AdaptConfig) -> int:
-    """Fit the new physics, join it to the others, evaluate."""
+    """Fit the new physics, join it to the others, evaluate; or adapt one of the known ones."""
     family = Family.load(str(config.run))
     place = RunDirectory.new(config.output, "adapt")
     console = Console(stderr=True)
@@ -39,8 +40,13 @@ def run_new_physics(config: AdaptConfig) -> int:
         with TrajectoryFile(path) as file:
             name = file.description.name
         if name in family.members:
-            raise UserError(f"{path} is named {name}, which {config.run} knows already; give another physics, or "
-                            "another name")
+            known = family.surrogate(name)
+            if known.context_size or config.adapt.strength == "none":
+                from inrflow.commands.adapt import adapt
+
+                return adapt(config, known, place)
+            raise UserError(f"{path} is named {name}, which {config.run} knows already, as one system; give another "
+                            "physics, or another name")
         return _join(config, family, name, place, console)
 
 
