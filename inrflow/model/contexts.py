@@ -274,7 +274,8 @@ def context_of_windows(
 
     From codes of each frame by itself, then, unless these are known far better than the flow hits them, from states
     along it: also where frames have so few values that what codes leave of a new system is taken for codes. Hidden
-    parts of states are what a context makes of them: they are found in turn with it.
+    parts of states are what a context makes of them: they are found in turn with it. States along the flow hardly miss
+    it, noisy as frames may be: what these leave open is added to the covariance.
     """
     parts = [surrogate.codes(window) for window in windows]
     hidden = surrogate.field.state_size > surrogate.code_size
@@ -288,13 +289,22 @@ def context_of_windows(
         nominal = found.mean
     for turn in range(_TURNS if hidden else 1):
         at = replace(prior, nominal=nominal)
-        states = [replace(part, codes=surrogate.estimate(window, False, at).mean[..., : surrogate.field.state_size])
-                  for part, window in zip(parts, windows, strict=True)]
+        estimates = [surrogate.estimate(window, True, at) for window in windows]
+        states = [replace(part, codes=one.mean[..., : surrogate.field.state_size])
+                  for part, one in zip(parts, estimates, strict=True)]
         found = _given(surrogate, states, prior if hidden and not turn else at)
+        found.covariance += _pooled([one.last_context(surrogate.context_size)[1] for one in estimates], prior)
         moved, nominal = found.mean - nominal, found.mean
         if float(moved @ torch.linalg.solve(found.covariance, moved)) < _SETTLED:
             break
     return found
+
+
+def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
+    """Covariance (P, P) of a context that several trajectories tell, each with a covariance (S, P, P) of its own."""
+    before = torch.linalg.inv(prior.covariance)
+    told = torch.linalg.inv(torch.cat(list(covariances)).double()) - before
+    return torch.linalg.inv(before + told.sum(0))
 
 
 def nominal_contexts(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> Tensor:

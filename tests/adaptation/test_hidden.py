@@ -35,7 +35,7 @@ def surrogate(tmp_path_factory):
     u = np.stack([waves(random, damping, 10) for damping in dampings])
     about = Description("waves", ("u",), ("x",), parameter_names=("damping",))
     write_trajectories(path, np.arange(10) * GAP, PLACES[:, None], u, about, dampings[:, None])
-    return inrflow.train(path, "data.frames=10", output=path.parent / "run", minutes=0.1)
+    return inrflow.train(path, "data.frames=10", output=path.parent / "run", minutes=0.5)
 
 
 def test_the_law_is_of_second_order_and_has_one_context(surrogate):
@@ -62,3 +62,14 @@ def test_more_frames_of_one_trajectory_tell_its_context_too(surrogate):
     solution = surrogate.assimilate(observed(truth[:10]))
     assert solution.parameters["damping"][0] == pytest.approx(0.9, rel=1e-3)
     assert follows(solution, truth)
+
+
+def test_deviations_of_what_noisy_frames_tell_are_those_of_their_errors(surrogate):
+    random = np.random.default_rng(4)
+    u = waves(random, 0.9, 10)
+    off = []
+    for _ in range(8):
+        found = surrogate.context_from([observed(u + 0.02 * u.std() * random.standard_normal(u.shape))])
+        (mean,), covariance = surrogate.contexts.map.parameters(found.mean, found.covariance)
+        off.append((float(mean) - 0.9) / float(covariance.sqrt()))
+    assert 0.3 < np.sqrt(np.mean(np.square(off))) < 2.0
