@@ -57,9 +57,9 @@ def run(arguments: list[str]) -> int:
     config: AdaptConfig = resolve("adapt", AdaptConfig, arguments)
     check(config)
     if is_family(str(config.run)):
-        from inrflow.commands.several.adapt import run_new_physics
+        from inrflow.commands.several.adapt import run_of_several
 
-        return run_new_physics(config)
+        return run_of_several(config, adapt)
     surrogate = load_run(str(config.run), config.device)
     place = RunDirectory.new(config.output, "adapt")
     with place.held():

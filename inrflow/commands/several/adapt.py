@@ -4,6 +4,7 @@ of them is adapted to a new system as it would be alone."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,13 +25,14 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
+from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.safe_names import safe_name
 from inrflow.training.recorder import Interrupted
 
 
-def run_new_physics(config: AdaptConfig) -> int:
-    """Fit the new physics, join it to the others, evaluate; or adapt one of the known ones."""
+def run_of_several(config: AdaptConfig, adapt: Callable[[AdaptConfig, Surrogate, RunDirectory], int]) -> int:
+    """Fit a new physics, join it to the others, evaluate; or adapt one of the known ones, as `adapt` does."""
     family = Family.load(str(config.run))
     place = RunDirectory.new(config.output, "adapt")
     console = Console(stderr=True)
@@ -42,8 +44,6 @@ def run_new_physics(config: AdaptConfig) -> int:
         if name in family.members:
             known = family.surrogate(name)
             if known.context_size or config.adapt.strength == "none":
-                from inrflow.commands.adapt import adapt
-
                 return adapt(config, known, place)
             raise UserError(f"{path} is named {name}, which {config.run} knows already, as one system; give another "
                             "physics, or another name")
