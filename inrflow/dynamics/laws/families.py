@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -249,13 +250,14 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         for active in families.active:
             simple = supports_of(folds, of_channels(active, terms, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
-            searches += [InSystems(each, systems, active, simple, count, cumulative)
-                         for count in (systems.counts if several else ())]
+            searches.append(partial(InSystems, each, systems, active, simple, cumulative=cumulative))
     paying = list(found.values())
     for count in sorted(systems.counts) if several else ():
-        least = min((misfit for misfit, _ in paying), default=math.inf)
-        most = least * (_PAYS if count == min(systems.counts) else _FURTHER)
-        own = sorted((one for one in searches if one.count == count), key=lambda one: one.misfit)
+        least, fewest = min((misfit for misfit, _ in paying), default=math.inf), count == min(systems.counts)
+        if not searches or least < _TOLD and not fewest:
+            break
+        most = least * (_PAYS if fewest else _FURTHER)
+        own = sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
         pays = own[0].misfit < most
         for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
             for contexts, solved in one.laws:
