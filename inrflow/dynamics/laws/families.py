@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +45,7 @@ _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
+_FITTED = 1e-4  # misfit from which on contexts of more numbers are sought
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
@@ -252,17 +252,18 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches.append(partial(InSystems, each, systems, active, simple, cumulative=cumulative))
     paying = list(found.values())
+    least, fewest = min(misfit for misfit, _ in paying), min(systems.counts, default=0)
     for count in sorted(systems.counts) if several else ():
-        least, fewest = min((misfit for misfit, _ in paying), default=math.inf), count == min(systems.counts)
-        if not searches or least < _TOLD and not fewest:
+        if least < _FITTED and count != fewest:
             break
-        most = least * (_PAYS if fewest else _FURTHER)
+        most = least * (_PAYS if count == fewest else _FURTHER)
         own = sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
         pays = own[0].misfit < most
         for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
             for contexts, solved in one.laws:
                 add(contexts, solved, one.cumulative)
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
+        least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
 
 

@@ -189,7 +189,7 @@ class LawSearch:
 
     def run(self, turns: Iterator[_Regressed | None]) -> None:
         """Judge families in turn, until forecasts of a law miss little."""
-        with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(self.limit):
+        with suppress(OutOfTime, ValueError), effort.limited(self.limit):  # LinAlgError is one, of what has no solution
             while self.least > self.enough and not self.hopeless and (each := next(turns, ())) != ():
                 if each and (not self.scored or self.spent < _SOUGHT * self.seconds):  # the first one in any case
                     self._judge(*each, _SOUGHT)
