@@ -27,6 +27,7 @@ from inrflow.domains import from_state, harmonics_of
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.setting import shares_known
 from inrflow.dynamics.laws.term import LawTerm
@@ -46,7 +47,7 @@ _GROWN = 2.0  # times the values from which on more may be found in them than wa
 _KEPT_BACK, _OF_ALL = 0.5, 0.2  # of the new frames or trajectories; of all frames where no times are new
 _FEWEST_HELD = 0.6  # share of the kept-back values that 90 % intervals of the old model must hold
 _WINDOWS, _TRAJECTORIES = 4, 64  # that judge, of a series and of many
-_LENGTH = 3  # frames of the flights that refine coefficients
+_LENGTH, _OF_NOISY = 3, 24  # frames of flights that refine coefficients; of those with first codes, where noisy
 _SHARE = 0.1  # of the time for these
 
 Prepare = Callable[[Surrogate, Problem, TrajectoryBatch], Fit]
@@ -215,12 +216,15 @@ def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
     parts = [law.codes.encode(where, values.numpy()) for where, values in sets]
     codes = np.concatenate([one for one, _ in parts])
     spread = np.concatenate([np.broadcast_to(variance, (len(one), *variance.shape)) for one, variance in parts])
-    every = flights(t[whole].numpy(), codes, spread, min(_LENGTH, t.shape[1] - 1))
+    every, longer = (flights(t[whole].numpy(), codes, spread, min(n, t.shape[1] - 1)) for n in (_LENGTH, _OF_NOISY))
 
     def refined(_: float) -> Surrogate:
         seconds = _SHARE * 60 * problem.config.training.minutes
         known, exact = shares_known(law.codes, spread), False if law.has_rates else None
-        field, found = copy.deepcopy(surrogate.field), Refinement(law, every, known, seconds, uncertain=exact).run()
+        field, refinement = copy.deepcopy(surrogate.field), Refinement(law, every, known, seconds, uncertain=exact)
+        found = refinement.run()
+        if refinement.uncertain:
+            found = Assimilation(found, longer, known, seconds).run()
         with torch.no_grad():
             field.term(LawTerm).theta.copy_(torch.as_tensor(found.theta))
         return replace(surrogate, field=field.eval())

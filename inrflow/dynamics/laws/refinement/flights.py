@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients
-_LITTLE = 1e-5  # share of noise in the variance of codes up to which it is neglected
+_LITTLE = 3e-5  # share of noise in the variance of codes up to which it is neglected
 _ACCURATE = 0.006  # error of steps in units of that of noisy codes
 _ALIKE = 3  # frames of noisy flights after which gains are those of all later ones
 _LESS = 0.25  # times as large gains of later frames are tried for every step
