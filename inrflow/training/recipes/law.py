@@ -35,6 +35,7 @@ Found = TypeVar("Found")
 
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
+_FEWEST_SECONDS = 2.0  # for a network: what it finds in less takes longer to be judged, and is not taken
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
 _SERIES, _FEWEST_PLACES = 12, 64  # frames of a trajectory from which on it is a series; its places
@@ -128,6 +129,10 @@ class LawRecipe:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
             share = _ALONE if short is None else _OF_NETWORK
+            asked = short is None or run.config.dynamics.network == "on"
+            if not asked and run.budget.seconds(share) < _FEWEST_SECONDS:
+                run.log.say("no law with a network is looked for in so little time")
+                return
             known = next((one for one in grounds if one.codes.harmonics.components == 1), None)
             law = _found(run, "law with a network", "network", share, lambda seconds, _: fit_network_law(
                 t, x, u, domains, short=short, known=known, seconds=seconds, **further), share)
