@@ -32,7 +32,7 @@ from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.setting import shares_known
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import term_from_state
-from inrflow.dynamics.states import flights
+from inrflow.dynamics.states import Flights, flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.evaluation.forecast import forecast, std_of_values
 from inrflow.model.surrogate import Surrogate
@@ -216,15 +216,17 @@ def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
     parts = [law.codes.encode(where, values.numpy()) for where, values in sets]
     codes = np.concatenate([one for one, _ in parts])
     spread = np.concatenate([np.broadcast_to(variance, (len(one), *variance.shape)) for one, variance in parts])
-    every, longer = (flights(t[whole].numpy(), codes, spread, min(n, t.shape[1] - 1)) for n in (_LENGTH, _OF_NOISY))
+
+    def every(length: int) -> Flights:
+        return flights(t[whole].numpy(), codes, spread, min(length, t.shape[1] - 1))
 
     def refined(_: float) -> Surrogate:
         seconds = _SHARE * 60 * problem.config.training.minutes
         known, exact = shares_known(law.codes, spread), False if law.has_rates else None
-        field, refinement = copy.deepcopy(surrogate.field), Refinement(law, every, known, seconds, uncertain=exact)
-        found = refinement.run()
+        refinement = Refinement(law, every(_LENGTH), known, seconds, uncertain=exact)
+        field, found = copy.deepcopy(surrogate.field), refinement.run()
         if refinement.uncertain:
-            found = Assimilation(found, longer, known, seconds).run()
+            found = Assimilation(found, every(_OF_NOISY), known, seconds).run()
         with torch.no_grad():
             field.term(LawTerm).theta.copy_(torch.as_tensor(found.theta))
         return replace(surrogate, field=field.eval())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.refinement.flights import Refinement
+from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse
 from inrflow.dynamics.states import Flights
 from inrflow.numerics.effort import effort
 
@@ -104,9 +104,7 @@ class Assimilation(Refinement):
         """Step (U,) of the unknowns and change (B, C K) of first codes, by preconditioned conjugate gradients."""
         weight, (points, prior) = self._weights(variance), self._inverse
         slopes = torch.einsum("bmkp,bpu->bmku", self.slopes(law, path, weight), self.design(law)[self.which])
-        gram = torch.einsum("bmku,bmkv->uv", slopes, slopes)
-        size = gram.diagonal().clamp_min(1e-300).sqrt()
-        inverse = torch.linalg.pinv(gram / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
+        inverse = torch.tensor(scaled_inverse(torch.einsum("bmku,bmkv->uv", slopes, slopes).numpy()))
         linearised, diagonal = self._coarse(law, path), points + prior
         felt = self._felt(law, linearised, weight, diagonal)
 
@@ -149,8 +147,7 @@ class Assimilation(Refinement):
         """Mean squares (C K) of what a standard error of each first code changes in later ones, by shells."""
         signs = torch.randint(0, 2, diagonal.shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1
         squares = (self._tangent(law, path, signs / diagonal.sqrt()) * weight).square().sum(1).mean(0)
-        return torch.stack([squares[self.shell == one].mean() for one in self.shell.unique()])[
-            self.shell.unique(return_inverse=True)[1]]
+        return self._by_shell(squares[None])[0, self.shell]
 
     def _tangent(self, law: Law, path: Tensor, change: Tensor) -> Tensor:
         """Change (B, M, C K) of codes along flights with a change (B, C K) of first ones, to first order."""

@@ -196,13 +196,16 @@ class Refinement:
     def _missed(self, path: Tensor) -> Tensor:
         """Mean squares (M, L) of what flights miss, by shells; of noisy ones at each of the first frames and later, of
         others (1, L) at all frames."""
-        squares = (path - self.target)[:, 1:].square().mean(0)
-        sums = squares.new_zeros(len(squares), int(self.shell.max()) + 1).index_add_(1, self.shell, squares)
-        missed = sums / torch.bincount(self.shell, minlength=sums.shape[1]).clamp_min(1)
+        missed = self._by_shell((path - self.target)[:, 1:].square().mean(0))
         if self.gains is None:
             return missed.mean(0, keepdim=True)
         missed[_ALIKE:] = missed[_ALIKE:].mean(0)
         return missed
+
+    def _by_shell(self, values: Tensor) -> Tensor:
+        """Means (M, L) of values (M, C K), by shells."""
+        sums = values.new_zeros(len(values), int(self.shell.max()) + 1).index_add_(1, self.shell, values)
+        return sums / torch.bincount(self.shell, minlength=sums.shape[1]).clamp_min(1)
 
     def _variances(self, path: Tensor) -> Tensor:
         """Variances (B, M, C K), or of all frames (B, 1, C K), of what flights miss: noise of the codes, or where it is
@@ -325,8 +328,7 @@ class Refinement:
         sums = both.new_zeros(len(design), *both.shape[1:]).index_add(0, self.which, both)
         total = (design.mT @ sums[..., :-1] @ design).sum(0).numpy()
         pulls = (design.mT @ sums[..., -1:])[..., 0].sum(0).numpy()
-        size = np.sqrt(np.maximum(np.diag(total), 1e-300))
-        inverse = np.linalg.pinv(total / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
+        inverse = scaled_inverse(total)
         step = inverse @ pulls
         return self._robust(inverse, step, design[self.which], both), step
 
@@ -361,6 +363,12 @@ class Refinement:
         wide = inverse @ meat @ inverse
         scale = np.sqrt(np.maximum(np.diag(wide) / np.maximum(np.diag(inverse), 1e-300), 1.0))
         return inverse * scale * scale[:, None]
+
+
+def scaled_inverse(gram: np.ndarray) -> np.ndarray:
+    """Pseudoinverse of a normal matrix (U, U) whose diagonal is scaled to one."""
+    size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    return np.linalg.pinv(gram / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
 
 
 def _active(law: Law) -> np.ndarray:
