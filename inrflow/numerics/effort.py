@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _PRODUCTS = 1e10  # multiplications of matrices' entries in a second of a usual core
-_ELEMENTS = 4e8  # operations on single elements, memory included
+_ELEMENTS = 1.2e9  # operations on single elements, memory included
 _CALLS = 2e5  # operations on tensors, however small
 _SLOWEST = 2.5  # times slower than a usual core: beyond, time counts after all, so that budgets hold
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from inrflow.dynamics.laws.contexts import known_contexts, widened
 from inrflow.dynamics.laws.law import Law, integrable, most_with_rates, pruned
 from inrflow.dynamics.laws.rates import solved_anew
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
-from inrflow.dynamics.laws.refinement.flights import Refinement
+from inrflow.dynamics.laws.refinement.flights import LITTLE, Refinement
 from inrflow.dynamics.laws.setting import (
     HARDLY,
     Data,
@@ -50,20 +51,19 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
     errors (S,): of its forecasts; whole: all trajectories, for laws of noisy ones; start: effort when the search began,
     which ends so many seconds later. brief: along flights of one frame alone.
     """
-    began = effort()
     if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more of them
         ground = Ground.of(law, ground.train)
     narrow, second, exact = (errors, law), law.has_rates, errors.mean() < EXACT
     train, place, frames = ground.train, ground.domain, ground.states.shape[1]
     with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(Limit(start + seconds)):
-        law = law if exact else shorter_steps(errors, law, judge, start + (1 - KEPT) * seconds)
-        judging = effort() - began
+        law, judging = (law, 0.0) if exact else shorter_steps(errors, law, judge, start + (1 - KEPT) * seconds)
         kept = more if (more := 3 * _FINER[0] ** 2 * judging) < KEPT * seconds else 0.0  # for more harmonics
 
-        def along(law: Law, length: int, seconds: float, uncertain: bool | None) -> Refinement:
-            return Refinement.along(law, ground, ground.known, min(length, frames - 1), seconds, uncertain=uncertain)
+        def along(law: Law, length: int, seconds: float, **options: Any) -> Refinement:
+            return Refinement.along(law, ground, ground.known, min(length, frames - 1), seconds, **options)
 
-        last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), False if second else None)
+        little = {"little": LITTLE} if np.any(train.noise) else {}  # what codes leave is noise
+        last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), **{"uncertain": False} if second else little)
         noisy, hardly = last.uncertain, 1.0
         if noisy:  # forecasts from single frames tell little
             wide = widened(law, whole)
@@ -77,7 +77,7 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
             if left < 0:
                 break
             left *= _FILTERED if noisy else 0.5  # the rest is for forecasts
-            trial = along(law, length, left / (len(lengths) - index), noisy)
+            trial = along(law, length, left / (len(lengths) - index), uncertain=noisy)
             trial.deadline = effort() + left if noisy else trial.deadline  # what short ones leave is for longer ones
             refined = trial.run()
             refined = known_contexts(refined, train, judge) if law.count else refined
@@ -86,7 +86,7 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
             if not worse(after, hardly * errors):
                 law, errors, last = refined, after, trial
         if not noisy:
-            last = along(law, _LENGTHS[1], min(_LAST, 0.1 * seconds), False)
+            last = along(law, _LENGTHS[1], min(_LAST, 0.1 * seconds), uncertain=False)
         size = law.size
         law, (short, *shorter) = last.estimated(law)
         if 0 < short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + EXACT):
@@ -94,20 +94,20 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
         for short in shorter if noisy else ():  # what no forecast needs; truncation is not in the errors
             law = short if 0 < short.size < law.size and not worse(forecast_errors(short, judge), errors) else law
         law = pruned(last.run(law) if noisy and law.size < size else law)
-        for length in reversed(lengths) if noisy and not second and law.size else ():
+        for index, length in enumerate(lengths if noisy and not second and law.size else ()):
             if (left := seconds - 2 * judging - (effort() - start)) < 0:
                 break
-            final = Assimilation.along(law, ground, ground.known, length, _WITH_FIRST * left)
+            final = Assimilation.along(law, ground, ground.known, length, _WITH_FIRST * left / (len(lengths) - index))
             if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # fewer frames tell less
-                break
+                continue
             refined = final.run()
             refined = known_contexts(refined, train, judge) if law.count else refined
             after = forecast_errors(refined, judge)
             say(f"  with first codes of flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, "
                 f"{final.left:.2f} of the noise missed, {effort() - start:.1f} s")
-            if final.left < _FITS and not worse(after, hardly * errors):
-                law, errors = refined, after
+            if final.left > _FITS or worse(after, hardly * errors):
                 break
+            law, errors = refined, after
         law = (integrable(law, ground.train.t, ground.states) or law) if noisy else law  # clean starts ask for more
         if not (brief or isinstance(place, Flows)):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
@@ -168,12 +168,17 @@ def apart(law: Law, other: Law, data: Data) -> float:
     return float(np.nan_to_num(((one - two)[:, len(t) :] ** 2).mean((0, 1, 2)) / np.nanvar(data.u, (0, 1, 2))).mean())
 
 
-def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:
-    """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths."""
+def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> tuple[Law, float]:
+    """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths.
+
+    And about the effort of its forecasts."""
+    spent = 0.0
     while math.isfinite(law.longest) and effort() < deadline:
-        halved = replace(law, longest=law.longest / 2)
+        halved, began = replace(law, longest=law.longest / 2), effort()
         after = forecast_errors(halved, judge)
+        spent = effort() - began
         if not after.mean() < _BETTER * errors.mean():
+            spent /= 2
             break
         law, errors = halved, after
-    return law
+    return law, spent

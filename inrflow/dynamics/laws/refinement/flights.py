@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients
-_LITTLE = 3e-5  # share of noise in the variance of codes up to which it is neglected
+LITTLE, _UNRESOLVED = 1e-7, 3e-5  # share of the variance of codes up to which noise is neglected; what is no noise
 _ACCURATE = 0.006  # error of steps in units of that of noisy codes
 _ALIKE = 3  # frames of noisy flights after which gains are those of all later ones
 _LESS = 0.25  # times as large gains of later frames are tried for every step
 _CONVERGED = 1e-5  # relative change of the misfit, which is mostly noise: a standard error is few units of thousands
-_TRIALS = 5  # halvings of a step
+_SHORTEST = 0.05  # of a step that is halved
 _FEWEST = 8  # flights
 _BATCH = 2048  # flights at a time
 _SIGNIFICANT = (3.0, 6.0, 12.0)  # standard errors by which coefficients differ from zero: by the BIC of 10^4 values 3
@@ -42,13 +42,13 @@ _SIGNIFICANT = (3.0, 6.0, 12.0)  # standard errors by which coefficients differ 
 
 class Refinement:
     """Least squares of a law's coefficients and of the contexts of its systems along flights; of prediction
-    errors where codes are uncertain (None: where their noise matters). shapes: harmonics of each system, where these
-    have shapes of their own."""
+    errors where codes are uncertain (None: where this is more than a little share of their variance). shapes: harmonics
+    of each system, where these have shapes of their own."""
 
     filtered = True  # whether noisy flights are corrected
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool | None = None,
-                 shapes: Sequence[Harmonics] = ()):
+                 shapes: Sequence[Harmonics] = (), little: float = _UNRESOLVED):
         self.law = law
         self.fields = [law.field()] if not shapes else [
             LawField.of(law.terms, harmonics, torch.tensor(law.theta)) for harmonics in shapes]
@@ -60,7 +60,7 @@ class Refinement:
         self.shell = torch.tensor(np.concatenate([shell + (shell.max() + 1) * c for c in range(len(law.codes.mean))]))
         self.deadline = effort() + seconds
         noise = data.variance.mean(0)[self.rows].sum() / self.prior[self.rows].sum()
-        self.uncertain = bool(noise > _LITTLE) if uncertain is None else uncertain
+        self.uncertain = bool(noise > little) if uncertain is None else uncertain
         self.level = torch.ones(int(self.shell.max()) + 1, dtype=torch.float64)
         self.gains: Tensor | None = None  # (B, M, C K), of noisy flights
         self.longest = [law.longest] * data.dt.shape[1]
@@ -263,13 +263,27 @@ class Refinement:
             self._fill(self.data.take(finite.nonzero()[:, 0]))
 
     def _stepped(self, law: Law, variance: Tensor, step: np.ndarray, before: float) -> tuple[Law, float]:
-        """The law after a step, halved until flights miss less than before, and what they miss."""
-        for halvings in range(_TRIALS):
-            trial = self._moved(law, 0.5**halvings * step)
-            after = float(self._misfit(self._path(trial), variance).sum())
-            if after < before:
-                return trial, after
-        return law, before
+        """The law after a step, halved until flights miss less than before, and what they miss.
+
+        Or doubled while noisy ones miss less and less: slopes of fast waves whose phases are wrong by turns, so that
+        these ask for no step, make all steps too short."""
+        def along(share: float) -> tuple[Law, float]:
+            trial = self._moved(law, share * step)
+            return trial, float(self._misfit(self._path(trial), variance).sum())
+
+        share, (trial, after) = 1.0, along(1.0)
+        while not after < before:
+            share /= 2
+            if share < _SHORTEST:
+                return law, before
+            trial, after = along(share)
+        while self.gains is not None and share >= 1:
+            share *= 2
+            longer, missed = along(share)
+            if not missed < after:
+                break
+            trial, after = longer, missed
+        return trial, after
 
     def _of(self, law: Law | None) -> Law:
         """The law, or another one of the same terms, which takes its place."""

@@ -59,6 +59,27 @@ def test_filtered_flights_miss_coefficients_of_very_noisy_codes_by_less_than_pla
     assert abs(np.mean(found[True]) - 0.02) < 0.6 * abs(np.mean(found[False]) - 0.02)
 
 
+def test_steps_are_longer_than_slopes_of_waves_ask_for_that_are_wrong_by_whole_turns() -> None:
+    ring, dispersion = Box([0.0], [1.0], ["periodic"]), Term((((0, VALUE),),), 1, axis=0)
+    harmonics, t, noise = ring.harmonics(33), np.tile(np.arange(9) * 0.1, (40, 1)), 0.03
+    variance = 1 / (1 + np.arange(33)[None]) ** 2.0
+    waves = LawField.of([dispersion], harmonics, torch.tensor([[-1e-3]], dtype=torch.float64))
+    z = [torch.tensor(np.random.default_rng(0).standard_normal((40, 33)) * variance**0.5)]
+    for _ in t[0, 1:]:
+        z.append(waves.advance(z[-1], 0.1, 1))
+    noisy = torch.stack(z, 1).numpy()[:, :, None] + noise * np.random.default_rng(1).standard_normal((40, 9, 1, 33))
+    spread = np.broadcast_to(1 / (1 / noise**2 + 1 / variance), (40, 1, 33))
+    start = Law(ring, NATURAL, (dispersion,), np.array([[-1.05e-3]]), np.zeros((1, 1)),
+                HarmonicCodes(harmonics, np.zeros((1, 33)), variance), longest=0.1, largest=20.0)
+    data = flights(t, noisy * spread[:, None] / noise**2, spread, 8)
+    refinement = Refinement(start, data, np.ones((1, 33)), 5.0)
+    path, missed = refinement._flown(start)
+    _, step = refinement._linearised(start, path, missed)
+    longer, _ = refinement._stepped(start, missed, step, float(refinement._misfit(path, missed).sum()))
+    plain = refinement._moved(start, step)
+    assert abs(longer.theta[0, 0] + 1e-3) < 0.3 * abs(plain.theta[0, 0] + 1e-3)
+
+
 def test_flights_that_diverge_are_left_out() -> None:
     harmonics, t = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1))
     paths = _paths(t[0])
