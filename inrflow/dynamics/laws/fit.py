@@ -50,6 +50,7 @@ _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfi
 _DIVERGED = 5  # laws, without one that did not, after which there are no further ones
 _OF_FLOWS = 0.15  # share of the time for laws along their own flow
 _NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times harmonics' error from which single steps are tried; until, or for
+_HOPELESS, _RESORT = 0.3, 0.75  # error from which on single steps have a larger share of the time
 _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
@@ -197,6 +198,8 @@ class LawSearch:
                         self.least > max(_LITTLE, _NEAR * self.floor)):
                     until = self.deadline if self.least > _EXPLAINED and self.lowest >= _UNEXPLAINED else max(
                         self.half, effort() + _STEPPED * self.seconds)
+                    if self.noiseless and self.least > _HOPELESS:  # no law is there to be refined
+                        self.deadline = self.limit.most = until = self.start + _RESORT * self.seconds
                     for law in along_single_steps(self.ground, self.families, min(until, self.deadline)):
                         self._consider(law, forecast_errors(law, self.judge))
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from inrflow.dynamics.laws.families import Families
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import Law, integrable
+from inrflow.dynamics.laws.law import Law, integrable, largest_of
 from inrflow.dynamics.laws.setting import DETERMINED, Ground
+from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
@@ -31,6 +32,8 @@ _FAR = 1e3  # error of a step that diverges, in units of the channels' deviation
 _STEEP = 1e6  # derivative from which on a step is left out
 _FEWEST = 16  # steps
 _PLANNED = 0.75  # of the time, that descents take
+_LEFT, _FAR_FEWER = 3e-3, 0.7  # share of the variance that leading harmonics leave; share of all, that they are at most
+_FIRST = 0.7  # of the time, for these
 _INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
 
 Shot = tuple[np.ndarray, Tensor]  # coefficients, and what steps miss with them, (B, R)
@@ -135,14 +138,46 @@ def along_single_steps(ground: Ground, families: Families, deadline: float) -> I
     """Laws of each family of terms, of all of them and of fewer, refined along single steps. deadline: of effort, for
     their forecasts, too."""
     deadline = effort() + _PLANNED * (deadline - effort())
+    if few := _leading(ground):
+        yield from _on(few, families, effort() + _FIRST * (deadline - effort()), ground)
+    if not few or effort() < deadline:
+        yield from _on(ground, families, deadline)
+
+
+def _on(ground: Ground, families: Families, deadline: float, whole: Ground | None = None) -> Iterator[Law]:
+    """Laws along single steps of a ground; those of fewer terms then on the harmonics of the whole one."""
     terms, t, states = families.every, ground.train.t, ground.states
     (equations,), steps = ground.equations(terms), Shooting.of(t, states, ground.known >= DETERMINED, deadline)
     for active in families.active if effort() < deadline else ():
         theta, _ = equations.solved([active] * states.shape[2], len(terms))
         law = integrable(ground.law(terms, theta, np.zeros_like(theta)), t, states)
         if law is not None:
-            whole, gram = steps.refined(law)
-            refined = (integrable(one, t, states) for one in (whole, *steps.shorter(whole, gram)))
-            yield from (one if not i else steps.refined(one)[0] for i, one in enumerate(refined) if one is not None)
+            every, gram = steps.refined(law)
+            refined = (integrable(one, t, states) for one in (every, *steps.shorter(every, gram)))
+            for i, one in enumerate(refined):
+                if one is not None:
+                    one = steps.refined(one)[0] if i else one
+                    yield one if whole is None else _widened(one, whole, deadline)
         if effort() > deadline:
             break
+
+
+def _leading(ground: Ground) -> Ground | None:
+    """The ground on the harmonics that hold nearly all of the variance, if these are far fewer: phases of fast waves
+    are wrong by turns until coefficients are nearly right. None where noise hides these anyway."""
+    variance = np.square(ground.states).mean((0, 1))
+    left = 1 - np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
+    count = int((left > _LEFT).sum(1).max()) + 1
+    harmonics, whole = ground.codes.harmonics, count > _FAR_FEWER * left.shape[1]
+    if np.any(ground.train.noise) or harmonics.allowed is not None or harmonics.steady or whole:
+        return None
+    law = ground.law((), np.zeros((0, len(variance))), np.zeros((0, len(variance))))
+    codes = fit_codes(ground.domain.harmonics(count, ground.boundary), ground.train.x, ground.train.u)
+    return Ground.of(replace(law, codes=codes), ground.train)
+
+
+def _widened(law: Law, ground: Ground, deadline: float) -> Law:
+    """The law on the harmonics of a ground, refined along single steps there; as it is where none are integrated."""
+    t, states = ground.train.t, ground.states
+    wide = integrable(replace(law, codes=ground.codes, largest=largest_of(states)), t, states)
+    return law if wide is None else Shooting.of(t, states, ground.known >= DETERMINED, deadline).refined(wide)[0]

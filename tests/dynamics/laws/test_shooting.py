@@ -11,9 +11,10 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import own_paths
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import normal_equations
-from inrflow.dynamics.laws.shooting import Shooting
+from inrflow.dynamics.laws.setting import Data, Ground, encode
+from inrflow.dynamics.laws.shooting import Shooting, _leading, _widened
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.encoding.harmonic_codes import HarmonicCodes
+from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.numerics.effort import effort
 
 LINE = Box([0.0], [1.0], ["walled"])
@@ -62,6 +63,31 @@ def test_coefficients_are_those_of_the_data_after_some_rounds_along_their_own_fl
         law = replace(law, theta=normal_equations(
             TERMS, harmonics, t, paths, none, np.ones((1, 12)), (False,), paths=own)[0].solved([[0, 1, 2, 3]], 4)[0])
     np.testing.assert_allclose(law.theta, TRUTH, atol=5e-4)  # four Gauss points in each interval
+
+
+def test_phases_that_are_wrong_by_turns_are_corrected_by_the_slower_waves_first() -> None:
+    ring = Box([0.0], [1.0], ["periodic"])
+    terms, truth = (Term((((0, VALUE),),), 1, axis=0), Term((((0, VALUE), (0, 0)),))), np.array([[-5e-4], [-0.1]])
+    x, t = np.arange(64)[:, None] / 64, np.tile(0.3 * np.arange(6), (12, 1))
+    harmonics, sizes = ring.harmonics(41), 1 / (1 + (np.arange(41) / 4) ** 4)
+    z = [torch.tensor(np.random.default_rng(0).standard_normal((12, 41)) * sizes)]
+    for _ in t[0, 1:]:
+        z.append(LawField.of(terms, harmonics, torch.tensor(truth)).advance(z[-1], 0.3, 200))
+    u = (torch.stack(z, 1).numpy() @ harmonics.values(x).T)[..., None]
+    data = Data.of(t, np.broadcast_to(x, (12, *x.shape)), u)
+    codes = fit_codes(harmonics, data.x, data.u)
+    ground = Ground(ring, NATURAL, codes, data, *encode(codes, data))
+    start = ground.law(terms, 1.2 * truth, np.zeros_like(truth), longest=0.02)
+    few = _leading(ground)
+    assert few is not None and few.codes.harmonics.count < 25
+
+    def refined(ground: Ground) -> Law:
+        return Shooting.of(t, ground.states, np.ones(ground.known.shape, dtype=bool), effort() + 60).refined(
+            replace(start, codes=ground.codes))[0]
+
+    law = _widened(refined(few), ground, effort() + 60)
+    at_once, later = (np.abs(one.theta / truth - 1).max() for one in (refined(ground), law))
+    assert later < 1e-6 and later < 0.01 * at_once
 
 
 def test_law_of_frames_too_coarse_for_splines_is_found() -> None:

@@ -94,10 +94,10 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
         for short in shorter if noisy else ():  # what no forecast needs; truncation is not in the errors
             law = short if 0 < short.size < law.size and not worse(forecast_errors(short, judge), errors) else law
         law = pruned(last.run(law) if noisy and law.size < size else law)
-        for index, length in enumerate(lengths if noisy and not second and law.size else ()):
+        for length in lengths if noisy and not second and law.size else ():
             if (left := seconds - 2 * judging - (effort() - start)) < 0:
                 break
-            final = Assimilation.along(law, ground, ground.known, length, _WITH_FIRST * left / (len(lengths) - index))
+            final = Assimilation.along(law, ground, ground.known, length, _WITH_FIRST * left)
             if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # fewer frames tell less
                 continue
             refined = final.run()
