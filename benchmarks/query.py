@@ -23,7 +23,7 @@ import torch
 from common import as_table, child_rows, environment, exponent, peak_bytes
 from torch import Tensor
 
-from inrflow.data.batch import Normalisation
+from inrflow.data.batch import Normalisation, TimeScale
 from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
@@ -33,7 +33,6 @@ from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import TimeScale
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from inrflow.errors import INTERRUPTED, UserError, is_disk_full
+from inrflow.runtime.processes import RANKS, Processes
 from inrflow.runtime.safe_names import printable
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
-    if name == "train" and {"RANK", "SLURM_PROCID"} & set(os.environ) and not _tells(rest):
+    if name == "train" and RANKS & set(os.environ) and not _tells(rest):
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         if name not in COMMANDS:
@@ -111,7 +112,6 @@ def keep_freed_memory() -> bool:
 def _tells(arguments: Sequence[str]) -> bool:
     """Whether this process tells the user what happens: of several that share one training, the first does."""
     from inrflow.commands.run_directory import is_sweep
-    from inrflow.runtime.processes import Processes
 
     try:
         return is_sweep(arguments) or Processes.of().first

@@ -19,7 +19,7 @@ from inrflow.cli import COMMANDS
 from inrflow.config.resolve import keys, resolve
 from inrflow.config.schema import SCHEMAS, Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.runtime import loggers
+from inrflow.training import recorder
 from inrflow.training import train as recipes
 from inrflow.training.recorder import Recorder, Tried
 
@@ -147,7 +147,7 @@ def test_a_logger(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     made = run(blocks("extending.md")["logger"])["WandbLogger"]
     points = {"inrflow.loggers": [types.SimpleNamespace(name="wandb", load=lambda: made)]}
-    monkeypatch.setattr(loggers, "entry_points", lambda group: points[group])
+    monkeypatch.setattr(recorder, "entry_points", lambda group: points[group])
     Path("logged").mkdir()
     with Recorder(Path("logged"), Console(quiet=True), Config(seed=3)) as log:
         log.log("fit", 2, loss=0.5, note="text")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import AffineDecoder
+from inrflow.numerics.conjugate_gradients import conjugate_gradients
 
-_ITERATIONS = 100
-_SETTLED = 1e-8
-_FLOOR = 1e-10
+_SETTLED, _ITERATIONS = 1e-8, 100  # of the residual, relative; of conjugate gradients
+_FLOOR = 1e-10  # of the largest eigenvalue of the features
 
 
 def refitted_output(
@@ -53,32 +53,15 @@ def refitted_output(
             total = total + torch.einsum("gsk,gscf->kcf", z, torch.einsum("gsnc,gnf->gscf", value, features))
         return total / count
 
-    def normal(weights: Tensor) -> Tensor:
-        forward = []
+    def normal(flat: Tensor) -> Tensor:
+        weights, forward = flat.view(right.shape), []
         for z, features, missed in parts:
             decoded = torch.einsum("gscf,gnf->gsnc", torch.einsum("gsk,kcf->gscf", z, weights), features)
             forward.append(torch.where(torch.isfinite(missed), decoded, 0.0))
-        return transposed(forward) + pull / decoder.channels * weights
+        return (transposed(forward) + pull / decoder.channels * weights).flatten()
 
     right = transposed([missed.nan_to_num(0.0) for _, _, missed in parts])
-    correction = conjugate_gradients(normal, right)
+    correction = conjugate_gradients(normal, right.flatten(), _SETTLED, _ITERATIONS).view(right.shape)
     correction = (correction @ whitening.T) / spread[:, None, None]
     mean, modes = (v.detach().cpu().double() for v in (decoder.output, decoder.output_map))
     return mean + correction[0], modes + correction[1:]
-
-
-def conjugate_gradients(operator, right: Tensor) -> Tensor:  # noqa: ANN001
-    """Solution of operator(x) = right, the operator symmetric and positive."""
-    solution, residual = torch.zeros_like(right), right.clone()
-    direction, size = residual.clone(), float(residual.square().sum())
-    goal = _SETTLED**2 * size
-    for _ in range(_ITERATIONS):
-        if size <= goal:
-            break
-        image = operator(direction)
-        step = size / float((direction * image).sum())
-        solution = solution + step * direction
-        residual = residual - step * image
-        before, size = size, float(residual.square().sum())
-        direction = residual + size / before * direction
-    return solution

@@ -29,15 +29,13 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import choose_device, decoder_names
-from inrflow.encoding.encode import METHODS
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
-from inrflow.training.problem import Problem, has_solved_codes
+from inrflow.training.problem import Problem, check_settings
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run
 from inrflow.training.train import start_run
@@ -51,7 +49,7 @@ def run(arguments: list[str]) -> int:
     if is_sweep(arguments):
         from inrflow.commands.several.sweep import run_sweep
 
-        return run_sweep(arguments, run_alone, check)
+        return run_sweep(arguments, run_alone, check_settings)
     with team.gathered() as leads:
         return run_alone(arguments) if leads else 0
 
@@ -112,7 +110,7 @@ def run_alone(arguments: list[str]) -> int:
         place = RunDirectory(Path(config.resume))
         config = _begun(place, config.device, arguments)
     else:
-        check(config)
+        check_settings(config)
         place = RunDirectory.new(config.output, "train")
     train_on = run_one
     if several(config.data.train) is not None:
@@ -230,31 +228,6 @@ def _begun(place: RunDirectory, device: str, arguments: list[str]) -> Config:
     if "device" in given:
         config.device = device
     return config
-
-
-def check(config: Config) -> None:
-    """What depends on more than one setting, or on the machine. Raises UserError."""
-    choose_device(config.device)
-    settings, method = config.decoder, config.encoding.method
-    if settings.name not in decoder_names():
-        raise UserError(f"decoder.name={settings.name!r}; choose from {', '.join(decoder_names())}, or import the "
-                        "module that registers it")
-    if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
-        raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
-    if method not in ("closed_form", *METHODS):
-        raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
-    if method == "closed_form" and not has_solved_codes(config):
-        raise UserError(
-            "encoding.method=closed_form needs a siren with output modulation or another decoder with a linear output "
-            f"layer, found decoder {settings.name} with modulation {list(settings.modulation)}; give "
-            "encoding.method=gauss_newton, adam or gradient_steps"
-        )
-    if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
-        raise UserError(
-            f"training.joint=true moves codes by Adam and trains a network alone as field, found encoding.method="
-            f"{method}, dynamics.linear={str(config.dynamics.linear).lower()}, dynamics.depth={config.dynamics.depth}; "
-            "give adam, false and 1 or more"
-        )
 
 
 def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:

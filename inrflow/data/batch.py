@@ -1,5 +1,6 @@
-"""Batches of trajectories as stacked tensors, on which solves and training steps work, and their normalisation; and
-numbers that stand for missing values by convention, told from values by how far off they lie."""
+"""Batches of trajectories as stacked tensors, on which solves and training steps work; their normalisation, and
+internal time, in which their typical step is 1; and numbers that stand for missing values by convention, told from
+values by how far off they lie."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from inrflow.data.symmetries import Symmetries, Transformations
 
+_GRID = 2.0**30  # internal times in a unit
 _CLOSE = 1e-6  # relative distance of a stored number from the one that was meant
 _WILD = 20.0  # deviations of training, within which values are expected
 #: Written in place of missing values by loggers, models and archives.
@@ -139,6 +141,34 @@ class Normalisation:
         if self.least is None:
             return u
         return torch.maximum(u, self.least.to(u)) if isinstance(u, Tensor) else np.maximum(u, self.least.numpy())
+
+
+@dataclass(frozen=True)
+class TimeScale:
+    """Internal time tau = (t - origin) / unit; unit is the typical step of the training data."""
+
+    origin: float
+    unit: float
+
+    def internal(self, t: Tensor) -> Tensor:
+        """Internal times of data times, as multiples of a power of 2: equal steps differ by no rounding, so that they
+        share exponentials and batches."""
+        tau = (t.double() - self.origin) / self.unit
+        return tau + ((tau * _GRID).round() / _GRID - tau).detach()
+
+    def is_after(self, t: float, tau: Tensor) -> bool:
+        """Whether a data time comes after an internal one."""
+        return bool(self.internal(torch.tensor(t, dtype=torch.float64)) > tau)
+
+    def external(self, tau: Tensor) -> Tensor:
+        """Data times of internal times."""
+        return tau.double() * self.unit + self.origin
+
+    @classmethod
+    def of(cls, times: Tensor) -> TimeScale:
+        """From training times (S, T), NaN-padded."""
+        steps = (times[:, 1:] - times[:, :-1]).flatten()
+        return cls(float(times[:, 0].nanmedian()), float(steps.nanmedian()))
 
 
 class Augmentation:

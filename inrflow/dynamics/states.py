@@ -1,5 +1,5 @@
-"""Latent states from codes: hidden memory appended, seasonal mean taken off; internal time, in which the data's typical
-step is 1; and flights, parts of paths that laws are compared with."""
+"""Latent states from codes: hidden memory appended, seasonal mean taken off; and flights, parts of paths that laws are
+compared with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from inrflow.numerics.phases import periodic_phases
 
-_GRID = 2.0**30  # internal times in a unit
 _LEADS = 20  # of windows of a series, at most
 
 
@@ -191,34 +190,6 @@ def with_contexts(data: CodeData, size: int, contexts: Tensor) -> CodeData:
     """States: the leading `size` codes and the context (S, P) of each trajectory."""
     constant = contexts[:, None].expand(-1, data.codes.shape[1], -1)
     return CodeData(torch.cat([data.codes[..., :size], constant.to(data.codes)], -1), data.t, data.observed)
-
-
-@dataclass(frozen=True)
-class TimeScale:
-    """Internal time tau = (t - origin) / unit; unit is the typical step of the training data."""
-
-    origin: float
-    unit: float
-
-    def internal(self, t: Tensor) -> Tensor:
-        """Internal times of data times, as multiples of a power of 2: equal steps differ by no rounding, so that they
-        share exponentials and batches."""
-        tau = (t.double() - self.origin) / self.unit
-        return tau + ((tau * _GRID).round() / _GRID - tau).detach()
-
-    def is_after(self, t: float, tau: Tensor) -> bool:
-        """Whether a data time comes after an internal one."""
-        return bool(self.internal(torch.tensor(t, dtype=torch.float64)) > tau)
-
-    def external(self, tau: Tensor) -> Tensor:
-        """Data times of internal times."""
-        return tau.double() * self.unit + self.origin
-
-    @classmethod
-    def of(cls, times: Tensor) -> TimeScale:
-        """From training times (S, T), NaN-padded."""
-        steps = (times[:, 1:] - times[:, :-1]).flatten()
-        return cls(float(times[:, 0].nanmedian()), float(steps.nanmedian()))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Codes of frames by regularised least squares where they are many: no matrix of all codes is formed.
 
 Model, for each channel by itself: u = offset + sum_k z_k psi_k + noise, z_k ~ N(mean_k, v_k). Where values and codes
-are many and not orthogonal, by preconditioned conjugate gradients (Hestenes and Stiefel 1952).
+are many and not orthogonal, by conjugate gradients.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder, GridSum, TableSum
 from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior
+from inrflow.numerics.conjugate_gradients import conjugate_gradients
 
 _DIRECT = 1536  # values or codes, of whichever there are fewer, up to which a system of them is factored
 _TOLERANCE, _ITERATIONS = 1e-9, 400  # of the residual, relative; of conjugate gradients
@@ -54,17 +55,4 @@ def _solved(at: TableSum | GridSum, values: Tensor, seen: Tensor, variance: Tens
 
     diagonal = 1 + int(seen.sum()) * root.square()  # of harmonics on points that fill the domain evenly
     right = at.sums(values if every else torch.where(seen, values, 0.0)) * root
-    w, residual = torch.zeros_like(right), right
-    direction = preconditioned = residual / diagonal
-    product = (residual * preconditioned).sum(1)
-    goal = _TOLERANCE**2 * product
-    for _ in range(_ITERATIONS):
-        moved = applied(direction)
-        step = product / (direction * moved).sum(1).clamp(min=1e-300)
-        w, residual = w + step[:, None] * direction, residual - step[:, None] * moved
-        preconditioned = residual / diagonal
-        before, product = product, (residual * preconditioned).sum(1)
-        if bool((product <= goal).all()):
-            break
-        direction = preconditioned + (product / before.clamp(min=1e-300))[:, None] * direction
-    return w * root
+    return conjugate_gradients(applied, right, _TOLERANCE, _ITERATIONS, lambda residual: residual / diagonal) * root

@@ -19,8 +19,9 @@ from torch import Tensor
 from inrflow.data.description import Description
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
-from inrflow.model.store import FAMILY_FORMAT, StoredModel, made, read_model, reader, write_model
+from inrflow.model.store import FAMILY_FORMAT, MODEL_FILE, VERSIONS, StoredModel, made, read_model, reader
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.tensor_files import save_tensors
 
 _LAW = "law"  # the registered name of the term
 
@@ -148,7 +149,8 @@ class Family:
             for name, one in self.members.items()}}
         about = {name: {**one.metadata(), "field": _without_terms(one.field) if name in library.theta else
                         one.field.structure()} for name, one in self.members.items()}
-        return write_model(directory, FAMILY_FORMAT, state, {"terms": library.terms, "members": about})
+        header = {"format": FAMILY_FORMAT, "version": VERSIONS[FAMILY_FORMAT], "terms": library.terms}
+        return save_tensors(Path(directory) / MODEL_FILE, state, {**header, "members": about})
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Family:

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.batch import Normalisation
+from inrflow.data.batch import Normalisation, TimeScale
 from inrflow.data.description import Description
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics
-from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.model.contexts import Contexts
 from inrflow.model.ensemble import decoded_change

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from inrflow.errors import UserError
 from inrflow.model.store_v1 import EARLIER, upgraded
-from inrflow.runtime.tensor_files import load_metadata, load_tensors, save_tensors
+from inrflow.runtime.tensor_files import load_metadata, load_tensors
 
 MODEL_FILE = "model.safetensors"
-FAMILY_FORMAT = "inrflow-family"
-VERSIONS = {"inrflow-surrogate": 3, FAMILY_FORMAT: 5}  # of the formats that are written
-_BEFORE = {"inrflow-surrogate": 2, FAMILY_FORMAT: 4}  # read where they have no eigenfunctions, then of any orientation
+FORMAT, FAMILY_FORMAT = "inrflow-surrogate", "inrflow-family"
+VERSIONS = {FORMAT: 3, FAMILY_FORMAT: 5}  # of the formats that are written
+_BEFORE = {FORMAT: 2, FAMILY_FORMAT: 4}  # read where they have no eigenfunctions, then of any orientation
 _SOLVED = "region", "surface", "network", "flows"  # kinds of domains whose eigenfunctions are solved for
 _INDEFINITE = 1e-6  # of the largest variance: eigenvalues of covariances that rounding may make negative
 Reader = Callable[["StoredModel", str | None], Any]
@@ -106,11 +106,6 @@ def reader(name: str) -> Callable[[Reader], Reader]:
         return function
 
     return register
-
-
-def write_model(directory: str | os.PathLike[str], name: str, state: Any, metadata: Mapping[str, Any]) -> Path:
-    """Write the model file of a run directory, atomically."""
-    return save_tensors(Path(directory) / MODEL_FILE, state, {"format": name, "version": VERSIONS[name], **metadata})
 
 
 def model_format(directory: str | os.PathLike[str]) -> str | None:

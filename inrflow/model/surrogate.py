@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.batch import Normalisation, TrajectoryBatch
+from inrflow.data.batch import Normalisation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.labelled import all_observations_from, observations_from
 from inrflow.data.observations import Observations, window_of
@@ -23,7 +23,7 @@ from inrflow.decoders.base import Decoder, build_decoder, choose_device, decoder
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
+from inrflow.dynamics.states import CodeData, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode, unknown
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
@@ -34,10 +34,19 @@ from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
-from inrflow.model.store import StoredModel, check_surrogate, load_model, plain_values, reader, write_model
+from inrflow.model.store import (
+    FORMAT,
+    MODEL_FILE,
+    VERSIONS,
+    StoredModel,
+    check_surrogate,
+    load_model,
+    plain_values,
+    reader,
+)
 from inrflow.runtime.shown import Shown
+from inrflow.runtime.tensor_files import save_tensors
 
-FORMAT = "inrflow-surrogate"
 _REACH, _REACH_STEPS = 100.0, 1000.0  # minutes of integration for a few hundred codes
 _REACH_EXACT = 1e6  # phases of waves are known to nine digits there, in double precision
 
@@ -95,7 +104,8 @@ class Surrogate(Shown):
     @property
     def window(self) -> int:
         """Observed frames that a forecast needs: 1, or several where memory completes a frame to a state."""
-        return frames_needed(self.code_size, self.field.state_size - self.code_size)
+        memory = self.field.state_size - self.code_size
+        return frames_needed(self.code_size, memory) if memory else 1
 
     @property
     def parameters(self) -> int:
@@ -133,7 +143,8 @@ class Surrogate(Shown):
         Raises UserError where a term of the field is not registered.
         """
         state = {**self.state(), "field": self.field.state_dict()}
-        return write_model(directory, FORMAT, state, {**self.metadata(), "field": self.field.structure()})
+        about = {"format": FORMAT, "version": VERSIONS[FORMAT], **self.metadata(), "field": self.field.structure()}
+        return save_tensors(Path(directory) / MODEL_FILE, state, about)
 
     def state(self) -> dict[str, Any]:
         """All tensors but those of the field, for `save_tensors`."""

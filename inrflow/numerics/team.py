@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from inrflow.numerics.effort import Limit, OutOfTime, effort
-from inrflow.runtime.processes import Processes
+from inrflow.runtime.processes import RANKS, Processes
 
 _LOOK = 0.1  # seconds between looks at what another process has sent
 _GONE = (EOFError, OSError)  # of a connection whose other end has died
@@ -54,6 +54,9 @@ class Team:
     def gathered(self) -> Iterator[bool]:
         """While the body runs, the processes of the job are a team. Gives whether this one leads it; the others work
         until the first one is done, and their body is to do nothing. Raises UserError as `Processes.joined`."""
+        if not RANKS & set(os.environ):
+            yield True
+            return
         processes = Processes.of()
         with processes.joined() as device:
             self.size, self.device = processes.size, device

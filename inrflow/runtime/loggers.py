@@ -1,17 +1,14 @@
-"""Loggers, to which metrics of training go while it runs: TensorBoard where it is installed, and what other packages
-register under the entry points `inrflow.loggers`."""
+"""Loggers, to which metrics of training go while it runs: TensorBoard, and what other packages register under the entry
+points `inrflow.loggers`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-GROUP = "inrflow.loggers"
 _WAITING = 100_000  # rows, at most, that loggers have not taken yet
 _PATIENCE = 20.0  # seconds for these at the end
 
@@ -35,23 +32,20 @@ class TensorBoard:
 
 class Loggers:
     """All loggers of one run, made from its directory and configuration, and called in a thread of their own, for which
-    training does not wait. One that raises is told once, by `say`, and not called again."""
+    training does not wait. One that raises is told once, by `say`, and not called again.
 
-    def __init__(self, directory: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        makers: dict[str, Callable[[], Any]] = {entry.name: entry.load for entry in entry_points(group=GROUP)}
-        if find_spec("tensorboard") is not None:
-            makers["tensorboard"] = lambda: TensorBoard
+    registered: what loads the makers of loggers, by their names.
+    """
+
+    def __init__(self, registered: Mapping[str, Callable[[], Any]], directory: Path, config: Mapping[str, Any],
+                 say: Callable[[str], None]) -> None:
         self._say, self._lost = say, 0
         self._rows: SimpleQueue[tuple[int, str, dict[str, float]] | None] = SimpleQueue()
-        self._thread: Thread | None = None
-        if makers:
-            self._thread = Thread(target=self._work, args=(makers, directory, config), daemon=True)
-            self._thread.start()
+        self._thread = Thread(target=self._work, args=(registered, directory, config), daemon=True)
+        self._thread.start()
 
     def log(self, step: int, name: str, values: Mapping[str, Any]) -> None:
         """Hand the numbers among the values of a step on."""
-        if self._thread is None:
-            return
         if self._rows.qsize() < _WAITING:
             self._rows.put((step, name, {key: value for key, value in values.items()
                                          if isinstance(value, int | float) and not isinstance(value, bool)}))
@@ -60,15 +54,13 @@ class Loggers:
 
     def close(self) -> None:
         """Wait for the loggers, not for ever; what they did not take is told."""
-        if self._thread is None:
-            return
         self._rows.put(None)
         self._thread.join(_PATIENCE)
         lost = self._lost + (self._rows.qsize() if self._thread.is_alive() else 0)
         if lost or self._thread.is_alive():
             self._say(f"loggers are too slow: {lost} rows of metrics were not waited for; metrics.jsonl has them")
 
-    def _work(self, makers: Mapping[str, Callable[[], Any]], directory: Path, config: Mapping[str, Any]) -> None:
+    def _work(self, registered: Mapping[str, Callable[[], Any]], directory: Path, config: Mapping[str, Any]) -> None:
         loggers: dict[str, Logger] = {}
 
         def attempt(name: str, call: Callable[..., Any], *given: Any) -> Any:
@@ -79,7 +71,7 @@ class Loggers:
                 why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 self._say(f"the logger {name} has failed and gets no more metrics ({why}); training goes on")
 
-        for name, load in makers.items():
+        for name, load in registered.items():
             maker = attempt(name, load)
             logger = maker and attempt(name, maker, directory, config)
             if logger is not None:

@@ -18,6 +18,7 @@ from inrflow.errors import UserError
 _PATIENCE = timedelta(days=7)  # one process may be done long before another
 _PORTS = 20_000
 _NAMES = ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # the latter is set by srun alone
+RANKS = frozenset(rank for rank, _ in _NAMES)  # a process without any of these in its environment is alone
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,17 @@ import torch
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
-from inrflow.data.batch import Augmentation, TrajectoryBatch
+from inrflow.data.batch import Augmentation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, environments_of
 from inrflow.data.plausible import check_plausible
 from inrflow.data.source import TrajectorySource, affordable, choose_split
 from inrflow.data.symmetries import Symmetries
-from inrflow.decoders.base import AffineDecoder, Decoder, choose_device, decoder_class
+from inrflow.decoders.base import AffineDecoder, Decoder, choose_device, decoder_class, decoder_names
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, TimeScale, series_windows
-from inrflow.encoding.encode import Encoder, encode
+from inrflow.dynamics.states import CodeData, series_windows
+from inrflow.encoding.encode import METHODS, Encoder, encode
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
@@ -103,9 +103,11 @@ class Problem:
     def open(cls, path: str | Path, *settings: str) -> Problem:
         """The problem of a data file, which stays open, with settings as on the command line ("data.frames=10").
 
-        Raises UserError for settings that do not exist, and for a file that cannot be read or trained on.
+        Raises UserError for settings that do not exist or do not go together, and for a file that cannot be read or
+        trained on.
         """
         config: Config = resolve("train", Config, [*settings, f"data.train={path}"])
+        check_settings(config)
         return cls.of(config, TrajectoryFile(path))
 
     # ---- what the data are ----
@@ -290,6 +292,31 @@ class Problem:
             return None
         x = self.file.read(0, slice(0, 1)).x
         return {"kind": "region", "nodes": x.tolist(), "cells": cells.tolist(), "order": 1}
+
+
+def check_settings(config: Config) -> None:
+    """Raise UserError for settings that do not go together, or not with this machine."""
+    choose_device(config.device)
+    settings, method = config.decoder, config.encoding.method
+    if settings.name not in decoder_names():
+        raise UserError(f"decoder.name={settings.name!r}; choose from {', '.join(decoder_names())}, or import the "
+                        "module that registers it")
+    if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
+        raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
+    if method not in ("closed_form", *METHODS):
+        raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
+    if method == "closed_form" and not has_solved_codes(config):
+        raise UserError(
+            "encoding.method=closed_form needs a siren with output modulation or another decoder with a linear output "
+            f"layer, found decoder {settings.name} with modulation {list(settings.modulation)}; give "
+            "encoding.method=gauss_newton, adam or gradient_steps"
+        )
+    if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
+        raise UserError(
+            f"training.joint=true moves codes by Adam and trains a network alone as field, found encoding.method="
+            f"{method}, dynamics.linear={str(config.dynamics.linear).lower()}, dynamics.depth={config.dynamics.depth}; "
+            "give adam, false and 1 or more"
+        )
 
 
 def has_solved_codes(config: Config) -> bool:

@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -20,11 +23,12 @@ from inrflow.config.train_schema import Config
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.atomic_files import write_json
-from inrflow.runtime.loggers import Loggers
+from inrflow.runtime.loggers import Loggers, TensorBoard
 
 Clock = Callable[[], float]
 
 CANDIDATES_FILE, DECISIONS_FILE = "candidates.json", "decisions.json"
+LOGGERS = "inrflow.loggers"  # entry points
 CHECKPOINT_SECONDS = 30.0
 _PLAIN_SECONDS = 20.0
 _LATEST, _START = 1.1, 8.0  # of the time, and seconds after it, when searches end: the least of models takes some
@@ -65,7 +69,7 @@ class Recorder:
 
     Ctrl-C and SIGTERM raise Interrupted at once, for what is solved in closed form is solved anew by `resume`. Only a
     loop that is `saving` goes on to the end of its step: they set `stopping`, and it saves its state and raises.
-    A second signal does not wait. With the configuration of a run, its metrics go to loggers, too.
+    A second signal does not wait. With the configuration of a run, its metrics go to loggers, too, where there are any.
     """
 
     def __init__(self, directory: Path, console: Console | None = None, config: Config | None = None) -> None:
@@ -95,7 +99,11 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._metrics = open(self.directory / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115
         if self._config is not None:
-            self._loggers = Loggers(self.directory, asdict(self._config), self.say)
+            registered: dict[str, Callable[[], Any]] = {one.name: one.load for one in entry_points(group=LOGGERS)}
+            if find_spec("tensorboard") is not None:
+                registered["tensorboard"] = lambda: TensorBoard
+            if registered:
+                self._loggers = Loggers(registered, self.directory, asdict(self._config), self.say)
         self._previous = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:

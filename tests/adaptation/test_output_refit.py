@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inrflow.adaptation.output_refit import conjugate_gradients, refitted_output
+from inrflow.adaptation.output_refit import refitted_output
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
@@ -73,12 +73,3 @@ def test_a_strong_pull_keeps_the_decoder(problem):
     mean, modes = refitted_output(decoder, batches, codes, variances, 1e8)
     torch.testing.assert_close(mean, decoder.output.data, rtol=0, atol=1e-6)
     torch.testing.assert_close(modes, decoder.output_map.data, rtol=0, atol=1e-6)
-
-
-def test_conjugate_gradients_agree_with_elimination():
-    torch.manual_seed(1)
-    factor = torch.randn(8, 8, dtype=torch.float64)
-    matrix, right = factor @ factor.T + torch.eye(8), torch.randn(8, dtype=torch.float64)
-    torch.testing.assert_close(
-        conjugate_gradients(lambda v: matrix @ v, right), torch.linalg.solve(matrix, right), rtol=1e-6, atol=1e-8
-    )

@@ -1,10 +1,11 @@
-"""Batches of trajectories: parts of them, frames grouped by points, and symmetries that move points and turn values."""
+"""Batches of trajectories: parts of them, frames grouped by points, and symmetries that move points and turn values;
+internal time."""
 
 import numpy as np
 import pytest
 import torch
 
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import TimeScale, TrajectoryBatch
 from inrflow.data.symmetries import Transformations
 
 LAYOUTS = {"shared": (1, 1), "own points": (3, 1), "moving": (3, 4), "shared and moving": (1, 4)}
@@ -94,3 +95,21 @@ def test_missing_values_spread_only_to_channels_that_need_them():
     assert torch.isnan(moved.u).sum() == 2 and torch.isnan(moved.u[0, 0, 0]).all()
     plain = one.transformed(Transformations(still, np.zeros((3, 2)), still))
     assert torch.isnan(plain.u).sum() == 1
+
+
+def test_equal_steps_in_data_are_equal_in_internal_time_and_times_keep_their_gradients():
+    t = torch.arange(20, dtype=torch.float64)[None] * 0.1 + 0.3
+    assert len(torch.diff(t).unique()) > 1
+    scale = TimeScale.of(t)
+    assert len(torch.diff(scale.internal(t)).unique()) == 1
+    asked = torch.tensor([0.3, 0.37123], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(scale.internal(asked).sum(), asked)
+    assert torch.allclose(slope, torch.tensor(10.0, dtype=torch.float64))
+    assert torch.allclose(scale.external(scale.internal(asked)), asked, rtol=0, atol=1e-9)
+
+
+def test_a_time_is_not_after_its_own_internal_time() -> None:
+    scale, times = TimeScale(0.1, 0.7), torch.arange(100, dtype=torch.float64) * 0.3 + 0.1
+    later = torch.nextafter(times, times.new_tensor(1e9)) + 1e-6
+    assert not any(scale.is_after(float(t), scale.internal(t)) for t in times)
+    assert all(scale.is_after(float(t), scale.internal(one)) for t, one in zip(later, times, strict=True))

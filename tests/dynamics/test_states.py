@@ -11,7 +11,6 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import (
     CodeData,
     SeasonalMean,
-    TimeScale,
     frames_needed,
     memory_directions,
     past_frames,
@@ -176,21 +175,3 @@ def test_memory_and_irregular_steps_are_a_system_of_their_own_only_approximately
             end = Integrator(step=0.1)(field, pairs.start, times)[:, 1]
         errors[memory] = float((end[:, 0] - pairs.end[:, 0]).square().mean() / pairs.end[:, 0].square().mean())
     assert errors[1] < 0.05 * errors[0]
-
-
-def test_equal_steps_in_data_are_equal_in_internal_time_and_times_keep_their_gradients():
-    t = torch.arange(20, dtype=torch.float64)[None] * 0.1 + 0.3
-    assert len(torch.diff(t).unique()) > 1
-    scale = TimeScale.of(t)
-    assert len(torch.diff(scale.internal(t)).unique()) == 1
-    asked = torch.tensor([0.3, 0.37123], dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(scale.internal(asked).sum(), asked)
-    assert torch.allclose(slope, torch.tensor(10.0, dtype=torch.float64))
-    assert torch.allclose(scale.external(scale.internal(asked)), asked, rtol=0, atol=1e-9)
-
-
-def test_a_time_is_not_after_its_own_internal_time() -> None:
-    scale, times = TimeScale(0.1, 0.7), torch.arange(100, dtype=torch.float64) * 0.3 + 0.1
-    later = torch.nextafter(times, times.new_tensor(1e9)) + 1e-6
-    assert not any(scale.is_after(float(t), scale.internal(t)) for t in times)
-    assert all(scale.is_after(float(t), scale.internal(one)) for t, one in zip(later, times, strict=True))

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.data.batch import Normalisation, TrajectoryBatch
+from inrflow.data.batch import Normalisation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import (
     Errors,

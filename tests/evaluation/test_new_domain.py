@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inrflow import Observations
-from inrflow.data.batch import Normalisation
+from inrflow.data.batch import Normalisation, TimeScale
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
@@ -18,7 +18,6 @@ from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.new_domain import Place, moved

@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from inrflow.data.batch import Normalisation, TrajectoryBatch
+from inrflow.data.batch import Normalisation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, TimeScale
+from inrflow.dynamics.states import CodeData
 from inrflow.model.assimilation import Dynamics, assimilate
 from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.store_v1 import Products

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inrflow import Observations
-from inrflow.data.batch import Normalisation, TrajectoryBatch
+from inrflow.data.batch import Normalisation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import Box
@@ -15,7 +15,6 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
-from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.model import ensemble
 from inrflow.model.assimilation import assimilate_noisy

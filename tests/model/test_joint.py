@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.data.batch import Normalisation
+from inrflow.data.batch import Normalisation, TimeScale
 from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import Ahead, ChannelField, Decay, ResidualField
 from inrflow.encoding.residual.places import Places

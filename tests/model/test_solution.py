@@ -9,14 +9,13 @@ import pytest
 import torch
 
 import inrflow.model.solution
-from inrflow.data.batch import Normalisation
+from inrflow.data.batch import Normalisation, TimeScale
 from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.solution import Solution

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from inrflow.config.schema import Config
 from inrflow.runtime import loggers
+from inrflow.training import recorder
 from inrflow.training.recorder import Recorder
 
 
@@ -20,7 +21,7 @@ def register(monkeypatch):
 
     def set_makers(**makers):
         points = [types.SimpleNamespace(name=name, load=lambda maker=maker: maker) for name, maker in makers.items()]
-        monkeypatch.setattr(loggers, "entry_points", lambda group: points if group == "inrflow.loggers" else [])
+        monkeypatch.setattr(recorder, "entry_points", lambda group: points if group == "inrflow.loggers" else [])
 
     return set_makers
 
@@ -58,7 +59,7 @@ def test_metrics_go_to_registered_loggers_in_their_order(tmp_path, register):
     assert len(made) == 1
 
 
-def test_a_logger_that_raises_is_told_once_and_the_others_go_on(tmp_path, register):
+def test_a_logger_that_raises_is_told_once_and_the_others_go_on(tmp_path):
     made.clear()
     calls, told = [], []
 
@@ -72,8 +73,9 @@ def test_a_logger_that_raises_is_told_once_and_the_others_go_on(tmp_path, regist
     def refusing(directory, config):
         raise ImportError("not installed")
 
-    register(failing=failing, refusing=refusing, kept=Kept)
-    running = loggers.Loggers(tmp_path, {}, told.append)
+    makers = {"failing": failing, "refusing": refusing, "kept": Kept}
+    running = loggers.Loggers({name: lambda maker=maker: maker for name, maker in makers.items()}, tmp_path, {},
+                              told.append)
     for step in range(5):
         running.log(step, "fit", {"loss": 1.0})
     running.close()
@@ -84,12 +86,12 @@ def test_a_logger_that_raises_is_told_once_and_the_others_go_on(tmp_path, regist
     ]
 
 
-def test_training_does_not_wait_for_a_slow_logger(tmp_path, register, monkeypatch):
+def test_training_does_not_wait_for_a_slow_logger(tmp_path, monkeypatch):
     monkeypatch.setattr(loggers, "_PATIENCE", 0.05)
     monkeypatch.setattr(loggers, "_WAITING", 10)
     free, told = threading.Event(), []
-    register(slow=lambda directory, config: lambda step, name, values: free.wait(10))
-    running = loggers.Loggers(tmp_path, {}, told.append)
+    slow = {"slow": lambda: lambda directory, config: lambda step, name, values: free.wait(10)}
+    running = loggers.Loggers(slow, tmp_path, {}, told.append)
     began = time.monotonic()
     for step in range(100):
         running.log(step, "fit", {"loss": 1.0})
@@ -101,12 +103,11 @@ def test_training_does_not_wait_for_a_slow_logger(tmp_path, register, monkeypatc
 
 def test_no_thread_without_loggers(tmp_path, register, monkeypatch):
     register()
-    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    monkeypatch.setattr(recorder, "find_spec", lambda name: None)
     before = threading.active_count()
-    running = loggers.Loggers(tmp_path, {}, print)
-    running.log(1, "fit", {"loss": 1.0})
-    assert threading.active_count() == before
-    running.close()
+    with Recorder(tmp_path, Console(quiet=True), Config()) as log:
+        log.log("fit", 1, loss=0.5)
+        assert threading.active_count() == before
 
 
 def test_tensorboard_is_a_logger_where_it_is_installed(tmp_path, register, monkeypatch):
@@ -129,7 +130,6 @@ def test_tensorboard_is_a_logger_where_it_is_installed(tmp_path, register, monke
     module.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "tensorboard", package)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    running = loggers.Loggers(tmp_path, {}, print)
-    running.log(3, "fit", {"loss": 0.5})
-    running.close()
+    with Recorder(tmp_path, Console(quiet=True), Config()) as log:
+        log.log("fit", 3, loss=0.5)
     assert written == [str(tmp_path / "tensorboard"), ("fit/loss", 0.5, 3), "closed"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from meshes import rectangle
 
-from inrflow.data.batch import Normalisation
+from inrflow.data.batch import Normalisation, TimeScale
 from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
@@ -18,7 +18,6 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
-from inrflow.dynamics.states import TimeScale
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from inrflow.data.batch import TimeScale
 from inrflow.data.completed import CompletedSource
 from inrflow.domains import Region, domains_of
-from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.errors import UserError
 from inrflow.training.judge import Judge

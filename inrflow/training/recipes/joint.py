@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import TimeScale, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, TimeScale
+from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import adam_path
 from inrflow.encoding.encode import ADAM_RATE, Encoder
 from inrflow.training.candidate import Candidate, Score

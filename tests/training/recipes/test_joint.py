@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from inrflow.data.batch import TimeScale
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
@@ -11,7 +12,6 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.states import TimeScale
 from inrflow.training.loop import OptimiserSettings
 from inrflow.training.recipes import joint as dino_stage
 from inrflow.training.recipes.joint import JointModule, JointStage, JointTraining, teacher_forcing

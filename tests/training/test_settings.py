@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from inrflow.commands.train import check
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import held_folder
+from inrflow.training.problem import check_settings
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,13 @@ from inrflow.runtime.atomic_files import held_folder
 )
 def test_a_setting_that_cannot_work_is_named(override, told):
     with pytest.raises(UserError) as caught:
-        check(resolve("train", Config, [override]))
+        check_settings(resolve("train", Config, [override]))
     assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("experiment", ["dino", "coral", "shift_scale"])
 def test_shipped_recipes_pass(experiment):
-    check(resolve("train", Config, [f"experiment={experiment}"]))
+    check_settings(resolve("train", Config, [f"experiment={experiment}"]))
 
 
 def test_a_run_that_another_process_writes_is_left_alone_and_so_is_what_a_link_leads_to(
