@@ -96,5 +96,5 @@ def test_a_query_visits_few_files_by_few_different_calls(trained, tmp_path):
                                       f"points={tmp_path / 'asked.csv'}", f"to={tmp_path / 'answers.csv'}",
                                       "std=true", "derivatives=true"]))
     assert (tmp_path / "answers.csv").exists()
-    assert len(files) <= 38, (len(files), sorted(files))
-    assert len(calls) <= 79, (len(calls), sorted(calls))  # of a law: its domain says which points lie inside
+    assert len(files) <= 36, (len(files), sorted(files))
+    assert len(calls) <= 75, (len(calls), sorted(calls))  # of a law: its domain says which points lie inside

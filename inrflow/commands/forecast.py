@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
             frames = seen.frames()
             own = asked if asked is None or config.points else _of_trajectory(asked, number)
             known = _places(frames, own, about, read.get("time"))
-            solution = surrogate.assimilate(seen)
+            solution = surrogate.solution_of(seen)
             for t, x, values in _rows(frames, known.x, until, every, config.observed):
                 table = known.rows(t, x, about, number, len(observations) > 1, dates)
                 if asked is not None and asked.grid is not None and asked.grid.cells:
@@ -105,7 +105,7 @@ def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Ob
     for number in np.unique(table.trajectory).tolist():
         rows = np.flatnonzero((table.trajectory == number) & np.isfinite(table.x).all(1))
         part = PointTable(table.trajectory[rows], table.t[rows], table.x[rows], {})
-        for name, values in _columns(surrogate.assimilate(observations[number]), part, None, False).items():
+        for name, values in _columns(surrogate.solution_of(observations[number]), part, None, False).items():
             answer.setdefault(name, np.full(len(table), np.nan))[rows] = values
     return answer
 
@@ -154,7 +154,7 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Quantiles of every channel, whether a row is extrapolated in space or time, and scores of observed values."""
     surrogate = solution.surrogate
-    answer, columns = solution.query(table.t, table.x, std=True), {}
+    answer, columns = solution.rows(table.t, table.x, std=True), {}
     low, middle, high = (solution.quantile(answer, level) for level in QUANTILES.values())
     scores = np.full(answer["mean"].shape, np.nan)
     if values is not None:

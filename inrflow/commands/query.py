@@ -86,7 +86,7 @@ class _Answers:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
                 solution = self._solution(number)
-                answer = solution.query(table.t[rows], table.x[rows], **asked)
+                answer = solution.rows(table.t[rows], table.x[rows], **asked)
             outside = extent.outside(table.x[rows])
             beyond = extent.beyond(table.t[rows], *solution.observed)
             self.outside, self.beyond = self.outside + int(outside.sum()), self.beyond + int(beyond.sum())
@@ -115,7 +115,7 @@ class _Answers:
         if number not in self._solutions:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                self._solutions[number] = self.surrogate.assimilate(self.observations[number])
+                self._solutions[number] = self.surrogate.solution_of(self.observations[number])
             self._warned += [f"observations of trajectory {number}: {item.message}" for item in caught]
         return self._solutions[number]
 

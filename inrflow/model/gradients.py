@@ -23,7 +23,7 @@ def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, po
     if solution.estimate.mean.requires_grad:
         mean = _decoded(solution, times, points, by_row)
     if isinstance(x, Tensor) and x.requires_grad:
-        slopes = solution._answered(times, points, by_row, ("dx",))["dx"]
+        slopes = solution._collected(times, points, by_row, ("dx",))["dx"]
         degrees = x.shape[-1] < points.shape[-1]
         places = (_on_sphere(x) if degrees else x).reshape(points.shape).to(mean)
         mean = mean + (slopes * (places - places.detach())[..., None, :]).sum(-1)
@@ -62,7 +62,7 @@ def _rates(solution: Any, times: Tensor, points: Tensor, by_row: bool) -> Tensor
     """Derivatives by time of the values at detached times and points, along the path of states, whose kinks lie at the
     observed frames."""
     if solution.estimate.residual is not None:
-        return solution._answered(times, points, by_row, ("dt",))["dt"]
+        return solution._collected(times, points, by_row, ("dt",))["dt"]
     model = solution.surrogate
     with torch.no_grad():
         distinct, which = torch.unique(times, return_inverse=True)

@@ -128,7 +128,7 @@ class Solution(Shown):
         At each point they have the mean and the standard deviation of `query`.
         """
         mean = self.query(t, x)["mean"]
-        times, points, by_row, _ = self._parsed(t, x)
+        times, points, by_row, _ = asked_points(t, x, self.surrogate.description)
         if not by_row:
             times, points = times.repeat_interleave(len(points)), points.repeat(len(times), 1)
         with arithmetic_as_user_error():
@@ -174,16 +174,17 @@ class Solution(Shown):
 
     def query(self, t: Any, x: Any, std: bool = False, derivatives: bool = False) -> dict[str, Any]:
         """`mean` and, on request, `std`, `dx` and `dt` in one pass."""
-        return self._ask(t, x, ("mean", *(("std",) if std else ()), *(("dx", "dt") if derivatives else ())))
+        return self._ask(t, x, _keys(std, derivatives))
+
+    def rows(self, t: np.ndarray, x: np.ndarray, std: bool = False, derivatives: bool = False) -> dict[str, np.ndarray]:
+        """As `query`, of R points x (R, d) at times t (R,) that are numbers in the data's units, as tables are read."""
+        answers = self._answers(torch.as_tensor(t).double(), torch.as_tensor(x), True, _keys(std, derivatives))
+        return {key: value.numpy() for key, value in answers.items()}
 
     def _ask(self, t: Any, x: Any, what: tuple[str, ...], grid: bool = False) -> dict[str, Any]:
         torch_out = isinstance(t, Tensor) or isinstance(x, Tensor)
-        times, points, by_row, shape = self._parsed(t, x, grid)
-        diverged, self.diverged = self.diverged, math.inf
-        with arithmetic_as_user_error():
-            result = self._answered(times, points, by_row, what)
-        warn_diverged(self.diverged)
-        self.diverged = min(diverged, self.diverged)
+        times, points, by_row, shape = asked_points(t, x, self.surrogate.description, grid)
+        result = self._answers(times, points, by_row, what)
         graph = any(isinstance(one, Tensor) and one.requires_grad for one in (t, x, self.estimate.mean))
         if graph and "mean" in result and torch.is_grad_enabled():
             torch_out = True
@@ -191,9 +192,19 @@ class Solution(Shown):
         result = {key: value.reshape(*shape, *value.shape[1 if by_row else 2 :]) for key, value in result.items()}
         return result if torch_out else {key: value.numpy() for key, value in result.items()}
 
+    def _answers(self, times: Tensor, points: Tensor, by_row: bool, what: tuple[str, ...]) -> dict[str, Tensor]:
+        """Answers (R, ...) of rows or (T, N, ...) of frames, checked; warns of what is not to be trusted."""
+        self._check(times, points)
+        diverged, self.diverged = self.diverged, math.inf
+        with arithmetic_as_user_error():
+            result = self._collected(times, points, by_row, what)
+        warn_diverged(self.diverged)
+        self.diverged = min(diverged, self.diverged)
+        return result
+
     @torch.no_grad()
-    def _answered(self, times: Tensor, points: Tensor, by_row: bool, what: tuple[str, ...]) -> dict[str, Tensor]:
-        """Answers (R, ...) of rows or (T, N, ...) of frames: beside them, no more memory is needed for more points."""
+    def _collected(self, times: Tensor, points: Tensor, by_row: bool, what: tuple[str, ...]) -> dict[str, Tensor]:
+        """Answers block by block: beside them, no more memory is needed for more points."""
         result: dict[str, Tensor] = {}
         for place, part in (self._by_row if by_row else self._by_frame)(times, points, what):
             for key, value in part.items():
@@ -202,12 +213,6 @@ class Solution(Shown):
                     result[key] = value.new_empty((*sizes, *value.shape[len(sizes) :]))
                 result[key][place] = value
         return result
-
-    def _parsed(self, t: Any, x: Any, grid: bool = False) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
-        """As `asked_points`, checked."""
-        times, points, by_row, shape = asked_points(t, x, self.surrogate.description, grid)
-        self._check(times, points)
-        return times, points, by_row, shape
 
     def _check(self, times: Tensor, points: Tensor) -> None:
         """Raise UserError for what is not finite or too far in time; warn of points outside the box of the training
@@ -376,3 +381,8 @@ class Solution(Shown):
             mean = self.path.mean(inner) if states is None else states[None]
             self._known = inner, list(self.path.covariance(inner, mean))
         return self._known[1]
+
+
+def _keys(std: bool, derivatives: bool) -> tuple[str, ...]:
+    """What is asked for, by its names in an answer."""
+    return ("mean", *(("std",) if std else ()), *(("dx", "dt") if derivatives else ()))

@@ -293,7 +293,7 @@ class Surrogate(Shown):
         with arithmetic_as_user_error():
             context = None if parameters is None else self.context_of(parameters)
             context = context if examples is None else self.context_from(examples)
-            return self._assimilate(observations, context)
+        return self.solution_of(observations, context)
 
     def from_state(self, state: Any, t: float = 0.0) -> Solution:
         """The `Solution` that has a state (n,) at a time t: code, delayed codes and context; with a gradient where the
@@ -324,8 +324,9 @@ class Surrogate(Shown):
         """What is answered to one value, the mean of the training data, at its time and a time step later."""
         x = np.eye(1, 3) if self.description.geometry == "sphere" else self.box.mean(0, keepdims=True)
         t = self.scale.origin + np.array([0.0, self.scale.unit])
-        solution = self.assimilate(Observations(t[0], x, self.normalisation.mean[None].numpy()))
-        return {**solution.query(t, np.repeat(x, 2, 0), std=True), "quantiles": np.stack(solution.quantiles(t[0], x))}
+        solution = self.solution_of(Observations(t[0], x, self.normalisation.mean[None].numpy()))
+        answer = solution.rows(t, np.repeat(x, 2, 0), std=True)
+        return {**answer, "quantiles": np.stack([solution.quantile(answer, level) for level in (0.05, 0.95)])}
 
     def unresolved(self, states: Tensor) -> Tensor:
         """Variance (..., C), normalised units, that states (..., n) leave beyond what codes leave of training data."""
@@ -340,18 +341,21 @@ class Surrogate(Shown):
             return factor
         return torch.maximum(factor, self.contexts.widening(states[:, -1, -self.contexts.size :]))
 
-    def _assimilate(self, observations: Any, context: ContextPrior | None) -> Any:
+    def solution_of(self, observations: Any, context: ContextPrior | None = None) -> Any:
+        """As `assimilate`, of numbers in the data's units alone, as tables are read; `context`: of the system, where it
+        is known."""
         if isinstance(observations, Mapping):
-            return {key: self._assimilate(value, context) for key, value in observations.items()}
+            return {key: self.solution_of(value, context) for key, value in observations.items()}
         if not isinstance(observations, Observations):
-            return [self._assimilate(value, context) for value in observations]
-        window = self._checked(observations)
-        if (seen := int(window.observed.sum())) < self.window:
-            warnings.warn(short_window(seen, self.window), stacklevel=3)
-        estimate = self.estimate(window, context=context)
-        if self.context_size and context is None:
-            self.warn_context(estimate.mean[0, -1, -self.context_size :].detach())
-        return self._solution(estimate, [observations], context)
+            return [self.solution_of(value, context) for value in observations]
+        with arithmetic_as_user_error():
+            window = self._checked(observations)
+            if (seen := int(window.observed.sum())) < self.window:
+                warnings.warn(short_window(seen, self.window), stacklevel=3)
+            estimate = self.estimate(window, context=context)
+            if self.context_size and context is None:
+                self.warn_context(estimate.mean[0, -1, -self.context_size :].detach())
+            return self._solution(estimate, [observations], context)
 
     def _checked(self, observations: Observations, last: Sequence[float] = ()) -> TrajectoryBatch:
         """The window of observations after a last time; warns of those outside of the training data."""
@@ -378,7 +382,7 @@ class Surrogate(Shown):
                 found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
                 if found is not None:
                     return self._solution(found, [*parts, further], None, estimate.mean.shape[1])
-            return self._assimilate(reduce(Observations.with_later, [*parts, further]), context)
+            return self.solution_of(reduce(Observations.with_later, [*parts, further]), context)
 
         return Solution(self, estimate, parts[0].kind == "torch", update)
 

@@ -56,10 +56,7 @@ def step_random(seed: int, stage: str, step: int) -> np.random.Generator:
 
 
 def timed_steps(
-    stage: Stage,
-    seconds: float,
-    largest: int = 100_000,
-    timer: Callable[[], float] = time.perf_counter,
+    stage: Stage, seconds: float, largest: int = 100_000, timer: Callable[[], float] = time.perf_counter
 ) -> int:
     """How many steps fit into `seconds` of the timer from timing a few on a copy thrown away.
 

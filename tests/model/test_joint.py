@@ -175,7 +175,7 @@ def test_later_frames_go_on_from_the_last_state_as_if_all_were_assimilated_at_on
     u = (one.decoder(torch.as_tensor(X), path[0]).detach() * SCALE).numpy() + 0.1 * U
     whole = one.assimilate(Observations(T, X, u))
     running = one.assimilate(Observations(T[:1], X, u[:1]))
-    monkeypatch.setattr(type(one), "_assimilate", None)  # nothing is assimilated anew
+    monkeypatch.setattr(type(one), "solution_of", None)  # nothing is assimilated anew
     for frame in (1, 2):
         running = running.update(Observations(T[[frame]], X, u[[frame]]))
     for t in (T[0], T[1] + 0.3, T[2], T[2] + 5.0):

@@ -326,8 +326,9 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     calendar = parse_units(description.time_units) if description.time_units else None
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number
+        several = len(np.unique(t[chosen])) > 1  # else there is one frame, wherever it was observed
         try:
-            own = stations_of(t[chosen], x[chosen], u[chosen], None if calendar is None else calendar[0])
+            own = stations_of(t[chosen], x[chosen], u[chosen], calendar and calendar[0]) if several else None
             if own is None:
                 observations[number] = Observations(t[chosen], x[chosen], u[chosen])
                 continue

@@ -38,13 +38,8 @@ class ContextEstimate:
 
 
 def solve_context(
-    field: VectorField,
-    integrator: Integrator,
-    states: CodeData,
-    mean: Tensor,
-    covariance: Tensor,
-    noise: Tensor | float = 0.0,
-    near: Tensor | None = None,
+    field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor,
+    noise: Tensor | float = 0.0, near: Tensor | None = None
 ) -> ContextEstimate:
     """The context that explains trajectories of codes and memory (S, T, n) of one system, given its prior.
 

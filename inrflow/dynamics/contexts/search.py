@@ -39,13 +39,8 @@ class ContextSearch:
     """
 
     def __init__(
-        self,
-        training: CodeData,
-        environment: Tensor,
-        environments: int,
-        held: CodeData,
-        held_environment: Tensor,
-        floor: float = 0.0,
+        self, training: CodeData, environment: Tensor, environments: int, held: CodeData, held_environment: Tensor,
+        floor: float = 0.0
     ) -> None:
         self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)

@@ -94,15 +94,8 @@ class ClosedFormSearch:
     """
 
     def __init__(
-        self,
-        training: CodeData,
-        validation: CodeData | None,
-        period: float = 0.0,
-        harmonics: int = 2,
-        originals: int = 1,
-        window: int = 1,
-        floor: float = 0.0,
-        seconds: float = math.inf,
+        self, training: CodeData, validation: CodeData | None, period: float = 0.0, harmonics: int = 2,
+        originals: int = 1, window: int = 1, floor: float = 0.0, seconds: float = math.inf
     ) -> None:
         self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
         self.originals, self.seconds, self.window = originals, seconds, window

@@ -130,14 +130,8 @@ class AutoDecoder(nn.Module):
     damping: Tensor
 
     def __init__(
-        self,
-        decoder: Decoder,
-        trajectories: int,
-        frames: int,
-        method: str,
-        code_rate: float = 0.1,
-        inner_rate: float = 1.0,
-        inner_steps: int = 3,
+        self, decoder: Decoder, trajectories: int, frames: int, method: str, code_rate: float = 0.1,
+        inner_rate: float = 1.0, inner_steps: int = 3
     ) -> None:
         super().__init__()
         if method not in METHODS:
