@@ -24,8 +24,8 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import has_output_layer
 from inrflow.domains import from_state, harmonics_of
-from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.linear import LinearTerm
+from inrflow.dynamics.fields.step_map import MapTerm
 from inrflow.dynamics.laws import Law
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.flights import Refinement
@@ -175,7 +175,7 @@ def _span(batch: TrajectoryBatch) -> float:
 def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepare, tuple[float, ...]]]:
     """Name of a part of a model, how it is fitted, and the pulls that are tried."""
     field = surrogate.field
-    if field.get(AutoregressionTerm) is not None and len(problem.source) == 1:
+    if field.get(MapTerm) is not None and len(problem.source) == 1:
         yield "series", _series, (0.0,)
     elif field.get(LawTerm) is not None and not field.term(LawTerm).period:
         yield "coefficients of the law", _law, (0.0,)

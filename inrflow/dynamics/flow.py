@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.step_map import MapTerm, StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.delayed_values import AffineMotion
@@ -64,9 +66,8 @@ class Integrator:
         times = times.expand(len(start), times.shape[-1])
         padding = torch.isnan(times)
         if self.method == "map":
-            (series,) = cast(VectorField, field).terms.values()
             known = torch.where(padding, times[:, :1], times).nan_to_num()
-            result = cast(Tensor, series.path(start, known))  # type: ignore[operator]
+            result = cast(VectorField, field).term(MapTerm).path(start, known)
         else:
             states = [start]
             for i in range(times.shape[1] - 1):
@@ -195,9 +196,8 @@ class Dynamics:
         gap = end - begin
         if self.field.is_linear and bool((gap == gap[0]).all()):
             gap = gap[:1]
-        series = next(iter(self.field.terms.values())) if self.integrator.method == "map" else None
-        if series is not None and not series.flows:
-            return series.propagate(covariance, gap)  # type: ignore[operator]
+        if self.integrator.method == "map" and (series := self.field.get(AutoregressionTerm)) is not None:
+            return series.propagate(covariance, gap)
         longest = float(gap.abs().max())
         doublings = math.ceil(math.log2(longest / _SHORT)) if _SHORT < longest < math.inf else 0
         short = gap / 2**doublings
@@ -206,8 +206,9 @@ class Dynamics:
         for _ in range(doublings):
             added = added + flow @ added @ flow.transpose(1, 2)
             flow = flow @ flow
-        if series is not None:
-            flow, added = series.over(gap), added + torch.diag_embed(series.unsure(gap))  # type: ignore[operator]
+        if self.integrator.method == "map":
+            maps = self.field.term(StepMapTerm)
+            flow, added = maps.over(gap), added + torch.diag_embed(maps.unsure(gap))
         if self.field.context_size:
             size = self.field.state_size
             flow[:, :, size:] = torch.eye(flow.shape[1], dtype=flow.dtype)[:, size:]
@@ -220,8 +221,7 @@ class Dynamics:
         """Flow (S or 1, n, n) of the linearised field over a `gap` (S or 1,); its columns of contexts do not count."""
         field, n = self.field, self.field.state_size
         if self.integrator.method == "map":
-            (series,) = field.terms.values()
-            return series.over(gap)  # type: ignore[operator]
+            return field.term(StepMapTerm).over(gap)
         if field.is_linear:
             return torch.linalg.matrix_exp(field.matrix_at() * gap[:, None, None])
         if not field.is_linear_at_context:

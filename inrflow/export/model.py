@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.step_map import MapTerm
 from inrflow.errors import UserError
 from inrflow.export.card import Exported, model_card
 from inrflow.export.decoding import Decode, DecodeAtPoints, needs_points
@@ -80,7 +80,7 @@ def _dynamics(
     free, n = {"t": ["states"], "s": ["states"]}, surrogate.field.state_size
     known, length = f"`t` (S,), `s` (S, {n}): codes" + (" and delayed codes" if n > surrogate.code_size else ""), None
     parts: list[tuple[str, str]] = [("rate", "ds_dt"), ("step", "later")]
-    if surrogate.field.get(AutoregressionTerm) is not None:
+    if surrogate.field.get(MapTerm) is not None:
         parts = parts[1:]
         missing.append("No vector field is exported: the model is a map from step to step.")
     for name, output in parts:

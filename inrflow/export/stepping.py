@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.step_map import MapTerm
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.errors import UserError
@@ -59,7 +60,7 @@ class Step(nn.Module):
         if self.method == "dopri5":
             raise UserError("a step is not exported: the model's integrator (dopri5) chooses its steps by their "
                             "errors, which no fixed graph does; integrate the exported rate")
-        series = field.get(AutoregressionTerm)
+        series = field.get(MapTerm)
         self.series = _Series(series) if series is not None else None
         if self.method == "etd":
             law = self.rate.field
@@ -96,14 +97,16 @@ class Step(nn.Module):
 
 
 class _Series(nn.Module):
-    """A unit of time of an autoregression, as one affine map, beside the phases that the time says."""
+    """A unit of time of maps from step to step, as one affine map, beside the phases that the time says."""
 
     matrix: Tensor
     bias: Tensor
 
-    def __init__(self, term: AutoregressionTerm) -> None:
+    def __init__(self, term: MapTerm) -> None:
         super().__init__()
-        self.term, k, n = term, term.known, len(term.bias)
+        self.series = term if isinstance(term, AutoregressionTerm) else None
+        self.known = k = 0 if self.series is None else self.series.known
+        n = len(term.bias)
         basis = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
         states = torch.nn.functional.pad(basis, (k, 0))
         times = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(n + 1, 2)
@@ -112,4 +115,5 @@ class _Series(nn.Module):
         self.register_buffer("matrix", moved[1:] - moved[0])
 
     def forward(self, t: Tensor, s: Tensor) -> Tensor:
-        return torch.cat([self.term.phases(t + 1), s[:, self.term.known :] @ self.matrix + self.bias], 1)
+        moved = s[:, self.known :] @ self.matrix + self.bias
+        return moved if self.series is None else torch.cat([self.series.phases(t + 1), moved], 1)

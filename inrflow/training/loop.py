@@ -175,13 +175,8 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
 
     def save(step: int) -> None:
         state = {
-            "module": module.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "step": step,
-            "best": best,
-            "best_state": best_state,
-            "best_step": best_step,
-            "lowest": lowest,
+            "module": module.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "best": best,
+            "best_state": best_state, "best_step": best_step, "lowest": lowest,
         }
         save_tensors(checkpoint, state)
 

@@ -175,12 +175,9 @@ class Problem:
     def embedding(self, features: int = HARMONIC_FEATURES[0], harmonics: int | None = None) -> Embedding:
         """The coordinate embedding, with at most `features` harmonics of the domain, or all up to a wavenumber."""
         return make_embedding(
-            self.box[0].tolist(),
-            self.box[1].tolist(),
-            self.description.period if self.config.decoder.periodic else None,
-            self.description.geometry,
-            self.config.decoder.wavenumbers,
-            self._harmonics(features) if harmonics is None else harmonics,
+            self.box[0].tolist(), self.box[1].tolist(),
+            self.description.period if self.config.decoder.periodic else None, self.description.geometry,
+            self.config.decoder.wavenumbers, self._harmonics(features) if harmonics is None else harmonics,
         )
 
     def _harmonics(self, features: int) -> int:

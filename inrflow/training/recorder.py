@@ -82,13 +82,9 @@ class Recorder:
         self._config = config
         self._loggers: Loggers | None = None
         self._progress = Progress(
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:>6.0f}/{task.total:.0f}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
+            TextColumn("{task.description:<22}"), BarColumn(bar_width=24),
+            TextColumn("{task.completed:>6.0f}/{task.total:.0f}"), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=self.console, disable=not self.console.is_terminal,
         )
         self._stage, self._steps, self._told = "", 0, self._started
         self.candidates: list[Tried] = []

@@ -12,7 +12,7 @@ from inrflow.adaptation.continued import continued, judge_of
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.law import LawRecipe
@@ -120,6 +120,6 @@ def test_maps_of_another_recipe_are_continued_as_a_series(tmp_path):
         u[k] = 0.9 * np.roll(u[k - 1], 1) + 0.3 * random.standard_normal(12)
     before = fit(Problem.open(written(tmp_path / "old.h5", np.arange(70.0), x, u[None, :70]), *SETTINGS),
                  [ReducedOrderRecipe()], quiet=True)
-    assert before.field.get(AutoregressionTerm) is not None and "series" not in before.training
+    assert before.field.get(StepMapTerm) is not None and "series" not in before.training
     after, told, _ = updated(before, written(tmp_path / "all.h5", np.arange(90.0), x, u[None]), tmp_path)
     assert "series: " in told and after is not None and after.training["continued"] == 1

@@ -41,7 +41,7 @@ def terms(draw: st.DrawFn, name: str) -> tuple[FieldTerm, int, int]:
         "forcing_period": draw(st.sampled_from([0.0, 3.0])), "forcing_harmonics": 2, "swish": draw(st.booleans()),
     }
     values |= law(decoder.channels) if name == "law" else {}
-    values |= {"size": n, "lags": 1, "step": 0.5, "harmonics": ()} if name == "autoregression" else {}
+    values |= {"size": n, "lags": 1, "step": 0.5, "harmonics": ()} if name in ("autoregression", "step_map") else {}
     parameters = inspect.signature(TERMS[name]).parameters
     term = TERMS[name](**{key: value for key, value in values.items() if key in parameters}).double()
     for buffer in term.buffers():

@@ -52,6 +52,8 @@ def test_a_term_and_a_recipe_of_ones_own_are_fitted(data, tmp_path, registries, 
 def test_settings_are_checked_and_named(data):
     with pytest.raises(inrflow.UserError, match="training.minutess"):
         inrflow.Problem.open(data, "training.minutess=1")
+    with pytest.raises(inrflow.UserError, match="encoding.method=closed_form needs"):
+        inrflow.Problem.open(data, "decoder.modulation=[shift]")
 
 
 def test_without_a_directory_nothing_is_left_behind(data, tmp_path, monkeypatch):

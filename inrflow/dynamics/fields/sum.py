@@ -18,6 +18,7 @@ from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.base import TERMS, FieldTerm
 from inrflow.dynamics.fields.linear import ForcingTerm, LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
+from inrflow.dynamics.fields.step_map import StepMapTerm  # noqa: F401  registers it
 from inrflow.errors import UserError
 from inrflow.numerics.phases import periodic_phases
 

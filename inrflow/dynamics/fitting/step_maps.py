@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fitting.linear import LinearFit, Transitions, affine_rollout, transitions_of
 from inrflow.dynamics.states import CodeData, SeasonalMean
 from inrflow.numerics.effort import effort
@@ -41,13 +41,11 @@ class StepMaps:
     ridge: float
     between: Tensor
 
-    def term(self) -> AutoregressionTerm:
+    def term(self) -> StepMapTerm:
         """The term that moves states so, float64."""
         size, half = self.maps.shape[-1] - 1, len(self.mean.coefficients) // 2
-        term = AutoregressionTerm(
-            size, 1, self.step, flows=True, season=self.mean.period, season_harmonics=half
-        ).double()
-        term.set_flow(self.maps, self.generators, self.mean.coefficients, self.between)
+        term = StepMapTerm(size, self.step, self.mean.period, half).double()
+        term.set(self.maps, self.generators, self.mean.coefficients, self.between)
         return term
 
 
@@ -85,8 +83,8 @@ def _generator(step: Tensor, unit: float) -> Tensor:
 def _missed_between(step: Tensor, pairs: Transitions) -> Tensor:
     """Mean squares (n,) of what half way through doubled steps is missed."""
     doubled = step @ step
-    term = AutoregressionTerm(len(step) - 1, 1, 2.0, flows=True).double()
-    term.set_flow(doubled.expand(2, -1, -1), _generator(doubled, 2.0).expand(2, -1, -1), torch.zeros(1, 1))
+    term = StepMapTerm(len(step) - 1, 2.0).double()
+    term.set(doubled.expand(2, -1, -1), _generator(doubled, 2.0).expand(2, -1, -1), torch.zeros(1, 1))
     half = term.path(pairs.start, torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(len(pairs.start), 2))[:, 1]
     return (half - pairs.end).square().mean(0).nan_to_num(0.0, 0.0)
 

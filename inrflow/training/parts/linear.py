@@ -73,11 +73,6 @@ class ChosenDynamics:
         return self.fit.candidate.memory
 
     @property
-    def past(self) -> int:
-        """Frames before the present one that the delays look back on."""
-        return self.fit.candidate.past
-
-    @property
     def score(self) -> float:
         """Validation error, share of the variance of the codes."""
         return self.fit.score
@@ -86,12 +81,8 @@ class ChosenDynamics:
 def linear_search(run: Run, train: CodeData, validation: CodeData | None, floor: float) -> ClosedFormSearch:
     """The search for linear dynamics of these codes."""
     return ClosedFormSearch(
-        train,
-        validation,
-        run.problem.forcing_period,
-        run.config.dynamics.forcing_harmonics,
-        originals=len(run.problem.train),
-        floor=floor,
+        train, validation, run.problem.forcing_period, run.config.dynamics.forcing_harmonics,
+        originals=len(run.problem.train), floor=floor,
         seconds=(_LATE if run.budget.over else _SHARE) * run.budget.total,
     )
 

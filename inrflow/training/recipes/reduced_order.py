@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.flow import Integrator
@@ -125,11 +125,11 @@ def closed_form_candidate(
     field = early.field
     if validation is not None:  # forecasts are judged from the window that determines a state
         first = min(frames_needed(size, chosen.memory) - 1, judged.codes.shape[1] - 2)
-    first = max(first, chosen.past)
+    first = max(first, fit.candidate.past)
     states = with_memory(train, size, early.directions)
     judged_states = with_memory(judged, size, early.directions)
     floor = float(prior.noise.mean())
-    integrator = problem.integrator(linear=True) if field.get(AutoregressionTerm) is None else Integrator("map")
+    integrator = problem.integrator(linear=True) if field.get(StepMapTerm) is None else Integrator("map")
     error = rollout_error(field, integrator, judged_states, judged, first, size)
 
     @cache

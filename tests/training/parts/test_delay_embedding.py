@@ -52,7 +52,7 @@ def choice(training: np.ndarray, held: np.ndarray, sizes=(1,), memory=None) -> C
 @pytest.mark.parametrize(("frequencies", "past"), [((0.7,), 1), ((0.7, 1.6), 3)])
 def test_memory_looks_as_far_back_as_the_order_of_the_equation_asks(frequencies, past):
     found = choice(vibrations(12, frequencies, 0), vibrations(4, frequencies, 1))
-    assert (found.size, found.memory, found.past) == (1, past, past)
+    assert (found.size, found.memory, found.fit.candidate.past) == (1, past, past)
     assert found.score < 1e-9
 
 

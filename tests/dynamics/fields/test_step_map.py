@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, IntegrationError, Integrator
 
@@ -27,11 +27,11 @@ def field(matrix, generator, back=None, season=(0.0, 0), mean=None, rest=None) -
     step = np.eye(4)
     step[1:, 1:] = matrix
     step[1:, 0] = 0.0 if rest is None else rest - matrix @ rest
-    term = AutoregressionTerm(3, 1, STEP, flows=True, season=season[0], season_harmonics=season[1])
+    term = StepMapTerm(3, STEP, *season)
     result = VectorField(3, [term]).double()
     maps = torch.tensor(np.stack([step, np.linalg.pinv(step) if back is None else back]))
     generators = torch.tensor(np.stack([generator, -generator]))
-    term.set_flow(maps, generators, torch.zeros(1, 3) if mean is None else mean)
+    term.set(maps, generators, torch.zeros(1, 3) if mean is None else mean)
     return result
 
 
@@ -110,7 +110,7 @@ def test_covariances_are_carried_by_the_flow_and_noise_is_added_along_it():
 
 def test_between_steps_the_variance_of_what_nobody_saw_is_added():
     one, begin = exact(), torch.zeros(1).double()
-    term = one.term(AutoregressionTerm)
+    term = one.term(StepMapTerm)
     term.between.copy_(torch.tensor([0.1, 0.0, 0.4]))
     dynamics, none = Dynamics(one, Integrator("map"), torch.zeros(3).double()), torch.zeros(1, 3, 3).double()
     for steps, share in ((3.5, 1.0), (3.25, 0.75), (3.0, 0.0), (100.5, 1.0), (-0.5, 1.0)):
