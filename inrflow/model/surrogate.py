@@ -296,6 +296,10 @@ class Surrogate(Shown):
         with arithmetic_as_user_error():
             context = None if parameters is None else self.context_of(parameters)
             context = context if examples is None else self.context_from(examples)
+        if isinstance(observations, Mapping):
+            return {key: self.solution_of(value, context) for key, value in observations.items()}
+        if not isinstance(observations, Observations):
+            return [self.solution_of(value, context) for value in observations]
         return self.solution_of(observations, context)
 
     def from_state(self, state: Any, t: float = 0.0) -> Solution:
@@ -344,13 +348,9 @@ class Surrogate(Shown):
             return factor
         return torch.maximum(factor, self.contexts.widening(states[:, -1, -self.contexts.size :]))
 
-    def solution_of(self, observations: Any, context: ContextPrior | None = None) -> Any:
-        """As `assimilate`, of numbers in the data's units alone, as tables are read; `context`: of the system, where it
-        is known."""
-        if isinstance(observations, Mapping):
-            return {key: self.solution_of(value, context) for key, value in observations.items()}
-        if not isinstance(observations, Observations):
-            return [self.solution_of(value, context) for value in observations]
+    def solution_of(self, observations: Observations, context: ContextPrior | None = None) -> Solution:
+        """As `assimilate`, of numbers in the data's units, as tables are read; `context`: of the system, where it is
+        known."""
         with arithmetic_as_user_error():
             window = self._checked(observations)
             if (seen := int(window.observed.sum())) < self.window:
