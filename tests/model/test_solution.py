@@ -66,6 +66,21 @@ def test_rows_frames_and_grids_are_the_decoder_at_the_states(modulation):
     assert solution.frames(TIMES[1], x).shape == (1, POINTS, 2) and isinstance(solution(0.5, x.numpy()), np.ndarray)
 
 
+def test_lists_and_dictionaries_of_observations_have_a_solution_for_each_and_rows_of_numbers_need_no_parsing():
+    surrogate, random = make("output").surrogate, np.random.default_rng(4)
+    seen = [Observations(0.1 * n, random.random((9, 2)), 0.1 * random.standard_normal((9, 2))) for n in range(3)]
+    t, x = random.uniform(0, 2, 7), random.random((7, 2))
+    listed, named = surrogate.assimilate(seen), surrogate.assimilate(dict(enumerate(seen)))
+    for number, one in enumerate(seen):
+        asked = surrogate.assimilate(one).query(t, x, std=True, derivatives=True)
+        rows = surrogate.solution_of(one).rows(t, x, std=True, derivatives=True)
+        assert asked.keys() == rows.keys() == {"mean", "std", "dx", "dt"}
+        for key, value in asked.items():
+            np.testing.assert_array_equal(rows[key], value)
+            for other in (listed[number], named[number]):
+                np.testing.assert_array_equal(other.query(t, x, std=True, derivatives=True)[key], value)
+
+
 @pytest.mark.parametrize("modulation", [("output",), ("shift",)])
 def test_a_grid_and_its_rows_have_the_same_spread_and_derivatives(modulation):
     solution, x = make(*modulation), places()
