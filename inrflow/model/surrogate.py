@@ -226,7 +226,9 @@ class Surrogate(Shown):
             if not (context.known or context.nominal is not None):
                 context = replace(context, nominal=nominal_contexts(self, window, self._codes(inner), context))
         estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
-        return estimate if self.residual is None else with_residual(self.decoder, estimate, inner, self.residual)
+        if self.residual is None:
+            return estimate
+        return with_residual(self.decoder, self.dynamics, estimate, inner, self.residual)
 
     def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """A window in internal time and normalised values. Raises UserError for values with times of their own where

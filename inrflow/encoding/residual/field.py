@@ -3,8 +3,10 @@
     u(t, x) = codes(t, x) + w(t) (own(t, x) - codes(t, x)) + noise
 
 `own` is the posterior mean of a Gaussian process around the mean or around what codes give. Its weight w is constant
-between the channel's first and last observation, and decays outside of them; there, what own - codes was at the nearest
-observed time stands for what it is, for a while: an innovation that persists. Values are normalised, times internal.
+between the channel's first and last observation, and decays outside of them; there, what own - codes was at the
+nearest observed time stands for what it is, for a while: an innovation that persists. Codes of few places tell little
+of others: outside of the observations what they give at the observed places is kriged to these. Values are normalised,
+times internal.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
 from inrflow.encoding.residual.fit import Samples, fit_covariance
-from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful
+from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful, weights_of_places
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
 _APART = 1e3  # time spans between trajectories, so that they are independent
 _NO_WEIGHT = 1e-3  # below which a field is not evaluated
 
-Codes = Callable[[np.ndarray], Tensor]
+Codes = Callable[[np.ndarray, np.ndarray], Tensor]  # values (R, C) at times (R,) and points (R, d)
 
 
 @dataclass
@@ -71,15 +73,21 @@ class Ahead:
         decay: of its weight.
         leads, spread: factors on its standard deviations at times from the observations; between these, logarithms are
             linear in those of 1 + time.
+        missed: deviations that codes have at these times.
     """
 
     decay: Decay = Decay()
     leads: tuple[float, ...] = (0.0,)
     spread: tuple[float, ...] = (1.0,)
+    missed: tuple[float, ...] = ()
 
     def factor(self, away: np.ndarray) -> np.ndarray:
         """On deviations a time `away` (...) outside of the observations."""
         return np.exp(np.interp(np.log1p(away), np.log1p(self.leads), np.log(self.spread)))
+
+    def variance(self, away: np.ndarray) -> np.ndarray:
+        """Of codes a time `away` (...) outside of the observations, 0 where it is not known."""
+        return np.interp(np.log1p(away), np.log1p(self.leads), np.square(self.missed or np.zeros(len(self.leads))))
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class ChannelField:
         observed, new: what comes outside of the observations at places that these have, and at others.
         fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
         known: (M, d) places at which codes are alone.
+        kriged: whether outside of the observations, at places that these do not have, codes are kriged from those that
+            they have.
     """
 
     covariance: Covariance
@@ -103,6 +113,7 @@ class ChannelField:
     new: Ahead = Ahead()
     fewest: float = 0.0
     known: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    kriged: bool = False
 
     def left_to_codes(self, x: np.ndarray) -> np.ndarray:
         """Which of points x (R, d) are places at which codes are alone."""
@@ -110,13 +121,15 @@ class ChannelField:
         return np.array([len(known) > 0 and place.tobytes() in known for place in x], dtype=bool)
 
     def outside(self, away: np.ndarray, new: np.ndarray) -> Tensor:
-        """Of times `away` (R,) outside of the observations, at places that are `new` (R,) or not: weights, shares that
-        stay, and factors on deviations, (3, R)."""
+        """Of times `away` (R,) outside of the observations, at places that are `new` (R,) or not: weights of
+        differences and of deviations, shares that stay, factors on deviations, and what variances have more, (5, R)."""
         both = [[self.weight * one.decay(away), one.decay.stays(away), one.factor(away)]
                 for one in (self.observed, self.new)]
         found = np.where(new, both[1], both[0])
         found[2] = np.where(away > 0, found[2], self.spread)
-        return torch.as_tensor(found)
+        kriged = self.kriged & new & (away > 0)
+        wide, added = np.where(kriged, self.weight, found[0]), np.where(kriged, self.observed.variance(away), 0.0)
+        return torch.as_tensor(np.stack([found[0], wide, found[1], found[2], added]))
 
     @classmethod
     def fit(
@@ -165,22 +178,23 @@ class Conditioned:
 
     Args:
         rows: observed values. codes: (R, C), what codes give there.
-        edges: what codes give at points (R, d) at the first and at the last time that each channel was observed at,
-            (2, R, C).
+        given: what codes give at other times and points.
     """
 
-    def __init__(self, field: ResidualField, rows: Rows, codes: np.ndarray, edges: Codes) -> None:
-        self.field, self._edges = field, edges
+    def __init__(self, field: ResidualField, rows: Rows, codes: np.ndarray, given: Codes) -> None:
+        self.field, self._given = field, given
         self._spans: list[tuple[float, float]] = []  # first and last observed times of channels
         self._sites: list[tuple[Sites, Tensor] | None] = []
         self._for_new: list[Sites | None] = []  # of channels, for places that are not observed
         self._places: list[set[bytes]] = []  # that are
+        self._points: list[np.ndarray] = []
         y = field.places(rows.x)
         for c, channel in enumerate(field.channels):
             seen = np.isfinite(rows.u[:, c])
             its = rows.t[seen] if seen.any() else rows.t
             self._spans.append((float(its.min()), float(its.max())))
-            self._places.append({place.tobytes() for place in np.unique(y[seen], axis=0)})
+            self._points.append(np.unique(rows.x[seen], axis=0))
+            self._places.append({place.tobytes() for place in field.places(self._points[-1])})
             if channel is None or not seen.any() or seen.sum() < channel.fewest * len(np.unique(rows.t[seen])):
                 self._sites.append(None)
                 self._for_new.append(None)
@@ -208,6 +222,20 @@ class Conditioned:
                     mean[rows], variance[rows] = krige(given, sites[1], t[rows], y[rows])
         return mean, variance + channel.covariance.nugget
 
+    def codes(self, c: int, t: np.ndarray, x: np.ndarray, new: np.ndarray) -> Tensor:
+        """What codes give (R,) of a channel at times (R,) and points (R, d), where these are `new` (R,) from what they
+        give at the observed places at the same time."""
+        channel, seen, result = self.field.channels[c], self._points[c], torch.empty(len(t), dtype=torch.float64)
+        assert channel is not None
+        if not new.all():
+            result[~new] = self._given(t[~new], x[~new])[:, c].double()
+        if new.any():
+            times, which = np.unique(t[new], return_inverse=True)
+            given = self._given(np.repeat(times, len(seen)), np.tile(seen, (len(times), 1)))[:, c].view(len(times), -1)
+            weights = weights_of_places(channel.covariance, self.field.places(seen), self.field.places(x[new]))
+            result[new] = (weights * given[torch.as_tensor(which.reshape(-1))]).sum(1)
+        return result
+
     def _new(self, c: int, y: np.ndarray) -> np.ndarray:
         """Which of embedded places (R, p) have no observation of a channel."""
         return np.array([place.tobytes() not in self._places[c] for place in np.ascontiguousarray(y)], dtype=bool)
@@ -226,8 +254,8 @@ class Conditioned:
         inside = t.clip(*self._spans[c])
         away = np.abs(t - inside)
         y = self.field.places(x)
-        weight, stays, factor = channel.outside(away, self._new(c, y))
-        weight = weight.masked_fill(torch.as_tensor(channel.left_to_codes(x)), 0.0)
+        _, wide, stays, factor, added = channel.outside(away, self._new(c, y))
+        wide = wide.masked_fill(torch.as_tensor(channel.left_to_codes(x)), 0.0)
         parts = [(when, part) for when, part in ((inside, stays), (t, 1 - stays)) if bool(part.any())]
         times, shares = np.concatenate([when for when, _ in parts]), torch.cat([part for _, part in parts])
         variance = sum(part * self.own(c, when, x)[1].sqrt() for when, part in parts) ** 2
@@ -235,7 +263,7 @@ class Conditioned:
         covariance = every.view(len(parts), len(t), len(parts), len(t)).sum((0, 2))
         less = (variance - channel.covariance.nugget) / covariance.diagonal().clamp(min=1e-300)
         covariance *= less.sqrt() * less.sqrt()[:, None]  # loud places know of themselves what they tell no others
-        own, codes = parts_of_std(channel, weight, variance, std)
+        own, codes = parts_of_std(channel, wide, variance + added, std)
         own *= factor
         size = (own.square() + codes.square()).sqrt()
         share = own / size / variance.sqrt()
@@ -249,7 +277,6 @@ class Conditioned:
         """
         times, points = t.double().numpy(), x.double().numpy()
         mean, std = mean.double().clone(), None if std is None else std.double().clone()
-        edges: Tensor | None = None
         for c, channel in enumerate(self.field.channels):
             if channel is None or self._sites[c] is None:
                 continue
@@ -257,15 +284,19 @@ class Conditioned:
             away = np.abs(times - inside)
             here = ~channel.left_to_codes(points)
             for rows in (np.flatnonzero(here & (away == 0)), np.flatnonzero(here & (away > 0))):
-                new = self._new(c, self.field.places(points[rows])) if len(rows) and away[rows[0]] else away[rows] > 0
-                weight, stays, factor = channel.outside(away[rows], new)
-                some = weight > _NO_WEIGHT
+                later = len(rows) > 0 and away[rows[0]] > 0
+                new = self._new(c, self.field.places(points[rows])) if later else np.zeros(len(rows), dtype=bool)
+                weight, wide, stays, factor, added = channel.outside(away[rows], new)
+                some = wide > _NO_WEIGHT
                 if not bool(some.any()):
                     continue
-                rows = rows[some.numpy()]
-                weight, stays, factor = (part[some] for part in (weight, stays, factor))
-                if not away[rows[0]]:
+                rows, new = rows[some.numpy()], new[some.numpy()]
+                weight, wide, stays, factor, added = (part[some] for part in (weight, wide, stays, factor, added))
+                if not later:
                     stays = torch.zeros_like(stays)  # both are the same
+                new &= channel.kriged
+                if new.any():
+                    mean[rows[new], c] = self.codes(c, times[rows[new]], points[rows[new]], new[new])
                 differs, deviation = torch.zeros(2, len(rows), dtype=torch.float64)
                 if bool((stays < 1).any()):
                     own, variance = self.own(c, times[rows], points[rows])
@@ -273,17 +304,16 @@ class Conditioned:
                     deviation += (1 - stays) * variance.sqrt()
                 if bool((stays > 0).any()):  # the same at all times
                     asked = np.concatenate([inside[rows, None], points[rows]], 1)
-                    distinct, which = np.unique(asked, axis=0, return_inverse=True)
-                    own, variance = (v[which.reshape(-1)] for v in self.own(c, distinct[:, 0], distinct[:, 1:]))
+                    distinct, first, which = np.unique(asked, axis=0, return_index=True, return_inverse=True)
+                    at = distinct[:, 0], distinct[:, 1:]
+                    own, variance = self.own(c, *at)
                     if not channel.on_codes:
-                        edges = self._edges(points) if edges is None else edges
-                        own = own - torch.where(torch.as_tensor(times[rows] < self._spans[c][0]), edges[0, rows, c],
-                                                edges[1, rows, c])
-                    differs += stays * own
-                    deviation += stays * variance.sqrt()
+                        own = own - self.codes(c, *at, new[first])
+                    differs += stays * own[which.reshape(-1)]
+                    deviation += stays * variance.sqrt()[which.reshape(-1)]
                 mean[rows, c] += weight * differs
                 if std is not None:
-                    own, codes = parts_of_std(channel, weight, deviation.square(), std[rows, c])
+                    own, codes = parts_of_std(channel, wide, deviation.square() + added, std[rows, c])
                     std[rows, c] = factor * own + codes
         return mean, std
 
@@ -327,16 +357,18 @@ def joined(parts: Sequence[Rows]) -> Rows:
 def _state(channel: ChannelField) -> dict[str, Any]:
     return {"covariance": _covariance_state(channel.covariance), "on_codes": channel.on_codes, "weight": channel.weight,
             "spread": channel.spread, "ahead": [asdict(channel.observed), asdict(channel.new)],
-            "fewest": channel.fewest, "known": torch.as_tensor(channel.known)}
+            "fewest": channel.fewest, "known": torch.as_tensor(channel.known), "kriged": channel.kriged}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
     covariance = _covariance(state["covariance"])
     if "ahead" not in state:
         state = state | _with_ahead(state, covariance)
-    observed, new = (Ahead(Decay(**one["decay"]), tuple(one["leads"]), tuple(one["spread"])) for one in state["ahead"])
+    observed, new = (Ahead(Decay(**one["decay"]), *(tuple(one.get(key, ())) for key in ("leads", "spread", "missed")))
+                     for one in state["ahead"])
     return ChannelField(covariance, state["on_codes"], state["weight"], state["spread"], observed, new,
-                        state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
+                        state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy(),
+                        state.get("kriged", False))
 
 
 def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]:

@@ -289,7 +289,7 @@ def spent(places: int, axes: int) -> float:
 
 _PARTS, _LENGTHS, _STEPS = (0.5, 0.2), (1.5, 0.4), (15.0, 4.0)  # of the variance, the deviation of places, the step
 _SITE = (0.05, 100.0)  # of the variance, of the step
-_FARTHEST = 3.0  # deviations of the prior
+_FARTHEST, _OF_ERRORS = 3.0, 4.0  # deviations of priors; those of variances of errors, which smooth fields do not have
 _ANISOTROPY = 0.5  # deviation of logarithms of three lengths of a component or more around their mean
 _UNSURE = 0.05  # share of a prior's deviation that a velocity has which frames tell
 
@@ -297,16 +297,16 @@ _UNSURE = 0.05  # share of a prior's deviation that a velocity has which frames 
 def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
     """Middle and deviation (size,) of the normal priors of the parameters: half and a fifth of the variance in space,
     over one and a half and .4 deviations of the places, a tenth nugget, a twentieth errors that last; factors of e
-    to e^2.5."""
+    to e^4."""
     variance, q = _variance(samples), len(form.smoothness)
     extents, step = _extents(samples, form), _step(samples)
     middle = [np.log(0.2 * variance), *np.log(variance * np.array(_PARTS[:q])), np.log(_STEPS[0] * step),
               *np.log(step * np.array(_STEPS[:q])), np.log(0.1 * variance),
               *np.log(np.outer(_LENGTHS[:q], extents).reshape(-1))]
-    width = [2.0] * (2 * q + 2) + [2.5] + [1.0] * (q * form.lengths)
+    width = [2.0] * (2 * q + 2) + [_OF_ERRORS] + [1.0] * (q * form.lengths)
     if form.site:
         middle += [np.log(_SITE[0] * variance), np.log(_SITE[1] * step)]
-        width += [2.0, 2.0]
+        width += [_OF_ERRORS, 2.0]
     for power in range(1, 2 + form.curved):
         for group, some in zip(form.groups, form.trend, strict=False):
             if some:

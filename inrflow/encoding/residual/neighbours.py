@@ -124,6 +124,16 @@ def krige(
     return mean, variance
 
 
+def weights_of_places(covariance: Covariance, known: np.ndarray, asked: np.ndarray) -> Tensor:
+    """Weights (Q, P) of values at embedded places (P, p) in those at others (Q, p), all of one time: simple kriging."""
+    near, far, t = torch.as_tensor(known), torch.as_tensor(asked), torch.zeros(1, dtype=torch.float64)
+    with torch.no_grad():
+        own = covariance.nugget + _JITTER * covariance.variance + covariance.loudness(near)
+        between = covariance(t.expand(len(near)), near, t.expand(len(near)), near) + torch.diag_embed(own)
+        across = covariance(t.expand(len(near)), near, t.expand(len(far)), far)
+        return torch.cholesky_solve(across, torch.linalg.cholesky(between)).T
+
+
 def _parts(sites: Sites, t: np.ndarray, y: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What is asked for in parts, and what it is conditioned on: (m,) together, or (Q, m) each."""
     if sites.windowed:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.encoding.residual.field import Ahead, ChannelField, Conditioned, Decay, Rows, parts_of_std
-from inrflow.evaluation.calibration import CALM
+from inrflow.encoding.residual.field import Ahead, ChannelField, Codes, Conditioned, Decay, Rows, parts_of_std
+from inrflow.evaluation.calibration import CALM, quantile_of_others
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
@@ -28,7 +28,7 @@ class Comparison:
         error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
         difference: of the process at the last observed time; own: at that time itself.
         deviation: of an observation by the process, own_deviation at that time itself. std: by codes alone.
-        x: (V, d) points.
+        x: (V, d) points. window: (V,) which one they belong to.
     """
 
     error: Tensor
@@ -40,6 +40,7 @@ class Comparison:
     own: Tensor
     own_deviation: Tensor
     x: Tensor
+    window: Tensor
 
     @classmethod
     def joined(cls, parts: list[Comparison]) -> Comparison:
@@ -59,7 +60,7 @@ class Comparison:
 
     def missed(self, channel: ChannelField) -> Tensor:
         """Errors (V,) of codes with a process."""
-        weight, stays, _ = self._outside(channel)
+        weight, _, stays, *_ = self._outside(channel)
         return self.error - weight * (stays * self.difference + (1 - stays) * self.own)
 
     def _by_lead(self, missed: Tensor) -> Tensor:
@@ -82,12 +83,12 @@ class Comparison:
     def deviations(self, channel: ChannelField) -> Tensor:
         """Standard deviations (V,) of codes with a process."""
         own, codes = self._parts(channel)
-        return self._outside(channel)[2] * own + codes
+        return self._outside(channel)[3] * own + codes
 
     def _parts(self, channel: ChannelField) -> tuple[Tensor, Tensor]:
-        weight, stays, _ = self._outside(channel)
+        _, wide, stays, _, added = self._outside(channel)
         deviation = stays * self.deviation + (1 - stays) * self.own_deviation
-        return parts_of_std(channel, weight, deviation.square(), self.std)
+        return parts_of_std(channel, wide, deviation.square() + added, self.std)
 
     def _outside(self, channel: ChannelField) -> Tensor:
         return channel.outside(self.lead.numpy(), ~self.seen.numpy())
@@ -95,36 +96,38 @@ class Comparison:
     def _select(self, rows: Tensor) -> Comparison:
         return Comparison(**{name: value[rows] for name, value in vars(self).items()})
 
-    def ahead(self, channel: ChannelField) -> Ahead:
-        """What a process is ahead of the observations, if all of these places are of one kind.
+    def ahead(self, channel: ChannelField) -> ChannelField:
+        """A process with what it is ahead of the observations at these places, all of which are of one kind.
 
         Its decay is that of least errors in the geometric mean over leads, so that early ones count as much as late
         ones of larger errors; none that makes early or late ones worse. Its deviations are those with which intervals
         hold 90 % at each lead; of factors below 1, from days that are alike at all places, the fourth root is taken.
         """
         def process(ahead: Ahead) -> ChannelField:
-            return replace(channel, observed=ahead, new=ahead)
+            return replace(channel, observed=ahead) if bool(self.seen.all()) else replace(channel, new=ahead)
 
-        best, least, alone = Ahead(), _CLEARLY, self._by_lead(self.error)
+        best, least, alone = Decay(), _CLEARLY, self._by_lead(self.error)
         for decay in map(Decay, *zip(*product(_MEMORIES, _KEPT, (0.0, *_MEMORIES)), strict=True)):
             ratio = self._by_lead(self.missed(process(Ahead(decay)))) / alone
             harm = max(float(half.mean()) for half in ratio.tensor_split(2)) if len(ratio) else np.inf
             if harm <= _HARM and (error := float(ratio.log().mean().exp())) < least:
-                best, least = Ahead(decay), error
-        parts = [self._select(self._alike == lead) for lead in self._alike.unique()]
-        factors = [(float(part.lead.mean()), part.spread(process(best))) for part in parts]
-        known = [(lead, max(factor, min(factor, 1.0) ** CALM)) for lead, factor in factors if factor is not None]
-        return Ahead(best.decay, *zip(*known, strict=True)) if known else best
+                best, least = decay, error
+        leads = []
+        for part in (self._select(self._alike == lead) for lead in self._alike.unique()):
+            factor = part.spread(process(Ahead(best)))
+            factor = 1.0 if factor is None else max(factor, min(factor, 1.0) ** CALM)
+            leads.append((float(part.lead.mean()), factor, float(part.std.square().mean().sqrt())))
+        return process(Ahead(best, *zip(*leads, strict=True)) if leads else Ahead(best))
 
     def spread(self, channel: ChannelField) -> float | None:
         """Factor on deviations of a process with which 90 % intervals hold 90 % of errors, where it has weight; None
         where it has little."""
         own, codes = self._parts(channel)
-        some = self._outside(channel)[0] > _LITTLE
+        some = self._outside(channel)[1] > _LITTLE
         if int(some.sum()) <= _FEWEST:
             return None
         wanted = (self.missed(channel).abs() / HALF_WIDTH_90 - codes)[some] / own[some]
-        return float(wanted.quantile(0.9).clamp(_NARROWEST, _WIDEST))
+        return min(max(quantile_of_others(wanted, self.window[some], 0.9), _NARROWEST), _WIDEST)
 
     @property
     def _alike(self) -> Tensor:
@@ -138,7 +141,7 @@ class Targets:
     Attributes:
         window: (V,) which one they belong to. t: (V,) internal times. x: (V, d).
         error: (V, C) truth minus codes. std: (V, C). lead: (V,) after the last observation. seen: (V,) places.
-        values, edge: (V, C) what codes give, and what they gave there at the last observed time.
+        values: (V, C) what codes give.
     """
 
     window: np.ndarray
@@ -149,28 +152,34 @@ class Targets:
     lead: Tensor
     seen: Tensor
     values: Tensor
-    edge: Tensor
 
     def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
         """What the process of a channel differs from codes."""
         difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
+        error, values = self.error[:, c].clone(), self.values[:, c].clone()
         for number, one in enumerate(conditioned):
-            rows = np.flatnonzero((self.window == number) & torch.isfinite(self.error[:, c]).numpy())
+            rows = np.flatnonzero((self.window == number) & torch.isfinite(error).numpy())
             if not len(rows):
                 continue
-            on_codes = one.field.channels[c].on_codes  # type: ignore[union-attr]
+            channel, lead = one.field.channels[c], self.lead[rows].numpy()
+            assert channel is not None
+            later = lead > 0
+            new = later & ~self.seen[rows].numpy() & channel.kriged
+            values[rows[new]] = one.codes(c, self.t[rows[new]], self.x[rows[new]], new[new])
+            error[rows] += self.values[rows, c] - values[rows]
             own[rows], own_variance[rows] = one.own(c, self.t[rows], self.x[rows])
             difference[rows], variance[rows] = own[rows], own_variance[rows]
-            if bool((self.lead[rows] > 0).any()):
-                last = np.concatenate([self.t[rows, None] - self.lead[rows, None].numpy(), self.x[rows]], 1)
-                distinct, which = np.unique(last, axis=0, return_inverse=True)
-                found = one.own(c, distinct[:, 0], distinct[:, 1:])
-                difference[rows], variance[rows] = (part[which.reshape(-1)] for part in found)
-            if not on_codes:
-                own[rows] -= self.values[rows, c]
-                difference[rows] -= self.edge[rows, c]
-        return Comparison(self.error[:, c], self.std[:, c], self.lead, self.seen, difference, variance.sqrt(), own,
-                          own_variance.sqrt(), torch.as_tensor(self.x))
+            if later.any():
+                last = np.concatenate([self.t[rows, None] - lead[:, None], self.x[rows]], 1)
+                distinct, first, which = np.unique(last, axis=0, return_index=True, return_inverse=True)
+                at = distinct[:, 0], distinct[:, 1:]
+                found = *one.own(c, *at), one.codes(c, *at, new[first])
+                difference[rows], variance[rows], edge = (part[which.reshape(-1)] for part in found)
+            if not channel.on_codes:
+                own[rows] -= values[rows]
+                difference[rows] -= edge if later.any() else values[rows]
+        return Comparison(error, self.std[:, c], self.lead, self.seen, difference, variance.sqrt(), own,
+                          own_variance.sqrt(), torch.as_tensor(self.x), torch.as_tensor(self.window))
 
 
 @dataclass
@@ -178,12 +187,12 @@ class Fold:
     """Windows of frames of which some places are held out, and what comes after them.
 
     Attributes:
-        observed: of each window, values at the places that are kept, and what codes give there.
+        observed: of each window, values at the places that are kept, and what codes give there and elsewhere.
         between: values at the held-out places in its frames. ahead: at all places in later frames.
         count: of all places. apart: what codes leave at the held-out ones.
     """
 
-    observed: list[tuple[Rows, np.ndarray]]
+    observed: list[tuple[Rows, np.ndarray, Codes]]
     between: Targets
     ahead: Targets
     count: int

@@ -158,7 +158,7 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
             if channel is None:
                 continue
             inside, ahead = (Comparison.joined([part]) for part in _against(channel, c, fold, places))
-            later, alone = (float(one.square().mean()) for one in (ahead.missed(channel), ahead.error))
+            later, alone = (float(one.square().nanmean()) for one in (ahead.missed(channel), fold.ahead.error[:, c]))
             if inside.surely_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
                 result[c] = replace(channel, known=np.unique(rows.x, axis=0))
                 run.log.say(f"residual field, {judged.description.channels[c]}: codes alone at the places of training")
@@ -169,7 +169,7 @@ def _against(channel: ChannelField, c: int, fold: Fold, places: Places) -> tuple
     """What the process of a channel, given what a fold observes, differs from codes between these values and ahead of
     them."""
     field = ResidualField(places, (*(None,) * c, channel, *(None,) * (fold.between.error.shape[1] - c - 1)))
-    given = [Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed]
+    given = [Conditioned(field, *parts) for parts in fold.observed]
     return fold.between.against(given, c), fold.ahead.against(given, c)
 
 
@@ -177,9 +177,9 @@ def _clean(surrogate: Surrogate, problem: Problem) -> bool:
     """Whether far fewer codes than values hold all that is observed: then there is no noise, and what they miss between
     the places is a matter of their decoder."""
     window = TrajectoryBatch.first_frames(*_windows(surrogate, problem))
-    pairs = rows_and_codes(surrogate.decoder, _estimate(surrogate, window), window)
-    missed = np.concatenate([(rows.u - given) ** 2 for rows, given in pairs])
-    values = np.isfinite(missed).sum() / max(1, sum(len(np.unique(rows.t)) for rows, _ in pairs))
+    parts = rows_and_codes(surrogate.decoder, surrogate.dynamics, _estimate(surrogate, window), window)
+    missed = np.concatenate([(rows.u - codes) ** 2 for rows, codes, _ in parts])
+    values = np.isfinite(missed).sum() / max(1, sum(len(np.unique(rows.t)) for rows, *_ in parts))
     return bool(values > _FEW_CODES * surrogate.code_size and np.nanmean(missed) < WHITE)
 
 
@@ -217,7 +217,7 @@ class _Variants:
         if first.covariance.form.drift and not self.few:
             rigid = replace(first, covariance=first.covariance.rigid())
             yield "moving as a whole", ChannelField.fit(self.places, self.rows, c, seed=seed, near=rigid)
-        yield "around the mean", first
+        yield "around the mean", replace(first, kriged=self.few)
         if not self.few and not (self.seldom and first.covariance.form.drift):
             try:
                 on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
@@ -240,7 +240,8 @@ def _weighed(
     least = spent(folds[0].count, len(places.period))
     weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weights]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
-    channel = replace(channel, observed=outside.of(True).ahead(channel), new=outside.of(False).ahead(channel))
+    for seen in (True, False):  # what codes miss at observed places they miss where they are kriged from there
+        channel = outside.of(seen).ahead(channel)
     return channel, inside, float(outside.missed(channel).square().mean())
 
 
@@ -278,7 +279,7 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
-        yield Fold(rows_and_codes(model.decoder, estimate, window), between,
+        yield Fold(rows_and_codes(model.decoder, model.dynamics, estimate, window), between,
                    _targets(model, estimate, later, ~held[some]), points, apart)
 
 
@@ -301,8 +302,6 @@ def _targets(
     given = forecast(model, estimate, _external(model, batch))
     assert given.std is not None
     mean = given.mean.double() if mean is None else mean
-    before = TrajectoryBatch(torch.minimum(batch.t, last[:, None]), batch.x, batch.u)
-    edge = forecast(model, estimate, _external(model, before), with_std=False).mean
     late = torch.zeros(batch.u.shape[:3]) if batch.delay is None else batch.delay
     t = batch.t[:, :, None] + late
     x = batch.x.expand(*batch.u.shape[:3], batch.x.shape[-1])
@@ -313,7 +312,7 @@ def _targets(
         number[known].numpy(), t[known].numpy(), x[known].double().numpy(),
         (batch.u.double() - mean)[known], given.std[known].double(),
         (t - last[:, None, None]).clamp(min=0)[known], seen.expand(batch.u.shape[:3])[known],
-        mean[known], edge.double()[known])
+        mean[known])
 
 
 def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
@@ -336,7 +335,7 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
             own.copy_(as_others_hold(own.flatten(1), others, model.code_size).view_as(own))
         given = gap.with_values(given).thinned(_VALUES)[0].u
     between = _targets(model, estimate, gap.thinned(_VALUES)[0], mean=given)
-    return Fold(rows_and_codes(model.decoder, estimate, window), between, between, inner.u.shape[2],
+    return Fold(rows_and_codes(model.decoder, model.dynamics, estimate, window), between, between, inner.u.shape[2],
                 joined(rows_of(gap.t, gap.x, gap.u, gap.delay)))
 
 

@@ -43,7 +43,7 @@ def rows(seed: int = 0) -> Rows:
 
 
 def conditioned(one: ResidualField, codes: float = 0.0, edge: float = 0.0) -> Conditioned:
-    return Conditioned(one, rows(), np.full((36, 2), codes), lambda x: torch.full((2, len(x), 2), edge).double())
+    return Conditioned(one, rows(), np.full((36, 2), codes), lambda t, x: torch.full((len(x), 2), edge).double())
 
 
 def combined(one: Conditioned, t: list[float], x: np.ndarray, mean: float, std: float) -> tuple[torch.Tensor, ...]:
@@ -64,10 +64,33 @@ def test_codes_are_alone_at_places_that_they_know():
     assert codes[:3].tolist() == pytest.approx([1.0] * 3) and float(own[:3].abs().max()) == 0
 
 
+def test_codes_of_new_places_are_kriged_after_the_observations_from_what_they_give_at_seen_ones():
+    """Simple kriging of one time by matrices of numpy: variances .1 and 1, lengths .5 and .4, nugget .05."""
+    seen, ahead = Ahead(Decay(), (1.0, 3.0), (1.0, 1.0), (0.3, 0.5)), Ahead(Decay(), (1.0, 3.0), (2.0, 2.0))
+    one = Conditioned(field(kriged=True, observed=seen, new=ahead), rows(), np.zeros((36, 2)),
+                      lambda t, x: torch.as_tensor((t + np.sin(3 * x[:, 0]))[:, None].repeat(2, 1)))
+    new = np.random.default_rng(5).uniform(0, 1, (4, 2))
+
+    def covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        scaled = 3**0.5 * np.linalg.norm((a[:, None] - b) / [0.5, 0.4], axis=-1)
+        return 0.1 + (1 + scaled) * np.exp(-scaled)
+
+    weights = np.linalg.solve(covariance(X, X) + 0.05 * np.eye(12), covariance(X, new)).T
+    for later, missed in ((3.0, 0.3), (5.0, 0.5)):
+        mean, std = combined(one, [later] * 4, new, 7.0, 9.0)
+        np.testing.assert_allclose(mean[:, 0], weights @ (later + np.sin(3 * X[:, 0])), rtol=1e-6)
+        last = one.own(0, np.full(4, 2.0), new)[1]
+        np.testing.assert_allclose(std[:, 0], 2 * (last + missed**2).sqrt(), rtol=1e-6)
+    mean, std = combined(one, [4.0] * 2, X[:2], 7.0, 9.0)
+    assert mean[:, 0].tolist() == [7.0] * 2 and std[:, 0].tolist() == [9.0] * 2  # seen places are left to codes
+    close = combined(one, [2.0, 2.0 + 1e-5], new[[0, 0]], 7.0, 9.0)[0][:, 0]
+    assert abs(float(close[1] - close[0])) < 1e-3
+
+
 def test_it_is_the_same_after_storing(tmp_path):
     loud = torch.as_tensor(np.concatenate([X[:1], [[0.4]]], 1))
     original = field(weight=0.7, spread=0.9, observed=Ahead(Decay(3.0, 0.25, 5.0), (1.0, 4.0), (1.2, 2.0)), fewest=7.0,
-                     known=X[:2])
+                     new=Ahead(Decay(), (1.0, 4.0), (1.0, 2.0), (0.3, 0.6)), known=X[:2], kriged=True)
     louder = replace(original.channels[0], covariance=replace(COVARIANCE, loud=loud))
     original = replace(original, channels=(louder, None))
     save_tensors(tmp_path / "field", original.state())
@@ -146,7 +169,7 @@ def test_without_memory_it_vanishes_continuously_within_a_step():
 def test_on_the_codes_it_adds_what_they_leave():
     plain = conditioned(field()).own(0, np.ones(1), X[:1])
     mean, std = combined(conditioned(field(on_codes=True), codes=0.5), [1.0], X[:1], 0.5, 1e-3)
-    left = Conditioned(field(), replace(rows(), u=rows().u - 0.5), np.zeros((36, 2)), lambda x: torch.empty(0))
+    left = Conditioned(field(), replace(rows(), u=rows().u - 0.5), np.zeros((36, 2)), lambda t, x: torch.empty(0))
     assert float(mean[0, 0]) == pytest.approx(0.5 + float(left.own(0, np.ones(1), X[:1])[0]))
     assert float(std[0, 0]) == pytest.approx(float(plain[1]) ** 0.5)
     unsure = combined(conditioned(field(on_codes=True), codes=0.5), [1.0], X[:1], 0.5, 3.0)[1]
@@ -167,7 +190,7 @@ def test_a_channel_that_is_not_observed_any_more_is_forecast_though_another_one_
     one = ResidualField(PLACES, (ChannelField(COVARIANCE, observed=Ahead(Decay(0.1))), ChannelField(COVARIANCE)))
     later = rows()
     later.u[12:, 0] = np.nan  # seen in the first frame alone
-    both = Conditioned(one, later, np.zeros((36, 2)), lambda x: torch.zeros(2, len(x), 2).double())
+    both = Conditioned(one, later, np.zeros((36, 2)), lambda t, x: torch.zeros(len(x), 2).double())
     mean, std = combined(both, [2.0] * 12, X, 0.3, 0.2)
     assert mean[:, 0].tolist() == pytest.approx([0.3] * 12) and std[:, 0].tolist() == pytest.approx([0.2] * 12)
     assert (mean[:, 1] - 0.3).abs().max() > 0.1  # kriged
@@ -186,7 +209,7 @@ def test_loud_places_tell_less_of_new_ones_and_as_much_of_themselves():
     plain = replace(channel, covariance=replace(channel.covariance, loud=torch.empty(0, 1)))
     answers = []
     for one in (channel, plain):
-        kriged = Conditioned(ResidualField(PLACES, (one,)), given, np.zeros((2400, 1)), lambda x: torch.empty(0))
+        kriged = Conditioned(ResidualField(PLACES, (one,)), given, np.zeros((2400, 1)), lambda t, x: torch.empty(0))
         new = kriged.own(0, np.repeat(t, 30), np.tile(x[30:], (80, 1)))[0].numpy()
         own = kriged.own(0, np.full(3, 5.0), x[loud])[0].tolist()
         answers.append((np.mean((new - u[:, 30:].reshape(-1)) ** 2), own))

@@ -63,6 +63,6 @@ def test_hidden_frames_are_told_by_what_moves_through_them() -> None:
         form = Form((1.5, 1.5), 0.5, (0, 0), (True, True), True)
         both = Covariance.of(form, [0.01, 1.0, 0.1], [50.0, 50.0, 5.0], 0.01, [[0.3], [0.1]], list(velocity))
         field = ResidualField(Places((0.0, 0.0)), (ChannelField(both.rigid()),))
-        given = Conditioned(field, observed, np.zeros((len(t), 1)), lambda x: torch.empty(0))
+        given = Conditioned(field, observed, np.zeros((len(t), 1)), lambda t, x: torch.empty(0))
         errors.append(np.mean((given.own(0, when, asked)[0].numpy() - waves(when, asked, VELOCITY)) ** 2))
     assert errors[0] < 0.2 * errors[1]

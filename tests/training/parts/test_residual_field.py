@@ -102,8 +102,8 @@ def test_deviations_grow_with_the_lead_as_held_out_errors_do():
     for level, power in ((0.1, 0.5), (0.03, 1.0)):
         error = torch.randn(4000, dtype=torch.float64) * (1e-4 + level**2 * lead ** (2 * power)).sqrt()
         seen = Comparison(10 + error, 10 * ones, lead, zeros.bool(), 10 * ones, 1e-2 * ones, 10 * ones, 1e-2 * ones,
-                          lead[:, None])
-        found = seen.ahead(CHANNEL)
+                          lead[:, None], zeros.long())
+        found = seen.ahead(CHANNEL).new
         assert found.decay(lead.numpy()).min() > 0.95
         late = lead.numpy() > 2
         wanted = np.sqrt(1 + 1e4 * level**2 * lead.numpy()[late] ** (2 * power))
@@ -120,7 +120,8 @@ def test_what_a_process_says_ahead_is_weighed_at_early_leads_as_at_late_ones_of_
     zeros, ones = torch.zeros_like(lead), torch.ones_like(lead)
 
     def chosen(error: torch.Tensor, last: torch.Tensor, own: torch.Tensor) -> Decay:
-        return Comparison(error, ones, lead, zeros.bool(), last, ones, own, ones, lead[:, None]).ahead(CHANNEL).decay
+        return Comparison(error, ones, lead, zeros.bool(), last, ones, own, ones, lead[:, None],
+                          zeros.long()).ahead(CHANNEL).new.decay
 
     spoilt = torch.where(lead > 5, error, error + 0.5)  # right later, off by half at first
     assert chosen(error, spoilt, spoilt) == Decay()
