@@ -353,7 +353,7 @@ def _step(samples: Samples) -> float:
 
 
 def _smoother_or_rougher(best: Covariance, samples: Samples) -> Iterator[Covariance]:
-    yield from (replace(best, form=replace(best.form, smoothness=s)) for s in ((2.5, 0.5), (0.5, 0.5)))
+    yield from (replace(best, form=replace(best.form, smoothness=s)) for s in ((2.5, 1.5), (2.5, 0.5), (0.5, 0.5)))
 
 
 def _longer_memory(best: Covariance, samples: Samples) -> Iterator[Covariance]:

@@ -54,10 +54,6 @@ class Comparison:
         squares = float(self.own.square().sum())
         return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
 
-    def of(self, seen: bool) -> Comparison:
-        """Those at places that were observed, or at others."""
-        return self._select(self.seen == seen)
-
     def missed(self, channel: ChannelField) -> Tensor:
         """Errors (V,) of codes with a process."""
         weight, _, stays, *_ = self._outside(channel)
@@ -93,7 +89,8 @@ class Comparison:
     def _outside(self, channel: ChannelField) -> Tensor:
         return channel.outside(self.lead.numpy(), ~self.seen.numpy())
 
-    def _select(self, rows: Tensor) -> Comparison:
+    def select(self, rows: Tensor) -> Comparison:
+        """Some of the values."""
         return Comparison(**{name: value[rows] for name, value in vars(self).items()})
 
     def ahead(self, channel: ChannelField) -> ChannelField:
@@ -113,7 +110,7 @@ class Comparison:
             if harm <= _HARM and (error := float(ratio.log().mean().exp())) < least:
                 best, least = decay, error
         leads = []
-        for part in (self._select(self._alike == lead) for lead in self._alike.unique()):
+        for part in (self.select(self._alike == lead) for lead in self._alike.unique()):
             factor = part.spread(process(Ahead(best)))
             factor = 1.0 if factor is None else max(factor, min(factor, 1.0) ** CALM)
             leads.append((float(part.lead.mean()), factor, float(part.std.square().mean().sqrt())))

@@ -53,7 +53,8 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
     `judged`: the surrogate before it was refitted to all frames.
     """
     try:
-        return _chosen(surrogate, judged, run) if surrogate.decoder.affine else surrogate
+        possible = surrogate.decoder.affine and surrogate.code_size <= _MOST_CODES
+        return _chosen(surrogate, judged, run) if possible else surrogate
     except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is one of the last two
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         run.log.say(f"the search for a residual field failed and is passed over: {reason}")
@@ -62,8 +63,6 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
-    if surrogate.code_size > _MOST_CODES:
-        return surrogate
     gap = _frames_hidden(judged, problem)
     moving = gap is not None and float(gap.between.error.square().nanmean(0).max()) > WHITE
     if not moving and _clean(judged, problem):
@@ -235,13 +234,13 @@ def _weighed(
     between, ahead = map(list, zip(*(_against(channel, c, fold, places) for fold in folds), strict=True))
     hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap and channel.covariance.form.drift else []
     inside, outside = Comparison.joined(between + hidden), Comparison.joined(ahead)
-    weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
+    weighed = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     least = spent(folds[0].count, len(places.period))
-    weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weights]
+    weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weighed]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
     for seen in (True, False):  # what codes miss at observed places they miss where they are kriged from there
-        channel = outside.of(seen).ahead(channel)
+        channel = outside.select(outside.seen == seen).ahead(channel)
     return channel, inside, float(outside.missed(channel).square().mean())
 
 
@@ -302,25 +301,21 @@ def _targets(
     given = forecast(model, estimate, _external(model, batch))
     assert given.std is not None
     mean = given.mean.double() if mean is None else mean
-    late = torch.zeros(batch.u.shape[:3]) if batch.delay is None else batch.delay
-    t = batch.t[:, :, None] + late
+    t = (batch.t[:, :, None] + (0.0 if batch.delay is None else batch.delay)).expand(batch.u.shape[:3])
     x = batch.x.expand(*batch.u.shape[:3], batch.x.shape[-1])
     number = torch.arange(len(batch))[:, None, None].expand(batch.u.shape[:3])
     known = torch.isfinite(batch.u).any(-1) & torch.isfinite(t)
     seen = torch.zeros(1).bool() if seen is None else seen
-    return Targets(
-        number[known].numpy(), t[known].numpy(), x[known].double().numpy(),
-        (batch.u.double() - mean)[known], given.std[known].double(),
-        (t - last[:, None, None]).clamp(min=0)[known], seen.expand(batch.u.shape[:3])[known],
-        mean[known])
+    lead = (t - last[:, None, None]).clamp(min=0)
+    return Targets(number[known].numpy(), t[known].numpy(), x[known].double().numpy(), (batch.u.double() - mean)[known],
+                   given.std[known].double(), lead[known], seen.expand(t.shape)[known], mean[known])
 
 
 def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
     """The middle of observed windows of one series hidden at all places; None where there is no such series."""
-    if len(problem.validation) or len(problem.source) > 1 or not problem.source.shared_points:
-        return None
     inner, past = _windows(surrogate, problem)
-    if past < _AROUND_GAP:
+    one = not len(problem.validation) and len(problem.source) == 1 and problem.source.shared_points
+    if not one or past < _AROUND_GAP:
         return None
     window, middle = inner.first_frames(past), slice(past // 2 - 1, past // 2 + 1)
     gap, hidden = window.frames(middle), window.u.clone()
