@@ -40,9 +40,8 @@ def rows_and_codes(
         path = StatePath(dynamics, estimate.select(slice(s, s + 1)))
 
         def given(t: np.ndarray, x: np.ndarray, path: StatePath = path) -> Tensor:
-            times, which = np.unique(t, return_inverse=True)
-            states = path.mean(torch.as_tensor(times)[None], check=False)[0, which.reshape(-1), : decoder.code_size]
-            return _decoded(decoder, torch.as_tensor(x)[:, None, None], states[:, None])[:, 0, 0]
+            states = path.mean(torch.as_tensor(t)[None], check=False)[..., : decoder.code_size]
+            return _decoded(decoder, torch.as_tensor(x)[None, None], states)[0]
 
         result.append((replace(rows, u=rows.u[:, :channels]), rows.u[:, channels:], given))
     return result

@@ -28,7 +28,7 @@ from inrflow.errors import UserError
 _APART = 1e3  # time spans between trajectories, so that they are independent
 _NO_WEIGHT = 1e-3  # below which a field is not evaluated
 
-Codes = Callable[[np.ndarray, np.ndarray], Tensor]  # values (R, C) at times (R,) and points (R, d)
+Codes = Callable[[np.ndarray, np.ndarray], Tensor]  # values (T, P, C) at times (T,) and points (P, d)
 
 
 @dataclass
@@ -227,13 +227,14 @@ class Conditioned:
         give at the observed places at the same time."""
         channel, seen, result = self.field.channels[c], self._points[c], torch.empty(len(t), dtype=torch.float64)
         assert channel is not None
-        if not new.all():
-            result[~new] = self._given(t[~new], x[~new])[:, c].double()
+        for when in np.unique(t[~new]):
+            rows = ~new & (t == when)
+            result[rows] = self._given(t[rows][:1], x[rows])[0, :, c].double()
         if new.any():
             times, which = np.unique(t[new], return_inverse=True)
-            given = self._given(np.repeat(times, len(seen)), np.tile(seen, (len(times), 1)))[:, c].view(len(times), -1)
+            given = self._given(times, seen)[torch.as_tensor(which.reshape(-1)), :, c].double()
             weights = weights_of_places(channel.covariance, self.field.places(seen), self.field.places(x[new]))
-            result[new] = (weights * given[torch.as_tensor(which.reshape(-1))]).sum(1)
+            result[new] = (weights * given).sum(1)
         return result
 
     def _new(self, c: int, y: np.ndarray) -> np.ndarray:

@@ -43,7 +43,8 @@ def rows(seed: int = 0) -> Rows:
 
 
 def conditioned(one: ResidualField, codes: float = 0.0, edge: float = 0.0) -> Conditioned:
-    return Conditioned(one, rows(), np.full((36, 2), codes), lambda t, x: torch.full((len(x), 2), edge).double())
+    return Conditioned(one, rows(), np.full((36, 2), codes),
+                       lambda t, x: torch.full((len(t), len(x), 2), edge).double())
 
 
 def combined(one: Conditioned, t: list[float], x: np.ndarray, mean: float, std: float) -> tuple[torch.Tensor, ...]:
@@ -68,7 +69,7 @@ def test_codes_of_new_places_are_kriged_after_the_observations_from_what_they_gi
     """Simple kriging of one time by matrices of numpy: variances .1 and 1, lengths .5 and .4, nugget .05."""
     seen, ahead = Ahead(Decay(), (1.0, 3.0), (1.0, 1.0), (0.3, 0.5)), Ahead(Decay(), (1.0, 3.0), (2.0, 2.0))
     one = Conditioned(field(kriged=True, observed=seen, new=ahead), rows(), np.zeros((36, 2)),
-                      lambda t, x: torch.as_tensor((t + np.sin(3 * x[:, 0]))[:, None].repeat(2, 1)))
+                      lambda t, x: torch.as_tensor((t[:, None] + np.sin(3 * x[:, 0]))[..., None].repeat(2, -1)))
     new = np.random.default_rng(5).uniform(0, 1, (4, 2))
 
     def covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -190,7 +191,7 @@ def test_a_channel_that_is_not_observed_any_more_is_forecast_though_another_one_
     one = ResidualField(PLACES, (ChannelField(COVARIANCE, observed=Ahead(Decay(0.1))), ChannelField(COVARIANCE)))
     later = rows()
     later.u[12:, 0] = np.nan  # seen in the first frame alone
-    both = Conditioned(one, later, np.zeros((36, 2)), lambda t, x: torch.zeros(len(x), 2).double())
+    both = Conditioned(one, later, np.zeros((36, 2)), lambda t, x: torch.zeros(len(t), len(x), 2).double())
     mean, std = combined(both, [2.0] * 12, X, 0.3, 0.2)
     assert mean[:, 0].tolist() == pytest.approx([0.3] * 12) and std[:, 0].tolist() == pytest.approx([0.2] * 12)
     assert (mean[:, 1] - 0.3).abs().max() > 0.1  # kriged
