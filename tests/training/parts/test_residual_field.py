@@ -76,6 +76,17 @@ def test_a_network_of_stations_is_kriged(kriged):
     np.testing.assert_allclose(solution.derivatives(t[3], x[30:31])["dx"][0, :, 0], slope[0], rtol=2e-2, atol=2e-2)
 
 
+def test_forecasts_of_new_places_are_kriged_from_those_of_seen_ones(kriged):
+    _, (t, x, u), surrogate = kriged
+    channel, missed = surrogate.residual.channels[0], []
+    plain = replace(surrogate, residual=replace(surrogate.residual, channels=(replace(channel, kriged=False),)))
+    for origin in range(14, 28):
+        seen = inrflow.Observations(t[:origin], x[:28], u[:origin, :28])
+        both = [one.assimilate(seen)(t[origin + 1], x[28:]) for one in (surrogate, plain)]
+        missed.append([np.nanmean((one - u[origin + 1, 28:]) ** 2) for one in both])
+    assert np.mean([one for one, _ in missed]) < 0.97 * np.mean([other for _, other in missed])
+
+
 def test_evaluation_and_queries_agree(kriged):
     folder, (t, x, u), surrogate = kriged
     with TrajectoryFile(folder / "all.h5") as file:
