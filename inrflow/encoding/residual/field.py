@@ -128,7 +128,8 @@ class ChannelField:
         found = np.where(new, both[1], both[0])
         found[2] = np.where(away > 0, found[2], self.spread)
         kriged = self.kriged & new & (away > 0)
-        wide, added = np.where(kriged, self.weight, found[0]), np.where(kriged, self.observed.variance(away), 0.0)
+        missed = np.maximum(self.observed.variance(away) - float(self.covariance.nugget), 0.0)  # which deviations hold
+        wide, added = np.where(kriged, self.weight, found[0]), np.where(kriged, missed, 0.0)
         return torch.as_tensor(np.stack([found[0], wide, found[1], found[2], added]))
 
     @classmethod
