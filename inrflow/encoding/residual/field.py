@@ -10,6 +10,7 @@ observed time stands for what it is, for a while: an innovation that persists. V
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -191,6 +192,12 @@ class Conditioned:
             louder = doubtful + channel.covariance.loudness(torch.as_tensor(sites.y)).numpy()
             self._sites.append((Sites(sites.t, sites.y, channel.covariance, doubtful), values))
             self._for_new.append(Sites(sites.t, sites.y, channel.covariance, louder) if louder.any() else None)
+
+    def alone(self, c: int) -> Conditioned:
+        """The same of one channel, beside which codes stand for the others."""
+        other = copy(self)
+        other._sites = [sites if channel == c else None for channel, sites in enumerate(self._sites)]
+        return other
 
     def own(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean (R,) of the process of a channel at times (R,) and points (R, d), and the variance of observations."""
