@@ -14,7 +14,7 @@ import numpy as np
 
 from inrflow.data.apparent import apparent_period, on_unit_sphere
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, FrameLayout, Layout, ScatteredLayout
-from inrflow.data.formats.schema import DATASETS, open_hdf5, read_description, resolves
+from inrflow.data.formats.schema import DATASETS, is_scale, open_hdf5, read_description, resolves
 from inrflow.data.observations import Frames
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -243,7 +243,7 @@ class TrajectoryFile:
     def extra(self) -> tuple[str, ...]:
         """Names of datasets beyond the schema (`lonlat`, `triangles`, ...)."""
         return tuple(name for name in self._file if name not in DATASETS and resolves(self._file, name)
-                     and isinstance(self._file[name], h5py.Dataset))
+                     and isinstance(self._file[name], h5py.Dataset) and not is_scale(self._file[name]))
 
     def extra_shapes(self) -> dict[str, tuple[int, ...]]:
         """Their shapes."""
