@@ -38,12 +38,16 @@ def run(arguments: list[str]) -> int:
     observations = read_observations(str(config.observations), surrogate.description, stations, read)
     answers = _Answers(surrogate, observations, config)
     rows = 0
-    with PointWriter(target, surrogate.description, config.overwrite) as writer, console.status("reading") as status:
-        for table in PointReader(str(config.points), surrogate.description, read=read):
-            writer.append(table, answers.columns(table))
-            rows += len(table)
-            status.update(f"{rows} points")
-    answers.warn()
+    writing = PointWriter(target, surrogate.description, config.overwrite)
+    try:
+        with writing as writer, console.status("reading") as status:
+            for table in PointReader(str(config.points), surrogate.description, read=read):
+                writer.append(table, answers.columns(table))
+                rows += len(table)
+                status.update(f"{rows} points")
+    finally:
+        answers.warn()  # what was strange about the observations is why there is no answer, too
+    surrogate.extent.check_places(np.concatenate(answers.corners))
     surrogate.extent.warn_outside(answers.outside, rows)
     surrogate.extent.warn_beyond(answers.beyond, rows)
     console.print(f"{rows} points in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
@@ -70,10 +74,12 @@ class _Answers:
         self._warned: list[str] = []
         self._assumed = False
         self.outside = self.beyond = 0  # of the points answered so far: off the training data's domain, or its time
+        self.corners: list[np.ndarray] = []  # lowest and highest coordinates (2, d) of each block
 
     def columns(self, table: PointTable) -> dict[str, np.ndarray]:
         """The new columns of a block of points. Raises UserError for points of a trajectory that was not observed."""
         about, extent = self.surrogate.description, self.surrogate.extent
+        self.corners.append(np.stack([table.x.min(0), table.x.max(0)]))
         numbers = table.trajectory
         if "trajectory" not in table.columns:
             numbers = np.full(len(table), min(self.observations))

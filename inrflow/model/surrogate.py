@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -288,8 +289,9 @@ class Surrogate(Shown):
         """The `Solution` that has a state (n,) at a time t: code, delayed codes and context; with a gradient where the
         state has one. Raises UserError for another size."""
         state = torch.as_tensor(state)
-        if state.shape != (len(self.prior.mean),):
-            raise UserError(f"a state has shape {tuple(state.shape)}; expected ({len(self.prior.mean)},)")
+        if state.shape != (len(self.prior.mean),) or not (bool(state.isfinite().all()) and math.isfinite(t)):
+            raise UserError(f"a state has shape {tuple(state.shape)}, at t={t:g}; expected ({len(self.prior.mean)},) "
+                            "finite numbers and a finite time")
         return Solution(self, estimate_of(state, self.scale.internal(torch.as_tensor(float(t)))), True)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
@@ -343,11 +345,17 @@ class Surrogate(Shown):
         return self._solution(estimate, [observations], context)
 
     def _checked(self, observations: Observations, last: Sequence[float] = ()) -> TrajectoryBatch:
-        """The window of observations after a last time; warns of those outside of the training data."""
+        """The window of observations after a last time; warns of places outside of the training data, and of values
+        unlike all of these."""
         frames, extent = observations.frames(), self.extent
         extent.require_gaps(np.append(last, frames.t))
+        extent.check_places(frames.x)
         window, outside = self._window(observations), extent.outside(frames.x)
         extent.warn_outside(int(outside.sum()), outside.size)
+        if far := self.normalisation.far(window.u):
+            warnings.warn("half of the observed values or more lie at least twice as far from the mean of the training "
+                          f"data as any of these ({', '.join(self.description.channels[c] for c in far)}): check "
+                          "their unit", stacklevel=4)
         return window
 
     def _solution(self, estimate: StateEstimate, parts: list[Observations], context: ContextPrior | None, first: int = 0

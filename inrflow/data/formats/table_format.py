@@ -68,6 +68,8 @@ class TableContent(Content):
             places = [find_column(names, group) or columns.meant.get(group) for group in (LONGITUDES, LATITUDES)]
             block = next(columns.blocks(_LOOKED_AT), {})
             first = block.get(time or "", np.zeros(1))
+        if not block:
+            raise UserError(f"{path} has the columns {', '.join(names)} and no rows; give one for each observation")
         if time is None:
             raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(called)}; name "
                             "the column of times with time=NAME, or, where there is a table for each time with its "

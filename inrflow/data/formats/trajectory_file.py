@@ -237,6 +237,13 @@ class TrajectoryFile:
             number, t, x, u = (self._file[name][start:stop].astype(dtype) for name, dtype in types.items())
         return number, t, x, self._layout.checked_values(u, f"rows {start} to {start + len(u) - 1}")
 
+    @property
+    def parameter_ranges(self) -> dict[str, list[float]]:
+        """Least and largest value of each parameter."""
+        columns = () if self.parameters is None else self.parameters.T
+        return {name: [float(own.min()), float(own.max())]
+                for name, own in zip(self.description.parameter_names, columns, strict=True)}
+
     # ---- further datasets ----
 
     @property
