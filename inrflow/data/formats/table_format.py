@@ -6,6 +6,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from inrflow.data.formats.columns import (
     all_numbers,
     column_numbers,
     find_column,
+    in_files,
     is_station,
     labels,
     observations_of,
@@ -60,6 +62,8 @@ class TableContent(Content):
     """
 
     def __init__(self, kind: Format, path: Path, options: ReadOptions) -> None:
+        options = replace(options, time=options.time and in_files(options.time),
+                          channels=options.channels and [in_files(name) for name in options.channels])
         self.kind, self.path, self.time = kind, path, options.time
         called = TIMES if options.time is None else (options.time,)
         with kind.open_columns(path, [called, LONGITUDES, LATITUDES]) as columns:

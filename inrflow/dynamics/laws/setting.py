@@ -245,9 +245,8 @@ def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray
 
 def bounded(domain: Domain) -> bool:
     """Whether a domain has a boundary."""
-    if isinstance(domain, Surface):
-        return not domain.closed
-    return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
+    closed = isinstance(domain, Sphere) or (isinstance(domain, Surface) and domain.closed)
+    return not closed and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
 
 
 def forecast_errors(law: Law, data: Data) -> np.ndarray:

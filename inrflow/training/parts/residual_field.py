@@ -62,10 +62,8 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
-    if surrogate.code_size > _MOST_CODES:
-        return surrogate
-    if run.budget.over and not (problem.source.shared_points and problem.source.points <= 2 * MOST_OF_TIME):
-        log.say("residual field: no time is left to look for one")  # stations are kriged however late
+    stations = problem.source.shared_points and problem.source.points <= 2 * MOST_OF_TIME  # kriged however late
+    if surrogate.code_size > _MOST_CODES or (run.budget.over and not stations):
         return surrogate
     gap = _frames_hidden(judged, problem)
     moving = gap is not None and float(gap.between.error.square().nanmean(0).max()) > WHITE
