@@ -206,8 +206,7 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
         return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
 
     def missed(rates: Sequence[float]) -> float:
-        name = named(rates)
-        if name not in known and not (known and late()):
+        if (name := named(rates)) not in known and not (known and late()):
             effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
             known[name] = held_out_errors(region.harmonics(min(size, _LEAKING_MODES), name), x[some], seen, seed)
         return known.get(name, np.inf)

@@ -62,7 +62,7 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
-    stations = problem.source.shared_points and problem.source.points <= 2 * MOST_OF_TIME  # kriged however late
+    stations = problem.source.shared_points and problem.source.points <= 1.5 * MOST_OF_TIME  # kriged however late
     if surrogate.code_size > _MOST_CODES or (run.budget.over and not stations):
         return surrogate
     gap = _frames_hidden(judged, problem)
