@@ -22,7 +22,7 @@ from inrflow.data.formats.calendar import (
     other_calendar,
     parse_units,
 )
-from inrflow.data.formats.columns import TIMES, Columns, find_column, in_files, observations_of
+from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
@@ -127,7 +127,7 @@ class _FrameColumns(Columns):
 
     def __init__(self, frame: Any, time_units: str | None) -> None:
         self._frame, self._time_units = frame, time_units
-        self.names = tuple(in_files(str(name)) for name in frame.columns)
+        self.names = tuple(str(name).replace(*IN_FILES) for name in frame.columns)
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(self._frame), rows):

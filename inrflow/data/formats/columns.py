@@ -28,7 +28,8 @@ from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
 from inrflow.errors import UserError
 
-_SLASH, _DIVISION = "/", "\u2215"  # names of channels name files, too: the sign of a division looks alike
+IN_FILES = "/", "\u2215"  # names of channels name files, too: `O3 [ug/m3]` has the sign of a division for the slash
+IN_TABLES = IN_FILES[::-1]  # what str.replace makes of names, and back
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "valid_time", "date")
 BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|deg|degrees)$|[ _.]?(utc|gmt)$")
@@ -97,16 +98,6 @@ class PointTable:
 
 
 # ---- which column is what ----
-
-def in_files(name: str) -> str:
-    """The name of a column as one of a channel, with the sign of a division for a slash (`O3 [ug/m3]`)."""
-    return name.replace(_SLASH, _DIVISION)
-
-
-def in_tables(name: str) -> str:
-    """The inverse of `in_files`."""
-    return name.replace(_DIVISION, _SLASH)
-
 
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     """The first of the `wanted` names that is among `names`: as it is written, else in any case, else before a unit,

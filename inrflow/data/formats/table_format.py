@@ -13,12 +13,12 @@ import numpy as np
 
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.formats.columns import (
+    IN_FILES,
     TIMES,
     Columns,
     all_numbers,
     column_numbers,
     find_column,
-    in_files,
     is_station,
     labels,
     observations_of,
@@ -62,8 +62,8 @@ class TableContent(Content):
     """
 
     def __init__(self, kind: Format, path: Path, options: ReadOptions) -> None:
-        options = replace(options, time=options.time and in_files(options.time),
-                          channels=options.channels and [in_files(name) for name in options.channels])
+        options = replace(options, time=options.time and options.time.replace(*IN_FILES),
+                          channels=options.channels and [name.replace(*IN_FILES) for name in options.channels])
         self.kind, self.path, self.time = kind, path, options.time
         called = TIMES if options.time is None else (options.time,)
         with kind.open_columns(path, [called, LONGITUDES, LATITUDES]) as columns:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import Columns, Grid, in_files, in_tables
+from inrflow.data.formats.columns import IN_FILES, IN_TABLES, Columns, Grid
 from inrflow.data.formats.registry import TableWriter, units_of_columns
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
@@ -59,7 +59,7 @@ class ParquetColumns(Columns):
         pyarrow = _pyarrow(path)
         with damage_as_user_error(path):
             self._file = pyarrow.parquet.ParquetFile(path)
-            self._given = {in_files(field.name): field.name for field in self._file.schema_arrow
+            self._given = {field.name.replace(*IN_FILES): field.name for field in self._file.schema_arrow
                            if not pyarrow.types.is_nested(field.type)
                            and not field.name.startswith("__index_level_")}  # row numbers of pandas
             self.names = tuple(self._given)
@@ -83,13 +83,15 @@ class ParquetWriter(TableWriter):
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         arrow, units = _pyarrow(self.path), units_of_columns(self.description)
+        kinds = {name: arrow.string() if values.dtype == object else arrow.from_numpy_dtype(values.dtype)
+                 for name, values in columns.items()}
         self._schema = arrow.schema([arrow.field(
-            in_tables(name), arrow.string() if values.dtype == object else arrow.from_numpy_dtype(values.dtype),
-            metadata={"units": units[name]} if name in units else None) for name, values in columns.items()])
+            name.replace(*IN_TABLES), kind, metadata={"units": units[name]} if name in units else None)
+            for name, kind in kinds.items()])
         self._file = arrow.parquet.ParquetWriter(self._target.partial, self._schema)
 
     def _add(self, columns: Mapping[str, np.ndarray]) -> None:
-        named = {in_tables(name): values for name, values in columns.items()}
+        named = {name.replace(*IN_TABLES): values for name, values in columns.items()}
         self._file.write_table(_pyarrow(self.path).table(named, schema=self._schema))
 
 
