@@ -38,15 +38,12 @@ def run(arguments: list[str]) -> int:
     observations = read_observations(str(config.observations), surrogate.description, stations, read)
     answers = _Answers(surrogate, observations, config)
     rows = 0
-    writing = PointWriter(target, surrogate.description, config.overwrite)
-    try:
-        with writing as writer, console.status("reading") as status:
-            for table in PointReader(str(config.points), surrogate.description, read=read):
-                writer.append(table, answers.columns(table))
-                rows += len(table)
-                status.update(f"{rows} points")
-    finally:
-        answers.warn()  # what was strange about the observations is why there is no answer, too
+    with PointWriter(target, surrogate.description, config.overwrite) as writer, console.status("reading") as status:
+        for table in PointReader(str(config.points), surrogate.description, read=read):
+            writer.append(table, answers.columns(table))
+            rows += len(table)
+            status.update(f"{rows} points")
+    answers.warn()
     surrogate.extent.check_places(np.concatenate(answers.corners))
     surrogate.extent.warn_outside(answers.outside, rows)
     surrogate.extent.warn_beyond(answers.beyond, rows)
@@ -89,10 +86,14 @@ class _Answers:
         for number in np.unique(numbers).tolist():
             rows = numbers == number
             asked = {"std": self.config.std, "derivatives": self.config.derivatives}
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
-                solution = self._solution(number)
-                answer = solution.query(table.t[rows], table.x[rows], **asked)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
+                    solution = self._solution(number)
+                    answer = solution.query(table.t[rows], table.x[rows], **asked)
+            except UserError:
+                self.warn()  # what was strange about the observations may be why there is no answer
+                raise
             outside = extent.outside(table.x[rows])
             beyond = extent.beyond(table.t[rows], *solution.observed)
             self.outside, self.beyond = self.outside + int(outside.sum()), self.beyond + int(beyond.sum())
