@@ -19,7 +19,9 @@ from inrflow.config.schema import ForecastConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, parse_units
 from inrflow.data.formats.continued import Places, on_grid
-from inrflow.data.formats.registry import FLAG, format_for_writing
+from inrflow.data.formats.registry import FLAG, ReadOptions, format_for_writing, format_of
+from inrflow.data.formats.streams.stations import StationTables
+from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
 from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
@@ -55,6 +57,8 @@ def run(arguments: list[str]) -> int:
             frames = seen.frames()
             own = asked if asked is None or config.points else _of_trajectory(asked, number)
             known = _places(frames, own, about, read.get("time"))
+            if stations and own is None:
+                known = _named(known, stations, about, read)
             solution = surrogate.solution_of(seen)
             for t, x, values in _rows(frames, known.x, until, every, config.observed):
                 table = known.rows(t, x, about, number, len(observations) > 1, dates)
@@ -62,7 +66,8 @@ def run(arguments: list[str]) -> int:
                     table = replace(table, grid=asked.grid)
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
-    Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}",
+    zone = "; times are in UTC" if dates else ""
+    Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
                                highlight=False, soft_wrap=True)
     return 0
 
@@ -88,6 +93,15 @@ def _places(frames: Frames, asked: PointTable | None, about: Description, time: 
     seen = np.isfinite(frames.u).any(-1)
     x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
     return Places.of_points(np.unique(x, axis=0), about)
+
+
+def _named(known: Places, stations: str, about: Description, read: dict[str, Any]) -> Places:
+    """Places with the names of their stations, and the column of times as the observations have it."""
+    table = format_of(Path(stations))
+    if not isinstance(table, TableFormat):
+        return known
+    names = StationTables(table, ReadOptions(coordinates=read.get("coordinates"), stations=stations))
+    return replace(known, columns=names.names_at(known.x, about) | known.columns, time=read.get("time") or known.time)
 
 
 def _on_grid(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +26,29 @@ _LINES = 15  # of an equation
 
 
 def run(arguments: list[str]) -> int:
-    """Describe one file, the files of a pattern, or a directory."""
-    if len(arguments) != 1:
-        raise UserError(f"{len(arguments)} names are given; expected one FILE, a data file or a run directory, or a "
+    """Describe one file, the files of a pattern, or a directory; key=value says how a file is read, as for convert."""
+    options = [item for item in arguments if "=" in item and not Path(item).exists()]
+    names = [item for item in arguments if item not in options]
+    if len(names) != 1:
+        raise UserError(f"{len(names)} names are given; expected one FILE, a data file or a run directory, or a "
                         "pattern in quotes, as 'data_*.nc'")
-    path = Path(arguments[0])
-    if not path.exists() and not glob.has_magic(arguments[0]):
+    path = Path(names[0])
+    if not path.exists() and not glob.has_magic(names[0]):
         raise UserError(f"{path} does not exist; give a data file or a run directory")
     from inrflow.data.formats.inspect import describe, is_store
 
     if path.is_dir() and not is_store(path):
         show_run(path)
         return 0
-    show(describe(path), screen())
+    if options:
+        from inrflow.config.resolve import resolve
+        from inrflow.config.schema import ConvertConfig
+
+        read = asdict(resolve("convert", ConvertConfig, options))
+        given = {key: value for key, value in read.items() if value not in (None, {}) and key != "overwrite"}
+        show(describe(path, given, options), screen())
+    else:
+        show(describe(path), screen())
     return 0
 
 

@@ -44,6 +44,7 @@ def run(arguments: list[str]) -> int:
             rows += len(table)
             status.update(f"{rows} points")
     answers.warn()
+    surrogate.extent.check_places(np.concatenate(answers.corners))
     surrogate.extent.warn_outside(answers.outside, rows)
     surrogate.extent.warn_beyond(answers.beyond, rows)
     console.print(f"{rows} points in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
@@ -70,10 +71,12 @@ class _Answers:
         self._warned: list[str] = []
         self._assumed = False
         self.outside = self.beyond = 0  # of the points answered so far: off the training data's domain, or its time
+        self.corners: list[np.ndarray] = []  # lowest and highest coordinates (2, d) of each block
 
     def columns(self, table: PointTable) -> dict[str, np.ndarray]:
         """The new columns of a block of points. Raises UserError for points of a trajectory that was not observed."""
         about, extent = self.surrogate.description, self.surrogate.extent
+        self.corners.append(np.stack([table.x.min(0), table.x.max(0)]))
         numbers = table.trajectory
         if "trajectory" not in table.columns:
             numbers = np.full(len(table), min(self.observations))
@@ -83,10 +86,14 @@ class _Answers:
         for number in np.unique(numbers).tolist():
             rows = numbers == number
             asked = {"std": self.config.std, "derivatives": self.config.derivatives}
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
-                solution = self._solution(number)
-                answer = solution.rows(table.t[rows], table.x[rows], **asked)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
+                    solution = self._solution(number)
+                    answer = solution.rows(table.t[rows], table.x[rows], **asked)
+            except UserError:
+                self.warn()  # what was strange about the observations may be why there is no answer
+                raise
             outside = extent.outside(table.x[rows])
             beyond = extent.beyond(table.t[rows], *solution.observed)
             self.outside, self.beyond = self.outside + int(outside.sum()), self.beyond + int(beyond.sum())

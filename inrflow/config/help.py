@@ -11,7 +11,7 @@ from typing import Any
 from inrflow.config.resolve import config_directory
 from inrflow.config.schema import SCHEMAS
 
-_BEFORE_KEYS = {"train": "[--multirun] [key=value[,value ...] ...]", "inspect": "FILE",
+_BEFORE_KEYS = {"train": "[--multirun] [key=value[,value ...] ...]", "inspect": "FILE [key=value ...]",
                 "convert": "SOURCE [SOURCE ...] TARGET [key=value ...]"}
 _WIDTH = 100
 

@@ -128,6 +128,13 @@ class Normalisation:
         least = torch.full_like(self.scale, _WILD)
         return least if self.most is None else torch.maximum(least, 2 * self.most.to(least))
 
+    def far(self, u: Tensor) -> list[int]:
+        """Channels of which half of the values (..., C) in data units or more are twice as far from the mean as any of
+        training's, or beyond `limit` where these are not known."""
+        limit = self.limit if self.most is None else 2 * self.most
+        sizes = self.apply(u).abs().flatten(0, -2).nanmedian(0).values
+        return (sizes > limit.to(sizes)).nonzero()[:, 0].tolist()
+
     def apply(self, u: Tensor) -> Tensor:
         """Values (..., C) in data units to normalised ones."""
         return (u - self.mean.to(u)) / self.scale.to(u)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -21,11 +22,11 @@ from inrflow.data.formats.calendar import (
     other_calendar,
     parse_units,
 )
-from inrflow.data.formats.columns import Columns, observations_of
+from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
-from inrflow.data.observations import Observations
+from inrflow.data.observations import Observations, decoded
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,8 +95,13 @@ def observations_from(data: Any, description: Description) -> Observations:
             t = moments_to_numbers(numbers_to_moments(t, data.time_units), description.time_units)
         return data.moved(t, x)
     if hasattr(data, "to_dataframe") and hasattr(data, "dims"):
-        data = (data.to_dataset(name=data.name or description.channels[0]) if hasattr(data, "to_dataset")
-                and not hasattr(data, "data_vars") else data).to_dataframe().reset_index()
+        data = decoded(data.to_dataset(name=data.name or description.channels[0]) if hasattr(data, "to_dataset")
+                       and not hasattr(data, "data_vars") else data)
+        time = find_column([str(name) for name in data.variables], TIMES)
+        if time is not None and data[time].dtype.kind in "fiu" and " since " in str(description.time_units):
+            warnings.warn(f"{time} holds numbers that are said to count from no date; they are taken as "
+                          f"{description.time_units}, as those of the training data are", stacklevel=4)
+        data = data.to_dataframe().reset_index()
     if not hasattr(data, "columns") or not hasattr(data, "iloc"):
         raise UserError("assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict "
                         f"of them, not {type(data).__name__}; inrflow.Observations(t, x, u) holds arrays")
@@ -121,7 +127,7 @@ class _FrameColumns(Columns):
 
     def __init__(self, frame: Any, time_units: str | None) -> None:
         self._frame, self._time_units = frame, time_units
-        self.names = tuple(str(name) for name in frame.columns)
+        self.names = tuple(str(name).replace(*IN_FILES) for name in frame.columns)
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(self._frame), rows):

@@ -20,6 +20,7 @@ _SPARSE = 10.0  # times as many places and times as there are values, at most, f
 _BIN = 0.5  # internal time units between the frames made of rows whose times all differ
 _ROWS = 150  # per bin on average: enough to determine the larger scales of a field
 _FEWEST, _MOST = 8, 400  # bins
+_RAW = {"scale_factor", "add_offset", "_FillValue", "missing_value"}  # attributes that decoding takes away
 _SCATTERED = 4  # with fewer rows than this at a time, on average, times are no frames
 
 
@@ -100,7 +101,7 @@ class Observations:
         if missing := [name for name in (time, *coordinates, *channels) if name not in data.variables]:
             raise UserError(f"the dataset has no {', '.join(map(str, missing))}, but "
                             f"{', '.join(map(str, data.variables))}; name them with channels, coordinates and time")
-        kept = data[[*channels, *coordinates, time]]
+        kept = decoded(data[[*channels, *coordinates, time]])
         return cls.from_dataframe(kept.to_dataframe().reset_index(), channels, coordinates, time)
 
     def _attach(self, u: torch.Tensor, numbers: Observations) -> None:
@@ -156,6 +157,23 @@ class Observations:
         frames = self._frames
         return (f"Observations({len(self)} points at {len(frames)} times from {frames.t[0]:g} to {frames.t[-1]:g}, "
                 f"{self.channels} channels, {self.dimensions} coordinates)")
+
+
+def decoded(dataset: Any) -> Any:
+    """An xarray Dataset with times, scaled and missing values as their attributes say, also where it was opened without
+    decoding. Raises UserError where they say what xarray cannot read."""
+    raw = [name for name, one in dataset.variables.items()
+           if not _RAW.isdisjoint(one.attrs) or " since " in str(one.attrs.get("units", ""))]
+    if not raw:
+        return dataset
+    import xarray
+
+    try:
+        return xarray.decode_cf(dataset)
+    except (ValueError, TypeError, OverflowError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the dataset was not decoded, and its attributes cannot be followed ({reason}); decode "
+                        f"{', '.join(map(str, raw))}, or remove their attributes") from error
 
 
 def _array(value: Any, name: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from inrflow.errors import UserError
 _CACHE_BYTES = 1024**3
 _SECONDS_OF_VALUE, _OF_TIME = 2e-6, 0.3  # closed forms take so long for a value; share of the time
 _FEWEST_VALUES, _MOST_VALUES = 2e6, 5e7  # the latter fill 200 MB, and what is solved with them some times as much
+_MILDLY = 0.25  # shares of points from which on a coarser grid stands for one: what it does not resolve is aliased
 _FEWEST_TRAJECTORIES, _FEWEST_POINTS = 24, 1024  # rather fewer points than fewer trajectories, and the other way round
 _NEAR, _SKEWED = 0.5, 0.5  # deviations from 0 to the least of an amount, and skewness from which on it is one
 _DEGREES = re.compile(r"temp|celsius|fahrenheit|dew|(°|\bdeg_?)[CF]\b", re.IGNORECASE)  # names and units of no amount
@@ -59,6 +60,7 @@ class TrajectorySource:
         self.moves = self.time_bins is not None or file.point_layout == "moving"  # places differ from frame to frame
         count = times.shape[1] if frames is None else min(frames, times.shape[1])
         self.times = torch.as_tensor(times[:, :count])
+        self.lattice: np.ndarray | None = None  # indices of points, in place of a random subset
         self.points = file.points if self.time_bins is None else max(1, round(file.rows / times.size))
         self._cache: dict[int, TrajectoryBatch] = {}
         self._cached = 0  # bytes
@@ -82,8 +84,8 @@ class TrajectorySource:
 
     def observed_points(self, trajectory: int) -> np.ndarray | None:
         """Indices of the observed points of a trajectory; None for all."""
-        if self.fraction >= 1.0:
-            return None
+        if self.fraction >= 1.0 or self.lattice is not None:
+            return self.lattice
         return observed_points(self.seed, trajectory, self.file.points, self.fraction, self.same_points)
 
     def _read(self, trajectory: int) -> TrajectoryBatch:
@@ -303,12 +305,32 @@ def affordable(
     kept = len(train) + len(validation)
     points = max(most / (kept * each), _FEWEST_POINTS / source.points) * source.fraction
     if points < source.fraction and source.time_bins is None and source.file.layout != "scattered":
+        lattice = coarser(source.file.read(0, slice(0, 1)).x, points) if source.shared_points and (
+            source.fraction == 1.0 and points > _MILDLY) else None
+        points = points if lattice is None else len(lattice) / source.points
         source = TrajectorySource(source.file, source.frames, points, source.same_points or source.fraction == 1.0,
                                   source.seed)
+        source.lattice = lattice
     observed = round(source.points * source.fraction)
     warnings.warn(f"{kept} of {count} trajectories at {observed} of {source.points} points are trained on, which fit "
                   f"into memory and into training.minutes={minutes:g}", stacklevel=2)
     return source, train, validation
+
+
+def coarser(x: np.ndarray, share: float) -> np.ndarray | None:
+    """Indices of those of points (N, d) of a grid that are a coarser grid of at most a share of them; None where they
+    are no grid, or none of its divisors is left. On grids, harmonics cost far less than on as many random points."""
+    levels = [np.unique(line, return_inverse=True) for line in x.T]
+    sizes, steps = [len(values) for values, _ in levels], [1] * x.shape[1]
+    if np.prod(sizes) != len(x) or len(np.unique(np.stack([at for _, at in levels]), axis=1).T) < len(x):
+        return None
+    while np.prod([size // step for size, step in zip(sizes, steps, strict=True)]) > share * len(x):
+        longest = max(range(len(sizes)), key=lambda axis: sizes[axis] / steps[axis])
+        steps[longest] *= 2
+        if sizes[longest] % steps[longest]:  # a period would have a longer step at its end
+            return None
+    kept = np.all([at % step == 0 for (_, at), step in zip(levels, steps, strict=True)], axis=0)
+    return np.flatnonzero(kept)
 
 
 def some_of(rows: np.ndarray, share: float, groups: np.ndarray | None) -> np.ndarray:

@@ -192,7 +192,8 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
     return float((squares / max(count, 1) / total).mean())
 
 
-def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, deadline: float) -> str | None:
+def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, late: Callable[[], bool]
+          ) -> str | None:
     """The condition du/dn = -h u, with an h from 0 to infinity on each part of a region's boundary, whose harmonics fit
     held-out points clearly better than those of a kind, natural or held; None where there is none.
 
@@ -205,8 +206,7 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
         return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
 
     def missed(rates: Sequence[float]) -> float:
-        name = named(rates)
-        if name not in known and (effort() < deadline or not known):
+        if (name := named(rates)) not in known and not (known and late()):
             effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
             known[name] = held_out_errors(region.harmonics(min(size, _LEAKING_MODES), name), x[some], seen, seed)
         return known.get(name, np.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile, named_parameter
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.forecast import forecast, std_of_values
-from inrflow.evaluation.known_contexts import known_contexts, parameter_errors
+from inrflow.evaluation.known_contexts import known_contexts, parameter_errors, warn_parameters
 from inrflow.evaluation.metrics.base import METRICS, Block, Metric, compared_report, report_of
 from inrflow.evaluation.metrics.errors import SquaredErrors
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
@@ -27,6 +28,7 @@ from inrflow.model.surrogate import Surrogate
 
 _BLOCK = 16
 _VALUES_PER_BLOCK = 2_000_000
+_STEPS = 100.0  # times those of training, that time steps are in another unit
 
 
 @dataclass
@@ -75,6 +77,8 @@ def evaluate(
     source = TrajectorySource(file)
     observe.check(source)
     origin, contexts = ("given", context) if context is not None else known_contexts(surrogate, file, observe.context)
+    if context is None:
+        warn_parameters(surrogate, file)
     estimated: list[tuple[Tensor, Tensor]] = []  # contexts of the trajectories and their covariances
     training = surrogate.training
     seed, same = int(training["seed"]), bool(training["same_points"])
@@ -86,10 +90,13 @@ def evaluate(
     decoded = 0
     random = np.random.default_rng([seed, 5])
     example: dict[str, Any] = {}
+    corners, far = list[Tensor](), set[int]()
     block = _block_length(source, surrogate)
     for chosen, model in [(part, one) for members, one in models for part in blocks(members, block)]:
         batch = source.batch(chosen, normalised=False)
         points = batch.u.shape[2]
+        corners.append(torch.stack([batch.x.amin((0, 1, 2)), batch.x.amax((0, 1, 2))]))
+        far |= set(surrogate.normalisation.far(batch.u))
         window = batch.first_frames(min(seen_frames, batch.u.shape[1]))
         noise = None
         if observe.noise:
@@ -129,6 +136,15 @@ def evaluate(
                 "std": std[0].numpy() if std is not None else None,
                 "observed": observed.everywhere[0].numpy(),
             }
+    surrogate.extent.check_places(torch.cat(corners))
+    step = float(np.nanmedian(np.diff(source.times.numpy()))) / surrogate.scale.unit
+    if not 1 / _STEPS < step < _STEPS:
+        warnings.warn(f"{file.path}: time steps are {step:.3g} times those of training: check the unit of its times",
+                      stacklevel=2)
+    if far:
+        names = ", ".join(surrogate.description.channels[c] for c in sorted(far))
+        warnings.warn(f"{file.path}: half of the values of {names} or more lie at least twice as far from the mean of "
+                      "the training data as any of these: check their unit", stacklevel=2)
     report = tally.report() | {
         "encode_seconds": seconds["encode"],
         "rollout_seconds": seconds["rollout"],
@@ -201,6 +217,11 @@ def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) ->
     ours, theirs = surrogate.description, file.description
     if not ours.same_system(theirs):
         raise UserError(f"{file.path} has {theirs.layout}; the surrogate was trained on {ours.layout}: give {wanted}")
+    if None not in (ours.units, theirs.units) and ours.units != theirs.units:
+        triples = zip(ours.channels, ours.units or (), theirs.units or (), strict=True)
+        told = [f"{name} in {own}, not in {other}" for name, other, own in triples if own and other and own != other]
+        if told:
+            warnings.warn(f"{file.path} has {', '.join(told)} as the training data: nothing is converted", stacklevel=3)
     if None not in (ours.time_units, theirs.time_units) and ours.time_units != theirs.time_units:
         raise UserError(f"{file.path} counts times in {theirs.time_units}, the surrogate in {ours.time_units}: give a "
                         "file that counts alike")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
+_MARGIN = 1e-6  # of the values, for what was rounded
 CHOICES = ("auto", "parameters", "environment", "unknown")
 
 
@@ -51,6 +53,24 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
         raise UserError(f"observe.context=environment, but {file.path} holds environments that training did not; give "
                         "observe.context=unknown")
     return "unknown", None
+
+
+def warn_parameters(surrogate: Surrogate, file: TrajectoryFile) -> None:
+    """Warn of parameters of a file beyond those of training, be it that they were all the same there, and of a file
+    without those that tell contexts."""
+    contexts, ranges = surrogate.contexts, file.parameter_ranges
+    for name, (low, high) in surrogate.training.get("parameters", {}).items():
+        margin = _MARGIN * max(high - low, abs(low), abs(high))
+        least, most = ranges.get(name, (low, high))
+        if least < low - margin or most > high + margin:
+            seen = f"{low:.6g} to {high:.6g}" if high > low else f"always {low:.6g}"
+            given = f"{least:.6g} to {most:.6g}" if most > least else f"{least:.6g}"
+            warnings.warn(f"{file.path}: {name} is {given}, in training it was {seen}: forecasts of "
+                          "other values are extrapolations" + ("" if high > low else ", and do not depend on it"),
+                          stacklevel=3)
+    if contexts is not None and contexts.map is not None and (lacks := set(contexts.names) - set(ranges)):
+        warnings.warn(f"{file.path} has no parameter {', '.join(sorted(lacks))}, by which training told systems apart: "
+                      "contexts are read off the observed frames", stacklevel=3)
 
 
 def parameter_errors(surrogate: Surrogate, contexts: Tensor, covariances: Tensor, true: np.ndarray) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DIVERGED = 10.0  # times as far from the mean of the training data as they or the observed frames are
 _GAP = 2.5  # distances to a nearest neighbour, the longest of 20, that gaps between random points may span
+_PERIODS, _FARTHEST = 1.0, 1e30  # beyond the training data: coordinates in another unit; no place at all
 _PLACES = 1000  # that stand for the points of the training data
 _MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
 
@@ -133,6 +134,21 @@ class Extent:
             beyond &= np.asarray(self.description.period) == 0
         return beyond.any(-1)
 
+    def check_places(self, x: np.ndarray | Tensor) -> None:
+        """Raise UserError where points (..., d) lie so far away that nothing can be computed there; warn where some lie
+        more than a period beyond the box, as those in another unit do."""
+        points = np.asarray(x).reshape(-1, len(self.description.coordinates))
+        low, high = np.nanmin(points, 0, initial=np.inf), np.nanmax(points, 0, initial=-np.inf)
+        farthest = float(np.maximum(-low, high).max())
+        if farthest > _FARTHEST:
+            raise UserError(f"coordinates reach {farthest:.4g}; give points with coordinates up to {_FARTHEST:g}")
+        for axis, period in enumerate(self.description.period or ()):
+            least, most = self.box[:, axis]
+            if period and (low[axis] < least - _PERIODS * period or high[axis] > most + _PERIODS * period):
+                warnings.warn(f"{self.description.coordinates[axis]} reaches from {low[axis]:.6g} to {high[axis]:.6g}, "
+                              f"more than a period ({period:.6g}) beyond the training data ({least:.6g} to "
+                              f"{most:.6g}), and is taken modulo the period: check its unit", stacklevel=3)
+
     def width(self, axis: int) -> float:
         """Width of the box along a coordinate."""
         return float(self.box[1, axis] - self.box[0, axis]) or 1.0
@@ -208,3 +224,10 @@ class Extent:
             f"{self.horizon:.4g}{units} ahead, the time span of training: values there are extrapolated",
             stacklevel=3,
         )
+
+
+def warn_far(channels: Sequence[str]) -> None:
+    """Warn of channels whose observed values are far beyond all of the training data."""
+    if channels:
+        warnings.warn("half of the observed values or more lie at least twice as far from the mean of the training "
+                      f"data as any of these ({', '.join(channels)}): check their unit", stacklevel=5)

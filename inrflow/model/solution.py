@@ -48,6 +48,7 @@ class Solution(Shown):
         self.path = StatePath(surrogate.dynamics, estimate)
         self.diverged = math.inf  # the earliest time asked for so far from which the forecast is none
         self._known: tuple[Tensor, list[Tensor]] | None = None
+        self._moved: tuple[Tensor, Tensor] | None = None
 
     def __repr__(self) -> str:
         about, knots = self.surrogate.description, self.estimate.t[0]
@@ -127,6 +128,8 @@ class Solution(Shown):
 
         At each point they have the mean and the standard deviation of `query`.
         """
+        if n < 1:
+            raise UserError(f"{n} draws are asked for; give a number from 1 on")
         mean = self.query(t, x)["mean"]
         times, points, by_row, _ = asked_points(t, x, self.surrogate.description)
         if not by_row:
@@ -148,7 +151,8 @@ class Solution(Shown):
         last = float(self.surrogate.scale.external(self.estimate.last[0]))
         moment, x, _, _ = asked_points(last if t is None else t, candidates, self.surrogate.description, grid=True)
         given = torch.ones(len(x)) if weights is None else torch.as_tensor(np.asarray(weights))
-        if len(moment) > 1 or not 1 <= k <= len(x) or given.shape != (len(x),) or not bool((given >= 0).all()):
+        if len(moment) > 1 or not 1 <= k <= len(x) or given.shape != (len(x),) or not bool(
+                ((given >= 0) & given.isfinite()).all()):
             raise UserError(f"{k} places are asked for among {len(x)} candidates, with weights {tuple(given.shape)}, "
                             f"at {len(moment)} times; give k from 1 to M, candidates (M, d), weights (M,) of at least "
                             "0, one time")
@@ -223,6 +227,7 @@ class Solution(Shown):
             outside += int(self.surrogate.extent.outside(block).sum())
         if not finite:
             raise UserError("a query has times or coordinates that are not finite; remove those rows")
+        self.surrogate.extent.check_places(points)
         self.surrogate.extent.require_reach(times.numpy(), *self.observed)
         self.surrogate.extent.warn_outside(outside, len(points))
 
@@ -255,9 +260,12 @@ class Solution(Shown):
                 yield (chosen, slice(start, start + len(points))), answers
 
     def states(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """States (D, n) at the distinct times, and which of them each of the times (R,) is."""
+        """States (D, n) at the distinct times, those of the last call from memory, and which of them each of the times
+        (R,) is."""
         distinct, which = torch.unique(times, return_inverse=True)
-        states = self.path.at(self.surrogate.scale.internal(distinct))
+        if self._moved is None or not torch.equal(self._moved[0], distinct):
+            self._moved = distinct, self.path.at(self.surrogate.scale.internal(distinct))
+        states = self._moved[1]
         size, prior = self.surrogate.code_size, self.surrogate.prior
         usual = prior.variances[:size].sum().sqrt()
         known = torch.linalg.vector_norm(self.estimate.mean[0, :, :size] - prior.mean[:size], dim=1)
@@ -294,7 +302,8 @@ class Solution(Shown):
             variance = self._variance(times, states, which, jacobian, x.to(dtype)) if "std" in what else None
             if variance is not None:
                 variance = variance + model.unresolved(states)[which]
-            result = self._of_observations(times, x, mean, variance, what)
+            if "mean" in what or "std" in what:
+                result = self._of_observations(times, x, mean, variance, what)
         if self.estimate.residual is not None and ("dx" in what or "dt" in what):
             return result | self._slopes(times, states, which, x, what)
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
 from inrflow.model.contexts import Contexts, context_of_windows, nominal_contexts
-from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, mesh_of
+from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, mesh_of, warn_far
 from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
@@ -48,8 +49,7 @@ from inrflow.model.store_v1 import with_step_maps
 from inrflow.runtime.shown import Shown
 from inrflow.runtime.tensor_files import save_tensors
 
-_REACH, _REACH_STEPS = 100.0, 1000.0  # minutes of integration for a few hundred codes
-_REACH_EXACT = 1e6  # phases of waves are known to nine digits there, in double precision
+_REACH, _REACH_STEPS, _REACH_EXACT = 100.0, 1000.0, 1e6  # minutes for a few hundred codes; nine digits of phases left
 
 
 @dataclass(repr=False)
@@ -265,8 +265,7 @@ class Surrogate(Shown):
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
         """The context of known parameters, by the map that was fitted. Raises UserError where one is not known."""
         if self.contexts is None or self.contexts.map is None:
-            raise UserError(f"the surrogate of {self.description.name} was not trained with known parameters that "
-                            "vary; leave `parameters` out")
+            raise UserError(f"{self.description.name} was not trained with parameters that vary; leave `parameters` out")
         prior = ContextPrior(*self.contexts.at(parameters))
         self.warn_context(prior.mean)
         return prior
@@ -284,32 +283,31 @@ class Surrogate(Shown):
         outside what the surrogate was trained on. Raises UserError where they do not fit its channels or coordinates.
 
         Args:
-            examples: other trajectories of the same system, of several frames each, from which its context is
-                estimated.
+            examples: other trajectories of the same system, of several frames each, that tell its context.
             parameters: known parameters of the system, by name, instead.
         """
         observations = all_observations_from(observations, self.description)
         examples = None if examples is None else all_observations_from(examples, self.description)
         if examples is not None and parameters is not None:
-            raise UserError("both examples and parameters are given; either tells the context: give one of them")
+            raise UserError("both examples and parameters are given, which both tell the context; give one of them")
         if (examples is not None or parameters is not None) and not self.context_size:
             raise UserError(f"the surrogate of {self.description.name} has no contexts, so examples and parameters "
                             "tell it nothing; train on a file with several environments or parameters that vary")
         with arithmetic_as_user_error():
             context = None if parameters is None else self.context_of(parameters)
             context = context if examples is None else self.context_from(examples)
+        if isinstance(observations, Observations):
+            return self.solution_of(observations, context)
         if isinstance(observations, Mapping):
             return {key: self.solution_of(value, context) for key, value in observations.items()}
-        if not isinstance(observations, Observations):
-            return [self.solution_of(value, context) for value in observations]
-        return self.solution_of(observations, context)
+        return [self.solution_of(value, context) for value in observations]
 
     def from_state(self, state: Any, t: float = 0.0) -> Solution:
         """The `Solution` that has a state (n,) at a time t: code, delayed codes and context; with a gradient where the
         state has one. Raises UserError for another size."""
-        state = torch.as_tensor(state)
-        if state.shape != (len(self.prior.mean),):
-            raise UserError(f"a state has shape {tuple(state.shape)}; expected ({len(self.prior.mean)},)")
+        state, size = torch.as_tensor(state), len(self.prior.mean)
+        if state.shape != (size,) or not (bool(state.isfinite().all()) and math.isfinite(t)):
+            raise UserError(f"a state has shape {tuple(state.shape)}, at t={t:g}; expected ({size},), all finite")
         return Solution(self, estimate_of(state, self.scale.internal(torch.as_tensor(float(t)))), True)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
@@ -342,8 +340,8 @@ class Surrogate(Shown):
         return self.prior.unresolved(self.decoder.tail(states[..., : self.code_size]))
 
     def widening(self, estimate: StateEstimate) -> Tensor:
-        """Factors (S,) for the standard deviations of forecasts: 1 inside the training distribution, growing with the
-        Mahalanobis distance of the codes or of the context, whichever is larger."""
+        """Factors (S,) for deviations of forecasts: 1 inside of the training distribution, growing with the Mahalanobis
+        distance of the codes or of the context, whichever is larger."""
         states = estimate.mean
         factor = self.prior.widening(states[..., : self.code_size], estimate)
         if self.contexts is None:
@@ -363,11 +361,13 @@ class Surrogate(Shown):
             return self._solution(estimate, [observations], context)
 
     def _checked(self, observations: Observations, last: Sequence[float] = ()) -> TrajectoryBatch:
-        """The window of observations after a last time; warns of those outside of the training data."""
+        """The window of observations after a last time; warns of places and values unlike all of the training data."""
         frames, extent = observations.frames(), self.extent
         extent.require_gaps(np.append(last, frames.t))
+        extent.check_places(frames.x)
         window, outside = self._window(observations), extent.outside(frames.x)
         extent.warn_outside(int(outside.sum()), outside.size)
+        warn_far([self.description.channels[c] for c in self.normalisation.far(window.u)])
         return window
 
     def _solution(self, estimate: StateEstimate, parts: list[Observations], context: ContextPrior | None, first: int = 0
@@ -392,7 +392,6 @@ class Surrogate(Shown):
         return Solution(self, estimate, parts[0].kind == "torch", update)
 
     def _window(self, observations: Observations) -> TrajectoryBatch:
-        """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""
         return window_of(observations, self.description, self.scale.unit, self.decoder.affine)
 
 

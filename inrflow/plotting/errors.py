@@ -35,9 +35,11 @@ def error_figure(
     axis: Any = [np.datetime64(number_to_date(time, time_units)) for time in times] if calendar else times
     figure = new_figure(6.0, 3.4, title)
     ax = figure.subplots()
+    any_known = False
     for place, (name, values) in enumerate(errors.items()):
         values = np.asarray(values, np.float64)
         values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        any_known = any_known or bool(np.isfinite(values).any())
         style: dict[str, Any] = (
             {"color": MODEL, "linewidth": 2.4, "zorder": 3}
             if place == 0
@@ -64,7 +66,8 @@ def error_figure(
             fontsize=SIZE,
             color=BEYOND,
         )
-    ax.set_yscale("log")
+    if any_known:  # of a field that never changes, there are none
+        ax.set_yscale("log")
     ax.margins(x=0.01)
     if calendar:
         locator = AutoDateLocator(minticks=3, maxticks=7)

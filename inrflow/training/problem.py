@@ -279,7 +279,7 @@ class Problem:
         return {"seed": config.seed, "points": data.points, "same_points": data.same_points, "test": data.test,
                 "frames": self.source.times.shape[1], "trajectories": len(self.train) + len(self.validation),
                 "symmetries": list(self.symmetries.names), "seen": self.seen,
-                "apparent_domain": not self.file.declares_domain}
+                "parameters": self.file.parameter_ranges, "apparent_domain": not self.file.declares_domain}
 
     @property
     def mesh(self) -> dict[str, Any] | None:

@@ -51,9 +51,7 @@ def register_recipe(recipe: Recipe) -> Recipe:
 
 def recipes_named(name: str) -> list[Recipe]:
     """All recipes for `auto`, else the one of a name. Raises UserError for an unknown name."""
-    if name == "auto":
-        return list(RECIPES)
-    chosen = [recipe for recipe in RECIPES if recipe.name == ALIASES.get(name, name)]
+    chosen = [recipe for recipe in RECIPES if name in ("auto", recipe.name) or recipe.name == ALIASES.get(name)]
     if not chosen:
         names = ", ".join(["auto", *(recipe.name for recipe in RECIPES), *ALIASES])
         raise UserError(f"recipe={name} is not known; choose from {names}")
@@ -166,9 +164,8 @@ class _Best:
 def _over(recipe: Recipe, best: Candidate | None, run: Run) -> str | None:
     """That the time is over; None while it is not, or no candidate is there, or for a recipe of seconds, which is
     worth them however late."""
-    if not run.budget.over or best is None:
-        return None
-    return None if getattr(recipe, "is_quick", lambda _: False)(run.problem) else "the time is over"
+    quick = getattr(recipe, "is_quick", lambda _: False)(run.problem)
+    return "the time is over" if run.budget.over and best is not None and not quick else None
 
 
 def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surrogate:

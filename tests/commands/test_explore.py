@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,8 @@ from inrflow.commands.explore.answers import ERROR, RATE, SPREAD, VALUE, Explore
 from inrflow.commands.run_directory import RunDirectory
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
+from inrflow.domains.base import Domain
+from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import Ahead, ChannelField, Decay, ResidualField
 from inrflow.encoding.residual.places import Places
@@ -69,30 +72,39 @@ def test_pictures_of_other_domains_leave_out_what_lies_outside(place, tmp_path):
         assert shown.axes == ("longitude", "latitude") and np.abs(shown.box[:, 1]).max() <= 90
 
 
-def test_pictures_while_a_slider_moves_come_from_few_nodes_of_a_residual_field_and_are_near_the_exact_ones(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr("inrflow.commands.explore.answers._QUICK", 60.0)  # fewer nodes are for busy machines
+def with_residual(folder):
+    """The page's answers on a model of a mesh with a residual field, given three frames that codes do not explain."""
     surrogate = law("mesh")
     covariance = Covariance.of(Form((1.5,), 0.5, (0, 1), (True, True)), [0.1, 1.0], [5.0, 5.0], 0.05, [[0.5, 0.4]])
     surrogate.residual = ResidualField(Places((0.0, 0.0)), (ChannelField(covariance, observed=Ahead(Decay(4.0))),))
     frames = seen(surrogate, frames=3).frames()
     u = frames.u + np.random.default_rng(1).standard_normal(frames.u.shape)
-    write_trajectories(tmp_path / "a.h5", frames.t, frames.x, u[None], surrogate.description)
-    shown = Explored(surrogate, tmp_path / "a.h5", observe=3)
-    asked = []
+    write_trajectories(folder / "a.h5", frames.t, frames.x, u[None], surrogate.description)
+    return Explored(surrogate, folder / "a.h5", observe=3)
+
+
+def test_pictures_while_a_slider_moves_come_from_few_nodes_of_a_residual_field_and_are_near_the_exact_ones(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("inrflow.commands.explore.answers._QUICK", 60.0)  # fewer nodes are for busy machines
+    shown = with_residual(tmp_path)
+    asked, flights, searches = [], [], []
     solution = shown.solution("0")[0]
     conditioned = solution.estimate.residual[0]
-    own = conditioned.own
+    own, flow, inside = conditioned.own, Dynamics.flow, Domain.inside
     conditioned.own = lambda c, t, x: asked.append(len(t)) or own(c, t, x)
-    for quantity, apart in ((VALUE, 0.1), (RATE, 0.2), ("d/dx", 0.2)):
+    monkeypatch.setattr(Dynamics, "flow", lambda *given: flights.append(1) or flow(*given))
+    monkeypatch.setattr(Domain, "inside", lambda self, x: searches.append(len(x)) or inside(self, x))
+    for quantity, apart in ((VALUE, 0.1), (RATE, 0.2), ("d/dx", 0.2), (SPREAD, 0.05)):
         exact, quick = (shown.view("0", 0.33, 0, quantity, shown.box, one).values for one in (False, True))
         known = np.isfinite(exact)
         assert np.array_equal(known, np.isfinite(quick)) and np.ptp(exact[known]) > 0.1
         assert np.abs(quick - exact)[known].mean() < apart * exact[known].std()
+    assert searches == [100 * 100]  # which places of a window are outside is known
     asked.clear()
+    flights.clear()
     shown.view("0", 0.37, 0, VALUE, shown.box, True)
-    assert 0 < sum(asked) <= 40 * 40
+    assert 0 < sum(asked) <= 40 * 40 and len(flights) == 1
 
 
 def test_series_hold_an_interval_and_what_was_observed_nearby(explored):
@@ -235,3 +247,35 @@ def test_a_person_drags_time_clicks_zooms_and_gives_a_table(tiny_run, tmp_path):
     finally:
         server.terminate()
         server.wait(30)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_a_drag_over_a_model_with_a_residual_field_is_answered_at_once(tmp_path):
+    pn = pytest.importorskip("panel")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    from inrflow.commands.explore.page import Page
+
+    page_of = Page(with_residual(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = pn.serve(lambda: page_of.layout, address="127.0.0.1", port=port, show=False, threaded=True, verbose=False)
+    try:
+        with sync_api.sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1100, "height": 860})
+            page.goto(f"http://127.0.0.1:{port}")
+            page.wait_for_selector("text=answered in", timeout=90_000)
+            bar = page.locator(".noUi-base").first.bounding_box()
+            page.mouse.move(bar["x"] + 2, bar["y"] + 3)
+            page.mouse.down()
+            took, at = [], set()
+            for share in np.linspace(0.05, 0.95, 24):
+                page.mouse.move(bar["x"] + share * bar["width"], bar["y"] + 3, steps=2)
+                page.wait_for_timeout(150)
+                took.append(float(page.locator("text=answered in").first.inner_text().split()[2]))
+                at.add(page_of.time.value)
+            page.mouse.up()
+            browser.close()
+        assert len(at) > 12 and np.quantile(took, 0.25) < 100  # the exact picture takes four times as long
+    finally:
+        server.stop()

@@ -14,6 +14,16 @@ def test_a_data_file_is_described_in_a_screenful(tiny_data, inrflow_command):
         assert text in " ".join(outcome.out.split())
 
 
+def test_what_a_file_needs_is_said_as_for_convert(tmp_path, inrflow_command):
+    rows = [f"{t},{x},{t + x}" for t in range(3) for x in range(4)]
+    (tmp_path / "a.csv").write_text("\n".join(["when,x,u", *rows]))
+    refused = inrflow_command("inspect", tmp_path / "a.csv")
+    assert refused.code == 0 and "not read as it is" in " ".join(refused.out.split())
+    read = " ".join(inrflow_command("inspect", tmp_path / "a.csv", "time=when").out.split())
+    assert "3 frames x 4 points" in read and "data.read.time=when" in read and "TARGET time=when" in read
+    assert inrflow_command("inspect", tmp_path / "a.csv", "tim=when").code == 2
+
+
 def test_a_finished_run_tells_data_model_validation_and_errors(tiny_run, inrflow_command):
     outcome = inrflow_command("inspect", tiny_run.run)
     text = " ".join(outcome.out.split())

@@ -52,6 +52,30 @@ def test_dates_of_the_calendars_of_models_go_in_and_come_back(monkeypatch):
     assert told.attrs["calendar"] == "360_day" and told.values.tolist() == hours
 
 
+def test_datasets_that_were_opened_without_decoding_are_decoded(tmp_path):
+    times = np.array(["2020-01-03", "2020-01-04T12"], "datetime64[ns]")
+    data = xarray.Dataset({"T": (("time", "lon", "lat"), [[[1.0]], [[np.nan]]])},
+                          {"time": times, "lon": [10.0], "lat": [50.0]})
+    packed = {"T": {"dtype": "int16", "scale_factor": 0.5, "add_offset": 7.0, "_FillValue": -1},
+              "time": {"units": "minutes since 1999-12-31", "dtype": "float64"}}
+    data.to_netcdf(tmp_path / "a.nc", encoding=packed)
+    expected = observations_from(data, GLOBE).frames()
+    for how in ({"decode_times": False}, {"decode_cf": False}):
+        with xarray.open_dataset(tmp_path / "a.nc", **how) as raw:
+            found = observations_from(raw, GLOBE).frames()
+            named = Observations.from_xarray(raw, ["T"], ["lon", "lat"])
+            assert named.time_units is not None and named.frames().u.ravel()[0] == 1
+        np.testing.assert_allclose(found.t, expected.t)
+        np.testing.assert_array_equal(found.u, expected.u)
+    with xarray.open_dataset(tmp_path / "a.nc", decode_times=False) as raw:
+        raw.time.attrs["units"] = "moons since the flood"
+        with pytest.raises(UserError, match="cannot be followed"):
+            observations_from(raw, GLOBE)
+        del raw.time.attrs["units"]
+        with pytest.warns(UserWarning, match="count from no date"):
+            observations_from(raw, GLOBE)
+
+
 def test_numbers_stay_as_they_are():
     for t in (1.5, np.arange(3.0), [0, 1], np.float32(2)):
         assert numeric_times(t, LINE) is t

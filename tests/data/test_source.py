@@ -10,7 +10,7 @@ from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered, write_trajectories
-from inrflow.data.source import TrajectorySource, observed_points, split_trajectories
+from inrflow.data.source import TrajectorySource, affordable, coarser, observed_points, split_trajectories
 from inrflow.errors import UserError
 
 S, T, N, C = 4, 6, 9, 2
@@ -365,3 +365,21 @@ def test_amounts_are_told_from_other_channels(tmp_path):
     found = opened(tmp_path / "six.h5").fit_normalisation([0])
     assert found.least is not None and found.least.tolist() == [0.0, 0.0, *4 * [-np.inf]]
     assert found.possible(np.full((2, 6), -1.0)).tolist() == [[0, 0, -1, -1, -1, -1]] * 2
+
+
+def test_of_grids_a_coarser_grid_is_kept_and_of_scattered_points_some(tmp_path, monkeypatch):
+    axes = np.linspace(0, 1, 12, endpoint=False), np.linspace(0, 1, 8, endpoint=False)
+    x = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)[np.random.default_rng(0).permutation(96)]
+    kept = coarser(x, 0.6)
+    assert len(kept) == 48 and np.unique(x[kept, 0]).tolist() == axes[0][::2].tolist() and (np.diff(kept) > 0).all()
+    assert len(coarser(x, 0.3)) == 24 and coarser(x, 0.02) is None  # of 3 levels, every second is no grid of the period
+    assert coarser(x[:95], 0.5) is None and coarser(np.concatenate([x[:95], x[:1]]), 0.5) is None
+    write_trajectories(tmp_path / "a.h5", np.arange(6.0), x, np.ones((30, 6, 96, 2), np.float32), WAVE)
+    monkeypatch.setattr(source_module, "_FEWEST_VALUES", 0.7 * 30 * 6 * 96 * 2)
+    monkeypatch.setattr(source_module, "_FEWEST_POINTS", 8)
+    monkeypatch.setattr(source_module, "_FEWEST_TRAJECTORIES", 30)
+    with TrajectoryFile(tmp_path / "a.h5") as file, pytest.warns(UserWarning, match="48 of 96 points"):
+        source, train, held = affordable(TrajectorySource(file), np.arange(24), np.arange(24, 30), None, 0.001)
+        batch = source.batch(train[:2])
+        np.testing.assert_array_equal(batch.x[0, 0], x[kept])
+        assert batch.u.shape == (2, 6, 48, 2) and source.shared_points and len(held) == 6

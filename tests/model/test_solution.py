@@ -219,6 +219,35 @@ def test_observations_at_a_wrong_unit_of_time_are_refused():
         surrogate.assimilate(Observations(t, x, u))
 
 
+def test_values_of_another_unit_are_told():
+    surrogate = make("output").surrogate
+    surrogate.normalisation.most = torch.tensor([3.0, 3.0])  # u within 0.5 +- 6, v within -1 +- 9
+    t, x, u = np.zeros(1), places().numpy(), np.full((1, POINTS, 2), [6.0, 7.0])
+
+    def told(values):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            surrogate.assimilate(Observations(t, x, values))
+        return [str(one.message) for one in found if "unit" in str(one.message)]
+
+    assert told(u) == [] and "(u)" in told(u + [[[273, 0]]])[0]
+    few = u.copy()
+    few[0, :4, 1] = 100.0
+    assert told(few) == []  # fewer than half are no unit
+
+
+@pytest.mark.parametrize("asked", [
+    lambda solution: solution.sample(0, 1.0, places()), lambda solution: solution.sample(-1, 1.0, places()),
+    lambda solution: solution.where_next(places(), 2, weights=np.full(POINTS, np.inf)),
+    lambda solution: solution.surrogate.from_state(np.full(SIZE, np.nan)),
+    lambda solution: solution.surrogate.from_state(np.zeros(SIZE), np.inf),
+    lambda solution: solution(1.0, np.full((3, 2), 1e200)),
+])
+def test_what_has_no_answer_is_told_in_one_sentence(asked):
+    with pytest.raises(UserError):
+        asked(make("output"))
+
+
 def test_a_forecast_that_diverges_is_told_with_its_time_and_one_that_stays_is_not():
     solution, x = make("output"), places()
     with warnings.catch_warnings():

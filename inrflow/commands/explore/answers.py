@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import RegularGridInterpolator
+from scipy.interpolate import RectBivariateSpline
 
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_observations
@@ -43,6 +44,37 @@ class View:
     words: str = ""
 
 
+class _Drawn(Solution):
+    """A solution at places of a picture, of which those outside are not shown: they are not looked for at each time."""
+
+    def _check(self, times: torch.Tensor, points: torch.Tensor) -> None:
+        self.surrogate.extent.require_reach(times.numpy(), *self.observed)
+
+    def of_codes(self) -> _Drawn:
+        """The same without a residual field, with the states that it has."""
+        other = copy(self)
+        other.estimate = replace(self.estimate, residual=None)
+        return other
+
+    def of_channel(self, channel: int) -> _Drawn:
+        """The same with a residual field of one channel alone."""
+        if self.estimate.residual is None:
+            return self
+        other = copy(self)
+        other.estimate = replace(self.estimate, residual=[one and one.alone(channel) for one in self.estimate.residual])
+        return other
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """The places (N, 1 or 2) of a picture over a window (2, 1 or 2), by lines along its axes, and which are outside."""
+
+    window: np.ndarray
+    lines: list[np.ndarray]
+    places: np.ndarray
+    outside: np.ndarray
+
+
 class Explored:
     """A run and the trajectories of a file, assimilated from their first frames when they are asked for.
 
@@ -70,6 +102,7 @@ class Explored:
         self._known: dict[tuple[str, str], Solution] = {}
         self._forecasts: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
         self._nodes = 20
+        self._canvas: _Canvas | None = None
         self.model, self.tables = OWN, list[str]()
 
     @property
@@ -184,20 +217,27 @@ class Explored:
         """
         if self.model not in self._runs or quantity == ERROR:
             return self._at_points(name, t, channel, quantity)
-        solution, _ = self.solution(name)
-        lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
-        places = _crossed(lines)
+        whole, _ = self.solution(name)
+        solution, canvas = _Drawn(whole.surrogate, whole.estimate).of_channel(channel), self._drawn_on(window)
+        lines = canvas.lines
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # outside there is nothing to be seen
+            warnings.simplefilter("ignore", UserWarning)  # of forecasts that diverge, where nothing can be seen
             if quick and len(lines) == 2 and solution.estimate.residual is not None:
                 values = self._quickly(solution, t, channel, quantity, lines)
             else:
-                values = self._quantity(solution, t, channel, quantity, places)
-        outside = self.surrogate.extent.outside(self._points(places))
+                values = self._quantity(solution, t, channel, quantity, canvas.places)
         beyond = bool(self.surrogate.extent.beyond(np.array([t]), *solution.observed)[0])
         shape = None if len(lines) == 1 else (len(lines[1]), len(lines[0]))
-        return View(places, np.where(outside, np.nan, values), shape,
+        return View(canvas.places, np.where(canvas.outside, np.nan, values), shape,
                     "beyond the time span of training: an extrapolation" if beyond else "")
+
+    def _drawn_on(self, window: np.ndarray) -> _Canvas:
+        """The places of a picture over a window, those of the last one from memory."""
+        if self._canvas is None or not np.array_equal(self._canvas.window, window):
+            lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
+            places = _crossed(lines)
+            self._canvas = _Canvas(window.copy(), lines, places, self.surrogate.extent.outside(self._points(places)))
+        return self._canvas
 
     def _quantity(
         self, solution: Solution, t: float, channel: int, quantity: str, places: np.ndarray
@@ -210,26 +250,37 @@ class Explored:
             return solution.std(t, x)[:, channel]
         if quantity == RATE:
             return solution.derivatives(t, x, ("dt",))["dt"][:, channel]
-        return solution.derivatives(t, x, ("dx",))["dx"][:, channel, self.quantities.index(quantity) - 4]
+        return solution.derivatives(t, x, ("dx",))["dx"][:, channel, self._axis(quantity)]
+
+    def _axis(self, quantity: str) -> int:
+        """Of the coordinates, that along which a slope is."""
+        return self.quantities.index(quantity) - self.quantities.index(RATE) - 1
 
     def _quickly(
-        self, solution: Solution, t: float, channel: int, quantity: str, lines: list[np.ndarray]
+        self, solution: _Drawn, t: float, channel: int, quantity: str, lines: list[np.ndarray]
     ) -> np.ndarray:
         """A quantity on the grid of two lines: of codes everywhere, and what the residual field adds at as many nodes
-        as the last answer leaves time for, linear between them."""
+        as the last answer leaves time for, cubic between them. Slopes are those of the picture, and the spread is that
+        at the nodes."""
         began = time.perf_counter()
-        codes = Solution(solution.surrogate, replace(solution.estimate, residual=None))
+        along = -1 if self.on_sphere or quantity in (VALUE, SPREAD, RATE) else self._axis(quantity)
+        asked = VALUE if along in (0, 1) else quantity
         nodes = [np.linspace(line[0], line[-1], self._nodes) for line in lines]
-        coarse = _crossed(nodes)
-        added = (self._quantity(solution, t, channel, quantity, coarse)
-                 - self._quantity(codes, t, channel, quantity, coarse)).reshape(len(nodes[1]), len(nodes[0]))
+        added, codes = self._quantity(solution, t, channel, asked, _crossed(nodes)), solution.of_codes()
+        if asked != SPREAD:
+            added = added - self._quantity(codes, t, channel, asked, _crossed(nodes))
+        order = [int(along == axis) for axis in (0, 1)]
+        spline = RectBivariateSpline(*nodes, added.reshape(self._nodes, -1).T, s=0)
+        values = spline(*lines, *order).T
         spent = time.perf_counter() - began
-        places = _crossed(lines)
-        values = self._quantity(codes, t, channel, quantity, places)
-        values = values + RegularGridInterpolator(nodes[::-1], added)(places[:, ::-1])
+        if asked == SPREAD:
+            values = values.clip(added.min())
+        else:
+            given = self._quantity(codes, t, channel, asked, _crossed(lines)).reshape(values.shape)
+            values = values + (np.gradient(given, lines[along], axis=1 - along) if any(order) else given)
         left = _QUICK - (time.perf_counter() - began - spent)
         self._nodes = int(np.clip(self._nodes * np.sqrt(max(left, 0.0) / spent), *_NODES))
-        return values
+        return values.ravel()
 
     def _at_points(self, name: str, t: float, channel: int, quantity: str) -> View:
         """Errors of the frame nearest in time, or values of a reference forecast, at the points of the data."""

@@ -28,6 +28,8 @@ from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
 from inrflow.errors import UserError
 
+IN_FILES = "/", "\u2215"  # names of channels name files, too: `O3 [ug/m3]` has the sign of a division for the slash
+IN_TABLES = IN_FILES[::-1]  # what str.replace makes of names, and back
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "valid_time", "date")
 BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|deg|degrees)$|[ _.]?(utc|gmt)$")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
@@ -16,6 +18,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
 
+_OPTIONS = ("channels", "coordinates", "time", "trajectory", "select", "stations")
 _READ = 2e7  # bytes of files that are read as a whole, which takes seconds
 _OF_FILES = ("name", "layout", "symmetries")  # told of files in the schema alone
 
@@ -25,12 +28,15 @@ def is_store(path: Path) -> bool:
     return any(known.folder and known.sniff(path, b"") for known in FORMATS)
 
 
-def describe(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
+def describe(source: str | os.PathLike[str], read: Mapping[str, Any] | None = None, said: Sequence[str] = ()
+             ) -> list[tuple[str, str]]:
     """(label, text) rows that describe a data file of any registered format, or the files of a pattern together, fit
-    to print on a terminal.
+    to print on a terminal. read: options of `convert` with which it is read, as the user has `said` them.
 
     Raises UserError where a file cannot be read.
     """
+    facts = dict(read or {})
+    options = ReadOptions(**{key: facts.pop(key) for key in _OPTIONS if key in facts}, description=facts)
     paths = expanded(Path(source))
     kind = format_of(paths[0])
     files = [item for path in paths for item in (path.rglob("*") if path.is_dir() else [path]) if item.is_file()]
@@ -41,24 +47,26 @@ def describe(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
         rows.append(("format", kind.name))
     rows += kind.summary(paths[0]) if len(paths) == 1 else []
     if len(paths) > 1 or not isinstance(kind, TrajectoryFormat):
-        rows += _conversion(kind, str(source), paths, size <= _READ)
+        rows += _conversion(kind, str(source), paths, size <= _READ, options, said)
     return [(printable(label), printable(text)) for label, text in rows]
 
 
-def _conversion(kind: Format, given: str, paths: list[Path], whole: bool) -> list[tuple[str, str]]:
+def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, options: ReadOptions, told: Sequence[str]
+                ) -> list[tuple[str, str]]:
     """How `inrflow convert` understands files, of small ones (`whole`) also what it makes of them, or why it cannot
     without being told more."""
     try:
-        with read_files(paths, ReadOptions()) as content:
+        with read_files(paths, options) as content:
             rows, frames = _converted(content) if whole else ([], None)
-            said = f"`inrflow train {shlex.quote(f'data.train={given}')}` reads it as it is"
+            wanted = [f"data.train={given}", *(f"data.read.{one}" for one in told)]
+            said = f"`inrflow train {shlex.join(wanted)}` reads it as {'said' if told else 'it is'}"
             if frames == 1:
                 said = "it holds one time, and training needs 2: give all files of a series, as by a pattern (*)"
             return [("read as", content.description.layout), *rows,
-                    ("note", f"{said}; `inrflow convert {shlex.quote(given)} TARGET` writes it in the project's "
-                             "schema")]
+                    ("note", f"{said}; `inrflow convert {shlex.join([given, 'TARGET', *told])}` writes it in the "
+                             "project's schema")]
     except UserError as error:
-        hint = " (`inrflow train` takes data.read.KEY=...)" if kind.about else ""
+        hint = " (here KEY=..., in `inrflow train` data.read.KEY=...)" if kind.about else ""
         return [("note", f"it is not read as it is: {error}{hint}")]
 
 

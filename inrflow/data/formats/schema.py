@@ -8,6 +8,7 @@ import os
 import select
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ _SECONDS, _WAITED = 2, 15  # of processor time for reading the attributes of a f
 _TEXTS = ("time_units", "source", "licence", "geometry")
 _ATTRIBUTES = ("format", "version", "name", "channels", "coordinates", "units", "period", "time_period", *_TEXTS)
 _NEAR = 0.85  # of names of attributes
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."  # a name that NetCDF gives
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -110,9 +112,14 @@ def _require_end(path: Path, *state: int) -> None:
     def read_attributes() -> None:
         with h5py.File(path, "r") as file:
             own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
-            for item in (file, *(file[name] for name in own)):
-                for key in item.attrs:
-                    item.attrs[key]
+            for name in ("/", *own):  # one that fails in an orderly way does not spare the others
+                with suppress(Exception):
+                    attributes, keys = file[name].attrs, list(_ATTRIBUTES)
+                    with suppress(Exception):
+                        keys += list(attributes)
+                    for key in keys:
+                        with suppress(Exception):
+                            attributes.get(key)
 
     if not survives(read_attributes):
         raise UserError(f"{path} is damaged: the HDF5 library does not come to an end in reading its attributes; copy "
@@ -141,6 +148,11 @@ def _check_items(group: h5py.Group, path: Path, depth: int = 0) -> None:
             raise UserError(f"{path}: {name} has shape {item.shape}, {size / 1e9:.3g} GB, but "
                             f"{item.id.get_storage_size() / 1e6:.3g} MB are stored; it is damaged or was never filled, "
                             "write it again")
+
+
+def is_scale(item: Any) -> bool:
+    """Whether an item of an HDF5 file is a dataset that names a dimension, and nothing else."""
+    return isinstance(item, h5py.Dataset) and text(item.attrs.get("CLASS", "")) == "DIMENSION_SCALE"
 
 
 def resolves(group: h5py.Group, name: str) -> bool:
@@ -273,3 +285,40 @@ def write_description(file: h5py.File, description: Description) -> None:
         group = file.create_group("symmetries")
         for key in SYMMETRY_DATASETS:
             group[key] = getattr(description.symmetries, key)
+
+
+def name_dimensions(file: h5py.File) -> None:
+    """Dimension scales, as NetCDF 4 has them, for the axes of all datasets of a complete file, by which other programs
+    name these: channels, coordinates and parameters with their names, the times that all trajectories share as such."""
+    labels = {"channel": texts(file.attrs["channels"]), "coordinate": texts(file.attrs["coordinates"])}
+    if "parameters" in file and "names" in file["parameters"].attrs:
+        labels["parameter"] = texts(file["parameters"].attrs["names"])
+    times = "t" if file["t"].ndim == 1 else "times"
+    frames = ("rows",) if "trajectory" in file else ("trajectories", times, "points")
+    places = {2: frames[-1:], 3: ("trajectories", "points"), 4: frames}[file["x"].ndim]
+    axes = {"u": (*frames, "channel"), "x": (*places, "coordinate"), "trajectory": ("rows",),
+            "t": ("rows",) if "trajectory" in file else (times,) if times == "t" else ("trajectories", times),
+            "parameters": ("trajectories", "parameter"), "environment": ("trajectories",)}
+    scales: dict[str, h5py.Dataset] = {}
+    for name in [name for name in file if isinstance(file[name], h5py.Dataset)]:
+        for axis, size in enumerate(file[name].shape):
+            label = axes[name][axis] if name in axes else f"{name}_{axis}"
+            if label not in scales:
+                scales[label] = _scale(file, label, size, labels.get(label))
+            if label != name:
+                file[name].dims[axis].attach_scale(scales[label])
+
+
+def _scale(file: h5py.File, label: str, size: int, names: tuple[str, ...] | None) -> h5py.Dataset:
+    """The scale of a dimension: a dataset of this name, of names, or without values, which NetCDF does not show."""
+    if label == "t":
+        file[label].make_scale(label)
+        return file[label]
+    while label in file:  # a further dataset has that name
+        label += "_"
+    if names is not None:
+        scale, title = file.create_dataset(label, data=np.array(names, object), dtype=h5py.string_dtype()), label
+    else:
+        scale, title = file.create_dataset(label, (size,), ">f4"), f"{_NO_VARIABLE}{size:10d}"
+    scale.make_scale(title)
+    return scale

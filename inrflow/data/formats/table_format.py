@@ -6,12 +6,14 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.formats.columns import (
+    IN_FILES,
     TIMES,
     Columns,
     all_numbers,
@@ -60,6 +62,8 @@ class TableContent(Content):
     """
 
     def __init__(self, kind: Format, path: Path, options: ReadOptions) -> None:
+        options = replace(options, time=options.time and options.time.replace(*IN_FILES),
+                          channels=options.channels and [name.replace(*IN_FILES) for name in options.channels])
         self.kind, self.path, self.time = kind, path, options.time
         called = TIMES if options.time is None else (options.time,)
         with kind.open_columns(path, [called, LONGITUDES, LATITUDES]) as columns:
@@ -68,6 +72,8 @@ class TableContent(Content):
             places = [find_column(names, group) or columns.meant.get(group) for group in (LONGITUDES, LATITUDES)]
             block = next(columns.blocks(_LOOKED_AT), {})
             first = block.get(time or "", np.zeros(1))
+        if not block:
+            raise UserError(f"{path} has the columns {', '.join(names)} and no rows; give one for each observation")
         if time is None:
             raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(called)}; name "
                             "the column of times with time=NAME, or, where there is a table for each time with its "

@@ -80,7 +80,9 @@ def read_observations(path: str | os.PathLike[str], description: Description, st
     """
     kind = format_of(Path(path))
     if stations is not None and isinstance(kind, TableFormat):
-        named = StationTables(kind, ReadOptions(description.channels, stations=stations))
+        told = read or {}
+        named = StationTables(kind, ReadOptions(description.channels, told.get("coordinates"), told.get("time"),
+                                                stations=stations))
         if named.fits(Path(path)):
             return named.observations(Path(path), description)
     with _as_table(Path(path), description, read) as (file, kind):

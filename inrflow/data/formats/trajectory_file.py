@@ -14,7 +14,7 @@ import numpy as np
 
 from inrflow.data.apparent import apparent_period, on_unit_sphere
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, FrameLayout, Layout, ScatteredLayout
-from inrflow.data.formats.schema import DATASETS, open_hdf5, read_description, resolves
+from inrflow.data.formats.schema import DATASETS, is_scale, open_hdf5, read_description, resolves
 from inrflow.data.observations import Frames
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -237,13 +237,20 @@ class TrajectoryFile:
             number, t, x, u = (self._file[name][start:stop].astype(dtype) for name, dtype in types.items())
         return number, t, x, self._layout.checked_values(u, f"rows {start} to {start + len(u) - 1}")
 
+    @property
+    def parameter_ranges(self) -> dict[str, list[float]]:
+        """Least and largest value of each parameter."""
+        columns = () if self.parameters is None else self.parameters.T
+        return {name: [float(own.min()), float(own.max())]
+                for name, own in zip(self.description.parameter_names, columns, strict=True)}
+
     # ---- further datasets ----
 
     @property
     def extra(self) -> tuple[str, ...]:
         """Names of datasets beyond the schema (`lonlat`, `triangles`, ...)."""
         return tuple(name for name in self._file if name not in DATASETS and resolves(self._file, name)
-                     and isinstance(self._file[name], h5py.Dataset))
+                     and isinstance(self._file[name], h5py.Dataset) and not is_scale(self._file[name]))
 
     def extra_shapes(self) -> dict[str, tuple[int, ...]]:
         """Their shapes."""

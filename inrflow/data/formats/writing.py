@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.schema import DATASETS, LARGEST, write_description
+from inrflow.data.formats.schema import DATASETS, LARGEST, name_dimensions, write_description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import AtomicFile, written_hdf5
@@ -219,6 +219,7 @@ class TrajectoryWriter:
         if self._environment:
             self._file["environment"] = np.array(self._environment, np.int64)
         _write_extra(self._file, self._extra)
+        name_dimensions(self._file)
 
 
 def _single(u: Any) -> np.ndarray:
@@ -325,3 +326,4 @@ def write_scattered(path: str | os.PathLike[str], trajectory: Any, t: Any, x: An
             file["parameters"].attrs.create("names", np.array(description.parameter_names, object),
                                             dtype=h5py.string_dtype())
         _write_extra(file, extra or {})
+        name_dimensions(file)

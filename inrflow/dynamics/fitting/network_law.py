@@ -119,7 +119,7 @@ def fit_network_law(
     say: Log = log or (lambda _: None)
     train, judge = Data.of(t, x, u, systems).parted(seed)
     if (basis := short or known) is None:
-        domain, boundary, count, _ = choose(list(domains), None, train, seed, say, 0.3 * seconds)
+        domain, boundary, count, _ = choose(list(domains), None, train, seed, say, lambda: effort() > 0.3 * seconds)
     else:
         domain, boundary, count = basis.domain, basis.boundary, basis.codes.harmonics.count
     codes = fit_codes(domain.harmonics(min(count, _MOST), boundary), train.x, train.u)

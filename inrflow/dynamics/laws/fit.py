@@ -41,7 +41,7 @@ from inrflow.numerics.team import team
 _FEW_JUDGES = 3  # trajectories of many codes that judge laws, at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _COMPARED = 2  # laws that are forecast, at least
-_CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
+_CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort and of the clock for harmonics, and planned for
 _PAYS = 0.5  # share of the least misfit of simpler laws that those of further families may have
 _WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
@@ -83,7 +83,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         season = np.broadcast_to(periodic_phases(torch.tensor(data.t), period, 1)[:, :, None], (*u.shape[:3], 2))
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
-    ground, judge, floor = ground_of(data, domains, boundary, seed, say, start + _CHOICE * seconds)
+    ground, judge, floor = ground_of(data, domains, boundary, seed, say, lambda: effort() > start + _CHOICE * seconds or
+                                     (clock is not None and clock() < (1 - _BY_CLOCK) * given))
     told(ground)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families

@@ -43,7 +43,6 @@ from inrflow.encoding.harmonic_codes import (
     white_noise,
 )
 from inrflow.errors import UserError
-from inrflow.numerics.effort import effort
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
-FEW_HARMONICS = 256  # that laws are sought on, where these do
+FEW_HARMONICS, _ENOUGH = 256, 4096  # that laws are sought on, where these do; points that choose among them
 _OF_POINTS = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
 FEW_CODES = 1024  # of more, fewer trajectories are looked at
 _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 8, 12
@@ -155,11 +154,11 @@ def windows(data: Data) -> Data:
     return Data(data.t[cut], data.x[rows], data.u[cut], data.systems.take(rows))
 
 
-def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log, deadline: float = np.inf
-           ) -> tuple[Domain, str, int, float]:
+def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log,
+           late: Callable[[], bool] = lambda: False) -> tuple[Domain, str, int, float]:
     """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close.
 
-    The number is that of a channel. And their error at these points. deadline: of effort, for all but the first.
+    The number is that of a channel. And their error at these points. late: whether no more are to be tried.
     """
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
     if np.isnan(some.u).mean() > HOLES:  # a factorisation for every frame
@@ -181,6 +180,9 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         bases += [(kept(held), STEADY) for place in domains if isinstance(place, Region)
                   and (held := place.with_steady(data.x[0], data.u)) is not None]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
+    if some.u.shape[2] > _ENOUGH:  # to tell so few harmonics
+        few = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
+        some = replace(some, x=some.x[:, few], u=some.u[:, :, few])
     errors: dict[tuple[int, int], float] = {}
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all():
@@ -191,7 +193,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         if kind in linear and linear[kind] > _HOPELESS * min(linear.values()):
             continue
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
-        while size >= _FEWEST and (effort() < deadline or not errors):
+        while size >= _FEWEST and not (errors and late()):
             errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
             if isinstance(place, Region) and place.order == 1:
                 linear.setdefault(kind, errors[i, size])
@@ -207,10 +209,10 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     size, i = min(key[::-1] for key in errors if worth[key] <= _FEWER * min(worth.values()))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     (place, kind), error = bases[i], errors[i, size]
-    if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, deadline))[3] < error:
+    if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, late))[3] < error:
         return other
     if boundary is None and isinstance(place, Region) and place.dimensions > 1 and kind != STEADY and (
-            error > _TIGHT) and (leaks := leaky(place, kind, size, some.x, some.u, seed, deadline)):
+            error > _TIGHT) and (leaks := leaky(place, kind, size, some.x, some.u, seed, late)):
         kind, error = leaks, held_out_errors(place.harmonics(size, leaks), some.x, some.u, seed)
     return place, kind, size, error
 
@@ -243,9 +245,8 @@ def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray
 
 def bounded(domain: Domain) -> bool:
     """Whether a domain has a boundary."""
-    if isinstance(domain, Surface):
-        return not domain.closed
-    return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
+    closed = isinstance(domain, Sphere) or (isinstance(domain, Surface) and domain.closed)
+    return not closed and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
 
 
 def forecast_errors(law: Law, data: Data) -> np.ndarray:
@@ -374,13 +375,13 @@ class Ground:
         return [supports_of(equations, active, len(terms)) for active in families]
 
 
-def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log, deadline: float
-              ) -> tuple[Ground, Data, float]:
+def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
+              late: Callable[[], bool]) -> tuple[Ground, Data, float]:
     """What laws of trajectories are fitted on, on harmonics as `choose` finds them, trajectories that judge them, and
     the error of the harmonics at held-out points."""
     train, judge = data.parted(seed)
     channels = train.u.shape[-1]
-    place, boundary, count, floor = choose(domains, boundary, train, seed, say, deadline)
+    place, boundary, count, floor = choose(domains, boundary, train, seed, say, late)
     few, rough = count < FEW_HARMONICS, floor > _ROUGH
     if few or rough:  # more would leave less: where all of a grid can be afforded, all
         grid, every = resolved(place, train, channels == place.dimensions > 1)

@@ -4,14 +4,14 @@
 
 `own` is the posterior mean of a Gaussian process around the mean or around what codes give. Its weight w is constant
 between the channel's first and last observation, and decays outside of them; there, what own - codes was at the
-nearest observed time stands for what it is, for a while: an innovation that persists. Codes of few places tell little
-of others: outside of the observations what they give at the observed places is kriged to these. Values are normalised,
-times internal.
+nearest observed time stands for what it is, for a while: an innovation that persists. Outside of the observations what
+codes give at the observed places may be kriged to others. Values are normalised, times internal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -177,9 +177,7 @@ class ResidualField:
 class Conditioned:
     """A residual field given observed values: what it makes of the values that codes give.
 
-    Args:
-        rows: observed values. codes: (R, C), what codes give there.
-        given: what codes give at other times and points.
+    rows: observed values; codes: (R, C), what codes give there; given: what they give at other times and points.
     """
 
     def __init__(self, field: ResidualField, rows: Rows, codes: np.ndarray, given: Codes) -> None:
@@ -206,6 +204,12 @@ class Conditioned:
             louder = doubtful + channel.covariance.loudness(torch.as_tensor(sites.y)).numpy()
             self._sites.append((Sites(sites.t, sites.y, channel.covariance, doubtful), values))
             self._for_new.append(Sites(sites.t, sites.y, channel.covariance, louder) if louder.any() else None)
+
+    def alone(self, c: int) -> Conditioned:
+        """The same of one channel, beside which codes stand for the others."""
+        other = copy(self)
+        other._sites = [sites if channel == c else None for channel, sites in enumerate(self._sites)]
+        return other
 
     def own(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean (R,) of the process of a channel at times (R,) and points (R, d), and the variance of observations."""
@@ -386,8 +390,8 @@ def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:
-    return {"form": asdict(covariance.form), "parameters": covariance.parameters, "loud": covariance.loud,
-            "doubtful": covariance.doubtful}
+    one = covariance
+    return {"form": asdict(one.form), "parameters": one.parameters, "loud": one.loud, "doubtful": one.doubtful}
 
 
 def _covariance(state: dict[str, Any]) -> Covariance:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inrflow.data.formats.builtin.csv_table import CsvColumns
+from inrflow.data.formats.convert import convert
 from inrflow.data.formats.streams.tidy import tidied
 from inrflow.errors import UserError
 
@@ -64,3 +65,10 @@ def test_a_table_of_many_rows_is_read_about_as_fast_as_its_text_is_split(tmp_pat
         found = next(columns.blocks(rows))
     assert time.process_time() - began < 10 * split
     assert len(found["u"]) == rows / 2 and found["v"].max() == rows - 1
+
+
+@pytest.mark.parametrize("header", ["t,x,", "t,x,u", "a,b"])
+def test_a_header_alone_is_told(header, tmp_path):
+    (tmp_path / "a.csv").write_text(header)
+    with pytest.raises(UserError, match="no rows"):
+        convert(tmp_path / "a.csv", tmp_path / "a.h5")

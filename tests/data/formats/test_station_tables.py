@@ -5,8 +5,12 @@ import pandas
 import pytest
 
 from inrflow.data.description import Description
+from inrflow.data.formats.builtin.csv_table import CsvFormat
+from inrflow.data.formats.columns import PointTable
 from inrflow.data.formats.convert import convert
-from inrflow.data.formats.tables import read_observations
+from inrflow.data.formats.registry import ReadOptions
+from inrflow.data.formats.streams.stations import StationTables
+from inrflow.data.formats.tables import read_observations, write_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
@@ -65,6 +69,26 @@ def test_observations_are_given_in_the_same_tables(tmp_path, places):
     wide.rename(columns=str.upper).rename(columns={"101": "a", "7": "b", "33": "c"}).to_csv(tmp_path / "other.csv")
     with pytest.raises(UserError, match="none is a station"):
         read_observations(tmp_path / "other.csv", about, places)
+
+
+def test_columns_of_other_names_are_those_that_the_run_was_told(tmp_path, places):
+    """Dates in a column Zeitpunkt, a unit with a slash in a name, coordinates of another language."""
+    PLACES.rename(columns={"x": "rechts", "y": "hoch"}).to_csv(tmp_path / "orte.csv", index=False, sep=";")
+    long = pandas.DataFrame({"Zeitpunkt": np.repeat(HOURS, 3), "Station": np.tile([101, 7, 33], 6),
+                             "O3 [ug/m3]": VALUES.ravel()})
+    long.to_csv(tmp_path / "long.csv", index=False, sep=";", decimal=",", encoding="utf-8-sig")
+    told = {"time": "Zeitpunkt", "coordinates": ["rechts", "hoch"]}
+    about, series = read(tmp_path / "long.csv", str(tmp_path / "orte.csv"), channels=["O3 [ug/m3]"], **told)
+    check(series)
+    assert about.coordinates == ("rechts", "hoch") and "/" not in about.channels[0]
+    frames = read_observations(tmp_path / "long.csv", about, str(tmp_path / "orte.csv"), told)[0].frames()
+    check({tuple(x): frames.u[:, k, 0] for k, x in enumerate(frames.x.tolist())})
+    options = ReadOptions(coordinates=told["coordinates"], stations=str(tmp_path / "orte.csv"))
+    names = StationTables(CsvFormat(), options).names_at(np.array([[1.9, 3.0], [0.0, 5.0]]), about)
+    assert {key: value.tolist() for key, value in names.items()} == {"station_id": ["33", "101"]}
+    write_points(tmp_path / "answer.csv", PointTable(np.zeros(1, int), np.zeros(1), np.zeros((1, 2)), {}),
+                 {about.channels[0]: np.ones(1)})
+    assert (tmp_path / "answer.csv").read_text().split()[:2] == ["O3", "[ug/m3]"]
 
 
 def test_what_does_not_fit_is_named(tmp_path, places):

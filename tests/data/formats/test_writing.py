@@ -22,6 +22,36 @@ def path(tmp_path):
     return tmp_path / "wave.h5"
 
 
+@pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
+@pytest.mark.parametrize("layout", ["shared", "own times and points", "moving", "rows"])
+def test_other_programs_see_named_dimensions(path, layout, engine):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("netCDF4" if engine == "netcdf4" else engine)
+    extra = {"triangles": np.array([[0, 1, 2], [1, 2, 3]]), "points": np.arange(3.0)}  # whose name is a dimension's
+    if layout == "rows":
+        del extra["triangles"]
+        write_scattered(path, np.repeat([0, 1], 7), np.arange(14.0), np.tile(X, (2, 1)), U[0, :2].reshape(14, -1),
+                        WAVE, extra=extra)
+        axes = {"t": ("rows",), "x": ("rows", "coordinate"), "u": ("rows", "channel"), "points": ("points_0",)}
+    else:
+        shared = layout == "shared"
+        t = T if shared else T + np.arange(3)[:, None]
+        x = X if shared else X + np.arange(3)[:, None, None]
+        x = np.repeat(x[:, None], 5, 1) if layout == "moving" else x
+        write_trajectories(path, t, x, U, WAVE, np.ones((3, 2)), np.zeros(3), extra)
+        frames = ("trajectories", "t" if shared else "times")
+        points = {"shared": (), "moving": frames}.get(layout, frames[:1])
+        axes = {"t": ("t",) if shared else frames, "x": (*points, "points_", "coordinate"),
+                "u": (*frames, "points_", "channel"), "parameters": ("trajectories", "parameter"),
+                "environment": ("trajectories",), "triangles": ("triangles_0", "triangles_1"), "points": ("points_0",)}
+    with xarray.open_dataset(path, engine=engine) as seen, TrajectoryFile(path) as file:
+        assert {name: seen[name].dims for name in axes} == axes
+        assert seen.channel.values.tolist() == list(WAVE.channels)
+        assert set(seen.variables) - set(axes) <= {"trajectory", "channel", "coordinate", "parameter"}
+        assert set(file.extra) == set(extra)
+        np.testing.assert_array_equal(seen.u.values.reshape(-1)[:7], file.read(0).u.reshape(-1)[:7])
+
+
 def test_shared_points_and_times_are_stored_once(path):
     with TrajectoryWriter(path, WAVE) as writer:
         for u in U:

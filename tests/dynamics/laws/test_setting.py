@@ -49,6 +49,15 @@ def test_walls_beyond_the_nodes_of_a_mesh_are_those_of_a_box() -> None:
     np.testing.assert_allclose([place.lower, place.upper], [[0, 0], [1, 1]], atol=1e-12)
 
 
+def test_few_of_many_points_choose_harmonics_and_late_no_further_ones_are_tried() -> None:
+    x, told = np.random.default_rng(0).random((6000, 2)), list[str]()
+    box = [Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)]
+    _, kind, count, error = choose(list(box), None, _waves(x), 0, told.append)
+    assert kind == NATURAL and 36 <= count < 256 and error < 1e-8
+    assert choose(list(box), None, _waves(x), 0, told.append, lambda: True)[2] == 256
+    assert told[0].count(":") > 3 and told[-1].count(":") == 2  # the words, and one number of harmonics
+
+
 @pytest.mark.parametrize(("sines", "other"), [(False, HELD), (True, NATURAL)])
 def test_quadratic_elements_are_not_solved_for_conditions_that_linear_ones_rule_out(sines: bool, other: str) -> None:
     mesh = skfem.MeshTri.init_tensor(*[np.linspace(0, 1, 17)] * 2)

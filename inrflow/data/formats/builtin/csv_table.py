@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import Columns, Grid, all_numbers
+from inrflow.data.formats.columns import IN_FILES, IN_TABLES, Columns, Grid, all_numbers
 from inrflow.data.formats.registry import TableWriter
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
@@ -103,7 +103,7 @@ class CsvColumns(Columns):
             self._grouped = dict[str, str]()  # columns whose numbers have signs between thousands
             self._separator, self._line = separator, self._line - 1
             self._lines = (" ".join(line.split()) + "\n" for line in lines) if separator == " " else iter(lines)
-            self.names = tuple(name.strip() for name in next(self._parsed(self._lines), []))
+            self.names = tuple(name.strip().replace(*IN_FILES) for name in next(self._parsed(self._lines), []))
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             self._file.close()
             raise UserError(f"{path} is not text in UTF-8; save it as UTF-8") from error
@@ -212,7 +212,7 @@ class CsvWriter(TableWriter):
         opened: Any = gzip.open if name.endswith(".gz") else open
         self._file = opened(self._target.partial, "wt", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, delimiter="\t" if ".tsv" in name else ",")
-        self._writer.writerow(columns)
+        self._writer.writerow([name.replace(*IN_TABLES) for name in columns])
 
     def _add(self, columns: Mapping[str, np.ndarray]) -> None:
         self._writer.writerows(zip(*(self._cells(values) for values in columns.values()), strict=True))

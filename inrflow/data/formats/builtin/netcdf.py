@@ -58,6 +58,8 @@ class NetcdfFormat(Format):
             return False
         with open_hdf5(path) as file:
             items = [file[name] for name in file if resolves(file, name)]
+            if {"format", "version", "channels"} <= set(file.attrs):  # of the schema, whatever is wrong with it
+                return False
             return "_NCProperties" in file.attrs or any(isinstance(item, h5py.Dataset) and "CLASS" in item.attrs
                                                         for item in items)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import Columns, Grid
+from inrflow.data.formats.columns import IN_FILES, IN_TABLES, Columns, Grid
 from inrflow.data.formats.registry import TableWriter, units_of_columns
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
@@ -59,15 +59,16 @@ class ParquetColumns(Columns):
         pyarrow = _pyarrow(path)
         with damage_as_user_error(path):
             self._file = pyarrow.parquet.ParquetFile(path)
-            self.names = tuple(field.name for field in self._file.schema_arrow
-                               if not pyarrow.types.is_nested(field.type)
-                               and not field.name.startswith("__index_level_"))  # row numbers of pandas
+            self._given = {field.name.replace(*IN_FILES): field.name for field in self._file.schema_arrow
+                           if not pyarrow.types.is_nested(field.type)
+                           and not field.name.startswith("__index_level_")}  # row numbers of pandas
+            self.names = tuple(self._given)
         self._path = path
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         with damage_as_user_error(self._path):
-            for batch in self._file.iter_batches(rows, columns=list(self.names)):
-                yield {name: _values(batch.column(name)) for name in self.names}
+            for batch in self._file.iter_batches(rows, columns=list(self._given.values())):
+                yield {name: _values(batch.column(given)) for name, given in self._given.items()}
 
     def close(self) -> None:
         self._file.close()
@@ -82,13 +83,16 @@ class ParquetWriter(TableWriter):
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         arrow, units = _pyarrow(self.path), units_of_columns(self.description)
+        kinds = {name: arrow.string() if values.dtype == object else arrow.from_numpy_dtype(values.dtype)
+                 for name, values in columns.items()}
         self._schema = arrow.schema([arrow.field(
-            name, arrow.string() if values.dtype == object else arrow.from_numpy_dtype(values.dtype),
-            metadata={"units": units[name]} if name in units else None) for name, values in columns.items()])
+            name.replace(*IN_TABLES), kind, metadata={"units": units[name]} if name in units else None)
+            for name, kind in kinds.items()])
         self._file = arrow.parquet.ParquetWriter(self._target.partial, self._schema)
 
     def _add(self, columns: Mapping[str, np.ndarray]) -> None:
-        self._file.write_table(_pyarrow(self.path).table(dict(columns), schema=self._schema))
+        named = {name.replace(*IN_TABLES): values for name, values in columns.items()}
+        self._file.write_table(_pyarrow(self.path).table(named, schema=self._schema))
 
 
 def _values(column: Any) -> np.ndarray:

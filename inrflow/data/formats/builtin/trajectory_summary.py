@@ -86,7 +86,7 @@ def _times(file: TrajectoryFile) -> str:
     steps = steps[np.isfinite(steps)]
     if len(steps):
         low, high = float(steps.min()), float(steps.max())
-        regular = high - low <= 1e-6 * high
+        regular = high - low <= 1e-5 * high  # times may have been in single precision
         text += f", every {np.median(steps):g}" if regular else f", irregular: steps {low:g} to {high:g}"
     if file.trajectories > 1:
         text += ", shared by all trajectories" if file.shared_times else ", own times for each trajectory"

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
 
+from inrflow.data.description import Description
 from inrflow.data.formats.columns import TIMES, Columns, column_numbers, find_column
 from inrflow.data.formats.registry import ReadOptions, format_of
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.table_format import HEIGHTS, TableFormat
 from inrflow.errors import UserError
 
@@ -27,7 +29,7 @@ class StationTables(TableFormat):
         self.kind, self.options = kind, options
         self.name, self.about = kind.name, kind.about  # type: ignore[misc]
         self.file = Path(str(options.stations))
-        self.places = _places(self.file, options.coordinates)
+        self.places, self.named = _places(self.file, options.coordinates)
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return False
@@ -38,12 +40,22 @@ class StationTables(TableFormat):
             axes = next(iter(self.places.values()), {})
             return any(_key(name) in self.places for name in columns.names) or not set(axes) <= set(columns.names)
 
+    def names_at(self, x: np.ndarray, about: Description) -> dict[str, np.ndarray]:
+        """The names of the stations nearest to points (N, d), by what their column is called."""
+        places = list(self.places.values())
+        if about.geometry == "sphere" and not set(about.coordinates) <= set(places[0]):
+            where = lonlat_to_xyz(*np.array([list(place.values())[:2] for place in places]).T)
+        else:
+            where = np.array([[place[name] for name in about.coordinates] for place in places])
+        return {self.named: np.array(list(self.places), object)[cKDTree(where).query(x)[1]]}
+
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         return StationColumns(self.kind.open_columns(path), path, self)
 
 
-def _places(path: Path, coordinates: Sequence[str] | None) -> dict[str, dict[str, float]]:
-    """Coordinates by the names of stations. Raises UserError where the table has no names or no places."""
+def _places(path: Path, coordinates: Sequence[str] | None) -> tuple[dict[str, dict[str, float]], str]:
+    """Coordinates by the names of stations, and the column of these. Raises UserError where the table has no names or
+    no places."""
     kind = format_of(path)
     if not kind.table:
         raise UserError(f"stations={path} is {kind.about}, which is no table; give one with names and places")
@@ -56,13 +68,14 @@ def _places(path: Path, coordinates: Sequence[str] | None) -> dict[str, dict[str
     named = words.get(find_column(words, _NAMES) or "")
     if named is None or len(axes) < 1 or not set(axes) <= set(table):
         raise UserError(f"stations={path} has the columns {', '.join(names)}; expected a column "
-                        f"{' or '.join(_NAMES[:3])} and the coordinates (lon, lat or x, y)")
+                        f"{' or '.join(_NAMES[:3])} and the coordinates (lon, lat or x, y, or such as "
+                        "coordinates=[...] names)")
     values = {axis: column_numbers(table[axis], axis, path, 0) for axis in axes}
     keys = [_key(value) for value in table[named].tolist()]
     twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
     if twice:
         raise UserError(f"stations={path} names {', '.join(twice[:_SHOWN])} twice; give every station one place")
-    return {key: {axis: float(values[axis][row]) for axis in axes} for row, key in enumerate(keys)}
+    return {key: {axis: float(values[axis][row]) for axis in axes} for row, key in enumerate(keys)}, named
 
 
 def _key(value: object) -> str:
