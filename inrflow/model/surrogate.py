@@ -265,7 +265,7 @@ class Surrogate(Shown):
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
         """The context of known parameters, by the map that was fitted. Raises UserError where one is not known."""
         if self.contexts is None or self.contexts.map is None:
-            raise UserError(f"{self.description.name} was not trained with parameters that vary; leave `parameters` out")
+            raise UserError(f"{self.description.name} was trained with no parameters that vary; leave `parameters` out")
         prior = ContextPrior(*self.contexts.at(parameters))
         self.warn_context(prior.mean)
         return prior
