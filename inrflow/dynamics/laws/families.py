@@ -83,10 +83,11 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
 
 def directed(channels: int, axes: Sequence[str]) -> list[Term]:
     """Linear terms that tell directions apart: d^2/dx_i dx_j, whose last one follows from lap, and along
-    periodic axes d lap/dx_j and d lap^-1/dx_j."""
+    periodic axes d lap/dx_j and d lap^-1/dx_j, with lap^-1 itself."""
     d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
     pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
     linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1) for j in periodic]
+    linear += [(-1, VALUE)] * bool(periodic)
     return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
 
 

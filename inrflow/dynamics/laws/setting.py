@@ -383,7 +383,7 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, deadline)
     few, rough = count < FEW_HARMONICS, floor > _ROUGH
     if few or rough:  # more would leave less: where all of a grid can be afforded, all
-        grid, every = resolved(place, train, channels == place.dimensions > 1)
+        grid, every = resolved(place, train, False)
         most = FEW_HARMONICS if few else _MOST_OF_GRID // channels
         own = grid is not place
         if (own or rough and place.kind == "sphere") and count < every <= most and (own and not few or tail(
