@@ -220,7 +220,7 @@ def joined(boundary: str) -> int:
     return len(set(boundary.split(", ")))
 
 
-def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
+def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, int]:
     """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
     flows there, those up to some wavenumber, of which not one is left out; of a sphere half as many as points, as grids
     of rings tell apart; of other domains, as many as points."""
@@ -383,7 +383,7 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, deadline)
     few, rough = count < FEW_HARMONICS, floor > _ROUGH
     if few or rough:  # more would leave less: where all of a grid can be afforded, all
-        grid, every = resolved(place, train, False)
+        grid, every = resolved(place, train)
         most = FEW_HARMONICS if few else _MOST_OF_GRID // channels
         own = grid is not place
         if (own or rough and place.kind == "sphere") and count < every <= most and (own and not few or tail(
