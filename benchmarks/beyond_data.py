@@ -1,5 +1,5 @@
-"""Data beyond those before, made before any mechanism saw them: plasma drift waves, a membrane that hardens, prey taxis on
-a torus, a line with open ends, phases on a disc, a condensate, a stirred box, vegetation on a slope.
+"""Data beyond those before, made before any mechanism saw them: plasma drift waves, a membrane that hardens, prey taxis
+on a torus, a line with open ends, oscillators between walls, phases on a disc, a condensate, a stirred box, vegetation.
 
 python benchmarks/beyond_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5 in the project's schema.
 """
@@ -12,7 +12,8 @@ import numpy as np
 import scipy.linalg
 from blind_data import _bumps, _etd, _quadratic
 from data_makers import FRAMES, Fields, bumps, stepped, surface_elements, write_problems
-from shape_data import _circle, _polygon, _refined
+from scipy.sparse import csr_matrix
+from shape_data import _circle, _polygon
 
 TRAIN, TEST = 24, 8
 
@@ -25,7 +26,7 @@ def drift_waves(generator: np.random.Generator, count: int) -> Fields:
     kx, ky, keep = 1j * k[:, None], 1j * k[None, : n // 2 + 1], 2 / 3 * abs(k).max()
     ky = 1j * abs(ky.imag)
     k2 = -(kx**2 + ky**2).real
-    keep, inverse = (abs(kx) < keep) & (abs(ky) < keep), -1 / np.where(k2 > 0, k2, 1) * (k2 > 0)
+    keep, inverse = (abs(kx) < keep) & (abs(ky) < keep), -1.0 / np.where(k2 > 0, k2, 1) * (k2 > 0)
 
     def real(f: np.ndarray) -> np.ndarray:
         return np.fft.irfft2(f, (n, n))
@@ -49,10 +50,10 @@ def drift_waves(generator: np.random.Generator, count: int) -> Fields:
 
 
 def membrane(generator: np.random.Generator, count: int) -> Fields:
-    """u_tt = lap u - 2 u - 4 u^3 - .3 u_t on a region with a round hole, held at 0 on all of its edges; its displacement
-    alone is seen: quadratic elements, in their eigenfunctions, read at corners."""
-    basis, stiffness, masses, cells = _quadratic([_polygon([(0, 0), (2, 0), (2, .9), (1.1, 1), (.9, 1.8), (0, 1.6)], .09),
-                                                  _circle((.6, .6), .22, .09)], .09)
+    """u_tt = lap u - 2 u - 4 u^3 - .3 u_t on a region with a round hole, held at 0 on all of its edges; u alone is
+    seen: quadratic elements, in their eigenfunctions, read at corners."""
+    corners = [(0, 0), (2, 0), (2, 0.9), (1.1, 1), (0.9, 1.8), (0, 1.6)]
+    basis, stiffness, masses, cells = _quadratic([_polygon(corners, .09), _circle((.6, .6), .22, .09)], .09)
     x, nodes, gap, steps = basis.doflocs.T, basis.nodal_dofs[0], 0.12, 30
     free = np.setdiff1d(np.arange(len(x)), basis.get_dofs().flatten())
     masses, stiffness = masses[free][:, free], stiffness[free][:, free]
@@ -93,7 +94,8 @@ def taxis(generator: np.random.Generator, count: int) -> Fields:
     edges = np.stack([x[cells[:, (i + 2) % 3]] - x[cells[:, (i + 1) % 3]] for i in range(3)])
     area = np.linalg.norm(np.cross(edges[0], edges[1]), axis=1) / 2
     local = np.einsum("iec,jec->ije", edges, edges) / 4 / area  # of gradients of shape functions
-    onto = [_incidence(cells[:, i], len(x)) for i in range(3)]
+    each = np.arange(len(cells))
+    onto = [csr_matrix((np.ones(len(cells)), (cells[:, i], each)), (len(x), len(cells))) for i in range(3)]
 
     def drift(v: np.ndarray, u: np.ndarray) -> np.ndarray:
         mean = v[cells].mean(1)
@@ -109,12 +111,6 @@ def taxis(generator: np.random.Generator, count: int) -> Fields:
     return (np.arange(FRAMES) * gap, x.reshape(n, m, 3)[::2, ::2].reshape(-1, 3),
             frames.reshape(FRAMES, 2, -1, count).transpose(3, 0, 2, 1),
             {"channels": ["prey", "predator"], "triangles": _wavy_torus(n // 2, m // 2)[1]})
-
-
-def _incidence(rows: np.ndarray, count: int):  # noqa: ANN202
-    from scipy.sparse import csr_matrix
-
-    return csr_matrix((np.ones(len(rows)), (rows, np.arange(len(rows)))), (count, len(rows)))
 
 
 def open_line(generator: np.random.Generator, count: int) -> Fields:
