@@ -83,10 +83,10 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
 
 def directed(channels: int, axes: Sequence[str]) -> list[Term]:
     """Linear terms that tell directions apart: d^2/dx_i dx_j, whose last one follows from lap, and along
-    periodic axes d lap/dx_j and d lap^-1/dx_j, with lap^-1 itself."""
+    periodic axes d lap/dx_j, which is among other terms on lines, and d lap^-1/dx_j, with lap^-1 itself."""
     d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
     pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
-    linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1) for j in periodic]
+    linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1)[d == 1 :] for j in periodic]
     linear += [(-1, VALUE)] * bool(periodic)
     return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
 
@@ -160,9 +160,9 @@ class Families:
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
-        if domain.dimensions > 1 and domain.kind in ("box", "region"):
-            axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
-            ways = {**self.terms, "directed": directed(states.shape[2], axes)}
+        axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
+        if domain.kind in ("box", "region") and (more := directed(states.shape[2], axes)):
+            ways = {**self.terms, "directed": more}
             yield Families(ways, tuple((*names, "directed") for names in (("linear",), *self.combined)))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
