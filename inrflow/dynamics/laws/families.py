@@ -161,9 +161,9 @@ class Families:
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
         axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
-        if domain.kind in ("box", "region") and (more := directed(states.shape[2], axes)):
-            ways = {**self.terms, "directed": more}
-            yield Families(ways, tuple((*names, "directed") for names in (("linear",), *self.combined)))
+        if domain.kind in ("box", "region") and (ways := directed(states.shape[2], axes)):
+            yield Families({**self.terms, "directed": ways}, tuple(
+                (*names, "directed") for names in (("linear",), *self.combined)))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)

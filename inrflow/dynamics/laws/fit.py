@@ -14,12 +14,7 @@ import torch
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.contexts import known_contexts, standard
 from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
-from inrflow.dynamics.laws.law import (
-    MOST_STEPS,
-    Law,
-    integrable,
-    well_posed,
-)
+from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
 from inrflow.dynamics.laws.setting import (
@@ -168,9 +163,8 @@ class LawSearch:
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
         first = found[0][0]
         further = () if self.period else families.further(place, harmonics, ground.states)
-        pays, some = _PAYS, ground
-        if first < _POLYNOMIAL:  # terms may stand for others that were not tried, which then explain far more
-            pays, some = _CLEARLY_PAYS, ground if self.several else ground.some(_FEW)
+        clear = first < _POLYNOMIAL  # terms may stand for others that were not tried, which then explain far more
+        pays, some = (_CLEARLY_PAYS, ground if self.several else ground.some(_FEW)) if clear else (_PAYS, ground)
         if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
         found += [its for one in further
