@@ -386,8 +386,8 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
         grid, every = resolved(place, train)
         most = FEW_HARMONICS if few else _MOST_OF_GRID // channels
         own = grid is not place
-        if (own or rough and place.kind == "sphere") and count < every <= most and (own and not few or tail(
-                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor):
+        if (own or rough and place.kind == "sphere") and count < every <= most and tail(  # that of noise is flat
+                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor:
             place, count, floor = grid, every, _SETTLED * floor if few else _OF_GRID
     some = train.take(evenly(len(train.u), count * channels))
     codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
