@@ -17,6 +17,7 @@ from inrflow.dynamics.laws.families import Families, along_flow, families_of, re
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
+from inrflow.dynamics.laws.regression import unsettled
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     Data,
@@ -124,6 +125,7 @@ class LawSearch:
     def __init__(self, ground: Ground, judge: Data, families: Families, floor: float, say: Log, start: float,
                  seconds: float, period: float) -> None:
         self.ground, self.judge, self.families, self.floor, self.say = ground, judge, families, floor, say
+        self.settled = ground  # without first frames that splines are poor for
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
         self.many = ground.states[0, 0].size > FEW_CODES
@@ -160,15 +162,20 @@ class LawSearch:
         more = families.with_multipliers(place, harmonics, channels)
         wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
+        if found[0][0] > _UNEXPLAINED and (first := unsettled(ground.train.t, ground.states)):
+            train = replace(ground.train, t=ground.train.t[:, first:], u=ground.train.u[:, first:])
+            self.settled = ground = replace(ground, train=train, states=ground.states[:, first:])
+            self.say(f"  without the first {first} frames, in which fields settle:")
+            found[0] = min(found[0], self._regressed(families), key=lambda each: each[0])
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
-        first = found[0][0]
+        least = found[0][0]
         further = () if self.period else families.further(place, harmonics, ground.states)
-        clear = first < _POLYNOMIAL  # terms may stand for others that were not tried, which then explain far more
+        clear = least < _POLYNOMIAL  # terms may stand for others that were not tried, which then explain far more
         pays, some = (_CLEARLY_PAYS, ground if self.several else ground.some(_FEW)) if clear else (_PAYS, ground)
-        if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
+        if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
         found += [its for one in further
-                  if effort() < pause and (its := self._regressed(one, some))[0] < pays * first]
+                  if effort() < pause and (its := self._regressed(one, some))[0] < pays * least]
         while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and (
                 effort() < (pause if lowest < _MOSTLY else max(pause, rest))):  # forecasts of such laws say nothing
             found.append(self._regressed(wider.pop(0)))
@@ -217,7 +224,7 @@ class LawSearch:
     def _regressed(self, families: Families | None, ground: Ground | None = None) -> _Regressed:
         """On a ground, that of the search by default. None: the first families with an inertia."""
         families = families or inertial(self.ground, self.families)
-        laws = regressed([ground or self.ground], families, self.period)
+        laws = regressed([ground or self.settled], families, self.period)
         least, worth = laws[0][0], _WORTH if self.several else 0.0
         self.say(f"  {len(laws)} candidates of {len(families.every)} terms, misfits {least:.2e} to {laws[-1][0]:.2e}")
         laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)

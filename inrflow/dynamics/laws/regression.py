@@ -242,8 +242,6 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
     `NODES` of each interval in place of splines; then all intervals give equations. rates: channels whose equations are
     of second order, of terms of values and these rates; those of the others then have the same test functions.
     """
-    if paths is None and (first := unsettled(t, codes)):
-        t, codes = t[:, first:], codes[:, first:]
     library, (trajectories, times, channels) = Library.of(terms, harmonics), codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
