@@ -162,16 +162,17 @@ class LawSearch:
         more = families.with_multipliers(place, harmonics, channels)
         wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
-        if found[0][0] > _UNEXPLAINED and (first := unsettled(ground.train.t, ground.states)):
+        if found[0][0] > _POLYNOMIAL and (first := unsettled(ground.train.t, ground.states)):
             train = replace(ground.train, t=ground.train.t[:, first:], u=ground.train.u[:, first:])
-            self.settled = ground = replace(ground, train=train, states=ground.states[:, first:])
-            self.say(f"  without the first {first} frames, in which fields settle:")
-            found[0] = min(found[0], self._regressed(families), key=lambda each: each[0])
+            calm = replace(ground, train=train, states=ground.states[:, first:])
+            self.say(f"  without first frames, in which fields settle: {first}")
+            if (its := self._regressed(families, calm))[0] < _CLEARLY_PAYS * found[0][0]:
+                self.settled, found[0] = calm, its
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
         least = found[0][0]
         further = () if self.period else families.further(place, harmonics, ground.states)
         clear = least < _POLYNOMIAL  # terms may stand for others that were not tried, which then explain far more
-        pays, some = (_CLEARLY_PAYS, ground if self.several else ground.some(_FEW)) if clear else (_PAYS, ground)
+        pays, some = (_CLEARLY_PAYS, None if self.several else self.settled.some(_FEW)) if clear else (_PAYS, None)
         if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
         found += [its for one in further
@@ -222,7 +223,7 @@ class LawSearch:
         yield from [*others[:better], None, *others[better:]]
 
     def _regressed(self, families: Families | None, ground: Ground | None = None) -> _Regressed:
-        """On a ground, that of the search by default. None: the first families with an inertia."""
+        """On a ground, by default where fields have settled. None: the first families with an inertia."""
         families = families or inertial(self.ground, self.families)
         laws = regressed([ground or self.settled], families, self.period)
         least, worth = laws[0][0], _WORTH if self.several else 0.0

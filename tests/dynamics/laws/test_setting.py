@@ -15,6 +15,7 @@ from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.families import families_of, solenoidal
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.regression import unsettled
 from inrflow.dynamics.laws.setting import Data, choose, ground_of, windows, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
@@ -327,6 +328,32 @@ def test_terms_that_others_nearly_stand_for_are_found() -> None:
     assert "div(v grad u)" in law.written(["u", "v"], ["x"])[1]
     forecast = law.decode(law.rollout(law.encode(x[:, None], u[:, 0]), t), x[:, None])
     assert ((forecast - u) ** 2).mean() < 1e-12 * u.var()
+
+
+def test_first_frames_in_which_fields_settle_are_left_out() -> None:
+    """Water that plants drink within a gap between frames: splines through first frames swing at later ones."""
+    random, n, t = np.random.default_rng(0), 32, 0.5 * np.arange(10)
+    x = np.arange(n) / n * 2 * np.pi
+    k2 = np.fft.rfftfreq(n, 1 / n) ** 2
+
+    def rate(_: float, f: np.ndarray) -> np.ndarray:
+        w, b = f.reshape(2, n)
+        lap_w, lap_b = (np.fft.irfft(-k2 * np.fft.rfft(one), n) for one in (w, b))
+        return np.concatenate([2 - w - 3 * w * b**2 + 0.2 * lap_w, w * b**2 - 0.5 * b + 0.05 * lap_b])
+
+    def start(mean: float) -> np.ndarray:
+        waves = (random.standard_normal() / j * np.cos(j * x + random.uniform(0, 7)) for j in range(1, 4))
+        return np.asarray(mean * np.exp(0.4 * sum(waves)))
+
+    u = np.stack([solve_ivp(rate, (0, t[-1]), np.concatenate([start(1.0), start(1.2)]), "LSODA", t, rtol=1e-9,
+                            atol=1e-11).y.T.reshape(10, 2, n).swapaxes(1, 2) for _ in range(16)])
+    u /= u.std((0, 1, 2))
+    law = fit_law(t, x[:, None], u, Box([0.0], [2 * np.pi], ["periodic"]), seconds=4)
+    forecast = law.decode(law.rollout(law.encode(x[:, None], u[:, 0]), t), x[:, None])
+    assert ((forecast - u) ** 2).mean() < 1e-3
+    times, codes = np.tile(t, (16, 1)), u.swapaxes(2, 3)
+    assert unsettled(times, codes) > 0
+    assert unsettled(times[:, 3:], codes[:, 3:]) == 0
 
 
 @pytest.mark.parametrize(("trajectories", "frames", "parts"), [
