@@ -11,13 +11,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from inrflow.domains import Domain
+from inrflow.domains import Box, Domain
 from inrflow.dynamics.laws.contexts import known_contexts, standard
-from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
+from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
-from inrflow.dynamics.laws.regression import unsettled
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     Data,
@@ -162,16 +161,15 @@ class LawSearch:
         more = families.with_multipliers(place, harmonics, channels)
         wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
-        if found[0][0] > _POLYNOMIAL and (first := unsettled(ground.train.t, ground.states)):
-            train = replace(ground.train, t=ground.train.t[:, first:], u=ground.train.u[:, first:])
-            calm = replace(ground, train=train, states=ground.states[:, first:])
-            self.say(f"  without first frames, in which fields settle: {first}")
-            if (its := self._regressed(families, calm))[0] < _CLEARLY_PAYS * found[0][0]:
-                self.settled, found[0] = calm, its
+        if found[0][0] > _POLYNOMIAL and (calm := settled(ground)) is not None and (
+                its := self._regressed(families, calm))[0] < _CLEARLY_PAYS * found[0][0]:
+            self.say("  first frames, in which fields settle, are left out of these")
+            self.settled, found[0] = calm, its
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
         least = found[0][0]
-        further = () if self.period else families.further(place, harmonics, ground.states)
         clear = least < _POLYNOMIAL  # terms may stand for others that were not tried, which then explain far more
+        slow = clear and not isinstance(place, Box)  # and there is a law
+        further = () if self.period or slow else families.further(place, harmonics, ground.states)
         pays, some = (_CLEARLY_PAYS, None if self.several else self.settled.some(_FEW)) if clear else (_PAYS, None)
         if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
