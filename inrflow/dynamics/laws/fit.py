@@ -17,16 +17,7 @@ from inrflow.dynamics.laws.families import Families, along_flow, families_of, re
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
-from inrflow.dynamics.laws.setting import (
-    FEW_CODES,
-    Data,
-    Ground,
-    Log,
-    Systems,
-    forecast_errors,
-    ground_of,
-    simplest,
-)
+from inrflow.dynamics.laws.setting import FEW_CODES, Data, Ground, Log, Systems, forecast_errors, ground_of, simplest
 from inrflow.dynamics.laws.shooting import along_single_steps
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort

@@ -11,19 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import (
-    BOUNDARIES,
-    NATURAL,
-    NO_SLIP,
-    STEADY,
-    Box,
-    Domain,
-    Flows,
-    Region,
-    Sphere,
-    Surface,
-    walled,
-)
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, Surface, walled
 from inrflow.domains.base import kept
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.field import rates_between
