@@ -159,9 +159,9 @@ class LawSearch:
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
         least = found[0][0]
         clear = least < _POLYNOMIAL  # terms may stand for others that were not tried, which then explain far more
-        slow = clear and not isinstance(place, Box)  # and there is a law
+        slow = clear and (self.several or not isinstance(place, Box))  # and there is a law
         further = () if self.period or slow else families.further(place, harmonics, ground.states)
-        pays, some = (_CLEARLY_PAYS, None if self.several else self.settled.some(_FEW)) if clear else (_PAYS, None)
+        pays, some = (_CLEARLY_PAYS, self.settled.some(_FEW)) if clear else (_PAYS, None)
         if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
         found += [its for one in further
