@@ -16,7 +16,7 @@ from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.contexts import InSystems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import (
     ACROSS,
@@ -83,10 +83,11 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
 
 def directed(channels: int, axes: Sequence[str]) -> list[Term]:
     """Linear terms that tell directions apart: d^2/dx_i dx_j, whose last one follows from lap, and along
-    periodic axes d lap/dx_j and d lap^-1/dx_j."""
+    periodic axes d lap/dx_j, which is among other terms on lines, and d lap^-1/dx_j, with lap^-1 itself."""
     d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
     pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
-    linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1) for j in periodic]
+    linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1)[d == 1 :] for j in periodic]
+    linear += [(-1, VALUE)] * bool(periodic)
     return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
 
 
@@ -159,10 +160,10 @@ class Families:
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
-        if domain.dimensions > 1 and domain.kind in ("box", "region"):
-            axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
-            ways = {**self.terms, "directed": directed(states.shape[2], axes)}
-            yield Families(ways, tuple((*names, "directed") for names in (("linear",), *self.combined)))
+        axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
+        if domain.kind in ("box", "region") and (ways := directed(states.shape[2], axes)):
+            yield Families({**self.terms, "directed": ways}, tuple(
+                (*names, "directed") for names in (("linear",), *self.combined)))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
@@ -265,6 +266,14 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
+
+
+def settled(ground: Ground) -> Ground | None:
+    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
+    if not (first := unsettled(ground.train.t, ground.states)):
+        return None
+    train = replace(ground.train, t=ground.train.t[:, first:], u=ground.train.u[:, first:])
+    return replace(ground, train=train, states=ground.states[:, first:])
 
 
 def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:

@@ -11,27 +11,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from inrflow.domains import Domain
+from inrflow.domains import Box, Domain
 from inrflow.dynamics.laws.contexts import known_contexts, standard
-from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
-from inrflow.dynamics.laws.law import (
-    MOST_STEPS,
-    Law,
-    integrable,
-    well_posed,
-)
+from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
+from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
-from inrflow.dynamics.laws.setting import (
-    FEW_CODES,
-    Data,
-    Ground,
-    Log,
-    Systems,
-    forecast_errors,
-    ground_of,
-    simplest,
-)
+from inrflow.dynamics.laws.setting import FEW_CODES, Data, Ground, Log, Systems, forecast_errors, ground_of, simplest
 from inrflow.dynamics.laws.shooting import along_single_steps
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
@@ -42,7 +28,7 @@ _FEW_JUDGES = 3  # trajectories of many codes that judge laws, at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _COMPARED = 2  # laws that are forecast, at least
 _CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort and of the clock for harmonics, and planned for
-_PAYS = 0.5  # share of the least misfit of simpler laws that those of further families may have
+_PAYS, _CLEARLY_PAYS = 0.5, 0.1  # share of the least misfit of simpler laws that those of further families may have
 _WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
 _NEARLY, _HIDDEN = 1.1, 0.6  # of noisy laws: times the least error, for simpler ones; share of time to forecast
@@ -55,7 +41,7 @@ _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
 _ALONE = 1e-3  # error of laws of second order from which on first order has no time
-_POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
+_POLYNOMIAL, _FEW = 1e-5, 8  # share of changes that first families miss: below it few trajectories tell of further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # a share of them; of the time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
 
@@ -130,6 +116,7 @@ class LawSearch:
     def __init__(self, ground: Ground, judge: Data, families: Families, floor: float, say: Log, start: float,
                  seconds: float, period: float) -> None:
         self.ground, self.judge, self.families, self.floor, self.say = ground, judge, families, floor, say
+        self.settled = ground  # without first frames that splines are poor for
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
         self.many = ground.states[0, 0].size > FEW_CODES
@@ -166,12 +153,20 @@ class LawSearch:
         more = families.with_multipliers(place, harmonics, channels)
         wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
+        if found[0][0] > _POLYNOMIAL and (calm := settled(ground)) is not None and (
+                its := self._regressed(families, calm))[0] < _CLEARLY_PAYS * found[0][0]:
+            self.say("  first frames, in which fields settle, are left out of these")
+            self.settled, found[0] = calm, its
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
-        first = found[0][0]
-        further = () if first < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
-        if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
+        least = found[0][0]
+        clear = least < _POLYNOMIAL  # terms may stand for others that were not tried, which then explain far more
+        slow = clear and (self.several or not isinstance(place, Box))  # and there is a law
+        further = () if self.period or slow else families.further(place, harmonics, ground.states)
+        pays, some = (_CLEARLY_PAYS, self.settled.some(_FEW)) if clear else (_PAYS, None)
+        if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
-        found += [its for one in further if effort() < pause and (its := self._regressed(one))[0] < _PAYS * first]
+        found += [its for one in further
+                  if effort() < pause and (its := self._regressed(one, some))[0] < pays * least]
         while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and (
                 effort() < (pause if lowest < _MOSTLY else max(pause, rest))):  # forecasts of such laws say nothing
             found.append(self._regressed(wider.pop(0)))
@@ -217,10 +212,10 @@ class LawSearch:
         better = sum(self.lowest >= _UNEXPLAINED or each[0] < _PAYS * self.found[0][0] for each in others)
         yield from [*others[:better], None, *others[better:]]
 
-    def _regressed(self, families: Families | None) -> _Regressed:
-        """None: the first families with an inertia."""
+    def _regressed(self, families: Families | None, ground: Ground | None = None) -> _Regressed:
+        """On a ground, by default where fields have settled. None: the first families with an inertia."""
         families = families or inertial(self.ground, self.families)
-        laws = regressed([self.ground], families, self.period)
+        laws = regressed([ground or self.settled], families, self.period)
         least, worth = laws[0][0], _WORTH if self.several else 0.0
         self.say(f"  {len(laws)} candidates of {len(families.every)} terms, misfits {least:.2e} to {laws[-1][0]:.2e}")
         laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)

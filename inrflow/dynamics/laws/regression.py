@@ -7,6 +7,7 @@ frames do not resolve have large residuals, and weigh little.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -26,6 +27,7 @@ from inrflow.numerics.team import team
 FOLDS = 4
 _LEAST_FREE = 0.05  # of equations, beyond unknowns
 _ORDER = 5  # of splines in time
+_FEWEST_FRAMES, _SETTLED, _LOOKED_AT = 6, 0.1, 8  # that are left; of splines' errors, without a frame; trajectories
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
 # above the least by no more than these shares of the least, and of what terms explain at all
 _NODES = np.polynomial.legendre.leggauss(4)
@@ -349,17 +351,32 @@ def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: 
 
 def spline_errors(t: np.ndarray, codes: np.ndarray, shell: np.ndarray) -> np.ndarray:
     """Mean squared errors (L, C) of splines at inner frames that were left out, by shells of harmonics."""
-    times = codes.shape[1]
-    errors = []
-    order = spline_order(times - 1)
-    for n in range(times // 3, times - times // 3) if times >= 4 else []:
-        rest = np.delete(np.arange(times), n)
-        errors.append(np.mean([(make_interp_spline(t[s, rest], codes[s, rest], k=order, axis=0)(t[s, n])
-                                - codes[s, n]) ** 2 for s in range(len(codes))], 0))
-    if not errors:
-        errors = [np.diff(codes, axis=1).var((0, 1))]
-    mean = np.mean(errors, 0)  # (C, K)
+    mean = _left_out_frames(t, codes) if codes.shape[1] >= 4 else np.diff(codes, axis=1).var((0, 1))  # (C, K)
     return np.stack([mean[:, shell == g].mean(1) for g in range(shell.max() + 1)])
+
+
+def _left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.ndarray:
+    """Mean squared errors (C, K) at inner frames of codes (S, T, C, K) of splines through others from `first` on."""
+    times, errors = codes.shape[1], []
+    order = spline_order(times - first - 1)
+    for n in range(times // 3, times - times // 3):
+        rest = np.delete(np.arange(first, times), n - first)
+        errors.append(np.mean([(make_interp_spline(time[rest], path[rest], k=order, axis=0)(time[n]) - path[n]) ** 2
+                               for time, path in zip(t, codes, strict=True)], 0))
+    return np.asarray(np.mean(errors, 0))
+
+
+def unsettled(t: np.ndarray, codes: np.ndarray) -> int:
+    """How many first frames of codes (S, T, C, K) splines leave out: those through frames in which fields settle within
+    less than a gap swing at later ones, too."""
+    some = slice(None, None, max(len(codes) // _LOOKED_AT, 1))
+    size, first, least = np.diff(codes, axis=1).var((0, 1, 3))[:, None] + 1e-300, 0, math.inf
+    while codes.shape[1] - first >= _FEWEST_FRAMES:
+        missed = float((_left_out_frames(t[some], codes[some], first) / size).sum())
+        if not missed < _SETTLED * least:
+            return max(first - 1, 0)
+        first, least = first + 1, missed
+    return max(first - 1, 0)
 
 
 def spline_order(points: int) -> int:

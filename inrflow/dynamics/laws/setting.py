@@ -11,19 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import (
-    BOUNDARIES,
-    NATURAL,
-    NO_SLIP,
-    STEADY,
-    Box,
-    Domain,
-    Flows,
-    Region,
-    Sphere,
-    Surface,
-    walled,
-)
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, Surface, walled
 from inrflow.domains.base import kept
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.field import rates_between
@@ -222,7 +210,7 @@ def joined(boundary: str) -> int:
     return len(set(boundary.split(", ")))
 
 
-def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
+def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, int]:
     """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
     flows there, those up to some wavenumber, of which not one is left out; of a sphere half as many as points, as grids
     of rings tell apart; of other domains, as many as points."""
@@ -384,11 +372,11 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, late)
     few, rough = count < FEW_HARMONICS, floor > _ROUGH
     if few or rough:  # more would leave less: where all of a grid can be afforded, all
-        grid, every = resolved(place, train, channels == place.dimensions > 1)
+        grid, every = resolved(place, train)
         most = FEW_HARMONICS if few else _MOST_OF_GRID // channels
         own = grid is not place
-        if (own or rough and place.kind == "sphere") and count < every <= most and (own and not few or tail(
-                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor):
+        if (own or rough and place.kind == "sphere") and count < every <= most and tail(  # that of noise is flat
+                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor:
             place, count, floor = grid, every, _SETTLED * floor if few else _OF_GRID
     some = train.take(evenly(len(train.u), count * channels))
     codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)

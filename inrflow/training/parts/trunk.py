@@ -23,11 +23,7 @@ from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.encoding.equivariance import FeatureAction, invariant_box
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
-from inrflow.encoding.prior.interpolation_error import (
-    MOST_POINTS,
-    InterpolationError,
-    interpolation_error,
-)
+from inrflow.encoding.prior.interpolation_error import MOST_POINTS, InterpolationError, interpolation_error
 from inrflow.encoding.prior.modes import OutputModes, fit_output_modes, refit_variances
 from inrflow.encoding.prior.rbf_residual import error_between_points, principal_functions
 

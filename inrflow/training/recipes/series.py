@@ -28,13 +28,7 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.encoding.prior.point_modes import (
-    Cycle,
-    PointModes,
-    left_out_anomalies,
-    principal_components,
-    shrunk_cycle,
-)
+from inrflow.encoding.prior.point_modes import Cycle, PointModes, left_out_anomalies, principal_components, shrunk_cycle
 from inrflow.evaluation.calibration import quantile_of_others
 from inrflow.evaluation.references.training_data import cycles_of, regular_frames
 from inrflow.model.state_prior import state_prior

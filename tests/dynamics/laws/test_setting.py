@@ -9,13 +9,14 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.spatial import Delaunay
 
-from inrflow.domains import HELD, NATURAL, Box, Region, Sphere, domains_of
+from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of
 from inrflow.domains.transform import DenseTransform, SeparableTransform, SphereTransform
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.families import families_of, solenoidal
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Data, choose, windows, worse
+from inrflow.dynamics.laws.regression import unsettled
+from inrflow.dynamics.laws.setting import Data, choose, ground_of, windows, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.errors import UserError
@@ -281,6 +282,87 @@ def test_dispersion_that_is_no_local_operator_is_found() -> None:
     assert ((forecast - u[6:]) ** 2).mean() < 1e-6 * u.var()
     term = next(term for term in law.terms if term.power % 1)
     assert Term.from_state(term.state()) == term
+
+
+def test_linear_terms_that_pull_back_long_waves_are_found() -> None:
+    """u_t = 0.3 lap^-1 u + 0.05 lap u + 0.4 d(lap^-1 u)/dy on a torus, by its waves."""
+    random, t, side = np.random.default_rng(0), 0.4 * np.arange(8), 2 * np.pi * np.arange(12) / 12
+    kx, ky = (k.ravel() for k in np.meshgrid([0, 1, 2], [-2, -1, 1, 2], indexing="ij"))
+    k2 = kx**2 + ky**2
+    start = (random.standard_normal((8, 2, len(k2))) * [[1], [1j]]).sum(1) / k2
+    path = start[:, None] * np.exp((-0.3 / k2 - 0.05 * k2 - 0.4j * ky / k2) * t[:, None])
+    x = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
+    u = np.real(path @ np.exp(1j * (kx[:, None] * x[:, 0] + ky[:, None] * x[:, 1])))[..., None]
+    law = fit_law(t, x, u, Box([0.0, 0.0], [2 * np.pi] * 2, ["periodic"] * 2), seconds=3)
+    found = dict(zip([term.written(["u"], ["x", "y"]) for term in law.terms], law.theta[:, 0], strict=True))
+    assert found.keys() == {"lap^-1 u", "lap u", "lap^-1 du/dy"}
+    np.testing.assert_allclose([found["lap^-1 u"], found["lap u"], found["lap^-1 du/dy"]], [0.3, 0.05, 0.4], rtol=1e-4)
+
+
+def test_fine_fields_of_two_channels_in_the_plane_have_all_harmonics_of_their_grid() -> None:
+    """They are no flow for being two, and 256 harmonics would lose a tenth of them."""
+    side, random = np.arange(24) / 24, np.random.default_rng(0)
+    k = np.fft.fftfreq(24, 1 / 24)
+    size = np.exp(-np.hypot(k[:, None], k) / 3)
+    u = np.fft.ifft2(np.fft.fft2(random.standard_normal((6, 4, 2, 24, 24))) * size).real.reshape(6, 4, 2, -1)
+    x = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
+    data = Data.of(np.arange(4.0), x, u.swapaxes(2, 3) / u.std())
+    box: list[Domain] = [Box([0.0, 0.0], [1.0, 1.0], ["periodic"] * 2)]
+    ground, _, _ = ground_of(data, box, None, 0, lambda _: None, np.inf)
+    assert ground.codes.harmonics.count == 23**2
+
+
+def test_terms_that_others_nearly_stand_for_are_found() -> None:
+    """Of v_t = .2 v_xx + u - .02 (v u_x)_x, u_t = .3 u_xx - u + v on a circle, products of values and slopes miss a
+    millionth; by Fourier."""
+    random, n, t = np.random.default_rng(0), 64, 0.1 * np.arange(10)
+    x = np.arange(n) / n * 2 * np.pi
+    k = 1j * np.fft.rfftfreq(n, 1 / n)
+
+    def slope(f: np.ndarray, order: int = 1) -> np.ndarray:
+        return np.fft.irfft(k**order * np.fft.rfft(f), n)
+
+    def rate(_: float, w: np.ndarray) -> np.ndarray:
+        u, v = w.reshape(2, n)
+        drift = slope(v * slope(u))
+        return np.concatenate([0.3 * slope(u, 2) - u + v, 0.2 * slope(v, 2) + u - 0.02 * drift])
+
+    def start() -> np.ndarray:
+        return 1 + sum(0.4 / j * random.standard_normal() * np.cos(j * x + random.uniform(0, 7)) for j in range(1, 4))
+
+    u = np.stack([solve_ivp(rate, (0, t[-1]), np.concatenate([start(), start()]), "LSODA", t, rtol=1e-10, atol=1e-12)
+                  .y.T.reshape(10, 2, n).swapaxes(1, 2) for _ in range(10)])
+    law = fit_law(t, x[:, None], u, Box([0.0], [2 * np.pi], ["periodic"]), seconds=2)
+    assert law.written(["u", "v"], ["x"])[1].count("(") == 4, law.written(["u", "v"], ["x"])
+    assert "div(v grad u)" in law.written(["u", "v"], ["x"])[1]
+    forecast = law.decode(law.rollout(law.encode(x[:, None], u[:, 0]), t), x[:, None])
+    assert ((forecast - u) ** 2).mean() < 1e-12 * u.var()
+
+
+def test_first_frames_in_which_fields_settle_are_left_out() -> None:
+    """Water that plants drink within a gap between frames: splines through first frames swing at later ones."""
+    random, n, t = np.random.default_rng(0), 32, 0.5 * np.arange(10)
+    x = np.arange(n) / n * 2 * np.pi
+    k2 = np.fft.rfftfreq(n, 1 / n) ** 2
+
+    def rate(_: float, f: np.ndarray) -> np.ndarray:
+        w, b = f.reshape(2, n)
+        lap_w, lap_b = (np.fft.irfft(-k2 * np.fft.rfft(one), n) for one in (w, b))
+        return np.concatenate([2 - w - 3 * w * b**2 + 0.2 * lap_w, w * b**2 - 0.5 * b + 0.05 * lap_b])
+
+    def start(mean: float) -> np.ndarray:
+        waves = (random.standard_normal() / j * np.cos(j * x + random.uniform(0, 7)) for j in range(1, 4))
+        return np.asarray(mean * np.exp(0.4 * sum(waves)))
+
+    u = np.stack([solve_ivp(rate, (0, t[-1]), np.concatenate([start(1.0), start(1.2)]), "LSODA", t, rtol=1e-9,
+                            atol=1e-11).y.T.reshape(10, 2, n).swapaxes(1, 2) for _ in range(16)])
+    u /= u.std((0, 1, 2))
+    law = fit_law(t, x[:, None], u, Box([0.0], [2 * np.pi], ["periodic"]), seconds=4)
+    forecast = law.decode(law.rollout(law.encode(x[:, None], u[:, 0]), t), x[:, None])
+    assert ((forecast - u) ** 2).mean() < 1e-3
+    times, codes = np.tile(t, (16, 1)), u.swapaxes(2, 3)
+    assert unsettled(times, codes) > 0
+    assert unsettled(times[:, 3:], codes[:, 3:]) == 0
 
 
 @pytest.mark.parametrize(("trajectories", "frames", "parts"), [

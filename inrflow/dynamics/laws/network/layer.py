@@ -8,17 +8,7 @@ import torch
 from torch import Tensor
 
 from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
-from inrflow.dynamics.laws.network.sine import (
-    FLUX,
-    LAPLACIAN,
-    NONLOCAL,
-    SLOPE,
-    SMOOTHED,
-    TRANSPORT,
-    Form,
-    Local,
-    Sine,
-)
+from inrflow.dynamics.laws.network.sine import FLUX, LAPLACIAN, NONLOCAL, SLOPE, SMOOTHED, TRANSPORT, Form, Local, Sine
 
 Transform = DenseTransform | SeparableTransform | SphereTransform
 
