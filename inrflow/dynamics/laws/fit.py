@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from inrflow.domains import Box, Domain
+from inrflow.domains import Domain
 from inrflow.dynamics.laws.contexts import known_contexts, standard
 from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
@@ -41,7 +41,7 @@ _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
 _ALONE = 1e-3  # error of laws of second order from which on first order has no time
-_POLYNOMIAL, _FEW = 1e-5, 8  # share of changes that first families miss: below it few trajectories tell of further ones
+_POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # a share of them; of the time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
 
@@ -158,15 +158,11 @@ class LawSearch:
             self.say("  first frames, in which fields settle, are left out of these")
             self.settled, found[0] = calm, its
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
-        least = found[0][0]
-        clear = least < _POLYNOMIAL  # terms may stand for others that were not tried, which then explain far more
-        slow = clear and (self.several or not isinstance(place, Box))  # and there is a law
-        further = () if self.period or slow else families.further(place, harmonics, ground.states)
-        pays, some = (_CLEARLY_PAYS, self.settled.some(_FEW)) if clear else (_PAYS, None)
-        if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
+        first = found[0][0]
+        further = () if first < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
+        if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
-        found += [its for one in further
-                  if effort() < pause and (its := self._regressed(one, some))[0] < pays * least]
+        found += [its for one in further if effort() < pause and (its := self._regressed(one))[0] < _PAYS * first]
         while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and (
                 effort() < (pause if lowest < _MOSTLY else max(pause, rest))):  # forecasts of such laws say nothing
             found.append(self._regressed(wider.pop(0)))

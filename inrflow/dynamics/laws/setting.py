@@ -364,7 +364,7 @@ class Ground:
 
 
 def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
-              late: Callable[[], bool]) -> tuple[Ground, Data, float]:
+              late: Callable[[], bool] = lambda: False) -> tuple[Ground, Data, float]:
     """What laws of trajectories are fitted on, on harmonics as `choose` finds them, trajectories that judge them, and
     the error of the harmonics at held-out points."""
     train, judge = data.parted(seed)
