@@ -10,6 +10,7 @@ from torch import Tensor
 def conjugate_gradients(
     operator: Callable[[Tensor], Tensor], right: Tensor, tolerance: float, iterations: int,
     precondition: Callable[[Tensor], Tensor] = lambda residual: residual,
+    late: Callable[[int], bool] = lambda count: False,
 ) -> Tensor:
     """Solutions (..., K) of operator(x) = right, each of K unknowns.
 
@@ -18,13 +19,14 @@ def conjugate_gradients(
         tolerance: of the residual's norm, relative to the first; steps end where all systems reach it, or after so many
             iterations.
         precondition: an approximate inverse of the operator, symmetric and positive as well.
+        late: whether to end after so many steps for another reason.
     """
     solution, residual = right.new_zeros(right.shape), right
     direction = ahead = precondition(residual)
     size = (residual * ahead).sum(-1, keepdim=True)
     goal = tolerance**2 * size
-    for _ in range(iterations):
-        if bool((size <= goal).all()):
+    for count in range(iterations):
+        if bool((size <= goal).all()) or late(count):
             break
         image = operator(direction)
         step = size / (direction * image).sum(-1, keepdim=True).clamp(min=1e-300)

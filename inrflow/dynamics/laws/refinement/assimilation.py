@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse
 from inrflow.dynamics.states import Flights
+from inrflow.numerics.conjugate_gradients import conjugate_gradients
 from inrflow.numerics.effort import effort
 
 _STEPS, _ITERATIONS, _FEWEST = 8, 40, 6  # of Gauss and Newton; of conjugate gradients in each, at most, and at least
@@ -108,30 +108,28 @@ class Assimilation(Refinement):
         linearised, diagonal = self._coarse(law, path), points + prior
         felt = self._felt(law, linearised, weight, diagonal)
 
-        def adjoint(missed: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.einsum("bmku,bmk->u", slopes, missed), self._adjoint(law, weight * missed)
+        def parts(both: Tensor) -> tuple[Tensor, Tensor]:
+            return both[: len(inverse)], both[len(inverse) :].view_as(diagonal)
 
-        def conditioned(step: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-            return inverse @ step, change / (diagonal * (1 + felt))
+        def joined(step: Tensor, change: Tensor) -> Tensor:
+            return torch.cat([step, change.flatten()])
 
-        one, two = adjoint((self.target - path)[:, 1:] * weight)
-        residual = one, two + points * (self.target[:, 0] - path[:, 0]) + prior * (self.mean - path[:, 0])
-        steps, ahead = (torch.zeros_like(one), torch.zeros_like(two)), conditioned(*residual)
-        direction, size_now = ahead, _product(residual, ahead)
-        first = size_now
-        for count in range(_ITERATIONS):
-            missed = slopes @ direction[0] + self._tangent(law, linearised, direction[1]) * weight
-            one, two = adjoint(missed)
-            image = one, two + diagonal * direction[1]
-            share = size_now / _product(direction, image)
-            steps = steps[0] + share * direction[0], steps[1] + share * direction[1]
-            residual = residual[0] - share * image[0], residual[1] - share * image[1]
-            ahead = conditioned(*residual)
-            before, size_now = size_now, _product(residual, ahead)
-            if size_now < _SOLVED**2 * first or effort() > self.deadline and count >= _FEWEST:
-                break
-            direction = tuple(a + size_now / before * d for a, d in zip(ahead, direction, strict=True))
-        return steps
+        def adjoint(missed: Tensor, change: Tensor) -> Tensor:
+            return joined(torch.einsum("bmku,bmk->u", slopes, missed), self._adjoint(law, weight * missed) + change)
+
+        def normal(both: Tensor) -> Tensor:
+            step, change = parts(both)
+            missed = slopes @ step + self._tangent(law, linearised, change) * weight
+            return adjoint(missed, diagonal * change)
+
+        def conditioned(both: Tensor) -> Tensor:
+            step, change = parts(both)
+            return joined(inverse @ step, change / (diagonal * (1 + felt)))
+
+        first = points * (self.target[:, 0] - path[:, 0]) + prior * (self.mean - path[:, 0])
+        right = adjoint((self.target - path)[:, 1:] * weight, first)
+        return parts(conjugate_gradients(normal, right, _SOLVED, _ITERATIONS, conditioned,
+                                         lambda count: count > _FEWEST and effort() > self.deadline))
 
     def _coarse(self, law: Law, path: Tensor) -> Tensor:
         """The path (B, M, C K) of tangents and adjoints: in longer steps, as far as it is nearly the same."""
@@ -168,7 +166,3 @@ class Assimilation(Refinement):
             (result[part],) = torch.autograd.grad(path[:, 1:], first, weights[part])
             effort.add(seconds=(_ADJOINT - 1) * (effort() - began))
         return result
-
-
-def _product(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> Any:
-    return sum(float((a * b).sum()) for a, b in zip(one, other, strict=True))
