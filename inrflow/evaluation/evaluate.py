@@ -22,7 +22,7 @@ from inrflow.evaluation.metrics.statistics import ChannelStatistics
 from inrflow.evaluation.observe import Observe, distance_to_observed, observations, points_of
 from inrflow.evaluation.place import require_place, shapes_of
 from inrflow.evaluation.references.base import References
-from inrflow.model.extent import arithmetic_as_user_error
+from inrflow.model.extent import arithmetic_as_user_error, warn_far
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
@@ -141,10 +141,7 @@ def evaluate(
     if not 1 / _STEPS < step < _STEPS:
         warnings.warn(f"{file.path}: time steps are {step:.3g} times those of training: check the unit of its times",
                       stacklevel=2)
-    if far:
-        names = ", ".join(surrogate.description.channels[c] for c in sorted(far))
-        warnings.warn(f"{file.path}: half of the values of {names} or more lie at least twice as far from the mean of "
-                      "the training data as any of these: check their unit", stacklevel=2)
+    warn_far([surrogate.description.channels[c] for c in sorted(far)], f"{file.path}: ", stacklevel=3)
     report = tally.report() | {
         "encode_seconds": seconds["encode"],
         "rollout_seconds": seconds["rollout"],

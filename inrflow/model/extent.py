@@ -226,8 +226,8 @@ class Extent:
         )
 
 
-def warn_far(channels: Sequence[str]) -> None:
-    """Warn of channels whose observed values are far beyond all of the training data."""
+def warn_far(channels: Sequence[str], whose: str = "", stacklevel: int = 5) -> None:
+    """Warn of channels whose values, observed or of a file ("FILE: "), are far beyond all of the training data."""
     if channels:
-        warnings.warn("half of the observed values or more lie at least twice as far from the mean of the training "
-                      f"data as any of these ({', '.join(channels)}): check their unit", stacklevel=5)
+        warnings.warn(f"{whose}half of the values of {', '.join(channels)} or more lie at least twice as far from the "
+                      "mean of the training data as any of these: check their unit", stacklevel=stacklevel)

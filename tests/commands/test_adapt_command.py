@@ -103,6 +103,16 @@ def test_training_from_scratch_on_the_same_frames_is_told(adapted):
     assert "from scratch, the same frames" in adapted[1].out + adapted[1].err
 
 
+def _adapts_beside_no_other(family, folder, inrflow_command, told):
+    """Adapts, tells why there are no errors of what is trained from scratch, and has its own."""
+    run, few, test = family
+    outcome = inrflow_command("adapt", f"run={run}", f"data.train={few}", "data.frames=6", "data.trajectories=1",
+                              f"data.test={test}", f"output={folder / 'run'}")
+    assert outcome.code == 0 and told in outcome.err
+    errors = json.loads((folder / "run" / "adaptation.json").read_text())["errors"]
+    assert "adapted" in errors and "from scratch, the same frames" not in errors
+
+
 def test_where_nothing_can_be_trained_from_scratch_the_adapted_run_is_reported(
     family, tmp_path, inrflow_command, monkeypatch
 ):
@@ -110,12 +120,7 @@ def test_where_nothing_can_be_trained_from_scratch_the_adapted_run_is_reported(
         raise UserError("no model was found for few.h5")
 
     monkeypatch.setattr("inrflow.commands.adapt.train_from_scratch", fails)
-    run, few, test = family
-    outcome = inrflow_command("adapt", f"run={run}", f"data.train={few}", "data.frames=6", "data.trajectories=1",
-                              f"data.test={test}", f"output={tmp_path / 'run'}")
-    assert outcome.code == 0 and "no model was found for few.h5" in outcome.err
-    errors = json.loads((tmp_path / "run" / "adaptation.json").read_text())["errors"]
-    assert "adapted" in errors and "from scratch, the same frames" not in errors
+    _adapts_beside_no_other(family, tmp_path, inrflow_command, "no model was found for few.h5")
 
 
 def test_where_what_is_trained_from_scratch_lies_elsewhere_the_adapted_run_is_reported(
@@ -129,12 +134,7 @@ def test_where_what_is_trained_from_scratch_lies_elsewhere_the_adapted_run_is_re
     without = type("Scratch", (), {"context_size": 0, "horizon": 0.0})()
     monkeypatch.setattr("inrflow.commands.adapt.train_from_scratch", lambda *_: without)
     monkeypatch.setattr("inrflow.commands.adapt.evaluate", elsewhere)
-    run, few, test = family
-    outcome = inrflow_command("adapt", f"run={run}", f"data.train={few}", "data.frames=6", "data.trajectories=1",
-                              f"data.test={test}", f"output={tmp_path / 'run'}")
-    assert outcome.code == 0 and "3 % of its points lie outside" in outcome.err
-    errors = json.loads((tmp_path / "run" / "adaptation.json").read_text())["errors"]
-    assert "adapted" in errors and "from scratch, the same frames" not in errors
+    _adapts_beside_no_other(family, tmp_path, inrflow_command, "3 % of its points lie outside")
 
 
 def test_decoder_and_field_are_fitted_to_what_no_context_explains(everything, family, damped):

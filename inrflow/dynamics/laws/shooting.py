@@ -19,7 +19,7 @@ from torch import Tensor
 from inrflow.dynamics.laws.families import Families
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law, integrable, largest_of
-from inrflow.dynamics.laws.setting import DETERMINED, Ground
+from inrflow.dynamics.laws.setting import DETERMINED, Ground, encode
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
@@ -171,9 +171,8 @@ def _leading(ground: Ground) -> Ground | None:
     harmonics, whole = ground.codes.harmonics, count > _FAR_FEWER * left.shape[1]
     if np.any(ground.train.noise) or harmonics.allowed is not None or harmonics.steady or whole:
         return None
-    law = ground.law((), np.zeros((0, len(variance))), np.zeros((0, len(variance))))
     codes = fit_codes(ground.domain.harmonics(count, ground.boundary), ground.train.x, ground.train.u)
-    return Ground.of(replace(law, codes=codes), ground.train)
+    return Ground(ground.domain, ground.boundary, codes, ground.train, *encode(codes, ground.train))
 
 
 def _widened(law: Law, ground: Ground, deadline: float) -> Law:

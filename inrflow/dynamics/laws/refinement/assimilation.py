@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse
+from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse, shortened
 from inrflow.dynamics.states import Flights
 from inrflow.numerics.conjugate_gradients import conjugate_gradients
 from inrflow.numerics.effort import effort
@@ -30,7 +30,7 @@ _COARSER, _NEAR = (8, 4, 2), 0.3  # times longer steps of tangents, whose paths 
 _VALUES = 2**26  # of flights whose adjoints are held at a time
 _CONVERGED = 0.1  # change of the misfit, which is in units of variances: a third of a standard error
 _LEAST = 0.3  # share of the last step's time that a further one needs
-_TRIALS = 4  # halvings of a step
+_SHORTEST = 0.1  # of a step that is halved
 
 
 class Assimilation(Refinement):
@@ -90,15 +90,19 @@ class Assimilation(Refinement):
                ) -> tuple[Law, Tensor, float] | None:
         """Law, path and objective after a step of coefficients and a change of first codes, halved until it is less."""
         first = self._first.clone()
-        for halvings in range(_TRIALS):
-            trial = self._moved(law, 0.5**halvings * step.numpy())
-            self.data.codes[:, 0] = first + 0.5**halvings * change
+
+        def along(share: float) -> tuple[tuple[Law, Tensor], float]:
+            trial = self._moved(law, share * step.numpy())
+            self.data.codes[:, 0] = first + share * change
             path = self._path(trial)
-            after = self._objective(path, variance)
-            if after < before:
-                return trial, path, after
-        self.data.codes[:, 0] = first
-        return None
+            return (trial, path), self._objective(path, variance)
+
+        found = shortened(along, before, _SHORTEST)
+        if found is None:
+            self.data.codes[:, 0] = first
+            return None
+        _, (moved, after) = found
+        return *moved, after
 
     def _solved(self, law: Law, path: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Step (U,) of the unknowns and change (B, C K) of first codes, by preconditioned conjugate gradients."""

@@ -15,7 +15,7 @@ from inrflow.dynamics.laws.contexts import known_contexts, widened
 from inrflow.dynamics.laws.law import Law, integrable, most_with_rates, pruned
 from inrflow.dynamics.laws.rates import solved_anew
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
-from inrflow.dynamics.laws.refinement.flights import LITTLE, Refinement
+from inrflow.dynamics.laws.refinement.flights import LITTLE, UNRESOLVED, Refinement
 from inrflow.dynamics.laws.setting import (
     HARDLY,
     Data,
@@ -62,8 +62,8 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
         def along(law: Law, length: int, seconds: float, **options: Any) -> Refinement:
             return Refinement.along(law, ground, ground.known, min(length, frames - 1), seconds, **options)
 
-        little = {"little": LITTLE} if np.any(train.noise) else {}  # what codes leave is noise
-        last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), **{"uncertain": False} if second else little)
+        last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), uncertain=False if second else None,
+                     little=LITTLE if np.any(train.noise) else UNRESOLVED)
         noisy, hardly = last.uncertain, 1.0
         if noisy:  # forecasts from single frames tell little
             wide = widened(law, whole)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,9 +27,11 @@ from inrflow.numerics.team import team
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+T = TypeVar("T")
+
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients
-LITTLE, _UNRESOLVED = 1e-7, 3e-5  # share of the variance of codes up to which noise is neglected; what is no noise
+LITTLE, UNRESOLVED = 1e-7, 3e-5  # share of the variance of codes up to which noise is neglected; what is no noise
 _ACCURATE = 0.006  # error of steps in units of that of noisy codes
 _ALIKE = 3  # frames of noisy flights after which gains are those of all later ones
 _LESS = 0.25  # times as large gains of later frames are tried for every step
@@ -48,7 +50,7 @@ class Refinement:
     filtered = True  # whether noisy flights are corrected
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool | None = None,
-                 shapes: Sequence[Harmonics] = (), little: float = _UNRESOLVED):
+                 shapes: Sequence[Harmonics] = (), little: float = UNRESOLVED):
         self.law = law
         self.fields = [law.field()] if not shapes else [
             LawField.of(law.terms, harmonics, torch.tensor(law.theta)) for harmonics in shapes]
@@ -271,19 +273,10 @@ class Refinement:
             trial = self._moved(law, share * step)
             return trial, float(self._misfit(self._path(trial), variance).sum())
 
-        share, (trial, after) = 1.0, along(1.0)
-        while not after < before:
-            share /= 2
-            if share < _SHORTEST:
-                return law, before
-            trial, after = along(share)
-        while self.gains is not None and share >= 1:
-            share *= 2
-            longer, missed = along(share)
-            if not missed < after:
-                break
-            trial, after = longer, missed
-        return trial, after
+        share, best = shortened(along, before, _SHORTEST) or (0.0, (law, before))
+        while self.gains is not None and share >= 1 and (longer := along(share := 2 * share))[1] < best[1]:
+            best = longer
+        return best
 
     def _of(self, law: Law | None) -> Law:
         """The law, or another one of the same terms, which takes its place."""
@@ -377,6 +370,19 @@ class Refinement:
         wide = inverse @ meat @ inverse
         scale = np.sqrt(np.maximum(np.diag(wide) / np.maximum(np.diag(inverse), 1e-300), 1.0))
         return inverse * scale * scale[:, None]
+
+
+def shortened(along: Callable[[float], tuple[T, float]], before: float, shortest: float
+              ) -> tuple[float, tuple[T, float]] | None:
+    """Share of a step, halved until what is left `along` it, the second that this gives, is less than before, and what
+    it gives; None where even the shortest one leaves no less."""
+    share = 1.0
+    while share >= shortest:
+        found = along(share)
+        if found[1] < before:
+            return share, found
+        share /= 2
+    return None
 
 
 def scaled_inverse(gram: np.ndarray) -> np.ndarray:
