@@ -229,5 +229,5 @@ class Extent:
 def warn_far(channels: Sequence[str], whose: str = "", stacklevel: int = 5) -> None:
     """Warn of channels whose values, observed or of a file ("FILE: "), are far beyond all of the training data."""
     if channels:
-        warnings.warn(f"{whose}half of the values of {', '.join(channels)} or more lie at least twice as far from the "
-                      "mean of the training data as any of these: check their unit", stacklevel=stacklevel)
+        warnings.warn(f"{whose}half of the values or more lie at least twice as far from the mean of the training data "
+                      f"as any of these ({', '.join(channels)}): check their unit", stacklevel=stacklevel)
