@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sparse
 import skfem
-from data_makers import FRAMES, Fields, bumps, reacting, write_fields
+from data_makers import FRAMES, Fields, bumps, folder_and_names, reacting, write_fields
 from scipy.fft import dctn, idctn
 from scipy.integrate import solve_ivp
 from scipy.sparse.linalg import splu
@@ -331,7 +331,6 @@ def write(name: str, folder: Path, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
-    for problem in sys.argv[2:] or MAKERS:
+    target, problems = folder_and_names(sys.argv[1:], MAKERS)
+    for problem in problems:
         write(problem, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -101,11 +102,22 @@ def write_problem(name: str, folder: Path, makers: Mapping[str, Callable], train
                      (t[rows] if t.ndim == 2 else t, x[rows] if x.ndim == 3 else x, u[rows], own))
 
 
+def folder_and_names(arguments: Sequence[str], makers: Mapping[str, Any]) -> tuple[Path, Sequence[str]]:
+    """The folder, made where missing, and the problems of arguments FOLDER [NAME ...], all where none is named."""
+    parser = argparse.ArgumentParser(description="Writes NAME_train.h5 and NAME_test.h5 of problems into a folder.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(makers)}; all if none is named")
+    chosen = parser.parse_args(arguments)
+    if unknown := sorted(set(chosen.names) - set(makers)):
+        parser.error(f"no problem is called {', '.join(unknown)}: {', '.join(makers)} are")
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    return chosen.folder, chosen.names or list(makers)
+
+
 def write_problems(arguments: Sequence[str], makers: Mapping[str, Callable], train: int, test: int,
                    numbers: Mapping[str, tuple[int, int]] = MappingProxyType({})) -> None:
     """Those of the named problems, all of them by default, of arguments FOLDER [NAME ...]; `numbers`: of trajectories,
     where they are other ones."""
-    target = Path(arguments[0])
-    target.mkdir(parents=True, exist_ok=True)
-    for name in arguments[1:] or makers:
+    target, names = folder_and_names(arguments, makers)
+    for name in names:
         write_problem(name, target, makers, *numbers.get(name, (train, test)))

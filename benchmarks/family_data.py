@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from data_makers import FRAMES, Fields, bumps, solve, stepped, write_fields
+from data_makers import FRAMES, Fields, bumps, folder_and_names, solve, stepped, write_fields
 from domain_data import annulus, burgers_held
 from scipy.fft import dctn, idctn
 from shape_data import fhn_lshape
@@ -187,7 +187,6 @@ def write(name: str, folder: Path, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
-    for problem in sys.argv[2:] or FAMILIES:
+    target, problems = folder_and_names(sys.argv[1:], FAMILIES)
+    for problem in problems:
         write(problem, target)
