@@ -20,7 +20,7 @@ def setting():
     decoder = HarmonicDecoder(embedding, 1, 4)
     term = AutoregressionTerm(2, 2, 1.0, [12.0], [1])
     field = VectorField(6, [term]).double()
-    term.set(torch.tensor([[0.6, 0.2, 0.1, 0], [-0.2, 0.5, 0, 0.1], [1, 0, 0, 0], [0, 1, 0, 0]]), torch.zeros(2),
+    term.set(torch.tensor([[0.6, 0.2, 0.1, 0], [-0.2, 0.5, 0, 0.1], [1, 0, 0, 0], [0, 1, 0, 0]]),
              torch.tensor([[[0.3, 0.0], [0.0, 0.2]]]))
     dynamics = Dynamics(field, Integrator("map"), torch.tensor([0.0, 0, 0.3, 0.2, 0, 0]).double())
     prior = StatePrior(torch.zeros(6).double(), torch.eye(6).double(), torch.tensor([0.05]).double(),

@@ -52,12 +52,11 @@ class AutoregressionTerm(MapTerm):
         """Number k of phases."""
         return 2 * sum(self.harmonics)
 
-    def set(self, companion: Tensor, bias: Tensor, errors: Tensor, damping: Tensor | None = None) -> None:
-        """Set the map of [z(t), z(t - step), ...], the bias of the leading codes, and of leads 1 .. H the covariances
-        (H, R, R) of the codes' errors and their damping (H, R), by default none."""
+    def set(self, companion: Tensor, errors: Tensor, damping: Tensor | None = None) -> None:
+        """Set the map of [z(t), z(t - step), ...], and of leads 1 .. H the covariances (H, R, R) of the codes' errors
+        and their damping (H, R), by default none."""
         with torch.no_grad():
             self.matrix.copy_(companion)
-            self.bias[: len(bias)].copy_(bias)
             self.errors.copy_(errors)
             if damping is not None:
                 self.damping.copy_(damping)

@@ -1,6 +1,6 @@
 """Vector autoregression of codes with ridge, chosen by folds that respect time.
 
-    z(t+1) = b + sum_k A_k z(t+1-k),  k = 1 .. p
+    z(t+1) = sum_k A_k z(t+1-k),  k = 1 .. p
 
 on the leading codes of one long series: a linear inverse model (Penland and Sardeshmukh 1995) with lags; each of the
 others persists, damped, on its own. Forecasts of contiguous blocks that were left out tell how much of the iterated map
@@ -20,32 +20,31 @@ import torch
 from torch import Tensor
 
 LAGS = (1, 2, 3)
-RIDGES = {"mean": (1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12), "damped": (1.0, 0.3, 0.1, 0.03, 1e-2)}  # by pull
+RIDGES = (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  # towards damped persistence
 _SIZES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 28, 40, 55, 75, 100)
 _BLOCKS, _LEADS = 5, 20
 _STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them all
 _STARTS_OF_ERRORS = 500  # of a block
 _PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
-_CENTRED = 500.0  # frames that say that codes return to 0, their mean, beside those that there are
 _FRAMES_OF_LAG = 80  # for each beyond the first, with fewer frames folds choose it by chance
 FEW_FRAMES = 120  # with fewer, spreads are those of several origins
 _BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose by chance: a code for each of so many is
 # taken unless another choice has so many times its error
 _DETERMINED = 8.0  # frames for each coupled code and lag, at least
-HALF_WAY, _LEAST_RIDGE = "half way to damped persistence", 1e-8  # a pull
+_LEAST_RIDGE = 1e-8  # of a choice half way to damped persistence
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
 
 @dataclass(frozen=True)
 class Choice:
-    """size: codes r; lags: p; ridge, relative to the mean square of the codes; pull: what a strong ridge leaves, the
-    mean or damped persistence of each code; HALF_WAY: the mean of least squares and that."""
+    """size: codes r; lags: p; ridge, relative to the mean square of the codes, towards damped persistence of each;
+    half: whether it is the mean of least squares and that."""
 
     size: int
     lags: int
     ridge: float
-    pull: str
+    half: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Autoregression:
 
     Attributes:
         choice: how it was fitted.
-        matrices: (p, r, r), the first of the latest code; bias: (r,).
+        matrices: (p, r, r), the first of the latest code.
         decays: (R - r,) of the codes beyond these over one step.
         damping: (H, R) factors of forecasts at leads 1 .. H; covariances: (H, R, R) of their errors.
         errors: (H,) mean squared error of held-out forecasts at leads 1 .. H, share of the variance of all codes.
@@ -62,7 +61,6 @@ class Autoregression:
 
     choice: Choice
     matrices: Tensor
-    bias: Tensor
     decays: Tensor
     damping: Tensor
     covariances: Tensor
@@ -141,53 +139,47 @@ class AutoregressionSearch:
         states, whole = lagged(self.codes, known, most)
         pairs = (whole[:-1] & known[1:]).nonzero()[:, 0]
         self.whole, self.mean_square = whole, float(self.codes[known].square().sum(1).mean())
-        self.leads = max(1, min(_LEADS, frames // 5))
-        self.blocks = blocks_of(frames)
+        self.leads, self.blocks = max(1, min(_LEADS, frames // 5)), blocks_of(frames)
         self.unseen = self.codes if unseen is None else unseen.double()
-        start = torch.cat([torch.ones(frames, 1, dtype=torch.float64), states], 1)
-        self.grams, self.crosses = [], []
-        for low, high in self.blocks:
-            rows = pairs[(pairs >= low) & (pairs < high)]
-            self.grams.append(start[rows].T @ start[rows])
-            self.crosses.append(start[rows].T @ self.codes[rows + 1])
+        rows = [pairs[(pairs >= low) & (pairs < high)] for low, high in self.blocks]
+        kept = [[k for k in range(len(rows)) if k != left_out] for left_out in range(len(rows) + 1)]  # all at last
+        parts = torch.stack([states[some].T @ torch.cat([states[some], self.codes[some + 1]], 1) for some in rows])
+        self.products = [parts[some].sum(0) for some in kept]
+        self.pairs = [sum(len(rows[k]) for k in some) for some in kept]
         self.starts = states if unseen is None else lagged(self.unseen, known, most)[0]
-        self.persistent = persistent
+        self.persistent = float(persistent)
 
-    def _kept(self, left_out: int | None) -> list[int]:
-        return [number for number in range(len(self.blocks)) if number != left_out]
+    def decays(self, left_out: int = -1) -> Tensor:
+        """Damped persistence (Z,) of each code over one step, of all blocks but one, or of all: least squares without
+        the bias that they have in few frames (Kendall, 1954), never beyond 1."""
+        gram, cross = (one.diagonal()[: self.codes.shape[1]] for one in self._split(left_out))
+        decays = cross / gram.clamp(min=1e-300)
+        return (decays + (1 + 3 * decays) / max(self.pairs[left_out], 1)).clamp(-1.0, 1.0)
 
-    def decays(self, left_out: int | None = None) -> Tensor:
-        """Damped persistence (Z,) of each code over one step, of all blocks but one, or of all; never beyond 1."""
-        size, kept = self.codes.shape[1], self._kept(left_out)
-        gram = torch.stack([self.grams[k].diagonal()[1 : size + 1] for k in kept]).sum(0)
-        cross = torch.stack([self.crosses[k][1 : size + 1].diagonal() for k in kept]).sum(0)
-        return (cross / gram.clamp(min=1e-300)).clamp(-1.0, 1.0) * float(self.persistent)  # type: ignore[no-any-return]
+    def _split(self, left_out: int) -> tuple[Tensor, Tensor]:
+        """Products of states with themselves, and with the codes that follow."""
+        products, size = self.products[left_out], self.codes.shape[1]
+        return products[:, :-size], products[:, -size:]
 
     def _index(self, choice: Choice) -> Tensor:
         """Columns of the products that belong to the codes and lags of a choice."""
         lag = torch.arange(choice.lags)[:, None] * self.codes.shape[1]
-        return torch.cat([torch.zeros(1, dtype=torch.long), (1 + lag + torch.arange(choice.size)).flatten()])
+        return (lag + torch.arange(choice.size)).flatten()
 
-    def fit(self, choice: Choice, left_out: int | None = None, stable: bool = False) -> tuple[Tensor, Tensor]:
-        """Coefficients (p, r, r) and bias (r,) of all blocks but one, or of all; `stable`: scaled down to the unit
-        circle where they grow."""
-        kept = self._kept(left_out)
-        index, size = self._index(choice), choice.size
-        gram = sum(self.grams[k][index[:, None], index] for k in kept)
-        cross = sum(self.crosses[k][index, :size] for k in kept)
-        assert isinstance(gram, Tensor) and isinstance(cross, Tensor)
+    def fit(self, choice: Choice, left_out: int = -1, stable: bool = False) -> Tensor:
+        """Coefficients (p, r, r) of all blocks but one, or of all; `stable`: scaled down to the unit circle where they
+        grow. Codes return to 0, which is their mean."""
+        (gram, cross), index, size = self._split(left_out), self._index(choice), choice.size
+        gram, cross = gram[index[:, None], index], cross[index, :size]
         target = torch.zeros_like(cross)
-        if choice.pull != "mean":
-            every = torch.arange(size)
-            target[1 + every, every] = cross[1 + every, every] / gram[1 + every, 1 + every].clamp(min=1e-300)
-        damped, share = gram.clone(), 0.5 if choice.pull == HALF_WAY else 1.0
-        damped.diagonal()[1:].add_(choice.ridge * gram.diagonal()[1 : size + 1].mean())
-        damped.diagonal()[0].add_(_CENTRED)
+        target.diagonal().copy_(self.decays(left_out)[:size])
+        damped, share = gram.clone(), 0.5 if choice.half else 1.0
+        damped.diagonal().add_(choice.ridge * gram.diagonal()[:size].mean())
         weights = target + share * torch.linalg.solve(damped, cross - gram @ target)
-        matrices = weights[1:].unflatten(0, (choice.lags, size)).transpose(1, 2).contiguous()
+        matrices = weights.unflatten(0, (choice.lags, size)).transpose(1, 2).contiguous()
         if stable and (radius := float(torch.linalg.eigvals(companion(matrices)).abs().max())) > 1:
             matrices = matrices * radius ** -torch.arange(1.0, choice.lags + 1, dtype=matrices.dtype)[:, None, None]
-        return matrices, weights[0]
+        return matrices
 
     @cached_property
     def _persistence(self) -> tuple[Tensor, Tensor]:
@@ -196,7 +188,7 @@ class AutoregressionSearch:
         moments = _Moments()
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = self._starts(low, high, _STARTS)
-            powers = self.decays(number) ** torch.arange(1, self.leads + 1)[:, None]
+            powers = (self.persistent * self.decays(number)) ** torch.arange(1, self.leads + 1)[:, None]
             moments.add(self.unseen[ends], powers * self.unseen[starts, None], inside)
         usual = torch.stack([block[1].sum(1) for block in moments.blocks]).sum(0) / moments.count.clamp(min=1)
         return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1)), usual
@@ -211,13 +203,13 @@ class AutoregressionSearch:
         ends = ends.clamp(max=len(self.known) - 1)
         return starts, inside & self.known[ends], ends
 
-    def _path(self, choice: Choice, matrices: Tensor, bias: Tensor, starts: Tensor) -> Tensor:
+    def _path(self, choice: Choice, matrices: Tensor, starts: Tensor) -> Tensor:
         """Forecasts (S, H, r) of the leading codes."""
         size, most = choice.size, self.codes.shape[1]
         past = torch.cat([self.starts[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
         weights, path = matrices.transpose(0, 1).flatten(1).T.contiguous(), []
         for _ in range(self.leads):
-            code = torch.addmm(bias, past, weights)
+            code = past @ weights
             past = torch.cat([code, past[:, :-size]], 1) if choice.lags > 1 else code
             path.append(code)
         return torch.stack(path, 1)
@@ -227,7 +219,7 @@ class AutoregressionSearch:
         """Each block's number, starts, leads that count, their frames; forecasts (S, H, r) by a fit to the others."""
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = self._starts(low, high, most)
-            yield number, starts, inside, ends, self._path(choice, *self.fit(choice, number, stable), starts)
+            yield number, starts, inside, ends, self._path(choice, self.fit(choice, number, stable), starts)
 
     def errors(self, choice: Choice) -> Tensor:
         """Mean squared error (H,) of damped forecasts of the blocks, each from its own frames by a fit to all others,
@@ -243,7 +235,7 @@ class AutoregressionSearch:
         where starts are few, nearer to what the errors of one step become by the map."""
         moments, size, parts = _Moments(), choice.size, []
         for number, starts, inside, ends, path in self._forecasts(choice, _STARTS_OF_ERRORS, stable=True):
-            powers = self.decays(number)[size:] ** torch.arange(1, self.leads + 1)[:, None]
+            powers = (self.persistent * self.decays(number)[size:]) ** torch.arange(1, self.leads + 1)[:, None]
             parts.append((self.unseen[ends], torch.cat([path, powers * self.unseen[starts, None, size:]], 2), inside))
             moments.add(*parts[-1])
         damping = moments.damping()
@@ -254,7 +246,7 @@ class AutoregressionSearch:
         known = moments.count > 0
         total, damping, count = total[known], damping[known], moments.count[known, None, None]
         one = total[0] / count[0]
-        step = companion(self.fit(choice, stable=True)[0], self.decays()[size:])
+        step = companion(self.fit(choice, stable=True), self.persistent * self.decays()[size:])
         added = torch.nn.functional.pad(one, 2 * (0, len(step) - len(one)))
         grown, later = added, [one]
         for _ in range(len(total) - 1):
@@ -272,12 +264,10 @@ class AutoregressionSearch:
         usual = (self._persistence[1] + self.rest) / max(self.mean_square + self.rest, 1e-300)
         worse = 0
         for size in sorted({min(size, most) for size in sizes}):
-            for lags, pull in itertools.product(self.lags, RIDGES):
-                if size * lags > room * self.lags[0]:
-                    continue
+            for lags in (lags for lags in self.lags if size * lags <= room * self.lags[0]):
                 alike: list[Choice] = []
-                for ridge in RIDGES[pull]:  # from strong to weak, until it does harm
-                    alike.append(Choice(size, lags, ridge, pull))
+                for ridge in RIDGES:  # from strong to weak, until it does harm
+                    alike.append(Choice(size, lags, ridge))
                     errors[alike[-1]] = self.errors(alike[-1])
                     now = scores(errors, usual)
                     if now[alike[-1]] > _WORSE * min(now[choice] for choice in alike):
@@ -294,17 +284,16 @@ class AutoregressionSearch:
         chosen = min(alike, key=lambda c: (c.size * c.lags, -c.ridge))
         if len(self.codes) < _BY_CHANCE:
             count = max(1, min(self.codes.shape[1], round(len(self.codes) / _EACH), sizes[-1]))
-            half = Choice(count, self.lags[0], _LEAST_RIDGE, HALF_WAY)
+            half = Choice(count, self.lags[0], _LEAST_RIDGE, half=True)
             errors[half] = self.errors(half)
             now = scores(errors, usual)
             chosen = half if now[chosen] > _FAR_BETTER * now[half] else chosen
-        return self.fitted(chosen, errors[chosen])
+        return self.fitted(chosen)
 
-    def fitted(self, choice: Choice, errors: Tensor | None = None) -> Autoregression:
-        """That of a choice, fitted to all blocks, whose `errors` are counted where they are not known."""
-        matrices, bias = self.fit(choice, stable=True)
-        errors = self.errors(choice) if errors is None else errors
-        return Autoregression(choice, matrices, bias, self.decays()[choice.size :], *self.held_out(choice), errors)
+    def fitted(self, choice: Choice) -> Autoregression:
+        """That of a choice, fitted to all blocks."""
+        matrices, others = self.fit(choice, stable=True), self.persistent * self.decays()[choice.size :]
+        return Autoregression(choice, matrices, others, *self.held_out(choice), self.errors(choice))
 
 
 class _Moments:

@@ -27,7 +27,7 @@ class LaggedInverseModel(Reference):
         step: time step and periods: of the cycle, in units of t, with so many harmonics each; cycle: (1 + k, N C).
         scale: (C,) deviations of the channels. modes: (N C, r). noise: (C,) variance that they leave, and
         variances: (r,) of the coefficients, in normalised units.
-        matrices: (p, r, r), the first of the latest coefficients; bias: (r,).
+        matrices: (p, r, r), the first of the latest coefficients.
     """
 
     step: float
@@ -39,7 +39,6 @@ class LaggedInverseModel(Reference):
     noise: Tensor
     variances: Tensor
     matrices: Tensor
-    bias: Tensor
 
     name = "linear_inverse_model"
     title = "linear inverse model"
@@ -75,7 +74,7 @@ class LaggedInverseModel(Reference):
         return cls(
             step, list(cycle.periods), list(cycle.harmonics), cycle.coefficients, scale,
             modes.patterns[:size].T.contiguous(), left.unflatten(0, (-1, len(scale))).mean(0), modes.variances[:size],
-            chosen.matrices, chosen.bias,
+            chosen.matrices,
         )
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor | None:
@@ -87,13 +86,13 @@ class LaggedInverseModel(Reference):
         cycle = Cycle(self.cycle, tuple(self.periods), tuple(self.harmonics))
         usual = cycle(t.nan_to_num().flatten()).reshape(*t.shape, *observed.shape[2:])
         anomalies = observed.double() / self.scale - usual[:, : observed.shape[1]]
-        prior = GaussianPrior(torch.zeros_like(self.bias), torch.diag(self.variances), self.noise.clamp(min=1e-8))
+        prior = GaussianPrior(torch.zeros_like(self.variances), torch.diag(self.variances), self.noise.clamp(min=1e-8))
         start, seen = coefficients(anomalies, torch.zeros_like(anomalies[0, 0]), self.modes, prior)
-        past = [torch.zeros(len(t), len(self.bias), dtype=torch.float64) for _ in self.matrices]
+        past = [torch.zeros(len(t), len(self.variances), dtype=torch.float64) for _ in self.matrices]
         path = []
         for frame in range(t.shape[1]):
             for taken in range(int(whole[:, frame - 1].max()) if frame else 1):
-                code = self.bias + sum(z @ matrix.T for z, matrix in zip(past, self.matrices, strict=True))
+                code = sum(z @ matrix.T for z, matrix in zip(past, self.matrices, strict=True))
                 moves = (whole[:, frame - 1] > taken)[:, None] if frame else torch.ones(len(t), 1, dtype=torch.bool)
                 past = [torch.where(moves, new, old) for new, old in zip([code, *past[:-1]], past, strict=True)]
             if frame < observed.shape[1]:

@@ -15,7 +15,6 @@ from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.autoregression import (
     FEW_FRAMES,
-    HALF_WAY,
     Autoregression,
     AutoregressionSearch,
     Choice,
@@ -85,10 +84,10 @@ class SeriesRecipe:
         cycle = ", ".join(f"{count} harmonics of {period * problem.scale.unit:g}" for period, count in
                           zip(early.cycle.periods, early.cycle.harmonics, strict=True)) or "no cycle"
         error = float(early.regression.errors.mean()) * early.share
-        pull = choice.pull if choice.pull == HALF_WAY else f"ridge {choice.ridge:g} towards {choice.pull}"
+        way = "half way to" if choice.half else f"ridge {choice.ridge:g} towards"
         run.log.say(
-            f"series: {choice.size} of {early.codes} codes coupled, {choice.lags} lags, {pull}, {cycle}; left-out "
-            f"blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
+            f"series: {choice.size} of {early.codes} codes coupled, {choice.lags} lags, {way} damped persistence, "
+            f"{cycle}; left-out blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
             f"{len(early.regression.errors)}"
         )
         decoder, unseen = early.decoder(problem)
@@ -97,7 +96,7 @@ class SeriesRecipe:
         judged = _windows(states, cut, window)
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
-            surrogate = _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, early), prior.noise)
+            surrogate = _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice.size), prior.noise)
             if len(grid.t) < FEW_FRAMES:
                 surrogate.prior = replace(surrogate.prior, spread=_rolling(problem, grid)[None], least=1.0,
                                           leads=prior.noise.new_zeros(1), growth=torch.zeros_like(prior.noise))
@@ -113,7 +112,7 @@ class SeriesRecipe:
             ahead=True, innovations=early.process(),
             metadata={"symmetries": [], "series": {
                 "codes": early.codes, "cycle": cycle, "coupled": choice.size, "lags": choice.lags,
-                "ridge": choice.ridge, "pull": choice.pull}},
+                "ridge": choice.ridge, "half": choice.half}},
         )
         yield candidate
 
@@ -122,7 +121,7 @@ def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
     """A surrogate of this recipe fitted to all frames of a problem in its units, as it was chosen; its spreads stay."""
     grid, about = _grid(problem), surrogate.training["series"]
     assert grid is not None
-    known = [about.get(name) for name in ("coupled", "lags", "ridge", "pull")]
+    known = [about.get(name) for name in ("coupled", "lags", "ridge", "half")]
     choice = None if None in known else Choice(*known)
     return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice=choice), surrogate.prior.noise)
 
@@ -192,10 +191,8 @@ class _Series:
     share: float
 
     @classmethod
-    def fitted(
-        cls, problem: Problem, grid: _Grid, before: _Series | None = None, choice: Choice | None = None
-    ) -> _Series:
-        """Chosen by folds; with about as many codes as `before` has, or by a `choice`, where one is given."""
+    def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
+        """Chosen by folds, `around` so many coupled codes, or by a `choice`, where one is given."""
         values = grid.values.flatten(1)
         wanted = problem.config.dynamics.forcing
         found = [] if wanted is False else cycles_of(problem.description, problem.scale.external(grid.t).numpy())
@@ -211,13 +208,10 @@ class _Series:
         )
         if choice is not None:
             regression = search.fitted(replace(choice, size=min(choice.size, modes.codes.shape[1])))
-        elif fixed is not None:
-            regression = search.search((fixed,))
-        elif before is not None:
-            around = before.regression.choice.size
+        elif around is not None and fixed is None:
             regression = search.search((max(1, round(around / _AROUND)), around, round(around * _AROUND)))
         else:
-            regression = search.search()
+            regression = search.search() if fixed is None else search.search((fixed,))
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
         modes, regression = modes.leading(most), regression.truncated(most)
         unsure = errors_of_mean(
@@ -257,7 +251,7 @@ class _Series:
         )
         field = VectorField(self.known + self.codes + self.past, [term.double()])
         step = companion(self.regression.matrices, self.regression.decays)
-        term.set(step, self.regression.bias, errors, self.regression.damping)
+        term.set(step, errors, self.regression.damping)
         return field
 
     def states(self, grid: _Grid) -> CodeData:

@@ -19,7 +19,8 @@ BIAS, STEP, PERIOD = torch.tensor([0.3, -0.1]).double(), 2.0, 9.0
 def field() -> VectorField:
     term = AutoregressionTerm(2, 2, STEP, [PERIOD], [2], leads=2)
     result = VectorField(8, [term]).double()
-    term.set(companion(torch.stack([FIRST, SECOND]).double()), BIAS, ERRORS, DAMPING)
+    term.set(companion(torch.stack([FIRST, SECOND]).double()), ERRORS, DAMPING)
+    term.bias.data[:2] = BIAS
     return result
 
 

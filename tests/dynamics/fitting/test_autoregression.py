@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from inrflow.dynamics.fitting.autoregression import (
-    HALF_WAY,
     AutoregressionSearch,
     Choice,
     companion,
@@ -31,14 +30,12 @@ def search_of(z: np.ndarray, known: np.ndarray | None = None) -> AutoregressionS
     return AutoregressionSearch(torch.as_tensor(z), torch.as_tensor(seen))
 
 
-def test_a_weak_ridge_gives_ordinary_least_squares_with_frames_that_say_that_there_is_no_bias():
+def test_a_weak_ridge_gives_ordinary_least_squares_around_zero():
     z = series(200)
-    matrices, bias = search_of(z).fit(Choice(3, 2, 1e-13, "mean"))
-    rows = np.concatenate([np.ones((197, 1)), z[2:-1], z[1:-2]], 1)  # the longest lags decide which rows count
-    rows = np.concatenate([rows, 500**0.5 * np.eye(1, 7)])
-    expected = np.linalg.lstsq(rows, np.concatenate([z[3:], np.zeros((1, 3))]), rcond=None)[0]
-    got = np.concatenate([bias.numpy()[None], *(one.T.numpy() for one in matrices)])
-    assert got == pytest.approx(expected, abs=1e-6)
+    matrices = search_of(z).fit(Choice(3, 2, 1e-13))
+    rows = np.concatenate([z[2:-1], z[1:-2]], 1)  # the longest lags decide which rows count
+    expected = np.linalg.lstsq(rows, z[3:], rcond=None)[0]
+    assert np.concatenate([one.T.numpy() for one in matrices]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_lags_that_made_the_data_are_chosen_and_forecast_as_well_as_the_truth():
@@ -46,7 +43,7 @@ def test_the_lags_that_made_the_data_are_chosen_and_forecast_as_well_as_the_trut
     chosen = search_of(z[:1000]).search()
     assert chosen.choice.lags == 2 and chosen.choice.size == 3
     now, before = z[1001:-1], z[1000:-2]
-    mine = now @ chosen.matrices[0].numpy().T + before @ chosen.matrices[1].numpy().T + chosen.bias.numpy()
+    mine = now @ chosen.matrices[0].numpy().T + before @ chosen.matrices[1].numpy().T
     true = now @ FIRST.T + before @ SECOND.T
     assert np.square(mine - z[1002:]).mean() < 1.03 * np.square(true - z[1002:]).mean()
 
@@ -66,7 +63,7 @@ def test_frames_that_were_not_seen_are_not_fitted_to():
 def test_growing_fits_are_scaled_to_the_unit_circle():
     z = np.exp(0.05 * np.arange(80))[:, None] * np.array([[1.0, -0.5]])
     z = z + 1e-3 * np.random.default_rng(2).standard_normal(z.shape)
-    matrices, _ = search_of(z).fit(Choice(2, 1, 1e-9, "mean"), stable=True)
+    matrices = search_of(z).fit(Choice(2, 1, 1e-9), stable=True)
     assert float(torch.linalg.eigvals(companion(matrices)).abs().max()) <= 1 + 1e-9
 
 
@@ -74,11 +71,12 @@ def test_few_frames_of_noise_are_forecast_half_way_between_least_squares_and_dam
     z = np.random.default_rng(8).standard_normal((60, 30)).cumsum(0)
     z -= z.mean(0)
     found = search_of(z).search()
-    assert found.choice == Choice(12, 1, found.choice.ridge, HALF_WAY)
+    assert found.choice == Choice(12, 1, found.choice.ridge, half=True)
     past, now = z[:-1, :12], z[1:, :12]
     exact = np.linalg.lstsq(past, now, rcond=None)[0].T
-    damped = np.diag((past * now).sum(0) / (past**2).sum(0))
-    matrices = search_of(z).fit(found.choice)[0]
+    decays = (past * now).sum(0) / (past**2).sum(0)
+    damped = np.diag(np.minimum(decays + (1 + 3 * decays) / len(past), 1))  # without the bias of few frames
+    matrices = search_of(z).fit(found.choice)
     assert matrices[0].numpy() == pytest.approx((exact + damped) / 2, abs=0.02)
 
 
@@ -86,7 +84,17 @@ def test_few_frames_of_a_process_without_noise_are_chosen_by_blocks():
     angle = np.outer(np.arange(60.0), [0.3, 0.7])
     z = np.concatenate([np.cos(angle), np.sin(angle)], 1)
     found = search_of(z).search()
-    assert found.choice.pull != HALF_WAY and float(found.errors.max()) < 1e-6
+    assert not found.choice.half and float(found.errors.max()) < 1e-6
+
+
+def test_decays_of_short_series_around_their_mean_are_right_on_average():
+    random = np.random.default_rng(3)
+    z = np.zeros((40, 2000))
+    z[0] = random.standard_normal(2000) / (1 - 0.7**2) ** 0.5
+    for k in range(1, 40):
+        z[k] = 0.7 * z[k - 1] + random.standard_normal(2000)
+    z -= z.mean(0)
+    assert float(search_of(z).decays().mean()) == pytest.approx(0.7, abs=0.015)  # least squares have .62
 
 
 def test_states_hold_the_past_and_know_where_it_was_seen():
@@ -96,7 +104,7 @@ def test_states_hold_the_past_and_know_where_it_was_seen():
 
 
 def test_leads_that_nothing_forecasts_do_not_count():
-    one, other = Choice(1, 1, 0.1, "mean"), Choice(2, 1, 0.1, "mean")
+    one, other = Choice(1, 1, 0.1), Choice(2, 1, 0.1)
     found = scores({one: torch.tensor([0.1, 1.0, 1.2]), other: torch.tensor([0.2, 1.1, 1.0])}, torch.ones(3))
     assert found[one] == pytest.approx(0.1) and found[other] == pytest.approx(0.2)
     assert min(scores({one: torch.tensor([1.2, 1.1])}, torch.ones(2)).values()) >= 1
