@@ -126,7 +126,7 @@ def test_errors_of_a_first_step_are_those_of_the_regression_by_hand(series):
     lags, size = regression.choice.lags, regression.choice.size
     past = one.modes.posterior(values[:70])
     code = regression.decays * past[-1, size:]
-    led = regression.bias + sum(regression.matrices[lag] @ past[-1 - lag, :size] for lag in range(lags))
+    led = sum(regression.matrices[lag] @ past[-1 - lag, :size] for lag in range(lags))
     code = regression.damping[0] * torch.cat([led, code])
     variance = (patterns.T @ regression.covariances[0] @ patterns).diagonal() + one.modes.noise
     expected = (values[70] - code @ patterns).abs() / (1.959964 * variance.sqrt())
