@@ -49,6 +49,8 @@ def test_frames_that_are_missing_are_steps_all_the_same():
     kept = torch.tensor([0, 1, 2, 3, 4, 7, 11])
     some = model.forecast(window.t[:, kept], window.x, window.u[:, :5])
     assert some.numpy() == pytest.approx(whole[:, kept].numpy(), abs=1e-9)
+    older = LaggedInverseModel.from_state(model.state() | {"bias": torch.zeros(2)})
+    assert torch.equal(older.forecast(window.t, window.x, window.u[:, :5]), whole)
 
 
 def test_several_trajectories_and_irregular_times_have_none():
