@@ -20,6 +20,8 @@ _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "h
             "day": 86400.0, "d": 86400.0, "week": 604800.0, "millisecond": 1e-3, "msec": 1e-3, "ms": 1e-3,
             "microsecond": 1e-6, "us": 1e-6, "nanosecond": 1e-9, "ns": 1e-9}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_FULL = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+         "december")
 _CLOCK = r"(?:[T ]+(?P<clock>\d.*))?"
 _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<day>\d{1,2})[- ](?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)[- ](?P<year>\d{4})" + _CLOCK,
@@ -157,10 +159,34 @@ def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.
     return np.where(np.isnat(exact), "", texts)
 
 
-def numbers_to_texts(t: np.ndarray, units: str | None) -> np.ndarray:
-    """Numbers in `units` as ISO dates, to the minute or as finely as float64 tells; UserError as numbers_to_moments."""
+def numbers_to_texts(t: np.ndarray, units: str | None, example: str = "") -> np.ndarray:
+    """Numbers in `units` as dates, to the minute or as finely as float64 tells, written as the `example` is, else by
+    ISO; UserError as numbers_to_moments."""
     moments, (seconds, _) = numbers_to_moments(t, units), parse_units(units) or (0.0, None)
-    return moments_to_texts(moments, "m", 4e6 * seconds * float(np.spacing(np.abs(t).max(initial=1.0))))
+    coarsest = "s" if re.search(r"\d:\d\d:\d\d", example) else "m"
+    texts = moments_to_texts(moments, coarsest, 4e6 * seconds * float(np.spacing(np.abs(t).max(initial=1.0))))
+    return np.array([_written_as(example.strip(), text) for text in texts.tolist()], object) if example else texts
+
+
+def _written_as(example: str, iso: str) -> str:
+    """An ISO date in UTC in the form of another date: with its order of day, month and year, its sign before the clock,
+    without a clock at midnight where it has none, and with a zone where it has one."""
+    date, clock = iso.split("T")
+    year, month, day = date.split("-")
+    form = next((number for number, form in enumerate(_WRITTEN) if re.fullmatch(form, example)), None)
+    name = re.search(r"[A-Za-z]+", example)
+    if form == 1 and name is not None:
+        between = example[name.end()]
+        month = (_FULL if name[0].lower() in _FULL else _MONTHS)[int(month) - 1]
+        month = month.upper() if name[0].isupper() else month.title() if name[0][0].isupper() else month
+        date = between.join((day, month, year))
+    elif form is not None:
+        date = f"{day}.{month}.{year}" if form == 0 else f"{year}/{month}/{day}"
+    if not re.search(r"\d:\d|T\d\d", example) and not clock.strip("0:."):
+        return date
+    zone = _ZONE.search(example)
+    ending = "" if zone is None else "Z" if example[-1] in "Zz" else "+00:00"
+    return f"{date}{'T' if re.search(r'[0-9]T[0-9]', example) else ' '}{clock}{ending}"
 
 
 def other_calendar(units: str | None) -> tuple[str, str] | None:

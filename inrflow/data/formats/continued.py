@@ -17,13 +17,15 @@ from inrflow.data.formats.sphere import xyz_to_lonlat
 class Places:
     """Places x (N, d), and `columns` (N,) of what is known of each: coordinates as they were given, names of stations.
 
-    time: the name of the column of times. numbers: whether it holds these as numbers in the data's units.
+    time: the name of the column of times. numbers: whether it holds these as numbers in the data's units. example: a
+    date as it is written there.
     """
 
     x: np.ndarray
     columns: dict[str, np.ndarray]
     time: str = "t"
     numbers: bool = False
+    example: str = ""
 
     @classmethod
     def of_points(cls, x: np.ndarray, about: Description) -> Places:
@@ -46,7 +48,8 @@ class Places:
         if lacking and not (about.geometry == "sphere" and len(columns) >= 2):
             columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
         numbers = time is not None and np.array_equal(table.columns[time], table.t)
-        return cls(table.x[order], columns, time or "t", numbers)
+        stamps = table.t if time is None else table.columns[time]
+        return cls(table.x[order], columns, time or "t", numbers, str(stamps[0]) if stamps.dtype == object else "")
 
     def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: str | None
              ) -> PointTable:
@@ -60,7 +63,8 @@ class Places:
             columns[self.time] = t
         elif dates:
             times, at = np.unique(t, return_inverse=True)
-            stamps = (numbers_to_texts if dates == "text" else numbers_to_moments)(times, about.time_units)
+            stamps = numbers_to_texts(times, about.time_units, self.example) if dates == "text" else \
+                numbers_to_moments(times, about.time_units)
             columns["time" if self.time == "t" else self.time] = stamps[at.ravel()]
         if not columns or self.time == "t":
             columns["t"] = t
