@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
             own = asked if asked is None or config.points else _of_trajectory(asked, number)
             known = _places(frames, own, about, read.get("time"))
             if stations and own is None:
-                known = _named(known, stations, about, read)
+                known = _named(known, stations, str(config.observations), about, read)
             with gathered.of(number):
                 solution = surrogate.solution_of(seen)
             for t, x, values in _rows(frames, known.x, until, every, config.observed):
@@ -97,13 +97,16 @@ def _places(frames: Frames, asked: PointTable | None, about: Description, time: 
     return Places.of_points(np.unique(x, axis=0), about)
 
 
-def _named(known: Places, stations: str, about: Description, read: dict[str, Any]) -> Places:
-    """Places with the names of their stations, and the column of times as the observations have it."""
-    table = format_of(Path(stations))
-    if not isinstance(table, TableFormat):
+def _named(known: Places, stations: str, observations: str, about: Description, read: dict[str, Any]) -> Places:
+    """Places in the order of their stations with names and places as given, and times as the observations have them."""
+    table, kind = format_of(Path(stations)), format_of(Path(observations))
+    if not isinstance(table, TableFormat) or not isinstance(kind, TableFormat):
         return known
-    names = StationTables(table, ReadOptions(coordinates=read.get("coordinates"), stations=stations))
-    return replace(known, columns=names.names_at(known.x, about) | known.columns, time=read.get("time") or known.time)
+    named = StationTables(kind, ReadOptions(coordinates=read.get("coordinates"), time=read.get("time"),
+                                            stations=stations))
+    order, columns = named.stations_at(known.x, about)
+    time, example = named.time_in(Path(observations))
+    return replace(known, x=known.x[order], columns=columns, time=time, example=example)
 
 
 def _on_grid(

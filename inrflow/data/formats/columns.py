@@ -44,7 +44,7 @@ class Grid:
     """The structure of a gridded file: its dimensions, and the variables that live on some of them only.
 
     cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh. attributes: of variables by their names, and of the file
-    under "".
+    under "". scalars: single values beside the variables, as of a projection or a level.
     """
 
     dims: tuple[str, ...]
@@ -52,6 +52,7 @@ class Grid:
     axes: dict[str, tuple[tuple[str, ...], np.ndarray]]
     cells: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scalars: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Columns(ABC):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
-from inrflow.data.formats.columns import TIMES, Grid, PointTable, find_column
+from inrflow.data.formats.columns import TIMES, PointTable, find_column
 from inrflow.data.formats.sphere import xyz_to_lonlat
 
 
@@ -65,8 +65,9 @@ class Places:
             times, at = np.unique(t, return_inverse=True)
             stamps = numbers_to_texts(times, about.time_units, self.example) if dates == "text" else \
                 numbers_to_moments(times, about.time_units)
-            columns["time" if self.time == "t" else self.time] = stamps[at.ravel()]
-        if not columns or self.time == "t":
+            own = self.time != "t" or bool(self.example)
+            columns[self.time if own else "time"] = stamps[at.ravel()]
+        if not columns or (self.time == "t" and not self.example and not self.numbers):
             columns["t"] = t
         if several:
             columns = {"trajectory": which} | columns
@@ -101,4 +102,4 @@ def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTa
     if seen:  # land
         x[~np.broadcast_to(np.any(seen, 0), shape).ravel()] = np.nan
     return PointTable(repeated(table.trajectory), t.copy(), x, columns,
-                      Grid(grid.dims, tuple(shape), axes, attributes={**grid.attributes, **told}))
+                      replace(grid, shape=tuple(shape), axes=axes, attributes={**grid.attributes, **told}))

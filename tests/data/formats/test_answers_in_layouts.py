@@ -157,3 +157,18 @@ def test_an_underscore_makes_no_thousands(tmp_path):
     for use in (lambda path: convert(path, tmp_path / "a.h5"), lambda path: read_observations(path, about)):
         with pytest.raises(UserError, match="u is '1_000' in row 100; expected a number"):
             use(tmp_path / "a.csv")
+
+
+def test_parquet_keeps_categories_and_zones(tmp_path):
+    frame = pandas.DataFrame({
+        "time": pandas.date_range("2024-01-31T18:00:00.000125", periods=2, freq="h", tz="Europe/Zurich"),
+        "x": [0.25, 0.75], "u": [1.5, np.nan], "station": pandas.Categorical(["b", "a"])})
+    frame.to_parquet(tmp_path / "a.parquet")
+    about = Description("a", ("u",), ("x",), time_units="hours since 2024-01-01")
+    rows = read_points(tmp_path / "a.parquet", about)
+    assert rows.t[0] == pytest.approx(30 * 24 + 17 + 0.000125 / 3600, rel=1e-14)
+    with PointWriter(tmp_path / "b.parquet", about, asked=tmp_path / "a.parquet") as writer:
+        writer.append(rows, {"u_std": np.array([0.125, 2.0])})
+    found = pandas.read_parquet(tmp_path / "b.parquet")
+    pandas.testing.assert_frame_equal(found, frame.assign(u_std=[0.125, 2.0]), check_categorical=False)
+    assert found["station"].dtype == "category"
