@@ -128,7 +128,8 @@ class PointWriter:
 
 
 def write_points(path: str | os.PathLike[str], table: PointTable, columns: Mapping[str, np.ndarray],
-                 description: Description | None = None, overwrite: bool = False) -> None:
+                 description: Description | None = None, overwrite: bool = False,
+                 asked: str | os.PathLike[str] | None = None) -> None:
     """Write points with all their original columns and the new ones; see PointWriter, which writes in blocks."""
-    with PointWriter(path, description, overwrite) as writer:
+    with PointWriter(path, description, overwrite, asked) as writer:
         writer.append(table, columns)
