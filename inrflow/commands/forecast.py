@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from inrflow.commands.query import answer_path
+from inrflow.commands.query import GatheredWarnings, answer_path
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
@@ -48,24 +48,26 @@ def run(arguments: list[str]) -> int:
     every = surrogate.scale.unit if config.every is None else config.every
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
-    gridded = written.named_dimensions and not config.observed
-    with PointWriter(target, about, config.overwrite) as writer:
+    gridded, gathered = written.named_dimensions and not config.observed, GatheredWarnings()
+    with PointWriter(target, about, config.overwrite, given[-1]) as writer:
         if gridded and asked is not None and (table := _on_grid(asked, observations, until, every, about)) is not None:
-            writer.append(table, _of_grid(surrogate, table, observations))
+            writer.append(table, _of_grid(surrogate, table, observations, gathered))
             rows, observations = len(table), {}
         for number, seen in observations.items():
             frames = seen.frames()
             own = asked if asked is None or config.points else _of_trajectory(asked, number)
             known = _places(frames, own, about, read.get("time"))
             if stations and own is None:
-                known = _named(known, stations, about, read)
-            solution = surrogate.solution_of(seen)
+                known = _named(known, stations, str(config.observations), about, read)
+            with gathered.of(number):
+                solution = surrogate.solution_of(seen)
             for t, x, values in _rows(frames, known.x, until, every, config.observed):
                 table = known.rows(t, x, about, number, len(observations) > 1, dates)
                 if asked is not None and asked.grid is not None and asked.grid.cells:
                     table = replace(table, grid=asked.grid)
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
+    gathered.tell()
     zone = "; times are in UTC" if dates else ""
     Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
                                highlight=False, soft_wrap=True)
@@ -95,13 +97,16 @@ def _places(frames: Frames, asked: PointTable | None, about: Description, time: 
     return Places.of_points(np.unique(x, axis=0), about)
 
 
-def _named(known: Places, stations: str, about: Description, read: dict[str, Any]) -> Places:
-    """Places with the names of their stations, and the column of times as the observations have it."""
-    table = format_of(Path(stations))
-    if not isinstance(table, TableFormat):
+def _named(known: Places, stations: str, observations: str, about: Description, read: dict[str, Any]) -> Places:
+    """Places in the order of their stations with names and places as given, and times as the observations have them."""
+    table, kind = format_of(Path(stations)), format_of(Path(observations))
+    if not isinstance(table, TableFormat) or not isinstance(kind, TableFormat):
         return known
-    names = StationTables(table, ReadOptions(coordinates=read.get("coordinates"), stations=stations))
-    return replace(known, columns=names.names_at(known.x, about) | known.columns, time=read.get("time") or known.time)
+    named = StationTables(kind, ReadOptions(coordinates=read.get("coordinates"), time=read.get("time"),
+                                            stations=stations))
+    order, columns = named.stations_at(known.x, about)
+    time, example = named.time_in(Path(observations))
+    return replace(known, x=known.x[order], columns=columns, time=time, example=example)
 
 
 def _on_grid(
@@ -113,13 +118,16 @@ def _on_grid(
     return None if table is None or not set(table.trajectory.tolist()) <= set(observations) else table
 
 
-def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Observations]) -> dict[str, np.ndarray]:
+def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Observations], gathered: GatheredWarnings
+             ) -> dict[str, np.ndarray]:
     """The columns of a grid, NaN where nothing was ever observed."""
     answer: dict[str, np.ndarray] = {}
     for number in np.unique(table.trajectory).tolist():
         rows = np.flatnonzero((table.trajectory == number) & np.isfinite(table.x).all(1))
         part = PointTable(table.trajectory[rows], table.t[rows], table.x[rows], {})
-        for name, values in _columns(surrogate.solution_of(observations[number]), part, None, False).items():
+        with gathered.of(number):
+            solution = surrogate.solution_of(observations[number])
+        for name, values in _columns(solution, part, None, False).items():
             answer.setdefault(name, np.full(len(table), np.nan))[rows] = values
     return answer
 

@@ -14,8 +14,9 @@ from inrflow.commands.query import answer_path
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import NextConfig
-from inrflow.data.formats.columns import column_numbers, find_column, labels
+from inrflow.data.formats.columns import TIMES, column_numbers, find_column, labels
 from inrflow.data.formats.continued import Places
+from inrflow.data.formats.registry import format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.formats.tables import PointTable, read_observations, read_points, write_points
 from inrflow.errors import UserError
@@ -48,7 +49,8 @@ def run(arguments: list[str]) -> int:
     columns = {"rank": np.arange(1, len(found.index) + 1), **told}
     order = np.full(len(found.index), number)
     table = PointTable(order, np.zeros(len(order)), found.x, columns)
-    write_points(target, table, {"left": found.left}, about, config.overwrite)
+    asked = config.points if config.points is not None and format_of(Path(config.points)).table else None
+    write_points(target, table, {"left": found.left}, about, config.overwrite, asked)
     console = Console(stderr=True)
     for row, left in enumerate(found.left.tolist()):
         where = ", ".join(f"{name} {_words(values[row])}" for name, values in told.items())
@@ -61,18 +63,20 @@ def run(arguments: list[str]) -> int:
 def _candidates(surrogate: Surrogate, config: NextConfig, read: dict[str, Any]
                 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
     """Candidates (M, d), their weights (M,), if they have any, and columns (M,) that say where they are, with those of
-    text, such as names, of a table."""
+    text, such as names, of a table; of rows at the same place the first."""
     about = surrogate.description
     if config.points is not None:
         table = read_points(config.points, about, {**read, "time": ""})
         places = [name for name in about.coordinates if name in table.columns]
         if len(places) < len(about.coordinates):  # degrees of a sphere
             places = [name for group in (LONGITUDES, LATITUDES) if (name := find_column(table.columns, group))]
-        told = {name: table.columns[name] for name in [*places, *labels(table.columns)]}
+        first = np.sort(np.unique(table.x, axis=0, return_index=True)[1])
+        held = {name: values[first] for name, values in table.columns.items()}
+        dates = {find_column(held, TIMES)} if len(first) < len(table) else set()
+        told = {name: held[name] for name in [*places, *(name for name in labels(held) if name not in dates)]}
         told |= {name: column_numbers(told[name], name, Path(config.points), 0) for name in places}
-        if "weight" not in table.columns:
-            return table.x, None, told
-        return table.x, column_numbers(table.columns["weight"], "weight", Path(config.points), 0), told
+        weights = column_numbers(held["weight"], "weight", Path(config.points), 0) if "weight" in held else None
+        return table.x[first], weights, told
     random = np.random.default_rng(config.seed)
     low, high = surrogate.box
     x = random.uniform(low, high, (20 * _CANDIDATES, len(low)))

@@ -6,7 +6,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def run(arguments: list[str]) -> int:
     observations = read_observations(str(config.observations), surrogate.description, stations, read)
     answers = _Answers(surrogate, observations, config)
     rows = 0
-    with PointWriter(target, surrogate.description, config.overwrite) as writer, console.status("reading") as status:
+    writing = PointWriter(target, surrogate.description, config.overwrite, str(config.points))
+    with writing as writer, console.status("reading") as status:
         for table in PointReader(str(config.points), surrogate.description, read=read):
             writer.append(table, answers.columns(table))
             rows += len(table)
@@ -62,13 +64,34 @@ def answer_path(to: str | None, output: str | None, command: str, name: str, sou
     return Path(to)
 
 
+class GatheredWarnings:
+    """Warnings about the observations of trajectories, of which the first is told for all."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    @contextmanager
+    def of(self, number: int) -> Iterator[None]:
+        """Gather what is warned of in the body, about trajectory `number`."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        self._texts += [f"observations of trajectory {number}: {item.message}" for item in caught]
+
+    def tell(self) -> None:
+        """Warn of the first, and say how many there are."""
+        if self._texts:
+            more = f" (and {len(self._texts) - 1} more such warnings)" if len(self._texts) > 1 else ""
+            warnings.warn(self._texts[0] + more, stacklevel=3)
+
+
 class _Answers:
     """Solutions of the observed trajectories, each assimilated at its first use."""
 
     def __init__(self, surrogate: Surrogate, observations: dict[int, Observations], config: QueryConfig) -> None:
         self.surrogate, self.observations, self.config = surrogate, observations, config
         self._solutions: dict[int, Solution] = {}
-        self._warned: list[str] = []
+        self._gathered = GatheredWarnings()
         self._assumed = False
         self.outside = self.beyond = 0  # of the points answered so far: off the training data's domain, or its time
         self.corners: list[np.ndarray] = []  # lowest and highest coordinates (2, d) of each block
@@ -120,10 +143,8 @@ class _Answers:
 
     def _solution(self, number: int) -> Solution:
         if number not in self._solutions:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
+            with self._gathered.of(number):
                 self._solutions[number] = self.surrogate.solution_of(self.observations[number])
-            self._warned += [f"observations of trajectory {number}: {item.message}" for item in caught]
         return self._solutions[number]
 
     def warn(self) -> None:
@@ -134,9 +155,7 @@ class _Answers:
                 f"{min(self.observations)}, the first of {len(self.observations)} observed",
                 stacklevel=2,
             )
-        if self._warned:
-            more = f" (and {len(self._warned) - 1} more such warnings)" if len(self._warned) > 1 else ""
-            warnings.warn(self._warned[0] + more, stacklevel=2)
+        self._gathered.tell()
         off = {number: one.diverged for number, one in self._solutions.items() if one.diverged < math.inf}
         if off:
             first = min(off, key=lambda number: off[number])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +15,20 @@ from inrflow.data.description import Description
 from inrflow.data.formats.calendar import (
     cftimes_to_numbers,
     dates_to_numbers,
+    is_cftime,
     moments_to_numbers,
     numbers_to_cftimes,
     numbers_to_moments,
     other_calendar,
     parse_units,
+    texts_of_dates,
 )
 from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.observations import Observations, decoded
+from inrflow.data.plain import plain_array
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,46 +38,55 @@ if TYPE_CHECKING:
 def numeric_times(t: Any, description: Description) -> Any:
     """Times as numbers in the units of a data set: dates (text in ISO format, datetime, datetime64, pandas, cftime) are
     converted, all else is returned as it is. Raises UserError where the data set has no calendar, or another one."""
-    if isinstance(t, Tensor):
+    if isinstance(t, Tensor | float | int):
         return t
-    first = t
-    while isinstance(first, list | tuple | np.ndarray) and np.ndim(first) and len(first):
-        first = first[0]
-    if _is_cftime(first):
-        return cftimes_to_numbers(np.asarray(t), description.time_units)
-    dates = isinstance(first, str | date | np.datetime64)  # a datetime is a date, and so is a pandas Timestamp
-    values = np.asarray(t) if dates or hasattr(t, "dtype") else None
-    if values is None or (values.dtype.kind not in "MUSO" or not (dates or values.dtype.kind in "MUS")):
+    values, units = plain_array(t, "t"), description.time_units
+    if values.dtype.kind not in "MUO" or not values.size:
         return t
-    units = description.time_units
-    if values.dtype.kind == "M":
+    if all(is_cftime(value) for value in values.ravel().tolist()):
+        return cftimes_to_numbers(values, units)
+    texts = None if values.dtype.kind == "M" and parse_units(units) else texts_of_dates(values)
+    if values.dtype.kind == "M" and texts is None:
         return moments_to_numbers(values, units)
+    if texts is None:
+        return t
     if parse_units(units) is None and other_calendar(units) is None:
         raise UserError(f"times are dates but those of {description.name} are {units or 'numbers'}; give numbers")
-    texts = [item if isinstance(item, str) else np.datetime_as_string(np.datetime64(item)) if item.tzinfo is None
-             else item.isoformat() for item in values.ravel().tolist()]
     try:
         return dates_to_numbers(texts, str(units)).reshape(values.shape)
     except ValueError as error:
         raise UserError(f"times cannot be read as ISO dates ({error}); write them like 2020-01-31T12:00") from error
 
 
-def _is_cftime(value: object) -> bool:
-    return type(value).__module__.split(".")[0] == "cftime"
-
-
 def unit_vectors(x: Any, description: Description) -> Any:
-    """Points of a sphere given as degrees (N, 2), longitude and latitude, as unit vectors (N, 3); others as they are.
+    """Points of a sphere given as degrees (N, 2), longitude and latitude, as unit vectors (N, 3); columns of a
+    DataFrame by their names; others as they are.
 
-    Raises UserError where a latitude is beyond 90 degrees.
+    Raises UserError where a latitude is beyond 90 degrees, or a table has no such columns.
     """
+    if hasattr(x, "columns") and hasattr(x, "iloc"):
+        x = _columns_of_places(x, description)
     if description.geometry != "sphere" or np.ndim(x) == 0 or np.shape(x)[-1] != 2:
         return x
-    degrees = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, np.float64)
+    degrees = np.asarray(plain_array(x, "x"), np.float64)
     if (np.abs(degrees[..., 1]) > 90).any():
         raise UserError(f"latitudes reach {np.abs(degrees[..., 1]).max():g} degrees; give points (N, 2) of a sphere as "
                         "longitude and latitude, or unit vectors (N, 3)")
     return lonlat_to_xyz(degrees[..., 0], degrees[..., 1])
+
+
+def _columns_of_places(table: Any, description: Description) -> Any:
+    """The coordinates (N, d) in a DataFrame, of a sphere also degrees (N, 2); all of one whose columns are numbered."""
+    names = [str(name) for name in table.columns]
+    if all(name.isdigit() for name in names):
+        return table.to_numpy()
+    wanted: list[Any] = list(description.coordinates)
+    if description.geometry == "sphere" and not set(wanted) <= set(names):
+        wanted = [find_column(names, group) for group in (LONGITUDES, LATITUDES)]
+    if None in wanted or not set(wanted) <= set(names):
+        expected = ", ".join(description.coordinates) + (" or lon, lat" if description.geometry == "sphere" else "")
+        raise UserError(f"the points have the columns {', '.join(names)}; expected {expected}")
+    return np.stack([plain_array(table.iloc[:, names.index(name)], name) for name in wanted], -1)
 
 
 def observations_from(data: Any, description: Description) -> Observations:
@@ -105,6 +116,7 @@ def observations_from(data: Any, description: Description) -> Observations:
     if not hasattr(data, "columns") or not hasattr(data, "iloc"):
         raise UserError("assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict "
                         f"of them, not {type(data).__name__}; inrflow.Observations(t, x, u) holds arrays")
+    data = data.reset_index() if any(name is not None for name in data.index.names) else data
     table, columns = Path("the table"), _FrameColumns(data, description.time_units)
     tidy = not VARIABLES.isdisjoint(map(str.lower, columns.names))
     found = observations_of(tidied(lambda: columns, table) if tidy else columns, table, description, strict=False)
@@ -128,6 +140,8 @@ class _FrameColumns(Columns):
     def __init__(self, frame: Any, time_units: str | None) -> None:
         self._frame, self._time_units = frame, time_units
         self.names = tuple(str(name).replace(*IN_FILES) for name in frame.columns)
+        if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
+            raise UserError(f"the table has several columns {', '.join(twice)}; give each a name of its own")
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(self._frame), rows):
@@ -140,7 +154,7 @@ class _FrameColumns(Columns):
         values = column.to_numpy()
         if values.dtype.kind in "fiubM":
             return values
-        if len(values) and _is_cftime(values[0]):
+        if len(values) and is_cftime(values[0]):
             return cftimes_to_numbers(values, self._time_units)
         return np.array(["" if value is None or value != value else str(value) for value in values.tolist()], object)
 
@@ -161,7 +175,7 @@ def grid_points(axes: Mapping[str, Any], description: Description) -> tuple[np.n
     if set(names) != set(axes):
         raise UserError(f"a grid is given by {', '.join(axes) or 'nothing'}; give an axis for each of "
                         f"{', '.join(names)}")
-    lines = {name: np.atleast_1d(np.asarray(axes[name], np.float64)) for name in names}
+    lines = {name: np.atleast_1d(numbers_of(axes[name], f"axis {name}").double().numpy()) for name in names}
     bad = next((name for name, line in lines.items() if line.ndim != 1 or not np.isfinite(line).all()), None)
     if bad is not None:
         raise UserError(f"the axis {bad} has shape {lines[bad].shape} or holds what is no finite number; give a "
@@ -213,14 +227,15 @@ def asked_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], de
 
     Raises UserError where neither or both are given.
     """
-    times = np.atleast_1d(np.asarray(numeric_times(t, description), np.float64))
+    times = np.atleast_1d(numbers_of(numeric_times(t, description), "times").double().numpy())
     if x is not None and np.ndim(x) == 1 and len(description.coordinates) == 1:
         axes, x = {description.coordinates[0]: x, **axes}, None
     if x is not None and axes:
         raise UserError(f"both points x and the axes {', '.join(axes)} are given; give one of them")
     points, lines = grid_points(axes, description) if x is None else (unit_vectors(x, description), None)
-    answer = ask(times, np.asarray(points, np.float64))
-    return dataset(description, times, np.asarray(points), lines, {
+    points = numbers_of(points, "points").double().numpy()
+    answer = ask(times, points)
+    return dataset(description, times, points, lines, {
         "" if key == "mean" else f"_{key}": np.asarray(value) for key, value in answer.items()})
 
 
@@ -232,18 +247,15 @@ def _meaning(name: str) -> dict[str, str]:
     return {}
 
 
-def _numbers(values: Any, name: str) -> Tensor:
+def numbers_of(values: Any, name: str) -> Tensor:
     """Numbers as a tensor without gradient. Raises UserError for anything else."""
     if isinstance(values, Tensor):
         return values.detach()
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # rows of different lengths
-        raise UserError(f"the {name} of a query are no array ({error}); give arrays of numbers") from error
+    array = plain_array(values, f"the {name} of a query")
     if array.dtype.kind not in "fiub":
         raise UserError(f"the {name} of a query are {type(values).__name__}, of which numpy makes {array.dtype}; give "
                         "arrays of numbers")
-    return torch.as_tensor(array)
+    return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
 
 def asked_points(
@@ -254,8 +266,9 @@ def asked_points(
 
     Raises UserError where shapes do not fit.
     """
-    times = _numbers(numeric_times(t, description), "times").double()
-    points, d = _numbers(unit_vectors(_numbers(x, "points"), description), "points"), len(description.coordinates)
+    times = numbers_of(numeric_times(t, description), "times").double()
+    given = x if hasattr(x, "iloc") else numbers_of(x, "points")
+    points, d = numbers_of(unit_vectors(given, description), "points"), len(description.coordinates)
     if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
         points = points[:, None]
     if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:

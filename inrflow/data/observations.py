@@ -12,6 +12,7 @@ import torch
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
+from inrflow.data.plain import plain_array, plain_moments
 from inrflow.errors import UserError
 
 _DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
@@ -30,11 +31,11 @@ class Observations:
     Accepted, numpy or torch (or lists):
     rows t (R,), x (R, d), u (R, C); frames t (T,), x (N, d) or (T, N, d), u (T, N, C); one frame t scalar, x (N, d),
     u (N, C). The axis of a single channel may be left out, except from u (T, N) with T = N, which is read as rows of N
-    channels. Raises UserError where shapes do not fit, times or coordinates of observed values are not
-    finite, values are infinite, or nothing is observed.
+    channels. Raises UserError where shapes do not fit, times or coordinates of observed values are not finite, values
+    are infinite, or nothing is observed.
 
-    Times may be dates (datetime64), and places on a sphere degrees (N, 2), longitude and latitude; a surrogate turns
-    them into its own.
+    Times may be dates (ISO text, datetime, datetime64, of pandas), places on a sphere longitude and latitude in degrees
+    (N, 2); a surrogate turns them into its own.
 
     Attributes: kind ("numpy" | "torch", of the input), device (of a torch u, else None), channels C, dimensions d,
     time_units ("hours since 1970-01-01" where times were dates, else None).
@@ -44,11 +45,11 @@ class Observations:
         tensors = [value for value in (t, x, u) if isinstance(value, torch.Tensor)]
         self.kind = "torch" if tensors else "numpy"
         self.device: torch.device | None = tensors[-1].device if tensors else None
-        dates = np.asarray(t) if not isinstance(t, torch.Tensor) else None
         self.time_units: str | None = None
-        if dates is not None and dates.dtype.kind == "M":
+        if not isinstance(t, torch.Tensor) and (given := np.asarray(t)).dtype.kind in "MOU" and (
+                moments := plain_moments(given)) is not None:
             self.time_units = "hours since 1970-01-01"
-            t = np.where(np.isnat(dates), np.nan, (dates.astype("datetime64[us]") - _DATES).astype(np.int64) / 3.6e9)
+            t = np.where(np.isnat(moments), np.nan, (moments - _DATES).astype(np.int64) / 3.6e9)
         times, places, values = _array(t, "t"), _array(x, "x"), _array(u, "u")
         times, places, values = _arranged(times, places, values)
         self.channels, self.dimensions = values.shape[-1], places.shape[-1]
@@ -75,6 +76,9 @@ class Observations:
         """
         import pandas
 
+        if not isinstance(table, pandas.DataFrame):
+            raise UserError(f"from_dataframe takes a pandas DataFrame, not {type(table).__name__}; from_xarray takes "
+                            "Datasets")
         wanted = [time, *coordinates, *channels]
         if isinstance(channels, str) or isinstance(coordinates, str):
             raise UserError(f"channels={channels!r} and coordinates={coordinates!r} are names of columns; give lists "
@@ -84,20 +88,18 @@ class Observations:
                             f"{', '.join(map(str, table.columns))}; name the columns with channels, coordinates and "
                             "time")
         times = table[time]
-        if not pandas.api.types.is_numeric_dtype(times):
-            try:
-                times = pandas.to_datetime(times, utc=True).dt.tz_localize(None)
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{time} holds {times.iloc[0]!r}, which is neither a number nor a date of the "
-                                "standard calendar; of other calendars, give the data to Surrogate.assimilate as they "
-                                "are") from error
-        return cls(times.to_numpy(), table[list(coordinates)].to_numpy(), table[list(channels)].to_numpy())
+        if getattr(times.dtype, "tz", None) is not None:
+            times = times.dt.tz_convert("UTC").dt.tz_localize(None)
+        x, u = (np.stack([plain_array(table[name], str(name)) for name in names], -1)
+                for names in (coordinates, channels))
+        return cls(times, x, u)
 
     @classmethod
     def from_xarray(cls, data: Any, channels: Sequence[str], coordinates: Sequence[str], time: str = "time"
                     ) -> Observations:
-        """Observations in variables and coordinates of any names of an xarray Dataset, as `from_dataframe` takes
-        columns. Raises UserError where one is missing."""
+        """Observations in variables and coordinates of an xarray Dataset, as `from_dataframe` takes columns."""
+        if not hasattr(data, "data_vars"):
+            raise UserError(f"from_xarray takes an xarray Dataset, not {type(data).__name__}")
         if missing := [name for name in (time, *coordinates, *channels) if name not in data.variables]:
             raise UserError(f"the dataset has no {', '.join(map(str, missing))}, but "
                             f"{', '.join(map(str, data.variables))}; name them with channels, coordinates and time")
@@ -118,10 +120,7 @@ class Observations:
         return result
 
     def frames(self) -> Frames:
-        """The observations by increasing time, those of equal times together, padded with NaN; numpy.
-
-        Rows without any value are left out.
-        """
+        """The observations by increasing time, those of equal times together, padded with NaN, without empty rows."""
         return self._frames
 
     def with_later(self, other: Observations) -> Observations:
@@ -178,8 +177,10 @@ def decoded(dataset: Any) -> Any:
 
 def _array(value: Any, name: str) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu().double().numpy()
     try:
+        if np.ma.isMaskedArray(value) or np.asarray(value).dtype.kind in "Oc":
+            value = plain_array(value, f"observations: {name}")
         return np.asarray(value, np.float32 if name == "u" else np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"observations: {name} cannot be read as an array of numbers ({error}); give a numpy array or "

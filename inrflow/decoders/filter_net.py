@@ -122,6 +122,5 @@ class FourierFilterNet(Decoder):
                 adjoint = adjoint @ self.weights[layer - 1]
         assert own is not None
         # Channel c depends on its own part of the code alone.
-        basis = own.new_zeros(*own.shape[:-1], self.channels, self.channels, own.shape[-1])
-        basis.diagonal(dim1=-3, dim2=-2).copy_(own[..., None])
+        basis = own[..., None, None, :] * torch.eye(self.channels).to(own)[..., None]
         return offset[..., None].expand(*offset.shape, self.channels), basis.flatten(-2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -50,7 +51,7 @@ def write_graph(
             graph = torch.onnx.export(program, (), input_names=list(inputs), output_names=[output], dynamo=True,
                                       verbose=False)
         except Exception as error:  # torch has many classes of them, and wraps those of the module
-            why = " ".join(str(error).split())[:200]
+            why = " ".join(re.sub("\x1b\\[[0-9;]*m", "", str(error)).split())[:200]
             raise UserError(f"{name} of this model cannot be exported: {type(error).__name__}: {why}") from error
         assert graph is not None
         with written_aside(folder / f"{name}.pt2") as path:

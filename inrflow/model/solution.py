@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.labelled import asked_dataset, asked_points
+from inrflow.data.labelled import asked_dataset, asked_points, numbers_of
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.ensemble import decoded_change, deviations, spread_of
@@ -96,10 +96,11 @@ class Solution(Shown):
     def quantiles(self, t: Any, x: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
         """Quantiles (Q, ..., C) of the field there, normally distributed, of amounts no less than 0. Raises UserError
         for levels that do not lie between 0 and 1."""
-        if not levels or not all(0 < level < 1 for level in levels):
-            raise UserError(f"quantiles {list(levels)} are asked for; give levels between 0 and 1")
+        chosen = np.atleast_1d(np.asarray(levels))
+        if chosen.dtype.kind != "f" or not chosen.size or not ((chosen > 0) & (chosen < 1)).all():
+            raise UserError(f"quantiles {chosen.tolist()} are asked for; give levels between 0 and 1")
         answer = self.query(t, x, std=True)
-        parts = [self.quantile(answer, level) for level in levels]
+        parts = [self.quantile(answer, level) for level in chosen.tolist()]
         return torch.stack(parts) if isinstance(parts[0], Tensor) else np.stack(parts)
 
     def quantile(self, answer: dict[str, Any], level: float) -> Any:
@@ -128,8 +129,8 @@ class Solution(Shown):
 
         At each point they have the mean and the standard deviation of `query`.
         """
-        if n < 1:
-            raise UserError(f"{n} draws are asked for; give a number from 1 on")
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise UserError(f"{n} draws are asked for; give a whole number from 1 on")
         mean = self.query(t, x)["mean"]
         times, points, by_row, _ = asked_points(t, x, self.surrogate.description)
         if not by_row:
@@ -150,9 +151,9 @@ class Solution(Shown):
         """
         last = float(self.surrogate.scale.external(self.estimate.last[0]))
         moment, x, _, _ = asked_points(last if t is None else t, candidates, self.surrogate.description, grid=True)
-        given = torch.ones(len(x)) if weights is None else torch.as_tensor(np.asarray(weights))
-        if len(moment) > 1 or not 1 <= k <= len(x) or given.shape != (len(x),) or not bool(
-                ((given >= 0) & given.isfinite()).all()):
+        given = torch.ones(len(x)) if weights is None else numbers_of(weights, "weights")
+        fits = len(moment) == 1 and isinstance(k, int | np.integer) and 1 <= k <= len(x) and given.shape == (len(x),)
+        if not fits or not bool(((given >= 0) & given.isfinite()).all()):
             raise UserError(f"{k} places are asked for among {len(x)} candidates, with weights {tuple(given.shape)}, "
                             f"at {len(moment)} times; give k from 1 to M, candidates (M, d), weights (M,) of at least "
                             "0, one time")
@@ -174,6 +175,8 @@ class Solution(Shown):
 
     def derivatives(self, t: Any, x: Any, which: tuple[str, ...] = ("dx", "dt")) -> dict[str, Any]:
         """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C), or those of them that are asked for."""
+        if unknown := set(which) - {"dx", "dt"}:
+            raise UserError(f"derivatives {', '.join(map(str, sorted(unknown)))} are asked for; give ('dx', 'dt')")
         return self._ask(t, x, which)
 
     def query(self, t: Any, x: Any, std: bool = False, derivatives: bool = False) -> dict[str, Any]:

@@ -161,6 +161,9 @@ def _is_solved(value: Any) -> bool:
 def load_model(directory: str | os.PathLike[str], physics: str | None = None) -> Any:
     """The model of a run directory, the named `physics` where it holds several. Raises UserError as `read_model`, and
     where its parts do not make a model."""
+    if not isinstance(directory, str | os.PathLike):
+        raise UserError(f"a run directory is a path, not {type(directory).__name__}; give one that inrflow train has "
+                        "written")
     return made(read_model(directory), lambda stored: _READERS[stored.format](stored, physics))
 
 

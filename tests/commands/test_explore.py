@@ -164,7 +164,12 @@ def test_controls_draw_anew_and_names_are_no_markup(explored, tiny_run):
     page.quantity.value = ERROR
     assert len(page.points.data["value"]) == 64 and not len(page.image.data["image"])
     page.channel.value = "v"
-    assert page.title.text.startswith("v at")
+    assert page.title.text.startswith("v at") and page.bar.title == ""
+    units = replace(explored.about, units=("m", "m/s<"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explored, "about", units)
+        page.refresh()
+        assert page.bar.title == page.curve.yaxis[0].axis_label == "m/s&lt;"
     page.file.param.update(value=table(tiny_run.test), filename="<b>.csv")
     page._zoomed(SimpleNamespace(x0=0.1, x1=0.5, y0=0.2, y1=0.7))  # of a wheel that was turned before
     assert page.trajectory.value.startswith("table") and "&lt;b&gt;.csv" in page.given.object

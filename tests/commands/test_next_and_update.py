@@ -77,6 +77,13 @@ def test_next_places_are_those_of_the_solution(tiny_run, seen, tmp_path, inrflow
     assert outcome.code == 0 and len(columns(tmp_path / "random.csv")["left"]) == 1
 
 
+def test_a_table_of_observations_names_each_of_its_places_once(tiny_run, seen, tmp_path, inrflow_command):
+    done = inrflow_command("next", f"run={tiny_run.run}", f"observations={seen}", f"points={seen}", "count=30",
+                           f"to={tmp_path / 'next.csv'}")
+    found = columns(tmp_path / "next.csv")
+    assert done.code == 0 and len(np.unique(np.stack([found["x"], found["y"]]), axis=1).T) == len(found["x"]) == 30
+
+
 def test_candidates_on_a_sphere_are_told_in_degrees(tmp_path, inrflow_command):
     surrogate = law("sphere")
     surrogate.save(tmp_path / "run")

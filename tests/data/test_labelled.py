@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas
 import pytest
+import torch
 import xarray
 
 from inrflow.data.description import Description
@@ -135,3 +136,67 @@ def test_answers_are_a_cf_dataset():
 def test_what_is_no_number_is_told(t, x, words):
     with pytest.raises(UserError, match=words):
         asked_points(t, x, Description("line", ("u",), ("x",)))
+
+
+ZONED = pandas.date_range("2020-01-02T07", periods=2, freq="h", tz="Europe/Zurich")
+LATER = np.array(["2020-01-02T06", "2020-01-02T07"], "M8[ns]")
+
+
+@pytest.mark.parametrize("t", [
+    ZONED, pandas.Series(ZONED), list(ZONED), pandas.Series(LATER), ["2020-01-02T06", "2020-01-02T07"],
+    pandas.Series(["2020-01-02T06", "2020-01-02T07"]), xarray.DataArray(LATER, dims="time"),
+    pandas.period_range("2020-01-02T06", periods=2, freq="h"),
+    [datetime.datetime(2020, 1, 2, 6), pandas.Timestamp(LATER[1])]], ids=lambda t: type(t).__name__)
+def test_columns_of_dates_of_every_kind_are_hours(t):
+    np.testing.assert_array_equal(numeric_times(t, GLOBE), [30, 31])
+    if not isinstance(t, pandas.PeriodIndex):
+        arrays = Observations(t, LONLAT, np.ones((2, 2, 1)))
+        np.testing.assert_array_equal(observations_from(arrays, GLOBE).frames().t, [30, 31])
+
+
+def test_days_and_missing_dates_and_dates_of_models():
+    assert float(numeric_times(datetime.date(2020, 1, 2), GLOBE)) == 24
+    assert np.isnan(numeric_times([pandas.Timestamp("2020-01-02"), pandas.NaT], GLOBE)[1])
+    years = Description("model", ("T",), ("x",), time_units="hours since 2020-01-01 (noleap)")
+    cftime = pytest.importorskip("cftime")
+    times = [cftime.DatetimeNoLeap(2020, 1, 2), cftime.DatetimeNoLeap(2020, 3, 1)]
+    for given in (times, xarray.DataArray(times, dims="time"), xarray.CFTimeIndex(times),
+                  np.array(["2020-01-02", "2020-03-01"], "M8[s]")):
+        np.testing.assert_allclose(numeric_times(given, years), [24, 59 * 24])
+    with pytest.raises(UserError, match="'soon', which is no ISO date"):
+        Observations("soon", LONLAT, np.ones((2, 1)))
+
+
+def test_points_of_a_table_are_taken_by_name():
+    table = pandas.DataFrame({"lat": LONLAT[:, 1], "name": ["a", "b"], "lon": LONLAT[:, 0]})
+    for given in (table, table.convert_dtypes(), table.assign(lat=table["lat"].astype("category"))):
+        points = asked_points(0.0, given, GLOBE)[1].numpy()
+        np.testing.assert_allclose(points, lonlat_to_xyz(*LONLAT.T), atol=1e-12)
+    np.testing.assert_array_equal(asked_points(0.0, pandas.DataFrame([[0.25], [0.5]]), LINE)[1], [[0.25], [0.5]])
+    with pytest.raises(UserError, match="columns lat, name; expected x, y, z or lon, lat"):
+        asked_points(0.0, table[["lat", "name"]], GLOBE)
+
+
+def test_what_is_masked_or_missing_is_no_value_and_views_and_halves_are_read():
+    values = np.ma.array([[1.0], [1e20]], mask=[[False], [True]])
+    for u in (values, [[1.0], [None]], pandas.DataFrame({"u": pandas.array([1.0, None], dtype="Float64")}),
+              torch.tensor([[1.0], [np.nan]], dtype=torch.bfloat16), np.array([[np.nan], [1.0]], np.float16)[::-1]):
+        assert len(Observations(0.0, [[0.0], [1.0]], u)) == 1
+    with pytest.raises(UserError, match="complex"):
+        Observations(0.0, [[0.0]], [[1j]])
+    for x in (np.arange(6.0).reshape(3, 2)[::-1, :1], torch.tensor([[4.0], [2.0], [0.0]], dtype=torch.bfloat16),
+              np.array([[4.0], [2.0], [0.0]], object)):
+        np.testing.assert_array_equal(asked_points(0.0, x, LINE)[1].double(), [[4.0], [2.0], [0.0]])
+    with pytest.raises(UserError, match="is a Dataset"):
+        asked_points(0.0, xarray.Dataset({"x": ("x", [1.0])}), LINE)
+
+
+def test_columns_of_one_name_are_refused_and_names_of_rows_are_columns():
+    frame = pandas.DataFrame({"t": [0.0, 1.0], "x": [0.0, 0.0], "u": [1.0, 2.0]})
+    assert len(observations_from(frame.set_index(["t", "x"]), LINE)) == 2
+    with pytest.raises(UserError, match="several columns u"):
+        observations_from(pandas.concat([frame, frame[["u"]]], axis=1), LINE)
+    for made, words in ((lambda: Observations.from_dataframe(3, ["u"], ["x"]), "DataFrame, not int"),
+                        (lambda: Observations.from_xarray(frame, ["u"], ["x"]), "Dataset, not DataFrame")):
+        with pytest.raises(UserError, match=words):
+            made()

@@ -8,14 +8,17 @@ import torch
 from small_surrogates import UNIT, law, network, seen
 
 from inrflow import Observations, Surrogate
+from inrflow.data.batch import Normalisation
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.embeddings import make_embedding
+from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.domains import Box, Sphere
 from inrflow.dynamics.flow import Integrator
 from inrflow.errors import UserError
 from inrflow.export.card import Exported, model_card
-from inrflow.export.decoding import DecodeAtPoints, _functions, needs_points
+from inrflow.export.decoding import Decode, DecodeAtPoints, _functions, needs_points
+from inrflow.export.graphs import write_graph
 from inrflow.export.model import _points as export_points
 from inrflow.export.model import export
 from inrflow.export.stepping import Step
@@ -138,3 +141,17 @@ def test_radial_functions_are_exported_for_any_number_of_points():
     for count in (1, 700):
         asked = torch.rand(count, 2, dtype=torch.float64)
         torch.testing.assert_close(program(asked), embedding.evaluate_harmonics(asked))
+
+
+def test_the_filter_net_of_two_channels_is_exported(tmp_path):
+    pytest.importorskip("onnxruntime")
+    surrogate = network()
+    surrogate.decoder = FourierFilterNet(make_embedding([0.0], [1.0], None, None, harmonics=0), 2, 6, width=8, depth=2)
+    surrogate.normalisation = Normalisation(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 3.0]))
+    x, z = torch.rand(4, 1).double(), torch.randn(3, 6).double()
+    assert write_graph(tmp_path, "decode", Decode(surrogate), {"x": x, "z": z}, "u", {"x": ["points"], "z": ["states"]}
+                       ) < 1e-6
+    with torch.no_grad():
+        expected = surrogate.normalisation.invert(surrogate.decoder(x.float(), z.float()).double())
+    found = session(tmp_path, "decode").run(None, {"x": x.numpy(), "z": z.numpy()})[0]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)

@@ -237,7 +237,11 @@ def test_values_of_another_unit_are_told():
 
 
 @pytest.mark.parametrize("asked", [
-    lambda solution: solution.sample(0, 1.0, places()), lambda solution: solution.sample(-1, 1.0, places()),
+    lambda solution: solution.sample(0, 1.0, places()), lambda solution: solution.sample(1.5, 1.0, places()),
+    lambda solution: solution.quantiles(1.0, places(), ["a"]), lambda solution: solution.quantiles(1.0, places(), []),
+    lambda solution: solution.where_next(places(), "2"), lambda solution: solution.derivatives(1.0, places(), ("du",)),
+    lambda solution: Surrogate.load(3), lambda solution: Observations([0.0, 1.0], [[0.0], [1.0, 2.0]], [1.0, 2.0]),
+    lambda solution: solution.sample(-1, 1.0, places()),
     lambda solution: solution.where_next(places(), 2, weights=np.full(POINTS, np.inf)),
     lambda solution: solution.surrogate.from_state(np.full(SIZE, np.nan)),
     lambda solution: solution.surrogate.from_state(np.zeros(SIZE), np.inf),

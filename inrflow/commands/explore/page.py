@@ -11,12 +11,12 @@ import panel as pn
 from bokeh.events import RangesUpdate, Tap
 from bokeh.models import ColumnDataSource, HoverTool, LinearColorMapper
 from bokeh.models.annotations import ColorBar, Title
-from bokeh.models.formatters import PrintfTickFormatter
+from bokeh.models.formatters import BasicTickFormatter
 from bokeh.palettes import RdBu11, Viridis256
 from bokeh.plotting import figure
 from rich.console import Console
 
-from inrflow.commands.explore.answers import MOST_BYTES, SPREAD, VALUE, Explored
+from inrflow.commands.explore.answers import ERROR, MOST_BYTES, SPREAD, VALUE, Explored
 from inrflow.data.formats.calendar import numbers_to_moments, parse_units
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
@@ -89,6 +89,7 @@ class Page:
                               min_border_right=_BAR, active_scroll="wheel_zoom", toolbar_location="above",
                               x_axis_label=axes[0], y_axis_label=None if self.flat else axes[1], **ranges)
         self.mapper = LinearColorMapper(palette=Viridis256, nan_color="#ffffff")
+        self.bar = ColorBar(color_mapper=self.mapper, width=12, formatter=BasicTickFormatter(power_limit_low=-3))
         self.image = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.points = ColumnDataSource({"x": [], "y": [], "value": []})
         self.marker = ColumnDataSource({"x": [], "y": []})
@@ -103,8 +104,7 @@ class Page:
             self.picture.scatter("x", "y", source=self.stations, size=5, fill_color="white", line_color="black")
             self.picture.scatter("x", "y", source=self.marker, marker="cross", size=14, line_color="black",
                                  line_width=2)
-            self.picture.add_layout(ColorBar(color_mapper=self.mapper, width=12,
-                                             formatter=PrintfTickFormatter(format="%.3g")), "right")
+            self.picture.add_layout(self.bar, "right")
         self.picture.add_tools(HoverTool(tooltips=[("place", "$x, $y")]))
         self.picture.on_event(Tap, self._clicked)
         self.picture.on_event(RangesUpdate, self._zoomed)
@@ -176,7 +176,14 @@ class Page:
                              "u": [float(np.min(spread[0])), float(np.max(spread[1]))]}
         self.took.object = f"answered in {1e3 * (time.perf_counter() - began):.0f} ms"
 
+    @property
+    def _unit(self) -> str:
+        """Of the channel, in words for the page; none where it is not known."""
+        units = self.explored.about.units
+        return _words(units[self._number]) if units else ""
+
     def _colour(self, values: np.ndarray) -> None:
+        self.bar.title = self._unit if self.quantity.value in (VALUE, ERROR, SPREAD) else ""
         known = values[np.isfinite(values)]
         if self.flat or not len(known):
             return
@@ -201,6 +208,7 @@ class Page:
                        for one in (self.place, series["near"]))
         observed = f", observed at {near}" if near != place else ""
         self.title.text = f"{_words(self.channel.value)} at {place}{observed}"
+        self.curve.yaxis.axis_label = self._unit
         self.marker.data = {"x": [self.place[0]], "y": [0.0 if self.flat else self.place[1]]}
 
     def _clicked(self, event: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,8 @@ _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "h
             "day": 86400.0, "d": 86400.0, "week": 604800.0, "millisecond": 1e-3, "msec": 1e-3, "ms": 1e-3,
             "microsecond": 1e-6, "us": 1e-6, "nanosecond": 1e-9, "ns": 1e-9}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_FULL = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+         "december")
 _CLOCK = r"(?:[T ]+(?P<clock>\d.*))?"
 _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<day>\d{1,2})[- ](?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)[- ](?P<year>\d{4})" + _CLOCK,
@@ -85,6 +87,32 @@ def _numbers_of_dates(dates: list[str], units: str) -> np.ndarray:
                       stacklevel=2)
     moments = [_parse_date(text) if text.strip() else np.datetime64("NaT") for text in dates]
     return moments_to_numbers(np.array(moments, "datetime64[us]"), units)
+
+
+def texts_of_dates(values: np.ndarray) -> list[str] | None:
+    """Dates of any kind (text, datetime, date, datetime64, those of pandas) as text, ISO but for text itself; "" where
+    one is missing; None where something is no date, or nothing is one."""
+    if values.dtype.kind == "M":
+        return [str(text) for text in np.where(np.isnat(values), "", np.datetime_as_string(values)).ravel()]
+    texts = [_text_of_date(value) for value in values.ravel().tolist()]
+    return None if None in texts or not any(texts) else [text or "" for text in texts]
+
+
+def _text_of_date(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    value = value.to_timestamp() if hasattr(value, "to_timestamp") else value  # a period of pandas
+    if value is None or (hasattr(value, "isoformat") and value != value):
+        return ""
+    if hasattr(value, "to_datetime64"):  # a Timestamp of pandas, to the nanosecond
+        zone = "" if value.tzinfo is None else "Z"
+        return f"{np.datetime_as_string(value.to_datetime64().astype('M8[us]'))}{zone}"
+    return str(value.isoformat()) if isinstance(value, date) else None
+
+
+def is_cftime(value: object) -> bool:
+    """Whether a value is a date of the package cftime."""
+    return type(value).__module__.split(".")[0] == "cftime"
 
 
 def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
@@ -157,10 +185,34 @@ def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.
     return np.where(np.isnat(exact), "", texts)
 
 
-def numbers_to_texts(t: np.ndarray, units: str | None) -> np.ndarray:
-    """Numbers in `units` as ISO dates, to the minute or as finely as float64 tells; UserError as numbers_to_moments."""
+def numbers_to_texts(t: np.ndarray, units: str | None, example: str = "") -> np.ndarray:
+    """Numbers in `units` as dates, to the minute or as finely as float64 tells, written as the `example` is, else by
+    ISO; UserError as numbers_to_moments."""
     moments, (seconds, _) = numbers_to_moments(t, units), parse_units(units) or (0.0, None)
-    return moments_to_texts(moments, "m", 4e6 * seconds * float(np.spacing(np.abs(t).max(initial=1.0))))
+    coarsest = "s" if re.search(r"\d:\d\d:\d\d", example) else "m"
+    texts = moments_to_texts(moments, coarsest, 4e6 * seconds * float(np.spacing(np.abs(t).max(initial=1.0))))
+    return np.array([_written_as(example.strip(), text) for text in texts.tolist()], object) if example else texts
+
+
+def _written_as(example: str, iso: str) -> str:
+    """An ISO date in UTC in the form of another date: with its order of day, month and year, its sign before the clock,
+    without a clock at midnight where it has none, and with a zone where it has one."""
+    day_of, clock = iso.split("T")
+    year, month, day = day_of.split("-")
+    form = next((number for number, form in enumerate(_WRITTEN) if re.fullmatch(form, example)), None)
+    name = re.search(r"[A-Za-z]+", example)
+    if form == 1 and name is not None:
+        between = example[name.end()]
+        month = (_FULL if name[0].lower() in _FULL else _MONTHS)[int(month) - 1]
+        month = month.upper() if name[0].isupper() else month.title() if name[0][0].isupper() else month
+        day_of = between.join((day, month, year))
+    elif form is not None:
+        day_of = f"{day}.{month}.{year}" if form == 0 else f"{year}/{month}/{day}"
+    if not re.search(r"\d:\d|T\d\d", example) and not clock.strip("0:."):
+        return day_of
+    zone = _ZONE.search(example)
+    ending = "" if zone is None else "Z" if example[-1] in "Zz" else "+00:00"
+    return f"{day_of}{'T' if re.search(r'[0-9]T[0-9]', example) else ' '}{clock}{ending}"
 
 
 def other_calendar(units: str | None) -> tuple[str, str] | None:
@@ -200,7 +252,7 @@ def cftimes_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
     """Dates of the package cftime as float64 numbers in `units`; UserError where these have another calendar."""
     own = other_calendar(units) or (units or "none", "standard")
     calendar = moments.ravel()[0].calendar
-    if "since" not in own[0] or calendar != own[1]:
+    if "since" not in own[0] or (calendar != own[1] and not {calendar, own[1]} <= set(STANDARD_CALENDARS)):
         raise UserError(f"times are dates of the calendar {calendar}, those of the data set {units or 'numbers'}; give "
                         "times of its own")
     import cftime

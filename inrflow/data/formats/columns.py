@@ -44,7 +44,7 @@ class Grid:
     """The structure of a gridded file: its dimensions, and the variables that live on some of them only.
 
     cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh. attributes: of variables by their names, and of the file
-    under "".
+    under "". scalars: single values beside the variables, as of a projection or a level.
     """
 
     dims: tuple[str, ...]
@@ -52,6 +52,7 @@ class Grid:
     axes: dict[str, tuple[tuple[str, ...], np.ndarray]]
     cells: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scalars: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Columns(ABC):
@@ -243,7 +244,8 @@ def all_numbers(values: np.ndarray) -> bool:
 
 
 def _number(cell: str) -> str:
-    return "nan" if cell.lower() in _MISSING else cell
+    """A cell for numpy, which must not take `1_000` for a number, as Python's source text has it."""
+    return "nan" if cell.lower() in _MISSING else cell.replace("_", "?")
 
 
 def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.ndarray:
@@ -251,7 +253,8 @@ def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.
     if values.dtype.kind in "fiub":
         return values.astype(np.float64)
     try:
-        return np.where(values == "", "nan", values).astype(np.float64)
+        if "_" not in "".join(values):
+            return np.where(values == "", "nan", values).astype(np.float64)
     except (TypeError, ValueError):  # other words for missing values, or none of numbers
         pass
     cells = [_number(str(value).strip()) for value in values.tolist()]
@@ -262,7 +265,8 @@ def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.
             try:
                 float(cell)
             except ValueError:
-                raise UserError(f"{path}: {name} is {cell!r} in row {first + row + 1}; expected a number, or an empty "
+                given = str(values[row]).strip()
+                raise UserError(f"{path}: {name} is {given!r} in row {first + row + 1}; expected a number, or an empty "
                                 "cell where it is missing") from None
         raise
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
-from inrflow.data.formats.columns import TIMES, Grid, PointTable, find_column
+from inrflow.data.formats.columns import TIMES, PointTable, find_column
 from inrflow.data.formats.sphere import xyz_to_lonlat
 
 
@@ -17,13 +17,15 @@ from inrflow.data.formats.sphere import xyz_to_lonlat
 class Places:
     """Places x (N, d), and `columns` (N,) of what is known of each: coordinates as they were given, names of stations.
 
-    time: the name of the column of times. numbers: whether it holds these as numbers in the data's units.
+    time: the name of the column of times. numbers: whether it holds these as numbers in the data's units. example: a
+    date as it is written there.
     """
 
     x: np.ndarray
     columns: dict[str, np.ndarray]
     time: str = "t"
     numbers: bool = False
+    example: str = ""
 
     @classmethod
     def of_points(cls, x: np.ndarray, about: Description) -> Places:
@@ -46,7 +48,8 @@ class Places:
         if lacking and not (about.geometry == "sphere" and len(columns) >= 2):
             columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
         numbers = time is not None and np.array_equal(table.columns[time], table.t)
-        return cls(table.x[order], columns, time or "t", numbers)
+        stamps = table.t if time is None else table.columns[time]
+        return cls(table.x[order], columns, time or "t", numbers, str(stamps[0]) if stamps.dtype == object else "")
 
     def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: str | None
              ) -> PointTable:
@@ -60,9 +63,11 @@ class Places:
             columns[self.time] = t
         elif dates:
             times, at = np.unique(t, return_inverse=True)
-            stamps = (numbers_to_texts if dates == "text" else numbers_to_moments)(times, about.time_units)
-            columns["time" if self.time == "t" else self.time] = stamps[at.ravel()]
-        if not columns or self.time == "t":
+            stamps = numbers_to_texts(times, about.time_units, self.example) if dates == "text" else \
+                numbers_to_moments(times, about.time_units)
+            own = self.time != "t" or bool(self.example)
+            columns[self.time if own else "time"] = stamps[at.ravel()]
+        if not columns or (self.time == "t" and not self.example and not self.numbers):
             columns["t"] = t
         if several:
             columns = {"trajectory": which} | columns
@@ -97,4 +102,4 @@ def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTa
     if seen:  # land
         x[~np.broadcast_to(np.any(seen, 0), shape).ravel()] = np.nan
     return PointTable(repeated(table.trajectory), t.copy(), x, columns,
-                      Grid(grid.dims, tuple(shape), axes, attributes={**grid.attributes, **told}))
+                      replace(grid, shape=tuple(shape), axes=axes, attributes={**grid.attributes, **told}))

@@ -144,7 +144,8 @@ def attributes_of(name: str, known: Mapping[str, dict[str, Any]]) -> dict[str, A
     if own is not None or what not in _PREDICTED:
         return own or {}
     found, (words, modifier) = known.get(channel, {}), _PREDICTED[what]
-    named = {"standard_name": f"{found['standard_name']}{modifier}"} if "standard_name" in found else {}
+    named: dict[str, Any] = {key: found[key] for key in ("cell_methods", "grid_mapping") if key in found}
+    named |= {"standard_name": f"{found['standard_name']}{modifier}"} if "standard_name" in found else {}
     return {"long_name": f"{found.get('long_name', channel)}, {words}", **named}
 
 
@@ -205,7 +206,8 @@ class Format(ABC):
     """A format of data files.
 
     name: as shown to users. about: the name with what is expected inside, for messages. suffixes: of files that
-    `open_writer` writes; none where the format is only read. endings: of names of other files of the format. table:
+    `open_writer` writes; none where the format is only read. answers: of files that
+    `open_answer` writes in the layout of the file of points. endings: of names of other files of the format. table:
     whether `open_columns` reads it. text: whether it is written by hand, so that unknown columns are likely mistakes.
     binary: whether every file has a NUL byte near its start, so that text need not be looked at. named_dimensions:
     whether ReadOptions.trajectory and select apply. folder: whether it is a folder and no file. fixed_points: whether
@@ -217,6 +219,7 @@ class Format(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    answers: ClassVar[tuple[str, ...]] = ()
     endings: ClassVar[tuple[str, ...]] = ()
     table: ClassVar[bool] = False
     text: ClassVar[bool] = False
@@ -278,6 +281,10 @@ class Format(ABC):
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         """A writer of a table with the new columns; UserError where the format is only read."""
         raise UserError(f"{path}: {self.name} is read but not written; use one of {', '.join(writable())}")
+
+    def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
+        """A writer of the points of the file `asked`, which has this format, and of new columns, in its layout."""
+        return self.open_writer(path, description, overwrite)
 
 
 FORMATS: list[Format] = []

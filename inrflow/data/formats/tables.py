@@ -93,13 +93,17 @@ class PointWriter:
     """Writes blocks of points with new columns, in the registered format of the suffix of `path` (.csv, .h5, .nc).
 
     A column of the points that has the name of a new one is kept as `<name>_observed`. The file gets its name
-    when it is complete; use with `with`. Raises UserError where the suffix is unknown or `path` exists (unless
-    `overwrite`).
+    when it is complete; use with `with`. asked: the file of points, whose layout is kept where the suffix allows
+    it. Raises UserError where the suffix is unknown or `path` exists (unless `overwrite`).
     """
 
     def __init__(self, path: str | os.PathLike[str], description: Description | None = None,
-                 overwrite: bool = False) -> None:
-        self._writer = format_for_writing(Path(path)).open_writer(Path(path), description, overwrite)
+                 overwrite: bool = False, asked: str | os.PathLike[str] | None = None) -> None:
+        own = None if asked is None else format_of(Path(asked))
+        if own is not None and os.fspath(path).lower().endswith(own.answers):
+            self._writer = own.open_answer(Path(path), description, overwrite, Path(str(asked)))
+        else:
+            self._writer = format_for_writing(Path(path)).open_writer(Path(path), description, overwrite)
 
     def append(self, table: PointTable, columns: Mapping[str, np.ndarray]) -> None:
         """Add the rows of `table` with new `columns` (R,), the same names in every call."""
@@ -124,7 +128,8 @@ class PointWriter:
 
 
 def write_points(path: str | os.PathLike[str], table: PointTable, columns: Mapping[str, np.ndarray],
-                 description: Description | None = None, overwrite: bool = False) -> None:
+                 description: Description | None = None, overwrite: bool = False,
+                 asked: str | os.PathLike[str] | None = None) -> None:
     """Write points with all their original columns and the new ones; see PointWriter, which writes in blocks."""
-    with PointWriter(path, description, overwrite) as writer:
+    with PointWriter(path, description, overwrite, asked) as writer:
         writer.append(table, columns)

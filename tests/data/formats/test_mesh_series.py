@@ -87,12 +87,14 @@ def test_answers_come_back_from_paraviews_files(name, tmp_path):
     points = read_points(write_pvd(tmp_path), about)
     value = np.random.default_rng(0).standard_normal(len(points)).astype(np.float32)
     wide = 1e-9 * np.random.default_rng(1).standard_normal(len(points))
-    write_points(tmp_path / name, points, {"p": value, "p_std": wide}, about)
+    flag = np.arange(len(points), dtype=np.int8) % 2
+    write_points(tmp_path / name, points, {"p": value, "p_std": wide, "extrapolated": flag}, about)
     again = read_points(tmp_path / name, about)
     np.testing.assert_array_equal(again.t, points.t)
     np.testing.assert_array_equal(again.x, points.x)
     np.testing.assert_array_equal(again.columns["p"].astype(np.float32), value)
     np.testing.assert_array_equal(again.columns["p_std"], wide)
+    np.testing.assert_array_equal(again.columns["extrapolated"], flag)
     np.testing.assert_array_equal(again.grid.cells["triangles"], TRIANGLES)
     assert {path.name for path in tmp_path.glob("out*")} <= {name, "out_files"}
     with pytest.raises(UserError, match="exists already"):

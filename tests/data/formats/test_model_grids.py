@@ -108,9 +108,12 @@ def test_a_file_is_trained_on_asked_and_answered_on_its_own_grid(grid, tmp_path)
         stamps = np.datetime64("2020-01-05", "h") + np.array([0, 36]).astype("timedelta64[h]")
         assert np.array_equal(new["time"].values, stamps.astype("datetime64[ns]"))
         for key in {"lon", "lat", "nav_lon", "nav_lat", "clon", "clat", "rlon"} & set(old.variables):
-            turned = np.degrees(old[key]) if old[key].attrs.get("units") == "radian" else old[key]
-            np.testing.assert_allclose(new[key], turned)
-            assert key in new.coords
+            np.testing.assert_allclose(new[key], old[key])
+            assert key in new.coords and new[key].attrs.get("units") == old[key].attrs.get("units")
+        for key in {"pole"} & set(old.variables):
+            assert new[key].attrs == old[key].attrs and new[f"{name}_q50"].attrs["grid_mapping"] == key
+        for key in set(own.coords) - set(own.indexes):
+            assert float(new[key].mean()) == pytest.approx(float(old[key].isel(read.get("select", {})).mean()))
 
 
 def test_members_are_trajectories_in_observations_and_answers_too(tmp_path):

@@ -1,5 +1,7 @@
 """Tables of stations whose places are in a second file: wide, long, and what is wrong with them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas
 import pytest
@@ -84,8 +86,12 @@ def test_columns_of_other_names_are_those_that_the_run_was_told(tmp_path, places
     frames = read_observations(tmp_path / "long.csv", about, str(tmp_path / "orte.csv"), told)[0].frames()
     check({tuple(x): frames.u[:, k, 0] for k, x in enumerate(frames.x.tolist())})
     options = ReadOptions(coordinates=told["coordinates"], stations=str(tmp_path / "orte.csv"))
-    names = StationTables(CsvFormat(), options).names_at(np.array([[1.9, 3.0], [0.0, 5.0]]), about)
-    assert {key: value.tolist() for key, value in names.items()} == {"station_id": ["33", "101"]}
+    named = StationTables(CsvFormat(), replace(options, time="Zeitpunkt"))
+    order, columns = named.stations_at(np.array([[1.9, 3.0], [0.0, 5.0]]), about)
+    own = PLACES.set_index("station_id").loc[[101, 33]]
+    assert order.tolist() == [1, 0] and {key: value.tolist() for key, value in columns.items()} == {
+        "station_id": ["101", "33"], "rechts": own["x"].tolist(), "hoch": own["y"].tolist()}
+    assert named.time_in(tmp_path / "long.csv") == ("Zeitpunkt", str(HOURS[0]))
     write_points(tmp_path / "answer.csv", PointTable(np.zeros(1, int), np.zeros(1), np.zeros((1, 2)), {}),
                  {about.channels[0]: np.ones(1)})
     assert (tmp_path / "answer.csv").read_text().split()[:2] == ["O3", "[ug/m3]"]

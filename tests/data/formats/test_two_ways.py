@@ -118,6 +118,7 @@ def check_labelled(path, source, known, rows):
         for axis, words in enumerate((("lon", "longitude", "clon", "face_x", "XLONG"),
                                       ("lat", "latitude", "clat", "face_y", "XLAT"))):
             place = answer[find_column(map(str, answer.variables), words)]
+            place = np.degrees(place) if place.attrs.get("units") == "radian" else place
             spread = np.broadcast_to(np.moveaxis(np.asarray(answer[name].isel({known.dims[0]: 0}) * 0 + place), 0, 0),
                                      answer[name].shape[1:]).ravel()
             known_here = np.isfinite(spread)

@@ -13,11 +13,14 @@ from dataclasses import replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from inrflow.data.description import Description
 from inrflow.data.formats.columns import TIMES, find_column
-from inrflow.data.formats.registry import Content, Format, ReadOptions
+from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
+from inrflow.data.formats.streams.gridded import ArrayWriter
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -189,13 +192,22 @@ def _of_parts(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class ArrayFormat(Format):
-    """A format whose files are named arrays; needs `sniff` and `arrays`."""
+    """A format whose files are named arrays; needs `sniff` and `arrays`, and where it has suffixes, `save`."""
 
-    binary = True
+    binary = fixed_points = True
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
         """The arrays of a file."""
         raise NotImplementedError
+
+    def save(self, file: Any, arrays: dict[str, np.ndarray]) -> None:
+        """Write named arrays to an open file."""
+        raise NotImplementedError
+
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        if not self.suffixes:
+            return super().open_writer(path, description, overwrite)
+        return ArrayWriter(path, description, overwrite, self.save)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         with damage_as_user_error(path):
@@ -228,7 +240,7 @@ class TorchFormat(ArrayFormat):
     """
 
     name = "PyTorch"
-    endings = (".pt", ".pth")
+    suffixes = (".pt", ".pth")
     about = "PyTorch's .pt (tensors)"
 
     def sniff(self, path: Path, start: bytes) -> bool:
@@ -238,6 +250,11 @@ class TorchFormat(ArrayFormat):
             return False
         with zipfile.ZipFile(path) as archive:
             return any(member.endswith("/data.pkl") for member in archive.namelist())
+
+    def save(self, file: Any, arrays: dict[str, np.ndarray]) -> None:
+        import torch
+
+        torch.save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, file)
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
         import torch

@@ -14,6 +14,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import IN_FILES, IN_TABLES, Columns, Grid, all_numbers
+from inrflow.data.formats.columns import BLOCK_ROWS, IN_FILES, IN_TABLES, Columns, Grid, all_numbers
 from inrflow.data.formats.registry import TableWriter
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
@@ -52,7 +53,7 @@ class CsvFormat(TableFormat):
 
     name = "CSV"
     about = "CSV"
-    suffixes = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
+    suffixes = answers = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
     text = True
     dates = "text"
 
@@ -73,6 +74,13 @@ class CsvFormat(TableFormat):
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         return CsvWriter(path, description, overwrite)
+
+    def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
+        writer = CsvWriter(path, description, overwrite)
+        with closing(CsvColumns(asked)) as columns:
+            next(columns.blocks(BLOCK_ROWS), {})
+            writer.written_as(columns.separator, columns.commas)
+        return writer
 
 
 class CsvColumns(Columns):
@@ -101,7 +109,8 @@ class CsvColumns(Columns):
                 self._line -= 1
             self._decimal_commas = separator != ","
             self._grouped = dict[str, str]()  # columns whose numbers have signs between thousands
-            self._separator, self._line = separator, self._line - 1
+            self.separator, self._line = separator, self._line - 1
+            self.commas = False  # whether a number with a decimal comma was read
             self._lines = (" ".join(line.split()) + "\n" for line in lines) if separator == " " else iter(lines)
             self.names = tuple(name.strip().replace(*IN_FILES) for name in next(self._parsed(self._lines), []))
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
@@ -132,7 +141,7 @@ class CsvColumns(Columns):
 
     def _parsed(self, lines: Iterator[str]) -> Iterator[list[str]]:
         """The cells of each row, which may be quoted."""
-        reader = csv.reader(lines, delimiter=self._separator, skipinitialspace=self._separator != " ")
+        reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=self.separator != " ")
         first = self._line
         for row in reader:
             self._line = first + reader.line_num
@@ -142,12 +151,12 @@ class CsvColumns(Columns):
         """The columns of lines without quotes that all have as many cells, several times faster than `_parsed`; None of
         other lines."""
         count, text = len(self.names), "".join(lines).removesuffix("\n").replace("\r\n", "\n").removesuffix("\r")
-        regular = count > 1 and set(map(methodcaller("count", self._separator), lines)) == {count - 1}
-        blanks = self._separator != " " and " " in text and re.search(rf"(^|\n|{re.escape(self._separator)}) ", text)
+        regular = count > 1 and set(map(methodcaller("count", self.separator), lines)) == {count - 1}
+        blanks = self.separator != " " and " " in text and re.search(rf"(^|\n|{re.escape(self.separator)}) ", text)
         if not regular or '"' in text or "\r" in text or blanks:
             return None
         self._line += len(lines)
-        cells = text.replace("\n", self._separator).split(self._separator)
+        cells = text.replace("\n", self.separator).split(self.separator)
         return [cells[column::count] for column in range(count)]
 
     def _quoted(self, lines: list[str]) -> list[Sequence[str]]:
@@ -182,13 +191,14 @@ class CsvColumns(Columns):
                 form.fullmatch(cell.strip()) or all_numbers(np.array([cell, "0"], object)) for cell in column)), None)
         if mark is not None:
             self._grouped[name] = mark
+            self.commas |= mark == ","
             group = "," if mark == "." else "."
             column = [cell.replace(group, "").replace(mark, ".") if _GROUPED[mark].fullmatch(cell.strip()) else cell
                       for cell in column]
         elif self._decimal_commas and commas and not any("." in cell for cell in column):
             changed = [cell.replace(",", ".", 1) for cell in column]
             if all_numbers(np.array(changed, object)):
-                column = changed
+                column, self.commas = changed, True
         return np.array(column, object)
 
     def close(self) -> None:
@@ -203,19 +213,28 @@ def _cells_of_numbers(line: str, separator: str) -> int:
 
 class CsvWriter(TableWriter):
     """Numbers with as many digits as their type holds, missing ones as empty cells; separators, and whether it is
-    compressed, by the suffix."""
+    compressed, by the suffix, where it is not `written_as` another file."""
 
     verbatim = True
+    _separator, _commas = ",", False
+
+    def written_as(self, separator: str, commas: bool) -> None:
+        """Write with this separator, where it is none of blanks, and numbers with decimal commas."""
+        self._separator, self._commas = separator.replace(" ", ","), commas
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         name = self.path.name.lower()
         opened: Any = gzip.open if name.endswith(".gz") else open
         self._file = opened(self._target.partial, "wt", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, delimiter="\t" if ".tsv" in name else ",")
+        self._writer = csv.writer(self._file, delimiter="\t" if ".tsv" in name else self._separator)
         self._writer.writerow([name.replace(*IN_TABLES) for name in columns])
 
     def _add(self, columns: Mapping[str, np.ndarray]) -> None:
-        self._writer.writerows(zip(*(self._cells(values) for values in columns.values()), strict=True))
+        cells = {name: self._cells(values) for name, values in columns.items()}
+        if self._commas:
+            cells |= {name: [str(cell).replace(".", ",") for cell in column] for name, column in cells.items()
+                      if columns[name].dtype.kind == "f" or all_numbers(columns[name])}
+        self._writer.writerows(zip(*cells.values(), strict=True))
 
     @staticmethod
     def _cells(values: np.ndarray) -> list[object]:

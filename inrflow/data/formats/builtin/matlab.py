@@ -6,10 +6,12 @@ Version 5 is read here, since scipy's reader ends the process at some damaged fi
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -30,11 +32,17 @@ class MatlabFormat(ArrayFormat):
     """Recognised by the text at the beginning."""
 
     name = "MATLAB"
-    endings = (".mat",)
+    suffixes = (".mat",)
     about = "MATLAB's MAT-files"
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return start.startswith((b"MATLAB 5.0", b"MATLAB 7.3"))
+
+    def save(self, file: Any, arrays: dict[str, np.ndarray]) -> None:
+        from scipy.io import savemat
+
+        savemat(file, {re.sub(r"\W", "_", name): array for name, array in arrays.items()}, long_field_names=True,
+                do_compression=True)
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:

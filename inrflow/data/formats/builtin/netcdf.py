@@ -16,8 +16,6 @@ from inrflow.data.formats.builtin.met_office import SIGNATURE
 from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
-    NetcdfWriter,
-    ZarrWriter,
     open_netcdf,
 )
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
@@ -32,6 +30,7 @@ from inrflow.data.formats.sphere import (
     sphere_axes,
     warn_of_radians,
 )
+from inrflow.data.formats.streams.netcdf_writers import NetcdfWriter, ZarrWriter
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
 from inrflow.data.formats.table_format import TableContent

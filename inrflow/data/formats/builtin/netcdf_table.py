@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from inrflow.data.description import Description
 from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.calendar import (
-    DEFAULT_CALENDAR,
     STANDARD_CALENDARS,
     compact_dates,
-    moments_to_numbers,
     months_to_days,
-    parse_units,
     units_of,
 )
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
-from inrflow.data.formats.registry import (
-    CHUNK_ROWS,
-    FLAG,
-    FLAG_MEANINGS,
-    ReadOptions,
-    TableWriter,
-    attributes_of,
-    units_of_columns,
-)
+from inrflow.data.formats.registry import ReadOptions
 from inrflow.data.formats.schema import open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
 from inrflow.data.formats.streams.instances import as_rows
+from inrflow.data.formats.streams.netcdf_writers import RADIANS, require_package
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
-            "coordinates", "bounds", "units_metadata", "grid_mapping", "cell_measures", "ancillary_variables",
+            "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables",
             "mesh", "location")
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
 _WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
-_EXTRAS = {"cfgrib": "grib", "iris": "pp"}
 
 
 def open_netcdf(path: Path) -> Any:
@@ -105,13 +90,6 @@ def _group(path: Path) -> str | None:
     return held[0] if held else None
 
 
-def require_package(package: str, path: Path) -> None:
-    """Raise UserError where the package that reads or writes a file is not installed."""
-    if find_spec(package) is None:
-        raise UserError(f"{path} needs the package {package}; install it with `pip install "
-                        f"inrflow[{_EXTRAS.get(package, package)}]`")
-
-
 def _with_dates(data: Any) -> Any:
     """Times as datetime64 where their calendar is the standard one and they are in the range of datetime64."""
     from xarray.conventions import decode_cf_variable
@@ -155,7 +133,7 @@ def _degrees(data: Any) -> Any:
         for name, variable in list(data.variables.items()):
             place = variable.attrs.get("standard_name") == standard or str(name).lower() in names
             if place and str(variable.attrs.get("units", "")).lower().startswith("rad"):
-                attributes = {**variable.attrs, "units": "degrees"}
+                attributes = {**variable.attrs, "units": "degrees", RADIANS: variable.attrs["units"]}
                 degrees = (variable.dims, np.degrees(variable.values.astype(np.float64)), attributes)
                 data = data.assign_coords({name: degrees}) if name in data.coords else data.assign({name: degrees})
     return data
@@ -275,8 +253,14 @@ class NetcdfColumns(Columns):
         if len(dims) > 1:
             axes = {name: (tuple(map(str, variable.dims)), np.asarray(variable.values))
                     for name, variable in self._on.items() if len(variable.dims) < len(dims)}
-            self.grid = Grid(tuple(map(str, dims)), sizes, axes, attributes={
-                "": _attributes(self._data), **{name: _attributes(v) for name, v in self._on.items()}})
+            single = {str(name): v for name, v in data.variables.items()
+                      if not v.dims and name not in self._on and v.dtype.kind in "fiuM"}
+            held = {name: _attributes(v) for name, v in (single | self._on).items()}
+            for one in held.values():
+                if one.get("grid_mapping") not in (None, *single):
+                    del one["grid_mapping"]
+            self.grid = Grid(tuple(map(str, dims)), sizes, axes, attributes={"": _attributes(self._data), **held},
+                             scalars={name: np.asarray(v.values) for name, v in single.items()})
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         total = int(np.prod(self._shape, dtype=np.int64))
@@ -305,95 +289,3 @@ class NetcdfColumns(Columns):
 
     def close(self) -> None:
         self._data.close()
-
-
-class NetcdfWriter(TableWriter):
-    """Variables over one dimension `row`, or over the grid that the points came from; dates as CF numbers."""
-
-    def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
-        super().__init__(path, description, overwrite)
-        units = description.time_units if description else None
-        self._calendar = str(units) if parse_units(units) else DEFAULT_CALENDAR
-        self._dates: set[str] = set()
-
-    def append(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        self._dates |= {name for name, values in columns.items() if np.asarray(values).dtype.kind == "M"}
-        super().append(columns, grid)
-
-    def _encoded(self, values: np.ndarray) -> np.ndarray:
-        values = np.asarray(values)
-        return moments_to_numbers(values, self._calendar) if values.dtype.kind == "M" else super()._encoded(values)
-
-    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        import h5netcdf
-
-        self._grid = grid
-        self._file = h5netcdf.File(self._target.open_for_hdf5(), "w")
-        dims: tuple[str, ...] = ("row",) if grid is None else grid.dims
-        self._file.dimensions = {"row": None} if grid is None else dict(zip(dims, grid.shape, strict=True))
-        facts = {} if grid is None else dict(grid.attributes.get("", {}))
-        history = f"{facts.pop('history', '')}\npredicted by inrflow".strip()
-        self._file.attrs.update({"Conventions": "CF-1.10", **facts, "history": history})
-        units = units_of_columns(self.description)
-        axes = {} if grid is None else grid.axes
-        auxiliary = " ".join(name for name in axes if name in columns and name not in dims)
-        for name, values in columns.items():
-            kept = grid is not None and name in grid.axes
-            along, whole = grid.axes[name] if kept and grid is not None else (dims, values)
-            is_date = whole.dtype.kind == "M" or name in self._dates
-            whole = self._encoded(whole)
-            kind = h5py.string_dtype() if whole.dtype == object else whole.dtype
-            variable = self._file.create_variable(name, along, kind, chunks=(CHUNK_ROWS,) if grid is None else None,
-                                                  fillvalue=np.nan if whole.dtype.kind == "f" else None)
-            known = {} if grid is None else attributes_of(name, grid.attributes)
-            if whole.dtype != object:
-                variable.attrs.update({key: value for key, value in known.items() if key != "calendar" or not is_date})
-            if grid is not None and not kept and auxiliary:
-                variable.attrs["coordinates"] = auxiliary
-            if name == FLAG:
-                variable.attrs.update({"flag_values": np.array([0, 1], np.int8), "flag_meanings": FLAG_MEANINGS,
-                                       "long_name": "whether training saw no such place or time"})
-            if is_date:
-                variable.attrs["units"] = self._calendar
-            elif name in units and whole.dtype != object:
-                variable.attrs["units"] = units[name]
-            if kept:
-                variable[...] = whole
-
-    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
-        count = len(next(iter(columns.values())))
-        if self._grid is None:
-            self._file.resize_dimension("row", self._rows + count)
-            for name, values in columns.items():
-                self._file.variables[name][self._rows:self._rows + count] = values
-            return
-        for name, values in columns.items():
-            if name not in self._grid.axes:
-                for slab, first, last in hyperslabs(self._grid.shape, self._rows, self._rows + count):
-                    shape = tuple(part.stop - part.start for part in slab)
-                    self._file.variables[name][slab] = values[first:last].reshape(shape)
-
-
-class ZarrWriter(NetcdfWriter):
-    """What NetcdfWriter writes, as a folder in Zarr's format; written aside, then renamed. Folders are not replaced.
-
-    Raises UserError where the package zarr is not installed.
-    """
-
-    def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
-        require_package("zarr", path)
-        super().__init__(path, description, overwrite)
-
-    def _complete(self) -> None:
-        import xarray
-
-        self._finish()
-        aside = self._target.partial.with_suffix(".folder")
-        try:
-            with self._target.guard(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of text in Zarr 3, which zarr calls a draft
-                with xarray.open_dataset(self._target.partial, engine="h5netcdf", decode_times=False) as data:
-                    data.to_zarr(aside, mode="w")
-                os.rename(aside, self.path)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ class ParquetFormat(TableFormat):
 
     name = "Parquet"
     about = "Parquet"
-    suffixes = (".parquet",)
+    suffixes = answers = (".parquet",)
     binary = True
     dates = "moments"
 
@@ -39,6 +40,14 @@ class ParquetFormat(TableFormat):
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         _pyarrow(path)
         return ParquetWriter(path, description, overwrite)
+
+    def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
+        writer, types = ParquetWriter(path, description, overwrite), _pyarrow(path).types
+        with damage_as_user_error(asked):
+            schema = _pyarrow(path).parquet.read_schema(asked)
+        writer.kinds = {field.name: field.type for field in schema
+                        if types.is_dictionary(field.type) or types.is_timestamp(field.type)}
+        return writer
 
 
 def _pyarrow(path: Path) -> Any:
@@ -75,7 +84,12 @@ class ParquetColumns(Columns):
 
 
 class ParquetWriter(TableWriter):
-    """Columns of their own types, dates as such to the microsecond, units as metadata of columns."""
+    """Columns of their own types, dates as such to the microsecond, units as metadata of columns.
+
+    kinds: types by name of columns of text and of dates, of others than the usual: categories, zones, nanoseconds.
+    """
+
+    kinds: Mapping[str, Any] = MappingProxyType({})
 
     def _encoded(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values)
@@ -85,6 +99,8 @@ class ParquetWriter(TableWriter):
         arrow, units = _pyarrow(self.path), units_of_columns(self.description)
         kinds = {name: arrow.string() if values.dtype == object else arrow.from_numpy_dtype(values.dtype)
                  for name, values in columns.items()}
+        kinds |= {name: kind for name, kind in self.kinds.items() if name in columns and (
+            arrow.types.is_dictionary(kind) == (columns[name].dtype == object))}
         self._schema = arrow.schema([arrow.field(
             name.replace(*IN_TABLES), kind, metadata={"units": units[name]} if name in units else None)
             for name, kind in kinds.items()])

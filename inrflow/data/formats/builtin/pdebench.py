@@ -4,6 +4,8 @@
 2. `density`, `pressure`, `Vx`, ... (S, T, X, ...) with the same coordinates: compressible Navier-Stokes.
 3. groups `0000`, `0001`, ... that hold `data` (T, X, ..., C) and `grid/x`, `grid/y`, `grid/t`: shallow water, 2-D
    diffusion-reaction, incompressible Navier-Stokes.
+
+Answers come back in the layout of the file that they answer to.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow.data.formats.registry import Content, Format, ReadOptions
+from inrflow.data.description import Description
+from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import open_hdf5
+from inrflow.data.formats.streams.gridded import GridWriter, by_quantity, single
 from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -30,6 +34,7 @@ class PdeBenchFormat(Format):
 
     name = "PDEBench"
     about = "PDEBench's HDF5"
+    answers = (".h5", ".hdf5")
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
@@ -40,6 +45,11 @@ class PdeBenchFormat(Format):
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         return PdeBenchContent(path, open_hdf5(path), options)
+
+    def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
+        with open_hdf5(asked) as file:
+            kind = GroupsWriter if _groups(file) else StackedWriter
+        return kind(path, description, overwrite, asked)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with open_hdf5(path) as file, damage_as_user_error(path):
@@ -121,3 +131,60 @@ class PdeBenchContent(OpenedContent):
 
     def _rows(self, data: Any, first: int, last: int) -> np.ndarray:
         return data[first:last].reshape(last - first, len(self._x), -1)
+
+
+class StackedWriter(GridWriter):
+    """The first two layouts: a dataset (S, T, X, ...) for each field, and the axes."""
+
+    def _axes(self) -> list[tuple[str, np.ndarray]]:
+        with open_hdf5(self._source) as old:
+            return [(name, np.asarray(old[f"{name}-coordinate"][()], np.float64)) for name in _AXES
+                    if f"{name}-coordinate" in old]
+
+    def _put(self, number: int, t: np.ndarray, fields: dict[str, np.ndarray]) -> None:
+        self._require_same(t)
+        channels = () if self.description is None else self.description.channels
+        with open_hdf5(self._source) as old:
+            for what, own in by_quantity(list(fields), channels).items():
+                for channel, name in own.items():
+                    base = "tensor" if "tensor" in old and what != ", " else channel
+                    stored = f"{base}{name.removeprefix(channel)}"
+                    self._stack(self._file, stored, single(fields[name]), old[base].attrs if base in old else {})
+
+    def _last(self) -> None:
+        with open_hdf5(self._source) as old:
+            times, frames = old["t-coordinate"], {
+                item.shape[1] for item in old.values() if isinstance(item, h5py.Dataset) and item.ndim > 1}
+            last = self._t[-1] + (times[-1] - times[-2])
+            self._file["t-coordinate"] = self._t if len(times) in frames else np.append(self._t, last)
+            self._file.attrs.update(old.attrs)
+            for name in (f"{axis}-coordinate" for axis in _AXES):
+                if name in old:
+                    old.copy(name, self._file)
+
+
+class GroupsWriter(GridWriter):
+    """The third layout: a group of `data` (T, X, ..., C) and `grid` for each trajectory; what else is told of the
+    channels as `data_std` and so on."""
+
+    def _axes(self) -> list[tuple[str, np.ndarray]]:
+        with open_hdf5(self._source) as old:
+            grid = old[_groups(old)[0]]["grid"]
+            return [(name, np.asarray(grid[name][()], np.float64)) for name in _AXES if name in grid]
+
+    def _put(self, number: int, t: np.ndarray, fields: dict[str, np.ndarray]) -> None:
+        with open_hdf5(self._source) as old:
+            name = _groups(old)[number]
+            group = self._file.create_group(name)
+            group.attrs.update(old[name].attrs)
+            old.copy(old[name]["grid"], group)
+            del group["grid"]["t"]
+            group["grid"]["t"] = t
+            self._file.attrs.update(old.attrs)
+        channels = () if self.description is None else self.description.channels
+        for what, own in by_quantity(list(fields), channels).items():
+            whole = set(own) == set(channels)
+            held = {f"data{what}": np.stack([fields[own[channel]] for channel in channels], -1)} if whole else {
+                field: fields[field] for field in own.values()}
+            for field, values in held.items():
+                group.create_dataset(field, data=single(values), compression="gzip", compression_opts=4, shuffle=True)

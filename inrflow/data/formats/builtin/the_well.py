@@ -1,12 +1,12 @@
 """The Well (Ohana et al., NeurIPS 2024, data sets D&B): HDF5 with `t0_fields`, `t1_fields`, `dimensions`, `scalars`.
 
 Scalar and vector fields that vary in time become channels, vectors one for each component; scalars that differ between
-trajectories become known parameters; boundary conditions of type PERIODIC become periods.
+trajectories become known parameters; boundary conditions of type PERIODIC become periods. Answers come back so, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow.data.formats.registry import Content, Format, ReadOptions
+from inrflow.data.description import Description
+from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import open_hdf5, text, texts
+from inrflow.data.formats.streams.gridded import GridWriter, by_quantity, single
 from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice, periodic_axis
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -28,6 +30,7 @@ class TheWellFormat(Format):
 
     name = "The Well"
     about = "The Well's HDF5"
+    answers = (".h5", ".hdf5")
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
@@ -38,6 +41,9 @@ class TheWellFormat(Format):
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         return TheWellContent(path, open_hdf5(path), options)
+
+    def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
+        return TheWellWriter(path, description, overwrite, asked)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with open_hdf5(path) as file, damage_as_user_error(path):
@@ -75,11 +81,9 @@ class TheWellContent(OpenedContent):
                     raise UserError(f"{path}: {order}/{name} has shape {item.shape}; expected trajectories, then "
                                     f"{expected}")
                 count = item.shape[0]
-                for component in range(components):
-                    vector = order == "t1_fields"
-                    label = names[component] if vector and component < len(names) else str(component)
-                    self._fields.append((item, component if vector else None))
-                    channels.append(f"{name}_{label}" if vector else str(name))
+                vector = order == "t1_fields"
+                self._fields += [(item, component if vector else None) for component in range(components)]
+                channels += _components(str(name), names, components) if vector else [str(name)]
         if options.channels:
             absent = [name for name in options.channels if name not in channels]
             if absent:
@@ -124,3 +128,64 @@ class TheWellContent(OpenedContent):
         columns = [item[index, first:last] if component is None else item[index, first:last, ..., component]
                    for item, component in self._fields]
         return np.stack([column.reshape(last - first, -1) for column in columns], -1)
+
+
+def _components(name: str, axes: Sequence[str], count: int) -> list[str]:
+    """Names of the components of a vector field."""
+    return [f"{name}_{axes[index] if index < len(axes) else index}" for index in range(count)]
+
+
+class TheWellWriter(GridWriter):
+    """Fields by their tensor order, and whatever the answered file has beside its fields that does not change in
+    time."""
+
+    def _axes(self) -> list[tuple[str, np.ndarray]]:
+        with open_hdf5(self._source) as old:
+            self._names = texts(old["dimensions"].attrs["spatial_dims"])
+            vectors = old.get("t1_fields", {})
+            self._vectors = {str(name): _components(str(name), self._names, item.shape[-1])
+                             for name, item in vectors.items()}
+            self._about = {str(name): dict(item.attrs) for order in _ORDERS
+                           for name, item in old.get(order, {}).items()}
+            return [(name, np.asarray(old["dimensions"][name][()], np.float64)) for name in self._names]
+
+    def _put(self, number: int, t: np.ndarray, fields: dict[str, np.ndarray]) -> None:
+        self._require_same(t)
+        for vector, parts in self._vectors.items():
+            for what, own in by_quantity(list(fields), parts).items():
+                if set(own) == set(parts):
+                    self._field("t1_fields", vector, what, np.stack([fields.pop(own[part]) for part in parts], -1))
+        for own in by_quantity(list(fields), list(self._about)).values():
+            for base, name in own.items():
+                self._field("t0_fields", base, name.removeprefix(base), fields[name])
+
+    def _field(self, order: str, base: str, what: str, values: np.ndarray) -> None:
+        varying = {"time_varying": True, "sample_varying": True, "dim_varying": np.ones(len(self._names), bool)}
+        self._stack(self._file.require_group(order), f"{base}{what}", single(values), self._about.get(base, varying))
+
+    def _last(self) -> None:
+        new, count = self._file, len(self._written)
+        new.create_group("dimensions")
+        with open_hdf5(self._source) as old:
+            for name in (name for name in old if name not in new):
+                old.copy(name, new) if name not in (*_ORDERS, "t2_fields") else new.create_group(name)
+            for name, item in old["dimensions"].items():
+                if name != "time":
+                    old.copy(item, new["dimensions"], name)
+            new["dimensions"].attrs.update(old["dimensions"].attrs)
+            new["dimensions/time"] = self._t
+            new["dimensions/time"].attrs.update(old["dimensions/time"].attrs)
+            new.attrs.update({**old.attrs, "n_trajectories": count})
+            for order in _ORDERS:
+                for name, item in old.get(order, {}).items():
+                    if not item.attrs.get("time_varying", True) and not item.attrs.get("sample_varying", True):
+                        old.copy(item, new[order], name)
+            for name, item in old.get("scalars", {}).items():
+                if item.ndim and item.attrs.get("sample_varying", True):
+                    del new["scalars"][name]
+                    new["scalars"][name] = item[()][self._written]
+                    new["scalars"][name].attrs.update(item.attrs)
+        for order in (*_ORDERS, "t2_fields"):
+            if order in new:
+                names = np.array(list(new[order]), object)
+                new[order].attrs.create("field_names", names, dtype=h5py.string_dtype())

@@ -21,7 +21,7 @@ Step = tuple[int, float, dict[str, np.ndarray]]  # trajectory, time and values (
 
 
 @contextmanager
-def meshio_for(path: Path) -> Iterator[Any]:
+def meshio_for(path: Path, used: str = "read") -> Iterator[Any]:
     """The package, whose errors become UserErrors that name the file."""
     try:
         import meshio
@@ -33,7 +33,8 @@ def meshio_for(path: Path) -> Iterator[Any]:
         raise
     except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
         why = " ".join(f"{error}".split())[:200] or type(error).__name__
-        raise UserError(f"{path} cannot be read by meshio ({why}); write it again, as VTU with one grid") from error
+        remedy = "write it again, as VTU with one grid" if used == "read" else "write .csv, .h5 or .nc instead"
+        raise UserError(f"{path} cannot be {used} by meshio ({why}); {remedy}") from error
 
 
 class MeshWriter(TableWriter):
@@ -69,7 +70,7 @@ class MeshWriter(TableWriter):
             return
         columns = {name: np.concatenate([block[name] for block in self._blocks]) for name in self._blocks[0]}
         self._blocks = []
-        with meshio_for(self.path) as meshio:
+        with meshio_for(self.path, "written") as meshio:
             self._write(meshio, columns)
 
     def _write(self, meshio: Any, columns: dict[str, np.ndarray]) -> None:
@@ -142,5 +143,6 @@ class XdmfWriter(MeshWriter):
         with meshio.xdmf.TimeSeriesWriter(str(self._target.partial), data_format="XML") as writer:
             writer.write_points_cells(points, cells)
             for _, t, fields in steps:
-                doubles = {name: value.astype(np.float64) for name, value in fields.items() if value.dtype.kind == "f"}
-                writer.write_data(t, point_data={**fields, **doubles})  # single precision is written with 7 digits
+                wide = {name: value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
+                        for name, value in fields.items()}  # single precision is written with 7 digits, int8 not at all
+                writer.write_data(t, point_data=wide)

@@ -40,14 +40,25 @@ class StationTables(TableFormat):
             axes = next(iter(self.places.values()), {})
             return any(_key(name) in self.places for name in columns.names) or not set(axes) <= set(columns.names)
 
-    def names_at(self, x: np.ndarray, about: Description) -> dict[str, np.ndarray]:
-        """The names of the stations nearest to points (N, d), by what their column is called."""
+    def stations_at(self, x: np.ndarray, about: Description) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The order of points (N, d) in which their stations stand in the second table, and the columns there of names
+        and places, in this order."""
         places = list(self.places.values())
         if about.geometry == "sphere" and not set(about.coordinates) <= set(places[0]):
             where = lonlat_to_xyz(*np.array([list(place.values())[:2] for place in places]).T)
         else:
             where = np.array([[place[name] for name in about.coordinates] for place in places])
-        return {self.named: np.array(list(self.places), object)[cKDTree(where).query(x)[1]]}
+        near = cKDTree(where).query(x)[1]
+        order = np.argsort(near, kind="stable")
+        columns = {axis: np.array([place[axis] for place in places])[near[order]] for axis in places[0]}
+        return order, {self.named: np.array(list(self.places), object)[near[order]]} | columns
+
+    def time_in(self, path: Path) -> tuple[str, str]:
+        """The column of times of a table, "t" without one, and its first cell."""
+        with self.kind.open_columns(path) as columns:
+            name = find_column(columns.names, TIMES if self.options.time is None else (self.options.time,))
+            first = next(columns.blocks(1), {}).get(name or "", np.zeros(0))
+        return name or "t", str(first[0]) if first.dtype == object and len(first) else ""
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         return StationColumns(self.kind.open_columns(path), path, self)

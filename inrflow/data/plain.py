@@ -1,0 +1,61 @@
+"""Plain numpy arrays of what users hold: masked arrays, pandas' nullable columns, objects, tensors, dates."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from inrflow.errors import UserError
+
+
+def plain_array(value: Any, name: str) -> np.ndarray:
+    """Numbers as an array, what is masked or missing (None, NA) as NaN; anything else as numpy has it.
+
+    Raises UserError for ragged lists, complex numbers and tables of xarray. name: of the value, for messages.
+    """
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        return np.asarray((value.float() if value.dtype.itemsize < 4 and value.is_floating_point() else value).numpy())
+    if hasattr(value, "data_vars"):
+        raise UserError(f"{name} is a Dataset; give an array of it, such as dataset['name'].values")
+    try:
+        if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "fiub":
+            value = np.ma.filled(value.astype(np.float64), np.nan)
+        array = np.asarray(value)
+    except ValueError as error:
+        raise UserError(f"{name}: no array ({error}); give rows of equal lengths") from error
+    if array.dtype == object:
+        items = [None if type(item).__name__ == "NAType" else item for item in array.ravel().tolist()]
+        if any(item is not None for item in items) and all(
+                item is None or isinstance(item, int | float | np.number) for item in items):
+            array = np.array(items, np.float64).reshape(array.shape)
+    if array.dtype.kind == "c":
+        raise UserError(f"{name} holds complex numbers; give real and imaginary parts as two")
+    return array
+
+
+def plain_moments(values: np.ndarray) -> np.ndarray | None:
+    """Dates (ISO text, datetime, date, datetime64, those of pandas) as datetime64 in UTC, to the microsecond; None
+    where nothing is a date. Raises UserError for what is none beside others."""
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[us]")
+    items = values.ravel().tolist()
+    if values.dtype.kind not in "UO" or not any(isinstance(item, str | date) for item in items):
+        return None
+    return np.array([_moment(item) for item in items], "datetime64[us]").reshape(values.shape)
+
+
+def _moment(item: Any) -> np.datetime64:
+    if item is None or item != item or item == "":  # NaT
+        return np.datetime64("NaT")
+    try:
+        moment = datetime.fromisoformat(item.strip().replace("Z", "+00:00")) if isinstance(item, str) else item
+        zone = getattr(moment, "tzinfo", None)
+        return np.datetime64(moment if zone is None else moment.astimezone(timezone.utc).replace(tzinfo=None), "us")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"times hold {item!r}, which is no ISO date of the standard calendar; write dates like "
+                        "2020-01-31T12:00, and give those of other calendars to Surrogate.assimilate in a Dataset or "
+                        "DataFrame") from error
