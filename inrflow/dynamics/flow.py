@@ -30,6 +30,7 @@ _SHORT = 8.0  # internal time units over which the noise of a gap is added as if
 _MANY_STATES = 600  # states from which on those that a flow moves by themselves are taken apart
 _FLIGHTS = 2  # disturbed ones of each trajectory
 _TRANSITIONS, _LEADS = 200, 20  # frames from which every second transition gives the process noise; forecasts' length
+_CHANCE = 4.0  # standard errors of the process noise of noisy states: of hundreds of states one is beyond three
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
 
 
@@ -281,9 +282,10 @@ def process_noise(field: VectorField, integrator: Integrator, states: CodeData, 
                   ) -> Tensor:
     """Variance (n,) that one unit of time adds, from one-step forecasts of states the field was not fitted to.
 
-    uncertain: variance (n,) of these states, of which both ends of a step have their share.
+    uncertain: variance (n,) of these states, of which both ends of a step have their share. What is left then counts
+    where it is no chance, which gives half of the states some: unstable ones multiply it.
     """
-    total = torch.zeros(states.codes.shape[-1], dtype=torch.float64)
+    total, fourth = torch.zeros(2, states.codes.shape[-1], dtype=torch.float64)
     count = 0
     for k in range(0, states.codes.shape[1] - 1, 1 + states.codes.shape[1] // _TRANSITIONS):
         rows = (states.observed[:, k] & states.observed[:, k + 1]).nonzero()[:, 0]
@@ -296,9 +298,11 @@ def process_noise(field: VectorField, integrator: Integrator, states: CodeData, 
         if uncertain is not None:
             moved = _moved(field, integrator, states.codes[rows, k], states.t[rows, k : k + 2], uncertain)[:, 1]
             squares = squares - uncertain - (moved - end).square()
-        total += (squares / gap).nan_to_num(0.0).sum(0)
+        rate = (squares / gap).nan_to_num(0.0)
+        total, fourth = total + rate.sum(0), fourth + rate.square().sum(0)
         count += len(rows)
-    return (total / max(count, 1)).clamp(min=0)
+    chance = 0.0 if uncertain is None else _CHANCE * fourth.sqrt()
+    return torch.where(total > chance, total, 0.0) / max(count, 1)
 
 
 def _moved(field: VectorField, integrator: Integrator, start: Tensor, t: Tensor, uncertain: Tensor) -> Tensor:

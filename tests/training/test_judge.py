@@ -54,6 +54,14 @@ def test_process_noise_is_the_variance_that_a_unit_of_time_adds():
     torch.testing.assert_close(apart, found.to(apart), rtol=0.2, atol=0.0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_of_states_alone_is_no_process_noise(seed):
+    seen = states(count=400)
+    seen.codes += 0.2 * torch.randn(seen.codes.shape, generator=torch.Generator().manual_seed(seed)).to(seen.codes)
+    uncertain = torch.full((seen.codes.shape[-1],), 0.04).double()
+    assert calibrated_process_noise(field(), FINE, seen, uncertain=uncertain).tolist() == [0.0] * len(uncertain)
+
+
 def test_process_noise_that_explains_rollouts_already_stays():
     seen = states(noise=0.04, count=32, frames=8)
     ratio = calibrated_process_noise(field(), FINE, seen) / process_noise(field(), FINE, seen)

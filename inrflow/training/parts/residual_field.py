@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import series_windows
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
@@ -81,7 +82,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     period = tuple(about.period or (0.0,) * len(about.coordinates))
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
     # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
-    few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
+    learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # a law's functions are those of its domain
+    few = learned and problem.source.shared_points and folds[0].count <= MOST_OF_TIME
     # nor what it is measured by, where features were trained at these places
     trained = few and isinstance(judged.decoder, ModulatedSiren)
     gap = gap if moving and not few else None

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import Delaunay
-from scipy.special import j0, jn_zeros
+from scipy.spatial.transform import Rotation
+from scipy.special import j0, jn_zeros, legendre
 
-from inrflow.domains import Box, Region
+from inrflow.domains import Box, Region, Sphere
 from inrflow.domains.transform import inverse_of
 from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.families import directed, drifting, short_list, with_vectors
@@ -57,6 +58,23 @@ def test_what_spreads_about_an_axis_is_divided_by_the_distance_from_it():
     found = {term.written(["u"], ["r"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert found == {"lap u": pytest.approx(0.05, rel=1e-4), "du/dr 1/r": pytest.approx(0.05, rel=1e-4)}
+
+
+def test_what_turns_about_a_tilted_axis_does_so_in_the_law():
+    generator, t, omega = np.random.default_rng(0), np.arange(8) * 0.15, np.array([0.8, -0.3, 0.5])
+    x = generator.standard_normal((150, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    u = np.zeros((6, len(t), len(x)))
+    for k, s in np.ndindex(len(t), 6):
+        own = Rotation.from_rotvec(-omega * t[k]).apply(x)
+        for degree in range(1, 6):
+            pole = np.random.default_rng([s, degree]).standard_normal(3)
+            u[s, k] += np.exp(-0.02 * degree * (degree + 1) * t[k]) * legendre(degree)(own @ pole / np.linalg.norm(pole))
+    law = fit_law(t, x, u[..., None], Sphere(), seconds=8.0)
+    found = {term.written(["u"], "xyz"): float(theta[0])
+             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    expected = {"lap u": 0.02} | {f"du/d(turn about {axis})": -w for axis, w in zip("xyz", omega, strict=True)}
+    assert found == {name: pytest.approx(value, rel=1e-3) for name, value in expected.items()}
 
 
 @pytest.mark.parametrize("domain", ["box", "region"])

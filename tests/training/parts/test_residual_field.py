@@ -106,6 +106,18 @@ def test_clean_data_are_left_to_their_codes(tmp_path):
     assert inrflow.fit(Problem.open(tmp_path / "clean.h5", *SETTINGS[:2])).residual is None
 
 
+def test_few_noisy_places_of_a_law_are_left_to_its_codes(tmp_path):
+    generator, t, x = np.random.default_rng(0), np.arange(8) * 0.05, np.arange(40) / 40
+    k = 2 * np.pi * np.arange(1, 5)
+    a, phase = generator.standard_normal((12, 4)), generator.uniform(0, 2 * np.pi, (12, 4, 1))
+    u = np.einsum("sk,tk,skx->stx", a, np.exp(-0.01 * k**2 * t[:, None]), np.cos(k[:, None] * x + phase))
+    noisy = u + 0.1 * u.std() * generator.standard_normal(u.shape)
+    about = Description("line", ("u",), ("x",), period=(1.0,))
+    write_trajectories(tmp_path / "line.h5", t, x[:, None], noisy[..., None], about)
+    surrogate = inrflow.fit(Problem.open(tmp_path / "line.h5", "recipe=law", "training.minutes=0.3"))
+    assert surrogate.residual is None
+
+
 def test_deviations_grow_with_the_lead_as_held_out_errors_do():
     torch.manual_seed(0)
     lead = torch.rand(4000, dtype=torch.float64) * 8
