@@ -69,7 +69,8 @@ def test_what_turns_about_a_tilted_axis_does_so_in_the_law():
         own = Rotation.from_rotvec(-omega * t[k]).apply(x)
         for degree in range(1, 6):
             pole = np.random.default_rng([s, degree]).standard_normal(3)
-            u[s, k] += np.exp(-0.02 * degree * (degree + 1) * t[k]) * legendre(degree)(own @ pole / np.linalg.norm(pole))
+            wave = legendre(degree)(own @ pole / np.linalg.norm(pole))
+            u[s, k] += np.exp(-0.02 * degree * (degree + 1) * t[k]) * wave
     law = fit_law(t, x, u[..., None], Sphere(), seconds=8.0)
     found = {term.written(["u"], "xyz"): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
