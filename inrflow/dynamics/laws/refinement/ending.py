@@ -78,6 +78,8 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
                 break
             left *= _FILTERED if noisy else 0.5  # the rest is for forecasts
             trial = along(law, length, left / (len(lengths) - index), uncertain=noisy)
+            while noisy and trial.overtaxed and length > 1:  # short flights tell less, but none would end in time
+                trial = along(law, length := length // 3 or 1, left / (len(lengths) - index), uncertain=True)
             trial.deadline = effort() + left if noisy else trial.deadline  # what short ones leave is for longer ones
             refined = trial.run()
             refined = known_contexts(refined, train, judge) if law.count else refined
@@ -105,7 +107,8 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
             after = forecast_errors(refined, judge)
             say(f"  with first codes of flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, "
                 f"{final.left:.2f} of the noise missed, {effort() - start:.1f} s")
-            if final.left > _FITS or worse(after, hardly * errors):
+            lost = final.left > _FITS and not after.mean() < _BETTER * errors.mean()
+            if lost or worse(after, hardly * errors):
                 break
             law, errors = refined, after
         law = (integrable(law, ground.train.t, ground.states) or law) if noisy else law  # clean starts ask for more

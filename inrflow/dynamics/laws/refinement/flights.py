@@ -37,7 +37,7 @@ _ALIKE = 3  # frames of noisy flights after which gains are those of all later o
 _LESS = 0.25  # times as large gains of later frames are tried for every step
 _CONVERGED = 1e-5  # relative change of the misfit, which is mostly noise: a standard error is few units of thousands
 _SHORTEST = 0.05  # of a step that is halved
-_FEWEST = 8  # flights
+_FEWEST, _FEW_ENOUGH = 8, 0.5  # flights; share of these that the time must suffice for
 _BATCH = 2048  # flights at a time
 _SIGNIFICANT = (3.0, 6.0, 12.0)  # standard errors by which coefficients differ from zero: by the BIC of 10^4 values 3
 
@@ -47,7 +47,7 @@ class Refinement:
     errors where codes are uncertain (None: where this is more than a little share of their variance). shapes: harmonics
     of each system, where these have shapes of their own."""
 
-    filtered = True  # whether noisy flights are corrected
+    filtered, overtaxed = True, False  # whether noisy flights are corrected; whether even few take longer than the time
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool | None = None,
                  shapes: Sequence[Harmonics] = (), little: float = UNRESOLVED):
@@ -128,6 +128,7 @@ class Refinement:
             cost = (effort() - start) / len(some.codes) / many
         affordable = seconds / (cost * self._expected)
         fewest = max(_FEWEST, len(data.system.unique()))
+        self.overtaxed = affordable < _FEW_ENOUGH * fewest
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
         return data.take(pick)
 
