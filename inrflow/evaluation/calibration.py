@@ -127,9 +127,9 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     """Spreads (K,) at some leads, growth and inflation of one channel, of windows observed at all and at some of their
     points.
 
-    White noise of the values hides smaller errors, but what first states lack is known then: no less than that, and no
-    inflation. Nor a negative one, which would take from forecasts the growth that tells them apart. At observed times
-    no less than later: points between the observed ones err more than these.
+    White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor more
+    where it may be chance, and no inflation. Nor a negative one, which would take from forecasts the growth that tells
+    them apart. At observed times no less than later: points between the observed ones err more than these.
     """
     width = NormalDist().inv_cdf((1 + held) / 2)
     least = 1.0 if bool((whole.white > 0).any()) else _LEAST
@@ -138,13 +138,14 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     known = [k for k, rows in enumerate(bins) if len(rows) >= _FEWEST_VALUES]
     if not known:
         return torch.ones(len(leads), dtype=torch.float64), 0.0, 0.0
+    sure = np.array([whole.select(bins[k]).exceed for k in known])
     inflation, spread, growth = 0.0, np.ones(len(leads)), 0.0
     some = some.select((some.codes > _NEGLIGIBLE * some.rest) & (some.white == 0))
     at = leads.log1p().numpy()
     for last in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 0, -1, -1):
         scaled = whole.scaled(width, inflation)
         found = [quantile_of_others(scaled[bins[k]], whole.number[bins[k]], held) for k in known]
-        spread = np.exp(np.interp(at, at[known], np.log(np.clip(found, least, _MOST))))
+        spread = np.exp(np.interp(at, at[known], np.log(np.clip(np.where(sure, found, least), least, _MOST))))
         spread[0] = max(spread[:2])
         if last:
             own = torch.as_tensor(np.exp(np.interp(some.lead.clamp(min=0).log1p(), at, np.log(spread))))
@@ -174,6 +175,15 @@ class Errors:
     def ratio(self) -> Tensor:
         """Variances (B,) of both, relative to that of the rest."""
         return 1 + self.codes / self.rest
+
+    @property
+    def exceed(self) -> bool:
+        """Whether squares exceed what is predicted by more than two standard errors, as trajectories differ; or values
+        of less than three of these. True of values without white noise."""
+        more = self.error.square() - self.white - self.codes - self.rest
+        names, which = self.number.unique(return_inverse=True)
+        parts = more if len(names) < 3 else more.new_zeros(len(names)).index_add(0, which, more) / which.bincount()
+        return not bool((self.white > 0).any()) or float(parts.mean()) > 2 * float(parts.std()) / len(parts) ** 0.5
 
     def scaled(self, width: float = 1.0, inflation: float = 0.0) -> Tensor:
         """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as

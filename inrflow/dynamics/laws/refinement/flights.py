@@ -262,7 +262,7 @@ class Refinement:
             if finite.all() or max(self.longest) < law.longest:
                 break
             self.longest = [step / 2 for step in self.longest]
-        if not finite.all():
+        if finite.any() and not finite.all():
             self._fill(self.data.take(finite.nonzero()[:, 0]))
 
     def _stepped(self, law: Law, variance: Tensor, step: np.ndarray, before: float) -> tuple[Law, float]:
