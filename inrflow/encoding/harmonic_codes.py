@@ -68,10 +68,15 @@ class HarmonicCodes:
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
 
     def left(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What codes leave of frames u (..., N, C) at points x (N, d), and the share (C,) of noise that they leave."""
+        """What codes leave of frames u (..., N, C) at points x (N, d), and the share (C,) of noise that they leave.
+
+        Codes that vary less than their prior says hold noise, of which a share told leaves less than its complement.
+        """
         codes, spread = self.encode(x, u)
         count = self.harmonics.components * np.isfinite(u.reshape(-1, *u.shape[-2:])[0]).sum(0).clip(1)
-        return u - self.decode(codes, x), np.maximum(1 - (1 - spread / self.variance).sum(1) / count, _FREEDOM)
+        told, varies = 1 - spread / self.variance, ((codes - self.mean) ** 2).reshape(-1, *spread.shape).mean(0)
+        kept = (1 - told) * np.minimum(varies / (told.clip(_LEAST) * self.variance), 1.0)
+        return u - self.decode(codes, x), np.maximum(1 - (1 - kept).sum(1) / count, _FREEDOM)
 
     def _design(self, x: np.ndarray, own: np.ndarray | None = None) -> _Design:
         """Harmonics (all) at points (N, d); those of the last points are kept, for most are asked for again."""

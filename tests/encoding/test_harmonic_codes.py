@@ -46,6 +46,16 @@ def test_gaps_in_every_frame_cost_no_accuracy_on_grids_and_at_scattered_points()
         assert ((found - truth) ** 2).mean() < 1e-10 * truth.var()
 
 
+def test_noise_is_told_as_well_by_many_harmonics_that_hold_nothing_else() -> None:
+    points = np.random.default_rng(2).random((300, 2)) * [1, 1.5]
+    _, _, seen = _frames(points, 100, 0.05, 0.0)
+    fields = seen.reshape(10, 10, 300, 1)
+    for count in (60, 120, 220):
+        codes = fit_codes(SQUARE.harmonics(count), points[None], fields)
+        left, share = codes.left(points, fields)
+        assert (left**2).mean() / share[0] == pytest.approx(0.05**2, rel=0.08)
+
+
 def test_a_region_without_a_node_inside_has_no_held_harmonics_and_an_infinite_error() -> None:
     nodes, cells = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), np.array([[0, 1, 2], [0, 2, 3]])
     harmonics = Region(nodes, cells, 1).harmonics(3, "held")

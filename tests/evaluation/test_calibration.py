@@ -291,6 +291,15 @@ def test_white_noise_of_the_values_is_no_error_of_the_field():
     assert factors_of(errors, errors, torch.zeros(1).double()) == (pytest.approx(1.5, rel=0.05), 0.0, 0.0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_white_noise_may_leave_by_chance_widens_no_interval(seed):
+    number = torch.arange(8.0).repeat_interleave(400)
+    codes, rest, white = (torch.full_like(number, value).double() for value in (0.02, 0.01, 1.0))
+    std = (codes + rest + white).sqrt()
+    errors = Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number, white)
+    assert factors_of(errors, errors, torch.zeros(1).double()) == (1.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("added", [0.0, 0.3])
 def test_windows_without_the_noise_of_training_and_louder_ones_have_intervals_of_their_own(surrogate, added):
     noisy = replace(surrogate, prior=replace(surrogate.prior, noise=NOISE + 0.1, white=torch.full((2,), 0.1).double()))
