@@ -127,9 +127,9 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     """Spreads (K,) at some leads, growth and inflation of one channel, of windows observed at all and at some of their
     points.
 
-    White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor more
-    where it may be chance, and no inflation. Nor a negative one, which would take from forecasts the growth that tells
-    them apart. At observed times no less than later: points between the observed ones err more than these.
+    White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
+    more where it may be chance, and no inflation. Nor a negative one, which would take from forecasts the growth that
+    tells them apart. At observed times no less than later: points between the observed ones err more than these.
     """
     width = NormalDist().inv_cdf((1 + held) / 2)
     least = 1.0 if bool((whole.white > 0).any()) else _LEAST

@@ -92,6 +92,23 @@ def test_flights_that_diverge_are_left_out() -> None:
     assert np.allclose(refined.theta[:, 0], [0.02, -1.0], rtol=1e-3)
 
 
+def test_a_law_whose_flights_all_diverge_is_left_as_it_is() -> None:
+    harmonics, t = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1))
+    start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.025], [-0.9]]), np.zeros((2, 1)),
+                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), longest=0.05, largest=10.0)
+    every = flights(t, 1e3 * _paths(t[0]), np.full((20, 1, 12), 1e-12), 6)
+    assert Refinement(start, every, np.ones((1, 12)), 5.0).run() is start
+
+
+def test_refinement_says_where_even_few_flights_take_longer_than_the_time() -> None:
+    harmonics, t = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1))
+    start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.03], [-0.8]]), np.zeros((2, 1)),
+                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), longest=0.05, largest=10.0)
+    every = flights(t, _paths(t[0]), np.full((20, 1, 12), 1e-4), 6)
+    assert not Refinement(start, every, np.ones((1, 12)), 60.0).overtaxed
+    assert Refinement(start, every, np.ones((1, 12)), 1e-4).overtaxed
+
+
 def test_standard_errors_hold_the_true_coefficients_at_their_rate() -> None:
     terms, truth = (Term((((0, VALUE),),)), LAP, CUBE), np.array([0.0, 0.02, -1.0])
     harmonics, t, noise = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1)), 0.02
