@@ -68,14 +68,11 @@ class HarmonicCodes:
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
 
     def left(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What codes leave of frames u (..., N, C) at points x (N, d), and the share (C,) of noise that they leave.
-
-        Codes that vary less than their prior says hold noise, of which a share told leaves less than its complement.
-        """
+        """What codes leave of frames u (..., N, C) at points x (N, d), and the share (C,) of noise that they leave."""
         codes, spread = self.encode(x, u)
         count = self.harmonics.components * np.isfinite(u.reshape(-1, *u.shape[-2:])[0]).sum(0).clip(1)
-        told, varies = 1 - spread / self.variance, ((codes - self.mean) ** 2).reshape(-1, *spread.shape).mean(0)
-        kept = (1 - told) * np.minimum(varies / (told.clip(_LEAST) * self.variance), 1.0)
+        told, squares = 1 - spread / self.variance, ((codes - self.mean) ** 2).reshape(-1, *spread.shape).mean(0)
+        kept = (1 - told) * np.minimum(squares / (told.clip(_LEAST) * self.variance), 1.0)  # smaller codes hold noise
         return u - self.decode(codes, x), np.maximum(1 - (1 - kept).sum(1) / count, _FREEDOM)
 
     def _design(self, x: np.ndarray, own: np.ndarray | None = None) -> _Design:
@@ -286,8 +283,7 @@ def _blocks(design: _Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, _
 
 
 class _Design:
-    """Values (N, K) of harmonics at points; lengths (K,) of its columns where these are orthogonal, as on most grids.
-    """
+    """Values (N, K) of harmonics at points; lengths (K,) of its columns where these are orthogonal, as on grids."""
 
     def __init__(self, table: np.ndarray):
         self.table = table
@@ -312,8 +308,7 @@ class _Design:
             self._rows = {**dict(list(self._rows.items())[1 - _GAPS :]), key: _Design(self.table[seen])}
         return self._rows[key]
 
-    def factors(self, root: np.ndarray
-                ) -> tuple[np.ndarray, np.ndarray, _Rows, _Rows]:
+    def factors(self, root: np.ndarray) -> tuple[np.ndarray, np.ndarray, _Rows, _Rows]:
         """u (N, R), s (R,), and the maps v and v^2 of rows (..., R) to (..., K), of table diag(root) = u diag(s) v."""
         if self.lengths is not None:
             return self.unit, self.lengths * root, lambda rows: rows, lambda rows: rows
