@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, cKDTree
 
 from inrflow.domains.base import Domain, kept
 from inrflow.domains.box import PERIODIC, WALLED, Box
@@ -21,7 +21,8 @@ _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1
 _STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
 _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
-_DEEP, _FOREIGN = 1.5, 0.01  # spacings outside of a region, and share of another's points there that makes two shapes
+_LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
+# of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 
 
@@ -61,7 +62,8 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
            ) -> list[np.ndarray]:
     """Indices of trajectories, of points x (S, N, d), that lie on the same shape; all of them where shapes are alike.
 
-    cells: of the mesh of each, which tell; otherwise regions between the points do, of which others leave out places.
+    cells: of the mesh of each, which tell; otherwise places do that the points of others fill and its own leave out, by
+    more than random points leave gaps.
     """
     _, label = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
     label = label.ravel()
@@ -71,11 +73,11 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
     if x.shape[2] == 1 or (period is not None and any(length > 0 for length in period)):
         return [np.arange(len(x))]
     some = [np.unique(x[members[0]], axis=0) for members in groups[:_LOOKED_AT]]
-    regions = [Region(*triangulate(points), order=1) for points in some]
-    for points, region in zip(some, [*regions[1:], regions[0]], strict=True):
-        if (region.distance(points) > _DEEP * region.spacing).mean() > _FOREIGN:
-            return groups
-    return [np.arange(len(x))]
+    far = []
+    for i, own in enumerate(some):
+        nearest = cKDTree(own).query(np.concatenate(some[:i] + some[i + 1 :]))[0]
+        far.append((nearest > 2 * _LONELY ** (1 / x.shape[2]) * np.median(nearest)).mean())
+    return groups if np.mean(far) > _FOREIGN else [np.arange(len(x))]
 
 
 def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,

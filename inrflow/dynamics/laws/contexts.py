@@ -48,6 +48,11 @@ class InSystems:
                 self.laws.append((contexts, self._solved(contexts, support)))
 
     @property
+    def columns(self) -> int:
+        """How many there are of all active terms."""
+        return (1 + self.count) * len(self.active)
+
+    @property
     def misfit(self) -> float:
         """The least one of all laws."""
         return min((law[3] for _, solved in self.laws for law in solved), default=math.inf)
@@ -64,10 +69,19 @@ class InSystems:
         return InSystems(self.equations, self.systems, self.active, every, self.count, self.cumulative)
 
     def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[Supported]:
-        size = self.equations.gram.shape[-1]
-        equations = with_contexts(self.equations, contexts[self.systems.number])
-        return supports_of(equations.grouped(np.arange(len(self.equations.gram)) % FOLDS),
-                           [columns_of(list(own), size, self.count) for own in support], (1 + self.count) * size)
+        size, channels = self.equations.gram.shape[-1], self.equations.right.shape[-1]
+        names = sorted({j for own in support for j in own})  # of few terms of many
+        whole = [j + p * size for p in range(1 + self.count) for j in names]
+        equations = with_contexts(self.equations.only(names), contexts[self.systems.number])
+        solved = supports_of(equations.grouped(np.arange(len(self.equations.gram)) % FOLDS),
+                             [columns_of([names.index(j) for j in own], len(names), self.count) for own in support],
+                             len(whole))
+        result = []
+        for chosen, *parts, misfit in solved:
+            theta, std = np.zeros((2, (1 + self.count) * size, channels))
+            theta[whole], std[whole] = parts
+            result.append((tuple(tuple(whole[j] for j in own) for own in chosen), theta, std, misfit))
+        return result
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int

@@ -45,6 +45,7 @@ _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
+_MOST_COLUMNS = 160  # of families that are chosen from anew: eliminations take their fourth power
 _FITTED = 1e-4  # misfit from which on contexts of more numbers are sought
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
@@ -180,8 +181,8 @@ class Families:
                 yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
                     "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
 
-    def in_place(self, domain: Domain, harmonics: Harmonics, several: bool) -> Iterator[Families]:
-        """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,
+    def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
+        """The same with a force that varies in place; then values with div(a grad .) of one channel,
         or of all; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
         for modes of flows.
 
@@ -194,7 +195,7 @@ class Families:
                            for most in (_LOW, _MORE, winds))
         force = [Term(place=m) for m in low]  # no more than quadrature resolves
         yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
-        if several or "products" not in self.terms:
+        if "products" not in self.terms:
             return
         values = [term for term in self.terms["linear"] if not term.power]
         own = [term for term in values if term.linear]
@@ -260,7 +261,8 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         most = least * (_PAYS if count == fewest else _FURTHER)
         own = sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
         pays = own[0].misfit < most
-        for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
+        again = [search for search in own[: _AGAIN if pays else None] if search.columns <= _MOST_COLUMNS]
+        for one in [*own, *(search.anew(pays) for search in again)]:
             for contexts, solved in one.laws:
                 add(contexts, solved, one.cumulative)
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]

@@ -148,7 +148,7 @@ class LawSearch:
         """Regress the first families, and further ones where these leave much; the others wait."""
         ground, families, found = self.ground, self.families, self.found
         place, harmonics = ground.domain, ground.codes.harmonics
-        by_place = list(families.in_place(place, harmonics, self.several))
+        by_place = list(families.in_place(place, harmonics))
         inert = [None][: harmonics.allowed is None and len(by_place) > 1]
         more = families.with_multipliers(place, harmonics, channels)
         wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]

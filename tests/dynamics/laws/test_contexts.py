@@ -161,3 +161,18 @@ def test_trajectories_judge_where_enough_systems_are_left_to_tell_contexts(numbe
     systems = Systems(np.array(number), 1 + max(number), counts)
     mine, others = systems.split(np.arange(5), 0.4)
     assert (sorted(mine), sorted(others)) == (fitted, judges)
+
+
+def test_a_coefficient_of_place_may_depend_on_the_system() -> None:
+    """u_t = -p c(x) u in closed form, p of .5 to 2 its own in every system: single terms would be c's average."""
+    parameters, t, x = np.repeat([0.5, 1.0, 1.5, 2.0], 4), np.arange(8) * 0.1, (np.arange(40) + 0.5) / 40
+    decay = 1 + 0.6 * np.cos(np.pi * x) + 0.3 * np.cos(3 * np.pi * x)
+    starts = np.random.default_rng(0).standard_normal((16, 5)) @ np.cos(np.pi * np.outer(np.arange(5), x))
+    u = starts[:, None] * np.exp(-parameters[:, None, None] * decay * t[:, None])
+    number = np.repeat(np.arange(4), 4)
+    law = fit_law(t, x[:, None], u[..., None], LINE, boundary="natural", seconds=20.0,
+                  systems=Systems(number, 4, (1,)))
+    for system, parameter in enumerate(parameters[::4]):
+        (base, (_, field)), = law.at(law.context_of(system)).coefficients_of_place(0, x[:, None]).items()
+        assert base == Term((((0, VALUE),),))
+        np.testing.assert_allclose(field, -parameter * decay, rtol=0.02)
