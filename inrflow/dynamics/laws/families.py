@@ -94,12 +94,16 @@ def directed(channels: int, axes: Sequence[str]) -> list[Term]:
 
 def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
     """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
-    1: drifts along gradients of others, of fields of matter, and in films."""
+    1: drifts along gradients of others, of fields of matter, and in films; with lap^2 (a b), lap (grad a . grad b) they
+    hold those of active matter, as div(lap a grad b)."""
     value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
     products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
                                for m in itertools.combinations_with_replacement(value, degree)]
-    return [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
-            for m in products for b in range(channels) for kind in kinds]
+    drifts = [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
+              for m in products for b in range(channels) for kind in kinds]
+    pairs = list(itertools.combinations_with_replacement(range(channels), 2))
+    return [*drifts, *(Term((((a, VALUE), (b, VALUE)),), 2) for a, b in pairs),
+            *(Term(tuple(((a, j), (b, j)) for j in axes), 1) for a, b in pairs)]
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,9 @@ class Families:
         fluxes = {f"flux {term.products[0][0][0]}": [replace(term, power=1),
                                                      *(replace(term, place=m, flux=True) for m in more)]
                   for term in own}
-        yield Families({"values": values, **fluxes}, (*(("values", name) for name in fluxes), ("values", *fluxes)))
+        yield Families({"values": values, "products": self.terms["products"], **fluxes}, (
+            *(("values", name) for name in fluxes), ("values", *fluxes), *(
+                ("values", "products", name) for name in fluxes)))
         slopes = [replace(term, axis=axis) for term in own for axis in range(domain.dimensions)]
         parts = {"places": [replace(term, place=m) for term in own for m in low],
                  "winds": [replace(term, place=m) for term in slopes for m in many]}
