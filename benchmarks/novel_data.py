@@ -1,5 +1,5 @@
-"""Novel data, made before any mechanism saw them: pendulums on a line that is no line of one speed, gas in a bent pipe
-wall, prey that flees between traps, a star whose latitudes turn apart, a flame's front, a fluid near its critical point,
+"""Novel data, made before any mechanism saw them: pendulums on a line of many speeds, gas in the wall of a bent pipe,
+prey that flees between traps, a star whose latitudes turn apart, a flame's front, a fluid near its critical point,
 stripes on a peanut, a cortex, an active mixture in a strip.
 
 python benchmarks/novel_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5 in the project's schema.
@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 import skfem
 from blind_data import _bumps, _etd
-from data_makers import FRAMES, Fields, bumps, stepped, surface_elements, write_problems
+from data_makers import FRAMES, Fields, stepped, surface_elements, write_problems
 from scipy.spatial import ConvexHull
 from shape_data import _circle, _elements, _mesh, _polygon
 from skfem.models.poisson import laplace, mass
@@ -36,8 +36,8 @@ def _families(count: int, trained: list[float], tested: list[float]) -> np.ndarr
 
 
 def junction(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = v, v_t = (a u_x)_x - sin u - .1 v, a = 1 + .5 sin(2 pi x / 10) + .2 cos(6 pi x / 10), between walls of (0, 10)
-    without flux; 5 % noise on training values: differences, 400 cells, at every fifth."""
+    """u_t = v, v_t = (a u_x)_x - sin u - .1 v, a = 1 + .5 sin(2 pi x / 10) + .2 cos(6 pi x / 10), between walls of
+    (0, 10) without flux; 5 % noise on training values: differences, 400 cells, at every fifth."""
     n, gap, steps = 400, 0.3, 30
     h, x = 10 / n, (np.arange(n) + 0.5) * 10 / n
     face = np.arange(1, n) * h
@@ -57,7 +57,7 @@ def junction(generator: np.random.Generator, count: int) -> Fields:
 
 
 def pipe_wall(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = .04 lap(u^2) - .2 u (gas in a porous solid) in three eighths of the wall of a pipe, held at 1 at one cut and
+    """u_t = .04 lap(u^2) - .2 u (gas in a porous solid) in three eighths of the wall of a pipe, held at 1 at one cut,
     without flux elsewhere: linear elements on tetrahedra, lumped, read at half of the sides."""
     bent = skfem.MeshTet.init_tensor(np.linspace(0.5, 1, 6), np.linspace(0, 0.75 * np.pi, 13), np.linspace(0, 0.9, 7))
     r, turn, z = bent.p
@@ -124,7 +124,7 @@ def turning_star(generator: np.random.Generator, count: int) -> Fields:
 
 def front(generator: np.random.Generator, count: int) -> Fields:
     """h_t = s ((1 + |grad h|^2)^.5 - 1) + .02 lap h on a torus of length 2 pi, a front that burns at the speed s, a
-    parameter of every trajectory (Hamilton and Jacobi); 5 % noise on training values: Fourier, at 32 x 32 of 64 x 64."""
+    parameter of every trajectory (Hamilton, Jacobi); 5 % noise on training values: Fourier, at 32 x 32 of 64 x 64."""
     n, gap, steps = 64, 0.12, 12
     s = _families(count, [0.6, 0.9, 1.2, 1.5], [0.75, 1.35, 1.8])[:, None, None]
     k = np.fft.fftfreq(n, 1 / n)
@@ -191,7 +191,7 @@ def _peanut(level: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def peanut(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = .3 u - (1 + lap)^2 u + .8 u^2 - u^3 (Swift and Hohenberg) on a closed surface with a waist: linear elements,
+    """u_t = .3 u - (1 + lap)^2 u + .8 u^2 - u^3 (Swift, Hohenberg) on a closed surface with a waist: linear elements,
     lumped, in 600 of their eigenfunctions, read at half of the sides."""
     x, cells = _peanut(4)
     stiffness, masses = surface_elements(x, cells)
@@ -215,9 +215,9 @@ def peanut(generator: np.random.Generator, count: int) -> Fields:
 
 
 def cortex(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = -u + K s(u) - v, v_t = .3 u - .25 v, K s = integral of 2.4 exp(-r^2 / .04) - .9 exp(-r^2 / .16), each of unit
-    mass, times s = 1 / (1 + exp(-8 (u - .3))), over a star-shaped sheet of nerves (Amari; Pinto and Ermentrout), at 450
-    scattered places: quadrature by the masses of linear elements."""
+    """u_t = -u + K s(u) - v, v_t = .3 u - .25 v, K s = integral of 2.4 exp(-r^2 / .04) - .9 exp(-r^2 / .16), each of
+    unit mass, times s = 1 / (1 + exp(-8 (u - .3))), over a star-shaped sheet of nerves (Amari; Pinto and Ermentrout),
+    at 450 scattered places: quadrature by the masses of linear elements."""
     turn = np.linspace(0, 2 * np.pi, 120, endpoint=False)
     edge = (1 + 0.25 * np.cos(5 * turn))[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
     x, cells = _mesh([edge], 0.04)
@@ -236,9 +236,9 @@ def cortex(generator: np.random.Generator, count: int) -> Fields:
 
 
 def active_strip(generator: np.random.Generator, count: int) -> Fields:
-    """f_t = lap(f^3 - f - .004 lap f + .006 |grad f|^2) - .008 div((lap f) grad f) in a strip that is periodic along x over
-    2, between walls 1 apart without flux (active matter, Tjhung, Nardini and Cates 2018), eight trajectories: images on
-    64 x 64, at 32 x 16 centres of cells."""
+    """f_t = lap(f^3 - f - .004 lap f + .006 |grad f|^2) - .008 div((lap f) grad f) in a strip that is periodic along x
+    over 2, between walls 1 apart without flux (active matter, Tjhung, Nardini and Cates 2018), eight trajectories:
+    images on 64 x 64, at 32 x 16 centres of cells."""
     n, gap, steps = 64, 0.004, 80
     k = np.pi * np.fft.fftfreq(n, 1 / n)
     kx, ky = 1j * k[:, None], 1j * np.pi * np.arange(n // 2 + 1)[None]

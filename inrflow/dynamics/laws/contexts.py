@@ -48,11 +48,6 @@ class InSystems:
                 self.laws.append((contexts, self._solved(contexts, support)))
 
     @property
-    def columns(self) -> int:
-        """How many there are of all active terms."""
-        return (1 + self.count) * len(self.active)
-
-    @property
     def misfit(self) -> float:
         """The least one of all laws."""
         return min((law[3] for _, solved in self.laws for law in solved), default=math.inf)
@@ -73,15 +68,16 @@ class InSystems:
         names = sorted({j for own in support for j in own})  # of few terms of many
         whole = [j + p * size for p in range(1 + self.count) for j in names]
         equations = with_contexts(self.equations.only(names), contexts[self.systems.number])
-        solved = supports_of(equations.grouped(np.arange(len(self.equations.gram)) % FOLDS),
-                             [columns_of([names.index(j) for j in own], len(names), self.count) for own in support],
-                             len(whole))
-        result = []
-        for chosen, *parts, misfit in solved:
-            theta, std = np.zeros((2, (1 + self.count) * size, channels))
-            theta[whole], std[whole] = parts
-            result.append((tuple(tuple(whole[j] for j in own) for own in chosen), theta, std, misfit))
-        return result
+
+        def spread(part: np.ndarray) -> np.ndarray:
+            every = np.zeros(((1 + self.count) * size, channels))
+            every[whole] = part
+            return every
+
+        return [(tuple(tuple(whole[j] for j in own) for own in chosen), spread(theta), spread(std), misfit)
+                for chosen, theta, std, misfit in supports_of(
+                    equations.grouped(np.arange(len(self.equations.gram)) % FOLDS),
+                    [columns_of([names.index(j) for j in own], len(names), self.count) for own in support], len(whole))]
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int

@@ -267,7 +267,8 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         most = least * (_PAYS if count == fewest else _FURTHER)
         own = sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
         pays = own[0].misfit < most
-        again = [search for search in own[: _AGAIN if pays else None] if search.columns <= _MOST_COLUMNS]
+        again = [search for search in own[: _AGAIN if pays else None]
+                 if (1 + count) * len(search.active) <= _MOST_COLUMNS]
         for one in [*own, *(search.anew(pays) for search in again)]:
             for contexts, solved in one.laws:
                 add(contexts, solved, one.cumulative)
