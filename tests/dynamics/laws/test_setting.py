@@ -168,6 +168,25 @@ def test_a_conductivity_that_varies_in_place_is_found() -> None:
         LawTerm.of(law).on(LINE.state(), 20)
 
 
+def test_a_conductivity_that_varies_in_place_is_found_beside_a_reaction() -> None:
+    """u_t = (a u_x)_x + 2 (u - u^3), a = .01 (1 + .6 cos(pi x) + .3 cos(3 pi x)), by finite volumes."""
+    n, t = 64, np.arange(8) * 0.15
+    x, face = (np.arange(n) + 0.5) / n, np.arange(1, n) / n
+
+    def a(at: np.ndarray) -> np.ndarray:
+        return 0.01 * (1 + 0.6 * np.cos(np.pi * at) + 0.3 * np.cos(3 * np.pi * at))
+
+    starts = (np.random.default_rng(0).standard_normal((12, 5)) / (1 + np.arange(5))
+              ) @ np.cos(np.pi * np.outer(np.arange(5), x))
+    u = _frames(lambda u: np.diff(np.pad(a(face) * np.diff(u), 1)) * n**2 + 2 * (u - u**3), starts, t)
+    law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=10.0)
+    (base, (_, field)), = law.coefficients_of_place(0, x[:, None]).items()
+    assert base.flux
+    np.testing.assert_allclose(field, a(x), atol=0.0005)
+    cubic, = (theta for term, theta in zip(law.terms, law.theta[:, 0], strict=True) if len(term.products[0]) == 3)
+    assert cubic == pytest.approx(-2, rel=0.01)
+
+
 def test_a_wind_and_a_growth_that_vary_in_place_are_found() -> None:
     """u_t = .02 u_xx - w u_x + r u on a circle, w = .3 cos(2 pi x), r = .5 sin(2 pi x), by Fourier series."""
     n, t = 48, np.arange(8) * 0.15
