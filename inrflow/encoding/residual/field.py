@@ -27,6 +27,7 @@ from inrflow.errors import UserError
 
 _APART = 1e3  # time spans between trajectories, so that they are independent
 _NO_WEIGHT = 1e-3  # below which a field is not evaluated
+_FEWEST_LEADS, _FASTEST = 3, 2.0  # of a growth of deviations, and its largest power, as calibration has them
 
 Codes = Callable[[np.ndarray, np.ndarray], Tensor]  # values (T, P, C) at times (T,) and points (P, d)
 
@@ -72,7 +73,7 @@ class Ahead:
     Attributes:
         decay: of its weight.
         leads, spread: factors on its standard deviations at times from the observations; between these, logarithms are
-            linear in those of 1 + time.
+            linear in those of 1 + time, and after the last one they go on as they grew before it.
         missed: deviations that codes have at these times.
     """
 
@@ -83,7 +84,10 @@ class Ahead:
 
     def factor(self, away: np.ndarray) -> np.ndarray:
         """On deviations a time `away` (...) outside of the observations."""
-        return np.exp(np.interp(np.log1p(away), np.log1p(self.leads), np.log(self.spread)))
+        time, at, size = np.log1p(away), np.log1p(self.leads), np.log(self.spread)
+        late = at >= at[-1] / 2
+        growth = np.polyfit(at[late], size[late], 1)[0].clip(0.0, _FASTEST) if late.sum() >= _FEWEST_LEADS else 0.0
+        return np.asarray(np.exp(np.interp(time, at, size) + growth * np.maximum(time - at[-1], 0.0)))
 
     def variance(self, away: np.ndarray) -> np.ndarray:
         """Of codes a time `away` (...) outside of the observations, 0 where it is not known."""
