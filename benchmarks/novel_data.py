@@ -123,8 +123,8 @@ def turning_star(generator: np.random.Generator, count: int) -> Fields:
 
 
 def front(generator: np.random.Generator, count: int) -> Fields:
-    """h_t = s ((1 + |grad h|^2)^.5 - 1) + .02 lap h on a torus of length 2 pi, a front that burns at the speed s, a
-    parameter of every trajectory (Hamilton, Jacobi); 5 % noise on training values: Fourier, at 32 x 32 of 64 x 64."""
+    """h_t = s ((1 + |grad h|^2)^.5 - 1) + .02 lap h on a torus of length 2 pi, a front that burns at a speed of its own
+    in every trajectory, which no file tells; 5 % noise on training values: Fourier, at 32 x 32 of 64 x 64 points."""
     n, gap, steps = 64, 0.12, 12
     s = _families(count, [0.6, 0.9, 1.2, 1.5], [0.75, 1.35, 1.8])[:, None, None]
     k = np.fft.fftfreq(n, 1 / n)

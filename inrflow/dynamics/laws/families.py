@@ -45,8 +45,7 @@ _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
-_MOST_COLUMNS = 160  # of families that are chosen from anew: eliminations take their fourth power
-_FITTED = 1e-4  # misfit from which on contexts of more numbers are sought
+_FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
@@ -101,9 +100,9 @@ def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
                                for m in itertools.combinations_with_replacement(value, degree)]
     drifts = [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
               for m in products for b in range(channels) for kind in kinds]
-    pairs = list(itertools.combinations_with_replacement(range(channels), 2))
-    return [*drifts, *(Term((((a, VALUE), (b, VALUE)),), 2) for a, b in pairs),
-            *(Term(tuple(((a, j), (b, j)) for j in axes), 1) for a, b in pairs)]
+    for a, b in itertools.combinations_with_replacement(range(channels), 2):
+        drifts += Term((((a, VALUE), (b, VALUE)),), 2), Term(tuple(((a, j), (b, j)) for j in axes), 1)
+    return drifts
 
 
 @dataclass(frozen=True)
@@ -186,8 +185,8 @@ class Families:
                     "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
 
     def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
-        """The same with a force that varies in place; then values with div(a grad .) of one channel,
-        or of all; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
+        """The same with a force that varies in place; then values with div(a grad .) of one channel, or of all, and
+        products; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
         for modes of flows.
 
         Of one: little of another's, which makes up for errors of splines, would let short waves grow.
@@ -206,9 +205,8 @@ class Families:
         fluxes = {f"flux {term.products[0][0][0]}": [replace(term, power=1),
                                                      *(replace(term, place=m, flux=True) for m in more)]
                   for term in own}
-        yield Families({"values": values, "products": self.terms["products"], **fluxes}, (
-            *(("values", name) for name in fluxes), ("values", *fluxes), *(
-                ("values", "products", name) for name in fluxes)))
+        mixed = [(*beside, name) for beside in (("values",), ("values", "products")) for name in fluxes]
+        yield Families({"values": values, "products": self.terms["products"], **fluxes}, (("values", *fluxes), *mixed))
         slopes = [replace(term, axis=axis) for term in own for axis in range(domain.dimensions)]
         parts = {"places": [replace(term, place=m) for term in own for m in low],
                  "winds": [replace(term, place=m) for term in slopes for m in many]}
@@ -267,8 +265,7 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         most = least * (_PAYS if count == fewest else _FURTHER)
         own = sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
         pays = own[0].misfit < most
-        again = [search for search in own[: _AGAIN if pays else None]
-                 if (1 + count) * len(search.active) <= _MOST_COLUMNS]
+        again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
         for one in [*own, *(search.anew(pays) for search in again)]:
             for contexts, solved in one.laws:
                 add(contexts, solved, one.cumulative)

@@ -91,7 +91,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     search.run(turns)
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    began, best = effort(), simplest(search.scored) if search.noiseless else _nearly(search.scored)
+    began, most = effort(), _NEARLY * search.least  # noise hides what others lack: terms that are none go later
+    best = simplest(search.scored) if search.noiseless else min(
+        search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
@@ -267,10 +269,3 @@ def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: in
         return None
     one = known_contexts(one, train, judge) if one.count else one
     return one, forecast_errors(one, judge)
-
-
-def _nearly(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
-    """Of the laws whose mean error is nearly the least, that with the fewest terms: noise hides what others lack, and
-    terms that are none go when the law is refined."""
-    least = min(float(errors.mean()) for errors, _ in scored)
-    return min(scored, key=lambda pair: (float(pair[0].mean()) > _NEARLY * least, pair[1].size))

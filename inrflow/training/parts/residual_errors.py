@@ -49,11 +49,6 @@ class Comparison:
         known = torch.isfinite(whole["error"])
         return cls(**{name: value[known] for name, value in whole.items()})
 
-    def best_weight(self) -> float:
-        """Weight, from 0 to 1, of least mean squared error between the observations."""
-        squares = float(self.own.square().sum())
-        return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
-
     def missed(self, channel: ChannelField) -> Tensor:
         """Errors (V,) of codes with a process."""
         weight, _, stays, *_ = self._outside(channel)
