@@ -17,6 +17,7 @@ from inrflow.domains.surface import Surface
 from inrflow.domains.triangulation import grid_mesh, triangulate
 from inrflow.errors import UserError
 
+_WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
 _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
 _STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
 _SAME = 1e-4  # relative difference of periods that are the same
@@ -145,12 +146,12 @@ def _box(lower: np.ndarray, upper: np.ndarray, period: np.ndarray) -> Box:
 
 
 def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Plausible lower and upper limits (d,): of lattices, walls at the outer points or half a spacing beyond them; of
-    scattered points, beyond them by the gap expected of uniform ones, rounded to two digits of that gap."""
+    """Plausible lower and upper limits (d,): of lattices, walls at the outer points, half a spacing or one beyond them,
+    or at whole spacings; of scattered points, beyond them by the gap of uniform ones, rounded to two digits."""
     d = points.shape[1]
     near, far = points.min(0), points.max(0)
-    found = [(near.copy(), far.copy()) for _ in range(3)]  # walls at the outer points, half a step, a step beyond
-    half = False  # coordinates (i + 1/2) h: centres of cells
+    found = [(near.copy(), far.copy()) for _ in range(4)]  # walls at the outer points, half a step, a step beyond, or
+    half = some = False  # at whole steps; coordinates (i + 1/2) h, centres of cells, or of each second of these, say
     for j in range(d):
         levels = np.unique(np.round(points[:, j], 9))
         step = float(np.median(np.diff(levels))) if len(levels) > 1 else 1.0
@@ -158,13 +159,16 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
         unit = 10.0 ** np.ceil(np.log10(4 * gap)) if gap > 0 else 1.0  # walls lie at round numbers more often than not
         low, high = np.floor(near[j] / unit) * unit, np.ceil(far[j] / unit) * unit
         lattice = len(levels) <= max(_LEVELS * len(points), 2) or d == 1
-        half |= bool(lattice and period[j] == 0 and np.isclose((near[j] / step) % 1, 0.5))
-        for beyond, limits in zip((0.0, 0.5, 1.0), found, strict=True):
+        share = float((near[j] / step) % 1) if lattice and period[j] == 0 else 0.0
+        half |= bool(np.isclose(share, 0.5))
+        some |= min(share, 1 - share, abs(share - 0.5)) > _WHOLE
+        for below, limits in zip((0.0, 0.5, 1.0, share), found, strict=True):
             if period[j] > 0:
                 limits[0][j] = 0.0 if near[j] >= 0 and far[j] <= period[j] else near[j]
                 limits[1][j] = limits[0][j] + period[j]
             elif lattice:
-                limits[0][j], limits[1][j] = near[j] - beyond * step, far[j] + beyond * step
+                above = 1 - share if limits is found[3] and share else below
+                limits[0][j], limits[1][j] = near[j] - below * step, far[j] + above * step
             else:
                 limits[0][j] = low if near[j] - low < 8 * gap else near[j] - gap
                 limits[1][j] = high if high - far[j] < 8 * gap else far[j] + gap
@@ -172,4 +176,6 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
         found = found[:1]
     elif half:
         found = [found[1], found[0], found[2]]
+    else:
+        found = [found[3], *found[:3]] if some else found[:3]
     return [limits[0] for limits in found], [limits[1] for limits in found]

@@ -50,6 +50,14 @@ def test_walls_beyond_the_nodes_of_a_mesh_are_those_of_a_box() -> None:
     np.testing.assert_allclose([place.lower, place.upper], [[0, 0], [1, 1]], atol=1e-12)
 
 
+def test_walls_of_a_grid_of_every_second_cell_are_those_of_the_cells() -> None:
+    g = (np.arange(48) + 0.5) / 48
+    x = np.stack(np.meshgrid(g[::2], g[::2], indexing="ij"), -1).reshape(-1, 2)
+    place, kind, _, error = choose(domains_of(x), None, _waves(x), 0, lambda _: None)
+    assert isinstance(place, Box) and kind == NATURAL and error < 1e-8
+    np.testing.assert_allclose([place.lower, place.upper], [[0, 0], [1, 1]], atol=1e-12)
+
+
 def test_few_of_many_points_choose_harmonics_and_late_no_further_ones_are_tried() -> None:
     x, told = np.random.default_rng(0).random((6000, 2)), list[str]()
     box = [Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)]
