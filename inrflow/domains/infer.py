@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, cKDTree
 
 from inrflow.domains.base import Domain, kept
 from inrflow.domains.box import PERIODIC, WALLED, Box
@@ -17,11 +17,13 @@ from inrflow.domains.surface import Surface
 from inrflow.domains.triangulation import grid_mesh, triangulate
 from inrflow.errors import UserError
 
+_WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
 _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
 _STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
 _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
-_DEEP, _FOREIGN = 1.5, 0.01  # spacings outside of a region, and share of another's points there that makes two shapes
+_LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
+# of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 
 
@@ -61,7 +63,8 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
            ) -> list[np.ndarray]:
     """Indices of trajectories, of points x (S, N, d), that lie on the same shape; all of them where shapes are alike.
 
-    cells: of the mesh of each, which tell; otherwise regions between the points do, of which others leave out places.
+    cells: of the mesh of each, which tell; otherwise places do that the points of others fill and its own leave out, by
+    more than random points leave gaps.
     """
     _, label = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
     label = label.ravel()
@@ -71,11 +74,11 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
     if x.shape[2] == 1 or (period is not None and any(length > 0 for length in period)):
         return [np.arange(len(x))]
     some = [np.unique(x[members[0]], axis=0) for members in groups[:_LOOKED_AT]]
-    regions = [Region(*triangulate(points), order=1) for points in some]
-    for points, region in zip(some, [*regions[1:], regions[0]], strict=True):
-        if (region.distance(points) > _DEEP * region.spacing).mean() > _FOREIGN:
-            return groups
-    return [np.arange(len(x))]
+    far = []
+    for i, own in enumerate(some):
+        nearest = cKDTree(own).query(np.concatenate(some[:i] + some[i + 1 :]))[0]
+        far.append((nearest > 2 * _LONELY ** (1 / x.shape[2]) * np.median(nearest)).mean())
+    return groups if np.mean(far) > _FOREIGN else [np.arange(len(x))]
 
 
 def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
@@ -143,12 +146,12 @@ def _box(lower: np.ndarray, upper: np.ndarray, period: np.ndarray) -> Box:
 
 
 def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Plausible lower and upper limits (d,): of lattices, walls at the outer points or half a spacing beyond them; of
-    scattered points, beyond them by the gap expected of uniform ones, rounded to two digits of that gap."""
+    """Plausible lower and upper limits (d,): of lattices, walls at the outer points, half a spacing or one beyond them,
+    or at whole spacings; of scattered points, beyond them by the gap of uniform ones, rounded to two digits."""
     d = points.shape[1]
     near, far = points.min(0), points.max(0)
-    found = [(near.copy(), far.copy()) for _ in range(3)]  # walls at the outer points, half a step, a step beyond
-    half = False  # coordinates (i + 1/2) h: centres of cells
+    found = [(near.copy(), far.copy()) for _ in range(4)]  # walls at the outer points, half a step, a step beyond, or
+    half = some = False  # at whole steps; coordinates (i + 1/2) h, centres of cells, or of each second of these, say
     for j in range(d):
         levels = np.unique(np.round(points[:, j], 9))
         step = float(np.median(np.diff(levels))) if len(levels) > 1 else 1.0
@@ -156,13 +159,16 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
         unit = 10.0 ** np.ceil(np.log10(4 * gap)) if gap > 0 else 1.0  # walls lie at round numbers more often than not
         low, high = np.floor(near[j] / unit) * unit, np.ceil(far[j] / unit) * unit
         lattice = len(levels) <= max(_LEVELS * len(points), 2) or d == 1
-        half |= bool(lattice and period[j] == 0 and np.isclose((near[j] / step) % 1, 0.5))
-        for beyond, limits in zip((0.0, 0.5, 1.0), found, strict=True):
+        share = float((near[j] / step) % 1) if lattice and period[j] == 0 else 0.0
+        half |= bool(np.isclose(share, 0.5))
+        some |= min(share, 1 - share, abs(share - 0.5)) > _WHOLE
+        for below, limits in zip((0.0, 0.5, 1.0, share), found, strict=True):
             if period[j] > 0:
                 limits[0][j] = 0.0 if near[j] >= 0 and far[j] <= period[j] else near[j]
                 limits[1][j] = limits[0][j] + period[j]
             elif lattice:
-                limits[0][j], limits[1][j] = near[j] - beyond * step, far[j] + beyond * step
+                above = 1 - share if limits is found[3] and share else below
+                limits[0][j], limits[1][j] = near[j] - below * step, far[j] + above * step
             else:
                 limits[0][j] = low if near[j] - low < 8 * gap else near[j] - gap
                 limits[1][j] = high if high - far[j] < 8 * gap else far[j] + gap
@@ -170,4 +176,6 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
         found = found[:1]
     elif half:
         found = [found[1], found[0], found[2]]
+    else:
+        found = [found[3], *found[:3]] if some else found[:3]
     return [limits[0] for limits in found], [limits[1] for limits in found]

@@ -111,8 +111,9 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     best = _Best(run)
     for recipe in sorted(recipes, key=lambda recipe: bool(getattr(recipe, "is_late", lambda _: False)(run.problem))):
         so_far = best.candidate
-        reason = run.judge.enough(so_far) or recipe.applies(run.problem, so_far) or _over(recipe, so_far, run)
-        if reason is not None:
+        late = run.budget.over and so_far is not None and not getattr(recipe, "is_quick", lambda _: False)(run.problem)
+        reason = run.judge.enough(so_far) or recipe.applies(run.problem, so_far) or (late and "the time is over")
+        if reason:
             run.log.skip(recipe.name, reason)
             continue
         for candidate in _proposed(recipe, run):
@@ -159,13 +160,6 @@ class _Best:
         log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error {best.score.error:.2e} "
                 "of the variance")
         return best
-
-
-def _over(recipe: Recipe, best: Candidate | None, run: Run) -> str | None:
-    """That the time is over; None while it is not, or no candidate is there, or for a recipe of seconds, which is
-    worth them however late."""
-    quick = getattr(recipe, "is_quick", lambda _: False)(run.problem)
-    return "the time is over" if run.budget.over and best is not None and not quick else None
 
 
 def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surrogate:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inrflow.domains import Region, from_state, plain
-from inrflow.dynamics.laws import fit_law
+from inrflow.dynamics.laws import fit_law, setting
 from inrflow.errors import UserError
 
 
@@ -56,3 +56,15 @@ def test_a_law_between_walls_held_at_values_of_their_own_is_found() -> None:
     assert law.boundary == "steady"
     later = law.rollout(law.encode(regions[0].nodes, u[:, :1])[:, 0], t)
     assert ((law.decode(later, regions[0].nodes) - u) ** 2).mean() < 1e-3 * u.var()
+
+
+@pytest.mark.parametrize(("missed", "kind"), [(1.5, "steady"), (3.0, "natural")])
+def test_values_that_never_change_are_held_though_other_harmonics_miss_little_less(
+    missed: float, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where first frames are rough, and tell nothing of the boundary."""
+    monkeypatch.setattr(setting, "held_out_errors", lambda harmonics, *_: 1e-5 * (missed if harmonics.steady else 1.0))
+    region = _square(8, 1)
+    t, u = _heat(region, 4)
+    data = setting.Data.of(t, region.nodes, u)
+    assert setting.choose([region], None, data, 0, lambda _: None)[1] == kind

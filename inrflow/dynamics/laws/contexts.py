@@ -64,10 +64,14 @@ class InSystems:
         return InSystems(self.equations, self.systems, self.active, every, self.count, self.cumulative)
 
     def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[Supported]:
-        size = self.equations.gram.shape[-1]
-        equations = with_contexts(self.equations, contexts[self.systems.number])
-        return supports_of(equations.grouped(np.arange(len(self.equations.gram)) % FOLDS),
-                           [columns_of(list(own), size, self.count) for own in support], (1 + self.count) * size)
+        size, names = self.equations.gram.shape[-1], sorted({j for own in support for j in own})  # few terms of many
+        whole = [j + p * size for p in range(1 + self.count) for j in names]
+        folds = with_contexts(self.equations.only(names), contexts[self.systems.number]).grouped(
+            np.arange(len(self.equations.gram)) % FOLDS)
+        columns = [columns_of([names.index(j) for j in own], len(names), self.count) for own in support]
+        placed = np.eye((1 + self.count) * size)[:, whole]
+        return [(tuple(tuple(whole[j] for j in own) for own in chosen), placed @ theta, placed @ std, misfit)
+                for chosen, theta, std, misfit in supports_of(folds, columns, len(whole))]
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int

@@ -45,7 +45,7 @@ _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
-_FITTED = 1e-4  # misfit from which on contexts of more numbers are sought
+_FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
@@ -94,12 +94,16 @@ def directed(channels: int, axes: Sequence[str]) -> list[Term]:
 
 def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
     """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
-    1: drifts along gradients of others, of fields of matter, and in films."""
+    1: drifts along gradients of others, of fields of matter, and in films; with lap^2 (a b), lap (grad a . grad b) they
+    hold those of active matter, as div(lap a grad b)."""
     value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
     products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
                                for m in itertools.combinations_with_replacement(value, degree)]
-    return [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
-            for m in products for b in range(channels) for kind in kinds]
+    drifts = [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
+              for m in products for b in range(channels) for kind in kinds]
+    for a, b in itertools.combinations_with_replacement(range(channels), 2):
+        drifts += Term((((a, VALUE), (b, VALUE)),), 2), Term(tuple(((a, j), (b, j)) for j in axes), 1)
+    return drifts
 
 
 @dataclass(frozen=True)
@@ -181,9 +185,9 @@ class Families:
                 yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
                     "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
 
-    def in_place(self, domain: Domain, harmonics: Harmonics, several: bool) -> Iterator[Families]:
-        """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,
-        or of all; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
+    def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
+        """The same with a force that varies in place; then values with div(a grad .) of one channel, or of all, and
+        products; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
         for modes of flows.
 
         Of one: little of another's, which makes up for errors of splines, would let short waves grow.
@@ -195,14 +199,15 @@ class Families:
                            for most in (_LOW, _MORE, winds))
         force = [Term(place=m) for m in low]  # no more than quadrature resolves
         yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
-        if several or "products" not in self.terms:
+        if "products" not in self.terms:
             return
         values = [term for term in self.terms["linear"] if not term.power]
         own = [term for term in values if term.linear]
         fluxes = {f"flux {term.products[0][0][0]}": [replace(term, power=1),
                                                      *(replace(term, place=m, flux=True) for m in more)]
                   for term in own}
-        yield Families({"values": values, **fluxes}, (*(("values", name) for name in fluxes), ("values", *fluxes)))
+        mixed = [(*beside, name) for beside in (("values",), ("values", "products")) for name in fluxes]
+        yield Families({"values": values, "products": self.terms["products"], **fluxes}, (("values", *fluxes), *mixed))
         slopes = [replace(term, axis=axis) for term in own for axis in range(domain.dimensions)]
         parts = {"places": [replace(term, place=m) for term in own for m in low],
                  "winds": [replace(term, place=m) for term in slopes for m in many]}
@@ -261,7 +266,8 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         most = least * (_PAYS if count == fewest else _FURTHER)
         own = sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
         pays = own[0].misfit < most
-        for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
+        again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
+        for one in [*own, *(search.anew(pays) for search in again)]:
             for contexts, solved in one.laws:
                 add(contexts, solved, one.cumulative)
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]

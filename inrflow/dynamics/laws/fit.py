@@ -28,6 +28,7 @@ _FEW_JUDGES = 3  # trajectories of many codes that judge laws, at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _COMPARED = 2  # laws that are forecast, at least
 _CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort and of the clock for harmonics, and planned for
+_HALF = 0.5  # of the clock, after which no further families are regressed before laws are forecast
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # share of the least misfit of simpler laws that those of further families may have
 _WORTH = 0.05  # of the misfit, that a term saves where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
@@ -69,8 +70,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         season = np.broadcast_to(periodic_phases(torch.tensor(data.t), period, 1)[:, :, None], (*u.shape[:3], 2))
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
-    ground, judge, floor = ground_of(data, domains, boundary, seed, say, lambda: effort() > start + _CHOICE * seconds or
-                                     (clock is not None and clock() < (1 - _BY_CLOCK) * given))
+
+    def over(share: float) -> bool:
+        return clock is not None and clock() < (1 - share) * given
+
+    ground, judge, floor = ground_of(data, domains, boundary, seed, say,
+                                     lambda: effort() > start + _CHOICE * seconds or over(_BY_CLOCK))
     told(ground)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families
@@ -78,7 +83,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))  # their forecasts cost much
     say(f"{ground.domain.kind}: {ground.codes.harmonics.count} harmonics, noise {np.max(ground.train.noise):.1e}, "
         f"{effort() - start:.1f} s")
-    search = LawSearch(ground, judge, families, max(floor, noise), say, start, seconds, period)
+    search = LawSearch(ground, judge, families, max(floor, noise), say, start, seconds, period, partial(over, _HALF))
     search.regress(channels)
     turns = search.in_turn()
     with suppress(OutOfTime):  # that of the clock: the best law so far is kept, here and below
@@ -86,7 +91,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     search.run(turns)
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    began, best = effort(), simplest(search.scored) if search.noiseless else _nearly(search.scored)
+    began, most = effort(), _NEARLY * search.least  # noise hides what others lack: terms that are none go later
+    best = simplest(search.scored) if search.noiseless else min(
+        search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
@@ -111,11 +118,13 @@ class LawSearch:
     """Laws of families of terms, regressed on a ground and judged by forecasts; `scored`, with their errors (S,).
 
     families: the first ones. floor: error of harmonics. start, seconds: effort when it began, and how much it may make.
+    late: whether laws are to be forecast now, for the clock says so.
     """
 
     def __init__(self, ground: Ground, judge: Data, families: Families, floor: float, say: Log, start: float,
-                 seconds: float, period: float) -> None:
+                 seconds: float, period: float, late: Callable[[], bool] = lambda: False) -> None:
         self.ground, self.judge, self.families, self.floor, self.say = ground, judge, families, floor, say
+        self.late = late
         self.settled = ground  # without first frames that splines are poor for
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
@@ -148,8 +157,8 @@ class LawSearch:
         """Regress the first families, and further ones where these leave much; the others wait."""
         ground, families, found = self.ground, self.families, self.found
         place, harmonics = ground.domain, ground.codes.harmonics
-        by_place = list(families.in_place(place, harmonics, self.several))
-        inert = [None][: harmonics.allowed is None and len(by_place) > 1]
+        by_place = list(families.in_place(place, harmonics))
+        inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
         more = families.with_multipliers(place, harmonics, channels)
         wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
@@ -158,13 +167,17 @@ class LawSearch:
             self.say("  first frames, in which fields settle, are left out of these")
             self.settled, found[0] = calm, its
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
+
+        def on(until: float) -> bool:
+            return effort() < until and not self.late()
+
         first = found[0][0]
         further = () if first < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
         if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
-        found += [its for one in further if effort() < pause and (its := self._regressed(one))[0] < _PAYS * first]
-        while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and (
-                effort() < (pause if lowest < _MOSTLY else max(pause, rest))):  # forecasts of such laws say nothing
+        found += [its for one in further if on(pause) and (its := self._regressed(one))[0] < _PAYS * first]
+        while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and on(
+                pause if lowest < _MOSTLY else max(pause, rest)):  # forecasts of such laws say nothing
             found.append(self._regressed(wider.pop(0)))
         self.lowest = lowest = min(misfit for misfit, *_ in found)
         self.ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
@@ -256,10 +269,3 @@ def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: in
         return None
     one = known_contexts(one, train, judge) if one.count else one
     return one, forecast_errors(one, judge)
-
-
-def _nearly(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
-    """Of the laws whose mean error is nearly the least, that with the fewest terms: noise hides what others lack, and
-    terms that are none go when the law is refined."""
-    least = min(float(errors.mean()) for errors, _ in scored)
-    return min(scored, key=lambda pair: (float(pair[0].mean()) > _NEARLY * least, pair[1].size))

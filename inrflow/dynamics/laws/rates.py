@@ -131,7 +131,7 @@ def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Seq
     if carriers:
         return sought(rotating(families, carriers) if ground.domain.kind == "sphere" else families)
     ordered = sought(families)
-    for wider in families.in_place(ground.domain, ground.codes.harmonics, bool(ground.train.systems.counts)):
+    for wider in families.in_place(ground.domain, ground.codes.harmonics):
         if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
             break
         ordered = sorted([*ordered, *sought(wider)], key=lambda pair: pair[0])

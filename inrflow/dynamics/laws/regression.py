@@ -259,11 +259,11 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
         for one, parts in zip(every, found, strict=True):
             for sums, part in zip(one, parts, strict=True):
                 sums[s % folds] += part
-    share, energy = (np.stack([a[:, shell == g].mean(1) for g in range(groups)])
-                     for a in (known, codes[..., :rows].var((0, 1))))
-    noise = np.stack([spread.mean(0)[:, shell == g].mean(1) for g in range(groups)])
+    short = codes[..., :rows]
+    missed = _left_out_frames(t, short) if times >= 4 else np.diff(short, axis=1).var((0, 1))  # (C, K), of splines
+    share, energy, noise, start = (np.stack([a[:, shell == g].mean(1) for g in range(groups)])
+                                   for a in (known, short.var((0, 1)), spread.mean(0), missed))
     noise = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, noise)
-    start = spline_errors(t, codes[..., :rows], shell)
     if rates:
         changes = np.diff(codes[..., :rows], axis=1).var((0, 1))
         coarse = start > _RESOLVED * np.stack([changes[:, shell == g].mean(1) for g in range(groups)])
@@ -347,12 +347,6 @@ def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: 
             misfit += equations.missed(c, support, solution) / channels
         result.append((tuple(chosen), theta, std, misfit))
     return result
-
-
-def spline_errors(t: np.ndarray, codes: np.ndarray, shell: np.ndarray) -> np.ndarray:
-    """Mean squared errors (L, C) of splines at inner frames that were left out, by shells of harmonics."""
-    mean = _left_out_frames(t, codes) if codes.shape[1] >= 4 else np.diff(codes, axis=1).var((0, 1))  # (C, K)
-    return np.stack([mean[:, shell == g].mean(1) for g in range(shell.max() + 1)])
 
 
 def _left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.ndarray:

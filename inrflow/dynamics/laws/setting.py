@@ -46,6 +46,7 @@ _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyon
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _SOLID = 2.0  # times as little quadratic elements in space must miss, whose sums are sixteen times as long
+_STILL = 0.5  # the same of harmonics that hold values which never change, and of flows: a law with others lets these go
 _TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _OTHER_ORDER = 1.5  # times the least error
@@ -192,8 +193,9 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     if np.isinf(least):
         raise UserError(f"{data.x.shape[2]} points are too few for harmonics in {data.x.shape[3]} dimensions; give "
                         "more")
-    solid = [place.dimensions > 2 and isinstance(place, Region) and place.order > 1 for place, _ in bases]
-    worth = {key: error * (_SOLID if solid[key[0]] else 1.0) for key, error in errors.items()}
+    factors = [(_SOLID if place.dimensions > 2 and isinstance(place, Region) and place.order > 1 else 1.0)
+               * (_STILL if kind in (STEADY, NO_SLIP) else 1.0) for place, kind in bases]
+    worth = {key: error * factors[key[0]] for key, error in errors.items()}
     size, i = min(key[::-1] for key in errors if worth[key] <= _FEWER * min(worth.values()))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     (place, kind), error = bases[i], errors[i, size]

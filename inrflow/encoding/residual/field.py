@@ -26,7 +26,7 @@ from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
 _APART = 1e3  # time spans between trajectories, so that they are independent
-_NO_WEIGHT = 1e-3  # below which a field is not evaluated
+_NO_WEIGHT, _FASTEST = 1e-3, 2.0  # below which a field is not evaluated; largest power with which deviations grow
 
 Codes = Callable[[np.ndarray, np.ndarray], Tensor]  # values (T, P, C) at times (T,) and points (P, d)
 
@@ -72,7 +72,7 @@ class Ahead:
     Attributes:
         decay: of its weight.
         leads, spread: factors on its standard deviations at times from the observations; between these, logarithms are
-            linear in those of 1 + time.
+            linear in those of 1 + time, and after the last one they go on as they grew before it.
         missed: deviations that codes have at these times.
     """
 
@@ -83,7 +83,10 @@ class Ahead:
 
     def factor(self, away: np.ndarray) -> np.ndarray:
         """On deviations a time `away` (...) outside of the observations."""
-        return np.exp(np.interp(np.log1p(away), np.log1p(self.leads), np.log(self.spread)))
+        time, at, size = np.log1p(away), np.log1p(self.leads), np.log(self.spread)
+        late = at >= at[-1] / 2
+        growth = np.polyfit(at[late], size[late], 1)[0].clip(0.0, _FASTEST) if late.sum() > 2 else 0.0
+        return np.asarray(np.exp(np.interp(time, at, size) + growth * np.maximum(time - at[-1], 0.0)))
 
     def variance(self, away: np.ndarray) -> np.ndarray:
         """Of codes a time `away` (...) outside of the observations, 0 where it is not known."""
@@ -118,7 +121,7 @@ class ChannelField:
     def left_to_codes(self, x: np.ndarray) -> np.ndarray:
         """Which of points x (R, d) are places at which codes are alone."""
         known = {place.tobytes() for place in self.known}
-        return np.array([len(known) > 0 and place.tobytes() in known for place in x], dtype=bool)
+        return np.array([place.tobytes() in known for place in x], dtype=bool)
 
     def outside(self, away: np.ndarray, new: np.ndarray) -> Tensor:
         """Of times `away` (R,) outside of the observations, at places that are `new` (R,) or not: weights of
@@ -156,8 +159,6 @@ class ResidualField:
 
     places: Places
     channels: tuple[ChannelField | None, ...]
-
-    # ---- storing ----
 
     def state(self) -> dict[str, Any]:
         """Nested tensors and plain values."""
@@ -389,8 +390,7 @@ def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]
     return {"spread": first, "ahead": [ahead, ahead]}
 
 
-def _covariance_state(covariance: Covariance) -> dict[str, Any]:
-    one = covariance
+def _covariance_state(one: Covariance) -> dict[str, Any]:
     return {"form": asdict(one.form), "parameters": one.parameters, "loud": one.loud, "doubtful": one.doubtful}
 
 

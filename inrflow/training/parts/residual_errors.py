@@ -14,7 +14,7 @@ from inrflow.evaluation.calibration import CALM, quantile_of_others
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
-_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 30.0  # errors of which a quantile is taken; factors on deviations
+_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 1e4  # errors of which a quantile is taken; factors on deviations
 _STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # logarithm of 1 + lead; a weight; share of the variance
 _MEMORIES, _KEPT = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf), (0.0, 0.25, 0.5, 0.75)  # of decays, in steps
 _CLEARLY, _HARM = 0.99, 1.01  # times the error of codes alone: of a process with a weight ahead; at early or late leads
@@ -48,11 +48,6 @@ class Comparison:
         whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
         known = torch.isfinite(whole["error"])
         return cls(**{name: value[known] for name, value in whole.items()})
-
-    def best_weight(self) -> float:
-        """Weight, from 0 to 1, of least mean squared error between the observations."""
-        squares = float(self.own.square().sum())
-        return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
 
     def missed(self, channel: ChannelField) -> Tensor:
         """Errors (V,) of codes with a process."""

@@ -239,7 +239,8 @@ def _weighed(
     between, ahead = map(list, zip(*(_against(channel, c, fold, places) for fold in folds), strict=True))
     hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap and channel.covariance.form.drift else []
     inside, outside = Comparison.joined(between + hidden), Comparison.joined(ahead)
-    weighed = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
+    best = float((inside.own * inside.error).sum()) / (float(inside.own.square().sum()) or math.inf)  # least squares
+    weighed = [replace(channel, weight=weight) for weight in ((1.0,) if few else (min(max(best, 0.0), 1.0), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     least = spent(folds[0].count, len(places.period))
     weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weighed]

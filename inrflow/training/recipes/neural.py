@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from torch import Tensor
-
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.training.candidate import Candidate
@@ -50,7 +48,9 @@ class NeuralRecipe:
         unseen = None
         if run.problem.has_solved_codes:
             fitted = self.decoder(run)
-            fitted = fitted.leading(_code_size(fitted.modes.variances, run.config.decoder.code_size))
+            sizes, fixed = fitted.modes.variances, run.config.decoder.code_size  # or as many as leave a small tail
+            large = int((sizes.flip(0).cumsum(0).flip(0) / sizes.sum() > _TAIL).sum())
+            fitted = fitted.leading(min(len(sizes), fixed or max(1, large)))
             decoder, prior, unseen = fitted.decoder, fitted.modes.prior(), fitted.interpolation_error
             codes = encode_all(run, decoder, prior)
             train, validation = codes.with_copies(), codes.validation
@@ -59,9 +59,3 @@ class NeuralRecipe:
             decoder, prior, train, validation = auto_decode(run)
         field = None if self.field is None else self.field(decoder.code_size)
         yield network_candidate(run, self.name, decoder, prior, train, validation, unseen, field)
-
-
-def _code_size(variances: Tensor, fixed: int | None) -> int:
-    """The configured number of codes, or as many as leave a small tail of the spectrum."""
-    tail = variances.flip(0).cumsum(0).flip(0) / variances.sum()
-    return min(len(variances), fixed or max(1, int((tail > _TAIL).sum())))

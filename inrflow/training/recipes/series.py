@@ -78,7 +78,8 @@ class SeriesRecipe:
         problem = run.problem
         grid = _grid(problem)
         assert grid is not None
-        cut = grid.first_after(problem.fitted_frames)
+        later = grid.frames >= problem.fitted_frames
+        cut = int(later.nonzero()[0]) if bool(later.any()) else len(later)
         early = _Series.fitted(problem, grid.until(cut))
         choice = early.regression.choice
         cycle = ", ".join(f"{count} harmonics of {period * problem.scale.unit:g}" for period, count in
@@ -149,11 +150,6 @@ class _Grid:
 
     def until(self, stop: int) -> _Grid:
         return _Grid(self.t[:stop], self.values[:stop], self.step, self.frames[:stop], self.x)
-
-    def first_after(self, frame: int) -> int:
-        """Index of the first step at or after a frame of the file."""
-        later = (self.frames >= frame).nonzero()[:, 0]
-        return int(later[0]) if len(later) else len(self.frames)
 
 
 def _grid(problem: Problem) -> _Grid | None:

@@ -51,3 +51,17 @@ def test_points_that_outline_other_holes_are_other_shapes_and_other_points_of_on
     one = np.stack([ring((0.3, 0.3), seed) for seed in range(3)])
     assert [len(group) for group in shapes(one)] == [3]
     assert len(shapes(np.stack([ring((0.3, 0.3), 0), ring((0.7, 0.6), 1), ring((0.7, 0.6), 2)]))) == 3
+
+
+@pytest.mark.parametrize(("points", "sides"), [(60, 1.0), (150, 1.0), (400, 1.0), (150, 2.0), (60, None), (400, None)])
+def test_sensors_strewn_anew_in_every_trajectory_are_on_one_shape(points: int, sides: float | None):
+    draw = np.random.default_rng(points)
+    x = draw.uniform(size=(8, 4 * points, 2 if sides else 3)) * (sides or 1.0)
+    if sides == 1.0:  # a disc
+        x = np.stack([one[np.linalg.norm(one - 0.5, axis=1) < 0.5][:points] for one in x])
+    assert [len(group) for group in shapes(x[:, :points])] == [8]
+
+
+def test_strewn_sensors_tell_outlines_apart():
+    draw = np.random.default_rng(0)
+    assert len(shapes(np.stack([draw.uniform(size=(60, 2)) * [wide, 1 / wide] for wide in (0.7, 1.0, 1.4)]))) == 3

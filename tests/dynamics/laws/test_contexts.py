@@ -86,6 +86,25 @@ def test_the_best_law_is_kept_where_the_clock_ends_the_search(monkeypatch: pytes
     assert law.theta[law.terms.index(LAPLACIAN), 0] == pytest.approx(0.02, rel=1e-2)
 
 
+@pytest.mark.parametrize(("left", "regressed"), [(10.0, 2), (4.0, 1)])
+def test_laws_are_forecast_before_the_clock_is_over(left: float, regressed: int) -> None:
+    """Of waves of unrelated frequencies that no family of few terms holds, with some of ten seconds left."""
+    draw, t, x = np.random.default_rng(1), np.arange(8) * 0.4, (np.arange(40) + 0.5) / 40
+    k, phase = np.arange(5), draw.uniform(0, 7, (12, 1, 1, 5))
+    u = np.cos(t[:, None, None] * (1 + k) ** 1.3 + phase) * np.cos(np.pi * k * x[:, None]) / (1 + k)
+    lines, clock = list[str](), iter([10.0])
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if " terms, effort" in line:  # a forecast
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fit_law(t, x[:, None], u.sum(-1)[..., None], LINE, boundary="natural", seconds=5.0, log=log,
+                clock=lambda: next(clock, left))
+    assert min(sum(" candidates of " in line for line in lines), 2) == regressed
+
+
 def test_every_trajectory_may_be_a_system_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)  # the others take time, and are not of this law
     rates = np.linspace(0.01, 0.05, 6)
@@ -161,3 +180,18 @@ def test_trajectories_judge_where_enough_systems_are_left_to_tell_contexts(numbe
     systems = Systems(np.array(number), 1 + max(number), counts)
     mine, others = systems.split(np.arange(5), 0.4)
     assert (sorted(mine), sorted(others)) == (fitted, judges)
+
+
+def test_a_coefficient_of_place_may_depend_on_the_system() -> None:
+    """u_t = -p c(x) u in closed form, p of .5 to 2 its own in every system: single terms would be c's average."""
+    parameters, t, x = np.repeat([0.5, 1.0, 1.5, 2.0], 4), np.arange(8) * 0.1, (np.arange(40) + 0.5) / 40
+    decay = 1 + 0.6 * np.cos(np.pi * x) + 0.3 * np.cos(3 * np.pi * x)
+    starts = np.random.default_rng(0).standard_normal((16, 5)) @ np.cos(np.pi * np.outer(np.arange(5), x))
+    u = starts[:, None] * np.exp(-parameters[:, None, None] * decay * t[:, None])
+    number = np.repeat(np.arange(4), 4)
+    law = fit_law(t, x[:, None], u[..., None], LINE, boundary="natural", seconds=20.0,
+                  systems=Systems(number, 4, (1,)))
+    for system, parameter in enumerate(parameters[::4]):
+        (base, (_, field)), = law.at(law.context_of(system)).coefficients_of_place(0, x[:, None]).items()
+        assert base == Term((((0, VALUE),),))
+        np.testing.assert_allclose(field, -parameter * decay, rtol=0.02)

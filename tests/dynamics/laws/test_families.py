@@ -139,6 +139,18 @@ def test_drifts_are_those_of_fourier_transforms() -> None:
         np.testing.assert_allclose(rate, table.T @ total.ravel() / 32**2, atol=1e-8 * np.abs(total).max())
 
 
+def test_drifts_hold_those_of_active_matter() -> None:
+    """div(lap a grad a) = lap^2 a^2 / 2 - lap |grad a|^2 - div(a grad lap a), by Fourier transforms."""
+    k, z, harmonics, (a,) = on_torus(32, 1)
+    terms = {term.written(["a"], ["x", "y"]): term for term in drifting(1, range(2))}
+    parts = {"lap^2 (a^2)": 0.5, "lap (grad a . grad a)": -1.0, "div(a grad lap a)": -1.0}
+    rates = Library([terms[name] for name in parts], harmonics).features(z, harmonics.count)[0].numpy()
+    bent = waved(a, -k[0] ** 2 - k[1] ** 2)
+    total = sum(waved(bent * waved(a, 1j * one), 1j * one) for one in k)
+    np.testing.assert_allclose(np.array(list(parts.values())) @ rates, harmonics.values(grid(32)).T @ total.ravel() /
+                               32**2, atol=1e-8 * np.abs(total).max())
+
+
 @pytest.mark.parametrize("kind", ["drifts", "vectors", "about"])
 def test_jacobians_of_further_terms_are_those_of_automatic_differentiation(kind) -> None:
     box = Box([0, 0], [1, 1], ["periodic"] * 2)

@@ -50,6 +50,14 @@ def test_walls_beyond_the_nodes_of_a_mesh_are_those_of_a_box() -> None:
     np.testing.assert_allclose([place.lower, place.upper], [[0, 0], [1, 1]], atol=1e-12)
 
 
+def test_walls_of_a_grid_of_every_second_cell_are_those_of_the_cells() -> None:
+    g = (np.arange(48) + 0.5) / 48
+    x = np.stack(np.meshgrid(g[::2], g[::2], indexing="ij"), -1).reshape(-1, 2)
+    place, kind, _, error = choose(domains_of(x), None, _waves(x), 0, lambda _: None)
+    assert isinstance(place, Box) and kind == NATURAL and error < 1e-8
+    np.testing.assert_allclose([place.lower, place.upper], [[0, 0], [1, 1]], atol=1e-12)
+
+
 def test_few_of_many_points_choose_harmonics_and_late_no_further_ones_are_tried() -> None:
     x, told = np.random.default_rng(0).random((6000, 2)), list[str]()
     box = [Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)]
@@ -166,6 +174,25 @@ def test_a_conductivity_that_varies_in_place_is_found() -> None:
     assert "div(a grad u) (a from 0.0" in law.written(["u"])[0]
     with pytest.raises(UserError, match="vary from place to place"):
         LawTerm.of(law).on(LINE.state(), 20)
+
+
+def test_a_conductivity_that_varies_in_place_is_found_beside_a_reaction() -> None:
+    """u_t = (a u_x)_x + 2 (u - u^3), a = .01 (1 + .6 cos(pi x) + .3 cos(3 pi x)), by finite volumes."""
+    n, t = 64, np.arange(8) * 0.15
+    x, face = (np.arange(n) + 0.5) / n, np.arange(1, n) / n
+
+    def a(at: np.ndarray) -> np.ndarray:
+        return 0.01 * (1 + 0.6 * np.cos(np.pi * at) + 0.3 * np.cos(3 * np.pi * at))
+
+    starts = (np.random.default_rng(0).standard_normal((12, 5)) / (1 + np.arange(5))
+              ) @ np.cos(np.pi * np.outer(np.arange(5), x))
+    u = _frames(lambda u: np.diff(np.pad(a(face) * np.diff(u), 1)) * n**2 + 2 * (u - u**3), starts, t)
+    law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=10.0)
+    (base, (_, field)), = law.coefficients_of_place(0, x[:, None]).items()
+    assert base.flux
+    np.testing.assert_allclose(field, a(x), atol=0.0005)
+    cubic, = (theta for term, theta in zip(law.terms, law.theta[:, 0], strict=True) if len(term.products[0]) == 3)
+    assert cubic == pytest.approx(-2, rel=0.01)
 
 
 def test_a_wind_and_a_growth_that_vary_in_place_are_found() -> None:

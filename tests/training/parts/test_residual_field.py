@@ -122,15 +122,16 @@ def test_deviations_grow_with_the_lead_as_held_out_errors_do():
     torch.manual_seed(0)
     lead = torch.rand(4000, dtype=torch.float64) * 8
     zeros, ones = torch.zeros(4000, dtype=torch.float64), torch.ones(4000, dtype=torch.float64)
-    for level, power in ((0.1, 0.5), (0.03, 1.0)):
+    for level, power, own in ((0.1, 0.5, 1e-2), (0.03, 1.0, 1e-2), (0.03, 1.0, 1e-4)):  # the last as without noise
         error = torch.randn(4000, dtype=torch.float64) * (1e-4 + level**2 * lead ** (2 * power)).sqrt()
-        seen = Comparison(10 + error, 10 * ones, lead, zeros.bool(), 10 * ones, 1e-2 * ones, 10 * ones, 1e-2 * ones,
+        seen = Comparison(10 + error, 10 * ones, lead, zeros.bool(), 10 * ones, own * ones, 10 * ones, own * ones,
                           lead[:, None], zeros.long())
         found = seen.ahead(CHANNEL).new
         assert found.decay(lead.numpy()).min() > 0.95
         late = lead.numpy() > 2
-        wanted = np.sqrt(1 + 1e4 * level**2 * lead.numpy()[late] ** (2 * power))
+        wanted = np.sqrt(1e-4 + level**2 * lead.numpy()[late] ** (2 * power)) / own
         assert np.abs(found.factor(lead.numpy()[late]) / wanted - 1).max() < 0.3
+        assert found.factor(np.array(26.0)) / found.factor(np.array(8.0)) == pytest.approx(3**power, rel=0.35)  # later
         std = seen.deviations(replace(CHANNEL, new=found))
         assert abs(float((error.abs() < HALF_WIDTH_90 * std).double().mean()) - 0.9) < 0.02
 
