@@ -70,8 +70,7 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
     turns = turns and intrinsic
     flows = [flow(a, b) for a in every for b in every] if turns or dimensions == 2 and not intrinsic else []
     if turns:
-        flows += [Term((((c, part + TURN + j),),)) for part in (0, POTENTIAL) for c in every
-                  for j in range(0 if part == 0 else 2, 3)]
+        flows += [Term((((c, part + TURN),),)) for part in (0, 1, 2, POTENTIAL + 2) for c in every]
     gradients = [(a, b) for a in every for b in every if a <= b]
     return {
         "linear": linear,
