@@ -36,7 +36,7 @@ from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.runtime.atomic_files import write_json
 from inrflow.training.parts.decoder import fit_decoder
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, fit_auto_decoder, shrunk_moments
+from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, fit_auto_decoder
 
 FRACTIONS = (1.0, 0.25, 0.05)
 ADAM_STEPS, ADAM_RATE = 300, 1e-2
@@ -152,7 +152,7 @@ def solved_priors(decoder: Decoder, batch: TrajectoryBatch) -> list[GaussianPrio
         decoded = torch.cat([decoder(p.float(), c.float()) for p, c in zip(x, codes.split(u.shape[1]), strict=True)])
     noise = (decoded - u.flatten(0, 1)).square().flatten(0, 1).nanmean(0).double().clamp(min=SMALLEST_NOISE)
     parts = decoder.channels if decoder.code_per_channel else 1
-    return [GaussianPrior(*shrunk_moments(codes, parts, shrinkage), noise) for shrinkage in SHRINKAGES]
+    return [GaussianPrior.shrunk(codes, noise, parts, shrinkage) for shrinkage in SHRINKAGES]
 
 
 def seen_part(x: Tensor, u: Tensor, fraction: float) -> tuple[Tensor, Tensor]:

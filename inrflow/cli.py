@@ -111,7 +111,7 @@ def keep_freed_memory() -> bool:
 
 def _tells(arguments: Sequence[str]) -> bool:
     """Whether this process tells the user what happens: of several that share one training, the first does."""
-    from inrflow.commands.run_directory import is_sweep
+    from inrflow.config.resolve import is_sweep
 
     try:
         return is_sweep(arguments) or Processes.of().first
@@ -148,8 +148,8 @@ def _require_folder() -> None:
 
 def _check(name: str, arguments: list[str]) -> None:
     """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
-    from inrflow.commands.run_directory import is_sweep, require_run
-    from inrflow.config.resolve import resolve
+    from inrflow.commands.run_directory import require_run
+    from inrflow.config.resolve import is_sweep, resolve
     from inrflow.config.schema import SCHEMAS
 
     if name == "train" and is_sweep(arguments):

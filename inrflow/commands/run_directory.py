@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from inrflow.model.surrogate import Surrogate
     from inrflow.training.problem import Problem
 
-SWEEP_FLAGS = ("--multirun", "-m")
 CONFIG_FILE = "config.yaml"
 ADAPT_FILE = "adapt.yaml"
 MODEL_FILE = "model.safetensors"
@@ -157,11 +156,6 @@ def read_steps(path: Path) -> dict[str, list[dict[str, Any]]]:
         if isinstance(row, dict) and isinstance(row.get("stage"), str) and isinstance(row.get("step"), int):
             stages.setdefault(row["stage"], {})[row["step"]] = row
     return {stage: [rows[step] for step in sorted(rows)] for stage, rows in stages.items()}
-
-
-def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether a command is to be run for every combination of settings."""
-    return any(item in SWEEP_FLAGS for item in arguments)
 
 
 def several(train: object) -> list[str] | None:

@@ -20,12 +20,11 @@ from inrflow.commands.run_directory import (
     as_trajectories,
     default_output,
     fit_problem_references,
-    is_sweep,
     load_run,
     report_evaluation,
     several,
 )
-from inrflow.config.resolve import resolve
+from inrflow.config.resolve import is_sweep, resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource

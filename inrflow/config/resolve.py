@@ -30,6 +30,12 @@ _RETIRED = ("dynamics.quadratic_rank", "dynamics.products", "dynamics.start", "t
             "training.steps.data", "decoder.codes", "decoder.closure")
 
 _LARGEST_FILE = 1_000_000  # bytes of a config.yaml
+SWEEP_FLAGS = ("--multirun", "-m")
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether a command is to be run for every combination of settings."""
+    return any(item in SWEEP_FLAGS for item in arguments)
 
 
 def config_directory() -> Path:

@@ -108,6 +108,21 @@ class TrajectoryBatch:
             return self.x[:, 0], self.u.reshape(1, -1, points, channels)
         return self.x[:, 0], self.u
 
+    def gathered(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (N, d) where all share them, else (B, N, d), and values (B, N, C) of frames `index` (B, 2), float32.
+        """
+        s, t = index.T
+        u = self.u[s, t].float()
+        if self.x.shape[:2] == (1, 1):
+            return self.x[0, 0].float(), u
+        return self.x[s if len(self.x) > 1 else 0 * s, t if self.x.shape[1] > 1 else 0 * t].float(), u
+
+    def some_frames(self, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of at most so many observed frames, evenly spread, and which (B, 2) these are."""
+        seen = self.observed.nonzero()
+        seen = seen[torch.linspace(0, len(seen) - 1, min(len(seen), most)).long()]
+        return *self.gathered(seen), seen
+
 
 @dataclass
 class Normalisation:

@@ -8,6 +8,7 @@ elements of the generated group.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ class Domain(Protocol):
     def period(self) -> tuple[float, ...] | None: ...
     @property
     def geometry(self) -> str | None: ...
+    @property
+    def symmetries(self) -> Symmetries: ...
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,19 @@ class Symmetries:
         """No symmetries, for d coordinates and `channels` channels."""
         return cls(np.zeros((0, d, d + 1)), np.zeros((0, channels, channels)),
                    np.zeros((0, d, d + 1)), np.zeros((0, channels, channels)))
+
+    @classmethod
+    def asked(cls, wanted: object, domain: Domain, box: np.ndarray) -> Symmetries:
+        """The symmetries that a described domain declares ("declared", None), none of them ("none"), or named ones."""
+        if wanted in ("declared", None):
+            return domain.symmetries
+        if wanted == "none":
+            return domain.symmetries.only([])
+        names = [str(name) for name in wanted] if isinstance(wanted, list | tuple) else [str(wanted)]
+        if len(domain.symmetries):
+            with suppress(UserError):  # of other names than those declared
+                return domain.symmetries.only(names)
+        return cls.by_name(names, domain, box)
 
     @classmethod
     def by_name(cls, names: str | Iterable[str], domain: Domain,

@@ -18,7 +18,7 @@ from inrflow.decoders.base import register_embedding
 from inrflow.decoders.embeddings import Embedding
 
 _BLOCK = 256  # points per block of distances to all nodes, which then stays in cache
-_NUGGET = 1e-10
+_NUGGET, _RIDGE = 1e-10, 1e-8
 _SUPPORT = 32.0  # in units of the median distance of nearest neighbours
 _TINY = 1e-24
 
@@ -67,6 +67,13 @@ class RadialFeatures(Embedding):
         kernel = result._kernel(nodes) + _NUGGET * torch.eye(len(x), dtype=torch.float64, device=x.device)
         result.weights = torch.cholesky_solve(values.double(), torch.linalg.cholesky(kernel))
         return result
+
+    def left_out(self, values: Tensor) -> Tensor:
+        """Errors (M, K) of values (M, K) interpolated at each node from those at the others: the weights over the
+        diagonal of the inverse kernel."""
+        eye = torch.eye(len(self.nodes), dtype=torch.float64)
+        inverse = torch.linalg.inv(self._kernel(self.nodes) + _RIDGE * eye)
+        return inverse @ values / inverse.diagonal()[:, None]
 
     @property
     def harmonics(self) -> int:

@@ -86,6 +86,11 @@ class Domain(ABC):
     def harmonics(self, count: int, boundary: str = NATURAL) -> Harmonics:
         """About `count` harmonics: eigenspaces of multiple eigenvalues are kept whole where they are known."""
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it has a boundary."""
+        return True
+
     def harmonics_up_to(self, eigenvalue: float, boundary: str = NATURAL, guess: int = 64) -> Harmonics:
         """All harmonics up to an eigenvalue, or as many as the domain's elements have; `guess`: how many these are."""
         size, before = guess, 0

@@ -48,6 +48,10 @@ class Box(Domain):
         """Lengths of the axes (d,)."""
         return self.upper - self.lower
 
+    @property
+    def bounded(self) -> bool:
+        return set(self.axes) != {PERIODIC}
+
     def told_apart(self, points: np.ndarray) -> Box | None:
         """The box with as many functions of each axis as a grid of points (N, d) tells apart; None where it is none."""
         grid = grid_of(points)

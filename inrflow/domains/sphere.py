@@ -20,7 +20,7 @@ class Sphere(Domain):
         """Real spherical harmonics of all orders up to the degree L with (L + 1)^2 <= count."""
         return SphereHarmonics(max(math.isqrt(count) - 1, 0))
 
-    spacing = 0.02
+    spacing, bounded = 0.02, False
 
     def distance(self, x: np.ndarray) -> np.ndarray:
         """Distances to the sphere, of points that are no unit vectors."""

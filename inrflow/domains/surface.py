@@ -82,9 +82,8 @@ class Surface(Domain):
         return np.asarray((a + b) / 2 - bent / 8)
 
     @property
-    def closed(self) -> bool:
-        """Whether it has no edge."""
-        return not len(self.edge)
+    def bounded(self) -> bool:
+        return len(self.edge) > 0
 
     @property
     def measure(self) -> float:

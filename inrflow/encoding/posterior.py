@@ -97,6 +97,18 @@ class GaussianPrior:
     covariance: Tensor
     noise: Tensor
 
+    @classmethod
+    def shrunk(cls, codes: Tensor, noise: Tensor, parts: int = 1, shrinkage: float = 0.1) -> GaussianPrior:
+        """The prior of codes (F, Z), of which there may be few: their covariance is shrunk towards its diagonal. The
+        `parts` of equal size that a code consists of are taken as independent."""
+        centred = codes - codes.mean(0)
+        covariance = centred.T @ centred / max(1, len(codes) - 1)
+        diagonal = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=codes.dtype)
+        owner = torch.arange(codes.shape[1]) // (codes.shape[1] // parts)
+        covariance = torch.where(owner[:, None] == owner, covariance, 0.0)
+        own = torch.diag(covariance.diagonal()) + 1e-3 * diagonal
+        return cls(codes.mean(0), (1 - shrinkage) * covariance + shrinkage * own, noise)
+
     def to(self, device: torch.device) -> GaussianPrior:
         """The prior on a device."""
         return GaussianPrior(self.mean.to(device), self.covariance.to(device), self.noise.to(device))

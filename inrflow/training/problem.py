@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -80,11 +79,11 @@ class Problem:
         """
         data = config.data
         if data.points == 1.0 and not file.declares_domain:
-            _take_apparent_domain(file, data.frames)
+            file.take_apparent_domain(data.frames)
         source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
         environments = environments_of(file, config.dynamics.context)
         groups = None if environments is None else environments.index
-        symmetries = _symmetries(data.symmetries, file)
+        symmetries = Symmetries.asked(data.symmetries, file.description, file.box)
         # Moved copies make much of few trajectories, so that they can spare one.
         alone = groups is None and not len(symmetries)
         in_time = alone and source.times.shape[1] >= _FRAMES_TO_SPARE
@@ -321,36 +320,3 @@ def has_solved_codes(config: Config) -> bool:
     decoder = config.decoder
     affine = issubclass(decoder_class(decoder.name), AffineDecoder) and list(decoder.modulation) == ["output"]
     return affine and config.encoding.method == "closed_form"
-
-
-def _take_apparent_domain(file: TrajectoryFile, frames: int | None) -> None:
-    """Describe a file by what it does not declare of its domain but its points and values show, and say so."""
-    about, shown = file.description, file.apparent_domain(frames)
-    if not shown:
-        return
-    file.description = replace(about, **shown)
-    period = shown.get("period")
-    if period is None:
-        warnings.warn(f"{file.path}: all points have distance 1 from 0 and are taken as those of a sphere; where the "
-                      "field is none on a sphere, declare period=[0, 0, 0]", stacklevel=3)
-    else:
-        every = zip(about.coordinates, period, strict=True)
-        ends = ", ".join(f"{name} ({length:g})" for name, length in every if length)
-        warnings.warn(f"{file.path} declares no period, but its values continue across the ends of {ends}: taken as "
-                      f"periodic; where they are not, declare period={[0] * len(period)}", stacklevel=3)
-
-
-def _symmetries(wanted: object, file: TrajectoryFile) -> Symmetries:
-    """The declared symmetries, none of them, or named ones."""
-    declared = file.description.symmetries
-    if wanted in ("declared", None):
-        return declared
-    if wanted == "none":
-        return declared.only([])
-    names = [str(name) for name in wanted] if isinstance(wanted, list | tuple) else [str(wanted)]
-    if len(declared):
-        try:
-            return declared.only(names)
-        except UserError:
-            pass
-    return Symmetries.by_name(names, file.description, file.box)

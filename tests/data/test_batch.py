@@ -113,3 +113,14 @@ def test_a_time_is_not_after_its_own_internal_time() -> None:
     later = torch.nextafter(times, times.new_tensor(1e9)) + 1e-6
     assert not any(scale.is_after(float(t), scale.internal(t)) for t in times)
     assert all(scale.is_after(float(t), scale.internal(one)) for t, one in zip(later, times, strict=True))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_some_observed_frames_have_their_own_points_and_values(layout):
+    one = batch(*LAYOUTS[layout])
+    one.u[1, 2] = float("nan")
+    x, u, seen = one.some_frames(7)
+    assert len(u) == len(seen) == 7 and (1, 2) not in map(tuple, seen.tolist())
+    for k, (s, t) in enumerate(seen.tolist()):
+        torch.testing.assert_close(u[k], one.u[s, t])
+        torch.testing.assert_close(x if x.dim() == 2 else x[k], point(one, s, t).float())

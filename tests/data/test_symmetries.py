@@ -180,3 +180,15 @@ def test_the_sampled_elements_map_solutions_to_solutions():
         wave = np.cos((moved[index] - found.b[index]) @ k_moved - np.linalg.norm(k_moved) * 0.3)
         np.testing.assert_allclose(wave, solution(0.3, x[index]), atol=1e-10)
         np.testing.assert_allclose(k_moved / (2 * np.pi), np.round(k_moved / (2 * np.pi)), atol=1e-12)  # still periodic
+
+
+def test_those_asked_for_are_the_declared_ones_some_of_them_none_or_others_by_name():
+    plain, box = Description("line", ("u",), ("x",), period=(1.0,)), np.array([[0.0], [1.0]])
+    known = Symmetries.by_name(["translation", "reflection"], plain)
+    line = Description("line", ("u",), ("x",), period=(1.0,), symmetries=known)
+    assert Symmetries.asked("declared", line, box).names == ("translation_x", "reflection_x")
+    assert len(Symmetries.asked("none", line, box)) == len(Symmetries.asked(None, plain, box)) == 0
+    assert Symmetries.asked(["reflection_x"], line, box).names == ("reflection_x",)
+    assert Symmetries.asked("reflection", plain, box).names == ("reflection_x",)
+    with pytest.raises(UserError, match="unknown symmetry 'rotation'"):
+        Symmetries.asked(["rotation"], line, box)

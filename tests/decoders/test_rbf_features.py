@@ -101,3 +101,14 @@ def test_many_points_are_taken_in_blocks_with_the_same_answer(monkeypatch):
     monkeypatch.setattr("inrflow.decoders.rbf_features._BLOCK", 7)
     torch.testing.assert_close(functions.evaluate_harmonics(many), whole[0])
     torch.testing.assert_close(functions.harmonic_slopes(many), whole[1])
+
+
+def test_errors_of_nodes_left_out_are_those_of_functions_through_the_others():
+    x = torch.rand(30, 2, generator=torch.Generator().manual_seed(0)).double()
+    functions = RadialFeatures.through(Embedding([0, 0], [1, 1]), x, values(x))
+    left = functions.left_out(values(x))
+    for i in (0, 7):
+        others = torch.arange(30) != i
+        kernel = functions._kernel(functions.nodes)
+        weights = torch.linalg.solve(kernel[others][:, others] + 1e-8 * torch.eye(29).double(), values(x)[others])
+        torch.testing.assert_close(left[i], values(x)[i] - kernel[i, others] @ weights, rtol=1e-6, atol=1e-9)

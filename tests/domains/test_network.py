@@ -37,7 +37,7 @@ def test_harmonics_are_orthonormal_with_gradients_along_the_curves():
 def test_a_ring_is_closed_wherever_its_points_lie():
     turn = np.sort(np.random.default_rng(1).uniform(0, 2 * np.pi, 150))
     ring = network_through(np.stack([np.cos(turn), np.sin(turn), 0.2 * np.sin(2 * turn)], 1))
-    assert ring.closed and len(ring.cells) == 150 and ring.dimensions == 3
+    assert not ring.bounded and len(ring.cells) == 150 and ring.dimensions == 3
 
 
 def test_points_that_fill_a_region_are_no_network():

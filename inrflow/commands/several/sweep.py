@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inrflow.commands.run_directory import EVALUATION_FILE, SWEEP_FLAGS, RunDirectory, default_output
-from inrflow.config.resolve import resolve
+from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, default_output
+from inrflow.config.resolve import SWEEP_FLAGS, resolve
 from inrflow.config.schema import Config
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.runtime.atomic_files import write_json

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -105,6 +106,21 @@ class TrajectoryFile:
         count = min(self.trajectories, _TRAJECTORIES_SEEN, max(1, _VALUES_SEEN // (_FRAMES_SEEN * self.points)))
         period = apparent_period(x, (self.read(s, every).u for s in range(count)))
         return {} if period is None else {"period": period}
+
+    def take_apparent_domain(self, frames: int | None = None) -> None:
+        """Describe the file by its `apparent_domain`, where it shows one, and say so."""
+        about, shown = self.description, self.apparent_domain(frames)
+        if not shown:
+            return
+        self.description = replace(about, **shown)
+        if (period := shown.get("period")) is None:
+            warnings.warn(f"{self.path}: all points have distance 1 from 0 and are taken as those of a sphere; where "
+                          "the field is none on a sphere, declare period=[0, 0, 0]", stacklevel=4)
+            return
+        every = zip(about.coordinates, period, strict=True)
+        ends = ", ".join(f"{name} ({length:g})" for name, length in every if length)
+        warnings.warn(f"{self.path} declares no period, but its values continue across the ends of {ends}: taken as "
+                      f"periodic; where they are not, declare period={[0] * len(period)}", stacklevel=4)
 
     @property
     def _mesh(self) -> str | None:

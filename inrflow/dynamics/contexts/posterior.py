@@ -15,7 +15,7 @@ from torch import Tensor
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, evenly_spread
-from inrflow.numerics.levenberg_marquardt import damped
+from inrflow.numerics.levenberg_marquardt import Linearisation, damped, damped_descent
 
 _STEP = 1e-4
 _ITERATIONS, _FIRST_ITERATIONS = 30, 3
@@ -144,50 +144,41 @@ def most_probable_context(
         least: variances (Q, n) of a residual at least.
         start: a context, and residuals (1 + P, Q, n) on its stencil of differences.
     """
-    precision, (context, values), damping = torch.linalg.inv(covariance), start, 1e-3
-    moved, done = torch.zeros_like(mean), 0
+    precision, stencil = torch.linalg.inv(covariance), _stencil(len(mean))
+    before, weight, curvature = start[0], torch.ones(1), precision  # of the last linearisation
+    last: Tensor | None = None
 
-    def objective(context: Tensor, residuals: Tensor) -> float:
-        apart = context - mean
-        value = float((residuals.square() * weight).sum() + apart @ precision @ apart)
+    def objective(at: tuple[Tensor, Tensor]) -> float:
+        apart = at[0] - mean
+        value = float((at[1][0].square() * weight).sum() + apart @ precision @ apart)
         return value if value == value else float("inf")
 
-    for done in range(1, most + 1):  # noqa: B007
-        current, slope, weight = values[0], _slope(values), _weights(values[0], least)
+    def linearise(at: tuple[Tensor, Tensor]) -> Linearisation[tuple[Tensor, Tensor]] | None:
+        nonlocal before, weight, curvature, last
+        context, values = at
+        slope = ((values[0] - values[1:]) / _STEP).permute(1, 2, 0)  # (Q, n, P) of forecasts by the context
+        weight = 1 / (least + values[0].square().mean().clamp(min=1e-300))
         weighted = slope * weight[..., None]
         curvature = torch.einsum("qnk,qnl->kl", weighted, slope) + precision
-        gradient = torch.einsum("qnk,qn->k", weighted, current) - precision @ (context - mean)
-        step = torch.linalg.solve(curvature, gradient)
+        gradient = torch.einsum("qnk,qn->k", weighted, values[0]) - precision @ (context - mean)
+        step, moved, before = torch.linalg.solve(curvature, gradient), context - before, context
         size = float(step @ curvature @ step)
         # Steps shrink by the same factor at least: the one after this would be shorter than what matters.
         if size < _SETTLED or size * size < _ENOUGH * float(moved @ curvature @ moved):
-            context = context + step
-            break
-        value, tried = objective(context, current), 0
-        while tried < _TRIES:
+            last = context + step
+            return None
+
+        def propose(damping: float) -> tuple[Tensor, Tensor]:
             trial = context + torch.linalg.solve(damped(curvature, damping), gradient)
-            values, tried = residual(trial + _stencil(len(trial))), tried + 1
-            if objective(trial, values[0]) < value:
-                break
-            damping *= 10.0
-        else:
-            break
-        moved, context, damping = trial - context, trial, max(0.1 * damping, 1e-12)
-    misfit = float(current.square().sum(1).mean())
-    return ContextEstimate(context, torch.linalg.inv(curvature) * len(_LAGS), misfit, done)
+            return trial, residual(trial + stencil)
+
+        return Linearisation(objective(at), propose)
+
+    (context, values), done = damped_descent(start, linearise, objective, steps=most, tries=_TRIES)
+    misfit = float(values[0].square().sum(1).mean())
+    return ContextEstimate(context if last is None else last, torch.linalg.inv(curvature) * len(_LAGS), misfit, done)
 
 
 def _stencil(size: int) -> Tensor:
     """Moves (1 + P, P) of a context by which derivatives are taken: they cost little beside the flow at the context."""
     return _STEP * torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
-
-
-def _slope(residuals: Tensor) -> Tensor:
-    """Derivatives (Q, n, P) of forecasts by the context from residuals (1 + P, Q, n) on its stencil."""
-    return ((residuals[0] - residuals[1:]) / _STEP).permute(1, 2, 0)
-
-
-def _weights(residual: Tensor, least: Tensor) -> Tensor:
-    """1 / variance (Q, n): the spread of all residuals together, which a code's own must not undercut too far."""
-    common = residual.square().mean().clamp(min=1e-300)
-    return 1 / (least + common)

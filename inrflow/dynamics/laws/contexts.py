@@ -183,10 +183,9 @@ def known_contexts(law: Law, train: Data, judge: Data) -> Law:
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
     if not len(rows):
         return law
-    ground, channels = Ground.of(law, judge.take(rows)), len(law.codes.mean)
-    columns = [channels + law.rates.index(c) if c in law.rates else c for c in range(channels)]  # of its equations
+    ground = Ground.of(law, judge.take(rows))
     number = ground.train.systems.number
-    theta = np.concatenate([law.theta[None], law.by_context])[..., columns]
+    theta = np.concatenate([law.theta[None], law.by_context])[..., law.columns]
     active, new = [np.flatnonzero(own).tolist() for own in (theta != 0).any(0).T], np.unique(number)
     for system in new:
         own, paths = ground.take(np.flatnonzero(number == system)), None

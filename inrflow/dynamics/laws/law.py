@@ -111,6 +111,12 @@ class Law:
         """Whether its last channels are rates of others, which alone are observed."""
         return bool(self.rates)
 
+    @property
+    def columns(self) -> list[int]:
+        """Columns of theta that its equations have, of each observed channel: of second order that of its rate."""
+        channels = len(self.codes.mean)
+        return [channels + self.rates.index(c) if c in self.rates else c for c in range(channels)]
+
     def decode(self, z: Tensor, x: np.ndarray) -> np.ndarray:
         """Fields (..., N, C) at points (N, d) of codes (..., C K), and maybe their rates."""
         codes = z.detach().cpu().double().unflatten(-1, (-1, self.codes.mean.shape[1]))

@@ -152,9 +152,7 @@ def of_first_order(law: Law, rates: Sequence[int]) -> Law:
 
 def solved_anew(law: Law, data: Data) -> Law:
     """The law's coefficients by regression on its present harmonics."""
-    ground = Ground.of(law, data)
-    (equations,), channels = ground.equations(law.terms, rates=law.rates), ground.states.shape[2]
-    own = [channels + law.rates.index(c) if c in law.rates else c for c in range(channels)]  # columns of its equations
+    (equations,), own = Ground.of(law, data).equations(law.terms, rates=law.rates), law.columns
     theta, std = law.theta.copy(), law.std.copy()
     theta[:, own], std[:, own] = equations.solved(
         [np.flatnonzero(column).tolist() for column in law.theta.T[own]], len(law.terms))

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, Surface, walled
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, walled
 from inrflow.domains.base import kept
-from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
@@ -156,14 +155,14 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
     known, first = None, domains[0]
-    if boundary is None and isinstance(first, Box) and bounded(first) and np.equal(some.x, some.x[:1]).all() and (
+    if boundary is None and isinstance(first, Box) and first.bounded and np.equal(some.x, some.x[:1]).all() and (
             found := walled(first, data.x[0], data.u)) is not None:
         (first, known), domains = found, [place for place in domains if not isinstance(place, Box)]
         domains.insert(0, first)
     bases: list[tuple[Domain, str]] = [(place, conditions(place, some.x, some.u, seed, known)) for place in domains
-                                       if isinstance(place, Box) and bounded(place) and boundary is None]
+                                       if isinstance(place, Box) and place.bounded and boundary is None]
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
-                                                             boundary else BOUNDARIES if bounded(place) else [NATURAL])
+                                                             boundary else BOUNDARIES if place.bounded else [NATURAL])
               if (place, kind) not in bases]
     if boundary is None and np.equal(some.x, some.x[:1]).all():
         bases += [(kept(held), STEADY) for place in domains if isinstance(place, Region)
@@ -231,12 +230,6 @@ def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray
     if codes > FEW_CODES:
         most = min(most, max(_FEWEST_TRAJECTORIES, int(_OF_FEW_CODES * FEW_CODES / codes)))
     return np.linspace(0, trajectories - 1, most).astype(int)
-
-
-def bounded(domain: Domain) -> bool:
-    """Whether a domain has a boundary."""
-    closed = isinstance(domain, Sphere) or (isinstance(domain, Surface) and domain.closed)
-    return not closed and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
 
 
 def forecast_errors(law: Law, data: Data) -> np.ndarray:

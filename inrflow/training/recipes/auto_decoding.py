@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder, decoder_class, device_of
 from inrflow.decoders.filter_net import FourierFilterNet
@@ -40,7 +39,6 @@ _PAIRS_PER_STEP = 2**14  # pairs of frame and point
 _PAIRS_OF_GRADIENT_STEPS = 2**12  # each costs several passes forward and back: more steps are worth more than points
 _RIDGE = 1e-3
 _SCORED_FRAMES = 32
-_SHRINKAGE = 0.1
 SMALLEST_NOISE = 1e-8
 
 
@@ -189,7 +187,7 @@ class AutoDecoderTraining:
         batch = self.source.batch(self.training[rows])
         seen = batch.observed.nonzero()
         chosen = seen[torch.as_tensor(random.permutation(len(seen))[:_FRAMES_PER_STEP])]
-        x, u = frames_at(batch, chosen)
+        x, u = batch.gathered(chosen)
         kept = split_points(u.shape[1])[0]
         pairs = _PAIRS_OF_GRADIENT_STEPS if module.method == "gradient_steps" else _PAIRS_PER_STEP
         limit = max(64, pairs // max(1, len(chosen)))
@@ -222,7 +220,7 @@ class AutoDecoderTraining:
         assert isinstance(module, AutoDecoder)
         judged = self.validation if len(self.validation) else self.training
         batch = self.source.batch(judged[:8])
-        x, u, _ = scored_frames(batch)
+        x, u, _ = batch.some_frames(_SCORED_FRAMES)
         decoder, (kept, held) = module.decoder, split_points(u.shape[1])
         held = held if len(held) else kept
         x_seen, u_seen = x[..., kept, :], u[:, kept]
@@ -247,7 +245,7 @@ class AutoDecoderTraining:
         for row, trajectory in enumerate(self.training):
             batch = self.source.batch([int(trajectory)])
             seen = batch.observed.nonzero()
-            x, u = frames_at(batch, seen)
+            x, u = batch.gathered(seen)
             codes[row, seen[:, 1]] = self._inner_steps(module, x, u)
         return codes
 
@@ -266,45 +264,12 @@ def prior_of(
 ) -> GaussianPrior:
     """Gaussian prior of codes (S, T, Z) of trajectories, of which frames (S, T) are observed, and the noise that they
     leave in some of these; float64. Codes consist of independent `parts`."""
-    mean, covariance = shrunk_moments(codes[observed].double(), parts)
     rows = np.unique(np.linspace(0, len(trajectories) - 1, 8).astype(int))
-    x, u, seen = scored_frames(source.batch(trajectories[rows]))
+    x, u, seen = source.batch(trajectories[rows]).some_frames(_SCORED_FRAMES)
     error = (decoder(x, codes[torch.as_tensor(rows)[seen[:, 0]], seen[:, 1]].float()) - u).square()
     total, count = error.nan_to_num().sum((0, 1)), torch.isfinite(u).sum((0, 1))
     noise = (total / count.clamp(min=1)).clamp(min=SMALLEST_NOISE).double()
-    return GaussianPrior(mean, covariance, noise)
-
-
-def scored_frames(batch: TrajectoryBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Points and values, as `frames_at` gives them, of some observed frames, evenly spread, and which (B, 2) these are.
-    """
-    seen = batch.observed.nonzero()
-    seen = seen[torch.linspace(0, len(seen) - 1, min(len(seen), _SCORED_FRAMES)).long()]
-    return *frames_at(batch, seen), seen
-
-
-def frames_at(batch: TrajectoryBatch, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Points (N, d) where all share them, else (B, N, d), and values (B, N, C) of frames `index` (B, 2)."""
-    s, t = index.T
-    u = batch.u[s, t].float()
-    if batch.x.shape[:2] == (1, 1):
-        return batch.x[0, 0].float(), u
-    rows = s if len(batch.x) > 1 else torch.zeros_like(s)
-    return batch.x[rows, t if batch.x.shape[1] > 1 else torch.zeros_like(t)].float(), u
-
-
-def shrunk_moments(codes: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
-    """Mean (Z,) and covariance (Z, Z), shrunk towards its diagonal, of codes (F, Z) of which there may be few.
-
-    The `parts` of equal size that a code consists of are taken as independent.
-    """
-    centred = codes - codes.mean(0)
-    covariance = centred.T @ centred / max(1, len(codes) - 1)
-    diagonal = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=codes.dtype)
-    owner = torch.arange(codes.shape[1]) // (codes.shape[1] // parts)
-    covariance = torch.where(owner[:, None] == owner, covariance, 0.0)
-    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * (torch.diag(covariance.diagonal()) + 1e-3 * diagonal)
-    return codes.mean(0), shrunk
+    return GaussianPrior.shrunk(codes[observed].double(), noise, parts)
 
 
 @torch.no_grad()

@@ -308,22 +308,14 @@ class _Series:
         weights = torch.nn.functional.pad(weights, (1, 0))
         decoder = decoder.double()
         decoder.set_output(weights[0], weights[1:])
-        return decoder.float(), _between(embedding, self.x[nodes], tables[:, nodes], self._scales())
+        missed = embedding.left_out(flat).unflatten(1, (-1, self.channels)).square()
+        return decoder.float(), InterpolationError.between(self.x[nodes], torch.einsum(
+            "nzc,z->nc", missed, self._scales()))
 
     def _scales(self) -> Tensor:
         """Mean squares (1 + Z,) of what multiplies the patterns."""
         phases = torch.full((self.known,), _PHASE_VARIANCE, dtype=torch.float64)
-        return torch.cat([torch.zeros(1, dtype=torch.float64), phases, self.modes.variances])
-
-
-def _between(embedding: RadialFeatures, x: Tensor, tables: Tensor, scales: Tensor) -> InterpolationError:
-    """Leave-one-out variance of radial interpolation of patterns (1 + Z, N, C), in closed form: the weights over the
-    diagonal of the inverse kernel."""
-    kernel = embedding._kernel(embedding.nodes) + 1e-8 * torch.eye(len(x), dtype=torch.float64)
-    inverse = torch.linalg.inv(kernel)
-    missed = torch.einsum("ij,zjc->zic", inverse, tables) / inverse.diagonal()[:, None]
-    mean = missed[0].square()  # of the mean field
-    return InterpolationError.between(x, torch.einsum("zic,z->ic", missed.square(), scales) + mean)
+        return torch.cat([torch.ones(1, dtype=torch.float64), phases, self.modes.variances])
 
 
 def _rolling(problem: Problem, grid: _Grid) -> Tensor:

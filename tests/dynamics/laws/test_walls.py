@@ -11,7 +11,6 @@ from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.refinement.ending import apart
 from inrflow.dynamics.laws.setting import Data, forecast_errors, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import ACROSS, LAPLACIAN, SECOND, VALUE, Term
@@ -91,23 +90,6 @@ def test_noise_on_a_grid_is_told_from_waves_that_it_resolves() -> None:
 def test_one_trajectory_whose_forecast_is_lost_makes_a_law_worse() -> None:
     assert worse(np.array([1.0, 0.1, 0.1, 0.1]), np.full(4, 0.1))
     assert not worse(np.array([0.11, 0.1, 0.09, 0.1]), np.full(4, 0.1))
-
-
-def test_forecasts_of_later_times_tell_whether_harmonics_suffice() -> None:
-    """A wave that steepens, u_t = .1 u_xx - u u_x from .5 sin x: few harmonics hold it at first, and not later."""
-    box = Box([0.0], [2 * np.pi], ["periodic"])
-    x = np.arange(64)[:, None] * 2 * np.pi / 64
-    data = _data(np.arange(5) * 0.5, x, 0.5 * np.broadcast_to(np.sin(x), (3, 5, 64, 1)))
-
-    def on(count: int, *terms: Term, **known: float) -> Law:
-        theta = np.array([[known["diffusion"]], [-1.0]])[: len(terms)]
-        return Law(box, "natural", terms, theta, 0 * theta, fit_codes(box.harmonics(count), data.x, data.u),
-                   longest=0.05)
-
-    heat, transport = Term((((0, VALUE),),), 1), Term((((0, VALUE), (0, 0)),))
-    few, more, many = (on(count, heat, transport, diffusion=0.1) for count in (9, 31, 61))
-    assert apart(few, more, data) > 1e3 * apart(more, many, data)
-    assert apart(on(9, heat, diffusion=0.1), on(31, heat, diffusion=0.1), data) == 0
 
 
 def test_steady_values_at_walls_drive_what_is_between_them() -> None:

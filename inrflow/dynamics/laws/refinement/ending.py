@@ -21,18 +21,16 @@ from inrflow.dynamics.laws.setting import (
     Data,
     Ground,
     Log,
-    first_states,
     forecast_errors,
     joined,
     resolved,
     worse,
 )
-from inrflow.encoding.harmonic_codes import fit_codes, point_sets
+from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 
 _FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmonics, tried in turn; those of flows
 _BETTER = 0.9  # share of the error that more harmonics or shorter steps leave
-_FEW_APART = 2  # trajectories whose forecasts on more harmonics are compared
 KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _OF_NOISY = (1, 3, 9), (24, 200)  # frames of flights that refine coefficients in turn; of noisy ones
 _LAST = 3.0  # seconds for standard errors
@@ -41,7 +39,6 @@ _NO_NOISE = 0.1  # share of the error that is left without noise
 EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _AS_MANY = 0.75  # share of the frames of filtered flights, at least, of those with first codes
 _FITS = 1.5  # times the noise that flights with first codes may miss: of chaos long ones cannot be followed
-_LATER = 10.0  # times the error that later forecasts on more harmonics differ by
 
 
 def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Data, start: float, seconds: float,
@@ -122,8 +119,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
           ) -> Iterator[tuple[np.ndarray, Law]]:
     """Errors and law on more and more harmonics while its forecasts improve: it makes waves that points do not tell.
 
-    Or while they are as good, and those of later times differ by far more: small waves grow. anew: whether coefficients
-    are solved anew on them, too.
+    anew: whether coefficients are solved anew on them, too.
     """
     began = effort()
     errors = forecast_errors(law, judge)
@@ -151,24 +147,10 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
             again = forecast_errors(solved, judge)
             wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)
         say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}, effort {effort():.1f} s")
-        if wider is None or not (after.mean() < _BETTER * errors.mean() or (
-                anew and not worse(after, HARDLY * errors + EXACT)
-                and apart(law, wider, judge) > _LATER * after.mean())):
+        if wider is None or not after.mean() < _BETTER * errors.mean():
             break
         law, errors = wider, after
         yield errors, law
-
-
-def apart(law: Law, other: Law, data: Data) -> float:
-    """Mean squared difference, relative to variances, of two laws' forecasts of some trajectories over as long again; 0
-    of linear laws and of those with contexts, of which harmonics tell nothing."""
-    if law.count or not (law.has_network or law.field().products_of):
-        return 0.0
-    members, x = next(point_sets(data.x))
-    members, t = members[:_FEW_APART], data.t[members[0]]
-    later = np.append(t, t[-1] + np.diff(t).cumsum())
-    one, two = (each.decode(each.rollout(first_states(each, x, data, members), later), x) for each in (law, other))
-    return float(np.nan_to_num(((one - two)[:, len(t) :] ** 2).mean((0, 1, 2)) / np.nanvar(data.u, (0, 1, 2))).mean())
 
 
 def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> tuple[Law, float]:
