@@ -203,9 +203,9 @@ class LawSearch:
                         self.least > max(_LITTLE, _NEAR * self.floor)):
                     until = self.deadline if self.least > _EXPLAINED and self.lowest >= _UNEXPLAINED else max(
                         self.half, effort() + _STEPPED * self.seconds)
-                    if self.noiseless and self.least > _HOPELESS:  # no law is there to be refined
+                    if far := self.noiseless and self.least > _HOPELESS:  # no law is there to be refined
                         self.deadline = self.limit.most = until = self.start + _RESORT * self.seconds
-                    for law in along_single_steps(self.ground, self.families, min(until, self.deadline)):
+                    for law in along_single_steps(self.ground, self.families, min(until, self.deadline), far):
                         self._consider(law, forecast_errors(law, self.judge))
 
     def in_turn(self) -> Iterator[_Regressed | None]:

@@ -134,11 +134,12 @@ class Shooting:
         return replace(self, codes=self.codes[pick], target=self.target[pick], dt=self.dt[pick])
 
 
-def along_single_steps(ground: Ground, families: Families, deadline: float) -> Iterator[Law]:
+def along_single_steps(ground: Ground, families: Families, deadline: float, far: bool) -> Iterator[Law]:
     """Laws of each family of terms, of all of them and of fewer, refined along single steps. deadline: of effort, for
-    their forecasts, too."""
+    their forecasts, too. far: whether coefficients are so far off that no law forecasts: leading harmonics come first,
+    which say less of which terms are needed."""
     deadline = effort() + _PLANNED * (deadline - effort())
-    if few := _leading(ground):
+    if few := _leading(ground) if far else None:
         yield from _on(few, families, effort() + _FIRST * (deadline - effort()), ground)
     if not few or effort() < deadline:
         yield from _on(ground, families, deadline)
