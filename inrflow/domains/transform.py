@@ -200,7 +200,7 @@ def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[flo
         value: Tensor | None = None
         for factor in product:
             value = factors[factor] if value is None else value * factors[factor]
-        value = z.new_ones(len(z), points) if value is None else value
+        value = z.new_ones(z.shape[0], points) if value is None else value
         if total is None:
             total = value if sign == 1 else sign * value
         else:

@@ -15,6 +15,8 @@ from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.domains import Box, Sphere
 from inrflow.dynamics.flow import Integrator
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.errors import UserError
 from inrflow.export.card import Exported, model_card
 from inrflow.export.decoding import Decode, DecodeAtPoints, _functions, needs_points
@@ -74,6 +76,15 @@ def test_steps_and_values_in_onnxruntime_are_those_of_queries(surrogate, tmp_pat
     exec(card.split("```python\n")[1].split("```")[0], names)  # the program of the card
     assert names["u"].shape == (1, 5, len(surrogate.description.channels)) and np.isfinite(names["u"]).all()
     assert "step.onnx" in card and "decode.pt2" in card and not (tmp_path / "points.csv").exists()
+
+
+def test_laws_with_a_constant_are_exported_for_any_number_of_states():
+    terms, states = [Term(), Term((((0, VALUE),) * 2,))], torch.linspace(-1, 1, 60).reshape(6, 10).double()
+    field = LawField.of(terms, Box([0.0], [1.0], ["walled"]).harmonics(10), torch.tensor([[0.3], [-1.0]]).double())
+    t, size = torch.zeros(3).double(), torch.export.Dim("states", min=1)
+    with torch.no_grad():
+        program = torch.export.export(field, (t, states[:3]), dynamic_shapes=({}, {0: size}), strict=False)
+        torch.testing.assert_close(program.module()(t, states), field(t, states))
 
 
 def test_on_a_mesh_values_are_exported_at_its_nodes():

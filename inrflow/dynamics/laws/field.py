@@ -130,7 +130,7 @@ class LawField(nn.Module):
         if self.rows is not None and blocks.shape[-1] < self.size:
             return applied(blocks, self.rows, z.flatten(1)).reshape(z.shape)
         if self.coupled:
-            return (z.reshape(len(z), -1) @ blocks[0].T).reshape(z.shape)
+            return (z.flatten(1) @ blocks[0].T).reshape(z.shape)
         return torch.einsum("kdc,bck->bdk", blocks, z)
 
     def products(self, z: Tensor) -> Tensor:
