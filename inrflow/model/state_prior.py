@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from scipy.special import fdtri
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
@@ -90,13 +91,21 @@ class StatePrior:
         farthest = self.distance(codes).nan_to_num(0.0).amax(1)
         return widening(farthest / estimate.factor.clamp(min=1.0), self.limit(codes.shape[-1]))
 
-    def limit(self, size: int) -> float:
+    def limit(self, size: int, frames: int | None = None) -> float:
         """Squared Mahalanobis distance up to which codes count as inside the training distribution: the 99.9 % quantile
         under its Gaussian, or that of the farthest training code where it lies beyond; where these are not known, that
-        of 5 standard deviations in every dimension."""
+        of 5 standard deviations in every dimension.
+
+        frames: of a single trajectory that all is known from, of whose later frames no others told how far they are:
+        that quantile for a covariance of so few (Hotelling 1931).
+        """
         if self.farthest is None:
             return _FAR**2 * size
-        return max(chi_squared_quantile(QUANTILE, size), self.farthest)
+        quantile = chi_squared_quantile(QUANTILE, size)
+        if frames is not None:
+            left = max(frames - size, 2)
+            quantile = size * (frames**2 - 1) / (frames * left) * float(fdtri(size, left, QUANTILE))
+        return max(quantile, self.farthest)
 
     def spread_at(self, lead: Tensor) -> Tensor:
         """Factors (..., C) on standard deviations of forecasts a time `lead` (...) after the last observed frame.

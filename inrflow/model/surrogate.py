@@ -372,10 +372,10 @@ class Surrogate(Shown):
 
     def _solution(self, estimate: StateEstimate, parts: list[Observations], context: ContextPrior | None, first: int = 0
                   ) -> Solution:
-        """The solution of all parts of the observations; warns where its states from frame `first` on are unlike the
-        training data."""
+        """The solution of all parts of observations; warns where states from frame `first` on are unlike training."""
         distance = float(self.prior.distance(estimate.mean[0, first:, : self.code_size].detach()).max())
-        if distance > (limit := self.prior.limit(self.code_size)):
+        only = self.training.get("frames") if self.training.get("trajectories") == 1 else None
+        if distance > (limit := self.prior.limit(self.code_size, only)):
             warnings.warn(f"the observed field is unlike the training data (squared distance of its code "
                           f"{distance:.4g}, limit {limit:.4g}): do not trust the forecast without checking it; its "
                           "intervals are widened", stacklevel=4)

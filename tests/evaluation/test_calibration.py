@@ -300,6 +300,17 @@ def test_what_white_noise_may_leave_by_chance_widens_no_interval(seed):
     assert factors_of(errors, errors, torch.zeros(1).double()) == (1.0, 0.0, 0.0)
 
 
+def test_later_frames_of_a_single_series_are_as_far_as_covariances_of_so_few_make_them(surrogate):
+    generator, size, frames, far = np.random.default_rng(0), 9, 25, []
+    prior = replace(surrogate.prior, farthest=0.0)
+    for _ in range(200):
+        seen, new = generator.standard_normal((frames, size)), generator.standard_normal(size)
+        own = replace(prior, mean=torch.tensor(seen.mean(0)), covariance=torch.tensor(np.cov(seen.T)))
+        far.append(float(own.distance(torch.tensor(new))))
+    assert (np.array(far) > prior.limit(size)).mean() > 0.05
+    assert (np.array(far) > prior.limit(size, frames)).mean() < 0.01
+
+
 @pytest.mark.parametrize("added", [0.0, 0.3])
 def test_windows_without_the_noise_of_training_and_louder_ones_have_intervals_of_their_own(surrogate, added):
     noisy = replace(surrogate, prior=replace(surrogate.prior, noise=NOISE + 0.1, white=torch.full((2,), 0.1).double()))
