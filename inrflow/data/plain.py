@@ -50,7 +50,7 @@ def plain_moments(values: np.ndarray) -> np.ndarray | None:
 
 def _moment(item: Any) -> np.datetime64:
     if item is None or item != item or item == "":  # NaT
-        return np.datetime64("NaT")
+        return np.datetime64("NaT", "us")
     try:
         moment = datetime.fromisoformat(item.strip().replace("Z", "+00:00")) if isinstance(item, str) else item
         zone = getattr(moment, "tzinfo", None)

@@ -285,7 +285,7 @@ def process_noise(field: VectorField, integrator: Integrator, states: CodeData, 
     uncertain: variance (n,) of these states, of which both ends of a step have their share. What is left then counts
     where it is no chance, which gives half of the states some: unstable ones multiply it.
     """
-    total, fourth = torch.zeros(2, states.codes.shape[-1], dtype=torch.float64)
+    total, chance = torch.zeros(2, states.codes.shape[-1], dtype=torch.float64)
     count = 0
     for k in range(0, states.codes.shape[1] - 1, 1 + states.codes.shape[1] // _TRANSITIONS):
         rows = (states.observed[:, k] & states.observed[:, k + 1]).nonzero()[:, 0]
@@ -297,12 +297,12 @@ def process_noise(field: VectorField, integrator: Integrator, states: CodeData, 
         squares = (states.codes[rows, k + 1] - end).square()
         if uncertain is not None:
             moved = _moved(field, integrator, states.codes[rows, k], states.t[rows, k : k + 2], uncertain)[:, 1]
-            squares = squares - uncertain - (moved - end).square()
-        rate = (squares / gap).nan_to_num(0.0)
-        total, fourth = total + rate.sum(0), fourth + rate.square().sum(0)
+            expected = uncertain + (moved - end).square()
+            squares = squares - expected
+            chance += (2 * expected / gap).nan_to_num(0.0).square().sum(0)  # variance of both parts, of normal errors
+        total += (squares / gap).nan_to_num(0.0).sum(0)
         count += len(rows)
-    chance = 0.0 if uncertain is None else _CHANCE * fourth.sqrt()
-    return torch.where(total > chance, total, 0.0) / max(count, 1)
+    return torch.where(total > _CHANCE * chance.sqrt(), total, 0.0) / max(count, 1)
 
 
 def _moved(field: VectorField, integrator: Integrator, start: Tensor, t: Tensor, uncertain: Tensor) -> Tensor:

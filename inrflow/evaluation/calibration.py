@@ -28,7 +28,7 @@ _NEGLIGIBLE = 0.1  # of the rest: variance of codes that tells nothing of its in
 _LEAST, _MOST, _POWER = 1e-4, 1e3, 1.0  # factors, and the largest power
 _ROUNDS = 4
 _BISECTIONS = 12
-_MANY, _TOGETHER = 100, 8  # trajectories
+_MANY, _TOGETHER, _DIFFERENT = 100, 8, 5  # trajectories; the last: from which on they tell a standard error
 CALM = 0.25  # power of factors below 1 of the last part of a series
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
@@ -178,12 +178,14 @@ class Errors:
 
     @property
     def exceed(self) -> bool:
-        """Whether squares exceed what is predicted by more than two standard errors, as trajectories differ; or values
-        of less than three of these. True of values without white noise."""
-        more = self.error.square() - self.white - self.codes - self.rest
+        """Whether squares exceed what is predicted by more than two standard errors, as trajectories differ; so they do
+        where these are few, which have errors in common, and without white noise."""
         names, which = self.number.unique(return_inverse=True)
-        parts = more if len(names) < 3 else more.new_zeros(len(names)).index_add(0, which, more) / which.bincount()
-        return not bool((self.white > 0).any()) or float(parts.mean()) > 2 * float(parts.std()) / len(parts) ** 0.5
+        if len(names) < _DIFFERENT or not bool((self.white > 0).any()):
+            return True
+        more = self.error.square() - self.white - self.codes - self.rest
+        each = more.new_zeros(len(names)).index_add(0, which, more) / which.bincount()
+        return float(each.mean()) > 2 * float(each.std()) / len(names) ** 0.5
 
     def scaled(self, width: float = 1.0, inflation: float = 0.0) -> Tensor:
         """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as

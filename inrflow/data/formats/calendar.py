@@ -85,7 +85,7 @@ def _numbers_of_dates(dates: list[str], units: str) -> np.ndarray:
     if zoned and (others := [text for text in dates if text.strip() and not _ZONE.search(text)]):
         warnings.warn(f"some dates have a zone ({zoned[0]}) and others none ({others[0]}), which are taken as UTC",
                       stacklevel=2)
-    moments = [_parse_date(text) if text.strip() else np.datetime64("NaT") for text in dates]
+    moments = [_parse_date(text) if text.strip() else np.datetime64("NaT", "us") for text in dates]
     return moments_to_numbers(np.array(moments, "datetime64[us]"), units)
 
 
@@ -134,7 +134,7 @@ def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
         if not _YEARS[0] <= moment.year < _YEARS[1]:
             return None
         moments.append(np.datetime64(moment, "us") + np.timedelta64(round(part * 86400e6), "us"))
-    result = np.full(values.shape, np.datetime64("NaT"), "datetime64[us]")
+    result = np.full(values.shape, np.datetime64("NaT", "us"), "datetime64[us]")
     result[known] = np.array(moments)[index.ravel()]
     return result, form
 

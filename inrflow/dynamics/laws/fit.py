@@ -176,7 +176,8 @@ class LawSearch:
         if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
             found.append(self._regressed(wider.pop(0)))
         found += [its for one in further if on(pause) and (its := self._regressed(one))[0] < _PAYS * first]
-        while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and on(
+        later = len(by_place[1:]) if self.several else 0  # each takes long with contexts: second order comes before
+        while len(wider) > later and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and on(
                 pause if lowest < _MOSTLY else max(pause, rest)):  # forecasts of such laws say nothing
             found.append(self._regressed(wider.pop(0)))
         self.lowest = lowest = min(misfit for misfit, *_ in found)
