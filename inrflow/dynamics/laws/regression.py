@@ -226,7 +226,9 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
     """Sums of squared residuals (L,), of normal matrices (L, J, J), right sides (L, J) and squares (L,)."""
     whole = np.zeros(gram.shape[-1])
     whole[active] = theta
-    return np.maximum(total - 2 * right @ whole + gram @ whole @ whole, 0.0)
+    explained = gram @ whole @ whole  # of huge coefficients that cancel rounding is all that is left
+    rounding = np.finfo(float).eps * np.maximum(np.abs(explained) - 2 * total, 0.0)
+    return np.maximum(total - 2 * right @ whole + explained, rounding)
 
 
 def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.ndarray, codes: np.ndarray,
