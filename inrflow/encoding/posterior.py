@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from scipy.special import chdtri
+from scipy.special import chdtri, fdtri
 from torch import Tensor
 
 QUANTILE = 0.999  # of training data that counts as like them
@@ -340,3 +340,10 @@ def widening(distance: Tensor, limit: float) -> Tensor:
 def chi_squared_quantile(share: float, degrees: int) -> float:
     """The value below which a sum of squares of `degrees` standard normal numbers lies with probability `share`."""
     return float(chdtri(degrees, 1 - share))
+
+
+def hotelling_quantile(share: float, degrees: int, count: int) -> float:
+    """The same of a new point's squared distance from the mean of `count` others, by their own covariance (Hotelling
+    1931); fewer than `degrees` + 2 others are taken to leave two degrees of freedom."""
+    left = max(count - degrees, 2)
+    return degrees * (count**2 - 1) / (count * left) * float(fdtri(degrees, left, share))

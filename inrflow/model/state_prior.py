@@ -6,11 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from scipy.special import fdtri
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.posterior import QUANTILE, GaussianPrior, chi_squared_quantile, variance_factor, widening
+from inrflow.encoding.posterior import (
+    QUANTILE,
+    GaussianPrior,
+    chi_squared_quantile,
+    hotelling_quantile,
+    variance_factor,
+    widening,
+)
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
@@ -101,11 +107,8 @@ class StatePrior:
         """
         if self.farthest is None:
             return _FAR**2 * size
-        quantile = chi_squared_quantile(QUANTILE, size)
-        if frames is not None:
-            left = max(frames - size, 2)
-            quantile = size * (frames**2 - 1) / (frames * left) * float(fdtri(size, left, QUANTILE))
-        return max(quantile, self.farthest)
+        return max(self.farthest, chi_squared_quantile(QUANTILE, size) if frames is None else hotelling_quantile(
+            QUANTILE, size, frames))
 
     def spread_at(self, lead: Tensor) -> Tensor:
         """Factors (..., C) on standard deviations of forecasts a time `lead` (...) after the last observed frame.

@@ -19,9 +19,9 @@ DEFAULT_CALENDAR = "hours since 1970-01-01"  # units of times that are dates, wh
 _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0, "hr": 3600.0, "h": 3600.0,
             "day": 86400.0, "d": 86400.0, "week": 604800.0, "millisecond": 1e-3, "msec": 1e-3, "ms": 1e-3,
             "microsecond": 1e-6, "us": 1e-6, "nanosecond": 1e-9, "ns": 1e-9}
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _FULL = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
          "december")
+_MONTHS = tuple(name[:3] for name in _FULL)
 _CLOCK = r"(?:[T ]+(?P<clock>\d.*))?"
 _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<day>\d{1,2})[- ](?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)[- ](?P<year>\d{4})" + _CLOCK,

@@ -177,9 +177,11 @@ class LawSearch:
             found.append(self._regressed(wider.pop(0)))
         found += [its for one in further if on(pause) and (its := self._regressed(one))[0] < _PAYS * first]
         later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
-        while wider and (lowest := min(misfit for misfit, *_ in found)) > _UNEXPLAINED and (
-                lowest < _MOSTLY or len(wider) > later) and on(
-                pause if lowest < _MOSTLY else max(pause, rest)):  # forecasts of such laws say nothing
+        while wider:
+            lowest = min(misfit for misfit, *_ in found)
+            until, kept = (pause, 0) if lowest < _MOSTLY else (max(pause, rest), later)  # forecasts would say nothing
+            if lowest <= _UNEXPLAINED or len(wider) <= kept or not on(until):
+                break
             found.append(self._regressed(wider.pop(0)))
         self.lowest = lowest = min(misfit for misfit, *_ in found)
         self.ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
