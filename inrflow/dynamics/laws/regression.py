@@ -39,6 +39,7 @@ _OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4), 0.3, 1e-2  # least energies of 
 # tried in turn; of what is missed, that fewer shells must leave; and below which all are kept
 _RESOLVED = 0.2  # share of changes that splines miss at frames left out, from which on second derivatives say nothing
 _KNOWN = 0.9  # share of a shell's variance that points determine, at least: codes shrunk by more dilute coefficients
+_ROUNDING = 1e-9  # share of squares, from which on rounding of their parts counts
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes: rounding and the spline's own error
 
 Supported = tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, float]  # as `supports_of` gives them
@@ -226,9 +227,11 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
     """Sums of squared residuals (L,), of normal matrices (L, J, J), right sides (L, J) and squares (L,)."""
     whole = np.zeros(gram.shape[-1])
     whole[active] = theta
-    explained = gram @ whole @ whole  # of huge coefficients that cancel rounding is all that is left
-    rounding = np.finfo(float).eps * np.maximum(np.abs(explained) - 2 * total, 0.0)
-    return np.maximum(total - 2 * right @ whole + explained, rounding)
+    size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2)) @ np.abs(whole)
+    rounding = np.finfo(float).eps * size**2  # of huge coefficients that cancel it is all that is left
+    return np.maximum(total - 2 * right @ whole + gram @ whole @ whole, np.where(
+        rounding > _ROUNDING * total, rounding, 0.0))
+
 
 
 def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.ndarray, codes: np.ndarray,

@@ -6,7 +6,7 @@ import numpy as np
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws.fit import fit_law
-from inrflow.dynamics.laws.regression import NormalEquations, supports_of
+from inrflow.dynamics.laws.regression import NormalEquations, _squares, supports_of
 
 
 def test_misfits_weigh_shells_by_the_variance_of_their_codes():
@@ -91,3 +91,16 @@ def test_equations_of_one_trajectory_tell_terms_from_noise():
     laws = supports_of(equations, [list(range(size))], size)
     assert laws[1][0] == ((0, 1),)
     np.testing.assert_allclose(laws[1][1][:2, 0], [1.0, -0.5], atol=0.05)
+
+
+def test_huge_coefficients_that_cancel_explain_nothing() -> None:
+    generator = np.random.default_rng(0)
+    columns = generator.standard_normal((300, 1)) + 1e-9 * generator.standard_normal((300, 6))
+    changes = generator.standard_normal(300)
+    gram, right, total = (columns.T @ columns)[None], (columns.T @ changes)[None], np.array([changes @ changes])
+    for _ in range(50):
+        theta = 1e10 * generator.standard_normal(6)
+        theta -= theta.mean()
+        true = float(((changes - columns @ theta) ** 2).sum())
+        found = float(_squares(gram, right, total, list(range(6)), theta)[0])
+        assert true >= 0.5 * total and found > 0.05 * true
