@@ -23,10 +23,11 @@ from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
+from inrflow.numerics.principal_components import standardised
 
 _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
-_POWERS, _ALIKE = (1, 0, -1), 3  # of parameters, 0 for logarithms; parameters from which on all have the same
+_POWERS, _SQUARES, _ALIKE = (1, 0, -1), (1, 2, 0, -1), 3  # of parameters, 0 for logarithms; parameters from which on all have the same
 _LOWEST = 1e-3  # of the least one of training: what logarithms and reciprocals are taken of, at least
 _MOST_LOGARITHM = 700.0
 _RIDGE = 1e-9
@@ -228,22 +229,33 @@ class ParameterMap:
         return ((self._at(here + moves) - self._at(here - moves)) / (2 * _DIFFERENCE)).mT
 
 
-def _choices_of_powers(parameters: Tensor) -> list[Tensor]:
+def told_contexts(parameters: Tensor) -> list[Tensor]:
+    """Contexts (E, P) that known parameters (E, Q) may be, fewer than the environments tell apart, standardised:
+    parameters, their logarithms, reciprocals or squares, and products of two of these."""
+    forms = []
+    for degree, powers in itertools.product(_DEGREES[:2], _choices_of_powers(parameters, _SQUARES)):
+        values = _monomials(standardised(_raised(parameters, powers))[0], degree)[:, 1:]
+        if values.shape[1] + degree <= len(values):
+            forms.append(standardised(values)[0])
+    return forms
+
+
+def _choices_of_powers(parameters: Tensor, choices: Sequence[int] = _POWERS) -> list[Tensor]:
     """Powers (Q,) of parameters (E, Q), 0 for logarithms, the simplest first: others than 1 of positive ones alone."""
     positive = (parameters > 0).all(0).tolist()
     count = len(positive)
     if count >= _ALIKE:
-        every = [tuple(power if plus else 1 for plus in positive) for power in _POWERS]
+        every = [tuple(power if plus else 1 for plus in positive) for power in choices]
     else:
-        every = sorted(itertools.product(*(_POWERS if plus else (1,) for plus in positive)),
+        every = sorted(itertools.product(*(choices if plus else (1,) for plus in positive)),
                        key=lambda powers: sum(power != 1 for power in powers))
     return [torch.tensor(powers, dtype=torch.float64) for powers in dict.fromkeys(every)]
 
 
 def _raised(parameters: Tensor, powers: Tensor) -> Tensor:
     """Powers of parameters (..., Q), logarithms where they are 0."""
-    plain = torch.where(powers == 1, 1.0, parameters)  # powers of which are not asked for
-    return torch.where(powers == 1, parameters, torch.where(powers == 0, plain.log(), 1 / plain))
+    plain = torch.where(powers > 0, 1.0, parameters)  # powers of which are not asked for
+    return torch.where(powers > 0, parameters**powers, torch.where(powers == 0, plain.log(), 1 / plain))
 
 
 def _monomials(values: Tensor, degree: int) -> Tensor:

@@ -11,9 +11,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from inrflow.dynamics.fitting.linear import affine_rollout, transitions_of
-from inrflow.dynamics.fitting.moments import ROUNDING, ContextFit, Moments, contexts_of, moments_of, refine
+from inrflow.dynamics.fitting.moments import (
+    ROUNDING,
+    ContextFit,
+    Moments,
+    contexts_of,
+    moments_of,
+    refine,
+    solve_operators,
+)
 from inrflow.dynamics.states import CodeData, evenly_spread
 from inrflow.numerics.matrix_functions import flow
 from inrflow.numerics.principal_components import standardised
@@ -21,11 +30,11 @@ from inrflow.numerics.ridge import ridge_grid
 
 _FIRST_RIDGE = 1e-8
 _RIDGES = (1e-16, *(ridge for ridge in ridge_grid(-12, -2) if ridge != _FIRST_RIDGE))
-_CLEARLY_BETTER = 0.95
+_CLEARLY_BETTER, _FAR_BETTER = 0.95, 0.1
 _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
 _SMALL = 48  # codes with which contexts are found from nothing
-_ROUNDS = 40
+_ROUNDS, _REFINED = 40, 6
 
 
 class ContextSearch:
@@ -36,18 +45,19 @@ class ContextSearch:
             belongs to, numbered from 0 to `environments` - 1.
         held, held_environment: of held-out trajectories; -1 where the environment is not among those of training.
         floor: error of the decoder alone, share of the variance.
+        told: contexts (E, P) that known parameters may be.
     """
 
     def __init__(
         self, training: CodeData, environment: Tensor, environments: int, held: CodeData, held_environment: Tensor,
-        floor: float = 0.0
+        floor: float = 0.0, told: Sequence[Tensor] = ()
     ) -> None:
         self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
         pairs = transitions_of(training)
         self.step = float(pairs.step.median()) if len(pairs.step) and pairs.uniform else None
-        self.floor = floor
+        self.floor, self.told = floor, told
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
@@ -61,12 +71,12 @@ class ContextSearch:
         return self.transitions >= _ENOUGH * (1 + contexts) * (1 + size)
 
     def fit(
-        self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, data: tuple[CodeData, Tensor] | None = None,
+        self, size: int, contexts: Tensor, ridge: float, told: bool = False, data: tuple[CodeData, Tensor] | None = None,
     ) -> ContextFit:
-        """A field for the first `size` codes; fitted to other `data` than those of training, codes and the number (S,)
-        of the environment of each."""
+        """A field for the first `size` codes, at contexts that are told or solved again; fitted to other `data` than
+        those of training, codes and the number (S,) of the environment of each."""
         moments = self.moments if data is None else moments_of(*data, len(self.moments.counts))
-        return refine(moments.truncated(size), contexts, ridge, rounds)
+        return refine(moments.truncated(size), contexts, ridge, _REFINED, told=told)
 
     def held_contexts(self, fit: ContextFit) -> Tensor:
         """Contexts (S, P) of the held-out trajectories in a field."""
@@ -91,7 +101,7 @@ class ContextSearch:
                 moved[rows] = flow(generator, state[rows], gap[rows])
             return moved
 
-        states = torch.nn.functional.pad(held.codes[..., :size], (1, 0), value=1.0).double()
+        states = pad(held.codes[..., :size], (1, 0), value=1.0).double()
         maps = torch.linalg.matrix_exp(generators * step)[which] if step else None
         forecast, seen = affine_rollout(states, held.observed, held.t, step, maps, move)
         error = held.codes[:, 1:].double().clone()
@@ -100,32 +110,61 @@ class ContextSearch:
         return value / self.variance if value == value else math.inf
 
     def search(self, sizes: Sequence[int], counts: Sequence[int]) -> tuple[ContextFit, float]:
-        """The field of the best code size, context size and ridge, simpler ones first: more must be clearly better; and
-        its validation error, share of the variance of the codes."""
-        tried: dict[tuple[int, int, float], tuple[ContextFit, float]] = {}
+        """The field of the best code size, context size and ridge, simpler ones first: more must be clearly better, and
+        solved contexts far better than told ones; and its validation error, share of the variance of the codes."""
+        tried: dict[tuple[bool, int, int, float], tuple[ContextFit, float]] = {}
         limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
 
-        def fitted(size: int, start: Tensor, ridge: float) -> None:
-            fit = self.fit(size, start, ridge)
-            tried[fit.context_size, size, -ridge] = fit, self.score(fit)
+        def fitted(size: int, start: Tensor, ridge: float, told: bool) -> float:
+            fit = self.fit(size, start, ridge, told)
+            tried[not told, fit.context_size, size, -ridge] = fit, (error := self.score(fit))
+            return error
+
+        def of_sizes(start: Tensor, told: bool) -> None:
+            possible = [size for size in sizes if self.determined(size, start.shape[1]) and size <= limit]
+            possible = sorted(set(possible)) or [min(sizes)]
+            for size in (possible[i] for i in evenly_spread(len(possible), 6)):
+                fitted(size, start, _FIRST_RIDGE, told)
 
         def best() -> tuple[ContextFit, float]:
             fit, error = tried[min(tried)]
             for key in sorted(tried):
-                if tried[key][1] + self.floor < _CLEARLY_BETTER * (error + self.floor):
+                enough = _FAR_BETTER if fit.told and key[0] else _CLEARLY_BETTER
+                if tried[key][1] + self.floor < enough * (error + self.floor):
                     fit, error = tried[key]
             return fit, error
 
         for count in counts:
-            start = fit_contexts(self.moments, count, _FIRST_RIDGE)
-            possible = [size for size in sizes if self.determined(size, start.shape[1]) and size <= limit]
-            possible = sorted(set(possible)) or [min(sizes)]
-            for size in (possible[i] for i in evenly_spread(len(possible), 6)):
-                fitted(size, start, _FIRST_RIDGE)
+            of_sizes(fit_contexts(self.moments, count, _FIRST_RIDGE), False)
+        if self.told:
+            of_sizes(best_told(self.moments, best()[0], self.told), True)
         fit, _ = best()
         for ridge in _RIDGES:
-            fitted(fit.size, fit.contexts, ridge)
+            fitted(fit.size, fit.contexts, ridge, fit.told)
         return best()
+
+
+def best_told(moments: Moments, fit: ContextFit, forms: Sequence[Tensor]) -> Tensor:
+    """Which of several contexts (E, P) says most of the operators of environments left out, one at a time.
+
+    In the metric of their moments, from equations about the flow of a fit. More numbers must say far more: small
+    coefficients of theirs make flows unstable where parameters lie beyond those of training.
+    """
+    gram, target, _ = moments.truncated(fit.size).about(fit.generators())
+    own = torch.cat([solve_operators(gram[e : e + 1], target[e : e + 1], gram.new_zeros(1, 0), fit.ridge)
+                     for e in range(len(gram))])
+    weights = gram / torch.einsum("eni,eij,enj->e", own, gram, own)[:, None, None]  # large fields are no better known
+    least, best = math.inf, forms[0]
+    for form in forms:
+        missed = 0.0
+        for e in range(len(form)):
+            rest = torch.arange(len(form)) != e
+            operators = solve_operators(gram[rest], target[rest], form[rest], fit.ridge)
+            apart = own[e] - torch.einsum("k,kni->ni", pad(form[e], (1, 0), value=1.0), operators)
+            missed += float(torch.einsum("ni,ij,nj->", apart, weights[e], apart))
+        if missed < (_CLEARLY_BETTER if form.shape[1] == best.shape[1] else _FAR_BETTER) * least:
+            least, best = missed, form
+    return best
 
 
 def fit_contexts(moments: Moments, context_size: int, ridge: float) -> Tensor:

@@ -113,12 +113,14 @@ class ContextFit:
         contexts: (E, P) of the training environments, standardised.
         residual: what the flow misses of the transitions, share of the change over a step.
         ridge: of the operators.
+        told: whether contexts were given, not solved.
     """
 
     operators: Tensor
     contexts: Tensor
     residual: float
     ridge: float
+    told: bool = False
 
     @property
     def size(self) -> int:
@@ -141,21 +143,22 @@ def generators_at(operators: Tensor, contexts: Tensor) -> Tensor:
     return pad(field, (0, 0, 1, 0))
 
 
-def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, gain: float = 1e-6) -> ContextFit:
-    """The field for all codes of `moments`, from contexts (E, P), solved again too, while what its flow misses
-    falls by more than a share."""
+def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, gain: float = 1e-6, told: bool = False
+           ) -> ContextFit:
+    """The field for all codes of `moments`, from contexts (E, P), solved again too unless they are told, while what its
+    flow misses falls by more than a share."""
     total = max(float(moments.variance().sum()), 1e-300)
 
     def fitted(operators: Tensor, contexts: Tensor) -> tuple[ContextFit, Equations]:
         gram, target, error = moments.about(generators_at(operators, contexts))
         residual = float(error.sum()) / total
-        return ContextFit(operators, contexts, residual if residual == residual else math.inf, ridge), (gram, target)
+        return ContextFit(operators, contexts, residual if residual == residual else math.inf, ridge, told), (gram, target)
 
     best, equations = fitted(solve_operators(*moments.first_guess(), contexts, ridge), contexts)
     for _ in range(rounds):
         contexts = best.contexts
         operators = solve_operators(*equations, contexts, ridge)
-        for _ in range(2 if contexts.shape[1] else 0):
+        for _ in range(2 if contexts.shape[1] and not told else 0):
             contexts = solve_contexts(*equations, operators, contexts)
             operators = solve_operators(*equations, contexts, ridge)
         candidate, again = fitted(operators, contexts)

@@ -14,7 +14,7 @@ from torch import Tensor
 from inrflow.dynamics.contexts.search import ContextFit, ContextSearch
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import CodeData, with_contexts
-from inrflow.model.contexts import Contexts, ParameterMap
+from inrflow.model.contexts import Contexts, ParameterMap, told_contexts
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import BETTER, POOR
@@ -67,6 +67,14 @@ class ContextGroups:
                 f"{possible} of {max(sizes)} used")
         return tuple(sorted({min(size, possible) for size in sizes} - {0}))
 
+    @property
+    def told(self) -> list[Tensor]:
+        """Contexts (E, P) of the groups that known parameters may be."""
+        known = self.environments.parameters
+        wanted = self.problem.config.dynamics.context_size
+        return [form for form in ([] if known is None else told_contexts(torch.as_tensor(known[self.used])))
+                if wanted in (None, form.shape[1])]
+
     def contexts(self, values: Tensor, say: Callable[[str], None]) -> Contexts:
         """Contexts (E, P) of the groups, with a map from parameters where these are known."""
         environments = self.environments
@@ -94,7 +102,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
         return None
     floor = float(fitted.modes.noise.mean())
     rows = groups.train(len(codes.codes) // len(run.problem.train))
-    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor)
+    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor, groups.told)
     sizes = candidate_sizes(
         fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size
     )
@@ -131,7 +139,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     def refit() -> Refitted:
         every, numbers = CodeData.join([codes, validation]), torch.cat([rows, groups.validation])
         kept = numbers >= 0
-        full = search.fit(size, fit.contexts, fit.ridge, data=(every.at(kept), numbers[kept]))
+        full = search.fit(size, fit.contexts, fit.ridge, fit.told, (every.at(kept), numbers[kept]))
         return Refitted(context_field(full), contexts=groups.contexts(full.contexts, log.say))
 
     return Candidate(
