@@ -27,7 +27,8 @@ from inrflow.numerics.principal_components import standardised
 
 _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
-_POWERS, _SQUARES, _ALIKE = (1, 0, -1), (1, 2, 0, -1), 3  # of parameters, 0 for logarithms; parameters from which on all have the same
+_POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms
+_ALIKE = 3  # parameters from which on all have the same power
 _LOWEST = 1e-3  # of the least one of training: what logarithms and reciprocals are taken of, at least
 _MOST_LOGARITHM = 700.0
 _RIDGE = 1e-9

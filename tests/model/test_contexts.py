@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inrflow.encoding.posterior import chi_squared_quantile
-from inrflow.model.contexts import Contexts, ParameterMap
+from inrflow.model.contexts import Contexts, ParameterMap, told_contexts
 from inrflow.numerics.principal_components import standardised
 
 SPEED = torch.linspace(0.5, 1.5, 6).double()[:, None]
@@ -109,3 +109,12 @@ def test_intervals_widen_as_a_regression_on_the_contexts_does():
     average = torch.einsum("ei,ij,ej->e", design, inverse, design).mean()
     torch.testing.assert_close(known.widening(asked), (variance / average).sqrt())
     assert float(known.widening(torch.zeros(2).double())) == 1.0
+
+
+def test_known_parameters_may_enter_as_powers_and_products_that_environments_tell_apart():
+    pairs = [[1.0, 2.0], [2.0, 1.0], [3.0, 5.0], [4.0, 3.0], [0.5, 1.0]]
+    forms = told_contexts(torch.tensor(pairs, dtype=torch.float64))
+    assert {form.shape[1] for form in forms} == {2}  # of five environments, five numbers tell nothing
+    for form in told_contexts(torch.tensor([[-1.0], [0.0], [1.0], [3.0]], dtype=torch.float64)):  # no logarithms
+        assert torch.isfinite(form).all()
+        torch.testing.assert_close(form.T @ form / 4, torch.eye(form.shape[1], dtype=torch.float64))

@@ -71,7 +71,8 @@ class ContextSearch:
         return self.transitions >= _ENOUGH * (1 + contexts) * (1 + size)
 
     def fit(
-        self, size: int, contexts: Tensor, ridge: float, told: bool = False, data: tuple[CodeData, Tensor] | None = None,
+        self, size: int, contexts: Tensor, ridge: float, told: bool = False,
+        data: tuple[CodeData, Tensor] | None = None,
     ) -> ContextFit:
         """A field for the first `size` codes, at contexts that are told or solved again; fitted to other `data` than
         those of training, codes and the number (S,) of the environment of each."""
@@ -115,16 +116,20 @@ class ContextSearch:
         tried: dict[tuple[bool, int, int, float], tuple[ContextFit, float]] = {}
         limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
 
-        def fitted(size: int, start: Tensor, ridge: float, told: bool) -> float:
-            fit = self.fit(size, start, ridge, told)
-            tried[not told, fit.context_size, size, -ridge] = fit, (error := self.score(fit))
-            return error
+        def fitted(size: int, start: Tensor, ridge: float, told: bool) -> None:
+            key = not told, start.shape[1], size, -ridge
+            if key not in tried:
+                fit = self.fit(size, start, ridge, told)
+                tried[key] = fit, self.score(fit)
 
         def of_sizes(start: Tensor, told: bool) -> None:
             possible = [size for size in sizes if self.determined(size, start.shape[1]) and size <= limit]
             possible = sorted(set(possible)) or [min(sizes)]
-            for size in (possible[i] for i in evenly_spread(len(possible), 6)):
-                fitted(size, start, _FIRST_RIDGE, told)
+            wanted = set(evenly_spread(len(possible), 6).tolist())
+            if tried and (size := best()[0].size) in possible:
+                wanted |= {possible.index(size) + step for step in (-1, 0, 1)} & set(range(len(possible)))
+            for i in sorted(wanted):
+                fitted(possible[i], start, _FIRST_RIDGE, told)
 
         def best() -> tuple[ContextFit, float]:
             fit, error = tried[min(tried)]
@@ -134,8 +139,9 @@ class ContextSearch:
                     fit, error = tried[key]
             return fit, error
 
-        for count in counts:
-            of_sizes(fit_contexts(self.moments, count, _FIRST_RIDGE), False)
+        starts = [fit_contexts(self.moments, count, _FIRST_RIDGE) for count in counts]
+        for start in (*starts, *starts[:-1]):  # those of few numbers again, of sizes near the best one
+            of_sizes(start, False)
         if self.told:
             of_sizes(best_told(self.moments, best()[0], self.told), True)
         fit, _ = best()

@@ -152,7 +152,8 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, ga
     def fitted(operators: Tensor, contexts: Tensor) -> tuple[ContextFit, Equations]:
         gram, target, error = moments.about(generators_at(operators, contexts))
         residual = float(error.sum()) / total
-        return ContextFit(operators, contexts, residual if residual == residual else math.inf, ridge, told), (gram, target)
+        residual = residual if residual == residual else math.inf
+        return ContextFit(operators, contexts, residual, ridge, told), (gram, target)
 
     best, equations = fitted(solve_operators(*moments.first_guess(), contexts, ridge), contexts)
     for _ in range(rounds):

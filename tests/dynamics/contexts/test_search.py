@@ -7,6 +7,7 @@ from context_systems import CONTEXTS, SIZE, generator, operators, readout_error,
 
 from inrflow.dynamics.contexts.search import ContextSearch, fit_contexts
 from inrflow.dynamics.fitting.moments import contexts_of, generators_at, moments_of, refine, solve_operators
+from inrflow.model.contexts import told_contexts
 from inrflow.numerics.principal_components import standardised
 
 TRUE = np.random.default_rng(2).standard_normal((6, CONTEXTS))
@@ -100,3 +101,24 @@ def test_the_smallest_codes_are_solved_as_well_as_the_largest():
     gram = torch.tensor(np.einsum("epi,epj->eij", moment, moment))
     right = torch.tensor(np.einsum("epn,epi->eni", target, moment))
     np.testing.assert_allclose(solve_operators(gram, right, torch.tensor(context), 0.0), exact, atol=1e-6)
+
+
+def test_contexts_of_a_known_parameter_forecast_beyond_its_range():
+    speeds, parts = np.array([0.5, 0.8, 1.0, 1.3, 1.5]), operators(contexts=1)
+    systems = speeds[:, None] ** 2
+    held, held_environment = trajectories(parts, systems, 1, seed=9)
+    told = told_contexts(torch.tensor(speeds)[:, None])
+    search = ContextSearch(*trajectories(parts, systems, 6), len(speeds), held, held_environment, told=told)
+    fit, error = search.search([SIZE], [1, 2])
+    assert fit.told and fit.context_size == 1 and error < 1e-12
+    slope, mean = np.polyfit(systems[:, 0], fit.contexts[:, 0].numpy(), 1)
+    (beyond,) = fit.generators(torch.tensor([[slope * 4.0 + mean]]))
+    np.testing.assert_allclose(beyond, generator(parts, [4.0]), atol=1e-5)
+
+
+def test_contexts_are_solved_where_parameters_say_little_of_systems():
+    data, environment = trajectories(operators(), TRUE, 6)
+    held, held_environment = trajectories(operators(), TRUE, 1, seed=9)
+    told = told_contexts(torch.tensor([[3.0], [1.0], [2.0], [6.0], [4.0], [5.0]]))
+    fit, error = ContextSearch(data, environment, len(TRUE), held, held_environment, told=told).search([SIZE], [1, 2])
+    assert not fit.told and error < 1e-4
