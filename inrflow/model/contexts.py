@@ -230,22 +230,22 @@ class ParameterMap:
         return ((self._at(here + moves) - self._at(here - moves)) / (2 * _DIFFERENCE)).mT
 
 
-def told_contexts(parameters: Tensor) -> list[Tensor]:
+def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
     """Contexts (E, P) that known parameters (E, Q) may be, fewer than the environments tell apart, standardised:
-    parameters, their logarithms, reciprocals or squares, and products of two of these."""
+    parameters, their logarithms, reciprocals or squares, of all the same where they are alike, and products of two."""
     forms = []
-    for degree, powers in itertools.product(_DEGREES[:2], _choices_of_powers(parameters, _SQUARES)):
+    for degree, powers in itertools.product(_DEGREES[:2], _choices_of_powers(parameters, _SQUARES, alike)):
         values = _monomials(standardised(_raised(parameters, powers))[0], degree)[:, 1:]
         if values.shape[1] + degree <= len(values):
             forms.append(standardised(values)[0])
     return forms
 
 
-def _choices_of_powers(parameters: Tensor, choices: Sequence[int] = _POWERS) -> list[Tensor]:
+def _choices_of_powers(parameters: Tensor, choices: Sequence[int] = _POWERS, alike: bool = False) -> list[Tensor]:
     """Powers (Q,) of parameters (E, Q), 0 for logarithms, the simplest first: others than 1 of positive ones alone."""
     positive = (parameters > 0).all(0).tolist()
     count = len(positive)
-    if count >= _ALIKE:
+    if alike or count >= _ALIKE:
         every = [tuple(power if plus else 1 for plus in positive) for power in choices]
     else:
         every = sorted(itertools.product(*(choices if plus else (1,) for plus in positive)),

@@ -7,7 +7,7 @@ of a law alone: with all terms of a family, contexts of few systems make up for 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -24,6 +24,7 @@ from inrflow.numerics.principal_components import standardised
 
 _OF_NOISE = 0.02  # error of steps in units of noise
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
+_FAR_LESS = 0.1  # share of the misfit with contexts that are told
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
@@ -34,17 +35,17 @@ _ROUNDING = 1e-12  # of what contexts add to a coefficient
 class InSystems:
     """Laws of some active terms with contexts of `count` numbers: from simple ones, that are the same for all systems.
 
-    equations: of each trajectory. laws: contexts (E, count) with laws of several sizes.
+    equations: of each trajectory. told: contexts (E, count) that are known. laws: contexts with laws of several sizes.
     """
 
     def __init__(self, equations: NormalEquations, systems: Systems, active: list[int], simple: Sequence[Supported],
-                 count: int, cumulative: bool):
+                 count: int, cumulative: bool, told: np.ndarray | None = None):
         self.equations, self.systems, self.active, self.count = equations, systems, active, count
-        self.cumulative, size = cumulative, equations.gram.shape[-1]
+        self.simple, self.cumulative, self.told, size = simple, cumulative, told, equations.gram.shape[-1]
         self.laws: list[tuple[np.ndarray, list[Supported]]] = []
         for support in dict.fromkeys(tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in simple):
             if any(support):
-                contexts = contexts_of(equations, systems, support, count)
+                contexts = contexts_of(equations, systems, support, count) if told is None else told
                 self.laws.append((contexts, self._solved(contexts, support)))
 
     @property
@@ -56,12 +57,18 @@ class InSystems:
         """Those with the terms that matter at the contexts of the best law; where these do not pay, at contexts that
         were solved with all active terms."""
         channels = self.equations.right.shape[-1]
-        if pays:
+        if self.told is not None:
+            contexts = self.told
+        elif pays:
             contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
         else:
             contexts = contexts_of(self.equations, self.systems, [self.active] * channels, self.count)
         every = self._solved(contexts, [self.active] * channels)
-        return InSystems(self.equations, self.systems, self.active, every, self.count, self.cumulative)
+        return InSystems(self.equations, self.systems, self.active, every, self.count, self.cumulative, self.told)
+
+    def solved(self) -> InSystems:
+        """The same with contexts that are solved, whatever is known of them."""
+        return InSystems(self.equations, self.systems, self.active, self.simple, self.count, self.cumulative)
 
     def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[Supported]:
         size, names = self.equations.gram.shape[-1], sorted({j for own in support for j in own})  # few terms of many
@@ -72,6 +79,16 @@ class InSystems:
         placed = np.eye((1 + self.count) * size)[:, whole]
         return [(tuple(tuple(whole[j] for j in own) for own in chosen), placed @ theta, placed @ std, misfit)
                 for chosen, theta, std, misfit in supports_of(folds, columns, len(whole))]
+
+
+def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray]) -> list[InSystems]:
+    """Laws of several families with contexts of `count` numbers, the least misfit first: those contexts (E, P) that are
+    told, or where solved ones explain far more, these."""
+    known = sorted((search(count=count, told=form) for form in told if form.shape[1] == count for search in searches),
+                   key=lambda one: one.misfit)
+    if known and known[0].solved().misfit > _FAR_LESS * known[0].misfit:
+        return known
+    return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int
@@ -181,7 +198,7 @@ def known_contexts(law: Law, train: Data, judge: Data) -> Law:
     """The law with contexts of systems that no training trajectory shows, solved from equations along splines, then in
     turn with paths along its own flow, where it has no rates."""
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
-    if not len(rows):
+    if law.told or not len(rows):
         return law
     ground = Ground.of(law, judge.take(rows))
     number = ground.train.systems.number

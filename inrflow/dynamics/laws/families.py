@@ -13,7 +13,7 @@ import torch
 from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
-from inrflow.dynamics.laws.contexts import InSystems
+from inrflow.dynamics.laws.contexts import InSystems, in_systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
@@ -238,13 +238,13 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     first, channels, terms = grounds[0], grounds[0].states.shape[2], families.every
     found: dict[tuple, tuple[float, Law]] = {}
 
-    def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool) -> None:
+    def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool, told: bool = False) -> None:
         for supports, theta, std, misfit in solved:
             key = supports, contexts.shape[1], cumulative
             if misfit < found.get(key, (np.inf,))[0]:
                 theta, std = (a.reshape(1 + contexts.shape[1], len(terms), channels) for a in (theta, std))
                 found[key] = misfit, first.law(terms, theta[0], std[0], by_context=theta[1:], contexts=contexts,
-                                               period=period)
+                                               told=told, period=period)
 
     searches = []
     kinds = (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]  # many take long, and have no noise
@@ -263,12 +263,12 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         if least < _FITTED and count != fewest:
             break
         most = least * (_PAYS if count == fewest else _FURTHER)
-        own = sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
+        own = in_systems(searches, count, systems.told)
         pays = own[0].misfit < most
         again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
         for one in [*own, *(search.anew(pays) for search in again)]:
             for contexts, solved in one.laws:
-                add(contexts, solved, one.cumulative)
+                add(contexts, solved, one.cumulative, one.told is not None)
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])

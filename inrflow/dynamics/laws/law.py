@@ -32,9 +32,10 @@ class Law:
 
     theta, std (J, C): coefficients and their standard errors; codes: prior of codes; longest: step of the integrator;
     largest: norm of the largest code of the data. by_context (P, J, C): what each number of a context adds to theta;
-    contexts (E, P): those of the systems that trajectories are of. shares (C,): of the network in the root mean square
-    of rates, where there is one. rates: observed channels whose rates are further channels, after those observed.
-    period: of a forcing; the last two channels are its cosine and sine then, constant in space.
+    contexts (E, P): those of the systems that trajectories are of; told: parameters tell them. shares (C,): of the
+    network in the root mean square of rates, where there is one. rates: observed channels whose rates are further
+    channels, after those observed. period: of a forcing; the last two channels are its cosine and sine then, constant
+    in space.
     """
 
     domain: Domain
@@ -47,6 +48,7 @@ class Law:
     largest: float = math.inf
     by_context: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 1, 1)))
     contexts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 0)))
+    told: bool = False
     shares: tuple[float, ...] = ()
     rates: tuple[int, ...] = ()
     period: float = 0.0

@@ -65,12 +65,13 @@ Log = Callable[[str], None]
 class Systems:
     """E systems of trajectories.
 
-    number (S,): from 0 to E - 1; counts: numbers of contexts to try.
+    number (S,): from 0 to E - 1; counts: numbers of contexts to try; told: contexts (E, P) that parameters may be.
     """
 
     number: np.ndarray
     total: int = 1
     counts: tuple[int, ...] = ()
+    told: tuple[np.ndarray, ...] = ()
 
     def take(self, rows: np.ndarray) -> Systems:
         """Those of some trajectories."""

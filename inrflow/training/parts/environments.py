@@ -67,13 +67,18 @@ class ContextGroups:
                 f"{possible} of {max(sizes)} used")
         return tuple(sorted({min(size, possible) for size in sizes} - {0}))
 
-    @property
-    def told(self) -> list[Tensor]:
-        """Contexts (E, P) of the groups that known parameters may be."""
+    def told(self, alike: bool = False) -> list[Tensor]:
+        """Contexts (E, P) of the groups that known parameters may be; alike: all are taken to the same power."""
         known = self.environments.parameters
         wanted = self.problem.config.dynamics.context_size
-        return [form for form in ([] if known is None else told_contexts(torch.as_tensor(known[self.used])))
+        return [form for form in ([] if known is None else told_contexts(torch.as_tensor(known[self.used]), alike))
                 if wanted in (None, form.shape[1])]
+
+    def told_validation(self, values: Tensor) -> Tensor:
+        """Contexts (S, P) of the validation trajectories, given those (E, P) that parameters tell of the groups."""
+        parameters = torch.as_tensor(self.environments.parameters)
+        rows = torch.as_tensor(self.environments.index)[torch.as_tensor(self.problem.validation)]
+        return ParameterMap.fit(parameters[self.used], values).contexts(parameters[rows])
 
     def contexts(self, values: Tensor, say: Callable[[str], None]) -> Contexts:
         """Contexts (E, P) of the groups, with a map from parameters where these are known."""
@@ -102,7 +107,8 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
         return None
     floor = float(fitted.modes.noise.mean())
     rows = groups.train(len(codes.codes) // len(run.problem.train))
-    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor, groups.told)
+    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor,
+                           groups.told())
     sizes = candidate_sizes(
         fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size
     )

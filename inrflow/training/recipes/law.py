@@ -105,7 +105,8 @@ class LawRecipe:
         systems = None
         if groups is not None:
             counts = groups.sizes(run.log.say)
-            systems = Systems(groups.number.numpy()[rows], len(groups.used), counts)
+            told = tuple(form.numpy() for form in groups.told(alike=True))
+            systems = Systems(groups.number.numpy()[rows], len(groups.used), counts, told)
         try:
             domains = problem.domains(x)
         except UserError as reason:
@@ -201,6 +202,8 @@ def _candidates(
         assert groups is not None
         every, number = torch.tensor(law.contexts), groups.validation if len(problem.validation) else groups.train()
         theirs, contexts = every[groups.train()[: len(train.codes)]], torch.where(number[:, None] < 0, 0, every[number])
+        if law.told and len(problem.validation):
+            contexts = groups.told_validation(every)
     if law.has_rates:
         rated: tuple[CodeData, ...] = ()
         with run.budget.part():
@@ -212,11 +215,18 @@ def _candidates(
         train, validation = rated
         needed = frames_needed(size, memory)
         first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
-    if law.count:
-        contexts = _contexts(every, number, field, integrator, validation)
-        if law.has_rates and bool((number < 0).any()):  # theirs were those of the mean context
-            contexts = _contexts(every, number, field, integrator, with_rates(law, judged, contexts))
-            validation = with_rates(law, judged, contexts)
+    if law.count and not law.told and bool((number < 0).any()):
+        solved = None
+        with run.budget.part():
+            solved = _contexts(every, number, field, integrator, validation)
+            if law.has_rates:  # theirs were those of the mean context
+                solved = _contexts(every, number, field, integrator, with_rates(law, judged, solved))
+                validation = with_rates(law, judged, solved)
+        if solved is None:
+            run.log.say("contexts of held-out trajectories were not found in the time: the law is not taken")
+            return
+        contexts = solved
+    if contexts is not None:
         train = with_contexts(train, size + memory, theirs[: len(train.codes)])
         validation = with_contexts(validation, size + memory, contexts)
 

@@ -169,10 +169,10 @@ class Refinement:
         here = tuple(self.active.T)
         every = law.contexts[self.systems] if law.count else np.zeros((len(self.systems), 0))
         theta, by_context, contexts = map(torch.tensor, (law.theta[here], law.by_context[(slice(None), *here)], every))
-        own = len(step) - contexts.numel()
+        own = len(step) - (0 if law.told else contexts.numel())
         where, added = by_context.nonzero(as_tuple=True), step[len(theta) : own]
         theta, by_context = theta + step[: len(theta)], by_context.index_put(where, added, accumulate=True)
-        return theta, by_context, contexts + step[own:].reshape(contexts.shape)
+        return theta, by_context, contexts if law.told else contexts + step[own:].reshape(contexts.shape)
 
     def _values(self, law: Law, step: Tensor) -> Tensor:
         """Active coefficients (E, M) of each system after a step (U,) of the unknowns."""
@@ -351,7 +351,7 @@ class Refinement:
     def design(self, law: Law) -> Tensor:
         """Derivatives (E, p, U) of the active coefficients of each system by the unknowns."""
         added = len(self.active) + int(np.count_nonzero(law.by_context))
-        zero = torch.zeros(added + len(self.systems) * law.count, dtype=torch.float64)
+        zero = torch.zeros(added + (0 if law.told else len(self.systems) * law.count), dtype=torch.float64)
         return torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)
 
     def _shifted(self, law: Law, shift: tuple[np.ndarray, float]) -> Tensor:
