@@ -32,6 +32,7 @@ _ALIKE = 3  # parameters from which on all have the same power
 _LOWEST = 1e-3  # of the least one of training: what logarithms and reciprocals are taken of, at least
 _MOST_LOGARITHM = 700.0
 _RIDGE = 1e-9
+_STRAIGHT = 1e-6  # of standardised contexts
 _CLEARLY_BETTER = 0.8
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
 _DIFFERENCE = 1e-5
@@ -239,6 +240,20 @@ def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
         if values.shape[1] + degree <= len(values):
             forms.append(standardised(values)[0])
     return forms
+
+
+def straight(parameters: Tensor, contexts: Tensor, names: Sequence[str]
+             ) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
+    """Base (P,) and slopes (P, Q) of contexts (E, P) = base + slopes f, sizes (Q,) and names of f, which are parameters
+    (E, Q), their logarithms, reciprocals or squares; None where contexts are none of these."""
+    for powers in _choices_of_powers(parameters, _SQUARES):
+        design = _monomials(_raised(parameters, powers), 1)
+        found = torch.linalg.lstsq(design, contexts).solution
+        if float((contexts - design @ found).abs().max()) < _STRAIGHT:
+            forms = {1: "{}", 2: "{}^2", 0: "log({})", -1: "/ {}"}
+            sizes = design[:, 1:].abs().amax(0)
+            return found[0], found[1:].T, sizes, [forms[int(p)].format(n) for p, n in zip(powers, names, strict=True)]
+    return None
 
 
 def _choices_of_powers(parameters: Tensor, choices: Sequence[int] = _POWERS, alike: bool = False) -> list[Tensor]:

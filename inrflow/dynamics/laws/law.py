@@ -23,6 +23,7 @@ _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _ORDER = 4  # by which errors of steps fall at best
+_NONE, _LITTLE = 3.0, 1e-2  # standard errors, and share of a coefficient, of parts that are not written
 _WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
 
 
@@ -144,11 +145,14 @@ class Law:
             path[alive, n + 1] = self.step(path[alive, n], float(dt), context)
         return path
 
-    def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None) -> list[str]:
+    def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None,
+                contexts: Sequence[str] | None = None) -> list[str]:
         """One line for each channel, as "du/dt = 0.0099(1) lap u - 0.33(2) u^3": standard error of the last digit.
 
-        Coefficients that depend on a context are written as "(0.03 + 0.01 c)": c is standardised.
+        Coefficients that depend on a context are written as "(0.03 + 0.01 c)": c is standardised, or what its numbers
+        are called.
         """
+        contexts = contexts or (["c"] if self.count == 1 else [f"c{p + 1}" for p in range(self.count)])
         names = coordinates or ("x", "y", "z")
         letters, lines = [letter for letter in "abcdefghijklmnopqrs" if letter not in {*channels, *names}], []
         inertia = max((term.inertia for term in self.terms if isinstance(term, Term)), default=0.0)
@@ -160,7 +164,7 @@ class Law:
                        and (self.theta[j, c] or self.by_context[:, j : j + 1, c].any())]
             size = np.abs(self.theta[:, c]) / (self.std[:, c] + 1e-300)
             shown = sorted(sorted(present, key=lambda j: -size[j])[:_WRITTEN])  # noqa: B023
-            parts = [f"{self._coefficient(j, c)} {term.written(channels, names)}".removesuffix(" 1")
+            parts = [f"{self._coefficient(j, c, contexts)} {term.written(channels, names)}".removesuffix(" 1")
                      for j in shown if isinstance(term := self.terms[j], Term)]
             parts += [f"{base.varying(channels, names, letter)} ({letter} from {field.min():.3g} to {field.max():.3g})"
                       for letter, (base, (_, field)) in zip(letters, fields.items(), strict=False)]
@@ -201,12 +205,25 @@ class Law:
         units = len({(term.weights, term.phase) for term in mine})
         return [f"network of {units} sine features of {inputs}{form}{share}"]
 
-    def _coefficient(self, j: int, c: int) -> str:
-        text = _number(self.theta[j, c], self.std[j, c])
-        names = ["c"] if self.count == 1 else [f"c{p + 1}" for p in range(self.count)]
-        added = "".join(f" {'-' if value < 0 else '+'} {abs(value):.3g} {name}"
-                        for name, value in zip(names, self.by_context[:, j : j + 1, c].ravel(), strict=False) if value)
-        return f"({text}{added})" if added else text
+    def _coefficient(self, j: int, c: int, contexts: Sequence[str]) -> str:
+        added = [f"{value:.4g} {name}" for name, value in zip(contexts, self.by_context[:, j : j + 1, c].ravel(),
+                                                              strict=False) if value]
+        if not added:
+            return _number(self.theta[j, c], self.std[j, c])
+        base = [_number(self.theta[j, c], self.std[j, c])] if self.theta[j, c] else []
+        text = " ".join(part if part.startswith("-") else f"+{part}" for part in (*base, *added)).removeprefix("+")
+        return f"({text.replace(' -', ' - ').replace(' +', ' + ')})" if len(base) + len(added) > 1 else text
+
+    def in_terms_of(self, base: np.ndarray, slopes: np.ndarray, sizes: np.ndarray) -> Law:
+        """The law to be written with numbers f (Q,), of at most some sizes (Q,), in place of contexts, which are
+        base (P,) + slopes (P, Q) f: without parts of little effect on a coefficient, or within its error."""
+        theta, by_context = self.theta_at(base), np.tensordot(slopes.T, self.by_context, 1)
+        whole = _LITTLE * np.abs(self.theta)
+        by_context = np.where(np.abs(by_context) * sizes[:, None, None] < whole, 0.0, by_context)
+        varies = by_context.any(0)
+        none = varies & (np.abs(theta) < np.maximum(whole, _NONE * self.std))
+        return dataclasses.replace(self, theta=np.where(none, 0.0, theta), std=np.where(varies, 0.0, self.std),
+                                   by_context=by_context, contexts=np.zeros((1, len(by_context))))
 
 
 def turning(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> np.ndarray:

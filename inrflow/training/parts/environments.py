@@ -14,7 +14,7 @@ from torch import Tensor
 from inrflow.dynamics.contexts.search import ContextFit, ContextSearch
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import CodeData, with_contexts
-from inrflow.model.contexts import Contexts, ParameterMap, told_contexts
+from inrflow.model.contexts import Contexts, ParameterMap, straight, told_contexts
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import BETTER, POOR
@@ -79,6 +79,11 @@ class ContextGroups:
         parameters = torch.as_tensor(self.environments.parameters)
         rows = torch.as_tensor(self.environments.index)[torch.as_tensor(self.problem.validation)]
         return ParameterMap.fit(parameters[self.used], values).contexts(parameters[rows])
+
+    def in_parameters(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
+        """What contexts (E, P) of the groups are, as `straight` says it of the known parameters."""
+        known = self.environments.parameters
+        return None if known is None else straight(torch.as_tensor(known[self.used]), values, self.environments.names)
 
     def contexts(self, values: Tensor, say: Callable[[str], None]) -> Contexts:
         """Contexts (E, P) of the groups, with a map from parameters where these are known."""

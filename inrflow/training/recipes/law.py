@@ -236,7 +236,7 @@ def _candidates(
 
     flown = Forecasts(field, integrator, validation, judged, first, size, error)
     floor = float(noise.mean()) + problem.unexplained
-    lines = _written(law, problem)
+    lines = _written(law, problem, groups)
     run.log.say(
         f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
@@ -344,15 +344,18 @@ def _rests(u: np.ndarray, near: float) -> list[list[float]]:
     return np.stack(bounds, 1).tolist() if np.any(at) else []
 
 
-def _written(law: Law, problem: Problem) -> list[str]:
-    """A line for each channel, in the data's units."""
+def _written(law: Law, problem: Problem, groups: ContextGroups | None) -> list[str]:
+    """A line for each channel, in the data's units; coefficients by known parameters where these tell contexts."""
     from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
 
-    about = problem.description
+    about, called = problem.description, None
+    if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
+        *numbers, called = told
+        law = law.in_terms_of(*(part.numpy() for part in numbers))
     if law.domain.kind == "flows":  # codes have the units of the data
         time = problem.scale.unit
         scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
-        return scaled.written([f"({', '.join(about.channels)})"], about.coordinates)
+        return scaled.written([f"({', '.join(about.channels)})"], about.coordinates, called)
     scale = problem.source.normalisation.scale.double().flatten().numpy()
     rates = list(law.rates)
     seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
@@ -366,5 +369,5 @@ def _written(law: Law, problem: Problem) -> list[str]:
     factor = scale[None] / unit[:, None] / problem.scale.unit
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
     names = [*about.channels, *(f"{about.channels[c]}_t" for c in rates), *seasons]
-    lines = scaled.written(names, about.coordinates)[: len(names) - len(seasons)]
+    lines = scaled.written(names, about.coordinates, called)[: len(names) - len(seasons)]
     return [line for c, line in enumerate(lines) if c not in rates]

@@ -17,6 +17,7 @@ from inrflow.dynamics.laws.setting import Data
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
+from inrflow.model.contexts import straight, told_contexts
 from inrflow.numerics.effort import OutOfTime
 
 LINE = Box([0.0], [1.0], ["walled"])
@@ -112,6 +113,25 @@ def test_every_trajectory_may_be_a_system_of_its_own(monkeypatch: pytest.MonkeyP
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=30.0, systems=Systems(np.arange(6), 6, (1,)))
     found = [law.theta_at(context)[law.terms.index(LAPLACIAN), 0] for context in law.contexts]
     np.testing.assert_allclose(found, rates, rtol=5e-3)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_contexts_are_those_that_parameters_tell_unless_these_tell_nothing(known: bool,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
+    rates = np.random.default_rng(3).uniform(0.01, 0.05, 16)
+    parameters = torch.tensor(rates if known else np.random.default_rng(4).uniform(1, 2, 16))[:, None]
+    told = tuple(form.numpy() for form in told_contexts(parameters, alike=True))
+    systems = Systems(np.arange(16), 16, (1,), told)
+    law = fit_law(*_paths(rates), LINE, boundary="natural", seconds=10.0, systems=systems)
+    j = law.terms.index(LAPLACIAN)
+    assert law.told == known
+    np.testing.assert_allclose([law.theta_at(context)[j, 0] for context in law.contexts], rates, rtol=1e-3)
+    if known:
+        *numbers, names = straight(parameters, torch.tensor(law.contexts), ["k"])
+        (line,) = law.in_terms_of(*(part.numpy() for part in numbers)).written(["u"], contexts=names)
+        first, second = line.removeprefix("du/dt = ").split(" k lap u - ")
+        assert abs(float(first) - 1) < 2e-3 and second.endswith(" u^3")
 
 
 def test_contexts_of_systems_that_were_not_fitted_to_are_those_of_their_rates() -> None:
