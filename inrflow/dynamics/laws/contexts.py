@@ -86,7 +86,7 @@ def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: S
     told, or where solved ones explain far more, these."""
     known = sorted((search(count=count, told=form) for form in told if form.shape[1] == count for search in searches),
                    key=lambda one: one.misfit)
-    if known and known[0].solved().misfit > _FAR_LESS * known[0].misfit:
+    if known and not known[0].solved().misfit < _FAR_LESS * known[0].misfit:
         return known
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
 
