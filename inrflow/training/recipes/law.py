@@ -344,7 +344,7 @@ def _rests(u: np.ndarray, near: float) -> list[list[float]]:
     return np.stack(bounds, 1).tolist() if np.any(at) else []
 
 
-def _written(law: Law, problem: Problem, groups: ContextGroups | None) -> list[str]:
+def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
     """A line for each channel, in the data's units; coefficients by known parameters where these tell contexts."""
     from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
 
