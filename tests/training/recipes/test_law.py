@@ -109,6 +109,21 @@ def test_other_fields_are_forecast_at_other_points_and_by_the_saved_model_too(su
     assert bool(torch.isfinite(torch.as_tensor(solution.std(TIMES[5], places))).all())
 
 
+def test_a_law_is_written_with_parameters_that_each_trajectory_has_of_its_own_and_holds_beyond_them(tmp_path):
+    x, random = (np.arange(40)[:, None] + 0.5) / 40, np.random.default_rng(6)
+    diffusivities = random.uniform(0.02, 0.06, 16)
+    fields = np.stack([heat(x, TIMES, random.normal(size=6) / (1 + np.arange(6)), one) for one in diffusivities])
+    about = Description("rods", ("u",), ("x",), parameter_names=("D",))
+    write_trajectories(tmp_path / "rods.h5", TIMES, x, fields, about, parameters=diffusivities[:, None])
+    model = trained_on(tmp_path / "rods.h5", tmp_path / "run", "recipe=law", "training.minutes=0.3")
+    (line,) = model.training["equation"]
+    assert float(re.search(r"([\d.]+) D lap u", line).group(1)) == pytest.approx(1, rel=0.02)
+    truth = heat(x, TIMES, random.normal(size=6) / (1 + np.arange(6)), 0.1)
+    with pytest.warns(UserWarning, match="outside"):
+        solution = model.assimilate(Observations(TIMES[:1], x, truth[:1]), parameters={"D": 0.1})
+    assert np.square(solution.frames(TIMES, x) - truth).mean() < 1e-5 * truth.var()
+
+
 def test_three_trajectories_between_walls_say_the_law_of_others(tmp_path):
     x, random = (np.arange(40)[:, None] + 0.5) / 40, np.random.default_rng(5)
     mixes = random.normal(size=(11, 6)) / (1 + np.arange(6))
