@@ -16,7 +16,7 @@ class Margin(float):
 
 
 _HAND = "set by hand before the benchmarks of default_search.py, and not varied since"
-_SINGLE = "benchmarks/single_trajectory.py: generated systems and truncated series, checked on fresh seeds"
+_SINGLE = "benchmarks/forecasts/single_trajectory.py: generated systems and truncated series, checked on fresh seeds"
 
 # ---- between candidates ----
 BETTER = Margin(0.95, "times the error: from here on a candidate is clearly better", _HAND)

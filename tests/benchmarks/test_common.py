@@ -4,7 +4,8 @@ import json
 import math
 
 import pytest
-from common import Results, as_table, exponent
+
+from benchmarks.common import Results, as_table, exponent
 
 
 def table(rows):

@@ -1,9 +1,9 @@
 """The search for the best default: its alternatives are settings that exist, and its verdict is read off the rows."""
 
 
-import default_search
 import pytest
 
+from benchmarks.forecasts import default_search
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 

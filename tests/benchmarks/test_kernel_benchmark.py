@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import kernel_correctness
-import kernel_throughput
 import pytest
 import torch
+
+from benchmarks.cost import kernel_correctness, kernel_throughput
 
 CPU = torch.device("cpu")
 ROWS = {

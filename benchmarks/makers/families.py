@@ -1,0 +1,162 @@
+"""Families of systems whose one parameter takes several values, for training and for testing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from scipy.fft import dctn, idctn
+
+from benchmarks.makers.base import FRAMES, Fields, Maker, solve, stepped, write_fields
+from benchmarks.makers.shapes.reactions import annulus, fhn_lshape
+from benchmarks.makers.shapes.spheres import GEOMETRY, Sphere, scattered
+from benchmarks.makers.walls.lines import burgers_held
+
+EACH, TESTED = 6, 2  # trajectories for each value of a parameter
+
+
+def waves(generator: np.random.Generator, count: int, speed: float) -> Fields:
+    """u_t = v, v_t = speed^2 u_xx on a circle of length 2, in closed form, 64 points."""
+    t, x = np.arange(FRAMES) * 0.05, np.arange(64) / 32
+    u = np.zeros((count, FRAMES, 64, 2))
+    for k in np.arange(1, 6) * np.pi:
+        for part, (a, b) in zip(u, generator.standard_normal((count, 2)) / k, strict=True):
+            phase, turn = generator.uniform(0, 7), speed * k * t[:, None]
+            shape = np.cos(k * x + phase)
+            part[..., 0] += (a * np.cos(turn) + b * np.sin(turn)) * shape
+            part[..., 1] += speed * k * (b * np.cos(turn) - a * np.sin(turn)) * shape
+    return t, x[:, None], u, {"period": [2.0]}
+
+
+def cavity(generator: np.random.Generator, count: int, lid: float) -> Fields:
+    """Flow in a box whose lid moves: w_t = -w . grad w - grad p + .01 lap w, from a random flow. Marker and cell, 48 x
+    48 cells, read at 25 x 25 of their corners, walls among them."""
+    n, gap, steps = 48, 0.2, 40
+    h, k = 1 / n, gap / steps
+    waves = 2 * (np.cos(np.pi * np.arange(n) / n) - 1) / h**2
+    symbol = waves[:, None] + waves
+    symbol[0, 0] = np.inf
+
+    def walled(f: np.ndarray, low: float, high: float) -> np.ndarray:
+        """With images beyond walls along the last axis that hold values at centres of cells."""
+        return np.concatenate([2 * low - f[..., :1], f, 2 * high - f[..., -1:]], -1)
+
+    def rate(u: np.ndarray, v: np.ndarray, wall: float) -> np.ndarray:
+        """Of u (S, n + 1, n) at faces along x, v (S, n, n + 1) being those along y; walls keep theirs."""
+        wide = walled(u, 0, wall)
+        centre = (u[:, 1:] + u[:, :-1]) / 2
+        turned = (wide[:, 1:-1, 1:] + wide[:, 1:-1, :-1]) / 2 * (v[:, 1:] + v[:, :-1]) / 2  # at corners
+        bent = np.diff(u, 2, axis=1) + np.diff(wide[:, 1:-1], 2, axis=2)
+        inner = -np.diff(centre**2, axis=1) / h - np.diff(turned, axis=2) / h + 0.01 / h**2 * bent
+        return np.pad(inner, ((0, 0), (1, 1), (0, 0)))
+
+    def swapped(f: np.ndarray) -> np.ndarray:
+        return f.swapaxes(1, 2)
+
+    def projected(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p = idctn(dctn(np.diff(u, axis=1) / h + np.diff(v, axis=2) / h, axes=(1, 2)) / symbol, axes=(1, 2))
+        u, v = u.copy(), v.copy()
+        u[:, 1:-1] -= np.diff(p, axis=1) / h
+        v[:, :, 1:-1] -= np.diff(p, axis=2) / h
+        return u, v
+
+    def step(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """By Heun's rule, each stage without divergence."""
+        a, b = projected(u + k * rate(u, v, lid), v + k * swapped(rate(swapped(v), swapped(u), 0)))
+        return projected((u + a + k * rate(a, b, lid)) / 2, (v + b + k * swapped(rate(swapped(b), swapped(a), 0))) / 2)
+
+    at = np.arange(n + 1) * h
+    psi = np.zeros((count, n + 1, n + 1))
+    for part in psi:
+        for p, q in np.ndindex(3, 3):
+            amplitude = generator.standard_normal() / (2 + p + q)
+            part += 0.15 * amplitude * np.outer(np.cos(np.pi * p * at), np.cos(np.pi * q * at))
+        part *= np.outer(np.sin(np.pi * at) ** 2, np.sin(np.pi * at) ** 2)
+    u, v, frames = np.diff(psi, axis=2) / h, -np.diff(psi, axis=1) / h, []
+    for index in range(steps * (FRAMES - 1) + 1):
+        if index % steps == 0:
+            wide, high = walled(u, 0, lid), swapped(walled(swapped(v), 0, 0))
+            both = (wide[..., 1:] + wide[..., :-1]) / 2, (high[:, 1:] + high[:, :-1]) / 2
+            frames.append(np.stack(both, -1)[:, ::2, ::2].reshape(count, -1, 2))
+        u, v = step(u, v)
+    x = np.stack(np.meshgrid(at[::2], at[::2], indexing="ij"), -1).reshape(-1, 2)
+    return np.arange(FRAMES) * gap, x, np.stack(frames, 1), {"channels": ["u", "v"]}
+
+
+def threshold_sphere(generator: np.random.Generator, count: int, threshold: float) -> Fields:
+    """u_t = .004 lap u + u (1 - u) (u - threshold) on the unit sphere at 500 scattered points, pseudo-spectral."""
+    sphere, gap, steps = Sphere(24), 1.2, 18
+    a = 0.35 * sphere.random(generator, count, 6)
+    a[:, 0, 0] = generator.uniform(0.2, 0.6, count)
+
+    def rate(a: np.ndarray) -> np.ndarray:
+        u = sphere.grid(a)
+        return np.asarray(sphere.coefficients(u * (1 - u) * (u - threshold)) - 0.004 * sphere.eigenvalues * a)
+
+    x = scattered(500)
+    frames = stepped(rate, a, gap, steps)
+    return np.arange(FRAMES) * gap, x, sphere.at(frames.swapaxes(0, 1), x)[..., None], dict(GEOMETRY)
+
+
+def damped_waves(generator: np.random.Generator, count: int, damping: float) -> Fields:
+    """u_tt = .64 lap u - damping u_t on a box 1.4 x 1 between walls without flux, u alone, in closed form at 500
+    scattered points."""
+    x, t = np.random.default_rng(5).uniform(0, 1, (500, 2)) * [1.4, 1.0], np.arange(FRAMES) * 0.1
+    u = np.zeros((count, FRAMES, len(x)))
+    for part, (p, q) in ((part, pair) for part in u for pair in np.ndindex(7, 7) if any(pair)):
+        k = np.pi * np.hypot(p / 1.4, q)
+        a, b = generator.standard_normal(2) / (1 + p**2 + q**2)
+        turn = np.sqrt((0.8 * k) ** 2 - damping**2 / 4)
+        b = (0.8 * k * b + damping / 2 * a) / turn
+        path = np.exp(-damping * t / 2) * (a * np.cos(turn * t) + b * np.sin(turn * t))
+        part += path[:, None] * np.cos(np.pi * p * x[:, 0] / 1.4) * np.cos(np.pi * q * x[:, 1])
+    return t, x, u[..., None], {}
+
+
+def quenches(generator: np.random.Generator, count: int, size: float) -> Fields:
+    """u_t = .008 size u_xx + (u - u^3) / size on (0, 1) without flux: 240 finite volumes, read at every fourth."""
+    n, t = 240, np.arange(FRAMES) * 0.12
+    x = (np.arange(n)[:, None] + 0.5) / n
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        return 0.008 * size * n**2 * np.diff(np.pad(u, 1, mode="edge"), 2) + (u - u**3) / size
+
+    starts = [0.6 * f / f.std() for f in (generator.standard_normal(7) / np.arange(1, 8) @ np.cos(
+        np.pi * np.arange(7)[:, None] * x.T) for _ in range(count))]
+    u = np.stack([solve(rate, start, t, "BDF") for start in starts])
+    return t, x[1::4], u[:, :, 1::4, None], {}
+
+
+FAMILIES = {  # maker, name of its parameter, values trained and tested
+    "burgers_viscosities": (burgers_held, "viscosity", (0.02, 0.03, 0.045, 0.06), (0.025, 0.035, 0.05, 0.08)),
+    "annulus_mortalities": (annulus, "mortality", (0.3, 0.4, 0.5, 0.6), (0.35, 0.45, 0.55, 0.7)),
+    "fhn_excitabilities": (fhn_lshape, "excitability", (0.3, 0.38, 0.46, 0.54, 0.62, 0.7), (0.34, 0.5, 0.66, 0.8)),
+    "cavity_lids": (cavity, "lid", (0.6, 0.8, 1.0, 1.2, 1.4, 1.6), (0.7, 1.1, 1.5, 1.9)),
+    "wave_speeds": (waves, "speed", (0.6, 0.8, 1.0, 1.2), (0.7, 0.9, 1.1, 1.4)),
+    "wave_dampings": (damped_waves, "damping", (0.1, 0.3, 0.5, 0.8, 1.1, 1.4), (0.4, 0.7, 0.95, 1.8)),
+    "quench_sizes": (quenches, "size", (0.5, 0.7, 0.9, 1.2, 1.5, 2.0), (0.6, 0.8, 1.7, 2.5)),
+    "sphere_thresholds": (threshold_sphere, "threshold", (0.15, 0.22, 0.29, 0.36), (0.18, 0.26, 0.33, 0.45)),
+}
+
+
+def write_family(path: Path, maker: Maker, parameter: str, values: Sequence[float], each: int,
+                 generator: np.random.Generator, frames: int = FRAMES, first: int = 0) -> None:
+    """A file of so many trajectories at each value of a parameter; `environment` numbers the values from `first` on."""
+    made = [maker(generator, each, **{parameter: value}) for value in values]
+    t, x, _, attributes = made[0]
+    u = np.concatenate([fields[2] for fields in made])
+    write_fields(path, path.stem.rsplit("_", 1)[0], (t[:frames], x, u[:, :frames], attributes),
+                 environment=np.repeat(first + np.arange(len(values)), each))
+    with h5py.File(path, "a") as file:
+        file["parameters"] = np.repeat(values, each)[:, None]
+        file["parameters"].attrs.create("names", [parameter], dtype=h5py.string_dtype())
+
+
+def write(name: str, folder: Path, seed: int = 0) -> None:
+    """Training and test trajectories of one family."""
+    maker, parameter, trained, tested = FAMILIES[name]
+    generator = np.random.default_rng(seed)
+    write_family(folder / f"{name}_train.h5", maker, parameter, trained, EACH, generator)
+    write_family(folder / f"{name}_test.h5", maker, parameter, tested, TESTED, generator, first=100)
