@@ -230,7 +230,8 @@ def test_the_file_of_a_simulation_is_read(tmp_path, monkeypatch):
 
 
 def test_pages_link_to_what_is_there():
-    for page in (*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), ROOT / "examples/README.md"):
+    for page in (*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), ROOT / "examples/README.md",
+                 *(ROOT / "benchmarks").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 

@@ -4,7 +4,7 @@
 
 Data come from finite differences and Fourier collocation (nothing of the engine). Every row is a training in a process
 of its own with one thread, timed from the start of the process until model and reference forecasts are fitted; allowed
-are 1.2 times the budget and 20 s. How to read the result: benchmarks/README.md.
+are 1.2 times the budget and 20 s. How to read the result: benchmarks/cost/README.md.
 """
 
 from __future__ import annotations

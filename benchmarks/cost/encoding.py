@@ -5,7 +5,7 @@
 
 Decoders are trained alike (same data without symmetries, same processor time, one thread), then the first frames of
 unseen trajectories are encoded from all, a quarter and a twentieth of their points. Seconds are processor time of one
-thread. How to read the result: benchmarks/README.md.
+thread. How to read the result: benchmarks/cost/README.md.
 """
 
 from __future__ import annotations

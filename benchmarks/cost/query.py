@@ -3,7 +3,7 @@
     python benchmarks/cost/query.py [--parts decoding rollouts questions] [--decoders NAME ...] [--out FILE] [--quick]
 
 Decoders have the sizes of the published recipes and of inrflow's default; their weights are random, which costs the
-same. One thread, and a process of its own for every row. How to read the result: benchmarks/README.md.
+same. One thread, and a process of its own for every row. How to read the result: benchmarks/cost/README.md.
 """
 
 from __future__ import annotations

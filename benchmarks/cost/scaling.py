@@ -5,7 +5,7 @@
 Waves, no symmetries. For every size the parts of training run until the error is reached that is fixed beforehand: the
 trunk of the decoder to a held-out error, then its modes, the codes of all frames and the closed-form dynamics, each
 once. Seconds are processor time of one thread. Exponents of every part are fitted and compared with what they should
-be. How to read the result: benchmarks/README.md.
+be. How to read the result: benchmarks/cost/README.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Every run is a process of its own with one thread on the same data; its clock is the process's own processor time. Rows
 are written as they come, and rows that the JSON file already holds are not repeated, so that a benchmark that was
-stopped goes on where it was. How to read the result: benchmarks/README.md.
+stopped goes on where it was. How to read the result: benchmarks/forecasts/README.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
         [--out FILE] [--quick]
 
 The first four fifths of one trajectory give principal components and candidates for their dynamics (how many, how much
-memory, which ridge); the rest is forecast in one free run. How to read the result: benchmarks/README.md.
+memory, which ridge); the rest is forecast in one free run. How to read the result: benchmarks/forecasts/README.md.
 """
 
 from __future__ import annotations

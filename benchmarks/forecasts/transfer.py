@@ -12,7 +12,7 @@ ones in each trajectory), in three ways:
 - own: only terms that the true law has. No prior over which terms occur together can do better than this.
 
 Printed: squared errors of forecasts of test trajectories from their first frames over all of their times, relative to
-the variance, at most 9 for each trajectory (also where no law is found). What came out: benchmarks/README.md.
+the variance, at most 9 for each trajectory (also where no law is found). What came out: benchmarks/forecasts/README.md.
 """
 
 from __future__ import annotations

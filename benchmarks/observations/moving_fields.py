@@ -4,7 +4,8 @@
 
 The reference shifts the frames before and after the hidden ones by one velocity, that which makes these two most alike,
 and weighs them by their distance in time; the other is linear interpolation at each place. Three of the made fields do
-not move as a whole: `shear` and `wheel` turn, `still` stands. How to read the result: benchmarks/README.md.
+not move as a whole: `shear` and `wheel` turn, `still` stands.
+How to read the result: benchmarks/observations/README.md.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ contradictory, elevations and one outlier of 50 deviations; and its five command
 
 70 stations around a ridge, ten days, hourly: temperature and dew point with nightly inversions and a front, station
 pressure, two winds. `later.csv` has what comes after 20:30 of the last day. How to read the result:
-benchmarks/README.md.
+benchmarks/observations/README.md.
 """
 
 from __future__ import annotations

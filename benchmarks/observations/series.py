@@ -4,7 +4,8 @@ autoregressions and linear inverse models around a seasonal cycle, and linear re
     python benchmarks/observations/series.py [--names NAME ...] [--files FILE ...] [--minutes 1] [--out FILE]
 
 The first four fifths of a series are trained on; forecasts start at many later frames. References are fitted here, with
-numpy alone, and chosen on the last fifth of the training frames. How to read the result: benchmarks/README.md.
+numpy alone, and chosen on the last fifth of the training frames.
+How to read the result: benchmarks/observations/README.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ The seen half trains a run and is assimilated; values at the hidden half are ask
 give them: scikit-learn and PyKrige coordinates, one hour at a time; the kernel of the Gaussian process (two Matern
 functions of smoothness 3/2 and noise) is the median of fits to every twelfth hour. Kriging in space and time has two
 Matern functions with exponential decays, by likelihood of twelve windows, and is given the two hours before and after.
-What is not installed is left out. How to read the result: benchmarks/README.md.
+What is not installed is left out. How to read the result: benchmarks/observations/README.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ temperature and roots of rain at 120 stations, 20 years, with elevations), pm10.
 stations), wind.h5 (daily means at 12 stations, 18 years), radar.h5 (reflectivities around Sydney, 28 x 40 points, 12
 frames ten minutes apart), and europe.h5, america.h5 and asia.h5 (daily mean temperatures on 12 days of July 2011 at
 140 to 150 stations, with elevations).
-How to read what is done with them: benchmarks/README.md.
+How to read what is done with them: benchmarks/observations/README.md.
 """
 
 from __future__ import annotations
