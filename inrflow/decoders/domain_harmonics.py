@@ -48,13 +48,6 @@ class DomainHarmonicDecoder(Decoder):
         return {"domain": {"state": self.domain}, "boundary": self.boundary, "count": self.count,
                 "channels": self.channels, "code_size": self.code_size}
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Models saved when codes set an output layer are read, too."""
-        state_dict.pop(f"{prefix}output_map", None)
-        if (output := state_dict.pop(f"{prefix}output", None)) is not None:
-            state_dict[f"{prefix}offset"] = output[:, 0].contiguous()
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def sum_at(self, points: Tensor, dtype: torch.dtype | None = None) -> TableSum | GridSum:
         """The sum over harmonics at points (N, d), those of the last few sets of points from memory."""
         x = points.detach().cpu().double().numpy()

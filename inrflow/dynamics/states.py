@@ -219,8 +219,6 @@ def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, s
     system = np.zeros(len(codes), dtype=int) if system is None else system
     starts = range(0, codes.shape[1] - length, length)
     flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
-    return Flights(torch.tensor(np.concatenate([flat[:, n : n + length + 1] for n in starts])),
-                   torch.tensor(np.concatenate([np.diff(t[:, n : n + length + 1], axis=1) for n in starts])),
-                   torch.tensor(np.concatenate([wide for _ in starts])),
-                   torch.tensor(np.concatenate([system for _ in starts])),
-                   torch.tensor(np.concatenate([np.arange(len(codes)) for _ in starts])))
+    parts = [(flat[:, n : n + length + 1], np.diff(t[:, n : n + length + 1], axis=1), wide, system,
+              np.arange(len(codes))) for n in starts]
+    return Flights(*(torch.tensor(np.concatenate(own)) for own in zip(*parts, strict=True)))

@@ -65,11 +65,8 @@ class StatePrior:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
-        """From nested values as `dataclasses.asdict` gives them; `still`, of earlier ones, is the spread at lead 0."""
-        state, unseen = dict(state), state.get("unseen")
-        if (still := state.pop("still", None)) is not None:
-            later = state["spread"] if state["growth"] is None else state["spread"] * 2 ** state["growth"]
-            state |= {"spread": torch.stack([still, later]), "leads": torch.tensor([0.0, 1.0]).double()}
+        """From nested values as `dataclasses.asdict` gives them."""
+        unseen = state.get("unseen")
         return cls(**{**state, "unseen": None if unseen is None else InterpolationError(**unseen)})
 
     @property

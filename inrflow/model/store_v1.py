@@ -1,5 +1,5 @@
-"""Readers of earlier model files: a field was saved as 13 sizes, and the kind of its dynamics as a note of training;
-later on, maps of a step as autoregressions. And a term that fields of earlier versions have.
+"""A reader of model files of version 1: a field was saved as 13 sizes, the kind of its dynamics as a note of training.
+And a term that such fields have.
 """
 
 from __future__ import annotations
@@ -37,21 +37,6 @@ def upgraded(path: Path, state: dict[str, Any], metadata: dict[str, Any]) -> tup
         return {**state, "field": _field_state(state["field"])}, about
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); restore it or train again") from error
-
-
-def with_step_maps(state: dict[str, Any], metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """State and metadata of a surrogate whose map of a step is a term of its own, and not an autoregression that flows.
-    """
-    tensors, terms = state["field"], []
-    for term in map(dict, metadata["field"]["terms"]):
-        if term["term"] == "autoregression" and "flows" in term:
-            flows, season = term.pop("flows"), {key: term.pop(key) for key in ("season", "season_harmonics")}
-            if flows:
-                term = {"term": "step_map", "size": term["size"], "step": term["step"], **season}
-                tensors = {name.replace(".autoregression.", ".step_map."): value for name, value in tensors.items()
-                           if not name.endswith((".damping", ".errors"))}
-        terms.append(term)
-    return {**state, "field": tensors}, {**metadata, "field": {**metadata["field"], "terms": terms}}
 
 
 def _field_state(state: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,6 @@ from inrflow.model.store import (
     plain_values,
     reader,
 )
-from inrflow.model.store_v1 import with_step_maps
 from inrflow.runtime.shown import Shown
 from inrflow.runtime.tensor_files import save_tensors
 
@@ -187,8 +186,6 @@ class Surrogate(Shown):
     @classmethod
     def from_stored(cls, stored: StoredModel, state: dict[str, Any], metadata: dict[str, Any]) -> Surrogate:
         """From what `save` wrote, a part of `stored`. Raises UserError where that is not a surrogate's."""
-        if any("flows" in term for term in metadata["field"]["terms"]):  # of an earlier version
-            state, metadata = with_step_maps(state, metadata)
         field = VectorField.from_structure(metadata["field"]).double()
         if state["field"] is not None:  # else all of it is structure
             field.load_state_dict(state["field"])

@@ -280,8 +280,7 @@ def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> O
     rows = rows[: int(min(_MOST, intervals // batch.u.shape[1]))]
     if not len(rows):
         return None
-    return (problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]),
-            candidate.known_contexts(rows))
+    return (problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]), candidate.known_contexts(rows))
 
 
 def _kept(names: np.ndarray, batch: TrajectoryBatch) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Harmonics of a domain as a decoder: grids axis by axis, and models of earlier versions."""
+"""Harmonics of a domain as a decoder: grids axis by axis."""
 
 import numpy as np
 import pytest
@@ -58,12 +58,6 @@ def test_slopes_agree_with_differences(decoder, grid):
     z, step = torch.randn(1, decoder.code_size, dtype=torch.float64), torch.tensor([1e-5, 0.0], dtype=torch.float64)
     difference = (decoder(grid[None] + step, z) - decoder(grid[None] - step, z)) / 2e-5
     torch.testing.assert_close(decoder.slopes(grid[None], z)[..., 0], difference, rtol=1e-5, atol=1e-5)
-
-
-def test_an_output_layer_of_an_earlier_version_gives_the_offset(decoder):
-    state = {"output": torch.tensor([[2.0, 0.0], [3.0, 0.0]]), "output_map": torch.zeros(4, 2, 2)}
-    decoder.load_state_dict(state)
-    assert decoder.offset.tolist() == [2.0, 3.0]
 
 
 def test_the_tail_is_the_mean_square_of_what_the_highest_eighth_makes(decoder):

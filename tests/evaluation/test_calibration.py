@@ -1,6 +1,6 @@
 """Coverage of predicted intervals on synthetic Gaussian data, for which the exact posterior is known."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -259,15 +259,6 @@ def test_each_lead_has_a_factor_of_its_own_and_later_ones_grow_as_the_last_do():
     between = prior.spread_at(torch.tensor(2.0**0.5 - 1).double())[0]
     torch.testing.assert_close(between.square(), (spread[0] * spread[1]), rtol=1e-6, atol=0)
     assert found(0.1)[0][0] == found(0.1)[0][1]  # no less at observed times
-
-
-def test_models_with_a_factor_at_observed_times_and_a_power_are_read_as_factors_by_lead():
-    state = asdict(StatePrior(torch.zeros(1), torch.eye(1), torch.ones(1), torch.eye(1), torch.tensor([0.4]).double(),
-                              growth=torch.tensor([0.5]).double()))
-    del state["leads"]
-    prior = StatePrior.from_state({**state, "still": torch.tensor([2.0]).double()})
-    found = prior.spread_at(torch.tensor([0.0, 1.0, 3.0]).double())[:, 0]
-    torch.testing.assert_close(found, torch.tensor([2.0, 0.4 * 2**0.5, 0.8]).double())
 
 
 def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_points_ask_for():

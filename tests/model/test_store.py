@@ -14,9 +14,7 @@ import inrflow
 import inrflow.dynamics.fields.base as base
 import inrflow.runtime.tensor_files as tensor_files
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow import Integrator
 from inrflow.errors import UserError
 from inrflow.model.family import Family
 from inrflow.model.store import MODEL_FILE, is_family, model_format
@@ -245,27 +243,6 @@ def test_a_term_of_a_users_own_is_saved_and_needs_its_registration_to_be_loaded(
         Surrogate.load(tmp_path)
     with pytest.raises(UserError, match="Damping is not registered"):
         surrogate.save(tmp_path)
-
-
-def test_maps_of_a_step_that_were_saved_as_autoregressions_are_read(tmp_path):
-    surrogate, asked = Surrogate.load(FORMAT_1 / "codes"), EXPECTED["codes"]
-    size, random = surrogate.code_size, np.random.default_rng(5)
-    term = StepMapTerm(size, 1.0, 3.0, 1).double()
-    maps = torch.tensor(np.pad(0.9 * np.eye(size), ((1, 0), (1, 0)))).repeat(2, 1, 1)
-    maps[:, 0, 0] = 1.0
-    term.set(maps, 0 * maps, torch.tensor(random.standard_normal((3, size))), torch.full((size,), 0.1))
-    surrogate.field, surrogate.integrator = VectorField(size, [term]).double(), Integrator("map")
-    surrogate.save(tmp_path)
-    expected = answers(surrogate, asked)
-    state, metadata = load_tensors(tmp_path / MODEL_FILE)
-    tensors = {name.replace("step_map", "autoregression"): value for name, value in state["field"].items()}
-    tensors |= {f"terms.autoregression.{name}": torch.ones(1, size) for name in ("damping", "errors")}
-    (saved,) = metadata["field"]["terms"]
-    metadata["field"]["terms"] = [{**saved, "term": "autoregression", "lags": 1, "periods": [], "harmonics": [],
-                                   "delayed": size, "leads": 1, "flows": True}]
-    save_tensors(tmp_path / MODEL_FILE, {**state, "field": tensors}, metadata)
-    for key, value in answers(Surrogate.load(tmp_path), asked).items():
-        np.testing.assert_array_equal(value, expected[key])
 
 
 def test_surrogates_and_solutions_are_written_in_a_line(tmp_path):

@@ -61,9 +61,7 @@ class VectorField(nn.Module):
         if forcing_period:
             terms.append(ForcingTerm(state_size, forcing_period, forcing_harmonics, context_size))
         if depth:
-            terms.append(
-                NetworkTerm(state_size, width, depth, context_size, forcing_period, forcing_harmonics, swish)
-            )
+            terms.append(NetworkTerm(state_size, width, depth, context_size, forcing_period, forcing_harmonics, swish))
         return cls(state_size, terms, context_size)
 
     def add(self, term: FieldTerm) -> None:
@@ -230,8 +228,6 @@ def build_term(structure: dict[str, Any]) -> FieldTerm:
     if name in _GONE:
         raise UserError(f"the vector field has {_GONE[name]} of an earlier version of inrflow, which this version does "
                         "not have; train again")
-    if name == "linear":
-        arguments.pop("sparse", None)  # saved by earlier versions
     if name in _ELSEWHERE:
         import_module(_ELSEWHERE[name])
     if name not in TERMS:

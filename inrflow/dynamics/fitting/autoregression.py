@@ -161,15 +161,11 @@ class AutoregressionSearch:
         products, size = self.products[left_out], self.codes.shape[1]
         return products[:, :-size], products[:, -size:]
 
-    def _index(self, choice: Choice) -> Tensor:
-        """Columns of the products that belong to the codes and lags of a choice."""
-        lag = torch.arange(choice.lags)[:, None] * self.codes.shape[1]
-        return (lag + torch.arange(choice.size)).flatten()
-
     def fit(self, choice: Choice, left_out: int = -1, stable: bool = False) -> Tensor:
         """Coefficients (p, r, r) of all blocks but one, or of all; `stable`: scaled down to the unit circle where they
         grow. Codes return to 0, which is their mean."""
-        (gram, cross), index, size = self._split(left_out), self._index(choice), choice.size
+        (gram, cross), size, lags = self._split(left_out), choice.size, torch.arange(choice.lags)[:, None]
+        index = (lags * self.codes.shape[1] + torch.arange(size)).flatten()  # columns of its codes
         gram, cross = gram[index[:, None], index], cross[index, :size]
         target = torch.zeros_like(cross)
         target.diagonal().copy_(self.decays(left_out)[:size])

@@ -299,8 +299,8 @@ class ClosedFormSearch:
             return candidates
         scores = {c: self.score(c, every=_SCREEN) for c in candidates}
         ranked = sorted(candidates, key=lambda c: scores[c])
-        kept = ranked[: _kept(len(ranked))]
-        return list(dict.fromkeys([*kept, *_best_of_each(ranked)]))
+        best = {(c.size, c.memory > 0): c for c in reversed(ranked)}  # the first one
+        return list(dict.fromkeys([*ranked[: _kept(len(ranked))], *best.values()]))
 
     def fit(
         self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None,
@@ -330,14 +330,6 @@ class ClosedFormSearch:
 def _kept(candidates: int) -> int:
     """How many candidates go on after they were screened."""
     return min(candidates, max(3 * _FINALISTS, candidates // _SCREENED))
-
-
-def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:
-    """The first candidate of each size, with memory and without."""
-    best: dict[tuple[int, bool], Candidate] = {}
-    for candidate in ranked:
-        best.setdefault((candidate.size, candidate.memory > 0), candidate)
-    return list(best.values())
 
 
 def _affine(matrix: Tensor, bias: Tensor) -> Tensor:

@@ -64,7 +64,6 @@ class LawField(nn.Module):
             for term, fields in self.coefficients(self._linear).items()
             if not term.power and term.axis == VALUE and not term.varies}
         self._cache: dict[float, list[Tensor]] = {}
-        self._flows: dict[float, Tensor] = {}
         self.blocks = self._blocks()
         self.rows = components(self.blocks[0]) if self.coupled else None
 
@@ -246,19 +245,15 @@ class LawField(nn.Module):
         """Blocks of components as one matrix, where codes are so few that this takes less time."""
         return blocks if self.rows is None or self.size > _WHOLE else whole(blocks, self.rows, self.size)[None]
 
-    def _flow(self, h: float) -> Tensor:
-        if h not in self._flows:
-            linear = self._linear_part
-            effort.add(products=_EXPONENTIAL * len(linear) * linear.shape[-1] ** 3, calls=100)
-            self._flows = {**dict(list(self._flows.items())[-3:]), h: self._whole(torch.linalg.matrix_exp(h * linear))}
-        return self._flows[h]
-
-    def _coefficients(self, h: float) -> list[Tensor]:
+    def _operators(self, h: float, exact: bool) -> list[Tensor]:
+        """Of a step of length h, kept for the last few: the flow of a linear law, or the six operators of ETDRK4."""
         if h not in self._cache:
             linear = self._linear_part
-            effort.add(products=_EXPONENTIAL * len(linear) * (3 * linear.shape[-1]) ** 3, calls=200)
-            self._cache = {**dict(list(self._cache.items())[-3:]),
-                           h: [*map(self._whole, etdrk4.coefficients(linear, h, etdrk4.phi_matrix_functions))]}
+            effort.add(products=_EXPONENTIAL * len(linear) * ((1 if exact else 3) * linear.shape[-1]) ** 3,
+                       calls=100 if exact else 200)
+            made = [torch.linalg.matrix_exp(h * linear)] if exact else etdrk4.coefficients(
+                linear, h, etdrk4.phi_matrix_functions)
+            self._cache = {**dict(list(self._cache.items())[-3:]), h: [*map(self._whole, made)]}
         return self._cache[h]
 
     @cached_property
@@ -287,8 +282,8 @@ class LawField(nn.Module):
         self.counted(len(z), 1 if linear else steps)
         now = z.reshape(len(z), self.channels, -1)
         if linear:
-            return self.act(self._flow(dt), now).reshape(z.shape)
-        operators = self._coefficients(dt / steps)
+            return self.act(self._operators(dt, True)[0], now).reshape(z.shape)
+        operators = self._operators(dt / steps, False)
         for _ in range(steps):
             now = etdrk4.step(now, operators, self.act, self.products)
             now = now if self.rests is None else self.held(now, self.rests)

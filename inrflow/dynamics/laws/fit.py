@@ -205,12 +205,18 @@ class LawSearch:
                     self._judge(*each, _SOUGHT)
                 elif each is None and not (self.period or self.several) and (
                         self.least > max(_LITTLE, _NEAR * self.floor)):
-                    until = self.deadline if self.least > _EXPLAINED and self.lowest >= _UNEXPLAINED else max(
-                        self.half, effort() + _STEPPED * self.seconds)
-                    if far := self.noiseless and self.least > _HOPELESS:  # no law is there to be refined
-                        self.deadline = self.limit.most = until = self.start + _RESORT * self.seconds
-                    for law in along_single_steps(self.ground, self.families, min(until, self.deadline), far):
-                        self._consider(law, forecast_errors(law, self.judge))
+                    self._single_steps()
+
+    def _single_steps(self) -> None:
+        """Judge laws along single steps, with more time where no law forecasts: there is none to be refined."""
+        far = self.noiseless and self.least > _HOPELESS
+        if far:
+            self.deadline = self.limit.most = self.start + _RESORT * self.seconds
+        until = self.deadline
+        if not far and (self.least <= _EXPLAINED or self.lowest < _UNEXPLAINED):
+            until = min(until, max(self.half, effort() + _STEPPED * self.seconds))
+        for law in along_single_steps(self.ground, self.families, until, far):
+            self._consider(law, forecast_errors(law, self.judge))
 
     def in_turn(self) -> Iterator[_Regressed | None]:
         """The likeliest family, those that leave far less than the first one, single steps (None) and the others; where
@@ -232,8 +238,7 @@ class LawSearch:
         least, worth = laws[0][0], _WORTH if self.several else 0.0
         self.say(f"  {len(laws)} candidates of {len(families.every)} terms, misfits {least:.2e} to {laws[-1][0]:.2e}")
         laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
-        return least, [law for i, (misfit, law) in enumerate(laws)
-                       if i < _JUDGED or misfit <= _CLOSE * least], families
+        return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, along their own flow, too, until a share of the time is over."""

@@ -233,7 +233,6 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
         rounding > _ROUNDING * total, rounding, 0.0))
 
 
-
 def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.ndarray, codes: np.ndarray,
                      spread: np.ndarray, known: np.ndarray, kinds: Sequence[bool], folds: int = FOLDS,
                      rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = ()

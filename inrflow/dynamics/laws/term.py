@@ -59,11 +59,6 @@ class LawTerm(FieldTerm):
         return cls(law.domain, law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
                    law.theta.tolist(), law.largest, law.by_context.tolist(), law.period)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Laws that were saved before they could have contexts are read, too."""
-        state_dict.setdefault(f"{prefix}by_context", self.by_context)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
                 "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist(),

@@ -203,10 +203,7 @@ class Term:
     @classmethod
     def from_state(cls, state: dict) -> Term:
         """The term of a `state()`."""
-        term = cls(**{name: _plain(value, tuple) for name, value in state.items()})
-        if term.solenoidal and not term.signs and len(term.products) > 1 and term.products[0][0][1] == VALUE:
-            return replace(term, signs=(1.0,) * len(term.products))  # saved before velocities had units
-        return term
+        return cls(**{name: _plain(value, tuple) for name, value in state.items()})
 
 
 def seasonal(channels: int, places: int) -> list[Term]:

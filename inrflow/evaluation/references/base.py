@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _KIND, _VERSION = "inrflow-references", 2
-_GONE = {"climatology_lim"}  # references of earlier versions that others have replaced
 
 
 class Reference(ABC):
@@ -113,7 +112,7 @@ class References:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> References:
-        """The inverse of `save`, for files of version 1 too.
+        """The inverse of `save`.
 
         References that are not registered are left out with a warning. Raises UserError where the file is missing or
         holds something else.
@@ -122,9 +121,7 @@ class References:
         if metadata.get("kind") != _KIND:
             raise UserError(f"{path} holds no reference forecasts; give the file that training wrote, or train again")
         try:
-            if metadata.get("version", 1) == 1:
-                state = _from_version_1(state)
-            for name in state["states"].keys() - REFERENCES.keys() - _GONE:
+            for name in state["states"].keys() - REFERENCES.keys():
                 warnings.warn(f"{path} holds the reference forecast {name}, which is not registered; it is left out",
                               stacklevel=2)
             known = {name: of for name, of in state["states"].items() if name in REFERENCES}
@@ -157,23 +154,3 @@ def fit_references(
 def title_of(name: str) -> str:
     """The label of a reference forecast (or of the model) in figures and tables."""
     return REFERENCES[name].title if name in REFERENCES else name.replace("_", " ")
-
-
-def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
-    """The state of a file that held a fixed set of references, as `save` writes it now."""
-    points, mean = old["points"], old["channel_mean"]
-    states: dict[str, dict[str, Any]] = {
-        "persistence": {"channel_mean": mean, "period": old["period"]},
-        "training_mean": {"channel_mean": mean, "points": points, "field": old["mean_field"]},
-    }
-    if old["climatology"] is not None:
-        climatology = dict(old["climatology"])
-        anomalies = climatology.pop("anomalies")
-        states["climatology"] = climatology
-        if anomalies is not None:
-            kept = {key: value for key, value in anomalies.items() if key not in ("persistence", "propagator")}
-            damped = anomalies["persistence"]
-            states["climatology_ar1"] = {"climatology": climatology, **kept, "propagator": damped}
-    if old["pod_dmd"] is not None:
-        states["pod_dmd"] = old["pod_dmd"]
-    return {"points": points, "states": states}

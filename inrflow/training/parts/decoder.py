@@ -182,15 +182,13 @@ def decoder_training(run: Run) -> DecoderTraining:
 def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> OutputModes:
     """Output modes of the decoder's features, from as many trajectories as the time allows."""
     largest = run.config.decoder.largest_code_size
-
     source, channels = run.problem.source, len(run.problem.description.channels)
     size, frames = channels * decoder.features_size, source.times.shape[1]
     values = source.points * source.fraction * channels
     designs = frames if source.moves else 1  # of a trajectory
     each = seconds_of(designs * size**2 * (2 * values + size) + frames * size * (2 * values + size))
     affordable = _MODES_SHARE * run.budget.total / (_MODE_ITERATIONS * each)
-    trajectories = run.budget.decide(
-        "mode_trajectories", int(np.clip(affordable, _FEWEST_FOR_MODES, _MOST_FOR_MODES)))
+    trajectories = run.budget.decide("mode_trajectories", int(np.clip(affordable, _FEWEST_FOR_MODES, _MOST_FOR_MODES)))
     run.log.begin("modes", _MODE_ITERATIONS)
     modes = training.fit_modes(decoder.double(), largest, trajectories, _MODE_ITERATIONS, run.log.advance)
     run.log.end()

@@ -196,8 +196,7 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
 def longest_memory(frames: int) -> int:
     """Frames that memory may look back on so that half of a trajectory is still forecast from the window it needs; 0
     where the trajectories are too short for any."""
-    return max((k for k in range(1, _LONGEST + 1) if frames - frames_needed(1, k) >= max(2, frames // 2)),
-               default=0)
+    return max((k for k in range(1, _LONGEST + 1) if frames - frames_needed(1, k) >= max(2, frames // 2)), default=0)
 
 
 def _possible(chosen: ChosenDynamics, sizes: list[int], order: int) -> list[int]:

@@ -6,7 +6,6 @@ Pereyra 1973). Some points are held out of every trajectory: what the decoder ma
 end the output layer, the code dimensions, their prior and the noise are fitted in closed form to all points.
 """
 
-
 from __future__ import annotations
 
 import copy

@@ -105,7 +105,7 @@ class SeriesRecipe:
 
         prior = early.prior(early.left(grid, states, cut))
         unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
-        candidate = Candidate(
+        yield Candidate(
             problem, self.name, f"autoregression with {choice.lags} lags", decoder, prior, early.field(),
             Integrator("map"), states.frames(cut), judged, window - 1,
             Score(error, float(prior.noise.mean()), unknowns),
@@ -115,15 +115,13 @@ class SeriesRecipe:
                 "codes": early.codes, "cycle": cycle, "coupled": choice.size, "lags": choice.lags,
                 "ridge": choice.ridge, "half": choice.half}},
         )
-        yield candidate
 
 
 def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
     """A surrogate of this recipe fitted to all frames of a problem in its units, as it was chosen; its spreads stay."""
     grid, about = _grid(problem), surrogate.training["series"]
     assert grid is not None
-    known = [about.get(name) for name in ("coupled", "lags", "ridge", "half")]
-    choice = None if None in known else Choice(*known)
+    choice = Choice(*(about[name] for name in ("coupled", "lags", "ridge", "half")))
     return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice=choice), surrogate.prior.noise)
 
 

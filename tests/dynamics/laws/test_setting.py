@@ -136,11 +136,6 @@ def test_jacobian_of_the_projected_transport_agrees_with_differences() -> None:
     torch.testing.assert_close((field.jacobian(t, z) @ v[..., None])[..., 0], slope, rtol=1e-5, atol=1e-6)
 
 
-def test_transport_saved_before_velocities_had_units_is_read() -> None:
-    term = Term.transport(1, (1.0, 1.0))
-    assert Term.from_state({**term.state(), "signs": []}) == term
-
-
 def _frames(rate: Callable[[np.ndarray], np.ndarray], starts: np.ndarray, t: np.ndarray) -> np.ndarray:
     return np.stack([solve_ivp(lambda _, u: rate(u), (0, t[-1]), u, "LSODA", t, rtol=1e-9, atol=1e-11).y.T
                      for u in starts])[..., None]

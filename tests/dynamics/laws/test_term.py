@@ -135,15 +135,6 @@ def test_the_linearised_flow_of_codes_that_diverged_is_not_a_number_and_leaves_t
     torch.testing.assert_close(flows[[0, 2]], reaction.tangent_flow(z, times, times)[[0, 2]])
 
 
-def test_a_law_saved_before_laws_had_contexts_is_read(reaction):
-    structure = {key: value for key, value in term_structure(reaction).items() if key != "by_context"}
-    state = {key: value for key, value in reaction.state_dict().items() if key != "by_context"}
-    again = build_term(structure).double()
-    again.load_state_dict(state)
-    z = codes(reaction)
-    torch.testing.assert_close(again(torch.zeros(()), z), reaction(torch.zeros(()), z))
-
-
 @pytest.mark.parametrize("gap", [0.1, 0.4])
 def test_the_linearised_flow_of_short_waves_does_not_grow(gap):
     """Of waves of which one half is a product: u_t = u v, v_t = lap u, about u = 1."""

@@ -234,22 +234,6 @@ def test_references_come_back_from_their_file_bit_for_bit(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["references.safetensors"]
 
 
-def test_a_file_with_the_fixed_references_of_version_1_is_still_read(tmp_path):
-    batch, _ = seasons(43, noise=0.3)
-    references = fit_references(batch, None, SEASONAL)
-    del references.fitted["linear_inverse_model"]  # that version knew none
-    references.fitted.pop("kriging", None)
-    mean, damped, dmd = (references.fitted[name] for name in ("training_mean", "climatology_ar1", "pod_dmd"))
-    anomalies = damped.state() | {"persistence": damped.propagator, "propagator": torch.eye(2)}
-    climatology = anomalies.pop("climatology")
-    old = {"channel_mean": mean.channel_mean, "period": None, "points": mean.points, "mean_field": mean.field,
-           "climatology": climatology | {"anomalies": anomalies}, "pod_dmd": dmd.state(), "pod_dmd_symmetries": None}
-    path = save_tensors(tmp_path / "references.safetensors", old, {"kind": "inrflow-references"})
-    expected = references.forecast(batch.t, batch.x, batch.u[:, :3])
-    forecast = References.load(path).forecast(batch.t, batch.x, batch.u[:, :3])
-    assert list(forecast) == list(expected) and all(torch.equal(forecast[name], expected[name]) for name in expected)
-
-
 @dataclasses.dataclass
 class FirstFrame(Reference):
     """A reference of a user's own: the first observed frame, times a fitted factor."""

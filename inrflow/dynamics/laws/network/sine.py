@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from inrflow.errors import UserError
-
 VALUE, SLOPE, LAPLACIAN, SMOOTHED = "value", "slope", "laplacian", "smoothed"
 RATE, TRANSPORT, FLUX, NONLOCAL = "rate", "transport", "flux", "nonlocal"
-_GONE = "steepness", "diffusion"  # of earlier versions
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,6 @@ class Sine:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Sine:
-        """The unit of a `state()`. Raises UserError where this version does not have it."""
-        if any(one[0] in _GONE for one in (*state["inputs"], state["form"])):
-            raise UserError("the law has a network of an earlier version of inrflow, which this version does not have; "
-                            "train again")
+        """The unit of a `state()`."""
         return cls(tuple(Local(*one) for one in state["inputs"]), tuple(float(w) for w in state["weights"]),
                    float(state["phase"]), Form(*state["form"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,7 @@ from inrflow.dynamics.laws.law import Law, integrable, most_with_rates, pruned
 from inrflow.dynamics.laws.rates import solved_anew
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.flights import LITTLE, UNRESOLVED, Refinement
-from inrflow.dynamics.laws.setting import (
-    HARDLY,
-    Data,
-    Ground,
-    Log,
-    forecast_errors,
-    joined,
-    resolved,
-    worse,
-)
+from inrflow.dynamics.laws.setting import HARDLY, Data, Ground, Log, forecast_errors, joined, resolved, worse
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 
@@ -46,73 +37,136 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
     """Errors and law, refined in its steps, along its own flow and on more harmonics, without terms that are near zero.
 
     errors (S,): of its forecasts; whole: all trajectories, for laws of noisy ones; start: effort when the search began,
-    which ends so many seconds later. brief: along flights of one frame alone.
+    which ends so many seconds later. brief: along flights of one frame alone. The law itself where the time is over
+    before forecasts are as good again.
     """
     if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more of them
         ground = Ground.of(law, ground.train)
-    narrow, second, exact = (errors, law), law.has_rates, errors.mean() < EXACT
-    train, place, frames = ground.train, ground.domain, ground.states.shape[1]
+    ending = _Ending(errors, law, ground, ground.train, judge, start, seconds, say)
     with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(Limit(start + seconds)):
-        law, judging = (law, 0.0) if exact else shorter_steps(errors, law, judge, start + (1 - KEPT) * seconds)
-        kept = more if (more := 3 * _FINER[0] ** 2 * judging) < KEPT * seconds else 0.0  # for more harmonics
+        ending.run(whole, brief)
+    return (ending.errors, ending.law) if ending.errors.mean() <= HARDLY * errors.mean() else (errors, law)
 
-        def along(law: Law, length: int, seconds: float, **options: Any) -> Refinement:
-            return Refinement.along(law, ground, ground.known, min(length, frames - 1), seconds, **options)
 
-        last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), uncertain=False if second else None,
-                     little=LITTLE if np.any(train.noise) else UNRESOLVED)
-        noisy, hardly = last.uncertain, 1.0
-        if noisy:  # forecasts from single frames tell little
-            wide = widened(law, whole)
-            wider, after = Ground.of(wide, whole), forecast_errors(wide, judge)
-            law, ground, errors, hardly, kept = wide, wider, after, HARDLY, 0.0
-            frames = whole.u.shape[1]
-        lengths = sorted({min(n, frames - 1) for n in _OF_NOISY}) if noisy else [
-            n for n in _LENGTHS[second:] if n < frames and not exact]
-        for index, length in enumerate(lengths[: 1 if brief else None]):
-            left = seconds - kept - 2 * judging - (effort() - start)
-            if left < 0:
+@dataclass
+class _Ending:
+    """A law in the course of its refinement, which may end at any time; `errors` (S,) are those of its forecasts.
+
+    ground: of the flights. noisy: whether its codes are uncertain; hardly: times the errors that a step may leave then.
+    judging: effort of one forecast; kept: of the seconds, for more harmonics.
+    """
+
+    errors: np.ndarray
+    law: Law
+    ground: Ground
+    train: Data
+    judge: Data
+    start: float
+    seconds: float
+    say: Log
+    noisy: bool = False
+    hardly: float = 1.0
+    judging: float = 0.0
+    kept: float = 0.0
+
+    def run(self, whole: Data, brief: bool) -> None:
+        """All steps, as far as the time allows."""
+        second, exact, place = self.law.has_rates, self.errors.mean() < EXACT, self.ground.domain
+        if not exact:
+            self.shorten_steps()
+        last = self._along(2 if second else 1, min(_LAST, 0.1 * self.seconds), uncertain=False if second else None,
+                           little=LITTLE if np.any(self.train.noise) else UNRESOLVED)
+        if last.uncertain:  # forecasts from single frames tell little
+            wide = widened(self.law, whole)
+            ground, errors = Ground.of(wide, whole), forecast_errors(wide, self.judge)
+            self.law, self.ground, self.errors = wide, ground, errors
+            self.noisy, self.hardly, self.kept = True, HARDLY, 0.0
+        most = self.ground.states.shape[1] - 1
+        lengths = sorted({min(n, most) for n in _OF_NOISY}) if self.noisy else [
+            n for n in _LENGTHS[second:] if n <= most and not exact]
+        last = self.along_flights(lengths[: 1 if brief else None], len(lengths)) or last
+        if not self.noisy:
+            last = self._along(_LENGTHS[1], min(_LAST, 0.1 * self.seconds), uncertain=False)
+        self.shorten(last)
+        if self.noisy and not second and self.law.size:
+            self.with_first_codes(lengths, last)
+        if self.noisy:  # clean starts ask for more
+            self.law = integrable(self.law, self.ground.train.t, self.ground.states) or self.law
+        if not (brief or isinstance(place, Flows)):
+            for better in finer(self.law, self.train, self.judge, self.start + self.seconds, self.say, not self.noisy):
+                self.errors, self.law = better  # kept where the time ends before the next
+
+    def shorten_steps(self) -> None:
+        """Halve the integrator's step while forecasts improve: errors of steps may grow along paths."""
+        errors, law, deadline = self.errors, self.law, self.start + (1 - KEPT) * self.seconds
+        while math.isfinite(law.longest) and effort() < deadline:
+            halved, began = replace(law, longest=law.longest / 2), effort()
+            after = forecast_errors(halved, self.judge)
+            self.judging = effort() - began
+            if not after.mean() < _BETTER * errors.mean():
+                self.judging /= 2
                 break
-            left *= _FILTERED if noisy else 0.5  # the rest is for forecasts
-            trial = along(law, length, left / (len(lengths) - index), uncertain=noisy)
-            while noisy and trial.overtaxed and length > 1:  # short flights tell less, but none would end in time
-                trial = along(law, length := length // 3 or 1, left / (len(lengths) - index), uncertain=True)
-            trial.deadline = effort() + left if noisy else trial.deadline  # what short ones leave is for longer ones
-            refined = trial.run()
-            refined = known_contexts(refined, train, judge) if law.count else refined
-            after = forecast_errors(refined, judge)
-            say(f"  along flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, {effort() - start:.1f} s")
-            if not worse(after, hardly * errors):
-                law, errors, last = refined, after, trial
-        if not noisy:
-            last = along(law, _LENGTHS[1], min(_LAST, 0.1 * seconds), uncertain=False)
-        size = law.size
-        law, (short, *shorter) = last.estimated(law)
-        if 0 < short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + EXACT):
-            law = short
-        for short in shorter if noisy else ():  # what no forecast needs; truncation is not in the errors
-            law = short if 0 < short.size < law.size and not worse(forecast_errors(short, judge), errors) else law
-        law = pruned(last.run(law) if noisy and law.size < size else law)
-        for length in lengths if noisy and not second and law.size else ():
-            if (left := seconds - 2 * judging - (effort() - start)) < 0:
+            law, errors = halved, after
+        self.law = law
+        self.kept = more if (more := 3 * _FINER[0] ** 2 * self.judging) < KEPT * self.seconds else 0.0
+
+    def along_flights(self, lengths: list[int], every: int) -> Refinement | None:
+        """Refine coefficients along ever longer flights, of `every` lengths in all; the last ones that helped."""
+        last = None
+        for index, length in enumerate(lengths):
+            if (left := self._left - self.kept) < 0:
                 break
-            final = Assimilation.along(law, ground, ground.known, length, _WITH_FIRST * left)
+            left *= _FILTERED if self.noisy else 0.5  # the rest is for forecasts
+            trial = self._along(length, left / (every - index), uncertain=self.noisy)
+            while self.noisy and trial.overtaxed and length > 1:  # short flights tell less, but none would end in time
+                trial = self._along(length := length // 3 or 1, left / (every - index), uncertain=True)
+            trial.deadline = effort() + left if self.noisy else trial.deadline  # what short ones leave is for others
+            refined, after = self._forecast(trial.run(), f"along flights of {length}")
+            if not worse(after, self.hardly * self.errors):
+                self.law, self.errors, last = refined, after, trial
+        return last
+
+    def shorten(self, last: Refinement) -> None:
+        """Leave out terms that no forecast needs; truncation is not in their errors."""
+        size = self.law.size
+        self.law, (short, *shorter) = last.estimated(self.law)
+        tried = [(short, HARDLY * self.errors + EXACT), *((one, self.errors) for one in shorter if self.noisy)]
+        for short, most in tried:
+            if 0 < short.size < self.law.size and not worse(forecast_errors(short, self.judge), most):
+                self.law = short
+        self.law = pruned(last.run(self.law) if self.noisy and self.law.size < size else self.law)
+
+    def with_first_codes(self, lengths: list[int], last: Refinement) -> None:
+        """Refine coefficients and first codes of flights together, of about as many frames as the `last` ones."""
+        for length in lengths:
+            if (left := self._left) < 0:
+                break
+            final = Assimilation.along(self.law, self.ground, self.ground.known, length, _WITH_FIRST * left)
             if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # fewer frames tell less
                 continue
             refined = final.run()
-            refined = known_contexts(refined, train, judge) if law.count else refined
-            after = forecast_errors(refined, judge)
-            say(f"  with first codes of flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, "
-                f"{final.left:.2f} of the noise missed, {effort() - start:.1f} s")
-            lost = final.left > _FITS and not after.mean() < _BETTER * errors.mean()
-            if lost or worse(after, hardly * errors):
+            refined, after = self._forecast(
+                refined, f"with first codes of flights of {length}, {final.left:.2f} of the noise missed")
+            lost = final.left > _FITS and not after.mean() < _BETTER * self.errors.mean()
+            if lost or worse(after, self.hardly * self.errors):
                 break
-            law, errors = refined, after
-        law = (integrable(law, ground.train.t, ground.states) or law) if noisy else law  # clean starts ask for more
-        if not (brief or isinstance(place, Flows)):
-            for better in finer(law, train, judge, start + seconds, say, not noisy):
-                errors, law = better  # kept where the time ends before the next
-    return (errors, law) if errors.mean() <= HARDLY * narrow[0].mean() else narrow  # where the time ended too soon
+            self.law, self.errors = refined, after
+
+    @property
+    def _left(self) -> float:
+        """Seconds that are left, but for two forecasts."""
+        return self.seconds - 2 * self.judging - (effort() - self.start)
+
+    def _along(self, length: int, seconds: float, **options: Any) -> Refinement:
+        length = min(length, self.ground.states.shape[1] - 1)
+        return Refinement.along(self.law, self.ground, self.ground.known, length, seconds, **options)
+
+    def _forecast(self, law: Law, how: str) -> tuple[Law, np.ndarray]:
+        """A refined law, with contexts of systems that were not seen, and its errors."""
+        law = known_contexts(law, self.train, self.judge) if law.count else law
+        after = forecast_errors(law, self.judge)
+        self.say(f"  {how}: {self.errors.mean():.2e} to {after.mean():.2e}, {effort() - self.start:.1f} s")
+        return law, after
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True
@@ -151,19 +205,3 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
             break
         law, errors = wider, after
         yield errors, law
-
-
-def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> tuple[Law, float]:
-    """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths.
-
-    And about the effort of its forecasts."""
-    spent = 0.0
-    while math.isfinite(law.longest) and effort() < deadline:
-        halved, began = replace(law, longest=law.longest / 2), effort()
-        after = forecast_errors(halved, judge)
-        spent = effort() - began
-        if not after.mean() < _BETTER * errors.mean():
-            spent /= 2
-            break
-        law, errors = halved, after
-    return law, spent

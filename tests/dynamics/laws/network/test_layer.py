@@ -24,7 +24,6 @@ from inrflow.dynamics.laws.network.sine import (
 )
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
-from inrflow.errors import UserError
 
 HEAT = Term((((0, -1),),), 1)
 INPUTS = (Local(VALUE, 1), Local(SLOPE, 0, 1), Local(LAPLACIAN, 0), Local(SMOOTHED, 0, 0, 0.2))
@@ -77,13 +76,6 @@ def test_a_saved_network_is_built_again(law):
     again = build_term(term_structure(law)).double()
     again.load_state_dict(law.state_dict())
     assert torch.equal(again(torch.zeros(()), codes()), law(torch.zeros(()), codes()))
-
-
-def test_parts_of_earlier_versions_are_refused():
-    state = units((Local(VALUE, 0),), 1, (Form(),))[0].state()
-    for other in ({**state, "form": ["diffusion", 0, 0, 0.0]}, {**state, "inputs": [["steepness", 0, 0, 0.0]]}):
-        with pytest.raises(UserError, match="a network of an earlier version of inrflow"):
-            Sine.from_state(other)
 
 
 def test_the_same_network_acts_on_another_domain():
