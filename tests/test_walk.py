@@ -97,4 +97,4 @@ def test_a_query_visits_few_files_by_few_different_calls(trained, tmp_path):
                                       "std=true", "derivatives=true"]))
     assert (tmp_path / "answers.csv").exists()
     assert len(files) <= 36, (len(files), sorted(files))
-    assert len(calls) <= 75, (len(calls), sorted(calls))  # of a law: its domain says which points lie inside
+    assert len(calls) <= 73, (len(calls), sorted(calls))  # of a law: its domain says which points lie inside
