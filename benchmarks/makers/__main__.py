@@ -2,7 +2,8 @@
 
     python -m benchmarks.makers FOLDER [NAME | NAME:CHANNEL ...]
 
-writes NAME_train.h5 and NAME_test.h5 of problems and families (all where none is named) in the project's schema;
+writes NAME_train.h5 and NAME_test.h5 of problems and families (all where none is named) in the project's schema, the
+latter with parameters that trajectories share or have of their own;
 NAME:CHANNEL writes one channel alone, of which single frames may be no states. `--list` prints names and equations.
 """
 
@@ -12,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.makers import families
+from benchmarks.makers import families, parametric
 from benchmarks.makers.base import PROBLEMS, Maker, load, write_problem
 
 
@@ -31,18 +32,22 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     chosen = parser.parse_args()
     load()
-    known = [*PROBLEMS, *families.FAMILIES]
+    known = [*PROBLEMS, *families.FAMILIES, *parametric.PARAMETRIC]
     if chosen.list or chosen.folder is None:
         for name, one in PROBLEMS.items():
             print(f"{name}: {described(one.make)}")
         for name, (maker, parameter, *_) in families.FAMILIES.items():
             print(f"{name}, families in {parameter}: {described(maker)}")
+        for name, (maker, ranges, _) in parametric.PARAMETRIC.items():
+            print(f"{name}, own {' and '.join(ranges)}: {described(maker)}")
         return
     if unknown := sorted({name.partition(":")[0] for name in chosen.names} - set(known)):
         parser.error(f"no problem is called {', '.join(unknown)}; --list prints those there are")
     chosen.folder.mkdir(parents=True, exist_ok=True)
     for name in chosen.names or known:
-        (families.write if name in families.FAMILIES else write_problem)(name, chosen.folder)
+        write = (families.write if name in families.FAMILIES else
+                 parametric.write if name in parametric.PARAMETRIC else write_problem)
+        write(name, chosen.folder)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ def made(monkeypatch, *arguments):
 
 
 def test_problems_and_single_channels_are_written_alike_every_time(monkeypatch, tmp_path):
-    made(monkeypatch, tmp_path / "a", "sine_gordon:v", "wave_speeds")
-    made(monkeypatch, tmp_path / "b", "sine_gordon:v", "wave_speeds")
+    asked = "sine_gordon:v", "wave_speeds", "waves_own"
+    made(monkeypatch, tmp_path / "a", *asked)
+    made(monkeypatch, tmp_path / "b", *asked)
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert names == {f"{name}_{part}.h5" for name in ("sine_gordon_v", "wave_speeds") for part in ("train", "test")}
+    assert names == {f"{name.replace(':', '_')}_{part}.h5" for name in asked for part in ("train", "test")}
     for name in names:
         with TrajectoryFile(tmp_path / "a" / name) as file:
             assert file.description.channels == (("v",) if name.startswith("sine") else ("u", "v"))
