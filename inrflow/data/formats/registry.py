@@ -22,6 +22,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import moments_to_texts
 from inrflow.data.formats.columns import (
+    IN_FILES,
     Columns,
     Grid,
     PointTable,
@@ -169,6 +170,13 @@ class ReadOptions:
     select: Mapping[str, int] = field(default_factory=dict)
     stations: str | None = None
     description: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.time is not None:
+            object.__setattr__(self, "time", self.time.replace(*IN_FILES))
+        for key in ("channels", "coordinates"):
+            if (names := getattr(self, key)) is not None:
+                object.__setattr__(self, key, [str(name).replace(*IN_FILES) for name in names])
 
     def describe(self, path: Path, channels: Sequence[str], coordinates: Sequence[str], **found: Any) -> Description:
         """The description of a file: what was found in it (None: nothing), with what the user gave in its place."""

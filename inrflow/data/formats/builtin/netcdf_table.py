@@ -31,7 +31,7 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
             "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables",
             "mesh", "location")
-TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
+TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "number", "run", "batch")
 _WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
 
 

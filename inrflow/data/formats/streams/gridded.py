@@ -76,8 +76,11 @@ class GridWriter(TableWriter):
         if number in self._written:
             raise UserError(f"{self.path}: the rows of trajectory {number} are not together; sort them")
         self._written.append(number)
-        time = str(find_column(columns, TIMES))
-        t, frame = np.unique(columns.pop(time), return_inverse=True)
+        self._place(number, columns.pop(str(find_column(columns, TIMES))), columns)
+
+    def _place(self, number: int, t: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        """Put the rows of a trajectory, at times t (R,), where they lie."""
+        t, frame = np.unique(t, return_inverse=True)
         cells, sizes = self._cells(columns)
         shape, fields = (len(t), *sizes), {}
         for name, values in columns.items():
