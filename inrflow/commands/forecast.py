@@ -20,6 +20,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, parse_units
 from inrflow.data.formats.continued import Places, on_grid
 from inrflow.data.formats.registry import FLAG, ReadOptions, format_for_writing, format_of
+from inrflow.data.formats.streams.joining import expanded
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
@@ -99,13 +100,14 @@ def _places(frames: Frames, asked: PointTable | None, about: Description, time: 
 
 def _named(known: Places, stations: str, observations: str, about: Description, read: dict[str, Any]) -> Places:
     """Places in the order of their stations with names and places as given, and times as the observations have them."""
-    table, kind = format_of(Path(stations)), format_of(Path(observations))
+    source = expanded(observations)[0]
+    table, kind = format_of(Path(stations)), format_of(source)
     if not isinstance(table, TableFormat) or not isinstance(kind, TableFormat):
         return known
     named = StationTables(kind, ReadOptions(coordinates=read.get("coordinates"), time=read.get("time"),
                                             stations=stations))
     order, columns = named.stations_at(known.x, about)
-    time, example = named.time_in(Path(observations))
+    time, example = named.time_in(source)
     return replace(known, x=known.x[order], columns=columns, time=time, example=example)
 
 

@@ -79,6 +79,7 @@ class Observations:
         if not isinstance(table, pandas.DataFrame):
             raise UserError(f"from_dataframe takes a pandas DataFrame, not {type(table).__name__}; from_xarray takes "
                             "Datasets")
+        table = unindexed(table)
         wanted = [time, *coordinates, *channels]
         if isinstance(channels, str) or isinstance(coordinates, str):
             raise UserError(f"channels={channels!r} and coordinates={coordinates!r} are names of columns; give lists "
@@ -353,6 +354,13 @@ class TimeBins:
 def is_scattered(rows: int, frames: int) -> bool:
     """Whether `rows` rows at `frames` different times are too few at a time to be frames."""
     return frames > _FEWEST and rows < _SCATTERED * frames
+
+
+def unindexed(table: Any) -> Any:
+    """A DataFrame with its index as columns, where that has names or holds dates."""
+    index = table.index
+    named = any(name is not None for name in index.names)
+    return table.reset_index() if named or getattr(index.dtype, "kind", "") == "M" else table
 
 
 def window_of(

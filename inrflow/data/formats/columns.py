@@ -118,6 +118,12 @@ def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
         (bare[name] for name in longest if name in bare and len(name) > 1), None)  # and T (K) in any case
 
 
+def meant_by_dates(dated: Iterable[str], names: Iterable[str]) -> dict[tuple[str, ...], str]:
+    """The column of times where none is called so and one alone holds dates; `dated`: those that do."""
+    found = list(dated)
+    return {TIMES: found[0]} if len(found) == 1 and find_column(names, TIMES) is None else {}
+
+
 def spanning_columns(description: Description) -> list[tuple[str, ...]]:
     """Alternative names of the columns that place a row in time and space."""
     return [("trajectory",), TIMES, *((name,) for name in description.coordinates),

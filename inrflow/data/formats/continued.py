@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
-from inrflow.data.formats.columns import TIMES, PointTable, find_column
+from inrflow.data.formats.columns import TIMES, PointTable, find_column, meant_by_dates
 from inrflow.data.formats.sphere import xyz_to_lonlat
 
 _ROUNDING = 1e-9  # of the span of times, how far off whole numbers they may be
@@ -43,7 +43,9 @@ class Places:
         """The places of a table in the order of their first rows, with the columns that do not change at a place."""
         _, first, which = np.unique(table.x, axis=0, return_index=True, return_inverse=True)
         which, order = which.ravel(), np.sort(first)
-        time = find_column(table.columns, TIMES if time is None else (time,))
+        dated = [name for name, values in table.columns.items() if values.dtype.kind == "M"]
+        time = find_column(table.columns, TIMES if time is None else (time,)) or meant_by_dates(
+            dated, table.columns).get(TIMES)
         left_out = {time, "t", "trajectory", *about.channels}
         columns = {name: values[order] for name, values in table.columns.items() if name not in left_out
                    and bool(((values[first][which] == values) | (values != values)).all())}

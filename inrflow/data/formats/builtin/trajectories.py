@@ -16,7 +16,7 @@ from inrflow.data.formats.columns import Grid, PointTable
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import in_schema, open_hdf5, resolves
-from inrflow.data.formats.streams.gridded import GridWriter, by_quantity, single
+from inrflow.data.formats.streams.gridded import GatheredWriter, by_quantity, single
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.data.observations import Observations
@@ -112,7 +112,7 @@ class TrajectoryContent(Content):
                     packed[part] = item[part]
 
 
-class AnswerWriter(GridWriter):
+class AnswerWriter(GatheredWriter):
     """Answers as a file of the schema: u holds values or medians, what else is told of all channels stands beside it as
     `u_std`, `u_q05` and so on, all other columns by their names. Trajectories of the answered file keep their
     parameters, environments and further datasets."""
@@ -123,9 +123,6 @@ class AnswerWriter(GridWriter):
 
     def _complete(self) -> None:
         self._finish()  # by a writer that gives the file its name
-
-    def _axes(self) -> list[tuple[str, np.ndarray]]:
-        return []
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         self._require_numbers(columns)
