@@ -1,9 +1,9 @@
 """Files of named arrays: npy, tensors of PyTorch, and what npz and MATLAB files hold, as trajectories on grids.
 
 Which axis of a field is which follows from sizes: a field is (S, T, X, Y, ...), (T, X, Y, ...), or as MATLAB files of
-published sets have it (S, X, Y, ..., T) or (X, Y, ..., T), in all cases with channels behind, too, or, as tensors have them, between
-times and places; beside an array of points (N, d) it is over these and the times, in any order. An array of the shape of
-the field without its last axis is its first state: times are last. Complex numbers are two channels.
+published sets have it (S, X, Y, ..., T) or (X, Y, ..., T), in all cases with channels behind, too, or, as tensors have
+them, between times and places; beside an array of points (N, d) it is over these and the times, in any order. An array
+of the shape of the field without its last axis is its first state: times are last. Complex numbers are two channels.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class ArrayContent(StreamedContent):
         self._t, self._x, self._order_of, self._arrays = times, lattice(axes), order, list(fields.values())
         count = 1 if order[0] is None else first.shape[order[0]]
         self._parameters = None if numbers is None or len(numbers) != count else numbers.reshape(count, -1)
-        self._tell_left_out({name: array for name, array in arrays.items() if name not in (time, *named, *fields)}, count)
+        used = {time, *named, *fields}
+        self._tell_left_out({name: array for name, array in arrays.items() if name not in used}, count)
         self.description = options.describe(path, channels, named)
 
     def _tell_left_out(self, others: Mapping[str, np.ndarray], trajectories: int) -> None:

@@ -163,8 +163,8 @@ class AnswerWriter(GatheredWriter):
             number = np.repeat(self._written, [len(part[0]) for part in self._parts])
             order = np.lexsort((t, number))  # as rows are stored
             columns = {name: np.concatenate([part[2][name] for part in self._parts]) for name in ("u", *names)}
-            write_scattered(self.path, number, t, x, columns.pop("u"), about, **known, overwrite=self._overwrite,
-                            extra=extra | {name: values[order] for name, values in columns.items()})
+            write_scattered(self.path, number, t, x, columns.pop("u"), about, known["parameters"], known["environment"],
+                            extra | {name: values[order] for name, values in columns.items()}, self._overwrite)
             return
         longest, widest = (max(cells.shape[axis] for *_, cells in frames) for axis in (0, 1))
         beside: dict[str, list[np.ndarray]] = {name: [] for name in names}

@@ -121,7 +121,8 @@ class MeshSeries:
     def left_out(self) -> str:
         """What is there beside the fields, for a summary."""
         others = sorted(_of_users(self._mesh(0).cell_data)) if self.at_nodes else []
-        return f" (of nodes; {', '.join(others)} of cells {'is' if len(others) == 1 else 'are'} left out)" * bool(others)
+        verb = "is" if len(others) == 1 else "are"
+        return f" (of nodes; {', '.join(others)} of cells {verb} left out)" if others else ""
 
     def _centres(self, mesh: Any) -> np.ndarray:
         """Centres (N, 3) of the cells."""
