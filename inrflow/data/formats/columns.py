@@ -139,7 +139,7 @@ class Roles:
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
         self.grid, self.units = columns.grid, columns.units
-        self.time, *self.lonlat = (find_column(self.names, names) or columns.meant.get(names)
+        self.time, *self.lonlat = (columns.meant.get(names) or find_column(self.names, names)
                                    for names in (TIMES if time is None else (time,), LONGITUDES, LATITUDES))
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
                           and not set(description.coordinates) <= set(self.names))
