@@ -18,6 +18,7 @@ from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, parse_units
+from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, on_grid
 from inrflow.data.formats.registry import FLAG, ReadOptions, format_for_writing, format_of
 from inrflow.data.formats.streams.joining import expanded
@@ -65,7 +66,7 @@ def run(arguments: list[str]) -> int:
             for t, x, values in _rows(frames, known.x, until, every, config.observed):
                 table = known.rows(t, x, about, number, len(observations) > 1, dates)
                 if asked is not None and asked.grid is not None and asked.grid.cells:
-                    table = replace(table, grid=asked.grid)
+                    table = replace(table, grid=Grid(("row",), (len(table),), {}, asked.grid.cells))
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     gathered.tell()

@@ -84,7 +84,7 @@ class Places:
 def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTable | None:
     """The rows of a gridded file at other times (T,), on its grid; None where it has none along time."""
     grid = table.grid
-    name = None if grid is None or grid.cells else find_column(grid.axes, TIMES)
+    name = None if grid is None else find_column(grid.axes, TIMES)
     name = name or next((key for key, known in (grid.attributes if grid else {}).items() if known.get(
         "standard_name") == "time" and key in grid.axes), None)  # type: ignore[union-attr]
     if grid is None or name is None or len(grid.axes[name][0]) != 1:

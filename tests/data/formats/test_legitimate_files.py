@@ -10,9 +10,11 @@ import torch
 import xarray
 from scipy.io import savemat
 
+from inrflow.data.formats.columns import Grid
+from inrflow.data.formats.continued import on_grid
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.inspect import describe
-from inrflow.data.formats.tables import read_observations, read_points
+from inrflow.data.formats.tables import PointTable, read_observations, read_points, write_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import Observations
 
@@ -144,3 +146,27 @@ def test_arrays_beside_fields_are_parameters_or_named(tmp_path):
     torch.save({"v": torch.tensor(u[:, :, None]), "t": torch.tensor(t), "x": torch.tensor(X)}, tmp_path / "a.pt")
     frames, _, _ = read(tmp_path / "a.pt", tmp_path)  # channels before places, as convolutions have them
     np.testing.assert_allclose(frames.u[..., 0], u[0], rtol=1e-6)
+
+
+def test_answers_on_a_mesh_as_netcdf_have_its_points_and_their_own_times(tmp_path):
+    cells = [("triangle", np.array([[0, 1, 2], [1, 2, 3]]))]
+    entries = []
+    for k in range(3):
+        meshio.Mesh(np.c_[X, X**2, 0 * X], cells, {"c": X + k}).write(tmp_path / f"{k}.vtu")
+        entries.append(f'<DataSet timestep="{k}" file="{k}.vtu"/>')
+    (tmp_path / "a.pvd").write_text(f'<VTKFile type="Collection"><Collection>{"".join(entries)}</Collection></VTKFile>')
+    about = read(tmp_path / "a.pvd", tmp_path)[1]
+    seen = read_points(tmp_path / "a.pvd", about)
+    later = on_grid(seen, 3 + np.arange(5.0), about)  # more of them than in the file
+    assert later is not None
+    for name, table, t in (("seen", seen, [0, 1, 2]), ("later", later, [3, 4, 5, 6, 7])):
+        write_points(tmp_path / f"{name}.nc", table, {"c_q50": table.t + table.x[:, 0]}, about)
+        with xarray.open_dataset(tmp_path / f"{name}.nc") as data:
+            assert data["t"].values.tolist() == t and data["c_q50"].dims == ("t", "point")
+            np.testing.assert_array_equal(data["c_q50"], np.add.outer(t, X))
+            np.testing.assert_array_equal(data["y"], X**2)
+    rows = PointTable(seen.trajectory[:7], seen.t[:7], seen.x[:7], {"t": seen.t[:7]}, Grid(("row",), (7,), {}, {
+        "triangles": cells[0][1]}))  # as forecasts are without NetCDF's grid
+    write_points(tmp_path / "rows.nc", rows, {"c_q50": rows.t}, about)
+    with xarray.open_dataset(tmp_path / "rows.nc") as data:
+        assert data["c_q50"].shape == (7,)

@@ -280,7 +280,9 @@ class MeshColumns(Columns):
         self._series = series
         self._several = bool(series.parts.any())
         self.names = (*(("trajectory",) if self._several else ()), "t", *"xyz"[: series.axes], *series.fields(0))
-        self.grid = Grid(("step", "point"), (len(series.times), len(series.points)), {}, dict(series.cells))
+        axes = {} if self._several else {"t": (("t",), series.times)} | {
+            name: (("point",), values) for name, values in zip("xyz", series.points.T, strict=False)}
+        self.grid = Grid(("t", "point"), (len(series.times), len(series.points)), axes, dict(series.cells))
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         points = self._series.points
