@@ -20,8 +20,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, number_to_date, parse_units
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, on_grid
-from inrflow.data.formats.registry import FLAG, ReadOptions, format_for_writing, format_of
-from inrflow.data.formats.streams.joining import expanded
+from inrflow.data.formats.registry import FLAG, ReadOptions, expanded, format_for_writing, format_of
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points

@@ -313,9 +313,8 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     from inrflow.config.resolve import given_settings
     from inrflow.config.train_schema import ReadConfig
     from inrflow.data.formats.convert import convert, count_times_as
-    from inrflow.data.formats.registry import format_of
+    from inrflow.data.formats.registry import expanded, format_of
     from inrflow.data.formats.schema import in_schema
-    from inrflow.data.formats.streams.joining import expanded
 
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
         return given  # refused, with what is expected, where it is opened

@@ -12,7 +12,7 @@ import torch
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.data.plain import plain_array, plain_moments
+from inrflow.data.plain import plain_array, plain_moments, unindexed
 from inrflow.errors import UserError
 
 _DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
@@ -354,13 +354,6 @@ class TimeBins:
 def is_scattered(rows: int, frames: int) -> bool:
     """Whether `rows` rows at `frames` different times are too few at a time to be frames."""
     return frames > _FEWEST and rows < _SCATTERED * frames
-
-
-def unindexed(table: Any) -> Any:
-    """A DataFrame with its index as columns, where that has names or holds dates."""
-    index = table.index
-    named = any(name is not None for name in index.names)
-    return table.reset_index() if named or getattr(index.dtype, "kind", "") == "M" else table
 
 
 def window_of(

@@ -134,7 +134,7 @@ def test_an_updated_run_is_trained_on_all_observations(tiny_run, tmp_path, inrfl
     assert outcome.code == 2 and "no finished run" in outcome.err
 
 
-def test_an_update_reads_files_as_the_run_did_and_so_do_commands_on_it(tiny_run, tmp_path, inrflow_command, monkeypatch):
+def test_an_update_reads_files_as_the_run_did(tiny_run, tmp_path, inrflow_command, monkeypatch):
     trained = []
     monkeypatch.setattr("inrflow.commands.update.run_one", lambda *given: trained.append(given) or 0)
     run = tmp_path / "run"

@@ -7,6 +7,7 @@ Tables are written by a TableWriter, which appends blocks of columns to a file t
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import stat
@@ -334,6 +335,19 @@ def format_of(path: Path) -> Format:
                 return known
     kind = "binary file" if binary else "text file"
     raise UserError(f"{path} is a {kind} of an unknown format; give {readable()}")
+
+
+def expanded(source: str | os.PathLike[str]) -> list[Path]:
+    """The files that a name with *, ? or [ stands for, in the order of their names; any other name as it is.
+
+    Raises UserError where there is none.
+    """
+    if Path(source).exists() or not glob.has_magic(str(source)):
+        return [Path(source)]
+    found = sorted(glob.glob(str(source)))
+    if not found:
+        raise UserError(f"no file matches {source}; check the folder and the pattern")
+    return [Path(name) for name in found]
 
 
 def format_for_writing(path: Path) -> Format:

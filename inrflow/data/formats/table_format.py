@@ -64,7 +64,7 @@ class TableContent(Content):
         called = TIMES if options.time is None else (options.time,)
         with kind.open_columns(path, [called, LONGITUDES, LATITUDES]) as columns:
             names, units = columns.names, columns.units
-            time = find_column(names, called) if options.time else columns.meant.get(TIMES) or find_column(names, called)
+            time = (None if options.time else columns.meant.get(TIMES)) or find_column(names, called)
             places = [columns.meant.get(group) or find_column(names, group) for group in (LONGITUDES, LATITUDES)]
             block = next(columns.blocks(_LOOKED_AT), {})
             first = block.get(time or "", np.zeros(1))

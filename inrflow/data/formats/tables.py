@@ -15,9 +15,9 @@ from inrflow.data.description import Description
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.columns import BLOCK_ROWS, PointTable
 from inrflow.data.formats.convert import convert
-from inrflow.data.formats.registry import Format, ReadOptions, format_for_writing, format_of
+from inrflow.data.formats.registry import Format, ReadOptions, expanded, format_for_writing, format_of
 from inrflow.data.formats.schema import in_schema
-from inrflow.data.formats.streams.joining import expanded, joined_tables
+from inrflow.data.formats.streams.joining import joined_tables
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.observations import Observations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,19 +22,6 @@ from inrflow.errors import UserError
 _LOOKED_AT = 4096  # rows of a table
 _DIGITS = 9  # of the largest coordinate
 _SHARED = 0.5  # share of the points of two files that makes them the same network or grid, with values missing
-
-
-def expanded(source: str | os.PathLike[str]) -> list[Path]:
-    """The files that a name with *, ? or [ stands for, in the order of their names; any other name as it is.
-
-    Raises UserError where there is none.
-    """
-    if Path(source).exists() or not glob.has_magic(str(source)):
-        return [Path(source)]
-    found = sorted(glob.glob(str(source)))
-    if not found:
-        raise UserError(f"no file matches {source}; check the folder and the pattern")
-    return [Path(name) for name in found]
 
 
 def read_files(paths: Sequence[Path], options: ReadOptions) -> Content:
