@@ -34,7 +34,7 @@ from inrflow.commands.run_directory import (
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.formats.streams.joining import expanded
+from inrflow.data.formats.registry import expanded
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import choose_device

@@ -17,9 +17,10 @@ from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers, parse_units
+from inrflow.data.formats.calendar import dates_to_numbers, number_to_date, parse_units
+from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, on_grid
-from inrflow.data.formats.registry import FLAG, ReadOptions, format_for_writing, format_of
+from inrflow.data.formats.registry import FLAG, ReadOptions, expanded, format_for_writing, format_of
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
@@ -61,10 +62,10 @@ def run(arguments: list[str]) -> int:
                 known = _named(known, stations, str(config.observations), about, read)
             with gathered.of(number):
                 solution = surrogate.solution_of(seen)
-            for t, x, values in _rows(frames, known.x, until, every, config.observed):
+            for t, x, values in _rows(frames, known.x, until, every, config.observed, about):
                 table = known.rows(t, x, about, number, len(observations) > 1, dates)
                 if asked is not None and asked.grid is not None and asked.grid.cells:
-                    table = replace(table, grid=asked.grid)
+                    table = replace(table, grid=Grid(("row",), (len(table),), {}, asked.grid.cells))
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     gathered.tell()
@@ -99,13 +100,14 @@ def _places(frames: Frames, asked: PointTable | None, about: Description, time: 
 
 def _named(known: Places, stations: str, observations: str, about: Description, read: dict[str, Any]) -> Places:
     """Places in the order of their stations with names and places as given, and times as the observations have them."""
-    table, kind = format_of(Path(stations)), format_of(Path(observations))
+    source = expanded(observations)[0]
+    table, kind = format_of(Path(stations)), format_of(source)
     if not isinstance(table, TableFormat) or not isinstance(kind, TableFormat):
         return known
     named = StationTables(kind, ReadOptions(coordinates=read.get("coordinates"), time=read.get("time"),
                                             stations=stations))
     order, columns = named.stations_at(known.x, about)
-    time, example = named.time_in(Path(observations))
+    time, example = named.time_in(source)
     return replace(known, x=known.x[order], columns=columns, time=time, example=example)
 
 
@@ -114,7 +116,9 @@ def _on_grid(
 ) -> PointTable | None:
     """The grid of the file at the times after the last observation of any trajectory; None without a grid."""
     last = max(float(seen.frames().t[-1]) for seen in observations.values())
-    table = on_grid(asked, _times(last, until, every), about)
+    times = _times(last, until, every, about)
+    _require_few(len(times), len(asked) // max(len(np.unique(asked.t)), 1))
+    table = on_grid(asked, times, about)
     return None if table is None or not set(table.trajectory.tolist()) <= set(observations) else table
 
 
@@ -145,10 +149,11 @@ def time_number(name: str, given: str, about: Description) -> float:
                         "number in their units, or an ISO date where these count from a date") from error
 
 
-def _times(last: float, until: float, every: float) -> np.ndarray:
+def _times(last: float, until: float, every: float, about: Description) -> np.ndarray:
     """Times of the forecast. Raises UserError where there is none after the last observation."""
     if not until > last:
-        raise UserError(f"until={until:g} is not after the last observation, at t={last:g}; give a later time")
+        asked, seen = (number_to_date(t, about.time_units) or f"{t:g}" for t in (until, last))
+        raise UserError(f"until={asked} is not after the last observation, at t={seen}; give a later time")
     steps = (until - last) / every
     if steps > _MOST_ROWS:
         raise UserError(f"{steps:.0f} times are more than {_MOST_ROWS} rows; give a larger `every`")
@@ -156,14 +161,19 @@ def _times(last: float, until: float, every: float) -> np.ndarray:
     return times if len(times) and times[-1] >= until - 1e-6 * every else np.append(times, until)
 
 
+def _require_few(times: int, places: int) -> None:
+    """Raise UserError for more rows than are written."""
+    if times * places > _MOST_ROWS:
+        raise UserError(f"{times} times at {places} places are more than {_MOST_ROWS} rows; give a larger `every`, or "
+                        "fewer places in `points`")
+
+
 def _rows(
-    frames: Frames, places: np.ndarray, until: float, every: float, observed: bool
+    frames: Frames, places: np.ndarray, until: float, every: float, observed: bool, about: Description
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Times (R,), points (R, d) and values (R, C) of what was observed, if asked for, and then of what is forecast."""
-    times = _times(float(frames.t[-1]), until, every)
-    if len(times) * len(places) > _MOST_ROWS:
-        raise UserError(f"{len(times)} times at {len(places)} places are more than {_MOST_ROWS} rows; give a larger "
-                        "`every`, or fewer places in `points`")
+    times = _times(float(frames.t[-1]), until, every, about)
+    _require_few(len(times), len(places))
     if observed:
         seen = np.isfinite(frames.u).any(-1)
         x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))

@@ -131,7 +131,8 @@ class _Answers:
                     values[f"d{channel}_dt"] = answer["dt"][..., c]
                 for name, value in values.items():
                     result.setdefault(name, np.empty(len(table), np.float32))[rows] = value
-        return {**result, FLAG: result.pop(FLAG)}  # the last column
+        flag = result.pop(FLAG)
+        return {**result, FLAG: flag}  # the last column
 
     def _require(self, asked: np.ndarray) -> None:
         unknown = [number for number in asked.tolist() if number not in self.observations]

@@ -7,6 +7,7 @@ This module is light: torch is imported when a model is.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -274,11 +275,11 @@ def keep_references(source: Path, target: Path) -> None:
 
 def report_evaluation(
     surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console,
-    references: References | None, seen: bool = False
+    references: References | None, seen: bool = False, limit: float = math.inf
 ) -> dict[str, Any]:
     """The report of an evaluation on a file; it and pictures are written into the directory, and a table is printed.
 
-    seen: whether the model was trained on these data, which the report says."""
+    seen: whether the model was trained on these data, which the report says. limit: in seconds, see `evaluate`."""
     from inrflow.commands.report import draw, show_errors
     from inrflow.data.formats.trajectory_file import TrajectoryFile
     from inrflow.evaluation.evaluate import evaluate
@@ -286,12 +287,16 @@ def report_evaluation(
     from inrflow.runtime.screen import screen
 
     with TrajectoryFile(path) as file:
-        evaluation = evaluate(surrogate, file, observe, references)
+        evaluation = evaluate(surrogate, file, observe, references, limit=limit)
+        done, count = evaluation.report["trajectories"], file.trajectories
         triangles = file.cells_of(0)
     evaluation.report["in_sample"] = seen
     write_json(directory / EVALUATION_FILE, evaluation.report)
     draw(directory, surrogate, evaluation, triangles)
     show_errors(evaluation.report, screen())
+    if done < count:
+        console.print(f"these are errors of {done} of {count} trajectories, for which there was time; inrflow evaluate "
+                      "takes all", highlight=False, soft_wrap=True)
     console.print(f"report and plots are in {directory}", highlight=False)
     return evaluation.report
 
@@ -308,9 +313,8 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     from inrflow.config.resolve import given_settings
     from inrflow.config.train_schema import ReadConfig
     from inrflow.data.formats.convert import convert, count_times_as
-    from inrflow.data.formats.registry import format_of
+    from inrflow.data.formats.registry import expanded, format_of
     from inrflow.data.formats.schema import in_schema
-    from inrflow.data.formats.streams.joining import expanded
 
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
         return given  # refused, with what is expected, where it is opened

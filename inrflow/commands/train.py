@@ -3,6 +3,7 @@ plots."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -40,7 +41,8 @@ from inrflow.training.run import Run
 from inrflow.training.train import start_run
 from inrflow.training.train import train as best_candidate
 
-_IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated where there is no test file
+_IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated where there is no test file,
+_SECONDS, _SHARE = 10.0, 0.1  # for so long, or so much of the time of training
 
 
 def run(arguments: list[str]) -> int:
@@ -194,9 +196,10 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
                       "inrflow evaluate", highlight=False, soft_wrap=True)
         return
     references = fit_problem_references(problem, place.path / REFERENCES_FILE)
+    limit = math.inf if test is not None else max(_SECONDS, _SHARE * 60 * problem.config.training.minutes)
     if test is not None or rest:
         observe = replace(observe, frames=problem.observed.times.shape[1]) if rest else observe
-        report_evaluation(surrogate, Path(test or file.path), observe, place.path, console, references)
+        report_evaluation(surrogate, Path(test or file.path), observe, place.path, console, references, limit=limit)
         return
     tried = place.json(CANDIDATES_FILE) or {}
     error = tried["candidates"][tried["chosen"]]["validation_error"] if tried.get("candidates") else None
@@ -207,7 +210,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
                   "evaluate", highlight=False, soft_wrap=True)
     if few:
         report_evaluation(surrogate, Path(file.path), Observe(surrogate.window), place.path, console, references,
-                          seen=True)
+                          seen=True, limit=limit)
 
 
 def _begun(place: RunDirectory, device: str, arguments: list[str]) -> Config:

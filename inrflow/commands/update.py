@@ -10,9 +10,8 @@ from rich.console import Console
 
 from inrflow.commands.run_directory import CANDIDATES_FILE, DATA_FOLDER, RunDirectory, as_trajectories, several
 from inrflow.commands.train import run_one
-from inrflow.config.resolve import resolve
+from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import Config, UpdateConfig
-from inrflow.config.train_schema import ReadConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -36,7 +35,7 @@ def run(arguments: list[str]) -> int:
         grown.parent.mkdir(parents=True, exist_ok=True)
         told = _grow(settings, _known(settings, before, place, console), str(config.data.train), grown)
         console.print(told, highlight=False, soft_wrap=True)
-        settings.data.train, settings.data.read = str(grown), ReadConfig()
+        settings.data.train = str(grown)  # of the schema; how other files are read stays as it was
         settings.recipe = _recipe(before, settings)
         settings.training.minutes = config.minutes or settings.training.minutes
         settings.device, settings.resume = config.device, None
@@ -76,7 +75,8 @@ def _grow(settings: Config, known: str, further: str, target: Path) -> str:
         grown = {int(file.ids[s]): _observations(file.read(s, cut)) for s in range(file.trajectories)}
     settings.data.frames = None
     counts = [sum(len(one) for one in grown.values())]
-    for number, observations in read_observations(further, about).items():
+    read = given_settings(settings.data.read)
+    for number, observations in read_observations(further, about, read.get("stations"), read).items():
         if number not in grown and contexts != (None, None):
             raise UserError(f"{further} has the new trajectory {number}, whose parameters or environment are not known;"
                             f" give observations of those of {known} ({', '.join(map(str, grown))}), or train anew")

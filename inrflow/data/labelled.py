@@ -23,12 +23,12 @@ from inrflow.data.formats.calendar import (
     parse_units,
     texts_of_dates,
 )
-from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, observations_of
+from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, meant_by_dates, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.observations import Observations, decoded
-from inrflow.data.plain import plain_array
+from inrflow.data.plain import plain_array, unindexed
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def observations_from(data: Any, description: Description) -> Observations:
     if not hasattr(data, "columns") or not hasattr(data, "iloc"):
         raise UserError("assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict "
                         f"of them, not {type(data).__name__}; inrflow.Observations(t, x, u) holds arrays")
-    data = data.reset_index() if any(name is not None for name in data.index.names) else data
+    data = unindexed(data)
     table, columns = Path("the table"), _FrameColumns(data, description.time_units)
     tidy = not VARIABLES.isdisjoint(map(str.lower, columns.names))
     found = observations_of(tidied(lambda: columns, table) if tidy else columns, table, description, strict=False)
@@ -142,6 +142,8 @@ class _FrameColumns(Columns):
         self.names = tuple(str(name).replace(*IN_FILES) for name in frame.columns)
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
             raise UserError(f"the table has several columns {', '.join(twice)}; give each a name of its own")
+        dated = [name for name, kind in zip(self.names, frame.dtypes, strict=True) if getattr(kind, "kind", "") == "M"]
+        self.meant = meant_by_dates(dated, self.names)
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(self._frame), rows):

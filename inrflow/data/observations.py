@@ -12,7 +12,7 @@ import torch
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.data.plain import plain_array, plain_moments
+from inrflow.data.plain import plain_array, plain_moments, unindexed
 from inrflow.errors import UserError
 
 _DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
@@ -79,6 +79,7 @@ class Observations:
         if not isinstance(table, pandas.DataFrame):
             raise UserError(f"from_dataframe takes a pandas DataFrame, not {type(table).__name__}; from_xarray takes "
                             "Datasets")
+        table = unindexed(table)
         wanted = [time, *coordinates, *channels]
         if isinstance(channels, str) or isinstance(coordinates, str):
             raise UserError(f"channels={channels!r} and coordinates={coordinates!r} are names of columns; give lists "

@@ -59,3 +59,10 @@ def _moment(item: Any) -> np.datetime64:
         raise UserError(f"times hold {item!r}, which is no ISO date of the standard calendar; write dates like "
                         "2020-01-31T12:00, and give those of other calendars to Surrogate.assimilate in a Dataset or "
                         "DataFrame") from error
+
+
+def unindexed(table: Any) -> Any:
+    """A DataFrame with its index as columns, where that has names or holds dates."""
+    index = table.index
+    named = any(name is not None for name in index.names)
+    return table.reset_index() if named or getattr(index.dtype, "kind", "") == "M" else table

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,11 +59,13 @@ def evaluate(
     references: References | None = None,
     with_std: bool = True,
     context: ContextPrior | None = None,
+    limit: float = math.inf,
 ) -> Evaluation:
     """Assimilate the first frames of every trajectory, forecast the others, compare.
 
     Args:
         context: one for all trajectories, in place of what is known of theirs.
+        limit: seconds from which on no further trajectories are begun; the first and then random ones are taken.
 
     Raises UserError where the file does not fit the surrogate.
     """
@@ -91,8 +95,11 @@ def evaluate(
     random = np.random.default_rng([seed, 5])
     example: dict[str, Any] = {}
     corners, far = list[Tensor](), set[int]()
-    block = _block_length(source, surrogate)
-    for chosen, model in [(part, one) for members, one in models for part in blocks(members, block)]:
+    block, done, started = _block_length(source, surrogate), list[np.ndarray](), time.perf_counter()
+    for chosen, model in _parts(models, block, None if math.isinf(limit) else seed):
+        if done and time.perf_counter() - started > limit:
+            break
+        done.append(chosen)
         batch = source.batch(chosen, normalised=False)
         points = batch.u.shape[2]
         corners.append(torch.stack([batch.x.amin((0, 1, 2)), batch.x.amax((0, 1, 2))]))
@@ -150,11 +157,11 @@ def evaluate(
         "code_size": surrogate.code_size,
         "memory": training.get("memory", 0),
         "frames_needed": surrogate.window,
-        "trajectories": len(source),
+        "trajectories": sum(map(len, done)),
         "observed": {"frames": seen_frames, "points": fraction, "noise": observe.noise},
         "points_split": "assimilated" if fraction < 1.0 else ("trained" if split < 1.0 else None),
         "horizon": surrogate.horizon,
-        "contexts": _context_report(surrogate, file, origin, estimated),
+        "contexts": _context_report(surrogate, file, origin, estimated, np.concatenate(done)),
     }
     return Evaluation(report, source.times[0].numpy(), tally.by_frame(), example)
 
@@ -195,9 +202,10 @@ class _Tally:
 
 
 def _context_report(
-    surrogate: Surrogate, file: TrajectoryFile, origin: str, estimated: list[tuple[Tensor, Tensor]]
+    surrogate: Surrogate, file: TrajectoryFile, origin: str, estimated: list[tuple[Tensor, Tensor]], rows: np.ndarray
 ) -> dict[str, Any] | None:
-    """Where contexts came from, and the errors of the parameters read off them where the file holds the true ones."""
+    """Where contexts came from, and the errors of the parameters read off them, of trajectories `rows`, where the file
+    holds the true ones."""
     known = surrogate.contexts
     if known is None:
         return None
@@ -205,7 +213,7 @@ def _context_report(
     true = named_parameters(file, known.names)
     if origin != "parameters" and known.map is not None and true is not None and estimated:
         means, covariances = (torch.cat(parts) for parts in zip(*estimated, strict=True))
-        report["parameters"] = parameter_errors(surrogate, means, covariances, true)
+        report["parameters"] = parameter_errors(surrogate, means, covariances, true[rows])
     return report
 
 
@@ -227,6 +235,20 @@ def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) ->
 def blocks(members: np.ndarray, length: int) -> list[np.ndarray]:
     """Indices of trajectories, so many at once."""
     return [members[start : start + length] for start in range(0, len(members), length)]
+
+
+def _parts(models: list[tuple[np.ndarray, Surrogate]], length: int, seed: int | None
+           ) -> Iterator[tuple[np.ndarray, Surrogate]]:
+    """Trajectories that are forecast at once, with their model; with a seed in a random order but for the first, and
+    few at first, so that some are done before time is over."""
+    for members, one in models:
+        if seed is None:
+            yield from ((part, one) for part in blocks(members, length))
+            continue
+        order, start, size = np.append(members[:1], np.random.default_rng(seed).permutation(members[1:])), 0, 1
+        while start < len(order):
+            yield np.sort(order[start : start + size]), one
+            start, size = start + size, min(2 * size, length)
 
 
 def _block_length(source: TrajectorySource, surrogate: Surrogate) -> int:

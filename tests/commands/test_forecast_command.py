@@ -90,6 +90,16 @@ def test_what_cannot_be_forecast_is_told(tiny_run, seen, inrflow_command, settin
     assert outcome.code == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1
 
 
+def test_a_forecast_on_a_grid_has_no_more_rows_than_others(tiny_run, tmp_path, inrflow_command):
+    xarray = pytest.importorskip("xarray")
+    axis = np.linspace(0, 1, 4)
+    fields = {name: (("time", "x", "y"), np.zeros((2, 4, 4))) for name in "uv"}
+    xarray.Dataset(fields, {"time": [0.0, 0.1], "x": axis, "y": axis}).to_netcdf(tmp_path / "seen.nc")
+    outcome = inrflow_command("forecast", f"run={tiny_run.run}", f"observations={tmp_path / 'seen.nc'}", "until=1e6",
+                              f"to={tmp_path / 'far.nc'}")
+    assert outcome.code == 2 and "at 16 places are more than 5000000 rows" in outcome.err
+
+
 def test_a_forecast_in_pvd_keeps_the_cells_of_the_observed_mesh(tiny_run, tmp_path, inrflow_command):
     meshio, delaunay = pytest.importorskip("meshio"), pytest.importorskip("scipy.spatial").Delaunay
     with TrajectoryFile(tiny_run.test) as file:

@@ -134,6 +134,23 @@ def test_an_updated_run_is_trained_on_all_observations(tiny_run, tmp_path, inrfl
     assert outcome.code == 2 and "no finished run" in outcome.err
 
 
+def test_an_update_reads_files_as_the_run_did(tiny_run, tmp_path, inrflow_command, monkeypatch):
+    trained = []
+    monkeypatch.setattr("inrflow.commands.update.run_one", lambda *given: trained.append(given) or 0)
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.run, run)
+    config = RunDirectory(run).config()
+    config.data.read.time = "stamp"
+    RunDirectory(run).write_config(config)
+    with TrajectoryFile(tiny_run.train) as file:
+        one = file.read(0)
+    further = table(tmp_path / "further.csv", ["stamp", "x", "y", "u", "v"],
+                    [[float(one.t[-1]) + 1, *one.x[n], 7.0, 8.0] for n in range(3)])
+    outcome = inrflow_command("update", f"run={run}", f"data.train={further}", f"output={tmp_path / 'new'}")
+    assert outcome.code == 0 and "3 of " in outcome.err, outcome.err
+    assert trained[0][0].data.read.time == "stamp"
+
+
 def test_references_of_an_updated_series_are_fitted_when_they_are_asked_for(tmp_path, inrflow_command):
     random, x = np.random.default_rng(2), np.arange(4.0)[:, None]
     u = np.zeros((90, 4))

@@ -93,8 +93,9 @@ def test_a_data_file_serves_as_observations_and_as_points(tiny_run, tmp_path, in
     outcome = inrflow_command("query", f"run={tiny_run.run}", f"observations={tiny_run.test}",
                               f"points={tiny_run.test}", f"to={target}")
     assert outcome.code == 0, outcome.err
-    with h5py.File(target) as file:
-        assert len(file["u"]) == 3 * 10 * 64 and np.isfinite(file["v"][()]).all()
+    with h5py.File(target) as file, h5py.File(tiny_run.test) as given:  # in the same layout
+        assert file["u"].shape == given["u"].shape == (3, 10, 64, 2) and np.isfinite(file["u"][()]).all()
+        np.testing.assert_array_equal(file["u_observed"], given["u"])
 
 
 def test_blocks_give_what_one_pass_gives(tiny_run, observed, tmp_path, inrflow_command, monkeypatch):

@@ -52,3 +52,17 @@ def test_what_is_unlike_it_is_told(surrogate, tmp_path, change, words):
 
 def test_a_field_that_never_changes_has_a_picture_without_errors(tmp_path):
     assert error_figure(tmp_path / "a.png", np.arange(3.0), {"inrflow": np.full(3, np.nan)}).stat().st_size > 1000
+
+
+def test_an_evaluation_that_is_over_begins_no_further_trajectories(surrogate, tmp_path):
+    frames, u = seen(surrogate, frames=4).frames(), []
+    for k in range(9):
+        u.append(frames.u + 0.01 * k)
+    write_trajectories(tmp_path / "a.h5", frames.t, frames.x, np.stack(u), surrogate.description)
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        whole, bounded, first = (evaluate(surrogate, file, Observe(1), with_std=False, limit=limit)
+                                 for limit in (np.inf, 600.0, 0.0))
+    assert [one.report["trajectories"] for one in (whole, bounded, first)] == [9, 9, 1]
+    assert bounded.report["mse"]["in_t"] == pytest.approx(whole.report["mse"]["in_t"], rel=1e-5)
+    np.testing.assert_array_equal(first.example["truth"], frames.u)  # of the first trajectory, in any case
+    assert first.report["mse"]["in_t"] != pytest.approx(whole.report["mse"]["in_t"], rel=1e-3)

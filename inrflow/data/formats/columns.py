@@ -30,12 +30,14 @@ from inrflow.errors import UserError
 
 IN_FILES = "/", "\u2215"  # names of channels name files, too: `O3 [ug/m3]` has the sign of a division for the slash
 IN_TABLES = IN_FILES[::-1]  # what str.replace makes of names, and back
-TIMES = ("t", "time", "timestamp", "datetime", "date_time", "valid_time", "date")
+TIMES = ("t", "time", "timestamp", "datetime", "date_time", "date\u2215time", "valid_time", "date")
 BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|deg|degrees)$|[ _.]?(utc|gmt)$")
-_STATION = re.compile(r"(stations?|sensors?|sites?|wmo)([_ ]?(ids?|nr|no|number|code))?|ids?|"
+_STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
+                      r"([_ ]?(ids?|nr|no|number|code))?|ids?|"
                       r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)",
                       re.IGNORECASE)
+_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*", re.IGNORECASE)
 _MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # in any case
 
 
@@ -102,8 +104,10 @@ class PointTable:
 
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     """The first of the `wanted` names that is among `names`: as it is written, else in any case, else before a unit,
-    as in `Elev (m)` and `time_utc`."""
+    as in `Elev (m)` and `time_utc`. Beside places as ParaView writes them, whose times are called Time, T is none."""
     available = list(names)
+    if "t" in wanted and any(str(name).startswith(("Points:", "Points_")) for name in available):
+        available = [name for name in available if name != "T"]
     lower = {str(name).lower(): name for name in reversed(available)}
     bare = {_UNIT.sub("", name): own for name, own in lower.items()}
     exact = next((name for name in wanted if name in available), None)
@@ -112,6 +116,12 @@ def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     longest = sorted(wanted, key=len, reverse=True)  # beside Time, T is a temperature
     return next((lower[name] for name in longest if name in lower), None) or next(
         (bare[name] for name in longest if name in bare and len(name) > 1), None)  # and T (K) in any case
+
+
+def meant_by_dates(dated: Iterable[str], names: Iterable[str]) -> dict[tuple[str, ...], str]:
+    """The column of times where none is called so and one alone holds dates; `dated`: those that do."""
+    found = list(dated)
+    return {TIMES: found[0]} if len(found) == 1 and find_column(names, TIMES) is None else {}
 
 
 def spanning_columns(description: Description) -> list[tuple[str, ...]]:
@@ -129,7 +139,7 @@ class Roles:
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
         self.grid, self.units = columns.grid, columns.units
-        self.time, *self.lonlat = (find_column(self.names, names) or columns.meant.get(names)
+        self.time, *self.lonlat = (columns.meant.get(names) or find_column(self.names, names)
                                    for names in (TIMES if time is None else (time,), LONGITUDES, LATITUDES))
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
                           and not set(description.coordinates) <= set(self.names))
@@ -189,10 +199,11 @@ class Roles:
                                 f"{first + int(np.argmax(bad)) + 1}; expected whole numbers from 0")
             trajectory = columns["trajectory"] = number.astype(np.int64)
         if self.time is not None and (own.dtype != object or all_numbers(own)):
-            columns[self.time] = own if own.dtype.kind == "M" else column_numbers(own, self.time, self.path, first)
+            columns[self.time] = own if own.dtype.kind in "Miu" else _whole(own, column_numbers(
+                own, self.time, self.path, first))
         for axis, name in enumerate(self.description.coordinates):
             if name in block and not self.by_lonlat:
-                columns[name] = x[:, axis]
+                columns[name] = _whole(block[name], x[:, axis])
         return PointTable(trajectory, t, x, columns, self.grid)
 
     def _times(self, values: np.ndarray, first: int) -> np.ndarray:
@@ -215,9 +226,15 @@ class Roles:
                             f"{first + 1} on ({error}); write dates as 2024-01-31T18:00") from error
 
 
+def _whole(given: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Numbers of text as whole ones, where all are written so."""
+    written = given.dtype == object and all(str(cell).strip().lstrip("+-").isdecimal() for cell in given.tolist())
+    return numbers.astype(np.int64) if written and np.abs(numbers).max(initial=0) < 2**53 else numbers
+
+
 def labels(block: Mapping[str, np.ndarray]) -> list[str]:
-    """Columns of text, and of the numbers by which stations are called, in a block of rows."""
-    return [name for name, values in block.items() if _are_numbers_of_stations(name, values) or (
+    """Columns of text, of yes and no, and of the numbers by which stations and flags are called, in a block of rows."""
+    return [name for name, values in block.items() if values.dtype.kind == "b" or _are_whole_names(name, values) or (
         values.dtype == object and not all_numbers(values))]
 
 
@@ -226,11 +243,13 @@ def is_station(name: str) -> bool:
     return _STATION.fullmatch(name) is not None
 
 
-def _are_numbers_of_stations(name: str, values: np.ndarray) -> bool:
-    if not is_station(name) or values.dtype.kind not in "iufO" or not all_numbers(values):
+def _are_whole_names(name: str, values: np.ndarray) -> bool:
+    """Whether a column holds the whole numbers of stations, or of flags, some of which may be missing."""
+    flags = _FLAG.fullmatch(name) is not None
+    if not (flags or is_station(name)) or values.dtype.kind not in "iufO" or not all_numbers(values):
         return False
     numbers = column_numbers(values, name, Path(), 0)
-    return bool((np.isfinite(numbers) & (numbers == np.floor(numbers))).all())
+    return bool((np.isfinite(numbers) & (numbers == np.floor(numbers)) | (flags & np.isnan(numbers))).all())
 
 
 def all_numbers(values: np.ndarray) -> bool:

@@ -9,22 +9,25 @@ from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
-from inrflow.data.formats.columns import TIMES, PointTable, find_column
+from inrflow.data.formats.columns import TIMES, PointTable, find_column, meant_by_dates
 from inrflow.data.formats.sphere import xyz_to_lonlat
+
+_ROUNDING = 1e-9  # of the span of times, how far off whole numbers they may be
 
 
 @dataclass(frozen=True)
 class Places:
     """Places x (N, d), and `columns` (N,) of what is known of each: coordinates as they were given, names of stations.
 
-    time: the name of the column of times. numbers: whether it holds these as numbers in the data's units. example: a
-    date as it is written there.
+    time: the name of the column of times. numbers: whether it holds these as numbers in the data's units, and whole:
+    as whole ones. example: a date as it is written there.
     """
 
     x: np.ndarray
     columns: dict[str, np.ndarray]
     time: str = "t"
     numbers: bool = False
+    whole: bool = False
     example: str = ""
 
     @classmethod
@@ -40,7 +43,9 @@ class Places:
         """The places of a table in the order of their first rows, with the columns that do not change at a place."""
         _, first, which = np.unique(table.x, axis=0, return_index=True, return_inverse=True)
         which, order = which.ravel(), np.sort(first)
-        time = find_column(table.columns, TIMES if time is None else (time,))
+        dated = [name for name, values in table.columns.items() if values.dtype.kind == "M"]
+        time = find_column(table.columns, TIMES if time is None else (time,)) or meant_by_dates(
+            dated, table.columns).get(TIMES)
         left_out = {time, "t", "trajectory", *about.channels}
         columns = {name: values[order] for name, values in table.columns.items() if name not in left_out
                    and bool(((values[first][which] == values) | (values != values)).all())}
@@ -49,7 +54,8 @@ class Places:
             columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
         numbers = time is not None and np.array_equal(table.columns[time], table.t)
         stamps = table.t if time is None else table.columns[time]
-        return cls(table.x[order], columns, time or "t", numbers, str(stamps[0]) if stamps.dtype == object else "")
+        return cls(table.x[order], columns, time or "t", numbers, numbers and stamps.dtype.kind in "iu",
+                   str(stamps[0]) if stamps.dtype == object else "")
 
     def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: str | None
              ) -> PointTable:
@@ -60,7 +66,8 @@ class Places:
         near = cKDTree(self.x).query(x)[1]
         which, columns = np.full(len(t), number), {}
         if self.numbers:
-            columns[self.time] = t
+            off = np.abs(np.rint(t) - t) > _ROUNDING * np.maximum(np.ptp(t), np.spacing(np.abs(t)) / _ROUNDING)
+            columns[self.time] = np.rint(t).astype(np.int64) if self.whole and not off.any() else t
         elif dates:
             times, at = np.unique(t, return_inverse=True)
             stamps = numbers_to_texts(times, about.time_units, self.example) if dates == "text" else \
@@ -77,7 +84,7 @@ class Places:
 def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTable | None:
     """The rows of a gridded file at other times (T,), on its grid; None where it has none along time."""
     grid = table.grid
-    name = None if grid is None or grid.cells else find_column(grid.axes, TIMES)
+    name = None if grid is None else find_column(grid.axes, TIMES)
     name = name or next((key for key, known in (grid.attributes if grid else {}).items() if known.get(
         "standard_name") == "time" and key in grid.axes), None)  # type: ignore[union-attr]
     if grid is None or name is None or len(grid.axes[name][0]) != 1:

@@ -11,8 +11,8 @@ import h5py
 
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.calendar import retimed
-from inrflow.data.formats.registry import FORMATS, ReadOptions, format_of
-from inrflow.data.formats.streams.joining import expanded, read_files
+from inrflow.data.formats.registry import FORMATS, ReadOptions, expanded, format_of
+from inrflow.data.formats.streams.joining import read_files
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 

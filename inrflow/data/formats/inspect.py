@@ -12,8 +12,8 @@ from typing import Any
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
 from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
-from inrflow.data.formats.registry import FORMATS, Content, Format, ReadOptions, format_of
-from inrflow.data.formats.streams.joining import expanded, read_files
+from inrflow.data.formats.registry import FORMATS, Content, Format, ReadOptions, expanded, format_of
+from inrflow.data.formats.streams.joining import read_files
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable

@@ -7,6 +7,7 @@ Tables are written by a TableWriter, which appends blocks of columns to a file t
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import moments_to_texts
 from inrflow.data.formats.columns import (
+    IN_FILES,
     Columns,
     Grid,
     PointTable,
@@ -169,6 +171,13 @@ class ReadOptions:
     select: Mapping[str, int] = field(default_factory=dict)
     stations: str | None = None
     description: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.time is not None:
+            object.__setattr__(self, "time", self.time.replace(*IN_FILES))
+        for key in ("channels", "coordinates"):
+            if (names := getattr(self, key)) is not None:
+                object.__setattr__(self, key, [str(name).replace(*IN_FILES) for name in names])
 
     def describe(self, path: Path, channels: Sequence[str], coordinates: Sequence[str], **found: Any) -> Description:
         """The description of a file: what was found in it (None: nothing), with what the user gave in its place."""
@@ -326,6 +335,19 @@ def format_of(path: Path) -> Format:
                 return known
     kind = "binary file" if binary else "text file"
     raise UserError(f"{path} is a {kind} of an unknown format; give {readable()}")
+
+
+def expanded(source: str | os.PathLike[str]) -> list[Path]:
+    """The files that a name with *, ? or [ stands for, in the order of their names; any other name as it is.
+
+    Raises UserError where there is none.
+    """
+    if Path(source).exists() or not glob.has_magic(str(source)):
+        return [Path(source)]
+    found = sorted(glob.glob(str(source)))
+    if not found:
+        raise UserError(f"no file matches {source}; check the folder and the pattern")
+    return [Path(name) for name in found]
 
 
 def format_for_writing(path: Path) -> Format:

@@ -300,6 +300,11 @@ def name_dimensions(file: h5py.File) -> None:
             "t": ("rows",) if "trajectory" in file else (times,) if times == "t" else ("trajectories", times),
             "parameters": ("trajectories", "parameter"), "environment": ("trajectories",)}
     scales: dict[str, h5py.Dataset] = {}
+    shape = file["u"].shape
+    for name in set(file) - set(DATASETS):  # as quantiles beside values
+        beside = file[name].shape if isinstance(file[name], h5py.Dataset) else ()
+        if beside in (shape, shape[:-1]) and len(beside) > 1:
+            axes[name] = axes["u"][: len(beside)]
     for name in [name for name in file if isinstance(file[name], h5py.Dataset)]:
         for axis, size in enumerate(file[name].shape):
             label = axes[name][axis] if name in axes else f"{name}_{axis}"

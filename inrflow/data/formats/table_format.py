@@ -6,14 +6,12 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.formats.columns import (
-    IN_FILES,
     TIMES,
     Columns,
     all_numbers,
@@ -62,14 +60,12 @@ class TableContent(Content):
     """
 
     def __init__(self, kind: Format, path: Path, options: ReadOptions) -> None:
-        options = replace(options, time=options.time and options.time.replace(*IN_FILES),
-                          channels=options.channels and [name.replace(*IN_FILES) for name in options.channels])
         self.kind, self.path, self.time = kind, path, options.time
         called = TIMES if options.time is None else (options.time,)
         with kind.open_columns(path, [called, LONGITUDES, LATITUDES]) as columns:
             names, units = columns.names, columns.units
-            time = find_column(names, called) or columns.meant.get(TIMES)
-            places = [find_column(names, group) or columns.meant.get(group) for group in (LONGITUDES, LATITUDES)]
+            time = (None if options.time else columns.meant.get(TIMES)) or find_column(names, called)
+            places = [columns.meant.get(group) or find_column(names, group) for group in (LONGITUDES, LATITUDES)]
             block = next(columns.blocks(_LOOKED_AT), {})
             first = block.get(time or "", np.zeros(1))
         if not block:
@@ -97,9 +93,9 @@ class TableContent(Content):
         if texts and not options.channels:
             for name in texts:
                 _require_no_numbers(path, name, block[name])
-            numbers = any(not name or all_numbers(block[name]) for name in texts)
+            numbers = any(not name or block[name].dtype.kind == "b" or all_numbers(block[name]) for name in texts)
             hold, have, are = ("holds", "has", "is") if len(texts) == 1 else ("hold", "have", "are")
-            words = f"{hold} text" + f", or numbers of stations, or {have} no name," * numbers
+            words = f"{hold} text" + f", numbers of stations or flags, or {have} no name," * numbers
             called_so = ", ".join(name or "a column without a name" for name in texts)
             warnings.warn(f"{path}: {called_so} {words} and {are} left out; every other column is a channel",
                           stacklevel=2)

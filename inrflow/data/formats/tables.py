@@ -15,8 +15,9 @@ from inrflow.data.description import Description
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.columns import BLOCK_ROWS, PointTable
 from inrflow.data.formats.convert import convert
-from inrflow.data.formats.registry import Format, ReadOptions, format_for_writing, format_of
+from inrflow.data.formats.registry import Format, ReadOptions, expanded, format_for_writing, format_of
 from inrflow.data.formats.schema import in_schema
+from inrflow.data.formats.streams.joining import joined_tables
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.observations import Observations
@@ -46,17 +47,21 @@ class PointReader:
 def _as_table(path: Path, description: Description, read: Mapping[str, Any] | None) -> Iterator[tuple[Path, Format]]:
     """A file and its format, told how the file is `read` (options of `convert`); of a file that is no table, one in the
     project's schema with the same values for as long as the context lasts."""
-    kind, told = format_of(path), dict(read or {})
+    paths, told = expanded(path), dict(read or {})
+    kind = format_of(paths[0])
+    known = ReadOptions(**{key: told[key] for key in ("channels", "time", "trajectory", "select") if key in told})
+    if len(paths) > 1 and isinstance(kind, TableFormat):
+        yield paths[0], joined_tables(paths, known).told(known)
+        return
     if not kind.table and told.get("time") == "":
         del told["time"]
-    if kind.table or in_schema(path):
-        known = {key: told[key] for key in ("channels", "time", "trajectory", "select") if key in told}
-        yield path, kind.told(ReadOptions(**known))
+    if len(paths) == 1 and (kind.table or in_schema(path)):
+        yield path, kind.told(known)
         return
     if description.time_units:
         told["time_units"] = description.time_units
     with tempfile.TemporaryDirectory() as folder:
-        convert(path, Path(folder) / "data.h5", **told)
+        convert(paths, Path(folder) / "data.h5", **told)
         yield Path(folder) / "data.h5", format_of(Path(folder) / "data.h5")
 
 
@@ -78,13 +83,15 @@ def read_observations(path: str | os.PathLike[str], description: Description, st
     options of `convert` with which files of named dimensions, and such as are no tables, are read. Raises UserError
     where a channel or coordinate is missing, and where a table of text has a column that is none of those expected.
     """
-    kind = format_of(Path(path))
+    paths = expanded(path)
+    kind = format_of(paths[0])
     if stations is not None and isinstance(kind, TableFormat):
         told = read or {}
-        named = StationTables(kind, ReadOptions(description.channels, told.get("coordinates"), told.get("time"),
+        table = kind if len(paths) == 1 else joined_tables(paths, ReadOptions(stations=stations))
+        named = StationTables(table, ReadOptions(description.channels, told.get("coordinates"), told.get("time"),
                                                 stations=stations))
-        if named.fits(Path(path)):
-            return named.observations(Path(path), description)
+        if named.fits(paths[0]):
+            return named.observations(paths[0], description)
     with _as_table(Path(path), description, read) as (file, kind):
         return kind.observations(file, description)
 
@@ -99,7 +106,8 @@ class PointWriter:
 
     def __init__(self, path: str | os.PathLike[str], description: Description | None = None,
                  overwrite: bool = False, asked: str | os.PathLike[str] | None = None) -> None:
-        own = None if asked is None else format_of(Path(asked))
+        sources = [] if asked is None else expanded(asked)
+        own = format_of(sources[0]) if len(sources) == 1 else None
         if own is not None and os.fspath(path).lower().endswith(own.answers):
             self._writer = own.open_answer(Path(path), description, overwrite, Path(str(asked)))
         else:

@@ -79,6 +79,11 @@ class TrajectoryWriter:
         if environment is not None:
             self._environment.append(int(environment))
 
+    def beside(self, extra: Mapping[str, np.ndarray]) -> None:
+        """Add datasets beyond the schema, which are written at the end."""
+        require_extra_names(extra)
+        self._extra |= extra
+
     def extend(self, t: Any, x: Any, u: Any) -> None:
         """Add later frames to the last trajectory, arguments as for `append`: for trajectories larger than memory."""
         if not self._times:

@@ -197,6 +197,7 @@ class _Variants:
     run: Run
     few: bool
     seldom: bool
+    simplest: ChannelField | None = None  # of the first channel, which measured the time
 
     @property
     def seconds(self) -> float:
@@ -208,7 +209,7 @@ class _Variants:
 
         def choose() -> int:
             budget, left, began = self.run.budget, self.seconds, self.run.budget.elapsed
-            ChannelField.fit(self.places, self.rows, 0, richer=False)
+            self.simplest = ChannelField.fit(self.places, self.rows, 0, seed=self.run.config.seed, richer=False)
             each = (budget.elapsed - began) * channels * (_OF_FEW if self.few else 1.0)  # one variant
             return sum(left > fits * each for fits in _FITS)
 
@@ -217,7 +218,8 @@ class _Variants:
     def of(self, c: int, late: bool = False) -> Iterator[tuple[str, ChannelField]]:
         """Around the mean, of what moves first as one component, and on the codes, of the form of the former."""
         richer, seed = not late and (self.run.budget.decisions.get("residual_field") or 0) > 1, self.run.config.seed
-        first = ChannelField.fit(self.places, self.rows, c, seed=seed, richer=richer)
+        known = self.simplest if c == 0 and not richer else None
+        first = known or ChannelField.fit(self.places, self.rows, c, seed=seed, richer=richer)
         if first.covariance.form.drift and not self.few:
             rigid = replace(first, covariance=first.covariance.rigid())
             yield "moving as a whole", ChannelField.fit(self.places, self.rows, c, seed=seed, near=rigid)

@@ -7,13 +7,16 @@ import h5py
 import numpy as np
 import pandas
 import pytest
+import xarray
 from known_files import pdebench_fields, pdebench_groups, pdebench_tensor, the_well
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, numbers_to_texts
+from inrflow.data.formats.continued import Places
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 
@@ -172,3 +175,93 @@ def test_parquet_keeps_categories_and_zones(tmp_path):
     found = pandas.read_parquet(tmp_path / "b.parquet")
     pandas.testing.assert_frame_equal(found, frame.assign(u_std=[0.125, 2.0]), check_categorical=False)
     assert found["station"].dtype == "category"
+
+
+def own_file(path, layout):
+    """A file of the schema in a layout of points: t (S, T), x and u, NaN where nothing was observed."""
+    random = np.random.default_rng(0)
+    S, T, N = 3, 4, 5
+    t = np.array([[0, 1, 2, 3], [0, 2, 4, 6], [1, 2, 3, np.nan]])
+    u = random.standard_normal((S, T, N, 2)).astype(np.float32)
+    x = random.uniform(0, 1, {"shared": (N, 2), "per trajectory": (S, N, 2), "moving": (S, T, N, 2)}[layout])
+    u[0, 1, 2] = np.nan
+    about = Description("own", ("u", "v"), ("x", "y"), units=("m", "s"), time_units="s", period=(2.0, 0.0),
+                        parameter_names=("nu",))
+    write_trajectories(path, t, x, u, about, np.array([[0.1], [0.2], [0.3]]), np.array([4, 4, 7]),
+                       {"triangles": np.array([[0, 1, 2]]), "note": np.array([1.0])})
+    return about, t, x, u
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("layout", ["shared", "per trajectory", "moving"])
+def test_answers_to_the_projects_file_are_such_files(layout, shuffled, tmp_path):
+    about, t, x, u = own_file(tmp_path / "own.h5", layout)
+    rows = read_points(tmp_path / "own.h5", about)
+    order = np.arange(len(rows))
+    if shuffled and layout != "moving":  # whose points have no order but that of the rows
+        order = order[np.random.default_rng(1).permutation(len(rows))]
+        order = order[np.argsort(rows.trajectory[order], kind="stable")]
+    table = PointTable(rows.trajectory[order], rows.t[order], rows.x[order], {
+        name: values[order] for name, values in rows.columns.items()})
+    new = {name: np.nan_to_num(table.columns[name]) + 1 for name in ("u", "v")}
+    new |= {"u_std": new["u"] * 2, "v_std": new["v"] * 2, "du_dx": new["u"] * 3,
+            "extrapolated": np.ones(len(table), np.int8)}
+    with PointWriter(tmp_path / "answer.h5", about, asked=tmp_path / "own.h5") as writer:
+        for part in np.array_split(np.arange(len(table)), 4):
+            writer.append(PointTable(table.trajectory[part], table.t[part], table.x[part], {
+                name: values[part] for name, values in table.columns.items()}),
+                {name: values[part] for name, values in new.items()})
+    with TrajectoryFile(tmp_path / "answer.h5") as file, h5py.File(tmp_path / "answer.h5") as stored:
+        assert file.description == about and file.parameters.ravel().tolist() == [0.1, 0.2, 0.3]
+        assert file.environment.tolist() == [4, 4, 7] and file.read_extra("note").tolist() == [1.0]
+        np.testing.assert_array_equal(file.times(), t)
+        for s in range(3):
+            count = np.isfinite(t[s]).sum()
+            frames = file.read(s)
+            own = x if layout == "shared" else x[s] if layout == "per trajectory" else x[s, :count]
+            places = np.arange(5)
+            if shuffled and layout != "moving":
+                places = np.array([int(np.flatnonzero((own == place).all(1))[0]) for place in frames.x])
+                own = own[places]
+            np.testing.assert_array_equal(frames.x, own)
+            wanted = np.nan_to_num(u[s, :count][:, places]) + 1
+            np.testing.assert_array_equal(frames.u, wanted)
+            np.testing.assert_array_equal(stored["u_std"][s, :count], 2 * wanted)
+            np.testing.assert_array_equal(stored["u_observed"][s, :count], u[s, :count][:, places])
+            np.testing.assert_array_equal(stored["du_dx"][s, :count], 3 * wanted[..., 0])
+    with xarray.open_dataset(tmp_path / "answer.h5", engine="h5netcdf") as data:
+        assert data["u_std"].dims == data["u"].dims and data["du_dx"].dims == data["u"].dims[:-1]
+    assert read_observations(tmp_path / "answer.h5", about)[2].frames().t.tolist() == [1, 2, 3]
+
+
+def test_forecasts_beside_the_projects_rows_are_rows_or_frames(tmp_path):
+    about = Description("rows", ("u",), ("x",))
+    number, t, x = np.array([0, 0, 0, 3, 3]), np.array([0.0, 0.5, 0.2, 1.0, 2.0]), np.arange(5.0)[:, None]
+    write_scattered(tmp_path / "rows.h5", number, t, x, x, about)
+    for name, kept, times in (("rows", slice(None), t), ("frames", [0, 1, 3, 4], np.array([5.0, 6, 5, 6]))):
+        with PointWriter(tmp_path / f"as_{name}.h5", about, asked=tmp_path / "rows.h5") as writer:
+            places = x[kept] if name == "rows" else np.zeros((4, 1))
+            columns = {"trajectory": number[kept], "t": times, "x": places[:, 0]}
+            writer.append(PointTable(number[kept], times, places, columns), {
+                "u_q50": times, "u_q05": times - 1})
+        with TrajectoryFile(tmp_path / f"as_{name}.h5") as file:
+            assert file.layout == ("scattered" if name == "rows" else "frames")
+            held = file.read(0)
+            np.testing.assert_array_equal(held.u.ravel()[np.isfinite(held.u.ravel())], np.sort(times[:3 if name ==
+                                          "rows" else 2]).astype(np.float32))
+    with h5py.File(tmp_path / "as_rows.h5") as source, h5py.File(tmp_path / "as_frames.h5") as frames:
+        assert source["u"].shape == (5, 1) and frames["u_q05"].shape == (2, 2, 1, 1)
+
+
+def test_whole_times_stay_whole(tmp_path):
+    about = Description("ms", ("p",), ("x",), time_units="milliseconds since 1970-01-01")
+    lines = [f"{1709251200000 + 250 * k},{place},1.5" for k in range(3) for place in (0, 7)]
+    (tmp_path / "a.csv").write_text("time,x,p\n" + "\n".join(lines) + "\n")
+    table = read_points(tmp_path / "a.csv", about)
+    known = Places.of_table(table, about)
+    for every, wanted in ((250.0, ["1709251200750", "1709251201000"]), (0.5, ["1709251200500.5", "1709251200501.0"])):
+        t = np.repeat(1709251200500 + every * np.arange(1, 3), 2)
+        with PointWriter(tmp_path / "b.csv", about, overwrite=True, asked=tmp_path / "a.csv") as writer:
+            writer.append(known.rows(t, np.tile(known.x, (2, 1)), about, 0, False, "text"), {"p_q50": t})
+        cells = [line.split(",")[:2] for line in (tmp_path / "b.csv").read_text().splitlines()[1:]]
+        assert cells == [[wanted[k // 2], "07"[k % 2]] for k in range(4)]

@@ -138,7 +138,7 @@ def test_days_counted_as_dates_are_dates(tmp_path, time, units, hours):
 def test_numbers_of_stations_are_no_channel(tmp_path):
     lines = ["STATIONS_ID,time,x,y,u,NO", *(f"{44 + k % 2},{row},{k}" for k, row in enumerate(rows()))]
     (tmp_path / "a.csv").write_text("\n".join(lines))
-    with pytest.warns(UserWarning, match="STATIONS_ID holds text, or numbers of stations"):
+    with pytest.warns(UserWarning, match="STATIONS_ID holds text, numbers of stations"):
         convert(tmp_path / "a.csv", tmp_path / "a.h5")
     with TrajectoryFile(tmp_path / "a.h5") as file:
         assert file.description.channels == ("u", "NO")

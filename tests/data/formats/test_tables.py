@@ -115,7 +115,7 @@ def test_a_csv_answer_reads_as_expected(tmp_path):
     (tmp_path / "points.csv").write_text("id,t,x,y\n007,0,0.5,0.25\n008,1,.125,2\n")
     table = read_points(tmp_path / "points.csv", WAVE)
     write_points(tmp_path / "answer.csv", table, {"u": np.array([0.1, np.nan], np.float32)})
-    assert (tmp_path / "answer.csv").read_text() == "id,t,x,y,u\n007,0.0,0.5,0.25,0.100000001\n008,1.0,0.125,2.0,\n"
+    assert (tmp_path / "answer.csv").read_text() == "id,t,x,y,u\n007,0,0.5,0.25,0.100000001\n008,1,0.125,2.0,\n"
 
 
 def test_units_are_written_where_the_format_holds_them(tmp_path):

@@ -1,8 +1,9 @@
 """Files of named arrays: npy, tensors of PyTorch, and what npz and MATLAB files hold, as trajectories on grids.
 
 Which axis of a field is which follows from sizes: a field is (S, T, X, Y, ...), (T, X, Y, ...), or as MATLAB files of
-published sets have it (S, X, Y, ..., T) or (X, Y, ..., T), in all cases with channels behind, too; beside an array of
-points (N, d) it is over these and the times, in any order. Complex numbers are two channels.
+published sets have it (S, X, Y, ..., T) or (X, Y, ..., T), in all cases with channels behind, too, or, as tensors have
+them, between times and places; beside an array of points (N, d) it is over these and the times, in any order. An array
+of the shape of the field without its last axis is its first state: times are last. Complex numbers are two channels.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class ArrayContent(StreamedContent):
     """Fields on a grid, of arrays by their names.
 
     Times are the vector of that name, or that of `options.time`; axes are vectors x, y, z, or those named; where there
-    are none, points lie at i / n of a unit box. All other arrays that fit are channels. Raises UserError where they do
-    not say which of their axes are what.
+    are none, points lie at i / n of a unit box. All other arrays that fit are channels, but for `parameters` (S, P) or
+    (S,); others are left out and named. Raises UserError where they do not say which of their axes are what.
     """
 
     def __init__(self, path: Path, arrays: Mapping[str, np.ndarray], options: ReadOptions) -> None:
@@ -59,10 +60,12 @@ class ArrayContent(StreamedContent):
         absent = [name for name in named if name not in vectors]
         if absent and len(absent) < len(named):
             raise UserError(f"{self._held}, and no vector {', '.join(absent)}; {_HINT}")
+        numbers = arrays.pop("parameters", None)
         fields = self._fields(arrays, {time, *named}, options)
         times = None if time is None else np.asarray(arrays[time], np.float64)
         first = next(iter(fields.values()))
-        order, count = self._order(first.shape, times, axes, len(absent))
+        order, count = self._order(first.shape, times, axes, len(absent), any(
+            array.shape == first.shape[:-1] for name, array in arrays.items() if name not in fields))
         if not axes:
             sizes = [first.shape[axis] for axis in order[2]]
             axes = [np.arange(size) / size for size in sizes]
@@ -76,7 +79,20 @@ class ArrayContent(StreamedContent):
             times = np.arange(first.shape[order[1]], dtype=np.float64)
             warnings.warn(f"{path} names no times: frames are counted, a unit of time apart", stacklevel=2)
         self._t, self._x, self._order_of, self._arrays = times, lattice(axes), order, list(fields.values())
+        count = 1 if order[0] is None else first.shape[order[0]]
+        self._parameters = None if numbers is None or len(numbers) != count else numbers.reshape(count, -1)
+        used = {time, *named, *fields}
+        self._tell_left_out({name: array for name, array in arrays.items() if name not in used}, count)
         self.description = options.describe(path, channels, named)
+
+    def _tell_left_out(self, others: Mapping[str, np.ndarray], trajectories: int) -> None:
+        """Warn of arrays that are not used."""
+        others = {name: array for name, array in others.items() if array.size > 1}
+        if others:
+            known = any(array.shape == (trajectories,) != (1,) for array in others.values())
+            hint = "; what is known of each trajectory goes in an array parameters (trajectories, numbers)" * known
+            warnings.warn(f"{self.path}: {', '.join(f'{name} {array.shape}' for name, array in others.items())} "
+                          f"{'is' if len(others) == 1 else 'are'} left out{hint}", stacklevel=3)
 
     def _at_points(self, arrays: Mapping[str, np.ndarray], time: str, options: ReadOptions) -> bool:
         """Whether there is an array of points (N, d) and fields over these and the times, whose further axis is of
@@ -106,7 +122,7 @@ class ArrayContent(StreamedContent):
             return False
         names = [own if field.shape[-1] == 1 else f"{own}{index}" for own, field in fields.items()
                  for index in range(field.shape[-1])]
-        self._t, self._x, self._order_of = t, x, (0, 1, (2,), 3)
+        self._t, self._x, self._order_of, self._parameters = t, x, (0, 1, (2,), 3), None
         self._arrays = list(fields.values())
         self.description = options.describe(self.path, names, _AXES[: x.shape[1]])
         return True
@@ -122,7 +138,7 @@ class ArrayContent(StreamedContent):
         for order in permutations(others):
             try:
                 fields = self._fields(arrays, {time, *others}, options)
-                self._order(next(iter(fields.values())).shape, times, [arrays[name] for name in order], 0)
+                self._order(next(iter(fields.values())).shape, times, [arrays[name] for name in order], 0, False)
             except UserError:
                 continue
             return list(order)
@@ -142,11 +158,12 @@ class ArrayContent(StreamedContent):
             raise UserError(f"{self._held}; expected fields of one shape over times and places: {_HINT}")
         return found
 
-    def _order(self, shape: Sequence[int], times: np.ndarray | None, axes: Sequence[np.ndarray], named: int
+    def _order(self, shape: Sequence[int], times: np.ndarray | None, axes: Sequence[np.ndarray], named: int, late: bool
                ) -> tuple[tuple[int | None, int, tuple[int, ...], int | None], int]:
         """The axis of trajectories (None: one), of times, those of space and that of channels; and how many of these.
 
-        The first reading whose sizes fit is taken; without vectors of times or places, every size does.
+        The first reading whose sizes fit is taken; without vectors of times or places, every size does, and where times
+        are `late`, readings in which they come after places are first.
         """
         n = len(shape)
         usual = [*range(min(n - 2, _MOST_AXES), 0, -1), min(n - 1, _MOST_AXES)]  # with samples, as published sets have
@@ -155,6 +172,9 @@ class ArrayContent(StreamedContent):
                 (0, 1, 2, None), (None, 0, 1, None), (0, d + 1, 1, None), (None, d, 0, None),
                 (0, 1, 2, d + 2), (None, 0, 1, d + 1), (0, d + 1, 1, d + 2), (None, d, 0, d + 1),
             ]
+            if late and times is None:
+                readings.sort(key=lambda one: one[1] < one[2])
+            readings += [(0, 1, 3, 2), (None, 0, 2, 1)] if axes else []
             for trajectory, time, start, channel in readings:
                 space = tuple(range(start, start + d))
                 used = {time, *space} | {axis for axis in (trajectory, channel) if axis is not None}
@@ -169,7 +189,8 @@ class ArrayContent(StreamedContent):
     def parts(self) -> Iterator[Part]:
         trajectory = self._order_of[0]
         for index in range(1 if trajectory is None else self._arrays[0].shape[trajectory]):
-            yield Part(self._t, self._x, partial(self._values, index))
+            yield Part(self._t, self._x, partial(self._values, index),
+                       None if self._parameters is None else self._parameters[index])
 
     def _values(self, index: int, first: int, last: int) -> np.ndarray:
         trajectory, time, space, channel = self._order_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 _SHOWN = 12  # entries of a dimension, in messages
+_FLAGS = {"flag_values", "flag_masks", "flag_meanings"}  # attributes of variables that hold no quantities, after CF
 
 
 class NetcdfFormat(Format):
@@ -236,8 +238,13 @@ def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: A
         chosen = list(channels)
     else:
         along = {name: dims for name, dims in numeric.items() if time_dim is None or time_dim in dims}
-        widest = max((len(dims) for dims in along.values()), default=0)
-        chosen = [name for name, dims in along.items() if len(dims) == widest]
+        flags = [name for name in along if _FLAGS & set(data[name].attrs) and len(along) > 1]
+        widest = max((len(dims) for name, dims in along.items() if name not in flags), default=0)
+        chosen = [name for name, dims in along.items() if len(dims) == widest and name not in flags]
+        if left := [name for name in flags if len(along[name]) == widest]:
+            warnings.warn(f"{path}: {', '.join(left)} {'holds' if len(left) == 1 else 'hold'} flags and "
+                          f"{'is' if len(left) == 1 else 'are'} left out; channels=[...] names what is taken",
+                          stacklevel=2)
     dims = {frozenset(numeric[name]) for name in chosen}
     if len(dims) != 1 or not dims.copy().pop() - {time_dim, stacked}:
         raise UserError(f"{path}: cannot tell which variables are fields over space; name them with channels=[...], "

@@ -31,7 +31,7 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
             "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables",
             "mesh", "location")
-TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
+TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "number", "run", "batch")
 _WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
 
 
@@ -233,7 +233,8 @@ class NetcdfColumns(Columns):
         found: dict[tuple[str, ...], str | None] = {TIMES: options.time or time_of(data)}
         found |= {names: place_of(data, names) for names in (LONGITUDES, LATITUDES)}
         self.meant = {names: name for names, name in found.items() if name is not None}
-        chosen = [find_column(map(str, data.variables), names) or self.meant.get(tuple(names)) for names in wanted]
+        # first what training takes: beside the valid times of its steps, `time` is when a forecast began
+        chosen = [self.meant.get(tuple(names)) or find_column(map(str, data.variables), names) for names in wanted]
         spanning = [self._data[name] for name in chosen if name is not None]
         widest = max((variable.dims for variable in spanning), key=len, default=())
         dims = tuple(dict.fromkeys((*widest, *(dim for variable in spanning for dim in variable.dims))))

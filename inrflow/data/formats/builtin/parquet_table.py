@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import IN_FILES, IN_TABLES, Columns, Grid
+from inrflow.data.formats.columns import IN_FILES, IN_TABLES, Columns, Grid, meant_by_dates
 from inrflow.data.formats.registry import TableWriter, units_of_columns
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
@@ -62,16 +62,23 @@ def _pyarrow(path: Path) -> Any:
 
 
 class ParquetColumns(Columns):
-    """Columns of numbers, dates (in UTC) and text; nested ones and pandas' row numbers are left out."""
+    """Columns of numbers, dates (in UTC) and text; nested ones and pandas' row numbers are left out. Dates by which
+    pandas numbers its rows are called time."""
 
     def __init__(self, path: Path) -> None:
         pyarrow = _pyarrow(path)
         with damage_as_user_error(path):
             self._file = pyarrow.parquet.ParquetFile(path)
-            self._given = {field.name.replace(*IN_FILES): field.name for field in self._file.schema_arrow
-                           if not pyarrow.types.is_nested(field.type)
-                           and not field.name.startswith("__index_level_")}  # row numbers of pandas
+            fields = list(self._file.schema_arrow)
+            dated = [field.name for field in fields if pyarrow.types.is_timestamp(field.type)]
+            rows = [field.name for field in fields if field.name.startswith("__index_level_")]
+            called = {name: name.replace(*IN_FILES) for name in (field.name for field in fields) if name not in rows}
+            if "time" not in called and len(by_dates := [name for name in rows if name in dated]) == 1:
+                called[by_dates[0]] = "time"
+            self._given = {called[field.name]: field.name for field in fields
+                           if field.name in called and not pyarrow.types.is_nested(field.type)}
             self.names = tuple(self._given)
+            self.meant = meant_by_dates([called[name] for name in dated if name in called], self.names)
         self._path = path
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:

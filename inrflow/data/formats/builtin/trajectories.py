@@ -1,9 +1,10 @@
-"""The project's own schema as a format: copied with compression, and read as points and observations."""
+"""The project's own schema as a format: copied with compression, read as points and observations, and written as
+answers to such points."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -11,11 +12,13 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
-from inrflow.data.formats.columns import PointTable
+from inrflow.data.formats.columns import Grid, PointTable
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, blocks
-from inrflow.data.formats.registry import Content, Format, ReadOptions
+from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import in_schema, open_hdf5, resolves
+from inrflow.data.formats.streams.gridded import GatheredWriter, by_quantity, single
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error, written_hdf5
@@ -26,6 +29,7 @@ class TrajectoryFormat(Format):
 
     name = "trajectories"
     about = "the project's schema"
+    answers = (".h5", ".hdf5")
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
@@ -39,6 +43,9 @@ class TrajectoryFormat(Format):
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with TrajectoryFile(path) as file:
             return trajectory_rows(file)
+
+    def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
+        return AnswerWriter(path, description, overwrite, asked)
 
     def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
         with _open_matching(path, description, check=False) as file:
@@ -103,6 +110,103 @@ class TrajectoryContent(Content):
                     packed.attrs[key] = value
                 for part in blocks(item.shape, VALUES_PER_BLOCK):
                     packed[part] = item[part]
+
+
+class AnswerWriter(GatheredWriter):
+    """Answers as a file of the schema: u holds values or medians, what else is told of all channels stands beside it as
+    `u_std`, `u_q05` and so on, all other columns by their names. Trajectories of the answered file keep their
+    parameters, environments and further datasets."""
+
+    def __init__(self, path: Path, description: Description | None, overwrite: bool, source: Path) -> None:
+        super().__init__(path, description, overwrite, source)
+        self._overwrite = overwrite
+
+    def _complete(self) -> None:
+        self._finish()  # by a writer that gives the file its name
+
+    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+        self._require_numbers(columns)
+        self._parts: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
+
+    def _place(self, number: int, t: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        about = self._about()
+        x = np.stack([columns.pop(name) for name in about.coordinates], -1)
+        self._parts.append((t, x, {name: single(values) for name, values in self._stacked(columns, about).items()}))
+
+    def _about(self) -> Description:
+        """The description of the answered file where it has the channels that were asked for, else that of these."""
+        with TrajectoryFile(self._source, check=False) as file:
+            known = self.description
+            return file.description if known is None or known.same_system(file.description) else known
+
+    def _stacked(self, columns: dict[str, np.ndarray], about: Description) -> dict[str, np.ndarray]:
+        """Columns (R,) as datasets: u (R, C) and what is told of all channels, others as they are."""
+        found: dict[str, np.ndarray] = {}
+        for what, own in by_quantity(list(self._named(columns)), about.channels).items():
+            if set(own) == set(about.channels):
+                found[f"u{what}"] = np.stack([self._named(columns)[own[name]] for name in about.channels], -1)
+            else:
+                found |= {name: self._named(columns)[name] for name in own.values()}
+        return found
+
+    def _last(self) -> None:
+        about, frames = self._about(), [_frames(t, x) for t, x, _ in self._parts]
+        with TrajectoryFile(self._source, check=False) as file:
+            places = [int(np.flatnonzero(file.ids == number)[0]) for number in self._written]
+            held = {"parameters": file.parameters, "environment": file.environment}
+            known = {name: None if values is None else values[places] for name, values in held.items()}
+            scattered, count = file.layout == "scattered", (len(places), file.points)
+            extra = {name: file.read_extra(name) for name in file.extra} if file.trajectories == len(places) else {}
+        names = [name for name in self._parts[0][2] if name != "u"]
+        if scattered and any(x.ndim == 3 for _, x, _ in frames):
+            t, x = (np.concatenate([part[index] for part in self._parts]) for index in (0, 1))
+            number = np.repeat(self._written, [len(part[0]) for part in self._parts])
+            order = np.lexsort((t, number))  # as rows are stored
+            columns = {name: np.concatenate([part[2][name] for part in self._parts]) for name in ("u", *names)}
+            write_scattered(self.path, number, t, x, columns.pop("u"), about, known["parameters"], known["environment"],
+                            extra | {name: values[order] for name, values in columns.items()}, self._overwrite)
+            return
+        longest, widest = (max(cells.shape[axis] for *_, cells in frames) for axis in (0, 1))
+        beside: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        with TrajectoryWriter(self.path, about, self._overwrite) as writer:
+            for index, ((t, x, cells), (_, _, columns)) in enumerate(zip(frames, self._parts, strict=True)):
+                given = {name: None if values is None else values[index] for name, values in known.items()}
+                writer.append(t, x, _at(cells, columns["u"]), **given)
+                room = np.pad(cells, ((0, longest - cells.shape[0]), (0, widest - cells.shape[1])), constant_values=-1)
+                for name in names:
+                    beside[name].append(_at(room, columns[name]))
+            kept = extra if count == (len(places), widest) else {}
+            writer.beside(kept | {name: np.stack(values) for name, values in beside.items()})
+
+
+def _frames(t: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Times (T,) of rows, their points (N, d), or (T, N, d) where frames have points of their own, and the row of each
+    cell (T, N), -1 where there is none."""
+    times, frame = np.unique(t, return_inverse=True)
+    order = np.argsort(frame, kind="stable")
+    counts = np.bincount(frame)
+    start = np.repeat(np.cumsum(counts) - counts, counts)
+    cells = np.full((len(times), counts.max()), -1)
+    cells[frame[order], np.arange(len(t)) - start] = order
+    first = cells[0]
+    if (cells >= 0).all() and (x[cells] == x[first]).all():
+        return times, x[first], cells
+    points, which = np.unique(x, axis=0, return_inverse=True)
+    if len(points) == counts.max():  # each place once in every frame at most, in any order or with gaps
+        at = np.full(len(points), len(t))
+        np.minimum.at(at, which.ravel(), np.arange(len(t)))
+        rank = np.argsort(np.argsort(at))  # in the order of their first rows
+        cells = np.full((len(times), len(points)), -1)
+        cells[frame, rank[which.ravel()]] = np.arange(len(t))
+        return times, points[np.argsort(at)], cells
+    return times, x[np.where(cells < 0, cells[:, :1], cells)], cells
+
+
+def _at(cells: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values of the rows of cells; of empty ones NaN, of whole numbers 0."""
+    missing = np.array(np.nan if values.dtype.kind == "f" else 0, values.dtype)
+    shape = cells.shape + (1,) * (values.ndim - 1)
+    return np.where((cells < 0).reshape(shape), missing, values[cells])
 
 
 def _open_matching(path: Path, description: Description, check: bool) -> TrajectoryFile:

@@ -67,7 +67,7 @@ class MeshFormat(Format):
         cells = ", ".join(f"{len(item)} {name}" for name, item in series.cells.items()) or "none"
         return [("times", f"{len(series.times)}, {series.times.min():g} to {series.times.max():g}"),
                 ("points", f"{len(series.points)}{'' if series.at_nodes else ' (centres of cells)'}"), ("cells", cells),
-                ("fields", ", ".join(series.fields(0)) or "none")]
+                ("fields", (", ".join(series.fields(0)) or "none") + series.left_out())]
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         return MeshColumns(self.series(path))
@@ -106,7 +106,7 @@ class MeshSeries:
             twice = self.times[np.argmax(again)]
             raise UserError(f"{path} holds the time {twice:g} twice; keep one mesh for each time")
         first = self._mesh(0)
-        self.at_nodes = bool(first.point_data)
+        self.at_nodes = bool(_of_users(first.point_data))
         self._nodes = np.asarray(first.points, np.float64)
         places = self._nodes if self.at_nodes else self._centres(first)
         flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= _FLAT * max(np.ptp(places, axis=0).max(), 1e-300)
@@ -117,6 +117,12 @@ class MeshSeries:
     def _reading(self) -> AbstractContextManager[Any]:
         """In which damage becomes a UserError."""
         return meshio_for(self.path)
+
+    def left_out(self) -> str:
+        """What is there beside the fields, for a summary."""
+        others = sorted(_of_users(self._mesh(0).cell_data)) if self.at_nodes else []
+        verb = "is" if len(others) == 1 else "are"
+        return f" (of nodes; {', '.join(others)} of cells {verb} left out)" if others else ""
 
     def _centres(self, mesh: Any) -> np.ndarray:
         """Centres (N, 3) of the cells."""
@@ -198,9 +204,9 @@ class MeshSeries:
             raise UserError(f"{self.path}: the points at t={self.times[step]:g} are others than at t="
                             f"{self.times[0]:g}; meshes that move, change or come in parts are not read, interpolate "
                             "to one mesh")
-        data = mesh.point_data if self.at_nodes else {
+        data = _of_users(mesh.point_data) if self.at_nodes else {
             name: np.concatenate([np.asarray(part, np.float64).reshape(len(part), -1) for part in parts])
-            for name, parts in mesh.cell_data.items()}
+            for name, parts in _of_users(mesh.cell_data).items()}
         columns: dict[str, np.ndarray] = {}
         for name, value in data.items():
             value = np.asarray(value)
@@ -216,6 +222,11 @@ class MeshSeries:
             else:
                 columns |= {f"{label}_{index}": value[:, index] for index in range(value.shape[1])}
         return columns
+
+
+def _of_users(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields but for those that VTK keeps for itself, as `vtkGhostType` and `vtkValidPointMask`."""
+    return {name: values for name, values in fields.items() if not str(name).startswith("vtk")}
 
 
 def _linear(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -269,7 +280,9 @@ class MeshColumns(Columns):
         self._series = series
         self._several = bool(series.parts.any())
         self.names = (*(("trajectory",) if self._several else ()), "t", *"xyz"[: series.axes], *series.fields(0))
-        self.grid = Grid(("step", "point"), (len(series.times), len(series.points)), {}, dict(series.cells))
+        axes = {} if self._several else {"t": (("t",), series.times)} | {
+            name: (("point",), values) for name, values in zip("xyz", series.points.T, strict=False)}
+        self.grid = Grid(("t", "point"), (len(series.times), len(series.points)), axes, dict(series.cells))
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         points = self._series.points

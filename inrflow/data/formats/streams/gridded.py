@@ -20,11 +20,10 @@ _MEDIAN = "_q50"
 _OFF = 1e-6  # of the length of an axis, how far off its points places may be
 
 
-class GridWriter(TableWriter):
-    """Rows of one trajectory after another, gathered to fields over the grid of the file that they answer to.
+class GatheredWriter(TableWriter):
+    """Rows of one trajectory after another, gathered before they are written. A format implements `_place`.
 
-    Cells of which there is no row are NaN. A format implements `_axes` and `_put`, which appends a trajectory to
-    `_file`. Raises UserError for places off the grid, columns of text, and rows of a trajectory that are not together.
+    Raises UserError for columns of text, and rows of a trajectory that are not together.
     """
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool, source: Path) -> None:
@@ -32,15 +31,10 @@ class GridWriter(TableWriter):
         self._source = source
         self._blocks: list[Mapping[str, np.ndarray]] = []
         self._written: list[int] = []
-        self._t = np.empty(0)
 
     @abstractmethod
-    def _axes(self) -> list[tuple[str, np.ndarray]]:
-        """Names and points of the axes."""
-
-    @abstractmethod
-    def _put(self, number: int, t: np.ndarray, fields: dict[str, np.ndarray]) -> None:
-        """Append fields (T, X, ...) of a trajectory at its times."""
+    def _place(self, number: int, t: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        """Take the rows of a trajectory, at times t (R,)."""
 
     def _last(self) -> None:  # noqa: B027  most formats have nothing left
         """Write what is known when all trajectories are."""
@@ -49,11 +43,6 @@ class GridWriter(TableWriter):
         self._blocks = []
         self._written = []
         super().abandon()
-
-    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        self._file = h5py.File(self._target.open_for_hdf5(), "w")
-        self._require_numbers(columns)
-        self._grid = self._axes()
 
     def _require_numbers(self, columns: Mapping[str, np.ndarray]) -> None:
         text = [name for name, values in columns.items() if values.dtype.kind not in "fiu"]
@@ -76,8 +65,47 @@ class GridWriter(TableWriter):
         if number in self._written:
             raise UserError(f"{self.path}: the rows of trajectory {number} are not together; sort them")
         self._written.append(number)
-        time = str(find_column(columns, TIMES))
-        t, frame = np.unique(columns.pop(time), return_inverse=True)
+        self._place(number, columns.pop(str(find_column(columns, TIMES))), columns)
+
+    def _named(self, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """With medians under the names of their channels, which programs that read this layout look for."""
+        channels = () if self.description is None else self.description.channels
+        medians = {f"{name}{_MEDIAN}": name for name in channels if name not in fields}
+        return {medians.get(name, name): values for name, values in fields.items()}
+
+    def _finish(self) -> None:
+        if self._blocks:
+            self._gather()
+        if self._written:
+            self._last()
+            self._written = []
+        super()._finish()
+
+
+class GridWriter(GatheredWriter):
+    """Rows gathered to fields over the grid of the file that they answer to.
+
+    Cells of which there is no row are NaN. A format implements `_axes` and `_put`, which appends a trajectory to
+    `_file`. Raises UserError for places off the grid.
+    """
+
+    _t = np.empty(0)
+
+    @abstractmethod
+    def _axes(self) -> list[tuple[str, np.ndarray]]:
+        """Names and points of the axes."""
+
+    @abstractmethod
+    def _put(self, number: int, t: np.ndarray, fields: dict[str, np.ndarray]) -> None:
+        """Append fields (T, X, ...) of a trajectory at its times."""
+
+    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+        self._file = h5py.File(self._target.open_for_hdf5(), "w")
+        self._require_numbers(columns)
+        self._grid = self._axes()
+
+    def _place(self, number: int, t: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        t, frame = np.unique(t, return_inverse=True)
         cells, sizes = self._cells(columns)
         shape, fields = (len(t), *sizes), {}
         for name, values in columns.items():
@@ -103,12 +131,6 @@ class GridWriter(TableWriter):
                             "beside points=FILE")
         return nearest
 
-    def _named(self, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """With medians under the names of their channels, which programs that read this layout look for."""
-        channels = () if self.description is None else self.description.channels
-        medians = {f"{name}{_MEDIAN}": name for name in channels if name not in fields}
-        return {medians.get(name, name): values for name, values in fields.items()}
-
     def _require_same(self, t: np.ndarray) -> None:
         """Raise UserError where a trajectory has other times than the first."""
         self._t = t if len(self._written) == 1 else self._t
@@ -124,14 +146,6 @@ class GridWriter(TableWriter):
             where[name].attrs.update(attributes)
         where[name].resize((len(where[name]) + 1, *values.shape))
         where[name][-1] = values
-
-    def _finish(self) -> None:
-        if self._blocks:
-            self._gather()
-        if self._written:
-            self._last()
-            self._written = []
-        super()._finish()
 
 
 class ArrayWriter(GridWriter):

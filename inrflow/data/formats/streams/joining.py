@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,33 +24,34 @@ _DIGITS = 9  # of the largest coordinate
 _SHARED = 0.5  # share of the points of two files that makes them the same network or grid, with values missing
 
 
-def expanded(source: str | Path) -> list[Path]:
-    """The files that a name with *, ? or [ stands for, in the order of their names; any other name as it is.
-
-    Raises UserError where there is none.
-    """
-    if Path(source).exists() or not glob.has_magic(str(source)):
-        return [Path(source)]
-    found = sorted(glob.glob(str(source)))
-    if not found:
-        raise UserError(f"no file matches {source}; check the folder and the pattern")
-    return [Path(name) for name in found]
-
-
 def read_files(paths: Sequence[Path], options: ReadOptions) -> Content:
     """The content of one file, or of several of one format together. Raises UserError where they do not fit."""
     kinds = [format_of(path) for path in paths]
     if len(paths) == 1 and options.stations is None:
         return kinds[0].read(paths[0], options)
-    other = next((path for path, kind in zip(paths, kinds, strict=True) if kind is not kinds[0]), None)
-    if other is not None:
-        raise UserError(f"{other} is {format_of(other).name} and {paths[0]} {kinds[0].name}; give files of one format")
     if isinstance(kinds[0], TableFormat):
-        table = kinds[0] if len(paths) == 1 else _JoinedTables(kinds[0], paths, options)
+        table = kinds[0] if len(paths) == 1 else joined_tables(paths, options)
         return TableContent(table if options.stations is None else StationTables(table, options), paths[0], options)
+    _require_alike(paths)
     if options.stations is not None:
         raise UserError(f"stations is for tables, and {paths[0]} is {kinds[0].about}; leave it out")
     return JoinedContent(kinds[0], paths, options)
+
+
+def _require_alike(paths: Sequence[Path]) -> None:
+    """Raise UserError where files have different formats."""
+    kinds = [format_of(path) for path in paths]
+    other = next((path for path, kind in zip(paths, kinds, strict=True) if kind is not kinds[0]), None)
+    if other is not None:
+        raise UserError(f"{other} is {format_of(other).name} and {paths[0]} {kinds[0].name}; give files of one format")
+
+
+def joined_tables(paths: Sequence[Path], options: ReadOptions) -> TableFormat:
+    """Several tables as one. Raises UserError where some are none."""
+    _require_alike(paths)
+    kind = format_of(paths[0])
+    assert isinstance(kind, TableFormat)
+    return _JoinedTables(kind, paths, options)
 
 
 class JoinedContent(StreamedContent):

@@ -57,7 +57,7 @@ class NetcdfWriter(TableWriter):
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         import h5netcdf
 
-        self._grid = grid
+        grid = self._grid = None if grid is None or not grid.axes else grid  # else a mesh alone
         self._file = h5netcdf.File(self._target.open_for_hdf5(), "w")
         dims: tuple[str, ...] = ("row",) if grid is None else grid.dims
         self._file.dimensions = {"row": None} if grid is None else dict(zip(dims, grid.shape, strict=True))
