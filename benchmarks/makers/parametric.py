@@ -49,7 +49,7 @@ def invasions(generator: np.random.Generator, count: int, d: float, r: float) ->
 
 
 def composites(generator: np.random.Generator, count: int, kl: float, kr: float) -> Fields:
-    """u_t = (k u_x)_x, k = kl up to .4, kr beyond; -5 u at the last of 300 finite volumes, every fifth of them is read."""
+    """u_t = (k u_x)_x, k = kl up to .4, kr beyond; -5 u at the last of 300 volumes, of which every fifth is read."""
     n = 300
     x = (np.arange(n) + 0.5) / n
     k = np.where(x < 0.4, kl, kr)
