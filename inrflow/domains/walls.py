@@ -18,12 +18,15 @@ _PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5
 _ENDS = np.array(list(itertools.product(_PLACES, repeat=2)))  # (W, 2), before the first and beyond the last point
 _WHOLE = np.isclose(_ENDS.sum(1), 1)  # centres of cells, read in steps
 _PLAIN = np.isclose(_ENDS[:, 0], _ENDS[:, 1]) & np.isin(_ENDS[:, 0], (0.0, 0.5, 1.0))
-_WORTH = np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))  # mean logarithm of errors that unusual places must gain
 _UNLIKE = np.array([0.0, 0.0, 0.5, 0.5])  # the same that other conditions at one wall than at the other must gain
 _EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that is none
 _SHARES, _PARTS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1), 3  # functions per point; every third one is left out in turn
 _FEWEST, _UNSURE = 6, 0.2  # points along an axis; share of the noise that is not known
 PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
+_FAR = np.stack([((_ENDS == 1) & [end == NATURAL for end in ends_of(pair)]).any(1) for pair in PAIRS], 1)  # where more
+# room lets functions without slope at walls fit slopes there; values that are held are left out of many grids
+_WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:, None])  # (W, P): mean logarithm of
+# errors that unusual places must gain
 
 
 def changes(u: np.ndarray) -> np.ndarray:
@@ -62,9 +65,9 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
             still = (lines[:, :, end] ** 2).sum(1) < _ROUNDING * (lines[:, :, 1 if end == 0 else -2] ** 2).sum(1)
             held = np.array([ends_of(pair)[end] == HELD for pair in PAIRS])
             errors += np.where(still & ((_ENDS[:, end] > 0)[:, None, None] | ~held[:, None]), np.inf, 0.0)
-        best = int((errors.min(1).mean(-1) + _WORTH).argmin())
+        best = int((errors + _WORTH[:, :, None]).min(1).mean(-1).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
-        for own, pair in zip(pairs, (errors[best] + _UNLIKE[:, None]).argmin(0), strict=True):
+        for own, pair in zip(pairs, (errors[best] + (_WORTH[best] + _UNLIKE)[:, None]).argmin(0), strict=True):
             own[j] = PAIRS[pair]
     return Box(lower, upper, box.axes), pairs
 
