@@ -48,7 +48,6 @@ _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, w
 _FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
-_SAME = 1e-9  # of a length, that is none
 _WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
 
 
@@ -152,8 +151,8 @@ class Families:
                 fifth = [Term((((c, VALUE),),), 2, 0) for c in range(channels)]
                 yield Families({**self.terms, "fifth": fifth}, tuple((*names, "fifth") for names in self.combined[1:]))
             away = [(j, INVERSE) for j, least in enumerate(transform_of(harmonics, 2).points.min(0))
-                    if least > 0 and not (isinstance(domain, Box) and (domain.axes[j] == PERIODIC or (
-                        domain.lower[j] < -_SAME * domain.lengths[j])))]
+                    if least > 0 and not (isinstance(domain, Box) and (
+                        domain.axes[j] == PERIODIC or domain.lower[j] < -1e-9 * least))]  # 0 is between the walls
             if away and domain.kind in ("box", "region"):
                 about = [Term(((*own, *(by,) * power),)) for by in away for c in range(channels)
                          for own, power in ((((c, by[0]),), 1), (((c, VALUE),), 1), (((c, VALUE),), 2))]
