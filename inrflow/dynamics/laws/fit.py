@@ -162,10 +162,10 @@ class LawSearch:
         more = families.with_multipliers(place, harmonics, channels)
         wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
-        if found[0][0] > _POLYNOMIAL and (calm := settled(ground)) is not None and (
-                its := self._regressed(families, calm))[0] < _CLEARLY_PAYS * found[0][0]:
+        if (before := found[0][0]) > _POLYNOMIAL and (calm := settled(ground)) is not None and (
+                its := self._regressed(families, calm))[0] < _PAYS * before:
             self.say("  first frames, in which fields settle, are left out of these")
-            self.settled, found[0] = calm, its
+            self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * before else ground, its
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
 
         def on(until: float) -> bool:
