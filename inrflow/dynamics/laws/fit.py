@@ -243,7 +243,8 @@ class LawSearch:
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, along their own flow, too, until a share of the time is over."""
         until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
-        if misfit > _POLYNOMIAL and not (self.several or "carried" in families.terms):  # theirs are slow
+        slow = self.several or "carried" in families.terms or self.late() and not self.scored
+        if misfit > _POLYNOMIAL and not slow:
             best, flown = list[Law](), along_flow(self.ground, laws[0], families)
             while effort() < until and (found := next(flown, None)) is not None:
                 best = found
