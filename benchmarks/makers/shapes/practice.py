@@ -1,26 +1,22 @@
 """Data as users would bring them, made before any mechanism saw them: a reaction on a blood cell, a plume in the wind,
 a bracket that vibrates, planetary waves, scroll waves, an oscillating reaction in a dish, a heat exchanger, salt
 fingers, long water waves.
-
-python benchmarks/practice_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5 in the project's schema.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-
 import numpy as np
 import scipy.linalg
 import skfem
-from blind_data import _bumps, _etd, _quadratic
-from data_makers import FRAMES, Fields, reacting, stepped, surface_elements, write_problems
 from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import ConvexHull
-from shape_data import _circle, _polygon
 from skfem.helpers import ddot, dot, sym_grad, trace
-from sphere_data import GEOMETRY, Sphere, _runge_kutta
+
+from benchmarks.makers.base import FRAMES, Fields, bumps_of, problem, stepped
+from benchmarks.makers.elements import circle, polygon, quadratic, reacting, surface_elements
+from benchmarks.makers.shapes.spheres import GEOMETRY, Sphere
+from benchmarks.makers.spectral import etd, runge_kutta
 
 TRAIN, TEST = 32, 10
 
@@ -42,6 +38,7 @@ def _cell(level: int) -> tuple[np.ndarray, np.ndarray]:
     return x * np.stack([np.ones(len(x)), np.ones(len(x)), flat], 1), cells
 
 
+@problem(TRAIN, TEST)
 def blood_cell(generator: np.random.Generator, count: int) -> Fields:
     """u_t = 4e-4 lap u - u v^2 + .037 (1 - u), v_t = 2e-4 lap v + u v^2 - .097 v (Gray and Scott) on a biconcave closed
     surface: linear elements, read at a quarter of the nodes."""
@@ -53,12 +50,13 @@ def blood_cell(generator: np.random.Generator, count: int) -> Fields:
         u, v = w
         return np.stack([-u * v * v + 0.037 * (1 - u), u * v * v - 0.097 * v])
 
-    f = np.stack([1 / (1 + np.exp(-2.5 * _bumps(generator, x, 1.0))) for _ in range(count)], 1)
+    f = np.stack([1 / (1 + np.exp(-2.5 * bumps_of(generator, x, 1.0))) for _ in range(count)], 1)
     w = np.stack([1 - 0.6 * f, 0.3 * f])
     u = reacting(w, reaction, stiffness, masses, (4e-4, 2e-4), 0.5, 24)[:, :, : len(seen)]
     return np.arange(FRAMES) * 12.0, seen, u.transpose(3, 0, 2, 1), {"triangles": triangles}
 
 
+@problem(TRAIN, TEST)
 def plume(generator: np.random.Generator, count: int) -> Fields:
     """c_t = -6 y (1 - y) c_x + .008 lap c - .25 c in a layer of height 1 that is periodic along x over 2, without flux
     at its walls, 5 % noise on training values; no channel holds the wind: Fourier along x, 256 cells along y, exact."""
@@ -85,13 +83,14 @@ def plume(generator: np.random.Generator, count: int) -> Fields:
     return np.arange(FRAMES) * gap, centres.reshape(-1, 2), u, {"channels": ["c"]}
 
 
+@problem(TRAIN, TEST)
 def bracket(generator: np.random.Generator, count: int) -> Fields:
     """q_tt = div(s) - .1 q_t, s = e + .5 tr(e) I, e = sym grad q, of an angle bracket with two holes that is bolted at
     its upper end and free elsewhere: displacements and velocities, 120 modes of quadratic elements."""
     from skfem import BilinearForm, ElementVector
 
-    mesh = _quadratic([_polygon([(0, 0), (1.6, 0), (1.6, 0.5), (0.5, 0.5), (0.5, 1.6), (0, 1.6)], 0.06),
-                       _circle((0.25, 1.1), 0.12, 0.06), _circle((1.1, 0.25), 0.12, 0.06)], 0.06)[0].mesh
+    mesh = quadratic([polygon([(0, 0), (1.6, 0), (1.6, 0.5), (0.5, 0.5), (0.5, 1.6), (0, 1.6)], 0.06),
+                       circle((0.25, 1.1), 0.12, 0.06), circle((1.1, 0.25), 0.12, 0.06)], 0.06)[0].mesh
     basis = skfem.Basis(mesh, ElementVector(skfem.ElementTriP2()))
 
     @BilinearForm
@@ -106,7 +105,7 @@ def bracket(generator: np.random.Generator, count: int) -> Fields:
     held = basis.get_dofs(lambda x: np.isclose(x[1], 1.6)).flatten()
     free = np.setdiff1d(np.arange(basis.N), held)
     stiffness, masses = (form.assemble(basis).tocsc()[free][:, free] for form in (stiff, heavy))
-    values, modes = eigsh(stiffness, 120, masses, sigma=0)
+    values, modes = eigsh(stiffness, 120, masses, sigma=0, v0=np.ones(len(free)))  # the same signs each time
     full = np.zeros((basis.N, 120))
     full[free] = modes
     at = full[basis.nodal_dofs]  # (2, N, 120)
@@ -118,6 +117,7 @@ def bracket(generator: np.random.Generator, count: int) -> Fields:
     return t, mesh.p.T, np.concatenate([q, v], -1), {"triangles": mesh.t.T, "channels": ["qx", "qy", "vx", "vy"]}
 
 
+@problem(TRAIN, TEST)
 def rossby(generator: np.random.Generator, count: int) -> Fields:
     """w_t = -J(p, w + 6 sin(latitude)) + .003 lap w, w = lap p: vorticity of the air of a sphere that turns, on 48 by
     24 meridians and parallels, pseudo-spectral."""
@@ -131,12 +131,13 @@ def rossby(generator: np.random.Generator, count: int) -> Fields:
 
     frames = [1.2 * sphere.random(generator, count, 6)]
     for _ in range(FRAMES - 1):
-        frames.append(_runge_kutta(rate, frames[-1], gap / steps, steps))
+        frames.append(runge_kutta(rate, frames[-1], gap / steps, steps))
     theta, turn = np.meshgrid((np.arange(24) + 0.5) / 24 * np.pi, np.arange(48) / 24 * np.pi, indexing="ij")
     x = np.stack([np.sin(theta) * np.cos(turn), np.sin(theta) * np.sin(turn), np.cos(theta)], -1).reshape(-1, 3)
     return (np.arange(FRAMES) * gap, x, sphere.at(np.stack(frames, 1), x)[..., None], {**GEOMETRY, "channels": ["w"]})
 
 
+@problem(TRAIN, TEST)
 def scrolls(generator: np.random.Generator, count: int) -> Fields:
     """A_t = A + (1 + .5 i) lap A - (1 - .7 i) |A|^2 A (Ginzburg and Landau) in a room of 10 x 8 x 5 without flux: real
     and imaginary part at 20 x 16 x 10 centres of cells, cosines of those."""
@@ -154,30 +155,32 @@ def scrolls(generator: np.random.Generator, count: int) -> Fields:
         return (dctn(b.real, axes=(1, 2, 3), norm="forward")
                 + 1j * dctn(b.imag, axes=(1, 2, 3), norm="forward"))[:, :20, :16, :10]
 
-    a = np.stack([_bumps(generator, x, 0.7) + 1j * _bumps(generator, x, 0.7) for _ in range(count)]).reshape(-1, *shape)
+    a = np.stack([bumps_of(generator, x, 0.7) + 1j * bumps_of(generator, x, 0.7) for _ in range(count)])
+    a = a.reshape(-1, *shape)
     w = dctn(a.real, axes=(1, 2, 3), norm="forward") + 1j * dctn(a.imag, axes=(1, 2, 3), norm="forward")
     frames = [w]
     for _ in range(FRAMES - 1):
-        frames.append(_etd(-(1 + 0.5j) * k2, rate, frames[-1], gap / steps, steps))
+        frames.append(etd(-(1 + 0.5j) * k2, rate, frames[-1], gap / steps, steps))
     w = np.stack(frames, 1)
     u = np.stack([idctn(part, axes=(2, 3, 4), norm="forward") for part in (w.real, w.imag)], -1)
     return np.arange(FRAMES) * gap, x, u.reshape(count, FRAMES, -1, 2), {}
 
 
+@problem(TRAIN, TEST)
 def dish(generator: np.random.Generator, count: int) -> Fields:
     """u_t = .006 lap u + (u - u^2 - 1.4 v (u - .02) / (u + .02)) / .15, v_t = .004 lap v + u - v (Oregonator, Tyson and
     Fife 1980) without flux in a dish with two posts: quadratic elements, a quarter of the nodes, other ones in every
     trajectory."""
-    basis, stiffness, masses, _ = _quadratic([_circle((0, 0), 1, 0.05), _circle((0.4, 0.1), 0.16, 0.05),
-                                              _circle((-0.45, -0.2), 0.2, 0.05)], 0.05)
+    basis, stiffness, masses, _ = quadratic([circle((0, 0), 1, 0.05), circle((0.4, 0.1), 0.16, 0.05),
+                                              circle((-0.45, -0.2), 0.2, 0.05)], 0.05)
     x, gap, steps = basis.doflocs.T, 0.2, 40
 
     def reaction(w: np.ndarray) -> np.ndarray:
         u, v = w
         return np.stack([(u - u**2 - 1.4 * v * (u - 0.02) / (u + 0.02)) / 0.15, u - v])
 
-    w = np.stack([np.stack([0.05 + 0.7 / (1 + np.exp(-2 * _bumps(generator, x, 1.0))),
-                            0.05 + 0.3 / (1 + np.exp(-2 * _bumps(generator, x, 1.0)))]) for _ in range(count)], -1)
+    w = np.stack([np.stack([0.05 + 0.7 / (1 + np.exp(-2 * bumps_of(generator, x, 1.0))),
+                            0.05 + 0.3 / (1 + np.exp(-2 * bumps_of(generator, x, 1.0)))]) for _ in range(count)], -1)
     nodes = basis.nodal_dofs[0]
     u = reacting(w, reaction, stiffness, masses, (0.006, 0.004), gap / steps, steps)[:, :, nodes].transpose(3, 0, 2, 1)
     at = np.stack([generator.choice(len(nodes), len(nodes) // 4, False) for _ in range(count)])
@@ -185,6 +188,7 @@ def dish(generator: np.random.Generator, count: int) -> Fields:
             {"channels": ["acid", "catalyst"]})
 
 
+@problem(TRAIN, TEST)
 def exchanger(generator: np.random.Generator, count: int) -> Fields:
     """a_t = -a_x + .005 a_xx - k (a - b), b_t = .7 b_x + .005 b_xx + k (a - b), k = .8 + .3 (a + b), two streams that
     exchange heat along (0, 1); a enters at the left at .9 to 1.3, b at the right at 0 to .3, its own in every
@@ -209,7 +213,7 @@ def exchanger(generator: np.random.Generator, count: int) -> Fields:
     gaps = np.resize([0.04, 0.07, 0.05, 0.09, 0.06], FRAMES - 1)
     frames = [w]
     for gap in gaps:
-        frames.append(_runge_kutta(rate, frames[-1], 0.00025, round(gap / 0.00025)))
+        frames.append(runge_kutta(rate, frames[-1], 0.00025, round(gap / 0.00025)))
     u = np.stack(frames)[:, :, 2::5].transpose(3, 0, 2, 1)
     return np.concatenate([[0], np.cumsum(gaps)]), x[2::5, None], u, {"channels": ["hot", "cold"]}
 
@@ -220,6 +224,7 @@ def _lines(generator: np.random.Generator, x: np.ndarray, count: int) -> np.ndar
     return 0.6 + 0.3 * np.cos(np.pi * k * x).T @ (generator.standard_normal((6, count)) / (1 + k))
 
 
+@problem(TRAIN, TEST)
 def salt_fingers(generator: np.random.Generator, count: int) -> Fields:
     """w_t = -J(p, w) + .02 lap w + 4 (a_x - s_x), a_t = -J(p, a) - p_x + .02 lap a, s_t = -J(p, s) - .9 p_x + .008 lap
     s, w = lap p: heat a and salt s about their gradients, periodic over 4 x 2: Fourier, 96 x 48, at every other."""
@@ -243,12 +248,13 @@ def salt_fingers(generator: np.random.Generator, count: int) -> Fields:
     f *= np.array([0.8, 0.25, 0.25])[:, None, None] / real(f).std((2, 3), keepdims=True)
     frames, fade = [f], np.array([0.02, 0.02, 0.008])[:, None, None]
     for _ in range(FRAMES - 1):
-        frames.append(_etd(-fade * k2, rate, frames[-1], gap / steps, steps))
+        frames.append(etd(-fade * k2, rate, frames[-1], gap / steps, steps))
     u = real(np.stack(frames, 1))[..., ::2, ::2].reshape(count, FRAMES, 3, -1).swapaxes(2, 3)
     x = np.stack(np.meshgrid(np.arange(0, n, 2) * 4 / n, np.arange(0, m, 2) * 2 / m, indexing="ij"), -1).reshape(-1, 2)
     return np.arange(FRAMES) * gap, x, u, {"channels": ["vorticity", "heat", "salt"], "period": [4.0, 2.0]}
 
 
+@problem(TRAIN, TEST)
 def water_waves(generator: np.random.Generator, count: int) -> Fields:
     """u_tt = u_xx - u_xxxx - 3 (u^2)_xx on a circle of length 40 (Boussinesq's good equation); the elevation u alone is
     seen, its velocity is not: Fourier, 256 points, at every other."""
@@ -268,11 +274,3 @@ def water_waves(generator: np.random.Generator, count: int) -> Fields:
 
     u = np.fft.irfft(stepped(rate, np.stack([field(0.05), field(0.03)]), gap, steps)[:, 0], n)
     return np.arange(FRAMES) * gap, x[::2, None], u[..., ::2].swapaxes(0, 1)[..., None], {"period": [40.0]}
-
-
-MAKERS: dict[str, Callable[..., Fields]] = {
-    maker.__name__: maker for maker in (blood_cell, plume, bracket, rossby, scrolls, dish, exchanger, salt_fingers,
-                                        water_waves)}
-
-if __name__ == "__main__":
-    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST)
