@@ -243,14 +243,13 @@ class LawSearch:
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, along their own flow, too, until a share of the time is over."""
         until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
-        slow = self.several or "carried" in families.terms or self.late() and not self.scored
-        if misfit > _POLYNOMIAL and not slow:
+        if misfit > _POLYNOMIAL and not (
+                self.several or "carried" in families.terms or self.late() and not self.scored):
             best, flown = list[Law](), along_flow(self.ground, laws[0], families)
             while effort() < until and (found := next(flown, None)) is not None:
                 best = found
             laws = [*best, *laws]
-        t = self.ground.train.t
-        share *= 1.0 if self.noiseless else _HIDDEN
+        share, t = share * (1.0 if self.noiseless else _HIDDEN), self.ground.train.t
         self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
