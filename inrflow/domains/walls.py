@@ -18,12 +18,16 @@ _PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5
 _ENDS = np.array(list(itertools.product(_PLACES, repeat=2)))  # (W, 2), before the first and beyond the last point
 _WHOLE = np.isclose(_ENDS.sum(1), 1)  # centres of cells, read in steps
 _PLAIN = np.isclose(_ENDS[:, 0], _ENDS[:, 1]) & np.isin(_ENDS[:, 0], (0.0, 0.5, 1.0))
-_WORTH = np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))  # mean logarithm of errors that unusual places must gain
 _UNLIKE = np.array([0.0, 0.0, 0.5, 0.5])  # the same that other conditions at one wall than at the other must gain
+_LEADING, _VANISHED = 3, 0.1  # patterns; share of the squares next to a wall, less of which is none at it
 _EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that is none
 _SHARES, _PARTS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1), 3  # functions per point; every third one is left out in turn
 _FEWEST, _UNSURE = 6, 0.2  # points along an axis; share of the noise that is not known
 PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
+_FAR = np.stack([((_ENDS == 1) & [end == NATURAL for end in ends_of(pair)]).any(1) for pair in PAIRS], 1)  # where more
+# room lets functions without slope at walls fit slopes there; values that are held are left out of many grids
+_WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:, None])  # (W, P): mean logarithm of
+# errors that unusual places must gain
 
 
 def changes(u: np.ndarray) -> np.ndarray:
@@ -62,9 +66,11 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
             still = (lines[:, :, end] ** 2).sum(1) < _ROUNDING * (lines[:, :, 1 if end == 0 else -2] ** 2).sum(1)
             held = np.array([ends_of(pair)[end] == HELD for pair in PAIRS])
             errors += np.where(still & ((_ENDS[:, end] > 0)[:, None, None] | ~held[:, None]), np.inf, 0.0)
-        best = int((errors.min(1).mean(-1) + _WORTH).argmin())
+        for end in (0, 1):
+            _hold(errors, end, np.stack([_vanishing(own if end == 0 else own[:, ::-1]) for own in patterns], 1))
+        best = int((errors + _WORTH[:, :, None]).min(1).mean(-1).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
-        for own, pair in zip(pairs, (errors[best] + _UNLIKE[:, None]).argmin(0), strict=True):
+        for own, pair in zip(pairs, (errors[best] + (_WORTH[best] + _UNLIKE)[:, None]).argmin(0), strict=True):
             own[j] = PAIRS[pair]
     return Box(lower, upper, box.axes), pairs
 
@@ -80,6 +86,30 @@ def _patterns(lines: np.ndarray, free: int) -> tuple[np.ndarray, float]:
     kept = squares > least
     noise = max(squares[~kept].sum(), 0.0) / free / max(len(some) - kept.sum(), 1)
     return np.sqrt(np.where(kept, squares, 0.0))[:, None] * vectors.T, float(noise * kept.sum())
+
+
+def _hold(errors: np.ndarray, end: int, left: np.ndarray) -> None:
+    """Let walls at an end (0, 1) hold channels that vanish there, as shares left (P, C) of them at `_PLACES` say,
+    whatever the other wall, where functions may fit worse; these alone tell its place. Errors (W, P, C) are changed."""
+    own = left.min(0) < _VANISHED
+    places = (left[:, own] < 2 * _VANISHED).all(1)
+    if not (own.any() and places.any()):
+        return
+    level = np.array([ends_of(pair)[-end] != HELD for pair in PAIRS])
+    errors[:, level] += np.where(own, np.inf, 0.0)
+    errors[~np.isin(_ENDS[:, end], np.array(_PLACES)[places])] = np.inf
+    each = errors.reshape(len(_PLACES), len(_PLACES), *errors.shape[1:])
+    each[..., ~own] = each[..., ~own].min(end, keepdims=True)
+
+
+def _vanishing(patterns: np.ndarray) -> np.ndarray:
+    """Mean squares (P,) of leading patterns (n, n), last ones first, at `_PLACES` before the first point, as cubics
+    through the first four continue them, relative to those at it."""
+    near = patterns[-_LEADING:, :4]
+    near = near / (np.linalg.norm(near, axis=1, keepdims=True) + 1e-300)
+    beyond = near @ np.stack([np.linalg.solve(np.vander(range(4), increasing=True).T, (-place) ** np.arange(4))
+                              for place in _PLACES], 1)
+    return np.asarray((beyond**2).sum(0) / max((near[:, 0] ** 2).sum(), 1e-300))
 
 
 def _missed(y: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> np.ndarray:

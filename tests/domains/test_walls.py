@@ -49,6 +49,34 @@ def test_noise_of_the_values_does_not_hide_walls(noise: float) -> None:
     np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], [0, 1], atol=0.5 / 40)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_layers_at_walls_do_not_move_them_a_cell_away(noise: float) -> None:
+    """Waves that run into walls, level there in layers of a tenth: more room fits their slopes next to it."""
+    n, generator, t = 16, np.random.default_rng(0), np.arange(10)[:, None] * 0.1
+    x, wide = (np.arange(n) + 0.5) / n, 0.1
+    u = np.zeros((24, len(t), n))
+    for k in 2.3 * np.arange(1, 6):
+        phase, size = generator.uniform(0, 2 * np.pi, (24, 1, 1)), generator.standard_normal((24, 1, 1)) / k
+        first, last = (wide * k * np.cos(phase + k * (end - t)) for end in (0, 1))
+        u += size * (np.sin(phase + k * (x - t)) + first * np.exp(-x / wide) - last * np.exp((x - 1) / wide))
+    u += noise * u.std() * generator.standard_normal(u.shape)
+    found = walled(Box([x[0]], [x[-1]], ["walled"]), x[:, None], u[..., None])
+    assert found is not None and found[1] == [["natural"]]
+    np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], [0, 1], atol=1e-12)
+
+
+def test_inlets_are_held_though_functions_fit_outlets_worse() -> None:
+    """Two streams that run against each other, each held where it enters and neither held nor level where it leaves."""
+    n, generator, t = 40, np.random.default_rng(0), np.arange(10)[:, None] * 0.1
+    x, k = (np.arange(n) + 0.5) / n, 1.7 * np.arange(1, 6)[:, None, None, None]
+    size, phase = generator.standard_normal((5, 24, 1, 1)) / k, generator.uniform(0, 2 * np.pi, (5, 24, 1, 1))
+    stream = 1 + np.tanh(3 * x) * (size * np.sin(k * (x - t) + phase)).sum(0)
+    u = np.stack([stream, np.roll(stream, 1, 0)[..., ::-1]], -1)
+    found = walled(Box([x[0]], [x[-1]], ["walled"]), x[:, None], u)
+    assert found is not None and found[1] == [["held-natural"], ["natural-held"]]
+    np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], [0, 1], atol=1e-12)
+
+
 def test_scattered_points_and_missing_values_tell_no_walls() -> None:
     box, x, u = _between_plates(0.5, 0.5, 20)
     assert walled(box, x + 0.01 * np.sin(37 * x), u) is None

@@ -150,8 +150,8 @@ class Families:
             if domain.dimensions == 1:
                 fifth = [Term((((c, VALUE),),), 2, 0) for c in range(channels)]
                 yield Families({**self.terms, "fifth": fifth}, tuple((*names, "fifth") for names in self.combined[1:]))
-            away = [(j, INVERSE) for j, least in enumerate(transform_of(harmonics, 2).points.min(0))
-                    if least > 0 and not (isinstance(domain, Box) and domain.axes[j] == PERIODIC)]
+            away = [(j, INVERSE) for j, low in enumerate(transform_of(harmonics, 2).points.min(0)) if low > 0 and not (
+                isinstance(domain, Box) and (domain.axes[j] == PERIODIC or domain.lower[j] < -1e-9 * low))]
             if away and domain.kind in ("box", "region"):
                 about = [Term(((*own, *(by,) * power),)) for by in away for c in range(channels)
                          for own, power in ((((c, by[0]),), 1), (((c, VALUE),), 1), (((c, VALUE),), 2))]

@@ -162,10 +162,10 @@ class LawSearch:
         more = families.with_multipliers(place, harmonics, channels)
         wider = self.wider = [*by_place[:1], *more, *by_place[1:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
-        if found[0][0] > _POLYNOMIAL and (calm := settled(ground)) is not None and (
-                its := self._regressed(families, calm))[0] < _CLEARLY_PAYS * found[0][0]:
+        if (before := found[0][0]) > _POLYNOMIAL and (calm := settled(ground)) is not None and (
+                its := self._regressed(families, calm))[0] < _PAYS * before:
             self.say("  first frames, in which fields settle, are left out of these")
-            self.settled, found[0] = calm, its
+            self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * before else ground, its
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
 
         def on(until: float) -> bool:
@@ -243,13 +243,13 @@ class LawSearch:
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, along their own flow, too, until a share of the time is over."""
         until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
-        if misfit > _POLYNOMIAL and not (self.several or "carried" in families.terms):  # theirs are slow
+        if misfit > _POLYNOMIAL and not (
+                self.several or "carried" in families.terms or self.late() and not self.scored):
             best, flown = list[Law](), along_flow(self.ground, laws[0], families)
             while effort() < until and (found := next(flown, None)) is not None:
                 best = found
             laws = [*best, *laws]
-        t = self.ground.train.t
-        share *= 1.0 if self.noiseless else _HIDDEN
+        share, t = share * (1.0 if self.noiseless else _HIDDEN), self.ground.train.t
         self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:

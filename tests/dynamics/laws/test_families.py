@@ -10,7 +10,7 @@ from scipy.special import j0, jn_zeros, legendre
 from inrflow.domains import Box, Region, Sphere
 from inrflow.domains.transform import inverse_of
 from inrflow.dynamics.laws import fit_law
-from inrflow.dynamics.laws.families import directed, drifting, short_list, with_vectors
+from inrflow.dynamics.laws.families import Families, directed, drifting, short_list, with_vectors
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import INVERSE, VALUE, Term, centred, term_from_state
@@ -58,6 +58,13 @@ def test_what_spreads_about_an_axis_is_divided_by_the_distance_from_it():
     found = {term.written(["u"], ["r"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert found == {"lap u": pytest.approx(0.05, rel=1e-4), "du/dr 1/r": pytest.approx(0.05, rel=1e-4)}
+
+
+def test_nothing_is_divided_by_a_coordinate_that_is_zero_between_walls():
+    """Where noise has a wall a cell before the first centre, a point of quadrature may be at 0."""
+    box = Box([0, -1 / 32], [2, 33 / 32], ["periodic", "walled"])
+    found = Families(short_list(1, 2)).with_multipliers(box, box.harmonics(60), 1)
+    assert [list(one.terms)[-1] for one in found] == ["multipliers"]
 
 
 def test_what_turns_about_a_tilted_axis_does_so_in_the_law():

@@ -1,0 +1,49 @@
+"""Which laws a search judges first."""
+
+import numpy as np
+import pytest
+
+from inrflow.domains import Box
+from inrflow.dynamics.laws import fit
+from inrflow.dynamics.laws.families import families_of
+from inrflow.dynamics.laws.setting import Data, ground_of
+
+
+def _search(late: bool = False) -> fit.LawSearch:
+    """Of waves on a circle."""
+    random, x, t = np.random.default_rng(0), np.arange(24) / 24, np.arange(8) * 0.1
+    phase = 2 * np.pi * np.arange(1, 4)[:, None] * (x - t[:, None, None])  # (T, 3, N)
+    u = np.einsum("sk,tkn->stn", random.standard_normal((8, 3)), np.sin(phase))[..., None]
+    ground, judge, floor = ground_of(Data.of(t, x[:, None], u), [Box([0], [1], ["periodic"])], None, 0, lambda _: None)
+    families = families_of(ground.domain, ground.codes.harmonics, ground.states)
+    return fit.LawSearch(ground, judge, families, floor, lambda _: None, fit.effort(), 5.0, 0.0, lambda: late)
+
+
+@pytest.mark.parametrize(("share", "taken", "left_out"), [(0.8, False, False), (0.3, True, False), (0.05, True, True)])
+def test_laws_of_settled_frames_come_first_where_they_miss_half(
+    share: float, taken: bool, left_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = _search()
+    calm = search.ground.take(np.arange(4))
+    law = search.ground.law(search.families.every, np.zeros((len(search.families.every), 1)),
+                            np.zeros((len(search.families.every), 1)))
+    monkeypatch.setattr(fit, "settled", lambda _: calm)
+    monkeypatch.setattr(fit, "regressed", lambda grounds, *_: [(5e-3 * (share if grounds[0] is calm else 1), law)])
+    search.regress(1)
+    assert search.found[0][0] == 5e-3 * (share if taken else 1)
+    assert (search.settled is calm) == left_out
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_first_law_is_forecast_at_once_where_the_clock_is_late(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, flown = _search(late), list[fit.Law]()
+
+    def along(_: object, law: fit.Law, __: object) -> object:
+        flown.append(law)
+        return iter(())
+
+    monkeypatch.setattr(fit, "along_flow", along)
+    _, laws, families = search._regressed(search.families)
+    search._judge(1e-3, laws[:2], families, 1.0)
+    assert bool(flown) != late
+    assert search.least < 1e-6
