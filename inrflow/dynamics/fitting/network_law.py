@@ -252,13 +252,14 @@ def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequ
     systems = ground.train.systems
     (each,) = ground.equations(every, folds=len(ground.states), rows=_ROWS, paths=paths)
     effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)
-    contexts = np.zeros((systems.total, 0))
+    contexts, told = np.zeros((systems.total, 0)), short is not None and short.told
     if systems.counts:
         contexts = short.contexts if short is not None and short.count else contexts_of(
             each, systems, [list(range(len(terms)))] * channels, max(systems.counts))
-        one = replace(each.grouped(systems.number), ridge=_OF_CONTEXTS)
-        contexts = alternate(one, replace(systems, number=np.unique(systems.number)),
-                             [list(range(len(every)))] * channels, contexts, _ALTERNATED)
+        if not told:
+            one = replace(each.grouped(systems.number), ridge=_OF_CONTEXTS)
+            contexts = alternate(one, replace(systems, number=np.unique(systems.number)),
+                                 [list(range(len(every)))] * channels, contexts, _ALTERNATED)
     several = 1 + contexts.shape[1]
     equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(ground.states)) % FOLDS)
     beside = [j + p * len(every) for p in range(several) for j in range(len(terms))]
@@ -275,7 +276,7 @@ def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequ
         std[active, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
         misfit += np.array(best.left_out(c, active, weights)) / channels
     theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
-    return ground.law(every, theta[0], std[0], by_context=theta[1:], contexts=contexts), misfit
+    return ground.law(every, theta[0], std[0], by_context=theta[1:], contexts=contexts, told=told), misfit
 
 
 def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: list[int], network: list[int]
