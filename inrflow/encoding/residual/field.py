@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.encoding.residual.blocks import Samples
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
-from inrflow.encoding.residual.fit import Samples, fit_covariance
+from inrflow.encoding.residual.fit import fit_covariance
 from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful, weights_of_places
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
 _APART = 1e3  # time spans between trajectories, so that they are independent
 _NO_WEIGHT, _FASTEST = 1e-3, 2.0  # below which a field is not evaluated; largest power with which deviations grow
-
 Codes = Callable[[np.ndarray, np.ndarray], Tensor]  # values (T, P, C) at times (T,) and points (P, d)
 
 

@@ -12,188 +12,25 @@ covariance is chosen by what each place leaves when it is left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from scipy.spatial import cKDTree
 from torch import Tensor
 
+from inrflow.encoding.residual.blocks import FEW, Blocks, Samples, blocks_of, blocks_with, frames_of, variance_of
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.motion import common_velocity
 from inrflow.encoding.residual.neighbours import Sites, noise_of_doubtful
 
-_BLOCKS, _VALUES = 14, 110  # of the likelihood, and of each where values hardly share times
-_OF_FRAMES, _FEWEST = 230, 4  # values of a block of frames, most, and of more than others so many fewer blocks
-_ONE_TIME = 400  # values of a block of places without time
-_FRAMES = 4  # values of a time, from which on blocks are of whole frames
+_LOST = 0.1  # share of a gain between times that may be lost between places
 _ITERATIONS, _OF_TRIALS = 40, 20
 _GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form must predict places better
-_FEW, _OFTEN = 150, 2  # places of a network of few; values of a place from which on it may have an error that lasts
+_OFTEN = 2  # values of a place from which on it may have an error that lasts
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
-_LOUD, _LOUD_ROUNDS, _OFTEN_SEEN = 3.5, 4, 10  # times the expected variance, refinements, values of a place
 _DOUBT, _WINDOWS = (1.0, 2.0, 4.0, 8.0), 40  # factors on the threshold of doubt, windows by which it is chosen
 _OUTLIER = 10.0  # times as far from the median as most values are
-_JITTER, _RESCUE = 1e-8, 1e-6  # of the variance, of the values and of a process
-
-
-@dataclass
-class Samples:
-    """Values of one channel.
-
-    Attributes:
-        t: (R,) times, those of different trajectories far apart. y: (R, p). place: (R,) identities. value: (R,).
-        velocity: (m,) along the moving coordinates, where frames tell it.
-    """
-
-    t: np.ndarray
-    y: np.ndarray
-    place: np.ndarray
-    value: np.ndarray
-    velocity: np.ndarray | None = None
-
-
-@dataclass
-class Blocks:
-    """Values in B blocks of m: t (B, m), y (B, m, p), value (B, m), place (B, m), `missing` (B, m) where there are
-    fewer; floor, noise (B, m): variances that are added to the nugget."""
-
-    t: Tensor
-    y: Tensor
-    value: Tensor
-    place: Tensor
-    missing: Tensor
-    floor: float
-    noise: Tensor | float = 0.0
-
-    def factor(self, covariance: Covariance) -> Tensor:
-        """Cholesky factors (B, m, m) of the covariances of the values."""
-        off = self.missing[:, :, None] | self.missing[:, None]
-        own = torch.where(self.missing, 1.0, covariance.nugget + self.floor + self.noise + covariance.loudness(self.y))
-        between = covariance(self.t, self.y, self.t, self.y).masked_fill(off, 0.0)
-        factor, failed = torch.linalg.cholesky_ex(between + torch.diag_embed(own))
-        if bool(failed.any()):  # some values are told by others but for rounding
-            factor = torch.linalg.cholesky(between + torch.diag_embed(own + _RESCUE * covariance.variance))
-        return factor
-
-    def surprise(self, covariance: Covariance, factor: Tensor | None = None) -> Tensor:
-        """Minus the mean log density of a value."""
-        factor = self.factor(covariance) if factor is None else factor
-        white = torch.linalg.solve_triangular(factor, self.value[..., None], upper=False)
-        total = 0.5 * white.square().sum() + factor.diagonal(dim1=1, dim2=2).log().sum()
-        return total / (~self.missing).sum() + 0.5 * np.log(2 * np.pi)
-
-    def places_left_out(self, covariance: Covariance, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Errors (V,) of values as predicted from all values of other places in their block, and their variances."""
-        inverse = torch.cholesky_inverse(self.factor(covariance) if factor is None else factor)
-        weighted, (number, rows, none) = (inverse @ self.value[..., None])[..., 0], self._places
-        own = inverse[number[:, None, None], rows[:, :, None], rows[:, None]]
-        off = none[:, :, None] | none[:, None]
-        variance = torch.linalg.inv(own.masked_fill(off, 0.0) + torch.diag_embed(none.double()))
-        errors = variance @ weighted[number[:, None], rows].masked_fill(none, 0.0)[..., None]
-        return errors[..., 0][~none], variance.diagonal(dim1=1, dim2=2)[~none].clamp(min=self.floor)
-
-    @cached_property
-    def _places(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each place of each block (G,) its block, its values (G, k) and where there are fewer (G, k)."""
-        known = ~self.missing
-        number, row = known.nonzero().T
-        group = torch.unique(torch.stack([number, self.place[known]]), dim=1, return_inverse=True)[1]
-        order = torch.argsort(group, stable=True)
-        counts = torch.bincount(group)
-        rank = torch.arange(len(order)) - (counts.cumsum(0) - counts)[group[order]]
-        shape = len(counts), int(counts.max())
-        rows, none = torch.zeros(shape).long(), torch.ones(shape).bool()
-        rows[group[order], rank], none[group[order], rank] = row[order], False
-        return number[order][rank == 0], rows, none
-
-    def with_loud(self, covariance: Covariance) -> Covariance:
-        """The covariance with the places of which others leave far more than they should."""
-        number, rows, none = self._places
-        values = number[:, None].expand(rows.shape)[~none], rows[~none]
-        _, which, count = torch.unique(self.place[values], return_inverse=True, return_counts=True)
-        y, own = self.y.new_zeros(len(count), self.y.shape[-1]), self.y.new_zeros(len(count))
-        y[which] = self.y[values]
-        for _ in range(_LOUD_ROUNDS if covariance.form.site else 0):  # one makes its neighbours look loud
-            with torch.no_grad():
-                errors, variances = self.places_left_out(covariance)
-            missed, due = (torch.bincount(which, one) / count for one in (errors.square(), variances))
-            due = due - own
-            own = torch.where((missed > _LOUD * due) & (count >= _OFTEN_SEEN), missed - due, 0.0)
-            covariance = replace(covariance, loud=torch.cat([y, own[:, None]], 1)[own > 0])
-        return covariance
-
-    def surprise_left_out(self, covariance: Covariance) -> Tensor:
-        """Minus the mean log density (P,) of the values of each place, each predicted from other places."""
-        with torch.no_grad():
-            errors, variances = self.places_left_out(covariance)
-            number, rows, none = self._places
-            place = torch.unique(self.place[number[:, None], rows][~none], return_inverse=True)[1]
-            count = torch.bincount(place)
-            return torch.bincount(place, errors.square() / variances + variances.log()) / (2 * count)
-
-    def misfit(self, covariance: Covariance) -> Tensor:
-        """The mean of the surprise by a value and of that by a value of a place which the others tell."""
-        factor = self.factor(covariance)
-        errors, variances = self.places_left_out(covariance, factor)
-        return 0.5 * self.surprise(covariance, factor) + 0.25 * (errors.square() / variances + variances.log()).mean()
-
-
-def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
-    """Random blocks: some places at three times, the third of which is the later the luckier: all places of a network
-    of few, or of more of them as many times as small blocks allow, which tell of motion; of values that hardly share
-    times, those near one of them."""
-    t, y, place = samples.t, samples.y, samples.place
-    times, frame = np.unique(t, return_inverse=True)
-    frame = frame.reshape(-1)
-    rows: list[np.ndarray] = []
-    if len(times) == 1:
-        rows = [random.permutation(len(t))[:_ONE_TIME]]
-    elif len(t) >= _FRAMES * len(times):
-        order = np.argsort(frame, kind="stable")
-        starts = np.searchsorted(frame[order], np.arange(len(times) + 1))
-        count = len(np.unique(place))
-        values = min(_OF_FRAMES, max(_VALUES, 3 * count)) if count <= _FEW else _VALUES
-        for _ in range(max(_FEWEST, round(_BLOCKS * (_VALUES / values) ** 2))):  # which take as long
-            first = int(random.integers(len(times) - 1))
-            late = int(np.exp(random.uniform(np.log(2), np.log(max(3.0, len(times) / 4)))))
-            chosen = [k for k in (first, first + 1, first + late) if k < len(times)]
-            inside = np.concatenate([order[starts[k] : starts[k + 1]] for k in chosen])
-            rows.append(_some_places(y, place, inside, max(3, values // len(chosen)), random))
-    else:
-        scale = np.concatenate([y / (np.ptp(y, 0).max() or 1.0), t[:, None] / (np.ptp(t) or 1.0)], 1)
-        tree, count = cKDTree(scale), min(_VALUES, len(t))
-        rows = [tree.query(scale[row], count)[1].reshape(-1) for row in random.integers(len(t), size=_BLOCKS)]
-    return _blocks(samples, rows)
-
-
-def _blocks(samples: Samples, rows: list[np.ndarray], noise: np.ndarray | None = None) -> Blocks:
-    """Blocks of which each has some rows (m,) of the values, with a variance (R,) beside the nugget."""
-    index = np.full((len(rows), max(map(len, rows))), -1)
-    for number, own in enumerate(rows):
-        index[number, : len(own)] = own
-    missing = torch.as_tensor(index < 0)
-    identity = np.unique(samples.place, return_inverse=True)[1].reshape(-1)
-    t, y, place, value = (torch.as_tensor(one)[index] for one in (samples.t, samples.y, identity, samples.value))
-    return Blocks(t, y, value.masked_fill(missing, 0.0), place, missing, _JITTER * _variance(samples),
-                  0.0 if noise is None else torch.as_tensor(noise)[index])
-
-
-def _some_places(
-    y: np.ndarray, place: np.ndarray, rows: np.ndarray, count: int, random: np.random.Generator
-) -> np.ndarray:
-    """Those of rows (R,) that are of `count` places, two thirds of which are the nearest to a random one."""
-    distinct, first = np.unique(place[rows], return_index=True)
-    if len(distinct) <= count:
-        return rows
-    where = y[rows[first]]
-    away = ((where - where[random.integers(len(where))]) ** 2).sum(1)
-    order = np.argsort(away)
-    near = 2 * count // 3
-    kept = np.concatenate([order[:near], random.permutation(order[near:])[: count - near]])
-    return rows[np.isin(place[rows], distinct[kept])]
 
 
 def fit_covariance(
@@ -214,19 +51,27 @@ def fit_covariance(
     first = start(samples, form) if near is None else Covariance(near.form, near.parameters, doubtful=near.doubtful)
     best = fitted(first, samples, data)
     least = data.surprise_left_out(best)
-    few = len(np.unique(samples.place)) <= _FEW  # a smoothness is soon fitted, and may be most of what is gained
+    few = len(np.unique(samples.place)) <= FEW  # a smoothness is soon fitted, and may be most of what is gained
     for change in (CHANGES if richer else CHANGES[:few]) if near is None else ():
         with torch.no_grad():
             starts = sorted(change(best, samples), key=lambda other: float(data.misfit(other)))
         for other in starts[:1]:
             new = fitted(other, samples, data, _OF_TRIALS)
             surprise = data.surprise_left_out(new)
-            gain = least - surprise
-            if float(gain.mean()) > max(_GAIN, _SURE * float(gain.std()) / len(gain) ** 0.5):
+            better = _clearly(least - surprise)
+            if change is _longer_memory and not better and (frames := frames_of(samples, seed)) is not None:
+                gain = frames.surprise_left_out(best) - frames.surprise_left_out(new)
+                better = _clearly(gain) and float((surprise - least).mean()) < _LOST * float(gain.mean())
+            if better:
                 best, least = new, surprise
     slow = best.form.drift and samples.velocity is None  # to be found
     best = data.with_loud(fitted(best, samples, data) if slow else best)
     return _with_doubt(best, whole) if near is None else best
+
+
+def _clearly(gain: Tensor) -> bool:
+    """Whether a gain (P,) is worth a richer form."""
+    return float(gain.mean()) > max(_GAIN, _SURE * float(gain.std()) / len(gain) ** 0.5)
 
 
 def _with_doubt(covariance: Covariance, samples: Samples) -> Covariance:
@@ -247,7 +92,7 @@ def _with_doubt(covariance: Covariance, samples: Samples) -> Covariance:
 
     def missed(tried: Covariance) -> float:
         with torch.no_grad():
-            return float(_blocks(samples, rows, noise(tried)).places_left_out(tried)[0].square().mean())
+            return float(blocks_with(samples, rows, noise(tried)).places_left_out(tried)[0].square().mean())
 
     return min((replace(covariance, doubtful=times * covariance.doubtful) for times in _DOUBT), key=missed)
 
@@ -298,7 +143,7 @@ def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
     """Middle and deviation (size,) of the normal priors of the parameters: half and a fifth of the variance in space,
     over one and a half and .4 deviations of the places, a tenth nugget, a twentieth errors that last; factors of e
     to e^4."""
-    variance, q = _variance(samples), len(form.smoothness)
+    variance, q = variance_of(samples), len(form.smoothness)
     extents, step = _extents(samples, form), _step(samples)
     middle = [np.log(0.2 * variance), *np.log(variance * np.array(_PARTS[:q])), np.log(_STEPS[0] * step),
               *np.log(step * np.array(_STEPS[:q])), np.log(0.1 * variance),
@@ -330,10 +175,6 @@ def _without_outliers(samples: Samples) -> Samples:
     low, middle, high = np.quantile(samples.value, (0.05, 0.5, 0.95))
     kept = np.abs(samples.value - middle) <= (_OUTLIER * (high - low) / 2 if high > low else np.inf)
     return Samples(samples.t[kept], samples.y[kept], samples.place[kept], samples.value[kept], samples.velocity)
-
-
-def _variance(samples: Samples) -> float:
-    return float(samples.value.var()) + 1e-12
 
 
 def _extents(samples: Samples, form: Form) -> np.ndarray:

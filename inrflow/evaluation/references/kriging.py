@@ -11,8 +11,9 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
+from inrflow.encoding.residual.blocks import Samples
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.fit import Samples, fit_covariance, start
+from inrflow.encoding.residual.fit import fit_covariance, start
 from inrflow.encoding.residual.neighbours import Sites, krige
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.references.base import Reference

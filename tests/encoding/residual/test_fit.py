@@ -9,20 +9,21 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from inrflow.encoding.residual.blocks import Blocks, Samples, blocks_of
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
-from inrflow.encoding.residual.fit import Blocks, Samples, blocks_of, fit_covariance, spent, start
+from inrflow.encoding.residual.fit import fit_covariance, spent, start
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
 TRUE = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.6, 0.2]])
 
 
-def draw(places: int, times: int, seed: int = 0) -> Samples:
-    """A draw of TRUE at fixed places."""
+def draw(places: int, times: int, seed: int = 0, true: Covariance = TRUE) -> Samples:
+    """A draw at fixed places."""
     random = np.random.default_rng(seed)
     x = random.uniform(0, 1, (places, 2))
     t, y = np.repeat(np.arange(float(times)), places), np.tile(x, (times, 1))
     tt, yy = torch.as_tensor(t), torch.as_tensor(y)
-    covariance = TRUE(tt, yy, tt, yy).numpy() + 0.1 * np.eye(len(t))
+    covariance = true(tt, yy, tt, yy).numpy() + float(true.nugget) * np.eye(len(t))
     value = np.linalg.cholesky(covariance) @ random.standard_normal(len(t))
     return Samples(t, y, np.tile(np.arange(places), times), value)
 
@@ -150,3 +151,10 @@ def test_what_is_spent_on_few_places_comes_back_as_of_least_squares():
     design, noise = random.standard_normal((4000, 15, 4)), random.standard_normal((4000, 15, 1))
     left = noise - design @ np.linalg.solve(design.mT @ design, design.mT @ noise)
     assert spent(15, 2) * left.std() == pytest.approx(1.0, abs=0.02) and spent(4000, 2) < 1.001
+
+
+@pytest.mark.parametrize("memory", [0.5, 1.5])
+def test_a_field_between_times_is_as_smooth_as_it_is_from_time_to_time(memory):
+    true = Covariance.of(Form((1.5,), memory, (0, 0), (False, False)), [1e-3, 1.0], [6.0, 6.0], 1e-3, [[0.3]])
+    found = fit_covariance(draw(10, 60, 3, true), (0, 0), (False, False))
+    assert found.form.memory == memory
