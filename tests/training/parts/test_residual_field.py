@@ -14,7 +14,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.encoding.residual import fit
+from inrflow.encoding.residual import blocks, fit
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Decay
 from inrflow.evaluation.evaluate import evaluate
@@ -218,7 +218,7 @@ def test_hidden_frames_of_what_moves_are_told_by_its_drift(tmp_path, monkeypatch
     kept = np.delete(np.arange(18), [7, 8])
     write_trajectories(tmp_path / "moving.h5", t[kept], x, u[None, kept], ABOUT)
     monkeypatch.setattr(fit, "_ITERATIONS", 8)
-    monkeypatch.setattr(fit, "_BLOCKS", 5)
+    monkeypatch.setattr(blocks, "_BLOCKS", 5)
     monkeypatch.setattr(fit, "CHANGES", (fit._drift,))
     surrogate = inrflow.fit(Problem.open(tmp_path / "moving.h5", *SETTINGS[:2], "decoder.code_size=4",
                                          "training.steps.decoder=20", "training.steps.residual_field=2"))

@@ -1,7 +1,8 @@
 """The comparison of golden runs: what counts as worse."""
 
-import golden
 import pytest
+
+from benchmarks import golden
 
 OLD = {
     "exit_code": 0, "cpu": 10.0, "memory": 500.0, "1 train mse.in_t": 2e-5, "1 train nmse.in_t": 1e-4,
