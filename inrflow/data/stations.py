@@ -58,8 +58,8 @@ def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | No
     if step is not None:
         number = np.round((t - origin) / step).astype(np.int64)
         off = np.abs(t - origin - step * number) / step
-        jitters = (off.max() > _SAME and (off <= _NEAR).mean() >= _TOGETHER
-                   and len(np.unique(t)) >= _APART * len(np.unique(number)))
+        jitters = bool(off.max() > _SAME and (off <= _NEAR).mean() >= _TOGETHER
+                       and len(np.unique(t)) >= _APART * len(np.unique(number)))
     if not jitters:
         times, frame = np.unique(t, return_inverse=True)
         if len(times) * len(places) > _SPARSE * len(t):

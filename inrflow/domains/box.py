@@ -257,9 +257,9 @@ def _functions(axis: str, length: float, pairs: Sequence[str], reach: int, most:
                              ("",) * len(number))
     each = min(2 * reach, 2 * reach if most is None else most // len(pairs))
     held = np.repeat([[one == HELD for one in ends_of(pair)] for pair in pairs], each, 0)
-    number = np.tile(np.arange(each), len(pairs)) + held.sum(1) / 2
-    order = np.argsort(number, kind="stable")
-    return AxisFunctions(np.pi * number[order] / length, held[order, 0], tuple(pairs[i // each] for i in order))
+    halves = np.tile(np.arange(each), len(pairs)) + held.sum(1) / 2
+    order = np.argsort(halves, kind="stable")
+    return AxisFunctions(np.pi * halves[order] / length, held[order, 0], tuple(pairs[i // each] for i in order))
 
 
 def ends_of(pair: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from inrflow.numerics.principal_components import standardised
 
 _OF_NOISE = 0.02  # error of steps in units of noise
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
-_FAR_LESS = 0.1  # share of the misfit with contexts that are told
+_LESS = 0.8  # share of the misfit with contexts that are told, below which parameters do not tell all
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
@@ -83,10 +83,10 @@ class InSystems:
 
 def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray]) -> list[InSystems]:
     """Laws of several families with contexts of `count` numbers, the least misfit first: those contexts (E, P) that are
-    told, or where solved ones explain far more, these."""
+    told, or where solved ones explain more, these."""
     known = sorted((search(count=count, told=form) for form in told if form.shape[1] == count for search in searches),
                    key=lambda one: one.misfit)
-    if known and not known[0].solved().misfit < _FAR_LESS * known[0].misfit:
+    if known and not known[0].solved().misfit < _LESS * known[0].misfit:
         return known
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
 
