@@ -11,7 +11,7 @@ import skfem
 from matplotlib.path import Path as Outline
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import splu
-from scipy.spatial import Delaunay, cKDTree
+from scipy.spatial import ConvexHull, Delaunay, cKDTree
 from skfem.models.poisson import laplace, mass
 
 from benchmarks.makers.base import FRAMES
@@ -116,3 +116,19 @@ def by_modes(stiffness: np.ndarray, masses: np.ndarray, w: np.ndarray, linear: C
         z = etd(linear(values)[..., None], rate, z, gap / steps, steps)
         frames.append(modes @ z)
     return np.stack(frames)
+
+
+def icosphere(level: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, 3) and triangles of the unit sphere: an icosahedron whose sides are halved so many times."""
+    golden = (1 + 5**0.5) / 2
+    x = np.array([(a, b * golden, 0) for a in (-1, 1) for b in (-1, 1)])
+    x = np.concatenate([np.roll(x, i, 1) for i in range(3)]) / np.hypot(1, golden)
+    cells = ConvexHull(x).simplices
+    for _ in range(level):
+        pairs = np.sort(cells[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
+        pairs, number = np.unique(pairs, axis=0, return_inverse=True)
+        (a, b, c), (p, q, r) = cells.T, (number.reshape(-1, 3) + len(x)).T
+        middle = x[pairs].mean(1)
+        x = np.concatenate([x, middle / np.linalg.norm(middle, axis=1, keepdims=True)])
+        cells = np.concatenate([np.stack(part, 1) for part in ((a, p, r), (p, b, q), (r, q, c), (p, q, r))])
+    return x, cells

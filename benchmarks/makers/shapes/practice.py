@@ -10,11 +10,10 @@ import scipy.linalg
 import skfem
 from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import eigsh
-from scipy.spatial import ConvexHull
 from skfem.helpers import ddot, dot, sym_grad, trace
 
 from benchmarks.makers.base import FRAMES, Fields, bumps_of, problem, stepped
-from benchmarks.makers.elements import circle, polygon, quadratic, reacting, surface_elements
+from benchmarks.makers.elements import circle, icosphere, polygon, quadratic, reacting, surface_elements
 from benchmarks.makers.shapes.spheres import GEOMETRY, Sphere
 from benchmarks.makers.spectral import etd, runge_kutta
 
@@ -23,17 +22,7 @@ TRAIN, TEST = 32, 10
 
 def _cell(level: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and triangles of a biconcave closed surface, a refined icosahedron that is pressed flat."""
-    golden = (1 + 5**0.5) / 2
-    x = np.array([(a, b * golden, 0) for a in (-1, 1) for b in (-1, 1)])
-    x = np.concatenate([np.roll(x, i, 1) for i in range(3)]) / np.hypot(1, golden)
-    cells = ConvexHull(x).simplices
-    for _ in range(level):
-        pairs = np.sort(cells[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
-        pairs, number = np.unique(pairs, axis=0, return_inverse=True)
-        (a, b, c), (p, q, r) = cells.T, (number.reshape(-1, 3) + len(x)).T
-        middle = x[pairs].mean(1)
-        x = np.concatenate([x, middle / np.linalg.norm(middle, axis=1, keepdims=True)])
-        cells = np.concatenate([np.stack(part, 1) for part in ((a, p, r), (p, b, q), (r, q, c), (p, q, r))])
+    x, cells = icosphere(level)
     flat = 0.25 + 0.45 * (x[:, 0] ** 2 + x[:, 1] ** 2)
     return x * np.stack([np.ones(len(x)), np.ones(len(x)), flat], 1), cells
 

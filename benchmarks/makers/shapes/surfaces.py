@@ -12,7 +12,7 @@ from scipy.spatial import ConvexHull
 from skfem.models.poisson import laplace, mass
 
 from benchmarks.makers.base import FRAMES, Fields, bumps, bumps_of, problem, solve, stepped
-from benchmarks.makers.elements import circle, mesh, reacting, refined, surface_elements
+from benchmarks.makers.elements import circle, icosphere, mesh, reacting, refined, surface_elements
 from benchmarks.makers.spectral import etd
 
 
@@ -175,17 +175,7 @@ def dome(generator: np.random.Generator, count: int) -> Fields:
 
 def _peanut(level: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and triangles of a closed surface with a waist, sides halved so many times."""
-    golden = (1 + 5**0.5) / 2
-    x = np.array([(a, b * golden, 0) for a in (-1, 1) for b in (-1, 1)])
-    x = np.concatenate([np.roll(x, i, 1) for i in range(3)]) / np.hypot(1, golden)
-    cells = ConvexHull(x).simplices
-    for _ in range(level):
-        pairs = np.sort(cells[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
-        pairs, number = np.unique(pairs, axis=0, return_inverse=True)
-        (a, b, c), (p, q, r) = cells.T, (number.reshape(-1, 3) + len(x)).T
-        middle = x[pairs].mean(1)
-        x = np.concatenate([x, middle / np.linalg.norm(middle, axis=1, keepdims=True)])
-        cells = np.concatenate([np.stack(part, 1) for part in ((a, p, r), (p, b, q), (r, q, c), (p, q, r))])
+    x, cells = icosphere(level)
     return x * 6 * (0.85 + 0.45 * x[:, :1] ** 2 + 0.12 * x[:, 1:2] * x[:, 2:]), cells
 
 
