@@ -162,13 +162,15 @@ def best_told(moments: Moments, fit: ContextFit, forms: Sequence[Tensor]) -> Ten
     weights = gram / torch.einsum("eni,eij,enj->e", own, gram, own)[:, None, None]  # large fields are no better known
     least, best = math.inf, forms[0]
     for form in forms:
-        missed = 0.0
+        missed, bound = 0.0, (_CLEARLY_BETTER if form.shape[1] == best.shape[1] else _FAR_BETTER) * least
         for e in range(len(form)):
             rest = torch.arange(len(form)) != e
             operators = solve_operators(gram[rest], target[rest], form[rest], fit.ridge)
             apart = own[e] - torch.einsum("k,kni->ni", pad(form[e], (1, 0), value=1.0), operators)
             missed += float(torch.einsum("ni,ij,nj->", apart, weights[e], apart))
-        if missed < (_CLEARLY_BETTER if form.shape[1] == best.shape[1] else _FAR_BETTER) * least:
+            if not missed < bound:  # further ones only add
+                break
+        else:
             least, best = missed, form
     return best
 

@@ -33,6 +33,7 @@ class ContextGroups:
     Attributes:
         used: (E,) environments with training trajectories.
         number: (S,) group of every trajectory of the file, -1 for none.
+        parameters: (E, Q) that are known of the groups, None where none are.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -42,6 +43,8 @@ class ContextGroups:
         number = np.full(len(self.environments), -1)
         number[self.used] = np.arange(len(self.used))
         self.number = torch.as_tensor(number[self.environments.index])
+        known = self.environments.parameters
+        self.parameters = None if known is None else torch.as_tensor(known[self.used])
 
     @property
     def validation(self) -> Tensor:
@@ -69,33 +72,30 @@ class ContextGroups:
 
     def told(self, alike: bool = False) -> list[Tensor]:
         """Contexts (E, P) of the groups that known parameters may be; alike: all are taken to the same power."""
-        known = self.environments.parameters
         wanted = self.problem.config.dynamics.context_size
-        return [form for form in ([] if known is None else told_contexts(torch.as_tensor(known[self.used]), alike))
-                if wanted in (None, form.shape[1])]
+        forms = [] if self.parameters is None else told_contexts(self.parameters, alike)
+        return [form for form in forms if wanted in (None, form.shape[1])]
 
     def told_validation(self, values: Tensor) -> Tensor:
         """Contexts (S, P) of the validation trajectories, given those (E, P) that parameters tell of the groups."""
-        parameters = torch.as_tensor(self.environments.parameters)
-        rows = torch.as_tensor(self.environments.index)[torch.as_tensor(self.problem.validation)]
-        return ParameterMap.fit(parameters[self.used], values).contexts(parameters[rows])
+        assert self.parameters is not None and self.environments.parameters is not None
+        theirs = self.environments.parameters[self.environments.index[self.problem.validation]]
+        return ParameterMap.fit(self.parameters, values).contexts(torch.as_tensor(theirs))
 
     def in_parameters(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
         """What contexts (E, P) of the groups are, as `straight` says it of the known parameters."""
-        known = self.environments.parameters
-        return None if known is None else straight(torch.as_tensor(known[self.used]), values, self.environments.names)
+        return None if self.parameters is None else straight(self.parameters, values, self.environments.names)
 
     def contexts(self, values: Tensor, say: Callable[[str], None]) -> Contexts:
         """Contexts (E, P) of the groups, with a map from parameters where these are known."""
         environments = self.environments
         labels = torch.as_tensor(environments.labels[self.used])
-        if environments.parameters is None:
+        if self.parameters is None:
             return Contexts(environments.kind, values, labels)
-        parameters = torch.as_tensor(environments.parameters[self.used])
-        fitted = ParameterMap.fit(parameters, values)
+        fitted = ParameterMap.fit(self.parameters, values)
         say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(fitted.written(environments.names))} (error "
             f"{float(fitted.error.diagonal().mean().sqrt()):.1e} of their spread)")
-        return Contexts(environments.kind, values, labels, environments.names, parameters, fitted)
+        return Contexts(environments.kind, values, labels, environments.names, self.parameters, fitted)
 
 
 def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) -> Candidate | None:
@@ -112,8 +112,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
         return None
     floor = float(fitted.modes.noise.mean())
     rows = groups.train(len(codes.codes) // len(run.problem.train))
-    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor,
-                           groups.told())
+    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor, groups.told())
     sizes = candidate_sizes(
         fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size
     )

@@ -202,7 +202,7 @@ def _candidates(
         assert groups is not None
         every, number = torch.tensor(law.contexts), groups.validation if len(problem.validation) else groups.train()
         theirs, contexts = every[groups.train()[: len(train.codes)]], torch.where(number[:, None] < 0, 0, every[number])
-        if (known := groups.environments.parameters is not None) and len(problem.validation):
+        if groups.parameters is not None and len(problem.validation):
             contexts = torch.where(number[:, None] < 0, groups.told_validation(every), contexts)  # as users tell them
     if law.has_rates:
         rated: tuple[CodeData, ...] = ()
@@ -215,7 +215,7 @@ def _candidates(
         train, validation = rated
         needed = frames_needed(size, memory)
         first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
-    if law.count and not known and bool((number < 0).any()):
+    if law.count and groups is not None and groups.parameters is None and bool((number < 0).any()):
         solved = None
         with run.budget.part():
             solved = _contexts(every, number, field, integrator, validation)
