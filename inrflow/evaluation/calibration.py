@@ -61,8 +61,7 @@ def errors_of(
         others: further trajectories and their known contexts, if any, whose forecasts are compared, too, at first;
             their spread grows with the lead as that of the first ones does, for the flow of covariances takes most of
             the time.
-        starts: shares of the frames at which further windows begin, of which the same holds: later states may be
-            rougher than first ones.
+        starts: shares of the frames at which further windows begin, of which the same holds: states may get rougher.
     """
     if surrogate.decoder.affine:
         surrogate = replace(surrogate, prior=_neutral(surrogate.prior))
@@ -342,17 +341,18 @@ def _errors(
     errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
     total = predicted.std.double().square()
     found = _listed(surrogate, estimate, errors, total, predicted.lead, usable)
-    further = [] if others is None else [(*others, torch.arange(len(others[0])) + len(seen), False)]
+    every = [(whole, known, usable)]
+    if others is not None:
+        every.append((*others, torch.arange(len(others[0])) + len(seen)))
+    further = [(*one, False) for one in every[1:]]
     for start in {round(s * batch.u.shape[1]) for s in starts} & set(range(1, batch.u.shape[1] - window)):
-        later = whole.frames(slice(start, None))
-        rows = _usable(later.first_frames(window))
-        further.append((later.select(rows), None if known is None else known.select(rows), usable[rows], True))
+        further += [(one.frames(slice(start, None)), contexts, names, True) for one, contexts, names in every]
     if not further:
         return found
     ahead = (total / _own(surrogate, estimate))[:, window:].mean(0)  # (T, N, C)
     parts = [found]
     for more, contexts, names, late in further:
-        for rows in torch.arange(len(more)).split(_TOGETHER):
+        for rows in _usable(more.first_frames(window)).split(_TOGETHER):
             own = None if contexts is None else contexts.select(rows)
             parts.append(_flown(surrogate, more.select(rows), window, own, chosen, ahead, names[rows], late))
     return Errors.join(parts)
