@@ -150,14 +150,12 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
     more where it may be chance, and no inflation. Nor a negative one, which would take from forecasts the growth that
     tells them apart. At observed times no less than later: points between the observed ones err more than these.
-    Of windows that begin with their trajectories, and of all, the larger quantile counts.
     """
     width = NormalDist().inv_cdf((1 + held) / 2)
     least = 1.0 if bool((whole.white > 0).any()) else _LEAST
     nearest = (whole.lead.clamp(min=0).log1p()[:, None] - leads.log1p()).abs().argmin(1)
     bins = [(nearest == k).nonzero()[:, 0] for k in range(len(leads))]
     known = [k for k, rows in enumerate(bins) if len(rows) >= _FEWEST_VALUES]
-    firsts = [bins[k][~whole.late[bins[k]]] for k in known]
     if not known:
         return torch.ones(len(leads), dtype=torch.float64), 0.0, 0.0
     sure = np.array([whole.select(bins[k]).exceed for k in known])
@@ -166,9 +164,7 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     at = leads.log1p().numpy()
     for last in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 0, -1, -1):
         scaled = whole.scaled(width, inflation)
-        found = [max(quantile_of_others(scaled[rows], whole.number[rows], held)
-                     for rows in (first, bins[k]) if len(rows) >= _FEWEST_VALUES)
-                 for k, first in zip(known, firsts, strict=True)]
+        found = [quantile_of_others(scaled[bins[k]], whole.number[bins[k]], held) for k in known]
         spread = np.exp(np.interp(at, at[known], np.log(np.clip(np.where(sure, found, least), least, _MOST))))
         spread[0] = max(spread[:2])
         if last:
@@ -186,8 +182,8 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
 class Errors:
     """Absolute errors (B,) of forecasts of one channel, variances (B,) that the codes' covariance gives, and of the
     rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories; variances
-    (B,) of white noise of the values that they are compared with; whether (B,) their windows begin later than the
-    trajectories, by default not; own variance factors (B,) of these, by default 1."""
+    (B,) of white noise of the values that they are compared with; own variance factors (B,) of the trajectories,
+    by default 1."""
 
     error: Tensor
     codes: Tensor
@@ -195,11 +191,10 @@ class Errors:
     lead: Tensor
     number: Tensor
     white: Tensor
-    late: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.bool))
     factor: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
 
     def __post_init__(self) -> None:
-        self.late, self.factor = self.late.expand(len(self.number)), self.factor.expand(len(self.number))
+        self.factor = self.factor.expand(len(self.number))
 
     @property
     def ratio(self) -> Tensor:
@@ -228,8 +223,8 @@ class Errors:
         error, codes, rest, white = (part[:, channel] for part in (self.error, self.codes, self.rest, self.white))
         known = (torch.isfinite(error) & torch.isfinite(codes)).nonzero()[:, 0]
         known = known[:: max(1, len(known) // _VALUES)]
-        lead, number, late, factor = (part[known] for part in (self.lead, self.number, self.late, self.factor))
-        return Errors(error[known], codes[known], rest[known], lead, number, white[known], late, factor)
+        lead, number, factor = (part[known] for part in (self.lead, self.number, self.factor))
+        return Errors(error[known], codes[known], rest[known], lead, number, white[known], factor)
 
     def faded(self, fading: float) -> Errors:
         """With own variance factors that count the less the later, as `StatePrior.own` has them."""
@@ -344,17 +339,17 @@ def _errors(
     every = [(whole, known, usable)]
     if others is not None:
         every.append((*others, torch.arange(len(others[0])) + len(seen)))
-    further = [(*one, False) for one in every[1:]]
+    further = every[1:]
     for start in {round(s * batch.u.shape[1]) for s in starts} & set(range(1, batch.u.shape[1] - window)):
-        further += [(one.frames(slice(start, None)), contexts, names, True) for one, contexts, names in every]
+        further += [(one.frames(slice(start, None)), contexts, names) for one, contexts, names in every]
     if not further:
         return found
     ahead = (total / _own(surrogate, estimate))[:, window:].mean(0)  # (T, N, C)
     parts = [found]
-    for more, contexts, names, late in further:
+    for more, contexts, names in further:
         for rows in _usable(more.first_frames(window)).split(_TOGETHER):
             own = None if contexts is None else contexts.select(rows)
-            parts.append(_flown(surrogate, more.select(rows), window, own, chosen, ahead, names[rows], late))
+            parts.append(_flown(surrogate, more.select(rows), window, own, chosen, ahead, names[rows]))
     return Errors.join(parts)
 
 
@@ -364,7 +359,7 @@ def _usable(window: TrajectoryBatch) -> Tensor:
 
 
 def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None,
-           chosen: Tensor | None, ahead: Tensor, names: Tensor, late: bool) -> Errors:
+           chosen: Tensor | None, ahead: Tensor, names: Tensor) -> Errors:
     """Errors (B, C) of forecasts of trajectories with numbers `names` (S,): variances in the window are their own,
     ahead of it the mean `ahead` (T, N, C) of those of other trajectories as if their factors were 1."""
     estimate, here = surrogate.estimate(batch.first_frames(window), context=context), _at(batch, chosen)
@@ -373,11 +368,11 @@ def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: C
     first = forecast(surrogate, estimate, here.first_frames(window)).std
     assert first is not None
     after = _own(surrogate, estimate) * ahead[: here.u.shape[1] - window]
-    return _listed(surrogate, estimate, errors, torch.cat([first.double().square(), after], 1), flown.lead, names, late)
+    return _listed(surrogate, estimate, errors, torch.cat([first.double().square(), after], 1), flown.lead, names)
 
 
-def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total: Tensor, lead: Tensor, names: Tensor,
-            late: bool = False) -> Errors:
+def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total: Tensor, lead: Tensor, names: Tensor
+            ) -> Errors:
     """Errors (B, C) of absolute errors and variances (S, T, N, C) of forecasts."""
     least = surrogate.prior.rest * _own(surrogate, estimate)
     rest = torch.minimum(least.expand(total.shape), total)
@@ -386,7 +381,7 @@ def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total
     at, number, own = (part.expand(errors.shape[:3]).flatten() for part in (
         lead[..., None], names.double()[:, None, None], factor[:, None, None]))
     error, codes, left, noise = (part.flatten(0, 2) for part in (errors, total - rest, rest, white))
-    return Errors(error, codes, left, at, number, noise, torch.full_like(number, late, dtype=torch.bool), own)
+    return Errors(error, codes, left, at, number, noise, own)
 
 
 def _own(surrogate: Surrogate, estimate: StateEstimate) -> Tensor:
