@@ -30,7 +30,7 @@ _ROUNDS = 4
 _BISECTIONS = 12
 _MANY, _TOGETHER, _DIFFERENT = 100, 8, 5  # trajectories; the last: from which on they tell a standard error
 CALM = 0.25  # power of factors below 1 of the last part of a series
-STARTS = (0.25, 0.5, 0.75)  # of the frames
+STARTS = (1 / 3, 2 / 3)  # of the frames
 _LATER = sum(1 - start for start in STARTS)
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
