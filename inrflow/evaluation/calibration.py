@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -30,6 +30,8 @@ _ROUNDS = 4
 _BISECTIONS = 12
 _MANY, _TOGETHER, _DIFFERENT = 100, 8, 5  # trajectories; the last: from which on they tell a standard error
 CALM = 0.25  # power of factors below 1 of the last part of a series
+STARTS = (1 / 3, 2 / 3)  # of the frames
+_LATER = sum(1 - start for start in STARTS)
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 Others = tuple[TrajectoryBatch, ContextPrior | None]
@@ -46,7 +48,7 @@ def calibrate(
 
 def errors_of(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
-    points: Tensor | None = None, others: Others | None = None,
+    points: Tensor | None = None, others: Others | None = None, starts: Sequence[float] = STARTS,
 ) -> Iterator[Errors]:
     """Errors (B, C) of forecasts from windows that are observed at all of their points, then at fewer and fewer; none
     where the decoder is not affine.
@@ -59,12 +61,13 @@ def errors_of(
         others: further trajectories and their known contexts, if any, whose forecasts are compared, too, at first;
             their spread grows with the lead as that of the first ones does, for the flow of covariances takes most of
             the time.
+        starts: shares of the frames at which further windows begin, of which the same holds: states may get rougher.
     """
     if surrogate.decoder.affine:
         surrogate = replace(surrogate, prior=_neutral(surrogate.prior))
         for fraction in _FRACTIONS:
-            yield _errors(surrogate, batch, window, fraction, context, points, others)
-            others = None
+            yield _errors(surrogate, batch, window, fraction, context, points, others, starts)
+            others, starts = None, ()
 
 
 def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False, stretch: float = 1.0) -> StatePrior:
@@ -84,13 +87,16 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
         stretch: factor of leads, of a field fitted to so many times more time than the one that is calibrated.
     """
     neutral = _neutral(prior)
-    if not errors or neutral.growth is None or neutral.inflation is None:
+    if not errors or neutral.growth is None or neutral.inflation is None or neutral.fading is None:
         return neutral
     leads, channels = leads_of(errors[0].lead), len(neutral.growth)
     spread = torch.ones(len(leads), channels, dtype=torch.float64)
     for c in range(channels):
         whole = errors[0].of(c)
         some = Errors.join([one.of(c) for one in errors[1:]] or [whole.select(whole.number < 0)])
+        if not ahead:
+            neutral.fading[c] = fading = fading_of(whole)
+            whole, some = whole.faded(fading), some.faded(fading)
         spread[:, c], neutral.growth[c], neutral.inflation[c] = factors_of(
             whole, some, leads, _HELD_AHEAD if ahead else _HELD)
     if ahead:  # errors of blocks of all frames, which are no smaller, tell more than those of this last part
@@ -102,17 +108,31 @@ def _neutral(prior: StatePrior) -> StatePrior:
     """The prior with factors of 1."""
     growth, inflation = torch.zeros(2, len(prior.noise), dtype=torch.float64)
     return replace(prior, spread=torch.ones(1, len(growth), dtype=torch.float64), growth=growth, inflation=inflation,
-                   leads=torch.zeros(1, dtype=torch.float64))
+                   leads=torch.zeros(1, dtype=torch.float64), fading=torch.zeros_like(growth))
 
 
 def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
     """A prior with the mean of what was calibrated on several sets of trajectories."""
     leads = max((torch.zeros(1).double() if one.leads is None else one.leads for one in calibrated), key=len)
     none = torch.zeros(len(prior.noise), dtype=torch.float64)
-    every = [(one.spread_at(leads), *(none if part is None else part for part in (one.growth, one.inflation)))
-             for one in calibrated]
-    spread, growth, inflation = (torch.stack(parts).mean(0) for parts in zip(*every, strict=True))
-    return replace(prior, leads=leads, spread=spread, growth=growth, inflation=inflation)
+    every = [(one.spread_at(leads), *(none if part is None else part for part in (
+        one.growth, one.inflation, one.fading))) for one in calibrated]
+    spread, growth, inflation, fading = (torch.stack(parts).mean(0) for parts in zip(*every, strict=True))
+    return replace(prior, leads=leads, spread=spread, growth=growth, inflation=inflation, fading=fading)
+
+
+def fading_of(errors: Errors) -> float:
+    """Whether (1, or 0) own variance factors of trajectories count the less the later, whichever explains errors of
+    one channel better: by the likelihood of normal ones with a variance factor for each lead. 0 with white noise."""
+    steps = (errors.lead.clamp(min=0).log1p() / _STEP).round().unique(return_inverse=True)[1]
+
+    def misfit(fading: float) -> float:
+        one = errors.faded(fading)
+        variance, number = one.codes + one.rest, steps.bincount()
+        squares = torch.zeros(len(number)).double().index_add(0, steps, one.error.square() / variance)
+        return float(variance.log().sum() + (number * (squares / number + 1e-300).log()).sum())
+
+    return 0.0 if bool((errors.white > 0).any()) or not len(steps) else min((0.0, 1.0), key=misfit)
 
 
 def leads_of(lead: Tensor) -> Tensor:
@@ -162,7 +182,8 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
 class Errors:
     """Absolute errors (B,) of forecasts of one channel, variances (B,) that the codes' covariance gives, and of the
     rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories; variances
-    (B,) of white noise of the values that they are compared with."""
+    (B,) of white noise of the values that they are compared with; own variance factors (B,) of the trajectories,
+    by default 1."""
 
     error: Tensor
     codes: Tensor
@@ -170,6 +191,10 @@ class Errors:
     lead: Tensor
     number: Tensor
     white: Tensor
+    factor: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
+
+    def __post_init__(self) -> None:
+        self.factor = self.factor.expand(len(self.number))
 
     @property
     def ratio(self) -> Tensor:
@@ -196,19 +221,24 @@ class Errors:
     def of(self, channel: int) -> Errors:
         """Known errors (B,) of one channel of all of them (B, C)."""
         error, codes, rest, white = (part[:, channel] for part in (self.error, self.codes, self.rest, self.white))
-        known = torch.isfinite(error) & torch.isfinite(codes)
-        known = known.nonzero()[:, 0]
+        known = (torch.isfinite(error) & torch.isfinite(codes)).nonzero()[:, 0]
         known = known[:: max(1, len(known) // _VALUES)]
-        return Errors(error[known], codes[known], rest[known], self.lead[known], self.number[known], white[known])
+        lead, number, factor = (part[known] for part in (self.lead, self.number, self.factor))
+        return Errors(error[known], codes[known], rest[known], lead, number, white[known], factor)
+
+    def faded(self, fading: float) -> Errors:
+        """With own variance factors that count the less the later, as `StatePrior.own` has them."""
+        scale = self.factor ** ((1 + self.lead.clamp(min=0)) ** -fading - 1)
+        return replace(self, codes=self.codes * scale, rest=self.rest * scale)
 
     def select(self, rows: Tensor) -> Errors:
         """Some of them."""
-        return Errors(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return Errors(*(getattr(self, part.name)[rows] for part in fields(self)))
 
     @classmethod
     def join(cls, parts: list[Errors]) -> Errors:
         """All of several."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        return cls(*(torch.cat([getattr(one, part.name) for one in parts]) for part in fields(cls)))
 
 
 def quantile_of_others(values: Tensor, number: Tensor, share: float = _HELD) -> float:
@@ -262,7 +292,8 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
 
     def excess() -> float:
         each = flow + 2 * points * batch.u.shape[3] * states**2
-        return len(_FRACTIONS) * trajectories * (past + frames) * (seconds_of(each) + _INTEGRATED * flown) / seconds
+        every = len(_FRACTIONS) * (seconds_of(each) + _INTEGRATED * flown) + _LATER * flown
+        return trajectories * (past + frames) * every / seconds
 
     if excess() > 1:
         trajectories = max(min(4, trajectories), int(trajectories / excess()))
@@ -282,10 +313,10 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
 
 def _errors(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None,
-    chosen: Tensor | None, others: Others | None = None,
+    chosen: Tensor | None, others: Others | None = None, starts: Sequence[float] = (),
 ) -> Errors:
     """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points, and of those of
-    other trajectories from windows observed at all of them."""
+    other trajectories and of windows that begin later, observed at all of them."""
     points, channels = batch.u.shape[2:]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
@@ -293,11 +324,10 @@ def _errors(
         row[torch.as_tensor(random.permutation(points)[: round(fraction * points)])] = True
     first = batch.first_frames(window)
     first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
-    usable = (torch.isfinite(first.u).flatten(1).sum(1) >= _FEWEST).nonzero()[:, 0]
-    if not len(usable):
+    if not len(usable := _usable(first)):
         none = torch.empty(0, channels, dtype=torch.float64)
         return Errors(none, none, none, none[:, 0], none[:, 0], none)
-    batch = batch.select(usable)
+    batch = whole = batch.select(usable)
     known = None if context is None else context.select(usable)
     estimate = surrogate.estimate(first.select(usable), context=known)
     batch = _at(batch, chosen)
@@ -305,50 +335,59 @@ def _errors(
     assert predicted.std is not None
     errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
     total = predicted.std.double().square()
-    rest = _rest(surrogate, estimate, total)
-    white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
-    number = usable.double()[:, None, None]
-    lead, number = (part.expand(errors.shape[:3]).flatten() for part in (predicted.lead[..., None], number))
-    codes, noise = (total - rest).flatten(0, 2), white.flatten(0, 2)
-    found = Errors(errors.flatten(0, 2), codes, rest.flatten(0, 2), lead, number, noise)
-    if others is None:
+    found = _listed(surrogate, estimate, errors, total, predicted.lead, usable)
+    every = [(whole, known, usable)]
+    if others is not None:
+        every.append((*others, torch.arange(len(others[0])) + len(seen)))
+    further = every[1:]
+    for start in {round(s * batch.u.shape[1]) for s in starts} & set(range(1, batch.u.shape[1] - window)):
+        further += [(one.frames(slice(start, None)), contexts, names) for one, contexts, names in every]
+    if not further:
         return found
     ahead = (total / _own(surrogate, estimate))[:, window:].mean(0)  # (T, N, C)
-    further, contexts = others
-    parts = []
-    for rows in torch.arange(len(further)).split(_TOGETHER):
-        own = None if contexts is None else contexts.select(rows)
-        parts.append(_flown(surrogate, further.select(rows), window, own, chosen, ahead))
-    errors, codes, rest = (torch.cat(part) for part in zip(*parts, strict=True))
-    lead = lead.unflatten(0, total.shape[:3])[0].expand(errors.shape[:3]).flatten()
-    number = torch.arange(len(usable), len(usable) + len(errors)).double()[:, None, None].expand(errors.shape[:3])
-    white = white[:1].expand(errors.shape).flatten(0, 2)
-    return Errors.join([found, Errors(errors.flatten(0, 2), codes.flatten(0, 2), rest.flatten(0, 2), lead,
-                                      number.flatten(), white)])
+    parts = [found]
+    for more, contexts, names in further:
+        for rows in _usable(more.first_frames(window)).split(_TOGETHER):
+            own = None if contexts is None else contexts.select(rows)
+            parts.append(_flown(surrogate, more.select(rows), window, own, chosen, ahead, names[rows]))
+    return Errors.join(parts)
+
+
+def _usable(window: TrajectoryBatch) -> Tensor:
+    """Indices of trajectories of which enough values are in a window."""
+    return (torch.isfinite(window.u).flatten(1).sum(1) >= _FEWEST).nonzero()[:, 0]
 
 
 def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None,
-           chosen: Tensor | None, ahead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Errors (S, T, N, C) of forecasts, and variances of codes and of the rest: their own in the window, `ahead` of it
-    the mean (T, N, C) of those of other trajectories as if their factors were 1."""
+           chosen: Tensor | None, ahead: Tensor, names: Tensor) -> Errors:
+    """Errors (B, C) of forecasts of trajectories with numbers `names` (S,): variances in the window are their own,
+    ahead of it the mean `ahead` (T, N, C) of those of other trajectories as if their factors were 1."""
     estimate, here = surrogate.estimate(batch.first_frames(window), context=context), _at(batch, chosen)
-    errors = (forecast(surrogate, estimate, here, False).mean - surrogate.normalisation.apply(here.u)).double().abs()
+    flown = forecast(surrogate, estimate, here, False)
+    errors = (flown.mean - surrogate.normalisation.apply(here.u)).double().abs()
     first = forecast(surrogate, estimate, here.first_frames(window)).std
     assert first is not None
-    total = torch.cat([first.double().square(), _own(surrogate, estimate) * ahead], 1)
-    rest = _rest(surrogate, estimate, total)
-    return errors, total - rest, rest
+    after = _own(surrogate, estimate) * ahead[: here.u.shape[1] - window]
+    return _listed(surrogate, estimate, errors, torch.cat([first.double().square(), after], 1), flown.lead, names)
+
+
+def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total: Tensor, lead: Tensor, names: Tensor
+            ) -> Errors:
+    """Errors (B, C) of absolute errors and variances (S, T, N, C) of forecasts."""
+    least = surrogate.prior.rest * _own(surrogate, estimate)
+    rest = torch.minimum(least.expand(total.shape), total)
+    white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
+    factor = estimate.factor.clamp(min=surrogate.prior.least)
+    at, number, own = (part.expand(errors.shape[:3]).flatten() for part in (
+        lead[..., None], names.double()[:, None, None], factor[:, None, None]))
+    error, codes, left, noise = (part.flatten(0, 2) for part in (errors, total - rest, rest, white))
+    return Errors(error, codes, left, at, number, noise, own)
 
 
 def _own(surrogate: Surrogate, estimate: StateEstimate) -> Tensor:
-    """Factors (S, 1, 1, 1) of all variances of trajectories."""
+    """Factors (S, 1, 1, 1) of all variances of trajectories, as if they did not fade."""
     factor = estimate.factor.clamp(min=surrogate.prior.least)
     return (surrogate.widening(estimate).square() * factor)[:, None, None, None]
-
-
-def _rest(surrogate: Surrogate, estimate: StateEstimate, total: Tensor) -> Tensor:
-    """What codes leave, of variances (S, T, N, C) of forecasts."""
-    return torch.minimum((surrogate.prior.rest * _own(surrogate, estimate)).expand(total.shape), total)
 
 
 def _at(batch: TrajectoryBatch, chosen: Tensor | None) -> TrajectoryBatch:

@@ -82,7 +82,8 @@ class JointPosterior:
         inner, widening = model.scale.internal(t), model.widening(estimate)[0]
         places = self.x.to(next(model.decoder.parameters()).dtype)
         self.std = model.prior.std(variance, places, inner, estimate) * widening
-        grown = model.prior.spread_at(inner - estimate.last[0]) * estimate.factor[0].sqrt() * widening
+        lead = inner - estimate.last[0]
+        grown = model.prior.spread_at(lead) * model.prior.own(estimate.factor[0], lead).sqrt() * widening
         if estimate.louder is not None:  # where it has all of its variance, states have all of theirs
             usual = model.prior.std(variance, places, inner, replace(estimate, louder=None)) * widening
             grown = torch.where(self.std > usual, widening, grown)

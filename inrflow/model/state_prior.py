@@ -41,6 +41,8 @@ class StatePrior:
         growth: (C,) powers of 1 + lead; None: not at all.
         inflation: (C,) the powers of 1 + variance that the covariance of the state gives / noise with which variances
             are multiplied; None: not at all.
+        fading: (C,) powers of 1 / (1 + lead) with which the logarithm of a trajectory's own variance factor counts: 1
+            where later errors are those of dynamics that all have in common; None: 0.
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
         tail: (C,) the most that `Decoder.tail` is of states of the training data; None: not known.
@@ -62,6 +64,7 @@ class StatePrior:
     tail: Tensor | None = None
     leads: Tensor | None = None
     roughest: Tensor | None = None
+    fading: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
@@ -123,6 +126,12 @@ class StatePrior:
             log = log + (at - knots[-1]).clamp(min=0)[..., None] * self.growth
         return log.exp()
 
+    def own(self, factor: Tensor, lead: Tensor) -> Tensor:
+        """Variance factors (..., C) of forecasts a time `lead` (...) after the last observed frame of trajectories
+        with some `factor` (...)."""
+        factor = factor.clamp(min=self.least)[..., None]
+        return factor if self.fading is None else factor ** (1 + lead.clamp(min=0))[..., None] ** -self.fading
+
     @property
     def rest(self) -> Tensor:
         """(C,) variance that codes leave of the field itself."""
@@ -146,8 +155,9 @@ class StatePrior:
         def each(values: Tensor) -> Tensor:
             return values.reshape(-1, *(variance.dim() - 1) * (1,))
 
-        variance, spread = variance.clamp(min=0), self.spread_at(t - each(estimate.last)[..., 0]).square()
-        total = (variance + self.rest) * each(estimate.factor).clamp(min=self.least) * spread
+        lead = t - each(estimate.last)[..., 0]
+        variance, own = variance.clamp(min=0), self.own(each(estimate.factor)[..., 0], lead)
+        total = (variance + self.rest) * own * self.spread_at(lead).square()
         if self.inflation is not None:
             total = total * (1 + variance / self.noise) ** self.inflation
         if estimate.louder is not None:

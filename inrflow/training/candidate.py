@@ -21,7 +21,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import Errors, Others, affordable, calibrated, errors_of, flight_seconds
+from inrflow.evaluation.calibration import STARTS, Errors, Others, affordable, calibrated, errors_of, flight_seconds
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
 from inrflow.model.surrogate import Surrogate
@@ -243,6 +243,7 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     else:
         past = max(candidate.first + 1 if len(problem.validation) else problem.fewest_observed, surrogate.window)
         batch = problem.held_out(past, candidate.calibrated)
+    starts = STARTS if several or len(problem.validation) else ()  # windows of a series begin anywhere
     seconds = _SHARE * budget.total + _LEAST
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
@@ -257,11 +258,11 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
         parts = []
         for row, one in enumerate(candidate.left_out(_kept(judging, batch))):
             surrogate.field = one.eval()
-            own = errors_of(surrogate, batch.select(torch.tensor([row])), past, None, points)
+            own = errors_of(surrogate, batch.select(torch.tensor([row])), past, None, points, None, starts)
             parts.append([replace(some, number=some.number + row) for some in own])
         if parts:
             return calibrated(surrogate.prior, [Errors.join(list(some)) for some in zip(*parts, strict=True)])
-    for some in errors_of(surrogate, batch, past, contexts, points, others):
+    for some in errors_of(surrogate, batch, past, contexts, points, others, starts):
         errors.append(some)
         if candidate.ahead or not budget.decide("calibration", int(budget.elapsed - began < _OF_FIRST * seconds)):
             break

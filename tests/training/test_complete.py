@@ -86,7 +86,7 @@ def test_spreads_of_the_stated_number_of_trajectories_stand_for_the_others(run, 
     batch, others = (run.problem.source.batch(part, normalised=False)
                      for part in (run.problem.validation[:1], np.concatenate(rows)))
     found, alone = complete(one, run.budget, run.log).prior, assemble(one)
-    alone.prior.farthest = found.farthest
+    alone.prior.farthest, alone.prior.roughest = found.farthest, found.roughest
     assert torch.equal(found.spread, calibrate(alone, batch, 1, others=(others, None)).spread)
 
 
@@ -139,7 +139,7 @@ def test_trajectories_beside_those_that_are_calibrated_have_their_own_contexts(r
     tight, further = 1e-12 * torch.eye(1).double(), len(run.problem.validation) - 1
     values = torch.cat([torch.full((further, 1), 2.0), torch.full((len(run.problem.train), 1), 0.5)]).double()
     found, alone = complete(one, run.budget, run.log).prior, assemble(one)
-    alone.prior.farthest = found.farthest
+    alone.prior.farthest, alone.prior.roughest = found.farthest, found.roughest
     own, theirs, same = (ContextPrior(mean, tight) for mean in (one.contexts[:1], values, one.contexts[0]))
     assert torch.equal(found.spread, calibrate(alone, batch, 1, own, (others, theirs)).spread)
     assert not torch.equal(found.spread, calibrate(alone, batch, 1, own, (others, same)).spread)
