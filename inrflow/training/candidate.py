@@ -80,8 +80,7 @@ class Candidate:
         states: (S, T, n) states of the training trajectories; validation: of those it is judged by.
         first: frame from which forecasts of the latter begin; first + 1 frames are needed for a forecast.
         context_size: P, constant numbers at the end of a state; contexts: (S, P) of the validation trajectories.
-        explained: whether the law explains the data, so that nothing better can be expected on the same basis; linear:
-            whether it is linear in the fields.
+        explained: whether the law explains the data, so that nothing better can be expected on the same basis.
         refit: fits the dynamics once more to all trajectories; refit_decoder: the decoder too, of a whole surrogate.
         briefly: fits the dynamics to so many first frames alone; None where their numbers do not depend on the times.
         left_out: dynamics fitted to all training trajectories but one, for each of some; empty where there are none.
@@ -105,7 +104,6 @@ class Candidate:
     context_size: int = 0
     contexts: Tensor | None = None
     explained: bool = False
-    linear: bool = False
     interpolation_error: InterpolationError | None = None
     encoder: Encoder | None = None
     refit: Callable[[], Refitted] | None = None

@@ -32,19 +32,9 @@ class Judge:
     problem: Problem
 
     def enough(self, best: Candidate | None) -> str | None:
-        """Why no further recipe need be tried; None where one may find a better candidate.
-
-        A law that explains the data on its basis is not improved on. What is linear is linear in any codes, and those
-        of another basis may hold more of it: that is worth a comparison where trajectories are held out for one, and
-        where its error is more than rounding of rollouts.
-        """
-        if best is None or not best.explained:
-            return None
-        if not len(self.problem.validation):
-            return f"{best.recipe} explains the data, and no trajectories are held out to compare by"
-        if best.linear and best.score.error > ROUNDING:
-            return None
-        return f"{best.recipe} explains the data"
+        """Why no further recipe need be tried: a law that explains the data on its basis is not improved on. None where
+        one may find a better candidate."""
+        return f"{best.recipe} explains the data" if best is not None and best.explained else None
 
     def better(self, new: Candidate, best: Candidate | None, log: Recorder) -> bool:
         """Whether a new candidate takes the place of the best one so far.

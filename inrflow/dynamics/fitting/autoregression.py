@@ -27,7 +27,6 @@ _STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them
 _STARTS_OF_ERRORS = 500  # of a block
 _PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
 _FRAMES_OF_LAG = 80  # for each beyond the first, with fewer frames folds choose it by chance
-FEW_FRAMES = 120  # with fewer, spreads are those of several origins
 _BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose by chance: a code for each of so many is
 # taken unless another choice has so many times its error
 _DETERMINED = 8.0  # frames for each coupled code and lag, at least
@@ -74,16 +73,6 @@ class Autoregression:
         )
 
 
-def errors_of_mean(damping: Tensor, decays: Tensor, variances: Tensor, unknowns: int, frames: int) -> Tensor:
-    """Variances (H, R) of forecasts of codes that return to a mean, or a cycle of so many unknowns, which was estimated
-    from so many frames: as from T (1 - a) / (1 + a) independent ones where codes persist by a (R,), at most those of
-    the codes (R,) themselves."""
-    independent = frames * (1 - decays.clamp(min=0.0)) / (1 + decays.clamp(min=0.0))
-    share = (unknowns / independent.clamp(min=1e-12)).clamp(max=1.0)
-    lead = torch.arange(1, len(damping) + 1)[:, None]
-    return (1 - damping * decays.clamp(min=0.0) ** lead).square() * share * variances
-
-
 def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:
     """Map (n, n) of [z(t), z(t-1), ...] over one step, from coefficients (p, r, r) of the leading codes and decays
     (R - r,) of the others, of which the past is not kept: n = R + (p - 1) r."""
@@ -125,12 +114,10 @@ class AutoregressionSearch:
         codes: (T, Z), ordered by variance. known: (T,) frames that were observed.
         rest: variance that the codes leave, which every forecast misses.
         persistent: whether codes beyond the leading ones persist, damped; else they are forecast by nothing.
-        unseen: (T, Z), the codes of each frame by a seasonal cycle fitted without its block, by default the codes.
     """
 
     def __init__(
-        self, codes: Tensor, known: Tensor, rest: float = 0.0, lags: tuple[int, ...] = LAGS, persistent: bool = True,
-        unseen: Tensor | None = None,
+        self, codes: Tensor, known: Tensor, rest: float = 0.0, lags: tuple[int, ...] = LAGS, persistent: bool = True
     ) -> None:
         frames = len(codes)
         possible = [lag for lag in lags if frames >= _FRAMES_OF_LAG * (lag - 1)] or [lags[0]]
@@ -140,13 +127,12 @@ class AutoregressionSearch:
         pairs = (whole[:-1] & known[1:]).nonzero()[:, 0]
         self.whole, self.mean_square = whole, float(self.codes[known].square().sum(1).mean())
         self.leads, self.blocks = max(1, min(_LEADS, frames // 5)), blocks_of(frames)
-        self.unseen = self.codes if unseen is None else unseen.double()
         rows = [pairs[(pairs >= low) & (pairs < high)] for low, high in self.blocks]
         kept = [[k for k in range(len(rows)) if k != left_out] for left_out in range(len(rows) + 1)]  # all at last
         parts = torch.stack([states[some].T @ torch.cat([states[some], self.codes[some + 1]], 1) for some in rows])
         self.products = [parts[some].sum(0) for some in kept]
         self.pairs = [sum(len(rows[k]) for k in some) for some in kept]
-        self.starts = states if unseen is None else lagged(self.unseen, known, most)[0]
+        self.states = states
         self.persistent = float(persistent)
 
     def decays(self, left_out: int = -1) -> Tensor:
@@ -185,7 +171,7 @@ class AutoregressionSearch:
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = self._starts(low, high, _STARTS)
             powers = (self.persistent * self.decays(number)) ** torch.arange(1, self.leads + 1)[:, None]
-            moments.add(self.unseen[ends], powers * self.unseen[starts, None], inside)
+            moments.add(self.codes[ends], powers * self.codes[starts, None], inside)
         usual = torch.stack([block[1].sum(1) for block in moments.blocks]).sum(0) / moments.count.clamp(min=1)
         return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1)), usual
 
@@ -202,7 +188,7 @@ class AutoregressionSearch:
     def _path(self, choice: Choice, matrices: Tensor, starts: Tensor) -> Tensor:
         """Forecasts (S, H, r) of the leading codes."""
         size, most = choice.size, self.codes.shape[1]
-        past = torch.cat([self.starts[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
+        past = torch.cat([self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
         weights, path = matrices.transpose(0, 1).flatten(1).T.contiguous(), []
         for _ in range(self.leads):
             code = past @ weights
@@ -222,7 +208,7 @@ class AutoregressionSearch:
         share of the variance of all codes."""
         moments, size = _Moments(), choice.size
         for _, _, inside, ends, path in self._forecasts(choice, min(_STARTS, _NUMBERS // size)):
-            moments.add(self.unseen[ends, :size], path, inside)
+            moments.add(self.codes[ends, :size], path, inside)
         every = moments.errors().sum(1) + self._persistence[0][:, size] + self.rest
         return every[moments.count > 0] / max(self.mean_square + self.rest, 1e-300)
 
@@ -232,7 +218,7 @@ class AutoregressionSearch:
         moments, size, parts = _Moments(), choice.size, []
         for number, starts, inside, ends, path in self._forecasts(choice, _STARTS_OF_ERRORS, stable=True):
             powers = (self.persistent * self.decays(number)[size:]) ** torch.arange(1, self.leads + 1)[:, None]
-            parts.append((self.unseen[ends], torch.cat([path, powers * self.unseen[starts, None, size:]], 2), inside))
+            parts.append((self.codes[ends], torch.cat([path, powers * self.codes[starts, None, size:]], 2), inside))
             moments.add(*parts[-1])
         damping = moments.damping()
         total = torch.zeros(self.leads, *(2 * [self.codes.shape[1]]), dtype=torch.float64)

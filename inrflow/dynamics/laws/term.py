@@ -100,12 +100,6 @@ class LawTerm(FieldTerm):
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 
-    @property
-    def linear(self) -> bool:
-        """Whether the law is linear in the fields."""
-        law = self.law()
-        return law.network is None and all(one.linear for one in law.products_of)
-
     def _laws(self, c: Tensor | None, count: int) -> Iterator[tuple[Tensor, LawField]]:
         """Rows of `count` states whose contexts (S, P) agree, and the field there."""
         if c is None or not len(self.by_context):

@@ -7,7 +7,7 @@ patterns between the points.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -86,17 +86,6 @@ def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]])
         kept.append(last)
         place += 2 * number
     return Cycle(coefficients, tuple(periods), tuple(most)).leading(kept)
-
-
-def left_out_anomalies(
-    cycle: Cycle, t: Tensor, values: Tensor, blocks: Sequence[tuple[int, int]]
-) -> Iterator[Tensor]:
-    """Of each block of frames (B, M), how its anomalies differ where the cycle is fitted to the other blocks alone."""
-    for low, high in blocks:
-        kept = torch.ones(len(t), dtype=torch.bool)
-        kept[low:high] = False
-        other = shrunk_cycle(t[kept], values[kept], list(zip(cycle.periods, cycle.harmonics, strict=True)))
-        yield cycle(t[low:high]) - other(t[low:high])
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ def _candidates(
         problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients{what}", decoder, prior, flown.field,
         flown.integrator, train, validation, first, Score(error, floor, law.size), law.count, contexts,
         explained=complete or explains(error, floor) or error < (TRUSTED if first or flown.elsewhere else ROUNDING),
-        refit=refit, linear=term.linear,
+        refit=refit,
         calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
         left_out=None if law.count or law.has_rates or law.period or law.has_network

@@ -14,21 +14,17 @@ from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.autoregression import (
-    FEW_FRAMES,
     Autoregression,
     AutoregressionSearch,
     Choice,
-    blocks_of,
     companion,
-    errors_of_mean,
     lagged,
 )
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.encoding.prior.point_modes import Cycle, PointModes, left_out_anomalies, principal_components, shrunk_cycle
-from inrflow.evaluation.calibration import quantile_of_others
+from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle
 from inrflow.evaluation.references.training_data import cycles_of, regular_frames
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
@@ -44,9 +40,6 @@ _AROUND = 1.4  # times fewer or more codes, which all frames together may suppor
 _PHASE_VARIANCE = 0.5
 _CALIBRATED = 400  # windows
 _FRAMES_OF_CODE = 6.0  # at least, of a code that no other is forecast by
-_ORIGINS, _LEADS = (0.5, 0.6, 0.7, 0.8), 20  # that tell spreads of few frames; frames after each
-_HELD, _WIDTH = 0.95, 1.959964  # shares of errors that intervals hold
-_LEAST_NOISE = 1e-3  # share of what one step adds to a value: points that codes hold in full are observed exactly
 
 
 class SeriesRecipe:
@@ -97,11 +90,7 @@ class SeriesRecipe:
         judged = _windows(states, cut, window)
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
-            surrogate = _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice.size), prior.noise)
-            if len(grid.t) < FEW_FRAMES:
-                surrogate.prior = replace(surrogate.prior, spread=_rolling(problem, grid)[None], least=1.0,
-                                          leads=prior.noise.new_zeros(1), growth=torch.zeros_like(prior.noise))
-            return surrogate
+            return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice.size), prior.noise)
 
         prior = early.prior(early.left(grid, states, cut))
         unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
@@ -196,10 +185,7 @@ class _Series:
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
         modes = modes.saturated(anomalies)
         known = torch.isfinite(values).any(1)
-        moved = torch.cat(list(left_out_anomalies(cycle, grid.t, values, blocks_of(len(values)))))
-        search = AutoregressionSearch(
-            modes.codes, known, float(modes.noise.sum()), unseen=modes.codes + moved @ modes.patterns.T
-        )
+        search = AutoregressionSearch(modes.codes, known, float(modes.noise.sum()))
         if choice is not None:
             regression = search.fitted(replace(choice, size=min(choice.size, modes.codes.shape[1])))
         elif around is not None and fixed is None:
@@ -208,10 +194,6 @@ class _Series:
             regression = search.search() if fixed is None else search.search((fixed,))
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
         modes, regression = modes.leading(most), regression.truncated(most)
-        unsure = errors_of_mean(
-            regression.damping, search.decays()[:most], modes.variances, len(cycle.coefficients), int(known.sum())
-        )
-        regression = replace(regression, covariances=regression.covariances + torch.diag_embed(unsure))
         spread = values - values.nanmean(0)
         share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
         return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0))
@@ -265,23 +247,9 @@ class _Series:
         later = missed.unflatten(1, (-1, self.channels)).square().nanmean((0, 1)).nan_to_num(0.0)
         return torch.maximum(later, self.modes.noise.unflatten(0, (-1, self.channels)).mean(0))
 
-    def missed(self, grid: _Grid, start: int) -> Tensor:
-        """Errors (L, N, C) of forecasts of the frames from `start` on, in half widths of their 95 % intervals."""
-        stop, patterns = min(start + _LEADS, len(grid.t)), self.modes.patterns
-        term = self.field().term(AutoregressionTerm)
-        begun, leads = self.states(grid.until(start)).codes[:, -1], range(1, stop - start + 1)
-        codes = term.path(begun, grid.t[None, start - 1 : stop])[0, 1:, self.known : self.size]
-        missed = (grid.values.flatten(1) - self.cycle(grid.t))[start:stop] - codes @ patterns
-        added = torch.stack([((term._error(lead) @ patterns) * patterns).sum(0) for lead in leads])
-        width = _WIDTH * (added + self.modes.noise).sqrt()
-        return (missed.abs() / width).unflatten(1, (-1, self.channels))
-
     def prior(self, noise: Tensor) -> GaussianPrior:
         """Prior of the codes, and the variance (C,) that they leave."""
-        covariance = torch.diag(self._scales()[1:])
-        added = self.modes.patterns.square().T @ self.regression.covariances[0].diagonal()
-        least = _LEAST_NOISE * added.unflatten(0, (-1, self.channels)).mean(0)
-        return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), covariance, torch.maximum(noise, least))
+        return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), torch.diag(self._scales()[1:]), noise)
 
     def process(self) -> Tensor:
         """Variance (n,) that a unit of time adds."""
@@ -314,20 +282,6 @@ class _Series:
         """Mean squares (1 + Z,) of what multiplies the patterns."""
         phases = torch.full((self.known,), _PHASE_VARIANCE, dtype=torch.float64)
         return torch.cat([torch.ones(1, dtype=torch.float64), phases, self.modes.variances])
-
-
-def _rolling(problem: Problem, grid: _Grid) -> Tensor:
-    """Factors (C,), 1 at least, with which 95 % intervals of forecasts hold as much from each origin as the others say:
-    of fits to what came before an origin alone, for errors of one last part of a short series are all alike."""
-    frames = len(grid.t)
-    origins = sorted({min(max(_FEWEST_OF_SERIES, round(share * frames)), frames - 1) for share in _ORIGINS})
-    parts = [_Series.fitted(problem, grid.until(start)).missed(grid, start).flatten(0, 1) for start in origins]
-    number = torch.cat([torch.full((len(part),), index) for index, part in enumerate(parts)])
-    factors = []
-    for values in torch.cat(parts).T:
-        known = torch.isfinite(values)
-        factors.append(max(1.0, quantile_of_others(values[known], number[known], _HELD)) if bool(known.any()) else 1.0)
-    return torch.tensor(factors, dtype=torch.float64)
 
 
 def _windows(states: CodeData, cut: int, past: int) -> CodeData:

@@ -8,7 +8,6 @@ from inrflow.dynamics.fitting.autoregression import (
     AutoregressionSearch,
     Choice,
     companion,
-    errors_of_mean,
     lagged,
     scores,
 )
@@ -122,9 +121,3 @@ def test_iterated_forecasts_are_damped_to_the_correlation_at_their_lead():
     assert found.damping[:, 0].numpy() * float(found.matrices) ** lead == pytest.approx(expected, abs=0.06)
     variance = found.covariances[:, 0, 0] / float(z.square().mean())
     assert variance.numpy() == pytest.approx(1 - expected**2, abs=0.08)
-
-
-def test_a_mean_of_white_codes_is_unsure_by_its_standard_error():
-    found = errors_of_mean(torch.ones(3, 2), torch.tensor([0.0, 0.5]), torch.tensor([4.0, 1.0]), 1, 100)
-    assert found[:, 0] == pytest.approx(torch.full((3,), 0.04))
-    assert found[:, 1] == pytest.approx((1 - 0.5 ** torch.arange(1.0, 4)) ** 2 * 0.03)

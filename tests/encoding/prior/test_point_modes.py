@@ -7,7 +7,6 @@ import torch
 from inrflow.encoding.prior.point_modes import (
     as_others_hold,
     fit_cycle,
-    left_out_anomalies,
     principal_components,
     shrunk_cycle,
 )
@@ -88,15 +87,6 @@ def test_as_many_codes_as_values_hold_all_of_them():
     late = torch.cat([gaps, torch.full((400, 1), torch.nan)], 1)  # of a place that reports later
     found = principal_components(late).saturated(late)
     assert found.variances.numpy() == pytest.approx(after.variances.numpy(), rel=0.01)
-
-
-def test_anomalies_of_a_block_by_a_cycle_that_has_not_seen_it():
-    t = torch.arange(60.0).double()
-    values = torch.as_tensor(np.random.default_rng(7).standard_normal((60, 2)).cumsum(0))
-    cycle = fit_cycle(t, values, [12.0], [1])
-    moved = torch.cat(list(left_out_anomalies(cycle, t, values, [(0, 20), (20, 60)])))
-    other = shrunk_cycle(t[20:], values[20:], [(12.0, 1)])
-    assert (values - cycle(t) + moved)[:20].numpy() == pytest.approx((values[:20] - other(t[:20])).numpy(), abs=1e-4)
 
 
 def test_values_as_other_frames_hold_them_are_projections_on_their_components():

@@ -7,8 +7,6 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.problem import Problem
-from inrflow.training.recipes.series import _grid, _rolling, _Series
 from tests.conftest import command
 
 FRAMES, CUT, YEAR = 1400, 1100, 365.2425
@@ -115,25 +113,6 @@ def test_the_linear_inverse_model_is_among_the_references(series):
     assert {"linear_inverse_model", "climatology", "persistence"} <= set(report["references"])
     mine, theirs = report["nmse"]["out_t"], report["references"]["linear_inverse_model"]["nmse"]["out_t"]
     assert mine < 1.05 * theirs < report["references"]["persistence"]["nmse"]["out_t"]
-
-
-def test_errors_of_a_first_step_are_those_of_the_regression_by_hand(series):
-    problem = Problem.open(series[0] / "stations.h5", "data.frames=90")
-    grid = _grid(problem)
-    one = _Series.fitted(problem, grid.until(70))
-    regression, patterns = one.regression, one.modes.patterns
-    values = grid.values.flatten(1) - one.cycle(grid.t)
-    lags, size = regression.choice.lags, regression.choice.size
-    past = one.modes.posterior(values[:70])
-    code = regression.decays * past[-1, size:]
-    led = sum(regression.matrices[lag] @ past[-1 - lag, :size] for lag in range(lags))
-    code = regression.damping[0] * torch.cat([led, code])
-    variance = (patterns.T @ regression.covariances[0] @ patterns).diagonal() + one.modes.noise
-    expected = (values[70] - code @ patterns).abs() / (1.959964 * variance.sqrt())
-    known = torch.isfinite(expected)
-    found = one.missed(grid, 70)[0, :, 0]
-    torch.testing.assert_close(found[known], expected[known], rtol=1e-5, atol=1e-6)
-    assert float(_rolling(problem, grid)) >= 1.0
 
 
 def test_deviations_from_one_station_are_those_of_its_errors(series):
