@@ -13,11 +13,14 @@ definite in R^p, hence with chordal distances on circles and spheres.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from inrflow.encoding.residual.motion import path_beside
 
 SMOOTHNESS = (0.5, 1.5, 2.5)
 DOUBTFUL = 5.0  # deviations from what others say
@@ -88,12 +91,16 @@ class Covariance:
         loud: (L, p + 1) embedded places that vary far more than others tell, and a variance of each: what values there
             say of other places is the less sure.
         doubtful: deviations from what others say from which on values count less.
+        others: weights and covariances of other forms that may be as true: that of the field is the mean of all.
+        path: (K, 1 + p) times, and displacements beside those by the velocity, of a field that drifts.
     """
 
     form: Form
     parameters: Tensor
     loud: Tensor = field(default_factory=lambda: torch.empty(0, 1, dtype=torch.float64))
     doubtful: float = DOUBTFUL
+    others: tuple[tuple[float, Covariance], ...] = ()
+    path: np.ndarray = field(default_factory=lambda: np.empty((0, 1)))
 
     @classmethod
     def of(cls, form: Form, variances: list[float], times: list[float], nugget: float, lengths: list[list[float]],
@@ -107,6 +114,12 @@ class Covariance:
     def at(self, parameters: Tensor) -> Covariance:
         """The same form with other parameters."""
         return replace(self, parameters=parameters)
+
+    def followed(self, t: np.ndarray, y: np.ndarray, value: np.ndarray) -> Covariance:
+        """The same along the path of values (R,) at times (R,) and embedded places (R, p), where it drifts."""
+        if not self.form.drift:
+            return self
+        return replace(self, path=path_beside(self.velocity.numpy(), t, y, value, self.form.moving))
 
     def rigid(self) -> Covariance:
         """One component, of smoothness 1/2 in space and 3/2 in time, with the lengths of the strongest in place of all:
@@ -132,7 +145,7 @@ class Covariance:
     @property
     def nugget(self) -> Tensor:
         """Variance of an observation around the field."""
-        return self.parameters[2 * len(self.form.smoothness) + 2].exp()
+        return self._mean(lambda one: one.parameters[2 * len(one.form.smoothness) + 2].exp())
 
     @property
     def lengths(self) -> Tensor:
@@ -173,11 +186,16 @@ class Covariance:
     @property
     def variance(self) -> Tensor:
         """Of the field in the middle of the places, without the nugget."""
-        return self.variances.sum() + self.site[0]
+        return self._mean(lambda one: one.variances.sum() + one.site[0])
 
     def variance_at(self, y: Tensor) -> Tensor:
         """(...) of the field at embedded places (..., p), without the nugget."""
-        return self.variance + (self._along(y).square() * self.slopes).sum(-1)
+        return self.variance + self._mean(lambda one: (one._along(y).square() * one.slopes).sum(-1))
+
+    def _mean(self, part: Callable[[Covariance], Tensor]) -> Tensor:
+        """Of what this form and the others have."""
+        own = (1 - sum(weight for weight, _ in self.others)) * part(self)
+        return sum((weight * part(other) for weight, other in self.others), own)
 
     def loudness(self, y: Tensor) -> Tensor:
         """Variances (...) beside the nugget with which values at embedded places (..., p) tell of other places."""
@@ -187,11 +205,16 @@ class Covariance:
 
     def __call__(self, t: Tensor, y: Tensor, other_t: Tensor, other_y: Tensor) -> Tensor:
         """Covariances (..., A, B) of values of the field at t (..., A), y (..., A, p) and at (..., B), (..., B, p)."""
+        return self._mean(lambda one: one._between(t, y, other_t, other_y))
+
+    def _between(self, t: Tensor, y: Tensor, other_t: Tensor, other_y: Tensor) -> Tensor:
+        """Those of this form alone."""
         level = (self._along(y) * self.slopes) @ self._along(other_y).mT if any(self.form.trend) else 0.0
         same = (y[..., :, None, :] == other_y[..., None, :, :]).all(-1) if self.form.site else None
         centre = other_t[..., :1]  # moving frames and Gram matrices lose digits far from the origin
         if self.form.drift:
-            y, other_y = (p - (s - centre)[..., None] * self.velocity for p, s in ((y, t), (other_y, other_t)))
+            y, other_y = (p - (s - centre)[..., None] * self.velocity - torch.as_tensor(self._beside(s.numpy()))
+                          for p, s in ((y, t), (other_y, other_t)))
         y, other_y = y - other_y[..., :1, :], other_y - other_y[..., :1, :]
         lag = (t[..., :, None] - other_t[..., None, :]).abs()
         variances, times, lengths = self.variances, self.times, self.lengths
@@ -205,10 +228,16 @@ class Covariance:
             total = total + variances[q + 1] * matern(distance, smoothness) * decay
         return total if same is None else total + self.site[0] * matern(lag / self.site[1], 0.5) * same
 
+    def _beside(self, t: np.ndarray) -> np.ndarray | float:
+        """Displacements (..., p) at times (...) beside those by the velocity, beyond a path as at its ends."""
+        if not len(self.path):
+            return 0.0
+        return np.stack([np.interp(t, self.path[:, 0], along) for along in self.path[:, 1:].T], -1)
+
     def metric(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
         """Coordinates (R, p + 1) in which near means strongly correlated: those of the strongest component."""
         with torch.no_grad():
             strongest = int(self.variances[1:].argmax())
             lengths = self.lengths[strongest][torch.tensor(self.form.groups)].numpy()
             times, velocity = float(self.times[strongest + 1]), self.velocity.numpy()
-        return np.concatenate([(y - t[:, None] * velocity) / lengths, t[:, None] / times], 1)
+        return np.concatenate([(y - t[:, None] * velocity - self._beside(t)) / lengths, t[:, None] / times], 1)

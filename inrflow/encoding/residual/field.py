@@ -104,8 +104,7 @@ class ChannelField:
         observed, new: what comes outside of the observations at places that these have, and at others.
         fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
         known: (M, d) places at which codes are alone.
-        kriged: whether outside of the observations, at places that these do not have, codes are kriged from those that
-            they have.
+        kriged: whether codes of places that are not observed are kriged, outside of the observations, from the others.
     """
 
     covariance: Covariance
@@ -140,13 +139,11 @@ class ChannelField:
         cls, places: Places, rows: Rows, channel: int, on_codes: bool = False, seed: int = 0,
         near: ChannelField | None = None, richer: bool = True,
     ) -> ChannelField:
-        """By composite likelihood. `near`: a field of the same data, whose form is taken. `richer`: whether others than
-        the simplest are tried."""
+        """By composite likelihood: of the form of `near`, a field of the same data, or the simplest, or `richer`."""
         seen, u = np.isfinite(rows.u[:, channel]), rows.u[:, channel].astype(np.float64)
         samples = Samples(rows.t[seen], places(rows.x[seen]), rows.place[seen], u[seen])
-        covariance = fit_covariance(samples, places.groups, places.moving, seed,
-                                    None if near is None else near.covariance, richer)
-        return cls(covariance, on_codes)
+        form = None if near is None else near.covariance
+        return cls(fit_covariance(samples, places.groups, places.moving, seed, form, richer), on_codes)
 
 
 @dataclass(frozen=True)
@@ -200,11 +197,12 @@ class Conditioned:
                 self._for_new.append(None)
                 continue
             u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
-            sites, values = Sites(rows.t[seen], y[seen], channel.covariance), torch.as_tensor(u)
+            covariance = channel.covariance.followed(rows.t[seen], y[seen], u)
+            sites, values = Sites(rows.t[seen], y[seen], covariance), torch.as_tensor(u)
             doubtful = noise_of_doubtful(sites, values)
-            louder = doubtful + channel.covariance.loudness(torch.as_tensor(sites.y)).numpy()
-            self._sites.append((Sites(sites.t, sites.y, channel.covariance, doubtful), values))
-            self._for_new.append(Sites(sites.t, sites.y, channel.covariance, louder) if louder.any() else None)
+            louder = doubtful + covariance.loudness(torch.as_tensor(sites.y)).numpy()
+            self._sites.append((Sites(sites.t, sites.y, covariance, doubtful), values))
+            self._for_new.append(Sites(sites.t, sites.y, covariance, louder) if louder.any() else None)
 
     def alone(self, c: int) -> Conditioned:
         """The same of one channel, beside which codes stand for the others."""
@@ -391,10 +389,12 @@ def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]
 
 
 def _covariance_state(one: Covariance) -> dict[str, Any]:
-    return {"form": asdict(one.form), "parameters": one.parameters, "loud": one.loud, "doubtful": one.doubtful}
+    return {"form": asdict(one.form), "parameters": one.parameters, "loud": one.loud, "doubtful": one.doubtful,
+            "others": [(weight, _covariance_state(other)) for weight, other in one.others]}
 
 
 def _covariance(state: dict[str, Any]) -> Covariance:
     form: dict[str, Any] = {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in state["form"].items()}
+    others = tuple((weight, _covariance(other)) for weight, other in state.get("others", ()))
     return Covariance(Form(**form), state["parameters"], state.get("loud", torch.empty(0, 1)).double(),
-                      state.get("doubtful", DOUBTFUL))
+                      state.get("doubtful", DOUBTFUL), others)

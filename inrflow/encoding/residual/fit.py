@@ -29,6 +29,7 @@ _ITERATIONS, _OF_TRIALS = 40, 20
 _GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form must predict places better
 _OFTEN = 2  # values of a place from which on it may have an error that lasts
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
+_TOLD, _LITTLE = 2.0, 0.05  # values of a place that tell forms apart, weight of a form that is left out
 _DOUBT, _WINDOWS = (1.0, 2.0, 4.0, 8.0), 40  # factors on the threshold of doubt, windows by which it is chosen
 _OUTLIER = 10.0  # times as far from the median as most values are
 
@@ -38,8 +39,8 @@ def fit_covariance(
     richer: bool = True,
 ) -> Covariance:
     """The covariance of one channel: two Matern functions with a length along each group of coordinates, which move
-    where frames tell a velocity, then of `richer` forms where they predict places clearly better; of the form of `near`
-    where that is given."""
+    where frames tell a velocity, then of `richer` forms where they predict places clearly better, of few places the
+    mean of those with and without a trend or a drift; of the form of `near` where that is given."""
     whole, samples = samples, _without_outliers(samples)
     if near is None:
         samples.velocity = common_velocity(samples.t, samples.y, samples.value, moving)
@@ -49,8 +50,9 @@ def fit_covariance(
     often = len(samples.place) >= _OFTEN * len(np.unique(samples.place))
     form = Form((1.5, 1.5), 0.5, groups, moving, drift=samples.velocity is not None, site=often)
     first = start(samples, form) if near is None else Covariance(near.form, near.parameters, doubtful=near.doubtful)
+    first = first.followed(samples.t, samples.y, samples.value)
     best = fitted(first, samples, data)
-    least = data.surprise_left_out(best)
+    least, unsure = data.surprise_left_out(best), list[Covariance]()
     few = len(np.unique(samples.place)) <= FEW  # a smoothness is soon fitted, and may be most of what is gained
     for change in (CHANGES if richer else CHANGES[:few]) if near is None else ():
         with torch.no_grad():
@@ -62,11 +64,25 @@ def fit_covariance(
             if change is _longer_memory and not better and (frames := frames_of(samples, seed)) is not None:
                 gain = frames.surprise_left_out(best) - frames.surprise_left_out(new)
                 better = _clearly(gain) and float((surprise - least).mean()) < _LOST * float(gain.mean())
-            if better:
-                best, least = new, surprise
-    slow = best.form.drift and samples.velocity is None  # to be found
-    best = data.with_loud(fitted(best, samples, data) if slow else best)
+            if few and change in (_trend, _drift):
+                unsure.append(new)
+                least = min(least, surprise, key=torch.mean)
+            elif better:
+                best, least, unsure = new, surprise, []
+    if best.form.drift and samples.velocity is None:  # to be found
+        best = fitted(best, samples, data)
+    best = data.with_loud(_mean_of([best, *unsure], data))
     return _with_doubt(best, whole) if near is None else best
+
+
+def _mean_of(forms: list[Covariance], data: Blocks) -> Covariance:
+    """The mean of covariances, weighted by how likely each makes a few values of every place that the others tell: of
+    few places, a choice of one would be one by chance."""
+    surprises = torch.stack([data.surprise_left_out(one) for one in forms])
+    weights = torch.softmax(-_TOLD * surprises.sum(1), 0)
+    weights = weights.where(weights > _LITTLE, 0.0) / weights[weights > _LITTLE].sum()
+    first, *rest = weights.argsort(descending=True).tolist()
+    return replace(forms[first], others=tuple((float(weights[k]), forms[k]) for k in rest if weights[k] > 0))
 
 
 def _clearly(gain: Tensor) -> bool:

@@ -1,11 +1,13 @@
 """The velocity that a field moves with as a whole, from the values of frames that follow each other (block matching).
 
 Likelihoods have many maxima in a velocity, most of them where nothing overlaps; which shift makes two frames alike is
-told by a search of all of them.
+told by a search of all of them. What veers or freshens moves beside its common velocity: by how much between two frames
+is told by these and their neighbours.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -18,45 +20,110 @@ _NEIGHBOURS, _INSIDE, _OVERLAP = 4, 1.5, 0.25  # of an interpolation, spacings t
 _ALIKE = 0.85  # times the difference of frames that do not move, or move the other way
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """Two frames: a tree of the places of one, its values, places and values of the other, and the time between."""
+
+    tree: cKDTree
+    before: np.ndarray
+    places: np.ndarray
+    after: np.ndarray
+    step: float
+
+    @property
+    def spacing(self) -> float:
+        """Of the places."""
+        return float(np.median(self.tree.query(self.tree.data, 2)[0][:, 1]))
+
+
 def common_velocity(t: np.ndarray, y: np.ndarray, value: np.ndarray, moving: tuple[bool, ...]) -> np.ndarray | None:
     """Velocity (m,) along the moving coordinates, of values (R,) at times (R,) and places (R, p); None where frames are
     not clearly more alike when they are shifted, hold few values, or there are neither one nor two such coordinates."""
     axes, times = np.flatnonzero(moving), np.unique(t)
     if len(axes) not in (1, 2) or len(times) < 3:
         return None
-    order = np.argsort(t, kind="stable")
-    frames = np.split(order, np.searchsorted(t[order], times[1:]))
-    usual, pairs = float(np.median(np.diff(times))), []
-    for k in np.unique(np.linspace(0, len(times) - 2, _PAIRS).astype(int)):
-        first, second, step = frames[k], frames[k + 1], times[k + 1] - times[k]
-        if min(len(first), len(second)) >= _FEWEST and step <= _LONGEST * usual:
-            second = second[:: -(-len(second) // _VALUES)]
-            pairs.append((cKDTree(y[first]), value[first], y[second], value[second], step))
+    usual = float(np.median(np.diff(times)))
+    pairs = _pairs(t, y, value, np.unique(np.linspace(0, len(times) - 2, _PAIRS).astype(int)))
     if not pairs:
         return None
-    every = sum(len(truth) for _, _, _, truth, _ in pairs)
-    spacing = float(np.median(pairs[0][0].query(pairs[0][0].data, 2)[0][:, 1]))
+    extent, still = float(np.ptp(y[:, axes], axis=0).max()), np.zeros(len(axes))
+    spacing = next(iter(pairs.values())).spacing
+    unit = max(spacing, extent / _PARTS ** (2 / len(axes)))
+    missed = _Mismatch(list(pairs.values()), axes, spacing)
+    best = _refined(missed, _searched(missed, still, unit / usual, int(np.ceil(_REACH * extent / unit))), unit / usual)
+    opposite = missed(-best)  # interpolation smooths noise wherever places do not coincide
+    return best if missed(best) < _ALIKE * min(missed(still), opposite) else None
 
-    def missed(velocity: np.ndarray) -> float:
-        total, known = 0.0, 0
-        for tree, values, places, truth, step in pairs:
-            before = places.copy()
-            before[:, axes] -= velocity * step
-            away, near = tree.query(before, _NEIGHBOURS)
-            weight = 1 / (away**2 + (1e-3 * spacing) ** 2)
-            errors = (values[near] * weight).sum(1) / weight.sum(1) - truth
-            inside = away[:, 0] <= _INSIDE * spacing
+
+def path_beside(
+    velocity: np.ndarray, t: np.ndarray, y: np.ndarray, value: np.ndarray, moving: tuple[bool, ...]
+) -> np.ndarray:
+    """Times and displacements (K, 1 + p) of a field, beside those by a common velocity (p,), as winds veer and freshen:
+    of the steps between frames, by matching of these and their neighbours; none where frames hold few values."""
+    axes, times = np.flatnonzero(moving), np.unique(t)
+    pairs = _pairs(t, y, value, np.arange(len(times) - 1)) if len(times) > 2 else {}
+    if not pairs or len(axes) not in (1, 2):
+        return np.empty((0, 1 + len(velocity)))
+    spacing = next(iter(pairs.values())).spacing
+    unit = spacing / float(np.median(np.diff(times)))
+    speeds, last = np.tile(velocity[axes], (len(times) - 1, 1)), velocity[axes]
+    for k in range(len(times) - 1):
+        near = [pairs[n] for n in (k - 1, k, k + 1) if n in pairs]
+        if k in pairs:
+            missed = _Mismatch(near, axes, spacing)
+            speeds[k] = last = _refined(missed, min((last, velocity[axes]), key=missed), unit)
+    beside = np.zeros((len(times), len(velocity)))
+    beside[1:, axes] = np.cumsum((speeds - velocity[axes]) * np.diff(times)[:, None], 0)
+    return np.concatenate([times[:, None], beside], 1)
+
+
+def _pairs(t: np.ndarray, y: np.ndarray, value: np.ndarray, numbers: np.ndarray) -> dict[int, _Pair]:
+    """Frames k and k + 1 of the times for each of `numbers`, which hold many values and are no long time apart."""
+    times = np.unique(t)
+    usual, order = float(np.median(np.diff(times))), np.argsort(t, kind="stable")
+    frames, pairs = np.split(order, np.searchsorted(t[order], times[1:])), {}
+    for k in numbers.tolist():
+        first, second, step = frames[k], frames[k + 1], float(times[k + 1] - times[k])
+        if min(len(first), len(second)) >= _FEWEST and step <= _LONGEST * usual:
+            second = second[:: -(-len(second) // _VALUES)]
+            pairs[k] = _Pair(cKDTree(y[first]), value[first], y[second], value[second], step)
+    return pairs
+
+
+class _Mismatch:
+    """Mean squared difference of pairs of frames that a velocity (m,) along `axes` shifts onto each other."""
+
+    def __init__(self, pairs: list[_Pair], axes: np.ndarray, spacing: float) -> None:
+        self.pairs, self.axes, self.spacing, self.known = pairs, axes, spacing, dict[bytes, float]()
+
+    def __call__(self, velocity: np.ndarray) -> float:
+        key = velocity.tobytes()
+        if key not in self.known:
+            self.known[key] = self._missed(velocity)
+        return self.known[key]
+
+    def _missed(self, velocity: np.ndarray) -> float:
+        total, known, every = 0.0, 0, sum(len(pair.after) for pair in self.pairs)
+        for pair in self.pairs:
+            before = pair.places.copy()
+            before[:, self.axes] -= velocity * pair.step
+            away, near = pair.tree.query(before, _NEIGHBOURS)
+            weight = 1 / (away**2 + (1e-3 * self.spacing) ** 2)
+            errors = (pair.before[near] * weight).sum(1) / weight.sum(1) - pair.after
+            inside = away[:, 0] <= _INSIDE * self.spacing
             total, known = total + float((errors[inside] ** 2).sum()), known + int(inside.sum())
         return total / known if known > _OVERLAP * every else np.inf
 
-    extent, best = float(np.ptp(y[:, axes], axis=0).max()), np.zeros(len(axes))
-    unit = max(spacing, extent / _PARTS ** (2 / len(axes)))
-    still = least = missed(best)
+
+def _searched(missed: _Mismatch, middle: np.ndarray, unit: float, reach: int) -> np.ndarray:
+    """The best of velocities up to `reach` units from one along each axis."""
+    steps = product(range(-reach, reach + 1), repeat=len(middle))
+    return min((middle, *(middle + np.array(one) * unit for one in steps)), key=missed)
+
+
+def _refined(missed: _Mismatch, velocity: np.ndarray, unit: float) -> np.ndarray:
+    """A velocity that is moved to better neighbours a unit away while there are some, then by halved units."""
     for halving in range(_HALVINGS + 1):
-        reach, middle = (1 if halving else int(np.ceil(_REACH * extent / unit))), best
-        for steps in product(range(-reach, reach + 1), repeat=len(axes)):
-            tried = middle + np.array(steps) * unit / usual / 2**halving
-            if (error := missed(tried)) < least:
-                best, least = tried, error
-    opposite = missed(-best)  # interpolation smooths noise wherever places do not coincide
-    return best if least < _ALIKE * min(still, opposite) else None
+        while (better := _searched(missed, velocity, unit / 2**halving, 1)) is not velocity:
+            velocity = better
+    return velocity

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,23 @@ def test_a_field_that_drifts_is_the_same_at_places_that_move_with_it():
     covariance = Covariance.of(form, [1e-12, 1.0], [1.0, 1e9], 0.1, [[0.3, 0.6]], [2.0, -1.0])
     t, y = torch.tensor([0.0, 4.0]).double(), torch.tensor([[0.1, 0.2], [8.1, -3.8]]).double()
     assert float(covariance(t, y, t, y)[0, 1]) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_where_several_forms_may_be_true_it_is_that_of_draws_of_which_chance_tells_the_form():
+    random, t = np.random.default_rng(3), torch.tensor([0.0, 0.0, 1.0, 2.0]).double()
+    y = torch.tensor([[0.1, 0.2], [0.4, 0.9], [0.4, 0.9], [0.8, 0.1]]).double()
+    rough = Covariance.of(Form((0.5,), 0.5, (0, 0), (True, True)), [0.1, 2.0], [3.0, 3.0], 0.2, [[0.5]])
+    level = Covariance.of(Form((1.5,), 1.5, (0, 0), (True, True), trend=(True, True)), [1.0, 0.3], [3.0, 3.0], 0.6,
+                          [[0.5]], slopes=[2.0, 1.0])
+    drawn = []
+    for one, count in ((rough, 75_000), (level, 25_000)):
+        whole = one(t, y, t, y).numpy() + float(one.nugget) * np.eye(4)
+        drawn.append(np.linalg.cholesky(whole) @ random.standard_normal((4, count)))
+    both = replace(rough, others=((0.25, level),))
+    matrix = both(t, y, t, y) + both.nugget * torch.eye(4)
+    np.testing.assert_allclose(np.concatenate(drawn, 1) @ np.concatenate(drawn, 1).T / 1e5, matrix, atol=0.05)
+    torch.testing.assert_close(both(t, y, t, y).diagonal(), both.variance_at(y))
+    assert float(both.variance) == pytest.approx(0.75 * 2.1 + 0.25 * 1.3)
 
 
 def test_slopes_along_squares_are_those_of_the_formula():

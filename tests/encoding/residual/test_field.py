@@ -92,8 +92,8 @@ def test_it_is_the_same_after_storing(tmp_path):
     loud = torch.as_tensor(np.concatenate([X[:1], [[0.4]]], 1))
     original = field(weight=0.7, spread=0.9, observed=Ahead(Decay(3.0, 0.25, 5.0), (1.0, 4.0), (1.2, 2.0)), fewest=7.0,
                      new=Ahead(Decay(), (1.0, 4.0), (1.0, 2.0), (0.3, 0.6)), known=X[:2], kriged=True)
-    louder = replace(original.channels[0], covariance=replace(COVARIANCE, loud=loud))
-    original = replace(original, channels=(louder, None))
+    louder = replace(COVARIANCE, loud=loud, others=((0.3, COVARIANCE.at(COVARIANCE.parameters + 0.1)),))
+    original = replace(original, channels=(replace(original.channels[0], covariance=louder), None))
     save_tensors(tmp_path / "field", original.state())
     again = ResidualField.from_state(load_tensors(tmp_path / "field")[0])
     x = np.concatenate([X[:2], np.random.default_rng(4).uniform(0, 1, (3, 2))])

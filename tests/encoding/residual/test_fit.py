@@ -118,6 +118,19 @@ def test_few_places_tell_no_direction_that_a_field_of_three_coordinates_does_not
     assert np.mean(ratios) < 0.3  # .35 if each is free
 
 
+def test_of_few_places_forms_with_and_without_a_trend_are_weighed_and_a_clear_one_is_alone():
+    random, samples = np.random.default_rng(1), draw(16, 12)
+    height, slope = random.uniform(-0.5, 0.5, 16), random.standard_normal(12)
+    samples.y = np.column_stack([samples.y, np.tile(height, 12)])
+    weights = []
+    for size in (0.0, 10.0):
+        value = samples.value + size * slope[samples.t.astype(int)] * samples.y[:, 2]
+        found = fit_covariance(Samples(samples.t, samples.y, samples.place, value), (0, 1, 2), (True,) * 3)
+        trends = [(1 - sum(share for share, _ in found.others), found), *found.others]
+        weights.append(sum(share for share, one in trends if any(one.form.trend)))
+    assert 0.1 < weights[0] < 0.9 and weights[1] > 0.99
+
+
 def test_a_trend_is_found_where_there_is_one():
     random, samples = np.random.default_rng(1), draw(24, 20)
     height, slope = random.uniform(-0.5, 0.5, 24), 3 + np.cumsum(random.standard_normal(20)) / 4

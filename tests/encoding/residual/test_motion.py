@@ -8,7 +8,8 @@ import torch
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows
-from inrflow.encoding.residual.motion import common_velocity
+from inrflow.encoding.residual.motion import common_velocity, path_beside
+from inrflow.encoding.residual.neighbours import Sites, krige
 from inrflow.encoding.residual.places import Places
 
 VELOCITY = np.array([0.05, -0.08])
@@ -59,10 +60,43 @@ def test_hidden_frames_are_told_by_what_moves_through_them() -> None:
     observed = Rows(t, x, value[:, None], np.tile(np.arange(400), 8))
     asked = x[:400][((x[:400] > 0.25) & (x[:400] < 0.75)).all(1)]
     when, errors = np.full(len(asked), 4.5), []
-    for velocity in (found, np.zeros(2)):
-        form = Form((1.5, 1.5), 0.5, (0, 0), (True, True), True)
+    for velocity in (found, []):
+        form = Form((1.5, 1.5), 0.5, (0, 0), (True, True), drift=len(velocity) > 0)
         both = Covariance.of(form, [0.01, 1.0, 0.1], [50.0, 50.0, 5.0], 0.01, [[0.3], [0.1]], list(velocity))
         field = ResidualField(Places((0.0, 0.0)), (ChannelField(both.rigid()),))
         given = Conditioned(field, observed, np.zeros((len(t), 1)), lambda t, x: torch.empty(0))
         errors.append(np.mean((given.own(0, when, asked)[0].numpy() - waves(when, asked, VELOCITY)) ** 2))
     assert errors[0] < 0.2 * errors[1]
+
+
+def freshening(frames: list[int]) -> tuple[np.ndarray, ...]:
+    """Times, places, values and displacements of waves that accelerate from 0 to twice the velocity in 16 steps."""
+    t, x, _ = rows(frames, VELOCITY)
+    moved = t[:, None] ** 2 / 16 * VELOCITY
+    return t, x, waves(np.ones(len(t)), x - moved + VELOCITY, VELOCITY), moved
+
+
+def test_the_path_of_what_freshens_is_found_beside_its_common_velocity() -> None:
+    t, x, value, moved = freshening([*range(7), *range(9, 17)])
+    found = path_beside(VELOCITY, t, x, value, (True, True))
+    assert np.array_equal(found[:, 0], np.unique(t))
+    away = found[:, 1:] + found[:, :1] * VELOCITY - moved[::400]
+    assert np.abs(away).max() < 0.06 < 0.2 * np.abs(moved[::400] - found[:, :1] * VELOCITY).max()
+    few = np.isin(np.arange(len(t)) % 400, np.arange(50))
+    assert not len(path_beside(VELOCITY, t[few], x[few], value[few], (True, True)))
+
+
+def test_hidden_frames_of_what_freshens_are_told_along_its_path() -> None:
+    t, x, value, _ = freshening([*range(12), *range(14, 17)])
+    hidden, _, truth, _ = freshening([12, 13])
+    inside = ((x[:400] > 0.25) & (x[:400] < 0.75)).all(1)
+    covariance = Covariance.of(Form((1.5,), 1.5, (0, 1), (True, True), drift=True), [1e-3, 1.0], [9.0, 30.0], 1e-3,
+                               [[0.3, 0.3]], VELOCITY.tolist())
+    channel = ChannelField(covariance)
+    observed = Rows(t, x, value[:, None], np.tile(np.arange(400), 15))
+    one = Conditioned(ResidualField(Places((0.0, 0.0)), (channel,)), observed, np.zeros((len(t), 1)),
+                      lambda t, x: torch.zeros(len(t), len(x), 1))
+    given = one.own(0, hidden, np.tile(x[:400], (2, 1)))[0].numpy()
+    straight = krige(Sites(t, x, covariance), torch.as_tensor(value), hidden, np.tile(x[:400], (2, 1)))[0].numpy()
+    missed, otherwise = (np.mean((one - truth)[np.tile(inside, 2)] ** 2) for one in (given, straight))
+    assert missed < 0.02 * truth.var() and missed < 0.3 * otherwise
