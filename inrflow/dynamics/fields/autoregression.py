@@ -20,6 +20,7 @@ from inrflow.numerics.phases import phases_of
 
 _ON_STEP = 0.1  # of a step: times closer than this are those of a step (months of a calendar differ by so much)
 _MOST_STEPS = 1 << 20
+_NEXT = 4  # steps that are taken one by one
 
 
 @register_term("autoregression")
@@ -129,20 +130,36 @@ class AutoregressionTerm(MapTerm):
         with the errors of one step."""
         if steps <= self.leads:
             return self.errors[max(steps, 1) - 1].double() * float(steps > 0)
-        last, now = (self._accumulated(count) for count in (self.leads, steps))
-        return self.errors[-1].double() * (now / last.clamp(min=1e-300)).clamp(min=1.0)
+        return self.errors[-1].double() * max(self._total(steps) / max(self._total(self.leads), 1e-300), 1.0)
 
-    def _accumulated(self, steps: int) -> Tensor:
-        """Variance of all codes that so many steps with errors of their own give, by doubling."""
-        flow = torch.eye(len(self.bias), dtype=torch.float64)
-        noise, one = torch.zeros_like(flow), self.matrix.detach().double()
-        its = torch.nn.functional.pad(self.errors[0].double(), 2 * (0, len(flow) - self.size))
-        while steps:
-            if steps & 1:
+    def _total(self, steps: int) -> float:
+        """Variance of all codes that so many steps with errors of one step give."""
+        totals = self._cache().setdefault("totals", {})
+        if steps not in totals:
+            self._iterate(steps)
+        return totals[steps]
+
+    def _iterate(self, steps: int) -> Tensor:
+        """The map (n - k, n - k) of so many steps, not damped; the variance that their errors give is kept beside. From
+        the steps asked for last where these are next to it, else by doubling."""
+        kept = self._cache()
+        at, flow, noise = kept.get("iterate", (-1, None, None))
+        if at == steps:
+            return flow
+        one, eye = self.matrix.detach().double(), torch.eye(len(self.bias), dtype=torch.float64)
+        its = torch.nn.functional.pad(self.errors[0].double(), 2 * (0, len(eye) - self.size))
+        if 0 <= at < steps <= at + _NEXT:
+            for _ in range(steps - at):
                 flow, noise = one @ flow, one @ noise @ one.T + its
-            one, its = one @ one, one @ its @ one.T + its
-            steps >>= 1
-        return noise.diagonal()[: self.size].sum()
+        else:
+            flow, noise, left = eye, torch.zeros_like(eye), steps
+            while left:
+                if left & 1:
+                    flow, noise = one @ flow, one @ noise @ one.T + its
+                one, its, left = one @ one, one @ its @ one.T + its, left >> 1
+        kept["iterate"] = steps, flow, noise
+        kept.setdefault("totals", {})[steps] = float(noise.diagonal()[: self.size].sum())
+        return flow
 
     def propagate(self, covariance: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances after times gap (S or 1,) and the maps (S or 1, n, n) that lead there, from covariances
@@ -166,10 +183,10 @@ class AutoregressionTerm(MapTerm):
     def _moved(self, steps: int) -> tuple[Tensor, Tensor]:
         """Map (n - k, n - k) of so many steps, and the covariance of its errors; past codes have those of their step.
         """
-        kept = self._cache()
+        kept = self._cache().setdefault("moved", {})
         if steps not in kept:
             with torch.no_grad():
-                flow = self._damped(steps)[:, None] * torch.linalg.matrix_power(self.matrix.double(), steps)
+                flow = self._damped(steps)[:, None] * self._iterate(steps)
                 r = self.delayed
                 past = [self._error(steps - lag)[:r, :r] for lag in range(1, self.lags)]
                 if len(kept) > self.leads:
