@@ -28,6 +28,7 @@ _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK)
 _ZONE = re.compile(r"(?i)(\d\d:?\d\d(:\d\d(\.\d+)?)?([+-]\d\d(:?\d\d)?|\s*Z)|UTC|GMT)\s*$")
 _ISO = re.compile(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2})(?::(\d{2}))?(?::(\d{2}(?:\.\d*)?))?)?")
+_HALVES = re.compile(r"\b(1[0-2]|0?[1-9])((?::\d{2}){1,2}(?:\.\d+)?)\s*([AaPp])\.?[Mm]\.?$")  # of a day
 _YEARS = (1850, 2150)  # of dates that are written as one number
 _DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
@@ -46,9 +47,14 @@ def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
     return None if seconds is None else (seconds, epoch)
 
 
+def _of_24_hours(clock: re.Match[str]) -> str:
+    """A clock such as 1:30 PM as 13:30."""
+    return f"{int(clock[1]) % 12 + 12 * (clock[3] in 'pP'):02d}{clock[2]}"
+
+
 @lru_cache(1 << 16)
 def _parse_date(text: str) -> np.datetime64:
-    text = re.sub(r"\s*(UTC|GMT)$", "Z", text.strip())
+    text = _HALVES.sub(_of_24_hours, re.sub(r"\s*(UTC|GMT)$", "Z", text.strip()))
     written = next((match for form in _WRITTEN if (match := re.fullmatch(form, text))), None)
     if written is not None:  # as tables of loggers and spreadsheets have it, day first
         month = written["month"]

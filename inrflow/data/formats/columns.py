@@ -35,9 +35,11 @@ BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|deg|degrees)$|[ _.]?(utc|gmt)$")
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
                       r"([_ ]?(ids?|nr|no|number|code))?|ids?|"
-                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)",
+                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)|"
+                      r"(particle|atom|tracer|track)([_ ]?(ids?|number))?",
                       re.IGNORECASE)
-_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*", re.IGNORECASE)
+_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*",
+                   re.IGNORECASE)
 _MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # in any case
 
 
@@ -262,9 +264,14 @@ def all_numbers(values: np.ndarray) -> bool:
     return bool(np.isfinite(numbers).any()) or not any(cells) or any(cell.lower() == "nan" for cell in cells)
 
 
+def is_missing(cell: str) -> bool:
+    """Whether a cell is empty, or a word that stands for a missing value."""
+    return cell.lower() in _MISSING
+
+
 def _number(cell: str) -> str:
     """A cell for numpy, which must not take `1_000` for a number, as Python's source text has it."""
-    return "nan" if cell.lower() in _MISSING else cell.replace("_", "?")
+    return "nan" if is_missing(cell) else cell.replace("_", "?")
 
 
 def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.ndarray:

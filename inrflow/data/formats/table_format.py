@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from inrflow.errors import UserError
 
 _LOOKED_AT = 64  # rows, for what the columns hold
 _PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Points:", "Points_"))
+_AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s*[(\[].*[)\]])?", re.IGNORECASE)
 HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate beside those of the plane
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent, and latitude, below which a plane will do
 
@@ -161,6 +163,8 @@ def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:
 
 
 def axes_among(names: Sequence[str]) -> list[str]:
-    """The columns of places: x, y, z, in capitals, or as ParaView calls them."""
+    """The columns of places: x, y, z, in capitals, as ParaView calls them, or as solvers do, also with their unit."""
     groups = (tuple("xyz"), tuple("XYZ"), *_PARAVIEW)
-    return next((found for group in groups if (found := [name for name in group if name in names])), [])
+    exact = next((found for group in groups if (found := [name for name in group if name in names])), [])
+    called = {match[1].lower(): name for name in reversed(names) if (match := _AXIS.fullmatch(name))}
+    return exact or [called[axis] for axis in "xyz" if axis in called]

@@ -74,6 +74,9 @@ class JoinedContent(StreamedContent):
                 if not content.description.same_system(self._contents[0].description):
                     raise UserError(f"{path} has {content.description.layout}, {paths[0]} "
                                     f"{self._contents[0].description.layout}; give files of one system")
+                if content.description.parameter_names != self._contents[0].description.parameter_names:
+                    raise UserError(f"{path} has the parameters {_listed(content)}, {paths[0]} "
+                                    f"{_listed(self._contents[0])}; give files with the same")
                 units = content.description.units, self._contents[0].description.units
                 if None not in units and units[0] != units[1]:
                     raise UserError(f"{path} has values in {', '.join(units[0])}, {paths[0]} in "  # type: ignore[arg-type]
@@ -121,6 +124,10 @@ class JoinedContent(StreamedContent):
                         part.values, part.parameters)
         except UserError as error:
             raise UserError(f"{content.path}: {error} ({self.path})") from error
+
+
+def _listed(content: Content) -> str:
+    return ", ".join(content.description.parameter_names) or "none"
 
 
 def _continues(files: list[list[Part]]) -> bool:

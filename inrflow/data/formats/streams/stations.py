@@ -116,8 +116,11 @@ class StationColumns(Columns):
                 warnings.warn(f"{path}: {', '.join(others[:_SHOWN])} is no station of {kind.file} and is left out",
                               stacklevel=4)
             self.names = (*([] if self._time is None else [self._time]), *axes, self._channel)
+            units = {columns.units.get(name, "") for name in self._wide}
+            self.units = {self._channel: units.pop()} if len(units) == 1 else {}
         elif self._named is not None:
             self.names = (*(name for name in columns.names if name not in (*axes, self._named)), *axes)
+            self.units = columns.units
         else:
             columns.close()
             raise UserError(f"{path} has the columns {', '.join(columns.names)}: none is a station of {kind.file} "
