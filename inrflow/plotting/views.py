@@ -12,9 +12,8 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import MultipleLocator
 from matplotlib.tri import Triangulation
 
-from inrflow.data.formats.columns import find_column
+from inrflow.data.formats.columns import HEIGHTS, find_column
 from inrflow.data.formats.sphere import xyz_to_lonlat
-from inrflow.data.formats.table_format import HEIGHTS
 from inrflow.plotting.coasts import draw_coasts
 from inrflow.plotting.style import SIZE
 

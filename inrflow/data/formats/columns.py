@@ -31,6 +31,7 @@ from inrflow.errors import UserError
 IN_FILES = "/", "\u2215"  # names of channels name files, too: `O3 [ug/m3]` has the sign of a division for the slash
 IN_TABLES = IN_FILES[::-1]  # what str.replace makes of names, and back
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "date\u2215time", "valid_time", "date")
+HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate beside those of the plane
 BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|deg|degrees)$|[ _.]?(utc|gmt)$")
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
@@ -66,7 +67,8 @@ class Columns(ABC):
     grid: Grid | None = None
     #: Units that the file has of its columns.
     units: Mapping[str, str] = MappingProxyType({})
-    #: Columns that the file itself says are times, longitudes or latitudes, by TIMES, LONGITUDES and LATITUDES.
+    #: Columns that the file itself says are times, longitudes, latitudes or heights: by TIMES, LONGITUDES, LATITUDES,
+    #: HEIGHTS.
     meant: Mapping[tuple[str, ...], str] = MappingProxyType({})
 
     @abstractmethod

@@ -11,10 +11,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import TIMES, Columns, column_numbers, find_column
+from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, column_numbers, find_column
 from inrflow.data.formats.registry import ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
-from inrflow.data.formats.table_format import HEIGHTS, TableFormat
+from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
 _NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code")
