@@ -178,6 +178,26 @@ def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
     return parsed[1] + np.round(t * parsed[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
 
 
+def turned_clocks(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
+    """A remark where times (R,) look local, "" elsewhere: in a night in which clocks are turned, a Sunday of March,
+    April or September to November, an hour has no row, alone of all, or has rows that are all there are `again`."""
+    if parse_units(units) is None or not len(t):
+        return ""
+    times, twice = (np.unique(numbers_to_moments(values, units)) for values in (t, again))
+    gaps, hour = np.diff(times), np.timedelta64(1, "h")
+    step = np.median(gaps) if len(gaps) else hour
+    skipped = gaps == step + hour
+    longer = times[:-1][skipped] + step if 0 < skipped.sum() == np.sum(gaps > step) <= 2 else ()
+    for which, words in ((longer, "has no row"), (twice, "comes twice")):
+        nights = np.unique(np.asarray(which, "datetime64[h]"))
+        sunday = (nights.astype("datetime64[D]").astype(np.int64) - 3) % 7 == 0
+        month, clock = nights.astype("datetime64[M]").astype(np.int64) % 12 + 1, nights.astype(np.int64) % 24
+        if step <= hour and len(nights) and (sunday & np.isin(month, (3, 4, 9, 10, 11)) & (clock <= 3)).all():
+            return (f"{nights[0]}:00 {words}, as where clocks are turned: dates without a zone are taken as UTC; where "
+                    "they are local, give UTC or their zone, as in 2024-03-31T03:00+02:00")
+    return ""
+
+
 def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.0) -> np.ndarray:
     """datetime64 values as ISO dates (str objects; empty for NaT), to the second or `coarsest`, or as finely as any of
     them needs that is off by more than `slack` microseconds."""

@@ -22,6 +22,7 @@ from inrflow.data.formats.calendar import (
     other_calendar,
     parse_units,
     retimed,
+    turned_clocks,
 )
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
@@ -308,8 +309,10 @@ def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) ->
                       stacklevel=3)
 
 
-def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
-    """Warn where rows with values share trajectory, time and place, and say how many of them contradict each other."""
+def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
+                       units: str | None = None) -> None:
+    """Warn where rows with values share trajectory, time and place, and say how many of them contradict each other; and
+    where times in these `units` look local."""
     used = ~np.isnan(u).all(-1)
     keys = np.column_stack([trajectory, t, x])[used]
     order = np.lexsort(keys.T)
@@ -320,6 +323,8 @@ def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
                       f"{apart.sum()} with other values; places that recur take their mean, of others "
                       "all are used", stacklevel=2)
+    if remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units):
+        warnings.warn(f"{path}: {remark}", stacklevel=2)
 
 
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
@@ -351,7 +356,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     u = blanked(u, Markers(description.channels).look(u).told(path))
     held = {} if columns.grid is None else columns.grid.attributes
     warn_of_other_units(path, description, [held.get(name, {}).get("units", "") for name in description.channels])
-    warn_of_duplicates(path, trajectory, t, x, u)
+    warn_of_duplicates(path, trajectory, t, x, u, description.time_units)
     if roles.by_lonlat and columns.grid is None:  # the units of gridded files were looked at
         places = xyz_to_lonlat(x)
         places[:, 0] = (places[:, 0] + 180) % 360 - 180

@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
+import h5py
+
 from inrflow.data.formats.registry import Content, Format, ReadOptions
+from inrflow.data.formats.schema import open_hdf5, text
 from inrflow.errors import UserError
 
 
@@ -37,6 +40,36 @@ class BinaryTecplot(Elsewhere):
     name = "binary Tecplot"
     advice = "write it as ASCII with one zone for each time, or as a PVD collection by ParaView"
     signature = re.compile(rb"#!TDV|#!SZPLT")
+
+
+class Gmsh(Elsewhere):
+    """Meshes and views of Gmsh."""
+
+    name = "Gmsh"
+    advice = ("write its views as VTU, one for each time, or a table with a row for each time and node: time, x, y and "
+              "values; nodes may be named there, and have their places in a second table (stations=FILE)")
+    signature = re.compile(rb"\$MeshFormat")
+
+
+class Particles(Elsewhere):
+    """Dumps of LAMMPS, and XYZ: a number of atoms, a comment, and a line for each."""
+
+    name = "LAMMPS or XYZ (atoms)"
+    advice = "write a table with a row for each time and atom: time, x, y, z and values, as MDAnalysis or ASE give them"
+    signature = re.compile(rb"ITEM: TIMESTEP|\s*\d+[ \t]*\r?\n[^\n]*\n\s*[A-Z][a-z]?[ \t]+[-+]?\d")
+
+
+class OdimRadar(Elsewhere):
+    """Radar sweeps in HDF5 by the information model of OPERA."""
+
+    name = "ODIM (radar sweeps)"
+    advice = "interpolate them to a grid of x and y, as wradlib or Py-ART do, and write NetCDF"
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        if not h5py.is_hdf5(path):
+            return False
+        with open_hdf5(path) as file:
+            return text(file.attrs.get("Conventions", "")).startswith("ODIM_H5")
 
 
 class Spreadsheet(Elsewhere):

@@ -17,7 +17,7 @@ from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
-_NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code")
+_NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code", "node", "node_id")
 _PLACES = (LONGITUDES, LATITUDES, ("x", "X"), ("y", "Y"), ("z", "Z"), HEIGHTS)
 _ROWS, _SHOWN = 1 << 14, 8
 
