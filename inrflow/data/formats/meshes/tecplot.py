@@ -47,7 +47,8 @@ class Zone:
             text = re.sub(r"(?i)\bstrandid\s*=\s*\d+\s*,?", "", self.text[:start]) + self.text[start:]
             return _tecplot.read_buffer(io.StringIO(self.head + text))
         if left := [word for word in _SHARED if word in keys]:
-            raise UserError(f"{self.path}: a zone has {left[0]}, which is not read; write every zone whole, with values at nodes")
+            raise UserError(f"{self.path}: a zone has {left[0]}, which is not read; write zones whole, with values "
+                            "at nodes")
         return self._structured(keys, np.array(self.text[start:].split(), np.float64))
 
     def _variables(self) -> list[str]:
@@ -61,8 +62,8 @@ class Zone:
         names, sizes = self._variables(), [int(keys.get(axis, 1)) for axis in "IJK"]
         count, packing = int(np.prod(sizes)), keys.get("DATAPACKING", keys.get("F", "POINT")).upper()
         if len(numbers) != count * len(names):
-            raise UserError(f"{self.path}: a zone of {count} points holds {len(numbers)} numbers, expected {len(names)} "
-                            "for each; write it again")
+            raise UserError(f"{self.path}: a zone of {count} points has {len(numbers)} numbers, expected {len(names)} "
+                            "each; write it again")
         table = numbers.reshape(len(names), count) if packing == "BLOCK" else numbers.reshape(count, len(names)).T
         columns, axes = dict(zip(names, table, strict=True)), axes_among(names)
         points = np.stack([columns.pop(name) for name in axes], -1)
