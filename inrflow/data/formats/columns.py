@@ -323,7 +323,8 @@ def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
                       f"{apart.sum()} with other values; places that recur take their mean, of others "
                       "all are used", stacklevel=2)
-    if remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units):
+    dated = units is not None and " since " in units
+    if dated and (remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
         warnings.warn(f"{path}: {remark}", stacklevel=2)
 
 

@@ -6,10 +6,7 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-import h5py
-
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.schema import open_hdf5, text
 from inrflow.errors import UserError
 
 
@@ -57,19 +54,6 @@ class Particles(Elsewhere):
     name = "LAMMPS or XYZ (atoms)"
     advice = "write a table with a row for each time and atom: time, x, y, z and values, as MDAnalysis or ASE give them"
     signature = re.compile(rb"ITEM: TIMESTEP|\s*\d+[ \t]*\r?\n[^\n]*\n\s*[A-Z][a-z]?[ \t]+[-+]?\d")
-
-
-class OdimRadar(Elsewhere):
-    """Radar sweeps in HDF5 by the information model of OPERA."""
-
-    name = "ODIM (radar sweeps)"
-    advice = "interpolate them to a grid of x and y, as wradlib or Py-ART do, and write NetCDF"
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        if not h5py.is_hdf5(path):
-            return False
-        with open_hdf5(path) as file:
-            return text(file.attrs.get("Conventions", "")).startswith("ODIM_H5")
 
 
 class Spreadsheet(Elsewhere):

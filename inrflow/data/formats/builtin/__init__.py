@@ -20,7 +20,6 @@ from inrflow.data.formats.elsewhere import (
     EnsightPart,
     Gmsh,
     Json,
-    OdimRadar,
     Particles,
     Pickle,
     Spreadsheet,
@@ -35,7 +34,7 @@ BUILTIN = (
     Archive, Json, Pickle, Spreadsheet, CsvFormat, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, NpyFormat,
     TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat, ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat,
     PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat, EnsightFormat, EnsightPart, BinaryTecplot, ComsolFormat,
-    Gmsh, Particles, OdimRadar,
+    Gmsh, Particles,
 )
 for _kind in BUILTIN:
     register_format(_kind)

@@ -114,9 +114,10 @@ class CsvColumns(Columns):
             separator = max(",;\t|", key=header.count)
             separator = separator if separator in header or not header.split()[1:] else " "
             separator = told[1] if told else separator
-            lines, count = itertools.chain([header], self._file), _cells_of_numbers(header, separator)
+            lines = itertools.chain([header], self._file)
+            count = _cells_of_numbers(header, separator) if re.match(r"\s*[-+.]?\d", header) else 0
             self._vectors: list[str] = []
-            if davis := davis_names(comment, count):
+            if comment and (davis := davis_names(comment, count)):
                 names, self._vectors = davis
                 self.units = dict.fromkeys(self._vectors, davis_units(comment))
                 comment = separator.join(names)
@@ -158,7 +159,10 @@ class CsvColumns(Columns):
 
     def _take_units(self) -> None:
         ahead = list(itertools.islice(self._lines, _LOOKED_AT))
-        above = lines_of_units(ahead, lambda line: next(csv.reader([line], delimiter=self.separator), []))
+        mark = re.escape(self.separator)  # a value other than 1, which is the unit of numbers, begins with a digit
+        values = ahead and re.search(rf'(^|{mark})\s*"?[-+.]?(?!1("|{mark}|\s*$))\d', ahead[0])
+        above = [] if values else lines_of_units(
+            ahead, lambda line: next(csv.reader([line], delimiter=self.separator), []))
         if above:
             self.units = {name: unit for name, cell in zip(self.names, above[0], strict=False)
                           if (unit := bare_unit(cell)) and not is_missing(unit)}
@@ -232,7 +236,7 @@ class CsvColumns(Columns):
     def _cells(self, name: str, column: Sequence[str]) -> np.ndarray:
         """A column of text; decimal commas as points, and thousands without signs between them, where all of it reads
         as numbers then, and one cell has both signs."""
-        if slashed(column):
+        if len(column) and "/" in column[0] + column[-1] and slashed(column):
             column = with_years_first(column, self._month_first(name))
         mark = self._grouped.get(name)
         commas = "," in "".join(column)
