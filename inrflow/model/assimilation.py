@@ -274,7 +274,7 @@ def assimilate_noisy(
     added[surprising] = evidence.best()
     if (added >= _UNLIKE).any():
         warnings.warn("observed values are far, by deviations of the training data, from any field like these: "
-                      "check their unit, level and places, and do not trust the forecast", stacklevel=6)
+                      "check what they are of (level, place, faults), and do not trust the forecast", stacklevel=6)
     for level in added[added > 0].unique():
         rows = (added == level).nonzero()[:, 0]
         noisy = replace(prior, noise=prior.noise + level)

@@ -49,15 +49,18 @@ def robust_size(values: np.ndarray) -> float:
 class _Dates(ConciseDateFormatter):
     """Dates of ticks, and below them the month or day that all have in common, or those of the first and the last."""
 
+    _ends: tuple[float, ...] = ()
+
     def format_ticks(self, values: Any) -> list[str]:
-        ticks: list[str] = super().format_ticks(values)
-        common = str(self.offset_string)
-        if common:
-            first, last = (num2date(values[place]) for place in (0, -1))
-            form = next((one for one in self.offset_formats if last.strftime(one) == common), "")
-            if (begin := first.strftime(form)) not in ("", common):
-                setattr(self, "offset_string", f"{begin} to {common}")  # noqa: B010  matplotlib declares it otherwise
-        return ticks
+        self._ends = (values[0], values[-1]) if len(values) else ()
+        return list(super().format_ticks(values))
+
+    def get_offset(self) -> str:
+        common = str(super().get_offset())
+        first, *_, last = (num2date(end) for end in self._ends or (0.0, 0.0))
+        form = next((one for one in self.offset_formats if last.strftime(one) == common), "")
+        begin = first.strftime(form)
+        return common if begin in ("", common) else f"{begin} to {common}"
 
 
 def date_axis(ax: Axes) -> None:

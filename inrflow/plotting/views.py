@@ -89,7 +89,7 @@ class View:
         ax.set_aspect(self.aspect)
         ax.set_facecolor("white" if self.kind == "scatter" else "0.87")
         low, high = self.reach or (self.x.min(0), self.x.max(0))
-        if self.kind != "image":
+        if self.kind != "image" or self.reach is not None:
             size = high - low
             flat = np.where(size > 0, size, size.max() or 1.0)  # points on a line, or one alone, have no limits
             margin = np.where((size > 0) & (self.kind == "triangles") & (self.reach is None), 0.0, _MARGIN * flat)
