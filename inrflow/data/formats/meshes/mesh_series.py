@@ -161,7 +161,7 @@ class MeshSeries:
             self._steps = list(zones(path))
             times = [zone.time for zone in self._steps]
             if not times or (len(times) > 1 and None in times):
-                raise UserError(f"{path} holds other than one zone, and some without SOLUTIONTIME; write a zone for each "
+                raise UserError(f"{path} holds other than one zone, some without SOLUTIONTIME; write a zone for each "
                                 "time, with its time, or a file for each, read by a pattern")
             if None not in times:
                 return [(0, float(time)) for time in times if time is not None]
