@@ -45,7 +45,8 @@ def run(arguments: list[str]) -> int:
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     stations = config.stations or read.get("stations")
     observations = read_observations(str(config.observations), about, stations, read)
-    asked = None if stations and not config.points else _asked(str(config.points or config.observations), about, read)
+    given_places = _of_grids(str(config.observations)) if len(observations) == 1 else config.observations
+    asked = None if stations and not config.points else _asked(str(config.points or given_places), about, read)
     every = surrogate.scale.unit if config.every is None else config.every
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
@@ -73,6 +74,12 @@ def run(arguments: list[str]) -> int:
     Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
                                highlight=False, soft_wrap=True)
     return 0
+
+
+def _of_grids(given: str) -> str:
+    """The last of the gridded files of a pattern, whose grid is that of all; another pattern, or one file, as given."""
+    paths = expanded(given)
+    return str(paths[-1]) if len(paths) > 1 and format_of(paths[0]).named_dimensions else given
 
 
 def _asked(path: str, about: Description, read: dict[str, Any]) -> PointTable | None:

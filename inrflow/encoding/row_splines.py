@@ -77,7 +77,7 @@ class RowSplines:
     def solve(self, gram: np.ndarray, sides: np.ndarray, penalty: float) -> np.ndarray:
         """Weights (K M, C)."""
         eigenvalues = self.harmonics.eigenvalues
-        rough = 1 + eigenvalues / eigenvalues[eigenvalues > 1e-9 * eigenvalues[-1]].min()
+        rough = 1 + eigenvalues / eigenvalues[eigenvalues > 1e-9 * eigenvalues[-1]].min(initial=np.inf)
         bends = np.diff(np.eye(self.count), 2, axis=0)
         each = np.kron(np.diag(rough), bends.T @ bends) + _STEADY * np.diag(np.repeat(rough**2, self.count))
         effort.add(products=len(gram) ** 3 / 3, calls=10)

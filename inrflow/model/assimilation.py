@@ -8,6 +8,7 @@ linearised at a nominal context.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, g
 
 _STEADY = 1e-8  # of the largest variance: covariances that change less have settled
 _HIDDEN = 3  # further passes where first rates are hidden
+_UNLIKE = 2.0  # variances of the training data in white noise, from which on values are of something else
 _SURPRISING, _QUIET = 4.0, 0.5  # variance factors above which noise is looked for, and below which there is less
 
 
@@ -270,6 +272,9 @@ def assimilate_noisy(
         evidence.add(rows, offset, basis, frame)
     added = torch.zeros(len(window), dtype=torch.float64)
     added[surprising] = evidence.best()
+    if (added >= _UNLIKE).any():
+        warnings.warn("observed values are far, by deviations of the training data, from any field like these: "
+                      "check what they are of (level, place, faults), and do not trust the forecast", stacklevel=6)
     for level in added[added > 0].unique():
         rows = (added == level).nonzero()[:, 0]
         noisy = replace(prior, noise=prior.noise + level)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
 from inrflow.data.formats.calendar import number_to_date, parse_units
-from inrflow.plotting.style import BEYOND, GREYS, MODEL, SIZE, new_figure, save_figure
+from inrflow.plotting.style import BEYOND, GREYS, MODEL, SIZE, date_axis, new_figure, save_figure
 
 
 def error_figure(
@@ -70,9 +69,7 @@ def error_figure(
         ax.set_yscale("log")
     ax.margins(x=0.01)
     if calendar:
-        locator = AutoDateLocator(minticks=3, maxticks=7)
-        ax.xaxis.set_major_locator(locator)
-        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        date_axis(ax)
     else:
         ax.set_xlabel("t" + (f" [{time_units}]" if time_units else ""), fontsize=SIZE + 1)
     ax.set_ylabel(ylabel, fontsize=SIZE + 1)

@@ -110,6 +110,10 @@ class ChannelFields:
         triangles = None if self.scene.triangles is None else np.asarray(self.scene.triangles)
         view = view_of(self.places(frame), self.coordinates, self.scene.geometry, triangles)
         view.edges = self.scene.edges
+        if self.x.ndim == 3 and self.x.shape[-1] == 2:  # panels are alike, though points move
+            view.reach = np.nanmin(self.x, (0, 1)), np.nanmax(self.x, (0, 1))
+            across, along = view.reach[1] - view.reach[0]
+            view.ratio = float(np.clip(across / along, 0.4, 8.0)) if view.aspect == "equal" else view.ratio
         return view
 
     def marked(self, panel: str, frame: int) -> bool:

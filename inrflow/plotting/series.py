@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
 from inrflow.data.formats.calendar import numbers_to_moments, parse_units
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.plotting.fields import ChannelFields, Scene
-from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, new_figure, save_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, date_axis, new_figure, save_figure
 from inrflow.plotting.views import degrees
 
 _FEW = 80  # frames up to which values of the truth are marked
@@ -59,10 +58,7 @@ def series_figure(
         ax.locator_params(axis="y", nbins=4)
         ax.margins(x=0.01)
     if calendar:
-        locator = AutoDateLocator(minticks=3, maxticks=7)
-        axes[-1].xaxis.set_major_locator(locator)
-        axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
-        axes[-1].xaxis.get_offset_text().set_fontsize(SIZE - 1.5)
+        date_axis(axes[-1])
     else:
         axes[-1].set_xlabel("t" + (f" [{scene.time_units}]" if scene.time_units else ""), fontsize=SIZE)
     figure.supylabel(data.label("model"), fontsize=SIZE)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, num2date
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
@@ -42,6 +44,31 @@ def robust_size(values: np.ndarray) -> float:
     """A colour limit that a few extreme values do not determine: the 99.8th percentile of |values|."""
     known = np.abs(values[np.isfinite(values)])
     return float(np.percentile(known, 99.8)) or 1e-12 if len(known) else 1.0
+
+
+class _Dates(ConciseDateFormatter):
+    """Dates of ticks, and below them the month or day that all have in common, or those of the first and the last."""
+
+    _ends: tuple[float, ...] = ()
+
+    def format_ticks(self, values: Any) -> list[str]:
+        self._ends = (values[0], values[-1]) if len(values) else ()
+        return list(super().format_ticks(values))
+
+    def get_offset(self) -> str:
+        common = str(super().get_offset())
+        first, *_, last = (num2date(end) for end in self._ends or (0.0, 0.0))
+        form = next((one for one in self.offset_formats if last.strftime(one) == common), "")
+        begin = first.strftime(form)
+        return common if begin in ("", common) else f"{begin} to {common}"
+
+
+def date_axis(ax: Axes) -> None:
+    """Write the times of an axis as dates."""
+    locator = AutoDateLocator(minticks=3, maxticks=7)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(_Dates(locator))
+    ax.xaxis.get_offset_text().set_fontsize(SIZE - 1.5)
 
 
 def units_label(text: str | None) -> str:

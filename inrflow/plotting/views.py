@@ -12,9 +12,8 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import MultipleLocator
 from matplotlib.tri import Triangulation
 
-from inrflow.data.formats.columns import find_column
+from inrflow.data.formats.columns import HEIGHTS, find_column
 from inrflow.data.formats.sphere import xyz_to_lonlat
-from inrflow.data.formats.table_format import HEIGHTS
 from inrflow.plotting.coasts import draw_coasts
 from inrflow.plotting.style import SIZE
 
@@ -36,6 +35,7 @@ class View:
         triangles: (M, 3) corners.
         longitude: whether the axes are degrees of a map.
         shown: indices of the points that are drawn, where not all can be. edges: whether those of triangles are.
+        reach: the least and the greatest coordinates that a panel shows, where other frames have other points.
     """
 
     kind: str
@@ -49,6 +49,7 @@ class View:
     longitude: bool = False
     shown: np.ndarray | None = None
     edges: bool = False
+    reach: tuple[np.ndarray, np.ndarray] | None = None
 
     def draw(self, ax: Axes, values: np.ndarray, colours: Colormap, limits: tuple[float, float]) -> Any:
         """Draw values (N,) and return the artist."""
@@ -87,11 +88,11 @@ class View:
         """Set limits, ticks and labels of a panel; tick labels only at the outer ones."""
         ax.set_aspect(self.aspect)
         ax.set_facecolor("white" if self.kind == "scatter" else "0.87")
-        low, high = self.x.min(0), self.x.max(0)
-        if self.kind != "image":
-            size = np.ptp(self.x, axis=0)
+        low, high = self.reach or (self.x.min(0), self.x.max(0))
+        if self.kind != "image" or self.reach is not None:
+            size = high - low
             flat = np.where(size > 0, size, size.max() or 1.0)  # points on a line, or one alone, have no limits
-            margin = np.where((size > 0) & (self.kind == "triangles"), 0.0, _MARGIN * flat)
+            margin = np.where((size > 0) & (self.kind == "triangles") & (self.reach is None), 0.0, _MARGIN * flat)
             (left_, bottom_), (right, top) = low - margin, high + margin
             ax.set(xlim=(left_, right), ylim=(bottom_, top))
         ax.tick_params(labelsize=SIZE - 1.5, length=2, labelbottom=bottom, labelleft=left)

@@ -263,3 +263,17 @@ def test_a_forecast_that_diverges_is_told_with_its_time_and_one_that_stays_is_no
     with pytest.warns(UserWarning, match="the forecast diverges: from t=8 on, .* do not use it there"):
         solution.frames(torch.tensor([0.0, 1.0, 8.0, 9.0]).double(), x)
     assert solution.diverged == 8.0
+
+
+def test_values_that_no_field_like_those_of_training_has_are_told():
+    surrogate = make("output").surrogate
+    x = torch.rand(80, 2, generator=torch.Generator().manual_seed(5)).double()
+    with torch.no_grad():
+        field = surrogate.normalisation.invert(surrogate.decoder(x, torch.zeros(1, SIZE).double()))[0]
+    turns = 5 * surrogate.normalisation.scale * torch.tensor([1.0, -1.0]).double().repeat(40)[:, None]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        surrogate.assimilate(Observations(0.0, x.numpy(), field.numpy()))
+    assert not any("what they are of" in str(one.message) for one in said)
+    with pytest.warns(UserWarning, match="check what they are of"):
+        surrogate.assimilate(Observations(0.0, x.numpy(), (field + turns).numpy()))

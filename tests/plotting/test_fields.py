@@ -4,7 +4,7 @@ import numpy as np
 from small_fields import CHANNELS, TIMES, UNITS, T, fields, square
 
 from inrflow.plotting import Scene
-from inrflow.plotting.style import moment_label, palette, units_label
+from inrflow.plotting.style import date_axis, moment_label, new_figure, palette, units_label
 
 
 def test_colours_are_centred_for_fields_of_both_signs_and_shared_by_truth_and_model():
@@ -58,3 +58,25 @@ def test_points_where_the_truth_is_never_known_stay_empty_in_all_panels():
     for name in ("model", "std", "error"):
         assert np.isnan(data.panels[name][:, 7]).all()
     assert np.isfinite(data.panels["model"][:, 8]).all() and np.isfinite(forecast).all()
+
+
+def test_points_that_move_are_drawn_in_panels_that_show_the_places_of_all_frames():
+    moving = np.stack([square() + shift for shift in np.linspace(0, 1, T)])
+    _, forecast, _ = fields(square())
+    data = Scene(TIMES, moving, forecast, CHANNELS).channel("u")
+    ax = new_figure(2, 2, None).subplots()
+    limits = []
+    for frame in (0, T - 1):
+        data.view(frame).dress(ax, bottom=True, left=True)
+        limits.append((*ax.get_xlim(), *ax.get_ylim()))
+    assert limits[0] == limits[1] and limits[0][0] <= moving[..., 0].min() and limits[0][1] >= moving[..., 0].max()
+
+
+def test_dates_of_two_months_name_both():
+    for first, words in (("2023-10-24", "2023-Oct to 2023-Nov"), ("2023-10-02", "2023-Oct")):
+        figure = new_figure(4, 2, None)
+        ax = figure.subplots()
+        ax.plot(np.datetime64(first) + np.arange(9), np.arange(9))
+        date_axis(ax)
+        figure.canvas.draw()
+        assert ax.xaxis.get_offset_text().get_text() == words

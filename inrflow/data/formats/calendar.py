@@ -28,6 +28,7 @@ _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK)
 _ZONE = re.compile(r"(?i)(\d\d:?\d\d(:\d\d(\.\d+)?)?([+-]\d\d(:?\d\d)?|\s*Z)|UTC|GMT)\s*$")
 _ISO = re.compile(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2})(?::(\d{2}))?(?::(\d{2}(?:\.\d*)?))?)?")
+_HALVES = re.compile(r"\b(1[0-2]|0?[1-9])((?::\d{2}){1,2}(?:\.\d+)?)\s*([AaPp])\.?[Mm]\.?$")  # of a day
 _YEARS = (1850, 2150)  # of dates that are written as one number
 _DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
@@ -46,9 +47,14 @@ def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
     return None if seconds is None else (seconds, epoch)
 
 
+def _of_24_hours(clock: re.Match[str]) -> str:
+    """A clock such as 1:30 PM as 13:30."""
+    return f"{int(clock[1]) % 12 + 12 * (clock[3] in 'pP'):02d}{clock[2]}"
+
+
 @lru_cache(1 << 16)
 def _parse_date(text: str) -> np.datetime64:
-    text = re.sub(r"\s*(UTC|GMT)$", "Z", text.strip())
+    text = _HALVES.sub(_of_24_hours, re.sub(r"\s*(UTC|GMT)$", "Z", text.strip()))
     written = next((match for form in _WRITTEN if (match := re.fullmatch(form, text))), None)
     if written is not None:  # as tables of loggers and spreadsheets have it, day first
         month = written["month"]
@@ -170,6 +176,26 @@ def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
         raise UserError(f"times are wanted as dates but time_units is {units!r}; it must read like 'hours since "
                         "1970-01-01'")
     return parsed[1] + np.round(t * parsed[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
+
+
+def turned_clocks(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
+    """A remark where times (R,) look local, "" elsewhere: in a night in which clocks are turned, a Sunday of March,
+    April or September to November, an hour has no row, alone of all, or has rows that are all there are `again`."""
+    if parse_units(units) is None or not len(t):
+        return ""
+    times, twice = (np.unique(numbers_to_moments(values, units)) for values in (t, again))
+    gaps, hour = np.diff(times), np.timedelta64(1, "h")
+    step = np.median(gaps) if len(gaps) else hour
+    skipped = gaps == step + hour
+    longer = times[:-1][skipped] + step if 0 < skipped.sum() == np.sum(gaps > step) <= 2 else ()
+    for which, words in ((longer, "has no row"), (twice, "comes twice")):
+        nights = np.unique(np.asarray(which, "datetime64[h]"))
+        sunday = (nights.astype("datetime64[D]").astype(np.int64) - 3) % 7 == 0
+        month, clock = nights.astype("datetime64[M]").astype(np.int64) % 12 + 1, nights.astype(np.int64) % 24
+        if step <= hour and len(nights) and (sunday & np.isin(month, (3, 4, 9, 10, 11)) & (clock <= 3)).all():
+            return (f"{nights[0]}:00 {words}, as where clocks are turned: dates without a zone are taken as UTC; where "
+                    "they are local, give UTC or their zone, as in 2024-03-31T03:00+02:00")
+    return ""
 
 
 def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.0) -> np.ndarray:

@@ -22,6 +22,7 @@ from inrflow.data.formats.calendar import (
     other_calendar,
     parse_units,
     retimed,
+    turned_clocks,
 )
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
@@ -31,13 +32,16 @@ from inrflow.errors import UserError
 IN_FILES = "/", "\u2215"  # names of channels name files, too: `O3 [ug/m3]` has the sign of a division for the slash
 IN_TABLES = IN_FILES[::-1]  # what str.replace makes of names, and back
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "date\u2215time", "valid_time", "date")
+HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate beside those of the plane
 BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|deg|degrees)$|[ _.]?(utc|gmt)$")
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
                       r"([_ ]?(ids?|nr|no|number|code))?|ids?|"
-                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)",
+                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)|"
+                      r"(particle|atom|tracer|track)([_ ]?(ids?|number))?",
                       re.IGNORECASE)
-_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*", re.IGNORECASE)
+_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*",
+                   re.IGNORECASE)
 _MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # in any case
 
 
@@ -64,7 +68,8 @@ class Columns(ABC):
     grid: Grid | None = None
     #: Units that the file has of its columns.
     units: Mapping[str, str] = MappingProxyType({})
-    #: Columns that the file itself says are times, longitudes or latitudes, by TIMES, LONGITUDES and LATITUDES.
+    #: Columns that the file itself says are times, longitudes, latitudes or heights: by TIMES, LONGITUDES, LATITUDES,
+    #: HEIGHTS.
     meant: Mapping[tuple[str, ...], str] = MappingProxyType({})
 
     @abstractmethod
@@ -262,9 +267,14 @@ def all_numbers(values: np.ndarray) -> bool:
     return bool(np.isfinite(numbers).any()) or not any(cells) or any(cell.lower() == "nan" for cell in cells)
 
 
+def is_missing(cell: str) -> bool:
+    """Whether a cell is empty, or a word that stands for a missing value."""
+    return cell.lower() in _MISSING
+
+
 def _number(cell: str) -> str:
     """A cell for numpy, which must not take `1_000` for a number, as Python's source text has it."""
-    return "nan" if cell.lower() in _MISSING else cell.replace("_", "?")
+    return "nan" if is_missing(cell) else cell.replace("_", "?")
 
 
 def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.ndarray:
@@ -299,8 +309,10 @@ def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) ->
                       stacklevel=3)
 
 
-def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
-    """Warn where rows with values share trajectory, time and place, and say how many of them contradict each other."""
+def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
+                       units: str | None = None) -> None:
+    """Warn where rows with values share trajectory, time and place, and say how many of them contradict each other; and
+    where times in these `units` look local."""
     used = ~np.isnan(u).all(-1)
     keys = np.column_stack([trajectory, t, x])[used]
     order = np.lexsort(keys.T)
@@ -311,6 +323,9 @@ def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
                       f"{apart.sum()} with other values; places that recur take their mean, of others "
                       "all are used", stacklevel=2)
+    dated = units is not None and " since " in units
+    if dated and (remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
+        warnings.warn(f"{path}: {remark}", stacklevel=2)
 
 
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
@@ -342,7 +357,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     u = blanked(u, Markers(description.channels).look(u).told(path))
     held = {} if columns.grid is None else columns.grid.attributes
     warn_of_other_units(path, description, [held.get(name, {}).get("units", "") for name in description.channels])
-    warn_of_duplicates(path, trajectory, t, x, u)
+    warn_of_duplicates(path, trajectory, t, x, u, description.time_units)
     if roles.by_lonlat and columns.grid is None:  # the units of gridded files were looked at
         places = xyz_to_lonlat(x)
         places[:, 0] = (places[:, 0] + 180) % 360 - 180

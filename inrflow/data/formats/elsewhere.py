@@ -39,6 +39,23 @@ class BinaryTecplot(Elsewhere):
     signature = re.compile(rb"#!TDV|#!SZPLT")
 
 
+class Gmsh(Elsewhere):
+    """Meshes and views of Gmsh."""
+
+    name = "Gmsh"
+    advice = ("write its views as VTU, one for each time, or a table with a row for each time and node: time, x, y and "
+              "values; nodes may be named there, and have their places in a second table (stations=FILE)")
+    signature = re.compile(rb"\$MeshFormat")
+
+
+class Particles(Elsewhere):
+    """Dumps of LAMMPS, and XYZ: a number of atoms, a comment, and a line for each."""
+
+    name = "LAMMPS or XYZ (atoms)"
+    advice = "write a table with a row for each time and atom: time, x, y, z and values, as MDAnalysis or ASE give them"
+    signature = re.compile(rb"ITEM: TIMESTEP|\s*\d+[ \t]*\r?\n[^\n]*\n\s*[A-Z][a-z]?[ \t]+[-+]?\d")
+
+
 class Spreadsheet(Elsewhere):
     """Workbooks of Excel, old and new, and of OpenDocument."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.formats.columns import (
+    HEIGHTS,
     TIMES,
     Columns,
     all_numbers,
@@ -29,7 +31,7 @@ from inrflow.errors import UserError
 
 _LOOKED_AT = 64  # rows, for what the columns hold
 _PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Points:", "Points_"))
-HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate beside those of the plane
+_AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s*[(\[].*[)\]])?", re.IGNORECASE)
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent, and latitude, below which a plane will do
 
 
@@ -63,7 +65,7 @@ class TableContent(Content):
         self.kind, self.path, self.time = kind, path, options.time
         called = TIMES if options.time is None else (options.time,)
         with kind.open_columns(path, [called, LONGITUDES, LATITUDES]) as columns:
-            names, units = columns.names, columns.units
+            names, units, meant = columns.names, columns.units, columns.meant
             time = (None if options.time else columns.meant.get(TIMES)) or find_column(names, called)
             places = [columns.meant.get(group) or find_column(names, group) for group in (LONGITUDES, LATITUDES)]
             block = next(columns.blocks(_LOOKED_AT), {})
@@ -78,10 +80,13 @@ class TableContent(Content):
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
         plane = axes_among(names)
-        height = find_column(names, HEIGHTS)
+        height = meant.get(HEIGHTS) or find_column(names, HEIGHTS)
         if height is not None and options.coordinates is None and height not in (options.channels or ()):
             if sphere and self._regional(lonlat):
                 sphere, plane = False, lonlat
+            if sphere and HEIGHTS in meant:
+                raise UserError(f"{path}: places have a height, {height}, and span more than a region; give "
+                                f"coordinates=[{','.join(lonlat)},{height}], or take a part of {_REGIONAL:g} degrees")
             if plane and not sphere:
                 plane = [*plane, height]
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
@@ -161,6 +166,8 @@ def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:
 
 
 def axes_among(names: Sequence[str]) -> list[str]:
-    """The columns of places: x, y, z, in capitals, or as ParaView calls them."""
+    """The columns of places: x, y, z, in capitals, as ParaView calls them, or as solvers do, also with their unit."""
     groups = (tuple("xyz"), tuple("XYZ"), *_PARAVIEW)
-    return next((found for group in groups if (found := [name for name in group if name in names])), [])
+    exact = next((found for group in groups if (found := [name for name in group if name in names])), [])
+    called = {match[1].lower(): name for name in reversed(names) if (match := _AXIS.fullmatch(name))}
+    return exact or [called[axis] for axis in "xyz" if axis in called]

@@ -80,7 +80,7 @@ class Shooting:
             unit = squares.median() + 1e-20
             scale = _DELTA * np.maximum(np.abs(values), 1e-3 * np.abs(values).max())
             slopes = torch.stack([(shot(values + step)[1] - error) / step.max() for step in np.diag(scale)], -1)
-            weight = torch.where(slopes.abs().amax((1, 2)) < _STEEP, 1 / (1 + squares / unit), 0.0) / unit
+            weight = torch.where((slopes.abs() < _STEEP).flatten(1).all(1), 1 / (1 + squares / unit), 0.0) / unit
             gram = torch.einsum("b,brp,brq->pq", weight, slopes, slopes).numpy()
             pull = -torch.einsum("b,brp,br->p", weight, slopes, error).numpy()
             size = np.sqrt(np.maximum(np.diag(gram), 1e-300))

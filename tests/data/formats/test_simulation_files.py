@@ -96,3 +96,23 @@ def test_links_out_of_groups_are_refused(tmp_path):
         file["t0_fields/height"] = h5py.ExternalLink("/etc/passwd", "x")
     with pytest.raises(UserError, match="link to another file"):
         convert(tmp_path / "a.hdf5", tmp_path / "b.h5")
+
+
+def test_scalars_of_a_file_of_the_well_are_parameters_beside_those_of_others(tmp_path):
+    for name, value in (("a", 0.1), ("b", 0.3)):
+        well(tmp_path / f"{name}.hdf5")
+        with h5py.File(tmp_path / f"{name}.hdf5", "a") as file:
+            del file["scalars/viscosity"], file["scalars/gravity"]
+            file["scalars/alpha"] = value
+            file["t2_fields/stress"] = np.stack([PLANE] * 4, -1).reshape(*PLANE.shape, 2, 2)
+    with pytest.warns(UserWarning, match="stress is a tensor and left out"):
+        convert([tmp_path / "a.hdf5", tmp_path / "b.hdf5"], tmp_path / "c.h5")
+        convert(tmp_path / "b.hdf5", tmp_path / "d.h5")
+    for name, wanted in (("c", [0.1, 0.1, 0.3, 0.3]), ("d", [0.3, 0.3])):
+        with TrajectoryFile(tmp_path / f"{name}.h5") as file:
+            assert file.description.parameter_names == ("alpha",)
+            np.testing.assert_allclose(file.parameters[:, 0], wanted)
+    with h5py.File(tmp_path / "b.hdf5", "a") as file:
+        file.move("scalars/alpha", "scalars/beta")
+    with pytest.raises(UserError, match="has the parameters beta"):
+        convert([tmp_path / "a.hdf5", tmp_path / "b.hdf5"], tmp_path / "e.h5")

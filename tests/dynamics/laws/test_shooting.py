@@ -97,3 +97,10 @@ def test_law_of_frames_too_coarse_for_splines_is_found() -> None:
     forecast = law.decode(law.rollout(law.encode(x, u[:, 0]), t), x)
     assert ((forecast - u) ** 2).mean() < 1e-7 * u.var()
     assert sorted(term.written(["u"], ["x"]) for term in law.terms) == ["lap u", "u", "u^3"]
+
+
+def test_codes_none_of_which_is_determined_correct_nothing() -> None:
+    paths, t = _paths(12, 6), np.tile(GAP * np.arange(6), (12, 1))
+    steps = Shooting.of(t, paths, np.zeros((1, 12), dtype=bool), effort() + 60)
+    refined, _ = steps.refined(_law(TRUTH))
+    np.testing.assert_array_equal(refined.theta, TRUTH)

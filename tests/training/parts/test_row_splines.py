@@ -8,11 +8,17 @@ import pytest
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_scattered
 from inrflow.domains import domains_of
-from inrflow.encoding.row_splines import Rows, candidates
+from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.model.surrogate import Surrogate
 
 SPEED = 0.4
 DESCRIPTION = Description("waves", ("u", "v"), ("x",), period=(1.0,))
+
+
+class Constant:
+    """The first harmonic of a domain, alone."""
+
+    count, eigenvalues = 1, np.zeros(1)
 
 
 def field(n: int, t: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -93,3 +99,8 @@ def test_a_law_is_found_where_every_frame_has_other_points(tmp_path, inrflow_com
     (u, v) = Surrogate.load(run).metadata()["training"]["equation"]
     found = [float(line.split(" = ")[1].split("(")[0]) for line in (u, v)]
     assert u.endswith(" v") and v.endswith(" lap u") and found == pytest.approx([1.0, SPEED**2], rel=1e-4)
+
+
+def test_a_constant_alone_is_the_mean_of_rows():
+    one = RowSplines(domains_of(np.linspace(0, 1, 9)[:, None], (1.0,))[0], Constant(), 1, (0.0, 0.0))
+    np.testing.assert_allclose(one.solve(np.eye(1), np.array([[3.0]]), 1e-9), [[3.0]], rtol=1e-6)

@@ -14,7 +14,17 @@ from inrflow.data.formats.builtin.parquet_table import ParquetFormat
 from inrflow.data.formats.builtin.pdebench import PdeBenchFormat
 from inrflow.data.formats.builtin.the_well import TheWellFormat
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
-from inrflow.data.formats.elsewhere import Archive, BinaryTecplot, EnsightPart, Json, Pickle, Spreadsheet
+from inrflow.data.formats.elsewhere import (
+    Archive,
+    BinaryTecplot,
+    EnsightPart,
+    Gmsh,
+    Json,
+    Particles,
+    Pickle,
+    Spreadsheet,
+)
+from inrflow.data.formats.meshes.comsol import ComsolFormat
 from inrflow.data.formats.meshes.ensight import EnsightFormat
 from inrflow.data.formats.meshes.mesh_series import MeshFormat
 from inrflow.data.formats.meshes.openfoam import OpenFoamFormat, ProbesFormat
@@ -23,7 +33,8 @@ from inrflow.data.formats.registry import Format, register_format
 BUILTIN = (
     Archive, Json, Pickle, Spreadsheet, CsvFormat, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, NpyFormat,
     TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat, ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat,
-    PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat, EnsightFormat, EnsightPart, BinaryTecplot,
+    PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat, EnsightFormat, EnsightPart, BinaryTecplot, ComsolFormat,
+    Gmsh, Particles,
 )
 for _kind in BUILTIN:
     register_format(_kind)

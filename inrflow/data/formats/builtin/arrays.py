@@ -27,6 +27,7 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 _AXES, _MOST_AXES = ("x", "y", "z"), 3
+_FEWEST = 5  # places along an axis without coordinates
 _TIMES = (*TIMES, "tt", "ts", "t_star", "times", "tspan")
 _POINTS = ("x", "x_star", "xy", "xyz", "points", "nodes", "coords", "coordinates", "pos")  # of arrays (N, d)
 _HINT = "name arrays with channels=[...], coordinates=[...] and time=NAME"
@@ -42,11 +43,13 @@ class ArrayContent(StreamedContent):
 
     def __init__(self, path: Path, arrays: Mapping[str, np.ndarray], options: ReadOptions) -> None:
         super().__init__(path)
+        self._film = False
         held = ", ".join(f"{name} {array.shape if array.dtype.kind in 'fiuc' else '(no numbers)'}"
                          for name, array in arrays.items()) or "none"
         self._held = f"{path} holds the arrays {held}"
-        arrays = {name: np.squeeze(array) if array.ndim == 2 and 1 in array.shape else array
-                  for name, array in _of_parts(arrays).items() if array.dtype.kind in "fiu" and array.size}
+        kept = {name: array for name, array in _of_parts(arrays).items() if array.dtype.kind in "fiu" and array.size}
+        arrays = _with_points({name: np.squeeze(array) if array.ndim == 2 and 1 in array.shape else array
+                               for name, array in kept.items()})
         vectors = [name for name, array in arrays.items() if array.ndim == 1]
         time = find_column(vectors, _TIMES if options.time is None else (options.time,))
         if options.time is not None and time is None:
@@ -62,6 +65,7 @@ class ArrayContent(StreamedContent):
             raise UserError(f"{self._held}, and no vector {', '.join(absent)}; {_HINT}")
         numbers = arrays.pop("parameters", None)
         fields = self._fields(arrays, {time, *named}, options)
+        self._film = all(field.dtype == np.uint8 for field in fields.values())
         times = None if time is None else np.asarray(arrays[time], np.float64)
         first = next(iter(fields.values()))
         order, count = self._order(first.shape, times, axes, len(absent), any(
@@ -70,7 +74,10 @@ class ArrayContent(StreamedContent):
             sizes = [first.shape[axis] for axis in order[2]]
             axes = [np.arange(size) / size for size in sizes]
             named = absent or list(_AXES[: len(axes)])
-            warnings.warn(f"{path} names no places: points are taken at i / n of a unit box along "
+            read = "" if order[0] is None or times is not None else (
+                f" of {first.shape[order[0]]} trajectories of {first.shape[order[1]]} frames (of one by coordinates="
+                f"[{','.join(_AXES[:len(named) + 1])}])")
+            warnings.warn(f"{path} names no places: points{read} are taken at i / n of a unit box along "
                           f"{', '.join(named)}; give coordinates=[...] where they are others", stacklevel=2)
         channels = [name if count == 1 else f"{name}{index}" for name in fields for index in range(count)]
         if options.channels and len(options.channels) == len(channels):
@@ -165,8 +172,9 @@ class ArrayContent(StreamedContent):
         The first reading whose sizes fit is taken; without vectors of times or places, every size does, and where times
         are `late`, readings in which they come after places are first.
         """
-        n = len(shape)
-        usual = [*range(min(n - 2, _MOST_AXES), 0, -1), min(n - 1, _MOST_AXES)]  # with samples, as published sets have
+        n, film = len(shape), not axes and bool(self._film)
+        with_samples = [*range(min(n - 2, _MOST_AXES), 0, -1), min(n - 1, _MOST_AXES)]  # as published sets have them
+        usual = [2] if film else with_samples
         for d in [len(axes)] if axes else [named] if named else usual:
             readings: list[tuple[int | None, int, int, int | None]] = [  # trajectory, time, first of space, channels
                 (0, 1, 2, None), (None, 0, 1, None), (0, d + 1, 1, None), (None, d, 0, None),
@@ -174,6 +182,9 @@ class ArrayContent(StreamedContent):
             ]
             if late and times is None:
                 readings.sort(key=lambda one: one[1] < one[2])
+            if not axes:  # few places are channels
+                few = {one: min(shape[one[2]:one[2] + d], default=0) < _FEWEST for one in readings}
+                readings.sort(key=lambda one, few=few: (film and one[0] is not None, few[one]))  # type: ignore[misc]
             readings += [(0, 1, 3, 2), (None, 0, 2, 1)] if axes else []
             for trajectory, time, start, channel in readings:
                 space = tuple(range(start, start + d))
@@ -202,6 +213,24 @@ class ArrayContent(StreamedContent):
             values = np.transpose(array, order)[first:last]
             frames.append(values.reshape(len(values), len(self._x), -1))
         return np.concatenate(frames, -1)
+
+
+def _with_points(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With an array of points (N, d) in place of matrices X, Y of the places of a grid (meshgrid, ndgrid), and with
+    other arrays over their axes over these points."""
+    called = {name.lower(): name for name in arrays}
+    axes = [called[axis] for axis in _AXES if axis in called]
+    shapes = {arrays[name].shape for name in axes}
+    shape = next(iter(shapes), ())
+    if len(axes) < 2 or len(shapes) > 1 or len(shape) < 2 or min(shape) < 2 or "points" in called:
+        return arrays
+    found: dict[str, np.ndarray] = {"points": np.stack([arrays[name].ravel() for name in axes], -1)}
+    for name, array in arrays.items():
+        place = next((first for first in range(array.ndim) if array.shape[first:first + len(shape)] == shape), None)
+        if name not in axes:
+            found[name] = array if place is None else array.reshape(
+                *array.shape[:place], -1, *array.shape[place + len(shape):])
+    return found
 
 
 def _of_parts(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 Separators are commas, semicolons, tabs, bars or, where there are none of these, spaces; with others than commas,
 numbers may have decimal commas. Lines before the header that begin with # are left out; if no other header follows,
-the last of them is one. A file may be compressed by gzip.
+the last of them is one. Lines of units below it are read as such. A file may be compressed by gzip.
 """
 
 from __future__ import annotations
@@ -22,8 +22,17 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import BLOCK_ROWS, IN_FILES, IN_TABLES, Columns, Grid, all_numbers
+from inrflow.data.formats.columns import BLOCK_ROWS, IN_FILES, IN_TABLES, Columns, Grid, all_numbers, is_missing
 from inrflow.data.formats.registry import TableWriter
+from inrflow.data.formats.streams.headers import (
+    bare_unit,
+    davis_names,
+    davis_units,
+    lines_of_units,
+    month_first,
+    slashed,
+    with_years_first,
+)
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
@@ -34,6 +43,8 @@ _COMMENTS = re.compile(r"\A(\s*#[^!\n][^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
     (".", ","), (",", "."))}  # numbers with a sign between thousands, by that of their decimals
+_TOA5 = re.compile(r'"?TOA5"?,')  # loggers of Campbell: what was logged, then names, units, and how values were made
+_LOOKED_AT = 3  # lines, for units
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*")
 
 _GZIP = b"\x1f\x8b"
@@ -66,18 +77,18 @@ class CsvFormat(TableFormat):
         return b"\0" not in start and bool(begin) and not begin.startswith(_OTHER_TEXT)
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        columns = CsvColumns(path)
+        columns = CsvColumns.with_units(path)
         if VARIABLES.isdisjoint(map(str.lower, columns.names)):
             return columns
         columns.close()
-        return tidied(lambda: CsvColumns(path), path)
+        return tidied(lambda: CsvColumns.with_units(path), path)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         return CsvWriter(path, description, overwrite)
 
     def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
         writer = CsvWriter(path, description, overwrite)
-        with closing(CsvColumns(asked)) as columns:
+        with closing(CsvColumns.with_units(asked)) as columns:
             next(columns.blocks(BLOCK_ROWS), {})
             writer.written_as(columns.separator, columns.commas)
         return writer
@@ -99,27 +110,64 @@ class CsvColumns(Columns):
             while header and (header.lstrip().startswith("#") or not header.strip()):
                 comment, header = header.lstrip("# \t") or comment, self._header(path)
             told = _SEPARATOR.fullmatch(header)  # as spreadsheets write it
-            header = self._header(path) if told else header
+            header = self._header(path) if told or _TOA5.match(header) else header
             separator = max(",;\t|", key=header.count)
             separator = separator if separator in header or not header.split()[1:] else " "
             separator = told[1] if told else separator
             lines = itertools.chain([header], self._file)
-            if comment and _cells_of_numbers(header, separator) == len(comment.split(separator)):
+            count = _cells_of_numbers(header, separator) if re.match(r"\s*[-+.]?\d", header) else 0
+            self._vectors: list[str] = []
+            if comment and (davis := davis_names(comment, count)):
+                names, self._vectors = davis
+                self.units = dict.fromkeys(self._vectors, davis_units(comment))
+                comment = separator.join(names)
+            if comment and count == len(comment.split(separator)):
                 lines = itertools.chain([comment], lines)
                 self._line -= 1
+            elif count:
+                raise UserError(f"{path} begins with numbers ({header.strip()[:60]}); give the names of its columns in "
+                                "a line above them")
             self._decimal_commas = separator != ","
+            self._months = dict[str, bool]()  # whether months come first in columns of dates with slashes
             self._grouped = dict[str, str]()  # columns whose numbers have signs between thousands
             self.separator, self._line = separator, self._line - 1
             self.commas = False  # whether a number with a decimal comma was read
             self._lines = (" ".join(line.split()) + "\n" for line in lines) if separator == " " else iter(lines)
             self.names = tuple(name.strip().replace(*IN_FILES) for name in next(self._parsed(self._lines), []))
+        except UserError:
+            self._file.close()
+            raise
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             self._file.close()
-            raise UserError(f"{path} is not text in UTF-8; save it as UTF-8") from error
+            raise UserError(f"{path} is not text in UTF-8; save it as UTF-8, as by `iconv -f latin1 -t utf-8 "
+                            "SOURCE > TARGET`") from error
         if not any(self.names) or len(set(self.names)) < len(self.names):
             self._file.close()
             raise UserError(f"{path} has the header {', '.join(map(repr, self.names))}; expected different names in "
                             "the first line")
+
+    @classmethod
+    def with_units(cls, path: Path) -> CsvColumns:
+        """A table whose lines between names and rows, if there are any, say units (the first) and more."""
+        columns = cls(path)
+        try:
+            columns._take_units()
+        except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
+            columns.close()
+            raise UserError(f"{path} cannot be read ({error}); mend or remove it") from error
+        return columns
+
+    def _take_units(self) -> None:
+        ahead = list(itertools.islice(self._lines, _LOOKED_AT))
+        mark = re.escape(self.separator)  # a value other than 1, which is the unit of numbers, begins with a digit
+        values = ahead and re.search(rf'(^|{mark})\s*"?[-+.]?(?!1("|{mark}|\s*$))\d', ahead[0])
+        above = [] if values else lines_of_units(
+            ahead, lambda line: next(csv.reader([line], delimiter=self.separator), []))
+        if above:
+            self.units = {name: unit for name, cell in zip(self.names, above[0], strict=False)
+                          if (unit := bare_unit(cell)) and not is_missing(unit)}
+        self._line += len(above)
+        self._lines = itertools.chain(ahead[len(above):], self._lines)
 
     def _header(self, path: Path) -> str:
         line = self._file.readline(_LONGEST_HEADER)
@@ -134,7 +182,11 @@ class CsvColumns(Columns):
                 columns = self._split(lines) or self._quoted(lines)
                 if columns:
                     named = zip(self.names, columns, strict=True)
-                    yield self._with_dates({name: self._cells(name, column) for name, column in named})
+                    block = self._with_dates({name: self._cells(name, column) for name, column in named})
+                    if self._vectors:  # DaVis writes zeros where it has none
+                        none = np.all([block[name].astype(float) == 0 for name in self._vectors], 0)
+                        block |= {name: np.where(none, "", block[name]) for name in self._vectors}
+                    yield block
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             raise UserError(f"{self.path} cannot be read after line {self._line} ({error}); mend or remove "
                             "it") from error
@@ -184,6 +236,8 @@ class CsvColumns(Columns):
     def _cells(self, name: str, column: Sequence[str]) -> np.ndarray:
         """A column of text; decimal commas as points, and thousands without signs between them, where all of it reads
         as numbers then, and one cell has both signs."""
+        if len(column) and "/" in column[0] + column[-1] and slashed(column):
+            column = with_years_first(column, self._month_first(name))
         mark = self._grouped.get(name)
         commas = "," in "".join(column)
         if mark is None and commas and any("," in cell and "." in cell for cell in column):
@@ -200,6 +254,18 @@ class CsvColumns(Columns):
             if all_numbers(np.array(changed, object)):
                 column, self.commas = changed, True
         return np.array(column, object)
+
+    def _month_first(self, name: str) -> bool:
+        """Whether months come first in a column of dates such as 12/31/2024, which a day beyond 12 tells."""
+        if name not in self._months:
+            with closing(CsvColumns(self.path)) as again:
+                rows = again._parsed(again._lines)
+                found = month_first([row[self.names.index(name)]] for row in rows if len(row) == len(self.names))
+            if found is None:
+                raise UserError(f"{self.path}: {name} holds dates of which none tells whether days or months come "
+                                "first; write dates as 2024-01-31T18:00")
+            self._months[name] = found
+        return self._months[name]
 
     def close(self) -> None:
         self._file.close()

@@ -12,7 +12,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.builtin.arrays import ArrayFormat
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, units_of_columns
-from inrflow.data.formats.schema import FORMAT, VERSION, open_hdf5, resolves
+from inrflow.data.formats.schema import FORMAT, VERSION, open_hdf5, resolves, text
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -82,6 +82,10 @@ class Hdf5Columns(Columns):
             self._file.close()
             raise UserError(f"{path} holds t, x and u without the attributes of the schema; expected the project's "
                             f"schema: add format={FORMAT!r}, version={VERSION}, channels and coordinates")
+        if text(self._file.attrs.get("Conventions", "")).startswith("ODIM_H5"):
+            self._file.close()
+            raise UserError(f"{path} holds sweeps of a radar in polar coordinates (ODIM), which is not read; "
+                            "interpolate them to a grid of x and y, as wradlib or Py-ART do, and write NetCDF")
         if len(lengths) != 1:
             holds = ", ".join(f"{name} {item.shape if isinstance(item, h5py.Dataset) else '(group)'}"
                               for name, item in items.items()) or "nothing"

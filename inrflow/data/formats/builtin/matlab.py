@@ -1,4 +1,5 @@
-"""MAT-files of versions 5 (MathWorks, MAT-File Format) and 7.3 (HDF5, axes in reverse): arrays of numbers alone.
+"""MAT-files of versions 5 (MathWorks, MAT-File Format) and 7.3 (HDF5, axes in reverse): arrays of numbers alone, and
+cells of arrays of one shape, which are stacked.
 
 Version 5 is read here, since scipy's reader ends the process at some damaged files.
 """
@@ -23,7 +24,7 @@ from inrflow.errors import UserError
 _HEADER, _MATRIX, _COMPRESSED = 128, 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMERIC, _COMPLEX = range(6, 16), 0x800  # classes of arrays of numbers, and the flag of complex ones
-_NESTED = range(1, 4)  # of cells, structures and objects
+_NESTED, _CELL = range(1, 4), 1  # of cells, structures and objects
 _NONE = np.empty(0, object)  # in place of what is no array of numbers
 _LARGEST = 2**33  # bytes of a compressed array
 
@@ -54,10 +55,18 @@ class MatlabFormat(ArrayFormat):
 
 
 def _version_73(item: h5py.Dataset | h5py.Group) -> np.ndarray:
-    """The values of an array of numbers, nothing of all else."""
+    """The values of an array of numbers, those of a cell stacked, nothing of all else."""
+    if isinstance(item, h5py.Dataset) and item.dtype == h5py.ref_dtype:
+        return _stacked([_version_73(item.file[one]) for one in item[()].T.ravel() if one])
     if isinstance(item, h5py.Dataset) and item.dtype.names == ("real", "imag"):
         return np.asarray(item["real"].T + 1j * item["imag"].T)
     return np.asarray(item[()].T) if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else _NONE
+
+
+def _stacked(cells: list[np.ndarray]) -> np.ndarray:
+    """Arrays of numbers of one shape as one more, nothing of others."""
+    alike = cells and len({cell.shape for cell in cells}) == 1 and cells[0].size
+    return np.stack(cells) if alike and all(cell.dtype.kind in "fiuc" for cell in cells) else _NONE
 
 
 def _version_5(data: bytes) -> dict[str, np.ndarray]:
@@ -102,13 +111,17 @@ def _following(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview
 
 
 def _matrix(content: memoryview, order: str) -> tuple[str, np.ndarray] | None:
-    """Name and values of an array of numbers, `_NONE` of cells, structures and objects; None of all else."""
+    """Name and values of an array of numbers, of a cell of such stacked, `_NONE` of structures and objects; None of all
+    else."""
     parts = _elements(content, order)
     flags = int.from_bytes(_following(parts)[1][:4], "little" if order == "<" else "big")
     if flags & 0xFF not in _NUMERIC and flags & 0xFF not in _NESTED:
         return None
     shape = [int(size) for size in np.frombuffer(_following(parts)[1], f"{order}i4")]
     name = bytes(_following(parts)[1]).decode("ascii", "replace")
+    if flags & 0xFF == _CELL:
+        held = [_matrix(part, order) for kind, part in parts if kind == _MATRIX and len(part)]
+        return name, _stacked([_NONE if one is None else one[1] for one in held])
     if flags & 0xFF in _NESTED:
         return name, _NONE
     real = _flat(next(parts, (9, memoryview(b""))), name, order, shape)

@@ -17,12 +17,12 @@ from inrflow.data.formats.calendar import (
     months_to_days,
     units_of,
 )
-from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
+from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
 from inrflow.data.formats.schema import open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
-from inrflow.data.formats.streams.instances import as_rows
+from inrflow.data.formats.streams.instances import as_rows, of_argo
 from inrflow.data.formats.streams.netcdf_writers import RADIANS, require_package
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
 from inrflow.errors import UserError
@@ -55,7 +55,10 @@ def open_netcdf(path: Path) -> Any:
         data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
     try:
         with damage_as_user_error(path):
-            data = _with_dates(as_rows(data, TIMES))
+            if str(data.attrs.get("Conventions", "")).lower().startswith("cf/radial"):
+                raise UserError(f"{path} holds sweeps of a radar in polar coordinates (CfRadial), which is not read; "
+                                "interpolate them to a grid of x and y, as Py-ART's grid_from_radars does")
+            data = _with_dates(as_rows(of_argo(path, data), TIMES))
             return _true_places(_degrees(_of_mesh(path, _of_wrf(path, _renamed(data)))))
     except BaseException:
         data.close()
@@ -217,6 +220,15 @@ def _attributes(item: Any) -> dict[str, Any]:
         value, str | int | float | np.integer | np.floating)}
 
 
+def _height_in_rows(data: Any, time: str | None) -> str | None:
+    """The heights or depths of rows that each have a time of their own."""
+    if time is None or data[time].ndim != 1:
+        return None
+    own = {str(name): one.attrs for name, one in data.variables.items() if one.dims == data[time].dims and name != time}
+    return next((name for name, about in own.items() if about.get("axis") == "Z" or about.get("positive") in (
+        "up", "down")), None)
+
+
 class NetcdfColumns(Columns):
     """NetCDF variables as columns: the rows are the points of the dimensions that the wanted variables span.
 
@@ -232,6 +244,7 @@ class NetcdfColumns(Columns):
         self._data, self._path = data, path
         found: dict[tuple[str, ...], str | None] = {TIMES: options.time or time_of(data)}
         found |= {names: place_of(data, names) for names in (LONGITUDES, LATITUDES)}
+        found[HEIGHTS] = _height_in_rows(data, found[TIMES])
         self.meant = {names: name for names, name in found.items() if name is not None}
         # first what training takes: beside the valid times of its steps, `time` is when a forecast began
         chosen = [self.meant.get(tuple(names)) or find_column(map(str, data.variables), names) for names in wanted]

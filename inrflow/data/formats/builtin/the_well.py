@@ -1,11 +1,13 @@
 """The Well (Ohana et al., NeurIPS 2024, data sets D&B): HDF5 with `t0_fields`, `t1_fields`, `dimensions`, `scalars`.
 
 Scalar and vector fields that vary in time become channels, vectors one for each component; scalars that differ between
-trajectories become known parameters; boundary conditions of type PERIODIC become periods. Answers come back so, too.
+trajectories, or, where none does, all of them, for other files may have others, become known parameters; boundary
+conditions of type PERIODIC become periods. Answers come back so, too.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -92,6 +94,9 @@ class TheWellContent(OpenedContent):
             channels = list(options.channels)
         if not channels or count is None:
             raise UserError(f"{path} holds no scalar or vector field that varies in time; give a file with one")
+        if tensors := list(file.get("t2_fields", ())):
+            warnings.warn(f"{path}: {', '.join(tensors)} {'is a tensor' if len(tensors) == 1 else 'are tensors'} and "
+                          "left out; scalars and vectors are channels", stacklevel=2)
         self._count = count
         self._parameters, parameter_names = self._scalars(count)
         period = [periodic_axis(axis) if name in self._periodic() else 0.0
@@ -102,12 +107,11 @@ class TheWellContent(OpenedContent):
                                             parameter_names=parameter_names or None)
 
     def _scalars(self, count: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        """Numbers (S, P) that differ between trajectories, and their names."""
-        columns = {}
-        for name, item in (self._file["scalars"].items() if "scalars" in self._file else ()):
-            values = np.asarray(item[()], np.float64)
-            if values.shape == (count,) and np.ptp(values) > 0:
-                columns[str(name)] = values
+        """Numbers (S, P) that differ between trajectories, or all where none does, and their names."""
+        held = {str(name): np.asarray(item[()], np.float64) for name, item in self._file.get("scalars", {}).items()}
+        same = {name: np.broadcast_to(values, count) for name, values in held.items()
+                if values.shape in ((), (1,), (count,))}
+        columns = {name: values for name, values in same.items() if np.ptp(values) > 0} or same
         return (np.stack(list(columns.values()), -1) if columns else None), tuple(columns)
 
     def _periodic(self) -> set[str]:

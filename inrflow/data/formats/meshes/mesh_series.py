@@ -19,6 +19,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.meshes.mesh_writers import CELLS, PvdWriter, XdmfWriter, meshio_for
+from inrflow.data.formats.meshes.tecplot import Zone, zones
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
@@ -157,13 +158,14 @@ class MeshSeries:
                 self._reader = None
                 return [(0, 0.0)]
         if _is_tecplot(start):
-            text = path.read_text(encoding="latin-1")
-            if len(re.findall(r"^\s*zone\b", text, re.IGNORECASE | re.MULTILINE)) != 1:
-                raise UserError(f"{path} holds other than one zone; write a file for each time, read by a pattern")
-            moment = re.search(r"\bsolutiontime\s*=\s*([-+.\deE]+)", text, re.IGNORECASE)
-            if moment is not None:
-                return [(0, float(moment[1]))]
-        mesh = self._read(path)
+            self._steps = list(zones(path))
+            times = [zone.time for zone in self._steps]
+            if not times or (len(times) > 1 and None in times):
+                raise UserError(f"{path} holds other than one zone, some without SOLUTIONTIME; write a zone for each "
+                                "time, with its time, or a file for each, read by a pattern")
+            if None not in times:
+                return [(0, float(time)) for time in times if time is not None]
+        mesh = self._read(self._steps[0])
         known = [float(np.ravel(mesh.field_data[name])[0]) for name in _TIMES if name in mesh.field_data]
         numbers = re.findall(r"\d+", path.stem)
         return [(0, known[0] if known else float(numbers[-1]) if numbers else 0.0)]
@@ -179,12 +181,14 @@ class MeshSeries:
             raise UserError(f"{path} refers to {name}, which does not exist; copy it beside {path.name}")
         return found
 
-    def _read(self, path: Path) -> Any:
+    def _read(self, path: Path | Zone) -> Any:
         import meshio
 
+        if isinstance(path, Zone):
+            return path.mesh()
         with path.open("rb") as file:
             start = file.read(4096).lstrip()
-        kind = meshio.tecplot if _is_tecplot(start) else meshio.vtk if start.startswith(b"#") else (
+        kind = meshio.vtk if start.startswith(b"#") else (
             meshio.xdmf if b"<Xdmf" in start else meshio.vtu)
         return kind.read(str(path))
 

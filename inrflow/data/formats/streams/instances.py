@@ -1,9 +1,11 @@
 """Discrete sampling geometries of the CF conventions (chapter 9) as rows: single points, contiguous and indexed ragged
-arrays, and series that have times of their own (incomplete arrays)."""
+arrays, series that have times of their own (incomplete arrays), and profiles of Argo floats."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,47 @@ def as_rows(data: Any, times: Sequence[str]) -> Any:
     if len(own) == 1 and own[0].ndim == 2 and str(data.attrs.get("featureType", "")).lower().startswith("timeseries"):
         return _raveled(data, own[0].dims)
     return data
+
+
+def of_argo(path: Path, data: Any) -> Any:
+    """Profiles of Argo floats as rows of time, place, pressure and what was measured: adjusted values where there are
+    any, without those whose flags say bad (3, 4) or missing (9). Any other dataset comes back as it is."""
+    if not {"JULD", "LATITUDE", "LONGITUDE", "PRES", "PRES_QC"} <= set(data.variables) or data["PRES"].ndim != 2:
+        return data
+    across, along = data["PRES"].dims
+    places = {"JULD": "time", "LONGITUDE": "longitude", "LATITUDE": "latitude"}
+    held = {name: data[name].values for name in data.variables}
+    lost = np.zeros(data["PRES"].shape, bool)
+    for flag in ("JULD_QC", "POSITION_QC"):
+        lost |= _bad(held.get(flag), (len(lost), 1))
+    changed: dict[Any, tuple[Any, np.ndarray, dict[str, Any]]] = {}
+    count = 0
+    for name in [name for name in data.data_vars if f"{name}_QC" in held and data[name].dims == (across, along)]:
+        if name.endswith("_ADJUSTED"):
+            continue
+        values, bad = held[name].astype(np.float64), _bad(held[f"{name}_QC"], lost.shape)
+        adjusted = np.asarray(held.get(f"{name}_ADJUSTED", np.full_like(values, np.nan)), np.float64)
+        better = np.isfinite(adjusted).any(1, keepdims=True)
+        own = _bad(held.get(f"{name}_ADJUSTED_QC"), lost.shape) | ~np.isfinite(adjusted)
+        values, bad = np.where(better, adjusted, values), np.where(better, own, bad) | lost
+        count += int((np.isfinite(held[name]) & bad).sum())
+        kept = {key: value for key, value in data[name].attrs.items() if not key.startswith("valid_")}
+        changed[name] = ((across, along), np.where(bad, np.nan, values), kept)
+    if count:
+        warnings.warn(f"{path}: {count} values with flags 3, 4 or 9 are left out", stacklevel=2)
+    changed |= {name: (across, held[name], {**data[name].attrs, "standard_name": standard})
+                for name, standard in places.items()}
+    changed["PRES"][2]["axis"] = "Z"
+    return _raveled(type(data)(changed, attrs=data.attrs), (across, along))
+
+
+def _bad(flags: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Where flags of Argo's reference table 2 say that a value is bad or missing."""
+    if flags is None:
+        return np.zeros(shape, bool)
+    letters = np.array([cell.decode("ascii", "replace") if isinstance(cell, bytes) else str(cell)
+                        for cell in flags.ravel().tolist()]).reshape(flags.shape)
+    return np.isin(letters.reshape(shape), ("3", "4", "9"))
 
 
 def _repeated(data: Any, instances: Any, rows: Any, which: np.ndarray) -> Any:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.formats.calendar import retimed
-from inrflow.data.formats.columns import TIMES, Columns, column_numbers, find_column, is_station
+from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, column_numbers, find_column, is_station
 from inrflow.data.formats.registry import Content, Format, ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
-from inrflow.data.formats.table_format import HEIGHTS, TableContent, TableFormat, axes_among
+from inrflow.data.formats.table_format import TableContent, TableFormat, axes_among
 from inrflow.errors import UserError
 
 _LOOKED_AT = 4096  # rows of a table
@@ -35,6 +35,10 @@ def read_files(paths: Sequence[Path], options: ReadOptions) -> Content:
     _require_alike(paths)
     if options.stations is not None:
         raise UserError(f"stations is for tables, and {paths[0]} is {kinds[0].about}; leave it out")
+    with kinds[0].read(paths[0], options) as first:
+        rows = isinstance(first, TableContent)  # as profiles and series in NetCDF are
+    if rows:
+        return TableContent(_JoinedTables(kinds[0], paths, options), paths[0], options)
     return JoinedContent(kinds[0], paths, options)
 
 
@@ -74,6 +78,9 @@ class JoinedContent(StreamedContent):
                 if not content.description.same_system(self._contents[0].description):
                     raise UserError(f"{path} has {content.description.layout}, {paths[0]} "
                                     f"{self._contents[0].description.layout}; give files of one system")
+                if content.description.parameter_names != self._contents[0].description.parameter_names:
+                    raise UserError(f"{path} has the parameters {_listed(content)}, {paths[0]} "
+                                    f"{_listed(self._contents[0])}; give files with the same")
                 units = content.description.units, self._contents[0].description.units
                 if None not in units and units[0] != units[1]:
                     raise UserError(f"{path} has values in {', '.join(units[0])}, {paths[0]} in "  # type: ignore[arg-type]
@@ -121,6 +128,10 @@ class JoinedContent(StreamedContent):
                         part.values, part.parameters)
         except UserError as error:
             raise UserError(f"{content.path}: {error} ({self.path})") from error
+
+
+def _listed(content: Content) -> str:
+    return ", ".join(content.description.parameter_names) or "none"
 
 
 def _continues(files: list[list[Part]]) -> bool:
@@ -182,11 +193,12 @@ class _JoinedTables(TableFormat):
     of the same times and places are of different trajectories.
     """
 
-    def __init__(self, kind: TableFormat, paths: Sequence[Path], options: ReadOptions) -> None:
+    def __init__(self, kind: Format, paths: Sequence[Path], options: ReadOptions) -> None:
         self.name, self.about, self.text = kind.name, kind.about, kind.text  # type: ignore[misc]
         self._kind, self._paths = kind, paths
         heads = [_head(kind, path) for path in paths[:2]]
-        self._times = None if options.time or find_column(heads[0], TIMES) else _numbers_in(paths)
+        timed = options.time or kind.named_dimensions or find_column(heads[0], TIMES)
+        self._times = None if timed else _numbers_in(paths)
         self._apart = self._times is None and options.stations is None and _repeat(heads, options)
         if self._times is not None:
             warnings.warn(f"{paths[0]} and the other tables have no column of times: the numbers at the end of their "
@@ -200,9 +212,9 @@ class _JoinedTables(TableFormat):
         return _JoinedColumns(tables, self._paths, self._times, self._apart)
 
 
-def _head(kind: TableFormat, path: Path) -> dict[str, np.ndarray]:
+def _head(kind: Format, path: Path) -> dict[str, np.ndarray]:
     """The first rows of a table."""
-    with kind.open_columns(path) as columns:
+    with kind.open_columns(path, [TIMES]) as columns:
         return next(columns.blocks(_LOOKED_AT), {name: np.empty(0) for name in columns.names})
 
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
+from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, other_calendar, parse_units
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import (
@@ -93,7 +93,8 @@ class NetcdfWriter(TableWriter):
             if is_date:
                 variable.attrs["units"] = self._calendar
             elif name in units and whole.dtype != object:
-                variable.attrs["units"] = units[name]
+                unit, calendar = other_calendar(units[name]) or (units[name], None)
+                variable.attrs.update({"units": unit} | ({"calendar": calendar} if calendar else {}))
             if kept:
                 variable[...] = whole
 

@@ -11,13 +11,13 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import TIMES, Columns, column_numbers, find_column
+from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, column_numbers, find_column
 from inrflow.data.formats.registry import ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
-from inrflow.data.formats.table_format import HEIGHTS, TableFormat
+from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
-_NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code")
+_NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code", "node", "node_id")
 _PLACES = (LONGITUDES, LATITUDES, ("x", "X"), ("y", "Y"), ("z", "Z"), HEIGHTS)
 _ROWS, _SHOWN = 1 << 14, 8
 
@@ -116,8 +116,11 @@ class StationColumns(Columns):
                 warnings.warn(f"{path}: {', '.join(others[:_SHOWN])} is no station of {kind.file} and is left out",
                               stacklevel=4)
             self.names = (*([] if self._time is None else [self._time]), *axes, self._channel)
+            units = {columns.units.get(name, "") for name in self._wide}
+            self.units = {self._channel: units.pop()} if len(units) == 1 else {}
         elif self._named is not None:
             self.names = (*(name for name in columns.names if name not in (*axes, self._named)), *axes)
+            self.units = columns.units
         else:
             columns.close()
             raise UserError(f"{path} has the columns {', '.join(columns.names)}: none is a station of {kind.file} "

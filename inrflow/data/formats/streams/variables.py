@@ -34,10 +34,13 @@ def numbered(data: Any, coordinates: Sequence[str] | None) -> Any:
 
 
 def time_of(data: Any) -> str | None:
-    """The variable of times: on one dimension at most, for T may be a temperature; on one, if there is such a one."""
+    """The variable of times: on one dimension at most, for T may be a temperature; on one, if there is such a one; else
+    the axis of another name that holds dates, as `ocean_time` of ROMS."""
     lines = data.drop_vars([name for name, variable in data.variables.items() if variable.ndim != 1])
     if not any(str(name).lower() in TIMES or one.attrs.get("standard_name") == "time" or one.attrs.get("axis") == "T"
                for name, one in lines.variables.items()):
         lines = data.drop_vars([name for name, variable in data.variables.items() if variable.ndim > 1])
     named = next((name for name in TIMES if name in lines.variables), None)
-    return named or find_variable(lines, ("",), "time", ("T",), "") or find_variable(lines, TIMES, "time", ("T",), "")
+    found = named or find_variable(lines, ("",), "time", ("T",), "") or find_variable(lines, TIMES, "time", ("T",), "")
+    return found or next((str(name) for name, one in data.variables.items() if one.dims == (name,) and (
+        one.dtype.kind == "M" or " since " in str(one.attrs.get("units", "")))), None)

@@ -1,0 +1,72 @@
+"""What stands above the rows of a table of text: names without a line of their own, and lines of units below names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from inrflow.data.formats.columns import is_missing
+
+_DAVIS = re.compile(r'DaVis\b.*?((?:"[^"]*"\s*)+)$')
+_VALUE = re.compile(r"[-+]?\.?\d")
+_SLASHED = re.compile(r"\s*(\d{1,2})/(\d{1,2})/(\d{4})(?:[T, ]+(.*?))?\s*")
+_WORDS = 2  # lines between names and rows, at most: of units, and of how values were made
+
+
+def davis_names(comment: str, count: int) -> tuple[list[str], list[str]] | None:
+    """Names of the columns of a table of vectors as DaVis exports them, and those of the vectors among them; None of
+    other comments above a table, or where columns are more than places and components."""
+    if not _DAVIS.match(comment) or not 4 <= count <= 6:
+        return None
+    places, vectors = list("xyz")[: 2 + (count == 6)], list("uvw")[: 2 + (count > 4)]
+    return [*places, *vectors], vectors
+
+
+def davis_units(comment: str) -> str:
+    """The unit of the vectors, the last word in quotes."""
+    return comment.rsplit('"', 2)[1]
+
+
+def lines_of_units(ahead: Sequence[str], cells: Callable[[str], list[str]]) -> list[list[str]]:
+    """The lines before the first that holds a value, where most of their cells are words, some above values."""
+    if any(line.count('"') % 2 for line in ahead):
+        return []  # a cell goes on in the next line
+    rows = [[cell.strip() for cell in cells(line)] for line in ahead]
+    first = next((index for index, row in enumerate(rows) if any(_VALUE.match(cell) for cell in row if cell != "1")), 0)
+    above = rows[:first]
+    words = [[bool(cell) and cell != "1" and not is_missing(cell) for cell in row] for row in above]
+    named = any(word and _VALUE.match(value) for row in words for word, value in zip(row, rows[first], strict=False))
+    most = all(sum(row) > len([cell for cell in cells if cell]) / 2 for row, cells in zip(words, above, strict=True))
+    return above if len(above) <= _WORDS and named and most else []
+
+
+def bare_unit(cell: str) -> str:
+    """A unit without brackets around it."""
+    return re.sub(r"^\s*[(\[]\s*(.*?)\s*[)\]]\s*$", r"\1", cell).strip()
+
+
+def slashed(cells: Sequence[str]) -> bool:
+    """Whether all cells, but for empty ones, are dates such as 12/31/2024, of which day or month may come first."""
+    filled = [cell for cell in cells if cell.strip()]
+    return bool(filled) and all(_SLASHED.fullmatch(cell) for cell in (filled[0], filled[-1])) and all(
+        map(_SLASHED.fullmatch, filled))
+
+
+def month_first(blocks: Iterator[Sequence[str]]) -> bool | None:
+    """Whether months come first in dates such as 12/31/2024; None where no day is greater than 12."""
+    for cells in blocks:
+        for cell in dict.fromkeys(cells):
+            found = _SLASHED.fullmatch(cell)
+            if found is not None and max(int(found[1]), int(found[2])) > 12:
+                return int(found[2]) > 12
+    return None
+
+
+def with_years_first(cells: Sequence[str], month: bool) -> list[str]:
+    """Dates such as 12/31/2024 as 2024/12/31; `month`: whether it comes first."""
+    done: dict[str, str] = {}
+    for cell in dict.fromkeys(cells):
+        found = _SLASHED.fullmatch(cell)
+        day = "" if found is None else "/".join((found[3], *found.group(*((1, 2) if month else (2, 1)))))
+        done[cell] = cell if found is None else f"{day} {found[4] or ''}".strip()
+    return [done[cell] for cell in cells]
