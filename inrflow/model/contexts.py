@@ -52,6 +52,7 @@ class Contexts:
         names: of Q known parameters; empty where none are known.
         parameters: (E, Q) of the environments, None where none are known.
         map: from parameters to contexts and back, None where none are known.
+        growth: power of the variance of a regression with which that of forecasts grows beyond the environments.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Contexts:
     names: tuple[str, ...] = ()
     parameters: Tensor | None = None
     map: ParameterMap | None = None
+    growth: float = 1.0
 
     @property
     def size(self) -> int:
@@ -97,8 +99,9 @@ class Contexts:
 
         The operators are a regression on the contexts: at c their variance goes as [1, c] (sum_e [1, c_e][1, c_e]^T)^-1
         [1, c]^T, which is 1 + |c|^2 for standardised contexts and 1 + P on the average over the training environments.
+        What no operators affine in contexts have grows faster, as extreme environments that are left out say.
         """
-        return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0).sqrt()
+        return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0) ** (self.growth / 2)
 
     def nearest(self, context: Tensor) -> int:
         """The training environment whose context is nearest to one (P,)."""
@@ -112,7 +115,7 @@ class Contexts:
             raise UserError(f"parameters are given for {', '.join(parameters) or 'nothing'}; the surrogate needs "
                             f"{', '.join(self.names)}")
         values = torch.tensor([float(parameters[name]) for name in self.names], dtype=torch.float64)
-        return self.map.contexts(values), self.map.error.clone()
+        return self.map.contexts(values), self.map.error_at(values)
 
     def state(self) -> dict[str, Any]:
         """As nested plain values and tensors, fit for `save_tensors`."""
@@ -141,6 +144,7 @@ class ParameterMap:
         error: (P, P) covariance of what the polynomial missed of environments left out.
         training: (E, Q) the training parameters.
         powers: (Q,) of parameters, 0 where logarithms are taken; None: all are 1.
+        further: (F', P) coefficients of the monomials up to the next degree; None: not known.
     """
 
     mean: Tensor
@@ -150,6 +154,7 @@ class ParameterMap:
     error: Tensor
     training: Tensor
     powers: Tensor | None = None
+    further: Tensor | None = None
 
     @classmethod
     def fit(cls, parameters: Tensor, contexts: Tensor) -> ParameterMap:
@@ -164,7 +169,8 @@ class ParameterMap:
             missed = _left_out(design, contexts)
             if best is None or float(missed.square().mean()) < _CLEARLY_BETTER * float(best[1].square().mean()):
                 error = missed.T @ missed / len(missed) + 1e-12 * torch.eye(contexts.shape[1], dtype=contexts.dtype)
-                best = cls(mean, scale, _ridge(design, contexts), degree, error, parameters, powers), missed
+                further = _ridge(_monomials((taken - mean) / scale, degree + 1), contexts)
+                best = cls(mean, scale, _ridge(design, contexts), degree, error, parameters, powers, further), missed
         assert best is not None
         return best[0]
 
@@ -175,7 +181,15 @@ class ParameterMap:
 
     def contexts(self, parameters: Tensor) -> Tensor:
         """Contexts (..., P) of parameters (..., Q) in the data's units."""
-        return self._at((self._taken(parameters.double()) - self.mean) / self.scale)
+        return self._design(parameters, self.degree) @ self.coefficients
+
+    def error_at(self, parameters: Tensor) -> Tensor:
+        """Covariances (..., P, P) of what it misses at parameters (..., Q): of environments left out, and by how much a
+        polynomial of the next degree differs there, which is much beyond those of training unless it is exact."""
+        if self.further is None:
+            return self.error.expand(*parameters.shape[:-1], *self.error.shape).clone()
+        apart = self._design(parameters, self.degree + 1) @ self.further - self.contexts(parameters)
+        return self.error + apart[..., :, None] * apart[..., None, :]
 
     def parameters(self, context: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (Q,) and their covariance (Q, Q), data units, of a context (P,) known up to `covariance`."""
@@ -199,8 +213,9 @@ class ParameterMap:
         )
         best = reached.value.argmin()
         jacobian = self._jacobian(reached.point[best])
-        spread = torch.linalg.inv(jacobian.T @ precision @ jacobian + prior)
         values, slopes = self._given_back(self.mean + self.scale * reached.point[best])
+        precision = torch.linalg.inv(covariance + self.error_at(values))
+        spread = torch.linalg.inv(jacobian.T @ precision @ jacobian + prior)
         slopes = slopes * self.scale
         return values, spread * slopes[:, None] * slopes
 
@@ -220,6 +235,10 @@ class ParameterMap:
         values = torch.where(self._powers == 1, taken, torch.where(self._powers == 0, high, 1 / low))
         slopes = torch.where(self._powers == 1, 1.0, torch.where(self._powers == 0, high, -1 / low**2))
         return values, slopes
+
+    def _design(self, parameters: Tensor, degree: int) -> Tensor:
+        """Monomials (..., F) of parameters (..., Q)."""
+        return _monomials((self._taken(parameters.double()) - self.mean) / self.scale, degree)
 
     def _at(self, standard: Tensor) -> Tensor:
         return _monomials(standard, self.degree) @ self.coefficients
@@ -338,12 +357,13 @@ def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
 def nominal_contexts(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> Tensor:
     """Contexts (S, P), each estimated from the frames of its own trajectory, a window or its codes, around which flows
     are linearised."""
-    means = prior.mean.expand(len(window), surrogate.context_size)
+    count, size = len(window), surrogate.context_size
+    priors = [replace(prior, mean=mean, covariance=own) for mean, own in zip(
+        prior.mean.expand(count, size), prior.covariance.expand(count, size, size), strict=True)]
     if surrogate.field.state_size > surrogate.code_size:
-        return torch.stack([context_of_windows(surrogate, [window.select(torch.tensor([s]))], replace(
-            prior, mean=means[s])).mean for s in range(len(window))])
-    return torch.stack([_given(surrogate, [codes.at([s])], replace(prior, mean=means[s])).mean
-                        for s in range(len(window))])
+        return torch.stack([context_of_windows(surrogate, [window.select(torch.tensor([s]))], one).mean
+                            for s, one in enumerate(priors)])
+    return torch.stack([_given(surrogate, [codes.at([s])], one).mean for s, one in enumerate(priors)])
 
 
 def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
