@@ -178,8 +178,8 @@ class StatePrior:
 
 @dataclass
 class ContextPrior:
-    """Gaussian prior of contexts: mean (P,) or (S, P), covariance (P, P) or (S, P, P), and the `nominal` contexts (P,) or
-    (S, P) at which the flow is linearised, the mean if None."""
+    """Gaussian prior of contexts: mean (P,) or (S, P), covariance (P, P) or (S, P, P), and the `nominal` contexts (P,)
+    or (S, P) at which the flow is linearised, the mean if None."""
 
     mean: Tensor
     covariance: Tensor

@@ -117,11 +117,9 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     sizes = candidate_sizes(fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size)
     fit, error = search.search(sizes, counts)
     size = fit.size
-    log.say(
-        f"linear dynamics with contexts: {len(groups.used)} environments, {fit.context_size} numbers each, "
-        f"{size} codes, ridge {fit.ridge:g}, validation error {error:.2e} of "
-        f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})"
-    )
+    log.say(f"linear dynamics with contexts: {len(groups.used)} environments, {fit.context_size} numbers each, "
+            f"{size} codes, ridge {fit.ridge:g}, validation error {error:.2e} of "
+            f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})")
     log.log("contexts", 0, validation=error, without=without.score, code_size=size, contexts=fit.context_size)
     if not search.determined(size, fit.context_size) or error > POOR:
         log.say(
