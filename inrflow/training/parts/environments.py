@@ -122,11 +122,9 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
             f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})")
     log.log("contexts", 0, validation=error, without=without.score, code_size=size, contexts=fit.context_size)
     if not search.determined(size, fit.context_size) or error > POOR:
-        log.say(
-            f"the data do not determine the dynamics: {search.transitions} transitions for "
-            f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
-            "variance; declare symmetries or give more trajectories"
-        )
+        log.say(f"the data do not determine the dynamics: {search.transitions} transitions for "
+                f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
+                "variance; declare symmetries or give more trajectories")
     field = context_field(fit)
     row = log.tried(Tried(
         "reduced_order", "linear dynamics with contexts", size, error, floor,
@@ -140,8 +138,9 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     leading = fitted.leading(size)
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
-    integrator = run.problem.integrator(linear=True)
-    held = groups.told_validation(fit.contexts) if fit.told else search.held_contexts(fit)
+    integrator, held = run.problem.integrator(linear=True), search.held_contexts(fit)
+    if groups.parameters is not None:  # as users tell them
+        held = torch.where(groups.validation[:, None] < 0, groups.told_validation(fit.contexts), held)
     judged = with_contexts(validation, size, held)
 
     def refit() -> Refitted:
