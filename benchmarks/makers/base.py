@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 from scipy.integrate import solve_ivp
+from scipy.linalg import expm
 
 Fields = tuple[np.ndarray, np.ndarray, np.ndarray, dict]  # t (T,), x (N, d), u (S, T, N, C), attributes
 FRAMES = 20
@@ -40,6 +41,14 @@ def stepped(rate: Callable, w: np.ndarray, gap: float, steps: int) -> np.ndarray
             w = w + dt / 6 * (a + 2 * b + 2 * c + rate(w + dt * c))
         frames.append(w)
     return np.stack(frames)
+
+
+def linear(generator_matrix: np.ndarray, start: np.ndarray, gap: float) -> np.ndarray:
+    """States (S, T, N) of du/dt = A u from `start` (S, N), by the matrix exponential."""
+    step, frames = expm(gap * generator_matrix), [start]
+    for _ in range(FRAMES - 1):
+        frames.append(frames[-1] @ step.T)
+    return np.stack(frames, 1)
 
 
 def bumps(generator: np.random.Generator, x: np.ndarray, waves: int) -> np.ndarray:

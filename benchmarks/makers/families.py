@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from scipy.fft import dctn, idctn
 
-from benchmarks.makers.base import FRAMES, Fields, Maker, solve, stepped, write_fields
+from benchmarks.makers.base import FRAMES, Fields, Maker, linear, solve, stepped, write_fields
 from benchmarks.makers.shapes.reactions import annulus, fhn_lshape
 from benchmarks.makers.shapes.spheres import GEOMETRY, Sphere, scattered
 from benchmarks.makers.walls.lines import burgers_held
@@ -129,6 +129,32 @@ def quenches(generator: np.random.Generator, count: int, size: float) -> Fields:
     return t, x[1::4], u[:, :, 1::4, None], {}
 
 
+def beams(generator: np.random.Generator, count: int, tension: float) -> Fields:
+    """w_t = v, v_t = -.004 w_xxxx + .05 tension w_xx - .15 v - .0004 v_xxxx on (-1, 1), clamped: Galerkin's method on
+    (1 - x^2)^2 times 26 Legendre polynomials, read at 61 points."""
+    n, gap, legendre = 26, 0.16, np.polynomial.legendre
+    nodes, weights = legendre.leggauss(80)
+    shapes = [legendre.legmul(legendre.poly2leg([1, 0, -2, 0, 1]), one) for one in np.eye(n)]
+
+    def values(x: np.ndarray, order: int) -> np.ndarray:
+        return np.stack([legendre.legval(x, legendre.legder(one, order)) for one in shapes], -1)
+
+    def products(order: int) -> np.ndarray:
+        return np.linalg.solve(values(nodes, 0).T @ (weights[:, None] * values(nodes, 0)),
+                               values(nodes, order).T @ (weights[:, None] * values(nodes, order)))
+
+    stiff, taut = products(2), products(1)
+    matrix = np.block([[np.zeros((n, n)), np.eye(n)],
+                       [-0.004 * stiff - 0.05 * tension * taut, -0.15 * np.eye(n) - 0.0004 * stiff]])
+    waves = np.sin(np.pi * np.arange(1, 6)[:, None] * (nodes + 1) / 2) * (1 - nodes**2)
+    fields = generator.standard_normal((2, count, 5)) / np.arange(1, 6) @ waves * np.array([1, 0.8])[:, None, None]
+    start = np.linalg.lstsq(values(nodes, 0), fields.reshape(-1, len(nodes)).T, rcond=None)[0].T
+    frames = linear(matrix, np.concatenate([start[:count], start[count:]], 1), gap)
+    x = np.linspace(-1, 1, 61)
+    u = frames.reshape(count, FRAMES, 2, n) @ values(x, 0).T
+    return np.arange(FRAMES) * gap, x[:, None], u.swapaxes(2, 3), {"channels": ["w", "v"]}
+
+
 FAMILIES = {  # maker, name of its parameter, values trained and tested
     "burgers_viscosities": (burgers_held, "viscosity", (0.02, 0.03, 0.045, 0.06), (0.025, 0.035, 0.05, 0.08)),
     "annulus_mortalities": (annulus, "mortality", (0.3, 0.4, 0.5, 0.6), (0.35, 0.45, 0.55, 0.7)),
@@ -136,6 +162,7 @@ FAMILIES = {  # maker, name of its parameter, values trained and tested
     "cavity_lids": (cavity, "lid", (0.6, 0.8, 1.0, 1.2, 1.4, 1.6), (0.7, 1.1, 1.5, 1.9)),
     "wave_speeds": (waves, "speed", (0.6, 0.8, 1.0, 1.2), (0.7, 0.9, 1.1, 1.4)),
     "wave_dampings": (damped_waves, "damping", (0.1, 0.3, 0.5, 0.8, 1.1, 1.4), (0.4, 0.7, 0.95, 1.8)),
+    "beam_tensions": (beams, "tension", (-0.2, 0.2, 0.6, 1.0, 1.4, 1.8), (0.4, 1.2, 2.6, 3.6)),
     "quench_sizes": (quenches, "size", (0.5, 0.7, 0.9, 1.2, 1.5, 2.0), (0.6, 0.8, 1.7, 2.5)),
     "sphere_thresholds": (threshold_sphere, "threshold", (0.15, 0.22, 0.29, 0.36), (0.18, 0.26, 0.33, 0.45)),
 }

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from scipy.linalg import expm
 
-from benchmarks.makers.base import FRAMES, Fields, Maker, solve, write_fields
+from benchmarks.makers.base import FRAMES, Fields, Maker, linear, solve, write_fields
 from benchmarks.makers.families import waves
 from benchmarks.makers.shapes.reactions import fhn_lshape
 from benchmarks.makers.walls.lines import burgers_held
@@ -22,14 +22,6 @@ def blobs(generator: np.random.Generator, x: np.ndarray, count: int) -> np.ndarr
     centre, width, size = generator.uniform(0, 1, (count, 4, 1)), generator.uniform(0.1, 0.25, (count, 4, 1)), (
         generator.standard_normal((count, 4, 1)))
     return (size * np.exp(-((x - centre) ** 2) / 2 / width**2)).sum(1)
-
-
-def linear(generator_matrix: np.ndarray, start: np.ndarray, gap: float) -> np.ndarray:
-    """States (S, T, N) of du/dt = A u from `start` (S, N), by the matrix exponential."""
-    step, frames = expm(gap * generator_matrix), [start]
-    for _ in range(FRAMES - 1):
-        frames.append(frames[-1] @ step.T)
-    return np.stack(frames, 1)
 
 
 def second_difference(n: int) -> np.ndarray:

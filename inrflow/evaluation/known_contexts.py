@@ -15,6 +15,7 @@ from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
 _MARGIN = 1e-6  # of the values, for what was rounded
+_KNOWN = 1e-9  # variance of a context that is taken as known
 CHOICES = ("auto", "parameters", "environment", "unknown")
 
 
@@ -33,13 +34,13 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
         return ("unknown" if contexts is not None else "none"), None
     values = named_parameters(file, contexts.names)
     if wanted in ("auto", "parameters") and contexts.map is not None and values is not None:
-        mean = contexts.map.contexts(torch.as_tensor(values))
+        mean, error = (of(torch.as_tensor(values)) for of in (contexts.map.contexts, contexts.map.error_at))
         assert contexts.parameters is not None
         for row, parameters in enumerate(torch.as_tensor(values)):  # a training environment's own context is better
             same = torch.isclose(contexts.parameters, parameters, rtol=1e-9, atol=0.0).all(1).nonzero()[:, 0]
             if len(same):
-                mean[row] = contexts.values[same[0]]
-        return "parameters", ContextPrior(mean, contexts.map.error.clone())
+                mean[row], error[row] = contexts.values[same[0]], _KNOWN * torch.eye(contexts.size)
+        return "parameters", ContextPrior(mean, error)
     if wanted == "parameters":
         names = ", ".join(contexts.names) or "any"
         raise UserError(f"observe.context=parameters, but {file.path} does not hold {names} as training did; give "
@@ -48,7 +49,7 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
     numbers = file.environment
     if numbers is not None and contexts.kind == "environment" and bool(np.isin(numbers, labels).all()):
         mean = contexts.values[torch.as_tensor(np.searchsorted(labels, numbers))]
-        return "environment", ContextPrior(mean, 1e-9 * torch.eye(contexts.size, dtype=torch.float64))
+        return "environment", ContextPrior(mean, _KNOWN * torch.eye(contexts.size, dtype=torch.float64))
     if wanted == "environment":
         raise UserError(f"observe.context=environment, but {file.path} holds environments that training did not; give "
                         "observe.context=unknown")

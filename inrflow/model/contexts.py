@@ -1,14 +1,15 @@
 """What a surrogate knows of contexts: those of its training environments, and how parameters map to them.
 
-The map from parameters to contexts is a polynomial of these, their logarithms or reciprocals; which, and its degree, is
-chosen by leaving out one environment at a time. Parameters are read off a context by inverting it (Gauss-Newton), which
-holds outside the trained range where a direct fit of the inverse would not (a wave's context is its squared speed: the
-inverse is a root).
+The map from parameters to contexts is a polynomial of these, their logarithms or reciprocals, or of the exponential of
+one; which, and its degree, is chosen by leaving out one environment at a time. Parameters are read off a context by
+inverting it (Gauss-Newton), which holds outside the trained range where a direct fit of the inverse would not (a wave's
+context is its squared speed: the inverse is a root).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,12 +29,13 @@ from inrflow.numerics.principal_components import standardised
 _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
 _POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms
+_EXPONENTIALS = (math.inf, -math.inf)  # of a single parameter, in two standard deviations
 _ALIKE = 3  # parameters from which on all have the same power
 _LOWEST = 1e-3  # of the least one of training: what logarithms and reciprocals are taken of, at least
 _MOST_LOGARITHM = 700.0
 _RIDGE = 1e-9
 _STRAIGHT = 1e-6  # of standardised contexts
-_CLEARLY_BETTER = 0.8
+_CLEARLY_BETTER, _FAR_BETTER = 0.8, 0.1
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
 _DIFFERENCE = 1e-5
 _KNOWN, _SPARE = 0.1, 1.5  # of what flows miss: codes that well known need no smoothing; values a code, at least
@@ -52,6 +54,7 @@ class Contexts:
         names: of Q known parameters; empty where none are known.
         parameters: (E, Q) of the environments, None where none are known.
         map: from parameters to contexts and back, None where none are known.
+        growth: power of the variance of a regression with which that of forecasts grows beyond the environments.
     """
 
     kind: str
@@ -60,6 +63,7 @@ class Contexts:
     names: tuple[str, ...] = ()
     parameters: Tensor | None = None
     map: ParameterMap | None = None
+    growth: float = 1.0
 
     @property
     def size(self) -> int:
@@ -97,8 +101,9 @@ class Contexts:
 
         The operators are a regression on the contexts: at c their variance goes as [1, c] (sum_e [1, c_e][1, c_e]^T)^-1
         [1, c]^T, which is 1 + |c|^2 for standardised contexts and 1 + P on the average over the training environments.
+        What no operators affine in contexts have grows faster, as extreme environments that are left out say.
         """
-        return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0).sqrt()
+        return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0) ** (self.growth / 2)
 
     def nearest(self, context: Tensor) -> int:
         """The training environment whose context is nearest to one (P,)."""
@@ -112,7 +117,7 @@ class Contexts:
             raise UserError(f"parameters are given for {', '.join(parameters) or 'nothing'}; the surrogate needs "
                             f"{', '.join(self.names)}")
         values = torch.tensor([float(parameters[name]) for name in self.names], dtype=torch.float64)
-        return self.map.contexts(values), self.map.error.clone()
+        return self.map.contexts(values), self.map.error_at(values)
 
     def state(self) -> dict[str, Any]:
         """As nested plain values and tensors, fit for `save_tensors`."""
@@ -132,7 +137,7 @@ class Contexts:
 
 @dataclass
 class ParameterMap:
-    """contexts = polynomial(standardised parameters, or their logarithms or reciprocals).
+    """contexts = polynomial(standardised parameters, or their logarithms, reciprocals or exponentials).
 
     Attributes:
         mean, scale: (Q,) of the training parameters, or of what is taken of them.
@@ -140,7 +145,8 @@ class ParameterMap:
         degree: 1, 2 or 3.
         error: (P, P) covariance of what the polynomial missed of environments left out.
         training: (E, Q) the training parameters.
-        powers: (Q,) of parameters, 0 where logarithms are taken; None: all are 1.
+        powers: (Q,) of parameters, 0 where logarithms are taken, infinite where exponentials are; None: all are 1.
+        further: (F', P) coefficients of the monomials up to the next degree; None: not known.
     """
 
     mean: Tensor
@@ -150,32 +156,43 @@ class ParameterMap:
     error: Tensor
     training: Tensor
     powers: Tensor | None = None
+    further: Tensor | None = None
 
     @classmethod
     def fit(cls, parameters: Tensor, contexts: Tensor) -> ParameterMap:
         """From parameters (E, Q) and contexts (E, P) of the training environments; E at least 2."""
         best: tuple[ParameterMap, Tensor] | None = None
-        for degree, powers in itertools.product(_DEGREES, _choices_of_powers(parameters)):
-            taken = _raised(parameters, powers)
+        for degree, powers in itertools.product(_DEGREES, _choices_of_powers(parameters, (*_POWERS, *_EXPONENTIALS))):
+            taken = _raised(parameters, powers, parameters)
             mean, scale = taken.mean(0), taken.std(0, correction=0).clamp(min=1e-300)
             design = _monomials((taken - mean) / scale, degree)
             if degree > 1 and design.shape[1] > len(design) - 1:
                 break
             missed = _left_out(design, contexts)
-            if best is None or float(missed.square().mean()) < _CLEARLY_BETTER * float(best[1].square().mean()):
+            share = _FAR_BETTER if bool(powers.isinf().any()) else _CLEARLY_BETTER  # chance may tell it from a line
+            if best is None or float(missed.square().mean()) < share * float(best[1].square().mean()):
                 error = missed.T @ missed / len(missed) + 1e-12 * torch.eye(contexts.shape[1], dtype=contexts.dtype)
-                best = cls(mean, scale, _ridge(design, contexts), degree, error, parameters, powers), missed
+                further = _ridge(_monomials((taken - mean) / scale, degree + 1), contexts)
+                best = cls(mean, scale, _ridge(design, contexts), degree, error, parameters, powers, further), missed
         assert best is not None
         return best[0]
 
     def written(self, names: Sequence[str]) -> list[str]:
         """What the polynomial is of, for parameters of some names."""
-        forms = {1: "{}", 0: "log {}", -1: "1 / {}"}
-        return [forms[int(power)].format(name) for name, power in zip(names, self._powers, strict=True)]
+        forms = {1: "{}", 0: "log {}", -1: "1 / {}", math.inf: "exp {}", -math.inf: "exp -{}"}
+        return [forms[float(power)].format(name) for name, power in zip(names, self._powers, strict=True)]
 
     def contexts(self, parameters: Tensor) -> Tensor:
         """Contexts (..., P) of parameters (..., Q) in the data's units."""
-        return self._at((self._taken(parameters.double()) - self.mean) / self.scale)
+        return self._design(parameters, self.degree) @ self.coefficients
+
+    def error_at(self, parameters: Tensor) -> Tensor:
+        """Covariances (..., P, P) of what it misses at parameters (..., Q): of environments left out, and by how much a
+        polynomial of the next degree differs there, which is much beyond those of training unless it is exact."""
+        if self.further is None:
+            return self.error.expand(*parameters.shape[:-1], *self.error.shape).clone()
+        apart = self._design(parameters, self.degree + 1) @ self.further - self.contexts(parameters)
+        return self.error + apart[..., :, None] * apart[..., None, :]
 
     def parameters(self, context: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (Q,) and their covariance (Q, Q), data units, of a context (P,) known up to `covariance`."""
@@ -199,8 +216,9 @@ class ParameterMap:
         )
         best = reached.value.argmin()
         jacobian = self._jacobian(reached.point[best])
-        spread = torch.linalg.inv(jacobian.T @ precision @ jacobian + prior)
         values, slopes = self._given_back(self.mean + self.scale * reached.point[best])
+        precision = torch.linalg.inv(covariance + self.error_at(values))
+        spread = torch.linalg.inv(jacobian.T @ precision @ jacobian + prior)
         slopes = slopes * self.scale
         return values, spread * slopes[:, None] * slopes
 
@@ -210,8 +228,9 @@ class ParameterMap:
 
     def _taken(self, parameters: Tensor) -> Tensor:
         """What the polynomial is of, of parameters (..., Q); near zero, or below, that of a small one."""
-        least = torch.where(self._powers == 1, -torch.inf, _LOWEST * self.training.amin(0))
-        return _raised(torch.maximum(parameters, least), self._powers)
+        whole = (self._powers == 1) | self._powers.isinf()
+        least = torch.where(whole, -torch.inf, _LOWEST * self.training.amin(0))
+        return _raised(torch.maximum(parameters, least), self._powers, self.training)
 
     def _given_back(self, taken: Tensor) -> tuple[Tensor, Tensor]:
         """The parameters (Q,) of which something is taken (Q,), and their derivatives by it."""
@@ -219,7 +238,12 @@ class ParameterMap:
         low = torch.maximum(taken, _LOWEST * self._taken(self.training).amin(0))  # of reciprocals, which are positive
         values = torch.where(self._powers == 1, taken, torch.where(self._powers == 0, high, 1 / low))
         slopes = torch.where(self._powers == 1, 1.0, torch.where(self._powers == 0, high, -1 / low**2))
-        return values, slopes
+        grown, centre, scale = self._powers.isinf(), self.training.mean(0), self._powers.sign() * _spread(self.training)
+        return torch.where(grown, centre + scale * low.log(), values), torch.where(grown, scale / low, slopes)
+
+    def _design(self, parameters: Tensor, degree: int) -> Tensor:
+        """Monomials (..., F) of parameters (..., Q)."""
+        return _monomials((self._taken(parameters.double()) - self.mean) / self.scale, degree)
 
     def _at(self, standard: Tensor) -> Tensor:
         return _monomials(standard, self.degree) @ self.coefficients
@@ -233,10 +257,13 @@ class ParameterMap:
 
 def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
     """Contexts (E, P) that known parameters (E, Q) may be, fewer than the environments tell apart, standardised:
-    parameters, their logarithms, reciprocals or squares, of all the same where they are alike, and products of two."""
-    forms = []
-    for degree, powers in itertools.product(_DEGREES[:2], _choices_of_powers(parameters, _SQUARES, alike)):
-        values = _monomials(standardised(_raised(parameters, powers))[0], degree)[:, 1:]
+    parameters, their logarithms, reciprocals or squares, of all the same where they are alike, and products of two; or
+    two exponentials of one."""
+    forms, choices = [], _SQUARES if alike else (*_SQUARES, *_EXPONENTIALS)
+    for degree, powers in itertools.product(_DEGREES[:2], _choices_of_powers(parameters, choices, alike)):
+        if degree == 1 and bool(powers.isinf().any()):
+            continue
+        values = _monomials(standardised(_raised(parameters, powers, parameters))[0], degree)[:, 1:]
         if values.shape[1] + degree <= len(values):
             forms.append(standardised(values)[0])
     return forms
@@ -247,7 +274,7 @@ def straight(parameters: Tensor, contexts: Tensor, names: Sequence[str]
     """Base (P,) and slopes (P, Q) of contexts (E, P) = base + slopes f, sizes (Q,) and names of f, which are parameters
     (E, Q), their logarithms, reciprocals or squares; None where contexts are none of these."""
     for powers in _choices_of_powers(parameters, _SQUARES):
-        design = _monomials(_raised(parameters, powers), 1)
+        design = _monomials(_raised(parameters, powers, parameters), 1)
         found = torch.linalg.lstsq(design, contexts).solution
         if float((contexts - design @ found).abs().max()) < _STRAIGHT:
             forms = {1: "{}", 2: "{}^2", 0: "log({})", -1: "/ {}"}
@@ -256,10 +283,15 @@ def straight(parameters: Tensor, contexts: Tensor, names: Sequence[str]
     return None
 
 
-def _choices_of_powers(parameters: Tensor, choices: Sequence[int] = _POWERS, alike: bool = False) -> list[Tensor]:
-    """Powers (Q,) of parameters (E, Q), 0 for logarithms, the simplest first: others than 1 of positive ones alone."""
+def _choices_of_powers(parameters: Tensor, choices: Sequence[float], alike: bool = False) -> list[Tensor]:
+    """Powers (Q,) of parameters (E, Q), 0 for logarithms, the simplest first: others than 1 of positive ones alone, and
+    infinite ones, for exponentials, of a single one."""
     positive = (parameters > 0).all(0).tolist()
     count = len(positive)
+    if count == 1:
+        return [torch.tensor([power], dtype=torch.float64) for power in choices
+                if positive[0] or power == 1 or math.isinf(power)]
+    choices = [power for power in choices if math.isfinite(power)]
     if alike or count >= _ALIKE:
         every = [tuple(power if plus else 1 for plus in positive) for power in choices]
     else:
@@ -268,10 +300,17 @@ def _choices_of_powers(parameters: Tensor, choices: Sequence[int] = _POWERS, ali
     return [torch.tensor(powers, dtype=torch.float64) for powers in dict.fromkeys(every)]
 
 
-def _raised(parameters: Tensor, powers: Tensor) -> Tensor:
-    """Powers of parameters (..., Q), logarithms where they are 0."""
+def _raised(parameters: Tensor, powers: Tensor, training: Tensor) -> Tensor:
+    """Powers of parameters (..., Q), logarithms where they are 0, exponentials where they are infinite."""
     plain = torch.where(powers > 0, 1.0, parameters)  # powers of which are not asked for
-    return torch.where(powers > 0, parameters**powers, torch.where(powers == 0, plain.log(), 1 / plain))
+    grown = (powers.sign() * (parameters - training.mean(0)) / _spread(training)).clamp(max=_MOST_LOGARITHM).exp()
+    raised = torch.where(powers > 0, parameters**powers, torch.where(powers == 0, plain.log(), 1 / plain))
+    return torch.where(powers.isinf(), grown, raised)
+
+
+def _spread(training: Tensor) -> Tensor:
+    """Two standard deviations (Q,) of parameters (E, Q)."""
+    return 2 * training.std(0, correction=0).clamp(min=1e-300)
 
 
 def _monomials(values: Tensor, degree: int) -> Tensor:
@@ -338,12 +377,13 @@ def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
 def nominal_contexts(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> Tensor:
     """Contexts (S, P), each estimated from the frames of its own trajectory, a window or its codes, around which flows
     are linearised."""
-    means = prior.mean.expand(len(window), surrogate.context_size)
+    count, size = len(window), surrogate.context_size
+    priors = [replace(prior, mean=mean, covariance=own) for mean, own in zip(
+        prior.mean.expand(count, size), prior.covariance.expand(count, size, size), strict=True)]
     if surrogate.field.state_size > surrogate.code_size:
-        return torch.stack([context_of_windows(surrogate, [window.select(torch.tensor([s]))], replace(
-            prior, mean=means[s])).mean for s in range(len(window))])
-    return torch.stack([_given(surrogate, [codes.at([s])], replace(prior, mean=means[s])).mean
-                        for s in range(len(window))])
+        return torch.stack([context_of_windows(surrogate, [window.select(torch.tensor([s]))], one).mean
+                            for s, one in enumerate(priors)])
+    return torch.stack([_given(surrogate, [codes.at([s])], one).mean for s, one in enumerate(priors)])
 
 
 def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:

@@ -138,7 +138,7 @@ class Ensemble:
         context = context or self.prior.context(contexts)
         mean = (context.mean if context.nominal is None else context.nominal).expand(count, contexts)
         values, vectors = torch.linalg.eigh(context.covariance)
-        away = self._normal(count, draws, contexts) @ (vectors * values.clamp(min=0).sqrt()).T
+        away = self._normal(count, draws, contexts) @ (vectors * values.clamp(min=0).sqrt()[..., None, :]).mT
         return mean, mean[:, None] + away
 
     def _decoded(self, x: Tensor, codes: Tensor) -> Tensor:

@@ -178,8 +178,8 @@ class StatePrior:
 
 @dataclass
 class ContextPrior:
-    """Gaussian prior of contexts: mean (P,) or (S, P) and covariance (P, P), and the `nominal` contexts (P,) or (S, P)
-    at which the flow is linearised, the mean if None."""
+    """Gaussian prior of contexts: mean (P,) or (S, P), covariance (P, P) or (S, P, P), and the `nominal` contexts (P,)
+    or (S, P) at which the flow is linearised, the mean if None."""
 
     mean: Tensor
     covariance: Tensor
@@ -188,13 +188,13 @@ class ContextPrior:
     @property
     def known(self) -> bool:
         """Whether nothing is left to find out about them."""
-        return bool(self.covariance.diagonal().max() <= KNOWN_CONTEXT)
+        return bool(self.covariance.diagonal(dim1=-2, dim2=-1).max() <= KNOWN_CONTEXT)
 
     def select(self, rows: Tensor) -> ContextPrior:
         """Those of some of S trajectories."""
         mean, nominal = (v if v is None or v.dim() == 1 else v[rows] for v in (self.mean, self.nominal))
         assert mean is not None
-        return ContextPrior(mean, self.covariance, nominal)
+        return ContextPrior(mean, self.covariance if self.covariance.dim() == 2 else self.covariance[rows], nominal)
 
 
 @dataclass
@@ -339,11 +339,13 @@ def given(mean: Tensor, cov: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 def with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tuple[Tensor, Tensor | None]:
     """[code, memory] (S, n) and its covariance, joined by a context that is independent of them."""
-    size = context.covariance.shape[0]
+    size = context.covariance.shape[-1]
     joined = torch.cat([mean, context.mean.expand(len(mean), size)], 1)
     if cov is None:
         return joined, None
     whole = torch.nn.functional.pad(cov, (0, size, 0, size))
+    if context.covariance.dim() == 3 and len(whole) == 1:
+        whole = whole.repeat(len(context.covariance), 1, 1)
     whole[:, -size:, -size:] = context.covariance
     return joined, whole
 

@@ -118,3 +118,46 @@ def test_known_parameters_may_enter_as_powers_and_products_that_environments_tel
     for form in told_contexts(torch.tensor([[-1.0], [0.0], [1.0], [3.0]], dtype=torch.float64)):  # no logarithms
         assert torch.isfinite(form).all()
         torch.testing.assert_close(form.T @ form / 4, torch.eye(form.shape[1], dtype=torch.float64))
+
+
+def test_what_operators_of_second_order_in_contexts_miss_grows_with_squares_of_these():
+    values = standardised(torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None])[0]
+    design = torch.cat([torch.ones_like(values), values], 1)
+    missed = values.square() - design @ torch.linalg.lstsq(design, values.square()).solution
+    far = torch.tensor([[3.0], [-6.0]], dtype=torch.float64)
+    error = (far.square() - 1).abs()[:, 0] / missed.square().mean().sqrt()  # the fit is the mean, 1
+    first, second = (Contexts("environment", values, torch.arange(7), growth=g).widening(far) for g in (1.0, 2.0))
+    assert bool((first < 0.4 * error).all()) and bool(((second > 0.4 * error) & (second < 2 * error)).all())
+
+
+@pytest.mark.parametrize(("function", "exact"), [(lambda p: p**2, True), (lambda p: 1 / (2.5 - p), False)])
+def test_what_a_map_misses_beyond_its_environments_is_told_unless_it_is_exact(function, exact):
+    parameters = torch.tensor([-1.0, -0.4, 0.0, 0.5, 1.0]).double()[:, None]
+    fitted = ParameterMap.fit(parameters, function(parameters))
+    asked = torch.tensor([[0.2], [-1.5], [2.0]]).double()
+    error = (fitted.contexts(asked) - function(asked)).abs()[:, 0]
+    told = fitted.error_at(asked)[:, 0, 0].sqrt()
+    if exact:
+        assert bool((told < 1e-4).all())
+    else:
+        assert bool((error < 1.5 * told).all()) and bool(told[2] > 10 * told[0])
+    torch.testing.assert_close(fitted.error_at(asked[0]), fitted.error_at(asked)[0])
+
+
+def test_a_parameter_may_act_as_an_exponential():
+    parameters = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+
+    def truth(p: torch.Tensor) -> torch.Tensor:
+        return (-0.8 * p).exp()
+
+    fitted = ParameterMap.fit(parameters, truth(parameters))
+    assert fitted.powers.isinf().all() and fitted.written(["k"])[0] in ("exp k", "exp -k")
+    asked = torch.tensor([[-1.5], [0.3], [1.8]]).double()
+    torch.testing.assert_close(fitted.contexts(asked), truth(asked), rtol=0.02, atol=0)
+    mean, covariance = fitted.parameters(truth(torch.tensor([1.4]).double()), 1e-8 * torch.eye(1).double())
+    torch.testing.assert_close(mean, torch.tensor([1.4]).double(), rtol=0.02, atol=0)
+    assert float(covariance) > 1e-8 / 0.8**2  # what the map leaves open counts, too
+    forms = [torch.cat([torch.ones(9, 1), form], 1).double() for form in told_contexts(parameters)]
+    left = [float((form @ torch.linalg.lstsq(form, truth(parameters)).solution - truth(parameters)).abs().max())
+            for form in forms]
+    assert min(left) < 0.05 * min(left[:2])  # those of the parameter and its square

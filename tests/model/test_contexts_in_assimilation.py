@@ -106,6 +106,21 @@ def test_a_window_tells_the_context_near_and_far_from_its_mean(context):
     torch.testing.assert_close(estimate.mean[0, :, 2], estimate.mean[0, -1, 2].expand(6), atol=1e-4, rtol=0)
 
 
+def test_each_trajectory_may_know_its_context_to_an_accuracy_of_its_own():
+    parts = [window(context, frames=3) for context in (0.2, 1.1)]
+    t, u = (torch.cat([getattr(part, key) for part in parts]) for key in ("t", "u"))
+    both = TrajectoryBatch(t, parts[0].x, u)
+    means, covariances = torch.tensor([[0.1], [1.0]]).double(), torch.tensor([[[0.04]], [[1e-8]]]).double()
+    dynamics, prior = Dynamics(rotation(), INTEGRATOR, PRIOR.process), ContextPrior(means, covariances)
+    together = assimilate(Plain(), dynamics, PRIOR, both, context=prior)
+    assert not prior.known and prior.select(torch.tensor([1])).covariance.shape == (1, 1, 1)
+    for row, part in enumerate(parts):
+        alone = assimilate(Plain(), dynamics, PRIOR, part, context=ContextPrior(means[row], covariances[row]))
+        torch.testing.assert_close(together.mean[row], alone.mean[0], atol=1e-9, rtol=0)
+        for every, one in zip(together.covariance, alone.covariance, strict=True):
+            torch.testing.assert_close(every[row], one[0], atol=1e-9, rtol=0)
+
+
 def test_one_frame_says_nothing_of_the_context_and_its_uncertainty_grows_into_the_forecast():
     dynamics = Dynamics(rotation(), INTEGRATOR, PRIOR.process)
     estimate = assimilate(Plain(), dynamics, PRIOR, window(1.0, frames=1))

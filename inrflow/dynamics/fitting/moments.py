@@ -171,7 +171,7 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, ga
         best, equations = candidate, again
         if settled:
             break
-    return in_gauge(best) if best.context_size else best
+    return best if told or not best.context_size else in_gauge(best)
 
 
 def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:

@@ -172,17 +172,18 @@ class LawSearch:
             return effort() < until and not self.late()
 
         first = found[0][0]
-        further = () if first < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
-        if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
-            found.append(self._regressed(wider.pop(0)))
-        found += [its for one in further if on(pause) and (its := self._regressed(one))[0] < _PAYS * first]
-        later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
-        while wider:
-            lowest = min(misfit for misfit, *_ in found)
-            until, kept = (pause, 0) if lowest < _MOSTLY else (max(pause, rest), later)  # forecasts would say nothing
-            if lowest <= _UNEXPLAINED or len(wider) <= kept or not on(until):
-                break
-            found.append(self._regressed(wider.pop(0)))
+        with suppress(ValueError):  # LinAlgError is one, of what has no solution: families before it are kept
+            further = () if first < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
+            if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
+                found.append(self._regressed(wider.pop(0)))
+            found += [its for one in further if on(pause) and (its := self._regressed(one))[0] < _PAYS * first]
+            later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
+            while wider:
+                lowest = min(misfit for misfit, *_ in found)
+                until, kept = (pause, 0) if lowest < _MOSTLY else (max(pause, rest), later)  # forecasts say nothing
+                if lowest <= _UNEXPLAINED or len(wider) <= kept or not on(until):
+                    break
+                found.append(self._regressed(wider.pop(0)))
         self.lowest = lowest = min(misfit for misfit, *_ in found)
         self.ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
 
@@ -199,7 +200,7 @@ class LawSearch:
 
     def run(self, turns: Iterator[_Regressed | None]) -> None:
         """Judge families in turn, until forecasts of a law miss little."""
-        with suppress(OutOfTime, ValueError), effort.limited(self.limit):  # LinAlgError is one, of what has no solution
+        with suppress(OutOfTime, ValueError), effort.limited(self.limit):
             while self.least > self.enough and not self.hopeless and (each := next(turns, ())) != ():
                 if each and (not self.scored or self.spent < _SOUGHT * self.seconds):  # the first one in any case
                     self._judge(*each, _SOUGHT)
@@ -226,7 +227,8 @@ class LawSearch:
         others = self.ranked[cut:]
         while self.wider and self.least > self.enough and (
                 self.spent < _REST * self.seconds or not (others or self.scored)):
-            others.append(self._regressed(self.wider.pop(0)))
+            with suppress(ValueError):
+                others.append(self._regressed(self.wider.pop(0)))
         others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
         better = sum(self.lowest >= _UNEXPLAINED or each[0] < _PAYS * self.found[0][0] for each in others)
         yield from [*others[:better], None, *others[better:]]

@@ -28,8 +28,8 @@ class FlowLibrary(Library):
     def __init__(self, terms: Sequence[Term], harmonics: FlowHarmonics):
         nn.Module.__init__(self)
         self.terms = self.every = tuple(term for term in terms if isinstance(term, Term))
-        self.free = harmonics.count - harmonics.steady
         rule = harmonics.quadrature()
+        self.free, self.points = harmonics.count - harmonics.steady, 2 * len(rule.points)  # of two components
         weights = torch.tensor(rule.weights)[:, None]
         self.values = torch.tensor(rule.values).reshape(2, len(rule.points), -1)  # (2, Q, K)
         self.slopes = torch.tensor(rule.gradients).permute(2, 0, 1).reshape(2, *self.values.shape)  # (axis, 2, Q, K)

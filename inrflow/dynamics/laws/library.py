@@ -64,7 +64,7 @@ class Library(nn.Module):
         degree = max([3 if self.sines else 2, *(len(product) + (term.place > 0) for term in terms
                                                 for product in term.products)])
         self.harmonics, self.transform = harmonics, transform_of(harmonics, degree)
-        self._pressures: dict[int, Pressure] = {}
+        self.points, self._pressures = self.transform.count, dict[int, Pressure]()
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
         self.first_steady = len(self.eigenvalues) - harmonics.steady
         self.families = self.moving = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)

@@ -48,6 +48,7 @@ _SOLID = 2.0  # times as little quadratic elements in space must miss, whose sum
 _STILL = 0.5  # the same of harmonics that hold values which never change, and of flows: a law with others lets these go
 _TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
+_HOLDING = 0.01  # share that harmonics leave, at most, for others not to be tried where time is over
 _OTHER_ORDER = 1.5  # times the least error
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge laws; so many at most
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
@@ -182,11 +183,11 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         if kind in linear and linear[kind] > _HOPELESS * min(linear.values()):
             continue
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
-        while size >= _FEWEST and not (errors and late()):
+        while size >= _FEWEST and not (min(errors.values(), default=np.inf) < _HOLDING and late()):
             errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
             if isinstance(place, Region) and place.order == 1:
                 linear.setdefault(kind, errors[i, size])
-            if errors[i, size] > _HOPELESS * min(errors.values()):
+            if errors[i, size] > _HOPELESS * min(errors.values()) or late():
                 break
             size = int(size / 1.6)
     least = min(errors.values())

@@ -25,6 +25,7 @@ from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _UNKNOWN_SIZES = (1, 2)
+_SECOND_ORDER = 2.0  # growth of variances: what operators affine in contexts miss goes with squares of these
 
 
 class ContextGroups:
@@ -86,16 +87,16 @@ class ContextGroups:
         """What contexts (E, P) of the groups are, as `straight` says it of the known parameters."""
         return None if self.parameters is None else straight(self.parameters, values, self.environments.names)
 
-    def contexts(self, values: Tensor, say: Callable[[str], None]) -> Contexts:
-        """Contexts (E, P) of the groups, with a map from parameters where these are known."""
+    def contexts(self, values: Tensor, say: Callable[[str], None], growth: float = 1.0) -> Contexts:
+        """Contexts (E, P) of the groups, of some `growth`, with a map from parameters where these are known."""
         environments = self.environments
         labels = torch.as_tensor(environments.labels[self.used])
         if self.parameters is None:
-            return Contexts(environments.kind, values, labels)
+            return Contexts(environments.kind, values, labels, growth=growth)
         fitted = ParameterMap.fit(self.parameters, values)
         say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(fitted.written(environments.names))} (error "
             f"{float(fitted.error.diagonal().mean().sqrt()):.1e} of their spread)")
-        return Contexts(environments.kind, values, labels, environments.names, self.parameters, fitted)
+        return Contexts(environments.kind, values, labels, environments.names, self.parameters, fitted, growth)
 
 
 def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) -> Candidate | None:
@@ -113,23 +114,17 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     floor = float(fitted.modes.noise.mean())
     rows = groups.train(len(codes.codes) // len(run.problem.train))
     search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor, groups.told())
-    sizes = candidate_sizes(
-        fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size
-    )
+    sizes = candidate_sizes(fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size)
     fit, error = search.search(sizes, counts)
     size = fit.size
-    log.say(
-        f"linear dynamics with contexts: {len(groups.used)} environments, {fit.context_size} numbers each, "
-        f"{size} codes, ridge {fit.ridge:g}, validation error {error:.2e} of "
-        f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})"
-    )
+    log.say(f"linear dynamics with contexts: {len(groups.used)} environments, {fit.context_size} numbers each, "
+            f"{size} codes, ridge {fit.ridge:g}, validation error {error:.2e} of "
+            f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})")
     log.log("contexts", 0, validation=error, without=without.score, code_size=size, contexts=fit.context_size)
     if not search.determined(size, fit.context_size) or error > POOR:
-        log.say(
-            f"the data do not determine the dynamics: {search.transitions} transitions for "
-            f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
-            "variance; declare symmetries or give more trajectories"
-        )
+        log.say(f"the data do not determine the dynamics: {search.transitions} transitions for "
+                f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
+                "variance; declare symmetries or give more trajectories")
     field = context_field(fit)
     row = log.tried(Tried(
         "reduced_order", "linear dynamics with contexts", size, error, floor,
@@ -144,13 +139,15 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
     integrator, held = run.problem.integrator(linear=True), search.held_contexts(fit)
+    if groups.parameters is not None:  # as users tell them
+        held = torch.where(groups.validation[:, None] < 0, groups.told_validation(fit.contexts), held)
     judged = with_contexts(validation, size, held)
 
     def refit() -> Refitted:
         every, numbers = CodeData.join([codes, validation]), torch.cat([rows, groups.validation])
         kept = numbers >= 0
         full = search.fit(size, fit.contexts, fit.ridge, fit.told, (every.at(kept), numbers[kept]))
-        return Refitted(context_field(full), contexts=groups.contexts(full.contexts, log.say))
+        return Refitted(context_field(full), contexts=groups.contexts(full.contexts, log.say, _SECOND_ORDER))
 
     return Candidate(
         run.problem, "reduced_order", "closed form, contexts", leading.decoder, prior, field, integrator,

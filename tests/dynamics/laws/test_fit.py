@@ -1,11 +1,14 @@
 """Which laws a search judges first."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws import fit
 from inrflow.dynamics.laws.families import families_of
+from inrflow.dynamics.laws.refinement import ending
 from inrflow.dynamics.laws.setting import Data, ground_of
 
 
@@ -47,3 +50,30 @@ def test_a_first_law_is_forecast_at_once_where_the_clock_is_late(late: bool, mon
     search._judge(1e-3, laws[:2], families, 1.0)
     assert bool(flown) != late
     assert search.least < 1e-6
+
+
+def test_a_further_family_without_a_solution_leaves_the_search_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, own = _search(), list[fit.Families]()
+
+    def regressed(grounds: object, families: fit.Families, period: float) -> list[tuple[float, fit.Law]]:
+        own.append(families)
+        if families is not search.families:
+            raise np.linalg.LinAlgError("singular")
+        return [(0.5, search.ground.law(families.every, *np.zeros((2, len(families.every), 1))))]
+
+    monkeypatch.setattr(fit, "regressed", regressed)
+    monkeypatch.setattr(fit, "settled", lambda _: None)
+    search.regress(1)
+    assert [each[0] for each in search.ranked] == [0.5] and search.lowest == 0.5 and len(own) == 2
+    assert [each and each[0] for each in search.in_turn()] == [0.5, None]
+    assert not search.wider and len(own) > 3  # the others were tried, too
+
+
+def test_errors_that_refinement_compares_with_are_those_of_shortened_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = _search()
+    law = replace(search._regressed(search.families)[1][0], longest=0.4)
+    monkeypatch.setattr(ending, "forecast_errors", lambda one, _: np.full(2, max(one.longest, 0.1)))
+    ground, judge = search.ground, search.judge
+    end = ending._Ending(np.full(2, 0.4), law, ground, ground.train, judge, fit.effort(), 5.0, print)
+    end.shorten_steps()
+    assert end.law.longest == 0.1 and end.errors.tolist() == [0.1, 0.1]

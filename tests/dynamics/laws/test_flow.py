@@ -7,8 +7,11 @@ import torch
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import NO_SLIP, Flows
 from inrflow.domains.triangulation import grid_mesh
-from inrflow.dynamics.laws import fit_law
+from inrflow.dynamics.laws import Law, fit_law
 from inrflow.dynamics.laws.flow import TRANSPORT, VISCOSITY, FlowField, FlowLibrary
+from inrflow.dynamics.laws.refinement.assimilation import Assimilation
+from inrflow.dynamics.states import flights
+from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 _AXIS = np.linspace(0, 1, 7)
 
@@ -72,6 +75,20 @@ def test_viscosity_and_transport_are_found_in_flows_of_several_lids(flows: Flows
     np.testing.assert_allclose([found[VISCOSITY], found[TRANSPORT]], [0.01, -1.0], rtol=6e-2)
     assert law.written(["(u, v)"])[0].startswith("d(u, v)/dt = ")
     np.testing.assert_allclose(law.decode(law.encode(x, u), x), u, atol=1e-5)
+
+
+def test_coefficients_and_first_codes_of_noisy_flows_are_found(flows: Flows, field: FlowField) -> None:
+    noise, z = 0.02, [_states(6, 30)]
+    for _ in range(7):
+        z.append(field.advance(z[-1], 0.2, 4))
+    seen = torch.stack(z, 1).numpy()[:, :, None]
+    seen = seen + noise * np.random.default_rng(1).standard_normal(seen.shape)
+    t, spread = np.tile(np.arange(8) * 0.2, (6, 1)), np.full((6, 1, 30), noise**2)
+    codes = HarmonicCodes(flows.harmonics(30), np.zeros((1, 30)), np.full((1, 30), 1.0))
+    start = Law(flows, NO_SLIP, (VISCOSITY, TRANSPORT), np.array([[0.02], [-0.7]]), np.zeros((2, 1)), codes,
+                longest=0.05, largest=10.0)
+    law = Assimilation(start, flights(t, seen, spread, 7), np.ones((1, 30)), 20.0).run()
+    np.testing.assert_allclose(law.theta[:, 0], [0.01, -1.0], rtol=0.05)
 
 
 def test_the_decoder_of_flows_gives_both_components_and_their_slopes(flows: Flows) -> None:

@@ -1,6 +1,7 @@
 """Families of terms: transport of a velocity without divergence, forces and coefficients that vary in place."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.spatial import Delaunay
 
-from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of
+from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, flows_of
 from inrflow.domains.transform import DenseTransform, SeparableTransform, SphereTransform
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.families import families_of, solenoidal
@@ -65,6 +66,17 @@ def test_few_of_many_points_choose_harmonics_and_late_no_further_ones_are_tried(
     assert kind == NATURAL and 36 <= count < 256 and error < 1e-8
     assert choose(list(box), None, _waves(x), 0, told.append, lambda: True)[2] == 256
     assert told[0].count(":") > 3 and told[-1].count(":") == 2  # the words, and one number of harmonics
+
+
+def test_late_other_harmonics_are_tried_all_the_same_where_modes_of_flows_hold_little() -> None:
+    g, box = (np.arange(14) + 0.5) / 14, Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)
+    x = np.stack(np.meshgrid(g, g, indexing="ij"), -1).reshape(-1, 2)
+    one = _waves(x)
+    both = replace(one, u=np.concatenate([one.u, one.u[::-1]], -1))  # two values, and no velocity
+    flows = flows_of([box], x, both.u, np.ones(2))
+    assert flows
+    place, _, _, error = choose([box, *flows], None, both, 0, lambda _: None, lambda: True)
+    assert isinstance(place, Box) and error < 1e-3
 
 
 @pytest.mark.parametrize(("sines", "other"), [(False, HELD), (True, NATURAL)])

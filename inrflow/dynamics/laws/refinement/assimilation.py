@@ -161,7 +161,7 @@ class Assimilation(Refinement):
         """Derivatives (B, C K) by first codes of the sum of codes along flights, so weighted (B, M, C K)."""
         field = self.fields[0]
         steps = float((self.data.dt[0] / torch.tensor(self.steps)).ceil().sum())
-        each = steps * 50 * field.library.transform.count * field.channels
+        each = steps * 50 * field.library.points * field.channels
         result = torch.empty_like(weights[:, 0])
         for part in torch.arange(len(weights)).split(max(int(_VALUES / each), 1)):
             began, data = effort(), self.data.take(part)

@@ -107,7 +107,7 @@ class _Ending:
                 self.judging /= 2
                 break
             law, errors = halved, after
-        self.law = law
+        self.law, self.errors = law, errors
         self.kept = more if (more := 3 * _FINER[0] ** 2 * self.judging) < KEPT * self.seconds else 0.0
 
     def along_flights(self, lengths: list[int], every: int) -> Refinement | None:
