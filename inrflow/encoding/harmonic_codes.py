@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.optimize import minimize_scalar
 
-from inrflow.domains import HELD, LEAKY, NATURAL, STEADY, Box, Domain, Harmonics, Region
+from inrflow.domains import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Box, Domain, Harmonics, Region
 from inrflow.domains.box import PERIODIC, BoxHarmonics
 from inrflow.domains.transform import CONSTANT
 from inrflow.domains.walls import PAIRS, changes
@@ -32,7 +32,6 @@ _SOLVE = 70  # times the nodes and the squared number of modes, products that ei
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
-_NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 HOLES, _GAPS = 0.5, 4  # share of missing values up to which they are filled in, beyond so many patterns of them
 
 
@@ -151,19 +150,6 @@ def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarra
     return np.where(noise > np.maximum(_QUIET * np.nanvar(u, (0, 1, 2)), _ALIKE_FRAMES * lags[0]), noise / freedom, 0.0)
 
 
-def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
-    """What codes would hold of the variance of fields u (S, T, N, C) if all were as large as the highest eighth on a
-    grid x (N, d); mean of channels. Infinite where points do not tell harmonics apart."""
-    frames, left = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:]), 0.0
-    for c in range(frames.shape[2]):
-        table = harmonics.values(x)[:, harmonics.own(c, moving=True)]
-        z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_NO_RANK)
-        if rank < table.shape[1]:
-            return np.inf
-        left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
-    return left
-
-
 def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Indices of trajectories that share their points, and those points, of x (N, d) or (S, N, d)."""
     if x.ndim == 2:
@@ -196,8 +182,9 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
 
 def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, late: Callable[[], bool]
           ) -> str | None:
-    """The condition du/dn = -h u, with an h from 0 to infinity on each part of a region's boundary, whose harmonics fit
-    held-out points clearly better than those of a kind, natural or held; None where there is none.
+    """The condition whose harmonics fit held-out points clearly better than those of a kind, natural or held: natural
+    or held of each channel where these are unlike, else du/dn = -h u, with an h from 0 to infinity on each part of a
+    region's boundary; None where there is none.
 
     In later frames, for first ones need not obey any. Of fields u (S, T, N, C) at points x (S, N, d).
     """
@@ -207,15 +194,23 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
     def named(rates: Sequence[float]) -> str:
         return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
 
+    def error(kind: str, channels: slice = slice(None)) -> float:
+        harmonics = region.harmonics(min(size, _LEAKING_MODES) * len(set(kind.split(", "))), kind)
+        return held_out_errors(harmonics, x[some], seen[..., channels], seed)
+
     def missed(rates: Sequence[float]) -> float:
         if (name := named(rates)) not in known and not (known and late()):
             effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
-            known[name] = held_out_errors(region.harmonics(min(size, _LEAKING_MODES), name), x[some], seen, seed)
+            known[name] = error(name)
         return known.get(name, np.inf)
 
+    each = [min(BOUNDARIES, key=lambda one: error(one, slice(c, c + 1)))  # noqa: B023
+            for c in range(u.shape[-1] if u.shape[-1] > 1 else 0)]
+    if len(set(each)) > 1 and error(unlike := ", ".join(each)) < _PAYS * error(kind):
+        return unlike
     least = missed(rates)
-    each = [[i] for i in range(len(rates))] if len(rates) > 1 else []
-    for part in ([*range(len(rates))], *each, *each):  # all, then each in turn
+    parts = [[i] for i in range(len(rates))] if len(rates) > 1 else []
+    for part in ([*range(len(rates))], *parts, *parts):  # all, then each in turn
 
         def of(rate: float, part: Sequence[int] = part) -> list[float]:
             return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, walled
-from inrflow.domains.base import kept
+from inrflow.domains.base import kept, tail
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
@@ -26,7 +26,6 @@ from inrflow.encoding.harmonic_codes import (
     held_out_errors,
     leaky,
     point_sets,
-    tail,
     white_noise,
 )
 from inrflow.errors import UserError
@@ -166,7 +165,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
                                                              boundary else BOUNDARIES if place.bounded else [NATURAL])
               if (place, kind) not in bases]
     if boundary is None and np.equal(some.x, some.x[:1]).all():
-        bases += [(kept(held), STEADY) for place in domains if isinstance(place, Region)
+        bases += [(kept(held[0]), held[1]) for place in domains if isinstance(place, Region)
                   and (held := place.with_steady(data.x[0], data.u)) is not None]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
     if some.u.shape[2] > _ENOUGH:  # to tell so few harmonics
@@ -194,16 +193,17 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         raise UserError(f"{data.x.shape[2]} points are too few for harmonics in {data.x.shape[3]} dimensions; give "
                         "more")
     factors = [(_SOLID if place.dimensions > 2 and isinstance(place, Region) and place.order > 1 else 1.0)
-               * (_STILL if kind in (STEADY, NO_SLIP) else 1.0) for place, kind in bases]
+               * (_STILL if isinstance(place, (Region, Flows)) and kind.startswith((STEADY, NO_SLIP)) else 1.0)
+               for place, kind in bases]
     worth = {key: error * factors[key[0]] for key, error in errors.items()}
     size, i = min(key[::-1] for key in errors if worth[key] <= _FEWER * min(worth.values()))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     (place, kind), error = bases[i], errors[i, size]
     if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, late))[3] < error:
         return other
-    if boundary is None and isinstance(place, Region) and place.dimensions > 1 and kind != STEADY and (
+    if boundary is None and isinstance(place, Region) and place.dimensions > 1 and kind in BOUNDARIES and (
             error > _TIGHT) and (leaks := leaky(place, kind, size, some.x, some.u, seed, late)):
-        kind, error = leaks, held_out_errors(place.harmonics(size, leaks), some.x, some.u, seed)
+        kind, error = leaks, held_out_errors(place.harmonics(size * joined(leaks), leaks), some.x, some.u, seed)
     return place, kind, size, error
 
 
