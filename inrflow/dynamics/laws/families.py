@@ -126,7 +126,8 @@ class Families:
         lets short waves grow without limit.
         """
         every = self.every
-        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order]
+        found = ([every.index(term) for name in names for term in self.terms[name]
+                  if term.power <= order or name == "steep"]
                  for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
@@ -141,15 +142,16 @@ class Families:
                                     for name, terms in self.terms.items()})
 
     def with_multipliers(self, domain: Domain, harmonics: Harmonics, channels: int) -> Iterator[Families]:
-        """Linear terms with others that are not local, without and with transport; on lines, with fifth derivatives;
-        with what distances from an axis of rotation divide. None for flows and velocities."""
+        """Linear terms with others that are not local, without and with transport; with lap^3, on lines with fifth
+        derivatives, too; with what distances from an axis of rotation divide. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
             more = multipliers(channels, domain.dimensions, domain.curved)
             yield Families({**self.terms, "multipliers": more}, (
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
-            if domain.dimensions == 1:
-                fifth = [Term((((c, VALUE),),), 2, 0) for c in range(channels)]
-                yield Families({**self.terms, "fifth": fifth}, tuple((*names, "fifth") for names in self.combined[1:]))
+            steep = [Term((((c, VALUE),),), *order) for order in ((3,), (2, 0))[: 1 + (domain.dimensions == 1)]
+                     for c in range(channels)]
+            combined = self.combined[1 if domain.dimensions == 1 else -1 :]
+            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
             away = [(j, INVERSE) for j, low in enumerate(transform_of(harmonics, 2).points.min(0)) if low > 0 and not (
                 isinstance(domain, Box) and (domain.axes[j] == PERIODIC or domain.lower[j] < -1e-9 * low))]
             if away and domain.kind in ("box", "region"):
