@@ -198,7 +198,7 @@ class Families:
         winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
         low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count))
                            for most in (_LOW, _MORE, winds))
-        force = [Term(place=m) for m in low]  # no more than quadrature resolves
+        force = [Term(place=m) for m in more]  # no more than quadrature resolves
         yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
         if "products" not in self.terms:
             return
