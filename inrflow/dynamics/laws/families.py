@@ -142,22 +142,26 @@ class Families:
                                     for name, terms in self.terms.items()})
 
     def with_multipliers(self, domain: Domain, harmonics: Harmonics, channels: int) -> Iterator[Families]:
-        """Linear terms with others that are not local, without and with transport; with lap^3, on lines with fifth
-        derivatives, too; with what distances from an axis of rotation divide. None for flows and velocities."""
+        """Linear terms with others that are not local, without and with transport; with what distances from an axis of
+        rotation divide. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
             more = multipliers(channels, domain.dimensions, domain.curved)
             yield Families({**self.terms, "multipliers": more}, (
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
-            steep = [Term((((c, VALUE),),), *order) for order in ((3,), (2, 0))[: 1 + (domain.dimensions == 1)]
-                     for c in range(channels)]
-            combined = self.combined[1 if domain.dimensions == 1 else -1 :]
-            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
             away = [(j, INVERSE) for j, low in enumerate(transform_of(harmonics, 2).points.min(0)) if low > 0 and not (
                 isinstance(domain, Box) and (domain.axes[j] == PERIODIC or domain.lower[j] < -1e-9 * low))]
             if away and domain.kind in ("box", "region"):
                 about = [Term(((*own, *(by,) * power),)) for by in away for c in range(channels)
                          for own, power in ((((c, by[0]),), 1), (((c, VALUE),), 1), (((c, VALUE),), 2))]
                 yield Families({**self.terms, "about": about}, tuple((*names, "about") for names in self.combined))
+
+    def steep(self, domain: Domain, channels: int) -> Iterator[Families]:
+        """With lap^3, on lines with fifth derivatives, too. None for flows and velocities."""
+        if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
+            line = domain.dimensions == 1
+            steep = [Term((((c, VALUE),),), *order) for order in ((3,), (2, 0))[: 1 + line] for c in range(channels)]
+            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep")
+                                                                 for names in self.combined[1 if line else -1 :]))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do

@@ -159,7 +159,7 @@ class LawSearch:
         place, harmonics = ground.domain, ground.codes.harmonics
         by_place = list(families.in_place(place, harmonics))
         inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
-        more = list(families.with_multipliers(place, harmonics, channels))
+        more = [*families.with_multipliers(place, harmonics, channels), *families.steep(place, channels)]
         materials = [*by_place[1:2], *more] if place.bounded and place.dimensions > 1 else [*more, *by_place[1:2]]
         wider = self.wider = [*by_place[:1], *materials, *inert, *by_place[2:]]
         found.append(self._regressed(families))
