@@ -13,7 +13,7 @@ from scipy.sparse.linalg import eigsh, splu
 from scipy.spatial import cKDTree
 from skfem.models.poisson import laplace, mass
 
-from inrflow.domains.base import HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.domains.base import HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary, kept
 from inrflow.domains.triangulation import clean_mesh
 from inrflow.errors import UserError
 
@@ -76,9 +76,9 @@ class Region(Domain):
             return None
         groups, group = np.unique(held, axis=0, return_inverse=True)
         group = group.ravel()
-        kept, steady = np.full(groups.shape, -1), np.zeros((len(groups), _MOST, len(self.nodes)))
+        facets_of, steady = np.full(groups.shape, -1), np.zeros((len(groups), _MOST, len(self.nodes)))
         for g, own in enumerate(groups):
-            kept[g, : own.sum()] = facets[own]
+            facets_of[g, : own.sum()] = facets[own]
             nodes = np.unique(mesh.facets[:, facets[own]])
             if not len(nodes):
                 continue
@@ -89,7 +89,7 @@ class Region(Domain):
                 return None
             steady[g][:count, nodes] = patterns[:count] * np.sqrt(len(nodes))
         names = [steady_of(int(g)) for g in group]
-        region = Region(self.nodes, self.cells, self.order, kept, steady)
+        region = kept(Region(self.nodes, self.cells, self.order, facets_of, steady))
         return region, names[0] if len(groups) == 1 else ", ".join(names)
 
     @cached_property

@@ -126,9 +126,8 @@ class Families:
         lets short waves grow without limit.
         """
         every = self.every
-        found = ([every.index(term) for name in names for term in self.terms[name]
-                  if term.power <= order or name == "steep"]
-                 for names in self.combined for order in _ORDERS)
+        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order or (
+            name == "steep")] for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
     def with_season(self, channels: int, harmonics: Harmonics) -> Families:
@@ -158,10 +157,9 @@ class Families:
     def steep(self, domain: Domain, channels: int) -> Iterator[Families]:
         """With lap^3, on lines with fifth derivatives, too. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
-            line = domain.dimensions == 1
-            steep = [Term((((c, VALUE),),), *order) for order in ((3,), (2, 0))[: 1 + line] for c in range(channels)]
-            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep")
-                                                                 for names in self.combined[1 if line else -1 :]))
+            first, orders = (1, [(3,), (2, 0)]) if domain.dimensions == 1 else (-1, [(3,)])
+            steep = [Term((((c, VALUE),),), *order) for order in orders for c in range(channels)]
+            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in self.combined[first:]))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do
@@ -193,16 +191,13 @@ class Families:
     def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
         """The same with a force that varies in place; then values with div(a grad .) of one channel, or of all, and
         products; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
-        for modes of flows.
-
-        Of one: little of another's, which makes up for errors of splines, would let short waves grow.
-        """
+        for modes of flows. Of one: little of another's, which makes up for errors of splines, lets short waves grow."""
         if harmonics.components > 1 or "season" in self.terms:
             return
         winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
         low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count))
                            for most in (_LOW, _MORE, winds))
-        force = [Term(place=m) for m in more]  # no more than quadrature resolves
+        force = [Term(place=m) for m in more]
         yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
         if "products" not in self.terms:
             return

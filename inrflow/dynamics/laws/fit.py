@@ -160,8 +160,8 @@ class LawSearch:
         by_place = list(families.in_place(place, harmonics))
         inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
         more = [*families.with_multipliers(place, harmonics, channels), *families.steep(place, channels)]
-        materials = [*by_place[1:2], *more] if place.bounded and place.dimensions > 1 else [*more, *by_place[1:2]]
-        wider = self.wider = [*by_place[:1], *materials, *inert, *by_place[2:]]
+        last = 1 + (place.bounded and place.dimensions > 1)  # there materials of place are likelier than those
+        wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
         if (before := found[0][0]) > _POLYNOMIAL and (calm := settled(ground)) is not None and (
                 its := self._regressed(families, calm))[0] < _PAYS * before:

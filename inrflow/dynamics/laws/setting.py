@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, walled
-from inrflow.domains.base import kept, tail
+from inrflow.domains.base import tail
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
@@ -46,13 +46,11 @@ _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out poi
 _SOLID = 2.0  # times as little quadratic elements in space must miss, whose sums are sixteen times as long
 _STILL = 0.5  # the same of harmonics that hold values which never change, and of flows: a law with others lets these go
 _TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
-_HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
-_OTHER_ORDER = 1.5  # times the least error
+_HOPELESS, _OTHER_ORDER = 5.0, 1.5  # times the least error: fewer harmonics are not tried; laws of another order
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge laws; so many at most
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
-_RESOLVED = 1 / 3  # of the modes of flows give equations
-_UNSURE = 0.02  # of the noise: how well it is known
+_RESOLVED, _UNSURE = 1 / 3, 0.02  # of the modes of flows, that give equations; of the noise: how well it is known
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _SETTLED, _OF_GRID = 0.3, 1e-4  # share of the error that highest harmonics hold; error of all that a grid has
 _LOOKED_AT = 16  # trajectories that the noise of values comes from, at most
@@ -165,8 +163,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
                                                              boundary else BOUNDARIES if place.bounded else [NATURAL])
               if (place, kind) not in bases]
     if boundary is None and np.equal(some.x, some.x[:1]).all():
-        bases += [(kept(held[0]), held[1]) for place in domains if isinstance(place, Region)
-                  and (held := place.with_steady(data.x[0], data.u)) is not None]
+        bases += [one for own in domains if isinstance(own, Region) and (one := own.with_steady(data.x[0], data.u))]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
     if some.u.shape[2] > _ENOUGH:  # to tell so few harmonics
         few = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
