@@ -157,8 +157,8 @@ class Families:
     def steep(self, domain: Domain, channels: int) -> Iterator[Families]:
         """With lap^3, on lines with fifth derivatives, too. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
-            first, orders = (1, [(3,), (2, 0)]) if domain.dimensions == 1 else (-1, [(3,)])
-            steep = [Term((((c, VALUE),),), *order) for order in orders for c in range(channels)]
+            first, orders = (1, [(3, VALUE), (2, 0)]) if domain.dimensions == 1 else (-1, [(3, VALUE)])
+            steep = [Term((((c, VALUE),),), power, axis) for power, axis in orders for c in range(channels)]
             yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in self.combined[first:]))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
