@@ -18,7 +18,6 @@ BOUNDARIES = (NATURAL, HELD)
 LEAKY = "leaky "  # followed by numbers h, one for each part of a boundary, as in "leaky 0/2.5/inf": du/dn = -h u
 STEADY = "steady"  # held at values that do not change in time, of walls of boxes: codes carry them
 _TIE = 1e-9  # eigenvalues closer than this, relative, are the same
-_NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 _EDGE = 0.05  # spacings outside that still count as inside: cells have straight sides, walls are curved
 
 
@@ -124,19 +123,6 @@ class Domain(ABC):
         if x.ndim != 2 or x.shape[1] != self.dimensions:
             raise UserError(f"points have shape {x.shape}; expected (N, {self.dimensions}) on this {self.kind}")
         return x
-
-
-def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
-    """What codes would hold of the variance of fields u (S, T, N, C) if all were as large as the highest eighth on a
-    grid x (N, d); mean of channels. Infinite where points do not tell harmonics apart."""
-    frames, left = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:]), 0.0
-    for c in range(frames.shape[2]):
-        table = harmonics.values(x)[:, harmonics.own(c, moving=True)]
-        z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_NO_RANK)
-        if rank < table.shape[1]:
-            return np.inf
-        left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
-    return left
 
 
 def check_boundary(boundary: str) -> str:

@@ -15,7 +15,7 @@ from inrflow.domains import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Box, Domai
 from inrflow.domains.box import PERIODIC, BoxHarmonics
 from inrflow.domains.transform import CONSTANT
 from inrflow.domains.walls import PAIRS, changes
-from inrflow.numerics.components import groups_of
+from inrflow.numerics.components import groups_of, turned
 from inrflow.numerics.effort import effort
 
 _Rows = Callable[[np.ndarray], np.ndarray]
@@ -32,6 +32,7 @@ _SOLVE = 70  # times the nodes and the squared number of modes, products that ei
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
+_NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 HOLES, _GAPS = 0.5, 4  # share of missing values up to which they are filled in, beyond so many patterns of them
 
 
@@ -148,6 +149,19 @@ def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarra
         if abs(one) > _ALIKE_FRAMES * own:
             noise[c] = min(noise[c], max(own - one**2 / max(two, 1e-300), 0.0))
     return np.where(noise > np.maximum(_QUIET * np.nanvar(u, (0, 1, 2)), _ALIKE_FRAMES * lags[0]), noise / freedom, 0.0)
+
+
+def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
+    """What codes would hold of the variance of fields u (S, T, N, C) if all were as large as the highest eighth on a
+    grid x (N, d); mean of channels. Infinite where points do not tell harmonics apart."""
+    frames, left = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:]), 0.0
+    for c in range(frames.shape[2]):
+        table = harmonics.values(x)[:, harmonics.own(c, moving=True)]
+        z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_NO_RANK)
+        if rank < table.shape[1]:
+            return np.inf
+        left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
+    return left
 
 
 def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -311,8 +325,8 @@ class _Design:
             effort.add(products=_SVD * sum(len(self.r) * len(own) ** 2 for own in self.blocks))
             parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
             return (np.concatenate([u for u, _, _ in parts], 1), np.concatenate([s for _, s, _ in parts]),
-                    partial(_turned, self.blocks, [v for _, _, v in parts]),
-                    partial(_turned, self.blocks, [v**2 for _, _, v in parts]))
+                    partial(turned, self.blocks, [v for _, _, v in parts]),
+                    partial(turned, self.blocks, [v**2 for _, _, v in parts]))
         effort.add(products=_SVD * self.r.size * min(self.r.shape))
         u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
         return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, lambda rows: rows @ v**2
@@ -332,15 +346,6 @@ def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
     size = np.sqrt(np.diag(gram))
     groups = groups_of(np.abs(gram) > _ALIKE * size * size[:, None])
     return groups if len(groups) > 1 and table.shape[1] <= len(table) else None
-
-
-def _turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Rows (..., K), those of each group in turn, by the map (n, n) of each, in the order of the columns."""
-    result, start = np.zeros_like(rows), 0
-    for own, turn in zip(groups, maps, strict=True):
-        result[..., own] = rows[..., start : start + len(own)] @ turn
-        start += len(own)
-    return result
 
 
 def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray

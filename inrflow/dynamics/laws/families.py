@@ -41,14 +41,13 @@ _ORDERS = (1, 2)  # of powers of the Laplacian
 FRAMES = 16  # looked at
 _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
 _STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
-_LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
+_LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of growths in place, and of others; of winds, over linear terms and axes
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
 _FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
-_WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
 
 
 def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
@@ -197,8 +196,8 @@ class Families:
         winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
         low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count))
                            for most in (_LOW, _MORE, winds))
-        force = [Term(place=m) for m in more]
-        yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
+        terms = {**self.terms, "force": [Term(place=m) for m in more]}
+        yield Families(terms, tuple((*names, "force") for names in self.combined))
         if "products" not in self.terms:
             return
         values = [term for term in self.terms["linear"] if not term.power]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, walled
-from inrflow.domains.base import tail
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
@@ -26,6 +25,7 @@ from inrflow.encoding.harmonic_codes import (
     held_out_errors,
     leaky,
     point_sets,
+    tail,
     white_noise,
 )
 from inrflow.errors import UserError
