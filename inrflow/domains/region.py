@@ -13,7 +13,7 @@ from scipy.sparse.linalg import eigsh, splu
 from scipy.spatial import cKDTree
 from skfem.models.poisson import laplace, mass
 
-from inrflow.domains.base import HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.domains.base import HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary, kept
 from inrflow.domains.triangulation import clean_mesh
 from inrflow.errors import UserError
 
@@ -35,8 +35,9 @@ class Region(Domain):
     Order 1 has lumped masses, the scheme of many solvers: its quadrature points are the nodes, and its harmonics those
     of such a solver on that very mesh. Order 2 is more accurate for the region itself.
 
-    held (F,): facets of the boundary where fields keep their values, and steady (R, V): these, at all nodes, of which
-    fields have sums: `with_steady` finds both.
+    held (G, F): facets of the boundary where fields keep their values, of each of some groups of channels, filled up by
+    -1, and steady (G, R, V): these, at all nodes, of which fields have sums, filled up by zeros; one group alone may
+    have one axis less: `with_steady` finds both.
     """
 
     kind = "region"
@@ -51,35 +52,45 @@ class Region(Domain):
         element = _ELEMENTS[self.dimensions, self.order]()
         self.basis = skfem.Basis(mesh, element, intorder=4 if self.dimensions == 1 else 2)
         self._known: dict[tuple[int, str], RegionHarmonics] = {}
-        self.held = None if held is None else np.asarray(held, np.int64)
-        self.steady = np.zeros((0, len(self.nodes))) if steady is None else np.asarray(steady, np.float64)
-        self.steady = self.steady.reshape(-1, len(self.nodes))
+        self.held = None if held is None else np.atleast_2d(np.asarray(held, np.int64))
+        self.steady = np.zeros((0, 0, len(self.nodes))) if self.held is None else np.asarray(steady, np.float64)
+        self.steady = self.steady if self.steady.ndim == 3 else self.steady.reshape(1, -1, len(self.nodes))
 
-    def with_steady(self, x: np.ndarray, u: np.ndarray) -> Region | None:
+    def with_steady(self, x: np.ndarray, u: np.ndarray) -> tuple[Region, str] | None:
         """The same that holds fields u (S, T, N, C) at points x (N, d) where they never change at its boundary, unlike
-        beside it; None where that is nowhere, or where the values there are not sums of a few."""
+        beside it, and that condition of all channels or of each; None where that is nowhere, or where the values there
+        are not sums of a few."""
         apart, at = cKDTree(x).query(self.nodes)
-        values = np.nanmean(u, 1)[:, at].transpose(0, 2, 1).reshape(-1, len(at))  # (S C, V)
-        changes = np.nansum((u - np.nanmean(u, 1, keepdims=True)) ** 2, (0, 1))[at]  # (V, C)
+        means = np.nanmean(u, 1)
+        changes = np.nansum((u - means[:, None]) ** 2, (0, 1))[at]  # (V, C)
         beside = np.zeros_like(changes)
         for corner in self.cells.T:
             np.maximum.at(beside, corner, changes[self.cells].max(1))
-        still = ((changes < _STILL * changes.mean(0)).all(1)) & (apart < _WITHIN * self.spacing)
-        told = still & ((changes < _STILL * beside) & (beside > _ROUNDING * changes.max(0))).all(1)
+        still = (changes < _STILL * changes.mean(0)) & (apart < _WITHIN * self.spacing)[:, None]
+        told = still & (changes < _STILL * beside) & (beside > _ROUNDING * changes.max(0))
         mesh = self.basis.mesh
         facets = mesh.boundary_facets()
         corners = mesh.facets[:, facets]  # beside some, all may be still
-        held = facets[still[corners].all(0) & told[corners].any(0)]
-        if not len(held):
+        held = (still[corners].all(0) & told[corners].any(0)).T  # (C, F)
+        if not held.any():
             return None
-        own = np.unique(mesh.facets[:, held])
-        _, sizes, patterns = np.linalg.svd(values[:, own], full_matrices=False)
-        count = int((sizes**2 > _CARRIED * np.nanmean(u**2) * values[:, own].size).sum())
-        if count > _MOST:
-            return None
-        steady = np.zeros((count, len(self.nodes)))
-        steady[:, own] = patterns[:count] * np.sqrt(len(own))
-        return Region(self.nodes, self.cells, self.order, held, steady)
+        groups, group = np.unique(held, axis=0, return_inverse=True)
+        group = group.ravel()
+        facets_of, steady = np.full(groups.shape, -1), np.zeros((len(groups), _MOST, len(self.nodes)))
+        for g, own in enumerate(groups):
+            facets_of[g, : own.sum()] = facets[own]
+            nodes = np.unique(mesh.facets[:, facets[own]])
+            if not len(nodes):
+                continue
+            values = means[:, at[nodes]][..., group == g].transpose(0, 2, 1).reshape(-1, len(nodes))  # (S C, V)
+            _, sizes, patterns = np.linalg.svd(values, full_matrices=False)
+            count = int((sizes**2 > _CARRIED * np.nanmean(u[..., group == g] ** 2) * values.size).sum())
+            if count > _MOST:
+                return None
+            steady[g][:count, nodes] = patterns[:count] * np.sqrt(len(nodes))
+        names = [steady_of(int(g)) for g in group]
+        region = kept(Region(self.nodes, self.cells, self.order, facets_of, steady))
+        return region, names[0] if len(groups) == 1 else ", ".join(names)
 
     @cached_property
     def parts(self) -> list[np.ndarray]:
@@ -110,17 +121,41 @@ class Region(Domain):
         return float(self.basis.dx.sum())
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> RegionHarmonics:
-        """The lowest eigenfunctions of the stiffness matrix, at most as many as there are free nodes."""
-        key = (count, boundary if boundary == STEADY and self.held is not None else check_boundary(boundary))
+        """The lowest eigenfunctions of the stiffness matrix, at most as many as there are free nodes.
+
+        boundary: a condition, or one for each channel, with commas between them, whose harmonics are joined then, as
+        many of each; `allowed` says whose they are.
+        """
+        for name in boundary.split(", "):
+            if not (name.startswith(STEADY) and self.held is not None and group_of(name) < len(self.held)):
+                check_boundary(name)
+        key = (count, boundary)
         if key not in self._known:
             if boundary.startswith(LEAKY):  # of those that are tried one after the other, the last is kept
                 self._known = {own: known for own, known in self._known.items()
                                if own[1] == boundary or not own[1].startswith(LEAKY)}
             more = next((known for (size, kind), known in self._known.items()
-                         if size > count and kind == boundary and not known.steady), None)
-            self._known[key] = self._solve(*key) if more is None else RegionHarmonics(
-                self, more.coefficients[:, :count], more.eigenvalues[:count])
+                         if size > count and kind == boundary and not known.steady and known.allowed is None), None)
+            self._known[key] = self._joined(count, boundary.split(", ")) if ", " in boundary else self._solve(
+                *key) if more is None else RegionHarmonics(
+                    self, more.coefficients[:, :count], more.eigenvalues[:count])
         return self._known[key]
+
+    def _joined(self, count: int, channels: list[str]) -> RegionHarmonics:
+        """Harmonics of unlike conditions together, by eigenvalue, the steady ones last."""
+        families = list(dict.fromkeys(channels))
+        each = [self.harmonics(count // len(families), name) for name in families]
+        size = min(one.count for one in each)
+        if any(one.count > size for one in each):
+            each = [self.harmonics(size, name) for name in families]
+        values = np.concatenate([one.eigenvalues for one in each])
+        late = np.concatenate([np.arange(one.count) >= one.count - one.steady for one in each])
+        order = np.lexsort([values, late])
+        family = np.repeat(np.arange(len(each)), [one.count for one in each])[order]
+        found = RegionHarmonics(self, np.hstack([one.coefficients for one in each])[:, order], values[order],
+                                int(late.sum()))
+        found.allowed = np.array([family == families.index(name) for name in channels])
+        return found
 
     def _solve(self, count: int, boundary: str) -> RegionHarmonics:
         basis = self.basis
@@ -129,15 +164,22 @@ class Region(Domain):
             masses = sparse.diags(np.asarray(masses.sum(1)).ravel()).tocsc()
         else:  # the rule of `quadrature` alone may miss functions within cells
             masses = masses + _EXACT * mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4)).tocsc()
-        held = [] if boundary != STEADY else [basis.get_dofs(self.held).all()]
-        for rate, facets in zip(self.leaks(boundary), self.parts, strict=True) if boundary != STEADY else ():
-            if rate == np.inf:
-                held.append(basis.get_dofs(facets).all())
-            elif rate:
-                stiffness = stiffness + rate * mass.assemble(skfem.FacetBasis(basis.mesh, basis.elem, facets=facets))
+        held, lifts = [], np.zeros((basis.N, 0))
+        if boundary.startswith(STEADY) and self.held is not None:
+            own = self.held[group_of(boundary)]
+            held += [basis.get_dofs(own[own >= 0]).all()] if (own >= 0).any() else []
+        else:
+            for rate, facets in zip(self.leaks(boundary), self.parts, strict=True):
+                if rate == np.inf:
+                    held.append(basis.get_dofs(facets).all())
+                elif rate:
+                    part = skfem.FacetBasis(basis.mesh, basis.elem, facets=facets)
+                    stiffness = stiffness + rate * mass.assemble(part)
         free = np.setdiff1d(np.arange(basis.N), np.concatenate(held) if held else [])
         inner, inner_mass = stiffness[free][:, free], masses[free][:, free] / self.measure
-        lifts = self._lifts(stiffness, masses, free) if boundary == STEADY else np.zeros((basis.N, 0))
+        if boundary.startswith(STEADY):
+            patterns = self.steady[group_of(boundary)]
+            lifts = self._lifts(stiffness, masses, free, patterns[patterns.any(1)])
         values, vectors = lowest_modes(inner / self.measure, inner_mass, max(count - lifts.shape[1], 1),
                                        float(np.ptp(self.nodes, axis=0).max()))
         coefficients = np.zeros((basis.N, len(values)))
@@ -145,11 +187,12 @@ class Region(Domain):
         return RegionHarmonics(self, np.hstack([coefficients, lifts]), np.append(values, np.zeros(lifts.shape[1])),
                                lifts.shape[1])
 
-    def _lifts(self, stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, free: np.ndarray) -> np.ndarray:
-        """Coefficients (N, R) of the harmonic functions, of mean square 1, that have the steady values."""
-        basis, lifts = self.basis, np.zeros((self.basis.N, len(self.steady)))
+    def _lifts(self, stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, free: np.ndarray, steady: np.ndarray
+               ) -> np.ndarray:
+        """Coefficients (N, R) of the harmonic functions, of mean square 1, that have steady values (R, V)."""
+        basis, lifts = self.basis, np.zeros((self.basis.N, len(steady)))
         for dofs, place in zip(basis.element_dofs, basis.elem.doflocs, strict=True):
-            lifts[dofs] = np.einsum("j,rje->er", [1 - place.sum(), *place], self.steady[:, basis.mesh.t])
+            lifts[dofs] = np.einsum("j,rje->er", [1 - place.sum(), *place], steady[:, basis.mesh.t])
         lifts[free] = 0.0
         lifts[free] = -splu(stiffness[free][:, free].tocsc()).solve((stiffness @ lifts)[free])
         return lifts / np.sqrt(np.einsum("nr,nr->r", lifts, masses @ lifts) / self.measure)
@@ -195,6 +238,16 @@ class Region(Domain):
         """Nodes, cells and order of elements; what is held."""
         own = {} if self.held is None else {"held": self.held, "steady": self.steady}
         return {"kind": self.kind, "nodes": self.nodes, "cells": self.cells, "order": self.order, **own}
+
+
+def steady_of(group: int) -> str:
+    """The condition of channels that a group of facets holds."""
+    return f"{STEADY} {group}" if group else STEADY
+
+
+def group_of(boundary: str) -> int:
+    """The group of such a condition."""
+    return int(boundary.removeprefix(STEADY) or 0)
 
 
 def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, length: float

@@ -11,11 +11,11 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.optimize import minimize_scalar
 
-from inrflow.domains import HELD, LEAKY, NATURAL, STEADY, Box, Domain, Harmonics, Region
+from inrflow.domains import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Box, Domain, Harmonics, Region
 from inrflow.domains.box import PERIODIC, BoxHarmonics
 from inrflow.domains.transform import CONSTANT
 from inrflow.domains.walls import PAIRS, changes
-from inrflow.numerics.components import groups_of
+from inrflow.numerics.components import groups_of, turned
 from inrflow.numerics.effort import effort
 
 _Rows = Callable[[np.ndarray], np.ndarray]
@@ -196,8 +196,9 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
 
 def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, late: Callable[[], bool]
           ) -> str | None:
-    """The condition du/dn = -h u, with an h from 0 to infinity on each part of a region's boundary, whose harmonics fit
-    held-out points clearly better than those of a kind, natural or held; None where there is none.
+    """The condition whose harmonics fit held-out points clearly better than those of a kind, natural or held: natural
+    or held of each channel where these are unlike, else du/dn = -h u, with an h from 0 to infinity on each part of a
+    region's boundary; None where there is none.
 
     In later frames, for first ones need not obey any. Of fields u (S, T, N, C) at points x (S, N, d).
     """
@@ -207,15 +208,23 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
     def named(rates: Sequence[float]) -> str:
         return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
 
+    def error(kind: str, channels: slice = slice(None)) -> float:
+        harmonics = region.harmonics(min(size, _LEAKING_MODES) * len(set(kind.split(", "))), kind)
+        return held_out_errors(harmonics, x[some], seen[..., channels], seed)
+
     def missed(rates: Sequence[float]) -> float:
         if (name := named(rates)) not in known and not (known and late()):
             effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
-            known[name] = held_out_errors(region.harmonics(min(size, _LEAKING_MODES), name), x[some], seen, seed)
+            known[name] = error(name)
         return known.get(name, np.inf)
 
+    each = [min(BOUNDARIES, key=lambda one: error(one, slice(c, c + 1)))  # noqa: B023
+            for c in range(u.shape[-1] if u.shape[-1] > 1 else 0)]
+    if len(set(each)) > 1 and error(unlike := ", ".join(each)) < _PAYS * error(kind):
+        return unlike
     least = missed(rates)
-    each = [[i] for i in range(len(rates))] if len(rates) > 1 else []
-    for part in ([*range(len(rates))], *each, *each):  # all, then each in turn
+    parts = [[i] for i in range(len(rates))] if len(rates) > 1 else []
+    for part in ([*range(len(rates))], *parts, *parts):  # all, then each in turn
 
         def of(rate: float, part: Sequence[int] = part) -> list[float]:
             return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023
@@ -316,8 +325,8 @@ class _Design:
             effort.add(products=_SVD * sum(len(self.r) * len(own) ** 2 for own in self.blocks))
             parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
             return (np.concatenate([u for u, _, _ in parts], 1), np.concatenate([s for _, s, _ in parts]),
-                    partial(_turned, self.blocks, [v for _, _, v in parts]),
-                    partial(_turned, self.blocks, [v**2 for _, _, v in parts]))
+                    partial(turned, self.blocks, [v for _, _, v in parts]),
+                    partial(turned, self.blocks, [v**2 for _, _, v in parts]))
         effort.add(products=_SVD * self.r.size * min(self.r.shape))
         u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
         return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, lambda rows: rows @ v**2
@@ -337,15 +346,6 @@ def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
     size = np.sqrt(np.diag(gram))
     groups = groups_of(np.abs(gram) > _ALIKE * size * size[:, None])
     return groups if len(groups) > 1 and table.shape[1] <= len(table) else None
-
-
-def _turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Rows (..., K), those of each group in turn, by the map (n, n) of each, in the order of the columns."""
-    result, start = np.zeros_like(rows), 0
-    for own, turn in zip(groups, maps, strict=True):
-        result[..., own] = rows[..., start : start + len(own)] @ turn
-        start += len(own)
-    return result
 
 
 def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray

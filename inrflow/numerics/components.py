@@ -19,6 +19,15 @@ def groups_of(links: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(label == number) for number in range(total)]
 
 
+def turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Rows (..., K), those of each group in turn, by the map (n, n) of each, in the order of the columns."""
+    result, start = np.zeros_like(rows), 0
+    for own, turn in zip(groups, maps, strict=True):
+        result[..., own] = rows[..., start : start + len(own)] @ turn
+        start += len(own)
+    return result
+
+
 def components(matrix: Tensor) -> Tensor | None:
     """Rows (M, g) of the M components of a matrix (n, n), filled up with n; None where one of them is large."""
     sizes = matrix.detach().abs()

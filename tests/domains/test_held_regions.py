@@ -29,8 +29,8 @@ def _heat(region: Region, count: int, seed: int = 0) -> tuple[np.ndarray, np.nda
 def test_harmonic_functions_carry_values_that_stay(order: int) -> None:
     region = _square(8, order)
     found = region.with_steady(region.nodes, _heat(region, 6)[1])
-    assert found is not None
-    harmonics = from_state(plain(found.state())).harmonics(20, "steady")
+    assert found is not None and found[1] == "steady"
+    harmonics = from_state(plain(found[0].state())).harmonics(20, "steady")
     assert harmonics.steady == 1 and harmonics.count == 20
     inside = np.random.default_rng(0).random((50, 2))
     lift = harmonics.values(inside)[:, -1]
@@ -68,3 +68,44 @@ def test_values_that_never_change_are_held_though_other_harmonics_miss_little_le
     t, u = _heat(region, 4)
     data = setting.Data.of(t, region.nodes, u)
     assert setting.choose([region], None, data, 0, lambda _: None)[1] == kind
+
+
+def test_channels_of_unlike_conditions_have_harmonics_of_their_own() -> None:
+    """One is held at the left, one nowhere, one along all of the boundary at values of its own, on either elements."""
+    region = _square(10, 2)
+    x, generator, t = region.nodes, np.random.default_rng(1), np.arange(8) * 0.1
+    left = np.sin(np.pi * x[:, 0] / 2) * np.cos(np.pi * x[:, 1] * np.arange(3)[:, None])
+    free = np.cos(np.pi * x[:, 0]) * np.cos(np.pi * x[:, 1] * np.arange(3)[:, None])
+    parts = [np.einsum("sk,tk,kn->stn", generator.standard_normal((6, 3)), np.exp(-np.outer(t, [1, 2, 3])), own)
+             for own in (left, free)]
+    u = np.stack([parts[0] + 2, parts[1], _heat(region, 6)[1][..., 0]], -1)
+    found = region.with_steady(x, u)
+    assert found is not None
+    held, kind = found
+    names = kind.split(", ")
+    assert len(set(names)) == 3
+    harmonics = from_state(plain(held.state())).harmonics(120, kind)
+    assert harmonics.allowed is not None and harmonics.steady == 2 and harmonics.count == 120
+    own = [harmonics.values(x)[:, harmonics.own(c)] for c in range(3)]
+    for table, values in zip(own, u.transpose(3, 0, 1, 2), strict=True):
+        flat = values.reshape(-1, len(x)).T
+        rest = flat - table @ np.linalg.lstsq(table, flat, rcond=None)[0]
+        assert (rest**2).mean() < 1e-6 * flat.var()
+    moving = harmonics.own(0, moving=True)
+    np.testing.assert_allclose(harmonics.values(x[x[:, 0] == 0])[:, moving], 0, atol=1e-9)
+    assert np.abs(harmonics.values(x[x[:, 0] == 1])[:, moving]).max() > 1
+    values = np.sort(harmonics.eigenvalues[moving])[:3] / np.pi**2
+    np.testing.assert_allclose(values, [0.25, 1.25, 2.25], rtol=1e-3)  # of quarter waves, and of these with half waves
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_conditions_of_each_channel_are_told_by_points_within(held: bool) -> None:
+    """Where no point is on the boundary; alike where both channels are of one kind."""
+    region, generator = _square(10, 2), np.random.default_rng(2)
+    x = generator.uniform(0.02, 0.98, (300, 2))
+    waves = np.array([(1, 1), (1, 2), (2, 1), (2, 3)])
+    shapes = [np.prod(of(np.pi * waves[:, None] * x), -1) for of in ((np.sin if held else np.cos), np.cos)]
+    size = generator.standard_normal((4, 6, 2, 4))
+    u = np.stack([np.einsum("stk,kn->stn", size[:, :, c], shapes[c]) for c in range(2)], -1)
+    kind = setting.choose([region], None, setting.Data.of(np.arange(6.0), x, u), 0, lambda _: None)[1]
+    assert kind == ("held, natural" if held else "natural")

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sparse
 import skfem
 from scipy.sparse.linalg import splu
+from scipy.spatial import cKDTree
 
 from benchmarks.makers.base import FRAMES, Fields, bumps, bumps_of, problem, solve, stepped
 from benchmarks.makers.elements import circle, elements, mesh, polygon, quadratic, refined
@@ -121,6 +122,16 @@ def obstacles(generator: np.random.Generator, count: int) -> Fields:
             {"channels": ["u", "wx", "wy"]})
 
 
+def _slopes(x: np.ndarray, cells: np.ndarray) -> tuple[list[sparse.csr_matrix], sparse.csr_matrix]:
+    """Derivatives along both axes (E, N) of linear elements, and the map (N, E) from cells to loads of nodes."""
+    edges = x[np.roll(cells, -1, 1)] - x[np.roll(cells, 1, 1)]
+    double = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
+    slopes = np.stack([edges[..., 1], -edges[..., 0]]) / double[:, None]  # (2, E, 3), of the three functions
+    rows = np.repeat(np.arange(len(cells)), 3)
+    gradient = [sparse.csr_matrix((part.ravel(), (rows, cells.ravel())), (len(cells), len(x))) for part in slopes]
+    return gradient, sparse.csr_matrix((np.repeat(np.abs(double) / 6, 3), (cells.ravel(), rows)), (len(x), len(cells)))
+
+
 @problem()
 def burgers_lshape(generator: np.random.Generator, count: int) -> Fields:
     """u_t = -u . grad u + .01 lap u, both components without flux through the walls of an L in the unit box; linear
@@ -128,12 +139,7 @@ def burgers_lshape(generator: np.random.Generator, count: int) -> Fields:
     coarse, triangles = mesh([polygon([(0, 0), (1, 0), (1, 0.45), (0.55, 0.45), (0.55, 1), (0, 1)], 0.04)], 0.04)
     x, cells = refined(*refined(coarse, triangles))
     stiffness, masses = elements(x, cells)
-    edges = x[np.roll(cells, -1, 1)] - x[np.roll(cells, 1, 1)]
-    double = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
-    slopes = np.stack([edges[..., 1], -edges[..., 0]]) / double[:, None]  # (2, E, 3), of the three functions
-    rows = np.repeat(np.arange(len(cells)), 3)
-    gradient = [sparse.csr_matrix((part.ravel(), (rows, cells.ravel())), (len(cells), len(x))) for part in slopes]
-    spread = sparse.csr_matrix((np.repeat(np.abs(double) / 6, 3), (cells.ravel(), rows)), (len(x), len(cells)))
+    gradient, spread = _slopes(x, cells)
     t = np.arange(FRAMES) * 0.05
 
     def rate(w: np.ndarray) -> np.ndarray:
@@ -146,6 +152,38 @@ def burgers_lshape(generator: np.random.Generator, count: int) -> Fields:
 
     paths = [solve(rate, np.stack([field(), field()]), t)[..., : len(coarse)] for _ in range(count)]
     return t, coarse, np.moveaxis(np.stack(paths), 2, 3), {"triangles": triangles}
+
+
+@problem()
+def duct(generator: np.random.Generator, count: int) -> Fields:
+    """w_t = -w . grad w + .015 lap w (two components), c_t = -w . grad c + .01 lap c + 3 c (1 - c) (c - .2) in a Z: at
+    the inlet w is held at a profile of .7 and c at 1, along floor and ceiling of the lower arm w is 0, nothing else is
+    held; linear elements of side .0225, read at nodes of a mesh half as fine."""
+    coarse, triangles = mesh([polygon([(0, 0), (1, 0), (1, 1), (1.6, 1), (1.6, 1.45), (0.55, 1.45), (0.55, 0.45),
+                                       (0, 0.45)], 0.045)], 0.045)
+    x, cells = refined(coarse, triangles)
+    stiffness, masses = elements(x, cells)
+    gradient, spread = _slopes(x, cells)
+    inlet = x[:, 0] < 1e-9
+    held = inlet | (x[:, 1] < 1e-9) | (np.isclose(x[:, 1], 0.45) & (x[:, 0] < 0.55 + 1e-9))
+    profile = 2.8 * x[:, 1] / 0.45 * (1 - x[:, 1] / 0.45) * (x[:, 1] < 0.45) * np.exp(-((x[:, 0] / 0.1) ** 2))
+    away = 1 - np.exp(-((cKDTree(x[held]).query(x)[0] / 0.12) ** 2))
+    inside = 1 - np.exp(-((x[:, 0] / 0.12) ** 2))
+
+    def rate(w: np.ndarray) -> np.ndarray:  # (3, N, S)
+        moved = [sum(w[j] * (spread @ (gradient[j] @ f)) for j in range(2)) for f in w]
+        result = np.stack([-(k * (stiffness @ f) + own) / masses[:, None]
+                           for k, f, own in zip((0.015, 0.015, 0.01), w, moved, strict=True)])
+        result[2] += 3 * w[2] * (1 - w[2]) * (w[2] - 0.2)
+        result[:2, held] = result[2, inlet] = 0
+        return result
+
+    w = np.stack([np.stack([away * bumps_of(generator, x, 0.45, 0.1) + profile,
+                            away * bumps_of(generator, x, 0.45, 0.15),
+                            inside * np.clip(bumps_of(generator, x, 0.35, 0.4), -0.2, 1.2) + 1 - inside])
+                  for _ in range(count)], -1)
+    u = stepped(rate, w, 0.09, 48)[:, :, : len(coarse)].transpose(3, 0, 2, 1)
+    return np.arange(FRAMES) * 0.09, coarse, u, {"triangles": triangles, "channels": ["u", "v", "c"]}
 
 
 @problem()

@@ -41,14 +41,13 @@ _ORDERS = (1, 2)  # of powers of the Laplacian
 FRAMES = 16  # looked at
 _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
 _STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
-_LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
+_LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of growths in place, and of others; of winds, over linear terms and axes
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
 _FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
-_WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
 
 
 def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
@@ -126,8 +125,8 @@ class Families:
         lets short waves grow without limit.
         """
         every = self.every
-        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order]
-                 for names in self.combined for order in _ORDERS)
+        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order or (
+            name == "steep")] for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
     def with_season(self, channels: int, harmonics: Harmonics) -> Families:
@@ -141,21 +140,25 @@ class Families:
                                     for name, terms in self.terms.items()})
 
     def with_multipliers(self, domain: Domain, harmonics: Harmonics, channels: int) -> Iterator[Families]:
-        """Linear terms with others that are not local, without and with transport; on lines, with fifth derivatives;
-        with what distances from an axis of rotation divide. None for flows and velocities."""
+        """Linear terms with others that are not local, without and with transport; with what distances from an axis of
+        rotation divide. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
             more = multipliers(channels, domain.dimensions, domain.curved)
             yield Families({**self.terms, "multipliers": more}, (
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
-            if domain.dimensions == 1:
-                fifth = [Term((((c, VALUE),),), 2, 0) for c in range(channels)]
-                yield Families({**self.terms, "fifth": fifth}, tuple((*names, "fifth") for names in self.combined[1:]))
             away = [(j, INVERSE) for j, low in enumerate(transform_of(harmonics, 2).points.min(0)) if low > 0 and not (
                 isinstance(domain, Box) and (domain.axes[j] == PERIODIC or domain.lower[j] < -1e-9 * low))]
             if away and domain.kind in ("box", "region"):
                 about = [Term(((*own, *(by,) * power),)) for by in away for c in range(channels)
                          for own, power in ((((c, by[0]),), 1), (((c, VALUE),), 1), (((c, VALUE),), 2))]
                 yield Families({**self.terms, "about": about}, tuple((*names, "about") for names in self.combined))
+
+    def steep(self, domain: Domain, channels: int) -> Iterator[Families]:
+        """With lap^3, on lines with fifth derivatives, too. None for flows and velocities."""
+        if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
+            first, orders = (1, [(3, VALUE), (2, 0)]) if domain.dimensions == 1 else (-1, [(3, VALUE)])
+            steep = [Term((((c, VALUE),),), power, axis) for power, axis in orders for c in range(channels)]
+            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in self.combined[first:]))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do
@@ -187,17 +190,14 @@ class Families:
     def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
         """The same with a force that varies in place; then values with div(a grad .) of one channel, or of all, and
         products; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
-        for modes of flows.
-
-        Of one: little of another's, which makes up for errors of splines, would let short waves grow.
-        """
+        for modes of flows. Of one: little of another's, which makes up for errors of splines, lets short waves grow."""
         if harmonics.components > 1 or "season" in self.terms:
             return
         winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
         low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count))
                            for most in (_LOW, _MORE, winds))
-        force = [Term(place=m) for m in low]  # no more than quadrature resolves
-        yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
+        terms = {**self.terms, "force": [Term(place=m) for m in more]}
+        yield Families(terms, tuple((*names, "force") for names in self.combined))
         if "products" not in self.terms:
             return
         values = [term for term in self.terms["linear"] if not term.power]

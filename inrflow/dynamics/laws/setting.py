@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, walled
-from inrflow.domains.base import kept
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
@@ -47,14 +46,12 @@ _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out poi
 _SOLID = 2.0  # times as little quadratic elements in space must miss, whose sums are sixteen times as long
 _STILL = 0.5  # the same of harmonics that hold values which never change, and of flows: a law with others lets these go
 _TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
-_HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
+_HOPELESS, _OTHER_ORDER = 5.0, 1.5  # times the least error: fewer harmonics are not tried; laws of another order
 _HOLDING = 0.01  # share that harmonics leave, at most, for others not to be tried where time is over
-_OTHER_ORDER = 1.5  # times the least error
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge laws; so many at most
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
-_RESOLVED = 1 / 3  # of the modes of flows give equations
-_UNSURE = 0.02  # of the noise: how well it is known
+_RESOLVED, _UNSURE = 1 / 3, 0.02  # of the modes of flows, that give equations; of the noise: how well it is known
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _SETTLED, _OF_GRID = 0.3, 1e-4  # share of the error that highest harmonics hold; error of all that a grid has
 _LOOKED_AT = 16  # trajectories that the noise of values comes from, at most
@@ -167,8 +164,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
                                                              boundary else BOUNDARIES if place.bounded else [NATURAL])
               if (place, kind) not in bases]
     if boundary is None and np.equal(some.x, some.x[:1]).all():
-        bases += [(kept(held), STEADY) for place in domains if isinstance(place, Region)
-                  and (held := place.with_steady(data.x[0], data.u)) is not None]
+        bases += [one for own in domains if isinstance(own, Region) and (one := own.with_steady(data.x[0], data.u))]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
     if some.u.shape[2] > _ENOUGH:  # to tell so few harmonics
         few = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
@@ -195,16 +191,17 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         raise UserError(f"{data.x.shape[2]} points are too few for harmonics in {data.x.shape[3]} dimensions; give "
                         "more")
     factors = [(_SOLID if place.dimensions > 2 and isinstance(place, Region) and place.order > 1 else 1.0)
-               * (_STILL if kind in (STEADY, NO_SLIP) else 1.0) for place, kind in bases]
+               * (_STILL if isinstance(place, (Region, Flows)) and kind.startswith((STEADY, NO_SLIP)) else 1.0)
+               for place, kind in bases]
     worth = {key: error * factors[key[0]] for key, error in errors.items()}
     size, i = min(key[::-1] for key in errors if worth[key] <= _FEWER * min(worth.values()))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     (place, kind), error = bases[i], errors[i, size]
     if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, late))[3] < error:
         return other
-    if boundary is None and isinstance(place, Region) and place.dimensions > 1 and kind != STEADY and (
+    if boundary is None and isinstance(place, Region) and place.dimensions > 1 and kind in BOUNDARIES and (
             error > _TIGHT) and (leaks := leaky(place, kind, size, some.x, some.u, seed, late)):
-        kind, error = leaks, held_out_errors(place.harmonics(size, leaks), some.x, some.u, seed)
+        kind, error = leaks, held_out_errors(place.harmonics(size * joined(leaks), leaks), some.x, some.u, seed)
     return place, kind, size, error
 
 

@@ -39,6 +39,7 @@ def waves(x, t, rate, seed=0, count=6):
     (lambda kx, ky: -0.004 * (kx**2 + ky**2) + 30j * kx / max(kx**2 + ky**2, 1.0), {"lap u": 0.004,
                                                                                   "lap^-1 du/dx": -30.0}),
     (lambda kx, ky: 1e-2j * kx * (kx**2 + ky**2), {"lap du/dx": -1e-2}),
+    (lambda kx, ky: -2e-7 * (kx**2 + ky**2) ** 3 + 2e-3 * (kx**2 + ky**2), {"lap^3 u": 2e-7, "lap u": -2e-3}),
 ])
 def test_linear_laws_that_tell_directions_apart_are_found(rate, expected):
     x, t = grid(12), np.arange(8) * 0.02

@@ -172,6 +172,21 @@ def test_a_force_that_varies_in_place_is_found() -> None:
     assert law.written(["u"])[0].endswith("+ a (a from - 0.3 to 0.3)")
 
 
+def test_a_force_of_short_waves_is_found() -> None:
+    """u_t = .01 lap u + .3 cos(5 pi x) cos(3 pi y), in closed form."""
+    x = np.stack(np.meshgrid(*[(np.arange(20) + 0.5) / 20] * 2, indexing="ij"), -1).reshape(-1, 2)
+    t, k = np.arange(8) * 0.3, np.array([(a, b) for a in range(6) for b in range(6)])
+    rates = 0.01 * np.pi**2 * (k**2).sum(1)
+    rest = np.where((k == (5, 3)).all(1), 0.3 / np.maximum(rates, 1e-9), 0.0)
+    starts = np.random.default_rng(0).standard_normal((10, 36))
+    codes = rest + (starts - rest)[:, None] * np.exp(-np.outer(t, rates))
+    u = codes @ np.prod(np.cos(np.pi * k[:, None] * x), -1)
+    law = fit_law(t, x, u[..., None], Box([0, 0], [1, 1], ["walled"] * 2), boundary="natural", seconds=10.0)
+    (base, (_, field)), = law.coefficients_of_place(0, x).items()
+    assert base == Term()
+    np.testing.assert_allclose(field, 0.3 * np.cos(5 * np.pi * x[:, 0]) * np.cos(3 * np.pi * x[:, 1]), atol=0.005)
+
+
 def test_a_conductivity_that_varies_in_place_is_found() -> None:
     t, x, u = _heat(0.0, 0.5)
     law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=10.0)
