@@ -158,13 +158,15 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     known = [k for k, rows in enumerate(bins) if len(rows) >= _FEWEST_VALUES]
     if not known:
         return torch.ones(len(leads), dtype=torch.float64), 0.0, 0.0
+    firsts = [own if len(own := rows[~whole.late[rows]]) >= _FEWEST_VALUES else rows for rows in bins]
     sure = np.array([whole.select(bins[k]).exceed for k in known])
     inflation, spread, growth = 0.0, np.ones(len(leads)), 0.0
     some = some.select((some.codes > _NEGLIGIBLE * some.rest) & (some.white == 0))
     at = leads.log1p().numpy()
     for last in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 0, -1, -1):
         scaled = whole.scaled(width, inflation)
-        found = [quantile_of_others(scaled[bins[k]], whole.number[bins[k]], held) for k in known]
+        found = [max(quantile_of_others(scaled[rows], whole.number[rows], held) for rows in (bins[k], firsts[k]))
+                 for k in known]
         spread = np.exp(np.interp(at, at[known], np.log(np.clip(np.where(sure, found, least), least, _MOST))))
         spread[0] = max(spread[:2])
         if last:
@@ -192,9 +194,10 @@ class Errors:
     number: Tensor
     white: Tensor
     factor: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
+    late: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.bool))
 
     def __post_init__(self) -> None:
-        self.factor = self.factor.expand(len(self.number))
+        self.factor, self.late = self.factor.expand(len(self.number)), self.late.expand(len(self.number))
 
     @property
     def ratio(self) -> Tensor:
@@ -223,8 +226,8 @@ class Errors:
         error, codes, rest, white = (part[:, channel] for part in (self.error, self.codes, self.rest, self.white))
         known = (torch.isfinite(error) & torch.isfinite(codes)).nonzero()[:, 0]
         known = known[:: max(1, len(known) // _VALUES)]
-        lead, number, factor = (part[known] for part in (self.lead, self.number, self.factor))
-        return Errors(error[known], codes[known], rest[known], lead, number, white[known], factor)
+        lead, number, factor, late = (part[known] for part in (self.lead, self.number, self.factor, self.late))
+        return Errors(error[known], codes[known], rest[known], lead, number, white[known], factor, late)
 
     def faded(self, fading: float) -> Errors:
         """With own variance factors that count the less the later, as `StatePrior.own` has them."""
@@ -339,17 +342,18 @@ def _errors(
     every = [(whole, known, usable)]
     if others is not None:
         every.append((*others, torch.arange(len(others[0])) + len(seen)))
-    further = every[1:]
+    further = [(*one, False) for one in every[1:]]
     for start in {round(s * batch.u.shape[1]) for s in starts} & set(range(1, batch.u.shape[1] - window)):
-        further += [(one.frames(slice(start, None)), contexts, names) for one, contexts, names in every]
+        further += [(one.frames(slice(start, None)), contexts, names, True) for one, contexts, names in every]
     if not further:
         return found
     ahead = (total / _own(surrogate, estimate))[:, window:].mean(0)  # (T, N, C)
     parts = [found]
-    for more, contexts, names in further:
+    for more, contexts, names, late in further:
         for rows in _usable(more.first_frames(window)).split(_TOGETHER):
             own = None if contexts is None else contexts.select(rows)
-            parts.append(_flown(surrogate, more.select(rows), window, own, chosen, ahead, names[rows]))
+            flown = _flown(surrogate, more.select(rows), window, own, chosen, ahead, names[rows])
+            parts.append(replace(flown, late=torch.full_like(flown.number, late, dtype=torch.bool)))
     return Errors.join(parts)
 
 
