@@ -232,6 +232,14 @@ def tecplot(path):
     return Known(np.zeros(1), NODES[:, :2], u[None], ("p", "T", "k"))
 
 
+def comsol(path):
+    u, names = values(1, 4, 5, 2), ("p", "T")
+    columns = [f"{name} ({unit}) @ t={t:g}" for t in T for name, unit in zip(names, ("Pa", "K"), strict=True)]
+    np.savetxt(path, np.hstack([NODES[:, :2], u[0].transpose(1, 0, 2).reshape(5, -1)]), "%.9g", comments="% ",
+               header="Model:  flow.mph\nDimension:  2\nx  y  " + "  ".join(columns))
+    return Known(T, NODES[:, :2], u, names, units=("Pa", "K"))
+
+
 def ensight(path):
     u = values(4, 5, 3)
     write_case(path, NODES, [{"tria3": TRIANGLES}, {"bar2": [[0, 1]]}],
@@ -408,7 +416,7 @@ CASES = [
     (ugrid, "ugrid.nc", "answer.nc"), (wrf, "wrfout_d01", "answer.nc"), (grib, "era.grib2", "answer.nc"),
     (pvd, "flow.pvd", "answer.pvd"), (vtu, "flow.vtu", "answer.pvd"), (xdmf, "flow.xdmf", "answer.pvd"),
     (pp, "um.pp", "answer.nc"), (ensight, "flow.case", "answer.pvd"), (ensight, "flow.encas", "answer.pvd"),
-    (tecplot, "flow.dat", "answer.pvd"), (openfoam, "cavity", "answer.pvd"),
+    (tecplot, "flow.dat", "answer.pvd"), (comsol, "flow.txt", "answer.h5"), (openfoam, "cavity", "answer.pvd"),
     (probes, "U", "answer.h5"), (npz, "set.npz", "answer.h5"), (hdf5_arrays, "set.h5", "answer.h5"),
     (npy, "set.npy", "answer.h5"), (matlab_5, "set.mat", "answer.h5"), (matlab_73, "set73.mat", "answer.h5"),
     (torch_pt, "set.pt", "answer.h5"), (neuraloperator, "pairs.pt", "answer.h5"),
