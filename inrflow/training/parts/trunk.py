@@ -23,7 +23,7 @@ from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.encoding.equivariance import FeatureAction, invariant_box
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS, InterpolationError, interpolation_error
-from inrflow.encoding.prior.modes import OutputModes, fit_output_modes
+from inrflow.encoding.prior.modes import OutputModes, fit_output_modes, refit_variances
 from inrflow.encoding.prior.rbf_residual import error_between_points, principal_functions
 
 _RIDGE = 1e-3
@@ -46,7 +46,7 @@ class DecoderTraining:
         self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray, augmentation: Augmentation
     ) -> None:
         self.source, self.augmentation = source, augmentation
-        self.training = training
+        self.training, self.validation = training, validation
         self.all_points = False  # the last part of the stage sees the held-out points too
         points = source.batch(training[:1]).u.shape[2]
         self.together = max(1, min(len(training), _POINTS_PER_STEP // points))
@@ -191,7 +191,17 @@ class DecoderTraining:
 
         # A span that the symmetries keep is worth its last modes: operators can be averaged over the group on it.
         floor = _FLOOR if box is None else -1.0
-        return fit_output_modes(features, groups, iterations, floor, largest, progress, average)
+        modes = fit_output_modes(features, groups, iterations, floor, largest, progress, average)
+        return refit_variances(modes, features, self._further_groups(trajectories))
+
+    def _further_groups(self, trajectories: int) -> list[tuple[Tensor, Tensor]]:
+        """Frames to which the modes are not fitted: of validation, and of fresh copies of all trajectories."""
+        random = np.random.default_rng([13])
+        every = np.concatenate([self.training, self.validation]) if self.augmentation else self.validation
+        if not len(every):
+            return []
+        chosen = random.permutation(every)[:trajectories]
+        return _grouped(self.source.moved(chosen, self.augmentation, random), 4 * trajectories, random)
 
 
 def split_points(points: int) -> tuple[Tensor, Tensor]:
