@@ -150,6 +150,7 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
     more where it may be chance, and no inflation. Nor a negative one, which would take from forecasts the growth that
     tells them apart. At observed times no less than later: points between the observed ones err more than these.
+    Forecasts from first windows have their share: no less than these alone ask for.
     """
     width = NormalDist().inv_cdf((1 + held) / 2)
     least = 1.0 if bool((whole.white > 0).any()) else _LEAST
@@ -184,8 +185,8 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
 class Errors:
     """Absolute errors (B,) of forecasts of one channel, variances (B,) that the codes' covariance gives, and of the
     rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories; variances
-    (B,) of white noise of the values that they are compared with; own variance factors (B,) of the trajectories,
-    by default 1."""
+    (B,) of white noise of the values that they are compared with; own variance factors (B,) of the trajectories, by
+    default 1, and whether (B,) windows begin later than these, by default not."""
 
     error: Tensor
     codes: Tensor
