@@ -26,6 +26,8 @@ _EQUAL = 1e-8  # relative difference of eigenvalues that are taken for equal: be
 _STILL, _ROUNDING, _CARRIED, _MOST = 1e-12, 1e-16, 1e-8, 8  # shares of squares: of changes beside those that are none,
 # of the largest ones, and of values left out; values that stay at most
 SPARE = 5  # eigenvalues beyond those that are asked for, so that no set of equal ones is cut
+_SLICE, _AHEAD = 160, 0.7  # eigenvalues that are sought at once; the next shift, in halves of what these reach over
+_MANY, _CELLS = 256, 6  # harmonics, and cells for each of them, from which on one point of a cell suffices
 _NEAREST = {1: 4, 2: 12, 3: 48}  # cells around a point, by dimensions, among which its own or the nearest is looked for
 
 
@@ -250,6 +252,12 @@ def group_of(boundary: str) -> int:
     return int(boundary.removeprefix(STEADY) or 0)
 
 
+def sparse_rule(count: int, cells: int) -> bool:
+    """Whether products of so many harmonics are summed over the centres of cells: of many, that is all that time
+    allows, and fields that need these are rough."""
+    return count > _MANY and cells >= _CELLS * count
+
+
 def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, length: float
                  ) -> tuple[np.ndarray, np.ndarray]:
     """The lowest eigenvalues (K,) and eigenvectors (N, K) of matrices (N, N) on a domain of some length, at most
@@ -262,11 +270,26 @@ def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count:
         values, vectors = np.linalg.eigh((half + half.T) / 2)
         values, vectors = values[:sought], np.linalg.solve(root.T, vectors[:, :sought])
     else:
-        start = np.random.default_rng(0).standard_normal(masses.shape[0])  # shifted below zero, it is definite
-        values, vectors = eigsh(stiffness.tocsc(), sought, masses.tocsc(), sigma=-least, v0=start)
-        order = np.argsort(values)
-        values, vectors = values[order], vectors[:, order]
+        values, vectors = _nearest(stiffness, masses, min(sought, _SLICE), -least)  # below zero, it is definite
+        while len(values) < sought:
+            reach = _SLICE / 2 * float(values[-1] - values[-_SLICE // 2]) / (_SLICE // 2)  # of the next ones
+            ahead = _AHEAD
+            while (own := _nearest(stiffness, masses, _SLICE, float(values[-1]) + ahead * reach))[0][1] > values[-1]:
+                ahead /= 2
+            i = int(np.searchsorted(values, own[0][1]))  # cut in the widest gap of those that both have
+            i += int(np.argmax(np.diff(values[i - 1 :])))
+            more = own[0] > (values[i - 1] + values[min(i, len(values) - 1)]) / 2
+            values, vectors = np.append(values[:i], own[0][more]), np.hstack([vectors[:, :i], own[1][:, more]])
     return np.maximum(values, 0.0)[:count], oriented(values + least, vectors, masses)[:, :count]
+
+
+def _nearest(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, shift: float
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """The eigenvalues (K,) nearest to a shift, in order, and their vectors (N, K)."""
+    start = np.random.default_rng(0).standard_normal(masses.shape[0])
+    values, vectors = eigsh(stiffness.tocsc(), count, masses.tocsc(), sigma=shift, v0=start)
+    order = np.argsort(values)
+    return values[order], vectors[:, order]
 
 
 def oriented(values: np.ndarray, vectors: np.ndarray, masses: sparse.csc_matrix) -> np.ndarray:
@@ -320,7 +343,8 @@ class RegionHarmonics(Harmonics):
         return self.region.harmonics(count)
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Nodes with lumped masses and recovered gradients (order 1), or Gauss points of the cells (order 2)."""
+        """Nodes with lumped masses and recovered gradients (order 1), or Gauss points of the cells (order 2); of many
+        harmonics, one in each where these are enough."""
         basis, region = self.region.basis, self.region
         size = region.measure
         if region.order == 1:
@@ -335,9 +359,11 @@ class RegionHarmonics(Harmonics):
             gradients = (spread @ slopes.reshape(len(every), -1)) / np.asarray(spread.sum(1))
             return Quadrature(region.nodes, weights / size, self.coefficients,
                               gradients.reshape(len(region.nodes), self.count, -1))
-        count = basis.X.shape[1]
-        cells = np.repeat(np.arange(len(region.cells)), count)
-        local = np.tile(basis.X, (1, len(region.cells)))[:, :, None]
+        places, weights = basis.X, basis.dx
+        if sparse_rule(self.count, len(region.cells)):
+            places, weights = places.mean(1, keepdims=True), weights.sum(1)
+        cells = np.repeat(np.arange(len(region.cells)), places.shape[1])
+        local = np.tile(places, (1, len(region.cells)))[:, :, None]
         points = basis.mapping.F(local, tind=cells)[:, :, 0].T
-        return Quadrature(points, basis.dx.ravel() / size, self._tables(cells, local, False),
+        return Quadrature(points, weights.ravel() / size, self._tables(cells, local, False),
                           self._tables(cells, local, True))

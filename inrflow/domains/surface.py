@@ -9,7 +9,7 @@ import scipy.sparse as sparse
 from scipy.spatial import cKDTree
 
 from inrflow.domains.base import HELD, NATURAL, Domain, Harmonics, Quadrature, check_boundary
-from inrflow.domains.region import lowest_modes
+from inrflow.domains.region import lowest_modes, sparse_rule
 from inrflow.errors import UserError
 
 _SIDES = np.array([[0, 1], [1, 2], [2, 0]])
@@ -61,12 +61,16 @@ class Surface(Domain):
     def _prepare(self, local: np.ndarray, weights: np.ndarray) -> None:
         """Integrals over cells by values at local coordinates (Q, s) and weights (Q,) of a unit cell."""
         self._local = local
+        self._area, self._gradients = self._measured(local, weights)
+        self._known: dict[tuple[int, str], SurfaceHarmonics] = {}
+
+    def _measured(self, local: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Areas (E, Q) of places in cells, and gradients (E, Q, n, d) of their functions there."""
         _, slopes = self.shapes(local)
         tangents = np.einsum("qis,eid->eqds", slopes, self.places[self.functions])  # (E, Q, d, s)
         metric = tangents.swapaxes(2, 3) @ tangents
-        self._area = np.sqrt(np.linalg.det(metric)) * weights  # (E, Q)
-        self._gradients = np.einsum("eqds,qis->eqid", tangents @ np.linalg.inv(metric), slopes)  # (E, Q, n, d)
-        self._known: dict[tuple[int, str], SurfaceHarmonics] = {}
+        return np.sqrt(np.linalg.det(metric)) * weights, np.einsum(
+            "eqds,qis->eqid", tangents @ np.linalg.inv(metric), slopes)
 
     def _middles(self, sides: np.ndarray) -> np.ndarray:
         """Middles (M, 3) of sides (M, 2)."""
@@ -99,7 +103,10 @@ class Surface(Domain):
         """The lowest eigenfunctions of the Laplacian of the surface."""
         key = (count, check_boundary(boundary))
         if key not in self._known:
-            self._known[key] = self._solve(*key)
+            more = next((known for (size, kind), known in self._known.items()
+                         if size > count and kind == boundary), None)
+            self._known[key] = self._solve(*key) if more is None else SurfaceHarmonics(
+                self, more.coefficients[:, :count], more.eigenvalues[:count])
         return self._known[key]
 
     def _solve(self, count: int, boundary: str) -> SurfaceHarmonics:
@@ -168,11 +175,15 @@ class SurfaceHarmonics(Harmonics):
         return self.surface.harmonics(count)
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Gauss points of the triangles."""
+        """Gauss points of the triangles; of many harmonics, one in each where these are enough."""
         surface, size = self.surface, (-1, self.count, self.surface.dimensions)
-        values, _ = surface.shapes(surface._local)
+        local, (area, gradients) = surface._local, (surface._area, surface._gradients)
+        if sparse_rule(self.count, len(surface.cells)):
+            local = np.full((1, 2), 1 / 3)
+            area, gradients = surface._measured(local, np.full(1, 0.5))
+        values, _ = surface.shapes(local)
         own = self.coefficients[surface.functions]  # (E, 6, K)
         points = np.einsum("qi,eid->eqd", values, surface.places[surface.functions])
-        return Quadrature(points.reshape(-1, surface.dimensions), surface._area.ravel() / surface.measure,
+        return Quadrature(points.reshape(-1, surface.dimensions), area.ravel() / surface.measure,
                           np.einsum("qi,eik->eqk", values, own).reshape(-1, self.count),
-                          np.einsum("eqid,eik->eqkd", surface._gradients, own).reshape(size))
+                          np.einsum("eqid,eik->eqkd", gradients, own).reshape(size))

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import skfem
 from scipy import sparse
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import Delaunay
 from scipy.special import jnp_zeros
+from skfem.models.poisson import laplace, mass
 
 from inrflow.decoders.domain_harmonics import plain
 from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, from_state, region
@@ -94,6 +96,28 @@ def test_places_in_a_solid_of_tetrahedra_are_told_from_those_in_its_cut() -> Non
     inside = Region(cut.p.T, cut.t.T, 1).inside(x)
     assert inside[(radius < 0.85) & ~corner].all()
     assert not inside[(radius > 1.05) | (x > 0.15).all(1)].any()
+
+
+def test_many_harmonics_are_all_of_those_of_whole_matrices() -> None:
+    side = np.linspace(0, 1, 41)
+    mesh = skfem.MeshTri.init_tensor(side, side)  # many eigenvalues are nearly equal
+    found = Region(mesh.p.T, mesh.t.T, 1).harmonics(420)
+    basis = skfem.Basis(mesh, skfem.ElementTriP1())
+    root = np.asarray(mass.assemble(basis).sum(1)).ravel() ** -0.5  # of lumped masses
+    every = scipy.linalg.eigvalsh(root[:, None] * laplace.assemble(basis).toarray() * root)
+    np.testing.assert_allclose(found.eigenvalues, every[:420], atol=1e-7)
+    rule = found.quadrature()
+    np.testing.assert_allclose((rule.values.T * rule.weights) @ rule.values, np.eye(420), atol=1e-8)
+
+
+@pytest.mark.parametrize("fine, most", [(5, 1e-2), (4, 1e-5)])
+def test_many_harmonics_of_small_cells_have_one_point_in_each(fine: int, most: float) -> None:
+    mesh = skfem.MeshTri.init_circle(fine)
+    harmonics = Region(mesh.p.T, mesh.t.T, 2).harmonics(300)
+    rule = harmonics.quadrature()
+    assert len(rule.points) == mesh.nelements * (1 if fine == 5 else 3)
+    low = rule.values[:, :20]
+    np.testing.assert_allclose((low.T * rule.weights) @ low, np.eye(20), atol=most)
 
 
 @pytest.mark.parametrize("order", [1, 2])

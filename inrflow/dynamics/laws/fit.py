@@ -75,7 +75,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return clock is not None and clock() < (1 - share) * given
 
     ground, judge, floor = ground_of(data, domains, boundary, seed, say,
-                                     lambda: effort() > start + _CHOICE * seconds or over(_BY_CLOCK))
+                                     lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK))
     told(ground)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families

@@ -35,11 +35,9 @@ if TYPE_CHECKING:
 
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
-_FEWEST = 8
-FEW_HARMONICS, _ENOUGH = 256, 4096  # that laws are sought on, where these do; points that choose among them
+FEW_HARMONICS, _FEWEST, _ENOUGH = 256, 8, 4096  # that laws are sought on; at least; points that choose among them
 _OF_POINTS = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
-FEW_CODES = 1024  # of more, fewer trajectories are looked at
-_FEWEST_TRAJECTORIES, _OF_FEW_CODES = 8, 12
+FEW_CODES, _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 1024, 8, 12  # of more, fewer trajectories are looked at
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
@@ -48,13 +46,14 @@ _STILL = 0.5  # the same of harmonics that hold values which never change, and o
 _TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
 _HOPELESS, _OTHER_ORDER = 5.0, 1.5  # times the least error: fewer harmonics are not tried; laws of another order
 _HOLDING = 0.01  # share that harmonics leave, at most, for others not to be tried where time is over
-_SHARE, _JUDGES = 0.2, 8  # of trajectories judge laws; so many at most
+_SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # of trajectories judge laws; so many at most; so many tell the noise
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
 _RESOLVED, _UNSURE = 1 / 3, 0.02  # of the modes of flows, that give equations; of the noise: how well it is known
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
+_COARSE, _TWICE = 1e-4, 2.0  # error from which on more are looked for; in so many times the time to choose
+_FURTHER, _STEPS, _HALVED = 1.6, 2, 0.5  # times as many, so often; share of the error that these leave at most
 _SETTLED, _OF_GRID = 0.3, 1e-4  # share of the error that highest harmonics hold; error of all that a grid has
-_LOOKED_AT = 16  # trajectories that the noise of values comes from, at most
 
 Log = Callable[[str], None]
 
@@ -205,15 +204,31 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     return place, kind, size, error
 
 
+def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor: float) -> tuple[int, float]:
+    """As many more harmonics as would leave _COARSE of a field whose error falls on as it did so far, and the error of
+    these, where it falls by half at least."""
+    def error(size: int) -> float:
+        harmonics = place.harmonics(size * joined(boundary), boundary)
+        return held_out_errors(harmonics, some.x[:, at], some.u[:, :, at], seed)
+
+    some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
+    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
+    at = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
+    falls = math.log(error(int(count / _FURTHER)) / floor)
+    steps = min(math.ceil(math.log(floor / _COARSE) / falls), _STEPS) if falls > -math.log(_HALVED) else 0
+    more = min(int(count * _FURTHER**steps), _MOST_OF_GRID // data.u.shape[-1], int(_TOLD * points))
+    left = error(more) if more > count else floor
+    return (more, left) if left < _HALVED * floor else (count, floor)
+
+
 def joined(boundary: str) -> int:
     """How many families of harmonics channels of these boundary conditions have together."""
     return len(set(boundary.split(", ")))
 
 
 def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, int]:
-    """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
-    flows there, those up to some wavenumber, of which not one is left out; of a sphere half as many as points, as grids
-    of rings tell apart; of other domains, as many as points."""
+    """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box, those
+    of flows there up to some wavenumber, half as many as points of a sphere, as many elsewhere."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if not isinstance(domain, Box):
         return domain, int(_OF_POINTS[3] * points) if isinstance(domain, Sphere) else points
@@ -225,7 +240,7 @@ def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, in
 
 def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray:
     """Indices of trajectories, of many codes fewer: those tell as much."""
-    most = trajectories if most is None else min(most, trajectories)
+    most = min(most or trajectories, trajectories)
     if codes > FEW_CODES:
         most = min(most, max(_FEWEST_TRAJECTORIES, int(_OF_FEW_CODES * FEW_CODES / codes)))
     return np.linspace(0, trajectories - 1, most).astype(int)
@@ -358,20 +373,22 @@ class Ground:
 
 
 def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
-              late: Callable[[], bool] = lambda: False) -> tuple[Ground, Data, float]:
+              late: Callable[[float], bool] = lambda _: False) -> tuple[Ground, Data, float]:
     """What laws of trajectories are fitted on, on harmonics as `choose` finds them, trajectories that judge them, and
-    the error of the harmonics at held-out points."""
+    the error of the harmonics at held-out points. late: whether so many times the time for this is over."""
     train, judge = data.parted(seed)
     channels = train.u.shape[-1]
-    place, boundary, count, floor = choose(domains, boundary, train, seed, say, late)
+    place, boundary, count, floor = choose(domains, boundary, train, seed, say, lambda: late(1.0))
     few, rough = count < FEW_HARMONICS, floor > _ROUGH
-    if few or rough:  # more would leave less: where all of a grid can be afforded, all
+    if few or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
         grid, every = resolved(place, train)
         most = FEW_HARMONICS if few else _MOST_OF_GRID // channels
-        own = grid is not place
-        if (own or rough and place.kind == "sphere") and count < every <= most and tail(  # that of noise is flat
+        whole = (few or rough) and (grid is not place or place.kind == "sphere" and rough)
+        if whole and count < every <= most and tail(  # that of noise is flat
                 grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor:
             place, count, floor = grid, every, _SETTLED * floor if few else _OF_GRID
+        elif not (few or late(_TWICE)):
+            count, floor = _more(place, boundary, train, seed, count, floor)
     some = train.take(evenly(len(train.u), count * channels))
     codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
     holding, used = codes.used(place)

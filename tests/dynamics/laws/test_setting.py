@@ -361,6 +361,20 @@ def test_fine_fields_of_two_channels_in_the_plane_have_all_harmonics_of_their_gr
     assert ground.codes.harmonics.count == 23**2
 
 
+@pytest.mark.parametrize("reach, noise, count", [(120, 0.0, 655), (40, 0.1, 256)])
+def test_more_harmonics_of_a_mesh_hold_fine_fields_but_not_noise(reach: int, noise: float, count: int) -> None:
+    mesh, random = skfem.MeshTri.init_circle(5), np.random.default_rng(0)
+    region = Region(mesh.p.T, mesh.t.T, 1)
+    every = region.harmonics(800)
+    codes = random.standard_normal((4, 4, 800)) * np.exp(-every.eigenvalues / every.eigenvalues[reach])
+    u = (codes @ every.coefficients.T)[..., None]
+    data = Data.of(np.arange(4.0), region.nodes, u / u.std() + noise * random.standard_normal(u.shape))
+    ground, _, floor = ground_of(data, [region], None, 0, lambda _: None)
+    found = ground.codes.harmonics.count
+    assert found == count if not noise else found <= count
+    assert noise or floor < 1e-3
+
+
 def test_first_frames_in_which_fields_settle_are_left_out() -> None:
     """Water that plants drink within a gap between frames: splines through first frames swing at later ones."""
     random, n, t = np.random.default_rng(0), 32, 0.5 * np.arange(10)
