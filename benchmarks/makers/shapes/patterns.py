@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sparse
 import skfem
 from scipy.sparse.linalg import splu
 
 from benchmarks.makers.base import FRAMES, Fields, bumps, bumps_of, problem, stepped
-from benchmarks.makers.elements import by_modes, circle, elements, mesh, polygon, quadratic, refined
+from benchmarks.makers.elements import by_modes, circle, elements, mesh, polygon, quadratic, reacting, refined
 from benchmarks.makers.spectral import etd
 
 
@@ -155,3 +158,33 @@ def islands(generator: np.random.Generator, count: int) -> Fields:
     values = u.reshape(count, FRAMES, -1)[..., seen]
     values[generator.random(values.shape) < 0.15] = np.nan
     return t, x.reshape(-1, 2)[seen], values[..., None], {}
+
+
+def _fine(curves: list[np.ndarray], h: float, reach: float, start: Callable, reaction: Callable,
+          diffusivities: tuple[float, float], step: float) -> Callable[..., Fields]:
+    """Two reacting fields on linear elements of side h / 2, seen at nodes h apart, from smoothed noise."""
+    def make(generator: np.random.Generator, count: int) -> Fields:
+        x, cells = mesh(curves, h)
+        stiffness, diagonal = elements(*refined(x, cells))
+        masses = sparse.diags(diagonal).tocsc()
+        smooth = splu((masses + reach**2 * stiffness).tocsc())
+        noise = generator.standard_normal((2, len(diagonal), count)) / np.sqrt(diagonal)[:, None]
+        for _ in range(3):
+            noise = np.stack([smooth.solve(masses @ part) for part in noise])
+        noise -= noise.mean(1, keepdims=True)
+        u = reacting(start(noise / noise.std(1, keepdims=True)), reaction, stiffness.tocsc(), masses, diffusivities,
+                     step, 20)
+        return np.arange(FRAMES) * 20 * step, x, u[:, :, : len(x)].transpose(3, 0, 2, 1), {"triangles": cells}
+
+    return make
+
+
+hall_spirals = problem(name="hall_spirals")(_fine(
+    [polygon([(0, 0), (2, 0), (2, 2), (0, 2)], 0.045), *(circle((a, b), 0.13, 0.045) for a in (0.6, 1.4)
+                                                         for b in (0.6, 1.4))], 0.045, 0.16,
+    lambda f: np.stack([1 / (1 + np.exp(-2 * f[0])), 0.4 + 0.3 * f[1]]),
+    lambda w: np.stack([w[0] * (1 - w[0]) * (w[0] - (w[1] + 0.01) / 0.75) / 0.05, w[0] - w[1]]), (2e-3, 1e-3), 0.01))
+corner_stripes = problem(name="corner_stripes")(_fine(
+    [polygon([(0, 0), (2.2, 0), (2.2, 1), (1, 1), (1, 2.2), (0, 2.2)], 0.04)], 0.04, 0.1,
+    lambda f: np.stack([1.0 + 0.25 * f[0], 0.9 + 0.12 * f[1]]),
+    lambda w: np.stack([0.1 - w[0] + w[0] ** 2 * w[1], 0.9 - w[0] ** 2 * w[1]]), (5e-4, 1e-2), 0.02))
