@@ -17,7 +17,17 @@ from inrflow.dynamics.laws.families import Families, along_flow, families_of, re
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
-from inrflow.dynamics.laws.setting import FEW_CODES, Data, Ground, Log, Systems, forecast_errors, ground_of, simplest
+from inrflow.dynamics.laws.setting import (
+    FEW_CODES,
+    HARDLY,
+    Data,
+    Ground,
+    Log,
+    Systems,
+    forecast_errors,
+    ground_of,
+    simplest,
+)
 from inrflow.dynamics.laws.shooting import along_single_steps
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
@@ -92,8 +102,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began, most = effort(), _NEARLY * search.least  # noise hides what others lack: terms that are none go later
-    best = simplest(search.scored) if search.noiseless else min(
-        search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
+    best = simplest(search.scored, HARDLY if search.noiseless else _NEARLY)
+    if not search.noiseless:
+        close = min(search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
+        best = best if 2 * best[1].size <= close[1].size else close  # half the terms are no chance
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())

@@ -276,12 +276,12 @@ def worse(errors: np.ndarray, others: np.ndarray) -> bool:
     return not float(difference.mean()) <= min(error, float(others.mean()))
 
 
-def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
-    """Of the laws that forecast hardly worse than the best one, that with the fewest terms.
+def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
+    """Of the laws that forecast hardly worse than the best one, times so many errors, that with the fewest terms.
 
     Those of another order in time only where the mean says so, too: few trajectories tell little."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
-    equal = [(errors, law) for errors, law in scored if not worse(errors, HARDLY * best[0]) and (
+    equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
         law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
     return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from inrflow.dynamics.laws.families import families_of, solenoidal
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import unsettled
-from inrflow.dynamics.laws.setting import Data, choose, ground_of, windows, worse
+from inrflow.dynamics.laws.setting import Data, choose, ground_of, simplest, windows, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.errors import UserError
@@ -417,3 +419,13 @@ def test_one_or_two_trajectories_are_parted_so_that_some_judge(trajectories, fra
 ])
 def test_forecasts_that_diverge_are_worse_than_any_that_do_not(errors, others, expected) -> None:
     assert worse(np.array(errors), np.array(others)) is expected
+
+
+def test_fewer_terms_are_taken_where_a_paired_test_does_not_tell_forecasts_apart() -> None:
+    def law(size: int) -> Any:
+        return SimpleNamespace(size=size, has_rates=False)
+
+    errors = np.array([1.0, 4.0, 0.5, 2.0])
+    even, chance = 1.3 * errors, errors + [3.0, -1.0, 0.2, 0.4]  # means 1.3 and 1.35 times the best
+    assert simplest([(errors, law(8)), (even, law(4)), (chance, law(5))], 1.1)[1].size == 5
+    assert simplest([(errors, law(8)), (even, law(4)), (chance, law(5))])[1].size == 4
