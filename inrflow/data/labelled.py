@@ -234,7 +234,13 @@ def asked_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], de
         axes, x = {description.coordinates[0]: x, **axes}, None
     if x is not None and axes:
         raise UserError(f"both points x and the axes {', '.join(axes)} are given; give one of them")
-    points, lines = grid_points(axes, description) if x is None else (unit_vectors(x, description), None)
+    lines: dict[str, np.ndarray] | None = None
+    if x is not None:
+        points = unit_vectors(x, description)
+    elif description.placeless and not axes:
+        points, lines = np.zeros((1, 1)), {}
+    else:
+        points, lines = grid_points(axes, description)
     points = numbers_of(points, "points").double().numpy()
     answer = ask(times, points)
     return dataset(description, times, points, lines, {
@@ -264,11 +270,15 @@ def asked_points(
     t: Any, x: Any, description: Description, grid: bool = False
 ) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
     """Times (R,) and points (R, d) of rows, or (T,) and (N, d) of a grid, whether they are rows, and the shape of the
-    answer without channels; dates and degrees as above.
+    answer without channels; dates and degrees as above. x may be None where the data have no places.
 
     Raises UserError where shapes do not fit.
     """
     times = numbers_of(numeric_times(t, description), "times").double()
+    if x is None:
+        if not description.placeless:
+            raise UserError(f"a query has no points; give x with {', '.join(description.coordinates)}")
+        x = np.zeros((1, 1) if grid else (*times.shape, 1))
     given = x if hasattr(x, "iloc") else numbers_of(x, "points")
     points, d = numbers_of(unit_vectors(given, description), "points"), len(description.coordinates)
     if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:

@@ -35,7 +35,7 @@ class Observations:
     are infinite, or nothing is observed.
 
     Times may be dates (ISO text, datetime, datetime64, of pandas), places on a sphere longitude and latitude in degrees
-    (N, 2); a surrogate turns them into its own.
+    (N, 2); a surrogate turns them into its own. Data without places have x None, t (T,) and u (T, C).
 
     Attributes: kind ("numpy" | "torch", of the input), device (of a torch u, else None), channels C, dimensions d,
     time_units ("hours since 1970-01-01" where times were dates, else None).
@@ -50,7 +50,8 @@ class Observations:
                 moments := plain_moments(given)) is not None:
             self.time_units = "hours since 1970-01-01"
             t = np.where(np.isnat(moments), np.nan, (moments - _DATES).astype(np.int64) / 3.6e9)
-        times, places, values = _array(t, "t"), _array(x, "x"), _array(u, "u")
+        times, values = _array(t, "t"), _array(u, "u")
+        places = np.zeros((*times.shape, 1)) if x is None else _array(x, "x")
         times, places, values = _arranged(times, places, values)
         self.channels, self.dimensions = values.shape[-1], places.shape[-1]
         if not self.channels or not self.dimensions:
@@ -71,8 +72,8 @@ class Observations:
 
         Where these are those of the training data, `Surrogate.assimilate` takes the table itself. channels,
         coordinates: columns in the order of the training data; on a sphere longitudes and latitudes in degrees. time:
-        numbers, dates, or ISO dates as text, in UTC where they have no zone. Raises UserError where a column is
-        missing or holds other things.
+        numbers, dates, or ISO dates as text, in UTC where they have no zone. Without places coordinates are []. Raises
+        UserError where a column is missing or holds other things.
         """
         import pandas
 
@@ -91,7 +92,7 @@ class Observations:
         times = table[time]
         if getattr(times.dtype, "tz", None) is not None:
             times = times.dt.tz_convert("UTC").dt.tz_localize(None)
-        x, u = (np.stack([plain_array(table[name], str(name)) for name in names], -1)
+        x, u = (np.stack([plain_array(table[name], str(name)) for name in names], -1) if len(names) else None
                 for names in (coordinates, channels))
         return cls(times, x, u)
 

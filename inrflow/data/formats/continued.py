@@ -33,7 +33,7 @@ class Places:
     @classmethod
     def of_points(cls, x: np.ndarray, about: Description) -> Places:
         """Points without columns of their own; of a sphere, their degrees."""
-        names, values = about.coordinates, x
+        names, values = about.places, x[:, :len(about.places)]
         if about.geometry == "sphere" and x.shape[1] == 3:
             names, values = ("lon", "lat"), xyz_to_lonlat(x)
         return cls(x, dict(zip(names, values.T, strict=True)))
@@ -49,7 +49,7 @@ class Places:
         left_out = {time, "t", "trajectory", *about.channels}
         columns = {name: values[order] for name, values in table.columns.items() if name not in left_out
                    and bool(((values[first][which] == values) | (values != values)).all())}
-        lacking = [name for name in about.coordinates if name not in columns]
+        lacking = [name for name in about.places if name not in columns]
         if lacking and not (about.geometry == "sphere" and len(columns) >= 2):
             columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
         numbers = time is not None and np.array_equal(table.columns[time], table.t)

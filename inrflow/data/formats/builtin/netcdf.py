@@ -221,7 +221,7 @@ def _is_table(data: Any, options: ReadOptions) -> bool:
     along = [name for name, one in data.data_vars.items() if data[time].dims[0] in one.dims and one.dtype.kind in "fiu"]
     places = [data[name].dims for words in (LONGITUDES, LATITUDES) if (name := place_of(data, words)) is not None]
     places = places or [data[name].dims for name in "xyz" if name in data.variables]
-    return bool(places) and bool(along) and all(data[name].dims == data[time].dims for name in along) and all(
+    return bool(along) and all(data[name].dims == data[time].dims for name in along) and all(
         dims in ((), data[time].dims) for dims in places)
 
 

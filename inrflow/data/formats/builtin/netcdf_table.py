@@ -264,9 +264,11 @@ class NetcdfColumns(Columns):
             raise UserError(f"{path} holds {available or 'nothing'}; expected variables "
                             + ", ".join(" or ".join(names) for names in wanted))
         self._dims, self._shape = dims, sizes
-        if len(dims) > 1:
+        series = dims == (found[TIMES],)  # a single place along its times
+        if len(dims) > 1 or series:
             axes = {name: (tuple(map(str, variable.dims)), np.asarray(variable.values))
-                    for name, variable in self._on.items() if len(variable.dims) < len(dims)}
+                    for name, variable in self._on.items()
+                    if len(variable.dims) < len(dims) or (series and (name,) == dims)}
             single = {str(name): v for name, v in data.variables.items()
                       if not v.dims and name not in self._on and v.dtype.kind in "fiuM"}
             held = {name: _attributes(v) for name, v in (single | self._on).items()}
