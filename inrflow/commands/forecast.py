@@ -16,8 +16,8 @@ from inrflow.commands.query import GatheredWarnings, answer_path
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
+from inrflow.data.calendar import dates_to_numbers, number_to_date, parse_units
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers, number_to_date, parse_units
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, on_grid
 from inrflow.data.formats.registry import FLAG, ReadOptions, expanded, format_for_writing, format_of

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.description import Description
-from inrflow.data.formats.calendar import (
+from inrflow.data.calendar import (
     cftimes_to_numbers,
-    dates_to_numbers,
     is_cftime,
     moments_to_numbers,
+    numbers_of_dates,
     numbers_to_cftimes,
     numbers_to_moments,
     other_calendar,
     parse_units,
     texts_of_dates,
 )
+from inrflow.data.description import Description
 from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, meant_by_dates, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
@@ -45,17 +45,12 @@ def numeric_times(t: Any, description: Description) -> Any:
         return t
     if all(is_cftime(value) for value in values.ravel().tolist()):
         return cftimes_to_numbers(values, units)
-    texts = None if values.dtype.kind == "M" and parse_units(units) else texts_of_dates(values)
-    if values.dtype.kind == "M" and texts is None:
-        return moments_to_numbers(values, units)
-    if texts is None:
-        return t
     if parse_units(units) is None and other_calendar(units) is None:
+        if texts_of_dates(values) is None:
+            return t
         raise UserError(f"times are dates but those of {description.name} are {units or 'numbers'}; give numbers")
-    try:
-        return dates_to_numbers(texts, str(units)).reshape(values.shape)
-    except ValueError as error:
-        raise UserError(f"times cannot be read as ISO dates ({error}); write them like 2020-01-31T12:00") from error
+    found = numbers_of_dates(values, str(units))
+    return t if found is None else found
 
 
 def unit_vectors(x: Any, description: Description) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from inrflow.data.calendar import numbers_to_moments, parse_units
 from inrflow.data.description import PLACE
-from inrflow.data.formats.calendar import numbers_to_moments, parse_units
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.plotting.fields import ChannelFields, Scene

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.batch import Markers, blanked
-from inrflow.data.description import Description
-from inrflow.data.formats.calendar import (
+from inrflow.data.calendar import (
     compact_dates,
     dates_to_numbers,
     moments_to_numbers,
@@ -24,6 +23,7 @@ from inrflow.data.formats.calendar import (
     retimed,
     turned_clocks,
 )
+from inrflow.data.description import Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from inrflow.data.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
 from inrflow.data.formats.columns import TIMES, PointTable, find_column, meant_by_dates
 from inrflow.data.formats.sphere import xyz_to_lonlat
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inrflow.data.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.description import PLACE
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.formats.columns import (
     HEIGHTS,
     TIMES,

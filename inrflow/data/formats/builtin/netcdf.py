@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.batch import Markers, blanked
+from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.met_office import SIGNATURE
 from inrflow.data.formats.builtin.netcdf_table import (
@@ -19,7 +20,6 @@ from inrflow.data.formats.builtin.netcdf_table import (
     NetcdfColumns,
     open_netcdf,
 )
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter

@@ -10,13 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
-from inrflow.data.formats.calendar import (
+from inrflow.data.calendar import (
     STANDARD_CALENDARS,
     compact_dates,
     months_to_days,
     units_of,
 )
+from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions

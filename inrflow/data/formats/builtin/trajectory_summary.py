@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from inrflow.data.formats.calendar import number_to_date
+from inrflow.data.calendar import number_to_date
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.runtime.shown import counted, trajectories
