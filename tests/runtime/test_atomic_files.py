@@ -10,7 +10,14 @@ import h5py
 import pytest
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import LOCK_FILE, AtomicFile, damage_as_user_error, held_folder, written_aside, written_hdf5
+from inrflow.runtime.atomic_files import (
+    LOCK_FILE,
+    AtomicFile,
+    damage_as_user_error,
+    held_folder,
+    written_aside,
+    written_hdf5,
+)
 
 
 def write_aside(path, write):

@@ -19,6 +19,7 @@ def argo(path, shift=0.0):
     fields = {"JULD": (["N_PROF"], times, {"units": "days since 1950-01-01 00:00:00 UTC", "axis": "T"}),
               "LATITUDE": (["N_PROF"], 30 + 0.1 * np.arange(profiles), {"axis": "Y"}),
               "LONGITUDE": (["N_PROF"], -20 + 0.1 * np.arange(profiles) + shift, {"axis": "X"}),
+              "PLATFORM_NUMBER": (["N_PROF"], np.full(profiles, b"6901234 ", "S8")),
               "PRES": (["N_PROF", "N_LEVELS"], pressure, {"units": "decibar"}),
               "PRES_QC": (["N_PROF", "N_LEVELS"], np.full(truth.shape, b"1", "S1")),
               "TEMP": (["N_PROF", "N_LEVELS"], wrong, {"units": "degree_Celsius"}),
