@@ -16,10 +16,10 @@ from inrflow.commands.query import GatheredWarnings, answer_path
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
+from inrflow.data.calendar import dates_to_numbers, number_to_date, parse_units
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers, number_to_date, parse_units
 from inrflow.data.formats.columns import Grid
-from inrflow.data.formats.continued import Places, on_grid
+from inrflow.data.formats.continued import Places, last_of_each, on_grid
 from inrflow.data.formats.registry import FLAG, ReadOptions, expanded, format_for_writing, format_of
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
         for number, seen in observations.items():
             frames = seen.frames()
             own = asked if asked is None or config.points else _of_trajectory(asked, number)
-            known = _places(frames, own, about, read.get("time"))
+            known = _places(frames, own, about, read.get("time"), config.points is None)
             if stations and own is None:
                 known = _named(known, stations, str(config.observations), about, read)
             with gathered.of(number):
@@ -96,13 +96,26 @@ def _of_trajectory(table: PointTable, number: int) -> PointTable:
                       {name: values[own] for name, values in table.columns.items()}, table.grid)
 
 
-def _places(frames: Frames, asked: PointTable | None, about: Description, time: str | None) -> Places:
-    """The places of a file in its order, else all that were observed."""
+def _places(frames: Frames, asked: PointTable | None, about: Description, time: str | None, observed: bool) -> Places:
+    """The places of a file in its order, else all that were observed; of observed ones that move the last of each.
+    Raises UserError where none tells which is which."""
+    moves = observed and _moves(frames)
     if asked is not None and len(asked):
-        return Places.of_table(asked, about, time)
+        return Places.of_table(last_of_each(asked, about) if moves else asked, about, time)
+    if moves:
+        raise UserError("observed points move, and some lack their place; give the places to forecast by points=FILE")
     seen = np.isfinite(frames.u).any(-1)
     x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
     return Places.of_points(np.unique(x, axis=0), about)
+
+
+def _moves(frames: Frames) -> bool:
+    """Whether most values are of a place of their own, and places far more than those of one time."""
+    seen = np.isfinite(frames.u).any(-1)
+    if not frames.moving or len(frames) < 2:
+        return False
+    places = len(np.unique(frames.x[seen], axis=0))
+    return bool(places > seen.sum() / 2 and places > 1.5 * seen.sum(1).max())
 
 
 def _named(known: Places, stations: str, observations: str, about: Description, read: dict[str, Any]) -> Places:

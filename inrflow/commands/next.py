@@ -41,6 +41,7 @@ def run(arguments: list[str]) -> int:
                         f"{', '.join(map(str, observations))}")
     at = None if config.at is None else time_number("at", config.at, about)
     seen = observations[number]
+    about.require_places("further sensors are chosen among places")
     x, weights, told = _candidates(surrogate, config, read)
     if len(x) > MOST_ROWS:
         raise UserError(f"{config.points} has {len(x)} candidates; give at most {MOST_ROWS}")

@@ -191,14 +191,15 @@ def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np
 def _draw_forecasts(config: PlotConfig, about: Description, scene: Scene, directory: Path) -> list[Path]:
     title = f"{about.name}, trajectory {config.trajectory}"
     written = []
+    several = scene.x.shape[:-1] != (1,)  # else the forecast is drawn as a series already
     for channel in about.channels if config.channel is None else (config.channel,):
         part = safe_name(channel)
         still = directory / f"forecast_{part}{_suffix(config)}"
         written.append(forecast_figure(still, scene, channel=channel, frames=config.frames, title=title))
-        for draw, name in ((series_figure, "series"), (spectrum_figure, "spectrum")):
+        for draw, name in ((series_figure, "series"), (spectrum_figure, "spectrum")) if several else ():
             drawn = draw(directory / f"{name}_{part}{_suffix(config)}", scene, channel=channel, title=title)
             written += [] if drawn is None else [drawn]
-        if config.animation and len(scene.t) > 1:
+        if config.animation and len(scene.t) > 1 and several:
             written.append(animation(directory / f"forecast_{part}.gif", scene, channel=channel, title=title))
     return written
 

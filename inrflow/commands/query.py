@@ -126,7 +126,7 @@ class _Answers:
                 if self.config.std:
                     values[f"{channel}_std"] = answer["std"][..., c]
                 if self.config.derivatives:
-                    for axis, coordinate in enumerate(about.coordinates):
+                    for axis, coordinate in enumerate(about.places):
                         values[f"d{channel}_d{coordinate}"] = answer["dx"][..., c, axis]
                     values[f"d{channel}_dt"] = answer["dt"][..., c]
                 for name, value in values.items():

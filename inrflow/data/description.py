@@ -12,6 +12,7 @@ from inrflow.errors import UserError
 
 GEOMETRIES = ("sphere",)
 RESERVED = ("t", "trajectory")
+PLACE = "single_place"  # the coordinate, 0, of data without places
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,22 @@ class Description:
         return (self.channels, self.coordinates) == (other.channels, other.coordinates)
 
     @property
+    def placeless(self) -> bool:
+        """Whether the data have no places, but a series of values, as of one sensor."""
+        return self.coordinates == (PLACE,)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Names of the coordinates that say where a point is; none of data without places."""
+        return () if self.placeless else self.coordinates
+
+    def require_places(self, what: str) -> None:
+        """Raise UserError where the data have no places, which `what` chooses or shows."""
+        if self.placeless:
+            raise UserError(f"{what}, and {self.name} has a single one: its data name no places; give those of several "
+                            "sensors by columns x, y or lon, lat, or with stations=FILE")
+
+    @property
     def duration_units(self) -> str:
         """Units of spans of time, those of t without their epoch; empty where they are not known."""
         return (self.time_units or "").split(" since ")[0]
@@ -83,7 +100,8 @@ class Description:
     @property
     def layout(self) -> str:
         """Channels and coordinates, for messages."""
-        return f"channels {', '.join(self.channels)} at coordinates {', '.join(self.coordinates)}"
+        where = "a single place" if self.placeless else f"coordinates {', '.join(self.coordinates)}"
+        return f"channels {', '.join(self.channels)} at {where}"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

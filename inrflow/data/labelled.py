@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.description import Description
-from inrflow.data.formats.calendar import (
+from inrflow.data.calendar import (
     cftimes_to_numbers,
-    dates_to_numbers,
     is_cftime,
     moments_to_numbers,
+    numbers_of_dates,
     numbers_to_cftimes,
     numbers_to_moments,
     other_calendar,
     parse_units,
     texts_of_dates,
 )
+from inrflow.data.description import Description
 from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, meant_by_dates, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
@@ -45,17 +45,12 @@ def numeric_times(t: Any, description: Description) -> Any:
         return t
     if all(is_cftime(value) for value in values.ravel().tolist()):
         return cftimes_to_numbers(values, units)
-    texts = None if values.dtype.kind == "M" and parse_units(units) else texts_of_dates(values)
-    if values.dtype.kind == "M" and texts is None:
-        return moments_to_numbers(values, units)
-    if texts is None:
-        return t
     if parse_units(units) is None and other_calendar(units) is None:
+        if texts_of_dates(values) is None:
+            return t
         raise UserError(f"times are dates but those of {description.name} are {units or 'numbers'}; give numbers")
-    try:
-        return dates_to_numbers(texts, str(units)).reshape(values.shape)
-    except ValueError as error:
-        raise UserError(f"times cannot be read as ISO dates ({error}); write them like 2020-01-31T12:00") from error
+    found = numbers_of_dates(values, str(units))
+    return t if found is None else found
 
 
 def unit_vectors(x: Any, description: Description) -> Any:
@@ -234,7 +229,13 @@ def asked_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], de
         axes, x = {description.coordinates[0]: x, **axes}, None
     if x is not None and axes:
         raise UserError(f"both points x and the axes {', '.join(axes)} are given; give one of them")
-    points, lines = grid_points(axes, description) if x is None else (unit_vectors(x, description), None)
+    lines: dict[str, np.ndarray] | None = None
+    if x is not None:
+        points = unit_vectors(x, description)
+    elif description.placeless and not axes:
+        points, lines = np.zeros((1, 1)), {}
+    else:
+        points, lines = grid_points(axes, description)
     points = numbers_of(points, "points").double().numpy()
     answer = ask(times, points)
     return dataset(description, times, points, lines, {
@@ -264,11 +265,15 @@ def asked_points(
     t: Any, x: Any, description: Description, grid: bool = False
 ) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
     """Times (R,) and points (R, d) of rows, or (T,) and (N, d) of a grid, whether they are rows, and the shape of the
-    answer without channels; dates and degrees as above.
+    answer without channels; dates and degrees as above. x may be None where the data have no places.
 
     Raises UserError where shapes do not fit.
     """
     times = numbers_of(numeric_times(t, description), "times").double()
+    if x is None:
+        if not description.placeless:
+            raise UserError(f"a query has no points; give x with {', '.join(description.coordinates)}")
+        x = np.zeros((1, 1) if grid else (*times.shape, 1))
     given = x if hasattr(x, "iloc") else numbers_of(x, "points")
     points, d = numbers_of(unit_vectors(given, description), "points"), len(description.coordinates)
     if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.calendar import DEFAULT_CALENDAR, numbers_of_dates
 from inrflow.data.description import Description
-from inrflow.data.plain import plain_array, plain_moments, unindexed
+from inrflow.data.plain import plain_array, unindexed
 from inrflow.errors import UserError
 
-_DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
 _NUMBERED = 2**24  # whole numbers that single precision holds
 _SPARSE = 10.0  # times as many places and times as there are values, at most, for places to stay places
 _BIN = 0.5  # internal time units between the frames made of rows whose times all differ
@@ -35,7 +35,7 @@ class Observations:
     are infinite, or nothing is observed.
 
     Times may be dates (ISO text, datetime, datetime64, of pandas), places on a sphere longitude and latitude in degrees
-    (N, 2); a surrogate turns them into its own.
+    (N, 2); a surrogate turns them into its own. Data without places have x None, t (T,) and u (T, C).
 
     Attributes: kind ("numpy" | "torch", of the input), device (of a torch u, else None), channels C, dimensions d,
     time_units ("hours since 1970-01-01" where times were dates, else None).
@@ -47,10 +47,10 @@ class Observations:
         self.device: torch.device | None = tensors[-1].device if tensors else None
         self.time_units: str | None = None
         if not isinstance(t, torch.Tensor) and (given := np.asarray(t)).dtype.kind in "MOU" and (
-                moments := plain_moments(given)) is not None:
-            self.time_units = "hours since 1970-01-01"
-            t = np.where(np.isnat(moments), np.nan, (moments - _DATES).astype(np.int64) / 3.6e9)
-        times, places, values = _array(t, "t"), _array(x, "x"), _array(u, "u")
+                dated := numbers_of_dates(given, DEFAULT_CALENDAR)) is not None:
+            self.time_units, t = DEFAULT_CALENDAR, dated
+        times, values = _array(t, "t"), _array(u, "u")
+        places = np.zeros((*times.shape, 1)) if x is None else _array(x, "x")
         times, places, values = _arranged(times, places, values)
         self.channels, self.dimensions = values.shape[-1], places.shape[-1]
         if not self.channels or not self.dimensions:
@@ -71,8 +71,8 @@ class Observations:
 
         Where these are those of the training data, `Surrogate.assimilate` takes the table itself. channels,
         coordinates: columns in the order of the training data; on a sphere longitudes and latitudes in degrees. time:
-        numbers, dates, or ISO dates as text, in UTC where they have no zone. Raises UserError where a column is
-        missing or holds other things.
+        numbers, dates, or ISO dates as text, in UTC where they have no zone. Without places coordinates are []. Raises
+        UserError where a column is missing or holds other things.
         """
         import pandas
 
@@ -88,12 +88,9 @@ class Observations:
             raise UserError(f"the table has no column {', '.join(map(str, missing))}, but "
                             f"{', '.join(map(str, table.columns))}; name the columns with channels, coordinates and "
                             "time")
-        times = table[time]
-        if getattr(times.dtype, "tz", None) is not None:
-            times = times.dt.tz_convert("UTC").dt.tz_localize(None)
-        x, u = (np.stack([plain_array(table[name], str(name)) for name in names], -1)
+        x, u = (np.stack([plain_array(table[name], str(name)) for name in names], -1) if len(names) else None
                 for names in (coordinates, channels))
-        return cls(times, x, u)
+        return cls(table[time], x, u)
 
     @classmethod
     def from_xarray(cls, data: Any, channels: Sequence[str], coordinates: Sequence[str], time: str = "time"

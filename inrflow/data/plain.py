@@ -1,8 +1,7 @@
-"""Plain numpy arrays of what users hold: masked arrays, pandas' nullable columns, objects, tensors, dates."""
+"""Plain numpy arrays of what users hold: masked arrays, pandas' nullable columns, objects, tensors."""
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -35,30 +34,6 @@ def plain_array(value: Any, name: str) -> np.ndarray:
     if array.dtype.kind == "c":
         raise UserError(f"{name} holds complex numbers; give real and imaginary parts as two")
     return array
-
-
-def plain_moments(values: np.ndarray) -> np.ndarray | None:
-    """Dates (ISO text, datetime, date, datetime64, those of pandas) as datetime64 in UTC, to the microsecond; None
-    where nothing is a date. Raises UserError for what is none beside others."""
-    if values.dtype.kind == "M":
-        return values.astype("datetime64[us]")
-    items = values.ravel().tolist()
-    if values.dtype.kind not in "UO" or not any(isinstance(item, str | date) for item in items):
-        return None
-    return np.array([_moment(item) for item in items], "datetime64[us]").reshape(values.shape)
-
-
-def _moment(item: Any) -> np.datetime64:
-    if item is None or item != item or item == "":  # NaT
-        return np.datetime64("NaT", "us")
-    try:
-        moment = datetime.fromisoformat(item.strip().replace("Z", "+00:00")) if isinstance(item, str) else item
-        zone = getattr(moment, "tzinfo", None)
-        return np.datetime64(moment if zone is None else moment.astimezone(timezone.utc).replace(tzinfo=None), "us")
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"times hold {item!r}, which is no ISO date of the standard calendar; write dates like "
-                        "2020-01-31T12:00, and give those of other calendars to Surrogate.assimilate in a Dataset or "
-                        "DataFrame") from error
 
 
 def unindexed(table: Any) -> Any:

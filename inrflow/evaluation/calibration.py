@@ -360,7 +360,7 @@ def _errors(
 
 def _usable(window: TrajectoryBatch) -> Tensor:
     """Indices of trajectories of which enough values are in a window."""
-    return (torch.isfinite(window.u).flatten(1).sum(1) >= _FEWEST).nonzero()[:, 0]
+    return (torch.isfinite(window.u).flatten(1).sum(1) >= min(_FEWEST, window.u[0].numel())).nonzero()[:, 0]
 
 
 def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None,

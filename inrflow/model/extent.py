@@ -26,6 +26,7 @@ _GAP = 2.5  # distances to a nearest neighbour, the longest of 20, that gaps bet
 _PERIODS, _FARTHEST = 1.0, 1e30  # beyond the training data: coordinates in another unit; no place at all
 _PLACES = 1000  # that stand for the points of the training data
 _MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
+_DIGITS = 5  # of places that are kept
 
 
 def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
@@ -71,7 +72,7 @@ class Seen:
         kept = points[np.random.default_rng(0).permutation(len(points))[:_PLACES]]
         near, _ = cKDTree(kept).query(points)
         spacing = cKDTree(points).query(points, 2)[0][:, 1] if len(points) > 1 else np.zeros(1)
-        return cls(kept, float(near.max() + _GAP * np.quantile(spacing, 0.95)) + _MARGIN)
+        return cls(kept, float(near.max() + _GAP * np.quantile(spacing, 0.95)) + 10.0**-_DIGITS)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Seen:
@@ -80,7 +81,7 @@ class Seen:
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
-        return {"places": np.round(self.places, 5).tolist(), "radius": self.radius}
+        return {"places": np.round(self.places, _DIGITS).tolist(), "radius": self.radius}
 
     def away(self, x: np.ndarray) -> np.ndarray:
         """Which of the points (N, d) lie farther from all places."""

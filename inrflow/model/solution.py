@@ -35,9 +35,9 @@ class Solution(Shown):
         t scalar and x (N, d): one frame, values (N, C);
         t (T,) and x (N, d) with T different from N: all points at all times, values (T, N, C) (as `frames` does).
     Units are those of the training data; times may be dates where its times are ("2020-01-31T12", datetime64), points
-    of a sphere degrees (N, 2), longitude and latitude. Times farther from all observations than `Extent.reach` raise
-    UserError: 100 times the time span of training or 1000 of its time steps, whichever is longer; a million time spans
-    where the dynamics are affine, whose flow is known at any time.
+    of a sphere degrees (N, 2), longitude and latitude; data without places need no x, and answer (C,) or (T, C). Times
+    farther off all observations than `Extent.reach` raise UserError: 100 time spans of training or 1000 of its steps,
+    whichever is longer; a million time spans where the dynamics are affine, whose flow is known at any time.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Solution(Shown):
 
     def __repr__(self) -> str:
         about, knots = self.surrogate.description, self.estimate.t[0]
-        return (f"Solution({about.name}: {', '.join(about.channels)} of t, {', '.join(about.coordinates)}; "
+        return (f"Solution({about.name}: {', '.join(about.channels)} of {', '.join(('t', *(about.places)))}; "
                 f"{int(torch.isfinite(knots).sum())} observed frames from t={self.observed[0]:g})")
 
-    def __call__(self, t: Any, x: Any) -> Any:
+    def __call__(self, t: Any, x: Any = None) -> Any:
         """Values (..., C), see the class for shapes."""
         return self._ask(t, x, ("mean",))["mean"]
 
-    def frames(self, t: Any, x: Any) -> Any:
+    def frames(self, t: Any, x: Any = None) -> Any:
         """Values (T, N, C) at all points x (N, d) at all times t (T,)."""
         return self._ask(t, x, ("mean",), grid=True)["mean"]
 
@@ -89,11 +89,11 @@ class Solution(Shown):
         spread = covariance.diagonal().clamp(min=0).sqrt()
         return {name: (float(m), float(s)) for name, m, s in zip(known.names, mean, spread, strict=True)}
 
-    def std(self, t: Any, x: Any) -> Any:
+    def std(self, t: Any, x: Any = None) -> Any:
         """Standard deviation (..., C) of the field there; white noise of training values is not in it."""
         return self._ask(t, x, ("std",))["std"]
 
-    def quantiles(self, t: Any, x: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
+    def quantiles(self, t: Any, x: Any = None, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
         """Quantiles (Q, ..., C) of the field there, normally distributed, of amounts no less than 0. Raises UserError
         for levels that do not lie between 0 and 1."""
         chosen = np.atleast_1d(np.asarray(levels))
@@ -108,7 +108,7 @@ class Solution(Shown):
         values = answer["mean"] + NormalDist().inv_cdf(level) * answer["std"]
         return self.surrogate.normalisation.possible(values)
 
-    def extrapolated(self, t: Any, x: Any) -> np.ndarray:
+    def extrapolated(self, t: Any, x: Any = None) -> np.ndarray:
         """Whether values (...) are of points outside of the training data, or of times that training did not see."""
         times, points, by_row, shape = asked_points(t, x, self.surrogate.description)
         t_, x_ = (times, points) if by_row else (times[:, None], points[None])
@@ -118,13 +118,13 @@ class Solution(Shown):
         """An xarray.Dataset of the channels, and their standard deviations, after the CF conventions.
 
         At times t (T,) and points x (N, d), or on the grid of an axis for each coordinate: `to_xarray(t, x=..., y=...)`
-        with lines of numbers, on a sphere `lon=..., lat=...`. Raises UserError where an axis is missing.
+        with lines of numbers, on a sphere `lon=..., lat=...`. Raises UserError where there are places and no axes.
         """
         keys = ("mean", *(("std",) if std else ()))
         return asked_dataset(lambda times, points: self._ask(times, points, keys, grid=True),
                              self.surrogate.description, t, x, axes)
 
-    def sample(self, n: int, t: Any, x: Any, seed: int = 0) -> Any:
+    def sample(self, n: int, t: Any, x: Any = None, seed: int = 0) -> Any:
         """Joint draws (n, ..., C) of the field, for sums, extremes, first times; of at most 3000 points.
 
         At each point they have the mean and the standard deviation of `query`.
@@ -137,8 +137,7 @@ class Solution(Shown):
             times, points = times.repeat_interleave(len(points)), points.repeat(len(times), 1)
         with arithmetic_as_user_error():
             draws = self._joint(times, points).sample(n, torch.Generator().manual_seed(seed))
-        draws = draws * self.surrogate.normalisation.scale.double()
-        draws = draws.reshape(n, *mean.shape)
+        draws = (draws * self.surrogate.normalisation.scale.double()).reshape(n, *mean.shape)
         return torch.as_tensor(mean) + draws if isinstance(mean, Tensor) else mean + draws.numpy()
 
     def where_next(self, candidates: Any, k: int = 1, weights: Any = None, t: Any = None) -> Placement:
@@ -149,8 +148,9 @@ class Solution(Shown):
             weights: (M,) not negative, how much the variance at each candidate counts; by default all alike.
             t: the time, a number or a date, by default that of the last observation.
         """
-        last = float(self.surrogate.scale.external(self.estimate.last[0]))
-        moment, x, _, _ = asked_points(last if t is None else t, candidates, self.surrogate.description, grid=True)
+        self.surrogate.description.require_places("further sensors are chosen among places")
+        t = self.observed[1] if t is None else t
+        moment, x, _, _ = asked_points(t, candidates, self.surrogate.description, grid=True)
         given = torch.ones(len(x)) if weights is None else numbers_of(weights, "weights")
         fits = len(moment) == 1 and isinstance(k, int | np.integer) and 1 <= k <= len(x) and given.shape == (len(x),)
         if not fits or not bool(((given >= 0) & given.isfinite()).all()):
@@ -173,13 +173,13 @@ class Solution(Shown):
         with arithmetic_as_user_error():
             return self._update(observations)
 
-    def derivatives(self, t: Any, x: Any, which: tuple[str, ...] = ("dx", "dt")) -> dict[str, Any]:
+    def derivatives(self, t: Any, x: Any = None, which: tuple[str, ...] = ("dx", "dt")) -> dict[str, Any]:
         """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C), or those of them that are asked for."""
         if unknown := set(which) - {"dx", "dt"}:
             raise UserError(f"derivatives {', '.join(map(str, sorted(unknown)))} are asked for; give ('dx', 'dt')")
         return self._ask(t, x, which)
 
-    def query(self, t: Any, x: Any, std: bool = False, derivatives: bool = False) -> dict[str, Any]:
+    def query(self, t: Any, x: Any = None, std: bool = False, derivatives: bool = False) -> dict[str, Any]:
         """`mean` and, on request, `std`, `dx` and `dt` in one pass."""
         return self._ask(t, x, _keys(std, derivatives))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.formats.calendar import number_to_date, parse_units
+from inrflow.data.calendar import number_to_date, parse_units
 from inrflow.plotting.style import BEYOND, GREYS, MODEL, SIZE, date_axis, new_figure, save_figure
 
 

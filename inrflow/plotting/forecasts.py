@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from inrflow.plotting.fields import Scene
 from inrflow.plotting.lines import line_figure
+from inrflow.plotting.series import series_figure
 from inrflow.plotting.style import SIZE, dress_bar, new_figure, save_figure
 from inrflow.plotting.views import WIDE
 
@@ -23,7 +24,7 @@ def forecast_figure(
     frames: int | Sequence[int] = 5,
     title: str | None = None,
 ) -> Path:
-    """Draw truth, model, error and uncertainty of one channel at several times as a PNG.
+    """Draw truth, model, error and uncertainty of one channel at several times as a PNG; of a single place, the series.
 
     Args:
         path: replaced atomically. Raises UserError where it cannot be written.
@@ -31,6 +32,9 @@ def forecast_figure(
         frames: how many times, evenly spread, or the places of them.
     """
     data = scene.channel(channel)
+    alone = series_figure(path, scene, channel=channel, title=title) if data.x.shape[:-1] == (1,) else None
+    if alone is not None:
+        return alone
     places = (
         np.unique(np.linspace(0, len(data.t) - 1, frames).round().astype(int))
         if isinstance(frames, int)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.formats.calendar import numbers_to_moments, parse_units
+from inrflow.data.calendar import numbers_to_moments, parse_units
+from inrflow.data.description import PLACE
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.plotting.fields import ChannelFields, Scene
@@ -81,6 +82,8 @@ def _apart(data: ChannelFields, count: int) -> list[int]:
 
 def _name(data: ChannelFields, place: int) -> str:
     x = data.x[place]
+    if tuple(data.coordinates) == (PLACE,):
+        return ""
     if data.scene.geometry == "sphere":
         lon, lat = np.round(xyz_to_lonlat(x[None])[0], 2)
         return f"{degrees(float(lon), 'E', 'W')} {degrees(float(lat), 'N', 'S')}"

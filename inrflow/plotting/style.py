@@ -17,7 +17,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, num2date
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from inrflow.data.formats.calendar import number_to_date, other_calendar, parse_units
+from inrflow.data.calendar import number_to_date, other_calendar, parse_units
 from inrflow.runtime.atomic_files import written_aside
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import os
 import re
 import secrets
@@ -358,14 +359,17 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
     HDF5, NetCDF and zip files with a flipped byte raise nearly every kind of error, so only reading belongs inside.
     """
     place = f"{path}: {part}" if part else f"{path}"
+    logging.getLogger("cfgrib").setLevel(logging.CRITICAL)  # it writes tracebacks beside what it raises
     try:
         yield
     except MemoryError as error:
         raise UserError(f"{place} needs more memory than there is ({_first_line(error)}); it is too large or "
                         "damaged") from error
-    except (ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError,
-            RuntimeError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
-            zlib.error) as error:
+    except Exception as error:
+        known = (ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError,
+                 RuntimeError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+        if not isinstance(error, known) and type(error).__module__.split(".")[0] not in ("gribapi", "cfgrib"):
+            raise
         raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
                         "copy or generate it again") from error
 

@@ -6,6 +6,7 @@ import csv
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 
 import inrflow
@@ -123,3 +124,35 @@ def test_a_forecast_in_pvd_keeps_the_cells_of_the_observed_mesh(tiny_run, tmp_pa
     surrogate = inrflow.Surrogate.load(tiny_run.run)
     solution = surrogate.assimilate(inrflow.Observations(float(one.t[0]), x, u))
     np.testing.assert_allclose(found.point_data["u_q50"], solution(0.5, x)[:, 0].clip(0), rtol=1e-4, atol=1e-5)
+
+
+def drifters(path, named=True):
+    """Twelve drifters that move at each of six times, and a number that is each drifter's own."""
+    random = np.random.default_rng(0)
+    x = random.uniform(0, 1, (6, 12, 2)) * 0.01 + random.uniform(0, 1, (12, 2))
+    lines = [f"{t},{7100 + k},{a:.5f},{b:.5f},{a - b + 0.1 * t:.5f},{k % 3}"
+             for t in range(6) for k, (a, b) in enumerate(x[t].tolist())]
+    rows = [line if named else ",".join(line.split(",")[:1] + line.split(",")[2:5]) for line in lines]
+    path.write_text("\n".join(["t,drifter,x,y,sst,drogue" if named else "t,x,y,sst", *rows]) + "\n")
+    return x
+
+
+def test_points_that_move_are_forecast_from_where_each_was_last(tmp_path, inrflow_command):
+    x = drifters(tmp_path / "drifters.csv")
+    assert inrflow_command("train", f"data.train={tmp_path / 'drifters.csv'}", "data.read.channels=[sst]",
+                           "training.minutes=0.02", f"output={tmp_path / 'run'}").code == 0
+    told = [f"run={tmp_path / 'run'}", "until=8", "every=1"]
+    given = inrflow_command("forecast", *told, f"observations={tmp_path / 'drifters.csv'}", f"to={tmp_path / 'f.csv'}")
+    assert given.code == 0, given.err
+    found = pandas.read_csv(tmp_path / "f.csv")
+    assert list(found) == ["t", "drifter", "x", "y", "drogue", "sst_q05", "sst_q50", "sst_q95", "extrapolated"]
+    assert found["t"].tolist() == [6] * 12 + [7] * 12 + [8] * 12
+    assert found["drifter"][:12].tolist() == [*range(7100, 7112)]
+    np.testing.assert_allclose(found[["x", "y"]][:12], x[-1], atol=1e-5)
+    drifters(tmp_path / "nameless.csv", named=False)
+    given = inrflow_command("forecast", *told, f"observations={tmp_path / 'nameless.csv'}", f"to={tmp_path / 'g.csv'}")
+    assert given.code == 2 and "no column such as drifter or station_id says which is which" in given.err
+    (tmp_path / "places.csv").write_text("t,x,y\n0,0.5,0.5\n")
+    given = inrflow_command("forecast", *told, f"observations={tmp_path / 'nameless.csv'}", f"to={tmp_path / 'g.csv'}",
+                            f"points={tmp_path / 'places.csv'}")
+    assert given.code == 0 and len(pandas.read_csv(tmp_path / "g.csv")) == 3

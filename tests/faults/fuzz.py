@@ -31,6 +31,7 @@ SECONDS, WAITED, MEMORY = 10, 60.0, 1 << 30
 NUMBERS = [0, 1, -1, 255, 2**31 - 1, 2**63 - 1, -(2**31)]
 WORDS = [b"nan", b"inf", b"-1", b"1e999", b"null", b"[]", b"{}", b"", b"\0", b"\xff\xfe", b"'", b'"', b"9" * 400,
          b"[" * 999, b"${oc.env:HOME}", b"../../x", b"\x1b[2J", b"true", b"&a [*a]"]
+_LEFT_OUT = ".pp"  # whose library does not bear that of GRIB in one process
 
 
 @dataclass(frozen=True)
@@ -113,29 +114,15 @@ def mutated(data: bytes, random: np.random.Generator) -> bytes:
 
 def corpus(folder: Path, run: Path, data: Path) -> dict[str, tuple[Path, Callable[[Path], Sequence[list[str]]]]]:
     """Valid files by kind, each with the commands that read a damaged copy of it at a path."""
-    import h5py
-    import xarray
-
     from inrflow.data.formats.trajectory_file import TrajectoryFile
 
     with TrajectoryFile(data) as file:
         frames, about = file.read(0), file.description
     t, x, u = frames.t[:3], frames.x, frames.u[:3]
-    names = [*about.coordinates, *about.channels]
-    rows = [",".join(["t", *names])] + [",".join(f"{v:.6g}" for v in (t[k], *x[n], *u[k, n]))
-                                        for k in range(len(t)) for n in range(len(x))]
-    (folder / "rows.csv").write_text("\n".join(rows))
+    names = ["t", *about.coordinates, *about.channels]
+    rows = np.column_stack([np.repeat(t, len(x)), np.tile(x, (len(t), 1)), u.reshape(-1, u.shape[-1])])
+    np.savetxt(folder / "rows.csv", rows, "%.6g", ",", header=",".join(names), comments="")
     np.savez_compressed(folder / "arrays.npz", t=t, x=x, u=u[None], parameters=np.ones((1, 2)))
-    lon, lat = np.arange(8) * 45.0, np.array([-30.0, 0.0, 30.0])
-    grid = xarray.Dataset({"a": (("time", "lat", "lon"), np.random.default_rng(0).random((4, 3, 8)))},
-                          {"time": np.arange(4.0), "lat": lat, "lon": lon})
-    grid["time"].attrs["units"] = "hours since 2000-01-01"
-    grid.to_netcdf(folder / "grid.nc", engine="h5netcdf")
-    grid.to_netcdf(folder / "classic.nc", engine="scipy")
-    with h5py.File(folder / "flat.h5", "w") as flat:
-        for name, column in zip(["t", *names], np.column_stack([np.repeat(t, len(x)), np.tile(x, (len(t), 1)),
-                                                                 u.reshape(-1, u.shape[-1])]).T, strict=True):
-            flat[name] = column
 
     def table(path: Path) -> list[list[str]]:
         return [*trajectories(path), ["query", f"run={run}", f"observations={path}", f"points={path}",
@@ -156,69 +143,40 @@ def corpus(folder: Path, run: Path, data: Path) -> dict[str, tuple[Path, Callabl
 
         return commands
 
-    files = {"schema": (data, trajectories), "csv": (folder / "rows.csv", table),
-             "npz": (folder / "arrays.npz", trajectories), "netcdf 4": (folder / "grid.nc", trajectories),
-             "netcdf 3": (folder / "classic.nc", trajectories), "flat hdf5": (folder / "flat.h5", table),
-             **{kind: (path, trajectories) for kind, path in _simulations(folder).items()}, **_ensight(folder)}
     parts = ["model.safetensors", "config.yaml", "metrics.jsonl", "evaluation.json", "candidates.json"]
-    return files | {name: (run / name, part(name)) for name in parts if (run / name).exists()}
+    return {"schema": (data, trajectories), "rows": (folder / "rows.csv", table),
+            "packed": (folder / "arrays.npz", trajectories),
+            **{name: (run / name, part(name)) for name in parts if (run / name).exists()}, **_of_programs(folder)}
 
 
-def _simulations(folder: Path) -> dict[str, Path]:
-    """Small files in the layouts of simulation codes and of tables in other packages' formats."""
-    import gzip
+def _of_programs(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Sequence[list[str]]]]]:
+    """Files in the layouts of other programs; of folders and of files that name others each file by itself, the others
+    whole."""
+    from instrument_files import FILES
+    from known_files import CASES
 
-    import h5py
-    import meshio
-    import pandas
-    import torch
-    from scipy.io import savemat
+    makers = {name: (make, name) for make, name, _ in CASES if not name.endswith(_LEFT_OUT)}
+    makers |= {name: (make, name) for name, make in FILES.items()}
+    found = {}
+    for kind, (make, name) in makers.items():
+        place, whole = folder / "given" / kind, folder / "whole" / kind
+        whole.mkdir(parents=True)
+        options = getattr(make(whole / name), "options", ())
 
-    random, axis, times = np.random.default_rng(0), np.linspace(0, 1, 5), np.arange(4.0)
-    paths = {kind: folder / name for kind, name in (
-        ("pdebench", "tensor.hdf5"), ("the well", "well.hdf5"), ("vtu", "mesh_1.vtu"), ("pvd", "series.pvd"),
-        ("parquet", "rows.parquet"), ("gzip", "rows.csv.gz"), ("matlab", "a.mat"), ("matlab packed", "b.mat"),
-        ("pytorch", "tensors.pt"), ("npy", "array.npy"))}
-    grid = {"t": times, "x": axis, "u": random.random((2, 4, 5))}
-    savemat(paths["matlab"], grid)
-    savemat(paths["matlab packed"], grid, do_compression=True)
-    torch.save({name: torch.tensor(value) for name, value in grid.items()}, paths["pytorch"])
-    np.save(paths["npy"], grid["u"])
-    with h5py.File(paths["pdebench"], "w") as file:
-        file["tensor"], file["x-coordinate"], file["t-coordinate"] = random.random((2, 4, 5)), axis, times
-    with h5py.File(paths["the well"], "w") as file:
-        file["t0_fields/a"], file["scalars/b"] = random.random((2, 4, 5, 5)), np.arange(2.0)
-        file["dimensions/x"], file["dimensions/y"], file["dimensions/time"] = axis, axis, times
-        file["dimensions"].attrs["spatial_dims"] = ["x", "y"]
-    nodes = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0.0]])
-    meshio.vtu.write(str(paths["vtu"]), meshio.Mesh(nodes, [("triangle", np.array([[0, 1, 2]]))], {"p": axis[:3]}))
-    paths["pvd"].write_text('<VTKFile type="Collection"><Collection><DataSet timestep="0.5" part="0" '
-                            'file="mesh_1.vtu"/></Collection></VTKFile>')
-    pandas.DataFrame({"t": times, "x": times, "u": times}).to_parquet(paths["parquet"])
-    paths["gzip"].write_bytes(gzip.compress((folder / "rows.csv").read_bytes()))
-    return paths
+        def commands_for(one: Path, place: Path = place, whole: Path = whole, name: str = name,
+                         options: Sequence[str] = options) -> Callable[[Path], Sequence[list[str]]]:
+            def commands(path: Path) -> list[list[str]]:
+                shutil.copytree(whole, place, dirs_exist_ok=True)
+                shutil.copy(path, place / one)
+                return [["inspect", str(place / name), *options],
+                        ["convert", str(place / name), str(folder / "converted.h5"), *options]]
 
+            return commands
 
-def _ensight(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Sequence[list[str]]]]]:
-    """The files of a case of EnSight Gold, of which one is damaged and the others are whole."""
-    from ensight_cases import write_case
-
-    case, whole = folder / "ensight/flow.case", folder / "whole/flow.case"
-    nodes = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.0]])
-    values = np.random.default_rng(0).random((2, 4)).astype(np.float32)
-    for path in (case, whole):
-        write_case(path, nodes, [{"tria3": np.array([[0, 1, 2], [1, 3, 2]])}], {"p": ("node", values)}, [0.0, 0.5],
-                   binary=True)
-
-    def commands_for(name: str) -> Callable[[Path], Sequence[list[str]]]:
-        def commands(path: Path) -> list[list[str]]:
-            shutil.copytree(whole.parent, case.parent, dirs_exist_ok=True)
-            shutil.copy(path, case.with_name(name))
-            return [["inspect", str(case)], ["convert", str(case), str(folder / "converted.h5")]]
-
-        return commands
-
-    return {f"ensight {path.suffix}": (path, commands_for(path.name)) for path in sorted(whole.parent.iterdir())}
+        for one in sorted(item for item in whole.rglob("*") if item.is_file()):
+            own = one.relative_to(whole)
+            found[f"{kind} {own}" if str(own) != name else kind] = (one, commands_for(own))
+    return found
 
 
 def fuzz(run: Path, data: Path, minutes: float, seed: int = 0, most: int | None = None, keep: Path | None = None
@@ -227,16 +185,16 @@ def fuzz(run: Path, data: Path, minutes: float, seed: int = 0, most: int | None 
     from inrflow.cli import main
 
     random, count, failures = np.random.default_rng(seed), Counter[str](), []
-    until = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kinds = corpus(folder, run, data)
-        for original, commands in kinds.values() if most is None else ():  # what is imported late is imported once
+        for original, commands in list(kinds.values())[:most]:  # what is imported late is imported once
             for arguments in commands(original):
                 (folder / "answer.csv").unlink(missing_ok=True)
                 (folder / "converted.h5").unlink(missing_ok=True)
                 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                     main(arguments)
+        until = time.monotonic() + 60 * minutes
         while time.monotonic() < until and (most is None or sum(count.values()) < most):
             kind = list(kinds)[sum(count.values()) % len(kinds)]
             original, commands = kinds[kind]

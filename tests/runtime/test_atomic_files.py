@@ -10,7 +10,14 @@ import h5py
 import pytest
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import LOCK_FILE, AtomicFile, held_folder, written_aside, written_hdf5
+from inrflow.runtime.atomic_files import (
+    LOCK_FILE,
+    AtomicFile,
+    damage_as_user_error,
+    held_folder,
+    written_aside,
+    written_hdf5,
+)
 
 
 def write_aside(path, write):
@@ -202,3 +209,12 @@ def test_a_folder_that_nothing_was_written_to_goes_and_one_with_a_link_is_refuse
     with pytest.raises(UserError, match="metrics.jsonl is a link, which would lead"), held_folder(tmp_path / "run"):
         pass
     assert names(tmp_path) == ["run", "victim"] and names(tmp_path / "run") == ["metrics.jsonl"]
+
+
+def test_errors_of_the_library_of_grib_are_of_damaged_files_and_those_of_programs_are_not(tmp_path):
+    ours, theirs = type("Ours", (Exception,), {}), type("Theirs", (Exception,), {"__module__": "gribapi.errors"})
+    with pytest.raises(UserError, match=r"a\.grib2 cannot be read \(wrong grid\)"), damage_as_user_error(
+            tmp_path / "a.grib2"):
+        raise theirs("wrong grid")
+    with pytest.raises(ours), damage_as_user_error(tmp_path / "a.grib2"):
+        raise ours

@@ -25,6 +25,7 @@ def run(arguments: list[str]) -> int:
 
     place, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
     surrogate = load_run(str(config.run), config.device, config.physics, config.data.test)
+    surrogate.description.require_places("the page shows places")
     trained = place.config().data if place.begun else None
     path = config.data.test or surrogate.training.get("test") or (trained.train if trained is not None else None)
     for key in ("test", "train"):  # files of users are read as training has converted them

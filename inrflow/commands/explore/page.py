@@ -17,7 +17,7 @@ from bokeh.plotting import figure
 from rich.console import Console
 
 from inrflow.commands.explore.answers import ERROR, MOST_BYTES, SPREAD, VALUE, Explored
-from inrflow.data.formats.calendar import numbers_to_moments, parse_units
+from inrflow.data.calendar import numbers_to_moments, parse_units
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
 

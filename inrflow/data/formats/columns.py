@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.batch import Markers, blanked
-from inrflow.data.description import Description
-from inrflow.data.formats.calendar import (
+from inrflow.data.calendar import (
     compact_dates,
     dates_to_numbers,
     moments_to_numbers,
@@ -24,6 +23,7 @@ from inrflow.data.formats.calendar import (
     retimed,
     turned_clocks,
 )
+from inrflow.data.description import Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
@@ -42,6 +42,7 @@ _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|
                       re.IGNORECASE)
 _FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*",
                    re.IGNORECASE)
+_SINGLE = 0.9  # times for each row, at least, of data without places
 _MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # in any case
 
 
@@ -150,15 +151,15 @@ class Roles:
                           and not set(description.coordinates) <= set(self.names))
         missing = [] if self.time or time == "" else ["t"]
         if not self.by_lonlat:
-            missing += [name for name in description.coordinates if name not in self.names]
+            missing += [name for name in description.places if name not in self.names]
         if missing:
             raise self._mismatch(f"lacks {', '.join(missing)}", ())
 
     def _mismatch(self, problem: str, channels: tuple[str, ...]) -> UserError:
-        places = ", ".join(self.description.coordinates)
+        places = [", ".join(self.description.places)] if self.description.places else []
         if self.description.geometry == "sphere":
-            places += " or lon, lat"
-        expected = ", ".join(["t", places, *channels])
+            places = [f"{places[0]} or lon, lat"]
+        expected = ", ".join(["t", *places, *channels])
         return UserError(f"{self.path} {problem}: it has the columns {', '.join(self.names)}, expected {expected} and "
                          "optionally trajectory; rename or add columns")
 
@@ -187,9 +188,10 @@ class Roles:
                                 "from -90 to 90")
             x = lonlat_to_xyz(lon, lat)
         else:
-            x = np.stack([column_numbers(block[name], name, self.path, first)
-                          for name in self.description.coordinates], -1)
-        for name, value in ((str(self.time), t), ("/".join(self.description.coordinates), x.sum(-1))):
+            x = np.zeros((len(t), len(self.description.coordinates)))
+            for axis, name in enumerate(self.description.places):
+                x[:, axis] = column_numbers(block[name], name, self.path, first)
+        for name, value in ((str(self.time), t), ("/".join(self.description.places), x.sum(-1))):
             bad = ~np.isfinite(value) & (True if observed is None else observed)
             if bad.any():
                 raise UserError(f"{self.path}: {name} is missing or not finite in row "
@@ -206,7 +208,7 @@ class Roles:
         if self.time is not None and (own.dtype != object or all_numbers(own)):
             columns[self.time] = own if own.dtype.kind in "Miu" else _whole(own, column_numbers(
                 own, self.time, self.path, first))
-        for axis, name in enumerate(self.description.coordinates):
+        for axis, name in enumerate(self.description.places):
             if name in block and not self.by_lonlat:
                 columns[name] = _whole(block[name], x[:, axis])
         return PointTable(trajectory, t, x, columns, self.grid)
@@ -366,7 +368,12 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     calendar = parse_units(description.time_units) if description.time_units else None
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number
-        several = len(np.unique(t[chosen])) > 1  # else there is one frame, wherever it was observed
+        times = np.unique(t[chosen])
+        if description.placeless and len(times) < _SINGLE * (~np.isnan(u[chosen]).all(-1)).sum():
+            raise UserError(f"{path} names no places, and {chosen.sum()} rows have {len(times)} times, as those of "
+                            "several sensors: name columns with coordinates=[...] and channels=[...], or give the "
+                            "places of stations with stations=FILE")
+        several = len(times) > 1  # else there is one frame, wherever it was observed
         try:
             own = stations_of(t[chosen], x[chosen], u[chosen], calendar and calendar[0]) if several else None
             if own is None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from inrflow.data.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
-from inrflow.data.formats.columns import TIMES, PointTable, find_column, meant_by_dates
-from inrflow.data.formats.sphere import xyz_to_lonlat
+from inrflow.data.formats.columns import TIMES, PointTable, find_column, is_station, labels, meant_by_dates
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, xyz_to_lonlat
+from inrflow.errors import UserError
 
 _ROUNDING = 1e-9  # of the span of times, how far off whole numbers they may be
 
@@ -33,7 +34,7 @@ class Places:
     @classmethod
     def of_points(cls, x: np.ndarray, about: Description) -> Places:
         """Points without columns of their own; of a sphere, their degrees."""
-        names, values = about.coordinates, x
+        names, values = about.places, x[:, :len(about.places)]
         if about.geometry == "sphere" and x.shape[1] == 3:
             names, values = ("lon", "lat"), xyz_to_lonlat(x)
         return cls(x, dict(zip(names, values.T, strict=True)))
@@ -49,7 +50,7 @@ class Places:
         left_out = {time, "t", "trajectory", *about.channels}
         columns = {name: values[order] for name, values in table.columns.items() if name not in left_out
                    and bool(((values[first][which] == values) | (values != values)).all())}
-        lacking = [name for name in about.coordinates if name not in columns]
+        lacking = [name for name in about.places if name not in columns]
         if lacking and not (about.geometry == "sphere" and len(columns) >= 2):
             columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
         numbers = time is not None and np.array_equal(table.columns[time], table.t)
@@ -79,6 +80,30 @@ class Places:
         if several:
             columns = {"trajectory": which} | columns
         return PointTable(which, t, x, columns | {name: values[near] for name, values in self.columns.items()})
+
+
+def last_of_each(table: PointTable, about: Description) -> PointTable:
+    """Of points that move, the rows of the last time of each, with what does not change along its path: its places are
+    those from which it goes on. Raises UserError where no column says which is which."""
+    dates = {name for name, values in table.columns.items() if values.dtype.kind == "M"} | {find_column(
+        table.columns, TIMES)}
+    named = [name for name in labels(table.columns) if name not in dates]
+    named = [name for name in named if is_station(name)] or [
+        name for name in named if len(set(table.columns[name].tolist())) < len(table) / 2]
+    if not named:
+        raise UserError("observed points move, and no column such as drifter or station_id says which is which; give "
+                        "the places to forecast by points=FILE")
+    _, which = np.unique(table.columns[named[0]].astype(str), return_inverse=True)
+    last = np.full(which.max() + 1, -np.inf)
+    np.maximum.at(last, which, table.t)
+    rows = np.flatnonzero(table.t == last[which])
+    first = np.full(len(last), len(table))
+    np.minimum.at(first, which, np.arange(len(table)))
+    own = {*dates, *about.coordinates, *LONGITUDES, *LATITUDES}
+    kept = {name: values for name, values in table.columns.items() if name in own
+            or ((values == values[first[which]]) | (values != values)).all()}
+    return PointTable(table.trajectory[rows], table.t[rows], table.x[rows],
+                      {name: values[rows] for name, values in kept.items()})
 
 
 def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTable | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import h5py
 
+from inrflow.data.calendar import retimed
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
-from inrflow.data.formats.calendar import retimed
 from inrflow.data.formats.registry import FORMATS, ReadOptions, expanded, format_of
 from inrflow.data.formats.streams.joining import read_files
 from inrflow.errors import UserError

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from inrflow.data.calendar import moments_to_texts
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import moments_to_texts
 from inrflow.data.formats.columns import (
     IN_FILES,
     Columns,

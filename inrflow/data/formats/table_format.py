@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
+from inrflow.data.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
+from inrflow.data.description import PLACE
 from inrflow.data.formats.columns import (
     HEIGHTS,
     TIMES,
@@ -57,8 +58,8 @@ class TableContent(Content):
     for labels: columns of text.
 
     Longitude and latitude in degrees become unit vectors; beside an elevation, in a region, they stay coordinates of a
-    plane, and the elevation is one more. Raises UserError where coordinates and channels cannot be
-    told apart by name.
+    plane, and the elevation is one more. A table that names no places is a series at a single one. Raises UserError
+    where columns that are named are missing, and where there is no channel.
     """
 
     def __init__(self, kind: Format, path: Path, options: ReadOptions) -> None:
@@ -90,6 +91,8 @@ class TableContent(Content):
             if plane and not sphere:
                 plane = [*plane, height]
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
+        if options.coordinates is None and not sphere and set(axes) <= set(options.channels or ()):
+            axes = (PLACE,)
         times = [name for name in names if name in TIMES or (len(name) > 1 and name.lower() in TIMES)]  # T: temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
         others = [name for name in names if name not in taken]
@@ -104,11 +107,15 @@ class TableContent(Content):
             called_so = ", ".join(name or "a column without a name" for name in texts)
             warnings.warn(f"{path}: {called_so} {words} and {are} left out; every other column is a channel",
                           stacklevel=2)
-        absent = [name for name in (*fields, *(() if sphere else axes)) if name not in names]
-        if not axes or not fields or absent:
-            problem = f"there is no column {', '.join(absent)}" if absent else "cannot tell coordinates from channels"
-            raise UserError(f"{path} has the columns {', '.join(names)}: {problem}; name them with coordinates=[...] "
-                            "and channels=[...], or, of a table of stations, their places with stations=FILE")
+        absent = [name for name in (*fields, *(() if sphere else axes)) if name not in (*names, PLACE)]
+        if not fields or absent:
+            problem = f"there is no column {', '.join(absent)}" if absent else "none of them is a channel"
+            raise UserError(f"{path} has the columns {', '.join(names)}: {problem}; name them with channels=[...], and "
+                            "coordinates=[...] where there are places")
+        if axes == (PLACE,):
+            warnings.warn(f"{path} names no places: its rows are a series at a single one, with the channels "
+                          f"{', '.join(fields)}; coordinates=[...] names columns of places, and stations=FILE a table "
+                          "with those of stations", stacklevel=2)
         dates = first.dtype.kind == "M" or (first.dtype.kind == "O" and not all_numbers(first))
         numbers_of_times = np.empty(0) if dates or not all_numbers(first) else column_numbers(first, time, path, 0)
         written, since = compact_dates(numbers_of_times), since_1970(numbers_of_times)

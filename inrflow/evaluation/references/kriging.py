@@ -14,11 +14,12 @@ from inrflow.data.description import Description
 from inrflow.encoding.residual.blocks import Samples
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.fit import fit_covariance, start
-from inrflow.encoding.residual.neighbours import Sites, krige
+from inrflow.encoding.residual.neighbours import weights_of_places
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.references.base import Reference
 
 _FEWEST, _MOST, _ROWS = 8, 300, 10_000  # values of a frame, and rows that covariances are fitted to
+_KEPT = 16  # sets of weights
 _APART = 1e6  # frames: independent of each other
 
 
@@ -79,6 +80,7 @@ class Kriging(Reference):
                         tuple(self.places["unit"]))
         form = Form((1.5,), 0.5, (0,) * len(places.groups), places.moving)
         result = self.mean.expand(*t.shape, *observed.shape[2:]).clone()
+        known_weights: dict[tuple[Any, ...], Tensor] = {}  # frames of the same places, all observed, share theirs
         for s in range(len(observed)):
             for k in range(t.shape[1]):
                 for c in range(observed.shape[-1]):
@@ -86,10 +88,12 @@ class Kriging(Reference):
                     if not bool(known.any()):
                         result[s, k, :, c] = result[s, k - 1, :, c] if k else self.mean[c]
                         continue
-                    points = x[s if len(x) > 1 else 0, k if x.shape[1] > 1 else 0].double().numpy()
-                    y, covariance = places(points), Covariance(form, self.covariances[c])
-                    sites = Sites(np.zeros(int(known.sum())), y[known.numpy()], covariance)
+                    at = s if len(x) > 1 else 0, k if x.shape[1] > 1 else 0
+                    which = *at, c, known.numpy().tobytes()
+                    if which not in known_weights:
+                        y, covariance = places(x[at].double().numpy()), Covariance(form, self.covariances[c])
+                        known_weights = dict([*known_weights.items()][-_KEPT:])
+                        known_weights[which] = weights_of_places(covariance, y[known.numpy()], y)
                     values = (observed[s, k, known, c].double() - self.mean[c]) / self.scale[c]
-                    kriged = krige(sites, values, np.zeros(len(y)), y)[0]
-                    result[s, k, :, c] = self.mean[c] + self.scale[c] * kriged
+                    result[s, k, :, c] = self.mean[c] + self.scale[c] * (known_weights[which] @ values)
         return result

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.calendar import parse_units
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import parse_units
 from inrflow.encoding.posterior import GaussianPrior, condition
 
 _YEAR, _DAY = 365.2425 * 86400.0, 86400.0  # seconds

@@ -79,7 +79,7 @@ class LawRecipe:
         if problem.source.points < _FEWEST_PLACES and not (len(problem.validation) or problem.has_harmonics) and (
                 best is not None if self.is_late(problem) else len(problem.description.coordinates) > 1):
             return "few trajectories at a few dozen places say no law"
-        return None
+        return "a single place has no harmonics" if problem.source.points == 1 else None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law that forecasts held-out data best, where any does."""

@@ -10,11 +10,11 @@ import pytest
 import xarray
 from known_files import pdebench_fields, pdebench_groups, pdebench_tensor, the_well
 
+from inrflow.data.calendar import dates_to_numbers, numbers_to_texts
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers, numbers_to_texts
 from inrflow.data.formats.continued import Places
 from inrflow.data.formats.convert import convert
-from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
+from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations, read_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
@@ -265,3 +265,39 @@ def test_whole_times_stay_whole(tmp_path):
             writer.append(known.rows(t, np.tile(known.x, (2, 1)), about, 0, False, "text"), {"p_q50": t})
         cells = [line.split(",")[:2] for line in (tmp_path / "b.csv").read_text().splitlines()[1:]]
         assert cells == [[wanted[k // 2], "07"[k % 2]] for k in range(4)]
+
+
+@pytest.mark.parametrize("layout", ["padded", "scattered", "wide"])
+def test_answers_to_all_rows_of_the_schema_are_written_as_they_come(layout, tmp_path):
+    about, random = Description("a", ("p", "q"), ("x",)), np.random.default_rng(0)
+    source, target = tmp_path / "asked.h5", tmp_path / "answer.h5"
+    if layout == "scattered":
+        number, t = np.repeat([0, 1], [7, 5]), np.sort(random.random(12))
+        write_scattered(source, number, t, random.random((12, 1)), random.random((12, 2)), about)
+    else:
+        points = 20000 if layout == "wide" else 6
+        t = np.array([[0.0, 1.0, 2.0], [0.0, 3.0, np.nan]])
+        u = random.random((2, 3, points, 2))
+        u[1, 2] = np.nan
+        write_trajectories(source, t, random.random((points, 1)), u, about, parameters=np.array([[1.0], [2.0]]))
+    with PointWriter(target, about, asked=source) as writer:
+        for table in PointReader(source, about, rows=5 if layout == "padded" else 16384):
+            values = table.t + 10 * table.x[:, 0] + 100 * table.trajectory
+            writer.append(table, {"p": values, "p_std": values + 1, "q": 2 * values, "q_std": 3 * values,
+                                  "extrapolated": (values > 100).astype(np.int8)})
+    with TrajectoryFile(source) as old, TrajectoryFile(target) as new:
+        assert new.layout == old.layout and set(new.extra) >= {"u_std", "u_observed", "extrapolated"}
+        held = {name: new.read_extra(name) for name in ("u_std", "u_observed", "extrapolated")}
+        for index in range(old.trajectories):
+            one, answer = old.read(index), new.read(index)
+            wanted = (one.t[:, None] + 10 * one.x[..., 0] + 100 * index).astype(np.float32)
+            shown = np.isfinite(one.u[..., 0])
+            np.testing.assert_allclose(answer.u[..., 0][shown], wanted[shown], rtol=1e-6)
+            np.testing.assert_allclose(answer.u[..., 1][shown], 2 * wanted[shown], rtol=1e-6)
+            if layout != "scattered":
+                own = slice(0, len(one.t))
+                np.testing.assert_allclose(held["u_std"][index, own, :, 1], 3 * wanted, rtol=1e-6)
+                np.testing.assert_allclose(held["u_observed"][index, own], one.u, rtol=1e-6)
+                np.testing.assert_array_equal(held["extrapolated"][index, own], wanted > 100)
+        if layout != "scattered":
+            np.testing.assert_array_equal(new.parameters, [[1.0], [2.0]])

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from inrflow.data.description import Description
-from inrflow.data.formats.calendar import (
+from inrflow.data.calendar import (
     dates_to_numbers,
     moments_to_numbers,
     moments_to_texts,
@@ -13,6 +12,7 @@ from inrflow.data.formats.calendar import (
     parse_units,
     retimed,
 )
+from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import PointTable, write_points
 from inrflow.errors import UserError

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import xarray
+from instrument_files import argo, davis, roms, toa5
 
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.inspect import describe
@@ -80,10 +81,7 @@ def test_dates_of_which_day_or_month_may_be_first_are_refused(tmp_path):
 
 
 def test_a_logger_of_campbell(tmp_path):
-    rows = [[f"2024-01-11 {hour:02d}:00:00", hour, hour + 0.5, "NAN" if hour == 3 else -hour] for hour in range(8)]
-    write_rows(tmp_path / "a.dat", [["TOA5", "CR1000", "CR1000", "1", "OS", "prog", "4711", "Hourly"],
-                                    ["TIMESTAMP", "RECORD", "P0", "P1"], ["TS", "RN", "Deg C", "Deg C"],
-                                    ["", "", "Avg", "Avg"], *rows], quoting=csv.QUOTE_NONNUMERIC)
+    toa5(tmp_path / "a.dat")
     with pytest.warns(UserWarning, match="RECORD is no station"):
         one, about = read(tmp_path, "a.dat", stations=places(tmp_path))
     assert about.units == ("Deg C",) and np.isnan(np.asarray(one.u)).sum() == 1
@@ -92,12 +90,7 @@ def test_a_logger_of_campbell(tmp_path):
 
 def test_vectors_of_davis_in_numbered_files_zeros_are_none(tmp_path):
     for k in range(4):
-        lines = []
-        for x, y in ((x, y) for y in Y[::-1] for x in X):
-            u, v = (0, 0) if x < 0.1 and y < 0.1 else (k + x, y - k)
-            lines.append(f"{x:.4f}\t{y:.4f}\t{u:.6f}\t{v:.6f}")
-        (tmp_path / f"B{k + 1:05d}.txt").write_text('#DaVis 8.4.0 2D-vector 16 7 5 "position" "mm" "position" "mm" '
-                                                    '"velocity" "m/s"\n' + "\n".join(lines) + "\n")
+        davis(tmp_path / f"B{k + 1:05d}.txt", k, X, Y)
     with pytest.warns(UserWarning, match="numbers at the end of their names"):
         one, about = read(tmp_path, *(f"B{k + 1:05d}.txt" for k in range(4)))
     assert about.channels == ("u", "v") and about.units == ("m/s", "m/s") and one.x.shape == (34, 2)
@@ -176,23 +169,6 @@ def test_files_that_are_named_with_what_to_do(tmp_path, text, advice):
         read(tmp_path, "a.txt")
 
 
-def argo(path, shift=0.0):
-    profiles, levels = 9, 12
-    times, pressure = 26000.0 + shift + np.arange(profiles), np.linspace(5, 500, levels) + np.zeros((profiles, 1))
-    truth = 20 * np.exp(-pressure / 300) + 0.1 * np.arange(profiles)[:, None]
-    wrong, flags = truth.copy(), np.full(truth.shape, b"1", "S1")
-    wrong[2, 3], flags[2, 3], flags[:, -1] = 99.0, b"4", b"9"
-    fields = {"JULD": (["N_PROF"], times, {"units": "days since 1950-01-01 00:00:00 UTC", "axis": "T"}),
-              "LATITUDE": (["N_PROF"], 30 + 0.1 * np.arange(profiles), {"axis": "Y"}),
-              "LONGITUDE": (["N_PROF"], -20 + 0.1 * np.arange(profiles) + shift, {"axis": "X"}),
-              "PRES": (["N_PROF", "N_LEVELS"], pressure, {"units": "decibar"}),
-              "PRES_QC": (["N_PROF", "N_LEVELS"], np.full(truth.shape, b"1", "S1")),
-              "TEMP": (["N_PROF", "N_LEVELS"], wrong, {"units": "degree_Celsius"}),
-              "TEMP_QC": (["N_PROF", "N_LEVELS"], flags),
-              "TEMP_ADJUSTED_ERROR": (["N_PROF", "N_LEVELS"], np.full(truth.shape, 0.002))}
-    xarray.Dataset(fields).to_netcdf(path, engine="h5netcdf")
-
-
 def test_profiles_of_floats_are_rows_without_values_flagged_bad(tmp_path):
     argo(tmp_path / "a.nc")
     argo(tmp_path / "b.nc", 0.5)
@@ -208,13 +184,7 @@ def test_profiles_of_floats_are_rows_without_values_flagged_bad(tmp_path):
 
 
 def test_an_axis_of_dates_of_another_name_is_that_of_times(tmp_path):
-    lat, lon = np.meshgrid(np.arange(4.0), np.arange(5.0), indexing="ij")
-    grid = ["eta_rho", "xi_rho"]
-    data = xarray.Dataset({"zeta": (["ocean_time", *grid], np.arange(3.0)[:, None, None] + lat + 10 * lon)},
-                          {"lon_rho": (grid, lon, {"standard_name": "longitude"}),
-                           "lat_rho": (grid, lat, {"standard_name": "latitude"}),
-                           "ocean_time": ("ocean_time", [0.0, 3600.0, 7200.0], {"units": "seconds since 2010-01-01"})})
-    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    roms(tmp_path / "a.nc")
     one, about = read(tmp_path, "a.nc", channels=["zeta"])
     np.testing.assert_array_equal(one.t, [0, 3600, 7200])
     assert about.time_units == "seconds since 2010-01-01"

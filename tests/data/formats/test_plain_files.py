@@ -12,7 +12,7 @@ import scipy.io
 import torch
 import xarray
 
-from inrflow.data.formats.calendar import dates_to_numbers
+from inrflow.data.calendar import dates_to_numbers
 from inrflow.data.formats.continued import Places
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.sphere import lonlat_to_xyz

@@ -14,8 +14,8 @@ import pytest
 import xarray
 from known_files import CASES, TRIANGLES, grib, pp
 
+from inrflow.data.calendar import parse_units
 from inrflow.data.formats import elsewhere as named_alone
-from inrflow.data.formats.calendar import parse_units
 from inrflow.data.formats.columns import find_column
 from inrflow.data.formats.registry import FORMATS, format_of
 from inrflow.data.formats.sphere import xyz_to_lonlat

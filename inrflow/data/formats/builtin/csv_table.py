@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,8 +26,6 @@ from inrflow.data.formats.columns import BLOCK_ROWS, IN_FILES, IN_TABLES, Column
 from inrflow.data.formats.registry import TableWriter
 from inrflow.data.formats.streams.headers import (
     bare_unit,
-    davis_names,
-    davis_units,
     lines_of_units,
     month_first,
     slashed,
@@ -43,7 +41,6 @@ _COMMENTS = re.compile(r"\A(\s*#[^!\n][^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
     (".", ","), (",", "."))}  # numbers with a sign between thousands, by that of their decimals
-_TOA5 = re.compile(r'"?TOA5"?,')  # loggers of Campbell: what was logged, then names, units, and how values were made
 _LOOKED_AT = 3  # lines, for units
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*")
 
@@ -60,35 +57,47 @@ def _unpacked(start: bytes) -> bytes:
 
 
 class CsvFormat(TableFormat):
-    """Text in UTF-8 that does not begin like a known other kind of text."""
+    """Text in UTF-8 that does not begin like a known other kind of text. Other programs' tables have `columns` that
+    read what stands above their rows."""
 
     name = "CSV"
     about = "CSV"
-    suffixes = answers = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
+    answers = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
     text = True
     dates = "text"
 
-    def sniff(self, path: Path, start: bytes) -> bool:
+    @property
+    def columns(self) -> type[CsvColumns]:
+        """The reader of a table."""
+        return CsvColumns
+
+    @staticmethod
+    def text_in(start: bytes) -> str:
+        """The text in the first bytes of a file, "" of bytes that are none."""
         if start.startswith(_GZIP):
             start = _unpacked(start)
         if start[:2] in _UTF_16:
             start = start.decode("utf-16", "replace").encode()
-        begin = _COMMENTS.sub("", start.decode("utf-8-sig", "replace")).lstrip()
-        return b"\0" not in start and bool(begin) and not begin.startswith(_OTHER_TEXT)
+        return "" if b"\0" in start else start.decode("utf-8-sig", "replace")
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        begin = _COMMENTS.sub("", self.text_in(start)).lstrip()
+        return bool(begin) and not begin.startswith(_OTHER_TEXT)
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        columns = CsvColumns.with_units(path)
+        columns = self.columns.with_units(path)
         if VARIABLES.isdisjoint(map(str.lower, columns.names)):
             return columns
         columns.close()
-        return tidied(lambda: CsvColumns.with_units(path), path)
+        return tidied(lambda: self.columns.with_units(path), path)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         return CsvWriter(path, description, overwrite)
 
     def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
         writer = CsvWriter(path, description, overwrite)
-        with closing(CsvColumns.with_units(asked)) as columns:
+        with closing(self.columns.with_units(asked)) as columns:
             next(columns.blocks(BLOCK_ROWS), {})
             writer.written_as(columns.separator, columns.commas)
         return writer
@@ -110,17 +119,13 @@ class CsvColumns(Columns):
             while header and (header.lstrip().startswith("#") or not header.strip()):
                 comment, header = header.lstrip("# \t") or comment, self._header(path)
             told = _SEPARATOR.fullmatch(header)  # as spreadsheets write it
-            header = self._header(path) if told or _TOA5.match(header) else header
+            header = self.line_of_names(self._header(path) if told else header)
             separator = max(",;\t|", key=header.count)
             separator = separator if separator in header or not header.split()[1:] else " "
             separator = told[1] if told else separator
             lines = itertools.chain([header], self._file)
             count = _cells_of_numbers(header, separator) if re.match(r"\s*[-+.]?\d", header) else 0
-            self._vectors: list[str] = []
-            if comment and (davis := davis_names(comment, count)):
-                names, self._vectors = davis
-                self.units = dict.fromkeys(self._vectors, davis_units(comment))
-                comment = separator.join(names)
+            comment = self.names_in(comment, separator, count)
             if comment and count == len(comment.split(separator)):
                 lines = itertools.chain([comment], lines)
                 self._line -= 1
@@ -145,6 +150,14 @@ class CsvColumns(Columns):
             self._file.close()
             raise UserError(f"{path} has the header {', '.join(map(repr, self.names))}; expected different names in "
                             "the first line")
+
+    def line_of_names(self, line: str) -> str:
+        """The line of names, where the first that is no comment is this one."""
+        return line
+
+    def names_in(self, comment: str, separator: str, count: int) -> str:
+        """The line of names in the last comment above rows of so many numbers."""
+        return comment
 
     @classmethod
     def with_units(cls, path: Path) -> CsvColumns:
@@ -182,11 +195,7 @@ class CsvColumns(Columns):
                 columns = self._split(lines) or self._quoted(lines)
                 if columns:
                     named = zip(self.names, columns, strict=True)
-                    block = self._with_dates({name: self._cells(name, column) for name, column in named})
-                    if self._vectors:  # DaVis writes zeros where it has none
-                        none = np.all([block[name].astype(float) == 0 for name in self._vectors], 0)
-                        block |= {name: np.where(none, "", block[name]) for name in self._vectors}
-                    yield block
+                    yield self._with_dates({name: self._cells(name, column) for name, column in named})
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             raise UserError(f"{self.path} cannot be read after line {self._line} ({error}); mend or remove "
                             "it") from error
@@ -258,7 +267,7 @@ class CsvColumns(Columns):
     def _month_first(self, name: str) -> bool:
         """Whether months come first in a column of dates such as 12/31/2024, which a day beyond 12 tells."""
         if name not in self._months:
-            with closing(CsvColumns(self.path)) as again:
+            with closing(type(self)(self.path)) as again:
                 rows = again._parsed(again._lines)
                 found = month_first([row[self.names.index(name)]] for row in rows if len(row) == len(self.names))
             if found is None:

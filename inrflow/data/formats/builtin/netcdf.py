@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.batch import Markers, blanked
+from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.met_office import SIGNATURE
 from inrflow.data.formats.builtin.netcdf_table import (
@@ -19,7 +20,6 @@ from inrflow.data.formats.builtin.netcdf_table import (
     NetcdfColumns,
     open_netcdf,
 )
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
@@ -221,7 +221,7 @@ def _is_table(data: Any, options: ReadOptions) -> bool:
     along = [name for name, one in data.data_vars.items() if data[time].dims[0] in one.dims and one.dtype.kind in "fiu"]
     places = [data[name].dims for words in (LONGITUDES, LATITUDES) if (name := place_of(data, words)) is not None]
     places = places or [data[name].dims for name in "xyz" if name in data.variables]
-    return bool(places) and bool(along) and all(data[name].dims == data[time].dims for name in along) and all(
+    return bool(along) and all(data[name].dims == data[time].dims for name in along) and all(
         dims in ((), data[time].dims) for dims in places)
 
 

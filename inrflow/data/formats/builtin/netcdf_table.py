@@ -10,13 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
-from inrflow.data.formats.calendar import (
+from inrflow.data.calendar import (
     STANDARD_CALENDARS,
     compact_dates,
     months_to_days,
     units_of,
 )
+from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
@@ -264,9 +264,11 @@ class NetcdfColumns(Columns):
             raise UserError(f"{path} holds {available or 'nothing'}; expected variables "
                             + ", ".join(" or ".join(names) for names in wanted))
         self._dims, self._shape = dims, sizes
-        if len(dims) > 1:
+        series = dims == (found[TIMES],)  # a single place along its times
+        if len(dims) > 1 or series:
             axes = {name: (tuple(map(str, variable.dims)), np.asarray(variable.values))
-                    for name, variable in self._on.items() if len(variable.dims) < len(dims)}
+                    for name, variable in self._on.items()
+                    if len(variable.dims) < len(dims) or (series and (name,) == dims)}
             single = {str(name): v for name, v in data.variables.items()
                       if not v.dims and name not in self._on and v.dtype.kind in "fiuM"}
             held = {name: _attributes(v) for name, v in (single | self._on).items()}

@@ -10,11 +10,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from inrflow.data.description import Description
-from inrflow.data.formats.builtin.arrays import ArrayContent
+from inrflow.data.formats.builtin.arrays import ArrayFormat
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK
-from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
-from inrflow.data.formats.streams.gridded import ArrayWriter
+from inrflow.data.formats.registry import Content, ReadOptions
 from inrflow.data.formats.writing import TrajectoryWriter, require_extra_names, require_fit, write_scattered
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -22,14 +20,12 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 _USED = {"t", "x", "u", "trajectory", "channels", "coordinates", "parameters", "environment"}
 
 
-class NpzFormat(Format):
+class NpzFormat(ArrayFormat):
     """A zip archive of .npy files alone (a PyTorch file, also a zip archive, is none)."""
 
     name = "npz"
     suffixes = (".npz",)
-    fixed_points = True
     about = "npz (arrays t, x, u)"
-    binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         if not zipfile.is_zipfile(path):
@@ -42,20 +38,19 @@ class NpzFormat(Format):
         shapes = {name: shape for name, (shape, _) in _headers(path).items()}
         if ("u" in shapes and len(shapes.get("x", ())) > 1) or all(len(shape) < 3 for shape in shapes.values()):
             return NpzContent(path, options)
-        with damage_as_user_error(path), np.load(path, allow_pickle=False) as archive:
-            return ArrayContent(path, dict(archive), options)  # the axes of a grid, or fields by their names
+        return super().read(path, options)  # the axes of a grid, or fields by their names
 
-    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
-        return ArrayWriter(path, description, overwrite, _save)
+    def arrays(self, path: Path) -> dict[str, np.ndarray]:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+
+    def save(self, file: Any, arrays: dict[str, np.ndarray]) -> None:
+        save: Any = np.savez_compressed  # whose arrays are keyword arguments
+        save(file, **arrays)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         shapes = _headers(path)
         return [("arrays", ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()))]
-
-
-def _save(file: Any, arrays: dict[str, np.ndarray]) -> None:
-    save: Any = np.savez_compressed  # whose arrays are keyword arguments
-    save(file, **arrays)
 
 
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

@@ -4,7 +4,9 @@ answers to such points."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,7 +15,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
 from inrflow.data.formats.columns import Grid, PointTable
-from inrflow.data.formats.layouts import VALUES_PER_BLOCK, blocks
+from inrflow.data.formats.layouts import VALUES_PER_BLOCK, blocks, hyperslabs
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import in_schema, open_hdf5, resolves
 from inrflow.data.formats.streams.gridded import GatheredWriter, by_quantity, single
@@ -22,6 +24,8 @@ from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error, written_hdf5
+
+_CHUNK = 16384  # points of an answer in a chunk
 
 
 class TrajectoryFormat(Format):
@@ -51,10 +55,11 @@ class TrajectoryFormat(Format):
         with _open_matching(path, description, check=False) as file:
             order = [file.description.coordinates.index(name) for name in description.coordinates]
             held = _held_channels(file, description)
+            rows_of_file = Grid(("row",), (-1,), {})  # all of them, in their order
             if file.layout == "scattered":
                 for start in range(0, file.rows, rows):
                     number, t, x, u = file.read_rows(start, start + rows)
-                    yield _point_table(number, t, x[:, order], description, u, held)
+                    yield replace(_point_table(number, t, x[:, order], description, u, held), grid=rows_of_file)
                 return
             times = file.times()
             for index in range(file.trajectories):
@@ -64,8 +69,9 @@ class TrajectoryFormat(Format):
                         frames = file.read(index, chosen, points)
                         x = np.broadcast_to(frames.x, (len(chosen), len(points), len(order)))[..., order]
                         t = np.repeat(frames.t, len(points))
-                        yield _point_table(np.full(len(t), index), t, x.reshape(len(t), -1), description,
-                                           frames.u.reshape(len(t), -1), held)
+                        table = _point_table(np.full(len(t), index), t, x.reshape(len(t), -1), description,
+                                             frames.u.reshape(len(t), -1), held)
+                        yield replace(table, grid=rows_of_file)
 
     def observations(self, path: Path, description: Description) -> dict[int, Observations]:
         observations: dict[int, Observations] = {}
@@ -115,18 +121,56 @@ class TrajectoryContent(Content):
 class AnswerWriter(GatheredWriter):
     """Answers as a file of the schema: u holds values or medians, what else is told of all channels stands beside it as
     `u_std`, `u_q05` and so on, all other columns by their names. Trajectories of the answered file keep their
-    parameters, environments and further datasets."""
+    parameters, environments and further datasets. Rows that are those of that file are written as they come."""
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool, source: Path) -> None:
         super().__init__(path, description, overwrite, source)
-        self._overwrite = overwrite
+        self._overwrite, self._shape, self._next = overwrite, tuple[int, ...](), Counter[tuple[int, ...]]()
 
     def _complete(self) -> None:
-        self._finish()  # by a writer that gives the file its name
+        if self._shape:
+            super()._complete()
+        else:
+            self._finish()  # by a writer that gives the file its name
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         self._require_numbers(columns)
         self._parts: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
+        with TrajectoryFile(self._source, check=False) as file:
+            if grid is None or self._about() != file.description:
+                return
+        self._file = h5py.File(self._target.open_for_hdf5(), "w")
+        with damage_as_user_error(self._source), open_hdf5(self._source) as old:
+            self._shape = old["u"].shape[:-1]
+            self._file.attrs.update(old.attrs)
+            for name in [name for name in old if name != "u" and resolves(old, name)]:
+                old.copy(name, self._file)
+
+    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
+        if not self._shape:
+            super()._add(columns)
+            return
+        about, number = self._about(), columns["trajectory"]
+        named = {name: values for name, values in columns.items()
+                 if name not in ("trajectory", "t", *about.coordinates)}
+        fields = {name: single(values) for name, values in self._stacked(named, about).items()}
+        if not self._rows:
+            for name, values in fields.items():
+                self._file.pop(name, None)  # of an answer that is answered to
+                shape = (*self._shape, *values.shape[1:])
+                missing = np.nan if values.dtype.kind == "f" else 0
+                chunk = (*(1,) * (len(self._shape) - 1), min(self._shape[-1], _CHUNK), *values.shape[1:])
+                self._file.create_dataset(name, shape, values.dtype, fillvalue=missing, chunks=chunk, shuffle=True,
+                                          compression="gzip", compression_opts=4)
+        rows = np.arange(len(number))
+        for own in [rows] if len(self._shape) == 1 else np.split(rows, np.flatnonzero(np.diff(number)) + 1):
+            of = () if len(self._shape) == 1 else (int(number[own[0]]),)
+            start = self._next[of]
+            for slab, first, last in hyperslabs(self._shape[len(of):], start, start + len(own)):
+                shape = tuple(part.stop - part.start for part in slab)
+                for name, values in fields.items():
+                    self._file[name][(*of, *slab)] = values[own[first:last]].reshape(*shape, *values.shape[1:])
+            self._next[of] += len(own)
 
     def _place(self, number: int, t: np.ndarray, columns: dict[str, np.ndarray]) -> None:
         about = self._about()

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from inrflow.data.formats.calendar import number_to_date
+from inrflow.data.calendar import number_to_date
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.runtime.shown import counted, trajectories
@@ -99,6 +99,8 @@ def _times(file: TrajectoryFile) -> str:
 
 def _coordinates(file: TrajectoryFile) -> str:
     about, box = file.description, file.box
+    if about.placeless:
+        return "none: a single place"
     shown = file.apparent_domain()
     box[np.abs(box) < 1e-9 * np.ptp(box, axis=0).max()] = 0.0
     low, high = box

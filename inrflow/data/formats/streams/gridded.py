@@ -167,6 +167,8 @@ class ArrayWriter(GridWriter):
 
     def _cells(self, columns: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
         names = self.description.coordinates if self.description is not None else tuple("xyz")
+        if self.description is not None and self.description.placeless:
+            return [], []
         x = np.stack([columns.pop(name) for name in names], -1)
         axes, cells = zip(*(np.unique(line, return_inverse=True) for line in x.T), strict=True)
         points, place = np.unique(x, axis=0, return_inverse=True)

@@ -7,24 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from inrflow.data.formats.columns import is_missing
 
-_DAVIS = re.compile(r'DaVis\b.*?((?:"[^"]*"\s*)+)$')
 _VALUE = re.compile(r"[-+]?\.?\d")
 _SLASHED = re.compile(r"\s*(\d{1,2})/(\d{1,2})/(\d{4})(?:[T, ]+(.*?))?\s*")
 _WORDS = 2  # lines between names and rows, at most: of units, and of how values were made
-
-
-def davis_names(comment: str, count: int) -> tuple[list[str], list[str]] | None:
-    """Names of the columns of a table of vectors as DaVis exports them, and those of the vectors among them; None of
-    other comments above a table, or where columns are more than places and components."""
-    if not _DAVIS.match(comment) or not 4 <= count <= 6:
-        return None
-    places, vectors = list("xyz")[: 2 + (count == 6)], list("uvw")[: 2 + (count > 4)]
-    return [*places, *vectors], vectors
-
-
-def davis_units(comment: str) -> str:
-    """The unit of the vectors, the last word in quotes."""
-    return comment.rsplit('"', 2)[1]
 
 
 def lines_of_units(ahead: Sequence[str], cells: Callable[[str], list[str]]) -> list[list[str]]:

@@ -64,6 +64,10 @@ def of_argo(path: Path, data: Any) -> Any:
     changed |= {name: (across, held[name], {**data[name].attrs, "standard_name": standard})
                 for name, standard in places.items()}
     changed["PRES"][2]["axis"] = "Z"
+    if "PLATFORM_NUMBER" in held and held["PLATFORM_NUMBER"].shape == (len(lost),):  # says which float is which
+        names = [one.decode("ascii", "replace") if isinstance(one, bytes) else str(one)
+                 for one in held["PLATFORM_NUMBER"].tolist()]
+        changed["PLATFORM_NUMBER"] = (across, np.array([name.strip() for name in names], object), {})
     return _raveled(type(data)(changed, attrs=data.attrs), (across, along))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.formats.calendar import retimed
+from inrflow.data.calendar import retimed
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, column_numbers, find_column, is_station
 from inrflow.data.formats.registry import Content, Format, ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES

@@ -12,8 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, other_calendar, parse_units
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, other_calendar, parse_units
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import (

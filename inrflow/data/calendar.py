@@ -65,7 +65,10 @@ def _parse_date(text: str) -> np.datetime64:
         clock = re.sub(r"^(\d):", r"0\1:", match[4] or "00:00:00")
         clock = re.sub(r":(\d)(?=:|$)", r":0\1", clock)
         text = f"{int(match[1]):04d}-{int(match[2]):02d}-{int(match[3]):02d}T{clock}"
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise ValueError(f"{text!r}, which is no ISO date ({error})") from error
     if moment.tzinfo is not None:
         moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
     return np.datetime64(moment, "us")
@@ -93,6 +96,18 @@ def _numbers_of_dates(dates: list[str], units: str) -> np.ndarray:
                       stacklevel=2)
     moments = [_parse_date(text) if text.strip() else np.datetime64("NaT", "us") for text in dates]
     return moments_to_numbers(np.array(moments, "datetime64[us]"), units)
+
+
+def numbers_of_dates(values: np.ndarray, units: str) -> np.ndarray | None:
+    """Dates of any kind (text, datetime, date, datetime64, those of pandas) as numbers in `units`, missing ones as NaN;
+    None where something is no date, or nothing is one. Raises UserError for text that is none."""
+    if values.dtype.kind == "M" and parse_units(units) is not None:
+        return moments_to_numbers(values, units)
+    texts = texts_of_dates(values)
+    try:
+        return None if texts is None else dates_to_numbers(texts, units).reshape(values.shape)
+    except ValueError as error:
+        raise UserError(f"times hold {error}; write dates like 2020-01-31T12:00") from error
 
 
 def texts_of_dates(values: np.ndarray) -> list[str] | None:

@@ -1,0 +1,84 @@
+"""Small files as instruments, loggers, films and ocean models write them; each by its name."""
+
+import csv
+
+import numpy as np
+import xarray
+from scipy.io import savemat
+
+T, X, Y = np.arange(4) * 0.5, np.linspace(0, 1, 5), np.linspace(0, 0.5, 5)
+
+
+def argo(path, shift=0.0):
+    """Profiles of a float with flags, one value of them bad and one level without values."""
+    profiles, levels = 9, 12
+    times, pressure = 26000.0 + shift + np.arange(profiles), np.linspace(5, 500, levels) + np.zeros((profiles, 1))
+    truth = 20 * np.exp(-pressure / 300) + 0.1 * np.arange(profiles)[:, None]
+    wrong, flags = truth.copy(), np.full(truth.shape, b"1", "S1")
+    wrong[2, 3], flags[2, 3], flags[:, -1] = 99.0, b"4", b"9"
+    fields = {"JULD": (["N_PROF"], times, {"units": "days since 1950-01-01 00:00:00 UTC", "axis": "T"}),
+              "LATITUDE": (["N_PROF"], 30 + 0.1 * np.arange(profiles), {"axis": "Y"}),
+              "LONGITUDE": (["N_PROF"], -20 + 0.1 * np.arange(profiles) + shift, {"axis": "X"}),
+              "PLATFORM_NUMBER": (["N_PROF"], np.full(profiles, b"6901234 ", "S8")),
+              "PRES": (["N_PROF", "N_LEVELS"], pressure, {"units": "decibar"}),
+              "PRES_QC": (["N_PROF", "N_LEVELS"], np.full(truth.shape, b"1", "S1")),
+              "TEMP": (["N_PROF", "N_LEVELS"], wrong, {"units": "degree_Celsius"}),
+              "TEMP_QC": (["N_PROF", "N_LEVELS"], flags),
+              "TEMP_ADJUSTED_ERROR": (["N_PROF", "N_LEVELS"], np.full(truth.shape, 0.002))}
+    xarray.Dataset(fields).to_netcdf(path, engine="h5netcdf")
+
+
+def roms(path):
+    """A free surface on a curvilinear grid, at times called ocean_time."""
+    lat, lon = np.meshgrid(np.arange(4.0), np.arange(5.0), indexing="ij")
+    grid = ["eta_rho", "xi_rho"]
+    data = xarray.Dataset({"zeta": (["ocean_time", *grid], np.arange(3.0)[:, None, None] + lat + 10 * lon)},
+                          {"lon_rho": (grid, lon, {"standard_name": "longitude"}),
+                           "lat_rho": (grid, lat, {"standard_name": "latitude"}),
+                           "ocean_time": ("ocean_time", [0.0, 3600.0, 7200.0], {"units": "seconds since 2010-01-01"})})
+    data.to_netcdf(path, engine="h5netcdf")
+
+
+def toa5(path):
+    """A logger of Campbell with two channels and one missing value."""
+    rows = [[f"2024-01-11 {hour:02d}:00:00", hour, hour + 0.5, "NAN" if hour == 3 else -hour] for hour in range(8)]
+    with path.open("w", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows([
+            ["TOA5", "CR1000", "CR1000", "1", "OS", "prog", "4711", "Hourly"], ["TIMESTAMP", "RECORD", "P0", "P1"],
+            ["TS", "RN", "Deg C", "Deg C"], ["", "", "Avg", "Avg"], *rows])
+
+
+def davis(path, k=1, x=X, y=Y):
+    """One frame of vectors, zeros in a corner where there are none."""
+    lines = ['#DaVis 8.4.0 2D-vector 16 7 5 "position" "mm" "position" "mm" "velocity" "m/s"']
+    for a, b in ((a, b) for b in y[::-1] for a in x):
+        u, v = (0, 0) if a < 0.1 and b < 0.1 else (k + a, b - k)
+        lines.append(f"{a:.4f}\t{b:.4f}\t{u:.6f}\t{v:.6f}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def zones(path):
+    """A structured zone of Tecplot for each time."""
+    y, x = (part.ravel() for part in np.meshgrid(Y, X, indexing="ij"))
+    text = 'TITLE = "heat"\nVARIABLES = "X" "Y" "T"\n'
+    for t in T:
+        text += f'ZONE T="t {t}", I={len(X)}, J={len(Y)}, DATAPACKING=POINT, STRANDID=1, SOLUTIONTIME={t}\n'
+        text += "\n".join(f"{a:.9g} {b:.9g} {t + a * b:.9g}" for a, b in zip(x, y, strict=True)) + "\n"
+    path.write_text(text)
+
+
+def cells(path):
+    """A cell of three arrays in MATLAB's format."""
+    held = np.empty((1, 3), object)
+    for k in range(3):
+        held[0, k] = np.random.default_rng(k).random((len(X), len(Y), len(T)))
+    savemat(path, {"t": T, "x": X, "y": Y, "runs": held})
+
+
+def film(path):
+    """Frames of bytes."""
+    np.savez(path, film=np.random.default_rng(0).integers(0, 255, (9, 6, 8, 3)).astype(np.uint8))
+
+
+FILES = {"argo.nc": argo, "roms.nc": roms, "toa5.dat": toa5, "davis00001.txt": davis, "zones.dat": zones,
+         "cells.mat": cells, "film.npz": film}
