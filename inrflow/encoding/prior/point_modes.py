@@ -20,6 +20,7 @@ _MOST, _MOST_WITH_GAPS = 200, 60
 _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance
 _LEFT = 1e-3  # of the noise, beside codes that are as many as the values
+_FRAMES = 1500  # of more values are thinned to so many where modes of some of them are tried on others
 _ROWS = 1 << 24  # numbers of all products of codes held at once
 
 
@@ -109,6 +110,34 @@ class PointModes:
         lost = (self.patterns[count:].square() * self.variances[count:, None]).sum(0)
         return PointModes(self.patterns[:count], self.variances[:count], self.noise + lost, self.codes[:, :count])
 
+    def cross_validated(self, values: Tensor, blocks: Sequence[tuple[int, int]]) -> tuple[PointModes, Tensor]:
+        """The same patterns of anomalies (T, M) with variances and noise as frames have them that modes were not fitted
+        to, and what variances (R,) are multiplied with: leading variances of few, or lasting, frames are too large, all
+        others and what is left too small (Bartz 2016), so that few observed values would be trusted too much.
+
+        Told by blocks of frames that are left out in turn, rank by rank, as far as blocks agree (James and Stein).
+        """
+        filled = torch.where(torch.isfinite(values), values, self.codes @ self.patterns)
+        known, logs, left = torch.isfinite(values).any(1), list[Tensor](), list[Tensor]()
+        every = max(1, -(-len(values) // _FRAMES)) if values.shape[1] > _FRAMES else 1
+        for low, high in blocks:
+            inside = torch.zeros_like(known)
+            inside[low:high] = True
+            others, left_out = filled[known & ~inside][::every], filled[known & inside]
+            if not (len(others) and len(left_out)):
+                continue
+            mean = others.mean(0)
+            patterns = leading_components(others - mean, len(self.variances))[0]
+            held, own = ((frames - mean) @ patterns.T for frames in (left_out, others))
+            ratio = (held.square().mean(0).clamp(min=1e-300) / own.square().mean(0).clamp(min=1e-300)).log()
+            logs.append(torch.nn.functional.pad(ratio, (0, len(self.variances) - len(ratio))))
+            left.append((left_out - mean - held @ patterns).square().mean(0))
+        if len(logs) < 2:
+            return self, torch.ones_like(self.variances)
+        middle, unsure = torch.stack(logs).mean(0), torch.stack(logs).var(0) / len(logs)
+        ratio = (middle * (1 - unsure / middle.square().clamp(min=1e-300)).clamp(min=0.0)).exp()
+        noise = torch.maximum(self.noise, torch.stack(left).mean(0))
+        return replace(self, variances=self.variances * ratio, noise=noise), ratio
 
     def posterior(self, values: Tensor) -> Tensor:
         """Posterior means (T, R) of the codes of anomalies (T, M), NaN where not observed."""

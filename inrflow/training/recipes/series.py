@@ -17,6 +17,7 @@ from inrflow.dynamics.fitting.autoregression import (
     Autoregression,
     AutoregressionSearch,
     Choice,
+    blocks_of,
     companion,
     lagged,
 )
@@ -96,7 +97,7 @@ class SeriesRecipe:
         unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
         yield Candidate(
             problem, self.name, f"autoregression with {choice.lags} lags", decoder, prior, early.field(),
-            Integrator("map"), states.frames(cut), judged, window - 1,
+            Integrator("map"), early.as_unseen(states.frames(cut)), judged, window - 1,
             Score(error, float(prior.noise.mean()), unknowns),
             interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=_CALIBRATED,
             ahead=True, innovations=early.process(),
@@ -117,7 +118,7 @@ def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
 def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Series, noise: Tensor) -> Surrogate:
     """A surrogate whose decoder, dynamics and prior are those of a series of all frames; noise: (C,)."""
     surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
-    states = whole.states(grid)
+    states = whole.as_unseen(whole.states(grid))
     mean, covariance = state_prior(states, whole.prior(noise), whole.size)
     refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=noise, process=whole.process())
     refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
@@ -163,6 +164,7 @@ class _Series:
 
     Attributes:
         share: of the variance of all values that anomalies have.
+        ratio: (R,) variances of codes of frames that the modes were not fitted to, relative to those that they were.
     """
 
     x: Tensor
@@ -172,6 +174,7 @@ class _Series:
     modes: PointModes
     regression: Autoregression
     share: float
+    ratio: Tensor
 
     @classmethod
     def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
@@ -193,10 +196,13 @@ class _Series:
         else:
             regression = search.search() if fixed is None else search.search((fixed,))
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
+        modes, ratio = modes.cross_validated(anomalies, blocks_of(len(values)))
+        wider = ratio.clamp(min=1.0).sqrt()
+        regression = replace(regression, covariances=regression.covariances * wider * wider[:, None])
         modes, regression = modes.leading(most), regression.truncated(most)
         spread = values - values.nanmean(0)
         share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
-        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0))
+        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0), ratio[:most])
 
     @property
     def known(self) -> int:
@@ -238,6 +244,12 @@ class _Series:
         past, whole = lagged(codes, known, self.regression.choice.lags, leading)
         phases = AutoregressionTerm(1, 1, 1.0, self.cycle.periods, self.cycle.harmonics).phases(grid.t)
         return CodeData(torch.cat([phases, past], 1)[None], grid.t[None], whole[None])
+
+    def as_unseen(self, states: CodeData) -> CodeData:
+        """States that vary as those of frames that the modes were not fitted to."""
+        factors = self.ratio.sqrt()
+        past = factors[: self.regression.choice.size].repeat(self.regression.choice.lags - 1)
+        return replace(states, codes=states.codes * torch.cat([torch.ones(self.known).double(), factors, past]))
 
     def left(self, grid: _Grid, states: CodeData, cut: int) -> Tensor:
         """Variance (C,) that the codes leave of frames from `cut` on, which the modes have not seen, or of those that

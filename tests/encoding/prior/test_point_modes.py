@@ -97,3 +97,48 @@ def test_values_as_other_frames_hold_them_are_projections_on_their_components():
     middle = frames.mean(0)
     patterns = np.linalg.svd(frames - middle, full_matrices=False)[2][:2]
     assert found == pytest.approx(middle + (values - middle) @ patterns.T @ patterns)
+
+
+def _of_few_frames(missing):
+    """Modes of 45 frames of a Gaussian of 30 values with a known covariance, as fitted and cross-validated."""
+    random = np.random.default_rng(8)
+    axes = np.linalg.qr(random.standard_normal((30, 30)))[0]
+    root = axes * np.geomspace(2, 0.05, 30)
+    values = torch.as_tensor(random.standard_normal((45, 30)) @ root.T)
+    values[torch.as_tensor(random.random((45, 30)) < missing)] = torch.nan
+    modes = principal_components(values, 20)
+    return modes, *modes.cross_validated(values, [(k, k + 9) for k in range(0, 45, 9)]), root
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.02])
+def test_variances_of_few_frames_are_those_of_the_covariance_that_made_them(missing):
+    modes, validated, ratio, root = _of_few_frames(missing)
+    true = np.square(modes.patterns.numpy() @ root).sum(1)  # along the patterns
+    before, after = (np.abs(np.log(one.variances.numpy() / true))[:15].mean() for one in (modes, validated))
+    assert after < 0.7 * before
+    assert ratio[0] < 1 < ratio[14] and validated.variances == pytest.approx(modes.variances * ratio)
+    left = np.square(root - modes.patterns.numpy().T @ (modes.patterns.numpy() @ root)).sum()
+    assert missing or float(modes.noise.sum()) < 0.5 * left < float(validated.noise.sum())
+    assert float(validated.noise.sum()) < 4 * left  # told by 36 of 45 frames
+
+
+def test_values_given_few_others_have_the_deviations_that_validated_variances_say():
+    modes, validated, _, root = _of_few_frames(0.0)
+    frames = torch.as_tensor(np.random.default_rng(9).standard_normal((400, 30)) @ root.T)
+    seen = frames.clone()
+    seen[:, 4:] = torch.nan
+    squares = []
+    for one in (modes, validated):
+        missed = (frames - one.posterior(seen) @ one.patterns)[:, 4:]
+        design = one.patterns[:, :4].T / one.noise[:4].sqrt()[:, None]
+        spread = torch.linalg.inv(design.T @ design + torch.diag(1 / one.variances))
+        variance = (one.patterns * (spread @ one.patterns)).sum(0) + one.noise
+        squares.append((float(missed.square().mean()), float((missed.square() / variance[4:]).mean())))
+    (_, unsure), (error, honest) = squares
+    assert error < 1.05 * squares[0][0] and abs(honest - 1) < 0.5 * abs(unsure - 1)
+
+
+def test_modes_that_blocks_say_nothing_about_stay():
+    modes = principal_components(torch.randn(12, 4).double(), 2)
+    same, ratio = modes.cross_validated(torch.randn(12, 4).double(), [(0, 12)])
+    assert same is modes and bool((ratio == 1).all())
