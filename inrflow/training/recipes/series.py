@@ -91,9 +91,9 @@ class SeriesRecipe:
         judged = _windows(states, cut, window)
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
-            return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice.size), prior.noise)
+            return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice.size))
 
-        prior = early.prior(early.left(grid, states, cut))
+        prior = early.prior()
         unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
         yield Candidate(
             problem, self.name, f"autoregression with {choice.lags} lags", decoder, prior, early.field(),
@@ -112,15 +112,15 @@ def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
     grid, about = _grid(problem), surrogate.training["series"]
     assert grid is not None
     choice = Choice(*(about[name] for name in ("coupled", "lags", "ridge", "half")))
-    return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice=choice), surrogate.prior.noise)
+    return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice=choice))
 
 
-def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Series, noise: Tensor) -> Surrogate:
-    """A surrogate whose decoder, dynamics and prior are those of a series of all frames; noise: (C,)."""
+def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Series) -> Surrogate:
+    """A surrogate whose decoder, dynamics and prior are those of a series of all frames."""
     surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
-    states = whole.as_unseen(whole.states(grid))
-    mean, covariance = state_prior(states, whole.prior(noise), whole.size)
-    refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=noise, process=whole.process())
+    states, prior = whole.as_unseen(whole.states(grid)), whole.prior()
+    mean, covariance = state_prior(states, prior, whole.size)
+    refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=whole.process())
     refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
     return replace(surrogate, prior=refitted)
 
@@ -251,16 +251,9 @@ class _Series:
         past = factors[: self.regression.choice.size].repeat(self.regression.choice.lags - 1)
         return replace(states, codes=states.codes * torch.cat([torch.ones(self.known).double(), factors, past]))
 
-    def left(self, grid: _Grid, states: CodeData, cut: int) -> Tensor:
-        """Variance (C,) that the codes leave of frames from `cut` on, which the modes have not seen, or of those that
-        they were fitted to, whichever is larger."""
-        codes = states.codes[0, cut:, self.known : self.size]
-        missed = (grid.values.flatten(1) - self.cycle(grid.t))[cut:] - codes @ self.modes.patterns
-        later = missed.unflatten(1, (-1, self.channels)).square().nanmean((0, 1)).nan_to_num(0.0)
-        return torch.maximum(later, self.modes.noise.unflatten(0, (-1, self.channels)).mean(0))
-
-    def prior(self, noise: Tensor) -> GaussianPrior:
-        """Prior of the codes, and the variance (C,) that they leave."""
+    def prior(self) -> GaussianPrior:
+        """Prior of the codes, and the variance (C,) that they leave of each channel."""
+        noise = self.modes.noise.unflatten(0, (-1, self.channels)).mean(0)
         return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), torch.diag(self._scales()[1:]), noise)
 
     def process(self) -> Tensor:
