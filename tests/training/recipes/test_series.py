@@ -5,8 +5,12 @@ import pytest
 import torch
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.description import Description
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.surrogate import Surrogate
+from inrflow.training.problem import Problem
+from inrflow.training.train import fit
 from tests.conftest import command
 
 FRAMES, CUT, YEAR = 1400, 1100, 365.2425
@@ -127,3 +131,29 @@ def test_deviations_from_one_station_are_those_of_its_errors(series):
     z = (torch.as_tensor(u[rows]) - surrogate.normalisation.invert(found.mean)[:, 0, :, 0]) / (
         found.std * surrogate.normalisation.scale)[:, 0, :, 0]
     assert float(z[:, [0, 1, 3, 4, 5]].square().mean()) == pytest.approx(1, abs=0.2)
+
+
+def test_deviations_from_few_sensors_of_a_field_that_lasts_are_those_of_its_errors(tmp_path):
+    """Of few independent frames, modes that were fitted to them would trust the sensors too much."""
+    random = np.random.default_rng(2)
+    x, count, frames = random.random((40, 2)), 30, 900
+    waves = np.exp(2j * np.pi * (x @ random.normal(0, 1.5, (2, count)))) / count**0.5
+    amplitude, codes = 0j, []
+    for _ in range(frames):
+        noise = random.standard_normal((2, count))
+        amplitude = 0.97 * amplitude + (1 - 0.97**2) ** 0.5 * (noise[0] + 1j * noise[1])
+        codes.append(amplitude)
+    u = (np.array(codes[50:]) @ waves.T).real + 0.02 * random.standard_normal((frames - 50, 40))
+    t, seen = np.arange(float(len(u))), np.full_like(u, np.nan)
+    description = Description("waves", ("u",), ("x", "y"))
+    write_trajectories(tmp_path / "waves.h5", t, x, u[None, ..., None], description)
+    surrogate = fit(Problem.open(tmp_path / "waves.h5", "data.frames=600", "recipe=series",
+                                 "training.residual_field=off"), quiet=True)
+    seen[:, :5] = u[:, :5]
+    rows = np.arange(600, len(u), 5)
+    batch = TrajectoryBatch(torch.as_tensor(t[rows, None]), torch.as_tensor(x)[None, None],
+                            torch.as_tensor(seen[rows, None, :, None]))
+    found = forecast(surrogate, surrogate.estimate(batch), batch)
+    z = (torch.as_tensor(u[rows]) - surrogate.normalisation.invert(found.mean)[:, 0, :, 0]) / (
+        found.std * surrogate.normalisation.scale)[:, 0, :, 0]
+    assert float(z[:, 5:].square().mean()) == pytest.approx(1, abs=0.35)
