@@ -85,21 +85,16 @@ class SeriesRecipe:
             f"{cycle}; left-out blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
             f"{len(early.regression.errors)}"
         )
-        decoder, unseen = early.decoder(problem)
-        states = early.states(grid)
+        (decoder, unseen), prior, states = early.decoder(problem), early.prior(), early.states(grid)
         window = frames_needed(early.size, early.past)
         judged = _windows(states, cut, window)
-
-        def refit_decoder(surrogate: Surrogate) -> Surrogate:
-            return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice.size))
-
-        prior = early.prior()
         unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
         yield Candidate(
             problem, self.name, f"autoregression with {choice.lags} lags", decoder, prior, early.field(),
             Integrator("map"), early.as_unseen(states.frames(cut)), judged, window - 1,
             Score(error, float(prior.noise.mean()), unknowns),
-            interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=_CALIBRATED,
+            interpolation_error=unseen, refit_decoder=lambda surrogate: _refitted(
+                surrogate, problem, grid, _Series.fitted(problem, grid, choice.size)), calibrated=_CALIBRATED,
             ahead=True, innovations=early.process(),
             metadata={"symmetries": [], "series": {
                 "codes": early.codes, "cycle": cycle, "coupled": choice.size, "lags": choice.lags,
