@@ -16,6 +16,7 @@ from rich.console import Console
 from inrflow.commands.run_directory import RunDirectory, default_output, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import QueryConfig
+from inrflow.data.description import PLACE
 from inrflow.data.formats.registry import FLAG
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.data.observations import Observations
@@ -126,7 +127,7 @@ class _Answers:
                 if self.config.std:
                     values[f"{channel}_std"] = answer["std"][..., c]
                 if self.config.derivatives:
-                    for axis, coordinate in enumerate(about.places):
+                    for axis, coordinate in enumerate(() if about.coordinates == (PLACE,) else about.coordinates):
                         values[f"d{channel}_d{coordinate}"] = answer["dx"][..., c, axis]
                     values[f"d{channel}_dt"] = answer["dt"][..., c]
                 for name, value in values.items():

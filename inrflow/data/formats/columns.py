@@ -23,7 +23,7 @@ from inrflow.data.calendar import (
     retimed,
     turned_clocks,
 )
-from inrflow.data.description import Description
+from inrflow.data.description import PLACE, Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
@@ -149,14 +149,15 @@ class Roles:
                                    for names in (TIMES if time is None else (time,), LONGITUDES, LATITUDES))
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
                           and not set(description.coordinates) <= set(self.names))
+        self.places = tuple(name for name in description.coordinates if name != PLACE)
         missing = [] if self.time or time == "" else ["t"]
         if not self.by_lonlat:
-            missing += [name for name in description.places if name not in self.names]
+            missing += [name for name in self.places if name not in self.names]
         if missing:
             raise self._mismatch(f"lacks {', '.join(missing)}", ())
 
     def _mismatch(self, problem: str, channels: tuple[str, ...]) -> UserError:
-        places = [", ".join(self.description.places)] if self.description.places else []
+        places = [", ".join(self.places)] if self.places else []
         if self.description.geometry == "sphere":
             places = [f"{places[0]} or lon, lat"]
         expected = ", ".join(["t", *places, *channels])
@@ -189,9 +190,9 @@ class Roles:
             x = lonlat_to_xyz(lon, lat)
         else:
             x = np.zeros((len(t), len(self.description.coordinates)))
-            for axis, name in enumerate(self.description.places):
+            for axis, name in enumerate(self.places):
                 x[:, axis] = column_numbers(block[name], name, self.path, first)
-        for name, value in ((str(self.time), t), ("/".join(self.description.places), x.sum(-1))):
+        for name, value in ((str(self.time), t), ("/".join(self.places), x.sum(-1))):
             bad = ~np.isfinite(value) & (True if observed is None else observed)
             if bad.any():
                 raise UserError(f"{self.path}: {name} is missing or not finite in row "
@@ -208,7 +209,7 @@ class Roles:
         if self.time is not None and (own.dtype != object or all_numbers(own)):
             columns[self.time] = own if own.dtype.kind in "Miu" else _whole(own, column_numbers(
                 own, self.time, self.path, first))
-        for axis, name in enumerate(self.description.places):
+        for axis, name in enumerate(self.places):
             if name in block and not self.by_lonlat:
                 columns[name] = _whole(block[name], x[:, axis])
         return PointTable(trajectory, t, x, columns, self.grid)
@@ -369,7 +370,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number
         times = np.unique(t[chosen])
-        if description.placeless and len(times) < _SINGLE * (~np.isnan(u[chosen]).all(-1)).sum():
+        if not roles.places and len(times) < _SINGLE * (~np.isnan(u[chosen]).all(-1)).sum():
             raise UserError(f"{path} names no places, and {chosen.sum()} rows have {len(times)} times, as those of "
                             "several sensors: name columns with coordinates=[...] and channels=[...], or give the "
                             "places of stations with stations=FILE")

@@ -97,6 +97,19 @@ def test_vectors_of_davis_in_numbered_files_zeros_are_none(tmp_path):
     np.testing.assert_allclose(one.u[2], np.stack([2 + one.x[:, 0], one.x[:, 1] - 2], -1), atol=1e-4)
 
 
+@pytest.mark.parametrize("more", [0, 90])
+def test_a_gauge_of_the_usgs(tmp_path, more):
+    head = ["# Some of the data that you have obtained from this U.S. Geological Survey database", "#",
+            *["#   a further remark, of which there may be more than are looked at"] * more]
+    rows = [f"USGS\t01646500\t2024-01-01 {hour:02d}:00\tUTC\t{5000 + hour}\tP" for hour in range(24)]
+    (tmp_path / "a.rdb").write_text("\n".join([*head, "agency_cd\tsite_no\tdatetime\ttz_cd\t1_00060\t1_00060_cd",
+                                               "5s\t15s\t20d\t6s\t14n\t10s", *rows]) + "\n")
+    with pytest.warns(UserWarning, match="a series at a single one"):
+        one, about = read(tmp_path, "a.rdb")
+    assert about.channels == ("1_00060",) and describe(tmp_path / "a.rdb")[1] == ("format", "RDB")
+    np.testing.assert_array_equal(one.u[:, 0, 0], 5000 + np.arange(24))
+
+
 def test_numbers_without_names_are_told(tmp_path):
     (tmp_path / "a.txt").write_text("0.0 1.0 2.0\n1.0 2.0 3.0\n")
     with pytest.raises(UserError, match="begins with numbers"):

@@ -7,7 +7,7 @@ formats of one's own, registered by the `register_format` of this package, come 
 from inrflow.data.formats.builtin.arrays import NpyFormat, TorchFormat
 from inrflow.data.formats.builtin.csv_table import CsvFormat
 from inrflow.data.formats.builtin.hdf5_table import Hdf5ArrayFormat, Hdf5Format
-from inrflow.data.formats.builtin.instruments import DavisFormat, Toa5Format
+from inrflow.data.formats.builtin.instruments import DavisFormat, RdbFormat, Toa5Format
 from inrflow.data.formats.builtin.matlab import MatlabFormat
 from inrflow.data.formats.builtin.netcdf import GribFormat, NetcdfFormat, PpFormat, ZarrFormat
 from inrflow.data.formats.builtin.npz import NpzFormat
@@ -35,7 +35,7 @@ BUILTIN = (
     Archive, Json, Pickle, Spreadsheet, CsvFormat, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, NpyFormat,
     TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat, ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat,
     PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat, EnsightFormat, EnsightPart, BinaryTecplot, ComsolFormat,
-    Gmsh, Particles, Toa5Format, DavisFormat,
+    Gmsh, Particles, Toa5Format, DavisFormat, RdbFormat,
 )
 for _kind in BUILTIN:
     register_format(_kind)

@@ -37,7 +37,7 @@ from inrflow.errors import UserError
 
 _OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # what XML (VTU, PVD), JSON, OpenFOAM and scripts begin with
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-_COMMENTS = re.compile(r"\A(\s*#[^!\n][^\n]*\n)+")  # before the header
+_COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
     (".", ","), (",", "."))}  # numbers with a sign between thousands, by that of their decimals
@@ -82,7 +82,10 @@ class CsvFormat(TableFormat):
         return "" if b"\0" in start else start.decode("utf-8-sig", "replace")
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        begin = _COMMENTS.sub("", self.text_in(start)).lstrip()
+        text = self.text_in(start)
+        if self.signature is not None:
+            return self.signature.match(text.encode()) is not None
+        begin = _COMMENTS.sub("", text).lstrip()
         return bool(begin) and not begin.startswith(_OTHER_TEXT)
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:

@@ -1,17 +1,16 @@
-"""Tables of text as instruments write them: loggers of Campbell (TOA5), vectors of DaVis."""
+"""Tables of text as instruments and services write them: loggers of Campbell, DaVis, gauges of the USGS."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from inrflow.data.formats.builtin.csv_table import CsvColumns, CsvFormat
 
-_TOA5 = re.compile(r'\s*"?TOA5"?,')
-_DAVIS = re.compile(r'#?\s*DaVis\b.*?((?:"[^"]*"\s*)+)$', re.MULTILINE)
+_WIDTHS = re.compile(r"(\d+[sdn]\t)+\d+[sdn]\s*$")
 
 
 class Toa5Format(CsvFormat):
@@ -19,14 +18,12 @@ class Toa5Format(CsvFormat):
 
     name = "TOA5"
     about = "TOA5 of Campbell's loggers"
+    signature = re.compile(rb'\s*"?TOA5"?,')
     suffixes = ()
 
     @property
     def columns(self) -> type[CsvColumns]:
         return Toa5Columns
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        return _TOA5.match(self.text_in(start)) is not None
 
 
 class Toa5Columns(CsvColumns):
@@ -36,19 +33,40 @@ class Toa5Columns(CsvColumns):
         return self._header(self.path)
 
 
+class RdbFormat(CsvFormat):
+    """Comments, names, and a line of widths and types below them, as of water data of the USGS."""
+
+    name = "RDB"
+    about = "RDB of the USGS"
+    signature = re.compile(rb"#[^\0]*?(U\.S\. Geological Survey|\n(\d+[sdn]\t)+\d+[sdn]\s*\n)")
+    suffixes = ()
+
+    @property
+    def columns(self) -> type[CsvColumns]:
+        return RdbColumns
+
+
+class RdbColumns(CsvColumns):
+    """A table with a line of widths and types, which are no values, below the names."""
+
+    def _take_units(self) -> None:
+        first = next(self._lines, "")
+        self._line += 1
+        if _WIDTHS.match(first) is None:
+            self._lines, self._line = itertools.chain([first], self._lines), self._line - 1
+
+
 class DavisFormat(CsvFormat):
     """A comment with sizes and units, then rows of places and vectors."""
 
     name = "DaVis"
     about = "DaVis' vectors"
+    signature = re.compile(rb'#?\s*DaVis\b[^\n]*?("[^"\n]*"\s*)+(\n|$)')
     suffixes = ()
 
     @property
     def columns(self) -> type[CsvColumns]:
         return DavisColumns
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        return _DAVIS.match(self.text_in(start)) is not None
 
 
 class DavisColumns(CsvColumns):
