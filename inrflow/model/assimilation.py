@@ -73,7 +73,7 @@ def assimilate(
     else:
         assert earlier.covariance is not None
         mean, cov = earlier.mean[:, -1], earlier.covariance[-1]
-    if context is not None:
+    if context is not None and around is None:
         nominal = (context.mean if context.nominal is None else context.nominal).expand(len(mean), contexts)
     means = [mean]
     covariances: list[Tensor | None] = [cov]
@@ -96,7 +96,7 @@ def assimilate(
         begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
         start = means[-1] if nominal is None else torch.cat([means[-1][:, :-contexts], nominal], 1)
         away = None
-        if around is not None and nominal is None and start.shape[1] > size:
+        if around is not None and (start.shape[1] > size or window.delay is None):
             start, away = around[:, k - 1], start - around[:, k - 1]
         forecast = dynamics.flow(start, torch.stack([begin, end], 1), check=False)[:, 1]
         lost = ~torch.isfinite(forecast).all(1)  # few observations may give states far from all training
@@ -250,14 +250,17 @@ def assimilate_noisy(
     if prior.covariance.dim() == 1:
         return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING, _QUIET)
     estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
-    around = None
+    around = estimate.mean
     hidden = dynamics.field.state_size > decoder.code_size + dynamics.field.context_size and window.u.shape[1] > 1
     passes = 0 if dynamics.field.is_linear else 1 if window.delay is not None else _HIDDEN if hidden else 0
     for _ in range(passes):
         around = estimate.mean
-        estimate = assimilate(
-            decoder, dynamics, prior, window, covariance, encoder=encoder, context=context, around=around
-        )
+        estimate = assimilate(decoder, dynamics, prior, window, covariance, True, encoder, context, around)
+    if bool((estimate.factor > _SURPRISING).any()):
+        from inrflow.model.variational import near_closest_flows  # it linearises by `assimilate`
+
+        estimate, around, flown = near_closest_flows(decoder, dynamics, prior, window, covariance, encoder, context,
+                                                     estimate, _SURPRISING)
     surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]
     if not len(surprising):
         return estimate
@@ -268,20 +271,20 @@ def assimilate_noisy(
     frames, alike = chosen.u.shape[1], dynamics.field.is_linear
     motions = [_motion(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]
     motions = motions * frames if alike else motions
-    for rows, frame, offset, basis in _affine_frames(decoder, chosen, motions):
+    for rows, frame, offset, basis in affine_frames(decoder, chosen, motions):
         evidence.add(rows, offset, basis, frame)
     added = torch.zeros(len(window), dtype=torch.float64)
     added[surprising] = evidence.best()
     if (added >= _UNLIKE).any():
         warnings.warn("observed values are far, by deviations of the training data, from any field like these: "
                       "check what they are of (level, place, faults), and do not trust the forecast", stacklevel=6)
-    for level in added[added > 0].unique():
-        rows = (added == level).nonzero()[:, 0]
+    for level, near in torch.stack([added, flown.double()], 1)[added > 0].unique(dim=0):
+        rows = ((added == level) & (flown == near.bool())).nonzero()[:, 0]
         noisy = replace(prior, noise=prior.noise + level)
         known = None if context is None else context.select(rows)
         other = assimilate(
             decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder, context=known,
-            around=None if around is None else around[rows],
+            around=around[rows] if near or passes else None,
         )
         estimate = estimate.replaced(rows, other)
     return replace(estimate, louder=added > 0)
@@ -294,7 +297,7 @@ def _motion(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: i
     return dynamics.motion(states[0] if dynamics.field.is_linear else states, size)
 
 
-def _affine_frames(
+def affine_frames(
     decoder: Decoder, window: TrajectoryBatch, motions: Sequence[AffineMotion | None]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64;
@@ -332,7 +335,7 @@ def _innovation(
     codes, step = after[:, : decoder.code_size], (after - before)[:, : decoder.code_size]
     own = covariance[:, : decoder.code_size, : decoder.code_size]
     quadratic, count = torch.zeros_like(after[:, 0]), torch.zeros_like(after[:, 0])
-    for rows, u, offset, basis in _affine_frames(decoder, frame, [motion]):
+    for rows, u, offset, basis in affine_frames(decoder, frame, [motion]):
         values = offset + torch.einsum("ncz,sz->snc", basis, codes[rows])
         quadratic[rows], number = squared_innovation(values, u, noise, step[rows], own if len(own) == 1 else own[rows])
         count[rows] = number.double()
