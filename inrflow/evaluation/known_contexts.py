@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.formats.trajectory_file import TrajectoryFile, named_parameters
+from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
@@ -54,6 +57,24 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
         raise UserError(f"observe.context=environment, but {file.path} holds environments that training did not; give "
                         "observe.context=unknown")
     return "unknown", None
+
+
+def spread_of_contexts(surrogate: Surrogate, source: TrajectorySource, labels: Mapping[int, int], seconds: float
+                       ) -> float:
+    """Mean squared distance, in variances that solves state, of contexts of single trajectories from those of their
+    systems; at least 1. Codes leave something of every field, which contexts of other trajectories have made up for.
+
+    labels: systems of some trajectories that these were not fitted to. seconds: after which no further ones are solved.
+    """
+    contexts, apart, began = surrogate.contexts, list[float](), time.perf_counter()
+    for row, label in labels.items():
+        own = [] if contexts is None else (contexts.labels == label).nonzero()[:, 0].tolist()
+        if not own or contexts is None or (apart and time.perf_counter() - began > seconds):
+            continue
+        found = surrogate.solve_context([source.batch(np.array([row]), normalised=False)])
+        missed = found.mean - contexts.values[own[0]]
+        apart.append(float(missed @ torch.linalg.solve(found.covariance, missed)) / contexts.size)
+    return max(1.0, float(np.mean(apart or [1.0])))
 
 
 def warn_parameters(surrogate: Surrogate, file: TrajectoryFile) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.posterior import GaussianPrior, condition, condition_each, squared_innovation
 from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
+from inrflow.model.variational import near_closest_flows
 
 _STEADY = 1e-8  # of the largest variance: covariances that change less have settled
 _HIDDEN = 3  # further passes where first rates are hidden
@@ -257,10 +259,9 @@ def assimilate_noisy(
         around = estimate.mean
         estimate = assimilate(decoder, dynamics, prior, window, covariance, True, encoder, context, around)
     if bool((estimate.factor > _SURPRISING).any()):
-        from inrflow.model.variational import near_closest_flows  # it linearises by `assimilate`
-
-        estimate, around, flown = near_closest_flows(decoder, dynamics, prior, window, covariance, encoder, context,
-                                                     estimate, _SURPRISING)
+        smoother = partial(assimilate, decoder, dynamics, covariance=covariance, encoder=encoder)
+        estimate, around, flown = near_closest_flows(
+            smoother, decoder, dynamics, prior, window, context, estimate, _SURPRISING)
     surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]
     if not len(surprising):
         return estimate
@@ -271,7 +272,7 @@ def assimilate_noisy(
     frames, alike = chosen.u.shape[1], dynamics.field.is_linear
     motions = [_motion(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]
     motions = motions * frames if alike else motions
-    for rows, frame, offset, basis in affine_frames(decoder, chosen, motions):
+    for rows, frame, offset, basis in _affine_frames(decoder, chosen, motions):
         evidence.add(rows, offset, basis, frame)
     added = torch.zeros(len(window), dtype=torch.float64)
     added[surprising] = evidence.best()
@@ -297,7 +298,7 @@ def _motion(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: i
     return dynamics.motion(states[0] if dynamics.field.is_linear else states, size)
 
 
-def affine_frames(
+def _affine_frames(
     decoder: Decoder, window: TrajectoryBatch, motions: Sequence[AffineMotion | None]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64;
@@ -335,7 +336,7 @@ def _innovation(
     codes, step = after[:, : decoder.code_size], (after - before)[:, : decoder.code_size]
     own = covariance[:, : decoder.code_size, : decoder.code_size]
     quadratic, count = torch.zeros_like(after[:, 0]), torch.zeros_like(after[:, 0])
-    for rows, u, offset, basis in affine_frames(decoder, frame, [motion]):
+    for rows, u, offset, basis in _affine_frames(decoder, frame, [motion]):
         values = offset + torch.einsum("ncz,sz->snc", basis, codes[rows])
         quadratic[rows], number = squared_innovation(values, u, noise, step[rows], own if len(own) == 1 else own[rows])
         count[rows] = number.double()

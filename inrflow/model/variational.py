@@ -9,6 +9,7 @@ minima.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -18,8 +19,6 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.flow import Dynamics
-from inrflow.encoding.encode import Encoder
-from inrflow.model.assimilation import affine_frames, assimilate
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 _DIRECT, _STEPS, _SHARES = 3, 10, (1.0, 0.5, 0.25, 0.1)  # from the start, for one length; of a step that are tried
@@ -28,10 +27,12 @@ _LOUDER, _LOUDEST, _CALMER = 10.0, 1e3, 1 / 3  # noise beside what is missed: af
 _CLOSER = 0.5  # of the variance factor, that linearising around the closest flow must leave
 _PASSES = 24  # of the whole window that all steps may cost
 
+Smoother = Callable[..., StateEstimate]  # of a prior and a window, the `context` and the states to linearise `around`
+
 
 def near_closest_flows(
-    decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch, covariance: bool,
-    encoder: Encoder | None, context: ContextPrior | None, estimate: StateEstimate, most: float
+    smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch,
+    context: ContextPrior | None, estimate: StateEstimate, most: float
 ) -> tuple[StateEstimate, Tensor, Tensor]:
     """An estimate of S trajectories, with those whose variance factor is above `most` linearised around their closest
     flow where this explains them far better; the states (S, K, n) that these are linearised around, and which (S,).
@@ -42,10 +43,10 @@ def near_closest_flows(
     simple = dynamics.field.is_linear or window.u.shape[1] < 2 or window.delay is not None or not decoder.affine
     for row in () if simple else (estimate.factor > most).nonzero():
         one, known = window.select(row), None if context is None else context.select(row)
-        path = closest_flow(decoder, dynamics, prior, one, encoder, known, estimate.mean[row, 0], most)
+        path = closest_flow(smoother, decoder, dynamics, prior, one, known, estimate.mean[row, 0], most)
         if path is None:
             continue
-        other = assimilate(decoder, dynamics, prior, one, covariance, encoder=encoder, context=known, around=path)
+        other = smoother(prior, one, context=known, around=path)
         if bool(other.factor < _CLOSER * estimate.factor[row]):
             estimate, around[row], flown[row] = estimate.replaced(row, other), path, True
     return estimate, around, flown
@@ -53,19 +54,19 @@ def near_closest_flows(
 
 @torch.no_grad()
 def closest_flow(
-    decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch, encoder: Encoder | None,
+    smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch,
     context: ContextPrior | None, start: Tensor, most: float
 ) -> Tensor | None:
     """States (1, K, n) of one trajectory along the flow that comes closest to its window: from `start` (1, n), else,
     where it misses more than `most` times the variance of noise, over growing windows. None where none is found."""
     given = context if context is not None else prior.context(dynamics.field.context_size)
-    search = _Search(decoder, dynamics, prior, window, encoder, given if dynamics.field.context_size else None)
+    search = _Search(smoother, decoder, dynamics, prior, window, given if dynamics.field.context_size else None)
     frames = window.u.shape[1]
     search.approach(start, frames, _DIRECT, 1.0)
     if not search.least < most:
         known = search.first()
         for length in [k for k in (1 + 2**i for i in range(frames)) if k < frames] + [frames]:
-            known = search.approach(known, length, _STEPS, _LOUDEST)
+            known = search.approach(known, length, _STEPS, _LOUDEST, most)
     return search.path
 
 
@@ -73,21 +74,22 @@ class _Search:
     """States (1, n) at the first frame of a window, improved step by step; `path` (1, K, n), the flow from that which
     came closest to the whole window, and `least`, what it misses, a value in variances of noise."""
 
-    def __init__(self, decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch,
-                 encoder: Encoder | None, context: ContextPrior | None) -> None:
-        self.decoder, self.dynamics, self.prior, self.window = decoder, dynamics, prior, window
-        self.encoder, self.context = encoder, context
+    def __init__(self, smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior,
+                 window: TrajectoryBatch, context: ContextPrior | None) -> None:
+        self.smoother, self.dynamics, self.prior, self.window, self.context = smoother, dynamics, prior, window, context
         self.left = _PASSES * window.u.shape[1]
         self.least, self.path = math.inf, cast("Tensor | None", None)
-        self.size = len(prior.mean) - dynamics.field.context_size
+        self.size, dtype = len(prior.mean) - dynamics.field.context_size, next(decoder.parameters()).dtype
+        bases = [decoder.basis(x.to(dtype)) for x in window.x[0]]
+        self.decode = [(offset.double(), basis.double()) for offset, basis in bases]
 
     def first(self) -> Tensor:
         """What the first frame alone says."""
-        return assimilate(self.decoder, self.dynamics, self.prior, self.window.first_frames(1), False,
-                          encoder=self.encoder, context=self.context).mean[:, 0]
+        return self.smoother(self.prior, self.window.first_frames(1), context=self.context).mean[:, 0]
 
-    def approach(self, state: Tensor, length: int, steps: int, loudest: float) -> Tensor:
-        """The state from which the flow comes closest to so many frames, in so many steps."""
+    def approach(self, state: Tensor, length: int, steps: int, loudest: float, most: float = 0.0) -> Tensor:
+        """The state from which the flow comes closest to so many frames, in so many steps, or, where these are not all,
+        closer than `most` variances of noise."""
         window, louder = self.window.first_frames(length), 1.0
         count = max(1.0, float(torch.isfinite(window.u).sum()))
         data, others, path = self._missed(state, window)
@@ -96,9 +98,8 @@ class _Search:
             missed, self.left = data / level + others, self.left - length
             if self.left < 0 or not math.isfinite(missed):
                 break
-            smoothed = assimilate(
-                self.decoder, self.dynamics, replace(self.prior, noise=level * self.prior.noise), window,
-                encoder=self.encoder, context=self.context, around=path)
+            noisy = replace(self.prior, noise=level * self.prior.noise)
+            smoothed = self.smoother(noisy, window, context=self.context, around=path)
             step = smoothed.mean[:, 0] - state
             for share in _SHARES:
                 found = self._missed(state + share * step, window)
@@ -108,7 +109,8 @@ class _Search:
                     break
             else:
                 louder *= _LOUDER
-            if louder > loudest or share == 1.0 and missed > now > _SETTLED * missed:
+            enough = most if length < self.window.u.shape[1] else 0.0
+            if louder > loudest or data + others < enough * count or share == 1.0 and missed > now > _SETTLED * missed:
                 break
         return state
 
@@ -116,12 +118,11 @@ class _Search:
         """Squares, in standard deviations, of what the flow misses of a window, and of what the prior misses of the
         state; and states (1, K, n) of the flow."""
         path = self.dynamics.flow(state, window.t, check=False)
-        size = self.decoder.code_size
         squares = torch.zeros((), dtype=torch.float64)
-        for k in range(window.u.shape[1]):
-            for _, u, offset, basis in affine_frames(self.decoder, window.frames(slice(k, k + 1)), [None]):
-                apart = u.double() - offset - torch.einsum("ncz,z->nc", basis, path[0, k, :size])
-                squares = squares + (apart.square() / self.prior.noise).nan_to_num(0.0).sum()
+        for k, u in enumerate(window.u[0].double()):
+            offset, basis = self.decode[min(k, len(self.decode) - 1)]
+            apart = u - offset - torch.einsum("ncz,z->nc", basis, path[0, k, : basis.shape[-1]])
+            squares = squares + (apart.square() / self.prior.noise).nan_to_num(0.0).sum()
         apart = state[0, : self.size] - self.prior.mean[: self.size]
         others = float(apart @ torch.linalg.solve(self.prior.covariance[: self.size, : self.size], apart))
         if self.context is not None:
