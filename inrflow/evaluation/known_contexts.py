@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.formats.trajectory_file import TrajectoryFile, named_parameters
+from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, named_parameters
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
 _MARGIN = 1e-6  # of the values, for what was rounded
+_SOLVED = 6  # held-out trajectories whose contexts are solved, at most
 _KNOWN = 1e-9  # variance of a context that is taken as known
 CHOICES = ("auto", "parameters", "environment", "unknown")
 
@@ -59,22 +59,25 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
     return "unknown", None
 
 
-def spread_of_contexts(surrogate: Surrogate, source: TrajectorySource, labels: Mapping[int, int], seconds: float
-                       ) -> float:
-    """Mean squared distance, in variances that solves state, of contexts of single trajectories from those of their
-    systems; at least 1. Codes leave something of every field, which contexts of other trajectories have made up for.
+def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Environments | None, held: np.ndarray,
+                    seconds: float) -> int:
+    """Set the spread of a surrogate's contexts: the mean squared distance, in variances that solves state, of contexts
+    of single held-out trajectories from those of their systems; at least 1. How many it solved, none after `seconds`.
 
-    labels: systems of some trajectories that these were not fitted to. seconds: after which no further ones are solved.
+    Codes leave something of every field, for which contexts make up.
     """
     contexts, apart, began = surrogate.contexts, list[float](), time.perf_counter()
-    for row, label in labels.items():
-        own = [] if contexts is None else (contexts.labels == label).nonzero()[:, 0].tolist()
-        if not own or contexts is None or (apart and time.perf_counter() - began > seconds):
+    for row in held[:_SOLVED] if contexts is not None and systems is not None else ():
+        assert contexts is not None and systems is not None
+        own = (contexts.labels == int(systems.labels[systems.index[row]])).nonzero()[:, 0].tolist()
+        if not own or (apart and time.perf_counter() - began > seconds):
             continue
         found = surrogate.solve_context([source.batch(np.array([row]), normalised=False)])
         missed = found.mean - contexts.values[own[0]]
         apart.append(float(missed @ torch.linalg.solve(found.covariance, missed)) / contexts.size)
-    return max(1.0, float(np.mean(apart or [1.0])))
+    if contexts is not None and apart:
+        contexts.spread = max(1.0, float(np.mean(apart)))
+    return len(apart)
 
 
 def warn_parameters(surrogate: Surrogate, file: TrajectoryFile) -> None:
