@@ -25,6 +25,7 @@ _DIRECT, _STEPS, _SHARES = 3, 10, (1.0, 0.5, 0.25, 0.1)  # from the start, for o
 _SETTLED = 0.95  # of the misfit, which a whole step leaves
 _LOUDER, _LOUDEST, _CALMER = 10.0, 1e3, 1 / 3  # noise beside what is missed: after a failure, at most, after a success
 _CLOSER = 0.5  # of the variance factor, that linearising around the closest flow must leave
+_AS_LOUD = 0.25  # of what the whole window misses, that a short one misses where it is noise
 _PASSES = 24  # of the whole window that all steps may cost
 
 Smoother = Callable[..., StateEstimate]  # of a prior and a window, the `context` and the states to linearise `around`
@@ -67,18 +68,21 @@ def closest_flow(
         known = search.first()
         for length in [k for k in (1 + 2**i for i in range(frames)) if k < frames] + [frames]:
             known = search.approach(known, length, _STEPS, _LOUDEST, most)
+            if length > 2 and search.last > _AS_LOUD * search.least:  # what is missed is noise, in short windows, too
+                break
     return search.path
 
 
 class _Search:
     """States (1, n) at the first frame of a window, improved step by step; `path` (1, K, n), the flow from that which
-    came closest to the whole window, and `least`, what it misses, a value in variances of noise."""
+    came closest to the whole window, and `least`, what it misses, a value in variances of noise; `last`, of the last
+    window, what is missed."""
 
     def __init__(self, smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior,
                  window: TrajectoryBatch, context: ContextPrior | None) -> None:
         self.smoother, self.dynamics, self.prior, self.window, self.context = smoother, dynamics, prior, window, context
         self.left = _PASSES * window.u.shape[1]
-        self.least, self.path = math.inf, cast("Tensor | None", None)
+        self.last, self.least, self.path = 0.0, math.inf, cast("Tensor | None", None)
         self.size, dtype = len(prior.mean) - dynamics.field.context_size, next(decoder.parameters()).dtype
         bases = [decoder.basis(x.to(dtype)) for x in window.x[0]]
         self.decode = [(offset.double(), basis.double()) for offset, basis in bases]
@@ -110,6 +114,7 @@ class _Search:
             else:
                 louder *= _LOUDER
             enough = most if length < self.window.u.shape[1] else 0.0
+            self.last = (data + others) / count
             if louder > loudest or data + others < enough * count or share == 1.0 and missed > now > _SETTLED * missed:
                 break
         return state
