@@ -151,6 +151,8 @@ class StepsConfig:
     flight: int | None = setting(None, "Effort of a law's flow over one frame, in milliseconds of a usual core.",
                                  least=0)
     calibration: int | None = setting(None, "Windows of few points calibrate intervals, too: 1, else 0.", least=0)
+    contexts: int | None = setting(None, "Held-out trajectories whose contexts say how uncertain solved ones are.",
+                                   least=0)
     residual_field: int | None = setting(None, "Search for a residual field: 2, of simple forms 1, none 0.", least=0)
     residual_variants: int | None = setting(None, "Fits of residual fields that are compared.", least=0)
 

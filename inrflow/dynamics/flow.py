@@ -313,9 +313,8 @@ def _moved(field: VectorField, integrator: Integrator, start: Tensor, t: Tensor,
         return integrator(field, start + drawn * uncertain.sqrt().to(start), t, check=False)
 
 
-def calibrated_process_noise(
-    field: VectorField, integrator: Integrator, unseen: CodeData, many: bool = False, uncertain: Tensor | None = None
-) -> Tensor:
+def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen: CodeData, many: bool = False,
+                             uncertain: Tensor | None = None) -> Tensor:
     """As `process_noise`, scaled so that the spread it predicts for whole rollouts is that of their errors.
 
     many: so many states that the spread is that of a few disturbed flights instead of a covariance.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.formats.trajectory_file import TrajectoryFile, named_parameters
+from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, named_parameters
+from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
 _MARGIN = 1e-6  # of the values, for what was rounded
+_SOLVED = 6  # held-out trajectories whose contexts are solved, at most
 _KNOWN = 1e-9  # variance of a context that is taken as known
 CHOICES = ("auto", "parameters", "environment", "unknown")
 
@@ -54,6 +57,27 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
         raise UserError(f"observe.context=environment, but {file.path} holds environments that training did not; give "
                         "observe.context=unknown")
     return "unknown", None
+
+
+def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Environments | None, held: np.ndarray,
+                    seconds: float) -> int:
+    """Set the spread of a surrogate's contexts: the mean squared distance, in variances that solves state, of contexts
+    of single held-out trajectories from those of their systems; at least 1. How many it solved, none after `seconds`.
+
+    Codes leave something of every field, for which contexts make up.
+    """
+    contexts, apart, began = surrogate.contexts, list[float](), time.perf_counter()
+    for row in held[:_SOLVED] if contexts is not None and systems is not None else ():
+        assert contexts is not None and systems is not None
+        own = (contexts.labels == int(systems.labels[systems.index[row]])).nonzero()[:, 0].tolist()
+        if not own or (apart and time.perf_counter() - began > seconds):
+            continue
+        found = surrogate.solve_context([source.batch(np.array([row]), normalised=False)])
+        missed = found.mean - contexts.values[own[0]]
+        apart.append(float(missed @ torch.linalg.solve(found.covariance, missed)) / contexts.size)
+    if contexts is not None and apart:
+        contexts.spread = max(1.0, float(np.mean(apart)))
+    return len(apart)
 
 
 def warn_parameters(surrogate: Surrogate, file: TrajectoryFile) -> None:

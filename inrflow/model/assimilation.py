@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.posterior import GaussianPrior, condition, condition_each, squared_innovation
 from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
+from inrflow.model.variational import near_closest_flows
 
 _STEADY = 1e-8  # of the largest variance: covariances that change less have settled
 _HIDDEN = 3  # further passes where first rates are hidden
@@ -73,7 +75,7 @@ def assimilate(
     else:
         assert earlier.covariance is not None
         mean, cov = earlier.mean[:, -1], earlier.covariance[-1]
-    if context is not None:
+    if context is not None and around is None:
         nominal = (context.mean if context.nominal is None else context.nominal).expand(len(mean), contexts)
     means = [mean]
     covariances: list[Tensor | None] = [cov]
@@ -96,7 +98,7 @@ def assimilate(
         begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
         start = means[-1] if nominal is None else torch.cat([means[-1][:, :-contexts], nominal], 1)
         away = None
-        if around is not None and nominal is None and start.shape[1] > size:
+        if around is not None and (start.shape[1] > size or window.delay is None):
             start, away = around[:, k - 1], start - around[:, k - 1]
         forecast = dynamics.flow(start, torch.stack([begin, end], 1), check=False)[:, 1]
         lost = ~torch.isfinite(forecast).all(1)  # few observations may give states far from all training
@@ -250,14 +252,16 @@ def assimilate_noisy(
     if prior.covariance.dim() == 1:
         return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING, _QUIET)
     estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
-    around = None
+    around = estimate.mean
     hidden = dynamics.field.state_size > decoder.code_size + dynamics.field.context_size and window.u.shape[1] > 1
     passes = 0 if dynamics.field.is_linear else 1 if window.delay is not None else _HIDDEN if hidden else 0
     for _ in range(passes):
         around = estimate.mean
-        estimate = assimilate(
-            decoder, dynamics, prior, window, covariance, encoder=encoder, context=context, around=around
-        )
+        estimate = assimilate(decoder, dynamics, prior, window, covariance, True, encoder, context, around)
+    if bool((estimate.factor > _SURPRISING).any()):
+        smoother = partial(assimilate, decoder, dynamics, covariance=covariance, encoder=encoder)
+        estimate, around, flown = near_closest_flows(
+            smoother, decoder, dynamics, prior, window, context, estimate, _SURPRISING)
     surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]
     if not len(surprising):
         return estimate
@@ -275,13 +279,13 @@ def assimilate_noisy(
     if (added >= _UNLIKE).any():
         warnings.warn("observed values are far, by deviations of the training data, from any field like these: "
                       "check what they are of (level, place, faults), and do not trust the forecast", stacklevel=6)
-    for level in added[added > 0].unique():
-        rows = (added == level).nonzero()[:, 0]
+    for level, near in torch.stack([added, flown.double()], 1)[added > 0].unique(dim=0):
+        rows = ((added == level) & (flown == near.bool())).nonzero()[:, 0]
         noisy = replace(prior, noise=prior.noise + level)
         known = None if context is None else context.select(rows)
         other = assimilate(
             decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder, context=known,
-            around=None if around is None else around[rows],
+            around=around[rows] if near or passes else None,
         )
         estimate = estimate.replaced(rows, other)
     return replace(estimate, louder=added > 0)

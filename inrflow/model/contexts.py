@@ -55,6 +55,7 @@ class Contexts:
         parameters: (E, Q) of the environments, None where none are known.
         map: from parameters to contexts and back, None where none are known.
         growth: power of the variance of a regression with which that of forecasts grows beyond the environments.
+        spread: times the variance that solves state, of contexts of held-out trajectories about those of systems.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Contexts:
     parameters: Tensor | None = None
     map: ParameterMap | None = None
     growth: float = 1.0
+    spread: float = 1.0
 
     @property
     def size(self) -> int:
@@ -389,5 +391,7 @@ def nominal_contexts(surrogate: Any, window: TrajectoryBatch, codes: CodeData, p
 def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
     process, frames = surrogate.prior.process[: surrogate.field.state_size], max(one.codes.shape[1] for one in parts)
     states = CodeData.join([part.padded(frames) for part in parts])
-    return solve_context(surrogate.field, surrogate.integrator, states, prior.mean, prior.covariance, process,
-                         prior.nominal)
+    found = solve_context(surrogate.field, surrogate.integrator, states, prior.mean, prior.covariance, process,
+                          prior.nominal)
+    found.covariance *= 1.0 if surrogate.contexts is None else surrogate.contexts.spread
+    return found

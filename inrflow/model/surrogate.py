@@ -32,8 +32,8 @@ from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
 from inrflow.model.contexts import Contexts, context_of_windows, nominal_contexts
 from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, mesh_of, warn_far
 from inrflow.model.gradients import estimate_of
-from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
+from inrflow.model.state_path import with_residual
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import (
     FORMAT,

@@ -22,6 +22,7 @@ from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import STARTS, Errors, Others, affordable, calibrated, errors_of, flight_seconds
+from inrflow.evaluation.known_contexts import spread_contexts
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
 from inrflow.model.surrogate import Surrogate
@@ -32,6 +33,7 @@ _KNOWN_CONTEXT = 1e-12  # variance of a context that is taken as known
 _NOISY, _MOST_WHITE = 1e-4, 0.99  # share of the variance that makes values noisy; of what codes leave, white noise
 _LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of what codes leave of frames that tells that it is no noise
 _FREEDOM = 0.25  # share of the noise that codes leave, at least
+_OF_CONTEXTS = 0.03  # of the time, for contexts of held-out trajectories
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
 _BRIEF = 0.8  # of the frames, fitted where those after them tell how errors grow beyond
 _OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of further trajectories, and how many at most
@@ -223,6 +225,12 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts
+        given, known = candidate.problem, budget.decisions.get("contexts")
+        with budget.part():
+            solved = spread_contexts(surrogate, given.source, given.environments, given.validation[:known],
+                                     _OF_CONTEXTS * budget.total if known is None else np.inf)
+            if solved:
+                budget.decide("contexts", solved)
     if candidate.refit_decoder is not None:
         with budget.part():
             surrogate = candidate.refit_decoder(surrogate)

@@ -98,9 +98,8 @@ def explains(error: float, floor: float) -> bool:
     return error < max(min(EXPLAINED * floor, floor + WHITE), ROUNDING * 1e-3)
 
 
-def rollout_error(
-    field: VectorField, integrator: Integrator, states: CodeData, validation: CodeData, first: int, size: int
-) -> float:
+def rollout_error(field: VectorField, integrator: Integrator, states: CodeData, validation: CodeData, first: int,
+                  size: int) -> float:
     """Mean squared error of rollouts from frame `first`, share of the variance.
 
     Args:

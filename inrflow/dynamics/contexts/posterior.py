@@ -37,10 +37,8 @@ class ContextEstimate:
     iterations: int
 
 
-def solve_context(
-    field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor,
-    noise: Tensor | float = 0.0, near: Tensor | None = None
-) -> ContextEstimate:
+def solve_context(field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor,
+                  noise: Tensor | float = 0.0, near: Tensor | None = None) -> ContextEstimate:
     """The context that explains trajectories of codes and memory (S, T, n) of one system, given its prior.
 
     Spans of 1, 2, 4 and 8 frames and of all are forecast from observed frames, few of them where the flow is nonlinear,
@@ -128,10 +126,8 @@ class _Spans:
         return (self.stop - ends)[:, self.seen]
 
 
-def most_probable_context(
-    residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor,
-    start: tuple[Tensor, Tensor], most: int,
-) -> ContextEstimate:
+def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor,
+                          start: tuple[Tensor, Tensor], most: int) -> ContextEstimate:
     """The context that minimises residuals (Q, n) under a Gaussian prior, by at most so many damped Gauss-Newton steps.
 
     Residuals are weighed by one variance, which is estimated from themselves. The misfit of the estimate is the mean

@@ -26,7 +26,7 @@ from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.forecast import forecast
-from inrflow.model.residual import rows_and_codes
+from inrflow.model.state_path import rows_and_codes
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.margins import BETTER, WHITE

@@ -141,9 +141,8 @@ class LawRecipe:
                 yield from _candidates(run, problem, law, x, u, groups)
 
 
-def _found(
-    run: Run, name: str, decision: str, share: float, fit: Callable[[int, Clock], Found], most: float = 1.0
-) -> Found | None:
+def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int, Clock], Found], most: float = 1.0
+           ) -> Found | None:
     """What a search finds, told its effort in seconds, a share of the time, and the seconds that are left by the clock;
     None where it finds nothing, or not in `most` of the time."""
     found, budget = None, run.budget
@@ -315,9 +314,8 @@ def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, Gaus
                                   variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
 
 
-def _contexts(
-    every: torch.Tensor, number: torch.Tensor, field: VectorField, integrator: Integrator, states: CodeData
-) -> torch.Tensor:
+def _contexts(every: torch.Tensor, number: torch.Tensor, field: VectorField, integrator: Integrator, states: CodeData
+              ) -> torch.Tensor:
     """Contexts (S, P) of trajectories of systems with contexts `every` (E, P), solved for other systems (-1)."""
     contexts = every[number]
     mean, covariance = torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double()

@@ -1,0 +1,98 @@
+"""Windows of a chaotic system that one pass of a smoother loses, against states that an independent solver gives."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow import Integrator
+from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy
+from inrflow.model.state_prior import ContextPrior, StatePrior
+from inrflow.model.store_v1 import Products
+
+GAP, FRAMES, CONTEXT = 0.15, 12, 0.7
+NOISE = 1e-6  # variance
+
+
+class Ends(Decoder):
+    """The first of three numbers at the point 0, the last one at 1."""
+
+    affine = True
+
+    def __init__(self):
+        super().__init__()
+        self.code_size, self.channels = 3, 1
+        self.seen = torch.nn.Parameter(torch.eye(3).double()[[0, 2], None], requires_grad=False)
+
+    def basis(self, x):
+        return torch.zeros(2, 1), self.seen
+
+
+def lorenz(contexts):
+    """Lorenz's system of 1963 with r = 28 + 4 c."""
+    field = VectorField.of(3, context_size=contexts).double()
+    field.set_linear(torch.tensor([[-10.0, 10, 0], [28, -1, 0], [0, 0, -8 / 3]]).double(), torch.zeros(3).double())
+    products = Products(3, 2, contexts).double()
+    weights = torch.tensor([[0.0, 0], [0, -1], [1, 0]]).double()
+    further = [torch.zeros(contexts, 3, 2).double()] * bool(contexts)
+    products.set(torch.tensor([0, 0]), torch.tensor([1, 2]), weights, *further)
+    if contexts:
+        change = torch.zeros(1, 3, 3).double()
+        change[0, 1, 0] = 4.0
+        field.linear.set_context(change, torch.zeros(1, 3).double())
+    field.add(products)
+    return field
+
+
+def observed(r, seed):
+    """States (T, 3) by another solver, and the window that shows two of their numbers."""
+    random = np.random.default_rng(seed)
+
+    def rate(_, s):
+        return [10 * (s[1] - s[0]), s[0] * (r - s[2]) - s[1], s[0] * s[1] - 8 / 3 * s[2]]
+
+    t = GAP * np.arange(FRAMES)
+    settled = solve_ivp(rate, (0, 20), random.standard_normal(3) + [0, 0, 25], rtol=1e-9, atol=1e-9).y[:, -1]
+    states = solve_ivp(rate, (0, t[-1]), settled, t_eval=t, rtol=1e-10, atol=1e-10).y.T
+    u = states[:, [0, 2]] + np.sqrt(NOISE) * random.standard_normal((FRAMES, 2))
+    return states, TrajectoryBatch(torch.as_tensor(t)[None], torch.tensor([0.0, 1.0]).double().reshape(1, 1, 2, 1),
+                                   torch.as_tensor(u)[None, ..., None])
+
+
+def parts(contexts):
+    size = 3 + contexts
+    mean = torch.zeros(size).double()
+    mean[2] = 23.5
+    covariance = torch.tensor([62.0, 81.0, 74.0, 1.0][:size]).double().diag()
+    prior = StatePrior(mean, covariance, torch.tensor([NOISE]).double(), torch.full((size,), 1e-9).double(),
+                       torch.ones(1).double())
+    prior.process[3:] = 0.0
+    return Ends(), Dynamics(lorenz(contexts), Integrator(step=0.01), prior.process), prior
+
+
+@pytest.mark.parametrize("contexts", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_state_and_the_context_of_a_chaotic_window_are_found(contexts, seed):
+    states, window = observed(28.0 + 4.0 * CONTEXT * contexts, seed)
+    decoder, dynamics, prior = parts(contexts)
+    context = ContextPrior(prior.mean[3:], prior.covariance[3:, 3:]) if contexts else None
+    once = assimilate(decoder, dynamics, prior, window, context=context)
+    assert float(once.factor) > 1000 and np.abs(once.mean[0, :, :3].numpy() - states).max() > 0.1
+    found = assimilate_noisy(decoder, dynamics, prior, window, context=context)
+    assert float(found.factor) < 4
+    np.testing.assert_allclose(found.mean[0, :, :3], states, atol=0.02)
+    std = torch.stack([one[0].diagonal() for one in found.covariance]).sqrt()
+    assert np.abs((found.mean[0, :, :3].numpy() - states) / std[:, :3].numpy()).max() < 5
+    if contexts:
+        assert abs(float(found.mean[0, -1, 3]) - CONTEXT) < min(5 * float(std[-1, 3]), 1e-3)
+
+
+def test_noise_far_above_that_of_training_is_no_reason_to_leave_the_flow():
+    states, window = observed(28.0, 3)
+    noisy = window.u + 0.5 * torch.as_tensor(np.random.default_rng(4).standard_normal(window.u.shape))
+    decoder, dynamics, prior = parts(0)
+    found = assimilate_noisy(decoder, dynamics, prior, TrajectoryBatch(window.t, window.x, noisy))
+    assert np.sqrt(np.mean((found.mean[0].numpy() - states) ** 2)) < 0.5
