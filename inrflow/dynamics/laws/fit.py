@@ -13,7 +13,7 @@ import torch
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.contexts import known_contexts, standard
-from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
+from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
@@ -175,7 +175,7 @@ class LawSearch:
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
-        if (before := found[0][0]) > _POLYNOMIAL and (calm := settled(ground)) is not None and (
+        if (before := found[0][0]) > _POLYNOMIAL and (calm := ground.settled()) is not None and (
                 its := self._regressed(families, calm))[0] < _PAYS * before:
             self.say("  first frames, in which fields settle, are left out of these")
             self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * before else ground, its

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains import Harmonics
+from inrflow.domains import HELD, Harmonics
+from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import (
     DenseTransform,
     Pressure,
@@ -24,6 +26,7 @@ from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import (
     ACROSS,
     BENT,
+    DRIVEN,
     INVERSE,
     LAPLACIAN,
     POTENTIAL,
@@ -104,16 +107,37 @@ class Library(nn.Module):
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
-        if SECOND <= axis < BENT:
-            return self.second(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
+        if SECOND <= axis < BENT or axis >= DRIVEN:
+            return self._wide(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
         symbol, along = self._factor(axis)
         table = self.transform.table(along, lead)
         return table * symbol[:lead] if isinstance(symbol, Tensor) else table
 
-    def second(self, codes: Tensor, axis: int) -> Tensor:
-        """Second derivatives (..., Q), as factors of an axis have them, of codes (..., K) on a box."""
-        assert isinstance(self.transform, SeparableTransform)
-        return self.transform.second(codes, *divmod(axis - SECOND, 3))
+    def _wide(self, codes: Tensor, axis: int) -> Tensor:
+        """Factors (..., Q) of codes (..., K): second derivatives on a box, or components of flows that are driven."""
+        if axis < DRIVEN:
+            assert isinstance(self.transform, SeparableTransform)
+            return self.transform.second(codes, *divmod(axis - SECOND, 3))
+        (i, j), (modes, streams), d = divmod(axis - DRIVEN, 3), self._in_pores, self.transform.points.shape[1]
+        if streams:
+            force = {i: self.transform.fields(codes)}
+        else:  # but for a gradient: -x_i grad, whose part along the normal vanishes where that of the channel does
+            place = torch.tensor(self.transform.points[:, i])
+            force = {axis: -place * self.transform.fields(codes, axis) for axis in range(d)}
+        along = sum(((field * self.transform.weights) @ modes[a] for a, field in force.items()), torch.zeros(()))
+        return along @ modes[j].T if streams else force[j] - along @ modes[j].T
+
+    @cached_property
+    def _in_pores(self) -> tuple[Tensor, bool]:
+        """Orthonormal vectors (d, Q, K) at quadrature points, and whether they are flows through no wall, curls of
+        stream functions on boxes in the plane, or gradients of pressures, which such flows lack."""
+        streams, harmonics, count = False, self.harmonics, len(self.eigenvalues)
+        basis = harmonics.lowest(count)
+        if isinstance(harmonics, BoxHarmonics) and harmonics.box.dimensions == 2:
+            streams, basis = True, harmonics.box.harmonics(count, HELD)
+        slopes = torch.tensor(basis.gradients(self.transform.points)).permute(2, 0, 1)
+        slopes = slopes * (-inverse_of(torch.tensor(basis.eigenvalues))).sqrt()
+        return (torch.stack([slopes[1], -slopes[0]]) if streams else slopes).contiguous(), streams
 
     def acted(self, term: Term, codes: Tensor) -> Tensor:
         """A linear term of constant coefficient, but for what steady codes carry, of codes (..., K): (..., K)."""
@@ -149,8 +173,8 @@ class Library(nn.Module):
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
-            if SECOND <= axis < BENT:
-                fields = self.second(z[:, channels], axis)
+            if SECOND <= axis < BENT or axis >= DRIVEN:
+                fields = self._wide(z[:, channels], axis)
             elif axis == INVERSE:
                 fields = 1 / torch.as_tensor(self.transform.points)[None, :, channels].mT
             else:

@@ -15,7 +15,14 @@ from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, F
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, normal_equations, supports_of
+from inrflow.dynamics.laws.regression import (
+    FOLDS,
+    NormalEquations,
+    Supported,
+    normal_equations,
+    supports_of,
+    unsettled,
+)
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import (
     HOLES,
@@ -353,6 +360,13 @@ class Ground:
     def some(self, most: int) -> Self:
         """That of so many trajectories at most, evenly spread; fewer where codes are many."""
         return self.take(evenly(len(self.states), self.states[0, 0].size, most))
+
+    def settled(self) -> Ground | None:
+        """Without first frames in which fields settle within less than a gap, None where there are none."""
+        if not (first := unsettled(self.train.t, self.states)):
+            return None
+        train = replace(self.train, t=self.train.t[:, first:], u=self.train.u[:, first:])
+        return replace(self, train=train, states=self.states[:, first:])
 
     def law(self, terms: Sequence[Term | Sine], theta: np.ndarray, std: np.ndarray, **further: Any) -> Law:
         """The law of coefficients theta (J, C) with standard errors."""
