@@ -169,11 +169,13 @@ class Families:
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
         axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
-        every, known = (("linear",), *self.combined), domain.kind in ("box", "region")
-        for name, ways, most in (("directed", directed(states.shape[2], axes), None),
-                                 ("driven", driven(states.shape[2], axes), 3)) if known else ():
-            if ways:
-                yield Families({**self.terms, name: ways}, tuple((*names, name) for names in every[:most]))
+        every, ways, flows = (("linear",), *self.combined), list[Term](), list[Term]()
+        if domain.kind in ("box", "region"):
+            ways = directed(states.shape[2], axes)
+            flows = driven(states.shape[2]) if domain.kind == "box" and domain.dimensions == 2 else []
+        for name, more, most in (("directed", ways, None), ("driven", flows, 3)):
+            if more:
+                yield Families({**self.terms, name: more}, tuple((*names, name) for names in every[:most]))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
@@ -186,9 +188,9 @@ class Families:
         fields = transform.fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
         for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
             if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
-                more = divided(channel, states.shape[2], domain.dimensions)
-                yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
-                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
+                by = divided(channel, states.shape[2], domain.dimensions)
+                yield Families({**self.terms, **by}, (("linear", "transport", "divided"), (
+                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *by)))
 
     def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
         """The same with a force that varies in place; then values with div(a grad .) of one channel, or of all, and

@@ -118,26 +118,18 @@ class Library(nn.Module):
         if axis < DRIVEN:
             assert isinstance(self.transform, SeparableTransform)
             return self.transform.second(codes, *divmod(axis - SECOND, 3))
-        (i, j), (modes, streams), d = divmod(axis - DRIVEN, 3), self._in_pores, self.transform.points.shape[1]
-        if streams:
-            force = {i: self.transform.fields(codes)}
-        else:  # but for a gradient: -x_i grad, whose part along the normal vanishes where that of the channel does
-            place = torch.tensor(self.transform.points[:, i])
-            force = {axis: -place * self.transform.fields(codes, axis) for axis in range(d)}
-        along = sum(((field * self.transform.weights) @ modes[a] for a, field in force.items()), torch.zeros(()))
-        return along @ modes[j].T if streams else force[j] - along @ modes[j].T
+        i, j = divmod(axis - DRIVEN, 3)
+        flows = self._in_pores
+        return (self.transform.fields(codes) * self.transform.weights) @ flows[i] @ flows[j].T
 
     @cached_property
-    def _in_pores(self) -> tuple[Tensor, bool]:
-        """Orthonormal vectors (d, Q, K) at quadrature points, and whether they are flows through no wall, curls of
-        stream functions on boxes in the plane, or gradients of pressures, which such flows lack."""
-        streams, harmonics, count = False, self.harmonics, len(self.eigenvalues)
-        basis = harmonics.lowest(count)
-        if isinstance(harmonics, BoxHarmonics) and harmonics.box.dimensions == 2:
-            streams, basis = True, harmonics.box.harmonics(count, HELD)
-        slopes = torch.tensor(basis.gradients(self.transform.points)).permute(2, 0, 1)
-        slopes = slopes * (-inverse_of(torch.tensor(basis.eigenvalues))).sqrt()
-        return (torch.stack([slopes[1], -slopes[0]]) if streams else slopes).contiguous(), streams
+    def _in_pores(self) -> Tensor:
+        """Orthonormal flows (2, Q, K) at quadrature points of a box in the plane that pass no wall: curls of stream
+        functions that vanish there."""
+        assert isinstance(self.harmonics, BoxHarmonics)
+        streams = self.harmonics.box.harmonics(len(self.eigenvalues), HELD)
+        slopes = torch.tensor(streams.gradients(self.transform.points)).permute(2, 0, 1)
+        return torch.stack([slopes[1], -slopes[0]]) * (-inverse_of(torch.tensor(streams.eigenvalues))).sqrt()
 
     def acted(self, term: Term, codes: Tensor) -> Tensor:
         """A linear term of constant coefficient, but for what steady codes carry, of codes (..., K): (..., K)."""

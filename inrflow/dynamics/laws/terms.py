@@ -225,13 +225,11 @@ def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list
             for c in range(channels)]
 
 
-def driven(channels: int, axes: Sequence[str]) -> list[Term]:
-    """Transport by the flow that each channel drives in a porous medium, as buoyancy does: P(a e_i) . grad b; in the
-    plane, or in space where no axis is periodic."""
-    if len(axes) not in (2, 3)[: 1 + ("periodic" not in axes)]:
-        return []
-    return [Term(tuple(((a, DRIVEN + 3 * i + j), (b, j)) for j in range(len(axes))))
-            for i in range(len(axes)) for a in range(channels) for b in range(channels)]
+def driven(channels: int) -> list[Term]:
+    """Transport in the plane by the flow that each channel drives in a porous medium, as buoyancy does, P(a e_i) . grad
+    b."""
+    return [Term(tuple(((a, DRIVEN + 3 * i + j), (b, j)) for j in range(2)))
+            for i in range(2) for a in range(channels) for b in range(channels)]
 
 
 def centred(terms: Sequence[Term]) -> list[Term]:
