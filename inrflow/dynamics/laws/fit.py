@@ -26,6 +26,7 @@ from inrflow.dynamics.laws.setting import (
     Systems,
     forecast_errors,
     ground_of,
+    settled,
     simplest,
 )
 from inrflow.dynamics.laws.shooting import along_single_steps
@@ -175,7 +176,7 @@ class LawSearch:
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
-        if (before := found[0][0]) > _POLYNOMIAL and (calm := ground.settled()) is not None and (
+        if (before := found[0][0]) > _POLYNOMIAL and (calm := settled(ground)) is not None and (
                 its := self._regressed(families, calm))[0] < _PAYS * before:
             self.say("  first frames, in which fields settle, are left out of these")
             self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * before else ground, its

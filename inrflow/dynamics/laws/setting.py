@@ -361,13 +361,6 @@ class Ground:
         """That of so many trajectories at most, evenly spread; fewer where codes are many."""
         return self.take(evenly(len(self.states), self.states[0, 0].size, most))
 
-    def settled(self) -> Ground | None:
-        """Without first frames in which fields settle within less than a gap, None where there are none."""
-        if not (first := unsettled(self.train.t, self.states)):
-            return None
-        train = replace(self.train, t=self.train.t[:, first:], u=self.train.u[:, first:])
-        return replace(self, train=train, states=self.states[:, first:])
-
     def law(self, terms: Sequence[Term | Sine], theta: np.ndarray, std: np.ndarray, **further: Any) -> Law:
         """The law of coefficients theta (J, C) with standard errors."""
         return Law(self.domain, self.boundary, tuple(terms), theta, std, self.codes, largest=largest_of(self.states),
@@ -384,6 +377,14 @@ class Ground:
         """Laws of several sizes from the terms of each channel, of each family, as `supports_of` gives them."""
         (equations,) = self.equations(terms, **further)
         return [supports_of(equations, active, len(terms)) for active in families]
+
+
+def settled(ground: Ground) -> Ground | None:
+    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
+    if not (first := unsettled(ground.train.t, ground.states)):
+        return None
+    train = replace(ground.train, t=ground.train.t[:, first:], u=ground.train.u[:, first:])
+    return replace(ground, train=train, states=ground.states[:, first:])
 
 
 def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
