@@ -15,14 +15,7 @@ from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, F
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.regression import (
-    FOLDS,
-    NormalEquations,
-    Supported,
-    normal_equations,
-    supports_of,
-    unsettled,
-)
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import (
     HOLES,
@@ -377,14 +370,6 @@ class Ground:
         """Laws of several sizes from the terms of each channel, of each family, as `supports_of` gives them."""
         (equations,) = self.equations(terms, **further)
         return [supports_of(equations, active, len(terms)) for active in families]
-
-
-def settled(ground: Ground) -> Ground | None:
-    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
-    if not (first := unsettled(ground.train.t, ground.states)):
-        return None
-    train = replace(ground.train, t=ground.train.t[:, first:], u=ground.train.u[:, first:])
-    return replace(ground, train=train, states=ground.states[:, first:])
 
 
 def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
