@@ -36,6 +36,7 @@ _NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error withou
 _WEAKEST_APART = 1e-10  # weaker ridges do the same where steps are unequal
 _SOLVE, _IRREGULAR, _FEWEST_RIDGES = 2, 20, 4  # products of a solve, times n^3; solves that unequal steps take
 _IRREGULAR_CALLS = 1500, 40  # operations on tensors of their fit, and of each of their steps in a forecast
+_DETERMINED = 1e-2  # share of the variance: forecasts that miss less are known well
 _BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
 
@@ -139,14 +140,14 @@ class ClosedFormSearch:
         fewest = min(self.training.codes.shape[1] - 1, *(fold.training.codes.shape[1] for fold in self.folds))
         if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
             return float("inf")
-        if self.left_out and not self._bounded(candidate):
-            return float("inf")
         totals, counts, variance = self._errors(candidate, every)
         scored = counts > 0
         if not scored.any():
             return float("inf")
         errors = totals[scored] / counts[scored] / max(variance, 1e-300)
         value = float(errors.clamp(min=1e-30).log().mean().exp())
+        if self.left_out and not self._bounded(candidate, value < _DETERMINED):
+            return float("inf")
         return value if value == value else float("inf")
 
     def _cost(self, candidate: Candidate, every: int = 1) -> tuple[float, float, float]:
@@ -199,10 +200,11 @@ class ClosedFormSearch:
             variance += fold.variance / len(numbers)
         return totals, counts, variance
 
-    def _bounded(self, candidate: Candidate) -> bool:
+    def _bounded(self, candidate: Candidate, determined: bool) -> bool:
         """Whether forecasts from the last frames, over half the training time, stay near the range of the data.
 
-        The range is widened by a margin, and by the growth of the trajectories since their first half.
+        The range is widened by a margin, and by the growth of the trajectories since their first half. determined: no
+        mode may grow by more, for what is known well may leave what was seen, as waves do of which frames show a part.
         """
         model, mean, directions, unit, _ = self.step_model(-1, candidate)
         original = self.training.first(self.originals)
@@ -214,6 +216,8 @@ class ClosedFormSearch:
         if unit is None:
             steps = original.t[:, 1:] - original.t[:, :-1]
             model = torch.linalg.matrix_exp(model * float(steps[steps.isfinite()].median()))
+        if determined:
+            return bool(torch.linalg.eigvals(model).abs().max() ** half * largest <= limit)
         frames = torch.arange(size.shape[1]).expand_as(size)
         last = torch.where(states.observed, frames, 0).amax(1)
         rows = states.observed.any(1).nonzero()[:, 0]

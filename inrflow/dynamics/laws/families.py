@@ -16,7 +16,7 @@ from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.contexts import InSystems, in_systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import (
     ACROSS,
@@ -31,6 +31,7 @@ from inrflow.dynamics.laws.terms import (
     Term,
     centred,
     divided,
+    driven,
     multipliers,
     seasonal,
 )
@@ -161,16 +162,20 @@ class Families:
             yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in self.combined[first:]))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
-        """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do
-        not change; with drifts along gradients; on boxes of several channels, with what is divided by each that keeps
-        far from zero."""
+        """In flat space, with terms that tell directions apart; with flows in pores; less their means, where those of
+        codes (S, T, C, K) do not change; with drifts along gradients; on boxes of several channels, with what is
+        divided by each that keeps far from zero."""
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
         axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
-        if domain.kind in ("box", "region") and (ways := directed(states.shape[2], axes)):
-            yield Families({**self.terms, "directed": ways}, tuple(
-                (*names, "directed") for names in (("linear",), *self.combined)))
+        every, ways, flows = (("linear",), *self.combined), list[Term](), list[Term]()
+        if domain.kind in ("box", "region"):
+            ways = directed(states.shape[2], axes)
+            flows = driven(states.shape[2]) if domain.kind == "box" and domain.dimensions == 2 else []
+        for name, more, most in (("directed", ways, None), ("driven", flows, 3)):
+            if more:
+                yield Families({**self.terms, name: more}, tuple((*names, name) for names in every[:most]))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
@@ -183,9 +188,9 @@ class Families:
         fields = transform.fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
         for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
             if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
-                more = divided(channel, states.shape[2], domain.dimensions)
-                yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
-                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
+                by = divided(channel, states.shape[2], domain.dimensions)
+                yield Families({**self.terms, **by}, (("linear", "transport", "divided"), (
+                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *by)))
 
     def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
         """The same with a force that varies in place; then values with div(a grad .) of one channel, or of all, and
@@ -272,14 +277,6 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
-
-
-def settled(ground: Ground) -> Ground | None:
-    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
-    if not (first := unsettled(ground.train.t, ground.states)):
-        return None
-    train = replace(ground.train, t=ground.train.t[:, first:], u=ground.train.u[:, first:])
-    return replace(ground, train=train, states=ground.states[:, first:])
 
 
 def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:

@@ -22,7 +22,8 @@ _WHOLE = 256  # codes up to which products with one matrix of all are quicker th
 _DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated as one matrix; bounded terms
 _MOST_STEPS = 2**14  # of one interval
 _EXPONENTIAL = 20  # products of matrices in their exponential
-_SHOTS, _SETTLED = 12, 1e-6  # of rates; their last change, relative to all of them
+_SHOTS, _SETTLED, _ROUGHLY = 12, 1e-6, 1e-2  # of rates; their last change, relative to them; that of long steps
+_LONG = 4  # times the longest accurate step
 _SHOWN = 0.2  # of an interval: rates whose part in the next frame is less are left as they are
 _BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
 
@@ -315,18 +316,21 @@ class LawField(nn.Module):
         return torch.where(torch.linalg.vector_norm(later, dim=-1, keepdim=True) < _BOUND * largest, later, math.nan)
 
 
-def rates_between(field: LawField, rates: Sequence[int], longest: float, gap: Tensor, now: Tensor, then: Tensor
-                  ) -> Tensor:
+def rates_between(field: LawField, rates: Sequence[int], longest: float, gap: Tensor, now: Tensor, then: Tensor,
+                  unsure: float = 0.0, roughly: bool = False) -> Tensor:
     """Rates (B, R K) of R channels with which codes `now` (B, C K) become `then` after times (B,), along the field of a
     law with rates of these.
 
     Quasi-Newton with the derivative of the linear part; rates of which the later codes show little are differences.
+    unsure: error of the codes, which need not be met any closer. roughly: to a percent, in long steps.
     """
     own = list(rates)
     rate = (_of(then, field, own) - _of(now, field, own)) / gap[:, None]
     for time in gap.unique().tolist():
-        rows = gap == time
-        rate[rows] = _shot(field, own, longest, time, now[rows], then[rows], rate[rows])
+        rows, long = gap == time, longest if field.coupled else _LONG * longest  # whose operators take their time
+        for step, part in ((long, _ROUGHLY), (longest, _SETTLED))[: 2 - roughly]:
+            settled = max(part * float(torch.linalg.vector_norm(rate[rows], dim=1).median()), unsure / time)
+            rate[rows] = _shot(field, own, step, time, now[rows], then[rows], rate[rows], settled)
     return rate
 
 
@@ -335,8 +339,8 @@ def _of(codes: Tensor, field: LawField, channels: list[int]) -> Tensor:
     return codes.unflatten(1, (-1, len(field.library.eigenvalues)))[:, channels].flatten(1)
 
 
-def _shot(field: LawField, rates: list[int], longest: float, time: float, now: Tensor, then: Tensor, rate: Tensor
-          ) -> Tensor:
+def _shot(field: LawField, rates: list[int], longest: float, time: float, now: Tensor, then: Tensor, rate: Tensor,
+          settled: float) -> Tensor:
     size, observed = now.shape[1], field.channels - len(rates)
     with torch.no_grad():
         flow = field.exponential(time)
@@ -345,18 +349,20 @@ def _shot(field: LawField, rates: list[int], longest: float, time: float, now: T
     else:
         u, s, v = torch.linalg.svd(flow[:, rates, observed:])
     inverse = (u * torch.where(s > _SHOWN * time, 1 / s, 0.0)[..., None, :]) @ v
-    before, settled = math.inf, _SETTLED * float(torch.linalg.vector_norm(rate))
+    rows = torch.arange(len(now))  # those that still change
+    before = torch.full((len(now),), math.inf).double()
     for _ in range(_SHOTS):
-        later = field.bounded(torch.cat([now, rate], 1), time, longest, math.inf)
-        missed = _of(then - later[:, :size], field, rates).nan_to_num(0.0, 0.0, 0.0)
+        later = field.bounded(torch.cat([now[rows], rate[rows]], 1), time, longest, math.inf)
+        missed = _of(then[rows] - later[:, :size], field, rates).nan_to_num(0.0, 0.0, 0.0)
         if field.coupled:
             change = missed @ inverse
         else:
             change = torch.einsum("bck,kcd->bdk", missed.unflatten(1, (len(rates), -1)), inverse).flatten(1)
-        moved = float(torch.linalg.vector_norm(change))
-        if not moved < before:
-            break
-        rate, before = rate + change, moved
-        if moved <= settled:
+        moved = torch.linalg.vector_norm(change, dim=1)
+        better = moved < before[rows]
+        rate[rows[better]] += change[better].to(rate)
+        before[rows] = moved.double()
+        rows = rows[better & (moved > settled)]
+        if not len(rows):
             break
     return rate

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains import Harmonics
+from inrflow.domains import HELD, Harmonics
+from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import (
     DenseTransform,
     Pressure,
@@ -24,6 +26,7 @@ from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import (
     ACROSS,
     BENT,
+    DRIVEN,
     INVERSE,
     LAPLACIAN,
     POTENTIAL,
@@ -104,16 +107,29 @@ class Library(nn.Module):
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
-        if SECOND <= axis < BENT:
-            return self.second(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
+        if SECOND <= axis < BENT or axis >= DRIVEN:
+            return self._wide(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
         symbol, along = self._factor(axis)
         table = self.transform.table(along, lead)
         return table * symbol[:lead] if isinstance(symbol, Tensor) else table
 
-    def second(self, codes: Tensor, axis: int) -> Tensor:
-        """Second derivatives (..., Q), as factors of an axis have them, of codes (..., K) on a box."""
-        assert isinstance(self.transform, SeparableTransform)
-        return self.transform.second(codes, *divmod(axis - SECOND, 3))
+    def _wide(self, codes: Tensor, axis: int) -> Tensor:
+        """Factors (..., Q) of codes (..., K): second derivatives on a box, or components of flows that are driven."""
+        if axis < DRIVEN:
+            assert isinstance(self.transform, SeparableTransform)
+            return self.transform.second(codes, *divmod(axis - SECOND, 3))
+        i, j = divmod(axis - DRIVEN, 3)
+        flows = self._in_pores
+        return (self.transform.fields(codes) * self.transform.weights) @ flows[i] @ flows[j].T
+
+    @cached_property
+    def _in_pores(self) -> Tensor:
+        """Orthonormal flows (2, Q, K) at quadrature points of a box in the plane that pass no wall: curls of stream
+        functions that vanish there."""
+        assert isinstance(self.harmonics, BoxHarmonics)
+        streams = self.harmonics.box.harmonics(len(self.eigenvalues), HELD)
+        slopes = torch.tensor(streams.gradients(self.transform.points)).permute(2, 0, 1)
+        return torch.stack([slopes[1], -slopes[0]]) * (-inverse_of(torch.tensor(streams.eigenvalues))).sqrt()
 
     def acted(self, term: Term, codes: Tensor) -> Tensor:
         """A linear term of constant coefficient, but for what steady codes carry, of codes (..., K): (..., K)."""
@@ -149,8 +165,8 @@ class Library(nn.Module):
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
-            if SECOND <= axis < BENT:
-                fields = self.second(z[:, channels], axis)
+            if SECOND <= axis < BENT or axis >= DRIVEN:
+                fields = self._wide(z[:, channels], axis)
             elif axis == INVERSE:
                 fields = 1 / torch.as_tensor(self.transform.points)[None, :, channels].mT
             else:

@@ -38,6 +38,7 @@ _UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
 _PAYS = 0.2  # share of the misfit of laws of first order
 _PAYS_FOR_SOME = 0.5  # the same where rates of some channels alone are sought
 _HIDDEN = 0.3  # share of the changes of a channel that these miss, from which on its rates are states, if not of all
+_AT_ONCE = 4_000_000  # values of a field of states whose rates are sought at once, at most
 _JUDGED, _CLOSE = 5, 5.0  # laws are forecast, and all others whose misfit is at most so many times the least
 
 
@@ -159,35 +160,34 @@ def solved_anew(law: Law, data: Data) -> Law:
     return replace(law, theta=theta, std=std)
 
 
-def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None) -> CodeData:
+def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, unsure: float = 0.0, roughly: bool = False
+               ) -> CodeData:
     """States (S, T, n): codes (S, T, C K), and the rates that lead along the law, at contexts (S, P) that it has, to
     the next frame.
 
     At frames between others, the mean of those and of the rates with which the flow from the frame before arrives: to
     second order of the steps, what the law misses has no part in it. Frames between unobserved ones count as
-    unobserved.
+    unobserved. unsure, roughly: as `rates_between` has them; roughly, frames have the rates that lead on from them.
     """
     if law.count and contexts is not None:
         distinct, which = torch.unique(contexts, dim=0, return_inverse=True)
         groups = [(which == number).nonzero()[:, 0] for number in range(len(distinct))]
-        parts = [with_rates(law.at(one.numpy()), data.at(own)) for one, own in zip(distinct, groups, strict=True)]
+        parts = [with_rates(law.at(one.numpy()), data.at(own), None, unsure, roughly)
+                 for one, own in zip(distinct, groups, strict=True)]
         return CodeData.join(parts).at(torch.cat(groups).argsort())
-    codes, size = data.codes.double(), data.codes.shape[-1]
-    width = len(law.rates) * law.codes.harmonics.count
-    sums, counts = codes.new_zeros(*codes.shape[:2], width), torch.zeros(codes.shape[:2], dtype=torch.float64)
-    for n in range(codes.shape[1] - 1):
-        rows = (data.observed[:, n] & data.observed[:, n + 1]).nonzero()[:, 0]
-        if not len(rows):
-            continue
-        gap, now, then = data.t[rows, n + 1] - data.t[rows, n], codes[rows, n], codes[rows, n + 1]
-        rate = rates_between(law.field(), law.rates, law.longest, gap, now, then)
-        for time in gap.unique().tolist():
-            some = gap == time
-            later = law.field().bounded(torch.cat([now[some], rate[some]], 1), time, law.longest, math.inf)[:, size:]
+    codes, size, field = data.codes.double(), data.codes.shape[-1], law.field()
+    sums = codes.new_zeros(*codes.shape[:2], len(law.rates) * law.codes.harmonics.count)
+    counts = torch.zeros(codes.shape[:2], dtype=torch.float64)
+    pairs = (data.observed[:, :-1] & data.observed[:, 1:]).nonzero()
+    for s, n in (part.T for part in pairs.split(max(_AT_ONCE // field.library.points, 1))):
+        gap, now, then = data.t[s, n + 1] - data.t[s, n], codes[s, n], codes[s, n + 1]
+        rate = rates_between(field, law.rates, law.longest, gap, now, then, unsure, roughly)
+        sums[s, n] += rate
+        counts[s, n] += 1
+        if not roughly:
+            later = field.over(torch.cat([now, rate], 1), gap, law.longest)[:, size:]
             whole = torch.isfinite(later).all(1)
-            sums[rows[some][whole], n + 1] += later[whole]
-            counts[rows[some][whole], n + 1] += 1
-        sums[rows, n] += rate
-        counts[rows, n] += 1
+            sums[s[whole], n[whole] + 1] += later[whole]
+            counts[s[whole], n[whole] + 1] += 1
     states = torch.cat([codes, sums / counts.clamp_min(1)[..., None]], -1)
     return CodeData(states.to(data.codes), data.t, data.observed & (counts > 0))

@@ -17,6 +17,8 @@ RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, 
 BENT = 32  # added to the axis of a derivative: that of lap of the channel
 INVERSE = 48  # "axis" of a factor that is no channel: 1 / the coordinate of this number
 ACROSS = 49  # "axis" of a value that acts on harmonics that its channel has not: its codes add to its own alone
+DRIVEN = 64  # added to 3 i + j, the "axis" of a factor: component j of the flow that a force along i drives in a porous
+# medium, channel e_i less the gradient of a pressure
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)  # powers of the Laplacian
 
 
@@ -167,8 +169,9 @@ class Term:
             front = Term((factors,)).written(channels, coordinates)
             text = f"div({front} grad {kind}{channels[c]})"
         elif len(self.products) > 1:  # a sum over axes of products of derivatives
-            text = " . ".join(f"grad {channels[c]}" if axis < POTENTIAL else f"grad (lap^-1 {channels[c]})"
-                              for c, axis in self.products[0] if axis != VALUE)
+            text = " . ".join(f"P({channels[c]} e_{coordinates[(axis - DRIVEN) // 3]})" if axis >= DRIVEN else (
+                f"grad {channels[c]}" if axis < POTENTIAL else f"grad (lap^-1 {channels[c]})")
+                for c, axis in self.products[0] if axis != VALUE)
             values = [channels[c] for c, axis in self.products[0] if axis == VALUE]
             text = " ".join([*values, f"({text})"])
         else:
@@ -220,6 +223,13 @@ def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list
     axes = () if intrinsic else range(dimensions)
     return [Term((((c, VALUE),),), power, axis) for power in _FRACTIONS for axis in (VALUE, *axes)
             for c in range(channels)]
+
+
+def driven(channels: int) -> list[Term]:
+    """Transport in the plane by the flow that each channel drives in a porous medium, as buoyancy does, P(a e_i) . grad
+    b."""
+    return [Term(tuple(((a, DRIVEN + 3 * i + j), (b, j)) for j in range(2)))
+            for i in range(2) for a in range(channels) for b in range(channels)]
 
 
 def centred(terms: Sequence[Term]) -> list[Term]:

@@ -43,7 +43,9 @@ _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _LOST = 0.5  # share of forecasts that diverge, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
-_RATED = 64  # trajectories whose rates tell how they go with codes
+_RATED, _TOGETHER = 64, 8  # trajectories whose rates tell how they go with codes, so many at once
+_OF_RATES = 0.03  # of the time, for each of these parts after the first one
+_UNSURE = 0.1  # of the deviation that harmonics leave: rates need not meet codes more closely
 _LEAST_NOISE = 1e-14
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
@@ -204,14 +206,17 @@ def _candidates(
         if groups.parameters is not None and len(problem.validation):
             contexts = torch.where(number[:, None] < 0, groups.told_validation(every), contexts)  # as users tell them
     if law.has_rates:
-        rated: tuple[CodeData, ...] = ()
-        with run.budget.part():
-            rated = with_rates(law, train.first(_RATED), theirs[:_RATED] if law.count else None), with_rates(
-                law, judged, contexts)
+        unsure, rated, known = _UNSURE * float(noise.sum()) ** 0.5, list[CodeData](), list[CodeData]()
+        for done, some in enumerate(torch.arange(min(_RATED, len(train.codes))).split(_TOGETHER)):
+            with run.budget.part(_OF_RATES if done else math.inf):
+                known = known or [with_rates(law, judged, contexts, unsure)]
+                rated.append(with_rates(law, train.at(some), theirs[some] if law.count else None, unsure, True))
+            if len(rated) == done:
+                break
         if not rated:
             run.log.say("the rates that a law needs were not found in the time: it is not taken")
             return
-        train, validation = rated
+        train, validation = CodeData.join(rated), known[0]
         needed = frames_needed(size, memory)
         first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
     if law.count and groups is not None and groups.parameters is None and bool((number < 0).any()):
@@ -219,8 +224,8 @@ def _candidates(
         with run.budget.part():
             solved = _contexts(every, number, field, integrator, validation)
             if law.has_rates:  # theirs were those of the mean context
-                solved = _contexts(every, number, field, integrator, with_rates(law, judged, solved))
-                validation = with_rates(law, judged, solved)
+                solved = _contexts(every, number, field, integrator, with_rates(law, judged, solved, unsure))
+                validation = with_rates(law, judged, solved, unsure)
         if solved is None:
             run.log.say("contexts of held-out trajectories were not found in the time: the law is not taken")
             return

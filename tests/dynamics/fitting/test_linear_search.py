@@ -225,6 +225,16 @@ def test_forecasts_that_leave_what_was_seen_by_far_are_worth_nothing():
     assert search.score(Candidate(2, 0, 1e-12)) < 1e-2
 
 
+@pytest.mark.parametrize("sizes", [[1.0], [1.0, 1.0, 1.0]])
+def test_a_wave_may_go_on_of_which_less_than_half_a_period_was_seen(sizes):
+    t = 0.1 * torch.arange(60).double()
+    wave = torch.stack([torch.cos(0.6 * t), torch.sin(0.6 * t)], 1)
+    codes = torch.tensor(sizes).double()[:, None, None] * (wave - wave[:30].mean(0))  # as POD codes are
+    every = CodeData(codes, t.expand(len(sizes), -1), torch.ones(len(sizes), 60, dtype=torch.bool))
+    fit = ClosedFormSearch(every.frames(30), None, originals=len(sizes)).search([1, 2])
+    torch.testing.assert_close(rolled_out(fit, every, 29), codes[:, 29:], rtol=0, atol=1e-5)
+
+
 def test_a_single_trajectory_that_grows_may_go_on_growing():
     growth = torch.exp(0.1 * torch.arange(40.0).double())[None, :, None]
     single = CodeData(growth, torch.arange(40.0).double()[None], torch.ones(1, 40, dtype=torch.bool))

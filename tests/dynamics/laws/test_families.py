@@ -10,10 +10,10 @@ from scipy.special import j0, jn_zeros, legendre
 from inrflow.domains import Box, Region, Sphere
 from inrflow.domains.transform import inverse_of
 from inrflow.dynamics.laws import fit_law
-from inrflow.dynamics.laws.families import Families, directed, drifting, short_list, with_vectors
+from inrflow.dynamics.laws.families import Families, directed, drifting, driven, short_list, with_vectors
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import INVERSE, VALUE, Term, centred, term_from_state
+from inrflow.dynamics.laws.terms import DRIVEN, INVERSE, VALUE, Term, centred, term_from_state
 
 
 def grid(n):
@@ -159,11 +159,13 @@ def test_drifts_hold_those_of_active_matter() -> None:
                                32**2, atol=1e-8 * np.abs(total).max())
 
 
-@pytest.mark.parametrize("kind", ["drifts", "vectors", "about"])
+@pytest.mark.parametrize("kind", ["drifts", "vectors", "about", "driven"])
 def test_jacobians_of_further_terms_are_those_of_automatic_differentiation(kind) -> None:
     box = Box([0, 0], [1, 1], ["periodic"] * 2)
     if kind == "drifts":
         terms, channels = drifting(2, range(2)), 2
+    elif kind == "driven":
+        terms, channels = driven(2), 2
     elif kind == "about":
         terms, channels = [Term((((0, 0), (0, INVERSE)),)), Term((((1, VALUE), (0, INVERSE), (1, INVERSE)),))], 2
     else:
@@ -201,6 +203,51 @@ def test_tension_and_stress_lose_what_a_pressure_takes() -> None:
     low = table.T @ np.stack(expected).reshape(5, -1).T / 32**2
     np.testing.assert_allclose(rates[2:], low.T[2:], atol=1e-8 * np.abs(low).max())
     np.testing.assert_allclose(rates[:2], low.T[:2], atol=1e-8 * np.abs(low).max())
+
+
+def test_a_flow_that_a_field_drives_in_pores_passes_no_wall() -> None:
+    """Of cos(pi x) cos(pi y) along y between walls: its stream function, lap psi = -dc/dx, is 0 there, in sines."""
+    x = grid(21) * 21 / 20
+    harmonics = Box([0, 0], [1, 1], ["walled", "walled"]).harmonics(200)
+    code = np.linalg.lstsq(harmonics.values(x), np.cos(np.pi * x).prod(1), rcond=None)[0]
+    library = Library.of(driven(1), harmonics)
+    factors = library.at_points(torch.tensor(code)[None, None], library.terms)
+    m = np.arange(2, 400, 2)  # cos(pi y) is a sum of 4 m / pi (m^2 - 1) sin(m pi y)
+    psi = -np.pi * 4 * m / (np.pi * (m**2 - 1)) / (np.pi**2 * (1 + m**2))
+    a, b = np.pi * library.transform.points.T
+    flow = np.sin(a) * (np.cos(np.outer(b, m)) @ (psi * m * np.pi)), -np.pi * np.cos(a) * (np.sin(np.outer(b, m)) @ psi)
+    for j, truth in enumerate(flow):
+        missed = factors[0, DRIVEN + 3 + j][0].numpy() - truth
+        assert np.sqrt((missed**2).mean()) < 0.02 * np.sqrt((flow[0] ** 2 + flow[1] ** 2).mean())
+
+
+def test_convection_in_a_porous_medium_of_which_no_velocity_is_seen_is_found() -> None:
+    """c_t = -1.2 P(c e_y) . grad c + .02 lap c on a torus, by Fourier transforms and Runge and Kutta's method."""
+    k = [one * 2 * np.pi for one in np.meshgrid(*[np.fft.fftfreq(24, 1 / 24)] * 2, indexing="ij")]
+    k2 = k[0] ** 2 + k[1] ** 2
+    inverse = 1 / np.where(k2 > 0, k2, np.inf)
+
+    def rate(c):
+        q = np.fft.fft2(c)
+        flow = (np.fft.ifft2(-k[0] * k[1] * inverse * q).real, np.fft.ifft2(k[0] ** 2 * inverse * q).real)
+        slopes = (np.fft.ifft2(1j * one * q).real for one in k)
+        return np.fft.ifft2(-0.002 * k2 * q).real - 1.2 * sum(w * g for w, g in zip(flow, slopes, strict=True))
+
+    c = np.swapaxes(waves(grid(24), np.zeros(1), lambda kx, ky: 0.0), 2, 3).reshape(6, 24, 24) / 12
+    frames = [c]
+    for _ in range(9):
+        for _ in range(8):
+            one = rate(c)
+            two = rate(c + 0.005 * one)
+            three = rate(c + 0.005 * two)
+            c = c + 0.01 / 6 * (one + 2 * two + 2 * three + rate(c + 0.01 * three))
+        frames.append(c)
+    u = np.stack(frames, 1).reshape(6, 10, -1, 1)
+    law = fit_law(np.arange(10) * 0.08, grid(24), u, Box([0, 0], [1, 1], ["periodic"] * 2), seconds=8.0)
+    found = {term.written(["c"], ["x", "y"]): float(theta[0])
+             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    assert found["(P(c e_y) . grad c)"] == pytest.approx(-1.2, rel=1e-2)
+    assert found["lap c"] == pytest.approx(0.002, rel=0.1) and len(found) < 5
 
 
 def test_which_harmonics_are_constant_does_not_depend_on_the_unit_of_length() -> None:

@@ -11,7 +11,7 @@ from inrflow.domains import NATURAL, Box, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.contexts import known_contexts
 from inrflow.dynamics.laws.families import Families, short_list
-from inrflow.dynamics.laws.field import rates_between
+from inrflow.dynamics.laws.field import LawField, rates_between
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rates import of_first_order, rotating, with_rates
 from inrflow.dynamics.laws.setting import Data
@@ -201,12 +201,48 @@ def test_rates_along_a_law_are_those_of_the_closed_form_at_unequal_times_and_bes
     torch.testing.assert_close(states.codes[states.observed], truth[states.observed], rtol=0, atol=1e-8)
 
 
-def test_rates_of_a_nonlinear_law_lead_to_the_later_codes() -> None:
+def string() -> Law:
+    """u'' = .04 lap u - u^3 on a line."""
     codes = HarmonicCodes(LINE.harmonics(COUNT), np.zeros((1, COUNT)), np.ones((1, COUNT)))
     terms = (Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,)))
     theta = np.array([[SPEED**2], [-1.0]])
-    string = of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, 0.02, 10.0), [0])
+    return of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, 0.02, 10.0), [0])
+
+
+def test_rates_of_a_nonlinear_law_lead_to_the_later_codes() -> None:
     start = 0.2 * torch.randn(6, 2 * COUNT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    later = string.step(start, 0.4)
-    rates = rates_between(string.field(), string.rates, 0.02, torch.full((6,), 0.4), start[:, :COUNT], later[:, :COUNT])
+    later = string().step(start, 0.4)
+    rates = rates_between(string().field(), string().rates, 0.02, torch.full((6,), 0.4), start[:, :COUNT],
+                          later[:, :COUNT])
     torch.testing.assert_close(rates, start[:, COUNT:], rtol=0, atol=1e-5)
+
+
+def test_rates_between_codes_that_no_rate_leads_from_one_to_the_other_do_not_spoil_others() -> None:
+    start = 0.2 * torch.randn(6, 2 * COUNT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    later = string().step(start, 0.4)
+    later[2, :COUNT] *= 1e3
+    rates = rates_between(string().field(), string().rates, 0.02, torch.full((6,), 0.4), start[:, :COUNT],
+                          later[:, :COUNT])
+    rows = [0, 1, 3, 4, 5]
+    torch.testing.assert_close(rates[rows], start[rows, COUNT:], rtol=0, atol=1e-5)
+
+
+def test_rough_rates_take_a_fraction_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = 0.2 * torch.randn(6, 2 * COUNT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = 0.4 * torch.arange(6).expand(6, -1)
+    paths = torch.stack([string().step(start, float(time)) for time in t[0]], 1)
+    data, steps = CodeData(paths[..., :COUNT], t.double(), torch.ones(6, 6, dtype=torch.bool)), [0]
+    advance = LawField.advance
+
+    def counted(self: LawField, z: torch.Tensor, dt: float, number: int) -> torch.Tensor:
+        steps[0] += number * len(z)
+        return advance(self, z, dt, number)
+
+    monkeypatch.setattr(LawField, "advance", counted)
+    exact, each = with_rates(string(), data), steps[0]
+    rough = with_rates(string(), data, unsure=1e-2, roughly=True)
+    assert steps[0] - each < each / 6
+    for found, off in ((exact, 1e-5), (rough, 0.05)):
+        missed = (found.codes - paths)[found.observed]
+        assert missed.norm() < off * paths[found.observed][:, COUNT:].norm()
+    assert rough.observed[:, :-1].all() and not rough.observed[:, -1].any()
