@@ -390,6 +390,23 @@ def parquet(path):
     return known
 
 
+def toa5(path):
+    frame, known = table()
+    rows = frame.rename(columns={"time": "TIMESTAMP"}).to_csv(index=False).splitlines()
+    head = ["TOA5,CR1000,CR1000,1,OS,prog,4711,Hourly", rows[0], "TS,m,m,ug/m3,", ",Smp,Smp,Avg,Smp"]
+    path.write_text("\n".join([*head, *rows[1:]]) + "\n")
+    known.units = ("ug/m3",)
+    return known
+
+
+def rdb(path):
+    frame, known = table()
+    rows = frame.rename(columns={"time": "datetime"}).to_csv(index=False, sep="\t").splitlines()
+    head = ["# U.S. Geological Survey", "#", rows[0], "20d\t8n\t8n\t14n\t15s"]
+    path.write_text("\n".join([*head, *rows[1:]]) + "\n")
+    return known
+
+
 def flat(path):
     frame, known = table()
     with h5py.File(path, "w") as file:
@@ -423,6 +440,7 @@ CASES = [
     (pdebench_tensor, "burgers.hdf5", "answer.h5"), (pdebench_fields, "cfd.hdf5", "answer.h5"),
     (pdebench_groups, "swe.h5", "answer.h5"), (the_well, "well.hdf5", "answer.nc"), (text, "air.csv", "answer.csv"),
     (text, "air.tsv", "answer.tsv"), (text, "air.csv.gz", "answer.csv.gz"), (parquet, "air.parquet", "answer.parquet"),
+    (toa5, "logger.dat", "answer.csv"), (rdb, "gauge.rdb", "answer.tsv"),
     (parquet, "air.parquet", "answer.csv"), (text, "air.csv", "answer.parquet"), (flat, "air.h5", "answer.h5"),
     (schema, "own.h5", "answer.h5"),
 ]

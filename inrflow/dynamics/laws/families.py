@@ -16,7 +16,7 @@ from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.contexts import InSystems, in_systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import (
     ACROSS,
@@ -163,19 +163,17 @@ class Families:
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; with flows in pores; less their means, where those of
-        codes (S, T, C, K) do not change; with drifts along gradients; on boxes of several channels, with what is
-        divided by each that keeps far from zero."""
+        codes (S, T, C, K) do not change; with drifts; on boxes, with what is divided by channels far from zero."""
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
         axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
-        every, ways, flows = (("linear",), *self.combined), list[Term](), list[Term]()
-        if domain.kind in ("box", "region"):
-            ways = directed(states.shape[2], axes)
-            flows = driven(states.shape[2]) if domain.kind == "box" and domain.dimensions == 2 else []
-        for name, more, most in (("directed", ways, None), ("driven", flows, 3)):
+        ways = directed(states.shape[2], axes) if domain.kind in ("box", "region") else []
+        flows = driven(states.shape[2]) if domain.kind == "box" and domain.dimensions == 2 else []
+        for name, more, most in (("directed", ways, None), ("driven", flows, 2)):
             if more:
-                yield Families({**self.terms, name: more}, tuple((*names, name) for names in every[:most]))
+                yield Families({**self.terms, name: more}, tuple(
+                    (*names, name) for names in (("linear",), *self.combined[:most])))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
@@ -277,6 +275,11 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
+
+
+def settled(ground: Ground) -> Ground | None:
+    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
+    return ground.since(first) if (first := unsettled(ground.train.t, ground.states)) else None
 
 
 def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:

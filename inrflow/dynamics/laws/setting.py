@@ -248,7 +248,6 @@ def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray
 
 def forecast_errors(law: Law, data: Data) -> np.ndarray:
     """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged.
-
     Without the noise of the values that they are compared with."""
     result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
     for members, places in point_sets(data.x):
@@ -278,7 +277,6 @@ def worse(errors: np.ndarray, others: np.ndarray) -> bool:
 
 def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
     """Of the laws that forecast hardly worse than the best one, times so many errors, that with the fewest terms.
-
     Those of another order in time only where the mean says so, too: few trajectories tell little."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
     equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
@@ -301,10 +299,8 @@ def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Te
 
 
 def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
-    """Shares (C, K) of the variance of codes that points determine, of their variances (S, C, K).
-
-    None of flows' higher modes, whose rates lack the transport by those that are left out.
-    """
+    """Shares (C, K) of the variance of codes that points determine, of their variances (S, C, K); none of flows' higher
+    modes, whose rates lack the transport by those that are left out."""
     known = 1 - spread.mean(0) / codes.variance
     if codes.harmonics.allowed is not None:
         known = known * codes.harmonics.allowed
@@ -349,6 +345,11 @@ class Ground:
     def take(self, rows: np.ndarray) -> Self:
         """That of some trajectories."""
         return replace(self, train=self.train.take(rows), states=self.states[rows], spread=self.spread[rows])
+
+    def since(self, first: int) -> Self:
+        """That of the frames from one on."""
+        train = replace(self.train, t=self.train.t[:, first:], u=self.train.u[:, first:])
+        return replace(self, train=train, states=self.states[:, first:])
 
     def some(self, most: int) -> Self:
         """That of so many trajectories at most, evenly spread; fewer where codes are many."""
