@@ -354,7 +354,7 @@ def is_scattered(rows: int, frames: int) -> bool:
 
 
 def window_of(
-    observations: Observations, description: Description, unit: float, gather: bool = True
+    observations: Observations, description: Description, unit: float, gather: bool = True, in_steps: bool = False
 ) -> TrajectoryBatch:
     """Frames (1, K, ...) of one trajectory, data units. Raises UserError where they do not fit the description.
 
@@ -362,6 +362,7 @@ def window_of(
         unit: of internal time, in the data's.
         gather: rows that each have a time of their own become frames at equally spaced times, each value with the time
             by which it was seen late; needs a decoder that is affine in the code.
+        in_steps: whether states are known at steps alone: no frame then stands for several of them.
     """
     frames = observations.frames()
     d, channels = len(description.coordinates), len(description.channels)
@@ -375,6 +376,7 @@ def window_of(
     numbers = None if observations.graph is None else observations.graph[1]
     if numbers is not None:
         u = _attached(observations, numbers)
+    gather = gather and not (in_steps and frames.t[-1] - frames.t[0] > _MOST * _BIN * unit)
     if not (gather and is_scattered(len(observations), len(frames))):
         return TrajectoryBatch(torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], u[None])
     seen = np.isfinite(frames.u).any(-1)

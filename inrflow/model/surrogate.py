@@ -389,7 +389,8 @@ class Surrogate(Shown):
         return Solution(self, estimate, parts[0].kind == "torch", update)
 
     def _window(self, observations: Observations) -> TrajectoryBatch:
-        return window_of(observations, self.description, self.scale.unit, self.decoder.affine)
+        return window_of(observations, self.description, self.scale.unit, self.decoder.affine,
+                         in_steps=self.integrator.method == "map")
 
 
 @reader(FORMAT)

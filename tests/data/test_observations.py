@@ -7,7 +7,8 @@ import torch
 import xarray
 from small_data import field
 
-from inrflow.data.observations import Observations
+from inrflow.data.description import Description
+from inrflow.data.observations import Observations, window_of
 from inrflow.errors import UserError
 
 T, X, U = field(1, 4, 6)
@@ -165,3 +166,13 @@ def test_columns_that_are_missing_or_hold_other_things_are_named():
     ):
         with pytest.raises(UserError, match=words):
             made()
+
+
+def test_long_windows_of_one_place_keep_their_frames_where_states_are_known_at_steps_alone():
+    hours = np.arange(900.0)
+    about = Description("air", ("temperature",), ("x",))
+    observed = Observations(hours, np.zeros((1, 1)), np.sin(hours)[:, None, None])
+    window = window_of(observed, about, 1.0, in_steps=True)
+    assert window.delay is None and window.t.shape == (1, 900)
+    torch.testing.assert_close(window.u[0, :, 0, 0], torch.as_tensor(np.sin(hours)).float())
+    assert window_of(observed, about, 1.0).t.shape == (1, 400)

@@ -371,7 +371,7 @@ def test_more_harmonics_of_a_mesh_hold_fine_fields_but_not_noise(reach: int, noi
     codes = random.standard_normal((4, 4, 800)) * np.exp(-every.eigenvalues / every.eigenvalues[reach])
     u = (codes @ every.coefficients.T)[..., None]
     data = Data.of(np.arange(4.0), region.nodes, u / u.std() + noise * random.standard_normal(u.shape))
-    ground, _, floor = ground_of(data, [region], None, 0, lambda _: None)
+    ground, _, floor = ground_of(data, [region], NATURAL, 0, lambda _: None)
     found = ground.codes.harmonics.count
     assert found == count if not noise else found <= count
     assert noise or floor < 1e-3
