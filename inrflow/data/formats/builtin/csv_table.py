@@ -56,56 +56,6 @@ def _unpacked(start: bytes) -> bytes:
         return b""
 
 
-class CsvFormat(TableFormat):
-    """Text in UTF-8 that does not begin like a known other kind of text. Other programs' tables have `columns` that
-    read what stands above their rows."""
-
-    name = "CSV"
-    about = "CSV"
-    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
-    answers = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
-    text = True
-    dates = "text"
-
-    @property
-    def columns(self) -> type[CsvColumns]:
-        """The reader of a table."""
-        return CsvColumns
-
-    @staticmethod
-    def text_in(start: bytes) -> str:
-        """The text in the first bytes of a file, "" of bytes that are none."""
-        if start.startswith(_GZIP):
-            start = _unpacked(start)
-        if start[:2] in _UTF_16:
-            start = start.decode("utf-16", "replace").encode()
-        return "" if b"\0" in start else start.decode("utf-8-sig", "replace")
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        text = self.text_in(start)
-        if self.signature is not None:
-            return self.signature.match(text.encode()) is not None
-        begin = _COMMENTS.sub("", text).lstrip()
-        return bool(begin) and not begin.startswith(_OTHER_TEXT)
-
-    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        columns = self.columns.with_units(path)
-        if VARIABLES.isdisjoint(map(str.lower, columns.names)):
-            return columns
-        columns.close()
-        return tidied(lambda: self.columns.with_units(path), path)
-
-    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
-        return CsvWriter(path, description, overwrite)
-
-    def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
-        writer = CsvWriter(path, description, overwrite)
-        with closing(self.columns.with_units(asked)) as columns:
-            next(columns.blocks(BLOCK_ROWS), {})
-            writer.written_as(columns.separator, columns.commas)
-        return writer
-
-
 class CsvColumns(Columns):
     """A CSV file with a header; separator as the header shows. All is text."""
 
@@ -281,6 +231,52 @@ class CsvColumns(Columns):
 
     def close(self) -> None:
         self._file.close()
+
+
+class CsvFormat(TableFormat):
+    """Text in UTF-8 that does not begin like a known other kind of text. Other programs' tables have `columns` that
+    read what stands above their rows."""
+
+    name = "CSV"
+    about = "CSV"
+    columns: ClassVar[type[CsvColumns]] = CsvColumns
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
+    answers = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
+    text = True
+    dates = "text"
+
+    @staticmethod
+    def text_in(start: bytes) -> str:
+        """The text in the first bytes of a file, "" of bytes that are none."""
+        if start.startswith(_GZIP):
+            start = _unpacked(start)
+        if start[:2] in _UTF_16:
+            start = start.decode("utf-16", "replace").encode()
+        return "" if b"\0" in start else start.decode("utf-8-sig", "replace")
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        text = self.text_in(start)
+        if self.signature is not None:
+            return self.signature.match(text.encode()) is not None
+        begin = _COMMENTS.sub("", text).lstrip()
+        return bool(begin) and not begin.startswith(_OTHER_TEXT)
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        columns = self.columns.with_units(path)
+        if VARIABLES.isdisjoint(map(str.lower, columns.names)):
+            return columns
+        columns.close()
+        return tidied(lambda: self.columns.with_units(path), path)
+
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        return CsvWriter(path, description, overwrite)
+
+    def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
+        writer = CsvWriter(path, description, overwrite)
+        with closing(self.columns.with_units(asked)) as columns:
+            next(columns.blocks(BLOCK_ROWS), {})
+            writer.written_as(columns.separator, columns.commas)
+        return writer
 
 
 def _cells_of_numbers(line: str, separator: str) -> int:

@@ -13,19 +13,6 @@ from inrflow.data.formats.builtin.csv_table import CsvColumns, CsvFormat
 _WIDTHS = re.compile(r"(\d+[sdn]\t)+\d+[sdn]\s*$")
 
 
-class Toa5Format(CsvFormat):
-    """A line on the logger, then names, units, and how values were made."""
-
-    name = "TOA5"
-    about = "TOA5 of Campbell's loggers"
-    signature = re.compile(rb'\s*"?TOA5"?,')
-    suffixes = ()
-
-    @property
-    def columns(self) -> type[CsvColumns]:
-        return Toa5Columns
-
-
 class Toa5Columns(CsvColumns):
     """A table whose names stand in the second line."""
 
@@ -33,17 +20,14 @@ class Toa5Columns(CsvColumns):
         return self._header(self.path)
 
 
-class RdbFormat(CsvFormat):
-    """Comments, names, and a line of widths and types below them, as of water data of the USGS."""
+class Toa5Format(CsvFormat):
+    """A line on the logger, then names, units, and how values were made."""
 
-    name = "RDB"
-    about = "RDB of the USGS"
-    signature = re.compile(rb"#[^\0]*?(U\.S\. Geological Survey|\n(\d+[sdn]\t)+\d+[sdn]\s*\n)")
+    name = "TOA5"
+    about = "TOA5 of Campbell's loggers"
+    signature = re.compile(rb'\s*"?TOA5"?,')
     suffixes = ()
-
-    @property
-    def columns(self) -> type[CsvColumns]:
-        return RdbColumns
+    columns = Toa5Columns
 
 
 class RdbColumns(CsvColumns):
@@ -56,17 +40,14 @@ class RdbColumns(CsvColumns):
             self._lines, self._line = itertools.chain([first], self._lines), self._line - 1
 
 
-class DavisFormat(CsvFormat):
-    """A comment with sizes and units, then rows of places and vectors."""
+class RdbFormat(CsvFormat):
+    """Comments, names, and a line of widths and types below them, as of water data of the USGS."""
 
-    name = "DaVis"
-    about = "DaVis' vectors"
-    signature = re.compile(rb'#?\s*DaVis\b[^\n]*?("[^"\n]*"\s*)+(\n|$)')
+    name = "RDB"
+    about = "RDB of the USGS"
+    signature = re.compile(rb"#[^\0]*?(U\.S\. Geological Survey|\n(\d+[sdn]\t)+\d+[sdn]\s*\n)")
     suffixes = ()
-
-    @property
-    def columns(self) -> type[CsvColumns]:
-        return DavisColumns
+    columns = RdbColumns
 
 
 class DavisColumns(CsvColumns):
@@ -86,3 +67,13 @@ class DavisColumns(CsvColumns):
         for block in super().blocks(rows):
             none = np.all([block[name].astype(float) == 0 for name in self._vectors], 0)
             yield block | {name: np.where(none, "", block[name]) for name in self._vectors}
+
+
+class DavisFormat(CsvFormat):
+    """A comment with sizes and units, then rows of places and vectors."""
+
+    name = "DaVis"
+    about = "DaVis' vectors"
+    signature = re.compile(rb'#?\s*DaVis\b[^\n]*?("[^"\n]*"\s*)+(\n|$)')
+    suffixes = ()
+    columns = DavisColumns
