@@ -131,7 +131,11 @@ class LawField(nn.Module):
             return applied(blocks, self.rows, z.flatten(1)).reshape(z.shape)
         if self.coupled:
             return (z.flatten(1) @ blocks[0].T).reshape(z.shape)
-        return torch.einsum("kdc,bck->bdk", blocks, z)
+        columns = blocks.permute(2, 1, 0).contiguous()  # C by C is too small for matrix products
+        result = columns[0] * z[:, :1]
+        for c in range(1, len(columns)):
+            result.addcmul_(columns[c], z[:, c : c + 1])
+        return result
 
     def products(self, z: Tensor) -> Tensor:
         """The terms that are not in `blocks`, of codes (B, C, K)."""
@@ -163,10 +167,14 @@ class LawField(nn.Module):
                     part = value * weight
                     before = group[c]
                     group[c] = part if before is None else before.add_(part)
+        projected: dict[int, list[tuple[int, Tensor | None, Tensor]]] = {}  # along an axis, all at once
         for (axis, *_), (symbol, group) in sums.items():
-            for c, field in enumerate(group):
-                if field is not None:
-                    total[:, c] += library.project(field, axis, symbol)
+            projected.setdefault(axis, []).extend(
+                (c, symbol, field) for c, field in enumerate(group) if field is not None)
+        for axis, parts in projected.items():
+            every = library.transform.project(torch.stack([field for *_, field in parts]), axis)
+            for (c, symbol, _), codes in zip(parts, every, strict=True):
+                total[:, c] += codes if symbol is None else codes * symbol
         return total if self.allowed is None else total * self.allowed
 
     @property
