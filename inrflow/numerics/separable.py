@@ -29,14 +29,21 @@ class SeparableSum:
 
     def values(self, codes: Tensor, tables: Sequence[Tensor]) -> Tensor:
         """Fields (..., N) of coefficients (..., K)."""
-        full = self.full(codes)
-        for table in tables:
-            full = torch.tensordot(full, table, ([1], [1]))
-        return full.reshape(*codes.shape[:-1], -1)
+        return along_axes(self.full(codes), tables).reshape(*codes.shape[:-1], -1)
 
     def sums(self, fields: Tensor, tables: Sequence[Tensor]) -> Tensor:
         """Sums (..., K) over the points of fields (..., N) times each product: the transpose of `values`."""
-        full = fields.reshape(-1, *(len(table) for table in tables))
-        for table in tables:
-            full = torch.tensordot(full, table, ([1], [0]))
-        return full.reshape(*fields.shape[:-1], -1)[..., self.places]
+        return along_axes(fields, [table.T for table in tables]).reshape(*fields.shape[:-1], -1)[..., self.places]
+
+
+def along_axes(full: Tensor, tables: Sequence[Tensor]) -> Tensor:
+    """Matrices (n_j, m_j), one for each of the last axes, applied to numbers (..., m_1, ..., m_d), which may be flat:
+    (B, n_1, ..., n_d), the last of them flat, with no axis moved."""
+    after = 1
+    for table in reversed(tables):
+        if after == 1:
+            full = full.reshape(-1, table.shape[1]) @ table.T
+        else:
+            full = table @ full.reshape(-1, table.shape[1], after)
+        after *= len(table)
+    return full
