@@ -216,7 +216,7 @@ def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor
     at = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
     falls = math.log(error(int(count / _FURTHER)) / floor)
     steps = min(math.ceil(math.log(floor / _COARSE) / falls), _STEPS) if falls > -math.log(_HALVED) else 0
-    more = min(int(count * _FURTHER**steps), FEW_CODES // data.u.shape[-1], int(_TOLD * points))
+    more = min(int(count * _FURTHER**steps), int(_TOLD * points))
     left = error(more) if more > count else floor
     return (more, left) if left < _HALVED * floor else (count, floor)
 
