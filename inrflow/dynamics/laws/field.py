@@ -134,7 +134,7 @@ class LawField(nn.Module):
         columns = blocks.permute(2, 1, 0).contiguous()  # C by C is too small for matrix products
         result = columns[0] * z[:, :1]
         for c in range(1, len(columns)):
-            result.addcmul_(columns[c], z[:, c : c + 1])
+            result += columns[c] * z[:, c : c + 1]
         return result
 
     def products(self, z: Tensor) -> Tensor:
