@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def run(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Path], inrflow_command) -> Path:
     directory = tmp_path_factory.mktemp("several") / "run"
     listed = f"[{files['heat']},{files['burgers']}]"
-    outcome = inrflow_command("train", f"data.train={listed}", f"output={directory}")
+    outcome = inrflow_command("train", f"data.train={listed}", f"output={directory}", "training.minutes=0.05")
     assert outcome.code == 0, outcome.err
     return directory
 
