@@ -243,7 +243,7 @@ def test_convection_in_a_porous_medium_of_which_no_velocity_is_seen_is_found() -
             c = c + 0.01 / 6 * (one + 2 * two + 2 * three + rate(c + 0.01 * three))
         frames.append(c)
     u = np.stack(frames, 1).reshape(6, 10, -1, 1)
-    law = fit_law(np.arange(10) * 0.08, grid(24), u, Box([0, 0], [1, 1], ["periodic"] * 2), seconds=4.0)
+    law = fit_law(np.arange(10) * 0.08, grid(24), u, Box([0, 0], [1, 1], ["periodic"] * 2), seconds=2.0)
     found = {term.written(["c"], ["x", "y"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert found["(P(c e_y) . grad c)"] == pytest.approx(-1.2, rel=1e-2)
