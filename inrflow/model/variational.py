@@ -41,7 +41,8 @@ def near_closest_flows(
     Of windows of several frames of fields that move nonlinearly.
     """
     around, flown = estimate.mean.clone(), torch.zeros(len(window.u), dtype=torch.bool)
-    simple = dynamics.field.is_linear_at_context or window.u.shape[1] < 2 or window.delay is not None or not decoder.affine
+    simple = dynamics.field.is_linear_at_context or not decoder.affine
+    simple = simple or window.u.shape[1] < 2 or window.delay is not None
     for row in () if simple else (estimate.factor > most).nonzero():
         one, known = window.select(row), None if context is None else context.select(row)
         path = closest_flow(smoother, decoder, dynamics, prior, one, known, estimate.mean[row, 0], most)
