@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sparse
 import skfem
 from scipy.sparse.linalg import LinearOperator, eigsh, splu
+from skfem.helpers import dot, grad
 from skfem.models.poisson import laplace, mass
 
 from inrflow.domains.base import Domain, Harmonics, Quadrature
@@ -23,7 +24,7 @@ NO_SLIP = "no-slip"
 _MODES = 150  # besides which steady modes are looked for
 _MOST, _LEAST, _KEPT = 4, 1e-4, 0.1  # steady modes; share of the mean square that asks for any; of the first one's size
 _FOREIGN = 0.05  # share of the mean square that no flow has
-_SMOOTH = 1e-6  # weight of a steady mode's slopes where points do not determine it
+_SMOOTH = 1e-6  # weight of a steady mode's kinks, and less of its slopes, where points do not determine it
 _CLOSED = 1e-9  # of the largest entry: sums of a divergence that are zero
 _ORDER = 5  # of quadrature: exact for the transport of a flow, projected
 
@@ -59,7 +60,9 @@ class Flows(Domain):
             return None
         basis = self.region.basis
         values = RegionHarmonics(self.region, np.eye(basis.N), np.zeros(0)).values(x)
-        matrix = sparse.csc_matrix(values.T @ values + _SMOOTH * laplace.assemble(basis).toarray())
+        sides = [skfem.InteriorFacetBasis(basis.mesh, basis.elem, side=side) for side in range(2)]
+        smooth = skfem.asm(skfem.BilinearForm(_kinks), sides, sides) + _LEAST * laplace.assemble(basis)
+        matrix = sparse.csc_matrix(values.T @ values + _SMOOTH * smooth.toarray())
         fields = (amplitudes[:, :min(count, _MOST)].T @ means).reshape(-1, len(x), 2) * self.scale
         solved = splu(matrix).solve(values.T @ fields.transpose(1, 0, 2).reshape(len(x), -1))
         steady = solved.reshape(basis.N, -1, 2).transpose(1, 2, 0)
@@ -162,3 +165,9 @@ class FlowHarmonics(Harmonics):
     def lowest(self, count: int) -> RegionHarmonics:
         """The lowest harmonics of the region without flux through its boundary."""
         return self.flows.region.harmonics(count)
+
+
+def _kinks(u: skfem.DiscreteField, v: skfem.DiscreteField, w: skfem.DiscreteField) -> np.ndarray:
+    """Products of jumps of slopes across facets: none of quadratic functions, as the profile of an inflow is."""
+    slopes = [(-1.0) ** side * dot(grad(one), w.n) for side, one in zip(w.idx, (u, v), strict=True)]
+    return np.asarray(w.h * slopes[0] * slopes[1])
