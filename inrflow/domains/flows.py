@@ -1,7 +1,8 @@
 """Flows: velocities without divergence in a region with walls, on eigenfunctions of the Stokes operator.
 
-Taylor-Hood elements (scikit-fem), zero on the boundary. What moves at the boundary without change in time, as a lid or
-an inflow, is carried by steady modes, found in data: their codes stay constant along a trajectory.
+Taylor-Hood elements (scikit-fem), zero on the boundary, or on the part of it that holds a component: elsewhere, as at
+an outlet, no force acts. What moves at the boundary without change in time, as a lid or an inflow, is carried by steady
+modes, found in data: their codes stay constant along a trajectory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import scipy.sparse as sparse
 import skfem
 from scipy.sparse.linalg import LinearOperator, eigsh, splu
+from skfem.helpers import dot, grad
 from skfem.models.poisson import laplace, mass
 
 from inrflow.domains.base import Domain, Harmonics, Quadrature
@@ -22,18 +24,21 @@ NO_SLIP = "no-slip"
 _MODES = 150  # besides which steady modes are looked for
 _MOST, _LEAST, _KEPT = 4, 1e-4, 0.1  # steady modes; share of the mean square that asks for any; of the first one's size
 _FOREIGN = 0.05  # share of the mean square that no flow has
-_SMOOTH = 1e-6  # weight of a steady mode's slopes where points do not determine it
+_SMOOTH = 1e-6  # weight of a steady mode's kinks, and less of its slopes, where points do not determine it
+_CLOSED = 1e-9  # of the largest entry: sums of a divergence that are zero
 _ORDER = 5  # of quadrature: exact for the transport of a flow, projected
 
 
 class Flows(Domain):
     """Velocities in a region: nodes (V, 2), cells (E, 3), deviations (2,) by which components are divided, and steady
-    modes (R, 2, N) by their coefficients in quadratic elements."""
+    modes (R, 2, N) by their coefficients in quadratic elements; facets (2, F) of the boundary where each component is
+    held, filled up by -1, None: everywhere."""
 
     kind = "flows"
 
-    def __init__(self, nodes: np.ndarray, cells: np.ndarray, scale: np.ndarray, steady: np.ndarray | None = None):
-        self.region = Region(nodes, cells, 2)
+    def __init__(self, nodes: np.ndarray, cells: np.ndarray, scale: np.ndarray, steady: np.ndarray | None = None,
+                 held: np.ndarray | None = None):
+        self.region, self.held = Region(nodes, cells, 2), None if held is None else np.asarray(held, np.int64)
         if self.region.dimensions != 2:
             raise UserError(f"flows between walls are asked for in {self.region.dimensions} dimensions; give 2")
         self.dimensions, self.scale = 2, np.asarray(scale, np.float64)
@@ -55,12 +60,14 @@ class Flows(Domain):
             return None
         basis = self.region.basis
         values = RegionHarmonics(self.region, np.eye(basis.N), np.zeros(0)).values(x)
-        matrix = sparse.csc_matrix(values.T @ values + _SMOOTH * laplace.assemble(basis).toarray())
+        sides = [skfem.InteriorFacetBasis(basis.mesh, basis.elem, side=side) for side in range(2)]
+        smooth = skfem.asm(skfem.BilinearForm(_kinks), sides, sides) + _LEAST * laplace.assemble(basis)
+        matrix = sparse.csc_matrix(values.T @ values + _SMOOTH * smooth.toarray())
         fields = (amplitudes[:, :min(count, _MOST)].T @ means).reshape(-1, len(x), 2) * self.scale
         solved = splu(matrix).solve(values.T @ fields.transpose(1, 0, 2).reshape(len(x), -1))
         steady = solved.reshape(basis.N, -1, 2).transpose(1, 2, 0)
         norms = np.sqrt(np.einsum("rcn,rcn->r", steady, steady @ mass.assemble(basis).toarray()) / self.region.measure)
-        return Flows(self.region.nodes, self.region.cells, self.scale, steady / norms[:, None, None])
+        return Flows(self.region.nodes, self.region.cells, self.scale, steady / norms[:, None, None], self.held)
 
     def harmonics(self, count: int, boundary: str = NO_SLIP) -> FlowHarmonics:
         """The lowest Stokes modes, and all steady ones: `count` together."""
@@ -71,12 +78,15 @@ class Flows(Domain):
     def _solve(self, count: int) -> FlowHarmonics:
         basis = self.region.basis
         pressures = basis.with_element(skfem.ElementTriP1())
-        free = np.setdiff1d(np.arange(basis.N), basis.get_dofs().all())
-        stiffness = sparse.block_diag([laplace.assemble(basis)[free][:, free]] * 2)
-        one = mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4))[free][:, free] / self.region.measure
-        masses, both = sparse.block_diag([one] * 2).tocsc(), 2 * len(free)
+        held = [basis.get_dofs()] * 2 if self.held is None else [basis.get_dofs(own[own >= 0]) for own in self.held]
+        free = [np.setdiff1d(np.arange(basis.N), own.all()) for own in held]
+        whole, one = laplace.assemble(basis), mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4))
+        stiffness = sparse.block_diag([whole[own][:, own] for own in free])
+        masses = sparse.block_diag([one[own][:, own] for own in free]).tocsc() / self.region.measure
         divergence = sparse.hstack([skfem.BilinearForm(lambda u, q, w, j=j: u.grad[j] * q).assemble(basis, pressures)
-                                    [1:][:, free] for j in range(2)])
+                                    [:, own] for j, own in enumerate(free)]).tocsr()
+        closed = np.abs(divergence.sum(0)).max() < _CLOSED * abs(divergence).max()
+        divergence, both = divergence[int(closed) :], masses.shape[0]  # without outlets a pressure may be constant
         saddle = splu(sparse.bmat([[stiffness / self.region.measure, divergence.T], [divergence, None]]).tocsc())
         padding = np.zeros(divergence.shape[0])
 
@@ -92,7 +102,8 @@ class Flows(Domain):
         order = np.argsort(-values)
         values, vectors = values[order][:count], oriented(values[order], vectors[:, order], masses)[:, :count]
         components = np.zeros((2, basis.N, count + len(self.steady)))
-        components[:, free, :count] = vectors.reshape(2, len(free), count)
+        for part, own, values_of in zip(components, free, np.split(vectors, [len(free[0])]), strict=True):
+            part[own, :count] = values_of
         components[:, :, count:] = self.steady.transpose(1, 2, 0)
         rates = 1 / values
         return FlowHarmonics(self, components, np.append(rates, np.full(len(self.steady), rates[0])))
@@ -107,9 +118,10 @@ class Flows(Domain):
         return self.region.spacing
 
     def state(self) -> dict[str, Any]:
-        """Mesh, scale and steady modes."""
+        """Mesh, scale, steady modes and what is held."""
+        own = {} if self.held is None else {"held": self.held}
         return {"kind": self.kind, "nodes": self.region.nodes, "cells": self.region.cells, "scale": self.scale,
-                "steady": self.steady}
+                "steady": self.steady, **own}
 
 
 class FlowHarmonics(Harmonics):
@@ -153,3 +165,9 @@ class FlowHarmonics(Harmonics):
     def lowest(self, count: int) -> RegionHarmonics:
         """The lowest harmonics of the region without flux through its boundary."""
         return self.flows.region.harmonics(count)
+
+
+def _kinks(u: skfem.DiscreteField, v: skfem.DiscreteField, w: skfem.DiscreteField) -> np.ndarray:
+    """Products of jumps of slopes across facets: none of quadratic functions, as the profile of an inflow is."""
+    slopes = [(-1.0) ** side * dot(grad(one), w.n) for side, one in zip(w.idx, (u, v), strict=True)]
+    return np.asarray(w.h * slopes[0] * slopes[1])

@@ -130,9 +130,17 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
             nodes, cells = grid_mesh(*axes)
         else:
             continue
-        flows = Flows(nodes, cells, scale).with_steady(x, u)
+        flows = Flows(nodes, cells, scale, held=_held(Region(nodes, cells), x, u)).with_steady(x, u)
         found += [] if flows is None else [flows]
     return [kept(flows) for flows in found]
+
+
+def _held(region: Region, x: np.ndarray, u: np.ndarray) -> np.ndarray | None:
+    """Facets (2, F) of the boundary where the components of velocities u (S, T, N, 2) at points x (N, 2) never change,
+    filled up by -1; None where these are all or none of a component."""
+    facets, still = region.basis.mesh.boundary_facets(), region.still(x, u)[0]
+    held = still[region.basis.mesh.facets[:, facets]].all(0).T  # (2, F)
+    return None if held.all() or not held.any(1).all() else np.where(held, facets, -1)
 
 
 def _fills_box(region: Region) -> bool:

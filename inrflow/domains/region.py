@@ -62,13 +62,10 @@ class Region(Domain):
         """The same that holds fields u (S, T, N, C) at points x (N, d) where they never change at its boundary, unlike
         beside it, and that condition of all channels or of each; None where that is nowhere, or where the values there
         are not sums of a few."""
-        apart, at = cKDTree(x).query(self.nodes)
-        means = np.nanmean(u, 1)
-        changes = np.nansum((u - means[:, None]) ** 2, (0, 1))[at]  # (V, C)
-        beside = np.zeros_like(changes)
+        still, changes, at = self.still(x, u)
+        means, beside = np.nanmean(u, 1), np.zeros_like(changes)
         for corner in self.cells.T:
             np.maximum.at(beside, corner, changes[self.cells].max(1))
-        still = (changes < _STILL * changes.mean(0)) & (apart < _WITHIN * self.spacing)[:, None]
         told = still & (changes < _STILL * beside) & (beside > _ROUNDING * changes.max(0))
         mesh = self.basis.mesh
         facets = mesh.boundary_facets()
@@ -93,6 +90,13 @@ class Region(Domain):
         names = [steady_of(int(g)) for g in group]
         region = kept(Region(self.nodes, self.cells, self.order, facets_of, steady))
         return region, names[0] if len(groups) == 1 else ", ".join(names)
+
+    def still(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Whether fields u (S, T, N, C) at points x (N, d) never change at nodes (V, C), sums (V, C) of the squares of
+        their changes, and the points (V,) next to these."""
+        apart, at = cKDTree(x).query(self.nodes)
+        changes = np.nansum((u - np.nanmean(u, 1)[:, None]) ** 2, (0, 1))[at]
+        return (changes < _STILL * changes.mean(0)) & (apart < _WITHIN * self.spacing)[:, None], changes, at
 
     @cached_property
     def parts(self) -> list[np.ndarray]:

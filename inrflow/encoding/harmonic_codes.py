@@ -25,10 +25,9 @@ _ROUNDS, _SETS = 12, 16  # of expectation maximisation; point sets that the prio
 _MANY = 300  # harmonics whose values at points are not orthogonal, from which on groups of them are looked for
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as none
 _PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
-_SVD = 8  # times the products of a matrix with itself
 _MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics that boundaries are chosen by, share of error, and trajectories
 _LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, harmonics, trials; share left
-_SOLVE = 70  # times the nodes and the squared number of modes, products that eigenfunctions take
+_SVD, _SOLVE = 8, 70  # times a matrix with itself, or nodes and squared number of modes: products these take
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
@@ -92,11 +91,13 @@ class HarmonicCodes:
         return fields.reshape(*fields.shape[:-2], len(x), -1)
 
 
-def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCodes:
+def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndarray | float = 0.0) -> HarmonicCodes:
     """Codes whose prior variances are those of trajectories u (S, T, N, C) at points x (S, N, d) (shared where equal).
 
-    Expectation maximisation of a diagonal Gaussian, the variance of noise of every point set by marginal likelihood.
+    Expectation maximisation of a diagonal Gaussian, or MacKay's steps with a known `noise` (C,), which as many
+    harmonics as points would hold; the variance of noise of every point set, no less than it, by marginal likelihood.
     """
+    least = np.broadcast_to(noise, u.shape[-1:]).reshape(harmonics.components, -1).mean(0)
     u = _stacked(u, harmonics)
     means, variances = np.zeros((2, u.shape[-1], harmonics.count))
     groups = (every := list(point_sets(x)))[:: max(len(every) // _SETS, 1)]
@@ -112,12 +113,12 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
                   for block in _blocks(design, u[members, :, :, c].reshape(-1, u.shape[2]))]
         blocks = blocks[:: max(len(blocks) // (2 * _SETS), 1)]  # of frames that each have points of their own
         for _ in range(_ROUNDS):
-            moments, count = np.zeros_like(variance), 0
+            moments = np.zeros_like(variance)
             for design, values in blocks:
-                z, spread, _ = _posterior(design, values, mean, variance)
-                moments += ((z - mean) ** 2).sum(0) + len(values) * spread
-                count += len(values)
-            variance = np.maximum(moments / count, _LEAST * total)
+                z, spread, _ = _posterior(design, values, mean, variance, float(least[c]))
+                squares = ((z - mean) ** 2).sum(0)
+                moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * spread
+            variance = np.maximum(moments / sum(len(values) for _, values in blocks), _LEAST * total)
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
         moving = harmonics.own(c, moving=True)
         moving = moving[variances[c, moving] > _NOTHING * variances[c].sum()]
@@ -181,8 +182,7 @@ def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> float:
     """Error at points left out, relative to the variance (mean of channels), of codes of the other points; infinite
     where there are none, or a channel has no harmonics."""
-    generator = np.random.default_rng(seed)
-    hidden = np.asarray(generator.random(u.shape[2]) < share)
+    hidden = np.asarray(np.random.default_rng(seed).random(u.shape[2]) < share)
     if not hidden.any() or hidden.all() or not all(len(harmonics.own(c)) for c in range(u.shape[-1])):
         return np.inf
     codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
@@ -348,7 +348,7 @@ def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
     return groups if len(groups) > 1 and table.shape[1] <= len(table) else None
 
 
-def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray
+def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray, least: float = 0.0
                ) -> tuple[np.ndarray, np.ndarray, float]:
     """Posterior means (B, K), variances (K,) and the variance of noise, of values (B, N) = table (N, K) z + noise.
 
@@ -361,7 +361,7 @@ def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: 
     u, s, turn, squares = design.factors(root)
     effort.add(products=2 * values.size * len(mean), elements=6 * values.size + len(_NOISES) * len(mean), calls=40)
     unit, known = float(np.nanmean(left**2)) + 1e-300, np.isfinite(left)
-    noises = _NOISES * unit
+    noises = np.maximum(_NOISES * unit, least)
     if known.all():
         fit = _evidence(left, u, s, noises)
     else:

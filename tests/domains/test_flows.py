@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inrflow.domains import Flows, from_state
+from inrflow.domains import Flows, Region, flows_of, from_state
 from inrflow.domains.triangulation import grid_mesh
 
 
@@ -49,3 +49,41 @@ def test_steady_modes_are_what_moves_at_the_boundary(square: Flows) -> None:
     values = again.values(x)
     assert np.abs(np.linalg.lstsq(values, shear.ravel(), rcond=None)[0] @ values.T - shear.ravel()).max() < 1e-3
     assert square.with_steady(x, generator.standard_normal(u.shape)) is None
+
+
+def test_slippery_walls_have_eigenvalues_in_closed_form_and_are_found_in_data(square: Flows) -> None:
+    """Stream functions sin(k pi x) sin(l pi y), of pi^2 (k^2 + l^2), whose flows slip along the walls."""
+    nodes, cells = square.region.nodes, square.region.cells
+    amplitudes = np.random.default_rng(0).standard_normal((3, 4, 2))
+    x, y = np.pi * nodes.T
+    each = np.stack([np.stack([m * np.sin(k * x) * np.cos(m * y), -k * np.cos(k * x) * np.sin(m * y)], 1)
+                     for k, m in ((1, 1), (2, 1))])
+    each[np.abs(each) < 1e-12] = 0.0
+    (found,) = flows_of([Region(nodes, cells)], nodes, np.einsum("stk,knc->stnc", amplitudes, each), np.ones(2))
+    assert found.held is not None and found.held.shape[0] == 2 and not len(found.steady)
+    np.testing.assert_allclose(found.harmonics(6).eigenvalues[:3] / np.pi**2, [2, 5, 5], rtol=3e-3)
+    again = from_state(found.state()).harmonics(6)
+    np.testing.assert_allclose(again.coefficients, found.harmonics(6).coefficients)
+
+
+def test_outlets_are_where_velocities_change(square: Flows) -> None:
+    """A stream function x^2 (y - y^2)^2 cos(t), which is at rest on three sides, beside an inflow y - y^2."""
+    nodes, cells = square.region.nodes, square.region.cells
+    (x, y), wall = nodes.T, nodes[:, 1] - nodes[:, 1] ** 2
+    driven = np.stack([x**2 * 2 * wall * (1 - 2 * y), -2 * x * wall**2], 1)
+    inflow, swing = np.stack([wall, 0 * x], 1), np.random.default_rng(0).standard_normal((4, 5, 1, 1))
+    u = np.array([1, 2, 3, 1.5])[:, None, None, None] * inflow + 3 * swing * driven
+    (found,) = flows_of([Region(nodes, cells)], nodes, u, np.ones(2))
+    mesh = found.region.basis.mesh
+    assert found.held is not None and len(found.steady) == 1
+    for own in found.held:
+        middles = mesh.p[:, mesh.facets[:, np.setdiff1d(mesh.boundary_facets(), own)]].mean(1)
+        np.testing.assert_allclose(middles[0], 1)
+        assert middles.shape[1] == 12
+    values = found.harmonics(80).values(nodes)
+    for field in (inflow, driven):
+        left = np.linalg.lstsq(values, field.ravel(), rcond=None)[0] @ values.T - field.ravel()
+        assert (left**2).mean() < 1e-4 * (field**2).mean()
+    between = (np.arange(12) + 0.5) / 12  # nodes, where parabolas are not told
+    at = found.harmonics(80).values(np.stack([0 * between, between], 1)).reshape(12, 2, -1)[..., -1]
+    np.testing.assert_allclose(at[:, 0] / at[5, 0], (between - between**2) / (between[5] - between[5] ** 2), rtol=1e-2)

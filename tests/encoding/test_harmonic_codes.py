@@ -77,3 +77,17 @@ def test_variances_of_a_few_trajectories_are_not_taken_at_their_word(monkeypatch
     pooled = missed()
     monkeypatch.setattr(harmonic_codes, "_ALIKE_OTHERS", 0)
     assert pooled < 0.7 * missed()
+
+
+def test_as_many_harmonics_as_points_leave_the_noise_that_is_known() -> None:
+    generator, x = np.random.default_rng(0), np.arange(64)[:, None] / 64
+    waves = generator.standard_normal((12, 8, 1, 6)) @ np.cos(2 * np.pi * np.arange(1, 7)[:, None] * x.T)
+    u = (waves + 0.2 * generator.standard_normal(waves.shape)).swapaxes(2, 3)
+    harmonics = Box([0.0], [1.0], ["periodic"]).harmonics(63)
+    places = np.broadcast_to(x, (12, 64, 1))
+    told = []
+    for noise in (0.0, np.array([0.04])):
+        left, share = fit_codes(harmonics, places, u, noise).left(x, u)
+        told.append((left**2).mean() / share[0])
+    assert told[1] == pytest.approx(0.04, rel=0.08)
+    assert told[0] < 0.03  # waves of noise are taken for waves of fields

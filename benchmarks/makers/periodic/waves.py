@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from benchmarks.makers.base import FRAMES, Fields, problem, solve
+from benchmarks.makers.base import FRAMES, Fields, problem, solve, with_noise
 from benchmarks.makers.spectral import (
     etd,
     on_circle,
@@ -179,3 +180,54 @@ def scattering(generator: np.random.Generator, count: int) -> Fields:
     u = np.moveaxis(np.stack(frames, 1).reshape(count, FRAMES, 4, -1), 2, 3)
     x = torus(n)[-1]
     return np.arange(FRAMES) * gap, x, u, {"period": [1.0, 1.0], "channels": ["p", "vx", "vy", "rho"]}
+
+
+def _defects(generator: np.random.Generator, count: int, share: float) -> Fields:
+    """A_t = A + (1 + 2 i) A_xx - (1 - 1.2 i) |A|^2 A on a circle of length 40, chaotic, its real and imaginary part at
+    80 of 160 points, noise on training values."""
+    n, length, gap, steps = 160, 40.0, 0.6, 120
+    k = 2 * np.pi * np.fft.fftfreq(n, length / n)
+    keep = np.abs(k) < 2 / 3 * np.abs(k).max()
+    start = np.stack([generator.standard_normal(n) + 1j * generator.standard_normal(n) for _ in range(count)])
+    a, frames = np.fft.fft(start) * np.exp(-(k**2)), []
+
+    def rate(a: np.ndarray) -> np.ndarray:
+        f = np.fft.ifft(a)
+        return keep * np.fft.fft(-(1 - 1.2j) * np.abs(f) ** 2 * f)
+
+    for index in range(30 + FRAMES):
+        if index >= 30:
+            frames.append(np.fft.ifft(a)[:, ::2])
+        a = etd(1 - (1 + 2j) * k**2, rate, a, gap / steps, steps)
+    f = np.stack(frames, 1)
+    u = with_noise(generator, np.stack([f.real, f.imag], -1), share)
+    return np.arange(FRAMES) * gap, np.arange(0, n, 2)[:, None] / n * length, u, {"period": [length],
+                                                                                 "channels": ["re", "im"]}
+
+
+for percent in (5, 10):
+    problem(name=f"defects_{percent}")(partial(_defects, share=percent / 100))
+
+
+@problem(1, 1)
+def gardner(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = -u u_x + .8 u^2 u_x - .02 u_xxx + .003 u_xx (Gardner, with viscosity) on a circle of length 4: one
+    trajectory of 400 frames .01 apart at 128 points, 5 % noise."""
+    n, length, gap, steps, total = 256, 4.0, 0.01, 8, 400
+    k = 2 * np.pi * np.fft.fftfreq(n, length / n)
+    keep = np.abs(k) < 2 / 3 * np.abs(k).max()
+    x = np.arange(n) / n * length
+    u = np.stack([0.4 + 0.8 * np.cos(np.pi * x / 2 + generator.uniform(0, 6)) + 0.4 * np.sin(
+        np.pi * x + generator.uniform(0, 6)) for _ in range(count)])
+    a, frames = np.fft.fft(u), []
+
+    def rate(a: np.ndarray) -> np.ndarray:
+        f = np.fft.ifft(a).real
+        return keep * 1j * k * np.fft.fft(-f**2 / 2 + 0.8 / 3 * f**3)
+
+    for _ in range(total):
+        frames.append(np.fft.ifft(a).real[:, ::2])
+        a = etd(0.02j * k**3 - 0.003 * k**2, rate, a, gap / steps, steps)
+    clean = np.stack(frames, 1)[..., None]
+    clean[0] += 0.05 * clean[0].std() * generator.standard_normal(clean[0].shape)
+    return np.arange(total) * gap, x[::2, None], clean, {"period": [length]}

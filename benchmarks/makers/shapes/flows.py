@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sparse
 import skfem
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 from scipy.spatial import cKDTree
+from skfem.helpers import ddot, div, dot, grad
 
-from benchmarks.makers.base import FRAMES, Fields, bumps, bumps_of, problem, solve, stepped
+from benchmarks.makers.base import FRAMES, Fields, bumps, bumps_of, parameters, problem, solve, stepped
 from benchmarks.makers.elements import circle, elements, mesh, polygon, quadratic, refined
 
 
@@ -254,3 +255,76 @@ def porous_ring(generator: np.random.Generator, count: int) -> Fields:
     frames = stepped(rate, heat, 0.3, 60)[:, :, ::2, ::3].swapaxes(0, 1).reshape(count, FRAMES, -1, 1)
     places = np.stack([r * np.cos(angle), r * np.sin(angle)], -1)[::2, ::3].reshape(-1, 2)
     return np.arange(FRAMES) * 0.3, places, frames, {"channels": ["T"]}
+
+
+@problem()
+def step(generator: np.random.Generator, count: int) -> Fields:
+    """w_t = -w . grad w - grad p + .02 lap w behind a step of half the height of a channel of 3 x 1, from flows at
+    random: a parabola of speed s enters at the left, s a parameter of every trajectory, free at the right, at rest at
+    the walls: elements of Taylor and Hood, read at corners."""
+    corners = [(0.0, 0.5), (0.8, 0.5), (0.8, 0.0), (3.0, 0.0), (3.0, 1.0), (0.0, 1.0)]
+    nodes, cells = mesh([polygon(corners, 0.07)], 0.07)
+    grid = skfem.MeshTri(nodes.T, cells.T)
+    velocity = skfem.Basis(grid, skfem.ElementVector(skfem.ElementTriP2()), intorder=4)
+    pressure = skfem.Basis(grid, skfem.ElementTriP1(), intorder=4)
+    nu, gap, steps = 0.02, 0.15, 40
+    dt, n = gap / steps, velocity.N
+    masses = skfem.BilinearForm(lambda u, v, _: dot(u, v)).assemble(velocity)
+    viscous = nu * skfem.BilinearForm(lambda u, v, _: ddot(grad(u), grad(v))).assemble(velocity)
+    divergence = skfem.BilinearForm(lambda u, q, _: -div(u) * q).assemble(velocity, pressure)
+    walls = velocity.get_dofs(grid.facets_satisfying(lambda x: x[0] < 3 - 1e-9, boundaries_only=True)).all()
+    free = np.setdiff1d(np.arange(n + pressure.N), walls)
+    at = velocity.doflocs
+    first = np.zeros(n, bool)
+    first[np.concatenate([velocity.nodal_dofs[0], velocity.facet_dofs[0]])] = True
+    profile = np.where(first & (at[0] < 1e-9), 16 * (at[1] - 0.5) * (1 - at[1]), 0.0)
+    s = parameters(count, [0.5, 0.8, 1.1, 1.4], [0.65, 1.25, 1.6])
+
+    def solver(a: sparse.csr_matrix) -> tuple[SuperLU, sparse.csc_matrix]:
+        whole = sparse.bmat([[a, divergence.T], [divergence, None]]).tocsc()
+        return splu(whole[free][:, free]), whole[free][:, walls]
+
+    def project(factor: tuple[SuperLU, sparse.csc_matrix], right: np.ndarray) -> np.ndarray:
+        w = np.zeros((n + pressure.N, count))
+        w[walls] = (profile[:, None] * s)[walls]
+        w[free] = factor[0].solve(np.concatenate([right, np.zeros((pressure.N, count))])[free] - factor[1] @ w[walls])
+        return w[:n]
+
+    weights = velocity.dx.ravel()
+
+    def sampled(part: int, derivative: int | None) -> sparse.csr_matrix:
+        rows = np.arange(weights.size).reshape(velocity.dx.shape)
+        blocks = []
+        for i in range(velocity.Nbfun):
+            one = velocity.basis[i][0]
+            value = one.value[part] if derivative is None else one.grad[part][derivative]
+            columns = np.broadcast_to(velocity.element_dofs[i][:, None], rows.shape).ravel()
+            blocks.append(sparse.csr_matrix((np.broadcast_to(value, rows.shape).ravel(), (rows.ravel(), columns)),
+                                            (weights.size, n)))
+        return sum(blocks[1:], blocks[0]).tocsr()
+
+    values = [sampled(c, None) for c in range(2)]
+    slopes = [[sampled(c, d) for d in range(2)] for c in range(2)]
+
+    def transport(w: np.ndarray) -> np.ndarray:
+        along = [value @ w for value in values]
+        return -sum(values[c].T @ (weights[:, None] * sum(along[d] * (slopes[c][d] @ w) for d in range(2)))
+                    for c in range(2))
+
+    calm = solver(viscous / nu + 1e-9 * masses)
+    eddies = np.zeros((n, count))  # at random, projected
+    for i in range(count):
+        for part in (first, ~first):
+            eddies[part, i] = 1.0 * bumps(generator, at[:, part].T / np.array([3, 1]), 4)
+    w = project(calm, viscous @ eddies / nu + 30 * masses @ eddies)
+    implicit = solver(masses / dt + viscous / 2)
+    seen, frames, old = velocity.nodal_dofs, [w], None
+    for index in range(1, steps * (FRAMES - 1) + 1):
+        force = transport(w)
+        both = force if old is None else 1.5 * force - 0.5 * old
+        old = force
+        w = project(implicit, (masses @ w) / dt - viscous @ w / 2 + both)
+        if index % steps == 0:
+            frames.append(w)
+    u = np.stack(frames)[:, seen].transpose(3, 0, 2, 1)
+    return np.arange(FRAMES) * gap, nodes, u, {"channels": ["vx", "vy"], "triangles": cells, "parameters": s[:, None]}

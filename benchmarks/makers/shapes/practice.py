@@ -263,3 +263,28 @@ def water_waves(generator: np.random.Generator, count: int) -> Fields:
 
     u = np.fft.irfft(stepped(rate, np.stack([field(0.05), field(0.03)]), gap, steps)[:, 0], n)
     return np.arange(FRAMES) * gap, x[::2, None], u[..., ::2].swapaxes(0, 1)[..., None], {"period": [40.0]}
+
+
+@problem()
+def iodide(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .01 lap u + 10 - u - 4 u v / (1 + u^2), v_t = .012 lap v + 1.6 (u - u v / (1 + u^2)) (Lengyel and Epstein
+    1991) without flux in a cross with two holes: quadratic elements, a quarter of the nodes, other ones in every
+    trajectory."""
+    corners = [(0.6, 0.0), (1.4, 0.0), (1.4, 0.6), (2.0, 0.6), (2.0, 1.4), (1.4, 1.4), (1.4, 2.0), (0.6, 2.0),
+               (0.6, 1.4), (0.0, 1.4), (0.0, 0.6), (0.6, 0.6)]
+    basis, stiffness, masses, _ = quadratic([polygon(corners, 0.05), circle((0.9, 1.0), 0.15, 0.05),
+                                              circle((1.5, 0.9), 0.12, 0.05)], 0.05)
+    x, gap, steps = basis.doflocs.T, 0.25, 40
+
+    def reaction(w: np.ndarray) -> np.ndarray:
+        u, v = w
+        drain = u * v / (1 + u**2)
+        return np.stack([10 - u - 4 * drain, 1.6 * (u - drain)])
+
+    w = np.stack([np.stack([np.exp(bumps_of(generator, x, 0.5, 0.6)), 5 + bumps_of(generator, x, 1.5)])
+                  for _ in range(count)], -1)
+    nodes = basis.nodal_dofs[0]
+    u = reacting(w, reaction, stiffness, masses, (0.01, 0.012), gap / steps, steps)[:, :, nodes].transpose(3, 0, 2, 1)
+    at = np.stack([generator.choice(len(nodes), len(nodes) // 4, False) for _ in range(count)])
+    return (np.arange(FRAMES) * gap, x[nodes][at], np.stack([part[:, own] for part, own in zip(u, at, strict=True)]),
+            {"channels": ["iodide", "chlorite"]})

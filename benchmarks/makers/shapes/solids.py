@@ -140,3 +140,36 @@ def fibre(generator: np.random.Generator, count: int) -> Fields:
     v = [0.2 / (1 + np.exp(-3 * bumps(generator, (x + 1) / 2, 3))) for _ in range(count)]
     w = solve(rate, np.stack([np.stack(u, 1), np.stack(v, 1)]), t, "RK23")
     return t, x[::3], w.transpose(3, 0, 2, 1)[:, :, ::3], {}
+
+
+@problem(20, 6)
+def kinks(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = v, v_t = .3 lap u + u - u^3 - .3 v (phi^4 theory with friction) without flux in a quarter of a thick pipe:
+    linear elements on tetrahedra, lumped, read at half of the sides."""
+    a, b, c = np.linspace(0, 1, 6), np.linspace(0, 1, 11), np.linspace(0, 1, 9)
+    box = skfem.MeshTet.init_tensor(a, b, c)
+
+    def bent(p: np.ndarray) -> np.ndarray:
+        r, turn = 0.7 + 0.8 * p[0], np.pi / 2 * p[1]
+        return np.stack([r * np.cos(turn), r * np.sin(turn), 1.4 * p[2]])
+
+    fine = box.refined(1)
+    basis = skfem.Basis(skfem.MeshTet(bent(fine.p), fine.t), skfem.ElementTetP1())
+    stiffness = laplace.assemble(basis).tocsr()
+    lumped = np.asarray(mass.assemble(basis).sum(1)).ravel()[:, None]
+    x, gap, steps = basis.mesh.p.T, 0.3, 60
+    unit = (x - x.min(0)) / (x.max(0) - x.min(0))
+    u, v = (np.stack([scale * bumps(generator, unit, 2) + offset * generator.uniform(-1, 1) for _ in range(count)], 1)
+            for scale, offset in ((0.9, 0.4), (0.5, 0.0)))
+    dt, frames = gap / steps, [np.stack([u, v])]
+    for index in range(1, steps * (FRAMES - 1) + 1):  # leapfrog with friction exact
+        v = v + dt / 2 * (u - u**3 - 0.3 * stiffness @ u / lumped)
+        v = v * np.exp(-0.3 * dt / 2)
+        u = u + dt * v
+        v = v * np.exp(-0.3 * dt / 2)
+        v = v + dt / 2 * (u - u**3 - 0.3 * stiffness @ u / lumped)
+        if index % steps == 0:
+            frames.append(np.stack([u, v]))
+    seen = box.p.shape[1]
+    w = np.stack(frames)[:, :, :seen].transpose(3, 0, 2, 1)
+    return np.arange(FRAMES) * gap, bent(box.p).T, w, {"tetrahedra": box.t.T}

@@ -41,9 +41,8 @@ _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "produc
 _ORDERS = (1, 2)  # of powers of the Laplacian
 FRAMES = 16  # looked at
 _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
-_STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
 _LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of growths in place, and of others; of winds, over linear terms and axes
-_DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
+_STEADY, _DIVERGENCE = 1e-3, 1e-2  # changes of means over those of other codes, and of all slopes: up to these, none
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
 _FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
@@ -155,11 +154,14 @@ class Families:
                 yield Families({**self.terms, "about": about}, tuple((*names, "about") for names in self.combined))
 
     def steep(self, domain: Domain, channels: int) -> Iterator[Families]:
-        """With lap^3, on lines with fifth derivatives, too. None for flows and velocities."""
+        """With lap^3, on lines with fifth derivatives and u^2 du/dx, too. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
-            first, orders = (1, [(3, VALUE), (2, 0)]) if domain.dimensions == 1 else (-1, [(3, VALUE)])
-            steep = [Term((((c, VALUE),),), power, axis) for power, axis in orders for c in range(channels)]
-            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in self.combined[first:]))
+            line, each = domain.dimensions == 1, range(channels)
+            steep = [Term((((c, VALUE),),), *order) for order in ((3, VALUE), (2, 0))[: 1 + line] for c in each]
+            squares = self.terms["products"][: line * channels * (channels + 1) // 2]
+            steep += [Term(((*square.products[0], (c, 0)),)) for square in squares for c in each]
+            combined = self.combined[2 * line - 1 :]
+            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; with flows in pores; less their means, where those of
@@ -216,9 +218,8 @@ class Families:
         carried = [replace(term, flux=True) for term in parts["winds"]]  # of what none is lost
         yield Families({**self.terms, "slopes": slopes, "carried": carried}, (
             ("linear", "slopes", "carried"), ("linear", "products", "slopes", "carried")))
-        terms = {**self.terms, "slopes": slopes, **parts}
-        yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds"), (
-            "linear", "products", "slopes", "places", "winds")))
+        yield Families({**self.terms, "slopes": slopes, **parts}, (("linear", "products", "places"), (
+            "linear", "products", "slopes", "winds"), ("linear", "products", "slopes", "places", "winds")))
 
 
 def of_channels(active: list[int], terms: Sequence, channels: int, period: float) -> list[list[int]]:
@@ -320,8 +321,7 @@ def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[La
 def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float] | None = None
                 ) -> Families:
     """Families of terms for codes (S, T, C, K) of channels in units (C,), 1 by default."""
-    channels = states.shape[2]
-    units = units or (1.0,) * channels
+    channels, units = states.shape[2], units or (1.0,) * states.shape[2]
     if isinstance(domain, Flows):
         return Families(TERMS)
     terms = short_list(channels, domain.dimensions, domain.curved, isinstance(domain, Sphere))

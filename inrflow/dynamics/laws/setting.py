@@ -43,12 +43,11 @@ _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all qua
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _SOLID = 2.0  # times as little quadratic elements in space must miss, whose sums are sixteen times as long
 _STILL = 0.5  # the same of harmonics that hold values which never change, and of flows: a law with others lets these go
-_TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
 _HOPELESS, _OTHER_ORDER = 5.0, 1.5  # times the least error: fewer harmonics are not tried; laws of another order
-_HOLDING = 0.01  # share that harmonics leave, at most, for others not to be tried where time is over
+_TIGHT, _HOLDING = 1e-4, 0.01  # errors: from here on walls that leak are tried; up to here no others, if it is late
 _SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # of trajectories judge laws; so many at most; so many tell the noise
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
-_FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
+_FEW, _SHORTEST, _SLOW = 3, 5, 0.5  # fewer trajectories are parted into so many; frames; changes, over the variance
 _RESOLVED, _UNSURE = 1 / 3, 0.02  # of the modes of flows, that give equations; of the noise: how well it is known
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _COARSE, _TWICE = 1e-4, 2.0  # error from which on more are looked for; in so many times the time to choose
@@ -112,10 +111,7 @@ class Data:
         return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows), self.noise)
 
     def parted(self, seed: int) -> tuple[Data, Data]:
-        """Trajectories, or windows of long ones, that laws are fitted to, and some that judge them.
-
-        Raises UserError where there are too few.
-        """
+        """Trajectories, or windows of long ones, that laws are fitted to, and some that judge them, or UserError."""
         data = windows(self)
         if data.u.shape[1] < 4 or len(data.u) < 2:
             raise UserError(f"{len(self.u)} trajectories of {self.u.shape[1]} frames are given; a law needs at least 2 "
@@ -125,13 +121,17 @@ class Data:
 
 
 def windows(data: Data) -> Data:
-    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole;
-    one or two trajectories too, so that there are some to judge by."""
+    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole; one
+    or two trajectories too, so that there are some to judge by. Those of slow fields are longer: noise hides less."""
     trajectories, frames = data.u.shape[:2]
     length = max(_WINDOW[0], min(_WINDOW[1], trajectories * frames // _WINDOWS))
     if trajectories < _FEW:
         least = max(4, min(_SHORTEST, (frames + 1) // (_FEW - trajectories)))  # two parts of one of eight frames
         length = min(length, max(least, (frames - 1) // -(-_FEW // trajectories) + 1))
+    scale = 2 * _SLOW * np.nanvar(data.u, (0, 1, 2))
+    while trajectories * ((frames - 1) // (2 * length - 2)) >= _FEW and (np.nanmean(
+            (data.u[:, length - 1 :] - data.u[:, : 1 - length]) ** 2, (0, 1, 2)) < scale).all():
+        length = 2 * length - 1
     if frames < 2 * length - 1:
         return data
     starts = range(0, frames - length + 1, length - 1)

@@ -10,8 +10,18 @@ from scipy.special import j0, jn_zeros, legendre
 from inrflow.domains import Box, Region, Sphere
 from inrflow.domains.transform import inverse_of
 from inrflow.dynamics.laws import fit_law
-from inrflow.dynamics.laws.families import Families, directed, drifting, driven, short_list, with_vectors
+from inrflow.dynamics.laws.families import (
+    Families,
+    directed,
+    drifting,
+    driven,
+    families_of,
+    regressed,
+    short_list,
+    with_vectors,
+)
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.setting import Data, ground_of
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import DRIVEN, INVERSE, VALUE, Term, centred, term_from_state
 
@@ -59,6 +69,19 @@ def test_what_spreads_about_an_axis_is_divided_by_the_distance_from_it():
     found = {term.written(["u"], ["r"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert found == {"lap u": pytest.approx(0.05, rel=1e-4), "du/dr 1/r": pytest.approx(0.05, rel=1e-4)}
+
+
+def test_solitons_of_the_modified_kdv_equation_tell_it():
+    """k sech(k (x - k^2 t)) of du/dt = -6 u^2 du/dx - d3u/dx3."""
+    generator, x, t = np.random.default_rng(0), np.arange(96) / 96 * 24, np.arange(8) * 0.15
+    k, start = np.linspace(0.9, 1.5, 6)[:, None, None], generator.uniform(0, 24, 6)[:, None, None]
+    u = k / np.cosh(k * ((x - start - k**2 * t[:, None] + 12) % 24 - 12))
+    ground, _, _ = ground_of(Data.of(t, x[:, None], u[..., None]), [Box([0], [24], ["periodic"])], None, 0, print)
+    (steep,) = families_of(ground.domain, ground.codes.harmonics, ground.states).steep(ground.domain, 1)
+    law = next(law for _, law in regressed([ground], steep) if law.size == 2)
+    found = {term.written(["u"], ["x"]): float(theta[0])
+             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    assert found == {"lap du/dx": pytest.approx(-1, rel=2e-3), "u^2 du/dx": pytest.approx(-6, rel=2e-3)}
 
 
 def test_nothing_is_divided_by_a_coordinate_that_is_zero_between_walls():

@@ -287,6 +287,14 @@ def test_long_trajectories_are_cut_into_windows_that_share_their_ends() -> None:
     np.testing.assert_array_equal(parts.u[..., 0, 0], np.sin(parts.t))
 
 
+@pytest.mark.parametrize(("period", "parts"), [(8000.0, (4, 97)), (20.0, (16, 25))])
+def test_slow_fields_have_longer_windows(period: float, parts: tuple[int, int]) -> None:
+    t = np.arange(401.0)[None]
+    u = np.sin(2 * np.pi / period * t)[..., None, None]
+    data = Data(t, np.zeros((1, 1, 1)), u, Systems(np.zeros(1, dtype=int)))
+    assert windows(data).t.shape == parts
+
+
 def test_law_of_a_single_long_trajectory_is_found() -> None:
     t, x = np.arange(90) * 0.05, np.linspace(0, 2 * np.pi, 32, endpoint=False)[:, None]
     path = solve_ivp(lambda _, z: _burgers(z), (0, t[-1]), np.sin(x[:, 0]) + 0.5 * np.cos(2 * x[:, 0]), "LSODA", t,
