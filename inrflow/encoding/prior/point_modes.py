@@ -22,6 +22,22 @@ _LEAST_NOISE = 1e-8  # share of the variance
 _LEFT = 1e-3  # of the noise, beside codes that are as many as the values
 _FRAMES = 1500  # of more values are thinned to so many where modes of some of them are tried on others
 _ROWS = 1 << 24  # numbers of all products of codes held at once
+_SPIKE, _BESIDE = 10.0, 0.25  # times what most values depart by from their median of five; of that beside a spike
+
+
+def without_spikes(values: Tensor, least: Tensor | None = None) -> Tensor:
+    """Values (T, N, C) at equal steps of which single ones that depart from the median of five frames by far more than
+    most do, and their neighbours not, as faults of instruments do, are that median (Hampel 1974); not of channels that
+    are never less than `least` (C,) of 0, as rain, which falls so."""
+    result = values.clone()
+    for part in result.flatten(1).split(max(1, _ROWS // (4 * len(values))), 1):
+        around = torch.stack([part.roll(shift, 0) for shift in range(-2, 3)]).nanmedian(0).values
+        away = (part - around).abs()
+        away[:2] = away[-2:] = 0.0
+        usual = away.nanquantile(0.9, 0)
+        beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
+        part.copy_(torch.where((away > _SPIKE * usual) & (usual > 0) & (beside < _BESIDE * away), around, part))
+    return result if least is None else torch.where(least.flatten() == 0, values, result)
 
 
 @dataclass(frozen=True)
@@ -110,15 +126,20 @@ class PointModes:
         lost = (self.patterns[count:].square() * self.variances[count:, None]).sum(0)
         return PointModes(self.patterns[:count], self.variances[:count], self.noise + lost, self.codes[:, :count])
 
-    def cross_validated(self, values: Tensor, blocks: Sequence[tuple[int, int]]) -> tuple[PointModes, Tensor]:
+    def cross_validated(
+        self, values: Tensor, blocks: Sequence[tuple[int, int]], leads: int = 1
+    ) -> tuple[PointModes, Tensor, Tensor]:
         """The same patterns of anomalies (T, M) with variances and noise as frames have them that modes were not fitted
-        to, and what variances (R,) are multiplied with: leading variances of few, or lasting, frames are too large, all
-        others and what is left too small (Bartz 2016), so that few observed values would be trusted too much.
+        to, what variances (R,) are multiplied with, and correlations (H, R) over 1 to `leads` steps: leading variances
+        of few, or lasting, frames are too large, all others and what is left too small (Bartz 2016), so that few
+        observed values would be trusted too much; what late patterns hold of the field lasts, in the frames of the fit
+        it is noise.
 
         Told by blocks of frames that are left out in turn, rank by rank, as far as blocks agree (James and Stein).
         """
         filled = torch.where(torch.isfinite(values), values, self.codes @ self.patterns)
         known, logs, left = torch.isfinite(values).any(1), list[Tensor](), list[Tensor]()
+        products, squares = torch.zeros(2, leads, len(self.variances), dtype=torch.float64)
         every = max(1, -(-len(values) // _FRAMES)) if values.shape[1] > _FRAMES else 1
         for low, high in blocks:
             inside = torch.zeros_like(known)
@@ -132,12 +153,18 @@ class PointModes:
             ratio = (held.square().mean(0).clamp(min=1e-300) / own.square().mean(0).clamp(min=1e-300)).log()
             logs.append(torch.nn.functional.pad(ratio, (0, len(self.variances) - len(ratio))))
             left.append((left_out - mean - held @ patterns).square().mean(0))
+            codes = (filled[low:high] - mean) @ patterns.T * known[low:high, None]
+            for lag in range(1, min(leads + 1, high - low)):
+                start = codes[:-lag] * known[low + lag : high, None]
+                products[lag - 1, : len(patterns)] += (start * codes[lag:]).sum(0)
+                squares[lag - 1, : len(patterns)] += (start * codes[:-lag]).sum(0)
+        lasting = (products / squares.clamp(min=1e-300)).clamp(-1.0, 1.0)
         if len(logs) < 2:
-            return self, torch.ones_like(self.variances)
+            return self, torch.ones_like(self.variances), lasting
         middle, unsure = torch.stack(logs).mean(0), torch.stack(logs).var(0) / len(logs)
         ratio = (middle * (1 - unsure / middle.square().clamp(min=1e-300)).clamp(min=0.0)).exp()
         noise = torch.maximum(self.noise, torch.stack(left).mean(0))
-        return replace(self, variances=self.variances * ratio, noise=noise), ratio
+        return replace(self, variances=self.variances * ratio, noise=noise), ratio, lasting
 
     def posterior(self, values: Tensor) -> Tensor:
         """Posterior means (T, R) of the codes of anomalies (T, M), NaN where not observed."""

@@ -25,7 +25,13 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle
+from inrflow.encoding.prior.point_modes import (
+    Cycle,
+    PointModes,
+    principal_components,
+    shrunk_cycle,
+    without_spikes,
+)
 from inrflow.evaluation.references.training_data import cycles_of, regular_frames
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
@@ -150,7 +156,7 @@ def _grid(problem: Problem) -> _Grid | None:
     values[numbers] = batch.u[0][kept].double()
     frames = torch.full((len(t),), -1)
     frames[numbers] = torch.arange(len(tau))
-    return _Grid(t, values, step, frames, batch.x[0, 0].double())
+    return _Grid(t, without_spikes(values, problem.source.normalisation.least), step, frames, batch.x[0, 0].double())
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,7 @@ class _Series:
     Attributes:
         share: of the variance of all values that anomalies have.
         ratio: (R,) variances of codes of frames that the modes were not fitted to, relative to those that they were.
+        decays: (R,) of codes of such frames over a step.
     """
 
     x: Tensor
@@ -170,6 +177,7 @@ class _Series:
     regression: Autoregression
     share: float
     ratio: Tensor
+    decays: Tensor
 
     @classmethod
     def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
@@ -191,13 +199,13 @@ class _Series:
         else:
             regression = search.search() if fixed is None else search.search((fixed,))
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
-        modes, ratio = modes.cross_validated(anomalies, blocks_of(len(values)))
-        wider = ratio.clamp(min=1.0).sqrt()
-        regression = replace(regression, covariances=regression.covariances * wider * wider[:, None])
-        modes, regression = modes.leading(most), regression.truncated(most)
+        modes, ratio, lasting = modes.cross_validated(anomalies, blocks_of(len(values)), len(regression.damping))
+        modes, ratio, lasting = modes.leading(most), ratio[:most], lasting[:, :most]
+        regression = regression.of_unseen(ratio, modes.variances, lasting)
         spread = values - values.nanmean(0)
         share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
-        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0), ratio[:most])
+        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0), ratio,
+                   lasting[0])
 
     @property
     def known(self) -> int:
@@ -222,13 +230,13 @@ class _Series:
     def field(self) -> VectorField:
         """The vector field, float64."""
         choice = self.regression.choice
-        errors = self.regression.covariances
         term = AutoregressionTerm(
-            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors)
+            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size,
+            len(self.regression.damping),
         )
         field = VectorField(self.known + self.codes + self.past, [term.double()])
-        step = companion(self.regression.matrices, self.regression.decays)
-        term.set(step, errors, self.regression.damping)
+        step = companion(self.regression.matrices, self.decays[choice.size :])
+        term.set(step, self.regression.covariances, self.regression.damping)
         return field
 
     def states(self, grid: _Grid) -> CodeData:
