@@ -8,8 +8,8 @@ from inrflow.encoding.prior.point_modes import (
     as_others_hold,
     fit_cycle,
     principal_components,
-    without_spikes,
     shrunk_cycle,
+    without_spikes,
 )
 
 
