@@ -68,13 +68,13 @@ class Autoregression:
         (R,) times as much, with `variances` (R,); those beyond the coupled ones persist as correlations `lasting`
         (H, R) over 1 to H steps say."""
         wider = ratio[: self.choice.size].clamp(min=1.0).sqrt()
-        others, rest = variances[len(wider) :], lasting[:, len(wider) :]
-        powers = rest[0] ** torch.arange(1, len(rest) + 1)[:, None]
+        powers = lasting[0] ** torch.arange(1, len(lasting) + 1)[:, None]
+        rest, powers = (one[:, len(wider) :] for one in (lasting, powers))
         damping = (rest / torch.where(powers == 0, 1.0, powers)).clamp(0.0, 1.0)
-        left = torch.diag_embed(others * (1 - (damping * powers).square()))
-        both = zip(self.covariances * wider * wider[:, None], left, strict=True)
-        return replace(self, damping=torch.cat([self.damping, damping], 1),
-                       covariances=torch.stack([torch.block_diag(*pair) for pair in both]))
+        left = torch.diag_embed(variances[len(wider) :] * (1 - (damping * powers).square()))
+        own = self.covariances * wider * wider[:, None]
+        every = torch.stack([torch.block_diag(*pair) for pair in zip(own, left, strict=True)])
+        return replace(self, damping=torch.cat([self.damping, damping], 1), covariances=every)
 
 
 def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:

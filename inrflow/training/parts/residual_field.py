@@ -36,9 +36,8 @@ from inrflow.training.run import Run
 
 _FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 3, 4, 48, 500  # that judge
 _WINDOWS, _PAST, _LEADS, _AHEAD = 8, 24, 9, 3000  # of a series: frames before, leads and values after each
-_DEAR, _PAST_OF_DEAR = 128, 8  # codes, of more of which assimilations take long, and frames of the one that judges
 _ROWS = 60_000  # that hyper-parameters are sought in
-_MOST_CODES = 1024  # more, of fields on fine grids, are observed all over
+_MOST_CODES, _DEAR, _SHORT = 1024, 128, 8  # more are observed all over; are dear to assimilate: frames that judge then
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
 _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
@@ -353,7 +352,7 @@ def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, i
         frames = batch.u.shape[1]
         past = max(min(surrogate.window, frames - 1), frames // 2)
         return batch.frames(slice(max(0, past - _FRAMES), past + _FRAMES)), min(past, _FRAMES)
-    most, usual = (1, _PAST_OF_DEAR) if surrogate.code_size > _DEAR else (_WINDOWS, _PAST)
+    most, usual = (1, _SHORT) if surrogate.code_size > _DEAR else (_WINDOWS, _PAST)
     past = min(max(surrogate.window, usual), problem.fitted_frames)
     return surrogate._inner(problem.held_out(past, most)), past
 

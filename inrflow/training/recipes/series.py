@@ -25,13 +25,7 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.encoding.prior.point_modes import (
-    Cycle,
-    PointModes,
-    principal_components,
-    shrunk_cycle,
-    without_spikes,
-)
+from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle, without_spikes
 from inrflow.evaluation.references.training_data import cycles_of, regular_frames
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
@@ -190,8 +184,7 @@ class _Series:
         fixed = problem.config.decoder.code_size
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
         modes = modes.saturated(anomalies)
-        known = torch.isfinite(values).any(1)
-        search = AutoregressionSearch(modes.codes, known, float(modes.noise.sum()))
+        search = AutoregressionSearch(modes.codes, torch.isfinite(values).any(1), float(modes.noise.sum()))
         if choice is not None:
             regression = search.fitted(replace(choice, size=min(choice.size, modes.codes.shape[1])))
         elif around is not None and fixed is None:
@@ -202,10 +195,9 @@ class _Series:
         modes, ratio, lasting = modes.cross_validated(anomalies, blocks_of(len(values)), len(regression.damping))
         modes, ratio, lasting = modes.leading(most), ratio[:most], lasting[:, :most]
         regression = regression.of_unseen(ratio, modes.variances, lasting)
-        spread = values - values.nanmean(0)
-        share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
-        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0), ratio,
-                   lasting[0])
+        spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
+        share = min(float(anomalies.square().nansum() / spread), 1.0)
+        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, share, ratio, lasting[0])
 
     @property
     def known(self) -> int:
@@ -229,14 +221,13 @@ class _Series:
 
     def field(self) -> VectorField:
         """The vector field, float64."""
-        choice = self.regression.choice
+        choice, errors = self.regression.choice, self.regression.covariances
         term = AutoregressionTerm(
-            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size,
-            len(self.regression.damping),
+            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors)
         )
         field = VectorField(self.known + self.codes + self.past, [term.double()])
         step = companion(self.regression.matrices, self.decays[choice.size :])
-        term.set(step, self.regression.covariances, self.regression.damping)
+        term.set(step, errors, self.regression.damping)
         return field
 
     def states(self, grid: _Grid) -> CodeData:
