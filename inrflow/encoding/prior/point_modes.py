@@ -7,6 +7,7 @@ patterns between the points.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,7 +38,12 @@ def without_spikes(values: Tensor, least: Tensor | None = None) -> Tensor:
         usual = away.nanquantile(0.9, 0)
         beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
         part.copy_(torch.where((away > _SPIKE * usual) & (usual > 0) & (beside < _BESIDE * away), around, part))
-    return result if least is None else torch.where(least.flatten() == 0, values, result)
+    result = result if least is None else torch.where(least.flatten() == 0, values, result)
+    if count := int((torch.isfinite(values) & (result != values)).sum()):
+        warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series depart in single frames "
+                      "from those around by far more than others do; the median of five frames is fitted to in their "
+                      "place; mark faulty values as NaN to choose them yourself", stacklevel=2)
+    return result
 
 
 @dataclass(frozen=True)
