@@ -30,7 +30,6 @@ _GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form mu
 _OFTEN = 2  # values of a place from which on it may have an error that lasts
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
 _TOLD, _LITTLE = 2.0, 0.05  # values of a place that tell forms apart, weight of a form that is left out
-_HALF = 0.5  # weight of a covariance of few parameters that is not clearly worse
 _DOUBT, _WINDOWS = (1.0, 2.0, 4.0, 8.0), 40  # factors on the threshold of doubt, windows by which it is chosen
 _OUTLIER = 10.0  # times as far from the median as most values are
 
@@ -72,13 +71,7 @@ def fit_covariance(
                 best, least, unsure = new, surprise, []
     if best.form.drift and samples.velocity is None:  # to be found
         best = fitted(best, samples, data)
-    best = _mean_of([best, *unsure], data)
-    if few and near is None and richer:
-        plain = fitted(start(samples, Form((1.5, 1.5), 0.5, groups, moving)), samples, data, tied=True)
-        if not _clearly(data.surprise_left_out(plain) - least):
-            others = [((1 - _HALF) * weight, other) for weight, other in best.others]
-            best = replace(best, others=((_HALF, plain), *others))
-    best = data.with_loud(best)
+    best = data.with_loud(_mean_of([best, *unsure], data))
     return _with_doubt(best, whole) if near is None else best
 
 
@@ -120,48 +113,31 @@ def _with_doubt(covariance: Covariance, samples: Samples) -> Covariance:
     return min((replace(covariance, doubtful=times * covariance.doubtful) for times in _DOUBT), key=missed)
 
 
-def fitted(
-    covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None, tied: bool = False
-) -> Covariance:
-    """The covariance with the parameters of largest posterior density, by L-BFGS within limits; `tied`: with the ratios
-    of the priors between the lengths of its components, and between the times of the first and of their mean."""
+def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None) -> Covariance:
+    """The covariance with the parameters of largest posterior density, by L-BFGS within limits."""
     middle, width = priors(samples, covariance.form)
     strength = 1 / (_EVIDENCE * len(np.unique(samples.place)))
     expected = covariance.at(torch.as_tensor(middle)).lengths.log()
 
-    box = np.stack([middle - _FARTHEST * width, middle + _FARTHEST * width])
-    begin = np.clip(covariance.parameters.numpy(), *box)
-    free = _tied(covariance.form) if tied else np.eye(len(begin))
-    bounds = ((box - begin) @ free / free.sum(0)).T  # what is tied begins in the middle
-
-    def loss(moved: np.ndarray) -> tuple[float, np.ndarray]:
-        moves = torch.tensor(moved, requires_grad=True)
-        theta = torch.as_tensor(begin) + torch.as_tensor(free) @ moves
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        theta = torch.tensor(parameters, requires_grad=True)
         tried = covariance.at(theta)
         away = (theta - torch.as_tensor(middle)) / torch.as_tensor(width)
         longer = tried.lengths.log() - expected
         unlike = (longer - longer.mean(1, keepdim=True)) / (_ANISOTROPY if longer.shape[1] > 2 else np.inf)
         value = data.misfit(tried) + 0.5 * strength * (away.square().sum() + unlike.square().sum())
         value.backward()
-        assert moves.grad is not None
-        return float(value.detach()), moves.grad.numpy()
+        assert theta.grad is not None
+        return float(value.detach()), theta.grad.numpy()
 
+    box = np.stack([middle - _FARTHEST * width, middle + _FARTHEST * width])
+    begin = np.clip(covariance.parameters.numpy(), *box)
     try:
-        found = minimize(loss, np.zeros(free.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds,
+        found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=box.T,
                          options={"maxiter": iterations or _ITERATIONS})
     except torch.linalg.LinAlgError:
         return covariance
-    return covariance.at(torch.as_tensor(begin + free @ found.x))
-
-
-def _tied(form: Form) -> np.ndarray:
-    """Which parameters (size, k) of a form each of fewer moves: lengths along a group of coordinates together, and the
-    time of the first component with that of the mean."""
-    q, own = len(form.smoothness), np.arange(form.size)
-    own[q + 2] = own[q + 1]
-    lengths = slice(2 * q + 3, 2 * q + 3 + q * form.lengths)
-    own[lengths] = np.tile(own[lengths][: form.lengths], q)
-    return (own[:, None] == np.unique(own)).astype(float)
+    return covariance.at(torch.as_tensor(found.x))
 
 
 def spent(places: int, axes: int) -> float:

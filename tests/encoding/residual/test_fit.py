@@ -15,8 +15,6 @@ from inrflow.encoding.residual.fit import fit_covariance, spent, start
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
 TRUE = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.6, 0.2]])
-TIED = Covariance.of(Form((1.5, 1.5), 0.5, (0, 1), (True, True)), [0.2, 0.5, 0.2], [15.0, 15.0, 4.0], 0.1,
-                     [[0.45, 0.45], [0.12, 0.12]])
 
 
 def draw(places: int, times: int, seed: int = 0, true: Covariance = TRUE) -> Samples:
@@ -121,18 +119,16 @@ def test_few_places_tell_no_direction_that_a_field_of_three_coordinates_does_not
 
 
 def test_of_few_places_forms_with_and_without_a_trend_are_weighed_and_a_clear_one_is_alone():
-    random, samples = np.random.default_rng(1), draw(16, 12, true=TIED)
+    random, samples = np.random.default_rng(1), draw(16, 12)
     height, slope = random.uniform(-0.5, 0.5, 16), random.standard_normal(12)
     samples.y = np.column_stack([samples.y, np.tile(height, 12)])
-    weights, plain = [], []
+    weights = []
     for size in (0.0, 10.0):
         value = samples.value + size * slope[samples.t.astype(int)] * samples.y[:, 2]
         found = fit_covariance(Samples(samples.t, samples.y, samples.place, value), (0, 1, 2), (True,) * 3)
         trends = [(1 - sum(share for share, _ in found.others), found), *found.others]
         weights.append(sum(share for share, one in trends if any(one.form.trend)))
-        plain.append([share for share, one in trends if torch.allclose(one.lengths[0], 3.75 * one.lengths[1])])
     assert 0.1 < weights[0] < 0.9 and weights[1] > 0.99
-    assert plain == [[0.5], []]  # one of few parameters, unless it is clearly worse
 
 
 def test_a_trend_is_found_where_there_is_one():
