@@ -64,9 +64,8 @@ class Autoregression:
     errors: Tensor
 
     def of_unseen(self, ratio: Tensor, variances: Tensor, lasting: Tensor) -> Autoregression:
-        """With damping and covariances of all R codes of frames that patterns were not fitted to: they vary `ratio`
-        (R,) times as much, with `variances` (R,); those beyond the coupled ones persist as correlations `lasting`
-        (H, R) over 1 to H steps say."""
+        """With damping and covariances of all R codes of frames that patterns were not fitted to: `ratio` (R,) times as
+        variable, with `variances` (R,), and beyond the coupled ones correlations `lasting` (H, R) over 1 to H steps."""
         wider = ratio[: self.choice.size].clamp(min=1.0).sqrt()
         powers = lasting[0] ** torch.arange(1, len(lasting) + 1)[:, None]
         rest, powers = (one[:, len(wider) :] for one in (lasting, powers))

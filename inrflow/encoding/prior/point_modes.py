@@ -7,7 +7,6 @@ patterns between the points.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,27 +22,6 @@ _LEAST_NOISE = 1e-8  # share of the variance
 _LEFT = 1e-3  # of the noise, beside codes that are as many as the values
 _FRAMES = 1500  # of more values are thinned to so many where modes of some of them are tried on others
 _ROWS = 1 << 24  # numbers of all products of codes held at once
-_SPIKE, _BESIDE = 10.0, 0.25  # times what most values depart by from their median of five; of that beside a spike
-
-
-def without_spikes(values: Tensor, least: Tensor | None = None) -> Tensor:
-    """Values (T, N, C) at equal steps of which single ones that depart from the median of five frames by far more than
-    most do, and their neighbours not, as faults of instruments do, are that median (Hampel 1974); not of channels that
-    are never less than `least` (C,) of 0, as rain, which falls so."""
-    result = values.clone()
-    for part in result.flatten(1).split(max(1, _ROWS // (4 * len(values))), 1):
-        around = torch.stack([part.roll(shift, 0) for shift in range(-2, 3)]).nanmedian(0).values
-        away = (part - around).abs()
-        away[:2] = away[-2:] = 0.0
-        usual = away.nanquantile(0.9, 0)
-        beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
-        part.copy_(torch.where((away > _SPIKE * usual) & (usual > 0) & (beside < _BESIDE * away), around, part))
-    result = result if least is None else torch.where(least.flatten() == 0, values, result)
-    if count := int((torch.isfinite(values) & (result != values)).sum()):
-        warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series depart in single frames "
-                      "from those around by far more than others do; the median of five frames is fitted to in their "
-                      "place; mark faulty values as NaN to choose them yourself", stacklevel=2)
-    return result
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.data.plausible import without_jumps
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
@@ -25,7 +26,7 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle, without_spikes
+from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle
 from inrflow.evaluation.references.training_data import cycles_of, regular_frames
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
@@ -150,7 +151,7 @@ def _grid(problem: Problem) -> _Grid | None:
     values[numbers] = batch.u[0][kept].double()
     frames = torch.full((len(t),), -1)
     frames[numbers] = torch.arange(len(tau))
-    return _Grid(t, without_spikes(values, problem.source.normalisation.least), step, frames, batch.x[0, 0].double())
+    return _Grid(t, without_jumps(values, problem.source.normalisation.least), step, frames, batch.x[0, 0].double())
 
 
 @dataclass(frozen=True)

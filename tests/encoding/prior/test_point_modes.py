@@ -9,7 +9,6 @@ from inrflow.encoding.prior.point_modes import (
     fit_cycle,
     principal_components,
     shrunk_cycle,
-    without_spikes,
 )
 
 
@@ -157,18 +156,3 @@ def test_what_late_patterns_of_a_lasting_field_hold_lasts_in_other_frames():
     own = (codes[1:] * codes[:-1]).sum(0) / codes[:-1].square().sum(0)
     assert (decays[30:] - decay).abs().mean() < 0.5 * (own - decay).abs().mean()
     assert later[30:].mean() == pytest.approx(float(decays[30:].mean()) * decay, abs=0.03)
-
-
-def test_single_values_far_from_their_frames_are_replaced_and_peaks_of_several_frames_and_of_amounts_stay():
-    random, t = np.random.default_rng(4), np.arange(400.0)
-    peaks = 9 * np.exp(-(((t[:, None] - random.uniform(0, 400, 30)) / 1.5) ** 2)).sum(1)
-    rain = np.where(random.random(400) < 0.06, random.exponential(5, 400), 0.0) + 0.01 * random.random(400)
-    values = np.stack([np.sin(t / 9) + 0.1 * random.standard_normal(400), np.sin(t / 5) + peaks, rain], 1)[:, None]
-    faulty, gaps, faults = values.copy(), random.random(400) < 0.1, random.permutation(np.arange(3, 397, 9))[:8]
-    faulty[faults, 0, 0] += 20 * random.choice([-1, 1], 8)
-    faulty[gaps, 0, 0] = np.nan
-    with pytest.warns(UserWarning, match=f"{8 - gaps[faults].sum()} of {1200 - gaps.sum()} values"):
-        found = without_spikes(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0])).numpy()
-    changed = np.argwhere((found != faulty) & np.isfinite(faulty))
-    assert [row.tolist() for row in changed] == [[k, 0, 0] for k in sorted(faults) if not gaps[k]]
-    assert np.nanmax(np.abs(found - values)[:, 0, 0]) < 1
