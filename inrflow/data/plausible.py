@@ -163,12 +163,14 @@ def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None) -> to
         return values
     result = values.clone()
     for part in result.flatten(1).split(max(1, _TOGETHER * 16 // len(values)), 1):
-        around = torch.stack([part.roll(shift, 0) for shift in range(-2, 3)]).nanmedian(0).values
-        away = (part - around).abs()
-        away[:2] = away[-2:] = 0.0
-        usual = away.nanquantile(_MOST, 0)
+        middle, before, after = (torch.stack([part.roll(shift, 0) for shift in shifts]).nanmedian(0).values
+                                 for shifts in (range(-2, 3), range(1, 6), range(-5, 0)))
+        usual = (part - middle).abs()[2:-2].nanquantile(_MOST, 0).repeat(len(part), 1)
+        for ends, other in ((slice(2), after), (slice(-2, None), before)):  # are told by one side
+            middle[ends], usual[ends] = other[ends], (part - other).abs()[5:-5].nanquantile(_MOST, 0)
+        away = (part - middle).abs()
         beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
-        part.copy_(torch.where((away > _JUMP * usual) & (usual > 0) & (beside < _BESIDE * away), around, part))
+        part.copy_(torch.where((away > _JUMP * usual) & (usual > 0) & (beside < _BESIDE * away), middle, part))
     result = result if least is None else torch.where(least.flatten() == 0, values, result)
     if count := int((torch.isfinite(values) & (result != values)).sum()):
         warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series depart in single frames "
