@@ -161,13 +161,14 @@ def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None) -> to
     not of channels with a `least` (C,) of 0, as rain, which falls so, nor where frames are few."""
     if len(values) < _FEWEST or values.requires_grad:
         return values
-    result = values.clone()
-    for part in result.flatten(1).split(max(1, _TOGETHER * 16 // len(values)), 1):
-        middle, before, after = (torch.stack([part.roll(shift, 0) for shift in shifts]).nanmedian(0).values
-                                 for shifts in (range(-2, 3), range(1, 6), range(-5, 0)))
-        usual = (part - middle).abs()[2:-2].nanquantile(_MOST, 0).repeat(len(part), 1)
+    result, room = values.clone(), max(1, _TOGETHER * 16 // len(values))
+    some = values[:, :: -(-values[0].numel() // room)]
+    floors = _usual(some, _median(some, range(-2, 3)), 2).nanmedian(0).values.repeat(values.shape[1])
+    for part, floor in zip(result.flatten(1).split(room, 1), floors.split(room), strict=True):
+        middle, before, after = (_median(part, shifts) for shifts in (range(-2, 3), range(1, 6), range(-5, 0)))
+        usual = torch.maximum(_usual(part, middle, 2), floor).repeat(len(part), 1)  # of a place, or of most of them
         for ends, other in ((slice(2), after), (slice(-2, None), before)):  # are told by one side
-            middle[ends], usual[ends] = other[ends], (part - other).abs()[5:-5].nanquantile(_MOST, 0)
+            middle[ends], usual[ends] = other[ends], torch.maximum(_usual(part, other, 5), floor)
         away = (part - middle).abs()
         beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
         part.copy_(torch.where((away > _JUMP * usual) & (usual > 0) & (beside < _BESIDE * away), middle, part))
@@ -177,6 +178,16 @@ def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None) -> to
                       "from those around by far more than others do; the median of five frames stands in their place; "
                       "mark faulty values as NaN to choose them yourself", stacklevel=2)
     return result
+
+
+def _median(values: torch.Tensor, shifts: range) -> torch.Tensor:
+    """Medians (T, ...) of values (T, ...) so many frames before each."""
+    return torch.stack([values.roll(shift, 0) for shift in shifts]).nanmedian(0).values
+
+
+def _usual(values: torch.Tensor, middle: torch.Tensor, ends: int) -> torch.Tensor:
+    """What most of the values (T, ...) at each place depart from others by, but for so many frames at both ends."""
+    return (values - middle).abs()[ends:-ends].nanquantile(_MOST, 0)
 
 
 def faults(x: np.ndarray, u: np.ndarray) -> np.ndarray:
