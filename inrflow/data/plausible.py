@@ -26,6 +26,8 @@ _SMOOTH = 3.0  # times as far from the middle as from their neighbours: values o
 _PART = 0.2  # of a channel's variance, which values that are left out inside of its range may hold
 _BEYOND, _REST = 3.0, 0.995  # times this quantile of what other values depart from their neighbours by, that faults do
 _USUAL = 0.4  # share of a place's frames, or of a frame's places, from which on departures are its own
+_JUMP, _BESIDE = 10.0, 0.25  # times what most values of a series depart from their frames by; of that beside a jump
+_MOST, _FEWEST = 0.9, 24  # share of them, and frames that tell it
 _ROUNDING = 1e-3  # share of a channel's deviation that rounding to single precision may have
 
 
@@ -151,6 +153,41 @@ def without_wild_values(batch: TrajectoryBatch, limit: torch.Tensor) -> Trajecto
                   f"{float(limit.min()):.3g} standard deviations out, and far from all of their neighbours in space "
                   "and time; they are left out", stacklevel=4)
     return batch.with_values(batch.u.masked_fill(torch.as_tensor(far, device=batch.u.device), torch.nan))
+
+
+def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None) -> torch.Tensor:
+    """Values (T, N, C) of a series of which single ones that depart from the median of five frames by far more than
+    most do, and their neighbours not, as faults of instruments do, are that median (Hampel 1974), of which it warns;
+    not of channels with a `least` (C,) of 0, as rain, which falls so, nor where frames are few."""
+    if len(values) < _FEWEST or values.requires_grad:
+        return values
+    result, room = values.clone(), max(1, _TOGETHER * 16 // len(values))
+    some = values[:, :: -(-values[0].numel() // room)]
+    floors = _usual(some, _median(some, range(-2, 3)), 2).nanmedian(0).values.repeat(values.shape[1])
+    for part, floor in zip(result.flatten(1).split(room, 1), floors.split(room), strict=True):
+        middle, before, after = (_median(part, shifts) for shifts in (range(-2, 3), range(1, 6), range(-5, 0)))
+        usual = torch.maximum(_usual(part, middle, 2), floor).repeat(len(part), 1)  # of a place, or of most of them
+        for ends, other in ((slice(2), after), (slice(-2, None), before)):  # are told by one side
+            middle[ends], usual[ends] = other[ends], torch.maximum(_usual(part, other, 5), floor)
+        away = (part - middle).abs()
+        beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
+        part.copy_(torch.where((away > _JUMP * usual) & (usual > 0) & (beside < _BESIDE * away), middle, part))
+    result = result if least is None else torch.where(least.flatten() == 0, values, result)
+    if count := int((torch.isfinite(values) & (result != values)).sum()):
+        warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series depart in single frames "
+                      "from those around by far more than others do; the median of five frames stands in their place; "
+                      "mark faulty values as NaN to choose them yourself", stacklevel=2)
+    return result
+
+
+def _median(values: torch.Tensor, shifts: range) -> torch.Tensor:
+    """Medians (T, ...) of values (T, ...) so many frames before each."""
+    return torch.stack([values.roll(shift, 0) for shift in shifts]).nanmedian(0).values
+
+
+def _usual(values: torch.Tensor, middle: torch.Tensor, ends: int) -> torch.Tensor:
+    """What most of the values (T, ...) at each place depart from others by, but for so many frames at both ends."""
+    return (values - middle).abs()[ends:-ends].nanquantile(_MOST, 0)
 
 
 def faults(x: np.ndarray, u: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from inrflow.data.batch import Normalisation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.labelled import all_observations_from, observations_from
 from inrflow.data.observations import Observations, window_of
-from inrflow.data.plausible import without_wild_values
+from inrflow.data.plausible import without_jumps, without_wild_values
 from inrflow.decoders.base import Decoder, build_decoder, choose_device, decoder_structure
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.dynamics.fields.sum import VectorField
@@ -239,6 +239,8 @@ class Surrogate(Shown):
     def _plausible(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """The same without values far beyond all of training that no neighbour supports."""
         inner, limit = self._inner(window), self.normalisation.limit
+        if "series" in self.training:
+            inner = inner.with_values(torch.stack([without_jumps(u, self.normalisation.least) for u in inner.u]))
         return without_wild_values(inner, limit) if bool((inner.u.abs() > limit.to(inner.u)).any()) else inner
 
     def codes(self, window: TrajectoryBatch) -> CodeData:

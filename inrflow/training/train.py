@@ -34,7 +34,7 @@ from inrflow.training.run import Recipe, Run
 RECIPES: list[Recipe] = [
     LawRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),
 ]
-_RESIDUAL_FIELD = 0.3  # of the time, at least, after which the search for one is given up
+_RESIDUAL_FIELD = 0.4  # of the time, at least, after which the search for one is given up
 ALIASES = {"coral": "auto_decoding", "local_equation": "law", "translation_equivariant": "law"}
 
 

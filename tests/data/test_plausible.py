@@ -10,7 +10,7 @@ from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.plausible import check_plausible, faults, without_wild_values
+from inrflow.data.plausible import check_plausible, faults, without_jumps, without_wild_values
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -139,3 +139,19 @@ def test_one_wild_value_is_left_out_and_a_large_field_is_not():
     moving = TrajectoryBatch(batch.t, batch.x.expand(2, 8, 24, 1), one)
     with pytest.warns(UserWarning, match="1 of 384"):
         assert bool(torch.isnan(without_wild_values(moving, usual).u[1, 3, 5, 0]))
+
+
+def test_single_values_far_from_their_frames_are_replaced_and_peaks_of_several_frames_and_of_amounts_stay():
+    random, t = np.random.default_rng(4), np.arange(400.0)
+    peaks = 9 * np.exp(-(((t[:, None] - random.uniform(0, 400, 30)) / 1.5) ** 2)).sum(1)
+    rain = np.where(random.random(400) < 0.06, random.exponential(5, 400), 0.0) + 0.01 * random.random(400)
+    values = np.stack([np.sin(t / 9) + 0.1 * random.standard_normal(400), np.sin(t / 5) + peaks, rain], 1)[:, None]
+    faulty, gaps = values.copy(), random.random(400) < 0.1
+    wrong = np.append(random.permutation(np.arange(3, 390, 9))[:7], 399)  # the last one is told by those before
+    faulty[wrong, 0, 0] += 20 * random.choice([-1, 1], 8)
+    faulty[gaps, 0, 0] = np.nan
+    with pytest.warns(UserWarning, match=f"{8 - gaps[wrong].sum()} of {1200 - gaps.sum()} values"):
+        found = without_jumps(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0])).numpy()
+    changed = np.argwhere((found != faulty) & np.isfinite(faulty))
+    assert [row.tolist() for row in changed] == [[k, 0, 0] for k in sorted(wrong) if not gaps[k]]
+    assert np.nanmax(np.abs(found - values)[:, 0, 0]) < 1

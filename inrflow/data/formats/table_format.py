@@ -32,7 +32,8 @@ from inrflow.errors import UserError
 
 _LOOKED_AT = 64  # rows, for what the columns hold
 _PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Points:", "Points_"))
-_AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s*[(\[].*[)\]])?", re.IGNORECASE)
+_AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s*[(\[].*[)\]]|[ _](mm|cm|m|km))?",
+                   re.IGNORECASE)
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent, and latitude, below which a plane will do
 
 

@@ -53,24 +53,27 @@ class Autoregression:
     Attributes:
         choice: how it was fitted.
         matrices: (p, r, r), the first of the latest code.
-        decays: (R - r,) of the codes beyond these over one step.
-        damping: (H, R) factors of forecasts at leads 1 .. H; covariances: (H, R, R) of their errors.
+        damping: (H, r) factors of forecasts at leads 1 .. H; covariances: (H, r, r) of their errors.
         errors: (H,) mean squared error of held-out forecasts at leads 1 .. H, share of the variance of all codes.
     """
 
     choice: Choice
     matrices: Tensor
-    decays: Tensor
     damping: Tensor
     covariances: Tensor
     errors: Tensor
 
-    def truncated(self, count: int) -> Autoregression:
-        """That of the first codes, no fewer than are coupled."""
-        return replace(
-            self, decays=self.decays[: count - self.choice.size], damping=self.damping[:, :count],
-            covariances=self.covariances[:, :count, :count],
-        )
+    def of_unseen(self, ratio: Tensor, variances: Tensor, lasting: Tensor) -> Autoregression:
+        """With damping and covariances of all R codes of frames that patterns were not fitted to: `ratio` (R,) times as
+        variable, with `variances` (R,), and beyond the coupled ones correlations `lasting` (H, R) over 1 to H steps."""
+        wider = ratio[: self.choice.size].clamp(min=1.0).sqrt()
+        powers = lasting[0] ** torch.arange(1, len(lasting) + 1)[:, None]
+        rest, powers = (one[:, len(wider) :] for one in (lasting, powers))
+        damping = (rest / torch.where(powers == 0, 1.0, powers)).clamp(0.0, 1.0)
+        left = torch.diag_embed(variances[len(wider) :] * (1 - (damping * powers).square()))
+        own = self.covariances * wider * wider[:, None]
+        every = torch.stack([torch.block_diag(*pair) for pair in zip(own, left, strict=True)])
+        return replace(self, damping=torch.cat([self.damping, damping], 1), covariances=every)
 
 
 def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:
@@ -197,43 +200,41 @@ class AutoregressionSearch:
         return torch.stack(path, 1)
 
     def _forecasts(self, choice: Choice, most: int, stable: bool = False
-                   ) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor]]:
-        """Each block's number, starts, leads that count, their frames; forecasts (S, H, r) by a fit to the others."""
+                   ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Each block's leads that count, their frames, and forecasts (S, H, r) by a fit to the others."""
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = self._starts(low, high, most)
-            yield number, starts, inside, ends, self._path(choice, self.fit(choice, number, stable), starts)
+            yield inside, ends, self._path(choice, self.fit(choice, number, stable), starts)
 
     def errors(self, choice: Choice) -> Tensor:
         """Mean squared error (H,) of damped forecasts of the blocks, each from its own frames by a fit to all others,
         share of the variance of all codes."""
         moments, size = _Moments(), choice.size
-        for _, _, inside, ends, path in self._forecasts(choice, min(_STARTS, _NUMBERS // size)):
+        for inside, ends, path in self._forecasts(choice, min(_STARTS, _NUMBERS // size)):
             moments.add(self.codes[ends, :size], path, inside)
         every = moments.errors().sum(1) + self._persistence[0][:, size] + self.rest
         return every[moments.count > 0] / max(self.mean_square + self.rest, 1e-300)
 
     def held_out(self, choice: Choice) -> tuple[Tensor, Tensor]:
-        """Damping (H, Z) of forecasts of the blocks by fits to all others, and the covariances (H, Z, Z) of errors;
+        """Damping (H, r) of forecasts of the blocks by fits to all others, and the covariances (H, r, r) of errors;
         where starts are few, nearer to what the errors of one step become by the map."""
         moments, size, parts = _Moments(), choice.size, []
-        for number, starts, inside, ends, path in self._forecasts(choice, _STARTS_OF_ERRORS, stable=True):
-            powers = (self.persistent * self.decays(number)[size:]) ** torch.arange(1, self.leads + 1)[:, None]
-            parts.append((self.codes[ends], torch.cat([path, powers * self.codes[starts, None, size:]], 2), inside))
+        for inside, ends, path in self._forecasts(choice, _STARTS_OF_ERRORS, stable=True):
+            parts.append((self.codes[ends, :size], path, inside))
             moments.add(*parts[-1])
         damping = moments.damping()
-        total = torch.zeros(self.leads, *(2 * [self.codes.shape[1]]), dtype=torch.float64)
+        total = torch.zeros(self.leads, size, size, dtype=torch.float64)
         for truth, path, inside in parts:
             missed = torch.where(inside[..., None], truth - damping * path, 0.0).transpose(0, 1)
             total += missed.mT @ missed
         known = moments.count > 0
         total, damping, count = total[known], damping[known], moments.count[known, None, None]
-        one = total[0] / count[0]
-        step = companion(self.fit(choice, stable=True), self.persistent * self.decays()[size:])
-        added = torch.nn.functional.pad(one, 2 * (0, len(step) - len(one)))
+        one, step = total[0] / count[0], companion(self.fit(choice, stable=True))
+        added = torch.nn.functional.pad(one, 2 * (0, len(step) - size))
         grown, later = added, [one]
         for _ in range(len(total) - 1):
             grown = step @ grown @ step.T + added
-            later.append(grown[: len(one), : len(one)])
+            later.append(grown[:size, :size])
         return damping, (total + _PRIOR_STARTS * torch.stack(later)) / (count + _PRIOR_STARTS)
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
@@ -274,8 +275,7 @@ class AutoregressionSearch:
 
     def fitted(self, choice: Choice) -> Autoregression:
         """That of a choice, fitted to all blocks."""
-        matrices, others = self.fit(choice, stable=True), self.persistent * self.decays()[choice.size :]
-        return Autoregression(choice, matrices, others, *self.held_out(choice), self.errors(choice))
+        return Autoregression(choice, self.fit(choice, stable=True), *self.held_out(choice), self.errors(choice))
 
 
 class _Moments:

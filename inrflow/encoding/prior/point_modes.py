@@ -110,15 +110,20 @@ class PointModes:
         lost = (self.patterns[count:].square() * self.variances[count:, None]).sum(0)
         return PointModes(self.patterns[:count], self.variances[:count], self.noise + lost, self.codes[:, :count])
 
-    def cross_validated(self, values: Tensor, blocks: Sequence[tuple[int, int]]) -> tuple[PointModes, Tensor]:
+    def cross_validated(
+        self, values: Tensor, blocks: Sequence[tuple[int, int]], leads: int = 1
+    ) -> tuple[PointModes, Tensor, Tensor]:
         """The same patterns of anomalies (T, M) with variances and noise as frames have them that modes were not fitted
-        to, and what variances (R,) are multiplied with: leading variances of few, or lasting, frames are too large, all
-        others and what is left too small (Bartz 2016), so that few observed values would be trusted too much.
+        to, what variances (R,) are multiplied with, and correlations (H, R) over 1 to `leads` steps: leading variances
+        of few, or lasting, frames are too large, all others and what is left too small (Bartz 2016), so that few
+        observed values would be trusted too much; what late patterns hold of the field lasts, in the frames of the fit
+        it is noise.
 
         Told by blocks of frames that are left out in turn, rank by rank, as far as blocks agree (James and Stein).
         """
         filled = torch.where(torch.isfinite(values), values, self.codes @ self.patterns)
         known, logs, left = torch.isfinite(values).any(1), list[Tensor](), list[Tensor]()
+        products, squares = torch.zeros(2, leads, len(self.variances), dtype=torch.float64)
         every = max(1, -(-len(values) // _FRAMES)) if values.shape[1] > _FRAMES else 1
         for low, high in blocks:
             inside = torch.zeros_like(known)
@@ -132,12 +137,18 @@ class PointModes:
             ratio = (held.square().mean(0).clamp(min=1e-300) / own.square().mean(0).clamp(min=1e-300)).log()
             logs.append(torch.nn.functional.pad(ratio, (0, len(self.variances) - len(ratio))))
             left.append((left_out - mean - held @ patterns).square().mean(0))
+            codes = (filled[low:high] - mean) @ patterns.T * known[low:high, None]
+            for lag in range(1, min(leads + 1, high - low)):
+                start = codes[:-lag] * known[low + lag : high, None]
+                products[lag - 1, : len(patterns)] += (start * codes[lag:]).sum(0)
+                squares[lag - 1, : len(patterns)] += (start * codes[:-lag]).sum(0)
+        lasting = (products / squares.clamp(min=1e-300)).clamp(-1.0, 1.0)
         if len(logs) < 2:
-            return self, torch.ones_like(self.variances)
+            return self, torch.ones_like(self.variances), lasting
         middle, unsure = torch.stack(logs).mean(0), torch.stack(logs).var(0) / len(logs)
         ratio = (middle * (1 - unsure / middle.square().clamp(min=1e-300)).clamp(min=0.0)).exp()
         noise = torch.maximum(self.noise, torch.stack(left).mean(0))
-        return replace(self, variances=self.variances * ratio, noise=noise), ratio
+        return replace(self, variances=self.variances * ratio, noise=noise), ratio, lasting
 
     def posterior(self, values: Tensor) -> Tensor:
         """Posterior means (T, R) of the codes of anomalies (T, M), NaN where not observed."""

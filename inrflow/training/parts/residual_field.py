@@ -17,7 +17,6 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.states import series_windows
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
 from inrflow.encoding.prior.point_modes import as_others_hold
 from inrflow.encoding.prior.rbf_residual import known_at
@@ -38,7 +37,7 @@ from inrflow.training.run import Run
 _FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 3, 4, 48, 500  # that judge
 _WINDOWS, _PAST, _LEADS, _AHEAD = 8, 24, 9, 3000  # of a series: frames before, leads and values after each
 _ROWS = 60_000  # that hyper-parameters are sought in
-_MOST_CODES = 1024  # more, of fields on fine grids, are observed all over
+_MOST_CODES, _DEAR, _SHORT = 1024, 128, 8  # more are observed all over; are dear to assimilate: frames that judge then
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
 _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
@@ -138,6 +137,8 @@ def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: P
     """The processes of channels with the fewest observed places from which on each does better than codes alone: they
     were chosen where most of the places of training are seen, and users may see few of them."""
     count, fewest = problem.source.points, [0.0] * len(chosen)
+    if judged.code_size > _DEAR and not len(problem.validation):  # not tried with few
+        return [channel and replace(channel, fewest=count / 2) for channel in chosen]
     before = count * (1 - 1 / _FOLDS)
     for kept in sorted({max(count // share, _FEWEST) for share in _SHARES_SEEN} | {_FEWEST}, reverse=True):
         for fold in _folds(judged, problem, seed, kept) if kept < count / 2 else ():
@@ -272,7 +273,8 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
     if points < 2 * _FOLDS:
         return
     rank = np.random.default_rng([seed, 23]).permutation(points).argsort()
-    for out in [rank % _FOLDS == fold for fold in range(_FOLDS)] if kept is None else [rank >= kept]:
+    folds = _FOLDS if len(problem.validation) or surrogate.code_size <= _DEAR else 1
+    for out in [rank % _FOLDS == fold for fold in range(folds)] if kept is None else [rank >= kept]:
         held = torch.as_tensor(out)
         window = inner.first_frames(past).at(~held)
         if not bool(window.observed.any(1).all()):
@@ -350,11 +352,9 @@ def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, i
         frames = batch.u.shape[1]
         past = max(min(surrogate.window, frames - 1), frames // 2)
         return batch.frames(slice(max(0, past - _FRAMES), past + _FRAMES)), min(past, _FRAMES)
-    batch = surrogate._inner(problem.source.batch(problem.train[:_TRAJECTORIES], normalised=False))
-    frames, cut = batch.u.shape[1], problem.fitted_frames
-    past = min(max(surrogate.window, _PAST), cut)
-    leads, starts = series_windows(frames, cut, past, max(1, _WINDOWS // len(batch)))
-    return batch.windows(starts, past + leads), past
+    most, usual = (1, _SHORT) if surrogate.code_size > _DEAR else (_WINDOWS, _PAST)
+    past = min(max(surrogate.window, usual), problem.fitted_frames)
+    return surrogate._inner(problem.held_out(past, most)), past
 
 
 def _external(surrogate: Surrogate, inner: TrajectoryBatch) -> TrajectoryBatch:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.data.plausible import without_jumps
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
@@ -150,7 +151,7 @@ def _grid(problem: Problem) -> _Grid | None:
     values[numbers] = batch.u[0][kept].double()
     frames = torch.full((len(t),), -1)
     frames[numbers] = torch.arange(len(tau))
-    return _Grid(t, values, step, frames, batch.x[0, 0].double())
+    return _Grid(t, without_jumps(values, problem.source.normalisation.least), step, frames, batch.x[0, 0].double())
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ class _Series:
     Attributes:
         share: of the variance of all values that anomalies have.
         ratio: (R,) variances of codes of frames that the modes were not fitted to, relative to those that they were.
+        decays: (R,) of codes of such frames over a step.
     """
 
     x: Tensor
@@ -170,6 +172,7 @@ class _Series:
     regression: Autoregression
     share: float
     ratio: Tensor
+    decays: Tensor
 
     @classmethod
     def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
@@ -182,8 +185,7 @@ class _Series:
         fixed = problem.config.decoder.code_size
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
         modes = modes.saturated(anomalies)
-        known = torch.isfinite(values).any(1)
-        search = AutoregressionSearch(modes.codes, known, float(modes.noise.sum()))
+        search = AutoregressionSearch(modes.codes, torch.isfinite(values).any(1), float(modes.noise.sum()))
         if choice is not None:
             regression = search.fitted(replace(choice, size=min(choice.size, modes.codes.shape[1])))
         elif around is not None and fixed is None:
@@ -191,13 +193,12 @@ class _Series:
         else:
             regression = search.search() if fixed is None else search.search((fixed,))
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
-        modes, ratio = modes.cross_validated(anomalies, blocks_of(len(values)))
-        wider = ratio.clamp(min=1.0).sqrt()
-        regression = replace(regression, covariances=regression.covariances * wider * wider[:, None])
-        modes, regression = modes.leading(most), regression.truncated(most)
-        spread = values - values.nanmean(0)
-        share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
-        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0), ratio[:most])
+        modes, ratio, lasting = modes.cross_validated(anomalies, blocks_of(len(values)), len(regression.damping))
+        modes, ratio, lasting = modes.leading(most), ratio[:most], lasting[:, :most]
+        regression = regression.of_unseen(ratio, modes.variances, lasting)
+        spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
+        share = min(float(anomalies.square().nansum() / spread), 1.0)
+        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, share, ratio, lasting[0])
 
     @property
     def known(self) -> int:
@@ -221,13 +222,12 @@ class _Series:
 
     def field(self) -> VectorField:
         """The vector field, float64."""
-        choice = self.regression.choice
-        errors = self.regression.covariances
+        choice, errors = self.regression.choice, self.regression.covariances
         term = AutoregressionTerm(
             self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors)
         )
         field = VectorField(self.known + self.codes + self.past, [term.double()])
-        step = companion(self.regression.matrices, self.regression.decays)
+        step = companion(self.regression.matrices, self.decays[choice.size :])
         term.set(step, errors, self.regression.damping)
         return field
 

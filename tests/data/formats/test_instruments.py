@@ -117,7 +117,7 @@ def test_numbers_without_names_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("names", [["x-coordinate", "y-coordinate"], ["X Location (m)", "Y Location (m)"],
-                                   ["X [m]", "Y [m]"]])
+                                   ["X [m]", "Y [m]"], ["x_km", "y_km"]])
 def test_places_as_solvers_call_them(tmp_path, names):
     rows = [[t, x, y, heat(x, y, t)] for t in T for x in X for y in Y]
     write_rows(tmp_path / "a.csv", [["time", *names, "T"], *rows])

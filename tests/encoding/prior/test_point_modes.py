@@ -107,7 +107,7 @@ def _of_few_frames(missing):
     values = torch.as_tensor(random.standard_normal((45, 30)) @ root.T)
     values[torch.as_tensor(random.random((45, 30)) < missing)] = torch.nan
     modes = principal_components(values, 20)
-    return modes, *modes.cross_validated(values, [(k, k + 9) for k in range(0, 45, 9)]), root
+    return modes, *modes.cross_validated(values, [(k, k + 9) for k in range(0, 45, 9)])[:2], root
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.02])
@@ -140,5 +140,19 @@ def test_values_given_few_others_have_the_deviations_that_validated_variances_sa
 
 def test_modes_that_blocks_say_nothing_about_stay():
     modes = principal_components(torch.randn(12, 4).double(), 2)
-    same, ratio = modes.cross_validated(torch.randn(12, 4).double(), [(0, 12)])
+    same, ratio, _ = modes.cross_validated(torch.randn(12, 4).double(), [(0, 12)])
     assert same is modes and bool((ratio == 1).all())
+
+
+def test_what_late_patterns_of_a_lasting_field_hold_lasts_in_other_frames():
+    random, decay = np.random.default_rng(3), 0.95
+    field = np.zeros((1000, 60))
+    for k in range(1, 1000):  # every pattern of which lasts alike
+        field[k] = decay * field[k - 1] + random.standard_normal(60)
+    values = torch.as_tensor(field * np.geomspace(1, 0.01, 60))
+    modes = principal_components(values, 50)
+    decays, later = modes.cross_validated(values, [(k, k + 200) for k in range(0, 1000, 200)], 2)[2]
+    codes = modes.codes[:, 30:]
+    own = (codes[1:] * codes[:-1]).sum(0) / codes[:-1].square().sum(0)
+    assert (decays[30:] - decay).abs().mean() < 0.5 * (own - decay).abs().mean()
+    assert later[30:].mean() == pytest.approx(float(decays[30:].mean()) * decay, abs=0.03)
