@@ -80,5 +80,58 @@ def film(path):
     np.savez(path, film=np.random.default_rng(0).integers(0, 255, (9, 6, 8, 3)).astype(np.uint8))
 
 
+def ndbc(path):
+    """A buoy, with MM and nines where there is no value, and a wind from 99 degrees."""
+    path.write_text("#YY  MM DD hh mm WDIR WSPD  WVHT  PRES  ATMP  TIDE\n"
+                    "#yr  mo dy hr mn degT m/s     m   hPa  degC    ft\n" + "".join(
+                        f"2020 02 28 {h:02d} 50  {99 if h else 999}  {h}.0 {99.0 if h == 2 else 1.5:5.2f} "
+                        f"{9999.0 if h == 3 else 1015.5} {'MM' if h == 4 else -h} 99.00\n" for h in range(8)))
+
+
+def ghcn(path):
+    """Two months of a station, a value of which failed a check."""
+    with path.open("w") as file:
+        for month, days in (("202001", 31), ("202002", 29)):
+            for element, base in (("TMAX", 100), ("TMIN", -50), ("WT01", 1)):
+                cells = [f"{base + day:5d} {'X' if (day, element) == (3, 'TMAX') else ' '}W" if day <= days
+                         else "-9999   " for day in range(1, 32)]
+                file.write(f"USW00094728{month}{element}" + "".join(cells) + "\n")
+
+
+def ghcn_by_year(path):
+    """A row for each value of two stations, without names."""
+    path.write_text("".join(f"{station},202001{day:02d},{element},{base + day},,,W,{clock}\n" for day in range(1, 29)
+                            for station, clock in (("USW00094728", "2400"), ("CA001010066", ""))
+                            for element, base in (("TMAX", 100), ("TMIN", -50))))
+
+
+def odv(path):
+    """Casts of a cruise, what is said of each in its first row alone, with a flag that says bad."""
+    lines = ["//<Version>ODV Spreadsheet V4.6</Version>",
+             "Cruise\tStation\tType\tyyyy-mm-ddThh:mm:ss.sss\tLongitude [degrees_east]\tLatitude [degrees_north]\t"
+             "Bot. Depth [m]\tDepth [m]\tQV:SEADATANET\tTemperature [degC]\tQV:SEADATANET"]
+    for cast in range(6):
+        for level in range(5):
+            said = f"CR1\tS{cast}\tB\t2020-05-{cast + 1:02d}T12:00:00.000\t{-5 + cast / 4}\t{40 + cast / 8}\t2000"
+            lines.append((said if level == 0 else "\t" * 6) + f"\t{10 * level}\t1\t{20 - level + cast / 10:.3f}\t"
+                         f"{4 if (cast, level) == (2, 3) else 1}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def line_protocol(path):
+    """Points of two stations with a blank and a comma in a name, and a field of text."""
+    path.write_text("".join(f'air\\ q,site={site},lon={lon},lat=47.5 pm10={h + lon},n={h}i,note="a, b=c" '
+                            f"{1704067200000000000 + h * 3600 * 10**9}\n" for h in range(6)
+                            for site, lon in (("A\\,1", 8.0), ("B", 8.5))))
+
+
+def series(path):
+    """Series of several trajectories without places."""
+    t = np.arange(9) * 0.1
+    np.savez(path, t=t, u=np.stack([np.stack([np.sin(t + k), np.cos(t + k)], 1) for k in range(5)]),
+             parameters=np.arange(5.0))
+
+
 FILES = {"argo.nc": argo, "roms.nc": roms, "toa5.dat": toa5, "davis00001.txt": davis, "zones.dat": zones,
-         "cells.mat": cells, "film.npz": film}
+         "cells.mat": cells, "film.npz": film, "buoy.txt": ndbc, "station.dly": ghcn, "2020.csv": ghcn_by_year,
+         "section.odv": odv, "points.lp": line_protocol, "series.npz": series}

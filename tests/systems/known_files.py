@@ -407,6 +407,39 @@ def rdb(path):
     return known
 
 
+def influx(path):
+    frame, known = table()
+    cells = frame.rename(columns={"time": "_time", "pm10": "_value"})
+    cells = cells.assign(_field="pm10", _measurement="air", result="", table=0)
+    cells["_time"] = [str(moment) for moment in np.repeat(MOMENTS, 5)]
+    rows = cells[["result", "table", "_time", "_value", "_field", "_measurement", "station", "x", "y"]].to_csv()
+    rows = [line.split(",", 1)[1] for line in rows.splitlines()]
+    path.write_text("#group\n#datatype\n#default\n" + "\n".join("," + row for row in rows) + "\n")
+    return known
+
+
+def dedalus(path, version=3):
+    u = values(4, 5, 3)
+    with h5py.File(path, "w") as file:
+        task, scales = file.create_dataset("tasks/b", data=u), file.create_group("scales")
+        scales["sim_time"], scales["iteration"] = T, np.arange(4)
+        for axis, (name, line) in enumerate((("t", None), ("x", X), ("y", Y))):
+            task.dims[axis].label = name
+            if line is None:
+                held = [scales["sim_time"], scales["iteration"]]
+            else:
+                held = [scales.create_dataset(f"{name}_hash_a1" if version == 3 else f"{name}/1.0", data=line)]
+            for one in held:
+                one.make_scale(one.name)
+                task.dims[axis].attach_scale(one)
+        task.attrs["grid_space"] = [True, True]
+        file["tasks/vector"] = np.stack([u, -u], 1)
+        for axis in (0, 2, 3):
+            file["tasks/vector"].dims[axis].label = "txy"[axis - (axis > 0)]
+            file["tasks/vector"].dims[axis].attach_scale(task.dims[axis - (axis > 0)][0])
+    return Known(T, GRID, np.stack([u, u, -u], -1).reshape(1, 4, -1, 3), ("b", "vector_x", "vector_y"))
+
+
 def flat(path):
     frame, known = table()
     with h5py.File(path, "w") as file:
@@ -440,7 +473,8 @@ CASES = [
     (pdebench_tensor, "burgers.hdf5", "answer.h5"), (pdebench_fields, "cfd.hdf5", "answer.h5"),
     (pdebench_groups, "swe.h5", "answer.h5"), (the_well, "well.hdf5", "answer.nc"), (text, "air.csv", "answer.csv"),
     (text, "air.tsv", "answer.tsv"), (text, "air.csv.gz", "answer.csv.gz"), (parquet, "air.parquet", "answer.parquet"),
-    (toa5, "logger.dat", "answer.csv"), (rdb, "gauge.rdb", "answer.tsv"),
+    (toa5, "logger.dat", "answer.csv"), (rdb, "gauge.rdb", "answer.tsv"), (influx, "flux.csv", "answer.csv"),
+    (dedalus, "snapshots_s1.h5", "answer.h5"),
     (parquet, "air.parquet", "answer.csv"), (text, "air.csv", "answer.parquet"), (flat, "air.h5", "answer.h5"),
     (schema, "own.h5", "answer.h5"),
 ]

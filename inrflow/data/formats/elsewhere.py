@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
+import h5py
+
 from inrflow.data.formats.registry import Content, Format, ReadOptions
+from inrflow.data.formats.schema import open_hdf5
 from inrflow.errors import UserError
 
 
@@ -54,6 +57,64 @@ class Particles(Elsewhere):
     name = "LAMMPS or XYZ (atoms)"
     advice = "write a table with a row for each time and atom: time, x, y, z and values, as MDAnalysis or ASE give them"
     signature = re.compile(rb"ITEM: TIMESTEP|\s*\d+[ \t]*\r?\n[^\n]*\n\s*[A-Z][a-z]?[ \t]+[-+]?\d")
+
+
+class Raster(Elsewhere):
+    """GeoTIFF and other TIFF, and HDF4, which hold maps without times of their own."""
+
+    name = "TIFF or HDF4 (maps)"
+    advice = ("write NetCDF with a dimension of times: `gdal_translate -of netCDF IN.tif OUT.nc` for each, then, in "
+              "Python, xarray.open_mfdataset(files, combine='nested', concat_dim=pandas.Index(dates, name='time'))")
+    signature = re.compile(rb"II[*+]\0|MM\0[*+]|\x0e\x03\x13\x01", re.DOTALL)
+
+
+class VtkXml(Elsewhere):
+    """VTK's XML files of grids, of surfaces, of several blocks and of parallel pieces."""
+
+    name = "VTK's images, grids, surfaces or pieces (.vti, .vtr, .vts, .vtp, .vtm, .pvtu and the like)"
+    advice = ("write VTU, one file for each time: pyvista.read(FILE).cast_to_unstructured_grid().save('NAME_0001.vtu')"
+              ", of blocks pyvista.read(FILE).combine(), or by ParaView's Save Data")
+    signature = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*type=["']"""
+                           rb"(?!UnstructuredGrid|Collection)", re.DOTALL)
+
+
+class Reports(Elsewhere):
+    """Field reports of Abaqus and listings of ANSYS."""
+
+    name = "reports of Abaqus or ANSYS"
+    advice = ("they have no places: write a table with a row for each time and node (time, x, y, z, values), or one "
+              "for each time with its number in the name, or VTU")
+    signature = re.compile(rb"\**\s*(Field Output Report|PRINT \S+\s+(NODAL|ELEMENT) SOLUTION)", re.IGNORECASE)
+
+
+class Cgns(Elsewhere):
+    """CGNS, in HDF5 or in the older ADF."""
+
+    name = "CGNS"
+    advice = "open it in ParaView, and save the data as a PVD collection of VTU with all time steps"
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        if not h5py.is_hdf5(path):
+            return b"ADF Database" in start[:64]
+        with open_hdf5(path) as file:
+            return "CGNSLibraryVersion" in file
+
+
+class Blocks(Elsewhere):
+    """Checkpoints and plot files of codes whose grid is in blocks of their own places: FLASH, Athena++, Parthenon and
+    Chombo."""
+
+    name = "FLASH, Athena++ or another code of blocks"
+    advice = ("resample each to a regular grid, as by yt: yt.load(FILE).covering_grid(level, left_edge, dims), or "
+              "athena_read, and write arrays t, x, y, u by numpy.savez")
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        if not h5py.is_hdf5(path):
+            return False
+        with open_hdf5(path) as file:
+            held, said = set(file), set(file.attrs)
+            return bool({"bounding box", "refine level"} <= held or {"NumMeshBlocks", "MeshBlockSize"} & said
+                        or {"LogicalLocations", "Levels"} <= held or {"Chombo_global", "level_0"} <= held)
 
 
 class Spreadsheet(Elsewhere):

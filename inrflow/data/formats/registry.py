@@ -7,6 +7,7 @@ Tables are written by a TableWriter, which appends blocks of columns to a file t
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 import re
@@ -320,7 +321,7 @@ def format_of(path: Path) -> Format:
         with path.open("rb") as file:
             start = file.read(_HEAD)
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; give a file: {readable()}") from error
+        raise UserError(f"{path} does not exist; {_near(path)}") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({os.strerror(error.errno or 0)}); give a file: "
                         f"{readable()}") from error
@@ -335,6 +336,15 @@ def format_of(path: Path) -> Format:
                 return known
     kind = "binary file" if binary else "text file"
     raise UserError(f"{path} is a {kind} of an unknown format; give {readable()}")
+
+
+def _near(path: Path) -> str:
+    """What a file that does not exist may be."""
+    try:
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1)
+    except OSError:
+        return f"there is no folder {path.parent}"
+    return f"did you mean {path.with_name(near[0])}?" if near else "check the name and the folder"
 
 
 def expanded(source: str | os.PathLike[str]) -> list[Path]:

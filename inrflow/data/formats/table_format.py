@@ -6,8 +6,9 @@ import os
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -52,6 +53,21 @@ class TableFormat(Format):
         with self.open_columns(path, [TIMES]) as columns:
             rows = sum(len(next(iter(block.values()))) for block in columns.blocks(1 << 16))
             return [("rows", f"{rows}"), ("columns", ", ".join(columns.names))]
+
+
+class HeldColumns(Columns):
+    """Columns (R,) that are in memory; of text as arrays of str objects."""
+
+    def __init__(self, table: Mapping[str, np.ndarray], units: Mapping[str, str] = MappingProxyType({}),
+                 meant: Mapping[tuple[str, ...], str] = MappingProxyType({})) -> None:
+        self._table, self.names, self.units, self.meant = table, tuple(table), units, meant
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(next(iter(self._table.values()), ())), rows):
+            yield {name: cells[start:start + rows] for name, cells in self._table.items()}
+
+    def close(self) -> None:
+        pass
 
 
 class TableContent(Content):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inrflow.data.formats.builtin.csv_table import CsvColumns
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.streams.tidy import tidied
+from inrflow.data.formats.texts.csv_table import CsvColumns
 from inrflow.errors import UserError
 
 CELLS = st.sampled_from(["1", "2.5", "", " 3", "4 ", "nan", '"5"', '"a,b"', '"c\nd"', '"e""f"', "x;y", "é", "-1e3"])

@@ -7,12 +7,12 @@ import pandas
 import pytest
 
 from inrflow.data.description import Description
-from inrflow.data.formats.builtin.csv_table import CsvFormat
 from inrflow.data.formats.columns import PointTable
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.registry import ReadOptions
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.tables import read_observations, write_points
+from inrflow.data.formats.texts.csv_table import CsvFormat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 

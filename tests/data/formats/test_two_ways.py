@@ -72,6 +72,7 @@ def test_every_format_is_tried_two_ways(elsewhere):
             make(elsewhere / source)
             tried.add(format_of(elsewhere / source).name)
     every = {known.name for known in FORMATS if not isinstance(known, named_alone.Elsewhere)}
+    tried |= {"NDBC", "GHCN-daily", "ODV"}  # a single place, and profiles: test_networks
     assert every <= tried | {"GRIB", "PP", "DaVis"}  # of this a file is one frame: test_instruments has several
 
 

@@ -5,9 +5,8 @@ formats of one's own, registered by the `register_format` of this package, come 
 """
 
 from inrflow.data.formats.builtin.arrays import NpyFormat, TorchFormat
-from inrflow.data.formats.builtin.csv_table import CsvFormat
+from inrflow.data.formats.builtin.dedalus import DedalusFormat
 from inrflow.data.formats.builtin.hdf5_table import Hdf5ArrayFormat, Hdf5Format
-from inrflow.data.formats.builtin.instruments import DavisFormat, RdbFormat, Toa5Format
 from inrflow.data.formats.builtin.matlab import MatlabFormat
 from inrflow.data.formats.builtin.netcdf import GribFormat, NetcdfFormat, PpFormat, ZarrFormat
 from inrflow.data.formats.builtin.npz import NpzFormat
@@ -18,21 +17,30 @@ from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
 from inrflow.data.formats.elsewhere import (
     Archive,
     BinaryTecplot,
+    Blocks,
+    Cgns,
     EnsightPart,
     Gmsh,
     Json,
     Particles,
     Pickle,
+    Raster,
+    Reports,
     Spreadsheet,
+    VtkXml,
 )
 from inrflow.data.formats.meshes.comsol import ComsolFormat
 from inrflow.data.formats.meshes.ensight import EnsightFormat
 from inrflow.data.formats.meshes.mesh_series import MeshFormat
 from inrflow.data.formats.meshes.openfoam import OpenFoamFormat, ProbesFormat
 from inrflow.data.formats.registry import Format, register_format
+from inrflow.data.formats.texts.csv_table import CsvFormat
+from inrflow.data.formats.texts.instruments import DavisFormat, RdbFormat, Toa5Format
+from inrflow.data.formats.texts.networks import GhcnFormat, InfluxFormat, NdbcFormat, OdvFormat
 
 BUILTIN = (
-    Archive, Json, Pickle, Spreadsheet, CsvFormat, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, NpyFormat,
+    Archive, Json, Pickle, Spreadsheet, CsvFormat, NdbcFormat, GhcnFormat, OdvFormat, InfluxFormat, Raster, VtkXml,
+    Reports, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, Blocks, Cgns, DedalusFormat, NpyFormat,
     TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat, ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat,
     PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat, EnsightFormat, EnsightPart, BinaryTecplot, ComsolFormat,
     Gmsh, Particles, Toa5Format, DavisFormat, RdbFormat,

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.description import Description
-from inrflow.data.formats.columns import TIMES, find_column
+from inrflow.data.description import PLACE, Description
+from inrflow.data.formats.columns import TIMES, Columns, find_column
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.streams.gridded import ArrayWriter
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice
+from inrflow.data.formats.table_format import HeldColumns, TableContent, TableFormat, axes_among
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
@@ -54,7 +55,7 @@ class ArrayContent(StreamedContent):
         time = find_column(vectors, _TIMES if options.time is None else (options.time,))
         if options.time is not None and time is None:
             raise UserError(f"{self._held}, and no vector {options.time} of times; {_HINT}")
-        if time is not None and self._at_points(arrays, time, options):
+        if time is not None and (self._at_points(arrays, time, options) or self._at_one_place(arrays, time, options)):
             return
         if options.coordinates is None and not set(_AXES) & set(vectors):
             options = replace(options, coordinates=self._axes_by_size(arrays, vectors, time, options))
@@ -132,6 +133,30 @@ class ArrayContent(StreamedContent):
         self._t, self._x, self._order_of, self._parameters = t, x, (0, 1, (2,), 3), None
         self._arrays = list(fields.values())
         self.description = options.describe(self.path, names, _AXES[: x.shape[1]])
+        return True
+
+    def _at_one_place(self, arrays: Mapping[str, np.ndarray], time: str, options: ReadOptions) -> bool:
+        """Whether there are series alone, over times (T,), with few channels behind (T, C), also of several
+        trajectories (S, T, C); they are taken then, as those of a single place."""
+        t, parameters = np.asarray(arrays[time], np.float64), arrays.get("parameters")
+        others = {name: array for name, array in arrays.items() if name not in (time, "parameters")}
+        fields = {name: array for name, array in others.items() if not options.channels or name in options.channels}
+        shape = (*next(iter(fields.values()), t).shape, 0, 0)
+        several = len(t) == shape[1] != shape[0] and 0 < shape[2]
+        sizes = {array.shape[:1 + several] for array in fields.values()} if fields else set()
+        fits = sizes == {(*shape[:several], len(t))} and all(
+            array.ndim <= 2 + several and (array.ndim == 1 or array.shape[-1] < _FEWEST) for array in fields.values())
+        axes = set(_AXES) & {name for name, array in arrays.items() if array.ndim == 1}
+        if not fits or options.coordinates is not None or not axes <= set(fields) or 0 < len(axes) < len(fields):
+            return False
+        self._arrays = [array if array.ndim == 2 + several else array[..., None] for array in fields.values()]
+        names = [name if array.shape[-1] == 1 else f"{name}{index}"
+                 for name, array in zip(fields, self._arrays, strict=True) for index in range(array.shape[-1])]
+        self._t, self._x, self._order_of = t, np.zeros((1, 1)), (0 if several else None, int(several), (), 1 + several)
+        self._parameters = None if parameters is None else parameters.reshape(shape[0] if several else 1, -1)
+        warnings.warn(f"{self.path} names no places: {'its trajectories are' if several else 'it is'} a series at a "
+                      f"single one, with the channels {', '.join(names)}; coordinates=[...] names axes", stacklevel=3)
+        self.description = options.describe(self.path, names, (PLACE,))
         return True
 
     def _axes_by_size(
@@ -261,12 +286,32 @@ class ArrayFormat(Format):
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         with damage_as_user_error(path):
-            return ArrayContent(path, self.arrays(path), options)
+            arrays = self.arrays(path)
+            held = {name: array.ravel() for name, array in arrays.items() if array.size == max(array.shape, default=0)}
+            table = len(held) == len(arrays) and len({len(column) for column in held.values()}) == 1
+            if table and axes_among(list(held)) and len(held) > 1 + len(axes_among(list(held))):
+                return TableContent(_Table(held), path, options)
+            return ArrayContent(path, arrays, options)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with damage_as_user_error(path):
             shapes = (f"{name} {array.shape} {array.dtype}" for name, array in self.arrays(path).items())
             return [("arrays", ", ".join(shapes))]
+
+
+class _Table(TableFormat):
+    """Vectors of one length, as the columns of a table."""
+
+    name = about = "vectors"
+
+    def __init__(self, held: Mapping[str, np.ndarray]) -> None:
+        self._held = held
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return False
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        return HeldColumns(self._held)
 
 
 class NpyFormat(ArrayFormat):

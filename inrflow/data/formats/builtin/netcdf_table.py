@@ -59,7 +59,7 @@ def open_netcdf(path: Path) -> Any:
                 raise UserError(f"{path} holds sweeps of a radar in polar coordinates (CfRadial), which is not read; "
                                 "interpolate them to a grid of x and y, as Py-ART's grid_from_radars does")
             data = _with_dates(as_rows(of_argo(path, data), TIMES))
-            return _true_places(_degrees(_of_mesh(path, _of_wrf(path, _renamed(data)))))
+            return _true_places(_degrees(_of_mesh(path, _of_wrf(path, _of_mpas(path, _renamed(data))))))
     except BaseException:
         data.close()
         raise
@@ -168,6 +168,27 @@ def _of_wrf(path: Path, data: Any) -> Any:
         warnings.warn(f"{path}: {', '.join(told)} are given between the points of the other fields (staggered) and are "
                       "left out", stacklevel=2)
     return data.drop_vars(["Times", *between])
+
+
+def _of_mpas(path: Path, data: Any) -> Any:
+    """MPAS' files with fields of cells at the places of these, and dates in place of the text in `xtime`.
+
+    Fields of edges and vertices are left out, with a warning.
+    """
+    if not {"latCell", "lonCell"} <= set(data.variables):
+        return data
+    others = [dim for dim in ("nEdges", "nVertices") if dim in data.dims]
+    between = {name: one for name, one in data.data_vars.items() if set(others) & set(one.dims)}
+    if told := [str(name) for name, one in between.items() if "Time" in one.dims]:
+        warnings.warn(f"{path}: {', '.join(told)} are given at edges or vertices and are left out", stacklevel=2)
+    data = data.drop_dims(others)
+    for name, standard in (("lonCell", "longitude"), ("latCell", "latitude")):
+        data = data.assign_coords({name: data[name].assign_attrs(standard_name=standard, units="radians")})
+    if "xtime" not in data.variables or "noleap" in str(data.attrs.get("config_calendar_type", "")):
+        return data
+    texts = np.char.strip(np.atleast_1d(data["xtime"].values).astype("U"), " \0")
+    moments = np.array([text.replace("_", "T") for text in texts], "datetime64[us]")
+    return data.drop_vars("xtime").assign_coords(time=(data["xtime"].dims, moments))
 
 
 def _of_mesh(path: Path, data: Any) -> Any:

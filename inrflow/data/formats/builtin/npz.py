@@ -36,9 +36,9 @@ class NpzFormat(ArrayFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         shapes = {name: shape for name, (shape, _) in _headers(path).items()}
-        if ("u" in shapes and len(shapes.get("x", ())) > 1) or all(len(shape) < 3 for shape in shapes.values()):
+        if len(shapes) == 1 or ("u" in shapes and len(shapes.get("x", ())) > 1):
             return NpzContent(path, options)
-        return super().read(path, options)  # the axes of a grid, or fields by their names
+        return super().read(path, options)  # the axes of a grid, series, or fields by their names
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:

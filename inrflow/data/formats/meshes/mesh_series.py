@@ -77,6 +77,17 @@ class MeshFormat(Format):
         return (XdmfWriter if path.suffix.lower() == ".xdmf" else PvdWriter)(path, description, overwrite)
 
 
+def _time_of_legacy(start: bytes) -> list[float]:
+    """The time in the first bytes of a legacy VTK file, whose field data meshio leaves out; none where it has none."""
+    match = re.search(rb"\n(?:TIME|TimeValue) 1 1 (double|float)\n", start)
+    if not start.startswith(b"# vtk") or match is None:
+        return []
+    kind = ">f8" if match[1] == b"double" else ">f4"
+    if re.search(rb"\nBINARY\b", start):
+        return [float(np.frombuffer(start, kind, 1, match.end())[0])]
+    return [float(start[match.end():].split(maxsplit=1)[0])]
+
+
 def _is_tecplot(head: bytes) -> bool:
     return re.match(_TECPLOT, head, re.IGNORECASE) is not None
 
@@ -167,6 +178,7 @@ class MeshSeries:
                 return [(0, float(time)) for time in times if time is not None]
         mesh = self._read(self._steps[0])
         known = [float(np.ravel(mesh.field_data[name])[0]) for name in _TIMES if name in mesh.field_data]
+        known += _time_of_legacy(start)
         numbers = re.findall(r"\d+", path.stem)
         return [(0, known[0] if known else float(numbers[-1]) if numbers else 0.0)]
 

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrflow.data.formats.builtin.csv_table import CsvColumns, CsvFormat
+from inrflow.data.calendar import moments_to_texts
+from inrflow.data.formats.texts.csv_table import CsvColumns, CsvFormat
+from inrflow.errors import UserError
 
 _WIDTHS = re.compile(r"(\d+[sdn]\t)+\d+[sdn]\s*$")
+#: Hours from UTC by the abbreviations of zones that the USGS writes.
+_ZONES = {"UTC": 0, "GMT": 0, "AST": -4, "ADT": -3, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6,
+          "PST": -8, "PDT": -7, "AKST": -9, "AKDT": -8, "HST": -10, "HDT": -9, "SST": -11, "CHST": 10, "GST": 10}
 
 
 class Toa5Columns(CsvColumns):
@@ -31,13 +36,36 @@ class Toa5Format(CsvFormat):
 
 
 class RdbColumns(CsvColumns):
-    """A table with a line of widths and types, which are no values, below the names."""
+    """A table with a line of widths and types, which are no values, below the names; times, which are local with their
+    zone in a column `tz_cd`, in UTC."""
 
     def _take_units(self) -> None:
         first = next(self._lines, "")
         self._line += 1
         if _WIDTHS.match(first) is None:
             self._lines, self._line = itertools.chain([first], self._lines), self._line - 1
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        for block in super().blocks(rows):
+            zones = block.get("tz_cd", np.zeros(0, object))
+            if unknown := {zone for zone in zones.tolist() if zone and zone.upper() not in _ZONES}:
+                raise UserError(f"{self.path}: tz_cd is {min(unknown)!r}, which is no known zone; ask the service for "
+                                "times in UTC")
+            for time in ("datetime", "sample_dt") if len(zones) else ():
+                if time in block:
+                    block |= {time: _in_utc(block[time], zones), "tz_cd": np.full(len(zones), "UTC", object)}
+            yield block
+
+
+def _in_utc(local: np.ndarray, zones: np.ndarray) -> np.ndarray:
+    """Dates such as `2024-03-10 01:45` in local zones, in UTC and the same form."""
+    hours = np.array([_ZONES.get(zone.upper(), 0) for zone in zones.tolist()])
+    try:
+        moments = np.array([cell.replace(" ", "T") or "NaT" for cell in local.tolist()], "datetime64[m]")
+    except ValueError:  # days alone, or what is no date: told where they are read
+        return local
+    return np.array([text.replace("T", " ") for text in moments_to_texts(moments - hours * np.timedelta64(1, "h"), "m")
+                     ], object)
 
 
 class RdbFormat(CsvFormat):

@@ -1,0 +1,1 @@
+"""Tables of text in the layouts of instruments and of networks of observation."""
