@@ -92,6 +92,7 @@ class Cgns(Elsewhere):
 
     name = "CGNS"
     advice = "open it in ParaView, and save the data as a PVD collection of VTU with all time steps"
+    binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         if not h5py.is_hdf5(path):
@@ -107,6 +108,8 @@ class Blocks(Elsewhere):
     name = "FLASH, Athena++ or another code of blocks"
     advice = ("resample each to a regular grid, as by yt: yt.load(FILE).covering_grid(level, left_edge, dims), or "
               "athena_read, and write arrays t, x, y, u by numpy.savez")
+
+    binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         if not h5py.is_hdf5(path):

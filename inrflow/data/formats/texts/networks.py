@@ -18,7 +18,7 @@ import numpy as np
 
 from inrflow.data.formats.columns import HEIGHTS, IN_FILES, TIMES, Columns
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
-from inrflow.data.formats.table_format import HeldColumns, TableFormat
+from inrflow.data.formats.table_format import HeldColumns
 from inrflow.data.formats.texts.csv_table import CsvFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -41,14 +41,10 @@ def _held(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], units
     return HeldColumns({name: cells for name, cells in table.items() if name not in empty}, units, meant)
 
 
-class NetworkFormat(TableFormat):
+class NetworkFormat(CsvFormat):
     """A format of text that begins as its `signature` says; needs `columns_in`. May be compressed by gzip."""
 
-    text = True
-    dates = "text"
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        return self.signature is not None and self.signature.match(CsvFormat.text_in(start).encode()) is not None
+    suffixes = answers = ()
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         with damage_as_user_error(path):
