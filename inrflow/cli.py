@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from inrflow.errors import INTERRUPTED, UserError, is_disk_full
+from inrflow.errors import INTERRUPTED, UserError, is_disk_full, missing
 from inrflow.runtime.processes import RANKS, Processes
 from inrflow.runtime.safe_names import printable
 
@@ -171,7 +171,7 @@ def _require_files(given: dict[str, str | list[str] | None]) -> None:
     for key, value in given.items():
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, str) and not os.path.exists(path) and not set(path) & set("*?["):
-                raise UserError(f"{key}{'=' if key else ''}{path} does not exist; check the name and the folder")
+                raise UserError(f"{key}{'=' if key else ''}{missing(path)}")
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

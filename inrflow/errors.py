@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 
 INTERRUPTED = 130  # exit code of what was stopped by Ctrl-C, as shells have it
@@ -15,6 +16,19 @@ class UserError(Exception):
 
     The command line prints the sentence on stderr without a traceback and exits with code 2.
     """
+
+
+def missing(path: str | os.PathLike[str]) -> str:
+    """What is said of a file that does not exist: the one of its folder that it may be."""
+    from difflib import get_close_matches
+
+    folder, name = os.path.split(path)
+    try:
+        near = get_close_matches(name, os.listdir(folder or "."), 1, 0.7)
+    except OSError:
+        return f"{path} does not exist; there is no folder {folder}"
+    hint = f"did you mean {os.path.join(folder, near[0])}?" if near else "check the name and the folder"
+    return f"{path} does not exist; {hint}"
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow.commands.run_directory import CANDIDATES_FILE, EVALUATION_FILE, RunDirectory, damaged
-from inrflow.errors import UserError
+from inrflow.errors import UserError, missing
 from inrflow.runtime.screen import screen, show
 from inrflow.runtime.shown import trajectories
 
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
                         "pattern in quotes, as 'data_*.nc'")
     path = Path(names[0])
     if not path.exists() and not glob.has_magic(names[0]):
-        raise UserError(f"{path} does not exist; give a data file or a run directory")
+        raise UserError(missing(path))
     from inrflow.data.formats.inspect import describe, is_store
 
     if path.is_dir() and not is_store(path):

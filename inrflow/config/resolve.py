@@ -25,6 +25,8 @@ from inrflow.errors import UserError
 #: Old keys of settings and their present names; both are read, on the command line and in config.yaml of a run.
 ALIASES = {"data.equation": "data.completion"}
 #: Keys of earlier runs, which change nothing any more.
+_NEAR = 0.7  # how alike a misspelt key is
+_KINDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
 _RETIRED = ("dynamics.quadratic_rank", "dynamics.products", "dynamics.start", "training.steps.equation",
             "training.steps.quadratic_rounds", "training.steps.scattered", "training.steps.scattered_copies",
             "training.steps.data", "decoder.codes", "decoder.closure")
@@ -204,6 +206,8 @@ def _renamed(override: str) -> str:
     """An override without Hydra's signs for adding and removing keys, under the present name of its key."""
     if "=" not in override:
         raise UserError(f"{override!r} is not of the form key=value")
+    if override.startswith("-"):
+        raise UserError(f"{override} begins with dashes; settings are written without them: {override.lstrip('-')}")
     key, _, value = override.lstrip("+~").partition("=")
     return f"{ALIASES.get(key, key)}={value}"
 
@@ -281,10 +285,11 @@ def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
     for override in overrides:
         key = override.partition("=")[0]
         if key not in known and "/" not in key and key != "experiment" and not _free(key, schema):
-            names = [*known, *ALIASES]
+            names = [*known, *(old for old, new in ALIASES.items() if new in known)]
             last = key.split(".")[-1]
+            lasts = {name.split(".")[-1]: name for name in reversed(names)}
             near = [name for name in known if name.split(".")[-1] == last] or difflib.get_close_matches(
-                key, names, 1) or difflib.get_close_matches(last, names, 1)
+                key, names, 1, _NEAR) or [lasts[name] for name in difflib.get_close_matches(last, lasts, 1, _NEAR)]
             listed = ", ".join(name for name in known if "." not in name)
             hint = f"; did you mean {ALIASES.get(near[0], near[0])}?" if near else f"; known keys: {listed}"
             return f"unknown key {key!r}{hint}"
@@ -296,5 +301,6 @@ def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
     for override in overrides:
         key, _, value = override.partition("=")
         if f"full_key: {key}" in text or (value and value in first):
-            return f"{override}: {first}"
+            wanted = re.search(r"could not be converted to (Integer|Float)|not a valid (bool)", first)
+            return f"{override}; give {_KINDS[wanted[1] or wanted[2]]}" if wanted else f"{override}: {first}"
     return first

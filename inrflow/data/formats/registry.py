@@ -7,7 +7,6 @@ Tables are written by a TableWriter, which appends blocks of columns to a file t
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
@@ -38,7 +37,7 @@ from inrflow.data.formats.schema import require_storable
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.observations import Observations
 from inrflow.data.symmetries import Symmetries
-from inrflow.errors import UserError
+from inrflow.errors import UserError, missing
 from inrflow.runtime.atomic_files import AtomicFile, damage_as_user_error
 
 CHUNK_ROWS = 16384
@@ -315,13 +314,14 @@ def format_of(path: Path) -> Format:
             store = next((known for known in reversed(FORMATS) if known.folder and known.sniff(path, b"")), None)
             if store is not None:
                 return store
-            raise UserError(f"{path} is a folder; give a file: {readable()}")
+            raise UserError(f"{path} is a folder of none of the formats that are one (Zarr, a case of OpenFOAM); give a "
+                            f"file in it, or several by a pattern, as '{path}/*.nc'")
         if not stat.S_ISREG(mode):
             raise UserError(f"{path} is a device, pipe or socket; give a regular file: {readable()}")
         with path.open("rb") as file:
             start = file.read(_HEAD)
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; {_near(path)}") from error
+        raise UserError(missing(path)) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({os.strerror(error.errno or 0)}); give a file: "
                         f"{readable()}") from error
@@ -336,15 +336,6 @@ def format_of(path: Path) -> Format:
                 return known
     kind = "binary file" if binary else "text file"
     raise UserError(f"{path} is a {kind} of an unknown format; give {readable()}")
-
-
-def _near(path: Path) -> str:
-    """What a file that does not exist may be."""
-    try:
-        near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1)
-    except OSError:
-        return f"there is no folder {path.parent}"
-    return f"did you mean {path.with_name(near[0])}?" if near else "check the name and the folder"
 
 
 def expanded(source: str | os.PathLike[str]) -> list[Path]:

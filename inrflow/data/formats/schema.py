@@ -19,7 +19,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.symmetries import Symmetries
-from inrflow.errors import UserError
+from inrflow.errors import UserError, missing
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 FORMAT = "inrflow-trajectories"
@@ -44,7 +44,7 @@ def open_hdf5(path: Path) -> h5py.File:
     virtual datasets, external storage), or declares far more values than it can hold.
     """
     if not path.exists():
-        raise UserError(f"{path} does not exist; check the name and the folder")
+        raise UserError(missing(path))
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "a device, pipe or socket"
         raise UserError(f"{path} is {kind}; give a regular file")

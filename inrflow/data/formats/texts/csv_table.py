@@ -241,7 +241,7 @@ class CsvFormat(TableFormat):
     about = "CSV"
     columns: ClassVar[type[CsvColumns]] = CsvColumns
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
-    answers = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
+    answers: ClassVar[tuple[str, ...]] = suffixes
     text = True
     dates = "text"
 
