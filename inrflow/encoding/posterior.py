@@ -24,6 +24,7 @@ QUANTILE = 0.999  # of training data that counts as like them
 FREEDOM = 4.0  # degrees of freedom of the prior of the variance factor, whose mean is 1
 MANY = 1000  # independent codes from which on no matrix of all of them is formed
 _JITTER = 1e-14, 1e-12, 1e-10  # of the largest variance: covariances are singular where codes are known exactly
+_LOST = 1e-12  # of the largest variance: what rounding loses of sums of squares, many times over
 BLOCK_NUMBERS = 4_000_000  # of the largest array held for one block of groups: 32 MB of float64
 #: Of the largest array of one batch of solves: a megabyte stays in the cache and is used again, while larger arrays
 #: are faulted in anew by every operation, which took longer than the solves.
@@ -47,7 +48,10 @@ class WhitenedPosterior:
         self.of_values = design.shape[1] < design.shape[2]
         gram = design @ design.mT if self.of_values else design.mT @ design
         gram.diagonal(dim1=1, dim2=2).add_(1)
-        self.cholesky = torch.linalg.cholesky(gram)
+        self.cholesky, failed = torch.linalg.cholesky_ex(gram)
+        if bool(failed.any()):  # values so exact that the noise is lost in rounding
+            raised = _LOST * gram.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(gram.shape[1])
+            self.cholesky = torch.linalg.cholesky(gram + raised)
 
     def mean(self, target: Tensor) -> Tensor:
         """Means (B, F, r) for F targets (B, F, P) of each design; targets are 0 where not observed."""

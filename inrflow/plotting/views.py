@@ -20,6 +20,8 @@ from inrflow.plotting.style import SIZE
 WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
 _FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
 _MARGIN = 0.04  # of the extent, around dots
+_GAP = 20.0  # degrees of longitude without points, from which on they are no whole globe
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)  # degrees between ticks
 _STATIONS = 120  # scattered points up to this number are drawn as dots: triangles would show what nobody measured
 
 
@@ -79,7 +81,7 @@ class View:
         """Mark the places (n, d) of sensors and return the marks; in space, all of them."""
         if self.longitude:
             sensors = xyz_to_lonlat(sensors)
-            first = self.x[:, 0].min()
+            first = (self.x if self.reach is None else self.reach[0][None])[:, 0].min()
             sensors[:, 0] = (sensors[:, 0] - first + 1e-2) % 360.0 + first - 1e-2
         size = float(np.clip(400 / max(1, len(sensors)), 0.8, 9))
         return ax.scatter(sensors[:, 0], sensors[:, 1], s=size, c="k", edgecolors="w", linewidths=0.15 * size**0.5)
@@ -91,17 +93,17 @@ class View:
         low, high = self.reach or (self.x.min(0), self.x.max(0))
         if self.kind != "image" or self.reach is not None:
             size = high - low
-            flat = np.where(size > 0, size, size.max() or 1.0)  # points on a line, or one alone, have no limits
-            margin = np.where((size > 0) & (self.kind == "triangles") & (self.reach is None), 0.0, _MARGIN * flat)
+            most = size.max() or 1.0
+            flat = np.where((size > 0) & (self.aspect == "auto"), size, most)  # points on a line have no limits
+            full = self.kind == "triangles" and (self.longitude or self.reach is None)
+            margin = np.where((size > 0) & full, 0.0, _MARGIN * flat)
             (left_, bottom_), (right, top) = low - margin, high + margin
             ax.set(xlim=(left_, right), ylim=(bottom_, top))
         ax.tick_params(labelsize=SIZE - 1.5, length=2, labelbottom=bottom, labelleft=left)
         if self.longitude:
             draw_coasts(ax, low, high)
             for axis, range_, count in ((ax.xaxis, high[0] - low[0], 5), (ax.yaxis, high[1] - low[1], 3)):
-                axis.set_major_locator(
-                    MultipleLocator(next((step for step in (1, 2, 5, 10, 20, 30, 60) if range_ / step <= count), 90))
-                )
+                axis.set_major_locator(MultipleLocator(next((step for step in _STEPS if range_ / step <= count), 90)))
             ax.xaxis.set_major_formatter(lambda value, _: degrees(value, "E", "W"))
             ax.yaxis.set_major_formatter(lambda value, _: degrees(value, "N", "S"))
             return
@@ -149,8 +151,30 @@ def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, tri
         elif len(plane) > _STATIONS and np.ptp(plane, axis=0).min() > 0:
             from inrflow.domains.triangulation import cells_between  # finite elements take a second to import
 
-            view.kind, view.triangles = "triangles", cells_between(plane / size if aspect == "auto" else plane)
+            if sphere and size[0] > 360.0 - _GAP:
+                view.shown, view.x, view.reach = _around(plane)
+            view.kind = "triangles"
+            view.triangles = cells_between(view.x / size if aspect == "auto" else view.x)
     return view
+
+
+def _around(lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Points (N, 2) of a whole globe with copies of those near the edges of its map beyond these, and at the poles that
+    they come near to: which point each is (M,), places (M, 2), and the edges of the map."""
+    spacing = np.degrees(np.sqrt(4 * np.pi / len(lonlat)))
+    low, high = np.array([-180.0, lonlat[:, 1].min()]), np.array([180.0, lonlat[:, 1].max()])
+    which, places = [np.arange(len(lonlat))], [lonlat]
+    for side in (-1.0, 1.0):
+        near = np.flatnonzero(side * lonlat[:, 0] > 180.0 - 4 * spacing)
+        which.append(near)
+        places.append(lonlat[near] - [side * 360.0, 0.0])
+        last = int(np.argmax(side * lonlat[:, 1]))
+        if 90.0 - side * lonlat[last, 1] < 2 * spacing:
+            pole = np.arange(-180.0 - 4 * spacing, 180.0 + 5 * spacing, spacing)
+            which.append(np.full(len(pole), last))
+            places.append(np.stack([pole, np.full(len(pole), side * 90.0)], -1))
+            (low if side < 0 else high)[1] = side * 90.0
+    return np.concatenate(which), np.concatenate(places), (low, high)
 
 
 def middle(heights: np.ndarray) -> np.ndarray:
@@ -169,7 +193,8 @@ def map_coordinates(x: np.ndarray) -> np.ndarray:
     lonlat = xyz_to_lonlat(x)
     meridians = np.unique(np.round(lonlat[:, 0], 3))
     gaps = np.diff(np.append(meridians, meridians[0] + 360.0))
-    first = meridians[(gaps.argmax() + 1) % len(meridians)] if gaps.max() > 1.5 * np.median(gaps) else -180.0
+    part = gaps.max() > max(_GAP, 1.5 * float(np.median(gaps)))
+    first = meridians[(gaps.argmax() + 1) % len(meridians)] if part else -180.0
     lonlat[:, 0] = (lonlat[:, 0] - first + 1e-2) % 360.0 + first - 1e-2
     return lonlat
 
@@ -198,7 +223,9 @@ def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarr
             else np.searchsorted(axes[-1], values - tolerance)
         )
     filled = len(np.unique(places[0] * len(axes[1]) + places[1]))
-    return axes, (places[0], places[1]) if filled == len(x) > 0.4 * len(axes[0]) * len(axes[1]) else None
+    columns, rows = map(len, axes)
+    mostly = filled == len(x) > 0.4 * columns * rows and len(x) >= 2 * max(columns, rows)  # two in a line, on average
+    return axes, (places[0], places[1]) if mostly else None
 
 
 def _dot(points: int) -> float:

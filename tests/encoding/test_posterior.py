@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrflow.encoding.posterior import GaussianPrior, condition, condition_each
+from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior, condition, condition_each
 
 CHANNELS = 2
 
@@ -125,3 +125,14 @@ def test_codes_that_are_known_stay_at_the_mean_and_infinite_variances_are_told()
     endless = GaussianPrior(prior.mean, torch.full_like(prior.covariance, torch.inf), prior.noise)
     with pytest.raises(torch.linalg.LinAlgError, match="not finite"):
         condition(offset, basis, u, endless)
+
+
+@pytest.mark.parametrize("values", [5, 9])
+def test_values_so_exact_that_their_noise_is_lost_in_rounding(values):
+    random = torch.Generator().manual_seed(0)
+    design = 1e9 * torch.randn(values, 2, generator=random, dtype=torch.float64) @ torch.randn(
+        2, 7, generator=random, dtype=torch.float64)  # of rank 2: without the noise there is no solution
+    target = design @ torch.ones(7, dtype=torch.float64)
+    posterior = WhitenedPosterior(design[None])
+    expected = torch.linalg.pinv(design, rtol=1e-10) @ target  # the least codes that explain the values
+    torch.testing.assert_close(posterior.mean(target[None, None])[0, 0], expected, rtol=1e-3, atol=1e-3)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.tri import LinearTriInterpolator, Triangulation
 from scipy.spatial import Delaunay
 from small_fields import POINTS, sphere_points, square
 
+from inrflow.data.formats.sphere import lonlat_to_xyz
 from inrflow.plotting.style import moment_label, palette
 from inrflow.plotting.views import View, degrees, view_of
 
@@ -119,3 +121,25 @@ def test_stations_at_different_heights_are_all_drawn_on_their_map():
     np.testing.assert_array_equal(view.x, x[:, :2])
     profiles = np.concatenate([x + [0, 0, height] for height in (0, 10, 20)])  # one hides another
     assert view_of(profiles, ("lon", "lat", "elevation"), None, None).shown is not None
+
+
+def test_two_stations_are_dots_and_no_half_empty_grid():
+    assert view_of(np.array([[8.0, 47.0], [8.5, 47.2]]), ("x", "y"), None, None).kind == "scatter"
+    assert view_of(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), ("x", "y"), None, None).kind == "image"
+
+
+def test_triangles_cover_the_whole_map_of_a_globe_with_values_of_its_points():
+    index = np.arange(200) + 0.5
+    lon, lat = np.degrees(np.pi * (1 + 5**0.5) * index), np.degrees(np.arcsin(1 - index / 100))
+    x = lonlat_to_xyz(lon, lat)
+    view = view_of(x, ("x", "y", "z"), "sphere", None)
+    values = x[view.shown] @ [1.0, 0.5, 2.0]
+    finder = LinearTriInterpolator(Triangulation(*view.x.T, view.triangles), values)
+    places = np.array([[-180.0, 10], [180, 10], [0, 90], [40, -90], [-179, 80], [170, -85]])
+    np.testing.assert_allclose(finder(*places.T).filled(np.nan), lonlat_to_xyz(*places.T) @ [1.0, 0.5, 2.0], atol=0.2)
+    ax = Figure().subplots()
+    view.draw(ax, x[:, 0], *palette(x[:, 0]))
+    view.dress(ax, True, True)
+    assert ax.get_xlim() == (-180, 180) and ax.get_ylim() == (-90, 90)
+    band = view_of(x[np.abs(x[:, 2]) < 0.7], ("x", "y", "z"), "sphere", None)
+    assert band.reach is not None and np.abs(band.reach[0][1]) < 50  # nothing is made up beyond the points

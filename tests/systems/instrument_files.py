@@ -98,10 +98,10 @@ def ghcn(path):
                 file.write(f"USW00094728{month}{element}" + "".join(cells) + "\n")
 
 
-def ghcn_by_year(path):
-    """A row for each value of two stations, without names."""
+def ghcn_by_year(path, stations=(("USW00094728", "2400"),)):
+    """A row for each value of stations, without names."""
     path.write_text("".join(f"{station},202001{day:02d},{element},{base + day},,,W,{clock}\n" for day in range(1, 29)
-                            for station, clock in (("USW00094728", "2400"), ("CA001010066", ""))
+                            for station, clock in stations
                             for element, base in (("TMAX", 100), ("TMIN", -50))))
 
 

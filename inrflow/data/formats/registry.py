@@ -314,8 +314,8 @@ def format_of(path: Path) -> Format:
             store = next((known for known in reversed(FORMATS) if known.folder and known.sniff(path, b"")), None)
             if store is not None:
                 return store
-            raise UserError(f"{path} is a folder of none of the formats that are one (Zarr, a case of OpenFOAM); give a "
-                            f"file in it, or several by a pattern, as '{path}/*.nc'")
+            raise UserError(f"{path} is a folder, and neither Zarr nor a case of OpenFOAM; give a file in it, or "
+                            f"several by a pattern, as '{path}/*.nc'")
         if not stat.S_ISREG(mode):
             raise UserError(f"{path} is a device, pipe or socket; give a regular file: {readable()}")
         with path.open("rb") as file:

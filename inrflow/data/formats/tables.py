@@ -21,6 +21,7 @@ from inrflow.data.formats.streams.joining import joined_tables
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.observations import Observations
+from inrflow.errors import UserError
 
 __all__ = ["PointReader", "PointTable", "PointWriter", "read_observations", "read_points", "write_points"]
 
@@ -61,8 +62,12 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
     if description.time_units:
         told["time_units"] = description.time_units
     with tempfile.TemporaryDirectory() as folder:
-        convert(paths, Path(folder) / "data.h5", **told)
-        yield Path(folder) / "data.h5", format_of(Path(folder) / "data.h5")
+        held = Path(folder) / "data.h5"
+        convert(paths, held, **told)
+        try:
+            yield held, format_of(held)
+        except UserError as error:
+            raise UserError(str(error).replace(str(held), str(path))) from error
 
 
 def read_points(path: str | os.PathLike[str], description: Description, read: Mapping[str, Any] | None = None

@@ -56,7 +56,7 @@ def test_a_station_of_ghcn_daily(tmp_path):
 
 
 def test_years_of_ghcn_daily_with_the_list_of_stations(tmp_path):
-    ghcn_by_year(tmp_path / "2020.csv")
+    ghcn_by_year(tmp_path / "2020.csv", (("USW00094728", "2400"), ("CA001010066", "")))
     places = tmp_path / "ghcnd-stations.txt"
     places.write_text("USW00094728  40.7789  -73.9692   42.7 NY NEW YORK CNTRL PK TWR          HCN 72506\n"
                       "CA001010066  48.8667 -123.2833    4.0 BC ACTIVE PASS\n")

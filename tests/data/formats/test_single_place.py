@@ -12,6 +12,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
 HOURS = 400
+HOURS_AT_FIRST = int((np.datetime64("2024-01-01") - np.datetime64("1970-01-01")) / np.timedelta64(1, "h"))
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,16 @@ def test_answers_have_no_column_of_places(run, capsys):
                                                     "extrapolated"]
     assert main(["forecast", f"run={run / 'run'}", f"observations={table}", f"until={until}",
                  f"to={run / 'f.npz'}"]) == 2  # of text
+    frame = pandas.read_csv(table)
+    np.savez(run / "one.npz", t=HOURS_AT_FIRST + np.arange(len(frame)), temperature=frame["temperature"])
+    assert main(["forecast", f"run={run / 'run'}", f"observations={run / 'one.npz'}", f"until={until}",
+                 f"to={run / 'f.npz'}"]) == 0
+    with np.load(run / "f.npz") as arrays:
+        assert set(arrays) == {"t", *(f"temperature_q{level}" for level in ("05", "50", "95")), "extrapolated"}
+        np.testing.assert_array_equal(arrays["temperature_q50"], found["temperature_q50"])
+    np.savez(run / "other.npz", t=HOURS_AT_FIRST + np.arange(9), pressure=np.ones(9))
+    assert main(["forecast", f"run={run / 'run'}", f"observations={run / 'other.npz'}", f"until={until}"]) == 2
+    assert "other.npz has channels pressure, expected temperature" in capsys.readouterr().err
     assert main(["next", f"run={run / 'run'}", f"observations={table}", "count=1"]) == 2
     assert "further sensors are chosen among places, and one has a single one" in capsys.readouterr().err
 

@@ -280,7 +280,8 @@ def _held_channels(file: TrajectoryFile, description: Description) -> dict[str, 
 def _point_table(trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, description: Description, u: np.ndarray,
                  held: dict[str, int]) -> PointTable:
     """Rows of points x (R, d) with the values u (R, C) of the channels that are `held`."""
-    columns = {"trajectory": trajectory, "t": t, **dict(zip(description.coordinates, x.T, strict=True))}
+    places = {} if description.placeless else dict(zip(description.coordinates, x.T, strict=True))
+    columns = {"trajectory": trajectory, "t": t, **places}
     return PointTable(trajectory, t, x, columns | {name: u[:, place] for name, place in held.items()})
 
 
