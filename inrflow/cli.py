@@ -43,13 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
+        return _say(_help())
     if arguments[0] == "--version":
         from inrflow import __version__
 
-        print(__version__)
-        return 0
+        return _say(__version__)
     name, rest = arguments[0], arguments[1:]
     # Threads that spin while they wait are up to 40 times slower beside another busy process; torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -66,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if any(r in ("-h", "--help") for r in rest):
             from inrflow.config.help import command_help
 
-            print(command_help(name, COMMANDS[name]))
-            return 0
+            return _say(command_help(name, COMMANDS[name]))
         _require_folder()
         _check(name, rest)
         with _stopped_by_sigterm():
@@ -93,6 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f" while writing {error.filename}" if error.filename else ""
         print(f"inrflow {name}: no space left on the disk (or quota){place}; free some and run again", file=sys.stderr)
         return 2
+
+
+def _say(text: str) -> int:
+    """Print for whoever still reads, which `| head` does not; returns 0."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def keep_freed_memory() -> bool:

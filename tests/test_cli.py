@@ -105,7 +105,8 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("trian",), "unknown command 'trian'"),
     (("train", "training.minute=3"), "did you mean training.minutes?"),
     (("train", "minutes=3"), "did you mean training.minutes?"),
-    (("train", "training.minutes=soon"), "training.minutes=soon"),
+    (("train", "training.minutes=soon"), "training.minutes=soon; give a number"),
+    (("train", "--data.frames=3"), "without them: data.frames=3"),
     (("train", "training.minutes=0"), "training.minutes=0"),
     (("train", "training.minutes=inf"), "training.minutes=inf"),
     (("train", "decoder.width=0"), "decoder.width=0"),
@@ -114,7 +115,7 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("train", "+nothing=1"), "unknown key 'nothing'"),
     (("train", "output='run"), "output='run"),
     (("evaluate", "observe.noise=nan"), "observe.noise=nan"),
-    (("train", "data.points=1.5"), "data.points=1.5"),
+    (("train", "data.points=1.5"), "data.points=1.5; give a whole number"),
     (("train", "data.frames=1"), "data.frames=1"),
     (("train", "dynamics.method=euler"), "euler"),
     (("train", "device=abacus"), "abacus"),
@@ -399,3 +400,13 @@ def test_no_warning_is_printed_twice(capsys):
     assert told.count("inrflow: warning: ") == 2 and "one" in told and "two" in told and "inner" not in told
     show("one", UserWarning, "other.py", 7)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_help_may_be_cut_off(arguments):
+    closed, pipe = os.pipe()
+    os.close(closed)
+    with os.fdopen(pipe, "w") as cut:
+        done = subprocess.run([sys.executable, "-m", "inrflow", *arguments], stdout=cut, stderr=subprocess.PIPE,
+                              text=True)
+    assert (done.returncode, done.stderr) == (0, "")
