@@ -182,8 +182,8 @@ class OdvFormat(NetworkFormat):
         groups = ((TIMES, "yyyy-mm-dd"), (LONGITUDES, "Longitude"), (LATITUDES, "Latitude"))
         meant = {group: name for group, begin in groups for name in kept if name.startswith(begin)}
         if len(meant) < len(groups):
-            raise UserError(f"{path} has the columns {', '.join(names)}; expected {', '.join(name for _, name in groups)} "
-                            "of each station among them")
+            wanted = ", ".join(name for _, name in groups)
+            raise UserError(f"{path} has the columns {', '.join(names)}; expected {wanted} of each station among them")
         along = [name for name in names[last + 1:] if re.match("depth|pres", name, re.IGNORECASE)]
         return _held(path, kept, table, units, meant | (dict.fromkeys([HEIGHTS], along[0]) if along else {}))
 
