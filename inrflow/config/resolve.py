@@ -24,9 +24,9 @@ from inrflow.errors import UserError
 
 #: Old keys of settings and their present names; both are read, on the command line and in config.yaml of a run.
 ALIASES = {"data.equation": "data.completion"}
-#: Keys of earlier runs, which change nothing any more.
 _NEAR = 0.7  # how alike a misspelt key is
 _KINDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
+#: Keys of earlier runs, which change nothing any more.
 _RETIRED = ("dynamics.quadratic_rank", "dynamics.products", "dynamics.start", "training.steps.equation",
             "training.steps.quadratic_rounds", "training.steps.scattered", "training.steps.scattered_copies",
             "training.steps.data", "decoder.codes", "decoder.closure")
