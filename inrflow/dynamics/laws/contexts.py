@@ -82,10 +82,11 @@ class InSystems:
 
 
 def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray]) -> list[InSystems]:
-    """Laws of several families with contexts of `count` numbers, the least misfit first: those contexts (E, P) that are
-    told, or where solved ones explain more, these."""
-    known = sorted((search(count=count, told=form) for form in told if form.shape[1] == count for search in searches),
-                   key=lambda one: one.misfit)
+    """Laws of several families with contexts of `count` numbers, the least misfit first: the best for each family of
+    those contexts (E, P) that are told, or where solved ones explain more, these."""
+    forms = [form for form in told if form.shape[1] == count]
+    known = sorted((min((search(count=count, told=form) for form in forms), key=lambda one: one.misfit)
+                    for search in searches if forms), key=lambda one: one.misfit)
     if known and not known[0].solved().misfit < _LESS * known[0].misfit:
         return known
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
