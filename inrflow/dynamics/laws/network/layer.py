@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
-from inrflow.dynamics.laws.network.sine import FLUX, LAPLACIAN, NONLOCAL, RATE, SLOPE, SMOOTHED, TRANSPORT, Form, Local, Sine
+from inrflow.dynamics.laws.network.sine import FLUX, LAPLACIAN, NONLOCAL, SLOPE, SMOOTHED, TRANSPORT, Form, Local, Sine
 
 Transform = DenseTransform | SeparableTransform | SphereTransform
 
@@ -64,7 +64,7 @@ class Layer:
         if form.kind == FLUX:
             return self.transform.derive(self.transform.project(values), form.axis)[..., :rows]
         codes = self.transform.project(values, lead=rows)
-        return codes if form.kind in (RATE, TRANSPORT) else codes * self.symbol(form)[:rows]
+        return codes * self.symbol(form)[:rows] if form.kind in (NONLOCAL, LAPLACIAN) else codes
 
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Each sine in its form, projected on the first harmonics: (B, J, rows)."""
