@@ -79,7 +79,7 @@ class NormalEquations:
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
-    def without(self, fold: int) -> NormalEquations:
+    def without(self, fold: int | np.ndarray) -> NormalEquations:
         """Equations of the other folds."""
         return replace(self, **{name: np.delete(getattr(self, name), fold, 0)
                                 for name in ("gram", "right", "total", "count")})
