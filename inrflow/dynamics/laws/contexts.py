@@ -6,7 +6,6 @@ of a law alone: with all terms of a family, contexts of few systems make up for 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from inrflow.domains import Flows
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import Data, Ground, Systems, encode
+from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.principal_components import standardised
@@ -97,13 +97,13 @@ def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: S
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
 
 
-def attainable(equations: NormalEquations, systems: Systems) -> float:
+def attainable(ground: Ground, terms: Sequence[Term]) -> float:
     """The misfit of all terms with coefficients of each system's own: contexts leave no less."""
-    parts = [equations.without(np.flatnonzero(systems.number != system)) for system in np.unique(systems.number)]
-    every, misfits = list(range(equations.gram.shape[-1])), []
-    for own, c in itertools.product(parts, range(equations.right.shape[-1])):
-        misfits.append(own.missed(c, every, own.solve(c, every, own.weights(c, every))[0]))
-    return float(np.mean(misfits))
+    number, every = ground.train.systems.number, list(range(len(terms)))
+    (equations,) = ground.equations(terms, folds=len(number))
+    parts = [equations.without(np.flatnonzero(number != system)) for system in np.unique(number)]
+    return float(np.mean([own.missed(c, every, own.solve(c, every, own.weights(c, every))[0])
+                          for own in parts for c in range(ground.states.shape[2])]))
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int

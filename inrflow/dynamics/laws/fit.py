@@ -13,10 +13,11 @@ import torch
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.contexts import attainable, known_contexts, standard
-from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
+from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
+from inrflow.dynamics.laws.regression import unsettled
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     HARDLY,
@@ -175,22 +176,27 @@ class LawSearch:
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
-        if (before := found[0][0]) > _POLYNOMIAL and (calm := settled(ground)) is not None and self._may_pay(
-                families, before, calm) and (its := self._regressed(families, calm))[0] < _PAYS * before:
+        least = found[0][0]
+
+        def pays(one: Families, ground: Ground) -> _Regressed | None:  # of several systems laws take long to be found
+            may = not self.several or attainable(ground, one.every) < _PAYS * least
+            return its if may and (its := self._regressed(one, ground))[0] < _PAYS * least else None
+
+        if least > _POLYNOMIAL and (first := unsettled(ground.train.t, ground.states)) and (
+                its := pays(families, calm := ground.since(first))):
             self.say("  first frames, in which fields settle, are left out of these")
-            self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * before else ground, its
+            self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * least else ground, its
+            least = its[0]
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
 
         def on(until: float) -> bool:
             return effort() < until and not self.late()
 
-        first = found[0][0]
         with suppress(ValueError):  # LinAlgError is one, of what has no solution: families before it are kept
-            further = () if first < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
-            if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
+            further = () if least < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
+            if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
-            found += [its for one in further if on(pause) and self._may_pay(one, first, self.settled) and (
-                its := self._regressed(one))[0] < _PAYS * first]
+            found += [its for one in further if on(pause) and (its := pays(one, self.settled))]
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
                 lowest = min(misfit for misfit, *_ in found)
@@ -255,14 +261,6 @@ class LawSearch:
         self.say(f"  {len(laws)} candidates of {len(families.every)} terms, misfits {least:.2e} to {laws[-1][0]:.2e}")
         laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
-
-    def _may_pay(self, families: Families, least: float, ground: Ground) -> bool:
-        """Whether laws of families may leave far less than the least misfit, by what all of their terms leave: where
-        systems differ, laws take much longer to be regressed."""
-        if not self.several:
-            return True
-        (equations,) = ground.equations(families.every, folds=len(ground.states))
-        return attainable(equations, ground.train.systems) < _PAYS * least
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, along their own flow, too, until a share of the time is over."""
