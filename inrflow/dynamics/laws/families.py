@@ -16,7 +16,7 @@ from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.contexts import InSystems, in_systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import (
     ACROSS,
@@ -276,6 +276,11 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
+
+
+def settled(ground: Ground) -> Ground | None:
+    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
+    return ground.since(first) if (first := unsettled(ground.train.t, ground.states)) else None
 
 
 def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:

@@ -13,11 +13,10 @@ import torch
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.contexts import attainable, known_contexts, standard
-from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
+from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
-from inrflow.dynamics.laws.regression import unsettled
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     HARDLY,
@@ -182,8 +181,7 @@ class LawSearch:
             may = not self.several or attainable(ground, one.every) < _PAYS * least
             return its if may and (its := self._regressed(one, ground))[0] < _PAYS * least else None
 
-        if least > _POLYNOMIAL and (first := unsettled(ground.train.t, ground.states)) and (
-                its := pays(families, calm := ground.since(first))):
+        if least > _POLYNOMIAL and (calm := settled(ground)) is not None and (its := pays(families, calm)):
             self.say("  first frames, in which fields settle, are left out of these")
             self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * least else ground, its
             least = its[0]
