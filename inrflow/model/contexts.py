@@ -353,7 +353,7 @@ def context_of_windows(
         found = _given(surrogate, parts, prior)
         seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
         spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
-        if flown or spare and surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
+        if spare and surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
             return found
         nominal = found.mean
     for turn in range(_TURNS if hidden else 1):
