@@ -64,7 +64,8 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
         if not bool(kept.any()):
             continue
         flow.keep(kept)
-        least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * flow.durations()[:, None]
+        durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
+        least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
         most = _ITERATIONS if part == lags else _FIRST_ITERATIONS
         start = estimate.mean, missed[:, kept]
         estimate = most_probable_context(flow.residual, mean, covariance, least, start, most)
@@ -97,16 +98,11 @@ class _Spans:
     def __len__(self) -> int:
         return int(self.seen.sum())
 
-    def durations(self) -> Tensor:
-        """(Q,) internal time."""
-        return (self.times[:, 1:] - self.times[:, :1])[self.seen].abs()
-
     def thin(self, most: int) -> None:
         """Keep at most `most` of the frames to start from, evenly spread."""
         rows = evenly_spread(len(self.start), most)
-        self.seen, self.start, self.stop, self.times = (
-            one[rows] for one in (self.seen, self.start, self.stop, self.times)
-        )
+        parts = self.seen, self.start, self.stop, self.times
+        self.seen, self.start, self.stop, self.times = (one[rows] for one in parts)
 
     def keep(self, kept: Tensor) -> None:
         """Keep some of the spans, a mask (Q,)."""
