@@ -85,8 +85,7 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
     values = tuple(Local(VALUE, c) for c in each)
     lengths = [longest * factor for factor in _LENGTHS]
     smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
-    found = [Architecture("values", values), Architecture("smoothed values", values + smoothed),
-             Architecture("diffusion", values, (Form(), Form(LAPLACIAN)))]
+    found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
     if domain.kind != "sphere":
         found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
     found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))

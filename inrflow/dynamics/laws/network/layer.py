@@ -64,7 +64,7 @@ class Layer:
         if form.kind == FLUX:
             return self.transform.derive(self.transform.project(values), form.axis)[..., :rows]
         codes = self.transform.project(values, lead=rows)
-        return codes * self.symbol(form)[:rows] if form.kind in (NONLOCAL, LAPLACIAN) else codes
+        return codes * self.symbol(form)[:rows] if form.kind == NONLOCAL else codes
 
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Each sine in its form, projected on the first harmonics: (B, J, rows)."""

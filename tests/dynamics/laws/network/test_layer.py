@@ -27,7 +27,7 @@ from inrflow.dynamics.laws.terms import Term
 
 HEAT = Term((((0, -1),),), 1)
 INPUTS = (Local(VALUE, 1), Local(SLOPE, 0, 1), Local(LAPLACIAN, 0), Local(SMOOTHED, 0, 0, 0.2))
-FORMS = (Form(RATE), Form(TRANSPORT, 0, 1), Form(FLUX, 0, 0), Form(NONLOCAL, 0, 0, 0.1), Form(LAPLACIAN))
+FORMS = (Form(RATE), Form(TRANSPORT, 0, 1), Form(FLUX, 0, 0), Form(NONLOCAL, 0, 0, 0.1))
 
 
 def units(inputs, count=3, forms=FORMS, seed=0):
