@@ -166,7 +166,7 @@ def adapted_row(
             f"output={new}")
     told = json.loads((new / "adaptation.json").read_text())
     mean = torch.tensor(told["context"], dtype=torch.float64)
-    estimate = ContextEstimate(mean, torch.tensor(told["context_covariance"], dtype=torch.float64), 0.0, 0)
+    estimate = ContextEstimate(mean, torch.tensor(told["context_covariance"], dtype=torch.float64), 0.0)
     with TrajectoryFile(test) as file:
         def report(model: Surrogate, context: ContextPrior | None) -> dict[str, Any]:
             return evaluate(model, file, Observe(1, points), with_std=False, context=context).report

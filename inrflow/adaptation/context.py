@@ -71,14 +71,12 @@ def nearest_environment(surrogate: Surrogate, estimate: ContextEstimate) -> tupl
     """The training environment whose context is nearest to the one found, and that context."""
     assert surrogate.contexts is not None
     number = surrogate.contexts.nearest(estimate.mean)
-    covariance = 1e-9 * torch.eye(surrogate.context_size, dtype=torch.float64)
-    return number, ContextPrior(surrogate.contexts.values[number], covariance)
+    return number, ContextPrior.told(surrogate.contexts.values[number])
 
 
 def mean_context(surrogate: Surrogate) -> ContextPrior:
     """The mean context of the training environments, without adaptation."""
-    size = surrogate.context_size
-    return ContextPrior(torch.zeros(size).double(), 1e-9 * torch.eye(size, dtype=torch.float64))
+    return ContextPrior.told(torch.zeros(surrogate.context_size, dtype=torch.float64))
 
 
 def batches_of(

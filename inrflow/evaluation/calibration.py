@@ -382,17 +382,15 @@ def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total
     least = surrogate.prior.rest * _own(surrogate, estimate)
     rest = torch.minimum(least.expand(total.shape), total)
     white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
-    factor = estimate.factor.clamp(min=surrogate.prior.least)
     at, number, own = (part.expand(errors.shape[:3]).flatten() for part in (
-        lead[..., None], names.double()[:, None, None], factor[:, None, None]))
+        lead[..., None], names.double()[:, None, None], estimate.factor[:, None, None]))
     error, codes, left, noise = (part.flatten(0, 2) for part in (errors, total - rest, rest, white))
     return Errors(error, codes, left, at, number, noise, own)
 
 
 def _own(surrogate: Surrogate, estimate: StateEstimate) -> Tensor:
     """Factors (S, 1, 1, 1) of all variances of trajectories, as if they did not fade."""
-    factor = estimate.factor.clamp(min=surrogate.prior.least)
-    return (surrogate.widening(estimate).square() * factor)[:, None, None, None]
+    return (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
 
 
 def _at(batch: TrajectoryBatch, chosen: Tensor | None) -> TrajectoryBatch:

@@ -18,7 +18,6 @@ from inrflow.model.surrogate import Surrogate
 
 _MARGIN = 1e-6  # of the values, for what was rounded
 _SOLVED = 6  # held-out trajectories whose contexts are solved, at most
-_KNOWN = 1e-9  # variance of a context that is taken as known
 CHOICES = ("auto", "parameters", "environment", "unknown")
 
 
@@ -42,7 +41,8 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
         for row, parameters in enumerate(torch.as_tensor(values)):  # a training environment's own context is better
             same = torch.isclose(contexts.parameters, parameters, rtol=1e-9, atol=0.0).all(1).nonzero()[:, 0]
             if len(same):
-                mean[row], error[row] = contexts.values[same[0]], _KNOWN * torch.eye(contexts.size)
+                own = ContextPrior.told(contexts.values[same[0]])
+                mean[row], error[row] = own.mean, own.covariance
         return "parameters", ContextPrior(mean, error)
     if wanted == "parameters":
         names = ", ".join(contexts.names) or "any"
@@ -51,8 +51,7 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
     labels = contexts.labels.numpy()
     numbers = file.environment
     if numbers is not None and contexts.kind == "environment" and bool(np.isin(numbers, labels).all()):
-        mean = contexts.values[torch.as_tensor(np.searchsorted(labels, numbers))]
-        return "environment", ContextPrior(mean, _KNOWN * torch.eye(contexts.size, dtype=torch.float64))
+        return "environment", ContextPrior.told(contexts.values[torch.as_tensor(np.searchsorted(labels, numbers))])
     if wanted == "environment":
         raise UserError(f"observe.context=environment, but {file.path} holds environments that training did not; give "
                         "observe.context=unknown")

@@ -344,11 +344,11 @@ def context_of_windows(
     From codes of each frame by itself, then, unless these are known far better than the flow hits them, from states
     along it: also where frames have so few values that what codes leave of a new system is taken for codes. Hidden
     parts of states are what a context makes of them: they are found in turn with it. States along the flow hardly miss
-    it, noisy as frames may be: what these leave open is added to the covariance.
+    it, noisy as frames may be: what these leave open is added to the covariance. An ensemble tells nothing of it.
     """
+    flown = surrogate.prior.covariance.dim() == 1
     parts = [surrogate.codes(window) for window in windows]
-    hidden = surrogate.field.state_size > surrogate.code_size
-    nominal = prior.mean
+    hidden, nominal = surrogate.field.state_size > surrogate.code_size, prior.mean
     if not hidden:  # memory has no value before the filter has run
         found = _given(surrogate, parts, prior)
         seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
@@ -358,11 +358,12 @@ def context_of_windows(
         nominal = found.mean
     for turn in range(_TURNS if hidden else 1):
         at = replace(prior, nominal=nominal)
-        estimates = [surrogate.estimate(window, True, at) for window in windows]
+        estimates = [surrogate.estimate(window, not flown, at) for window in windows]
         states = [replace(part, codes=one.mean[..., : surrogate.field.state_size])
                   for part, one in zip(parts, estimates, strict=True)]
         found = _given(surrogate, states, prior if hidden and not turn else at)
-        found.covariance += _pooled([one.last_context(surrogate.context_size)[1] for one in estimates], prior)
+        if not flown:
+            found.covariance += _pooled([one.last_context(surrogate.context_size)[1] for one in estimates], prior)
         moved, nominal = found.mean - nominal, found.mean
         if float(moved @ torch.linalg.solve(found.covariance, moved)) < _SETTLED:
             break
@@ -376,16 +377,18 @@ def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
     return torch.linalg.inv(before + told.sum(0))
 
 
-def nominal_contexts(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> Tensor:
-    """Contexts (S, P), each estimated from the frames of its own trajectory, a window or its codes, around which flows
-    are linearised."""
+def contexts_of_each(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> ContextPrior:
+    """The prior with contexts (S, P), each estimated from the frames of its own trajectory, a window or its codes,
+    around which flows are linearised; the posterior where an ensemble carries it."""
     count, size = len(window), surrogate.context_size
+    hidden = surrogate.field.state_size > surrogate.code_size
     priors = [replace(prior, mean=mean, covariance=own) for mean, own in zip(
         prior.mean.expand(count, size), prior.covariance.expand(count, size, size), strict=True)]
-    if surrogate.field.state_size > surrogate.code_size:
-        return torch.stack([context_of_windows(surrogate, [window.select(torch.tensor([s]))], one).mean
-                            for s, one in enumerate(priors)])
-    return torch.stack([_given(surrogate, [codes.at([s])], one).mean for s, one in enumerate(priors)])
+    found = [context_of_windows(surrogate, [window.select(torch.tensor([s]))], one) if hidden else
+             _given(surrogate, [codes.at([s])], one) for s, one in enumerate(priors)]
+    mean, covariance = torch.stack([one.mean for one in found]), torch.stack([one.covariance for one in found])
+    carried = surrogate.prior.covariance.dim() == 1
+    return ContextPrior(mean, covariance) if carried else replace(prior, nominal=mean)
 
 
 def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:

@@ -20,7 +20,7 @@ from inrflow.encoding.posterior import (
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
-KNOWN_CONTEXT = 1.001e-9  # variance of a number of a context up to which it is taken as known
+KNOWN_CONTEXT = 1e-9  # variance of a number of a context up to which it is taken as known
 _FAR = 5.0  # standard deviations
 _DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes
 _LITTLE, _TINY = 1e-4, 1e-12  # of a standard deviation, of the largest variance: changes that do not matter
@@ -47,7 +47,6 @@ class StatePrior:
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
         tail: (C,) the most that `Decoder.tail` is of states of the training data; None: not known.
         roughest: (C,) variance that codes leave of the training frames of which they leave most; None: not known.
-        least: of the variance factors of trajectories: few frames look quieter to modes that were fitted to them.
     """
 
     mean: Tensor
@@ -59,7 +58,6 @@ class StatePrior:
     farthest: float | None = None
     growth: Tensor | None = None
     inflation: Tensor | None = None
-    least: float = 0.0
     white: Tensor | None = None
     tail: Tensor | None = None
     leads: Tensor | None = None
@@ -70,7 +68,8 @@ class StatePrior:
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
         """From nested values as `dataclasses.asdict` gives them."""
         unseen = state.get("unseen")
-        return cls(**{**state, "unseen": None if unseen is None else InterpolationError(**unseen)})
+        known = {key: value for key, value in state.items() if key != "least"}  # which models once kept
+        return cls(**{**known, "unseen": None if unseen is None else InterpolationError(**unseen)})
 
     @property
     def variances(self) -> Tensor:
@@ -129,7 +128,7 @@ class StatePrior:
     def own(self, factor: Tensor, lead: Tensor) -> Tensor:
         """Variance factors (..., C) of forecasts a time `lead` (...) after the last observed frame of trajectories
         with some `factor` (...)."""
-        factor = factor.clamp(min=self.least)[..., None]
+        factor = factor[..., None]
         return factor if self.fading is None else factor ** (1 + lead.clamp(min=0))[..., None] ** -self.fading
 
     @property
@@ -184,6 +183,11 @@ class ContextPrior:
     mean: Tensor
     covariance: Tensor
     nominal: Tensor | None = None
+
+    @classmethod
+    def told(cls, mean: Tensor) -> ContextPrior:
+        """Contexts (P,) or (S, P) that are known, also to whoever rounds their variance."""
+        return cls(mean, KNOWN_CONTEXT / 2 * torch.eye(mean.shape[-1], dtype=torch.float64))
 
     @property
     def known(self) -> bool:

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from inrflow.encoding.encode import Encoder, encode, unknown
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
-from inrflow.model.contexts import Contexts, context_of_windows, nominal_contexts
+from inrflow.model.contexts import Contexts, context_of_windows, contexts_of_each
 from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, mesh_of, warn_far
 from inrflow.model.gradients import estimate_of
 from inrflow.model.solution import Solution
@@ -221,7 +221,7 @@ class Surrogate(Shown):
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
             if not (context.known or context.nominal is not None):
-                context = replace(context, nominal=nominal_contexts(self, window, self._codes(inner), context))
+                context = contexts_of_each(self, window, self._codes(inner), context)
         estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
         if self.residual is None:
             return estimate

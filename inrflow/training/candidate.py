@@ -29,7 +29,6 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Budget, Recorder, Tried
 
-_KNOWN_CONTEXT = 1e-12  # variance of a context that is taken as known
 _NOISY, _MOST_WHITE = 1e-4, 0.99  # share of the variance that makes values noisy; of what codes leave, white noise
 _LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of what codes leave of frames that tells that it is no noise
 _FREEDOM = 0.25  # share of the noise that codes leave, at least
@@ -179,7 +178,7 @@ class Candidate:
         names = [*self.judged.tolist(), *self.stated.tolist()]
         values = torch.cat([self.contexts, self.states.codes[: len(self.stated), 0, -self.context_size :]])
         rows = [names.index(trajectory) for trajectory in trajectories]
-        return ContextPrior(values[rows], _KNOWN_CONTEXT * torch.eye(self.context_size, dtype=torch.float64))
+        return ContextPrior.told(values[rows])
 
     @property
     def stated(self) -> np.ndarray:

@@ -159,3 +159,25 @@ def test_values_with_times_of_their_own_are_refused(case):
     window = TrajectoryBatch(TIMES[:1, :1], case.x[None, None], case.u[:1, :1], torch.zeros(1, 1, len(case.x)))
     with pytest.raises(UserError, match="have times of their own; give frames"):
         surrogate(case, case.prior).estimate(window)
+
+
+def test_a_context_is_known_as_well_as_frames_tell_it(case, monkeypatch):
+    """du/dt = (.003 + .002 c) lap u + u - u^3 at c = .8, of N(0, 1): adapted, and from a window of its own."""
+    monkeypatch.setattr(ensemble, "MEMBERS", 32)
+    law, count = next(iter(case.dynamics.field.terms.values())), case.decoder.count
+    with_context = LawTerm(law.domain, law.boundary, law.count, law.terms, law.theta.tolist(), law.largest,
+                           [[[0.002], [0.0], [0.0]]])
+    field = VectorField(count, [with_context], 1).double()
+    states = torch.cat([case.path[:, 0], torch.full((2, 1), 0.8).double()], 1)
+    path = Dynamics(field, case.dynamics.integrator, case.prior.process).flow(states, TIMES)[..., :-1]
+    with torch.no_grad():
+        u = case.decoder(case.x[None, None], path).double()
+    window = TrajectoryBatch(TIMES, case.x[None, None], u + 1e-4 * torch.randn(u.shape).double())
+    one = torch.ones(1).double()
+    prior = replace(case.prior, mean=torch.cat([case.prior.mean, 0 * one]), noise=1e-8 * one,
+                    covariance=torch.cat([case.prior.covariance, one]), process=1e-9 * torch.ones(count + 1).double())
+    model = replace(surrogate(case, prior), field=field)
+    adapted, (mean, covariance) = model.solve_context([window]), model.estimate(window).last_context(1)
+    for found, variance in [(adapted.mean, adapted.covariance), *zip(mean, covariance, strict=True)]:
+        assert variance.sqrt() < 0.3
+        assert (found - 0.8).abs() < 4 * variance.sqrt()

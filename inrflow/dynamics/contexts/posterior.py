@@ -29,12 +29,11 @@ _DIVERGED = 100.0  # times the variance of the states
 @dataclass
 class ContextEstimate:
     """Gaussian posterior of a context: mean (P,), covariance (P, P); misfit: mean square of what the flow misses, share
-    of the variance of the states; iterations that were needed."""
+    of the variance of the states."""
 
     mean: Tensor
     covariance: Tensor
     misfit: float
-    iterations: int
 
 
 def solve_context(field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor,
@@ -50,11 +49,10 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
         noise: (n,) variance that the field's own error adds to a state in a unit of time.
         near: (P,) a context that is close, from which all spans are forecast at once; by default the prior's mean.
     """
-    estimate = ContextEstimate((mean if near is None else near).clone(), covariance.clone(), float("nan"), 0)
+    estimate = ContextEstimate((mean if near is None else near).clone(), covariance.clone(), float("nan"))
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
     longest = max(1, states.codes.shape[1] - 1)
     lags = [lag for lag in _LAGS if lag < longest] + [longest]
-    iterations = 0
     for part in [lags[:1], lags][len(lags) < 2 or near is not None :]:  # short spans cost little and come close
         flow = _Spans(field, integrator, states, part)
         if not len(flow):
@@ -66,13 +64,12 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
         if not bool(kept.any()):
             continue
         flow.keep(kept)
-        least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * flow.durations()[:, None]
+        durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
+        least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
         most = _ITERATIONS if part == lags else _FIRST_ITERATIONS
         start = estimate.mean, missed[:, kept]
         estimate = most_probable_context(flow.residual, mean, covariance, least, start, most)
-        iterations += estimate.iterations
         estimate.misfit = float(estimate.misfit / variance)
-    estimate.iterations = iterations
     return estimate
 
 
@@ -101,16 +98,11 @@ class _Spans:
     def __len__(self) -> int:
         return int(self.seen.sum())
 
-    def durations(self) -> Tensor:
-        """(Q,) internal time."""
-        return (self.times[:, 1:] - self.times[:, :1])[self.seen].abs()
-
     def thin(self, most: int) -> None:
         """Keep at most `most` of the frames to start from, evenly spread."""
         rows = evenly_spread(len(self.start), most)
-        self.seen, self.start, self.stop, self.times = (
-            one[rows] for one in (self.seen, self.start, self.stop, self.times)
-        )
+        parts = self.seen, self.start, self.stop, self.times
+        self.seen, self.start, self.stop, self.times = (one[rows] for one in parts)
 
     def keep(self, kept: Tensor) -> None:
         """Keep some of the spans, a mask (Q,)."""
@@ -170,9 +162,9 @@ def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, co
 
         return Linearisation(objective(at), propose)
 
-    (context, values), done = damped_descent(start, linearise, objective, steps=most, tries=_TRIES)
+    (context, values), _ = damped_descent(start, linearise, objective, steps=most, tries=_TRIES)
     misfit = float(values[0].square().sum(1).mean())
-    return ContextEstimate(context if last is None else last, torch.linalg.inv(curvature) * len(_LAGS), misfit, done)
+    return ContextEstimate(context if last is None else last, torch.linalg.inv(curvature) * len(_LAGS), misfit)
 
 
 def _stencil(size: int) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from inrflow.domains import Flows
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import Data, Ground, Systems, encode
+from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.principal_components import standardised
@@ -32,21 +34,28 @@ _FLOWN, _SECONDS = 4, 4.0  # times that contexts of systems not seen are solved,
 _ROUNDING = 1e-12  # of what contexts add to a coefficient
 
 
+@dataclass(frozen=True)
 class InSystems:
     """Laws of some active terms with contexts of `count` numbers: from simple ones, that are the same for all systems.
 
-    equations: of each trajectory. told: contexts (E, count) that are known. laws: contexts with laws of several sizes.
+    equations: of each trajectory. told: contexts (E, count) that are known.
     """
 
-    def __init__(self, equations: NormalEquations, systems: Systems, active: list[int], simple: Sequence[Supported],
-                 count: int, cumulative: bool, told: np.ndarray | None = None):
-        self.equations, self.systems, self.active, self.count = equations, systems, active, count
-        self.simple, self.cumulative, self.told, size = simple, cumulative, told, equations.gram.shape[-1]
-        self.laws: list[tuple[np.ndarray, list[Supported]]] = []
-        for support in dict.fromkeys(tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in simple):
-            if any(support):
-                contexts = contexts_of(equations, systems, support, count) if told is None else told
-                self.laws.append((contexts, self._solved(contexts, support)))
+    equations: NormalEquations
+    systems: Systems
+    active: list[int]
+    simple: Sequence[Supported]
+    cumulative: bool
+    count: int
+    told: np.ndarray | None = None
+
+    @cached_property
+    def laws(self) -> list[tuple[np.ndarray, list[Supported]]]:
+        """Contexts with laws of several sizes."""
+        size = self.equations.gram.shape[-1]
+        every = (tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in self.simple)
+        return [(contexts := self._contexts(support), self._solved(contexts, support))
+                for support in filter(any, dict.fromkeys(every))]
 
     @property
     def misfit(self) -> float:
@@ -56,19 +65,15 @@ class InSystems:
     def anew(self, pays: bool) -> InSystems:
         """Those with the terms that matter at the contexts of the best law; where these do not pay, at contexts that
         were solved with all active terms."""
-        channels = self.equations.right.shape[-1]
-        if self.told is not None:
-            contexts = self.told
-        elif pays:
+        every = [self.active] * self.equations.right.shape[-1]
+        if pays and self.told is None:
             contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
         else:
-            contexts = contexts_of(self.equations, self.systems, [self.active] * channels, self.count)
-        every = self._solved(contexts, [self.active] * channels)
-        return InSystems(self.equations, self.systems, self.active, every, self.count, self.cumulative, self.told)
+            contexts = self._contexts(every)
+        return replace(self, simple=self._solved(contexts, every))
 
-    def solved(self) -> InSystems:
-        """The same with contexts that are solved, whatever is known of them."""
-        return InSystems(self.equations, self.systems, self.active, self.simple, self.count, self.cumulative)
+    def _contexts(self, support: Sequence[Sequence[int]]) -> np.ndarray:
+        return contexts_of(self.equations, self.systems, support, self.count) if self.told is None else self.told
 
     def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[Supported]:
         size, names = self.equations.gram.shape[-1], sorted({j for own in support for j in own})  # few terms of many
@@ -82,13 +87,23 @@ class InSystems:
 
 
 def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray]) -> list[InSystems]:
-    """Laws of several families with contexts of `count` numbers, the least misfit first: those contexts (E, P) that are
-    told, or where solved ones explain more, these."""
-    known = sorted((search(count=count, told=form) for form in told if form.shape[1] == count for search in searches),
-                   key=lambda one: one.misfit)
-    if known and not known[0].solved().misfit < _LESS * known[0].misfit:
+    """Laws of several families with contexts of `count` numbers, the least misfit first: the best for each family of
+    those contexts (E, P) that are told, or where solved ones explain more, these."""
+    forms = [form for form in told if form.shape[1] == count]
+    known = sorted((min((search(count=count, told=form) for form in forms), key=lambda one: one.misfit)
+                    for search in searches if forms), key=lambda one: one.misfit)
+    if known and not replace(known[0], told=None).misfit < _LESS * known[0].misfit:
         return known
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
+
+
+def attainable(ground: Ground, terms: Sequence[Term]) -> float:
+    """The misfit of all terms with coefficients of each system's own: contexts leave no less."""
+    number, every = ground.train.systems.number, list(range(len(terms)))
+    (equations,) = ground.equations(terms, folds=len(number))
+    parts = [equations.without(np.flatnonzero(number != system)) for system in np.unique(number)]
+    return float(np.mean([own.missed(c, every, own.solve(c, every, own.weights(c, every))[0])
+                          for own in parts for c in range(ground.states.shape[2])]))
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.contexts import known_contexts, standard
+from inrflow.dynamics.laws.contexts import attainable, known_contexts, standard
 from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
@@ -175,21 +175,26 @@ class LawSearch:
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
-        if (before := found[0][0]) > _POLYNOMIAL and (calm := settled(ground)) is not None and (
-                its := self._regressed(families, calm))[0] < _PAYS * before:
+        least = found[0][0]
+
+        def pays(one: Families, ground: Ground) -> _Regressed | None:  # of several systems laws take long to be found
+            may = not self.several or attainable(ground, one.every) < _PAYS * least
+            return its if may and (its := self._regressed(one, ground))[0] < _PAYS * least else None
+
+        if least > _POLYNOMIAL and (calm := settled(ground)) is not None and (its := pays(families, calm)):
             self.say("  first frames, in which fields settle, are left out of these")
-            self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * before else ground, its
+            self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * least else ground, its
+            least = its[0]
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
 
         def on(until: float) -> bool:
             return effort() < until and not self.late()
 
-        first = found[0][0]
         with suppress(ValueError):  # LinAlgError is one, of what has no solution: families before it are kept
-            further = () if first < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
-            if self.many and wider and first > _UNEXPLAINED:  # each takes long, and this one is the likeliest
+            further = () if least < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
+            if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
-            found += [its for one in further if on(pause) and (its := self._regressed(one))[0] < _PAYS * first]
+            found += [its for one in further if on(pause) and (its := pays(one, self.settled))]
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
                 lowest = min(misfit for misfit, *_ in found)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from inrflow.domains import Flows
 from inrflow.domains.transform import varying
-from inrflow.dynamics.laws.contexts import with_contexts
+from inrflow.dynamics.laws.contexts import attainable, with_contexts
 from inrflow.dynamics.laws.families import Families, families_of, regressed
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
@@ -91,12 +91,9 @@ def inertial(ground: Ground, families: Families) -> Families:
     few = ground.some(_FEW_TRAJECTORIES)
     eigenvalues = torch.tensor(ground.codes.harmonics.eigenvalues)
     waves = eigenvalues[varying(eigenvalues)]
-    every = list(range(len(families.every)))
 
     def missed(size: float) -> float:
-        (equations,) = few.equations(families.with_inertia(math.exp(size)).every)
-        return sum(equations.missed(c, every, equations.solve(c, every, equations.weights(c, every))[0])
-                   for c in range(ground.states.shape[2]))
+        return attainable(few, families.with_inertia(math.exp(size)).every)
 
     sizes = np.linspace(-math.log(waves.max()), -math.log(waves.min()), _SIZES)
     errors = [missed(size) for size in sizes]

@@ -79,7 +79,7 @@ class NormalEquations:
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
-    def without(self, fold: int) -> NormalEquations:
+    def without(self, fold: int | np.ndarray) -> NormalEquations:
         """Equations of the other folds."""
         return replace(self, **{name: np.delete(getattr(self, name), fold, 0)
                                 for name in ("gram", "right", "total", "count")})
@@ -197,29 +197,29 @@ class NormalEquations:
         grams = np.einsum("l,flij->fij", weights, self.gram[:, :, every][:, :, :, every])
         rights = np.einsum("l,fli->fi", weights, self.right[:, :, every, c])
         totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[every]
-        gram, right = grams.sum(0), rights.sum(0)
-        left, path = np.arange(len(every)), []
+        gram, right = (np.concatenate([own.sum(0) - self._left_out * own, own.sum(0)[None]]) for own in (grams, rights))
+        left, path = np.arange(len(every)), []  # all folds but one, then all
         while True:  # inverses that follow from those of one term more lose all digits where terms stand for each other
             effort.check()
-            here, missed = np.ix_(left, left), 0.0
-            for one, other, total in zip(grams, rights, totals, strict=True):
-                theta, _ = _solved((gram - self._left_out * one)[here], (right - self._left_out * other)[left],
-                                   ridges[left])
-                missed += max(float(total - 2 * other[left] @ theta + theta @ one[here] @ theta), 0.0)
-            missed *= self._unfair(len(left), weights)
+            here = (slice(None), left[:, None], left)
+            (*apart, theta), inverse = _solved(gram[here], right[:, left], ridges[left])
+            squares = totals - 2 * np.einsum("fi,fi->f", rights[:, left], apart) + np.einsum(
+                "fi,fij,fj->f", apart, grams[here], apart)
+            missed = float(np.maximum(squares, 0.0).sum()) * self._unfair(len(left), weights)
             path.append(([every[i] for i in left], missed / count))
             if len(left) == len(kept):
                 return path
-            theta, inverse = _solved(gram[here], right[left], ridges[left])
-            costs = theta**2 / np.maximum(np.diag(inverse), 1e-300)
+            costs = theta**2 / np.maximum(np.diag(inverse[-1]), 1e-300)
             left = np.delete(left, int(costs[: len(left) - len(kept)].argmin()))
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solution (J,) of normal equations, their diagonal scaled to one, and the inverse of the matrix (J, J)."""
-    scale = np.sqrt(np.where(np.diag(gram) > 0, np.diag(gram), 1.0))
-    inverse = np.linalg.inv(gram / scale / scale[:, None] + np.diag(ridges))
-    return inverse @ (right / scale) / scale, inverse / scale / scale[:, None]
+    """Solutions (..., J) of normal equations, the diagonal scaled to one, and inverses of the matrices (..., J, J)."""
+    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    scales = scale[..., None] * scale[..., None, :]
+    inverse = np.linalg.inv(gram / scales + np.diag(ridges))
+    return (inverse @ (right / scale)[..., None])[..., 0] / scale, inverse / scales
 
 
 def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray

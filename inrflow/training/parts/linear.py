@@ -205,8 +205,6 @@ def _possible(chosen: ChosenDynamics, sizes: list[int], order: int) -> list[int]
     transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
     limit = min(_LARGEST_STATE, int(transitions / DETERMINED)) // (1 + order)
     fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})
-    if not fitting:
-        return []
     return [fitting[i] for i in np.linspace(0, len(fitting) - 1, min(_SIZES, len(fitting))).round().astype(int)]
 
 
@@ -227,14 +225,9 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
         for name, without in errors.items():
             run.log.log("symmetries", 0, name=name, kept=with_all, left_out=without)
         name = min(errors, key=lambda name: errors[name])
-        if not harms(with_all, errors[name]):
+        if not (math.isfinite(with_all) and errors[name] < SYMMETRY_HARMS * with_all):
             break
         run.log.say(f"symmetry {name} is dropped: without it the validation error falls from {with_all:.2e} to "
                     f"{errors[name]:.2e} of the variance")
         kept, with_all = kept.without(name), errors[name]
     return kept
-
-
-def harms(kept: float, left_out: float) -> bool:
-    """Whether a symmetry does not hold, by the validation errors with and without it: both must be finite."""
-    return math.isfinite(kept) and math.isfinite(left_out) and left_out < SYMMETRY_HARMS * kept

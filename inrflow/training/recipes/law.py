@@ -270,13 +270,12 @@ def _candidates(
         return
     error = flown.error
     complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # all of a grid: no basis holds more
-    what = ", with a network" if law.has_network else ""
+    name = f"law on harmonics, {law.size} coefficients" + ", with a network" * law.has_network
     yield Candidate(
-        problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients{what}", decoder, prior, flown.field,
-        flown.integrator, train, validation, first, Score(error, floor, law.size), law.count, contexts,
+        problem, LawRecipe.name, name, decoder, prior, flown.field, flown.integrator, train, validation, first,
+        Score(error, floor, law.size), law.count, contexts,
         explained=complete or explains(error, floor) or error < (TRUSTED if first or flown.elsewhere else ROUNDING),
-        refit=refit,
-        calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
+        refit=refit, calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
         left_out=None if law.count or law.has_rates or law.period or law.has_network
         else lambda rows: _left_out(problem, law, size, rows),
@@ -322,10 +321,9 @@ def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, Gaus
 def _contexts(every: torch.Tensor, number: torch.Tensor, field: VectorField, integrator: Integrator, states: CodeData
               ) -> torch.Tensor:
     """Contexts (S, P) of trajectories of systems with contexts `every` (E, P), solved for other systems (-1)."""
-    contexts = every[number]
-    mean, covariance = torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double()
+    contexts, prior = every[number], (torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double())
     for row in (number < 0).nonzero()[:, 0].tolist():
-        contexts[row] = solve_context(field, integrator, states.at([row]), mean, covariance).mean
+        contexts[row] = solve_context(field, integrator, states.at([row]), *prior).mean
     return contexts
 
 

@@ -1,5 +1,7 @@
 """Contexts of laws against coefficients that were put in, and finite differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,12 @@ from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws import Systems, fit, fit_law
-from inrflow.dynamics.laws.contexts import known_contexts, standard
+from inrflow.dynamics.laws.contexts import attainable, known_contexts, standard
 from inrflow.dynamics.laws.families import Families, short_list
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Data
+from inrflow.dynamics.laws.setting import Data, Ground, encode
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
@@ -142,6 +144,17 @@ def test_contexts_of_systems_that_were_not_fitted_to_are_those_of_their_rates() 
               largest=1e3, by_context=np.array([[[0.01], [0.0]]]), contexts=np.zeros((2, 1)))
     found = known_contexts(law, data.take(np.arange(0)), data)
     np.testing.assert_allclose(found.contexts[:, 0], [-2, 2], rtol=1e-2)
+
+
+def test_what_terms_leave_with_coefficients_of_each_system() -> None:
+    """Little of the true terms where each system has its own coefficients, much where one is left out or all share."""
+    number = np.repeat(np.arange(4), 3)
+    t, x, u = _paths(RATES[number], 0.5 * np.array([4.0, 3.0, 2.0, 1.0])[number])
+    data = Data.of(t, x, u, Systems(number, 4, (1,)))
+    codes = fit_codes(LINE.harmonics(16), data.x, data.u)
+    ground = Ground(LINE, "natural", codes, data, *encode(codes, data))
+    shared = replace(ground, train=replace(data, systems=Systems(0 * number, 1, (1,))))
+    assert 50 * attainable(ground, TERMS) < min(attainable(shared, TERMS), attainable(ground, TERMS[:1]))
 
 
 def test_other_numbers_of_contexts_leave_the_coefficients() -> None:
