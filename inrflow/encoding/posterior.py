@@ -24,7 +24,7 @@ QUANTILE = 0.999  # of training data that counts as like them
 FREEDOM = 4.0  # degrees of freedom of the prior of the variance factor, whose mean is 1
 MANY = 1000  # independent codes from which on no matrix of all of them is formed
 _JITTER = 1e-14, 1e-12, 1e-10  # of the largest variance: covariances are singular where codes are known exactly
-_LOST = 1e-12  # of the largest variance: what rounding loses of sums of squares, many times over
+_LOST, _MOST = 1e-12, 1e24  # of the largest sum of squares: what rounding loses, many times over; such a sum of data
 BLOCK_NUMBERS = 4_000_000  # of the largest array held for one block of groups: 32 MB of float64
 #: Of the largest array of one batch of solves: a megabyte stays in the cache and is used again, while larger arrays
 #: are faulted in anew by every operation, which took longer than the solves.
@@ -49,8 +49,9 @@ class WhitenedPosterior:
         gram = design @ design.mT if self.of_values else design.mT @ design
         gram.diagonal(dim1=1, dim2=2).add_(1)
         self.cholesky, failed = torch.linalg.cholesky_ex(gram)
-        if bool(failed.any()):  # values so exact that the noise is lost in rounding
-            raised = _LOST * gram.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(gram.shape[1])
+        if bool(failed.any()):  # values so exact that the noise is lost in rounding, or numbers that are no model's
+            largest = gram.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
+            raised = _LOST * torch.where(largest < _MOST, largest, 0.0) * torch.eye(gram.shape[1])
             self.cholesky = torch.linalg.cholesky(gram + raised)
 
     def mean(self, target: Tensor) -> Tensor:

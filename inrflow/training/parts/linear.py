@@ -225,9 +225,14 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
         for name, without in errors.items():
             run.log.log("symmetries", 0, name=name, kept=with_all, left_out=without)
         name = min(errors, key=lambda name: errors[name])
-        if not (math.isfinite(with_all) and errors[name] < SYMMETRY_HARMS * with_all):
+        if not harms(with_all, errors[name]):
             break
         run.log.say(f"symmetry {name} is dropped: without it the validation error falls from {with_all:.2e} to "
                     f"{errors[name]:.2e} of the variance")
         kept, with_all = kept.without(name), errors[name]
     return kept
+
+
+def harms(kept: float, left_out: float) -> bool:
+    """Whether a symmetry does not hold, by the validation errors with and without it: both must be finite."""
+    return math.isfinite(kept) and left_out < SYMMETRY_HARMS * kept
