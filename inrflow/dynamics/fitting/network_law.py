@@ -179,8 +179,8 @@ class Search:
                 likely.append((misfit, one, sines))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
-            if effort() > _SEARCHED * seconds and scored:
-                break
+            if effort() > _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
+                continue  # when time is over, smaller ones alone
             law, _ = solved(ground, self.short, self.terms, sines)
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
             if tried is not None:
