@@ -16,6 +16,7 @@ modes were not fitted to have no such bias (Bartz 2016, "Cross-validation based 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -143,10 +144,12 @@ def _whitening(
     square before. Linearly dependent features are dropped."""
     pooled = torch.cat([x for x, _ in groups])
     sample = pooled[torch.randperm(len(pooled), generator=torch.Generator().manual_seed(0))[:points]]
-    psi = features(sample).double()
-    values, vectors = torch.linalg.eigh(psi.T @ psi / len(psi))
+    psi = features(sample).double() / math.sqrt(len(sample))
+    few = len(psi) < psi.shape[1]  # points: the matrix of these has the same eigenvalues, but for zeros
+    values, vectors = torch.linalg.eigh(psi @ psi.T if few else psi.T @ psi)
     keep = values > _FEATURE_FLOOR * values[-1]
-    return vectors[:, keep] / values[keep].sqrt(), values[keep]
+    values, vectors = values[keep], vectors[:, keep]
+    return psi.T @ vectors / values if few else vectors / values.sqrt(), values
 
 
 NOISE_FLOOR = 1e-14  # rounding of float32 values of a few standard deviations

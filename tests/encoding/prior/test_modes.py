@@ -142,3 +142,13 @@ def test_hardly_more_points_than_features_determine_the_noise(noise):
         assert modes.noise.tolist() == pytest.approx([noise**2, noise**2], rel=0.5)
     else:
         assert float(modes.noise.max()) < 1e-9
+
+
+def test_at_fewer_points_than_features_modes_are_principal_components_of_the_values():
+    x = torch.linspace(0.05, 0.9, 6, dtype=torch.float64)[:, None]
+    weights, _ = true_fields(200)
+    u = torch.einsum("fck,nk->fnc", weights, features(x)[:, :SIZE])
+    modes = fit_output_modes(features, [(x, u)])
+    at_points = torch.einsum("kcf,nf->knc", modes.modes, features(x)).flatten(1) * modes.variances.sqrt()[:, None]
+    values = (u - u.mean(0)).flatten(1)
+    torch.testing.assert_close(at_points.T @ at_points, values.T @ values / len(u), rtol=1e-2, atol=1e-3)
