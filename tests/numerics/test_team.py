@@ -169,7 +169,7 @@ def test_a_training_in_two_processes_gives_the_model_of_one(heat):
 
 
 def test_a_killed_process_ends_the_training_with_one_line_and_one_process_goes_on(heat):
-    settings = ("recipe=neural", "decoder.width=16", "training.steps.decoder=400", "training.steps.rollout=20",
+    settings = ("recipe=neural", "decoder.width=16", "training.steps.decoder=200", "training.steps.rollout=20",
                 "training.steps.copies=1", f"output={heat}/killed")
     both = train(heat, *settings)
     metrics, until = heat / "killed" / "metrics.jsonl", time.monotonic() + 60

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from inrflow.encoding.residual import fit
 from inrflow.encoding.residual.blocks import Blocks, Samples, blocks_of
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
 from inrflow.encoding.residual.fit import fit_covariance, spent, start
@@ -139,7 +140,8 @@ def test_a_trend_is_found_where_there_is_one():
     assert any(fit_covariance(samples, (0, 1, 2), (True,) * 3).form.trend)
 
 
-def test_squares_are_found_where_values_follow_them_and_not_elsewhere():
+def test_squares_are_found_where_values_follow_them_and_not_elsewhere(monkeypatch):
+    monkeypatch.setattr(fit, "_ITERATIONS", 8)
     samples = draw(40, 12)
     height = np.random.default_rng(5).uniform(0, 1, 40)
     y = np.concatenate([samples.y, height[samples.place][:, None]], 1) - 0.5
