@@ -6,10 +6,8 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-import h5py
-
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.schema import open_hdf5
+from inrflow.data.formats.schema import is_hdf5_with
 from inrflow.errors import UserError
 
 
@@ -95,10 +93,7 @@ class Cgns(Elsewhere):
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        if not h5py.is_hdf5(path):
-            return b"ADF Database" in start[:64]
-        with open_hdf5(path) as file:
-            return "CGNSLibraryVersion" in file
+        return is_hdf5_with(path, lambda file: "CGNSLibraryVersion" in file) or b"ADF Database" in start[:64]
 
 
 class Blocks(Elsewhere):
@@ -112,12 +107,9 @@ class Blocks(Elsewhere):
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        if not h5py.is_hdf5(path):
-            return False
-        with open_hdf5(path) as file:
-            held, said = set(file), set(file.attrs)
-            return bool({"bounding box", "refine level"} <= held or {"NumMeshBlocks", "MeshBlockSize"} & said
-                        or {"LogicalLocations", "Levels"} <= held or {"Chombo_global", "level_0"} <= held)
+        return is_hdf5_with(path, lambda file: bool({"NumMeshBlocks", "MeshBlockSize"} & set(file.attrs)) or any(
+            names <= set(file) for names in ({"bounding box", "refine level"}, {"LogicalLocations", "Levels"},
+                                             {"Chombo_global", "level_0"})))
 
 
 class Spreadsheet(Elsewhere):

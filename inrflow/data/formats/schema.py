@@ -170,10 +170,15 @@ def is_trajectories(file: h5py.File) -> bool:
 
 def in_schema(path: Path) -> bool:
     """Whether a file is HDF5 and declares the project's schema. Raises UserError as `open_hdf5` does."""
+    return is_hdf5_with(path, is_trajectories)
+
+
+def is_hdf5_with(path: Path, test: Callable[[h5py.File], bool]) -> bool:
+    """Whether a regular file is HDF5 that passes a test. Raises UserError as `open_hdf5` does."""
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
     with open_hdf5(path) as file:
-        return is_trajectories(file)
+        return test(file)
 
 
 def text(value: Any) -> str:

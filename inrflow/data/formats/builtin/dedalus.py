@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.schema import open_hdf5, text
+from inrflow.data.formats.schema import is_hdf5_with, open_hdf5, text
 from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -27,11 +27,8 @@ class DedalusFormat(Format):
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        if not h5py.is_hdf5(path):
-            return False
-        with open_hdf5(path) as file:
-            return {"tasks", "scales"} <= set(file) and isinstance(file["scales"], h5py.Group) \
-                and "sim_time" in file["scales"]
+        return is_hdf5_with(path, lambda file: {"tasks", "scales"} <= set(file) and isinstance(
+            file["scales"], h5py.Group) and "sim_time" in file["scales"])
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         return DedalusContent(path, open_hdf5(path), options)

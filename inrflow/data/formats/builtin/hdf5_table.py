@@ -12,7 +12,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.builtin.arrays import ArrayFormat
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, units_of_columns
-from inrflow.data.formats.schema import FORMAT, VERSION, open_hdf5, resolves, text
+from inrflow.data.formats.schema import FORMAT, VERSION, is_hdf5_with, open_hdf5, resolves, text
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -45,13 +45,13 @@ class Hdf5ArrayFormat(ArrayFormat):
     about = "HDF5 (named arrays)"
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        if not h5py.is_hdf5(path):
-            return False
-        with open_hdf5(path) as file:
+        def arrays(file: h5py.File) -> bool:
             items = _numbers(file)
             flat = {name: len(item) for name, item in items.items() if item.ndim == 1}
             table = len(flat) > 2 and len(set(flat.values())) == 1 and find_column(flat, TIMES) is not None
             return not table and not {"t", "x", "u"} <= set(items) and any(item.ndim > 1 for item in items.values())
+
+        return is_hdf5_with(path, arrays)
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
         with open_hdf5(path) as file:

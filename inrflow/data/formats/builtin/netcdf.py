@@ -23,7 +23,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
-from inrflow.data.formats.schema import open_hdf5, resolves
+from inrflow.data.formats.schema import is_hdf5_with, resolves
 from inrflow.data.formats.sphere import (
     LATITUDES,
     LONGITUDES,
@@ -55,14 +55,15 @@ class NetcdfFormat(Format):
     def sniff(self, path: Path, start: bytes) -> bool:
         if start[:3] == b"CDF" and start[3:4] in (b"\1", b"\2", b"\5"):
             return True
-        if not h5py.is_hdf5(path):
-            return False
-        with open_hdf5(path) as file:
+
+        def marked(file: h5py.File) -> bool:
             items = [file[name] for name in file if resolves(file, name)]
             if {"format", "version", "channels"} <= set(file.attrs):  # of the schema, whatever is wrong with it
                 return False
             return "_NCProperties" in file.attrs or any(isinstance(item, h5py.Dataset) and "CLASS" in item.attrs
                                                         for item in items)
+
+        return is_hdf5_with(path, marked)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         data = open_netcdf(path)

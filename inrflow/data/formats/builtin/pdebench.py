@@ -20,7 +20,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
-from inrflow.data.formats.schema import open_hdf5
+from inrflow.data.formats.schema import is_hdf5_with, open_hdf5
 from inrflow.data.formats.streams.gridded import GridWriter, by_quantity, single
 from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice
 from inrflow.errors import UserError
@@ -38,10 +38,7 @@ class PdeBenchFormat(Format):
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        if not h5py.is_hdf5(path):
-            return False
-        with open_hdf5(path) as file:
-            return "t-coordinate" in file or bool(_groups(file))
+        return is_hdf5_with(path, lambda file: "t-coordinate" in file or bool(_groups(file)))
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         return PdeBenchContent(path, open_hdf5(path), options)

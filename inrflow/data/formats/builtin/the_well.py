@@ -18,7 +18,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
-from inrflow.data.formats.schema import open_hdf5, text, texts
+from inrflow.data.formats.schema import is_hdf5_with, open_hdf5, text, texts
 from inrflow.data.formats.streams.gridded import GridWriter, by_quantity, single
 from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice, periodic_axis
 from inrflow.errors import UserError
@@ -36,10 +36,7 @@ class TheWellFormat(Format):
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        if not h5py.is_hdf5(path):
-            return False
-        with open_hdf5(path) as file:
-            return {"t0_fields", "dimensions"} <= set(file)
+        return is_hdf5_with(path, {"t0_fields", "dimensions"}.issubset)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         return TheWellContent(path, open_hdf5(path), options)
