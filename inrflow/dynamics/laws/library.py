@@ -89,11 +89,9 @@ class Library(nn.Module):
         """Numbers (K,) of groups of the first harmonics, wider the higher they are; of the same channels each."""
         return shells_of(count, self.families)
 
-    def project(self, field: Tensor, axis: int = VALUE, symbol: Tensor | None = None) -> Tensor:
-        """Projections (..., K) of fields (..., Q) on the harmonics, or their derivatives along an axis, times a symbol.
-        """
-        codes = self.transform.project(field, axis)
-        return codes if symbol is None else codes * symbol
+    def project(self, field: Tensor, axis: int = VALUE) -> Tensor:
+        """Projections (..., K) of fields (..., Q) on the harmonics, or on their derivatives along an axis."""
+        return self.transform.project(field, axis)
 
     def _factor(self, axis: int) -> tuple[Tensor | float, int]:
         """What codes are multiplied by where a factor has an axis, and the axis of derivatives that is left."""

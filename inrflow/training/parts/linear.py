@@ -235,4 +235,4 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
 
 def harms(kept: float, left_out: float) -> bool:
     """Whether a symmetry does not hold, by the validation errors with and without it: both must be finite."""
-    return math.isfinite(kept) and left_out < SYMMETRY_HARMS * kept
+    return math.isfinite(kept) and math.isfinite(left_out) and left_out < SYMMETRY_HARMS * kept

@@ -69,7 +69,7 @@ def _gathered(path: Path, labels: Sequence[str], records: Iterable[Record], unit
                             "Parquet with a column for each quantity")
     table = [(*key, *(values.get(name, "") for name in names)) for key, values in rows.items()]
     return _held(path, [*labels, *names], table, {name: units[name] for name in names if name in units},
-                       {TIMES: "time"})
+                 {TIMES: "time"})
 
 
 class NdbcFormat(NetworkFormat):
@@ -97,7 +97,7 @@ class NdbcFormat(NetworkFormat):
                       for name, cell in zip(names[clock:], row[clock:], strict=True)]
             table.append([f"{year}-{month:0>2}-{day:0>2} {':'.join([*time, '00'][:2])}", *values])
         return _held(path, ["time", *names[clock:]], table, dict(zip(names, units, strict=False)),
-                           {TIMES: "time"})
+                     {TIMES: "time"})
 
 
 class GhcnFormat(NetworkFormat):
