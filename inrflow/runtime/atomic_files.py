@@ -35,6 +35,7 @@ except ImportError:  # no Unix: leftovers of killed processes cannot be told fro
 
 _LONGEST_NAME = 255  # bytes of a file name
 _LONGEST_OWNER = 200  # characters
+_CFGRIB = logging.getLogger("cfgrib")  # writes tracebacks beside what it raises
 LOCK_FILE = ".lock"
 
 
@@ -359,7 +360,8 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
     HDF5, NetCDF and zip files with a flipped byte raise nearly every kind of error, so only reading belongs inside.
     """
     place = f"{path}: {part}" if part else f"{path}"
-    logging.getLogger("cfgrib").setLevel(logging.CRITICAL)  # it writes tracebacks beside what it raises
+    if _CFGRIB.level != logging.CRITICAL:  # setting it anew takes time with every call
+        _CFGRIB.setLevel(logging.CRITICAL)
     try:
         yield
     except MemoryError as error:

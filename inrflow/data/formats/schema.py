@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ _SECONDS, _WAITED = 2, 15  # of processor time for reading the attributes of a f
 _TEXTS = ("time_units", "source", "licence", "geometry")
 _ATTRIBUTES = ("format", "version", "name", "channels", "coordinates", "units", "period", "time_period", *_TEXTS)
 _NEAR = 0.85  # of names of attributes
+_ended: set[tuple[int, ...]] = set()  # states of files whose attributes could be read
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."  # a name that NetCDF gives
 
 
@@ -55,8 +55,9 @@ def open_hdf5(path: Path) -> h5py.File:
             empty = path.stat().st_size == 0
             raise UserError(f"{path} is {'empty' if empty else 'not an HDF5 file'}; expected an HDF5 file with "
                             f"format={FORMAT} (`inrflow convert` reads NetCDF, CSV and npz)")
-        state = path.stat()
-        _require_end(path, state.st_ino, state.st_size, state.st_mtime_ns)
+        if _state(path) not in _ended:
+            _require_end(path)
+            trust(path)
         file = h5py.File(path, "r")
     try:
         with damage_as_user_error(path):
@@ -104,10 +105,20 @@ def survives(work: Callable[[], Any], seconds: int = _SECONDS) -> bool:
         os.waitpid(child, 0)
 
 
-@lru_cache(maxsize=256)
-def _require_end(path: Path, *state: int) -> None:
+def _state(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def trust(path: Path) -> None:
+    """Note that the attributes of a file, as it is now, can be read: they were, or this process has just written them.
+    A file that is renamed is the same."""
+    _ended.add(_state(path))
+
+
+def _require_end(path: Path) -> None:
     """Raise UserError where the HDF5 library does not end, or crashes, in reading the attributes of a file, which it
-    does on some damaged ones. Each state of a file is tried once, in another process."""
+    does on some damaged ones. They are read in another process."""
 
     def read_attributes() -> None:
         with h5py.File(path, "r") as file:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.schema import DATASETS, LARGEST, name_dimensions, write_description
+from inrflow.data.formats.schema import DATASETS, LARGEST, name_dimensions, trust, write_description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import AtomicFile, written_hdf5
@@ -244,7 +244,11 @@ def _check_places(x: np.ndarray, u: np.ndarray, owner: str) -> None:
 
 def _reader_check(path: str | os.PathLike[str], source: str | os.PathLike[str] | None) -> Callable[[Path], None]:
     """Open a finished file as whoever uses it next will; files of points alone, without values, may be written."""
-    return lambda partial: TrajectoryFile(partial, check=source is not None, name=source or path).close()
+    def check(partial: Path) -> None:
+        trust(partial)
+        TrajectoryFile(partial, check=source is not None, name=source or path).close()
+
+    return check
 
 
 def require_extra_names(extra: Iterable[str]) -> None:
