@@ -41,7 +41,7 @@ from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 
-_MOST = 160  # harmonics that networks are sought on
+_FEWEST, _LEFT = 160, 0.02  # harmonics that networks see, at least; share of what a short law misses, beyond these
 _ROWS = 100  # harmonics that give equations
 _TRAJECTORIES, _FEW = 16, 6  # that give equations, at most; those by which networks are compared
 _TRIED = 3  # of these networks
@@ -122,21 +122,26 @@ def fit_network_law(
         domain, boundary, count, _ = choose(list(domains), None, train, seed, say, lambda: effort() > 0.3 * seconds)
     else:
         domain, boundary, count = basis.domain, basis.boundary, basis.codes.harmonics.count
-    codes = fit_codes(domain.harmonics(min(count, _MOST), boundary), train.x, train.u)
+    count = min(count, _FEWEST if short is None else seen_by(short, judge))
+    codes = fit_codes(domain.harmonics(count, boundary), train.x, train.u)
     some = train if train.systems.counts else train.take(evenly(len(train.u), codes.variance.size, _TRAJECTORIES))
     ground = Ground(domain, boundary, codes, some, *encode(codes, some))
     search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say)
-    law: Law | None = None
     with suppress(OutOfTime):
-        law = search.run(seconds)
-    law = law or search.best
-    if law is None:
+        search.run(seconds)
+    if (law := search.best) is None:
         raise UserError("no network forecasts the held-out trajectories")
     with suppress(OutOfTime):
         for _, better in finer(law, train, judge, seconds, say, False):
             law = better
     law = replace(law, shares=shares(law, ground.states))
     return standard(law, np.unique(train.systems.number)) if law.count else law
+
+
+def seen_by(short: Law, judge: Data) -> int:
+    """How many harmonics networks see beside a short law: what they do not see counts against them."""
+    tails = short.codes.variance[:, ::-1].cumsum(1)[:, ::-1]
+    return max(_FEWEST, int(((tails / tails[:, :1]).mean(0) > _LEFT * forecast_errors(short, judge).mean()).sum()))
 
 
 def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
@@ -164,8 +169,8 @@ class Search:
     best: Law | None = None
     least: float = np.inf
 
-    def run(self, seconds: float) -> Law | None:
-        """The best law: of all architectures, then of those that are best along their own flow, with more units."""
+    def run(self, seconds: float) -> None:
+        """Try all architectures, then those that are best along their own flow, with more units."""
         ground = self.ground
         longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
         likely: list[tuple[float, Architecture, list[Sine]]] = []
@@ -186,7 +191,7 @@ class Search:
             if tried is not None:
                 scored.append((error, one, sines, tried))
         if not scored:
-            return None
+            return
         least = min(scored, key=lambda each: each[0])
         first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # the least misfit comes first
         for error, one, sines, law in [first] if first is least else [first, least]:
@@ -196,7 +201,6 @@ class Search:
                 error, law = self.followed(one.name, sines, error, law, seconds)
                 if not error <= self.least:
                     break
-        return self.best
 
     def followed(self, name: str, sines: list[Sine], error: float, law: Law, seconds: float) -> tuple[float, Law]:
         """A law solved again along its own flow, while its forecasts improve."""
@@ -219,9 +223,7 @@ class Search:
         """The geometric mean of the errors of a law's forecasts, and the law with its step; None where it cannot be
         integrated, or has no network."""
         t = self.ground.train.t
-        if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
-            return np.inf, None
-        one = integrable(law, t, self.ground.states)
+        one = integrable(law, t, self.ground.states) if well_posed(law, float((t[:, -1] - t[:, 0]).max())) else None
         if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
         error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # one may lie near a threshold
@@ -287,11 +289,8 @@ def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: li
     leaves as little.
     """
     others = [j for j in beside if j not in plain]
-    ridged = []
-    for ridge in _RIDGES:
-        vector = np.full(equations.gram.shape[-1], _RIDGES[0])
-        vector[network] = ridge
-        ridged.append(replace(equations, ridge=vector))
+    smoothed = np.isin(np.arange(equations.gram.shape[-1]), network)
+    ridged = [replace(equations, ridge=np.where(smoothed, ridge, _RIDGES[0])) for ridge in _RIDGES]
     weights = ridged[len(ridged) // 3].weights(c, [*others, *network])
     misfits = np.array([one.misfit(c, [*others, *network], weights) for one in ridged])
     best = ridged[int(np.flatnonzero(misfits <= _SMOOTHER * misfits.min()).max())]

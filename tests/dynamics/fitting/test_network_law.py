@@ -9,12 +9,13 @@ from scipy.fft import dct, idct
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
-from inrflow.dynamics.fitting.network_law import architectures, moments, solved, terms_beside
+from inrflow.dynamics.fitting.network_law import architectures, moments, seen_by, solved, terms_beside
 from inrflow.dynamics.laws import Systems
 from inrflow.dynamics.laws.fit import integrable
 from inrflow.dynamics.laws.law import own_paths
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.setting import Data, Ground, encode
+from inrflow.dynamics.laws.setting import Data, Ground, encode, forecast_errors
+from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
 
 POINTS, FRAMES, GAP = 48, 8, 0.4
@@ -67,3 +68,20 @@ def test_no_network_stands_in_a_channel_that_needs_none(ground):
     law, _ = solved(linear, None, terms_beside(linear, None, None), sines)
     assert {law.terms[j].power for j in np.flatnonzero(law.theta[:, 0])} == {0, 1}
     assert not law.theta[[isinstance(term, Sine) for term in law.terms]].any()
+
+
+def test_networks_see_all_but_a_fiftieth_of_what_a_short_law_misses():
+    """Fields of known coefficients k^-1, which decay, and a law that is a little off: 160 would leave more than it."""
+    random, decay, wave = np.random.default_rng(0), np.exp(-0.3 * np.arange(6)), np.arange(220)
+    box, x = Box([0.0], [1.0], ["walled"]), np.broadcast_to((np.arange(256)[:, None] + 0.5) / 256, (20, 256, 1))
+    harmonics = box.harmonics(220, "natural")
+    start = random.standard_normal((20, 220)) / np.maximum(wave, 1)
+    u = ((start @ harmonics.values(x[0]).T)[:, None] * decay[:, None])[..., None]
+    data, codes = Data.of(np.arange(6.0), x, u, None), fit_codes(harmonics, x, u)
+    ground = Ground(box, "natural", codes, data, *encode(codes, data))
+    for rate, fewest, most in ((0.0, 160, 160), (-0.28, 161, 219)):
+        law = ground.law([Term((((0, VALUE),),))], np.array([[rate]]), np.zeros((1, 1)))
+        seen = seen_by(law, data)
+        assert fewest <= seen <= most
+        left = (start[:, seen:] ** 2).sum() / (start**2).sum()
+        assert left < 0.03 * forecast_errors(law, data).mean()
