@@ -28,6 +28,7 @@ _FAR = np.stack([((_ENDS == 1) & [end == NATURAL for end in ends_of(pair)]).any(
 # room lets functions without slope at walls fit slopes there; values that are held are left out of many grids
 _WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:, None])  # (W, P): mean logarithm of
 # errors that unusual places must gain
+_GIVEN = 0.25  # the same that others must gain over the walls of the box given: noise tells little
 
 
 def changes(u: np.ndarray) -> np.ndarray:
@@ -39,7 +40,7 @@ def changes(u: np.ndarray) -> np.ndarray:
 
 def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]] | None:
     """The box with walls where changes of u (S, T, N, C) at points x (N, d) say they are, within a spacing of a grid,
-    and conditions there, natural or held, of each channel at each axis.
+    and conditions there, natural or held, of each channel at each axis; its own walls where they do not tell.
 
     All frames but the first tell, which need not agree with walls. None where points are no regular grid or values are
     missing.
@@ -68,7 +69,8 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
             errors += np.where(still & ((_ENDS[:, end] > 0)[:, None, None] | ~held[:, None]), np.inf, 0.0)
         for end in (0, 1):
             _hold(errors, end, np.stack([_vanishing(own if end == 0 else own[:, ::-1]) for own in patterns], 1))
-        best = int((errors + _WORTH[:, :, None]).min(1).mean(-1).argmin())
+        given = np.isclose(_ENDS * gap, [y[0] - box.lower[j], box.upper[j] - y[-1]], atol=_EQUAL * gap).all(1)
+        best = int(((errors + _WORTH[:, :, None]).min(1).mean(-1) - _GIVEN * given).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
         for own, pair in zip(pairs, (errors[best] + (_WORTH[best] + _UNLIKE)[:, None]).argmin(0), strict=True):
             own[j] = PAIRS[pair]

@@ -49,6 +49,18 @@ def test_noise_of_the_values_does_not_hide_walls(noise: float) -> None:
     np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], [0, 1], atol=0.5 / 40)
 
 
+@pytest.mark.parametrize(("noise", "kept"), [(0.0, False), (0.1, True)])
+def test_walls_of_the_box_given_stay_where_noise_hides_others(noise: float, kept: bool) -> None:
+    guess, x, u = _between_plates(0.75, 0.25, 40)
+    u = u[..., 1:]  # level at walls
+    half = 0.5 * (x[1] - x[0])
+    for box in (Box([0.0], [1.0], ["walled"]), Box(x[0] - half, x[-1] + half, ["walled"]), guess):
+        found = walled(box, x, u + noise * u.std((0, 1, 2)) * np.random.default_rng(1).standard_normal(u.shape))
+        assert found is not None
+        told = (box.lower[0], box.upper[0]) if kept else (0, 1)
+        np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], told, atol=1e-12)
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_layers_at_walls_do_not_move_them_a_cell_away(noise: float) -> None:
     """Waves that run into walls, level there in layers of a tenth: more room fits their slopes next to it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sparse
 
-from benchmarks.makers.base import FRAMES, TRAIN, Fields, bumps, bumps_of, problem, solve, stepped
+from benchmarks.makers.base import FRAMES, TRAIN, Fields, bumps, bumps_of, problem, solve, stepped, with_noise
+from benchmarks.makers.spectral import etd
 
 
 @problem()
@@ -231,3 +232,23 @@ def sorption(generator: np.random.Generator, count: int) -> Fields:
         f = bumps(generator, x[:, None], 4)
         u.append(solve(rate, 0.05 + 0.4 * (f - f.min()) / np.ptp(f), t, "BDF"))
     return t, x[::2, None], np.stack(u)[..., ::2, None], {}
+
+
+@problem(24, 10)
+def flame_walls(generator: np.random.Generator, count: int) -> Fields:
+    """h_t = -h_xx - h_xxxx - h_x^2 / 2 less its mean on (0, 32) without flux of h and h_xx, chaotic, 10 % noise on
+    training values: cosines, 192, read at every other centre of their cells, from the second one on."""
+    n, gap = 192, 1.0
+    k, x = np.pi * np.arange(n) / 32, (np.arange(n) + 0.5) / n * 32
+    cosines, sines = np.cos(np.outer(k, x)), np.sin(np.outer(k, x))
+    keep = (0 < np.arange(n)) & (np.arange(n) < 2 * n // 3)
+
+    def rate(z: np.ndarray) -> np.ndarray:
+        return np.asarray(-((z * k) @ sines) ** 2 @ cosines.T / n * keep)
+
+    z = 0.3 * generator.standard_normal((count, n)) * (keep & (np.arange(n) < 20))
+    frames = [etd(k**2 - k**4, rate, z, 0.02, 3000)]
+    for _ in range(FRAMES - 1):
+        frames.append(etd(k**2 - k**4, rate, frames[-1], gap / 50, 50))
+    u = (np.stack(frames, 1) @ cosines)[:, :, 1::2, None]
+    return np.arange(FRAMES) * gap, x[1::2, None], with_noise(generator, u, 0.1), {}

@@ -42,7 +42,7 @@ _ORDERS = (1, 2)  # of powers of the Laplacian
 FRAMES = 16  # looked at
 _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
 _LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of growths in place, and of others; of winds, over linear terms and axes
-_STEADY, _DIVERGENCE = 1e-3, 1e-2  # changes of means over those of other codes, and of all slopes: up to these, none
+_STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # none up to these: changes of means over others, and noise; of slopes
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
 _FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
@@ -163,9 +163,10 @@ class Families:
             combined = self.combined[2 * line - 1 :]
             yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
 
-    def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
+    def further(self, ground: Ground) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; with flows in pores; less their means, where those of
-        codes (S, T, C, K) do not change; with drifts; on boxes, with what is divided by channels far from zero."""
+        codes do not change; with drifts; on boxes, with what is divided by channels far from zero."""
+        domain, harmonics, states = ground.domain, ground.codes.harmonics, ground.states
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
@@ -177,7 +178,8 @@ class Families:
                 yield Families({**self.terms, name: more}, tuple(
                     (*names, name) for names in (("linear",), *self.combined[:most])))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
-        if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
+        steady = _STEADY * states[..., 1:].std() + _NOISE * ground.spread[..., 0].max() ** 0.5
+        if with_mean and states[..., 0].std(1).max() < steady:
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
         drifts = {**self.terms, "fluxes": [term for term in self.terms["fluxes"] if not term.power],
                   "drifts": drifting(states.shape[2], range(domain.dimensions))}
@@ -381,9 +383,7 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
 
 def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]
                ) -> list[tuple[int, ...]]:
-    """Channels that are, one after the other, the components of a vector without divergence, on a box whose
-    walls allow for one.
-    """
+    """Channels, one after the other, that are components of a vector without divergence, on a box that allows it."""
     d, found = domain.dimensions, list[tuple[int, ...]]()
     if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == {}:
         return found

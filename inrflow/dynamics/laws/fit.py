@@ -191,7 +191,7 @@ class LawSearch:
             return effort() < until and not self.late()
 
         with suppress(ValueError):  # LinAlgError is one, of what has no solution: families before it are kept
-            further = () if least < _POLYNOMIAL or self.period else families.further(place, harmonics, ground.states)
+            further = () if least < _POLYNOMIAL or self.period else families.further(ground)
             if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             found += [its for one in further if on(pause) and (its := pays(one, self.settled))]

@@ -1,5 +1,7 @@
 """Tests of families of terms that tell directions apart, leave means as they are, or drift along gradients."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,17 @@ def test_centred_terms_differ_from_the_others_in_means_alone():
     torch.testing.assert_close(means[..., 1:], whole[..., 1:])
     assert float(means[..., 0].abs().max()) < 1e-12 < float(whole[..., 0].abs().max())
     assert Term(centred=True, products=(((0, -1),),)).written(["u"], ["x"]) == "(u less its mean)"
+
+
+@pytest.mark.parametrize(("noise", "drift", "sought"), [(0.0, 0.0, True), (0.1, 0.0, True), (0.1, 3.0, False)])
+def test_terms_less_their_means_are_sought_where_these_change_by_noise_alone(noise: float, drift: float, sought: bool):
+    box, generator = Box([0], [1], ["walled"]), np.random.default_rng(0)
+    harmonics, states = box.harmonics(12), generator.standard_normal((8, 10, 1, 12))
+    states[..., 0] = noise * generator.standard_normal((8, 10, 1)) + drift * np.linspace(0, 1, 10)[:, None]
+    ground = SimpleNamespace(domain=box, codes=SimpleNamespace(harmonics=harmonics), states=states,
+                             spread=np.full((8, 1, 12), noise**2))
+    further = families_of(box, harmonics, states).further(ground)
+    assert any(getattr(term, "centred", False) for family in further for term in family.every) == sought
 
 
 def on_torus(n: int, count: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
