@@ -149,9 +149,10 @@ def _grid(problem: Problem) -> _Grid | None:
     t[numbers] = tau
     values = torch.full((len(t), *batch.u.shape[2:]), torch.nan, dtype=torch.float64)
     values[numbers] = batch.u[0][kept].double()
-    frames = torch.full((len(t),), -1)
-    frames[numbers] = torch.arange(len(tau))
-    return _Grid(t, without_jumps(values, problem.source.normalisation.least), step, frames, batch.x[0, 0].double())
+    frames = torch.full((len(t),), -1).scatter(0, numbers, torch.arange(len(tau)))
+    if problem.config.data.faults == "auto":
+        values = without_jumps(values, problem.source.normalisation.least)
+    return _Grid(t, values, step, frames, batch.x[0, 0].double())
 
 
 @dataclass(frozen=True)
