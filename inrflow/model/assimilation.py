@@ -28,7 +28,7 @@ from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
 from inrflow.model.variational import near_closest_flows
 
-_STEADY = 1e-8  # of the largest variance: covariances that change less have settled; noise from which gains are exact
+_STEADY = 1e-8  # of the largest variance: covariances that change less have settled, if noise, which divides them, is more
 _HIDDEN = 3  # further passes where first rates are hidden
 _UNLIKE = 2.0  # variances of the training data in white noise, from which on values are of something else
 _SURPRISING, _QUIET = 4.0, 0.5  # variance factors above which noise is looked for, and below which there is less
@@ -127,8 +127,8 @@ def assimilate(
             mean, cov = _steady_update(decoder, frame, forecast, latest, prior.noise), latest
         else:
             mean, cov = _update(decoder, frame, forecast, expected, prior.noise, motion)
-        settled = dynamics.field.is_linear and decoder.affine and len(cov) == len(latest) == 1 and _alike(cov, latest)
-        settled = settled and float(prior.noise.min()) > _STEADY * float(cov.diagonal(dim1=1, dim2=2).max())
+        settled = (dynamics.field.is_linear and decoder.affine and len(cov) == len(latest) == 1 and _alike(cov, latest)
+                   and float(prior.noise.min()) > _STEADY * float(cov.diagonal(dim1=1, dim2=2).max()))
         if known:
             further = _innovation(decoder, frame, forecast, mean, expected, prior.noise, motion)
             quadratic, count = quadratic + further[0], count + further[1]
@@ -202,8 +202,7 @@ def _as_before(window: TrajectoryBatch, k: int) -> bool:
 
 
 def _steady_update(decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor) -> Tensor:
-    """Forecasts (S, n) conditioned on one frame, given the posterior covariance (1, n, n) that this leads to: its
-    rounding, divided by the noise, is an error of the gain."""
+    """Forecasts (S, n) conditioned on one frame, given the posterior covariance (1, n, n) that this leads to."""
     with torch.no_grad():
         offset, basis = decoder.basis(frame.x[0, 0].to(next(decoder.parameters()).dtype))
     offset, basis = _with_memory(offset, basis, mean.shape[1] - decoder.code_size)
@@ -324,8 +323,7 @@ def _carried(
     motion: AffineMotion, trajectory: int, offset: Tensor, basis: Tensor, delay: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Offset (N, C) and basis (N, C, Z) of one trajectory's values seen `delay` (N,) late."""
-    own = motion.of_groups(slice(trajectory, trajectory + 1))
-    carried = own.carried(offset[None], basis[None], delay[None])
+    carried = motion.of_groups(slice(trajectory, trajectory + 1)).carried(offset[None], basis[None], delay[None])
     return carried[0][0], carried[1][0]
 
 
