@@ -28,7 +28,7 @@ from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
 from inrflow.model.variational import near_closest_flows
 
-_STEADY = 1e-8  # of the largest variance: covariances that change less have settled, if noise, which divides them, is more
+_STEADY = 1e-8  # of the largest variance: changes of covariances that have settled, and noise that may divide these
 _HIDDEN = 3  # further passes where first rates are hidden
 _UNLIKE = 2.0  # variances of the training data in white noise, from which on values are of something else
 _SURPRISING, _QUIET = 4.0, 0.5  # variance factors above which noise is looked for, and below which there is less
