@@ -237,12 +237,11 @@ class Surrogate(Shown):
 
     def _plausible(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """The same without values far beyond all of training that no neighbour supports."""
-        inner = self._inner(window)
-        if self.training.get("faults") == "kept":
-            return inner
-        if "series" in self.training:
+        inner, kept = self._inner(window), self.training.get("faults") == "kept"
+        if "series" in self.training and not kept:
             inner = inner.with_values(torch.stack([without_jumps(u, self.normalisation.least) for u in inner.u]))
-        return without_wild_values(inner, self.normalisation.limit)
+        wild = not kept and bool((inner.u.abs() > self.normalisation.limit.to(inner.u)).any())
+        return without_wild_values(inner, self.normalisation.limit) if wild else inner
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
         """Codes of all frames of a window in data units, each encoded on its own."""
