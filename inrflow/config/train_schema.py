@@ -52,6 +52,9 @@ class DataConfig:
         "and kept only if it beats interpolation.", choices=("auto", "none", "incompressible_flow"))
     copies: int | None = setting(None, "Augmentation: total copies of each trajectory, counting the original, under "
                                  "random symmetries. null: chosen from the number of trajectories.", least=1)
+    faults: str = setting("auto", "Values far from all of their neighbours in space and time. auto: left out, in "
+                          "series replaced by medians, and told; kept: taken as they are, as true single peaks.",
+                          choices=("auto", "kept"))
     validation: float = setting(0.2, "Share of the trajectories held out to choose between candidate models.",
                                 least=0, below=1)
 

@@ -31,11 +31,11 @@ _MOST, _FEWEST = 0.9, 24  # share of them, and frames that tell it
 _ROUNDING = 1e-3  # share of a channel's deviation that rounding to single precision may have
 
 
-def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray) -> None:
+def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray, all_kept: bool = False) -> None:
     """Warn of spikes, of digits lost to single precision, of angles, and of several values at one place and time in the
-    first of the named trajectories of a source with a fitted normalisation. Where there are spikes, the source leaves
-    out faults and its normalisation is fitted anew. Raises UserError where several values make up most of the variance,
-    and for data that are constant, or have no two frames of a trajectory.
+    first of the named trajectories of a source with a fitted normalisation. Where there are spikes, unless all values
+    are to be kept, the source leaves out faults and its normalisation is fitted anew. Raises UserError where several
+    values make up most of the variance, and for data that are constant, or have no two frames of a trajectory.
     """
     _require_changes(source)
     _warn_of_lost_digits(source)
@@ -54,7 +54,7 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
                 some = _several_values(x[frame], rows)
                 apart, repeated, within = apart + some[0], repeated + some[1], within + some[2]
         total += int(np.isfinite(u).sum())
-        if not moving:
+        if not moving and not all_kept:
             seen += int(np.isfinite(u).sum())
             if _spikes(x[0], u, _SPIKE).any() and (found := faults(x[0], u)).any():
                 spikes, worst = spikes + int(found.sum()), max(worst, (float(np.abs(u[found]).max()), int(number)))
@@ -68,8 +68,8 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
     if spikes:
         warnings.warn(f"{path}: {100 * spikes / seen:.2g} % of the values ({spikes} of {seen} looked at) lie far "
                       f"from all of their neighbours in space and time, up to {worst[0]:.3g} standard deviations out "
-                      f"in trajectory {worst[1]}; values of that kind are left out; mark faulty values as NaN to "
-                      "choose them yourself", stacklevel=3)
+                      f"in trajectory {worst[1]}; values of that kind are left out; data.faults=kept keeps them, and "
+                      "NaN marks those that you choose", stacklevel=3)
         source.leave_out(faults)
         source.fit_normalisation(trajectories)
 
@@ -176,7 +176,8 @@ def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None) -> to
     if count := int((torch.isfinite(values) & (result != values)).sum()):
         warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series depart in single frames "
                       "from those around by far more than others do; the median of five frames stands in their place; "
-                      "mark faulty values as NaN to choose them yourself", stacklevel=2)
+                      "train with data.faults=kept to keep them, mark faulty ones as NaN to choose them yourself",
+                      stacklevel=2)
     return result
 
 

@@ -28,7 +28,7 @@ from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
 from inrflow.model.variational import near_closest_flows
 
-_STEADY = 1e-8  # of the largest variance: covariances that change less have settled
+_STEADY = 1e-8  # of the largest variance: changes of covariances that have settled, and noise that may divide these
 _HIDDEN = 3  # further passes where first rates are hidden
 _UNLIKE = 2.0  # variances of the training data in white noise, from which on values are of something else
 _SURPRISING, _QUIET = 4.0, 0.5  # variance factors above which noise is looked for, and below which there is less
@@ -127,7 +127,8 @@ def assimilate(
             mean, cov = _steady_update(decoder, frame, forecast, latest, prior.noise), latest
         else:
             mean, cov = _update(decoder, frame, forecast, expected, prior.noise, motion)
-        settled = dynamics.field.is_linear and decoder.affine and len(cov) == len(latest) == 1 and _alike(cov, latest)
+        settled = (dynamics.field.is_linear and decoder.affine and len(cov) == len(latest) == 1 and _alike(cov, latest)
+                   and float(prior.noise.min()) > _STEADY * float(cov.diagonal(dim1=1, dim2=2).max()))
         if known:
             further = _innovation(decoder, frame, forecast, mean, expected, prior.noise, motion)
             quadratic, count = quadratic + further[0], count + further[1]
@@ -322,8 +323,7 @@ def _carried(
     motion: AffineMotion, trajectory: int, offset: Tensor, basis: Tensor, delay: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Offset (N, C) and basis (N, C, Z) of one trajectory's values seen `delay` (N,) late."""
-    own = motion.of_groups(slice(trajectory, trajectory + 1))
-    carried = own.carried(offset[None], basis[None], delay[None])
+    carried = motion.of_groups(slice(trajectory, trajectory + 1)).carried(offset[None], basis[None], delay[None])
     return carried[0][0], carried[1][0]
 
 

@@ -223,9 +223,8 @@ class Surrogate(Shown):
             if not (context.known or context.nominal is not None):
                 context = contexts_of_each(self, window, self._codes(inner), context)
         estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
-        if self.residual is None:
-            return estimate
-        return with_residual(self.decoder, self.dynamics, estimate, inner, self.residual)
+        return estimate if self.residual is None else with_residual(
+            self.decoder, self.dynamics, estimate, inner, self.residual)
 
     def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """A window in internal time and normalised values. Raises UserError for values with times of their own where
@@ -238,10 +237,11 @@ class Surrogate(Shown):
 
     def _plausible(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """The same without values far beyond all of training that no neighbour supports."""
-        inner, limit = self._inner(window), self.normalisation.limit
-        if "series" in self.training:
+        inner, kept = self._inner(window), self.training.get("faults") == "kept"
+        if "series" in self.training and not kept:
             inner = inner.with_values(torch.stack([without_jumps(u, self.normalisation.least) for u in inner.u]))
-        return without_wild_values(inner, limit) if bool((inner.u.abs() > limit.to(inner.u)).any()) else inner
+        wild = not kept and bool((inner.u.abs() > self.normalisation.limit.to(inner.u)).any())
+        return without_wild_values(inner, self.normalisation.limit) if wild else inner
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
         """Codes of all frames of a window in data units, each encoded on its own."""
@@ -249,8 +249,7 @@ class Surrogate(Shown):
 
     def unknown(self, window: TrajectoryBatch, codes: CodeData) -> float:
         """How far codes of the frames of a window are not known, as `encode.unknown` says it."""
-        prior = self.prior.codes(self.code_size)
-        return unknown(self.decoder, self._inner(window), codes.codes, prior, self.encoder)
+        return unknown(self.decoder, self._inner(window), codes.codes, self.prior.codes(self.code_size), self.encoder)
 
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
         motion = None if inner.delay is None else self.dynamics.motion(self.prior.mean, self.code_size)

@@ -94,7 +94,7 @@ class Problem:
         if config.encoding.method == "closed_form":
             source, train, validation = affordable(source, train, validation, groups, config.training.minutes)
         source.fit_normalisation(train)
-        check_plausible(source, train)
+        check_plausible(source, train, data.faults == "kept")
         return cls(config, file, source, source, train, validation, symmetries, environments,
                    TimeScale.of(source.times), choose_device(config.device))
 
@@ -277,7 +277,7 @@ class Problem:
         config, data = self.config, self.config.data
         return {"seed": config.seed, "points": data.points, "same_points": data.same_points, "test": data.test,
                 "frames": self.source.times.shape[1], "trajectories": len(self.train) + len(self.validation),
-                "symmetries": list(self.symmetries.names), "seen": self.seen,
+                "symmetries": list(self.symmetries.names), "seen": self.seen, "faults": data.faults,
                 "parameters": self.file.parameter_ranges, "apparent_domain": not self.file.declares_domain}
 
     @property

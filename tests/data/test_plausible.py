@@ -19,13 +19,13 @@ PHASES = np.random.default_rng(0).uniform(0, 6, 6)
 WAVES = np.stack([np.sin(2 * np.pi * (X.T - T[:, None]) + phase) for phase in PHASES])[..., None]
 
 
-def check(path, u, x=X):
+def check(path, u, x=X, all_kept=False):
     """The source of fields u (S, T, N, C) at points x (N, d), checked."""
     write_trajectories(path, T, x, u, Description(name="waves", channels=("u",), coordinates=("x",), period=(1.0,)))
     with TrajectoryFile(path) as file:
         source = TrajectorySource(file)
         source.fit_normalisation(range(len(u)))
-        check_plausible(source, range(len(u)))
+        check_plausible(source, range(len(u)), all_kept)
         return source.normalisation, torch.cat([source.batch([i], normalised=False).u for i in range(len(u))])
 
 
@@ -108,6 +108,13 @@ def test_angles_that_go_around_are_told_and_other_values_of_their_range_are_not(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check(tmp_path / "steady.h5", np.stack([steady] * 2))
+
+
+def test_all_values_stay_where_faults_are_kept(tmp_path):
+    peak = WAVES.copy()
+    peak[0, 3, 5] = 400.0
+    _, kept = check(tmp_path / "peak.h5", peak, all_kept=True)
+    assert float(kept[0, 3, 5, 0]) == 400.0
 
 
 def test_numbers_that_stand_for_missing_values_are_told(tmp_path):

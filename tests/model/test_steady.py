@@ -1,5 +1,7 @@
 """A filter whose covariances have settled gives what it gives without taking note of that."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -41,6 +43,15 @@ def test_a_settled_filter_is_the_filter(monkeypatch):
     assert short.mean == pytest.approx(whole.mean, abs=1e-6)
     for one, other in zip(short.covariance, whole.covariance, strict=True):
         assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_long_windows_of_exact_values_are_met():
+    decoder, dynamics, prior, window = setting()
+    window.u[:, :, 1:] = torch.nan
+    found = assimilation.assimilate(decoder, dynamics, replace(prior, noise=torch.tensor([1e-13]).double()), window)
+    offset, basis = (part.detach().double() for part in decoder.basis(window.x[0, 0, :1]))
+    met = offset + torch.einsum("ncz,tz->tnc", basis, found.mean[0, :, :4].detach())
+    assert float((met[:, 0] - window.u[0, :, 0])[2:].nan_to_num().abs().max()) < 1e-5
 
 
 def test_codes_that_the_time_says_are_known_from_the_first_frame():

@@ -13,9 +13,9 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.dynamics.fitting.autoregression import AutoregressionSearch
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.point_modes import Cycle, principal_components, shrunk_cycle
+from inrflow.encoding.prior.point_modes import Cycle, principal_components
 from inrflow.evaluation.references.base import Reference
-from inrflow.evaluation.references.training_data import coefficients, cycles_of, regular_frames, stacked
+from inrflow.evaluation.references.training_data import coefficients, cycle_of, regular_frames, stacked
 
 _FEWEST = 24  # frames
 
@@ -63,7 +63,7 @@ class LaggedInverseModel(Reference):
         deviation = (u - u.nanmean((0, 1))).square().nanmean((0, 1)).sqrt()
         scale = torch.where(deviation > 0, deviation, 1.0).nan_to_num(1.0)
         values = (u / scale).flatten(1)
-        cycle = shrunk_cycle(t, values, cycles_of(description, t.numpy()))
+        cycle = cycle_of(description, t, values)
         anomalies = torch.full((int(numbers[-1]) + 1, values.shape[1]), torch.nan, dtype=torch.float64)
         anomalies[numbers] = values - cycle(t)
         modes = principal_components(anomalies)

@@ -15,9 +15,12 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.calendar import parse_units
 from inrflow.data.description import Description
 from inrflow.encoding.posterior import GaussianPrior, condition
+from inrflow.encoding.prior.point_modes import Cycle, shrunk_cycle
 
-_YEAR, _DAY = 365.2425 * 86400.0, 86400.0  # seconds
+_YEAR, _WEEK, _DAY = 365.2425 * 86400.0, 7 * 86400.0, 86400.0  # seconds
+_WEEKS = 4.0  # turns that tell a week of people from others
 _TURNS = 1.5  # of a cycle that the data must span
+_WEEK_FOLDS, _LOOKED_AT = 3, 16  # parts of the weeks that are left out; values that tell it
 _EACH = 4.0  # frames of a turn at least
 _MOST = 3  # harmonics
 _OFF = 0.1  # of a step: months of a calendar are regular
@@ -149,8 +152,39 @@ def cycles_of(description: Description, times: np.ndarray) -> list[tuple[float, 
     declared = description.time_period
     if declared is not None:
         periods = [declared, *(period for period in periods if abs(period / declared - 1) > 0.01)]
-    return [(period, min(_MOST, math.floor(period / (2 * step) - 1e-6))) for period in sorted(periods, reverse=True)
+    return [(period, min(_MOST, _resolved(period, step))) for period in sorted(periods, reverse=True)
             if span + step >= _TURNS * period and period >= _EACH * step]
+
+
+def _resolved(period: float, step: float) -> int:
+    """Number of harmonics of a period that a step resolves."""
+    return math.floor(period / (2 * step) - 1e-6)
+
+
+def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 1.0) -> Cycle:
+    """The cycle of values (T, M) of some `description` at times t (T,), of which one is `unit` of its units; NaN where
+    not observed.
+
+    Where weeks that are left out are surely told better by weeks than by days, as those of people are, harmonics are
+    those of a week, up to what lies beside the last ones of a day.
+    """
+    cycles = [(period / unit, most) for period, most in cycles_of(description, t.numpy() * unit)]
+    calendar = parse_units(description.time_units) if description.time_units else None
+    week, step = _WEEK / calendar[0] / unit if calendar else 0.0, float(t.diff().median())
+    if description.time_period is not None or week < _EACH * step or float(t[-1] - t[0]) < _WEEKS * week:
+        return shrunk_cycle(t, values, cycles)
+    most = 7 * _MOST + _MOST if week >= 7 * _EACH * step else _MOST
+    weekly = [*(one for one in cycles if one[0] > week), (week, min(most, _resolved(week, step)))]
+    number = torch.floor((t - t[0]) / week).long()
+    some, errors = values[:, :: -(-values.shape[1] // _LOOKED_AT)], torch.zeros(2, int(number[-1]) + 1).double()
+    for fold in range(_WEEK_FOLDS):
+        out = number % _WEEK_FOLDS == fold
+        for each, found in zip(errors, (cycles, weekly), strict=True):
+            missed = some[out] - shrunk_cycle(t[~out], some[~out], found)(t[out])
+            each.index_add_(0, number[out], missed.square().nansum(1))
+    gain = errors[0] - errors[1]
+    sure = float(gain.mean()) > 2 * float(gain.std()) / len(gain) ** 0.5
+    return shrunk_cycle(t, values, weekly if sure else cycles)
 
 
 def regular_frames(times: np.ndarray) -> tuple[float, np.ndarray] | None:

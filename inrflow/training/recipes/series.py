@@ -27,7 +27,7 @@ from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle
-from inrflow.evaluation.references.training_data import cycles_of, regular_frames
+from inrflow.evaluation.references.training_data import cycle_of, regular_frames
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
@@ -149,9 +149,10 @@ def _grid(problem: Problem) -> _Grid | None:
     t[numbers] = tau
     values = torch.full((len(t), *batch.u.shape[2:]), torch.nan, dtype=torch.float64)
     values[numbers] = batch.u[0][kept].double()
-    frames = torch.full((len(t),), -1)
-    frames[numbers] = torch.arange(len(tau))
-    return _Grid(t, without_jumps(values, problem.source.normalisation.least), step, frames, batch.x[0, 0].double())
+    frames = torch.full((len(t),), -1).scatter(0, numbers, torch.arange(len(tau)))
+    if problem.config.data.faults == "auto":
+        values = without_jumps(values, problem.source.normalisation.least)
+    return _Grid(t, values, step, frames, batch.x[0, 0].double())
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,8 @@ class _Series:
     def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
         """Chosen by folds, `around` so many coupled codes, or by a `choice`, where one is given."""
         values = grid.values.flatten(1)
-        wanted = problem.config.dynamics.forcing
-        found = [] if wanted is False else cycles_of(problem.description, problem.scale.external(grid.t).numpy())
-        cycle = shrunk_cycle(grid.t, values, [(period / problem.scale.unit, most) for period, most in found])
+        cycle = shrunk_cycle(grid.t, values, []) if problem.config.dynamics.forcing is False else cycle_of(
+            problem.description, grid.t, values, problem.scale.unit)
         anomalies = values - cycle(grid.t)
         fixed = problem.config.decoder.code_size
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from inrflow.data.description import Description
-from inrflow.evaluation.references.training_data import cycles_of, regular_frames
+from inrflow.evaluation.references.training_data import cycle_of, cycles_of, regular_frames
 
 
 def periods(times: np.ndarray, **attributes: object) -> list[float]:
@@ -27,6 +28,27 @@ def test_trajectories_that_share_their_times_are_one_calendar():
 def test_a_declared_period_counts_and_takes_the_place_of_the_calendar_s_own():
     assert periods(np.arange(100.0), time_period=12.0) == [12.0]
     assert periods(730.5 * np.arange(60), time_units="hours since 2000-01-01", time_period=8766.0) == [8766.0]
+
+
+def test_weeks_of_people_are_told_from_days_of_weather():
+    random, t = np.random.default_rng(0), torch.arange(24.0 * 42).double()
+    hour, weekend = t % 24, (t // 24) % 7 >= 5
+    rush = torch.exp(-(((hour - 8) / 2) ** 2)) * torch.where(weekend, 0.2, 1.0)
+    weather = np.zeros((len(t), 3))
+    for k in range(1, len(t)):
+        weather[k] = 0.9 * weather[k - 1] + 0.2 * random.standard_normal(3)
+    breeze = torch.as_tensor(weather) + (1 + 0.5 * torch.as_tensor(random.standard_normal(42)))[
+        (t // 24).long(), None] * torch.sin(2 * torch.pi * t / 24)[:, None]
+    hours, days = (Description("d", ("u",), ("x",), time_units=f"{unit} since 2024-01-01")
+                   for unit in ("hours", "days"))
+    assert cycle_of(hours, t, breeze).periods == pytest.approx([24.0])
+    noisy = rush[:, None] + 0.3 * torch.as_tensor(weather)
+    found = cycle_of(hours, t / 2, noisy, 2.0)
+    assert found.periods == pytest.approx([84.0])
+    later = torch.arange(24.0 * 42, 24.0 * 49).double()
+    assert float((found(later / 2)[:, 0] - rush[: 24 * 7]).square().mean() / rush.var()) < 0.2
+    daily = (rush[:, None] + 0.03 * torch.as_tensor(weather)).unflatten(0, (-1, 24)).mean(1)
+    assert cycle_of(days, t[:42], daily).periods == pytest.approx([7.0])
 
 
 def test_months_are_a_step_and_gaps_are_told():

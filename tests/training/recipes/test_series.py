@@ -1,5 +1,8 @@
 """One series of stations: seasons, gaps, and forecasts as good as a vector autoregression by numpy."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
+from inrflow.data.observations import Observations
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
@@ -98,6 +102,19 @@ def test_the_year_is_found_by_the_calendar_and_known_long_after(series):
     far = CUT + 400 + np.arange(0, 365, 30.0)
     expected = 10 + 3 * np.cos(2 * np.pi * far[:, None] / YEAR - x[:, 0])
     assert np.asarray(solution(far, x))[..., 0] == pytest.approx(expected, abs=0.35)
+
+
+def test_a_true_peak_of_one_frame_is_kept_where_faults_are_kept(series):
+    folder, t, x, u, _ = series
+    peak, run = u[CUT : CUT + 40, :, None].copy(), Surrogate.load(folder / "run")
+    peak[20, 1] += 100 * u.std()
+    observed = Observations(t[CUT : CUT + 40], x, peak)
+    with pytest.warns(UserWarning, match="train with data.faults=kept to keep them"):
+        run.assimilate(observed)
+    kept = replace(run, training={**run.training, "faults": "kept"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*values of the series")
+        assert float(kept.assimilate(observed)(t[CUT + 20], x[1:2])[0, 0]) > u.max() + 10
 
 
 def test_between_steps_the_forecast_is_continuous(series):
