@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.training import EnvironmentCodes
-from inrflow.data.batch import Augmentation, TimeScale
+from inrflow.data.batch import TimeScale
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.flow import Integrator

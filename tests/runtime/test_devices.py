@@ -9,11 +9,12 @@ import torch
 from pretended_device import AWAY, Pretended, PretendedDevice, take_there
 
 from inrflow.adaptation.further import adapt_further
-from inrflow.data.batch import Augmentation, TimeScale
+from inrflow.data.batch import TimeScale
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import choose_device
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
