@@ -19,8 +19,7 @@ from inrflow.data.transformations import Augmentation
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
-from inrflow.encoding.encode import encode
+from inrflow.encoding.encode import CodeData, encode
 from inrflow.pdes.generate import generate
 from inrflow.training.parts.trunk import DecoderTraining
 

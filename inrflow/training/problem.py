@@ -22,8 +22,8 @@ from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import AffineDecoder, Decoder, choose_device, decoder_class, decoder_names
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, series_windows
-from inrflow.encoding.encode import METHODS, Encoder, encode
+from inrflow.dynamics.states import series_windows
+from inrflow.encoding.encode import METHODS, CodeData, Encoder, encode
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError

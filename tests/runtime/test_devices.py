@@ -21,8 +21,7 @@ from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
-from inrflow.encoding.encode import Encoder, encode_with_covariance
+from inrflow.encoding.encode import CodeData, Encoder, encode_with_covariance
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
 from inrflow.model.contexts import Contexts

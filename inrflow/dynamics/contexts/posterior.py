@@ -14,7 +14,8 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, evenly_spread
+from inrflow.dynamics.states import evenly_spread
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped, damped_descent
 
 _STEP = 1e-4

@@ -11,7 +11,7 @@ import torch
 
 from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import AffineDecoder, Decoder
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.equivariance import code_action
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.run import Run

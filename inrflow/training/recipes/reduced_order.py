@@ -15,7 +15,8 @@ from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, frames_needed, with_memory
+from inrflow.dynamics.states import frames_needed, with_memory
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.mesh_flow.source import completed_by_flow

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.law import Flights, Law
 from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse, shortened
-from inrflow.dynamics.states import Flights
 from inrflow.numerics.conjugate_gradients import conjugate_gradients
 from inrflow.numerics.effort import effort
 

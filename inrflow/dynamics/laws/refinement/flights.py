@@ -18,9 +18,8 @@ from torch import Tensor
 
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.field import LawField, rates_between
-from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.law import Flights, Law, flights
 from inrflow.dynamics.laws.setting import Ground
-from inrflow.dynamics.states import Flights, flights
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 

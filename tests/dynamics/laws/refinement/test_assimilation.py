@@ -6,10 +6,10 @@ from scipy.optimize import least_squares
 
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.law import Flights, flights
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.dynamics.states import Flights, flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 LINE = Box([0.0], [1.0], ["walled"])
