@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
+from inrflow.data.transformations import Augmentation
 from inrflow.evaluation.references.pod_dmd import PodDmd
 from inrflow.evaluation.references.training_data import SAME, extent, nearest, wrapped
 
@@ -62,7 +63,7 @@ def symmetric_copies(batch: TrajectoryBatch, description: Description, count: in
     size = (grid.amax(0) - grid.amin(0)).numpy()
     copies, moved_any = [], False
     for _ in range(count):
-        elements = description.symmetries.sample(random, len(batch), size, description.period)
+        elements = Augmentation(description.symmetries, size, description.period).sample(random, len(batch))
         values = batch.u.clone()
         for index in range(len(batch)):
             A, Q = torch.as_tensor(elements.A[index]), torch.as_tensor(elements.Q[index])

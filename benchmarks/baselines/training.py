@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.baselines.environment_networks import BoundField, EnvironmentNetwork
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage, timed_steps
 from inrflow.training.recorder import Recorder
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.training import EnvironmentCodes
-from inrflow.data.batch import Augmentation, TimeScale
+from inrflow.data.batch import TimeScale
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
-from inrflow.encoding.encode import encode
+from inrflow.encoding.encode import CodeData, encode
 from inrflow.pdes.generate import generate
 from inrflow.training.parts.trunk import DecoderTraining
 

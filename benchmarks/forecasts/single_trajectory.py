@@ -23,7 +23,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.dynamics.fitting.folds import Fold
 from inrflow.dynamics.fitting.linear_search import RIDGES, Candidate, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.pdes.simulate import simulate
 from inrflow.training.parts.linear import candidate_sizes, closer_sizes
 

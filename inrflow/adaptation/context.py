@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.batch import Augmentation, TrajectoryBatch
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
+from inrflow.data.transformations import Augmentation
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior

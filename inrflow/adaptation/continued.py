@@ -27,12 +27,12 @@ from inrflow.domains import from_state, harmonics_of
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.step_map import MapTerm
 from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.law import Flights, flights
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.setting import shares_known
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import term_from_state
-from inrflow.dynamics.states import Flights, flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.evaluation.forecast import forecast, std_of_values
 from inrflow.model.surrogate import Surrogate

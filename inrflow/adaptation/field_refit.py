@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 
 _ROUNDS = 3
 

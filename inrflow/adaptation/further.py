@@ -18,7 +18,7 @@ from inrflow.adaptation.field_refit import refitted_field
 from inrflow.adaptation.output_refit import refitted_output
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import AffineDecoder, has_output_layer
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
 

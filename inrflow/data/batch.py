@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.symmetries import Symmetries, Transformations
-
 _GRID = 2.0**30  # internal times in a unit
 _CLOSE = 1e-6  # relative distance of a stored number from the one that was meant
 _WILD = 20.0  # deviations of training, within which values are expected
@@ -87,12 +85,6 @@ class TrajectoryBatch:
     def with_values(self, u: Tensor) -> TrajectoryBatch:
         """The same times and points with other values."""
         return TrajectoryBatch(self.t, self.x, u, self.delay)
-
-    def transformed(self, transformations: Transformations) -> TrajectoryBatch:
-        """Every trajectory under its own symmetry: points moved, values transformed."""
-        x = self.x.expand(len(self.u), *self.x.shape[1:])
-        moved_x, moved_u = transformations.apply(x, self.u)
-        return TrajectoryBatch(self.t, torch.as_tensor(moved_x), torch.as_tensor(moved_u), self.delay)
 
     def delays(self) -> Tensor | None:
         """Time offsets of the groups, (G, N)."""
@@ -191,24 +183,6 @@ class TimeScale:
         """From training times (S, T), NaN-padded."""
         steps = (times[:, 1:] - times[:, :-1]).flatten()
         return cls(float(times[:, 0].nanmedian()), float(steps.nanmedian()))
-
-
-class Augmentation:
-    """Random symmetry copies of trajectories: points moved, values transformed. False where no symmetry is known."""
-
-    def __init__(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None):
-        self.symmetries, self.extent, self.period = symmetries, extent, period
-
-    def __bool__(self) -> bool:
-        return len(self.symmetries) > 0
-
-    def __call__(self, batch: TrajectoryBatch, random: np.random.Generator) -> TrajectoryBatch:
-        """Every trajectory of the batch (data units), moved by its own random element of the group."""
-        return batch.transformed(self.sample(random, len(batch))) if self else batch
-
-    def sample(self, random: np.random.Generator, count: int) -> Transformations:
-        """Random elements of the group."""
-        return self.symmetries.sample(random, count, self.extent, self.period)
 
 
 class Markers:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from inrflow.data.batch import Augmentation, Normalisation, TrajectoryBatch
+from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import TimeBins, is_scattered
+from inrflow.data.transformations import Augmentation
 from inrflow.errors import UserError
 
 _CACHE_BYTES = 1024**3

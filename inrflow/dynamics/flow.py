@@ -19,8 +19,8 @@ from torchdiffeq import odeint, odeint_adjoint
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.step_map import MapTerm, StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.states import CodeData
 from inrflow.encoding.delayed_values import AffineMotion
+from inrflow.encoding.encode import CodeData
 from inrflow.errors import UserError
 
 _FAR, _MANY = 4.0, 256  # internal time units and steps of an interval, beyond both of which an exact flow is used

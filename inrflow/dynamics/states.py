@@ -1,61 +1,17 @@
-"""Latent states from codes: hidden memory appended, seasonal mean taken off; and flights, parts of paths that laws are
-compared with."""
+"""Latent states from codes: hidden memory appended, seasonal mean taken off, contexts appended."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.phases import periodic_phases
 
 _LEADS = 20  # of windows of a series, at most
-
-
-@dataclass
-class CodeData:
-    """Codes (S, T, n) of trajectories at internal times t (S, T); observed (S, T) says which frames count."""
-
-    codes: Tensor
-    t: Tensor
-    observed: Tensor
-
-    @property
-    def transitions(self) -> int:
-        """Number of pairs of successive observed frames."""
-        return int((self.observed[:, 1:] & self.observed[:, :-1]).sum())
-
-    def at(self, index: Any) -> CodeData:
-        """Some of the trajectories, by a mask, numbers or a slice, and of their frames, where these come second."""
-        return CodeData(self.codes[index], self.t[index], self.observed[index])
-
-    def first(self, count: int) -> CodeData:
-        """The first `count` trajectories."""
-        return self.at(slice(count))
-
-    def frames(self, stop: int) -> CodeData:
-        """The first `stop` frames."""
-        return self.at((slice(None), slice(stop)))
-
-    def since(self, first: int) -> CodeData:
-        """The frames from `first` on."""
-        return self.at((slice(None), slice(first, None)))
-
-    def padded(self, frames: int) -> CodeData:
-        """The same trajectories with `frames` frames, those added not observed."""
-        missing = frames - self.codes.shape[1]
-        pad = torch.nn.functional.pad
-        t = pad(self.t, (0, missing), value=torch.nan)
-        return CodeData(pad(self.codes, (0, 0, 0, missing)), t, pad(self.observed, (0, missing)))
-
-    @staticmethod
-    def join(parts: list[CodeData]) -> CodeData:
-        """All trajectories of several parts."""
-        return CodeData(*(torch.cat([getattr(p, k) for p in parts]) for k in ("codes", "t", "observed")))
 
 
 def past_frames(size: int, memory: int) -> int:
@@ -190,35 +146,3 @@ def with_contexts(data: CodeData, size: int, contexts: Tensor) -> CodeData:
     """States: the leading `size` codes and the context (S, P) of each trajectory."""
     constant = contexts[:, None].expand(-1, data.codes.shape[1], -1)
     return CodeData(torch.cat([data.codes[..., :size], constant.to(data.codes)], -1), data.t, data.observed)
-
-
-@dataclass(frozen=True)
-class Flights:
-    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes, and
-    the numbers (B,) of the system and of the trajectory that each is of."""
-
-    codes: Tensor
-    dt: Tensor
-    variance: Tensor
-    system: Tensor
-    trajectory: Tensor
-
-    def take(self, pick: Tensor) -> Flights:
-        """Some of the flights."""
-        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
-
-    @staticmethod
-    def join(parts: list[Flights]) -> Flights:
-        """All flights of several parts."""
-        return Flights(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Flights)))
-
-
-def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
-            ) -> Flights:
-    """All flights of some steps, end to end, of codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
-    system = np.zeros(len(codes), dtype=int) if system is None else system
-    starts = range(0, codes.shape[1] - length, length)
-    flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
-    parts = [(flat[:, n : n + length + 1], np.diff(t[:, n : n + length + 1], axis=1), wide, system,
-              np.arange(len(codes))) for n in starts]
-    return Flights(*(torch.tensor(np.concatenate(own)) for own in zip(*parts, strict=True)))

@@ -1,9 +1,10 @@
-"""Encoding: codes from observed frames, for any decoder and any layout of the points."""
+"""Encoding: codes from observed frames, for any decoder and any layout of the points; and codes of trajectories."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,48 @@ METHODS = ("adam", "gauss_newton", "gradient_steps")  # of encoding by descent
 ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 _MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart
 _WORTH_SHARING = 0.9  # largest share of distinct points for which evaluating these alone saves time
+
+
+@dataclass
+class CodeData:
+    """Codes (S, T, n) of trajectories at internal times t (S, T); observed (S, T) says which frames count."""
+
+    codes: Tensor
+    t: Tensor
+    observed: Tensor
+
+    @property
+    def transitions(self) -> int:
+        """Number of pairs of successive observed frames."""
+        return int((self.observed[:, 1:] & self.observed[:, :-1]).sum())
+
+    def at(self, index: Any) -> CodeData:
+        """Some of the trajectories, by a mask, numbers or a slice, and of their frames, where these come second."""
+        return CodeData(self.codes[index], self.t[index], self.observed[index])
+
+    def first(self, count: int) -> CodeData:
+        """The first `count` trajectories."""
+        return self.at(slice(count))
+
+    def frames(self, stop: int) -> CodeData:
+        """The first `stop` frames."""
+        return self.at((slice(None), slice(stop)))
+
+    def since(self, first: int) -> CodeData:
+        """The frames from `first` on."""
+        return self.at((slice(None), slice(first, None)))
+
+    def padded(self, frames: int) -> CodeData:
+        """The same trajectories with `frames` frames, those added not observed."""
+        missing = frames - self.codes.shape[1]
+        pad = torch.nn.functional.pad
+        t = pad(self.t, (0, missing), value=torch.nan)
+        return CodeData(pad(self.codes, (0, 0, 0, missing)), t, pad(self.observed, (0, missing)))
+
+    @staticmethod
+    def join(parts: list[CodeData]) -> CodeData:
+        """All trajectories of several parts."""
+        return CodeData(*(torch.cat([getattr(p, k) for p in parts]) for k in ("codes", "t", "observed")))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.batch import Augmentation, Normalisation
+from inrflow.data.batch import Normalisation
+from inrflow.data.description import Symmetries
 from inrflow.data.source import TrajectorySource
-from inrflow.data.symmetries import Symmetries, Transformations
+from inrflow.data.transformations import Augmentation, Transformations
 from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.encoding.posterior import GaussianPrior
@@ -51,7 +52,7 @@ class FeatureAction:
 
     def exact_under(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None) -> bool:
         """Whether the span of the features is invariant under the symmetries, up to rounding."""
-        probe = symmetries.sample(np.random.default_rng([29]), 8, extent, period)
+        probe = Augmentation(symmetries, extent, period).sample(np.random.default_rng([29]), 8)
         moved = self._moved(probe)
         error = self._features @ (self._inverse @ moved) - moved
         return bool(error.abs().max() < _EXACT * moved.abs().max())

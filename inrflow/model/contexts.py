@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import (
     QUANTILE,
     GaussianPrior,

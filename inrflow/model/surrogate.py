@@ -24,8 +24,8 @@ from inrflow.decoders.base import Decoder, build_decoder, choose_device, decoder
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, frames_needed, short_window
-from inrflow.encoding.encode import Encoder, encode, unknown
+from inrflow.dynamics.states import frames_needed, short_window
+from inrflow.encoding.encode import CodeData, Encoder, encode, unknown
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued

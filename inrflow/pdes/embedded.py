@@ -7,9 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.data.description import Description
+from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.symmetries import Symmetries
 from inrflow.pdes.wave import default_wave
 from inrflow.runtime.atomic_files import make_folder
 

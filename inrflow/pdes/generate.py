@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from inrflow.data.description import Description
+from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.symmetries import Symmetries
 from inrflow.pdes.simulate import Simulation, simulate
 from inrflow.runtime.atomic_files import require_replaceable
 

@@ -17,8 +17,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator, calibrated_process_noise
-from inrflow.dynamics.states import CodeData
-from inrflow.encoding.encode import Encoder
+from inrflow.encoding.encode import CodeData, Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import STARTS, Errors, Others, affordable, calibrated, errors_of, flight_seconds

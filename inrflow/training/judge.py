@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate

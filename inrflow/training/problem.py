@@ -13,17 +13,17 @@ import torch
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
-from inrflow.data.batch import Augmentation, TimeScale, TrajectoryBatch
-from inrflow.data.description import Description
+from inrflow.data.batch import TimeScale, TrajectoryBatch
+from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, environments_of
 from inrflow.data.plausible import check_plausible
 from inrflow.data.source import TrajectorySource, affordable, choose_split
-from inrflow.data.symmetries import Symmetries
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import AffineDecoder, Decoder, choose_device, decoder_class, decoder_names
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, series_windows
-from inrflow.encoding.encode import METHODS, Encoder, encode
+from inrflow.dynamics.states import series_windows
+from inrflow.encoding.encode import METHODS, CodeData, Encoder, encode
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError

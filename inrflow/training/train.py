@@ -7,11 +7,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
+from inrflow.data.batch import TimeScale
 from inrflow.errors import UserError
 from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
@@ -19,7 +21,7 @@ from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.atomic_files import held_folder
 from inrflow.training.candidate import Candidate, assemble, complete
 from inrflow.training.judge import Judge
-from inrflow.training.margins import ROUNDING
+from inrflow.training.margins import POOR, ROUNDING
 from inrflow.training.parts.residual_field import choose_residual_field
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import AutoDecodingRecipe
@@ -34,6 +36,7 @@ from inrflow.training.run import Recipe, Run
 RECIPES: list[Recipe] = [
     LawRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),
 ]
+_FRAMES = 0.15  # of the time, for frames of rows
 _RESIDUAL_FIELD = 0.4  # of the time, at least, after which the search for one is given up
 ALIASES = {"coral": "auto_decoding", "local_equation": "law", "translation_equivariant": "law"}
 
@@ -104,10 +107,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         Interrupted: after saving, when the log is told to stop.
     """
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
-    if run.problem.source.moves:
-        from inrflow.training.parts.row_frames import with_frames  # finite elements take a second to import
-
-        run = with_frames(run)
+    run = _with_frames(run) if run.problem.source.moves else run
     best = _Best(run)
     for recipe in sorted(recipes, key=lambda recipe: bool(getattr(recipe, "is_late", lambda _: False)(run.problem))):
         so_far = best.candidate
@@ -122,6 +122,20 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     surrogate = _beside_residual(complete(chosen, run.budget, run.log), chosen, run)
     run.log.save_candidates()  # with what was decided since
     return surrogate
+
+
+def _with_frames(run: Run) -> Run:
+    """The run on frames at places that stay, where splines of its rows or harmonics of its frames give such."""
+    from inrflow.encoding.row_frames import frames_at_places  # finite elements take a second to import
+
+    problem, part = run.problem, run.budget.part(_FRAMES)
+    found = frames_at_places(problem.source, problem.train, problem.description, run.config.seed, part, POOR,
+                             run.log.say)
+    if found is None:
+        return run
+    source, error = found
+    whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(error))
+    return replace(run.on(whole), judge=Judge(whole))
 
 
 class _Best:

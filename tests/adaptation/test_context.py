@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from inrflow.adaptation.context import batches_of
-from inrflow.data.description import Description
+from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
-from inrflow.data.symmetries import Symmetries
 
 LINE = Description("line", ("u",), ("x",), period=(1.0,))
 LINE = replace(LINE, symmetries=Symmetries.by_name(["translation"], LINE, np.array([[0.0], [0.875]])))

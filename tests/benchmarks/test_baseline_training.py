@@ -16,7 +16,7 @@ from benchmarks.baselines.training import (
     variance_of,
 )
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.training.loop import OptimiserSettings
 from inrflow.training.recorder import Recorder
 

@@ -8,7 +8,7 @@ from standing_waves import DESCRIPTION, SIDE, grid, relative, waves
 
 from benchmarks.baselines.symmetric_copies import fit_with_copies, symmetric_copies
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.symmetries import Symmetries
+from inrflow.data.description import Symmetries
 from inrflow.evaluation.references.pod_dmd import PodDmd
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inrflow.data.batch import TimeScale, TrajectoryBatch
-from inrflow.data.symmetries import Transformations
+from inrflow.data.transformations import Transformations
 
 LAYOUTS = {"shared": (1, 1), "own points": (3, 1), "moving": (3, 4), "shared and moving": (1, 4)}
 
@@ -68,7 +68,7 @@ def test_groups_hold_every_frame_once_with_its_points(layout):
 def test_a_transformation_moves_points_and_turns_values_of_its_trajectory(layout):
     one, random = batch(*layout), np.random.default_rng(3)
     A, b, Q = random.standard_normal((3, 2, 2)), random.standard_normal((3, 2)), random.standard_normal((3, 2, 2))
-    moved = one.transformed(Transformations(A, b, Q))
+    moved = Transformations(A, b, Q).moved(one)
     assert torch.equal(moved.t, one.t) and moved.u.dtype == one.u.dtype and moved.x.dtype == one.x.dtype
     for s in range(3):
         for k in range(4):
@@ -81,7 +81,7 @@ def test_a_transformed_field_at_moved_points_is_the_field_where_they_came_from()
     one = batch(3, 1)
     one.u = torch.stack([-one.x[..., 1], one.x[..., 0]], -1).expand(3, 4, 5, 2).float()
     turn = np.tile([[0.0, -1.0], [1.0, 0.0]], (3, 1, 1))
-    moved = one.transformed(Transformations(turn, np.zeros((3, 2)), turn))
+    moved = Transformations(turn, np.zeros((3, 2)), turn).moved(one)
     expected = torch.stack([-moved.x[..., 1], moved.x[..., 0]], -1).expand(3, 4, 5, 2)
     torch.testing.assert_close(moved.u.double(), expected, rtol=0, atol=1e-6)
     assert not torch.allclose(moved.x, one.x)
@@ -91,9 +91,9 @@ def test_missing_values_spread_only_to_channels_that_need_them():
     one = batch()
     one.u[0, 0, 0, 0] = float("nan")
     still, mixing = np.tile(np.eye(2), (3, 1, 1)), np.array([[[1.0, 0.0], [0.5, 1.0]], np.eye(2), np.eye(2)])
-    moved = one.transformed(Transformations(still, np.zeros((3, 2)), mixing))
+    moved = Transformations(still, np.zeros((3, 2)), mixing).moved(one)
     assert torch.isnan(moved.u).sum() == 2 and torch.isnan(moved.u[0, 0, 0]).all()
-    plain = one.transformed(Transformations(still, np.zeros((3, 2)), still))
+    plain = Transformations(still, np.zeros((3, 2)), still).moved(one)
     assert torch.isnan(plain.u).sum() == 1
 
 

@@ -5,8 +5,7 @@ import json
 import pytest
 from small_data import WAVE, with_symmetries
 
-from inrflow.data.description import Description
-from inrflow.data.symmetries import Symmetries
+from inrflow.data.description import Description, Symmetries
 from inrflow.errors import UserError
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from inrflow.data.description import Description
-from inrflow.data.symmetries import Symmetries, Transformations
+from inrflow.data.description import Description, Symmetries
+from inrflow.data.transformations import Augmentation, Transformations
 from inrflow.errors import UserError
 
 PLANE = Description("plane", ("u", "v"), ("x", "y"), period=(2.0, 0.0))
@@ -85,7 +85,8 @@ def test_wrong_arrays_are_refused(arrays):
 
 
 def test_translations_cover_the_period_or_a_tenth_of_the_extent():
-    found = Symmetries.by_name("translation", PLANE).sample(np.random.default_rng(0), 4000, [2.0, 5.0], PLANE.period)
+    translations = Symmetries.by_name("translation", PLANE)
+    found = Augmentation(translations, [2.0, 5.0], PLANE.period).sample(np.random.default_rng(0), 4000)
     np.testing.assert_array_equal(found.A, np.broadcast_to(np.eye(2), (4000, 2, 2)))
     assert 0 <= found.b[:, 0].min() < 0.01 and 1.99 < found.b[:, 0].max() <= 2.0
     assert -0.5 <= found.b[:, 1].min() < -0.49 and 0.49 < found.b[:, 1].max() <= 0.5
@@ -96,7 +97,7 @@ def test_a_rotation_turns_points_and_vectors_by_the_same_full_range_of_angles():
     turn = [[0.0, -1.0], [1.0, 0.0]]
     vectors = declared([[[0, -1, 0], [1, 0, 0]]], turning=[turn])
     assert vectors.names == ("rotation_xy",)
-    found = vectors.sample(np.random.default_rng(1), 500, 1.0)
+    found = Augmentation(vectors, 1.0).sample(np.random.default_rng(1), 500)
     np.testing.assert_allclose(found.A, found.Q, atol=1e-12)
     angle = np.arctan2(found.A[:, 1, 0], found.A[:, 0, 0])
     closed = np.stack([np.stack([np.cos(angle), -np.sin(angle)], -1), np.stack([np.sin(angle), np.cos(angle)], -1)], 1)
@@ -107,7 +108,7 @@ def test_a_rotation_turns_points_and_vectors_by_the_same_full_range_of_angles():
 
 def test_a_general_generator_is_exponentiated():
     generator = np.array([[0.3, 1.0, 0.5], [0.0, -0.2, 0.1]])
-    found = declared([generator]).sample(np.random.default_rng(2), 20, 1.0)
+    found = Augmentation(declared([generator]), 1.0).sample(np.random.default_rng(2), 20)
     low, high = found.A[:, 0, 0].argmin(), found.A[:, 0, 0].argmax()
     for index in (low, high):
         s = np.log(found.A[index, 0, 0]) / 0.3
@@ -119,7 +120,7 @@ def test_a_general_generator_is_exponentiated():
 
 def test_discrete_maps_act_half_of_the_time_and_in_both_orders():
     both = declared(maps=[[[-1, 0, 0.25], [0, 1, 0]], [[0, 1, 0], [1, 0, 0]]], turned=[[[1, 0], [0, -1]], np.eye(2)])
-    found = both.sample(np.random.default_rng(3), 4000, 1.0)
+    found = Augmentation(both, 1.0).sample(np.random.default_rng(3), 4000)
     reflected = found.Q[:, 1, 1] < 0
     assert abs(reflected.mean() - 0.5) < 0.03
     exchanged = found.A[:, 0, 0] == 0
@@ -130,13 +131,13 @@ def test_discrete_maps_act_half_of_the_time_and_in_both_orders():
 
 def test_same_seed_same_elements():
     symmetries = Symmetries.by_name(["translation", "reflection"], PLANE)
-    first, second = (symmetries.sample(np.random.default_rng(7), 5, 1.0, PLANE.period) for _ in range(2))
+    first, second = (Augmentation(symmetries, 1.0, PLANE.period).sample(np.random.default_rng(7), 5) for _ in range(2))
     np.testing.assert_array_equal(first.b, second.b)
     np.testing.assert_array_equal(first.A, second.A)
 
 
 def test_no_symmetries_sample_the_identity():
-    found = Symmetries.empty(2, 1).sample(np.random.default_rng(0), 3, 1.0)
+    found = Augmentation(Symmetries.empty(2, 1), 1.0).sample(np.random.default_rng(0), 3)
     np.testing.assert_array_equal(found.A, np.broadcast_to(np.eye(2), (3, 2, 2)))
     assert len(found) == 3 and found.Q.shape == (3, 1, 1)
 
@@ -172,7 +173,7 @@ def test_the_sampled_elements_map_solutions_to_solutions():
         return np.cos(x @ k - np.linalg.norm(k) * t)
 
     x = np.random.default_rng(5).random((1, 6, 2)).repeat(8, 0)
-    found = symmetries.sample(np.random.default_rng(6), 8, 1.0, torus.period)
+    found = Augmentation(symmetries, 1.0, torus.period).sample(np.random.default_rng(6), 8)
     moved, _ = found.apply(x, solution(0.3, x)[..., None])
     # u'(t, A x + b) = u(t, x): the moved wave has wave vector A k and phase -A k b.
     for index in range(8):

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from inrflow.data.batch import Normalisation, TrajectoryBatch
-from inrflow.data.symmetries import Symmetries
+from inrflow.data.description import Symmetries
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
 from inrflow.decoders.harmonics import HarmonicDecoder
@@ -44,8 +45,8 @@ def test_moved_codes_are_those_of_moved_observations():
     codes = torch.randn(3, 2, size, generator=random, dtype=torch.float64)
     with torch.no_grad():
         u = NORMALISATION.invert(model(x, codes))
-    transformations = GROUP.sample(np.random.default_rng(0), 3, BOX[1] - BOX[0], PERIOD)
-    moved = TrajectoryBatch(torch.zeros(3, 2), x, u).transformed(transformations)
+    transformations = Augmentation(GROUP, BOX[1] - BOX[0], PERIOD).sample(np.random.default_rng(0), 3)
+    moved = transformations.moved(TrajectoryBatch(torch.zeros(3, 2), x, u))
     expected = encode(model, TrajectoryBatch(moved.t, moved.x, NORMALISATION.apply(moved.u)), prior)
     action = CodeAction(model, NORMALISATION, BOX)
     torch.testing.assert_close(action(codes, transformations), expected, rtol=0, atol=1e-6)
@@ -55,7 +56,7 @@ def test_moved_codes_are_those_of_moved_observations():
 def test_the_matrices_of_a_motion_move_codes():
     model = decoder().double()
     action = CodeAction(model, NORMALISATION, BOX)
-    transformations = GROUP.sample(np.random.default_rng(0), 3, BOX[1] - BOX[0], PERIOD)
+    transformations = Augmentation(GROUP, BOX[1] - BOX[0], PERIOD).sample(np.random.default_rng(0), 3)
     codes = torch.randn(3, 2, model.code_size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     moves = action.affine(transformations)
     found = moves[:, None, 1:, 0] + torch.einsum("kij,ktj->kti", moves[:, 1:, 1:], codes)
@@ -76,7 +77,7 @@ def test_an_averaged_prior_is_that_of_moved_weights():
     random = torch.Generator().manual_seed(1)
     root, whitening = (torch.randn(n, n, generator=random, dtype=torch.float64) for n in (2 * size, size))
     prior = GaussianPrior(torch.ones(2 * size).double(), root @ root.T, torch.ones(2).double())
-    transformations = GROUP.sample(np.random.default_rng(0), 3, BOX[1] - BOX[0], PERIOD)
+    transformations = Augmentation(GROUP, BOX[1] - BOX[0], PERIOD).sample(np.random.default_rng(0), 3)
     averaged = action.averaged(prior, whitening, transformations)
     # Draws whose moments are exactly those of the prior, moved one by one.
     draws = prior.mean + torch.cat([root, -root], 1).T * (2 * size) ** 0.5

@@ -7,11 +7,11 @@ import pytest
 import torch
 from inrflow_kernels import modulated_siren, operators, siren_features
 
-from inrflow.data.batch import Augmentation
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders import siren
 from inrflow.decoders.embeddings import PeriodicEmbedding
 from inrflow.training.parts.trunk import DecoderTraining

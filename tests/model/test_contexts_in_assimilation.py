@@ -11,7 +11,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.model.assimilation import Dynamics, assimilate
 from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.store_v1 import Products

@@ -186,7 +186,7 @@ def test_a_killed_process_ends_the_training_with_one_line_and_one_process_goes_o
 def test_parts_of_a_batch_sum_to_its_gradients():
     from inrflow.dynamics.fields.sum import VectorField
     from inrflow.dynamics.flow import Integrator
-    from inrflow.dynamics.states import CodeData
+    from inrflow.encoding.encode import CodeData
     from inrflow.training.parts.rollouts import RolloutTraining
 
     torch.manual_seed(0)

@@ -9,19 +9,19 @@ import torch
 from pretended_device import AWAY, Pretended, PretendedDevice, take_there
 
 from inrflow.adaptation.further import adapt_further
-from inrflow.data.batch import Augmentation, TimeScale
+from inrflow.data.batch import TimeScale
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import choose_device
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
-from inrflow.encoding.encode import Encoder, encode_with_covariance
+from inrflow.encoding.encode import CodeData, Encoder, encode_with_covariance
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
 from inrflow.model.contexts import Contexts

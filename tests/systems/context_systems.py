@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.linalg import expm
 
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 
 SIZE, CONTEXTS = 5, 2
 

@@ -16,7 +16,7 @@ from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.problem import Problem

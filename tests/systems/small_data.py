@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inrflow.data.description import Description
-from inrflow.data.symmetries import Symmetries
+from inrflow.data.description import Description, Symmetries
 
 WAVE = Description("wave", ("u", "v"), ("x", "y"), units=("m", "m/s"), time_units="s", source="made here",
                    licence="free", period=(1.0, 0.0))

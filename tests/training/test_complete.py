@@ -9,7 +9,7 @@ import torch
 from rotations import RATES, candidate, candidate_with_context, linear, write_rotations
 from runs import run_on
 
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.evaluation.calibration import calibrate
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior

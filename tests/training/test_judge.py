@@ -13,7 +13,7 @@ from inrflow.data.observations import Observations
 from inrflow.dynamics.fields.base import FieldTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator, calibrated_process_noise, process_noise
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.state_prior import state_prior
 from inrflow.training.candidate import Score, assemble

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from inrflow.data.calendar import moments_to_texts
-from inrflow.data.description import Description
+from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.columns import (
     IN_FILES,
     Columns,
@@ -36,7 +36,6 @@ from inrflow.data.formats.columns import (
 from inrflow.data.formats.schema import require_storable
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.observations import Observations
-from inrflow.data.symmetries import Symmetries
 from inrflow.errors import UserError, missing
 from inrflow.runtime.atomic_files import AtomicFile, damage_as_user_error
 

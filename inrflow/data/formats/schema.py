@@ -16,8 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow.data.description import Description
-from inrflow.data.symmetries import Symmetries
+from inrflow.data.description import Description, Symmetries
 from inrflow.errors import UserError, missing
 from inrflow.runtime.atomic_files import damage_as_user_error
 

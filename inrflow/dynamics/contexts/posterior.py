@@ -14,11 +14,12 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, evenly_spread
+from inrflow.dynamics.states import evenly_spread
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped, damped_descent
 
 _STEP = 1e-4
-_ITERATIONS, _FIRST_ITERATIONS = 30, 3
+_ITERATIONS = 30
 _TRIES = 12  # dampings of a step
 _SETTLED, _ENOUGH = 1e-4, 1e-2  # square of a step in standard deviations of the posterior; of the step not taken
 _STARTS = 3  # frames: each holds as many equations as there are codes
@@ -47,29 +48,26 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     Args:
         mean, covariance: prior, (P,) and (P, P).
         noise: (n,) variance that the field's own error adds to a state in a unit of time.
-        near: (P,) a context that is close, from which all spans are forecast at once; by default the prior's mean.
+        near: (P,) a context that is close, from which the search begins; by default the prior's mean.
     """
-    estimate = ContextEstimate((mean if near is None else near).clone(), covariance.clone(), float("nan"))
+    begin = mean if near is None else near
+    unknown = ContextEstimate(begin.clone(), covariance.clone(), float("nan"))
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
     longest = max(1, states.codes.shape[1] - 1)
-    lags = [lag for lag in _LAGS if lag < longest] + [longest]
-    for part in [lags[:1], lags][len(lags) < 2 or near is not None :]:  # short spans cost little and come close
-        flow = _Spans(field, integrator, states, part)
-        if not len(flow):
-            continue
-        if not field.is_linear_at_context:
-            flow.thin(_STARTS)
-        missed = flow.residual(estimate.mean + _stencil(len(mean)))
-        kept = missed[0].square().sum(1) < _DIVERGED * variance  # false for NaN
-        if not bool(kept.any()):
-            continue
-        flow.keep(kept)
-        durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
-        least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
-        most = _ITERATIONS if part == lags else _FIRST_ITERATIONS
-        start = estimate.mean, missed[:, kept]
-        estimate = most_probable_context(flow.residual, mean, covariance, least, start, most)
-        estimate.misfit = float(estimate.misfit / variance)
+    flow = _Spans(field, integrator, states, [lag for lag in _LAGS if lag < longest] + [longest])
+    if not len(flow):
+        return unknown
+    if not field.is_linear_at_context:
+        flow.thin(_STARTS)
+    missed = flow.residual(begin + _stencil(len(mean)))
+    kept = missed[0].square().sum(1) < _DIVERGED * variance  # false for NaN
+    if not bool(kept.any()):
+        return unknown
+    flow.keep(kept)
+    durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
+    least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
+    estimate = most_probable_context(flow.residual, mean, covariance, least, (begin, missed[:, kept]))
+    estimate.misfit = float(estimate.misfit / variance)
     return estimate
 
 
@@ -119,8 +117,8 @@ class _Spans:
 
 
 def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor,
-                          start: tuple[Tensor, Tensor], most: int) -> ContextEstimate:
-    """The context that minimises residuals (Q, n) under a Gaussian prior, by at most so many damped Gauss-Newton steps.
+                          start: tuple[Tensor, Tensor]) -> ContextEstimate:
+    """The context that minimises residuals (Q, n) under a Gaussian prior, by damped Gauss-Newton steps.
 
     Residuals are weighed by one variance, which is estimated from themselves. The misfit of the estimate is the mean
     square of a residual. Spans that share frames do not err independently: the covariance is widened by the number of
@@ -162,7 +160,7 @@ def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, co
 
         return Linearisation(objective(at), propose)
 
-    (context, values), _ = damped_descent(start, linearise, objective, steps=most, tries=_TRIES)
+    (context, values), _ = damped_descent(start, linearise, objective, steps=_ITERATIONS, tries=_TRIES)
     misfit = float(values[0].square().sum(1).mean())
     return ContextEstimate(context if last is None else last, torch.linalg.inv(curvature) * len(_LAGS), misfit)
 

@@ -23,7 +23,8 @@ from inrflow.dynamics.fitting.moments import (
     refine,
     solve_operators,
 )
-from inrflow.dynamics.states import CodeData, evenly_spread
+from inrflow.dynamics.states import evenly_spread
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.matrix_functions import flow
 from inrflow.numerics.principal_components import standardised
 from inrflow.numerics.ridge import ridge_grid

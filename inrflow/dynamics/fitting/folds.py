@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 
 _FOLDS, _UNEQUAL = 24, 12  # and where steps are unequal: every fit follows the flow of every transition there
 _FEWEST, _PLENTY = 4, 10_000  # folds at least, fewer than that from so many transitions on: each is fitted to all

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 
 
 @dataclass

@@ -21,7 +21,8 @@ from inrflow.dynamics.fitting.folds import Fold, folds_of
 from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
 from inrflow.dynamics.fitting.step_maps import StepMaps, step_maps
-from inrflow.dynamics.states import CodeData, SeasonalMean, around, memory_directions, past_frames, with_memory
+from inrflow.dynamics.states import SeasonalMean, around, memory_directions, past_frames, with_memory
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort, seconds_of
 from inrflow.numerics.matrix_functions import SHORTEST, flow, generator_of
 from inrflow.numerics.ridge import ridge_grid

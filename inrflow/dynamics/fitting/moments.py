@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inrflow.dynamics.fitting.linear import Transitions, transitions_of
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.matrix_functions import flow, slow_enough
 from inrflow.numerics.principal_components import standardised
 from inrflow.numerics.ridge import damped_solve

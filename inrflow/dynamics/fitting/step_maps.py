@@ -14,7 +14,8 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fitting.linear import LinearFit, Transitions, affine_rollout, transitions_of
-from inrflow.dynamics.states import CodeData, SeasonalMean
+from inrflow.dynamics.states import SeasonalMean
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort
 from inrflow.numerics.matrix_functions import SHORTEST, generator_of
 

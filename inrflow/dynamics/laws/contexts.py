@@ -238,9 +238,9 @@ def widened(law: Law, train: Data) -> Law:
     are as accurate as noise asks for."""
     observed, few = int(np.isfinite(train.u[0, 0, :, 0]).sum()), law.codes.harmonics.count
     count = min(_WIDER * few, int(_MOST_OF_POINTS * observed), _MOST_CODES // train.u.shape[-1])
-    if count <= few or isinstance(law.domain, Flows):
+    if isinstance(law.domain, Flows):
         return law
-    codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u)
+    codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u) if count > few else law.codes
     states = encode(codes, train)[0]
     states[..., few:] = 0.0  # noise there would ask for shorter steps than paths need
     error = _OF_NOISE * float(np.sqrt(np.max(train.noise / np.nanvar(train.u, (0, 1, 2)))))

@@ -1,4 +1,5 @@
-"""Law: a differential equation found in data, on the harmonics of a domain; which laws can be integrated."""
+"""Law: a differential equation found in data, on the harmonics of a domain; paths that it is compared with; and which
+laws can be integrated."""
 
 from __future__ import annotations
 
@@ -253,6 +254,38 @@ def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -
             result[at] = torch.stack([one + node * missed for one, node in zip(path, NODES, strict=True)], 1).reshape(
                 len(now), len(NODES), *states.shape[2:]).numpy()
     return torch.tensor(result) if np.isfinite(result).all() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Flights:
+    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes, and
+    the numbers (B,) of the system and of the trajectory that each is of."""
+
+    codes: Tensor
+    dt: Tensor
+    variance: Tensor
+    system: Tensor
+    trajectory: Tensor
+
+    def take(self, pick: Tensor) -> Flights:
+        """Some of the flights."""
+        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
+
+    @staticmethod
+    def join(parts: list[Flights]) -> Flights:
+        """All flights of several parts."""
+        return Flights(*(torch.cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Flights)))
+
+
+def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
+            ) -> Flights:
+    """All flights of some steps, end to end, of codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
+    system = np.zeros(len(codes), dtype=int) if system is None else system
+    starts = range(0, codes.shape[1] - length, length)
+    flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
+    parts = [(flat[:, n : n + length + 1], np.diff(t[:, n : n + length + 1], axis=1), wide, system,
+              np.arange(len(codes))) for n in starts]
+    return Flights(*(torch.tensor(np.concatenate(own)) for own in zip(*parts, strict=True)))
 
 
 def pruned(law: Law) -> Law:

@@ -27,7 +27,7 @@ from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
 from inrflow.dynamics.laws.setting import Data, Ground, Log
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort
 
 _FEWEST_FRAMES = 5

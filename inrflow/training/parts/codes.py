@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from inrflow.data.batch import Augmentation
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import AffineDecoder, Decoder
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.equivariance import code_action
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.run import Run

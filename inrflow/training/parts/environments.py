@@ -13,7 +13,8 @@ from torch import Tensor
 
 from inrflow.dynamics.contexts.search import ContextFit, ContextSearch
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.states import CodeData, with_contexts
+from inrflow.dynamics.states import with_contexts
+from inrflow.encoding.encode import CodeData
 from inrflow.model.contexts import Contexts, ParameterMap, straight, told_contexts
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import rollout_error

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from inrflow.data.symmetries import Symmetries
+from inrflow.data.description import Symmetries
 from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.states import CodeData, frames_needed
+from inrflow.dynamics.states import frames_needed
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.training.margins import (
     DECODER_LIMITED,

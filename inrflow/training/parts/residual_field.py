@@ -25,11 +25,11 @@ from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.forecast import forecast
+from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
 from inrflow.model.state_path import rows_and_codes
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.margins import BETTER, WHITE
-from inrflow.training.parts.residual_errors import Comparison, Fold, Targets
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run

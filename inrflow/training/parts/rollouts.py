@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from inrflow.decoders.base import Decoder, device_of
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.states import with_memory
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.training.candidate import Candidate, Score

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.data.batch import Augmentation, TrajectoryBatch
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
+from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import AffineDecoder, device_of
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.rbf_features import RadialFeatures

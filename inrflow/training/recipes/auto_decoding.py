@@ -13,9 +13,8 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder, decoder_class, device_of
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import frame_errors
-from inrflow.encoding.encode import GRADIENT_RATE, METHODS
+from inrflow.encoding.encode import GRADIENT_RATE, METHODS, CodeData
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition

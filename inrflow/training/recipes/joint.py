@@ -14,9 +14,8 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import adam_path
-from inrflow.encoding.encode import ADAM_RATE, Encoder
+from inrflow.encoding.encode import ADAM_RATE, CodeData, Encoder
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage

@@ -14,7 +14,8 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, frames_needed, with_contexts
+from inrflow.dynamics.states import frames_needed, with_contexts
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of

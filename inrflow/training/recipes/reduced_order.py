@@ -15,13 +15,15 @@ from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, frames_needed, with_memory
+from inrflow.dynamics.states import frames_needed, with_memory
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.mesh_flow.source import completed_by_flow
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import rollout_error
-from inrflow.training.margins import LONGER_WINDOW
+from inrflow.training.margins import LONGER_WINDOW, MESH_FLOW_PAYS
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.environments import context_candidate
@@ -32,7 +34,6 @@ from inrflow.training.parts.linear import (
     choose_linear,
     choose_memory,
 )
-from inrflow.training.parts.mesh_flow import complete_by_flow
 from inrflow.training.parts.refit import refit_to_all
 from inrflow.training.problem import Problem
 from inrflow.training.run import Run
@@ -64,12 +65,13 @@ class ReducedOrderRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The candidate of the best closed form."""
-        completed = complete_by_flow(run)
+        problem = run.problem
+        completed = completed_by_flow(problem.source, problem.train, run.config, MESH_FLOW_PAYS, run.log.say)
         if completed is not None:
-            run = run.on(completed)
+            run = run.on(replace(problem, source=completed[0], interpolation_error=completed[1]))
         fitted = fit_decoder(run)
         if completed is not None:
-            fitted = replace(fitted, interpolation_error=completed.interpolation_error)
+            fitted = replace(fitted, interpolation_error=completed[1])
         codes = encode_all(run, fitted.decoder, fitted.modes.prior())
         if len(run.problem.symmetries):
             kept = check_symmetries(run, codes, fitted.modes)

@@ -23,7 +23,8 @@ from inrflow.dynamics.fitting.autoregression import (
     lagged,
 )
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, frames_needed, series_windows
+from inrflow.dynamics.states import frames_needed, series_windows
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle

@@ -8,7 +8,7 @@ from context_systems import CONTEXTS, SIZE, operators, trajectories
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 
 PRIOR = torch.zeros(CONTEXTS).double(), torch.eye(CONTEXTS).double()
 INTEGRATOR = Integrator(step=0.25)

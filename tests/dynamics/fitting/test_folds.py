@@ -5,7 +5,7 @@ import torch
 
 from inrflow.dynamics.fitting.folds import folds_of
 from inrflow.dynamics.fitting.linear import transitions_of
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 
 
 def numbered(frames, trajectories=1):

@@ -8,7 +8,7 @@ from scipy.linalg import expm
 
 from inrflow.dynamics.fitting.linear import LinearFit, Transitions, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.matrix_functions import generator_of
 
 

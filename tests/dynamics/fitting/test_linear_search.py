@@ -8,7 +8,8 @@ from scipy.linalg import expm
 
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedFormSearch
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.states import with_memory
+from inrflow.encoding.encode import CodeData
 from inrflow.numerics.matrix_functions import SHORTEST, generator_of
 
 OSCILLATOR = np.array([[-0.05, 0.8], [-0.8, -0.05]])

@@ -7,7 +7,7 @@ from scipy.linalg import expm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 
 
 def codes_of(matrix, count, seed, frames=10, parts=2):

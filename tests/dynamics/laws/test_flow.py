@@ -9,8 +9,8 @@ from inrflow.domains import NO_SLIP, Flows
 from inrflow.domains.triangulation import grid_mesh
 from inrflow.dynamics.laws import Law, fit_law
 from inrflow.dynamics.laws.flow import TRANSPORT, VISCOSITY, FlowField, FlowLibrary
+from inrflow.dynamics.laws.law import flights
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
-from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 _AXIS = np.linspace(0, 1, 7)

@@ -16,7 +16,7 @@ from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rates import of_first_order, rotating, with_rates
 from inrflow.dynamics.laws.setting import Data
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 LINE, COUNT = Box([0.0], [1.0], ["walled"]), 8

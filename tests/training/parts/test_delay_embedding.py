@@ -8,7 +8,7 @@ import torch
 
 from inrflow.config.train_schema import DynamicsConfig
 from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.training.parts.linear import ChosenDynamics, choose_memory, longest_memory
 from inrflow.training.recorder import Budget, Tried
 

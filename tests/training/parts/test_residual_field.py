@@ -19,9 +19,9 @@ from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Decay
 from inrflow.evaluation.evaluate import evaluate
 from inrflow.evaluation.observe import Observe
+from inrflow.evaluation.residual_errors import Comparison
 from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.training.parts import residual_field
-from inrflow.training.parts.residual_errors import Comparison
 from inrflow.training.problem import Problem
 
 ABOUT = Description("stations", ("u",), ("x", "y"))

@@ -6,7 +6,7 @@ import torch
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import CodeData
 from inrflow.training.parts.rollouts import RolloutTraining
 
 MATRIX = torch.tensor([[-0.1, 0.7], [-0.7, -0.1]], dtype=torch.float64)

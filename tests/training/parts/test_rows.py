@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from inrflow.data.description import Description
+from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.data.observations import Observations
-from inrflow.data.symmetries import Symmetries
 from inrflow.model.surrogate import Surrogate
 
 TRAJECTORIES, ROWS, SPEED = 8, 400, 1.0

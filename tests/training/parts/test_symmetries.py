@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from runs import run_on
 
-from inrflow.data.description import Description
+from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.symmetries import Symmetries
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import fit_decoder
 from inrflow.training.parts.linear import check_symmetries, harms

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.law import Flights, Law
 from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse, shortened
-from inrflow.dynamics.states import Flights
 from inrflow.numerics.conjugate_gradients import conjugate_gradients
 from inrflow.numerics.effort import effort
 
@@ -42,7 +41,7 @@ class Assimilation(Refinement):
         super().__init__(law, data, known, seconds, uncertain=True)
         self.rows = torch.tensor(known.ravel() > 0)  # many codes tell together what none does alone
         self._fill(self.data)
-        self.steps, self.left = self.longest, math.inf  # of tangents; what flights miss, in units of noise
+        self.step, self.left = self.longest, math.inf  # of tangents; what flights miss, in units of noise
 
     def run(self, law: Law | None = None) -> Law:
         """The law with refined coefficients; the law itself where nothing is gained or the time is too short."""
@@ -138,11 +137,11 @@ class Assimilation(Refinement):
     def _coarse(self, law: Law, path: Tensor) -> Tensor:
         """The path (B, M, C K) of tangents and adjoints: in longer steps, as far as it is nearly the same."""
         for times in _COARSER:
-            self.steps = [times * step for step in self.longest]
-            coarse = self._fly(self._at(law), self._first, self.data, self.steps)
+            self.step = times * self.longest
+            coarse = self._fly(self._at(law), self._first, self.data, self.step)
             if float(((coarse - path) * self._weights(self.noise[:, None])).square().mean()) < _NEAR**2:
                 return coarse
-        self.steps = self.longest
+        self.step = self.longest
         return path
 
     def _felt(self, law: Law, path: Tensor, weight: Tensor, diagonal: Tensor) -> Tensor:
@@ -154,19 +153,19 @@ class Assimilation(Refinement):
     def _tangent(self, law: Law, path: Tensor, change: Tensor) -> Tensor:
         """Change (B, M, C K) of codes along flights with a change (B, C K) of first ones, to first order."""
         length = _TANGENT * path[:, 0].norm(dim=1, keepdim=True) / change.norm(dim=1, keepdim=True).clamp_min(1e-300)
-        later = self._fly(self._at(law), path[:, 0] + length * change, self.data, self.steps)
+        later = self._fly(self._at(law), path[:, 0] + length * change, self.data, self.step)
         return (later - path)[:, 1:] / length[..., None]
 
     def _adjoint(self, law: Law, weights: Tensor) -> Tensor:
         """Derivatives (B, C K) by first codes of the sum of codes along flights, so weighted (B, M, C K)."""
         field = self.fields[0]
-        steps = float((self.data.dt[0] / torch.tensor(self.steps)).ceil().sum())
+        steps = float((self.data.dt[0] / self.step).ceil().sum())
         each = steps * 50 * field.library.points * field.channels
         result = torch.empty_like(weights[:, 0])
         for part in torch.arange(len(weights)).split(max(int(_VALUES / each), 1)):
             began, data = effort(), self.data.take(part)
             first = self._first[part].requires_grad_()
-            path = self._fly(self._at(law), first, data, self.steps)
+            path = self._fly(self._at(law), first, data, self.step)
             (result[part],) = torch.autograd.grad(path[:, 1:], first, weights[part])
             effort.add(seconds=(_ADJOINT - 1) * (effort() - began))
         return result

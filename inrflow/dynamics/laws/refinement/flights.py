@@ -18,9 +18,8 @@ from torch import Tensor
 
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.field import LawField, rates_between
-from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.law import Flights, Law, flights
 from inrflow.dynamics.laws.setting import Ground
-from inrflow.dynamics.states import Flights, flights
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 
@@ -32,7 +31,6 @@ T = TypeVar("T")
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients
 LITTLE, UNRESOLVED = 1e-7, 3e-5  # share of the variance of codes up to which noise is neglected; what is no noise
-_ACCURATE = 0.006  # error of steps in units of that of noisy codes
 _ALIKE = 3  # frames of noisy flights after which gains are those of all later ones
 _LESS = 0.25  # times as large gains of later frames are tried for every step
 _CONVERGED = 1e-5  # relative change of the misfit, which is mostly noise: a standard error is few units of thousands
@@ -65,9 +63,7 @@ class Refinement:
         self.uncertain = bool(noise > little) if uncertain is None else uncertain
         self.level = torch.ones(int(self.shell.max()) + 1, dtype=torch.float64)
         self.gains: Tensor | None = None  # (B, M, C K), of noisy flights
-        self.longest = [law.longest] * data.dt.shape[1]
-        if self.uncertain:
-            self.longest = self._steps(law, data, _ACCURATE * float(noise.sqrt()))
+        self.longest = law.longest
         self._fill(self._affordable(data, seconds))
 
     def _fill(self, data: Flights) -> None:
@@ -94,25 +90,6 @@ class Refinement:
         """That along all flights of so many frames of a ground; known (C, K): shares that points determine."""
         every = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number)
         return cls(law, every, known, seconds, **options)
-
-    def _steps(self, law: Law, data: Flights, error: float) -> list[float]:
-        """Longest steps of each interval that are accurate to a share of noisy codes; the first frames may be steep."""
-        some = data.take(torch.linspace(0, len(data.dt) - 1, min(_FEWEST // 2, len(data.dt))).long())
-        found, intervals = list[float](), data.dt.shape[1]
-        for m in range(intervals):
-            if _ALIKE < m < intervals - 1 and m != intervals // 2:
-                found.append(0.0)
-                continue
-            one = replace(some, dt=some.dt[:, m : m + 1], codes=some.codes[:, m : m + 2])
-            step, before = float(one.dt.max()), None
-            while step > law.longest:
-                after = self._fly(self._at(law), one.codes[:, 0], one, [step])[:, 1]
-                if before is not None and float((after - before).norm()) < error * float(after.norm()):
-                    break
-                step, before = step / 2, after
-            found.append(step)
-        later = min((step for step in found[_ALIKE:] if step), default=law.longest)
-        return [*found[:_ALIKE], *[later] * (intervals - _ALIKE)][:intervals]
 
     def _affordable(self, data: Flights, seconds: float) -> Flights:
         """As many flights as the time allows."""
@@ -142,23 +119,24 @@ class Refinement:
         """Coefficients (J, C) of each system, shifted by (J, C)."""
         return lambda system: torch.tensor(law.theta_at(law.context_of(system)) + shift)
 
-    def _fly(self, theta: Callable[[int], Tensor], z: Tensor, data: Flights, steps: Sequence[float] = ()) -> Tensor:
+    def _fly(self, theta: Callable[[int], Tensor], z: Tensor, data: Flights, step: float = 0.0) -> Tensor:
         """Codes (B, M, C K) along flights from z (B, C K), of coefficients (J, C) by system; before corrections."""
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
             field = self.fields[system if len(self.fields) > 1 else 0].at(theta(system))
-            paths[mine] = self._of_one_system(field, z[mine], data.dt[mine], data.codes[mine, 1], mine, steps)
+            paths[mine] = self._of_one_system(field, z[mine], data.dt[mine], data.codes[mine, 1], mine,
+                                              step or self.longest)
         return paths
 
-    def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor, mine: Tensor,
-                       steps: Sequence[float]) -> Tensor:
-        size, steps = z.shape[1], steps or self.longest
+    def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor, mine: Tensor, step: float
+                       ) -> Tensor:
+        size = z.shape[1]
         if field.size > size:  # a law with rates: first ones are those that lead to the second frame
-            z = torch.cat([z, rates_between(field, self.law.rates, steps[0], dt[:, 0], z, then)], 1)
+            z = torch.cat([z, rates_between(field, self.law.rates, step, dt[:, 0], z, then)], 1)
         path = [z[:, :size]]
         for m in range(dt.shape[1]):
-            z = field.over(z, dt[:, m], steps[m])
+            z = field.over(z, dt[:, m], step)
             path.append(z[:, :size])
             if self.gains is not None:
                 z = z + self.gains[mine, m] * (self.target[mine, m + 1] - z)
@@ -259,9 +237,9 @@ class Refinement:
         """Shorten steps until no flight diverges, and leave out those that still do: one would end all the others."""
         while True:
             finite = torch.isfinite(self._path(law)).flatten(1).all(1)
-            if finite.all() or max(self.longest) < law.longest:
+            if finite.all() or self.longest < law.longest:
                 break
-            self.longest = [step / 2 for step in self.longest]
+            self.longest /= 2
         if finite.any() and not finite.all():
             self._fill(self.data.take(finite.nonzero()[:, 0]))
 

@@ -6,10 +6,10 @@ from scipy.optimize import least_squares
 
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.law import Flights, flights
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.dynamics.states import Flights, flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 LINE = Box([0.0], [1.0], ["walled"])
@@ -62,7 +62,7 @@ def test_assimilation_ends_where_dense_least_squares_of_all_unknowns_ends() -> N
 
 def test_assimilated_coefficients_are_surer_than_those_of_filtered_flights() -> None:
     errors: dict[type, list[np.ndarray]] = {Assimilation: [], Refinement: []}
-    for seed in range(5):
+    for seed in range(3):
         data = _noisy(10, 16, seed)
         filtered = Refinement(_law(), data, np.ones((1, CODES)), 20.0, uncertain=True).run()
         assimilated = Assimilation(filtered, data, np.ones((1, CODES)), 20.0).run()

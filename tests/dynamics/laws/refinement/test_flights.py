@@ -6,9 +6,9 @@ import torch
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law
 from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.law import flights
 from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 LINE = Box([0.0], [1.0], ["walled"])

@@ -3,34 +3,34 @@ splines of the rows, or of harmonics of each frame, stand in for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 
-from inrflow.data.batch import TimeScale
 from inrflow.data.completed import CompletedSource
+from inrflow.data.description import Description
+from inrflow.data.source import TrajectorySource
 from inrflow.domains import Region, domains_of
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.errors import UserError
-from inrflow.training.judge import Judge
-from inrflow.training.margins import POOR
-from inrflow.training.problem import Problem
-from inrflow.training.run import Run
 
 _TRIED, _FRAMES = 4, 16  # trajectories that choose, frames of these where points move
 _POINTS = 3000  # that outline a domain, at most
-_SHARE = 0.15  # of the time
 
 
-def with_frames(run: Run) -> Run:
-    """The run on frames at places that stay, which splines of its rows or harmonics of its frames give; as it is where
-    these miss too much of held-out rows, and for rows in regions, whose fields are met between points by a trunk of all
-    rows better than by functions through frames."""
-    problem, about, say = run.problem, run.problem.description, run.log.say
-    bins, times = problem.source.time_bins, problem.source.times
-    some = [_rows_of(problem, int(i)) for i in problem.train[:: max(1, len(problem.train) // _TRIED)][:_TRIED]]
+def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray, about: Description, seed: int,
+                     part: AbstractContextManager[object], poor: float, say: Callable[[str], None]
+                     ) -> tuple[CompletedSource, np.ndarray] | None:
+    """A source of frames at places that stay, which splines of its rows or harmonics of its frames give, and mean
+    squares (C,) that these miss of held-out rows. None where that is more than a `poor` share of the variance, and for
+    rows in regions, whose fields are met between points by a trunk of all rows better than by functions through frames.
+
+    part: which the search may end before it is done.
+    """
+    bins, times = source.time_bins, source.times
+    some = [_rows_of(source, int(i)) for i in train[:: max(1, len(train) // _TRIED)][:_TRIED]]
     if bins is None:
         single = [frame for rows in some for frame in _frames_of(rows)]
         given, span = single[:: max(1, len(single) // _FRAMES)], (0.0, 0.0)
@@ -38,29 +38,28 @@ def with_frames(run: Run) -> Run:
         given, span = some, (float(times[0, 0]) - bins.width / 2, float(times[0, -1]) + bins.width / 2)
     splines = None
     try:
-        with run.budget.part(_SHARE):
+        with part:
             domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)
             smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are decoded well
-            for one in candidates(domains if bins is None else smooth, given, span, run.config.seed):
+            for one in candidates(domains if bins is None else smooth, given, span, seed):
                 splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
         say(f"no frames at places that stay ({str(reason).splitlines()[0]})")
-        return run
+        return None
     if splines is None:
         say("no frames at places that stay, for points lie in a region, are too few, or time is over")
-        return run
+        return None
     how = "moving points: each frame" if bins is None else f"rows: {splines.count} splines in time"
     say(f"{how} on {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
-        f"the variance of held-out rows{'' if splines.missed < POOR else ': they are not used'}")
-    if not splines.missed < POOR:
-        return run
-    t, x, normal = None if bins is None else splines.times, splines.places, problem.source.normalisation
-    every = (_rows_of(problem, i) for i in range(len(problem.source)))
+        f"the variance of held-out rows{'' if splines.missed < poor else ': they are not used'}")
+    if not splines.missed < poor:
+        return None
+    t, x, normal = None if bins is None else splines.times, splines.places, source.normalisation
+    every = (_rows_of(source, i) for i in range(len(source)))
     fields = (splines.fields(rows, t, x) if t is not None else _by_frames(splines, rows, times[i].numpy(), x)
               for i, rows in enumerate(every))
-    source = CompletedSource(problem.source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
-    whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(splines.error))
-    return replace(run.on(whole), judge=Judge(whole))
+    whole = CompletedSource(source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
+    return whole, splines.error
 
 
 def _frames_of(rows: Rows) -> Iterator[Rows]:
@@ -86,9 +85,9 @@ def _outlining(points: np.ndarray) -> np.ndarray:
     return points[np.union1d(np.random.default_rng(0).choice(len(points), _POINTS, replace=False), ends)]
 
 
-def _rows_of(problem: Problem, trajectory: int) -> Rows:
+def _rows_of(source: TrajectorySource, trajectory: int) -> Rows:
     """The rows of a trajectory, of normalised values."""
-    batch = problem.source.batch([trajectory])
+    batch = source.batch([trajectory])
     seen = batch.u[0].isfinite().all(-1)
     t = (batch.t[0, :, None] + (0.0 if batch.delay is None else batch.delay[0])).expand(seen.shape)
     x = batch.x[0].expand(*seen.shape, -1)

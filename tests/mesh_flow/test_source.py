@@ -9,7 +9,7 @@ from runs import run_on
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import TrajectoryWriter
 from inrflow.errors import UserError
-from inrflow.training.parts.mesh_flow import complete_by_flow
+from inrflow.mesh_flow.source import completed_by_flow
 
 FLOW = Description("flow", ("u", "v", "p"), ("x", "y"), units=("m/s", "m/s", "m2/s2"))
 
@@ -24,16 +24,17 @@ def stage(folder, field, *settings, description=FLOW, mesh=True, points=0.8, tra
             writer.append(np.linspace(0, 0.8, 9), x, u)
     said: list[str] = []
     with run_on(path, folder, f"data.points={points}", *settings, said=said) as run:
-        return run.problem, complete_by_flow(run), said
+        problem = run.problem
+        return problem, completed_by_flow(problem.source, problem.train, run.config, 0.25, said.append), said
 
 
 @pytest.mark.parametrize("trajectories", [1, 2])
 def test_a_flow_is_completed_at_all_nodes_of_its_mesh(tmp_path, trajectories):
     problem, completed, said = stage(tmp_path, kovasznay, trajectories=trajectories)
     assert completed is not None and "used" in said[0]
-    batch = completed.source.batch(np.arange(trajectories), normalised=False)
+    batch = completed[0].batch(np.arange(trajectories), normalised=False)
     x, _ = rectangle(14, 10)
-    assert len(batch) == trajectories and completed.source.shared_points
+    assert len(batch) == trajectories and completed[0].shared_points
     np.testing.assert_array_equal(batch.x[0, 0, : len(x)], x)
     seen = problem.source.observed_points(0)
     true = kovasznay(x)
@@ -41,8 +42,8 @@ def test_a_flow_is_completed_at_all_nodes_of_its_mesh(tmp_path, trajectories):
     unseen = np.setdiff1d(np.arange(len(x)), seen)
     error = np.square(batch.u[0, -1].numpy()[unseen] - true[unseen]).mean(0) / true.var(0)
     assert error.mean() < 0.01
-    expected = completed.interpolation_error(batch.x[0, 0, unseen])
-    at_observed = float(completed.interpolation_error(batch.x[0, 0, seen]).max())
+    expected = completed[1](batch.x[0, 0, unseen])
+    at_observed = float(completed[1](batch.x[0, 0, seen]).max())
     assert (expected > 0).all() and at_observed < 1e-6 * float(expected.min())
     assert problem.observed is problem.source and problem.observed.batch([0]).u.shape[2] == len(seen)
     assert float(said[0].split("viscosity ")[1].split(":")[0]) == pytest.approx(1 / REYNOLDS, rel=0.1)
