@@ -8,7 +8,7 @@ transformed trajectories need no encoding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class FeatureAction:
         exact = copy.deepcopy(decoder).double()
         return cls(exact.features, exact.features_size, normalisation, box)
 
-    def exact_under(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None) -> bool:
+    def exact_under(self, symmetries: Symmetries, extent: np.ndarray, period: Sequence[float] | None) -> bool:
         """Whether the span of the features is invariant under the symmetries, up to rounding."""
         probe = Augmentation(symmetries, extent, period).sample(np.random.default_rng([29]), 8)
         moved = self._moved(probe)
