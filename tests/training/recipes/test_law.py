@@ -140,7 +140,7 @@ def test_three_trajectories_between_walls_say_the_law_of_others(tmp_path):
 
 def test_a_law_without_a_trajectory_does_not_know_what_it_alone_shows(tmp_path):
     x, random = (np.arange(40)[:, None] + 0.5) / 40, np.random.default_rng(5)
-    rates = 0.06, 0.05, 0.05, 0.05
+    rates = 0.055, 0.05, 0.05, 0.05
     u = np.stack([heat(x, TIMES[:8], random.normal(size=6) / (1 + np.arange(6)), rate) for rate in rates])
     write_trajectories(tmp_path / "odd.h5", TIMES[:8], x, u, Description("odd", ("u",), ("x",)))
     with run_on(tmp_path / "odd.h5", tmp_path, "recipe=law", "training.minutes=0.1", "dynamics.network=off") as run:
