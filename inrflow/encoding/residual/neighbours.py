@@ -1,6 +1,6 @@
 """Conditioning of Gaussian fields on near observations.
 
-Of networks of few places: on all places at the times around, the same for all that is asked between two of these, so
+Of networks of few places that stay: on all places at the times around, the same for all that is asked between two of these, so
 that values are smooth in space. Else a value is conditioned on the nearest observations, in units of the covariance's
 own lengths and times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact. A value
 between two frames of many places has neighbours in the two before and the two after it: the nearest of all are those of
@@ -21,6 +21,7 @@ from inrflow.encoding.residual.covariance import Covariance
 NEIGHBOURS, _COMPARED = 32, 16  # that a value is conditioned on, and compared with in the search for doubtful ones
 MOST_OF_TIME = 150  # places of a network of few
 _WINDOW = 240  # values in a window of times
+_ROWS_SEEN = 2000  # observations that tell whether places recur, or sensors move
 _LAYERS = 2  # frames before a value between frames, and after it, that it is conditioned on
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
 _JITTER = 1e-9
@@ -41,7 +42,9 @@ class Sites:
             own = float(covariance.nugget + _JITTER * covariance.variance)
         self.noise = torch.as_tensor(own + (np.zeros(len(t)) if noise is None else noise))
         self.times, counts = np.unique(t, return_counts=True)
-        self.windowed = len(t) > 0 and int(counts.max()) <= MOST_OF_TIME and len(t) >= 2 * len(self.times)
+        few = len(t) >= 2 * len(self.times) and int(counts.max(initial=0)) <= MOST_OF_TIME
+        recur = few and len(np.unique(y[:: -(-len(y) // _ROWS_SEEN)], axis=0)) <= 2 * MOST_OF_TIME
+        self.windowed = len(t) > 0 and recur
         self._order = np.argsort(t, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._tree = None if self.windowed else cKDTree(covariance.metric(y, t))

@@ -1,4 +1,5 @@
-"""Embedding of coordinates in which Euclidean distances are chordal: periodic ones on circles, spheres as they are.
+"""Embedding of coordinates in which Euclidean distances are chordal: periodic ones on circles, spheres as they are, a
+region of a sphere in the plane (stereographic, east and north), where lengths may differ and fields move.
 
 Coordinates whose extents differ so much that they have no common unit (elevation beside degrees) are in units of their
 own extents.
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_ANTIPODE = 1e-6  # of which nothing is said
+_REGION = 1.0  # radii: the largest extent of a region of a sphere
 _NO_COMMON_UNIT = 10.0  # times the smallest extent that the largest is
 
 
@@ -20,7 +23,7 @@ class Places:
     Attributes:
         period: (d,) of the coordinates, 0 where not periodic. sphere: whether coordinates are unit vectors.
         origin, unit: (d,) subtracted from the coordinates that are not periodic, and what these are divided by; empty:
-            0 and 1.
+            0 and 1. Of a region of a sphere, origin is its middle.
     """
 
     period: tuple[float, ...]
@@ -32,7 +35,9 @@ class Places:
     def of(cls, period: tuple[float, ...], sphere: bool, box: np.ndarray) -> Places:
         """Those of data in a box (2, d)."""
         if sphere:
-            return cls(period, True)
+            middle = np.asarray(box, np.float64).mean(0)
+            small = np.ptp(box, axis=0).max() <= _REGION
+            return cls(period, True, tuple((middle / np.linalg.norm(middle)).tolist()) if small else ())
         extent = np.where(np.asarray(period) > 0, 0.0, np.ptp(np.asarray(box, np.float64), axis=0))
         some = extent[extent > 0]
         unit = np.ones(len(extent))
@@ -43,6 +48,11 @@ class Places:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Embedded places (..., p) of points x (..., d)."""
         x = np.asarray(x, np.float64)
+        if self.sphere and self.origin:
+            middle = np.asarray(self.origin)
+            east = np.array([-middle[1], middle[0], 0.0]) if np.hypot(*middle[:2]) > 0 else np.array([0.0, 1.0, 0.0])
+            axes = np.stack([east, np.cross(middle, east)]) / np.linalg.norm(east)
+            return np.asarray(2 * (x @ axes.T) / np.maximum(1 + x @ middle, _ANTIPODE)[..., None])
         parts = []
         for axis, period in enumerate(self.period):
             if period:
@@ -56,10 +66,12 @@ class Places:
     def groups(self) -> tuple[int, ...]:
         """Of every embedded coordinate, which length scale it has: one a coordinate, one for all on spheres."""
         if self.sphere:
-            return (0,) * len(self.period)
+            return (0, 1) if self.origin else (0,) * len(self.period)
         return tuple(axis for axis, period in enumerate(self.period) for _ in range(2 if period else 1))
 
     @property
     def moving(self) -> tuple[bool, ...]:
         """Of every embedded coordinate, whether a field may move along it."""
-        return tuple(not period and not self.sphere for period in self.period for _ in range(2 if period else 1))
+        if self.sphere:
+            return (True, True) if self.origin else (False,) * len(self.period)
+        return tuple(not period for period in self.period for _ in range(2 if period else 1))

@@ -103,3 +103,20 @@ def test_errors_of_places_last_and_are_of_these_alone():
     np.testing.assert_allclose((own(*both) - plain(*both)).numpy(), added, atol=1e-12)
     np.testing.assert_allclose(own.variance_at(both[1]).numpy(), 1.7, atol=1e-12)
     assert not own.rigid().form.site and own.rigid().form.size == len(own.rigid().parameters)
+
+
+def test_a_region_of_a_sphere_lies_in_the_plane_with_its_distances():
+    random = np.random.default_rng(3)
+    lon, lat = np.radians(random.uniform(-60, -40, 40)), np.radians(random.uniform(60, 75, 40))
+    x = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], 1)
+    places = Places.of((0.0, 0.0, 0.0), True, np.stack([x.min(0), x.max(0)]))
+    y, angle = places(x), np.arccos(np.clip(x @ x.T, -1, 1))
+    distance = np.linalg.norm(y[:, None] - y, axis=-1)
+    assert np.abs(distance - angle).max() < 0.03 * angle.max()
+    assert (places.groups, places.moving) == ((0, 1), (True, True))
+    assert np.linalg.norm(places(-x[:1]) - y[:1]) > 10  # the other side is far away
+    lower, higher = (places(np.array([np.cos(a) * np.cos(-0.87), np.cos(a) * np.sin(-0.87), np.sin(a)]))
+                     for a in (1.1, 1.2))
+    assert higher[1] > lower[1]
+    whole = Places.of((0.0, 0.0, 0.0), True, np.array([[-1.0, -1, -1], [1, 1, 1]]))
+    assert np.array_equal(whole(x), x)

@@ -57,6 +57,21 @@ def test_windows_of_a_network_come_close_to_the_exact_posterior():
     np.testing.assert_allclose(variance.numpy(), np.diag(covariance), rtol=0.05)
 
 
+def test_sensors_that_move_are_told_by_those_that_came_by_at_other_times():
+    random = np.random.default_rng(6)
+    slow = Covariance.of(Form((1.5, 1.5), 0.5, (0, 1), (True, True)), [1e-6, 1.0, 1e-6], [1.0, 1e4, 1.0], 1e-3,
+                         2 * [[0.2, 0.2]])
+    t, y = np.repeat(np.arange(60.0), 10), random.uniform(0, 1, (600, 2))  # ten sensors in a field that stays
+    at, there = np.full(20, 30.5), random.uniform(0.1, 0.9, (20, 2))
+    with torch.no_grad():
+        seen = [torch.as_tensor(part) for part in (t, y)]
+        noisy = slow(*seen, *seen) + 1e-3 * torch.eye(600)
+        u = torch.linalg.cholesky(noisy) @ torch.as_tensor(random.standard_normal(600))
+        expected = slow(torch.as_tensor(at), torch.as_tensor(there), *seen) @ torch.linalg.solve(noisy, u)
+    mean, _ = krige(Sites(t, y, slow), u, at, there)
+    assert float((mean - expected).square().mean() / expected.var()) < 1e-3
+
+
 def test_values_between_frames_of_many_places_are_told_by_frames_on_both_sides():
     smooth = Covariance.of(Form((2.5,), 1.5, (0, 1), (True, True)), [1e-3, 1.0], [4.0, 4.0], 1e-3, [[0.3, 0.3]])
     axis, steps = np.linspace(0, 1, 13), np.array([0.0, 1, 2, 5, 6, 7])  # two frames are missing
