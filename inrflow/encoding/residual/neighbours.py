@@ -1,7 +1,7 @@
 """Conditioning of Gaussian fields on near observations.
 
-Of networks of few places that stay: on all places at the times around, the same for all that is asked between two of these, so
-that values are smooth in space. Else a value is conditioned on the nearest observations, in units of the covariance's
+Of networks of few places that stay: on all places at the times around, the same for all that is asked between two of
+these, so that values are smooth in space. Else a value is conditioned on the nearest observations, in units of the covariance's
 own lengths and times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact. A value
 between two frames of many places has neighbours in the two before and the two after it: the nearest of all are those of
 one frame, which screen the others off.
@@ -42,9 +42,8 @@ class Sites:
             own = float(covariance.nugget + _JITTER * covariance.variance)
         self.noise = torch.as_tensor(own + (np.zeros(len(t)) if noise is None else noise))
         self.times, counts = np.unique(t, return_counts=True)
-        few = len(t) >= 2 * len(self.times) and int(counts.max(initial=0)) <= MOST_OF_TIME
-        recur = few and len(np.unique(y[:: -(-len(y) // _ROWS_SEEN)], axis=0)) <= 2 * MOST_OF_TIME
-        self.windowed = len(t) > 0 and recur
+        few = len(t) > 0 and len(t) >= 2 * len(self.times) and int(counts.max()) <= MOST_OF_TIME
+        self.windowed = few and len(np.unique(y[:: -(-len(y) // _ROWS_SEEN)], axis=0)) <= 2 * MOST_OF_TIME
         self._order = np.argsort(t, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._tree = None if self.windowed else cKDTree(covariance.metric(y, t))
