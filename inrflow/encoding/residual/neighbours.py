@@ -1,10 +1,10 @@
 """Conditioning of Gaussian fields on near observations.
 
 Of networks of few places that stay: on all places at the times around, the same for all that is asked between two of
-these, so that values are smooth in space. Else a value is conditioned on the nearest observations, in units of the covariance's
-own lengths and times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact. A value
-between two frames of many places has neighbours in the two before and the two after it: the nearest of all are those of
-one frame, which screen the others off.
+these, so that values are smooth in space. Else a value is conditioned on the nearest observations, in units of the
+covariance's own lengths and times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact.
+A value between two frames of many places has neighbours in the two before and the two after it: the nearest of all are
+those of one frame, which screen the others off.
 """
 
 from __future__ import annotations
