@@ -13,6 +13,7 @@ from inrflow.data.completed import CompletedSource
 from inrflow.data.description import Description
 from inrflow.data.source import TrajectorySource
 from inrflow.domains import Region, domains_of
+from inrflow.encoding.residual.places import REGION
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.errors import UserError
 
@@ -37,6 +38,8 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
     else:
         given, span = some, (float(times[0, 0]) - bins.width / 2, float(times[0, -1]) + bins.width / 2)
     splines = None
+    if about.geometry == "sphere" and np.ptp(problem.box, axis=0).max() <= REGION:  # which tell no harmonics of it
+        return run
     try:
         with part:
             domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)

@@ -19,7 +19,16 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from inrflow.encoding.residual.blocks import FEW, Blocks, Samples, blocks_of, blocks_with, frames_of, variance_of
+from inrflow.encoding.residual.blocks import (
+    FEW,
+    Blocks,
+    Samples,
+    blocks_of,
+    blocks_with,
+    frames_of,
+    step_of,
+    variance_of,
+)
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.motion import common_velocity
 from inrflow.encoding.residual.neighbours import Sites, noise_of_doubtful
@@ -160,7 +169,7 @@ def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
     over one and a half and .4 deviations of the places, a tenth nugget, a twentieth errors that last; factors of e
     to e^4."""
     variance, q = variance_of(samples), len(form.smoothness)
-    extents, step = _extents(samples, form), _step(samples)
+    extents, step = _extents(samples, form), step_of(samples.t)
     middle = [np.log(0.2 * variance), *np.log(variance * np.array(_PARTS[:q])), np.log(_STEPS[0] * step),
               *np.log(step * np.array(_STEPS[:q])), np.log(0.1 * variance),
               *np.log(np.outer(_LENGTHS[:q], extents).reshape(-1))]
@@ -199,11 +208,6 @@ def _extents(samples: Samples, form: Form) -> np.ndarray:
     groups = np.array(form.groups)
     extents = np.array([spread[groups == group].max() for group in range(form.lengths)])
     return np.where(extents > 0, extents, extents.max() or 1.0)
-
-
-def _step(samples: Samples) -> float:
-    steps = np.diff(np.unique(samples.t))
-    return float(np.median(steps)) if len(steps) else 1.0
 
 
 # ---- richer forms ----

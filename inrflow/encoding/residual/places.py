@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _ANTIPODE = 1e-6  # of which nothing is said
-_REGION = 1.0  # radii: the largest extent of a region of a sphere
+REGION = 1.0  # radii: the largest extent of a region of a sphere
 _NO_COMMON_UNIT = 10.0  # times the smallest extent that the largest is
 
 
@@ -36,7 +36,7 @@ class Places:
         """Those of data in a box (2, d)."""
         if sphere:
             middle = np.asarray(box, np.float64).mean(0)
-            small = np.ptp(box, axis=0).max() <= _REGION
+            small = np.ptp(box, axis=0).max() <= REGION
             return cls(period, True, tuple((middle / np.linalg.norm(middle)).tolist()) if small else ())
         extent = np.where(np.asarray(period) > 0, 0.0, np.ptp(np.asarray(box, np.float64), axis=0))
         some = extent[extent > 0]

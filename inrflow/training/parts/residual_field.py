@@ -63,7 +63,7 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
-    stations = problem.source.shared_points and problem.source.points <= 1.5 * MOST_OF_TIME  # kriged however late
+    stations = problem.source.points <= 1.5 * MOST_OF_TIME  # kriged however late
     if run.budget.over and not stations:
         return surrogate
     gap = _frames_hidden(judged, problem)
@@ -90,7 +90,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     seldom = gap is not None and problem.fitted_frames < _AMPLE * judged.code_size
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few,
                          seldom)
-    effort = variants.effort(len(about.channels)) or int(few or gap is not None)
+    effort = variants.effort(len(about.channels)) or int(stations or gap is not None)
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
@@ -103,7 +103,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         best, words, least = None, f"{channel}: codes alone", torch.empty(0)
         leaves = without = float(left[c])
         late = over()  # stations are kriged all the same, at last by the simplest form
-        for name, one in variants.of(c, late) if few or gap or not late else ():  # each is fitted when it is asked for
+        for name, one in variants.of(c, late) if stations or gap or not late else ():  # each is fitted when asked for
             tried += not late
             alone = few or (seldom and one.covariance.form.drift)
             weighed, inside, ahead = _weighed(one, c, folds, gap, places, alone)
