@@ -37,9 +37,10 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
         given, span = single[:: max(1, len(single) // _FRAMES)], (0.0, 0.0)
     else:
         given, span = some, (float(times[0, 0]) - bins.width / 2, float(times[0, -1]) + bins.width / 2)
+    if about.geometry == "sphere" and np.ptp(source.file.box, axis=0).max() <= REGION:
+        say("no frames at places that stay, for rows in a region of a sphere tell no harmonics of it")
+        return None
     splines = None
-    if about.geometry == "sphere" and np.ptp(problem.box, axis=0).max() <= REGION:  # which tell no harmonics of it
-        return run
     try:
         with part:
             domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance
@@ -126,18 +127,16 @@ class Blocks:
 def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
     """Random blocks: some places at three times, the third of which is the later the luckier: all places of a network
     of few, or of more of them as many times as small blocks allow, which tell of motion; of values that hardly share
-    times, steps stand for these."""
+    times, those near one of them."""
     t, y, place = samples.t, samples.y, samples.place
     times, frame = np.unique(t, return_inverse=True)
-    shared = len(t) >= _FRAMES * len(times)
-    if len(times) > 1 and not shared:
-        times, frame = np.unique(np.floor((t - t.min()) / step_of(t)), return_inverse=True)
+    frame = frame.reshape(-1)
     rows: list[np.ndarray] = []
     if len(times) == 1:
         rows = [random.permutation(len(t))[:_ONE_TIME]]
-    else:
-        order = np.argsort(frame.reshape(-1), kind="stable")
-        starts = np.searchsorted(frame.reshape(-1)[order], np.arange(len(times) + 1))
+    elif len(t) >= _FRAMES * len(times):
+        order = np.argsort(frame, kind="stable")
+        starts = np.searchsorted(frame[order], np.arange(len(times) + 1))
         count = len(np.unique(place))
         values = min(_OF_FRAMES, max(_VALUES, 3 * count)) if count <= FEW else _VALUES
         for _ in range(max(_FEWEST, round(_BLOCKS * (_VALUES / values) ** 2))):  # which take as long
@@ -145,7 +144,11 @@ def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
             late = int(np.exp(random.uniform(np.log(2), np.log(max(3.0, len(times) / 4)))))
             chosen = [k for k in (first, first + 1, first + late) if k < len(times)]
             inside = np.concatenate([order[starts[k] : starts[k + 1]] for k in chosen])
-            rows.append(_some_places(y, place, inside, max(3, values // len(chosen)) if shared else values, random))
+            rows.append(_some_places(y, place, inside, max(3, values // len(chosen)), random))
+    else:
+        scale = np.concatenate([y / (np.ptp(y, 0).max() or 1.0), t[:, None] / (np.ptp(t) or 1.0)], 1)
+        tree, count = cKDTree(scale), min(_VALUES, len(t))
+        rows = [tree.query(scale[row], count)[1].reshape(-1) for row in random.integers(len(t), size=_BLOCKS)]
     return blocks_with(samples, rows)
 
 
