@@ -43,12 +43,13 @@ class Zone:
         from meshio.tecplot import _tecplot
 
         keys, start = self._keys
-        if "I" not in keys or keys.get("ZONETYPE", "ORDERED").upper() != "ORDERED":
-            text = re.sub(r"(?i)\bstrandid\s*=\s*\d+\s*,?", "", self.text[:start]) + self.text[start:]
-            return _tecplot.read_buffer(io.StringIO(self.head + text))
         if left := [word for word in _SHARED if word in keys]:
             raise UserError(f"{self.path}: a zone has {left[0]}, which is not read; write zones whole, with values "
                             "at nodes")
+        if "I" not in keys or keys.get("ZONETYPE", "ORDERED").upper() != "ORDERED":
+            known = ", ".join(f"{word}={value}" for word, value in keys.items()
+                              if word in _tecplot.zone_key_to_type and word != "T")
+            return _tecplot.read_buffer(io.StringIO(f"{self.head}ZONE {known}\n{self.text[start:]}"))
         return self._structured(keys, np.array(self.text[start:].split(), np.float64))
 
     def _variables(self) -> list[str]:
