@@ -165,6 +165,9 @@ def test_series_of_paraview_and_zones_of_elements(tmp_path):
     files = [{"name": f"a_{step}.vtu", "time": float(t)} for step, t in enumerate(T)]
     (tmp_path / "a.vtu.series").write_text(json.dumps({"file-series-version": "1.0", "files": files}))
     (tmp_path / "a.dat").write_text(text)
+    (tmp_path / "b.dat").write_text(text[: text.index("ZONE", 100) - 20])
+    with pytest.raises(UserError, match="ends within"):  # where meshio reads on without end
+        read(tmp_path / "b.dat")
     for name in ("a.vtu.series", "a.dat"):
         found, _ = read(tmp_path / name)
         np.testing.assert_allclose(found[0].t, T)
