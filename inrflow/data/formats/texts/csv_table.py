@@ -154,6 +154,8 @@ class CsvColumns(Columns):
 
     def _find_dates(self) -> None:
         """Say which columns hold dates, where none is called as times are; a column of times where their parts are."""
+        if not {name.lower() for name in self.names if name != "T"}.isdisjoint(TIMES):
+            return
         ahead = list(itertools.islice(self._lines, _LOOKED_AT))
         self._lines = itertools.chain(ahead, self._lines)
         rows = list(csv.reader(ahead, delimiter=self.separator, skipinitialspace=self.separator != " "))
