@@ -34,6 +34,8 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     import xarray
 
+_OFF = 1e-2  # of the squared length of a unit vector
+
 
 def numeric_times(t: Any, description: Description) -> Any:
     """Times as numbers in the units of a data set: dates (text in ISO format, datetime, datetime64, pandas, cftime) are
@@ -62,12 +64,23 @@ def unit_vectors(x: Any, description: Description) -> Any:
     if hasattr(x, "columns") and hasattr(x, "iloc"):
         x = _columns_of_places(x, description)
     if description.geometry != "sphere" or np.ndim(x) == 0 or np.shape(x)[-1] != 2:
+        _require_on_sphere(x, description)
         return x
     degrees = np.asarray(plain_array(x, "x"), np.float64)
     if (np.abs(degrees[..., 1]) > 90).any():
         raise UserError(f"latitudes reach {np.abs(degrees[..., 1]).max():g} degrees; give points (N, 2) of a sphere as "
                         "longitude and latitude, or unit vectors (N, 3)")
     return lonlat_to_xyz(degrees[..., 0], degrees[..., 1])
+
+
+def _require_on_sphere(x: Any, description: Description) -> None:
+    """Raise UserError for points (N, 3) that are no unit vectors, where those of a data set are."""
+    if description.geometry != "sphere" or np.ndim(x) != 2 or np.shape(x)[-1] != 3:
+        return
+    squares = (x * x).sum(-1) if isinstance(x, Tensor) else np.square(np.asarray(x, np.float64)).sum(-1)
+    if bool((abs(squares - 1) > _OFF).any()):
+        raise UserError(f"points of a sphere are unit vectors (N, 3), or longitude and latitude in degrees (N, 2); one "
+                        f"of length {float(squares[abs(squares - 1) > _OFF][0]) ** 0.5:.3g} is given")
 
 
 def _columns_of_places(table: Any, description: Description) -> Any:

@@ -68,14 +68,14 @@ def fit(
 
     Args:
         problem: see `Problem.open`.
-        recipes: in the order in which they are tried, from the special to the general; by default those of the
-            configuration.
-        directory: of candidates.json, metrics.jsonl and checkpoints, from which a stopped run goes on; by default they
-            are not kept.
+        recipes: in the order of their trials, from the special to the general; by default those of the configuration.
+        directory: of candidates.json, metrics.jsonl and checkpoints, of which a stopped run goes on; None: not kept.
         quiet: print nothing.
     Raises:
-        UserError: where no recipe applies or none finds a model.
+        UserError: where no recipe applies or none finds a model, and for other than a Problem.
     """
+    if not isinstance(problem, Problem):
+        raise UserError(f"fit takes a Problem, not {type(problem).__name__}; inrflow.train(FILE) takes files")
     console = Console(stderr=True, quiet=quiet)
     place = tempfile.TemporaryDirectory() if directory is None else held_folder(directory)
     with place as folder, Recorder(Path(folder), console, problem.config) as log:

@@ -73,9 +73,16 @@ class Columns(ABC):
     #: HEIGHTS.
     meant: Mapping[tuple[str, ...], str] = MappingProxyType({})
 
+    #: Columns that hold dates or parts of them, whatever they are called.
+    dates: tuple[str, ...] = ()
+
     @abstractmethod
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         """Consecutive blocks of at most `rows` rows; text columns as arrays of str objects."""
+
+    def column_of_times(self, called: str | None) -> str | None:
+        """The column called so, else that of which the file says it, or one of TIMES."""
+        return find_column(self.names, (called,)) if called else self.meant.get(TIMES) or find_column(self.names, TIMES)
 
     @abstractmethod
     def close(self) -> None:
@@ -144,7 +151,7 @@ class Roles:
 
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
-        self.grid, self.units = columns.grid, columns.units
+        self.grid, self.units, self._dates = columns.grid, columns.units, columns.dates
         self.time, *self.lonlat = (columns.meant.get(names) or find_column(self.names, names)
                                    for names in (TIMES if time is None else (time,), LONGITUDES, LATITUDES))
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
@@ -169,7 +176,7 @@ class Roles:
         are no `labels`."""
         channels = self.description.channels
         missing = [name for name in channels if name not in self.names]
-        known = {"", "trajectory", self.time, *channels, *self.description.coordinates, *labels}
+        known = {"", "trajectory", self.time, *channels, *self.description.coordinates, *labels, *self._dates}
         if self.description.geometry == "sphere":
             known |= set(self.lonlat)
         unknown = [name for name in self.names if name not in known] if strict else []

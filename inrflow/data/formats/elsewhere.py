@@ -46,7 +46,17 @@ class Gmsh(Elsewhere):
     name = "Gmsh"
     advice = ("write its views as VTU, one for each time, or a table with a row for each time and node: time, x, y and "
               "values; nodes may be named there, and have their places in a second table (stations=FILE)")
-    signature = re.compile(rb"\$MeshFormat")
+    signature = re.compile(rb'\$MeshFormat|View "')
+
+
+class BareMesh(Elsewhere):
+    """Meshes alone: of SU2, I-DEAS (UNV), STL, PLY and OFF."""
+
+    name = "meshes without values (SU2, UNV, STL, PLY, OFF)"
+    advice = ("give the files of the fields: VTU or a PVD collection, or a table for each time with its number in the "
+              "name, as SU2's restart_flow_*.csv")
+    signature = re.compile(rb"(%[^\n]*\n|\s)*NDIME\s*=|\s+-1\s*\n\s+(151|164|2411|2420)\s*\n|solid [^\n]*\n\s*facet|"
+                           rb"ply\r?\n|OFF\r?\n\d")
 
 
 class Particles(Elsewhere):
@@ -96,6 +106,17 @@ class Cgns(Elsewhere):
         return is_hdf5_with(path, lambda file: "CGNSLibraryVersion" in file) or b"ADF Database" in start[:64]
 
 
+class VtkHdf(Elsewhere):
+    """VTK's files in HDF5."""
+
+    name = "VTKHDF"
+    advice = Cgns.advice
+    binary = True
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return is_hdf5_with(path, lambda file: "VTKHDF" in file)
+
+
 class Blocks(Elsewhere):
     """Checkpoints and plot files of codes whose grid is in blocks of their own places: FLASH, Athena++, Parthenon and
     Chombo."""
@@ -137,9 +158,26 @@ class Pickle(Elsewhere):
     signature = re.compile(rb"\x80[\x02-\x05]")
 
 
+class Records(Elsewhere):
+    """Tables of Arrow (Feather), ORC and Avro, and databases of SQLite."""
+
+    name = "Feather, ORC, Avro or SQLite"
+    advice = "write its table as Parquet or CSV, as by pandas.read_feather(FILE).to_parquet('NAME.parquet')"
+    signature = re.compile(rb"ARROW1|FEA1|ORC|Obj\x01|SQLite format 3")
+
+
+class Prometheus(Elsewhere):
+    """Metrics as Prometheus exposes them, which are of one moment."""
+
+    name = "Prometheus' metrics"
+    advice = "ask its query_range for a series, and write a table with a row for each time and place"
+    signature = re.compile(rb"# (HELP|TYPE) \w+ ")
+
+
 class Json(Elsewhere):
     """JSON, GeoJSON and the like."""
 
     name = "JSON"
-    advice = "write it as a table with a row for each time and place (pandas.json_normalize, DataFrame.to_csv)"
+    advice = ("write it as a table with a row for each time and place: pandas.read_json (of lines with lines=True), "
+              "pandas.json_normalize, or geopandas.read_file, and then to_csv")
     signature = re.compile(rb'\s*[\[{]\s*["{\[]')

@@ -83,8 +83,8 @@ class TableContent(Content):
         self.kind, self.path, self.time = kind, path, options.time
         called = TIMES if options.time is None else (options.time,)
         with kind.open_columns(path, [called, LONGITUDES, LATITUDES]) as columns:
-            names, units, meant = columns.names, columns.units, columns.meant
-            time = (None if options.time else columns.meant.get(TIMES)) or find_column(names, called)
+            names, units, meant, dated = columns.names, columns.units, columns.meant, columns.dates
+            time = columns.column_of_times(options.time)
             places = [columns.meant.get(group) or find_column(names, group) for group in (LONGITUDES, LATITUDES)]
             block = next(columns.blocks(_LOOKED_AT), {})
             first = block.get(time or "", np.zeros(1))
@@ -110,7 +110,8 @@ class TableContent(Content):
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
         if options.coordinates is None and not sphere and set(axes) <= set(options.channels or ()):
             axes = (PLACE,)
-        times = [name for name in names if name in TIMES or (len(name) > 1 and name.lower() in TIMES)]  # T: temperature
+        times = [name for name in names if name in TIMES or name in dated or (
+            len(name) > 1 and name.lower() in TIMES)]  # T: temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
         others = [name for name in names if name not in taken]
         texts = [name for name in others if name in labels(block) or not name]
@@ -133,6 +134,10 @@ class TableContent(Content):
             warnings.warn(f"{path} names no places: its rows are a series at a single one, with the channels "
                           f"{', '.join(fields)}; coordinates=[...] names columns of places, and stations=FILE a table "
                           "with those of stations", stacklevel=2)
+        if dated and time == meant.get(TIMES):
+            found = f"are those in {time}, which holds dates" if time in dated else f"are made of {', '.join(dated)}"
+            warnings.warn(f"{path}: no column is called as times are: they {found}; time=NAME names another",
+                          stacklevel=2)
         dates = first.dtype.kind == "M" or (first.dtype.kind == "O" and not all_numbers(first))
         numbers_of_times = np.empty(0) if dates or not all_numbers(first) else column_numbers(first, time, path, 0)
         written, since = compact_dates(numbers_of_times), since_1970(numbers_of_times)

@@ -95,6 +95,10 @@ def test_vectors_of_davis_in_numbered_files_zeros_are_none(tmp_path):
         one, about = read(tmp_path, *(f"B{k + 1:05d}.txt" for k in range(4)))
     assert about.channels == ("u", "v") and about.units == ("m/s", "m/s") and one.x.shape == (34, 2)
     np.testing.assert_allclose(one.u[2], np.stack([2 + one.x[:, 0], one.x[:, 1] - 2], -1), atol=1e-4)
+    damaged = (tmp_path / "B00001.txt").read_text().replace("\t", "", 1)
+    (tmp_path / "damaged.txt").write_text(damaged.replace("1.000000", "1.0-2.0", 1))
+    with pytest.raises(UserError, match=r"damaged\.txt"):
+        read(tmp_path, "damaged.txt")
 
 
 @pytest.mark.parametrize("more", [0, 90])

@@ -16,6 +16,7 @@ from inrflow.data.formats.builtin.the_well import TheWellFormat
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
 from inrflow.data.formats.elsewhere import (
     Archive,
+    BareMesh,
     BinaryTecplot,
     Blocks,
     Cgns,
@@ -24,9 +25,12 @@ from inrflow.data.formats.elsewhere import (
     Json,
     Particles,
     Pickle,
+    Prometheus,
     Raster,
+    Records,
     Reports,
     Spreadsheet,
+    VtkHdf,
     VtkXml,
 )
 from inrflow.data.formats.meshes.comsol import ComsolFormat
@@ -43,7 +47,7 @@ BUILTIN = (
     Reports, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, Blocks, Cgns, DedalusFormat, NpyFormat,
     TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat, ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat,
     PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat, EnsightFormat, EnsightPart, BinaryTecplot, ComsolFormat,
-    Gmsh, Particles, Toa5Format, DavisFormat, RdbFormat,
+    Gmsh, Particles, Toa5Format, DavisFormat, RdbFormat, BareMesh, Records, Prometheus, VtkHdf,
 )
 for _kind in BUILTIN:
     register_format(_kind)

@@ -30,7 +30,8 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 _AXES, _MOST_AXES = ("x", "y", "z"), 3
 _FEWEST = 5  # places along an axis without coordinates
 _TIMES = (*TIMES, "tt", "ts", "t_star", "times", "tspan")
-_POINTS = ("x", "x_star", "xy", "xyz", "points", "nodes", "coords", "coordinates", "pos")  # of arrays (N, d)
+_POINTS = ("x", "x_star", "xy", "xyz", "points", "nodes", "coords", "coordinates", "pos",
+           "mesh_pos")  # of arrays (N, d)
 _HINT = "name arrays with channels=[...], coordinates=[...] and time=NAME"
 
 
@@ -44,17 +45,19 @@ class ArrayContent(StreamedContent):
 
     def __init__(self, path: Path, arrays: Mapping[str, np.ndarray], options: ReadOptions) -> None:
         super().__init__(path)
-        self._film = False
+        self._film = self._channels_last = False
         held = ", ".join(f"{name} {array.shape if array.dtype.kind in 'fiuc' else '(no numbers)'}"
                          for name, array in arrays.items()) or "none"
         self._held = f"{path} holds the arrays {held}"
         kept = {name: array for name, array in _of_parts(arrays).items() if array.dtype.kind in "fiu" and array.size}
-        arrays = _with_points({name: np.squeeze(array) if array.ndim == 2 and 1 in array.shape else array
-                               for name, array in kept.items()})
+        times_of = _TIMES if options.time is None else (options.time,)
+        arrays = _with_points(_narrowed(kept, (*times_of, *_AXES)))
         vectors = [name for name, array in arrays.items() if array.ndim == 1]
-        time = find_column(vectors, _TIMES if options.time is None else (options.time,))
+        time = find_column(vectors, times_of)
         if options.time is not None and time is None:
             raise UserError(f"{self._held}, and no vector {options.time} of times; {_HINT}")
+        if time is None and options.coordinates is None and (problem := _untimed(arrays)) is not None:
+            raise UserError(f"{self._held}: {problem}")
         if time is not None and (self._at_points(arrays, time, options) or self._at_one_place(arrays, time, options)):
             return
         if options.coordinates is None and not set(_AXES) & set(vectors):
@@ -69,7 +72,7 @@ class ArrayContent(StreamedContent):
         self._film = all(field.dtype == np.uint8 for field in fields.values())
         times = None if time is None else np.asarray(arrays[time], np.float64)
         first = next(iter(fields.values()))
-        order, count = self._order(first.shape, times, axes, len(absent), any(
+        order = self._order(first.shape, times, axes, len(absent), any(
             array.shape == first.shape[:-1] for name, array in arrays.items() if name not in fields))
         if not axes:
             sizes = [first.shape[axis] for axis in order[2]]
@@ -80,7 +83,7 @@ class ArrayContent(StreamedContent):
                 f"[{','.join(_AXES[:len(named) + 1])}])")
             warnings.warn(f"{path} names no places: points{read} are taken at i / n of a unit box along "
                           f"{', '.join(named)}; give coordinates=[...] where they are others", stacklevel=2)
-        channels = [name if count == 1 else f"{name}{index}" for name in fields for index in range(count)]
+        channels = _labelled({name: 1 if order[3] is None else field.shape[order[3]] for name, field in fields.items()})
         if options.channels and len(options.channels) == len(channels):
             channels = list(options.channels)
         if times is None:
@@ -128,8 +131,7 @@ class ArrayContent(StreamedContent):
             fields[own] = moved if moved.ndim == 4 else moved[..., None]
         if not fields or len({len(field) for field in fields.values()}) > 1:
             return False
-        names = [own if field.shape[-1] == 1 else f"{own}{index}" for own, field in fields.items()
-                 for index in range(field.shape[-1])]
+        names = _labelled({own: field.shape[-1] for own, field in fields.items()})
         self._t, self._x, self._order_of, self._parameters = t, x, (0, 1, (2,), 3), None
         self._arrays = list(fields.values())
         self.description = options.describe(self.path, names, _AXES[: x.shape[1]])
@@ -150,8 +152,7 @@ class ArrayContent(StreamedContent):
         if not fits or options.coordinates is not None or not axes <= set(fields) or 0 < len(axes) < len(fields):
             return False
         self._arrays = [array if array.ndim == 2 + several else array[..., None] for array in fields.values()]
-        names = [name if array.shape[-1] == 1 else f"{name}{index}"
-                 for name, array in zip(fields, self._arrays, strict=True) for index in range(array.shape[-1])]
+        names = _labelled({name: array.shape[-1] for name, array in zip(fields, self._arrays, strict=True)})
         self._t, self._x, self._order_of = t, np.zeros((1, 1)), (0 if several else None, int(several), (), 1 + several)
         self._parameters = None if parameters is None else parameters.reshape(shape[0] if several else 1, -1)
         warnings.warn(f"{self.path} names no places: {'its trajectories are' if several else 'it is'} a series at a "
@@ -163,7 +164,7 @@ class ArrayContent(StreamedContent):
         self, arrays: Mapping[str, np.ndarray], vectors: Sequence[str], time: str | None, options: ReadOptions
     ) -> list[str] | None:
         """The vectors that are neither times nor of a known name, where their sizes are those of a field's axes."""
-        others = [name for name in vectors if name != time]
+        others = [name for name in vectors if name != time and len(np.unique(arrays[name])) == len(arrays[name])]
         if not 0 < len(others) <= _MOST_AXES:
             return None
         times = None if time is None else arrays[time]
@@ -178,7 +179,8 @@ class ArrayContent(StreamedContent):
 
     def _fields(self, arrays: Mapping[str, np.ndarray], taken: set[str | None], options: ReadOptions
                 ) -> dict[str, np.ndarray]:
-        """The arrays that are channels: those named, else all of the most axes that have one shape."""
+        """The arrays that are channels: those named, else all of the most axes that have one shape, but for few
+        channels behind."""
         wanted = [name for name in options.channels or () if name in arrays]
         if options.channels and len(wanted) not in (0, len(options.channels)):
             raise UserError(f"{self._held}, not all of {', '.join(options.channels)}; {_HINT}")
@@ -186,13 +188,15 @@ class ArrayContent(StreamedContent):
         most = max((array.ndim for array in others.values()), default=0)
         found = {name: arrays[name] for name in wanted} or {name: array for name, array in others.items()
                                                             if array.ndim == most}
-        if not found or len({array.shape for array in found.values()}) > 1 or most < 2:
+        few = all(array.shape[-1] < _FEWEST for array in found.values())  # channels
+        if not found or len({array.shape[:-1] if few else array.shape for array in found.values()}) > 1 or most < 2:
             raise UserError(f"{self._held}; expected fields of one shape over times and places: {_HINT}")
+        self._channels_last = len({array.shape for array in found.values()}) > 1
         return found
 
     def _order(self, shape: Sequence[int], times: np.ndarray | None, axes: Sequence[np.ndarray], named: int, late: bool
-               ) -> tuple[tuple[int | None, int, tuple[int, ...], int | None], int]:
-        """The axis of trajectories (None: one), of times, those of space and that of channels; and how many of these.
+               ) -> tuple[int | None, int, tuple[int, ...], int | None]:
+        """The axis of trajectories (None: one), of times, those of space and that of channels.
 
         The first reading whose sizes fit is taken; without vectors of times or places, every size does, and where times
         are `late`, readings in which they come after places are first.
@@ -214,10 +218,11 @@ class ArrayContent(StreamedContent):
             for trajectory, time, start, channel in readings:
                 space = tuple(range(start, start + d))
                 used = {time, *space} | {axis for axis in (trajectory, channel) if axis is not None}
-                if len(used) != n or max(used) != n - 1 or (times is not None and len(times) != shape[time]):
+                if len(used) != n or max(used) != n - 1 or (times is not None and len(times) != shape[time]) or (
+                        self._channels_last and channel != n - 1):
                     continue
                 if all(len(axis) == shape[place] for axis, place in zip(axes, space, strict=False)):
-                    return (trajectory, time, space, channel), 1 if channel is None else shape[channel]
+                    return trajectory, time, space, channel
         size = "" if times is None else f" and {len(times)} times"
         raise UserError(f"{self._held}: fields of shape {tuple(shape)} do not fit axes of "
                         f"{', '.join(str(len(axis)) for axis in axes) or 'any'} points{size}; {_HINT}")
@@ -238,6 +243,34 @@ class ArrayContent(StreamedContent):
             values = np.transpose(array, order)[first:last]
             frames.append(values.reshape(len(values), len(self._x), -1))
         return np.concatenate(frames, -1)
+
+
+def _labelled(counts: Mapping[str, int]) -> list[str]:
+    """Names of channels, so many of each field; numbered where there are several."""
+    return [name if count == 1 else f"{name}{index}" for name, count in counts.items() for index in range(count)]
+
+
+def _narrowed(arrays: Mapping[str, np.ndarray], lines: Sequence[str]) -> dict[str, np.ndarray]:
+    """Without axes of one entry: of rows, columns, and a channel between times and places; repeated `lines` once."""
+    found = {name: np.squeeze(array) if array.ndim == 2 and 1 in array.shape else
+             array[:, :, 0] if array.ndim > 3 and array.shape[2] == 1 else array for name, array in arrays.items()}
+    repeated = {name: array for name, array in found.items() if name.lower() in lines and array.ndim == 2}
+    same = all((array == array[:1]).all() for array in repeated.values())  # not so of matrices of a grid
+    return found | {name: array[0] for name, array in repeated.items() if same}
+
+
+def _untimed(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """What is wrong with arrays without times of which one is of points (N, d): nothing tells places and times of rows
+    apart where all others are of as many rows, else times are lacking."""
+    name = next((name for name, array in arrays.items() if name.lower() in _POINTS and array.ndim == 2
+                 and array.shape[1] <= _MOST_AXES < len(array)), None)
+    count = 0 if name is None else len(arrays[name])
+    if not (others := [array for key, array in arrays.items() if key != name and count in array.shape]):
+        return None
+    if all(len(array) == count and array.size < _FEWEST * count for array in others):
+        return (f"the rows of {name} are places, and perhaps times, which nothing tells apart; write vectors of one "
+                "length, as t, x, y and u, or a table")
+    return f"{name} holds {count} points, and nothing the times; add a vector t of times"
 
 
 def _with_points(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -363,7 +396,5 @@ class TorchFormat(ArrayFormat):
         arrays = {str(name): (value.float() if value.dtype == torch.bfloat16 else value).detach().resolve_conj().numpy()
                   for name, value in found.items() if isinstance(value, torch.Tensor)}
         if set(arrays) == {"x", "y"} and arrays["x"].shape == arrays["y"].shape and arrays["x"].ndim > 1:
-            pair = np.stack([arrays["x"], arrays["y"]], 1)
-            one_channel = pair.ndim > 4 and pair.shape[2] == 1  # (S, 2, 1, X, Y)
-            return {"u": pair[:, :, 0] if one_channel else pair}
+            return {"u": np.stack([arrays["x"], arrays["y"]], 1)}
         return arrays

@@ -1,4 +1,5 @@
-"""HDF5 of no known layout: 1-D datasets of equal length in the root are the columns of a table, others named arrays."""
+"""HDF5 of no known layout: 1-D datasets of equal length in the root, or the fields of a compound one, are the columns
+of a table, others named arrays, also in groups."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 _LARGEST = 5e8  # bytes of arrays, which are held in memory
+_DEEPEST = 2  # groups within groups that are looked into
 
 
 class Hdf5Format(TableFormat):
@@ -39,7 +41,7 @@ class Hdf5Format(TableFormat):
 
 
 class Hdf5ArrayFormat(ArrayFormat):
-    """An HDF5 file of no known layout with arrays of several axes in its root, and no table beside them."""
+    """An HDF5 file of no known layout with arrays of several axes, and no table beside them."""
 
     name = "HDF5, arrays"
     about = "HDF5 (named arrays)"
@@ -49,7 +51,7 @@ class Hdf5ArrayFormat(ArrayFormat):
             items = _numbers(file)
             flat = {name: len(item) for name, item in items.items() if item.ndim == 1}
             table = len(flat) > 2 and len(set(flat.values())) == 1 and find_column(flat, TIMES) is not None
-            return not table and not {"t", "x", "u"} <= set(items) and any(item.ndim > 1 for item in items.values())
+            return not table and not {"t", "x", "u"} <= set(file) and any(item.ndim > 1 for item in items.values())
 
         return is_hdf5_with(path, arrays)
 
@@ -63,10 +65,22 @@ class Hdf5ArrayFormat(ArrayFormat):
 
 
 def _numbers(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The arrays of numbers in the root of a file."""
-    held = {name: file[name] for name in file if resolves(file, name)}
-    return {name: item for name, item in held.items()
-            if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and item.ndim}
+    """The arrays of numbers in a file by their names, whatever groups they are in; those of the root where names would
+    not tell them apart."""
+    held = list(_items(file, _DEEPEST))
+    numbers = [(name, item) for name, item in held if item.dtype.kind in "fiu" and item.ndim]
+    own = [(name, item) for name, item in numbers if item.parent == file]
+    return dict(numbers if len({name for name, _ in numbers}) == len(numbers) else own)
+
+
+def _items(group: h5py.Group, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Names and datasets of a group, and of those in it."""
+    for name in group:
+        item = group[name] if resolves(group, name) else None
+        if isinstance(item, h5py.Dataset):
+            yield name, item
+        elif isinstance(item, h5py.Group) and depth:
+            yield from _items(item, depth - 1)
 
 
 class Hdf5Columns(Columns):
@@ -87,19 +101,27 @@ class Hdf5Columns(Columns):
             raise UserError(f"{path} holds sweeps of a radar in polar coordinates (ODIM), which is not read; "
                             "interpolate them to a grid of x and y, as wradlib or Py-ART do, and write NetCDF")
         if len(lengths) != 1:
+            groups = len(items) > 1 and not flat and all(isinstance(item, h5py.Group) for item in items.values())
+            advice = "; write one file for each group, or arrays t, x, u by numpy.savez" if groups else ""
             holds = ", ".join(f"{name} {item.shape if isinstance(item, h5py.Dataset) else '(group)'}"
                               for name, item in items.items()) or "nothing"
             self._file.close()
             raise UserError(f"{path} holds {holds}; expected the project's schema, or 1-D datasets of equal "
-                            "length named as the columns of a table")
-        self.names, self._rows = tuple(flat), lengths.pop()
+                            f"length named as the columns of a table{advice}")
+        self._rows, self._record = lengths.pop(), None
+        if len(flat) == 1 and (fields := next(iter(flat.values())).dtype.names):  # as arrays of records are stored
+            self._record, flat = next(iter(flat)), dict.fromkeys(fields, next(iter(flat.values())))
+        self.names = tuple(flat)
         self.units = {name: str(item.attrs["units"]) for name, item in flat.items() if "units" in item.attrs}
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, self._rows, rows):
             block = {}
             with damage_as_user_error(self._path):
-                for name in self.names:
+                if self._record is not None:
+                    part = self._file[self._record][start:start + rows]
+                    block = {name: _decoded(part[name]) for name in self.names}
+                for name in self.names if self._record is None else ():
                     dataset = self._file[name]
                     text = h5py.check_string_dtype(dataset.dtype) is not None
                     block[name] = (dataset.asstr() if text else dataset)[start:start + rows]
@@ -107,6 +129,16 @@ class Hdf5Columns(Columns):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _decoded(values: np.ndarray) -> np.ndarray:
+    """Text of bytes as objects, numbers as they are. Raises UserError for arrays within records."""
+    if values.ndim > 1:
+        raise UserError(f"a record of the table holds arrays of {values.shape[1:]}; write a column for each number")
+    if values.dtype.kind not in "SO":
+        return values
+    return np.array([one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one)
+                     for one in values.tolist()], object)
 
 
 class Hdf5Writer(TableWriter):

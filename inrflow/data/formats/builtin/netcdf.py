@@ -58,6 +58,8 @@ class NetcdfFormat(Format):
 
         def marked(file: h5py.File) -> bool:
             items = [file[name] for name in file if resolves(file, name)]
+            if len(items) == 1 and isinstance(items[0], h5py.Group):  # as of satellites' grids
+                items = [items[0][name] for name in items[0] if resolves(items[0], name)]
             if {"format", "version", "channels"} <= set(file.attrs):  # of the schema, whatever is wrong with it
                 return False
             return "_NCProperties" in file.attrs or any(isinstance(item, h5py.Dataset) and "CLASS" in item.attrs
@@ -276,6 +278,11 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
         which = f"the coordinates {', '.join(map(str, names))} {spanned}" if names else "no coordinates were recognised"
         chosen = " ".join(f"select.{dim}=0" for dim in space if dim not in covered) or "select.DIMENSION=INDEX"
         times = "" if time_of(data) else ", or name what holds the times with time=NAME"
+        if "expver" in space:  # of ERA5's last months, which are preliminary in the second
+            times += ("; join versions of ERA5 in Python: data.sel(expver=1).combine_first(data.sel(expver=5))"
+                      ".to_netcdf(FILE)")
+        elif covered:
+            times += ", or name what counts trajectories with trajectory=NAME"
         raise UserError(f"{path}: fields live on the dimensions {sizes} but {which}; name one for each with "
                         f"coordinates=[...] (one without values is numbered), or choose an index, such as "
                         f"{chosen}{times}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +55,10 @@ def open_netcdf(path: Path) -> Any:
         {"group": group} if group else {}
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
-        data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
+        with _told_by("cfgrib") as skipped:
+            data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
+        if skipped:
+            data = _of_all_levels(path, data, skipped)
     try:
         with damage_as_user_error(path):
             if str(data.attrs.get("Conventions", "")).lower().startswith("cf/radial"):
@@ -63,6 +69,43 @@ def open_netcdf(path: Path) -> Any:
     except BaseException:
         data.close()
         raise
+
+
+@contextmanager
+def _told_by(name: str) -> Iterator[list[str]]:
+    """Errors that a package logs, in place of their display."""
+    told: list[str] = []
+    logger, handler = logging.getLogger(name), logging.Handler(logging.ERROR)
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    propagates, logger.propagate, level = logger.propagate, False, logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates
+
+
+def _of_all_levels(path: Path, first: Any, skipped: Sequence[str]) -> Any:
+    """The fields of a GRIB file at several heights, as winds at 10 m beside a temperature at 2 m: all, where their
+    names, places and times go together, else the first, with a warning of those that were skipped."""
+    import cfgrib
+    import xarray
+
+    try:
+        parts = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, cache=False, decode_times=False)
+        single = [part.drop_vars([name for name, one in part.coords.items() if not one.dims]) for part in parts]
+        data = xarray.merge(single, join="exact", compat="no_conflicts")
+    except ValueError:
+        names = re.findall(r"shortName='(\w+)'", " ".join(skipped))
+        warnings.warn(f"{path}: {', '.join(dict.fromkeys(names)) or 'some fields'} are at other levels or times than "
+                      f"{', '.join(map(str, first.data_vars))} and are left out; write them to a file of their own by "
+                      "grib_copy -w shortName=NAME", stacklevel=3)
+        return first
+    first.close()
+    return data
 
 
 def _engine(path: Path) -> str:
@@ -119,6 +162,10 @@ def _with_dates(data: Any) -> Any:
             continue
         if dates.dtype.kind == "M":
             decoded[name] = dates
+    if time_of(data) is None and "time_coverage_start" in data.attrs:  # of one moment, as daily maps of satellites
+        start = str(data.attrs["time_coverage_start"]).removesuffix("Z")
+        with suppress(ValueError):
+            data = data.assign_coords(time=np.datetime64(start, "us"))
     coordinates = {name: dates for name, dates in decoded.items() if name in data.coords}
     return data.assign_coords(coordinates).assign({k: v for k, v in decoded.items() if k not in coordinates})
 

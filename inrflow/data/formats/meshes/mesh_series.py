@@ -6,6 +6,7 @@ centres. Triangles, of curved surfaces, too, tetrahedra and curves are kept as t
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from inrflow.data.formats.meshes.mesh_writers import CELLS, PvdWriter, XdmfWrite
 from inrflow.data.formats.meshes.tecplot import Zone, zones
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import open_hdf5
-from inrflow.data.formats.streams.streamed import Part, StreamedContent
+from inrflow.data.formats.streams.streamed import Part, StreamedContent, number_in_name
 from inrflow.errors import UserError
 
 #: Linear cells in place of others, by their nodes: curved ones have nodes in the middles of their sides.
@@ -45,8 +46,8 @@ _TECPLOT = rb"(title\b[^\n]*\s+)?variables\s*="
 
 
 class MeshFormat(Format):
-    """VTU, PVD and XDMF are XML, legacy VTK is text or binary with a comment as its first line, Tecplot's ASCII text
-    that names its variables."""
+    """VTU, PVD and XDMF are XML, ParaView's series JSON, legacy VTK is text or binary with a comment as its first line,
+    Tecplot's ASCII text that names its variables."""
 
     name = "VTU, PVD, VTK, XDMF or Tecplot"
     about = "VTU, PVD, VTK, XDMF, Tecplot (meshes)"
@@ -54,8 +55,9 @@ class MeshFormat(Format):
     endings: ClassVar[tuple[str, ...]] = (".vtu", ".vtk")
     table = True
     fixed_points = True
-    signature = re.compile(rb"""\s*(# vtk DataFile|%s|(?=<).*?(type=["'](UnstructuredGrid|Collection)["']|<Xdmf))""" %
-                           _TECPLOT, re.IGNORECASE | re.DOTALL)
+    signature = re.compile(rb"""\s*(# vtk DataFile|%s|\{\s*"file-series-version"|"""
+                           rb"""(?=<).*?(type=["'](UnstructuredGrid|Collection)["']|<Xdmf))""" % _TECPLOT,
+                           re.IGNORECASE | re.DOTALL)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         return MeshContent(self.series(path), options)
@@ -145,6 +147,10 @@ class MeshSeries:
     def _open(self, path: Path) -> list[tuple[int, float]]:
         """Part and time of each step; fills `_steps`: a file for each, or a number in `_reader`."""
         start = path.open("rb").read(4096).lstrip()
+        if start.startswith(b"{"):
+            files = json.loads(path.read_text(encoding="utf-8"))["files"]
+            self._steps = [self._inside(path, str(item["name"])) for item in files]
+            return [(0, float(item["time"])) for item in files]
         if b"<Xdmf" not in start and start.startswith(b"<") and b"UnstructuredGrid" not in start:
             sets = [item for item in xml.parse(path).getroot().iter("DataSet") if item.get("file")]
             self._steps = [self._inside(path, str(item.get("file"))) for item in sets]
@@ -152,6 +158,10 @@ class MeshSeries:
         if b"<Xdmf" in start:
             import meshio.xdmf
 
+            kinds = [one.get("TopologyType") or one.get("Type") for one in xml.parse(path).getroot().iter("Topology")]
+            if grids := [kind for kind in kinds if kind and kind.upper().endswith("MESH")]:
+                raise UserError(f"{path} holds regular grids ({grids[0]}), which meshio does not read; write arrays t, "
+                                "x, y and u by numpy.savez, or a PVD collection by ParaView")
             for item in xml.parse(path).getroot().iter("DataItem"):  # heavy data lie in another file
                 name = (item.text or "").strip().split(":")[0]
                 if item.get("Format") == "Binary":
@@ -179,8 +189,7 @@ class MeshSeries:
         mesh = self._read(self._steps[0])
         known = [float(np.ravel(mesh.field_data[name])[0]) for name in _TIMES if name in mesh.field_data]
         known += _time_of_legacy(start)
-        numbers = re.findall(r"\d+", path.stem)
-        return [(0, known[0] if known else float(numbers[-1]) if numbers else 0.0)]
+        return [(0, known[0] if known else number_in_name(path) or 0.0)]
 
     @staticmethod
     def _inside(path: Path, name: str) -> Path:
@@ -200,6 +209,10 @@ class MeshSeries:
             return path.mesh()
         with path.open("rb") as file:
             start = file.read(4096).lstrip()
+        if found := re.search(rb'compressor="vtkLZ4|type="P(?=UnstructuredGrid)', start):
+            what = "compressed by LZ4" if b"LZ4" in found[0] else "a list of parallel pieces (PVTU)"
+            raise UserError(f"{path} is {what}, which is not read; write VTU of one grid each, compressed by ZLib or "
+                            "not at all, as pyvista.read(FILE).save('NAME_0001.vtu') does")
         kind = meshio.vtk if start.startswith(b"#") else (
             meshio.xdmf if b"<Xdmf" in start else meshio.vtu)
         return kind.read(str(path))

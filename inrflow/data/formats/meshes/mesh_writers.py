@@ -33,7 +33,8 @@ def meshio_for(path: Path, used: str = "read") -> Iterator[Any]:
         raise
     except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
         why = " ".join(f"{error}".split())[:200] or type(error).__name__
-        remedy = "write it again, as VTU with one grid" if used == "read" else "write .csv, .h5 or .nc instead"
+        remedy = ("write it again, as VTU with one grid (pyvista.read(FILE).cast_to_unstructured_grid())"
+                  if used == "read" else "write .csv, .h5 or .nc instead")
         raise UserError(f"{path} cannot be {used} by meshio ({why}); {remedy}") from error
 
 

@@ -14,6 +14,7 @@ from inrflow.data.formats.table_format import axes_among
 from inrflow.errors import UserError
 
 _SHARED = ("VARSHARELIST", "CONNECTIVITYSHAREZONE", "VARLOCATION")
+_BEYOND = 3  # empty lines at the end
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class Zone:
         from meshio.tecplot import _tecplot
 
         keys, start = self._keys
-        if "I" not in keys or keys.get("ZONETYPE", "ORDERED").upper() != "ORDERED":
-            text = re.sub(r"(?i)\bstrandid\s*=\s*\d+\s*,?", "", self.text[:start]) + self.text[start:]
-            return _tecplot.read_buffer(io.StringIO(self.head + text))
-        if left := [word for word in _SHARED if word in keys]:
+        ordered = "I" in keys and keys.get("ZONETYPE", "ORDERED").upper() == "ORDERED"
+        if left := [word for word in (_SHARED if ordered else _SHARED[:2]) if word in keys]:
             raise UserError(f"{self.path}: a zone has {left[0]}, which is not read; write zones whole, with values "
                             "at nodes")
+        if not ordered:
+            known = ", ".join(f"{word}={value}" for word, value in keys.items()
+                              if word in _tecplot.zone_key_to_type and word != "T")
+            return _tecplot.read_buffer(_Ending(f"{self.head}ZONE {known}\n{self.text[start:]}"))
         return self._structured(keys, np.array(self.text[start:].split(), np.float64))
 
     def _variables(self) -> list[str]:
@@ -71,6 +74,19 @@ class Zone:
         first = (np.arange(sizes[0] - 1) + sizes[0] * np.arange(sizes[1] - 1)[:, None]).ravel()
         cells = [("quad", np.stack([first, first + 1, first + 1 + sizes[0], first + sizes[0]], -1))]
         return meshio.Mesh(points, cells if sizes[2] == 1 and len(first) else [], columns)
+
+
+class _Ending(io.StringIO):
+    """Text that ends with an error for whoever reads on: meshio waits for the rest of a zone without end."""
+
+    _beyond = 0
+
+    def readline(self, size: int | None = -1) -> str:  # type: ignore[override]
+        line = super().readline(-1 if size is None else size)
+        self._beyond = 0 if line else self._beyond + 1
+        if self._beyond > _BEYOND:
+            raise EOFError("it ends within a zone")
+        return line
 
 
 def zones(path: Path) -> list[Zone]:

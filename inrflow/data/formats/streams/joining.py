@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, column_numbers
 from inrflow.data.formats.registry import Content, Format, ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.formats.streams.stations import StationTables
-from inrflow.data.formats.streams.streamed import Part, StreamedContent
+from inrflow.data.formats.streams.streamed import Part, StreamedContent, number_in_name
 from inrflow.data.formats.table_format import TableContent, TableFormat, axes_among
 from inrflow.errors import UserError
 
@@ -197,9 +196,10 @@ class _JoinedTables(TableFormat):
         self.name, self.about, self.text = kind.name, kind.about, kind.text  # type: ignore[misc]
         self._kind, self._paths = kind, paths
         heads = [_head(kind, path) for path in paths[:2]]
-        timed = options.time or kind.named_dimensions or find_column(heads[0], TIMES)
-        self._times = None if timed else _numbers_in(paths)
-        self._apart = self._times is None and options.stations is None and _repeat(heads, options)
+        with kind.open_columns(paths[0], [TIMES]) as columns:
+            time = columns.column_of_times(options.time)
+        self._times = None if time or kind.named_dimensions else _numbers_in(paths)
+        self._apart = self._times is None and options.stations is None and _repeat(heads, time, options)
         if self._times is not None:
             warnings.warn(f"{paths[0]} and the other tables have no column of times: the numbers at the end of their "
                           f"names are taken, {min(self._times):g} to {max(self._times):g}", stacklevel=3)
@@ -220,14 +220,12 @@ def _head(kind: Format, path: Path) -> dict[str, np.ndarray]:
 
 def _numbers_in(paths: Sequence[Path]) -> list[float] | None:
     """The last numbers in names of files; None where some have none, or the same."""
-    found = [re.findall(r"\d+", path.name.split(".")[0]) for path in paths]
-    numbers = [float(one[-1]) for one in found if one]
+    numbers = [number for path in paths if (number := number_in_name(path)) is not None]
     return numbers if len(set(numbers)) == len(paths) else None
 
 
-def _repeat(heads: Sequence[Mapping[str, np.ndarray]], options: ReadOptions) -> bool:
+def _repeat(heads: Sequence[Mapping[str, np.ndarray]], time: str | None, options: ReadOptions) -> bool:
     """Whether most rows of two tables are of the same times and places (and trajectories, and stations)."""
-    time = options.time or find_column(heads[0], TIMES)
     named = {time, "trajectory", *(options.coordinates or ()), *axes_among(list(heads[0])),
              *(find_column(heads[0], group) for group in (LONGITUDES, LATITUDES, HEIGHTS))}
     keys = [name for name in heads[0] if name in named or is_station(name)]
@@ -243,7 +241,7 @@ class _JoinedColumns(Columns):
     def __init__(self, tables: list[Columns], paths: Sequence[Path], times: Sequence[float] | None, apart: bool
                  ) -> None:
         self._own, self._tables, self._paths, self._times, self._apart = tables[0].names, tables, paths, times, apart
-        self.units, self.meant = tables[0].units, tables[0].meant
+        self.units, self.meant, self.dates = tables[0].units, tables[0].meant, tables[0].dates
         self.names = (*self._own, *(["time"] if times else []),
                       *(["trajectory"] if apart and "trajectory" not in self._own else []))
         for table, path in zip(tables, paths, strict=True):

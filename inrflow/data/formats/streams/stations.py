@@ -11,13 +11,14 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, column_numbers, find_column
+from inrflow.data.formats.columns import HEIGHTS, Columns, column_numbers, find_column
 from inrflow.data.formats.registry import ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
-_NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code", "node", "node_id")
+_NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code", "node", "node_id",
+          "stations_id", "station_abbr", "station_code", "site_code")
 _PLACES = (LONGITUDES, LATITUDES, ("x", "X"), ("y", "Y"), ("z", "Z"), HEIGHTS)
 _ROWS, _SHOWN = 1 << 14, 8
 
@@ -56,7 +57,7 @@ class StationTables(TableFormat):
     def time_in(self, path: Path) -> tuple[str, str]:
         """The column of times of a table, "t" without one, and its first cell."""
         with self.kind.open_columns(path) as columns:
-            name = find_column(columns.names, TIMES if self.options.time is None else (self.options.time,))
+            name = columns.column_of_times(self.options.time)
             first = next(columns.blocks(1), {}).get(name or "", np.zeros(0))
         return name or "t", str(first[0]) if first.dtype == object and len(first) else ""
 
@@ -106,12 +107,13 @@ class StationColumns(Columns):
         self._wide = [name for name in columns.names if _key(name) in kind.places]
         self._named = None if self._wide else find_column(columns.names, _NAMES)
         axes = list(next(iter(kind.places.values()), {}))
+        self.meant, self.dates = columns.meant, columns.dates
         if self._wide:
-            wanted = TIMES if kind.options.time is None else (kind.options.time,)
-            self._time = find_column(columns.names, wanted)
+            self._time = columns.column_of_times(kind.options.time)
             channels = list(kind.options.channels or [])
             self._channel = channels[0] if len(channels) == 1 else "value"
-            others = [name for name in columns.names if name not in (self._time, *self._wide)]
+            others = [name for name in columns.names if name not in (self._time, *self._wide, *columns.dates)]
+            self.dates = ()
             if others:
                 warnings.warn(f"{path}: {', '.join(others[:_SHOWN])} is no station of {kind.file} and is left out",
                               stacklevel=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,15 @@ from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, ReadOptions
 from inrflow.data.formats.writing import TrajectoryWriter
 from inrflow.runtime.atomic_files import damage_as_user_error
+
+_NUMBER = re.compile(r"(?<![A-Za-z\d.])[tT]?\d+\.\d+(?:[eE][-+]?\d+)?(?![\d.])|\d+")  # 0.25, t0.25, 7.5e-01; 12
+
+
+def number_in_name(path: Path) -> float | None:
+    """The last number in the name of a file, without its suffixes; None where there is none."""
+    stem = re.sub(r"(\.[A-Za-z]\w*)+$", "", path.name)
+    found = _NUMBER.findall(stem)
+    return float(found[-1].lstrip("tT")) if found else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +13,20 @@ from inrflow.data.formats.sphere import LONGITUDES
 
 
 def find_variable(data: Any, names: Sequence[str], standard: str, axis: Sequence[str], unit: str) -> str | None:
-    """The first variable with one of these names (in any case), or with this CF standard name, axis or unit."""
+    """The first variable with one of these names (in any case), or with this CF standard name, axis, or units that
+    begin with this pattern."""
     for name, variable in data.variables.items():
         attributes = variable.attrs
         if (str(name).lower() in names or attributes.get("standard_name") == standard or attributes.get("axis") in axis
-                or (unit and str(attributes.get("units", "")).lower().startswith(unit))):
+                or (unit and re.match(unit, str(attributes.get("units", "")), re.IGNORECASE))):
             return str(name)
     return None
 
 
 def place_of(data: Any, names: Sequence[str]) -> str | None:
     """The variable of LONGITUDES or LATITUDES."""
-    standard, unit = ("longitude", "degrees_east") if names == LONGITUDES else ("latitude", "degrees_north")
-    return find_variable(data, names, standard, (), unit)
+    standard, unit = ("longitude", "e(ast)?") if names == LONGITUDES else ("latitude", "n(orth)?")
+    return find_variable(data, names, standard, (), rf"degrees?_?{unit}\s*$")
 
 
 def numbered(data: Any, coordinates: Sequence[str] | None) -> Any:

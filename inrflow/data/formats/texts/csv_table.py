@@ -22,8 +22,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import BLOCK_ROWS, IN_FILES, IN_TABLES, Columns, Grid, all_numbers, is_missing
+from inrflow.data.formats.columns import (
+    BLOCK_ROWS,
+    IN_FILES,
+    IN_TABLES,
+    TIMES,
+    Columns,
+    Grid,
+    all_numbers,
+    is_missing,
+)
 from inrflow.data.formats.registry import TableWriter
+from inrflow.data.formats.streams.clocks import columns_of_dates, dates_of_parts, parts_of_dates
 from inrflow.data.formats.streams.headers import (
     bare_unit,
     lines_of_units,
@@ -76,6 +86,9 @@ class CsvColumns(Columns):
             separator = max(",;\t|", key=header.count)
             separator = separator if separator in header or not header.split()[1:] else " "
             separator = told[1] if told else separator
+            if header.count(separator) > 1 and len([cell for cell in header.split(separator) if cell.strip(' "\r\n')
+                                                    ]) == 1 and separator != " ":  # a title above the names
+                header = self._header(path)
             lines = itertools.chain([header], self._file)
             count = _cells_of_numbers(header, separator) if re.match(r"\s*[-+.]?\d", header) else 0
             comment = self.names_in(comment, separator, count)
@@ -92,6 +105,8 @@ class CsvColumns(Columns):
             self.commas = False  # whether a number with a decimal comma was read
             self._lines = (" ".join(line.split()) + "\n" for line in lines) if separator == " " else iter(lines)
             self.names = tuple(name.strip().replace(*IN_FILES) for name in next(self._parsed(self._lines), []))
+            self._own = self.names  # but for a column of times of their parts
+            self._parts: list[str] = []
         except UserError:
             self._file.close()
             raise
@@ -102,7 +117,8 @@ class CsvColumns(Columns):
         if not any(self.names) or len(set(self.names)) < len(self.names):
             self._file.close()
             raise UserError(f"{path} has the header {', '.join(map(repr, self.names))}; expected different names in "
-                            "the first line")
+                            "the first line; of two lines of names, as of pandas' columns of several levels, make "
+                            "one (table.columns.map('_'.join)), or a row for each time and station (table.stack())")
 
     def line_of_names(self, line: str) -> str:
         """The line of names, where the first that is no comment is this one."""
@@ -118,6 +134,7 @@ class CsvColumns(Columns):
         columns = cls(path)
         try:
             columns._take_units()
+            columns._find_dates()
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             columns.close()
             raise UserError(f"{path} cannot be read ({error}); mend or remove it") from error
@@ -135,6 +152,19 @@ class CsvColumns(Columns):
         self._line += len(above)
         self._lines = itertools.chain(ahead[len(above):], self._lines)
 
+    def _find_dates(self) -> None:
+        """Say which columns hold dates, where none is called as times are; a column of times where their parts are."""
+        if not {name.lower() for name in self.names if name != "T"}.isdisjoint(TIMES):
+            return
+        ahead = list(itertools.islice(self._lines, _LOOKED_AT))
+        self._lines = itertools.chain(ahead, self._lines)
+        rows = list(csv.reader(ahead, delimiter=self.separator, skipinitialspace=self.separator != " "))
+        if parts := parts_of_dates(self.names):
+            self._parts, self.dates, self.meant = parts, tuple(parts), {TIMES: "time"}
+            self.names = (*self.names, "time")
+        elif dates := columns_of_dates(self.names, rows):
+            self.dates, self.meant = tuple(dates), {TIMES: dates[0]}
+
     def _header(self, path: Path) -> str:
         line = self._file.readline(_LONGEST_HEADER)
         self._line += 1
@@ -147,8 +177,9 @@ class CsvColumns(Columns):
             while lines := list(itertools.islice(self._lines, rows)):
                 columns = self._split(lines) or self._quoted(lines)
                 if columns:
-                    named = zip(self.names, columns, strict=True)
-                    yield self._with_dates({name: self._cells(name, column) for name, column in named})
+                    named = zip(self._own, columns, strict=True)
+                    block = self._with_dates({name: self._cells(name, column) for name, column in named})
+                    yield block | {"time": dates_of_parts(block, self._parts, self.path)} if self._parts else block
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             raise UserError(f"{self.path} cannot be read after line {self._line} ({error}); mend or remove "
                             "it") from error
@@ -164,7 +195,7 @@ class CsvColumns(Columns):
     def _split(self, lines: list[str]) -> list[list[str]] | None:
         """The columns of lines without quotes that all have as many cells, several times faster than `_parsed`; None of
         other lines."""
-        count, text = len(self.names), "".join(lines).removesuffix("\n").replace("\r\n", "\n").removesuffix("\r")
+        count, text = len(self._own), "".join(lines).removesuffix("\n").replace("\r\n", "\n").removesuffix("\r")
         regular = count > 1 and set(map(methodcaller("count", self.separator), lines)) == {count - 1}
         blanks = self.separator != " " and " " in text and re.search(rf"(^|\n|{re.escape(self.separator)}) ", text)
         if not regular or '"' in text or "\r" in text or blanks:
@@ -177,10 +208,10 @@ class CsvColumns(Columns):
         """The columns of lines, with as many more as the last row goes on over; none where all are empty."""
         last, block = self._line + len(lines), []
         for row in self._parsed(itertools.chain(lines, self._lines)):
-            blank = not row or (row == [""] and len(self.names) > 1)
-            if len(row) != len(self.names) and not blank:
+            blank = not row or (row == [""] and len(self._own) > 1)
+            if len(row) != len(self._own) and not blank:
                 raise UserError(f"{self.path} has {len(row)} cells in a row ({', '.join(row)[:60]}) but "
-                                f"{len(self.names)} columns ({', '.join(self.names)[:60]}), at line {self._line}; mend "
+                                f"{len(self._own)} columns ({', '.join(self._own)[:60]}), at line {self._line}; mend "
                                 "it, and remove what stands before the header")
             block += [row] * (not blank)
             if self._line >= last:
@@ -222,7 +253,7 @@ class CsvColumns(Columns):
         if name not in self._months:
             with closing(type(self)(self.path)) as again:
                 rows = again._parsed(again._lines)
-                found = month_first([row[self.names.index(name)]] for row in rows if len(row) == len(self.names))
+                found = month_first([row[self._own.index(name)]] for row in rows if len(row) == len(self._own))
             if found is None:
                 raise UserError(f"{self.path}: {name} holds dates of which none tells whether days or months come "
                                 "first; write dates as 2024-01-31T18:00")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from inrflow.data.calendar import moments_to_texts
+from inrflow.data.formats.columns import column_numbers
 from inrflow.data.formats.texts.csv_table import CsvColumns, CsvFormat
 from inrflow.errors import UserError
 
@@ -93,7 +94,7 @@ class DavisColumns(CsvColumns):
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for block in super().blocks(rows):
-            none = np.all([block[name].astype(float) == 0 for name in self._vectors], 0)
+            none = np.all([column_numbers(block[name], name, self.path, 0) == 0 for name in self._vectors], 0)
             yield block | {name: np.where(none, "", block[name]) for name in self._vectors}
 
 

@@ -1,0 +1,73 @@
+"""Times in tables whose columns are not called so: dates under any name, and years, months and days in columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from inrflow.data.calendar import compact_dates, dates_to_numbers
+from inrflow.data.formats.columns import TIMES, all_numbers, column_numbers, find_column
+from inrflow.data.formats.streams.headers import slashed
+
+_UNITS = "seconds since 1970-01-01"
+_PARTS = (("year", "yyyy", "yr"), ("month", "mon"), ("day", "dd"), ("hour", "hr", "hh"), ("minute", "min"),
+          ("second", "sec"))
+_DAY_OF_YEAR = ("doy", "dayofyear", "day_of_year")
+_CALLED = re.compile(r"date|dat(um)?$|time|uhr|stamp|fecha|aaaa|yyyy|jjjj|mess_datum", re.IGNORECASE)
+_LONG = 10  # digits of dates with an hour, which other numbers rarely look like
+
+
+def columns_of_dates(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The columns that hold dates in the first rows of a table none of whose columns is called as times are, but for a
+    T, which may be a temperature."""
+    if find_column(names, TIMES) not in (None, "T"):
+        return []
+    columns = list(zip(*(row for row in rows if len(row) == len(names)), strict=True))
+    return [name for name, cells in zip(names, columns, strict=False) if _are_dates(name, [
+        cell.strip() for cell in cells])]
+
+
+def _are_dates(name: str, cells: Sequence[str]) -> bool:
+    values = np.array(cells, object)
+    if not all(cells):
+        return False
+    if all_numbers(values):
+        long = all(len(cell) >= _LONG for cell in cells) or _CALLED.search(name) is not None
+        return long and compact_dates(column_numbers(values, name, Path(), 0)) is not None
+    try:
+        return slashed(cells) or bool(np.isfinite(dates_to_numbers(cells, _UNITS)).all())
+    except ValueError:
+        return False
+
+
+def parts_of_dates(names: Sequence[str]) -> list[str]:
+    """The columns of year, month, day and so on, or of year and day of the year; none where a column of times, or one
+    of these, is lacking."""
+    called = {name.lower().strip(): name for name in reversed(names)}
+    if find_column(names, TIMES) not in (None, "T"):
+        return []
+    found = [next((called[word] for word in words if word in called), None) for words in _PARTS]
+    day = next((called[word] for word in _DAY_OF_YEAR if word in called), None)
+    known = [name for name in found if name is not None]
+    if found[0] is not None and day is not None:
+        return [found[0], day, *(name for name in found[3:] if name is not None)]
+    return known if None not in found[:3] and known == found[:len(known)] else []
+
+
+def dates_of_parts(block: Mapping[str, np.ndarray], parts: Sequence[str], path: Path) -> np.ndarray:
+    """Dates (R,) of the columns of their parts, the last of which may have fractions; NaT where one is missing."""
+    numbers = [column_numbers(block[name], name, path, 0) for name in parts]
+    by_day = parts[1].lower().strip() in _DAY_OF_YEAR
+    if by_day:
+        numbers.insert(1, np.ones_like(numbers[0]))
+    known = np.isfinite(numbers).all(0)
+    year, month, day, *clock = (np.where(known, one, 1.0) for one in numbers)
+    months = (year - 1970).astype(np.int64) * 12 + month.astype(np.int64) - 1
+    seconds = (day - 1) * 86400.0 + sum(
+        (value * size for value, size in zip(clock, (3600.0, 60.0, 1.0), strict=False)), np.zeros(len(day)))
+    spans = np.round(seconds * 1e6).astype("timedelta64[us]")
+    moments = months.astype("datetime64[M]").astype("datetime64[us]") + spans
+    return np.where(known, moments, np.datetime64("NaT"))
