@@ -10,13 +10,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
+from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Region, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.contexts import InSystems, in_systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import (
     ACROSS,
@@ -39,11 +39,10 @@ from inrflow.dynamics.laws.terms import (
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
 _ORDERS = (1, 2)  # of powers of the Laplacian
-FRAMES = 16  # looked at
 _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
 _LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of growths in place, and of others; of winds, over linear terms and axes
 _STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # none up to these: changes of means over others, and noise; of slopes
-_TRAJECTORIES = 32  # give equations, at most
+FRAMES, _TRAJECTORIES = 16, 32  # looked at; that give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
 _FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
@@ -280,11 +279,6 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     return sorted(paying, key=lambda pair: pair[0])
 
 
-def settled(ground: Ground) -> Ground | None:
-    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
-    return ground.since(first) if (first := unsettled(ground.train.t, ground.states)) else None
-
-
 def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:
     """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle:
     the best so far, again and again.
@@ -327,6 +321,10 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
     if isinstance(domain, Flows):
         return Families(TERMS)
     terms = short_list(channels, domain.dimensions, domain.curved, isinstance(domain, Sphere))
+    values, d = [(c, VALUE) for c in range(channels)], domain.dimensions
+    for kind, degree in (("transport", 1), ("fluxes", 2))[: 2 * (isinstance(domain, Region) and channels > d > 1)]:
+        terms[kind] += [Term((product,), axis=j, flux=True) for j in range(d)  # of a vector and what it carries: fluxes
+                        for product in itertools.combinations_with_replacement(values, degree)]  # that pass no wall
     if harmonics.allowed is not None:  # joined, of channels of unlike conditions
         terms["linear"] += [Term((((c, ACROSS),),)) for c in range(channels)]
     vectors = solenoidal(domain, harmonics, states, units)

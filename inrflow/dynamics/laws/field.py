@@ -98,11 +98,9 @@ class LawField(nn.Module):
             term = self.library.terms[j]
             assert isinstance(term, Term)
             group = result.setdefault(term.base, {})
+            place = self.library.low[term.place] if self.library.low is not None and term.place else 1.0
             for out in self.theta[j].nonzero()[:, 0].tolist():
-                part = self.theta[j, out]
-                if term.varies:
-                    assert self.library.low is not None
-                    part = part * self.library.low[term.place]
+                part = self.theta[j, out] * place
                 group[out] = group[out] + part if out in group else part
         return result
 

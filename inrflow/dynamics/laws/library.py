@@ -236,7 +236,7 @@ class Library(nn.Module):
             for axis in range(self.transform.points.shape[1]):
                 yield -self.transform.fields(z[:, term.products[0][0][0]], axis), axis
         elif term.flux:
-            for axis, product in enumerate(term.products):
+            for axis, product in enumerate(term.products, max(term.axis, 0)):
                 yield -pointwise((product,), (), factors, z, self.transform.count), axis
         else:
             yield pointwise(term.products, term.signs, factors, z, self.transform.count), VALUE
@@ -265,7 +265,7 @@ class Library(nn.Module):
         """Products of a term with their signs, the map (lead, lead) of their projections on the first harmonics (None:
         the identity), and the axis along which these are projections on derivatives."""
         if term.flux:
-            for axis, product in enumerate(term.products):
+            for axis, product in enumerate(term.products, max(term.axis, 0)):
                 yield [(product, -1.0)], None, axis
             return
         if not term.solenoidal:

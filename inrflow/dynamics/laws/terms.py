@@ -29,7 +29,7 @@ class Term:
 
     Of a fraction, (-lap)^power. No factors at all: the constant 1. signs: factors of the products, 1 where not given.
     place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead, with
-    an axis d_axis(harmonic .), or of several factors, the divergence of the products, one along each axis.
+    an axis d_axis(harmonic .), or of several factors, the divergence of the products, one along each axis or this one.
     solenoidal: products are (u . grad) of one component of a vector, u a velocity whose components have `signs` as
     units, and the gradient part of all its components, that a pressure takes, is left out. vector, units: the channels
     of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1. centred: less its
@@ -163,7 +163,7 @@ class Term:
         elif self.signs:
             (channel, _), (stream, _) = self.products[0]
             text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
-        elif self.flux and not self.linear:
+        elif self.flux and not self.linear and self.axis == VALUE:
             (c, axis), factors = self.products[0][-1], self.products[0][:-1]
             kind = next(name for least, name in ((BENT, "lap "), (POTENTIAL, "lap^-1 "), (0, "")) if axis >= least)
             front = Term((factors,)).written(channels, coordinates)

@@ -129,6 +129,28 @@ def test_directed_terms_are_fluxes_in_weak_form_between_walls(domain):
     np.testing.assert_allclose(features[1], (weak[:, 0, 1] + weak[:, 1, 0]) / 2, atol=1e-9)
 
 
+def test_fluxes_of_a_vector_and_what_it_carries_pass_no_wall_of_a_mesh():
+    x = np.stack(np.meshgrid(*[np.linspace(0, 1, 9)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    place = Region(x, Delaunay(x).simplices)
+    harmonics = place.harmonics(20)
+    z = torch.randn(1, 3, harmonics.count, generator=torch.Generator().manual_seed(2)).double()
+    fluxes = {name: [term for term in terms if term.flux] for name, terms in families_of(
+        place, harmonics, z[None].numpy()).terms.items()}
+    terms = fluxes["transport"] + fluxes["fluxes"]
+    names = [term.written(["p", "v", "w"], ["x", "y"]) for term in terms]
+    assert {"dv/dx", "dw/dy", "d(p v)/dx", "d(w^2)/dy"} <= set(names) and len(set(names)) == len(terms) == 18
+    features = Library(terms, harmonics).features(z, harmonics.count)[0].numpy()
+    rule = harmonics.quadrature(3)
+    p, v, w = np.einsum("qk,ck->cq", harmonics.values(rule.points), z[0].numpy())
+    slopes = harmonics.gradients(rule.points)
+    for name, axis, field in (("dv/dx", 0, v), ("dw/dy", 1, w), ("d(p v)/dx", 0, p * v), ("d(w^2)/dy", 1, w * w)):
+        weak = -np.einsum("q,q,qk->k", rule.weights, field, slopes[..., axis])
+        np.testing.assert_allclose(features[names.index(name)], weak, atol=1e-6)
+    assert np.abs(features[:, 0]).max() < 1e-9  # the whole changes by nothing
+    alone = families_of(place, harmonics, z[None, :, :2].numpy()).every
+    assert not any(term.flux and term.axis != VALUE for term in alone)
+
+
 def test_centred_terms_differ_from_the_others_in_means_alone():
     harmonics = Box([0, 0], [1, 1], ["periodic", "periodic"]).harmonics(25)
     every = [term for family in short_list(1, 2).values() for term in family]

@@ -117,6 +117,31 @@ def test_fronts_into_an_unstable_state_are_those_of_finite_differences_where_noi
     assert not missed([]) < 0.5
 
 
+def test_few_harmonics_of_what_spreads_into_nothing_do_not_grow_where_their_swings_are_held():
+    """u_t = .01 lap u^2 + u (1 - u) from a bump with an edge, by finite volumes: below 0 it grows without limit."""
+    cells, count, end = 150, 20, 8.0
+    x = (np.arange(cells) + 0.5) * 3 / cells
+
+    def rate(_, u):
+        return np.diff(np.diff(u**2, prepend=u[0] ** 2, append=u[-1] ** 2)) * 0.01 * (cells / 3) ** 2 + u * (1 - u)
+
+    bump = np.maximum(1 - ((x - 0.6) / 0.3) ** 2, 0)
+    later = solve_ivp(rate, (0, end), bump, "LSODA", rtol=1e-8, atol=1e-12, lband=1, uband=1).y[:, -1]
+    value, square = ({"products": [[[0, -1]] * degree], "power": 0, "axis": -1} for degree in (1, 2))
+    box = Box([0.0], [3.0], ["walled"])
+    table = box.harmonics(count, "natural").values(x[:, None])
+    start = torch.tensor(np.linalg.lstsq(table, bump, rcond=None)[0])[None]
+
+    def missed(rests):
+        term = LawTerm(box.state(), "natural", count, [value, square, {**square, "power": 1}],
+                       [[1.0], [-1.0], [0.01]], rests=rests)
+        z = term.advance(start, torch.zeros(1), torch.tensor([end]).double(), 0.05)
+        return float(np.square(table @ z[0].numpy() - later).mean() / later.var())
+
+    assert missed([[0.0, 1e300, -0.1]]) < 0.02
+    assert not missed([]) < 0.2
+
+
 def test_a_saved_term_is_built_again(reaction):
     again = build_term(term_structure(reaction)).double()
     again.load_state_dict(reaction.state_dict())
