@@ -387,8 +387,8 @@ def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: 
         return found
     frames = states.reshape(-1, *states.shape[2:])
     frames = frames[:: max(len(frames) // FRAMES, 1)] * np.asarray(units)[:, None]
-    transform = transform_of(harmonics, 2)
-    slopes = torch.stack([transform.fields(torch.tensor(frames), axis) for axis in range(d)])  # (d, B, C, Q)
+    fields = transform_of(harmonics, 2).fields
+    slopes = torch.stack([fields(torch.tensor(frames), axis) for axis in range(d)])  # (d, B, C, Q)
     for first in range(states.shape[2] - d + 1):
         mine = slopes[:, :, first : first + d]
         divergence = mine.diagonal(dim1=0, dim2=2).sum(-1)

@@ -138,9 +138,9 @@ class Term:
 
     @property
     def linear(self) -> bool:
-        """Whether it is a linear operator that acts on the values of one channel."""
+        """Whether it is a linear operator on values of one channel; fluxes along an axis if they vary in place."""
         one = not self.solenoidal and len(self.products) == 1 and len(self.products[0]) == 1
-        return one and self.products[0][0][1] == VALUE
+        return one and self.products[0][0][1] == VALUE and not (self.flux and self.axis != VALUE and not self.place)
 
     @property
     def bounded(self) -> bool:
@@ -185,7 +185,7 @@ class Term:
             text = " ".join(parts) or "1"
         bare = text if " " not in text and "^" not in text or text.startswith("(") else f"({text})"
         if self.axis != VALUE:
-            text = bare = _derivative(bare, self.axis, coordinates)
+            text = bare = _derivative(bare, self.axis, coordinates) + " within walls" * self.flux
         if self.power:
             name = f"(-lap)^{self.power:g}" if self.power % 1 else "lap" if self.power == 1 else f"lap^{self.power}"
             text = f"{name} {bare}"

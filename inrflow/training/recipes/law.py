@@ -50,8 +50,7 @@ _UNSURE = 0.1  # of the deviation that harmonics leave: rates need not meet code
 _LEAST_NOISE = 1e-14
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
-_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: what is nothing,
-# where forecasts diverge; below 0 how far harmonics may swing beyond a bound, as beside fronts
+_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: swings beyond, nothing
 
 
 class LawRecipe:
@@ -255,9 +254,8 @@ def _candidates(
                     f"(observe.frames={needed})")
     if not np.isfinite(flown.error):
         return
-    lost, may_rest = flown.lost, not (law.has_rates or law.period)
     with run.budget.part(_OF_STEPS):
-        for near in [near for near in _NEAR if may_rest and (lost or near < 0)]:
+        for near in [near for near in _NEAR if not (law.has_rates or law.period) and (flown.lost or near < 0)]:
             if not (rests := _rests(u, near)):
                 break
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
