@@ -260,8 +260,7 @@ def _candidates(
                 break
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
             if flown.try_field(held, _LOST):
-                run.log.say(f"values that rest at a bound are held there {'beyond' if near < 0 else 'within'} "
-                            f"{abs(near):.0e} of their range: error {flown.error:.2e}")
+                run.log.say(f"values that rest at a bound are held from {near:.0e} off it: error {flown.error:.2e}")
         flown.shorten_steps()
     if flown.lost:
         run.log.say(f"{100 * flown.lost:.0f} % of the forecasts of held-out trajectories diverge within twice their "
