@@ -16,7 +16,7 @@ from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.contexts import InSystems, in_systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
 from inrflow.dynamics.laws.setting import FEW_CODES, Ground
 from inrflow.dynamics.laws.terms import (
     ACROSS,
@@ -159,8 +159,7 @@ class Families:
             steep = [Term((((c, VALUE),),), *order) for order in ((3, VALUE), (2, 0))[: 1 + line] for c in each]
             squares = self.terms["products"][: line * channels * (channels + 1) // 2]
             steep += [Term(((*square.products[0], (c, 0)),)) for square in squares for c in each]
-            combined = self.combined[2 * line - 1 :]
-            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
+            yield Families({**self.terms, "steep": steep}, tuple((*a, "steep") for a in self.combined[2 * line - 1 :]))
 
     def further(self, ground: Ground) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; with flows in pores; less their means, where those of
@@ -279,6 +278,11 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     return sorted(paying, key=lambda pair: pair[0])
 
 
+def settled(ground: Ground) -> Ground | None:
+    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
+    return ground.since(first) if (first := unsettled(ground.train.t, ground.states)) else None
+
+
 def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:
     """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle:
     the best so far, again and again.
@@ -327,8 +331,7 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
                         for product in itertools.combinations_with_replacement(values, degree)]  # that pass no wall
     if harmonics.allowed is not None:  # joined, of channels of unlike conditions
         terms["linear"] += [Term((((c, ACROSS),),)) for c in range(channels)]
-    vectors = solenoidal(domain, harmonics, states, units)
-    if not vectors:
+    if not (vectors := solenoidal(domain, harmonics, states, units)):
         return Families(terms)
     held = [first for first, ends in (harmonics.vectors or {}).items() if any(HELD in pair for pair in ends)]
     return with_vectors(terms, vectors, units, held)
@@ -387,8 +390,7 @@ def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: 
         return found
     frames = states.reshape(-1, *states.shape[2:])
     frames = frames[:: max(len(frames) // FRAMES, 1)] * np.asarray(units)[:, None]
-    fields = transform_of(harmonics, 2).fields
-    slopes = torch.stack([fields(torch.tensor(frames), axis) for axis in range(d)])  # (d, B, C, Q)
+    slopes = torch.stack([transform_of(harmonics, 2).fields(torch.tensor(frames), axis) for axis in range(d)])
     for first in range(states.shape[2] - d + 1):
         mine = slopes[:, :, first : first + d]
         divergence = mine.diagonal(dim1=0, dim2=2).sum(-1)

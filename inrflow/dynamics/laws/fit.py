@@ -13,11 +13,10 @@ import torch
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.contexts import attainable, known_contexts, standard
-from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed
+from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
-from inrflow.dynamics.laws.regression import unsettled
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     HARDLY,
@@ -125,11 +124,6 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     law = best[1]
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
     return standard(law, np.unique(ground.train.systems.number)) if law.count else law
-
-
-def settled(ground: Ground) -> Ground | None:
-    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
-    return ground.since(first) if (first := unsettled(ground.train.t, ground.states)) else None
 
 
 class LawSearch:
