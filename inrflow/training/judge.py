@@ -165,13 +165,13 @@ class Forecasts:
         return square / float(_variance(self.states))
 
     def try_field(self, field: VectorField, most_lost: float) -> bool:
-        """Take another field with which no path is lost, and forecasts are hardly worse, or better where none was lost
+        """Take another field with which no path is lost, and forecasts are hardly worse, no worse where none was lost
         before; whether it was taken. With more lost than `most_lost`, whatever the error."""
         error = self._error_of(field, self.integrator)
         if not (self.lost > most_lost or error <= _HARDLY * self.error):
             return False
         paths = self._paths_of(field, self.integrator)
-        taken = not _lost(paths) and (self.lost > 0 or error < self.error)
+        taken = not _lost(paths) and (self.lost > 0 or error <= self.error)
         if taken:
             self.field, self.error, self.paths = field, error, paths
         return taken

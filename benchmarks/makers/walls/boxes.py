@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.fft import dctn, idctn
+from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.makers.base import FRAMES, Fields, bumps, bumps_of, cell_centres, problem, solve
+from benchmarks.makers.base import FRAMES, Fields, bumps, bumps_of, cell_centres, problem, solve, stepped
 from benchmarks.makers.spectral import etd
 
 
@@ -291,3 +292,21 @@ def _strip_field(generator: np.random.Generator, x: np.ndarray) -> np.ndarray:
         np.pi * a[0] * x[..., 0] + generator.uniform(0, 2 * np.pi)) * np.cos(np.pi * a[1] * x[..., 1]) for a in k]
     f = np.sum(parts, 0)
     return np.asarray(0.4 * f / f.std() + generator.uniform(-0.3, 0.3))
+
+
+@problem(24, 10)
+def spreading(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .01 lap(u^2) + u (1 - u) without flux in a box of 1.5 x 1, from colonies with edges beyond which there is
+    nothing: finite volumes, 120 x 80, at 800 scattered points."""
+    shape, h, gap = (120, 80), 1 / 80, 0.15
+    cells = np.stack(np.meshgrid(*[(np.arange(n) + 0.5) * h for n in shape], indexing="ij"), -1)
+    u = np.zeros((count, *shape))
+    for own in u:
+        for _ in range(generator.integers(2, 5)):
+            away, radius = cells - generator.uniform((0, 0), (1.5, 1)), generator.uniform(0.1, 0.3)
+            colony = generator.uniform(0.3, 1) * (1 - (away**2).sum(-1) / radius**2)
+            own[:] = np.maximum(own, colony)
+    frames = stepped(lambda u: 0.01 * _laplacian(u**2, h) + u * (1 - u), u, gap, 80)
+    x = generator.uniform((h, h), (1.5 - h, 1 - h), (800, 2))
+    at = RegularGridInterpolator((cells[:, 0, 0], cells[0, :, 1]), np.moveaxis(frames, (0, 1), (2, 3)))(x)
+    return np.arange(FRAMES) * gap, x, at.transpose(2, 1, 0)[..., None], {}
