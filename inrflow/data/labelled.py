@@ -77,10 +77,11 @@ def _require_on_sphere(x: Any, description: Description) -> None:
     """Raise UserError for points (N, 3) that are no unit vectors, where those of a data set are."""
     if description.geometry != "sphere" or np.ndim(x) != 2 or np.shape(x)[-1] != 3:
         return
-    squares = (x * x).sum(-1) if isinstance(x, Tensor) else np.square(np.asarray(x, np.float64)).sum(-1)
-    if bool((abs(squares - 1) > _OFF).any()):
+    values = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x, np.float64)
+    squares: np.ndarray = np.square(values).sum(-1)
+    if (abs(squares - 1) > _OFF).any():
         raise UserError(f"points of a sphere are unit vectors (N, 3), or longitude and latitude in degrees (N, 2); one "
-                        f"of length {float(squares[abs(squares - 1) > _OFF][0]) ** 0.5:.3g} is given")
+                        f"of length {squares[abs(squares - 1) > _OFF][0] ** 0.5:.3g} is given")
 
 
 def _columns_of_places(table: Any, description: Description) -> Any:
