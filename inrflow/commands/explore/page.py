@@ -24,6 +24,7 @@ from inrflow.runtime.safe_names import printable
 _ADDRESS = "127.0.0.1"
 _CANDIDATES = 12
 _WIDTH, _HEIGHT = 640, 420
+_INNER, _LONGEST = (490, 440), 3.0  # pixels within the axes of the picture; ratio of sides that are drawn to scale
 _BAR = 72  # pixels of the bar of colours and of numbers such as -1.25e-08
 
 
@@ -85,7 +86,12 @@ class Page:
         ranges: dict[str, Any] = {"x_range": (box[0, 0] - pad[0], box[1, 0] + pad[0])}
         if not self.flat:
             ranges["y_range"] = (box[0, 1] - pad[1], box[1, 1] + pad[1])
-        self.picture = figure(width=_WIDTH, height=_HEIGHT, tools="pan,wheel_zoom,box_zoom,reset",
+        sides = (box[1] - box[0])[:2]
+        size: dict[str, Any] = {"width": _WIDTH, "height": _HEIGHT}
+        if not self.flat and sides.max() < _LONGEST * sides.min():  # a disc is round
+            inner = sides * min(_INNER / sides)
+            size = {"frame_width": round(inner[0]), "frame_height": round(inner[1])}
+        self.picture = figure(**size, tools="pan,wheel_zoom,box_zoom,reset",
                               min_border_right=_BAR, active_scroll="wheel_zoom", toolbar_location="above",
                               x_axis_label=axes[0], y_axis_label=None if self.flat else axes[1], **ranges)
         self.mapper = LinearColorMapper(palette=Viridis256, nan_color="#ffffff")
