@@ -81,8 +81,10 @@ class Columns(ABC):
         """Consecutive blocks of at most `rows` rows; text columns as arrays of str objects."""
 
     def column_of_times(self, called: str | None) -> str | None:
-        """The column called so, else that of which the file says it, or one of TIMES."""
-        return find_column(self.names, (called,)) if called else self.meant.get(TIMES) or find_column(self.names, TIMES)
+        """The column called so; where None is asked for, that of which the file says it, or one of TIMES."""
+        if called is None:
+            return self.meant.get(TIMES) or find_column(self.names, TIMES)
+        return find_column(self.names, (called,))
 
     @abstractmethod
     def close(self) -> None:
@@ -152,8 +154,8 @@ class Roles:
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
         self.grid, self.units, self._dates = columns.grid, columns.units, columns.dates
-        self.time, *self.lonlat = (columns.meant.get(names) or find_column(self.names, names)
-                                   for names in (TIMES if time is None else (time,), LONGITUDES, LATITUDES))
+        self.time = columns.column_of_times(time)
+        self.lonlat = [columns.meant.get(names) or find_column(self.names, names) for names in (LONGITUDES, LATITUDES)]
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
                           and not set(description.coordinates) <= set(self.names))
         self.places = tuple(name for name in description.coordinates if name != PLACE)

@@ -50,7 +50,7 @@ _UNSURE = 0.1  # of the deviation that harmonics leave: rates need not meet code
 _LEAST_NOISE = 1e-14
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
-_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: swings beyond, nothing
+_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: beyond it, at it
 
 
 class LawRecipe:
@@ -255,9 +255,9 @@ def _candidates(
     if not np.isfinite(flown.error):
         return
     with run.budget.part(_OF_STEPS):
-        for near in [near for near in _NEAR if not (law.has_rates or law.period) and (flown.lost or near < 0)]:
-            if not (rests := _rests(u, near)):
-                break
+        bounds = [] if law.has_rates or law.period else _rests(u)
+        for near in [near for near in _NEAR if bounds and (flown.lost or near < 0)]:
+            rests = [[low, high, near * extent] for low, high, extent in bounds]
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
             if flown.try_field(held, _LOST):
                 run.log.say(f"values that rest at a bound are held from {near:.0e} off it: error {flown.error:.2e}")
@@ -335,12 +335,12 @@ def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
 
 
-def _rests(u: np.ndarray, near: float) -> list[list[float]]:
-    """Bounds (C, 3) of fields u (S, T, N, C) that many values are next to, far ones where there is none, and how near
-    to one values are at it, below 0 beyond it: states of rest, perhaps unstable. Empty where no channel has any."""
+def _rests(u: np.ndarray) -> list[list[float]]:
+    """Bounds (C, 3) of fields u (S, T, N, C) that many values are next to, far ones where there is none, and ranges of
+    values: states of rest, perhaps unstable. Empty where no channel has any."""
     low, high = np.nanmin(u, (0, 1, 2)), np.nanmax(u, (0, 1, 2))
     at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
-    bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), near * (high - low)
+    bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
     return np.stack(bounds, 1).tolist() if np.any(at) else []
 
 

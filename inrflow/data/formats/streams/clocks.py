@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from inrflow.data.calendar import compact_dates, dates_to_numbers
-from inrflow.data.formats.columns import TIMES, all_numbers, column_numbers, find_column
+from inrflow.data.formats.columns import all_numbers, column_numbers
 from inrflow.data.formats.streams.headers import slashed
 
 _UNITS = "seconds since 1970-01-01"
@@ -21,10 +21,7 @@ _LONG = 10  # digits of dates with an hour, which other numbers rarely look like
 
 
 def columns_of_dates(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The columns that hold dates in the first rows of a table none of whose columns is called as times are, but for a
-    T, which may be a temperature."""
-    if find_column(names, TIMES) not in (None, "T"):
-        return []
+    """The columns that hold dates in the first rows of a table."""
     columns = list(zip(*(row for row in rows if len(row) == len(names)), strict=True))
     return [name for name, cells in zip(names, columns, strict=False) if _are_dates(name, [
         cell.strip() for cell in cells])]
@@ -44,11 +41,8 @@ def _are_dates(name: str, cells: Sequence[str]) -> bool:
 
 
 def parts_of_dates(names: Sequence[str]) -> list[str]:
-    """The columns of year, month, day and so on, or of year and day of the year; none where a column of times, or one
-    of these, is lacking."""
+    """The columns of year, month, day and so on, or of year and day of the year; none where one of these is lacking."""
     called = {name.lower().strip(): name for name in reversed(names)}
-    if find_column(names, TIMES) not in (None, "T"):
-        return []
     found = [next((called[word] for word in words if word in called), None) for words in _PARTS]
     day = next((called[word] for word in _DAY_OF_YEAR if word in called), None)
     known = [name for name in found if name is not None]

@@ -195,9 +195,8 @@ class _JoinedTables(TableFormat):
     def __init__(self, kind: Format, paths: Sequence[Path], options: ReadOptions) -> None:
         self.name, self.about, self.text = kind.name, kind.about, kind.text  # type: ignore[misc]
         self._kind, self._paths = kind, paths
-        heads = [_head(kind, path) for path in paths[:2]]
-        with kind.open_columns(paths[0], [TIMES]) as columns:
-            time = columns.column_of_times(options.time)
+        looked_at = [_head(kind, path, options.time) for path in paths[:2]]
+        time, heads = looked_at[0][0], [rows for _, rows in looked_at]
         self._times = None if time or kind.named_dimensions else _numbers_in(paths)
         self._apart = self._times is None and options.stations is None and _repeat(heads, time, options)
         if self._times is not None:
@@ -212,10 +211,11 @@ class _JoinedTables(TableFormat):
         return _JoinedColumns(tables, self._paths, self._times, self._apart)
 
 
-def _head(kind: Format, path: Path) -> dict[str, np.ndarray]:
-    """The first rows of a table."""
+def _head(kind: Format, path: Path, called: str | None) -> tuple[str | None, dict[str, np.ndarray]]:
+    """The column of times of a table, which may be called so, and its first rows."""
     with kind.open_columns(path, [TIMES]) as columns:
-        return next(columns.blocks(_LOOKED_AT), {name: np.empty(0) for name in columns.names})
+        rows = next(columns.blocks(_LOOKED_AT), {name: np.empty(0) for name in columns.names})
+        return columns.column_of_times(called), rows
 
 
 def _numbers_in(paths: Sequence[Path]) -> list[float] | None:

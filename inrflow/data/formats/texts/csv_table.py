@@ -30,6 +30,7 @@ from inrflow.data.formats.columns import (
     Columns,
     Grid,
     all_numbers,
+    find_column,
     is_missing,
 )
 from inrflow.data.formats.registry import TableWriter
@@ -153,16 +154,19 @@ class CsvColumns(Columns):
         self._lines = itertools.chain(ahead[len(above):], self._lines)
 
     def _find_dates(self) -> None:
-        """Say which columns hold dates, where none is called as times are; a column of times where their parts are."""
-        if not {name.lower() for name in self.names if name != "T"}.isdisjoint(TIMES):
+        """Say which columns hold dates, where none is called as times are, but for a T, which may be a temperature; a
+        column of times where their parts are."""
+        called = {name.lower() for name in self.names if name != "T"}
+        if not called.isdisjoint(TIMES) or find_column(self.names, TIMES) not in (None, "T"):
+            return
+        if parts := parts_of_dates(self.names):
+            self._parts, self.dates, self.meant = parts, tuple(parts), {TIMES: "time"}
+            self.names = (*self.names, "time")
             return
         ahead = list(itertools.islice(self._lines, _LOOKED_AT))
         self._lines = itertools.chain(ahead, self._lines)
         rows = list(csv.reader(ahead, delimiter=self.separator, skipinitialspace=self.separator != " "))
-        if parts := parts_of_dates(self.names):
-            self._parts, self.dates, self.meant = parts, tuple(parts), {TIMES: "time"}
-            self.names = (*self.names, "time")
-        elif dates := columns_of_dates(self.names, rows):
+        if dates := columns_of_dates(self.names, rows):
             self.dates, self.meant = tuple(dates), {TIMES: dates[0]}
 
     def _header(self, path: Path) -> str:
