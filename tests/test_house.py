@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,3 +39,13 @@ def test_every_folder_of_modules_is_a_package():
 @pytest.mark.parametrize("package", ["inrflow", "inrflow_kernels"])
 def test_types_are_shipped(package):
     assert (files(package) / "py.typed").is_file()
+
+
+def test_nothing_written_by_a_run_is_kept_at_the_top():
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
+    top = {name.split("/")[0] for name in listed.splitlines() if not name.startswith(".")}
+    assert top == {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "mkdocs.yml",
+                   "pyproject.toml", "benchmarks", "configs", "docs", "examples", "inrflow", "kernels", "tests"}

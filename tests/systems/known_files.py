@@ -1,5 +1,6 @@
 """Files of every format, written by their own libraries from the published layouts, and what is in them."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -218,10 +219,15 @@ def vtu(path):
 
 def xdmf(path):
     u = values(4, 5, 3)
-    with meshio.xdmf.TimeSeriesWriter(path.name) as writer:
-        writer.write_points_cells(NODES, [("triangle", TRIANGLES)])
-        for t, one in zip(T, u, strict=True):
-            writer.write_data(t, point_data=meshed(one))
+    here = os.getcwd()
+    os.chdir(path.parent)  # meshio writes the values into the working folder
+    try:
+        with meshio.xdmf.TimeSeriesWriter(path.name) as writer:
+            writer.write_points_cells(NODES, [("triangle", TRIANGLES)])
+            for t, one in zip(T, u, strict=True):
+                writer.write_data(t, point_data=meshed(one))
+    finally:
+        os.chdir(here)
     return Known(T, NODES[:, :2], u[None], ON_MESH)
 
 
