@@ -136,11 +136,12 @@ def fading_of(errors: Errors) -> float:
 
 
 def leads_of(lead: Tensor) -> Tensor:
-    """Times (K,) after the last observation, 0 and one for each step of their logarithms, of those of errors (B,)."""
-    every = lead.unique_consecutive().unique().clamp(min=0).log1p()
+    """Times (K,) after the last observation, 0 and one for each step of their logarithms, of those of errors (B,); NaN
+    are those of frames that shorter trajectories lack."""
+    every = lead[lead.isfinite()].unique_consecutive().unique().clamp(min=0).log1p()
     steps, which = (every / _STEP).round().unique(return_inverse=True)
     means = torch.stack([every[which == i].mean() for i in range(len(steps))]).expm1()
-    return means if float(steps[0]) == 0 else torch.cat([means.new_zeros(1), means])
+    return means if len(steps) and float(steps[0]) == 0 else torch.cat([means.new_zeros(1), means])
 
 
 def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) -> tuple[Tensor, float, float]:
@@ -348,7 +349,7 @@ def _errors(
         further += [(one.frames(slice(start, None)), contexts, names, True) for one, contexts, names in every]
     if not further:
         return found
-    ahead = (total / _own(surrogate, estimate))[:, window:].mean(0)  # (T, N, C)
+    ahead = (total / _own(surrogate, estimate))[:, window:].nanmean(0)  # (T, N, C)
     parts = [found]
     for more, contexts, names, late in further:
         for rows in _usable(more.first_frames(window)).split(_TOGETHER):

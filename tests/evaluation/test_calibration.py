@@ -403,3 +403,15 @@ def test_fewer_then_shorter_trajectories_then_fewer_points_calibrate_in_a_short_
     assert fewer[-1][1].mean.flatten().tolist() == [0, 15]  # of the trajectories that are left
     assert [sum(a != b for a, b in zip(shape, shapes[0], strict=True)) for shape in shapes] == [0, 1, 3]
     assert torch.equal(fewer[-1][0].u[0], batch.u[0, :10])  # all of them are observed
+
+
+def test_shorter_trajectories_calibrate_as_far_as_they_go(surrogate):
+    batch = truth(surrogate, 2.0)
+    batch = TrajectoryBatch(batch.t.clone(), batch.x, batch.u)
+    batch.t[::3, 3:], batch.u[::3, 3:] = torch.nan, torch.nan
+    held, others = batch.select(torch.arange(12)), batch.select(torch.arange(12, 36))
+    for one in (calibrate(surrogate, held, 1), calibrate(surrogate, held, 1, others=(others, None))):
+        assert torch.isfinite(one.spread).all() and torch.isfinite(one.leads).all()
+        torch.testing.assert_close(one.leads, leads_of(torch.arange(float(FRAMES)).double()))
+        errors = forecast_errors(with_prior(surrogate, one), truth(surrogate, 2.0, seed=70), POINTS)
+        assert coverage(errors) == pytest.approx(0.9, abs=0.05)
