@@ -1,5 +1,6 @@
 """Frames at places that stay, of rows that each have a time and place of their own, or of points that move: values of
-splines of the rows, or of harmonics of each frame, stand in for them."""
+splines of the rows, or of harmonics of each frame, stand in for them.
+"""
 
 from __future__ import annotations
 
@@ -19,41 +20,42 @@ from inrflow.errors import UserError
 
 _TRIED, _FRAMES = 4, 16  # trajectories that choose, frames of these where points move
 _POINTS = 3000  # that outline a domain, at most
+_ENOUGH = 0.75  # rows of a frame for each harmonic, at least
 
 
 def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray, about: Description, seed: int,
-                     part: AbstractContextManager[object], poor: float, say: Callable[[str], None]
+                     part: AbstractContextManager[object], seconds: float, poor: float, say: Callable[[str], None]
                      ) -> tuple[CompletedSource, np.ndarray] | None:
     """A source of frames at places that stay, which splines of its rows or harmonics of its frames give, and mean
     squares (C,) that these miss of held-out rows. None where that is more than a `poor` share of the variance, and for
     rows in regions, whose fields are met between points by a trunk of all rows better than by functions through frames.
 
-    part: which the search may end before it is done.
+    part: which the search may end before it is done; seconds: of effort, for all of it.
     """
     bins, times = source.time_bins, source.times
-    some = [_rows_of(source, int(i)) for i in train[:: max(1, len(train) // _TRIED)][:_TRIED]]
-    if bins is None:
-        single = [frame for rows in some for frame in _frames_of(rows)]
-        given, span = single[:: max(1, len(single) // _FRAMES)], (0.0, 0.0)
-    else:
-        given, span = some, (float(times[0, 0]) - bins.width / 2, float(times[0, -1]) + bins.width / 2)
     if about.geometry == "sphere" and np.ptp(source.file.box, axis=0).max() <= REGION:
         say("no frames at places that stay, for rows in a region of a sphere tell no harmonics of it")
         return None
+    some = [_rows_of(source, int(i)) for i in train[:: max(1, len(train) // _TRIED)][:_TRIED]]
+    margin = 0.0 if bins is None else bins.width / 2
+    span = float(np.nanmin(times)) - margin, float(np.nanmax(times)) + margin
+    tried = [] if bins is not None else [(_single(some), (0.0, 0.0), 0)]
     splines = None
     try:
         with part:
             domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)
             smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are decoded well
-            for one in candidates(domains if bins is None else smooth, given, span, seed):
-                splines = one if splines is None or one.missed < splines.missed else splines
+            for rows, between, solved in [*tried, (some, span, len(source))]:
+                for one in candidates(smooth if solved else domains, rows, between, seed, seconds, solved):
+                    splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
-        say(f"no frames at places that stay ({str(reason).splitlines()[0]})")
-        return None
+        if splines is None:
+            say(f"no frames at places that stay ({str(reason).splitlines()[0]})")
+            return None
     if splines is None:
         say("no frames at places that stay, for points lie in a region, are too few, or time is over")
         return None
-    how = "moving points: each frame" if bins is None else f"rows: {splines.count} splines in time"
+    how = "moving points: each frame" if splines.count == 1 else f"rows: {splines.count} splines in time"
     say(f"{how} on {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
         f"the variance of held-out rows{'' if splines.missed < poor else ': they are not used'}")
     if not splines.missed < poor:
@@ -66,6 +68,12 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
     return whole, splines.error
 
 
+def _single(some: Sequence[Rows]) -> list[Rows]:
+    """Frames of some trajectories, each by itself."""
+    every = [frame for rows in some for frame in _frames_of(rows)]
+    return every[:: max(1, len(every) // _FRAMES)]
+
+
 def _frames_of(rows: Rows) -> Iterator[Rows]:
     """Rows of the same time, of rows in the order of their times."""
     cuts = np.flatnonzero(np.diff(rows[0])) + 1
@@ -73,10 +81,15 @@ def _frames_of(rows: Rows) -> Iterator[Rows]:
 
 
 def _by_frames(splines: RowSplines, rows: Rows, times: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Fields (T, N, C) at points (N, d) of each time (T,) by the rows of that time, NaN where these are too few."""
+    """Fields (T, N, C) at points (N, d) of each time (T,): splines of all rows, or by the rows of that time, NaN where
+    these are too few."""
     result = np.full((len(times), len(x), rows[2].shape[1]), np.nan)
+    if splines.count > 1:
+        known = np.isin(times, rows[0])
+        result[known] = splines.fields(rows, times[known], x)
+        return result
     for frame in _frames_of(rows):
-        if len(frame[0]) >= splines.harmonics.count:
+        if len(frame[0]) >= _ENOUGH * splines.harmonics.count:
             result[times == frame[0][0]] = splines.fields(frame, frame[0][:1], x)
     return result
 

@@ -1,6 +1,6 @@
 """Rows that each have a time and place of their own, as fields: splines in time of codes on a domain's harmonics.
 
-u(t, x) = sum_km w_km phi_k(x) B_m(t) with cubic B-splines B_m, solved for each trajectory by least squares with a
+u(t, x) = sum_km w_km phi_k(x) B_m(t) with quintic B-splines B_m, solved for each trajectory by least squares with a
 penalty on second differences in time (Eilers & Marx 1996) and on high harmonics. Numbers of harmonics and splines and
 the penalty are those that miss held-out rows least. Rows of one time have a single B_1 = 1: frames by themselves.
 """
@@ -12,15 +12,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.interpolate import BSpline
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from inrflow.domains import Domain, Harmonics
-from inrflow.numerics.effort import effort
+from inrflow.numerics.effort import effort, seconds_of
 
-_HARMONICS, _SPLINES = (5, 9, 15, 25, 41, 64, 100, 160, 250, 400), (6, 10, 16, 26, 40)  # that are tried
-_PENALTIES = (1e-8, 1e-6, 1e-4, 1e-2)  # of squared weights, per row and spline
-_PENALTIES_OF_FRAMES = (1e-18, 1e-14, 1e-12, 1e-10, *_PENALTIES)
+_ORDER = 5
+_HARMONICS = (5, 9, 15, 25, 41, 64, 100, 160, 250, 400)  # that are tried
+_SPLINES = (6, 8, 11, 16, 23, 32, 45)
+_PENALTIES = 10.0 ** -np.arange(2, 21, 2)  # of squared weights, per row and spline
+_FIRST = 3  # of these, that is tried first; then its neighbours, while they miss less
 _STEADY = 1e-2  # of the penalty of second differences: that of the weights themselves
-_MOST, _ROWS_A_WEIGHT = 900, 1.2  # weights of a channel; rows for each of them, at least
+_WEIGHTS_A_ROW, _SOLVED = 1.5, 60  # for each row that is kept, at most; equations that are solved to choose
+_FEWEST, _MOST = 300, 3000  # weights of a channel, whatever the time
 _HELD_OUT, _LOOKED_AT = 0.12, 6000  # share of the rows of a trajectory, and rows of it that choose
 _WORSE = 1.5  # times the least error: larger numbers are not tried
 _FRAMES, _MARGIN = 2, 0.02  # times the splines; share of the time at both ends
@@ -56,38 +60,53 @@ class RowSplines:
         first, last = self.span
         if self.count == 1:
             return np.ones((len(t), 1))
-        knots = np.concatenate([[first] * 3, np.linspace(first, last, self.count - 2), [last] * 3])
-        return BSpline.design_matrix(np.clip(t, first, last), knots, 3).toarray()
+        return BSpline.design_matrix(np.clip(t, first, last), self._knots, _ORDER).toarray()
+
+    @property
+    def _knots(self) -> np.ndarray:
+        first, last = self.span
+        return np.concatenate([[first] * _ORDER, np.linspace(first, last, self.count - _ORDER + 1), [last] * _ORDER])
 
     def design(self, t: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Values (R, K M) of the basis at rows."""
-        return (self.harmonics.values(x)[:, :, None] * self.at(t)[:, None, :]).reshape(len(t), -1)
+        """Values (R, M K) of the basis at rows."""
+        return (self.at(t)[:, :, None] * self.harmonics.values(x)[:, None, :]).reshape(len(t), -1)
 
     def normal_equations(self, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gram matrix (K M, K M) and right-hand sides (K M, C) of rows, divided by their number."""
-        size = self.harmonics.count * self.count
-        gram, sides = np.zeros((size, size)), np.zeros((size, u.shape[1]))
-        for rows in (slice(start, start + _BLOCK) for start in range(0, len(t), _BLOCK)):
-            table = self.design(t[rows], x[rows])
-            effort.add(products=table.size * size, calls=10)
-            gram += table.T @ table / len(t)
-            sides += table.T @ u[rows] / len(t)
-        return gram, sides
+        """Gram matrix (M K, M K) and right-hand sides (M K, C) of rows, divided by their number."""
+        count, size, width = self.count, self.harmonics.count, min(_ORDER + 1, self.count)
+        gram, sides = np.zeros((count, size, count, size)), np.zeros((count, size, u.shape[1]))
+        interval = np.zeros(len(t), dtype=int)  # of its knots a row is in, where `width` splines are not zero
+        if count > 1:
+            interval = np.clip(np.searchsorted(self._knots, t, side="right") - _ORDER - 1, 0, count - width)
+        for first in np.unique(interval):
+            own = np.flatnonzero(interval == first)
+            for rows in (own[start : start + _BLOCK] for start in range(0, len(own), _BLOCK)):
+                splines, values = self.at(t[rows])[:, first : first + width], self.harmonics.values(x[rows])
+                table = (splines[:, :, None] * values[:, None, :]).reshape(len(rows), -1)
+                effort.add(products=table.size * table.shape[1], calls=10)
+                at = slice(first, first + width)
+                gram[at, :, at] += (table.T @ table).reshape(width, size, width, size) / len(t)
+                sides[at] += (table.T @ u[rows]).reshape(width, size, -1) / len(t)
+        return gram.reshape(count * size, -1), sides.reshape(count * size, -1)
 
     def solve(self, gram: np.ndarray, sides: np.ndarray, penalty: float) -> np.ndarray:
-        """Weights (K M, C)."""
+        """Weights (M K, C)."""
         eigenvalues = self.harmonics.eigenvalues
         rough = 1 + eigenvalues / eigenvalues[eigenvalues > 1e-9 * eigenvalues[-1]].min(initial=np.inf)
         bends = np.diff(np.eye(self.count), 2, axis=0)
-        each = np.kron(np.diag(rough), bends.T @ bends) + _STEADY * np.diag(np.repeat(rough**2, self.count))
+        each = np.kron(bends.T @ bends, np.diag(rough**2)) + _STEADY * np.diag(np.tile(rough**4, self.count))
         effort.add(products=len(gram) ** 3 / 3, calls=10)
-        return np.linalg.solve(gram + penalty / self.count * each, sides)
+        matrix = gram + penalty / self.count * each
+        try:
+            return cho_solve(cho_factor(matrix, check_finite=False), sides, check_finite=False)
+        except LinAlgError:  # rounding
+            return np.linalg.lstsq(matrix, sides, rcond=None)[0]
 
     def fields(self, rows: Rows, t: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Fields (T, N, C) of a trajectory at times (T,) and points (N, d)."""
         weights = self.solve(*self.normal_equations(*rows), self.penalty)
-        weights = weights.reshape(self.harmonics.count, self.count, -1)
-        return np.einsum("nk,kmc,tm->tnc", self.harmonics.values(x), weights, self.at(t), optimize=True)
+        weights = weights.reshape(self.count, self.harmonics.count, -1)
+        return np.einsum("nk,mkc,tm->tnc", self.harmonics.values(x), weights, self.at(t), optimize=True)
 
     @property
     def places(self) -> np.ndarray:
@@ -105,10 +124,12 @@ class RowSplines:
 
 
 def candidates(
-    domains: Sequence[Domain], trajectories: Sequence[Rows], span: tuple[float, ...], seed: int
+    domains: Sequence[Domain], trajectories: Sequence[Rows], span: tuple[float, ...], seed: int,
+    seconds: float = 10.0, solved: int = 1,
 ) -> Iterator[RowSplines]:
     """Splines between two times, with the penalty by which they miss held-out rows of trajectories least; where both
-    times are the same, of single frames in place of trajectories."""
+    times are the same, of single frames in place of trajectories. Of as many weights as are chosen, and then `solved`
+    so many times, in so many seconds of effort."""
     random = np.random.default_rng([seed, 5])
     halves = []
     for rows in trajectories:
@@ -116,19 +137,21 @@ def candidates(
         cut = max(1, int(_HELD_OUT * len(order)))
         t, x, u = (part[order] for part in rows)
         halves.append(((t[cut:], x[cut:], u[cut:]), (t[:cut], x[:cut], u[:cut])))
-    most = min(_MOST, min(len(kept[0]) for kept, _ in halves) / _ROWS_A_WEIGHT)
+    cubed = seconds / (_SOLVED + solved) / seconds_of(1 / 3)
+    most = min(np.clip(cubed ** (1 / 3), _FEWEST, _MOST), _WEIGHTS_A_ROW * max(len(kept[0]) for kept, _ in halves))
+    times = max(len(np.unique(kept[0])) for kept, _ in halves)
     for domain in domains:
-        yield from _tried(domain, halves, span, most)
+        yield from _tried(domain, halves, span, most, times + 1)
 
 
 def _tried(
-    domain: Domain, halves: Sequence[tuple[Rows, Rows]], span: tuple[float, ...], most: float
+    domain: Domain, halves: Sequence[tuple[Rows, Rows]], span: tuple[float, ...], most: float, splines: int
 ) -> Iterator[RowSplines]:
     """Splines of so many weights at most on harmonics of a domain, as long as more of them do not miss more."""
     least, counts = np.inf, _SPLINES if span[0] < span[-1] else (1,)
     for harmonics in _HARMONICS:
         lowest = np.inf
-        for count in (count for count in counts if harmonics * count <= most):
+        for count in (count for count in counts if harmonics * count <= most and count <= splines):
             one = _penalised(RowSplines(domain, domain.harmonics(harmonics), count, span), halves)
             yield one
             if one.missed > _WORSE * lowest:
@@ -141,11 +164,18 @@ def _tried(
 
 def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]]) -> RowSplines:
     """The splines with the penalty by which they miss held-out rows least."""
-    penalties = _PENALTIES if splines.count > 1 else _PENALTIES_OF_FRAMES
-    errors, count = np.zeros((len(penalties), halves[0][0][2].shape[1])), 0
-    for kept, (t, x, u) in halves:
-        equations, table, count = splines.normal_equations(*kept), splines.design(t, x), count + len(t)
-        for i, penalty in enumerate(penalties):
-            errors[i] += ((table @ splines.solve(*equations, penalty) - u) ** 2).sum(0)
-    best = int(errors.sum(1).argmin())
-    return replace(splines, penalty=penalties[best], error=errors[best] / count)
+    parts = [(splines.normal_equations(*kept), splines.design(t, x), u) for kept, (t, x, u) in halves]
+    count, known = sum(len(u) for *_, u in parts), dict[int, np.ndarray]()
+
+    def error(i: int) -> float:
+        if i not in known:
+            squares = [((table @ splines.solve(*equations, _PENALTIES[i]) - u) ** 2).sum(0)
+                       for equations, table, u in parts]
+            known[i] = np.sum(squares, 0) / count
+        return float(known[i].sum())
+
+    best, before = _FIRST, -1
+    while best != before:
+        near = {max(best - 1, 0), best, min(best + 1, len(_PENALTIES) - 1)}
+        best, before = min(near, key=lambda i: (error(i), i)), best
+    return replace(splines, penalty=float(_PENALTIES[best]), error=known[best])

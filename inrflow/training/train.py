@@ -129,8 +129,8 @@ def _with_frames(run: Run) -> Run:
     from inrflow.encoding.row_frames import frames_at_places  # finite elements take a second to import
 
     problem, part = run.problem, run.budget.part(_FRAMES)
-    found = frames_at_places(problem.source, problem.train, problem.description, run.config.seed, part, POOR,
-                             run.log.say)
+    found = frames_at_places(problem.source, problem.train, problem.description, run.config.seed, part,
+                             run.budget.seconds(_FRAMES), POOR, run.log.say)
     if found is None:
         return run
     source, error = found
