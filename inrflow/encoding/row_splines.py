@@ -26,7 +26,7 @@ _STEADY = 1e-2  # of the penalty of second differences: that of the weights them
 _WEIGHTS_A_ROW, _SOLVED = 1.5, 60  # for each row that is kept, at most; equations that are solved to choose
 _FEWEST, _MOST = 300, 3000  # weights of a channel, whatever the time
 _HELD_OUT, _LOOKED_AT = 0.12, 6000  # share of the rows of a trajectory, and rows of it that choose
-_WORSE = 1.5  # times the least error: larger numbers are not tried
+_GAIN, _PATIENCE = 0.9, 2  # of the least error, that is left by larger numbers; so many that leave more end a search
 _FRAMES, _MARGIN = 2, 0.02  # times the splines; share of the time at both ends
 _PLACES, _FEWEST_PLACES = 4, 32  # times the harmonics, at most; harmonics that they determine at least
 _BLOCK = 4096  # rows
@@ -147,23 +147,33 @@ def candidates(
 def _tried(
     domain: Domain, halves: Sequence[tuple[Rows, Rows]], span: tuple[float, ...], most: float, splines: int
 ) -> Iterator[RowSplines]:
-    """Splines of so many weights at most on harmonics of a domain, as long as more of them do not miss more."""
-    least, counts = np.inf, _SPLINES if span[0] < span[-1] else (1,)
-    for harmonics in _HARMONICS:
-        lowest = np.inf
-        for count in (count for count in counts if harmonics * count <= most and count <= splines):
-            one = _penalised(RowSplines(domain, domain.harmonics(harmonics), count, span), halves)
-            yield one
-            if one.missed > _WORSE * lowest:
-                break
-            lowest = min(lowest, one.missed)
-        if not lowest < _WORSE * least:
-            return
-        least = min(least, lowest)
+    """Splines of so many weights at most on harmonics of a domain: more harmonics and more splines in turn, as long as
+    they miss less."""
+    numbers = _HARMONICS, [count for count in _SPLINES if count <= splines] or _SPLINES[:1]
+    numbers = numbers if span[0] < span[-1] else (_HARMONICS, [1])
+    at, found, first = [0, 0], dict[tuple[int, ...], float](), _FIRST
+    ended = 0
+    while ended < 2:
+        for axis in (0, 1):
+            least, trial, failed = found.get(tuple(at), np.inf), list(at), 0
+            while failed < _PATIENCE and trial[axis] < len(numbers[axis]):
+                harmonics, count = (values[i] for values, i in zip(numbers, trial, strict=True))
+                if harmonics * count > most:
+                    break
+                if tuple(trial) not in found:
+                    one, first = _penalised(RowSplines(domain, domain.harmonics(harmonics), count, span), halves, first)
+                    found[tuple(trial)] = one.missed
+                    yield one
+                failed = 0 if found[tuple(trial)] < _GAIN * least else failed + 1
+                if found[tuple(trial)] < least:
+                    least, at = found[tuple(trial)], list(trial)
+                    ended = 0
+                trial[axis] += 1
+            ended += 1
 
 
-def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]]) -> RowSplines:
-    """The splines with the penalty by which they miss held-out rows least."""
+def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]], first: int) -> tuple[RowSplines, int]:
+    """The splines with the penalty by which they miss held-out rows least, and its number; `first` is tried first."""
     parts = [(splines.normal_equations(*kept), splines.design(t, x), u) for kept, (t, x, u) in halves]
     count, known = sum(len(u) for *_, u in parts), dict[int, np.ndarray]()
 
@@ -174,8 +184,8 @@ def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]]) -> RowS
             known[i] = np.sum(squares, 0) / count
         return float(known[i].sum())
 
-    best, before = _FIRST, -1
+    best, before = first, -1
     while best != before:
         near = {max(best - 1, 0), best, min(best + 1, len(_PENALTIES) - 1)}
         best, before = min(near, key=lambda i: (error(i), i)), best
-    return replace(splines, penalty=float(_PENALTIES[best]), error=known[best])
+    return replace(splines, penalty=float(_PENALTIES[best]), error=known[best]), best
