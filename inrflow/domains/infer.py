@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.spatial import ConvexHull, cKDTree
+from scipy.special import gamma
 
 from inrflow.domains.base import Domain, kept
 from inrflow.domains.box import PERIODIC, WALLED, Box
@@ -25,6 +26,7 @@ _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
+_TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
 
 
 def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
@@ -56,7 +58,19 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     mesh = triangulate(points)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
-    return boxes if covered > _FULL else [kept(region), kept(Region(*mesh, order=1))]
+    return boxes if covered > _FULL or _by_chance(points, covered) else [kept(region), kept(Region(*mesh, order=1))]
+
+
+def _by_chance(points: np.ndarray, covered: float) -> bool:
+    """Whether uniform points of a box leave as much of it uncovered by their hull, 2^d d / (d + 1)^(d - 1)
+    log^(d - 1) N / N on average (Affentranger and Wieacker 1991), and come no nearer to its corners."""
+    count, d = points.shape
+    left, corners = 2.0**d * d / (d + 1) ** (d - 1) * np.log(count) ** (d - 1) / count, 2**d
+    at = (points - points.min(0)) / np.ptp(points, axis=0)
+    ends = np.stack(np.meshgrid(*[[0.0, 1.0]] * d, indexing="ij"), -1).reshape(-1, d)
+    ball = np.pi ** (d / 2) / gamma(d / 2 + 1) / corners  # within a box
+    empty = count * ball * float((cKDTree(at).query(ends)[0] ** d).sum())  # points that would be in the corners
+    return count >= _TELLING and covered > 1 - _OF_HULL * left and empty < corners + _OF_CORNERS * corners**0.5
 
 
 def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence[np.ndarray | None] | None = None

@@ -263,3 +263,16 @@ def test_harmonics_of_channels_that_a_grid_tells_apart_are_orthogonal_on_it() ->
     for own in harmonics.allowed:
         table = harmonics.values(x)[:, own]
         assert own.sum() == len(x) and np.linalg.matrix_rank(table) == len(x)
+
+
+@pytest.mark.parametrize("count", [60, 100, 300, 600])
+def test_scattered_points_of_a_rectangle_are_of_a_box_and_those_of_a_disc_or_an_l_are_not(count):
+    def of(inside, seed):
+        x = np.random.default_rng(seed).uniform(size=(4 * count, 2))
+        return domains_of(x[inside(x)][:count] * [2.0, 1.5])[0]
+
+    boxes = [of(lambda x: x[:, 0] >= 0, seed) for seed in range(4)]
+    assert sum(isinstance(one, Box) for one in boxes) >= 3
+    others = [of(lambda x: ((x - 0.5) ** 2).sum(1) < 0.25, seed) for seed in range(4)]
+    others += [of(lambda x: (x < 0.5).any(1), seed) for seed in range(4)]
+    assert sum(isinstance(one, Box) for one in others) <= 1
