@@ -96,8 +96,9 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
 
 
 def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
-              cells: np.ndarray | None = None) -> str | None:
-    """Why points (N, d), described as for `domains_of`, belong to another domain than this; None: they do not."""
+              cells: np.ndarray | None = None, stray: float = _STRAY) -> str | None:
+    """Why points (N, d), described as for `domains_of`, belong to another domain than this; None: they do not, and at
+    most a share `stray` of them lies outside."""
     domain = domain.region if isinstance(domain, Flows) else domain
     if (geometry == "sphere") != isinstance(domain, Sphere):
         return "one is a sphere, the other is none"
@@ -107,7 +108,7 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
         if not np.allclose(ours, lengths, rtol=_SAME):
             return f"its periods are {lengths.tolist()}, not {ours.tolist()}"
     outside = float((domain.distance(x) > domain.spacing).mean())
-    if outside > _STRAY:
+    if outside > stray:
         return f"{100 * outside:.2g} % of its points lie outside"
     if cells is not None and len(cells):
         mesh: Domain = type(domain)(x, cells) if isinstance(domain, Surface) else Region(x, cells, 1)

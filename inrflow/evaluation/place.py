@@ -13,6 +13,7 @@ from inrflow.model.surrogate import Surrogate
 
 _TRAJECTORIES = 16  # whose points are looked at
 _STRAY, _FAR = 0.02, 0.05  # share of points farther outside the box than this share of its width
+_GUESSED = 0.25  # the same of points alone outside of a region, whose outline few points of training tell
 
 
 def described(file: TrajectoryFile, trajectory: int | None = None) -> dict[str, Any]:
@@ -55,9 +56,10 @@ def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile) -> str | None:
         told |= {"period": ours.period, "geometry": ours.geometry} if undeclared else file.apparent_domain()
     domain = surrogate.extent.domain
     if domain is not None:
-        from inrflow.domains import elsewhere
+        from inrflow.domains import Region, elsewhere
 
-        return elsewhere(domain, **told)
+        guessed = isinstance(domain, Region) and told["cells"] is None
+        return elsewhere(domain, **told, stray=_GUESSED if guessed else _STRAY)
     if told["geometry"] != surrogate.description.geometry:
         return f"its geometry is {told['geometry']}, not {surrogate.description.geometry}"
     wide = surrogate.box[1] - surrogate.box[0]
@@ -69,10 +71,14 @@ def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile) -> str | None:
 
 
 def require_place(surrogate: Surrogate, file: TrajectoryFile) -> None:
-    """Raise UserError where a file is of another domain than the surrogate."""
+    """Raise UserError where a file is of another domain than the surrogate; warn of points that lie outside."""
     why = elsewhere_of(surrogate, file)
     if why is not None:
         law = surrogate.decoder.place is not None
         raise UserError(f"{file.path} does not lie on the domain of {surrogate.description.name} ({why}); "
                         + ("move the law there: inrflow adapt run=RUN data.train=FILE adapt.strength=none" if law else
                            "the model is no law on a domain's harmonics and cannot move: train on data of that domain"))
+    if surrogate.extent.domain is not None:
+        beyond = surrogate.extent.outside(described(file)["x"])
+        if beyond.mean() > _STRAY:
+            surrogate.extent.warn_outside(int(beyond.sum()), len(beyond))

@@ -1,6 +1,7 @@
 """Laws moved to other domains: heat in a box, whose solutions elsewhere are known in closed form."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -104,6 +105,21 @@ def test_an_evaluation_elsewhere_is_refused_until_the_law_has_moved(heat, bent):
         evaluate(heat, bent, Observe(1, 1.0))
     report = evaluate(moved(heat, Place.of(bent)), bent, Observe(1, 1.0)).report
     assert report["nmse"]["all"] < 1e-3
+
+
+@pytest.mark.parametrize(("reach", "outside"), [(0.0, False), (0.1, True)])
+def test_points_a_little_outside_of_a_guessed_outline_are_told_and_many_of_them_are_refused(
+        heat, tmp_path, reach, outside):
+    x, cells = lshape(8)
+    heat.decoder.place = None
+    heat.training["mesh"] = {"kind": "region", "nodes": x.tolist(), "cells": cells.tolist(), "order": 1}
+    for name, points in (("near", x * (1 + reach)), ("far", x + 0.8)):
+        write_trajectories(tmp_path / f"{name}.h5", TIMES, points, decaying(points, (1, 1))[None], ABOUT)
+    with TrajectoryFile(tmp_path / "near.h5") as near, TrajectoryFile(tmp_path / "far.h5") as far, (
+            pytest.warns(UserWarning, match="outside the region") if outside else nullcontext()):
+        require_place(heat, near)
+        with pytest.raises(UserError, match="of its points lie outside"):
+            require_place(heat, far)
 
 
 def test_a_model_that_is_no_law_cannot_move(heat, bent):
