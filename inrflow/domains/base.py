@@ -17,6 +17,7 @@ NATURAL, HELD = "natural", "held"  # no flux through the boundary; zero on the b
 BOUNDARIES = (NATURAL, HELD)
 LEAKY = "leaky "  # followed by numbers h, one for each part of a boundary, as in "leaky 0/2.5/inf": du/dn = -h u
 STEADY = "steady"  # held at values that do not change in time, of walls of boxes: codes carry them
+_NOTHING = 1e-9  # values of harmonics, whose mean square is 1
 _TIE = 1e-9  # eigenvalues closer than this, relative, are the same
 _EDGE = 0.05  # spacings outside that still count as inside: cells have straight sides, walls are curved
 
@@ -53,6 +54,14 @@ class Harmonics(ABC):
         every = np.arange(self.count) if self.allowed is None else np.flatnonzero(
             self.allowed[channel % len(self.allowed)])
         return every[every < self.count - self.steady] if moving else every
+
+    def reached(self, x: np.ndarray) -> float:
+        """Share of points (N, d) at which not all that changes in time vanishes, as it does where it is held; of the
+        channel that has the fewest."""
+        if self.components > 1:
+            return 1.0
+        seen, channels = np.abs(self.values(x)) > _NOTHING, 1 if self.allowed is None else len(self.allowed)
+        return min(float(seen[:, self.own(c, moving=True)].any(1).mean()) for c in range(channels))
 
     @abstractmethod
     def values(self, x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.domains.base import HELD, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.domains.base import HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary
 from inrflow.errors import UserError
 
 PERIODIC, WALLED = "periodic", "walled"
@@ -21,6 +21,7 @@ _OPPOSITE = {NATURAL: HELD, HELD: NATURAL, f"{HELD}-{NATURAL}": f"{NATURAL}-{HEL
              f"{NATURAL}-{HELD}": f"{HELD}-{NATURAL}"}  # conditions of a derivative across walls
 _TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
 _GAUSS, _FEWEST_GAUSS = 1.6, 8  # points between walls, times those of the midpoint rule, and more
+_HALVINGS = 60  # of intervals that wave numbers between leaky walls lie in
 
 
 class Box(Domain):
@@ -70,9 +71,10 @@ class Box(Domain):
         """Products of sines and cosines; whole eigenspaces, at most `count` where the first one allows it.
 
         boundary: natural or held; else a condition for each channel, with commas between them, of a condition for each
-        axis, with slashes between them: natural, held, steady, or two with a dash (at the lower and the upper wall).
-        The harmonics of all channels are joined then, and `allowed` says whose they are. Steady stands for held at
-        values that stay: affine functions, the last harmonics, whose codes are steady, carry these.
+        axis, with slashes between them: natural, held, steady, leaky with h of du/dn = -h u, or two with a dash (at the
+        lower and the upper wall). The harmonics of all channels are joined then, and `allowed` says whose they are.
+        Steady stands for held at values that stay: affine functions, the last harmonics, whose codes are steady, carry
+        these.
         """
         given = conditions_of(boundary, self.dimensions)
         channels = [tuple(pair.replace(STEADY, HELD) for pair in channel) for channel in given]
@@ -133,11 +135,14 @@ class Box(Domain):
 @dataclass(frozen=True)
 class AxisFunctions:
     """1, sqrt(2) cos and sqrt(2) sin of one coordinate: wave numbers (m,), which are sines (m,), and the conditions at
-    both walls that each obeys ("" on periodic axes)."""
+    both walls that each obeys ("" on periodic axes). Between walls of which one leaks, sizes (m,) times cosines whose
+    angle is less by leaks (m,), which are NaN elsewhere."""
 
     waves: np.ndarray
     sines: np.ndarray
     pairs: tuple[str, ...]
+    leaks: np.ndarray
+    sizes: np.ndarray
 
     def of(self, pair: str) -> np.ndarray:
         """Which (m,) obey conditions."""
@@ -146,13 +151,15 @@ class AxisFunctions:
     def with_affine(self, size: int) -> AxisFunctions:
         """The first ones, so many, a constant and the affine function."""
         return AxisFunctions(np.append(self.waves[:size], [0.0, 0.0]), np.append(self.sines[:size], [False, True]),
-                             (*self.pairs[:size], STEADY, STEADY))
+                             (*self.pairs[:size], STEADY, STEADY), np.append(self.leaks[:size], [np.nan] * 2),
+                             np.append(self.sizes[:size], [1.0, 1.0]))
 
     def partners(self, size: int) -> np.ndarray:
         """The function that the derivative of each one of the first (size,) is a multiple of; -1: not among these."""
         waves, sines, steady = self.waves[:size], self.sines[:size], np.array(self.pairs[:size]) == STEADY
         same = (waves[:, None] == waves) & (sines[:, None] != sines) & (steady[:, None] == steady)
         same &= ((waves > 0) | sines)[:, None]  # not of constants
+        same &= (plain := np.isnan(self.leaks[:size])) & plain[:, None]
         return np.where(same.any(1), same.argmax(1), -1)
 
 
@@ -179,11 +186,17 @@ class BoxHarmonics(Harmonics):
         """Wave numbers (K,) along axis j, and which are sines (K,)."""
         return self.axes[j].waves[self.modes[:, j]], self.axes[j].sines[self.modes[:, j]]
 
+    def shapes(self, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sizes (K,) of the cosines along axis j, and what their angles are less by (K,)."""
+        leaks = self.axes[j].leaks[self.modes[:, j]]
+        return self.axes[j].sizes[self.modes[:, j]], np.where(np.isnan(leaks), np.pi / 2 * self.waves(j)[1], leaks)
+
     def _axis(self, j: int, x: np.ndarray, derivative: bool) -> np.ndarray:
         """Functions of axis j, or their derivatives, at coordinates (N,): (N, K)."""
         wave, sine = self.waves(j)
-        phase = (x[:, None] - self.box.lower[j]) * wave
-        size = np.where(wave > 0, math.sqrt(2), 1.0)
+        phase, size = (x[:, None] - self.box.lower[j]) * wave, self.axes[j].sizes[self.modes[:, j]]
+        leaks = self.axes[j].leaks[self.modes[:, j]]
+        phase = phase - np.where(np.isnan(leaks), 0.0, leaks)
         affine, unit = sine & (wave == 0), math.sqrt(12) / self.box.lengths[j]
         if derivative:
             return np.where(affine, unit, size * wave * np.where(sine, np.cos(phase), -np.sin(phase)))
@@ -215,14 +228,14 @@ class BoxHarmonics(Harmonics):
     def rule(self, degree: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Coordinates and weights (n_j,) along each axis of a rule on a grid for products of degree + 1 harmonics.
 
-        Midpoints, exact but for affine functions; where there are such, Gauss points between walls.
+        Midpoints, exact but for affine functions and between walls that leak; where there are such, Gauss points.
         """
         grids, weights = [], []
         for j, axis in enumerate(self.box.axes):
             highest = float(self.waves(j)[0].max()) * self.box.lengths[j] / (2 * np.pi if axis == PERIODIC else np.pi)
             count = max(int((degree + 1) * highest / (1 if axis == PERIODIC else 2) + _ROUNDING) + 1, 2)
             nodes, sizes = (np.arange(count) + 0.5) / count, np.full(count, 1 / count)
-            if self.steady and axis != PERIODIC:
+            if axis != PERIODIC and (self.steady or not np.isnan(self.axes[j].leaks).all()):
                 nodes, sizes = np.polynomial.legendre.leggauss(int(_GAUSS * count) + _FEWEST_GAUSS)
                 nodes, sizes = (nodes + 1) / 2, sizes / 2
             grids.append(self.box.lower[j] + nodes * self.box.lengths[j])
@@ -253,13 +266,31 @@ def _functions(axis: str, length: float, pairs: Sequence[str], reach: int, most:
     its walls."""
     if axis == PERIODIC:  # 1, cos, sin, cos, sin ...
         number = np.arange(2 * reach + 1)[:most]
-        return AxisFunctions(2 * np.pi * ((number + 1) // 2) / length, (number % 2 == 0) & (number > 0),
-                             ("",) * len(number))
+        waves = 2 * np.pi * ((number + 1) // 2) / length
+        return AxisFunctions(waves, (number % 2 == 0) & (number > 0), ("",) * len(number), np.full(len(number), np.nan),
+                             np.where(number > 0, math.sqrt(2), 1.0))
     each = min(2 * reach, 2 * reach if most is None else most // len(pairs))
-    held = np.repeat([[one == HELD for one in ends_of(pair)] for pair in pairs], each, 0)
-    halves = np.tile(np.arange(each), len(pairs)) + held.sum(1) / 2
-    order = np.argsort(halves, kind="stable")
-    return AxisFunctions(np.pi * halves[order] / length, held[order, 0], tuple(pairs[i // each] for i in order))
+    parts = [between(length, np.arange(each), *ends_of(pair)) for pair in pairs]
+    waves, sines, leaks, sizes = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(waves, kind="stable")
+    return AxisFunctions(waves[order], sines[order], tuple(pairs[i // each] for i in order), leaks[order], sizes[order])
+
+
+def between(length: float, number: np.ndarray, *ends: str) -> tuple[np.ndarray, ...]:
+    """Wave numbers, which are sines, leaks and sizes of the functions of some numbers (m,) between two walls."""
+    lower, upper = (np.inf if end == HELD else float(end.removeprefix(LEAKY)) * length if end.startswith(LEAKY) else 0.0
+                    for end in ends)
+    waves, sines = np.pi * (number + [lower, upper].count(np.inf) / 2), np.full(len(number), lower == np.inf)
+    if {lower, upper} <= {0.0, np.inf}:
+        return waves / length, sines, np.full(len(number), np.nan), np.where(waves > 0, math.sqrt(2), 1.0)
+    low, high = np.pi * number, np.pi * (number + 1)
+    for _ in range(_HALVINGS):  # of angles at the walls, atan(h / wave), that add up to a multiple of pi
+        waves = (low + high) / 2
+        less = waves - np.arctan2(lower, waves) - np.arctan2(upper, waves) < np.pi * number
+        low, high = np.where(less, waves, low), np.where(less, high, waves)
+    leaks = np.arctan2(lower, waves)
+    squares = 0.5 + (np.sin(2 * (waves - leaks)) + np.sin(2 * leaks)) / (4 * waves)
+    return waves / length, np.zeros(len(number), dtype=bool), leaks, squares**-0.5
 
 
 def ends_of(pair: str) -> tuple[str, str]:
@@ -283,7 +314,7 @@ def _vectors(channels: list[tuple[str, ...]], axes: Sequence[str]) -> dict[int, 
     for first in range(len(channels) - d + 1 if d > 1 else 0):
         derived = {tuple(_OPPOSITE.get(pair, pair) if i == j and axes[i] == WALLED else pair
                          for i, pair in enumerate(channels[first + j])) for j in range(d)}
-        if len(derived) == 1:
+        if len(derived) == 1 and not any(LEAKY in pair for channel in channels[first : first + d] for pair in channel):
             found[first] = derived.pop()
     return found
 

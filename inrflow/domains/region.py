@@ -60,8 +60,8 @@ class Region(Domain):
 
     def with_steady(self, x: np.ndarray, u: np.ndarray) -> tuple[Region, str] | None:
         """The same that holds fields u (S, T, N, C) at points x (N, d) where they never change at its boundary, unlike
-        beside it, and that condition of all channels or of each; None where that is nowhere, or where the values there
-        are not sums of a few."""
+        beside it, and that condition of all channels or of each; itself where all are zero there. None where that is
+        nowhere, or where the values there are not sums of a few."""
         still, changes, at = self.still(x, u)
         means, beside = np.nanmean(u, 1), np.zeros_like(changes)
         for corner in self.cells.T:
@@ -87,6 +87,8 @@ class Region(Domain):
             if count > _MOST:
                 return None
             steady[g][:count, nodes] = patterns[:count] * np.sqrt(len(nodes))
+        if held.all() and not steady.any():
+            return self, HELD
         names = [steady_of(int(g)) for g in group]
         region = kept(Region(self.nodes, self.cells, self.order, facets_of, steady))
         return region, names[0] if len(groups) == 1 else ", ".join(names)

@@ -10,8 +10,8 @@ import itertools
 
 import numpy as np
 
-from inrflow.domains.base import HELD, NATURAL
-from inrflow.domains.box import PERIODIC, Box, ends_of, grid_of
+from inrflow.domains.base import HELD, LEAKY, NATURAL
+from inrflow.domains.box import PERIODIC, Box, between, ends_of, grid_of
 
 _PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5 / 6, 7 / 8, 1.0)  # of walls, spacings
 # beyond: grids read in steps of up to 4
@@ -28,6 +28,8 @@ _FAR = np.stack([((_ENDS == 1) & [end == NATURAL for end in ends_of(pair)]).any(
 # room lets functions without slope at walls fit slopes there; values that are held are left out of many grids
 _WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:, None])  # (W, P): mean logarithm of
 # errors that unusual places must gain
+_NEAREST, _CLEAR = 5, 0.5  # points to a wall that leaks; share of the errors that are left so
+_TOGETHER, _ALIKE = 0.95, 0.1  # squared correlation of values and slopes; difference of rates of these and of changes
 _GIVEN = 0.25  # the same that others must gain over the walls of the box given: noise tells little
 
 
@@ -50,7 +52,9 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
         return None
     levels, order = grid
     later = changes(u[:, 1:])[:, :, order]
-    frames = np.moveaxis(later, 2, -1).reshape(-1, u.shape[3], *map(len, levels))
+    half = u[:, u.shape[1] // 2 :, order]
+    frames, *settled = (np.moveaxis(one, 2, -1).reshape(-1, u.shape[3], *map(len, levels))
+                        for one in (later, half, changes(half)))
     lower, upper = box.lower.copy(), box.upper.copy()
     pairs = [[NATURAL] * len(levels) for _ in range(u.shape[3])]
     for j, y in enumerate(levels):
@@ -74,7 +78,32 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
         for own, pair in zip(pairs, (errors[best] + (_WORTH[best] + _UNLIKE)[:, None]).argmin(0), strict=True):
             own[j] = PAIRS[pair]
+        for own, *late in zip(pairs, *(np.moveaxis(np.moveaxis(one, 2 + j, -1), 1, 0).reshape(
+                u.shape[3], -1, len(y)) for one in settled), strict=True):
+            own[j] = _leaking(Box(lower, upper, box.axes), j, y, late[0], _patterns(late[1], free)[0], own[j])
     return Box(lower, upper, box.axes), pairs
+
+
+def _leaking(box: Box, j: int, y: np.ndarray, lines: np.ndarray, moving: np.ndarray, pair: str) -> str:
+    """Conditions at the walls of an axis of lines (M, n), and of patterns (m, n) of their changes, at points y (n,): a
+    pair, or that natural walls leak, du/dn = -h u, where slopes there go with values as polynomials continue both, and
+    left-out points are missed by far less."""
+    length, ends = float(box.lengths[j]), list(ends_of(pair))
+    for end in (end for end, name in enumerate(ends) if name == NATURAL):
+        near = slice(None, _NEAREST) if end == 0 else slice(None, -_NEAREST - 1, -1)
+        table = np.vander(np.abs(y[near] - (box.lower, box.upper)[end][j]) / length, increasing=True)
+        parts = [np.linalg.solve(table, part[:, near].T)[:2] for part in (moving, lines)]
+        (rate, own), each = [float(a @ b) / float(a @ a + 1e-300) for a, b in parts], parts[0]
+        if (each[0] @ each[1]) ** 2 > _TOGETHER * (each**2).sum(1).prod() and abs(own - rate) < _ALIKE * rate:
+            ends[end] = LEAKY + np.format_float_positional(own / length, 6, fractional=False)  # a dash parts two walls
+
+    def missed(*ends: str) -> float:
+        waves, sines, leaks, _ = between(length, np.arange(len(y)), *ends)
+        angles = np.outer(y - box.lower[j], waves) - np.where(np.isnan(leaks), np.pi / 2 * sines, leaks)
+        return float(_missed_by(np.cos(angles)[None], moving[None])[0].min())
+
+    leaks = any(end.startswith(LEAKY) for end in ends) and missed(*ends) < _CLEAR * missed(*ends_of(pair))
+    return "-".join(dict.fromkeys(ends)) if leaks else pair
 
 
 def _patterns(lines: np.ndarray, free: int) -> tuple[np.ndarray, float]:
@@ -114,6 +143,25 @@ def _vanishing(patterns: np.ndarray) -> np.ndarray:
     return np.asarray((beyond**2).sum(0) / max((near[:, 0] ** 2).sum(), 1e-300))
 
 
+def _missed_by(tables: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squares (k, W, C) that the first functions, of k numbers of these, of tables (W, n, n) miss of left-out points of
+    lines (C, M, n), and what noise of unit variance adds (k,) to those of a line."""
+    n = tables.shape[1]
+    total, made = np.zeros((len(_SHARES), len(tables), len(lines))), np.zeros(len(_SHARES))
+    for part in range(_PARTS):
+        hidden = np.arange(n) % _PARTS == part
+        hidden[[0, -1]] = False
+        counts = [max(int(share * (~hidden).sum()), 2) for share in _SHARES]
+        q, r = np.linalg.qr(tables[:, ~hidden, : counts[0]])
+        within = np.swapaxes(q, 1, 2) @ lines[..., ~hidden].reshape(-1, (~hidden).sum()).T
+        made += hidden.sum() * (1 + np.array(counts) / (~hidden).sum())
+        for sums, k in zip(total, counts, strict=True):
+            left = tables[:, hidden, :k] @ np.linalg.solve(r[:, :k, :k], within[:, :k])
+            left -= lines[..., hidden].reshape(-1, hidden.sum()).T
+            sums += (left**2).sum(1).reshape(len(tables), len(lines), -1).sum(2)
+    return total, made
+
+
 def _missed(y: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Logarithms (W, P, C) of relative errors at points y (n,), left out, of lines (C, M, n), with walls at `_ENDS` and
     each pair of conditions there, of so many functions as miss least, beyond what noise (C,) of the points makes."""
@@ -124,16 +172,7 @@ def _missed(y: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> np.ndarray:
         first, last = (end == HELD for end in ends_of(pair))
         angles = np.pi * s[:, :, None] * (np.arange(n) + (first + last) / 2)
         table = np.sin(angles) if first else np.cos(angles)
-        for part in range(_PARTS):
-            hidden = np.arange(n) % _PARTS == part
-            hidden[[0, -1]] = False
-            counts = [max(int(share * (~hidden).sum()), 2) for share in _SHARES]
-            q, r = np.linalg.qr(table[:, ~hidden, : counts[0]])
-            within = np.swapaxes(q, 1, 2) @ lines[..., ~hidden].reshape(-1, (~hidden).sum()).T
-            made += np.outer(hidden.sum() * (1 + np.array(counts) / (~hidden).sum()), noise) / len(PAIRS)
-            for sums, k in zip(total, counts, strict=True):
-                left = table[:, hidden, :k] @ np.linalg.solve(r[:, :k, :k], within[:, :k])
-                left -= lines[..., hidden].reshape(-1, hidden.sum()).T
-                sums[:, row] += (left**2).sum(1).reshape(len(_ENDS), len(lines), -1).sum(2)
+        total[:, :, row], once = _missed_by(table, lines)
+        made += np.outer(once, noise) / len(PAIRS)
     beyond = np.maximum(total - made[:, None, None], _UNSURE * made[:, None, None]).min(0)
     return np.log(beyond / ((lines**2).sum((1, 2)) + 1e-300) + _ROUNDING)

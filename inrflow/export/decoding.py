@@ -101,18 +101,16 @@ class _BoxFunctions(nn.Module):
 
     def __init__(self, harmonics: BoxHarmonics) -> None:
         super().__init__()
-        box, waves, shifts = harmonics.box, [], []
-        for j in range(box.dimensions):
-            wave, sine = harmonics.waves(j)
-            waves.append(wave)
-            shifts.append(np.where(sine, 0.0, np.pi / 2))
-        every = np.stack(waves)
+        box = harmonics.box
+        every = np.stack([harmonics.waves(j)[0] for j in range(box.dimensions)])
+        sizes, less = (np.stack(part) for part in zip(*map(harmonics.shapes, range(box.dimensions)), strict=True))
+        shifts = np.pi / 2 - less
         self.register_buffer("lower", torch.tensor(box.lower))
         self.register_buffer("waves", torch.tensor(every))
-        self.register_buffer("shifts", torch.tensor(np.stack(shifts)))
-        self.register_buffer("sizes", torch.tensor(np.where(every > 0, math.sqrt(2), 1.0)))
+        self.register_buffer("shifts", torch.tensor(shifts))
+        self.register_buffer("sizes", torch.tensor(sizes))
         self.steady = harmonics.steady
-        affine = (every == 0) & (np.stack(shifts) == 0)
+        affine = (every == 0) & (shifts == 0)
         self.register_buffer("affine", torch.tensor(affine))
         self.register_buffer("units", torch.tensor(math.sqrt(12) / box.lengths))
 

@@ -43,6 +43,22 @@ def test_box_harmonics_are_orthonormal_eigenfunctions(box: Box, boundary: str) -
     assert (np.diff(harmonics.eigenvalues) >= -1e-9).all() and 25 <= harmonics.count <= 40
 
 
+def test_harmonics_of_leaky_walls_are_orthonormal_eigenfunctions_of_their_conditions() -> None:
+    """h of 4 and none at walls of the first axis, held and h of 2.5 at those of the second one."""
+    box = Box([0.0, 1.0], [1.5, 2.0], ["walled"] * 2)
+    harmonics = box.harmonics(40, "leaky 4-natural/held-leaky 2.5")
+    rule, x = harmonics.quadrature(2), np.array([[0.7, 1.3], [1.1, 1.9]])
+    np.testing.assert_allclose((rule.values * rule.weights[:, None]).T @ rule.values, np.eye(40), atol=1e-12)
+    h, total = 3e-4, -harmonics.eigenvalues * harmonics.values(x)
+    near = [harmonics.values(x + s) + harmonics.values(x - s) for s in h * np.eye(2)]
+    bent = (sum(near) - 4 * harmonics.values(x)) / h**2
+    np.testing.assert_allclose(bent, total, atol=1e-5 * np.abs(total).max())
+    walls = np.array([[0.0, 1.3], [1.5, 1.3], [0.7, 1.0], [0.7, 2.0]])
+    values, slopes = harmonics.values(walls), harmonics.gradients(walls)
+    missed = [slopes[0, :, 0] - 4 * values[0], slopes[1, :, 0], values[2], slopes[3, :, 1] + 2.5 * values[3]]
+    np.testing.assert_allclose(missed, 0.0, atol=1e-9)
+
+
 @pytest.mark.parametrize("domain", [*BOXES, _disc()], ids=lambda domain: domain.kind)
 def test_gradients_are_finite_differences_of_values(domain: Domain) -> None:
     harmonics, h = domain.harmonics(12), 1e-6

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from inrflow.domains import Box, from_state, walled
 
@@ -87,6 +88,31 @@ def test_inlets_are_held_though_functions_fit_outlets_worse() -> None:
     found = walled(Box([x[0]], [x[-1]], ["walled"]), x[:, None], u)
     assert found is not None and found[1] == [["held-natural"], ["natural-held"]]
     np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], [0, 1], atol=1e-12)
+
+
+def _cooled(rates: tuple[float, float], outside: float = 0.0) -> list[list[str]]:
+    """Conditions found of heat in a rod of 120 finite volumes, of which every third is seen, and at whose ends du/dn =
+    -rate (u - outside)."""
+    n, grid = 120, (np.arange(120) + 0.5) / 120
+    operator = n**2 * (np.diag(np.ones(n - 1), 1) + np.diag(np.ones(n - 1), -1) - 2 * np.eye(n))
+    for end, rate in zip((0, -1), rates, strict=True):
+        operator[end, end] = -(n**2) - n * rate / (1 + rate / (2 * n))
+    step, rng = scipy.linalg.expm(0.02 * operator), np.random.default_rng(0)
+    u = [rng.standard_normal((12, 6)) @ np.cos(np.pi * np.arange(6)[:, None] * grid)]
+    for _ in range(9):
+        u.append(u[-1] @ step.T)
+    found = walled(Box([0.0], [1.0], ["walled"]), grid[1::3, None], outside + np.stack(u, 1)[:, :, 1::3, None])
+    assert found is not None
+    return found[1]
+
+
+def test_walls_that_leak_are_told_from_those_without_flux_and_those_that_leak_to_other_values() -> None:
+    ends = [float(end.removeprefix("leaky ")) for end in _cooled((3.0, 0.7))[0][0].split("-")]
+    np.testing.assert_allclose(ends, [3.0, 0.7], rtol=0.05)
+    lower, upper = _cooled((0.0, 2.0))[0][0].split("-")
+    assert lower == "natural" and abs(float(upper.removeprefix("leaky ")) - 2) < 0.1
+    assert _cooled((0.0, 0.0)) == [["natural"]]
+    assert "leaky" not in _cooled((3.0, 0.7), outside=5.0)[0][0]
 
 
 def test_scattered_points_and_missing_values_tell_no_walls() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, STEADY, Box, Domain, Flows, Region, Sphere, walled
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, walled
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
@@ -162,8 +162,9 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
                                                              boundary else BOUNDARIES if place.bounded else [NATURAL])
               if (place, kind) not in bases]
-    if boundary is None and np.equal(some.x, some.x[:1]).all():
-        bases += [one for own in domains if isinstance(own, Region) and (one := own.with_steady(data.x[0], data.u))]
+    same = boundary is None and np.equal(some.x, some.x[:1]).all()
+    still = [one for own in domains if same and isinstance(own, Region) and (one := own.with_steady(data.x[0], data.u))]
+    bases += [one for one in still if one not in bases]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
     if some.u.shape[2] > _ENOUGH:  # to tell so few harmonics
         few = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
@@ -178,6 +179,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         if kind in linear and linear[kind] > _HOPELESS * min(linear.values()):
             continue
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
+        size = min(size, int(points * place.harmonics(size * joined(kind), kind).reached(some.x[0])))
         while size >= _FEWEST and not (min(errors.values(), default=np.inf) < _HOLDING and late()):
             errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
             if isinstance(place, Region) and place.order == 1:
@@ -187,11 +189,9 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
             size = int(size / 1.6)
     least = min(errors.values())
     if np.isinf(least):
-        raise UserError(f"{data.x.shape[2]} points are too few for harmonics in {data.x.shape[3]} dimensions; give "
-                        "more")
+        raise UserError(f"{data.x.shape[2]} points are too few for harmonics along {data.x.shape[3]} axes; give more")
     factors = [(_SOLID if place.dimensions > 2 and isinstance(place, Region) and place.order > 1 else 1.0)
-               * (_STILL if isinstance(place, (Region, Flows)) and kind.startswith((STEADY, NO_SLIP)) else 1.0)
-               for place, kind in bases]
+               * (_STILL if isinstance(place, Flows) or (place, kind) in still else 1.0) for place, kind in bases]
     worth = {key: error * factors[key[0]] for key, error in errors.items()}
     size, i = min(key[::-1] for key in errors if worth[key] <= _FEWER * min(worth.values()))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))

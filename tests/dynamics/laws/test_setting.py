@@ -89,6 +89,18 @@ def test_quadratic_elements_are_not_solved_for_conditions_that_linear_ones_rule_
     assert other not in {boundary for _, boundary in domains[0]._known}
 
 
+def test_coarse_meshes_held_at_their_boundary_have_no_more_harmonics_than_nodes_within_tell() -> None:
+    mesh = skfem.MeshTri.init_tensor(*[np.linspace(0, 1, 10)] * 2)  # 64 of 100 nodes
+    domains = [Region(mesh.p.T, mesh.t.T, order) for order in (1, 2)]
+    table = np.sin(np.pi * np.arange(1, 4) * mesh.p.T[:, :, None])
+    u = np.einsum("stij,ni,nj->stn", np.random.default_rng(1).standard_normal((4, 3, 3, 3)), table[:, 0], table[:, 1])
+    data = replace(_waves(mesh.p.T), u=u[..., None])
+    _, kind, count, error = choose(list(domains), None, data, 0, lambda _: None)
+    assert kind == HELD and count <= 64 and error < 1e-2
+    held, natural = (domains[0].harmonics(40, kind).reached(mesh.p.T) for kind in (HELD, NATURAL))
+    assert held == 0.64 and natural == 1
+
+
 @pytest.mark.parametrize(("rough", "order"), [(0.0, 2), (0.3, 1)])
 def test_quadratic_elements_in_space_must_be_far_better_than_linear_ones(rough: float, order: int) -> None:
     mesh = skfem.MeshTet.init_tensor(*[np.linspace(0, 1, 7)] * 3).restrict(lambda x: (x > 0.5).sum(0) < 3)
