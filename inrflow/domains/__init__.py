@@ -11,6 +11,7 @@ from inrflow.domains.base import (
     Quadrature,
     from_state,
     harmonics_of,
+    joined,
     plain,
 )
 from inrflow.domains.box import Box
@@ -20,8 +21,8 @@ from inrflow.domains.network import Network
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
-from inrflow.domains.walls import walled
+from inrflow.domains.walls import placed, walled
 
 __all__ = ["BOUNDARIES", "HELD", "LEAKY", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Network",
            "Quadrature", "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state",
-           "harmonics_of", "plain", "shapes", "walled"]
+           "harmonics_of", "joined", "placed", "plain", "shapes", "walled"]

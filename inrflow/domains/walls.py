@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
-from inrflow.domains.base import HELD, LEAKY, NATURAL
+from inrflow.domains.base import HELD, LEAKY, NATURAL, joined
 from inrflow.domains.box import PERIODIC, Box, between, ends_of, grid_of
 
 _PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5 / 6, 7 / 8, 1.0)  # of walls, spacings
@@ -30,6 +31,8 @@ _WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:
 # errors that unusual places must gain
 _NEAREST, _CLEAR = 5, 0.5  # points to a wall that leaks; share of the errors that are left so
 _TOGETHER, _ALIKE = 0.95, 0.1  # squared correlation of values and slopes; difference of rates of these and of changes
+_REACH, _TURNS, _TRIALS = 6.0, 3, 12  # gaps beyond the last of scattered points; turns of all walls, trials in each
+_WAVES, _A_WAVE, _HIDDEN = 128, 3, 5  # harmonics at most; points for each; one of so many is left out
 _GIVEN = 0.25  # the same that others must gain over the walls of the box given: noise tells little
 
 
@@ -82,6 +85,48 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
                 u.shape[3], -1, len(y)) for one in settled), strict=True):
             own[j] = _leaking(Box(lower, upper, box.axes), j, y, late[0], _patterns(late[1], free)[0], own[j])
     return Box(lower, upper, box.axes), pairs
+
+
+def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
+    """The box with walls up to a few gaps of uniform points beyond the outermost of scattered points x (N, d), each in
+    turn where fields u (S, T, N, C), by their changes, are missed least at some of the points by least squares of the
+    others, on harmonics of a kind. None where that gains little, for grids in the plane and where values are missing.
+    """
+    if x.shape[1] > 1 and grid_of(x) is not None or not np.isfinite(u).all():
+        return None
+    frames = changes(u[:, :: max(u.shape[1] // 3, 1)]).reshape(-1, *u.shape[2:])
+    hidden = np.random.default_rng(0).permutation(len(x)) < len(x) // _HIDDEN
+
+    def error(one: Box) -> float:
+        harmonics = one.harmonics(min(_WAVES, len(x) // _A_WAVE) * joined(kind), kind)
+        table, left = harmonics.values(x), 0.0
+        for c, values in enumerate(np.moveaxis(frames, 2, 0)):
+            own = table[:, harmonics.own(c)]
+            codes = np.linalg.lstsq(own[~hidden], values[:, ~hidden].T, rcond=None)[0]
+            left += float(((own[hidden] @ codes - values[:, hidden].T) ** 2).mean() / ((values**2).mean() + 1e-300))
+        return left + 1e-300
+
+    best, before = box, error(box)
+    least = before
+    for _ in range(_TURNS):
+        start = least
+        for j, end in itertools.product(range(x.shape[1]), (0, 1)):
+            last = float((x[:, j].min(), x[:, j].max())[end])
+            if box.axes[j] == PERIODIC or (x[:, j] == last).sum() > 1:  # nodes of a mesh lie on walls
+                continue
+
+            def moved(share: float, j: int = j, end: int = end, last: float = last, best: Box = best) -> Box:
+                limits = [best.lower.copy(), best.upper.copy()]
+                limits[end][j] = last + share * (-1, 1)[end] * _REACH * float(np.ptp(x[:, j])) / len(x)
+                return Box(limits[0], limits[1], box.axes)
+
+            found = minimize_scalar(lambda share, at=moved: np.log(error(at(share))),  # type: ignore[misc]
+                                    bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-3, "maxiter": _TRIALS})
+            if np.exp(found.fun) < least:
+                best, least = moved(float(found.x)), float(np.exp(found.fun))
+        if not least < _CLEAR * start:
+            break
+    return best if least < _CLEAR * before else None
 
 
 def _leaking(box: Box, j: int, y: np.ndarray, lines: np.ndarray, moving: np.ndarray, pair: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from inrflow.domains import Box, from_state, walled
+from inrflow.domains import Box, from_state, placed, walled
 
 PLATES = "natural/steady, natural, natural/held"
 
@@ -120,6 +120,23 @@ def test_scattered_points_and_missing_values_tell_no_walls() -> None:
     assert walled(box, x + 0.01 * np.sin(37 * x), u) is None
     u[0, 1, 3] = np.nan
     assert walled(box, x, u) is None
+
+
+@pytest.mark.parametrize("kind", ["natural", "held"])
+def test_walls_stand_where_scattered_points_fit_what_decays_between_them(kind: str) -> None:
+    random = np.random.default_rng(1)
+    lower, lengths = np.array([0.31, -1.7]), np.array([1.37, 0.83])
+    x, wave = lower + lengths * random.random((200, 2)), np.cos if kind == "natural" else np.sin
+    k = np.stack(np.meshgrid(np.arange(1, 5), np.arange(1, 5), indexing="ij"), -1).reshape(-1, 2)
+    parts = np.prod(wave(np.pi * k * ((x - lower) / lengths)[:, None]), -1)  # (N, K)
+    rates = np.exp(-0.3 * (k**2).sum(1) * np.arange(6)[:, None] / 5)
+    u = np.einsum("sk,tk,nk->stn", random.standard_normal((4, len(k))), rates, parts)[..., None]
+    guess = Box(x.min(0) - 0.005, x.max(0) + 0.005, ["walled"] * 2)
+    found = placed(guess, x, u, kind)
+    assert found is not None
+    np.testing.assert_allclose([found.lower, found.upper], [lower, lower + lengths], atol=2e-4)
+    assert placed(guess, x, random.standard_normal(u.shape), kind) is None
+    assert placed(found, x, u, kind) is None
 
 
 def test_affine_functions_are_the_last_harmonics_and_belong_to_channels_with_steady_values() -> None:

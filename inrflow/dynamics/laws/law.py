@@ -235,6 +235,16 @@ def turning(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> n
     return theta
 
 
+def worse(errors: np.ndarray, others: np.ndarray) -> bool:
+    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference, to
+    which one lost trajectory adds as much as to the mean, or by as much as the others."""
+    if np.isfinite(errors).all() > np.isfinite(others).all():
+        return False
+    difference = errors - others
+    error = float(difference.std() / math.sqrt(max(len(difference) - 1, 1))) if np.isfinite(errors).all() else -1.0
+    return not float(difference.mean()) <= min(error, float(others.mean()))
+
+
 def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -> Tensor | None:
     """Codes (S, T - 1, N, C, K) at Gauss points of the intervals between frames of states (S, T, C, K), along the law's
     own flow from the first frame; what it misses at the second is spread over the interval. None where it diverges.

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, walled
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, joined, placed, walled
 from inrflow.dynamics.laws.field import rates_between
-from inrflow.dynamics.laws.law import Law, largest_of
+from inrflow.dynamics.laws.law import Law, largest_of, worse
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.terms import Term
@@ -152,11 +152,16 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     meshed = any(isinstance(place, Region) for place in domains)  # and may end before the walls of a box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
-    known, first = None, domains[0]
-    if boundary is None and isinstance(first, Box) and first.bounded and np.equal(some.x, some.x[:1]).all() and (
-            found := walled(first, data.x[0], data.u)) is not None:
-        (first, known), domains = found, [place for place in domains if not isinstance(place, Box)]
-        domains.insert(0, first)
+    known: list[list[str]] | None = None
+    first = domains[0]
+    if boundary is None and isinstance(first, Box) and first.bounded and np.equal(some.x, some.x[:1]).all():
+        found: tuple[Box, list[list[str]] | None] | None = walled(first, data.x[0], data.u)
+        if not (found or late()) and (there := placed(
+                first, some.x[0], some.u[:_FEW], conditions(first, some.x, some.u, seed))) is not None:
+            found = there, None
+        if found is not None:
+            (first, known), domains = found, [place for place in domains if not isinstance(place, Box)]
+            domains.insert(0, first)
     bases: list[tuple[Domain, str]] = [(place, conditions(place, some.x, some.u, seed, known)) for place in domains
                                        if isinstance(place, Box) and place.bounded and boundary is None]
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
@@ -221,11 +226,6 @@ def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor
     return (more, left) if left < _HALVED * floor else (count, floor)
 
 
-def joined(boundary: str) -> int:
-    """How many families of harmonics channels of these boundary conditions have together."""
-    return len(set(boundary.split(", ")))
-
-
 def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, int]:
     """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box, those
     of flows there up to some wavenumber, half as many as points of a sphere, as many elsewhere."""
@@ -263,16 +263,6 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
         squares = np.maximum(squares - data.noise, _UNSURE * data.noise) / scale
         result[members] = np.where(bounded.numpy(), squares.mean(1), np.inf)
     return result
-
-
-def worse(errors: np.ndarray, others: np.ndarray) -> bool:
-    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference, to
-    which one lost trajectory adds as much as to the mean, or by as much as the others."""
-    if np.isfinite(errors).all() > np.isfinite(others).all():
-        return False
-    difference = errors - others
-    error = float(difference.std() / math.sqrt(max(len(difference) - 1, 1))) if np.isfinite(errors).all() else -1.0
-    return not float(difference.mean()) <= min(error, float(others.mean()))
 
 
 def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
