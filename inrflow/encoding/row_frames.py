@@ -89,8 +89,8 @@ def _by_frames(splines: RowSplines, rows: Rows, times: np.ndarray, x: np.ndarray
         result[known] = splines.fields(rows, times[known], x)
         return result
     for frame in _frames_of(rows):
-        if len(frame[0]) >= _ENOUGH * splines.harmonics.count:
-            result[times == frame[0][0]] = splines.fields(frame, frame[0][:1], x)
+        few = np.isfinite(frame[2]).sum(0) < _ENOUGH * splines.harmonics.count
+        result[times == frame[0][0]] = np.where(few, np.nan, splines.fields(frame, frame[0][:1], x))
     return result
 
 
@@ -105,7 +105,7 @@ def _outlining(points: np.ndarray) -> np.ndarray:
 def _rows_of(source: TrajectorySource, trajectory: int) -> Rows:
     """The rows of a trajectory, of normalised values."""
     batch = source.batch([trajectory])
-    seen = batch.u[0].isfinite().all(-1)
+    seen = batch.u[0].isfinite().any(-1)
     t = (batch.t[0, :, None] + (0.0 if batch.delay is None else batch.delay[0])).expand(seen.shape)
     x = batch.x[0].expand(*seen.shape, -1)
     return t[seen].numpy(), x[seen].double().numpy(), batch.u[0][seen].double().numpy()

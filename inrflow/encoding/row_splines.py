@@ -31,7 +31,7 @@ _FRAMES, _MARGIN = 2, 0.02  # times the splines; share of the time at both ends
 _PLACES, _FEWEST_PLACES = 4, 32  # times the harmonics, at most; harmonics that they determine at least
 _BLOCK = 4096  # rows
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # times (R,), points (R, d), values (R, C) around 0
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # times (R,), points (R, d), values (R, C) around 0, NaN: unknown
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,14 @@ class RowSplines:
             return np.linalg.lstsq(matrix, sides, rcond=None)[0]
 
     def fields(self, rows: Rows, t: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Fields (T, N, C) of a trajectory at times (T,) and points (N, d)."""
-        weights = self.solve(*self.normal_equations(*rows), self.penalty)
-        weights = weights.reshape(self.count, self.harmonics.count, -1)
-        return np.einsum("nk,mkc,tm->tnc", self.harmonics.values(x), weights, self.at(t), optimize=True)
+        """Fields (T, N, C) of a trajectory at times (T,) and points (N, d); NaN of channels without rows."""
+        result = np.full((len(t), len(x), rows[2].shape[1]), np.nan)
+        for channels, own in parted(rows):
+            weights = self.solve(*self.normal_equations(*own), self.penalty)
+            weights = weights.reshape(self.count, self.harmonics.count, -1)
+            result[..., channels] = np.einsum("nk,mkc,tm->tnc", self.harmonics.values(x), weights, self.at(t),
+                                              optimize=True)
+        return result
 
     @property
     def places(self) -> np.ndarray:
@@ -174,14 +178,20 @@ def _tried(
 
 def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]], first: int) -> tuple[RowSplines, int]:
     """The splines with the penalty by which they miss held-out rows least, and its number; `first` is tried first."""
-    parts = [(splines.normal_equations(*kept), splines.design(t, x), u) for kept, (t, x, u) in halves]
-    count, known = sum(len(u) for *_, u in parts), dict[int, np.ndarray]()
+    channels, parts = halves[0][0][2].shape[1], []
+    count, known = np.zeros(channels), dict[int, np.ndarray]()
+    for kept, (t, x, u) in halves:
+        table = splines.design(t, x)
+        for c, own in parted(kept):
+            parts.append((c, splines.normal_equations(*own), table, u[:, c]))
+            count[c] += np.isfinite(u[:, c]).sum(0)
 
     def error(i: int) -> float:
         if i not in known:
-            squares = [((table @ splines.solve(*equations, _PENALTIES[i]) - u) ** 2).sum(0)
-                       for equations, table, u in parts]
-            known[i] = np.sum(squares, 0) / count
+            known[i] = np.zeros(channels)
+            for c, equations, table, u in parts:
+                known[i][c] += np.nansum((table @ splines.solve(*equations, _PENALTIES[i]) - u) ** 2, 0)
+            known[i] /= np.maximum(count, 1)
         return float(known[i].sum())
 
     best, before = first, -1
@@ -189,3 +199,13 @@ def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]], first: 
         near = {max(best - 1, 0), best, min(best + 1, len(_PENALTIES) - 1)}
         best, before = min(near, key=lambda i: (error(i), i)), best
     return replace(splines, penalty=float(_PENALTIES[best]), error=known[best]), best
+
+
+def parted(rows: Rows) -> Iterator[tuple[np.ndarray, Rows]]:
+    """Channels that are known in the same rows, and these rows with their values alone."""
+    t, x, u = rows
+    _, label = np.unique(seen := np.isfinite(u), axis=1, return_inverse=True)
+    for value in np.unique(label):
+        channels = np.flatnonzero(label.ravel() == value)
+        if len(own := np.flatnonzero(seen[:, channels[0]])):
+            yield channels, (t[own], x[own], u[own[:, None], channels])

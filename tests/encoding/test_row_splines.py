@@ -104,3 +104,25 @@ def test_a_law_is_found_where_every_frame_has_other_points(tmp_path, inrflow_com
 def test_a_constant_alone_is_the_mean_of_rows():
     one = RowSplines(domains_of(np.linspace(0, 1, 9)[:, None], (1.0,))[0], Constant(), 1, (0.0, 0.0))
     np.testing.assert_allclose(one.solve(np.eye(1), np.array([[3.0]]), 1e-9), [[3.0]], rtol=1e-6)
+
+
+def test_channels_known_in_rows_of_their_own_are_solved_from_these():
+    every = [rows(n, 500) for n in range(4)]
+    for _, _, u in every:
+        u[::2, 0], u[1::2, 1] = np.nan, np.nan
+    tried = candidates(domains_of(every[0][1], (1.0,)), every, (0.0, 2.0), 0)
+    splines = min(tried, key=lambda one: one.missed)
+    places, times = np.linspace(0, 0.9, 7), np.linspace(0.1, 1.9, 9)
+    found = splines.fields(every[0], times, places[:, None]).reshape(-1, 2)
+    assert ((found - field(0, np.repeat(times, 7), np.tile(places, 9))) ** 2).mean() < 1e-6
+    none = every[0][:2] + (np.where([True, False], every[0][2], np.nan),)
+    assert np.isnan(splines.fields(none, times, places[:, None])[..., 1]).all()
+
+
+def test_frames_of_few_points_that_move_are_told_by_those_before_and_after():
+    few = [[frame(n, t, 4) for t in np.arange(20) / 10] for n in range(4)]
+    domains = domains_of(np.concatenate([x for each in few for _, x, _ in each]), (1.0,))
+    whole = [tuple(np.concatenate(parts) for parts in zip(*each, strict=True)) for each in few]
+    alone, together = (min(one.missed for one in candidates(domains, some, span, 0)) for some, span in (
+        ([one for each in few for one in each], (0.0, 0.0)), (whole, (0.0, 1.9))))
+    assert together < 1e-4 < 1e-2 < alone
