@@ -90,20 +90,23 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
 def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
     """The box with walls up to a few gaps of uniform points beyond the outermost of scattered points x (N, d), each in
     turn where fields u (S, T, N, C), by their changes, are missed least at some of the points by least squares of the
-    others, on harmonics of a kind. None where that gains little, for grids in the plane and where values are missing.
+    others, on harmonics of a kind. None where that gains little, for grids in the plane and where a channel is not seen
+    all along at enough points.
     """
-    if x.shape[1] > 1 and grid_of(x) is not None or not np.isfinite(u).all():
-        return None
     frames = changes(u[:, :: max(u.shape[1] // 3, 1)]).reshape(-1, *u.shape[2:])
+    known = np.isfinite(frames).all(0)  # (N, C)
+    fewest = int(known.sum(0).min())
+    if x.shape[1] > 1 and grid_of(x) is not None or fewest < _A_WAVE * _HIDDEN:
+        return None
     hidden = np.random.default_rng(0).permutation(len(x)) < len(x) // _HIDDEN
 
     def error(one: Box) -> float:
-        harmonics = one.harmonics(min(_WAVES, len(x) // _A_WAVE) * joined(kind), kind)
+        harmonics = one.harmonics(min(_WAVES, fewest // _A_WAVE) * joined(kind), kind)
         table, left = harmonics.values(x), 0.0
-        for c, values in enumerate(np.moveaxis(frames, 2, 0)):
-            own = table[:, harmonics.own(c)]
-            codes = np.linalg.lstsq(own[~hidden], values[:, ~hidden].T, rcond=None)[0]
-            left += float(((own[hidden] @ codes - values[:, hidden].T) ** 2).mean() / ((values**2).mean() + 1e-300))
+        for c, seen in enumerate(known.T):
+            own, values, out = table[seen][:, harmonics.own(c)], frames[:, seen, c].T, hidden[seen]
+            codes = np.linalg.lstsq(own[~out], values[~out], rcond=None)[0]
+            left += float(((own[out] @ codes - values[out]) ** 2).mean() / ((values**2).mean() + 1e-300))
         return left + 1e-300
 
     best, before = box, error(box)
