@@ -146,11 +146,6 @@ _D = TypeVar("_D", bound=Domain)
 _LIVE: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()  # whose harmonics need not be solved again
 
 
-def joined(boundary: str) -> int:
-    """How many families of harmonics channels of these boundary conditions have together."""
-    return len(set(boundary.split(", ")))
-
-
 def from_state(state: Mapping[str, Any]) -> Domain:
     """The domain of a `state()`, the same one where it is in use; raises UserError where its kind is unknown."""
     live = _LIVE.get(_digest(state))

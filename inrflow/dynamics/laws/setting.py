@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, joined, placed, walled
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, placed, walled
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, worse
 from inrflow.dynamics.laws.network.sine import Sine
@@ -224,6 +224,11 @@ def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor
     more = min(int(count * _FURTHER**steps), int(_TOLD * points))
     left = error(more) if more > count else floor
     return (more, left) if left < _HALVED * floor else (count, floor)
+
+
+def joined(boundary: str) -> int:
+    """How many families of harmonics channels of these boundary conditions have together."""
+    return len(set(boundary.split(", ")))
 
 
 def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, int]:
