@@ -184,7 +184,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         if kind in linear and linear[kind] > _HOPELESS * min(linear.values()):
             continue
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
-        size = min(size, int(points * place.harmonics(size * joined(kind), kind).reached(some.x[0])))
+        if place.bounded:
+            size = min(size, int(points * place.harmonics(size * joined(kind), kind).reached(some.x[0])))
         while size >= _FEWEST and not (min(errors.values(), default=np.inf) < _HOLDING and late()):
             errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
             if isinstance(place, Region) and place.order == 1:
