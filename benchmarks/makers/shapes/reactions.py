@@ -105,7 +105,6 @@ def annulus(generator: np.random.Generator, count: int, mortality: float = 0.4) 
     return t, np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1), np.moveaxis(read, 2, 3), {}
 
 
-@problem()
 def _on_mesh(diffusion: tuple[float, ...], reaction: Callable, start: Callable, frame: float) -> Callable:
     """u_t = diffusion lap u + reaction(u) without flux on a square of side 2 with a round hole, by linear elements."""
     def make(generator: np.random.Generator, count: int) -> Fields:
@@ -120,7 +119,6 @@ def _on_mesh(diffusion: tuple[float, ...], reaction: Callable, start: Callable, 
     return make
 
 
-@problem()
 def _monod(u: np.ndarray) -> np.ndarray:
     """Substrate and biomass of a chemostat: growth s / (0.1 + s) b, dilution 0.3."""
     s, b = u[..., 0], u[..., 1]
@@ -128,13 +126,11 @@ def _monod(u: np.ndarray) -> np.ndarray:
     return np.stack([0.3 * (1 - s) - growth, growth - 0.3 * b], -1)
 
 
-@problem()
 def _hill(u: np.ndarray) -> np.ndarray:
     """A gene that activates itself: u^4 / (0.5^4 + u^4) - u + 0.03."""
     return u**4 / (0.5**4 + u**4) - u + 0.03
 
 
-@problem()
 def _holling(u: np.ndarray) -> np.ndarray:
     """Prey with logistic growth and predators with a response of type III."""
     a, b = u[..., 0], u[..., 1]
