@@ -303,11 +303,9 @@ class _Design:
             self.lengths = None
         self.blocks = _coupled(table) if self.lengths is None and table.shape[1] > _MANY else None
         tall = self.lengths is None and self.blocks is None and len(table) > 2 * table.shape[1]
-        self.q: np.ndarray | None = None
-        self.r = table
+        self.q: np.ndarray | None
+        self.q, self.r = np.linalg.qr(table) if tall else (None, table)
         self._rows: dict[bytes, _Design] = {}
-        if tall:
-            self.q, self.r = np.linalg.qr(table)
 
     def rows(self, seen: np.ndarray) -> _Design:
         """The same at some of the points; for the last few choices of these from memory."""
@@ -324,18 +322,19 @@ class _Design:
         if self.blocks is not None:
             effort.add(products=_SVD * sum(len(self.r) * len(own) ** 2 for own in self.blocks))
             parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
-            return (np.concatenate([u for u, _, _ in parts], 1), np.concatenate([s for _, s, _ in parts]),
-                    partial(turned, self.blocks, [v for _, _, v in parts]),
-                    partial(turned, self.blocks, [v**2 for _, _, v in parts]))
+            told = ((u * (s > _SLANT * s.max()), s) for u, s, _ in parts)  # others lie in other blocks' spans
+            u, s = (np.concatenate(each, -1) for each in zip(*told, strict=True))
+            once, twice = (partial(turned, self.blocks, [v**n for _, _, v in parts]) for n in (1, 2))
+            return u, s, once, twice
         effort.add(products=_SVD * self.r.size * min(self.r.shape))
         u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
         return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, lambda rows: rows @ v**2
 
     @cached_property
     def unit(self) -> np.ndarray:
-        """Orthonormal columns."""
+        """Orthonormal columns; zero where a harmonic vanishes at all points, as sines at those of half a wave do."""
         assert self.lengths is not None
-        return self.table / self.lengths
+        return self.table * (self.lengths > _SLANT * self.lengths.max()) / np.maximum(self.lengths, _NOTHING)
 
 
 def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
