@@ -108,40 +108,44 @@ def moments(inputs: Sequence[Local], codes: HarmonicCodes, states: np.ndarray) -
 def fit_network_law(
     t: np.ndarray, x: np.ndarray, u: np.ndarray, domains: Sequence[Domain], *, short: Law | None = None,
     seconds: float = 30.0, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
-    units: Sequence[float] | None = None, known: Ground | None = None,
+    units: Sequence[float] | None = None, known: Ground | None = None, most: float = _EXPLAINED,
+    missed: float = np.inf,
 ) -> Law:
     """The law with a network whose forecasts of held-out trajectories are best; arguments are those of `fit_law`.
 
     short: the law of a few terms that was found, whose terms may stand beside the network; known: where none was, the
-    ground on which it was sought. Raises UserError where none forecasts.
+    ground on which it was sought; missed: least error of the laws so far; most: share of changes that it may leave.
+    Raises UserError where none forecasts.
     """
-    effort.restart()
+    start = effort()
     say: Log = log or (lambda _: None)
     train, judge = Data.of(t, x, u, systems).parted(seed)
     if (basis := short or known) is None:
-        domain, boundary, count, _ = choose(list(domains), None, train, seed, say, lambda: effort() > 0.3 * seconds)
+        late = start + 0.3 * seconds
+        domain, boundary, count, _ = choose(list(domains), None, train, seed, say, lambda: effort() > late)
+        count = min(count, _FEWEST)
     else:
-        domain, boundary, count = basis.domain, basis.boundary, basis.codes.harmonics.count
-    count = min(count, _FEWEST if short is None else seen_by(short, judge))
+        domain, boundary, count = basis.domain, basis.boundary, seen_by(basis.codes, missed)
     codes = fit_codes(domain.harmonics(count, boundary), train.x, train.u)
     some = train if train.systems.counts else train.take(evenly(len(train.u), codes.variance.size, _TRAJECTORIES))
     ground = Ground(domain, boundary, codes, some, *encode(codes, some))
-    search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say)
+    search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say, start, most)
     with suppress(OutOfTime):
         search.run(seconds)
     if (law := search.best) is None:
         raise UserError("no network forecasts the held-out trajectories")
     with suppress(OutOfTime):
-        for _, better in finer(law, train, judge, seconds, say, False):
+        for _, better in finer(law, train, judge, start + seconds, say, False):
             law = better
     law = replace(law, shares=shares(law, ground.states))
     return standard(law, np.unique(train.systems.number)) if law.count else law
 
 
-def seen_by(short: Law, judge: Data) -> int:
-    """How many harmonics networks see beside a short law: what they do not see counts against them."""
-    tails = short.codes.variance[:, ::-1].cumsum(1)[:, ::-1]
-    return max(_FEWEST, int(((tails / tails[:, :1]).mean(0) > _LEFT * forecast_errors(short, judge).mean()).sum()))
+def seen_by(codes: HarmonicCodes, missed: float) -> int:
+    """How many harmonics networks see beside laws that miss so much: what they do not see counts against them."""
+    tails = codes.variance[:, ::-1].cumsum(1)[:, ::-1]
+    seen = int(((tails / tails[:, :1]).mean(0) > _LEFT * missed).sum())
+    return min(max(_FEWEST, seen), codes.harmonics.count)
 
 
 def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
@@ -166,8 +170,15 @@ class Search:
     terms: list[Term]
     seed: int
     say: Log
+    start: float
+    most: float
     best: Law | None = None
     least: float = np.inf
+
+    @property
+    def spent(self) -> float:
+        """Effort since the start."""
+        return effort() - self.start
 
     def run(self, seconds: float) -> None:
         """Try all architectures, then those that are best along their own flow, with more units."""
@@ -176,15 +187,15 @@ class Search:
         likely: list[tuple[float, Architecture, list[Sine]]] = []
         few = ground if ground.train.systems.counts else ground.some(_FEW)
         for one in architectures(ground.domain, ground.states.shape[2], longest):
-            if effort() > _SOLVED * seconds and likely:
+            if self.spent > _SOLVED * seconds and likely:
                 break
             sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
             _, (share, misfit) = solved(few, self.short, self.terms, sines)
-            if share < _EXPLAINED:
+            if share < self.most:
                 likely.append((misfit, one, sines))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
-            if effort() > _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
+            if self.spent > _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # when time is over, smaller ones alone
             law, _ = solved(ground, self.short, self.terms, sines)
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
@@ -205,7 +216,7 @@ class Search:
     def followed(self, name: str, sines: list[Sine], error: float, law: Law, seconds: float) -> tuple[float, Law]:
         """A law solved again along its own flow, while its forecasts improve."""
         for _ in range(_ROUNDS):
-            if effort() > seconds:
+            if self.spent > seconds:
                 break
             paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems.number)
             if paths is None:
@@ -227,7 +238,7 @@ class Search:
         if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
         error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # one may lie near a threshold
-        self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
+        self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {self.spent:.1f} s")
         if error < self.least:
             self.best, self.least = one, error
         return (error, one) if np.isfinite(error) else (np.inf, None)
