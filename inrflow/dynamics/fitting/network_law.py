@@ -129,9 +129,9 @@ def fit_network_law(
     codes = fit_codes(domain.harmonics(count, boundary), train.x, train.u)
     some = train if train.systems.counts else train.take(evenly(len(train.u), codes.variance.size, _TRAJECTORIES))
     ground = Ground(domain, boundary, codes, some, *encode(codes, some))
-    search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say, start, most)
+    search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say)
     with suppress(OutOfTime):
-        search.run(seconds)
+        search.run(start, seconds, most)
     if (law := search.best) is None:
         raise UserError("no network forecasts the held-out trajectories")
     with suppress(OutOfTime):
@@ -170,32 +170,26 @@ class Search:
     terms: list[Term]
     seed: int
     say: Log
-    start: float
-    most: float
     best: Law | None = None
     least: float = np.inf
 
-    @property
-    def spent(self) -> float:
-        """Effort since the start."""
-        return effort() - self.start
-
-    def run(self, seconds: float) -> None:
-        """Try all architectures, then those that are best along their own flow, with more units."""
+    def run(self, start: float, seconds: float, most: float) -> None:
+        """Try architectures that leave less than a share `most` of changes, from an effort on, then those that are best
+        along their own flow, with more units."""
         ground = self.ground
         longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
         likely: list[tuple[float, Architecture, list[Sine]]] = []
         few = ground if ground.train.systems.counts else ground.some(_FEW)
         for one in architectures(ground.domain, ground.states.shape[2], longest):
-            if self.spent > _SOLVED * seconds and likely:
+            if effort() > start + _SOLVED * seconds and likely:
                 break
             sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
             _, (share, misfit) = solved(few, self.short, self.terms, sines)
-            if share < self.most:
+            if share < most:
                 likely.append((misfit, one, sines))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
-            if self.spent > _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
+            if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # when time is over, smaller ones alone
             law, _ = solved(ground, self.short, self.terms, sines)
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
@@ -209,14 +203,14 @@ class Search:
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
                 if factor > 1:
                     sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed, factor)
-                error, law = self.followed(one.name, sines, error, law, seconds)
+                error, law = self.followed(one.name, sines, error, law, start + seconds)
                 if not error <= self.least:
                     break
 
-    def followed(self, name: str, sines: list[Sine], error: float, law: Law, seconds: float) -> tuple[float, Law]:
+    def followed(self, name: str, sines: list[Sine], error: float, law: Law, until: float) -> tuple[float, Law]:
         """A law solved again along its own flow, while its forecasts improve."""
         for _ in range(_ROUNDS):
-            if self.spent > seconds:
+            if effort() > until:
                 break
             paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems.number)
             if paths is None:
@@ -238,7 +232,7 @@ class Search:
         if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
         error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # one may lie near a threshold
-        self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {self.spent:.1f} s")
+        self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
         if error < self.least:
             self.best, self.least = one, error
         return (error, one) if np.isfinite(error) else (np.inf, None)
