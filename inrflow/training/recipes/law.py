@@ -128,7 +128,7 @@ class LawRecipe:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
             law = _found(run, f"law with a {name}", name, share, lambda seconds, _: fit_network_law(
-                t, x, u, domains, seconds=seconds, **known, **further), share)
+                t, x, u, domains, seconds=seconds, **known, **further), max(share, _OF_NETWORK))
             return [] if law is None else [law]
 
         def at_first(ground: Ground, missed: float) -> None:
