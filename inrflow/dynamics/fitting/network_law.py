@@ -35,7 +35,7 @@ from inrflow.dynamics.laws.network.sine import (
 )
 from inrflow.dynamics.laws.refinement.ending import finer
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations
-from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, choose, encode, evenly, forecast_errors
+from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, encode, evenly, forecast_errors
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
@@ -106,26 +106,20 @@ def moments(inputs: Sequence[Local], codes: HarmonicCodes, states: np.ndarray) -
 
 
 def fit_network_law(
-    t: np.ndarray, x: np.ndarray, u: np.ndarray, domains: Sequence[Domain], *, short: Law | None = None,
-    seconds: float = 30.0, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
-    units: Sequence[float] | None = None, known: Ground | None = None, most: float = _EXPLAINED,
-    missed: float = np.inf,
+    t: np.ndarray, x: np.ndarray, u: np.ndarray, basis: Law | Ground, *, seconds: float = 30.0, seed: int = 0,
+    log: Log | None = None, systems: Systems | None = None, units: Sequence[float] | None = None,
+    most: float = _EXPLAINED, missed: float = np.inf,
 ) -> Law:
     """The law with a network whose forecasts of held-out trajectories are best; arguments are those of `fit_law`.
 
-    short: the law of a few terms that was found, whose terms may stand beside the network; known: where none was, the
+    basis: the law of a few terms that was found, whose terms may stand beside the network, or where none was, the
     ground on which it was sought; missed: least error of the laws so far; most: share of changes that it may leave.
     Raises UserError where none forecasts.
     """
-    start = effort()
+    start, short = effort(), basis if isinstance(basis, Law) else None
     say: Log = log or (lambda _: None)
     train, judge = Data.of(t, x, u, systems).parted(seed)
-    if (basis := short or known) is None:
-        late = start + 0.3 * seconds
-        domain, boundary, count, _ = choose(list(domains), None, train, seed, say, lambda: effort() > late)
-        count = min(count, _FEWEST)
-    else:
-        domain, boundary, count = basis.domain, basis.boundary, seen_by(basis.codes, missed)
+    domain, boundary, count = basis.domain, basis.boundary, seen_by(basis.codes, missed)
     codes = fit_codes(domain.harmonics(count, boundary), train.x, train.u)
     some = train if train.systems.counts else train.take(evenly(len(train.u), codes.variance.size, _TRAJECTORIES))
     ground = Ground(domain, boundary, codes, some, *encode(codes, some))

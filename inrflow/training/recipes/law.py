@@ -124,17 +124,18 @@ class LawRecipe:
         networks: list[Law] = []
         network = "off" if problem.forcing_period else run.config.dynamics.network
 
-        def with_network(name: str, share: float, **known: Any) -> list[Law]:
+        def with_network(name: str, share: float, basis: Law | Ground, **known: Any) -> list[Law]:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
             law = _found(run, f"law with a {name}", name, share, lambda seconds, _: fit_network_law(
-                t, x, u, domains, seconds=seconds, **known, **further), max(share, _OF_NETWORK))
+                t, x, u, basis, seconds=seconds, **known, **further), max(share, _OF_NETWORK))
             return [] if law is None else [law]
 
         def at_first(ground: Ground, missed: float) -> None:
-            grounds.append(ground)
-            if network != "off" and groups is None and missed > _VISIBLE and ground.codes.harmonics.components == 1:
-                networks.extend(with_network("first network", _AT_FIRST, known=ground, most=_FAR_LESS * missed))
+            if ground.codes.harmonics.components == 1:
+                grounds.append(ground)
+                if network != "off" and groups is None and missed > _VISIBLE:
+                    networks.extend(with_network("first network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
         short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
             t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
@@ -144,14 +145,14 @@ class LawRecipe:
             for candidate in [] if explained else _candidates(run, problem, law, x, u, groups):
                 yield candidate
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
+        basis = next(iter(grounds), None) if short is None else short
         beside = short is None or not (short.codes.harmonics.components > 1 or short.has_rates)
-        if beside and (network == "on" or (network == "auto" and not explained)):
+        if basis is not None and beside and (network == "on" or (network == "auto" and not explained)):
             share = _ALONE if short is None else _OF_NETWORK
             if short is not None and network != "on" and run.budget.seconds(share) < _FEWEST_SECONDS:
                 run.log.say("no law with a network is looked for in so little time")
                 return
-            ground = next((one for one in grounds if one.codes.harmonics.components == 1), None)
-            for law in with_network("network", share, short=short, known=ground, missed=missed):
+            for law in with_network("network", share, basis, missed=missed):
                 yield from _candidates(run, problem, law, x, u, groups)
 
 

@@ -87,7 +87,6 @@ def test_a_network_is_put_into_a_law_where_it_is_asked_for_or_none_is_found(tmp_
         found = list(LawRecipe().propose(run))
     assert "network" in found[-1].name and found[-1].score.error < 0.1
     monkeypatch.setattr("inrflow.dynamics.laws.fit.LawSearch.run", lambda *_: None)  # no law forecasts
-    monkeypatch.delattr("inrflow.dynamics.fitting.network_law.choose")  # harmonics are those that it was sought on
     with run_on(path, tmp_path, "recipe=law", "training.minutes=0.02", "dynamics.network=on") as run:
         (found,) = LawRecipe().propose(run)
     assert "network" in found.name and found.score.error < 0.1
