@@ -117,7 +117,8 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
             for design, values in blocks:
                 z, spread, _ = _posterior(design, values, mean, variance, float(least[c]))
                 squares = ((z - mean) ** 2).sum(0)
-                moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * spread
+                shown = spread * (spread < variance)  # by some point
+                moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * shown
             variance = np.maximum(moments / sum(len(values) for _, values in blocks), _LEAST * total)
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
         moving = harmonics.own(c, moving=True)
@@ -292,10 +293,10 @@ def _blocks(design: _Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, _
 
 
 class _Design:
-    """Values (N, K) of harmonics at points; lengths (K,) of its columns where these are orthogonal, as on grids."""
+    """Values (N, K) of harmonics at points, 0 of those that vanish; lengths (K,) of orthogonal columns, of grids."""
 
     def __init__(self, table: np.ndarray):
-        self.table = table
+        self.table = table = table * ((size := np.sqrt((table**2).sum(0))) > _SLANT * size.max(initial=0.0))
         self.lengths: np.ndarray | None = np.sqrt((table**2).sum(0))
         signs = np.random.default_rng(0).choice([-1.0, 1.0], (table.shape[1], _PROBES))
         slant = table.T @ (table @ signs) - self.lengths[:, None] ** 2 * signs  # sums of products of other columns
@@ -332,9 +333,9 @@ class _Design:
 
     @cached_property
     def unit(self) -> np.ndarray:
-        """Orthonormal columns; zero where a harmonic vanishes at all points, as sines at those of half a wave do."""
+        """Orthonormal columns, but of harmonics that vanish."""
         assert self.lengths is not None
-        return self.table * (self.lengths > _SLANT * self.lengths.max()) / np.maximum(self.lengths, _NOTHING)
+        return self.table / np.maximum(self.lengths, _NOTHING)
 
 
 def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
