@@ -139,6 +139,24 @@ def _holling(u: np.ndarray) -> np.ndarray:
 
 
 @problem()
+def inhibition(generator: np.random.Generator, count: int) -> Fields:
+    """s_t = .006 lap s + .4 (1.2 - s) - b g, b_t = .002 lap b + b (g - .3), g = s / (.15 + s + 1.5 s^2) (Haldane's
+    kinetics) without flux between two circles that do not share a centre, by linear elements."""
+    x, cells = mesh([circle((0, 0), 1, 0.08), circle((0.25, 0.1), 0.38, 0.08)], 0.08)
+    stiffness, masses = elements(x, cells)
+
+    def reaction(w: np.ndarray) -> np.ndarray:
+        s, b = w
+        growth = s / (0.15 + s + 1.5 * s**2)
+        return np.stack([0.4 * (1.2 - s) - b * growth, b * (growth - 0.3)])
+
+    w = np.stack([np.stack([mean + spread * np.tanh(bumps(generator, (x + 1) / 2, 4)) for _ in range(count)], -1)
+                  for mean, spread in ((0.7, 0.35), (0.6, 0.4))])
+    frames = reacting(w, reaction, stiffness.tocsc(), sparse.diags(masses).tocsc(), (0.006, 0.002), 0.02, 30)
+    return np.arange(FRAMES) * 0.6, x, frames.transpose(3, 0, 2, 1), {"triangles": cells}
+
+
+@problem()
 def brusselator_annulus(generator: np.random.Generator, count: int) -> Fields:
     """u_t = .004 lap u + 1 - 3.2 u + u^2 v, v_t = .002 lap v + 2.2 u - u^2 v without flux between two circles that do
     not share a centre."""
