@@ -80,15 +80,15 @@ class Architecture:
 
 
 def architectures(domain: Domain, channels: int, longest: float) -> list[Architecture]:
-    """Networks that are tried, the simplest first; longest: wave of the domain over 2 pi."""
+    """Networks that are tried, the quickest first; longest: wave of the domain over 2 pi."""
     each, axes = range(channels), range(domain.dimensions)
     values = tuple(Local(VALUE, c) for c in each)
     lengths = [longest * factor for factor in _LENGTHS]
     smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
     found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
+    found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
     if domain.kind != "sphere":
         found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
-    found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
     if domain.kind != "sphere" and domain.dimensions == 1:
         slopes = tuple(Local(SLOPE, c, 0) for c in each)
         found.append(Architecture("flux", slopes + tuple(Local(LAPLACIAN, c) for c in each), (Form(FLUX),)))

@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
-_AT_FIRST, _VISIBLE, _FAR_LESS = 0.1, 1e-4, 0.5  # of the time, where terms leave so much, for one that leaves far less
+_AT_FIRST, _VISIBLE, _FAR_LESS = 0.05, 1e-4, 0.5  # of the time, where terms leave so much, for one that leaves far less
 _FEWEST_SECONDS = 2.0  # for a network: what it finds in less takes longer to be judged, and is not taken
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
