@@ -7,9 +7,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import scipy.sparse as sparse
 from scipy.fft import dctn, idctn
+from scipy.sparse.linalg import splu
 
-from benchmarks.makers.base import FRAMES, Fields, Maker, linear, solve, stepped, write_fields
+from benchmarks.makers.base import FRAMES, Fields, Maker, bumps, linear, solve, stepped, write_fields
+from benchmarks.makers.elements import circle, elements, mesh
 from benchmarks.makers.shapes.reactions import annulus, fhn_lshape
 from benchmarks.makers.shapes.spheres import GEOMETRY, Sphere, scattered
 from benchmarks.makers.walls.lines import burgers_held
@@ -155,6 +158,46 @@ def beams(generator: np.random.Generator, count: int, tension: float) -> Fields:
     return np.arange(FRAMES) * gap, x[:, None], u.swapaxes(2, 3), {"channels": ["w", "v"]}
 
 
+def budworm(generator: np.random.Generator, count: int, predation: float) -> Fields:
+    """u_t = .01 u_xx + .5 u (1 - u / 6) - predation u^2 / (1 + u^2) on (0, 4) without flux: 200 finite volumes, read
+    at every third (Ludwig, Jones and Holling 1978)."""
+    n, t = 200, np.arange(FRAMES) * 0.5
+    x = (np.arange(n)[:, None] + 0.5) / n * 4
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        around = np.diff(np.pad(u, 1, mode="edge"), 2) * (n / 4) ** 2
+        return 0.01 * around + 0.5 * u * (1 - u / 6) - predation * u**2 / (1 + u**2)
+
+    u = np.stack([solve(rate, 2 + 1.6 * np.tanh(bumps(generator, x / 4, 6)), t, "BDF") for _ in range(count)])
+    return t, x[1::3], u[:, :, 1::3, None], {}
+
+
+def twisted(generator: np.random.Generator, count: int, twist: float) -> Fields:
+    """A_t = A + .01 (1 + .5 i) lap A - (1 - i twist) |A|^2 A (Ginzburg and Landau) without flux in an ellipse with a
+    hole: linear elements, Strang splitting."""
+    turn, step, every = np.linspace(0, 2 * np.pi, 90, endpoint=False), 0.02, 30
+    x, cells = mesh([np.stack([1.3 * np.cos(turn), 0.8 * np.sin(turn)], 1), circle((0.5, 0), 0.2, 0.09)], 0.09)
+    stiffness, masses = elements(x, cells)
+    spread = 0.5 * step * 0.01 * (1 + 0.5j) * stiffness
+    solver, explicit = splu((sparse.diags(masses) + spread).tocsc()), (sparse.diags(masses) - spread).tocsr()
+
+    def half(a: np.ndarray) -> np.ndarray:
+        def reaction(a: np.ndarray) -> np.ndarray:
+            return a - (1 - 1j * twist) * abs(a) ** 2 * a
+
+        return a + step / 2 * reaction(a + step / 4 * reaction(a))
+
+    y = (x - x.min(0)) / np.ptp(x, axis=0)
+    a = np.stack([0.6 * (bumps(generator, y, 4) + 1j * bumps(generator, y, 4)) for _ in range(count)], 1)
+    frames = [a]
+    for index in range(1, every * (FRAMES - 1) + 1):
+        a = half(solver.solve(explicit @ half(a)))
+        if index % every == 0:
+            frames.append(a)
+    u = np.stack([np.real(frames), np.imag(frames)], -1).transpose(2, 0, 1, 3)
+    return np.arange(FRAMES) * step * every, x, u, {"triangles": cells}
+
+
 FAMILIES = {  # maker, name of its parameter, values trained and tested
     "burgers_viscosities": (burgers_held, "viscosity", (0.02, 0.03, 0.045, 0.06), (0.025, 0.035, 0.05, 0.08)),
     "annulus_mortalities": (annulus, "mortality", (0.3, 0.4, 0.5, 0.6), (0.35, 0.45, 0.55, 0.7)),
@@ -164,6 +207,8 @@ FAMILIES = {  # maker, name of its parameter, values trained and tested
     "wave_dampings": (damped_waves, "damping", (0.1, 0.3, 0.5, 0.8, 1.1, 1.4), (0.4, 0.7, 0.95, 1.8)),
     "beam_tensions": (beams, "tension", (-0.2, 0.2, 0.6, 1.0, 1.4, 1.8), (0.4, 1.2, 2.6, 3.6)),
     "quench_sizes": (quenches, "size", (0.5, 0.7, 0.9, 1.2, 1.5, 2.0), (0.6, 0.8, 1.7, 2.5)),
+    "budworm_predations": (budworm, "predation", (0.4, 0.6, 0.8, 1.0, 1.2, 1.4), (0.5, 0.9, 1.3, 1.7)),
+    "landau_twists": (twisted, "twist", (0.4, 0.7, 1.0, 1.3, 1.6, 1.9), (0.55, 1.15, 1.75, 2.4)),
     "sphere_thresholds": (threshold_sphere, "threshold", (0.15, 0.22, 0.29, 0.36), (0.18, 0.26, 0.33, 0.45)),
 }
 

@@ -117,7 +117,8 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
             for design, values in blocks:
                 z, spread, _ = _posterior(design, values, mean, variance, float(least[c]))
                 squares = ((z - mean) ** 2).sum(0)
-                moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * spread
+                shown = spread * (spread < variance)  # by some point
+                moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * shown
             variance = np.maximum(moments / sum(len(values) for _, values in blocks), _LEAST * total)
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
         moving = harmonics.own(c, moving=True)
@@ -292,10 +293,10 @@ def _blocks(design: _Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, _
 
 
 class _Design:
-    """Values (N, K) of harmonics at points; lengths (K,) of its columns where these are orthogonal, as on grids."""
+    """Values (N, K) of harmonics at points, 0 of those that vanish; lengths (K,) of orthogonal columns, of grids."""
 
     def __init__(self, table: np.ndarray):
-        self.table = table
+        self.table = table = table * ((size := np.sqrt((table**2).sum(0))) > _SLANT * size.max(initial=0.0))
         self.lengths: np.ndarray | None = np.sqrt((table**2).sum(0))
         signs = np.random.default_rng(0).choice([-1.0, 1.0], (table.shape[1], _PROBES))
         slant = table.T @ (table @ signs) - self.lengths[:, None] ** 2 * signs  # sums of products of other columns
@@ -303,11 +304,9 @@ class _Design:
             self.lengths = None
         self.blocks = _coupled(table) if self.lengths is None and table.shape[1] > _MANY else None
         tall = self.lengths is None and self.blocks is None and len(table) > 2 * table.shape[1]
-        self.q: np.ndarray | None = None
-        self.r = table
+        self.q: np.ndarray | None
+        self.q, self.r = np.linalg.qr(table) if tall else (None, table)
         self._rows: dict[bytes, _Design] = {}
-        if tall:
-            self.q, self.r = np.linalg.qr(table)
 
     def rows(self, seen: np.ndarray) -> _Design:
         """The same at some of the points; for the last few choices of these from memory."""
@@ -324,18 +323,19 @@ class _Design:
         if self.blocks is not None:
             effort.add(products=_SVD * sum(len(self.r) * len(own) ** 2 for own in self.blocks))
             parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
-            return (np.concatenate([u for u, _, _ in parts], 1), np.concatenate([s for _, s, _ in parts]),
-                    partial(turned, self.blocks, [v for _, _, v in parts]),
-                    partial(turned, self.blocks, [v**2 for _, _, v in parts]))
+            told = ((u * (s > _SLANT * s.max()), s) for u, s, _ in parts)  # others lie in other blocks' spans
+            u, s = (np.concatenate(each, -1) for each in zip(*told, strict=True))
+            once, twice = (partial(turned, self.blocks, [v**n for _, _, v in parts]) for n in (1, 2))
+            return u, s, once, twice
         effort.add(products=_SVD * self.r.size * min(self.r.shape))
         u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
         return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, lambda rows: rows @ v**2
 
     @cached_property
     def unit(self) -> np.ndarray:
-        """Orthonormal columns."""
+        """Orthonormal columns, but of harmonics that vanish."""
         assert self.lengths is not None
-        return self.table / self.lengths
+        return self.table / np.maximum(self.lengths, _NOTHING)
 
 
 def _coupled(table: np.ndarray) -> list[np.ndarray] | None:

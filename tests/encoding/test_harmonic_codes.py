@@ -91,3 +91,17 @@ def test_as_many_harmonics_as_points_leave_the_noise_that_is_known() -> None:
         told.append((left**2).mean() / share[0])
     assert told[1] == pytest.approx(0.04, rel=0.08)
     assert told[0] < 0.03  # waves of noise are taken for waves of fields
+
+
+@pytest.mark.parametrize("count", [120, 140])
+def test_harmonics_that_a_grid_does_not_show_change_nothing(count: int) -> None:
+    """Of 12 x 12 points, that sines of half a wave a point vanish at, and at which waves beyond are those within."""
+    torus = Box([0.0, 0.0], [1.0, 1.0], ["periodic", "periodic"])
+    x = np.stack(np.meshgrid(*[np.arange(12) / 12] * 2, indexing="ij"), -1).reshape(-1, 2)
+    shown = torus.harmonics(80)
+    decay = np.exp(-0.004 * shown.eigenvalues * np.arange(5)[:, None])
+    u = (np.random.default_rng(0).standard_normal((10, 1, shown.count)) * decay @ shown.values(x).T)[..., None]
+    codes = fit_codes(torus.harmonics(count), x[None].repeat(10, 0), u)
+    assert np.abs(codes.left(x, u)[0]).max() < 1e-6
+    if count == 120:  # of waves that are told apart
+        assert codes.variance[0, shown.count :].sum() < 1e-6 * codes.variance.sum()

@@ -105,7 +105,6 @@ def annulus(generator: np.random.Generator, count: int, mortality: float = 0.4) 
     return t, np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1), np.moveaxis(read, 2, 3), {}
 
 
-@problem()
 def _on_mesh(diffusion: tuple[float, ...], reaction: Callable, start: Callable, frame: float) -> Callable:
     """u_t = diffusion lap u + reaction(u) without flux on a square of side 2 with a round hole, by linear elements."""
     def make(generator: np.random.Generator, count: int) -> Fields:
@@ -120,7 +119,6 @@ def _on_mesh(diffusion: tuple[float, ...], reaction: Callable, start: Callable, 
     return make
 
 
-@problem()
 def _monod(u: np.ndarray) -> np.ndarray:
     """Substrate and biomass of a chemostat: growth s / (0.1 + s) b, dilution 0.3."""
     s, b = u[..., 0], u[..., 1]
@@ -128,18 +126,34 @@ def _monod(u: np.ndarray) -> np.ndarray:
     return np.stack([0.3 * (1 - s) - growth, growth - 0.3 * b], -1)
 
 
-@problem()
 def _hill(u: np.ndarray) -> np.ndarray:
     """A gene that activates itself: u^4 / (0.5^4 + u^4) - u + 0.03."""
     return u**4 / (0.5**4 + u**4) - u + 0.03
 
 
-@problem()
 def _holling(u: np.ndarray) -> np.ndarray:
     """Prey with logistic growth and predators with a response of type III."""
     a, b = u[..., 0], u[..., 1]
     eaten = a**2 / (0.15 + a**2) * b
     return np.stack([a * (1 - a) - eaten, 0.8 * eaten - 0.3 * b], -1)
+
+
+@problem()
+def inhibition(generator: np.random.Generator, count: int) -> Fields:
+    """s_t = .006 lap s + .4 (1.2 - s) - b g, b_t = .002 lap b + b (g - .3), g = s / (.15 + s + 1.5 s^2) (Haldane's
+    kinetics) without flux between two circles that do not share a centre, by linear elements."""
+    x, cells = mesh([circle((0, 0), 1, 0.08), circle((0.25, 0.1), 0.38, 0.08)], 0.08)
+    stiffness, masses = elements(x, cells)
+
+    def reaction(w: np.ndarray) -> np.ndarray:
+        s, b = w
+        growth = s / (0.15 + s + 1.5 * s**2)
+        return np.stack([0.4 * (1.2 - s) - b * growth, b * (growth - 0.3)])
+
+    w = np.stack([np.stack([mean + spread * np.tanh(bumps(generator, (x + 1) / 2, 4)) for _ in range(count)], -1)
+                  for mean, spread in ((0.7, 0.35), (0.6, 0.4))])
+    frames = reacting(w, reaction, stiffness.tocsc(), sparse.diags(masses).tocsc(), (0.006, 0.002), 0.02, 30)
+    return np.arange(FRAMES) * 0.6, x, frames.transpose(3, 0, 2, 1), {"triangles": cells}
 
 
 @problem()

@@ -238,6 +238,24 @@ def nonlocal_growth(generator: np.random.Generator, count: int) -> Fields:
 
 
 @problem()
+def shade(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .003 lap u + u (2 / (1 + 3 s) - .6), s = u smoothed by a Gaussian of deviation .12, without flux through
+    the walls of a box of 1.5 x 1: 72 x 48 cells, means of four."""
+    n, m, h = 72, 48, 1 / 48
+    x = np.stack(np.meshgrid((np.arange(n) + 0.5) * h, (np.arange(m) + 0.5) * h, indexing="ij"), -1)
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        p, s = np.pad(u, 1, mode="edge"), gaussian_filter(u, 0.12 / h, mode="reflect", truncate=6.0)
+        around = (p[2:, 1:-1] + p[:-2, 1:-1] + p[1:-1, 2:] + p[1:-1, :-2] - 4 * u) / h**2
+        return 0.003 * around + u * (2 / (1 + 3 * s) - 0.6)
+
+    t = np.arange(FRAMES) * 0.35
+    u = np.stack([solve(rate, 0.45 + 0.35 * np.tanh(bumps(generator, x / [1.5, 1], 4)), t) for _ in range(count)])
+    u = u.reshape(count, FRAMES, n // 2, 2, m // 2, 2).mean((3, 5))
+    return t, x.reshape(n // 2, 2, m // 2, 2, 2).mean((1, 3)).reshape(-1, 2), u.reshape(count, FRAMES, -1, 1), {}
+
+
+@problem()
 def tracks(generator: np.random.Generator, count: int) -> Fields:
     """Pressure (1e5 Pa) and humidity (5e-3) on a plain of 3000 x 2000 km without flux, hours: a slow and a fast field
     that excite each other, of units that differ by eight orders; cosines."""

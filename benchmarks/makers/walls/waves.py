@@ -64,7 +64,6 @@ def _linear(apply: Callable, u: np.ndarray, frame: float, bound: float, order: i
     return np.moveaxis(stepped(rate, now, frame, steps), (0, 1), (1, -1))  # (S, T, ..., C)
 
 
-@problem()
 def _varying(n: int, d: int, order: int, fine: int, frame: float, size: float) -> Callable:
     """Waves or heat between walls, a coefficient that varies in place; seen at the n^d centres of cells.
 

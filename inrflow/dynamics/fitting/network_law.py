@@ -35,7 +35,7 @@ from inrflow.dynamics.laws.network.sine import (
 )
 from inrflow.dynamics.laws.refinement.ending import finer
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations
-from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, choose, encode, evenly, forecast_errors
+from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, encode, evenly, forecast_errors
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
@@ -80,15 +80,15 @@ class Architecture:
 
 
 def architectures(domain: Domain, channels: int, longest: float) -> list[Architecture]:
-    """Networks that are tried, the simplest first; longest: wave of the domain over 2 pi."""
+    """Networks that are tried, the quickest first; longest: wave of the domain over 2 pi."""
     each, axes = range(channels), range(domain.dimensions)
     values = tuple(Local(VALUE, c) for c in each)
     lengths = [longest * factor for factor in _LENGTHS]
     smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
     found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
+    found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
     if domain.kind != "sphere":
         found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
-    found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
     if domain.kind != "sphere" and domain.dimensions == 1:
         slopes = tuple(Local(SLOPE, c, 0) for c in each)
         found.append(Architecture("flux", slopes + tuple(Local(LAPLACIAN, c) for c in each), (Form(FLUX),)))
@@ -106,42 +106,40 @@ def moments(inputs: Sequence[Local], codes: HarmonicCodes, states: np.ndarray) -
 
 
 def fit_network_law(
-    t: np.ndarray, x: np.ndarray, u: np.ndarray, domains: Sequence[Domain], *, short: Law | None = None,
-    seconds: float = 30.0, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
-    units: Sequence[float] | None = None, known: Ground | None = None,
+    t: np.ndarray, x: np.ndarray, u: np.ndarray, basis: Law | Ground, *, seconds: float = 30.0, seed: int = 0,
+    log: Log | None = None, systems: Systems | None = None, units: Sequence[float] | None = None,
+    most: float = _EXPLAINED, missed: float = np.inf,
 ) -> Law:
     """The law with a network whose forecasts of held-out trajectories are best; arguments are those of `fit_law`.
 
-    short: the law of a few terms that was found, whose terms may stand beside the network; known: where none was, the
-    ground on which it was sought. Raises UserError where none forecasts.
+    basis: the law of a few terms that was found, whose terms may stand beside the network, or where none was, the
+    ground on which it was sought; missed: least error of the laws so far; most: share of changes that it may leave.
+    Raises UserError where none forecasts.
     """
-    effort.restart()
+    start, short = effort(), basis if isinstance(basis, Law) else None
     say: Log = log or (lambda _: None)
     train, judge = Data.of(t, x, u, systems).parted(seed)
-    if (basis := short or known) is None:
-        domain, boundary, count, _ = choose(list(domains), None, train, seed, say, lambda: effort() > 0.3 * seconds)
-    else:
-        domain, boundary, count = basis.domain, basis.boundary, basis.codes.harmonics.count
-    count = min(count, _FEWEST if short is None else seen_by(short, judge))
+    domain, boundary, count = basis.domain, basis.boundary, seen_by(basis.codes, missed)
     codes = fit_codes(domain.harmonics(count, boundary), train.x, train.u)
     some = train if train.systems.counts else train.take(evenly(len(train.u), codes.variance.size, _TRAJECTORIES))
     ground = Ground(domain, boundary, codes, some, *encode(codes, some))
     search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say)
     with suppress(OutOfTime):
-        search.run(seconds)
+        search.run(start, seconds, most)
     if (law := search.best) is None:
         raise UserError("no network forecasts the held-out trajectories")
     with suppress(OutOfTime):
-        for _, better in finer(law, train, judge, seconds, say, False):
+        for _, better in finer(law, train, judge, start + seconds, say, False):
             law = better
     law = replace(law, shares=shares(law, ground.states))
     return standard(law, np.unique(train.systems.number)) if law.count else law
 
 
-def seen_by(short: Law, judge: Data) -> int:
-    """How many harmonics networks see beside a short law: what they do not see counts against them."""
-    tails = short.codes.variance[:, ::-1].cumsum(1)[:, ::-1]
-    return max(_FEWEST, int(((tails / tails[:, :1]).mean(0) > _LEFT * forecast_errors(short, judge).mean()).sum()))
+def seen_by(codes: HarmonicCodes, missed: float) -> int:
+    """How many harmonics networks see beside laws that miss so much: what they do not see counts against them."""
+    tails = codes.variance[:, ::-1].cumsum(1)[:, ::-1]
+    seen = int(((tails / tails[:, :1]).mean(0) > _LEFT * missed).sum())
+    return min(max(_FEWEST, seen), codes.harmonics.count)
 
 
 def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
@@ -169,22 +167,23 @@ class Search:
     best: Law | None = None
     least: float = np.inf
 
-    def run(self, seconds: float) -> None:
-        """Try all architectures, then those that are best along their own flow, with more units."""
+    def run(self, start: float, seconds: float, most: float) -> None:
+        """Try architectures that leave less than a share `most` of changes, from an effort on, then those that are best
+        along their own flow, with more units."""
         ground = self.ground
         longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
         likely: list[tuple[float, Architecture, list[Sine]]] = []
         few = ground if ground.train.systems.counts else ground.some(_FEW)
         for one in architectures(ground.domain, ground.states.shape[2], longest):
-            if effort() > _SOLVED * seconds and likely:
+            if effort() > start + _SOLVED * seconds and likely:
                 break
             sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
             _, (share, misfit) = solved(few, self.short, self.terms, sines)
-            if share < _EXPLAINED:
+            if share < most:
                 likely.append((misfit, one, sines))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
-            if effort() > _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
+            if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # when time is over, smaller ones alone
             law, _ = solved(ground, self.short, self.terms, sines)
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
@@ -198,14 +197,14 @@ class Search:
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
                 if factor > 1:
                     sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed, factor)
-                error, law = self.followed(one.name, sines, error, law, seconds)
+                error, law = self.followed(one.name, sines, error, law, start + seconds)
                 if not error <= self.least:
                     break
 
-    def followed(self, name: str, sines: list[Sine], error: float, law: Law, seconds: float) -> tuple[float, Law]:
+    def followed(self, name: str, sines: list[Sine], error: float, law: Law, until: float) -> tuple[float, Law]:
         """A law solved again along its own flow, while its forecasts improve."""
         for _ in range(_ROUNDS):
-            if effort() > seconds:
+            if effort() > until:
                 break
             paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems.number)
             if paths is None:

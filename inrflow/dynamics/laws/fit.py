@@ -62,15 +62,15 @@ _Regressed = tuple[float, list[Law], Families]  # the least misfit of a family, 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
             units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False,
-            noise: float = 0.0, period: float = 0.0, told: Callable[[Ground], None] = lambda _: None) -> Law:
+            noise: float = 0.0, period: float = 0.0, told: Callable[[Ground, float], None] = lambda *_: None) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
     harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a
     processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that are
     left; on a busy machine less effort is made. rates: whether it may be of second order in time, with rates as
-    channels. noise: variance by which u is wrong, a share. period: of a forcing. told: on which ground a law is sought.
-    Raises UserError where none forecasts.
+    channels. noise: variance by which u is wrong, a share. period: of a forcing. told: on which ground a law is
+    sought, and what share of changes families of terms leave there, 0 at first. Raises UserError where none forecasts.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
@@ -86,7 +86,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
     ground, judge, floor = ground_of(data, domains, boundary, seed, say,
                                      lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK))
-    told(ground)
+    told(ground, 0.0)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families
     if ground.states[0, 0].size > FEW_CODES:
@@ -95,6 +95,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         f"{effort() - start:.1f} s")
     search = LawSearch(ground, judge, families, max(floor, noise), say, start, seconds, period, partial(over, _HALF))
     search.regress(channels)
+    told(ground, search.lowest)
     turns = search.in_turn()
     with suppress(OutOfTime):  # that of the clock: the best law so far is kept, here and below
         turns = iter(()) if rates and not period and search.of_second_order(units) else turns

@@ -36,6 +36,7 @@ Found = TypeVar("Found")
 
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
+_AT_FIRST, _VISIBLE, _FAR_LESS = 0.05, 1e-4, 0.5  # of the time, where terms leave so much, for one that leaves far less
 _FEWEST_SECONDS = 2.0  # for a network: what it finds in less takes longer to be judged, and is not taken
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
@@ -120,27 +121,38 @@ class LawRecipe:
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "units": scale.tolist(),
                                    "log": run.log.notes("law")}
         grounds: list[Ground] = []
-        short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
-            t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
-            noise=problem.unexplained, period=problem.forcing_period, told=grounds.append, **further), _GUARD)
-        explained = False
-        for candidate in [] if short is None else _candidates(run, problem, short, x, u, groups):
-            yield candidate
-            explained = explained or candidate.explained
-        wanted = run.config.dynamics.network == "on" or (run.config.dynamics.network == "auto" and not explained)
-        beside = short is None or not (short.codes.harmonics.components > 1 or short.has_rates)
-        if wanted and beside and not problem.forcing_period:
+        networks: list[Law] = []
+        network = "off" if problem.forcing_period else run.config.dynamics.network
+
+        def with_network(name: str, share: float, basis: Law | Ground, **known: Any) -> list[Law]:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
+            law = _found(run, f"law with a {name}", name, share, lambda seconds, _: fit_network_law(
+                t, x, u, basis, seconds=seconds, **known, **further), max(share, _OF_NETWORK))
+            return [] if law is None else [law]
+
+        def at_first(ground: Ground, missed: float) -> None:
+            if ground.codes.harmonics.components == 1:
+                grounds.append(ground)
+                if network != "off" and groups is None and missed > _VISIBLE:
+                    networks.extend(with_network("first network", _AT_FIRST, ground, most=_FAR_LESS * missed))
+
+        short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
+            t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
+            noise=problem.unexplained, period=problem.forcing_period, told=at_first, **further), _GUARD)
+        explained, missed = False, math.inf
+        for law in [*([] if short is None else [short]), *networks]:
+            for candidate in [] if explained else _candidates(run, problem, law, x, u, groups):
+                yield candidate
+                explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
+        basis = next(iter(grounds), None) if short is None else short
+        beside = short is None or not (short.codes.harmonics.components > 1 or short.has_rates)
+        if basis is not None and beside and (network == "on" or (network == "auto" and not explained)):
             share = _ALONE if short is None else _OF_NETWORK
-            asked = short is None or run.config.dynamics.network == "on"
-            if not asked and run.budget.seconds(share) < _FEWEST_SECONDS:
+            if short is not None and network != "on" and run.budget.seconds(share) < _FEWEST_SECONDS:
                 run.log.say("no law with a network is looked for in so little time")
                 return
-            known = next((one for one in grounds if one.codes.harmonics.components == 1), None)
-            law = _found(run, "law with a network", "network", share, lambda seconds, _: fit_network_law(
-                t, x, u, domains, short=short, known=known, seconds=seconds, **further), share)
-            if law is not None:
+            for law in with_network("network", share, basis, missed=missed):
                 yield from _candidates(run, problem, law, x, u, groups)
 
 

@@ -81,7 +81,7 @@ def test_networks_see_all_but_a_fiftieth_of_what_a_short_law_misses():
     ground = Ground(box, "natural", codes, data, *encode(codes, data))
     for rate, fewest, most in ((0.0, 160, 160), (-0.28, 161, 219)):
         law = ground.law([Term((((0, VALUE),),))], np.array([[rate]]), np.zeros((1, 1)))
-        seen = seen_by(law, data)
+        seen = seen_by(law.codes, float(forecast_errors(law, data).mean()))
         assert fewest <= seen <= most
         left = (start[:, seen:] ** 2).sum() / (start**2).sum()
         assert left < 0.03 * forecast_errors(law, data).mean()

@@ -68,7 +68,7 @@ def test_laws_of_flows_that_walls_hold_are_written_in_the_units_of_the_data():
 
 
 def test_no_network_is_sought_where_a_short_law_explains_the_data(surrogate):
-    assert '"network"' not in (surrogate[0] / "candidates.json").read_text()
+    assert 'network"' not in (surrogate[0] / "candidates.json").read_text()
 
 
 def test_a_network_is_put_into_a_law_where_it_is_asked_for_or_none_is_found(tmp_path, monkeypatch):
@@ -87,10 +87,13 @@ def test_a_network_is_put_into_a_law_where_it_is_asked_for_or_none_is_found(tmp_
         found = list(LawRecipe().propose(run))
     assert "network" in found[-1].name and found[-1].score.error < 0.1
     monkeypatch.setattr("inrflow.dynamics.laws.fit.LawSearch.run", lambda *_: None)  # no law forecasts
-    monkeypatch.delattr("inrflow.dynamics.fitting.network_law.choose")  # harmonics are those that it was sought on
     with run_on(path, tmp_path, "recipe=law", "training.minutes=0.02", "dynamics.network=on") as run:
         (found,) = LawRecipe().propose(run)
     assert "network" in found.name and found.score.error < 0.1
+    monkeypatch.setattr("inrflow.training.recipes.law._VISIBLE", 0.0)  # terms leave 3e-8 here
+    with run_on(path, tmp_path, "recipe=law", "training.minutes=0.02") as run:
+        found = list(LawRecipe().propose(run))
+    assert "first network" in run.budget.decisions and found[0].score.error < 0.1
 
 
 def test_other_fields_are_forecast_at_other_points_and_by_the_saved_model_too(surrogate, data, tmp_path):
