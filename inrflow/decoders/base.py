@@ -225,6 +225,21 @@ class AffineDecoder(Decoder):
         return values.transpose(1, 2).reshape(*batch, points, -1)
 
 
+class BasisAt:
+    """Offset (N, C) and basis (N, C, Z) of an affine decoder at points (N, d), without gradients, kept for the points
+    that were asked for last: those of most windows are the same in all frames."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder, self._points, self._found = decoder, torch.empty(0), (torch.empty(0), torch.empty(0))
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not torch.equal(x, self._points):
+            dtype = next(self.decoder.parameters()).dtype
+            self._points, self._found = x, self.decoder.basis(x.to(dtype))
+        return self._found
+
+
 def has_output_layer(decoder: Decoder) -> TypeGuard[AffineDecoder]:
     """Whether codes set the output layer of a decoder and nothing else, so that `set_output` may replace them."""
     return isinstance(decoder, AffineDecoder) and decoder.affine

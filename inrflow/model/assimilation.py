@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import BasisAt, Decoder
 from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import Encoder, encode_with_covariance
@@ -54,7 +54,7 @@ def assimilate(
     encoded to. `earlier`: an estimate that
     goes on; its last frame is the first of the window, whose values are not taken again.
     """
-    size, contexts = decoder.code_size, dynamics.field.context_size
+    size, contexts, basis = decoder.code_size, dynamics.field.context_size, BasisAt(decoder)
     frames = window.u.shape[1]
     first = window.first_frames(1)
     known_codes = dynamics.field.known_codes(window.t[:, 0].nan_to_num())
@@ -87,7 +87,7 @@ def assimilate(
         usual = prior.mean.expand_as(mean), prior.covariance[None]
         if known_codes is not None:  # which are no evidence of anything
             usual = given(*usual, known_codes)
-        quadratic, count = _innovation(decoder, first, usual[0], mean, usual[1], prior.noise, motion)
+        quadratic, count = _innovation(basis, first, usual[0], mean, usual[1], prior.noise, motion)
     forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
     flows: list[Tensor] = []
     gains: list[Tensor] = []
@@ -124,13 +124,13 @@ def assimilate(
         if not dynamics.field.is_linear:  # else all codes move alike, at all times
             motion = _motion(dynamics, window, forecast if around is None else around[:, k], size)
         if steady:
-            mean, cov = _steady_update(decoder, frame, forecast, latest, prior.noise), latest
+            mean, cov = _steady_update(basis, frame, forecast, latest, prior.noise), latest
         else:
-            mean, cov = _update(decoder, frame, forecast, expected, prior.noise, motion)
+            mean, cov = _update(basis, frame, forecast, expected, prior.noise, motion)
         settled = (dynamics.field.is_linear and decoder.affine and len(cov) == len(latest) == 1 and _alike(cov, latest)
                    and float(prior.noise.min()) > _STEADY * float(cov.diagonal(dim1=1, dim2=2).max()))
         if known:
-            further = _innovation(decoder, frame, forecast, mean, expected, prior.noise, motion)
+            further = _innovation(basis, frame, forecast, mean, expected, prior.noise, motion)
             quadratic, count = quadratic + further[0], count + further[1]
         means.append(mean)
         covariances.append(cov)
@@ -201,11 +201,9 @@ def _as_before(window: TrajectoryBatch, k: int) -> bool:
     return bool(regular) and len(window.x) == window.x.shape[1] == 1 and bool((seen == seen[:1, :1]).all())
 
 
-def _steady_update(decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor) -> Tensor:
+def _steady_update(basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor) -> Tensor:
     """Forecasts (S, n) conditioned on one frame, given the posterior covariance (1, n, n) that this leads to."""
-    with torch.no_grad():
-        offset, basis = decoder.basis(frame.x[0, 0].to(next(decoder.parameters()).dtype))
-    offset, basis = _with_memory(offset, basis, mean.shape[1] - decoder.code_size)
+    offset, basis = _with_memory(*basis_at(frame.x[0, 0]), mean.shape[1] - basis_at.decoder.code_size)
     missed = frame.u[:, 0].double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
     return mean + torch.einsum("ncz,snc->sz", basis, (missed / noise).nan_to_num(0.0)) @ cov[0]
 
@@ -273,7 +271,7 @@ def assimilate_noisy(
     frames, alike = chosen.u.shape[1], dynamics.field.is_linear
     motions = [_motion(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]
     motions = motions * frames if alike else motions
-    for rows, frame, offset, basis in _affine_frames(decoder, chosen, motions):
+    for rows, frame, offset, basis in _affine_frames(BasisAt(decoder), chosen, motions):
         evidence.add(rows, offset, basis, frame)
     added = torch.zeros(len(window), dtype=torch.float64)
     added[surprising] = evidence.best()
@@ -300,21 +298,20 @@ def _motion(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: i
 
 
 def _affine_frames(
-    decoder: Decoder, window: TrajectoryBatch, motions: Sequence[AffineMotion | None]
+    basis_at: BasisAt, window: TrajectoryBatch, motions: Sequence[AffineMotion | None]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64;
     with motions, one for each frame, those of delayed values, which share none."""
-    dtype = next(decoder.parameters()).dtype
     trajectories, frames = window.u.shape[:2]
     index = torch.arange(trajectories)
     for k in range(frames):
         points = window.x[:, k if window.x.shape[1] > 1 else 0]
         for g in range(len(points)):
             rows = index if len(points) == 1 and window.delay is None else index[g : g + 1]
-            with torch.no_grad():
-                offset, basis = decoder.basis(points[g].to(dtype))
-                motion = motions[k]
-                if window.delay is not None and motion is not None:
+            offset, basis = basis_at(points[g])
+            motion = motions[k]
+            if window.delay is not None and motion is not None:
+                with torch.no_grad():
                     offset, basis = _carried(motion, g, offset, basis, window.delay[g, k])
             yield rows, window.u[rows, k], offset.double(), basis.double()
 
@@ -328,15 +325,15 @@ def _carried(
 
 
 def _innovation(
-    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, covariance: Tensor, noise: Tensor,
+    basis_at: BasisAt, frame: TrajectoryBatch, before: Tensor, after: Tensor, covariance: Tensor, noise: Tensor,
     motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Squared innovation (S,) and number of values (S,) of a frame whose states were `before`, with covariance (S or 1,
     n, n), and are now `after`."""
-    codes, step = after[:, : decoder.code_size], (after - before)[:, : decoder.code_size]
-    own = covariance[:, : decoder.code_size, : decoder.code_size]
+    size = basis_at.decoder.code_size
+    codes, step, own = after[:, :size], (after - before)[:, :size], covariance[:, :size, :size]
     quadratic, count = torch.zeros_like(after[:, 0]), torch.zeros_like(after[:, 0])
-    for rows, u, offset, basis in _affine_frames(decoder, frame, [motion]):
+    for rows, u, offset, basis in _affine_frames(basis_at, frame, [motion]):
         values = offset + torch.einsum("ncz,sz->snc", basis, codes[rows])
         quadratic[rows], number = squared_innovation(values, u, noise, step[rows], own if len(own) == 1 else own[rows])
         count[rows] = number.double()
@@ -344,12 +341,12 @@ def _innovation(
 
 
 def _update(
-    decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor,
+    basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor,
     motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame, delayed values carried by `motion`."""
-    size, n = decoder.code_size, mean.shape[1]
-    dtype = next(decoder.parameters()).dtype
+    decoder, n = basis_at.decoder, mean.shape[1]
+    size, dtype = decoder.code_size, next(decoder.parameters()).dtype
     points, u = frame.x[:, 0], frame.u[:, 0]
     seen = torch.isfinite(u).flatten(1)
     zero = torch.zeros(n, dtype=mean.dtype)
@@ -359,7 +356,7 @@ def _update(
         if alike and not bool(seen.any()):
             return mean, cov
         if alike or (shared and bool(seen.all()) and seen.shape[1] > n):
-            offset, basis = _with_memory(*decoder.basis(points[0].to(dtype)), n - size)
+            offset, basis = _with_memory(*basis_at(points[0]), n - size)
             target = u.double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
             if not alike:
                 step, each = condition_each(basis, target, cov, noise)
@@ -376,7 +373,7 @@ def _update(
                 spreads.append(one)
                 continue
             if decoder.affine:
-                offset, basis = decoder.basis(x.to(dtype))
+                offset, basis = basis_at(x)
                 if frame.delay is not None and motion is not None:
                     offset, basis = _carried(motion, s, offset, basis, frame.delay[s, 0])
             else:  # linearised at the best code, shifted so that it is affine around it

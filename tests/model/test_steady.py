@@ -54,6 +54,19 @@ def test_long_windows_of_exact_values_are_met():
     assert float((met[:, 0] - window.u[0, :, 0])[2:].nan_to_num().abs().max()) < 1e-5
 
 
+def test_places_that_stay_are_decoded_once_however_the_gaps_of_frames_differ(monkeypatch):
+    decoder, dynamics, prior, window = setting()
+    window.u[torch.rand(window.u.shape) < 0.3] = torch.nan
+    asked, inner = [], decoder.basis
+    monkeypatch.setattr(decoder, "basis", lambda x: asked.append(1) or inner(x))
+    found = assimilation.assimilate(decoder, dynamics, prior, window)
+    assert len(asked) <= 2  # the first frame is encoded apart
+    monkeypatch.setattr(assimilation.BasisAt, "__call__", lambda self, x: self.decoder.basis(x))
+    each = assimilation.assimilate(decoder, dynamics, prior, window)
+    assert len(asked) > 60
+    assert found.mean == pytest.approx(each.mean, abs=1e-9)
+
+
 def test_codes_that_the_time_says_are_known_from_the_first_frame():
     found = assimilation.assimilate(*setting())
     angle = 2 * torch.pi * torch.arange(60.0).double() / 12

@@ -123,7 +123,7 @@ class PointModes:
         """
         filled = torch.where(torch.isfinite(values), values, self.codes @ self.patterns)
         known, logs, left = torch.isfinite(values).any(1), list[Tensor](), list[Tensor]()
-        products, squares = torch.zeros(2, leads, len(self.variances), dtype=torch.float64)
+        products, squares, ends = torch.zeros(3, leads, len(self.variances), dtype=torch.float64)
         every = max(1, -(-len(values) // _FRAMES)) if values.shape[1] > _FRAMES else 1
         for low, high in blocks:
             inside = torch.zeros_like(known)
@@ -141,8 +141,9 @@ class PointModes:
             for lag in range(1, min(leads + 1, high - low)):
                 start = codes[:-lag] * known[low + lag : high, None]
                 products[lag - 1, : len(patterns)] += (start * codes[lag:]).sum(0)
-                squares[lag - 1, : len(patterns)] += (start * codes[:-lag]).sum(0)
-        lasting = (products / squares.clamp(min=1e-300)).clamp(-1.0, 1.0)
+                squares[lag - 1, : len(patterns)] += start.square().sum(0)
+                ends[lag - 1, : len(patterns)] += (codes[lag:] * known[low : high - lag, None]).square().sum(0)
+        lasting = products / (squares * ends).sqrt().clamp(min=1e-300)  # a slope beyond 1 would leave no innovation
         if len(logs) < 2:
             return self, torch.ones_like(self.variances), lasting
         middle, unsure = torch.stack(logs).mean(0), torch.stack(logs).var(0) / len(logs)

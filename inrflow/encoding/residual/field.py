@@ -166,10 +166,8 @@ class ResidualField:
         """The inverse of `state`. Raises UserError for that of a version without weights or with means of places."""
         if any(c and c.get("offsets") is not None for c in state.get("channels", [{"offsets": ()}])):
             raise UserError("the residual field of this run was written by an earlier version; train it again")
-        stored = state["places"]
-        places = Places(tuple(stored["period"]), stored["sphere"], tuple(stored.get("origin", ())),
-                        tuple(stored.get("unit", ())))
-        return cls(places, tuple(None if c is None else _channel(c) for c in state["channels"]))
+        stored: dict[str, Any] = {name: v if name == "sphere" else tuple(v) for name, v in state["places"].items()}
+        return cls(Places(**stored), tuple(None if c is None else _channel(c) for c in state["channels"]))
 
 
 class Conditioned:
@@ -224,7 +222,9 @@ class Conditioned:
             for rows, given in ((new, self._for_new[c] or sites[0]), (~new, sites[0])):
                 if rows.any():
                     mean[rows], variance[rows] = krige(given, sites[1], t[rows], y[rows])
-        return mean, variance + channel.covariance.nugget
+        # beyond the places of training a field may go on changing as it does between them
+        whole, nugget = channel.covariance.variance + channel.covariance.nugget, channel.covariance.nugget
+        return mean, variance + nugget + torch.as_tensor(self.field.places.beyond(y)) * whole
 
     def codes(self, c: int, t: np.ndarray, x: np.ndarray, new: np.ndarray) -> Tensor:
         """What codes give (R,) of a channel at times (R,) and points (R, d), where these are `new` (R,) from what they

@@ -7,7 +7,8 @@ own extents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -24,12 +25,14 @@ class Places:
         period: (d,) of the coordinates, 0 where not periodic. sphere: whether coordinates are unit vectors.
         origin, unit: (d,) subtracted from the coordinates that are not periodic, and what these are divided by; empty:
             0 and 1. Of a region of a sphere, origin is its middle.
+        extent: (p,) of the places along embedded coordinates, around the origin; 0 or empty: not known, or periodic.
     """
 
     period: tuple[float, ...]
     sphere: bool = False
     origin: tuple[float, ...] = ()
     unit: tuple[float, ...] = ()
+    extent: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, period: tuple[float, ...], sphere: bool, box: np.ndarray) -> Places:
@@ -37,13 +40,17 @@ class Places:
         if sphere:
             middle = np.asarray(box, np.float64).mean(0)
             small = np.ptp(box, axis=0).max() <= REGION
-            return cls(period, True, tuple((middle / np.linalg.norm(middle)).tolist()) if small else ())
+            result = cls(period, True, tuple((middle / np.linalg.norm(middle)).tolist()) if small else ())
+            corners = result(np.array(list(product(*np.asarray(box, np.float64).T))))
+            return replace(result, extent=tuple((2 * np.abs(corners).max(0)).tolist())) if small else result
         extent = np.where(np.asarray(period) > 0, 0.0, np.ptp(np.asarray(box, np.float64), axis=0))
         some = extent[extent > 0]
         unit = np.ones(len(extent))
         if len(some) and some.max() > _NO_COMMON_UNIT * some.min():
             unit = np.where(extent > 0, extent, 1.0)
-        return cls(period, False, tuple(np.asarray(box, np.float64).mean(0).tolist()), tuple(unit.tolist()))
+        along = np.repeat(extent / unit, np.where(np.asarray(period) > 0, 2, 1))
+        middle = np.asarray(box, np.float64).mean(0)
+        return cls(period, False, tuple(middle.tolist()), tuple(unit.tolist()), tuple(along.tolist()))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Embedded places (..., p) of points x (..., d)."""
@@ -61,6 +68,12 @@ class Places:
             else:
                 parts.append((x[..., axis] - self.origin[axis]) / self.unit[axis] if self.unit else x[..., axis])
         return np.stack(parts, -1)
+
+    def beyond(self, y: np.ndarray) -> np.ndarray:
+        """Squared distances (...,) of embedded places (..., p) from the box of the data's places, in extents of it."""
+        extent = np.array(self.extent or (0.0,) * y.shape[-1])
+        away = np.maximum(np.abs(y) - extent / 2, 0.0) / np.where(extent > 0, extent, np.inf)
+        return np.asarray((away**2).sum(-1))
 
     @property
     def groups(self) -> tuple[int, ...]:

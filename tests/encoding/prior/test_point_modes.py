@@ -156,3 +156,15 @@ def test_what_late_patterns_of_a_lasting_field_hold_lasts_in_other_frames():
     own = (codes[1:] * codes[:-1]).sum(0) / codes[:-1].square().sum(0)
     assert (decays[30:] - decay).abs().mean() < 0.5 * (own - decay).abs().mean()
     assert later[30:].mean() == pytest.approx(float(decays[30:].mean()) * decay, abs=0.03)
+
+
+def test_what_grows_within_every_block_still_has_innovations():
+    torch.manual_seed(3)
+    grown = 1.05 ** torch.arange(20).double().repeat(5) * torch.tensor([1.0, -1, 1, -1, 1]).repeat_interleave(20)
+    values = grown[:, None] * torch.tensor([1.0, 2, 0]) + 0.01 * torch.randn(100, 3).double()
+    blocks = [(k, k + 20) for k in range(0, 100, 20)]
+    lasting = principal_components(values, 1).cross_validated(values, blocks)[2]
+    inside = torch.cat([values[k : k + 20, 1] - values[:, 1].mean() for k in range(0, 100, 20)]).reshape(5, 20)
+    expected = torch.corrcoef(torch.stack([inside[:, :-1].flatten(), inside[:, 1:].flatten()]))[0, 1]
+    assert 0.99 < float(lasting[0, 0]) < 1  # least squares have 1.05
+    assert float(lasting[0, 0]) == pytest.approx(float(expected), abs=3e-3)

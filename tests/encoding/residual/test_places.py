@@ -1,0 +1,47 @@
+"""Embedded places, and how far points lie beyond the box of those of the data."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.encoding.residual.covariance import Covariance, Form
+from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows
+from inrflow.encoding.residual.places import Places
+
+LINE_AND_CIRCLE = Places.of((0.0, 2.0), False, np.array([[1.0, 0.0], [5.0, 1.9]]))
+KILOMETRES = Places.of((0.0, 0.0), False, np.array([[0.0, 0.0], [100.0, 2.0]]))
+
+
+@pytest.mark.parametrize(("places", "point", "extents"), [
+    (LINE_AND_CIRCLE, [3.0, 7.0], 0.0), (LINE_AND_CIRCLE, [7.0, 7.0], 0.5), (LINE_AND_CIRCLE, [-7.0, 0.3], 2.0),
+    (KILOMETRES, [100.0, 2.0], 0.0), (KILOMETRES, [150.0, 6.0], (0.25 + 4) ** 0.5),
+])
+def test_points_lie_so_many_extents_beyond_the_places(places, point, extents):
+    assert places.beyond(places(np.array(point))) == pytest.approx(extents**2, abs=1e-12)
+
+
+def test_points_around_a_region_of_a_sphere_lie_beyond_it():
+    angle = np.radians([[5, 45], [15, 45], [5, 52], [15, 52], [10, 48], [45, 48]])
+    x = np.stack([np.cos(angle[:, 1]) * np.cos(angle[:, 0]), np.cos(angle[:, 1]) * np.sin(angle[:, 0]),
+                  np.sin(angle[:, 1])], 1)
+    places = Places.of((0.0, 0.0, 0.0), True, np.stack([x[:5].min(0), x[:5].max(0)]))
+    beyond = places.beyond(places(x))
+    assert (beyond[:5] == 0).all() and 3 < beyond[5] < 20  # three and a half regions to the east
+    whole = Places.of((0.0, 0.0, 0.0), True, np.array([[-1.0, -1, -1], [1, 1, 1]]))
+    assert (whole.beyond(whole(x)) == 0).all()
+
+
+def test_deviations_grow_with_the_distance_from_all_places_of_training():
+    covariance = Covariance.of(Form((1.5,), 0.5, (0, 1), (True, True)), [0.1, 1.0], [9.0, 9.0], 0.1, [[0.3, 0.3]])
+    x = np.random.default_rng(0).uniform(0, 1, (20, 2))
+    places = Places.of((0.0, 0.0), False, np.array([[0.0, 0.0], [1.0, 1.0]]))
+    rows = Rows(np.zeros(20), x, np.random.default_rng(1).standard_normal((20, 1)), np.arange(20))
+    known = Conditioned(ResidualField(places, (ChannelField(covariance),)), rows, np.zeros((20, 1)),
+                        lambda t, x: torch.zeros(len(t), len(x), 1))
+    asked = np.array([[0.5, 0.5], [1.0, 1.0], [3.0, 0.5], [9.0, 9.0]])
+    mean, variance = known.own(0, np.zeros(4), asked)
+    boundless = ResidualField(Places((0.0, 0.0), False, places.origin, places.unit), known.field.channels)
+    usual = Conditioned(boundless, rows, np.zeros((20, 1)), lambda t, x: torch.zeros(len(t), len(x), 1)).own(
+        0, np.zeros(4), asked)
+    assert mean == pytest.approx(usual[0], abs=1e-12)
+    assert variance - usual[1] == pytest.approx(torch.tensor([0, 0, 4.0, 128.0]).double() * 1.2, abs=1e-6)
