@@ -22,6 +22,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
 )
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
+from inrflow.data.formats.meshes.mesh_writers import CELLS
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import is_hdf5_with, resolves
 from inrflow.data.formats.sphere import (
@@ -208,6 +209,8 @@ class NetcdfContent(OpenedContent):
             raise UserError(f"{self.path} holds no value of {', '.join(self._names)}: all are missing; choose other "
                             "channels")
         self.extra = {} if self._lonlat is None else {"lonlat": self._lonlat[kept]}
+        if kept.all():
+            self.extra |= {name: self._selected[name].values for name in CELLS.values() if name in self._selected}
         for index in range(count):
             yield Part(t, x[kept], partial(self._kept_values, index, kept))
 

@@ -1,4 +1,5 @@
-"""Meshes of VTK, XDMF and Tecplot, read by meshio (the extra `mesh`): a file, or a PVD collection of one per time.
+"""Meshes of VTK, XDMF and Tecplot, read by meshio (the extra `mesh`): a file, or a PVD collection of one per time;
+others, such as pieces, blocks and images, by VTK (vtk_files.py).
 
 Fields at the nodes become channels, vectors one for each component; without any, fields of the cells at their
 centres. Triangles, of curved surfaces, too, tetrahedra and curves are kept as the mesh of the trajectory.
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,8 +23,8 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.meshes.mesh_writers import CELLS, PvdWriter, XdmfWriter, meshio_for
 from inrflow.data.formats.meshes.tecplot import Zone, zones
+from inrflow.data.formats.meshes.vtk_files import Mesh, arrays_for, inside, kind_of, meshes_of, read_arrays, require_own
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
-from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, number_in_name
 from inrflow.errors import UserError
 
@@ -79,6 +81,18 @@ class MeshFormat(Format):
         return (XdmfWriter if path.suffix.lower() == ".xdmf" else PvdWriter)(path, description, overwrite)
 
 
+class VtkFormat(MeshFormat):
+    """XML of VTK other than one unstructured grid, its HDF5, and CGNS."""
+
+    name = "VTK's images, grids, surfaces, blocks or pieces, VTKHDF or CGNS"
+    about = "VTI, VTR, VTS, VTP, VTM, PVTU and the like, VTKHDF, CGNS"
+    suffixes = ()
+    endings = (".pvtu", ".vti", ".vts", ".vtr", ".vtp", ".vtm", ".vtkhdf", ".cgns")
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return kind_of(path, start) is not None
+
+
 def _time_of_legacy(start: bytes) -> list[float]:
     """The time in the first bytes of a legacy VTK file, whose field data meshio leaves out; none where it has none."""
     match = re.search(rb"\n(?:TIME|TimeValue) 1 1 (double|float)\n", start)
@@ -88,6 +102,20 @@ def _time_of_legacy(start: bytes) -> list[float]:
     if re.search(rb"\nBINARY\b", start):
         return [float(np.frombuffer(start, kind, 1, match.end())[0])]
     return [float(start[match.end():].split(maxsplit=1)[0])]
+
+
+def _read_vtu(path: Path) -> Any:
+    """VTU of any version: of what meshio refuses, 2 and up, polyhedra alone differ from 1."""
+    import meshio
+
+    whole = path.read_bytes()
+    older = re.sub(rb'(<VTKFile[^>]*version=")2\.\d"', rb'\g<1>1.0"', whole, count=1)
+    if older == whole:
+        return meshio.vtu.read(str(path))
+    with NamedTemporaryFile(suffix=".vtu") as copy:
+        copy.write(older)
+        copy.flush()
+        return meshio.vtu.read(copy.name)
 
 
 def _is_tecplot(head: bytes) -> bool:
@@ -126,7 +154,7 @@ class MeshSeries:
         flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= _FLAT * max(np.ptp(places, axis=0).max(), 1e-300)
         self.axes = 2 if flat else 3
         self.points = places[:, : self.axes]
-        self.cells = _linear(first.cells_dict) if self.at_nodes else {}
+        self.cells = simplices(first.cells_dict) if self.at_nodes else {}
 
     def _reading(self) -> AbstractContextManager[Any]:
         """In which damage becomes a UserError."""
@@ -140,34 +168,34 @@ class MeshSeries:
 
     def _centres(self, mesh: Any) -> np.ndarray:
         """Centres (N, 3) of the cells."""
-        if not mesh.cells:
+        if isinstance(mesh, Mesh) and len(mesh.centres):
+            return mesh.centres
+        if isinstance(mesh, Mesh) or not mesh.cells:
             raise UserError(f"{self.path} has neither fields at nodes nor cells; write it with point or cell data")
         return np.concatenate([np.asarray(mesh.points, np.float64)[block.data].mean(1) for block in mesh.cells])
 
     def _open(self, path: Path) -> list[tuple[int, float]]:
         """Part and time of each step; fills `_steps`: a file for each, or a number in `_reader`."""
         start = path.open("rb").read(4096).lstrip()
+        if kind := kind_of(path, start):
+            return self._open_by_vtk(path, kind)
         if start.startswith(b"{"):
             files = json.loads(path.read_text(encoding="utf-8"))["files"]
-            self._steps = [self._inside(path, str(item["name"])) for item in files]
+            self._steps = arrays_for([self._inside(path, str(item["name"])) for item in files])
             return [(0, float(item["time"])) for item in files]
         if b"<Xdmf" not in start and start.startswith(b"<") and b"UnstructuredGrid" not in start:
             sets = [item for item in xml.parse(path).getroot().iter("DataSet") if item.get("file")]
-            self._steps = [self._inside(path, str(item.get("file"))) for item in sets]
+            self._steps = arrays_for([self._inside(path, str(item.get("file"))) for item in sets])
             return [(int(item.get("part") or 0), float(item.get("timestep", index))) for index, item in enumerate(sets)]
         if b"<Xdmf" in start:
             import meshio.xdmf
 
-            kinds = [one.get("TopologyType") or one.get("Type") for one in xml.parse(path).getroot().iter("Topology")]
-            if grids := [kind for kind in kinds if kind and kind.upper().endswith("MESH")]:
-                raise UserError(f"{path} holds regular grids ({grids[0]}), which meshio does not read; write arrays t, "
-                                "x, y and u by numpy.savez, or a PVD collection by ParaView")
-            for item in xml.parse(path).getroot().iter("DataItem"):  # heavy data lie in another file
-                name = (item.text or "").strip().split(":")[0]
-                if item.get("Format") == "Binary":
-                    raise UserError(f"{path} keeps its values in binary files, which are not read; write them as HDF")
-                if item.get("Format") == "HDF" and name:
-                    open_hdf5(self._inside(path, name)).close()
+            require_own(path, path.parent.resolve())  # heavy data lie in another file
+            root = xml.parse(path).getroot()
+            kinds = [str(one.get("TopologyType") or one.get("Type")).upper() for one in root.iter("Topology")]
+            grids = [kind for kind in kinds if kind.endswith("MESH")]
+            if grids or any(str(item.get("Format")).upper() == "BINARY" for item in root.iter("DataItem")):
+                return self._open_by_vtk(path, "xdmf2" if grids and grids[0].startswith("2") else "xdmf")
             try:
                 self._reader = meshio.xdmf.TimeSeriesReader(str(path))
                 self._shared = self._reader.read_points_cells()
@@ -191,31 +219,29 @@ class MeshSeries:
         known += _time_of_legacy(start)
         return [(0, known[0] if known else number_in_name(path) or 0.0)]
 
+    def _open_by_vtk(self, path: Path, kind: str) -> list[tuple[int, float]]:
+        """As `_open`, of files that VTK reads."""
+        found = meshes_of([path], kind)[0]
+        self._steps = [arrays for _, arrays in found]
+        return [(0, (number_in_name(path) or 0.0) if time is None else time) for time, _ in found]
+
     @staticmethod
     def _inside(path: Path, name: str) -> Path:
         """A file that another one names, which must lie in its folder or below."""
-        found = path.parent / name
-        if not found.resolve().is_relative_to(path.parent.resolve()):
-            raise UserError(f"{path} refers to {name}, outside of its folder, which is not followed; put the files "
-                            "together")
-        if not found.is_file():
-            raise UserError(f"{path} refers to {name}, which does not exist; copy it beside {path.name}")
-        return found
+        return inside(path, name, path.parent.resolve())
 
     def _read(self, path: Path | Zone) -> Any:
         import meshio
 
         if isinstance(path, Zone):
             return path.mesh()
+        if path.suffix == ".npz":
+            return read_arrays(path)
         with path.open("rb") as file:
             start = file.read(4096).lstrip()
-        if found := re.search(rb'compressor="vtkLZ4|type="P(?=UnstructuredGrid)', start):
-            what = "compressed by LZ4" if b"LZ4" in found[0] else "a list of parallel pieces (PVTU)"
-            raise UserError(f"{path} is {what}, which is not read; write VTU of one grid each, compressed by ZLib or "
-                            "not at all, as pyvista.read(FILE).save('NAME_0001.vtu') does")
-        kind = meshio.vtk if start.startswith(b"#") else (
-            meshio.xdmf if b"<Xdmf" in start else meshio.vtu)
-        return kind.read(str(path))
+        if not start.startswith(b"#") and b"<Xdmf" not in start:
+            return _read_vtu(path)
+        return (meshio.vtk if start.startswith(b"#") else meshio.xdmf).read(str(path))
 
     def _mesh(self, step: int) -> Any:
         import meshio
@@ -258,7 +284,7 @@ def _of_users(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values for name, values in fields.items() if not str(name).startswith("vtk")}
 
 
-def _linear(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def simplices(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Simplices of the cells of most dimensions, by their name in the schema; none where some cannot be cut."""
     dimensions = {kind: 0 if kind == "vertex" else 1 if kind.startswith("line") else 2 if kind.startswith(
         ("triangle", "quad", "polygon")) else 3 for kind, one in cells.items() if len(one)}
