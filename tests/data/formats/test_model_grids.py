@@ -1,9 +1,9 @@
 """Grids of climate and weather models: in by one command, asked at their own points, and back on their dimensions."""
 
-import netCDF4
 import numpy as np
 import pytest
 import xarray
+from instrument_files import exodus
 
 from inrflow.data.formats.continued import on_grid
 from inrflow.data.formats.convert import convert
@@ -185,28 +185,7 @@ def test_pixels_of_healpix_lie_at_their_places(attributes, nested, tmp_path):
 
 @pytest.mark.parametrize(("kind", "at_nodes"), [("NETCDF3_64BIT_OFFSET", True), ("NETCDF4", True), ("NETCDF4", False)])
 def test_exodus_goes_in_with_its_mesh(kind, at_nodes, tmp_path):
-    nodes = np.array([[x, y] for y in range(3) for x in range(4)], float)
-    corners = np.array([[i + 4 * j, i + 1 + 4 * j, i + 5 + 4 * j, i + 4 + 4 * j] for j in range(2) for i in range(3)])
-    values = np.random.default_rng(0).normal(size=(2, 3, 12 if at_nodes else 6))
-    with netCDF4.Dataset(tmp_path / "out.e", "w", format=kind) as file:
-        for name, size in {"len_name": 33, "time_step": None, "num_dim": 2, "num_nodes": 12, "num_elem": 6,
-                           "num_el_blk": 2, "num_var": 2, "num_el_in_blk1": 2, "num_el_in_blk2": 4,
-                           "num_nod_per_el": 4}.items():
-            file.createDimension(name, size)
-        file.createVariable("time_whole", "f8", ("time_step",))[:] = [0, 0.25, 0.5]
-        for axis in range(2):
-            file.createVariable(f"coord{'xy'[axis]}", "f8", ("num_nodes",))[:] = nodes[:, axis]
-        for block, own in ((1, slice(0, 2)), (2, slice(2, 6))):
-            one = file.createVariable(f"connect{block}", "i4", (f"num_el_in_blk{block}", "num_nod_per_el"))
-            one.elem_type, one[:] = "QUAD4", corners[own] + 1
-        names = file.createVariable(f"name_{'nod' if at_nodes else 'elem'}_var", "S1", ("num_var", "len_name"))
-        names[:] = netCDF4.stringtochar(np.array(["vel_x", "vel_y"], "S33"))
-        for number in range(2):
-            if at_nodes:
-                file.createVariable(f"vals_nod_var{number + 1}", "f8", ("time_step", "num_nodes"))[:] = values[number]
-            for block, own in () if at_nodes else ((1, slice(0, 2)), (2, slice(2, 6))):
-                file.createVariable(f"vals_elem_var{number + 1}eb{block}", "f8", (
-                    "time_step", f"num_el_in_blk{block}"))[:] = values[number][:, own]
+    nodes, corners, values = exodus(tmp_path / "out.e", kind, at_nodes)
     convert(tmp_path / "out.e", tmp_path / "out.h5")
     with TrajectoryFile(tmp_path / "out.h5") as file:
         about, frames, cells = file.description, file.read(0), file.cells_of(0)
