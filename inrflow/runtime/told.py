@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.safe_names import printable
 
 TOLD_FILE = "warnings.json"
@@ -17,8 +17,8 @@ _told = set[str]()  # by this command, without the names of files
 
 
 def _about(text: str) -> str:
-    """A warning without the name of the file that it is about."""
-    return text.partition(": ")[2] or text
+    """A warning without the name of the file that it is about, without shares and ranges of its values."""
+    return re.sub(r"\d+ of \d+|between \S+ and \S+", "", text.partition(": ")[2] or text)
 
 
 def teller(run: str | None = None) -> Callable[..., None]:
@@ -43,5 +43,7 @@ def teller(run: str | None = None) -> Callable[..., None]:
 
 def keep_told(folder: Path) -> None:
     """Write what was told until now beside a run, whose later commands do not tell it again."""
+    from inrflow.runtime.atomic_files import write_json  # not for wrong calls, which are told at once
+
     if _told:
         write_json(folder / TOLD_FILE, {"warnings": sorted(_told)})

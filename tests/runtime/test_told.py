@@ -17,6 +17,14 @@ def test_what_was_told_in_training_is_not_told_again(tmp_path, capsys):
     assert "left out" in tell("today.csv: A, B are left out", str(tmp_path / "other"), capsys)
 
 
+def test_the_same_marker_of_missing_values_is_not_told_again(tmp_path, capsys):
+    said = "{}: {} of 240 values of b are {}, where all others lie between {} and 5; they are taken for missing ones"
+    tell(said.format("stations.csv", 20, -9999, -3), None, capsys)
+    keep_told(tmp_path)
+    assert tell(said.format("today.csv", 2, -9999, 1.5), str(tmp_path), capsys) == ""
+    assert "-99 " in tell(said.format("today.csv", 2, "-99 ", 1.5), str(tmp_path), capsys)
+
+
 @pytest.mark.parametrize("held", ["", "[]", "{}", '{"warnings": 5}', '{"warnings": [[]]}'])
 def test_a_damaged_list_hides_nothing(held, tmp_path, capsys):
     (tmp_path / "warnings.json").write_text(held)

@@ -14,7 +14,6 @@ import numpy as np
 from inrflow.data.batch import Markers, blanked
 from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
 from inrflow.data.description import Description
-from inrflow.data.formats.builtin.met_office import SIGNATURE
 from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
@@ -32,6 +31,7 @@ from inrflow.data.formats.sphere import (
     sphere_axes,
     warn_of_radians,
 )
+from inrflow.data.formats.streams.met_office import SIGNATURE
 from inrflow.data.formats.streams.netcdf_writers import NetcdfWriter, ZarrWriter
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of

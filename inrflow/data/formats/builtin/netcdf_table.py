@@ -19,14 +19,14 @@ from inrflow.data.calendar import (
     months_to_days,
     units_of,
 )
-from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
+from inrflow.data.formats.builtin.models import of_models
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
 from inrflow.data.formats.schema import open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
 from inrflow.data.formats.streams.instances import as_rows, of_argo
-from inrflow.data.formats.streams.models import of_models
+from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.streams.netcdf_writers import RADIANS, require_package
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
 from inrflow.errors import UserError
