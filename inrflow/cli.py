@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"inrflow {name}: stopped", file=sys.stderr)
         return INTERRUPTED
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError, SystemError) as error:
         if not _out_of_memory(error):
             raise
         print(f"inrflow {name}: not enough memory; free some, or give fewer frames, points or trajectories",
@@ -128,7 +128,8 @@ def _tells(arguments: Sequence[str]) -> bool:
 
 def _out_of_memory(error: Exception) -> bool:
     """Whether an error, of Python or torch, says that memory is exhausted."""
-    texts = ("can't allocate memory", "out of memory", "can't start new thread")
+    texts = ("can't allocate memory", "out of memory", "can't start new thread", "cannot allocate memory",
+             "failed to map segment", "error return without exception set")  # the last two while torch is imported
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 

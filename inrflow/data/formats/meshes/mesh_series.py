@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -252,8 +253,8 @@ class MeshSeries:
                 return meshio.Mesh(points, cells, *self._data[step])
             return self._read(self._steps[step])
 
-    def fields(self, step: int) -> dict[str, np.ndarray]:
-        """Values (N,) by name at one time. Raises UserError where the mesh is not that of the first time."""
+    def _values(self, step: int) -> dict[str, np.ndarray]:
+        """Values (N, components) by label at one time. Raises UserError where the mesh is not that of the first."""
         mesh = self._mesh(step)
         if mesh.points.shape != self._nodes.shape or not np.allclose(mesh.points, self._nodes, 1e-6, 1e-12):
             raise UserError(f"{self.path}: the points at t={self.times[step]:g} are others than at t="
@@ -262,20 +263,26 @@ class MeshSeries:
         data = _of_users(mesh.point_data) if self.at_nodes else {
             name: np.concatenate([np.asarray(part, np.float64).reshape(len(part), -1) for part in parts])
             for name, parts in _of_users(mesh.cell_data).items()}
+        numbers = {re.sub(r"[\s/]+", "_", str(name)): np.asarray(value) for name, value in data.items()}
+        return {label: value.reshape(len(value), -1) for label, value in numbers.items() if value.dtype.kind in "fiu"}
+
+    def across(self) -> list[str]:
+        """Components of vectors across the plane of a flat mesh that are not zero, at first or at last."""
+        both = [self._values(0)] if self.axes == 2 else []
+        with suppress(UserError):  # of a damaged file, which those who come to it tell
+            both += [self._values(len(self.times) - 1)] if both else []
+        return sorted({f"{label}_z" for values in both for label, one in values.items() if one.shape[1] == 3 and (
+            np.abs(one[:, 2]).max(initial=0) > _FLAT * np.abs(one).max(initial=0))})
+
+    def fields(self, step: int, across: bool = False) -> dict[str, np.ndarray]:
+        """Values (N,) by name at one time, of vectors on a flat mesh those in its plane, and others if asked for."""
         columns: dict[str, np.ndarray] = {}
-        for name, value in data.items():
-            value = np.asarray(value)
-            if value.dtype.kind not in "fiu":
-                continue
-            value = value.reshape(len(value), -1)
-            label = re.sub(r"[\s/]+", "_", str(name))
-            if value.shape[1] == 1:
-                columns[label] = value[:, 0]
-            elif value.shape[1] in (2, 3):
-                columns |= {f"{label}_{axis}": value[:, index] for index, axis in enumerate("xyz"[: value.shape[1]])
-                            if index < self.axes}
-            else:
-                columns |= {f"{label}_{index}": value[:, index] for index in range(value.shape[1])}
+        for label, value in self._values(step).items():
+            count = value.shape[1]
+            own = "xyz"[:count] if count < 4 else map(str, range(count))
+            columns |= {label: value[:, 0]} if count == 1 else {
+                f"{label}_{axis}": value[:, index] for index, axis in enumerate(own)
+                if index < self.axes or count > 3 or across}
         return columns
 
 
@@ -304,8 +311,12 @@ class MeshContent(StreamedContent):
         path = series.path
         super().__init__(path)
         self._series = series
-        available = list(self._series.fields(0))
-        channels = list(options.channels or available)
+        available, usual = list(self._series.fields(0, True)), list(self._series.fields(0))
+        channels = list(options.channels or usual)
+        if options.channels is None and (left := self._series.across()):
+            warnings.warn(f"{path}: {', '.join(left)}, across the plane of the mesh, "
+                          f"{'is' if len(left) == 1 else 'are'} left out; channels=[{','.join([*usual, *left])}] takes "
+                          "all", stacklevel=3)
         absent = [name for name in channels if name not in available]
         if absent or not channels:
             raise UserError(f"{path} has no field {', '.join(absent) or 'at all'}; there are {', '.join(available)}")
@@ -320,7 +331,7 @@ class MeshContent(StreamedContent):
     def _values(self, start: int, first: int, last: int) -> np.ndarray:
         frames = []
         for step in range(start + first, start + last):
-            fields = self._series.fields(step)
+            fields = self._series.fields(step, True)
             lacking = [name for name in self.description.channels if name not in fields]
             if lacking:
                 raise UserError(f"{self.path} has no field {', '.join(lacking)} at t={self._series.times[step]:g}")
@@ -334,7 +345,7 @@ class MeshColumns(Columns):
     def __init__(self, series: MeshSeries) -> None:
         self._series = series
         self._several = bool(series.parts.any())
-        self.names = (*(("trajectory",) if self._several else ()), "t", *"xyz"[: series.axes], *series.fields(0))
+        self.names = (*(("trajectory",) if self._several else ()), "t", *"xyz"[: series.axes], *series.fields(0, True))
         axes = {} if self._several else {"t": (("t",), series.times)} | {
             name: (("point",), values) for name, values in zip("xyz", series.points.T, strict=False)}
         self.grid = Grid(("t", "point"), (len(series.times), len(series.points)), axes, dict(series.cells))
@@ -344,7 +355,7 @@ class MeshColumns(Columns):
         for step, time in enumerate(self._series.times):
             number = {"trajectory": np.full(len(points), self._series.parts[step])} if self._several else {}
             columns = {**number, "t": np.full(len(points), time), **dict(zip("xyz", points.T, strict=False)),
-                       **self._series.fields(step)}
+                       **self._series.fields(step, True)}
             for start in range(0, len(points), rows):
                 yield {name: value[start:start + rows] for name, value in columns.items()}
 
