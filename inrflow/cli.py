@@ -127,9 +127,9 @@ def _tells(arguments: Sequence[str]) -> bool:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether an error, of Python or torch, says that memory is exhausted."""
+    """Whether an error, of Python or torch or of its import, says that memory is exhausted."""
     texts = ("can't allocate memory", "out of memory", "can't start new thread", "cannot allocate memory",
-             "failed to map segment", "error return without exception set")  # the last two while torch is imported
+             "failed to map segment", "without exception set", "without setting an exception")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
