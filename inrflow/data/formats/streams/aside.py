@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,10 +23,11 @@ def written_aside(path: Path, code: Sequence[str], reader: str, advice: str) -> 
         folder = TemporaryDirectory(prefix="inrflow-")
         ended = subprocess.run([sys.executable, "-W", "ignore", *code], cwd=folder.name, capture_output=True,
                                text=True, errors="replace", check=False)
-        told = [line.partition("ERR|")[2].partition("): ")[2] for line in ended.stderr.splitlines() if "ERR|" in line]
+        lines = re.sub(r"\x1b\[\d*m", "", ended.stderr).strip().splitlines()  # VTK's are coloured
+        told = [line.partition("ERR|")[2].partition("): ")[2] for line in lines if "ERR|" in line]
         if ended.returncode != 0 or told:
             folder.cleanup()
-            why = [*told, *reversed(ended.stderr.strip().splitlines()), "it ended"][0][:200]
+            why = [*told, *reversed(lines), "it ended"][0][:200].strip()
             raise UserError(f"{path} cannot be read by {reader} ({why}); {advice}")
         _written[key] = folder, ended.stdout
     folder, printed = _written[key]
