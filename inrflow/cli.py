@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait are up to 40 times slower beside another busy process; torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
-    warnings.showwarning = _told_once()  # one line each, without the source of the warning
+    # One line each, without the source of the warning.
+    warnings.showwarning = _told_once(next((one[4:] for one in rest if one.startswith("run=")), None))
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"inrflow {name}: stopped", file=sys.stderr)
         return INTERRUPTED
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError, SystemError) as error:
         if not _out_of_memory(error):
             raise
         print(f"inrflow {name}: not enough memory; free some, or give fewer frames, points or trajectories",
@@ -126,8 +127,9 @@ def _tells(arguments: Sequence[str]) -> bool:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether an error, of Python or torch, says that memory is exhausted."""
-    texts = ("can't allocate memory", "out of memory", "can't start new thread")
+    """Whether an error, of Python or torch or of its import, says that memory is exhausted."""
+    texts = ("can't allocate memory", "out of memory", "can't start new thread", "cannot allocate memory",
+             "failed to map segment", "without exception set", "without setting an exception")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
@@ -197,17 +199,11 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _told_once() -> Callable[..., None]:
+def _told_once(run: str | None = None) -> Callable[..., None]:
     """What prints a warning, but no sentence twice: a file may be read as observations and for its places."""
-    told = set()
+    from inrflow.runtime.told import teller
 
-    def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
-        text = printable(message)
-        if issubclass(category, UserWarning) and "matplotlib" not in str(filename) and text not in told:
-            told.add(text)
-            print(f"inrflow: warning: {text}", file=sys.stderr)
-
-    return show
+    return teller(run)
 
 
 if __name__ == "__main__":

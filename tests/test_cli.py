@@ -373,7 +373,9 @@ def test_ctrl_c_is_told_in_a_line_and_ends_with_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "inrflow inspect: stopped\n"
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB")])
+@pytest.mark.parametrize("error", [
+    MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object")])
 def test_exhausted_memory_is_one_line_and_other_errors_are_raised(error, monkeypatch, capsys):
     from inrflow import cli
 

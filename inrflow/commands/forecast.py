@@ -216,7 +216,7 @@ def _columns(
         scores = (values - answer["mean"]) / (std.numpy() * scale)
     for c, channel in enumerate(surrogate.description.channels):
         for name, value in zip(QUANTILES, (low, middle, high), strict=True):
-            columns[f"{channel}_{name}"] = value[:, c]
+            columns[f"{channel}_{name}"] = np.asarray(value[:, c], np.float32)
         if observed:
-            columns[f"{channel}_z_score"] = scores[:, c]
+            columns[f"{channel}_z_score"] = scores[:, c].astype(np.float32)
     return columns | {FLAG: surrogate.extent.extrapolated(table.t, table.x, *solution.observed)}

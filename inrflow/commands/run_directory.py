@@ -95,10 +95,12 @@ class RunDirectory:
         return self.config().data.read if self.begun else ReadConfig()
 
     def write_config(self, config: Any, name: str = CONFIG_FILE) -> None:
-        """Write a configuration atomically."""
+        """Write a configuration atomically, and before it what was told of the data."""
         from inrflow.config.resolve import to_yaml
         from inrflow.runtime.atomic_files import write_text
+        from inrflow.runtime.told import keep_told
 
+        keep_told(self.path)
         write_text(self.path / name, to_yaml(config))
 
     def finish(self) -> None:

@@ -67,6 +67,7 @@ def test_pictures_of_other_domains_leave_out_what_lies_outside(place, tmp_path):
     known = np.isfinite(view.values)
     assert view.shape == (None if place == "walls" else (100, 100)) and 0.1 < known.mean() <= 1
     assert known.all() == (place != "mesh")
+    assert place != "mesh" or shown.series("0", window[1], 0)["outside"].all()
     assert len(shown.view("0", 0.1, 0, ERROR, window).values) == frames.x.shape[0]
     if place == "sphere":
         assert shown.axes == ("longitude", "latitude") and np.abs(shown.box[:, 1]).max() <= 90
@@ -112,6 +113,7 @@ def test_series_hold_an_interval_and_what_was_observed_nearby(explored):
     series = explored.series("0", frames.x[5] + 1e-3, 1)
     assert (series["low"] < series["middle"]).all() and (series["middle"] < series["high"]).all()
     assert np.array_equal(series["seen"], frames.u[:, 5, 1]) and series["t"][-1] > frames.t[-1]
+    assert not series["outside"].any()
 
 
 def test_other_runs_and_reference_forecasts_take_the_place_of_the_model(tiny_run):

@@ -1,7 +1,9 @@
 """Small files as instruments, loggers, films and ocean models write them; each by its name."""
 
 import csv
+from importlib.util import find_spec
 
+import netCDF4
 import numpy as np
 import xarray
 from scipy.io import savemat
@@ -132,6 +134,44 @@ def series(path):
              parameters=np.arange(5.0))
 
 
+def exodus(path, kind="NETCDF4", at_nodes=True):
+    """Two blocks of elements with fields at nodes, or of elements; nodes, corners of elements, values."""
+    nodes = np.array([[x, y] for y in range(3) for x in range(4)], float)
+    corners = np.array([[i + 4 * j, i + 1 + 4 * j, i + 5 + 4 * j, i + 4 + 4 * j] for j in range(2) for i in range(3)])
+    values = np.random.default_rng(0).normal(size=(2, 3, 12 if at_nodes else 6))
+    with netCDF4.Dataset(path, "w", format=kind) as file:
+        for name, size in {"len_name": 33, "time_step": None, "num_dim": 2, "num_nodes": 12, "num_elem": 6,
+                           "num_el_blk": 2, "num_var": 2, "num_el_in_blk1": 2, "num_el_in_blk2": 4,
+                           "num_nod_per_el": 4}.items():
+            file.createDimension(name, size)
+        file.createVariable("time_whole", "f8", ("time_step",))[:] = [0, 0.25, 0.5]
+        for axis in range(2):
+            file.createVariable(f"coord{'xy'[axis]}", "f8", ("num_nodes",))[:] = nodes[:, axis]
+        for block, own in ((1, slice(0, 2)), (2, slice(2, 6))):
+            one = file.createVariable(f"connect{block}", "i4", (f"num_el_in_blk{block}", "num_nod_per_el"))
+            one.elem_type, one[:] = "QUAD4", corners[own] + 1
+        names = file.createVariable(f"name_{'nod' if at_nodes else 'elem'}_var", "S1", ("num_var", "len_name"))
+        names[:] = netCDF4.stringtochar(np.array(["vel_x", "vel_y"], "S33"))
+        for number in range(2):
+            if at_nodes:
+                file.createVariable(f"vals_nod_var{number + 1}", "f8", ("time_step", "num_nodes"))[:] = values[number]
+            for block, own in () if at_nodes else ((1, slice(0, 2)), (2, slice(2, 6))):
+                file.createVariable(f"vals_elem_var{number + 1}eb{block}", "f8", (
+                    "time_step", f"num_el_in_blk{block}"))[:] = values[number][:, own]
+    return nodes, corners, values
+
+
+def healpix(path):
+    """Pixels of a coarse sphere."""
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("time", 4)
+        file.createDimension("cell", 12)
+        file.createVariable("time", "f8", ("time",))[:] = np.arange(4)
+        file.createVariable("crs", "i4", ()).setncatts({"grid_mapping_name": "healpix", "healpix_nside": 1})
+        file.createVariable("tas", "f4", ("time", "cell"))[:] = np.arange(48.0).reshape(4, 12)
+
+
 FILES = {"argo.nc": argo, "roms.nc": roms, "toa5.dat": toa5, "davis00001.txt": davis, "zones.dat": zones,
          "cells.mat": cells, "film.npz": film, "buoy.txt": ndbc, "station.dly": ghcn, "2020.csv": ghcn_by_year,
-         "section.odv": odv, "points.lp": line_protocol, "series.npz": series}
+         "section.odv": odv, "points.lp": line_protocol, "series.npz": series,
+         "moose.e": exodus} | ({"pixels.nc": healpix} if find_spec("astropy_healpix") else {})

@@ -217,6 +217,20 @@ def vtu(path):
     return Known(np.array([0.25]), NODES[:, :2], u[None], ON_MESH)
 
 
+def pvtu(path):
+    u = values(1, 5, 3)
+    for number, own in enumerate((TRIANGLES[:2], TRIANGLES[2:])):
+        used = np.unique(own)
+        meshio.vtu.write(str(path.with_name(f"piece{number}.vtu")), meshio.Mesh(
+            NODES[used], [("triangle", np.searchsorted(used, own))],
+            {name: one[used] for name, one in meshed(u[0]).items()}))
+    path.write_text("""<VTKFile type="PUnstructuredGrid"><PUnstructuredGrid><PPointData>
+        <PDataArray type="Float64" Name="p"/><PDataArray type="Float64" Name="U" NumberOfComponents="3"/></PPointData>
+        <PPoints><PDataArray type="Float64" NumberOfComponents="3"/></PPoints>
+        <Piece Source="piece0.vtu"/><Piece Source="piece1.vtu"/></PUnstructuredGrid></VTKFile>""")
+    return Known(np.zeros(1), NODES[:, :2], u[None], ON_MESH)
+
+
 def xdmf(path):
     u = values(4, 5, 3)
     here = os.getcwd()
@@ -482,5 +496,5 @@ CASES = [
     (toa5, "logger.dat", "answer.csv"), (rdb, "gauge.rdb", "answer.tsv"), (influx, "flux.csv", "answer.csv"),
     (dedalus, "snapshots_s1.h5", "answer.h5"),
     (parquet, "air.parquet", "answer.csv"), (text, "air.csv", "answer.parquet"), (flat, "air.h5", "answer.h5"),
-    (schema, "own.h5", "answer.h5"),
+    (schema, "own.h5", "answer.h5"), *([(pvtu, "flow.pvtu", "answer.h5")] if find_spec("vtk") else []),
 ]

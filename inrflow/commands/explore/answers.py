@@ -306,7 +306,8 @@ class Explored:
 
     def series(self, name: str, place: np.ndarray, channel: int) -> dict[str, np.ndarray]:
         """Times, quantiles (low, middle, high) of a channel at a place of the picture, and times and values that were
-        observed at the nearest place, which is `near` (of points that move, that of the first frame)."""
+        observed at the nearest place, which is `near` (of points that move, that of the first frame); whether it lies
+        `outside` of the training data."""
         _, frames = self._observed(name)
         start, stop, _ = self.span(name)
         times = np.linspace(start, stop, _SERIES)
@@ -322,7 +323,7 @@ class Explored:
                 low, middle, high = self.solution(name)[0].quantiles(times, np.repeat(x, len(times), 0))[..., channel]
         observed = frames.u[np.arange(len(frames.t)), np.broadcast_to(near, len(frames.t)), channel]
         return {"t": times, "low": low, "middle": middle, "high": high, "seen_t": frames.t, "seen": observed,
-                "near": self._places(every[0, near[:1]])[0]}
+                "near": self._places(every[0, near[:1]])[0], "outside": self.surrogate.extent.outside(x)}
 
     def _points(self, places: np.ndarray) -> np.ndarray:
         """Points (N, d) of places of the picture; of three coordinates the third is in the middle."""

@@ -213,7 +213,8 @@ class Page:
         place, near = (", ".join(f"{name} = {value:.4g}" for name, value in zip(self.explored.axes, one, strict=True))
                        for one in (self.place, series["near"]))
         observed = f", observed at {near}" if near != place else ""
-        self.title.text = f"{_words(self.channel.value)} at {place}{observed}"
+        outside = ", outside of the training data" if series["outside"].any() else ""
+        self.title.text = f"{_words(self.channel.value)} at {place}{outside}{observed}"
         self.curve.yaxis.axis_label = self._unit
         self.marker.data = {"x": [self.place[0]], "y": [0.0 if self.flat else self.place[1]]}
 

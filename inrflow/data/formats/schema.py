@@ -27,7 +27,7 @@ SYMMETRY_DATASETS = ("generators", "generators_channels", "maps", "maps_channels
 LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
 _LARGEST_ATTRIBUTE = 64000  # bytes that HDF5 keeps of an attribute; a text is a reference of 16 bytes
 _UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; the most that gzip gains is 1032
-_DEEPEST = 2  # groups within groups that are looked at
+_DEEPEST = 2
 _SECONDS, _WAITED = 2, 15  # of processor time for reading the attributes of a file; so many times as long by the clock
 _TEXTS = ("time_units", "source", "licence", "geometry")
 _ATTRIBUTES = ("format", "version", "name", "channels", "coordinates", "units", "period", "time_period", *_TEXTS)
@@ -36,8 +36,8 @@ _ended: set[tuple[int, ...]] = set()  # states of files whose attributes could b
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."  # a name that NetCDF gives
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading.
+def open_hdf5(path: Path, deepest: int = _DEEPEST) -> h5py.File:
+    """Open an HDF5 file for reading. deepest: levels of groups within groups that are looked at.
 
     Raises UserError where it is missing, no regular file, no HDF5 file, damaged, refers to other files (external links,
     virtual datasets, external storage), or declares far more values than it can hold.
@@ -60,7 +60,7 @@ def open_hdf5(path: Path) -> h5py.File:
         file = h5py.File(path, "r")
     try:
         with damage_as_user_error(path):
-            _check_items(file, path)
+            _check_items(file, path, deepest)
     except BaseException:
         file.close()
         raise
@@ -136,7 +136,7 @@ def _require_end(path: Path) -> None:
                         "or generate it again")
 
 
-def _check_items(group: h5py.Group, path: Path, depth: int = 0) -> None:
+def _check_items(group: h5py.Group, path: Path, levels: int) -> None:
     """Raise UserError where an item of a group, or of groups in it, lies in another file, or cannot be as large as it
     says."""
     for name in group:
@@ -147,8 +147,8 @@ def _check_items(group: h5py.Group, path: Path, depth: int = 0) -> None:
         if isinstance(link, h5py.SoftLink) and not resolves(group, name):
             continue
         item = group[name]
-        if isinstance(item, h5py.Group) and depth < _DEEPEST:
-            _check_items(item, path, depth + 1)
+        if isinstance(item, h5py.Group) and levels:
+            _check_items(item, path, levels - 1)
         if not isinstance(item, h5py.Dataset):
             continue
         if item.is_virtual or item.external:

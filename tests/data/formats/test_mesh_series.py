@@ -1,5 +1,7 @@
 """Mesh series written by meshio are read with their mesh, and answers are written for ParaView and read back."""
 
+import warnings
+
 import meshio
 import numpy as np
 import pytest
@@ -138,3 +140,22 @@ def test_meshes_that_change_and_files_elsewhere_are_refused(tmp_path):
     (tmp_path / "s_1.vtu").write_bytes((tmp_path / "s_1.vtu").read_bytes()[:300])
     with pytest.raises(UserError, match="cannot be read by meshio"):
         convert(source, tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("across", [1e-12, 0.5])
+def test_vectors_that_leave_the_plane_of_a_slice_are_told(across, tmp_path):
+    nodes = np.array([[0, 0, 2], [1, 0, 2], [1, 1, 2], [0, 1, 2]], float)
+    for step in range(2):
+        v = np.column_stack([nodes[:, :2], np.full(4, step * across)])  # at rest at first
+        meshio.Mesh(nodes, [("triangle", np.array([[0, 1, 2], [0, 2, 3]]))], {"v": v}).write(tmp_path / f"s_{step}.vtu")
+    (tmp_path / "s.pvd").write_text("""<VTKFile type="Collection"><Collection><DataSet timestep="0" file="s_0.vtu"/>
+        <DataSet timestep="1" file="s_1.vtu"/></Collection></VTKFile>""")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        convert(tmp_path / "s.pvd", tmp_path / "s.h5")
+    assert [str(one.message).partition(": ")[2] for one in told if "plane" in str(one.message)] == [
+        "v_z, across the plane of the mesh, is left out; channels=[v_x,v_y,v_z] takes all"] * (across == 0.5)
+    convert(tmp_path / "s.pvd", tmp_path / "all.h5", channels=["v_x", "v_y", "v_z"])
+    with TrajectoryFile(tmp_path / "s.h5") as file, TrajectoryFile(tmp_path / "all.h5") as whole:
+        assert file.description.channels == ("v_x", "v_y") and file.description.coordinates == ("x", "y")
+        np.testing.assert_allclose(whole.read(0).u[..., 2], [[0] * 4, [across] * 4])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray
+from instrument_files import exodus
 
 from inrflow.data.formats.continued import on_grid
 from inrflow.data.formats.convert import convert
@@ -147,3 +148,52 @@ def test_winds_of_wrf_between_the_points_are_named_and_nests_that_move_refused(t
     wrf(tmp_path / "nest.nc", moves=0.1)
     with pytest.raises(UserError, match="the grid moves"):
         convert(tmp_path / "nest.nc", tmp_path / "nest.h5")
+
+
+def test_both_versions_of_era5_are_one(tmp_path):
+    lon, lat = np.arange(0.0, 360.0, 90.0), np.array([40.0, 0.0, -40.0])
+    values = field(*np.meshgrid(lon, lat))
+    both = np.stack([values, values], 1)
+    both[2:, 0], both[:2, 1] = np.nan, np.nan
+    xarray.Dataset({"t2m": (("time", "expver", "latitude", "longitude"), both)}, {
+        "time": DAYS, "expver": np.array([1, 5]), "latitude": lat, "longitude": lon}).to_netcdf(tmp_path / "era5.nc")
+    convert(tmp_path / "era5.nc", tmp_path / "era5.h5")
+    with TrajectoryFile(tmp_path / "era5.h5") as file:
+        frames, about = file.read(0), file.description
+    np.testing.assert_array_equal(frames.u[..., 0], values.reshape(4, -1))
+    given = read_observations(tmp_path / "era5.nc", about)[0].frames()
+    np.testing.assert_array_equal(np.sort(given.u.ravel()), np.sort(values.ravel()))
+
+
+@pytest.mark.parametrize(("attributes", "nested"), [
+    ({"grid_mapping_name": "healpix", "healpix_nside": 2, "healpix_order": "nest"}, True),
+    ({"grid_mapping_name": "healpix", "refinement_level": 1, "indexing_scheme": "ring"}, False),
+])
+def test_pixels_of_healpix_lie_at_their_places(attributes, nested, tmp_path):
+    pixels = pytest.importorskip("astropy_healpix")
+    values = np.random.default_rng(0).normal(size=(4, 48)).astype(np.float32)
+    xarray.Dataset({"tas": (("time", "cell"), values), "crs": ((), 0, attributes)}, {"time": DAYS}).to_netcdf(
+        tmp_path / "pixels.nc")
+    convert(tmp_path / "pixels.nc", tmp_path / "pixels.h5")
+    with TrajectoryFile(tmp_path / "pixels.h5") as file:
+        frames = file.read(0)
+        assert file.description.geometry == "sphere"
+    lon, lat = pixels.HEALPix(2, "nested" if nested else "ring").healpix_to_lonlat(np.arange(48))
+    np.testing.assert_allclose(frames.x, lonlat_to_xyz(lon.deg, lat.deg), atol=1e-12)
+    np.testing.assert_array_equal(frames.u[..., 0], values)
+
+
+@pytest.mark.parametrize(("kind", "at_nodes"), [("NETCDF3_64BIT_OFFSET", True), ("NETCDF4", True), ("NETCDF4", False)])
+def test_exodus_goes_in_with_its_mesh(kind, at_nodes, tmp_path):
+    nodes, corners, values = exodus(tmp_path / "out.e", kind, at_nodes)
+    convert(tmp_path / "out.e", tmp_path / "out.h5")
+    with TrajectoryFile(tmp_path / "out.h5") as file:
+        about, frames, cells = file.description, file.read(0), file.cells_of(0)
+    assert about.channels == ("vel_x", "vel_y") and about.coordinates == ("x", "y") and frames.t.tolist() == [
+        0, 0.25, 0.5]
+    np.testing.assert_allclose(frames.x, nodes if at_nodes else nodes[corners].mean(1))
+    np.testing.assert_allclose(frames.u, np.moveaxis(values, 0, -1), rtol=1e-6)
+    assert not at_nodes or {frozenset(one) for one in cells} == {
+        frozenset(one[[0, *rest]]) for one in corners for rest in ((1, 2), (2, 3))}
+    given = read_observations(tmp_path / "out.e", about)[0].frames()
+    np.testing.assert_allclose(np.sort(given.u.ravel()), np.sort(frames.u.ravel()), rtol=1e-6)

@@ -14,28 +14,10 @@ from inrflow.data.formats.builtin.parquet_table import ParquetFormat
 from inrflow.data.formats.builtin.pdebench import PdeBenchFormat
 from inrflow.data.formats.builtin.the_well import TheWellFormat
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
-from inrflow.data.formats.elsewhere import (
-    Archive,
-    BareMesh,
-    BinaryTecplot,
-    Blocks,
-    Cgns,
-    EnsightPart,
-    Gmsh,
-    Json,
-    Particles,
-    Pickle,
-    Prometheus,
-    Raster,
-    Records,
-    Reports,
-    Spreadsheet,
-    VtkHdf,
-    VtkXml,
-)
+from inrflow.data.formats.elsewhere import GENERAL, SPECIAL, Blocks
 from inrflow.data.formats.meshes.comsol import ComsolFormat
 from inrflow.data.formats.meshes.ensight import EnsightFormat
-from inrflow.data.formats.meshes.mesh_series import MeshFormat
+from inrflow.data.formats.meshes.mesh_series import MeshFormat, VtkFormat
 from inrflow.data.formats.meshes.openfoam import OpenFoamFormat, ProbesFormat
 from inrflow.data.formats.registry import Format, register_format
 from inrflow.data.formats.texts.csv_table import CsvFormat
@@ -43,11 +25,10 @@ from inrflow.data.formats.texts.instruments import DavisFormat, RdbFormat, Toa5F
 from inrflow.data.formats.texts.networks import GhcnFormat, InfluxFormat, NdbcFormat, OdvFormat
 
 BUILTIN = (
-    Archive, Json, Pickle, Spreadsheet, CsvFormat, NdbcFormat, GhcnFormat, OdvFormat, InfluxFormat, Raster, VtkXml,
-    Reports, MeshFormat, ParquetFormat, Hdf5Format, Hdf5ArrayFormat, Blocks, Cgns, DedalusFormat, NpyFormat,
-    TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat, ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat,
-    PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat, EnsightFormat, EnsightPart, BinaryTecplot, ComsolFormat,
-    Gmsh, Particles, Toa5Format, DavisFormat, RdbFormat, BareMesh, Records, Prometheus, VtkHdf,
+    *GENERAL, CsvFormat, NdbcFormat, GhcnFormat, OdvFormat, InfluxFormat, *SPECIAL, MeshFormat, ParquetFormat,
+    Hdf5Format, Hdf5ArrayFormat, Blocks, DedalusFormat, NpyFormat, TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat,
+    ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat, PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat,
+    EnsightFormat, ComsolFormat, Toa5Format, DavisFormat, RdbFormat, VtkFormat,
 )
 for _kind in BUILTIN:
     register_format(_kind)

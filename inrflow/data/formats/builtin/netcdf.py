@@ -14,7 +14,6 @@ import numpy as np
 from inrflow.data.batch import Markers, blanked
 from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
 from inrflow.data.description import Description
-from inrflow.data.formats.builtin.met_office import SIGNATURE
 from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
@@ -22,6 +21,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
 )
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
+from inrflow.data.formats.meshes.mesh_writers import CELLS
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import is_hdf5_with, resolves
 from inrflow.data.formats.sphere import (
@@ -31,6 +31,7 @@ from inrflow.data.formats.sphere import (
     sphere_axes,
     warn_of_radians,
 )
+from inrflow.data.formats.streams.met_office import SIGNATURE
 from inrflow.data.formats.streams.netcdf_writers import NetcdfWriter, ZarrWriter
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
@@ -208,6 +209,8 @@ class NetcdfContent(OpenedContent):
             raise UserError(f"{self.path} holds no value of {', '.join(self._names)}: all are missing; choose other "
                             "channels")
         self.extra = {} if self._lonlat is None else {"lonlat": self._lonlat[kept]}
+        if kept.all():
+            self.extra |= {name: self._selected[name].values for name in CELLS.values() if name in self._selected}
         for index in range(count):
             yield Part(t, x[kept], partial(self._kept_values, index, kept))
 

@@ -19,13 +19,14 @@ from inrflow.data.calendar import (
     months_to_days,
     units_of,
 )
-from inrflow.data.formats.builtin.met_office import SIGNATURE, as_netcdf
+from inrflow.data.formats.builtin.models import of_models
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
 from inrflow.data.formats.schema import open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
 from inrflow.data.formats.streams.instances import as_rows, of_argo
+from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.streams.netcdf_writers import RADIANS, require_package
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
 from inrflow.errors import UserError
@@ -35,7 +36,6 @@ _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_
             "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables",
             "mesh", "location")
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "number", "run", "batch")
-_WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
 
 
 def open_netcdf(path: Path) -> Any:
@@ -65,7 +65,7 @@ def open_netcdf(path: Path) -> Any:
                 raise UserError(f"{path} holds sweeps of a radar in polar coordinates (CfRadial), which is not read; "
                                 "interpolate them to a grid of x and y, as Py-ART's grid_from_radars does")
             data = _with_dates(as_rows(of_argo(path, data), TIMES))
-            return _true_places(_degrees(_of_mesh(path, _of_wrf(path, _of_mpas(path, _renamed(data))))))
+            return _true_places(_degrees(of_models(path, _renamed(data))))
     except BaseException:
         data.close()
         raise
@@ -186,77 +186,6 @@ def _degrees(data: Any) -> Any:
                 attributes = {**variable.attrs, "units": "degrees", RADIANS: variable.attrs["units"]}
                 degrees = (variable.dims, np.degrees(variable.values.astype(np.float64)), attributes)
                 data = data.assign_coords({name: degrees}) if name in data.coords else data.assign({name: degrees})
-    return data
-
-
-def _of_wrf(path: Path, data: Any) -> Any:
-    """WRF's files with dates in place of the text in `Times`, and places without a time dimension.
-
-    Fields between the others (staggered) are left out, with a warning. Raises UserError for a grid that moves.
-    """
-    if "Times" not in data.variables or not {"XLAT", "XLONG"} <= set(data.variables):
-        return data
-    (dim,) = data["Times"].dims
-    texts = np.atleast_1d(data["Times"].values).astype("U")
-    data = data.assign_coords(time=(dim, np.array([text.replace("_", "T") for text in texts], "datetime64[us]")))
-    for name, standard in (("XLONG", "longitude"), ("XLAT", "latitude")):
-        place = data[name]
-        if dim in place.dims:
-            if float(abs(place - place.isel({dim: 0})).max()) > 0:
-                raise UserError(f"{path}: the grid moves ({name} changes in time), which is not read; take the domain "
-                                "around it")
-            place = place.isel({dim: 0}, drop=True)
-        units = "degrees_east" if standard == "longitude" else "degrees_north"
-        data = data.assign_coords({name: place.assign_attrs(standard_name=standard, units=units)})
-    between = [str(name) for name, one in data.data_vars.items() if _WRF_STAGGERED & set(one.dims)]
-    between += [str(name) for name in data.coords if str(name).endswith(("_U", "_V"))]
-    told = [name for name in between if name in data.data_vars and len(data[name].dims) > 2]
-    if told:
-        warnings.warn(f"{path}: {', '.join(told)} are given between the points of the other fields (staggered) and are "
-                      "left out", stacklevel=2)
-    return data.drop_vars(["Times", *between])
-
-
-def _of_mpas(path: Path, data: Any) -> Any:
-    """MPAS' files with fields of cells at the places of these, and dates in place of the text in `xtime`.
-
-    Fields of edges and vertices are left out, with a warning.
-    """
-    if not {"latCell", "lonCell"} <= set(data.variables):
-        return data
-    others = [dim for dim in ("nEdges", "nVertices") if dim in data.dims]
-    between = {name: one for name, one in data.data_vars.items() if set(others) & set(one.dims)}
-    if told := [str(name) for name, one in between.items() if "Time" in one.dims]:
-        warnings.warn(f"{path}: {', '.join(told)} are given at edges or vertices and are left out", stacklevel=2)
-    data = data.drop_dims(others)
-    for name, standard in (("lonCell", "longitude"), ("latCell", "latitude")):
-        data = data.assign_coords({name: data[name].assign_attrs(standard_name=standard, units="radians")})
-    if "xtime" not in data.variables or "noleap" in str(data.attrs.get("config_calendar_type", "")):
-        return data
-    texts = np.char.strip(np.atleast_1d(data["xtime"].values).astype("U"), " \0")
-    moments = np.array([text.replace("_", "T") for text in texts], "datetime64[us]")
-    return data.drop_vars("xtime").assign_coords(time=(data["xtime"].dims, moments))
-
-
-def _of_mesh(path: Path, data: Any) -> Any:
-    """The fields of a UGRID mesh at its faces, nodes or edges, whichever has most, with the coordinates of these.
-
-    Topology and connectivity are left out; so are fields at other places, with a warning.
-    """
-    for mesh in [name for name, one in data.data_vars.items() if one.attrs.get("cf_role") == "mesh_topology"]:
-        words = {key: str(value).split() for key, value in data[mesh].attrs.items()}
-        fields = {name: one.attrs.get("location") for name, one in data.data_vars.items()
-                  if one.attrs.get("mesh") == mesh}
-        count = list(fields.values()).count
-        where = max(("face", "node", "edge"), key=count)
-        others = [str(name) for name, location in fields.items() if location != where]
-        if others:
-            warnings.warn(f"{path}: {', '.join(others)} are not given at the {where}s of the mesh, as other fields "
-                          "are, and are left out", stacklevel=2)
-        own = [name for name in words.get(f"{where}_coordinates", []) if name in data.variables]
-        parts = {name for key, names in words.items() if key.endswith(("_coordinates", "_connectivity"))
-                 for name in names if name in data.variables}
-        data = data.drop_vars([mesh, *others, *(parts - set(own))]).set_coords(own)
     return data
 
 

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from inrflow.data.formats.meshes.mesh_series import MeshFormat, MeshSeries
+from inrflow.data.formats.meshes.vtk_files import Mesh
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
@@ -45,17 +46,6 @@ class EnsightFormat(MeshFormat):
 
     def series(self, path: Path) -> MeshSeries:
         return EnsightSeries(path)
-
-
-@dataclass
-class _Mesh:
-    """As those of meshio; centres: of the elements of each block, where these are given no nodes."""
-
-    points: np.ndarray
-    cells_dict: dict[str, np.ndarray]
-    centres: np.ndarray
-    point_data: dict[str, np.ndarray] = field(default_factory=dict)
-    cell_data: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass
@@ -111,7 +101,7 @@ class EnsightSeries(MeshSeries):
             name = name[: stars.start()] + number + name[stars.end():]
         return self._inside(self.path, name.strip('"'))
 
-    def _mesh(self, step: int) -> _Mesh:
+    def _mesh(self, step: int) -> Mesh:
         with self._reading():
             time = self._steps[step]
             times, name = self._model
@@ -123,9 +113,9 @@ class EnsightSeries(MeshSeries):
             for number, start in zip(kept, starts, strict=False):
                 for kind, elements in parts[number].elements.items():
                     cells.setdefault(_KINDS.get(kind, kind), []).append(elements + start)
-            mesh = _Mesh(np.concatenate([parts[number].nodes for number in kept]),
-                         {kind: np.concatenate(blocks) for kind, blocks in cells.items()},
-                         np.concatenate([one for number in kept for one in parts[number].centres.values()]))
+            mesh = Mesh(np.concatenate([parts[number].nodes for number in kept]),
+                        {kind: np.concatenate(blocks) for kind, blocks in cells.items()},
+                        np.concatenate([one for number in kept for one in parts[number].centres.values()]))
             for label, (size, where, moments, pattern) in self._variables.items():
                 found = self._file(moments, pattern, time)
                 if found is None:
@@ -139,9 +129,6 @@ class EnsightSeries(MeshSeries):
 
     def _reading(self) -> AbstractContextManager[Any]:
         return damage_as_user_error(self.path)
-
-    def _centres(self, mesh: _Mesh) -> np.ndarray:
-        return mesh.centres
 
     def _read_geometry(self, path: Path) -> tuple[dict[int, _Part], bool]:
         file = _File(path)

@@ -1,4 +1,5 @@
-"""Meshes of VTK, XDMF and Tecplot, read by meshio (the extra `mesh`): a file, or a PVD collection of one per time.
+"""Meshes of VTK, XDMF and Tecplot, read by meshio (the extra `mesh`): a file, or a PVD collection of one per time;
+others, such as pieces, blocks and images, by VTK (vtk_files.py).
 
 Fields at the nodes become channels, vectors one for each component; without any, fields of the cells at their
 centres. Triangles, of curved surfaces, too, tetrahedra and curves are kept as the mesh of the trajectory.
@@ -8,11 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,8 +24,8 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.meshes.mesh_writers import CELLS, PvdWriter, XdmfWriter, meshio_for
 from inrflow.data.formats.meshes.tecplot import Zone, zones
+from inrflow.data.formats.meshes.vtk_files import Mesh, arrays_for, inside, kind_of, meshes_of, read_arrays, require_own
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
-from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, number_in_name
 from inrflow.errors import UserError
 
@@ -79,6 +82,18 @@ class MeshFormat(Format):
         return (XdmfWriter if path.suffix.lower() == ".xdmf" else PvdWriter)(path, description, overwrite)
 
 
+class VtkFormat(MeshFormat):
+    """XML of VTK other than one unstructured grid, its HDF5, and CGNS."""
+
+    name = "VTK's images, grids, surfaces, blocks or pieces, VTKHDF or CGNS"
+    about = "VTI, VTR, VTS, VTP, VTM, PVTU and the like, VTKHDF, CGNS"
+    suffixes = ()
+    endings = (".pvtu", ".vti", ".vts", ".vtr", ".vtp", ".vtm", ".vtkhdf", ".cgns")
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return kind_of(path, start) is not None
+
+
 def _time_of_legacy(start: bytes) -> list[float]:
     """The time in the first bytes of a legacy VTK file, whose field data meshio leaves out; none where it has none."""
     match = re.search(rb"\n(?:TIME|TimeValue) 1 1 (double|float)\n", start)
@@ -88,6 +103,20 @@ def _time_of_legacy(start: bytes) -> list[float]:
     if re.search(rb"\nBINARY\b", start):
         return [float(np.frombuffer(start, kind, 1, match.end())[0])]
     return [float(start[match.end():].split(maxsplit=1)[0])]
+
+
+def _read_vtu(path: Path) -> Any:
+    """VTU of any version: of what meshio refuses, 2 and up, polyhedra alone differ from 1."""
+    import meshio
+
+    whole = path.read_bytes()
+    older = re.sub(rb'(<VTKFile[^>]*version=")2\.\d"', rb'\g<1>1.0"', whole, count=1)
+    if older == whole:
+        return meshio.vtu.read(str(path))
+    with NamedTemporaryFile(suffix=".vtu") as copy:
+        copy.write(older)
+        copy.flush()
+        return meshio.vtu.read(copy.name)
 
 
 def _is_tecplot(head: bytes) -> bool:
@@ -126,7 +155,7 @@ class MeshSeries:
         flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= _FLAT * max(np.ptp(places, axis=0).max(), 1e-300)
         self.axes = 2 if flat else 3
         self.points = places[:, : self.axes]
-        self.cells = _linear(first.cells_dict) if self.at_nodes else {}
+        self.cells = simplices(first.cells_dict) if self.at_nodes else {}
 
     def _reading(self) -> AbstractContextManager[Any]:
         """In which damage becomes a UserError."""
@@ -140,34 +169,34 @@ class MeshSeries:
 
     def _centres(self, mesh: Any) -> np.ndarray:
         """Centres (N, 3) of the cells."""
-        if not mesh.cells:
+        if isinstance(mesh, Mesh) and len(mesh.centres):
+            return mesh.centres
+        if isinstance(mesh, Mesh) or not mesh.cells:
             raise UserError(f"{self.path} has neither fields at nodes nor cells; write it with point or cell data")
         return np.concatenate([np.asarray(mesh.points, np.float64)[block.data].mean(1) for block in mesh.cells])
 
     def _open(self, path: Path) -> list[tuple[int, float]]:
         """Part and time of each step; fills `_steps`: a file for each, or a number in `_reader`."""
         start = path.open("rb").read(4096).lstrip()
+        if kind := kind_of(path, start):
+            return self._open_by_vtk(path, kind)
         if start.startswith(b"{"):
             files = json.loads(path.read_text(encoding="utf-8"))["files"]
-            self._steps = [self._inside(path, str(item["name"])) for item in files]
+            self._steps = arrays_for([self._inside(path, str(item["name"])) for item in files])
             return [(0, float(item["time"])) for item in files]
         if b"<Xdmf" not in start and start.startswith(b"<") and b"UnstructuredGrid" not in start:
             sets = [item for item in xml.parse(path).getroot().iter("DataSet") if item.get("file")]
-            self._steps = [self._inside(path, str(item.get("file"))) for item in sets]
+            self._steps = arrays_for([self._inside(path, str(item.get("file"))) for item in sets])
             return [(int(item.get("part") or 0), float(item.get("timestep", index))) for index, item in enumerate(sets)]
         if b"<Xdmf" in start:
             import meshio.xdmf
 
-            kinds = [one.get("TopologyType") or one.get("Type") for one in xml.parse(path).getroot().iter("Topology")]
-            if grids := [kind for kind in kinds if kind and kind.upper().endswith("MESH")]:
-                raise UserError(f"{path} holds regular grids ({grids[0]}), which meshio does not read; write arrays t, "
-                                "x, y and u by numpy.savez, or a PVD collection by ParaView")
-            for item in xml.parse(path).getroot().iter("DataItem"):  # heavy data lie in another file
-                name = (item.text or "").strip().split(":")[0]
-                if item.get("Format") == "Binary":
-                    raise UserError(f"{path} keeps its values in binary files, which are not read; write them as HDF")
-                if item.get("Format") == "HDF" and name:
-                    open_hdf5(self._inside(path, name)).close()
+            require_own(path, path.parent.resolve())  # heavy data lie in another file
+            root = xml.parse(path).getroot()
+            kinds = [str(one.get("TopologyType") or one.get("Type")).upper() for one in root.iter("Topology")]
+            grids = [kind for kind in kinds if kind.endswith("MESH")]
+            if grids or any(str(item.get("Format")).upper() == "BINARY" for item in root.iter("DataItem")):
+                return self._open_by_vtk(path, "xdmf2" if grids and grids[0].startswith("2") else "xdmf")
             try:
                 self._reader = meshio.xdmf.TimeSeriesReader(str(path))
                 self._shared = self._reader.read_points_cells()
@@ -191,31 +220,29 @@ class MeshSeries:
         known += _time_of_legacy(start)
         return [(0, known[0] if known else number_in_name(path) or 0.0)]
 
+    def _open_by_vtk(self, path: Path, kind: str) -> list[tuple[int, float]]:
+        """As `_open`, of files that VTK reads."""
+        found = meshes_of([path], kind)[0]
+        self._steps = [arrays for _, arrays in found]
+        return [(0, (number_in_name(path) or 0.0) if time is None else time) for time, _ in found]
+
     @staticmethod
     def _inside(path: Path, name: str) -> Path:
         """A file that another one names, which must lie in its folder or below."""
-        found = path.parent / name
-        if not found.resolve().is_relative_to(path.parent.resolve()):
-            raise UserError(f"{path} refers to {name}, outside of its folder, which is not followed; put the files "
-                            "together")
-        if not found.is_file():
-            raise UserError(f"{path} refers to {name}, which does not exist; copy it beside {path.name}")
-        return found
+        return inside(path, name, path.parent.resolve())
 
     def _read(self, path: Path | Zone) -> Any:
         import meshio
 
         if isinstance(path, Zone):
             return path.mesh()
+        if path.suffix == ".npz":
+            return read_arrays(path)
         with path.open("rb") as file:
             start = file.read(4096).lstrip()
-        if found := re.search(rb'compressor="vtkLZ4|type="P(?=UnstructuredGrid)', start):
-            what = "compressed by LZ4" if b"LZ4" in found[0] else "a list of parallel pieces (PVTU)"
-            raise UserError(f"{path} is {what}, which is not read; write VTU of one grid each, compressed by ZLib or "
-                            "not at all, as pyvista.read(FILE).save('NAME_0001.vtu') does")
-        kind = meshio.vtk if start.startswith(b"#") else (
-            meshio.xdmf if b"<Xdmf" in start else meshio.vtu)
-        return kind.read(str(path))
+        if not start.startswith(b"#") and b"<Xdmf" not in start:
+            return _read_vtu(path)
+        return (meshio.vtk if start.startswith(b"#") else meshio.xdmf).read(str(path))
 
     def _mesh(self, step: int) -> Any:
         import meshio
@@ -226,8 +253,8 @@ class MeshSeries:
                 return meshio.Mesh(points, cells, *self._data[step])
             return self._read(self._steps[step])
 
-    def fields(self, step: int) -> dict[str, np.ndarray]:
-        """Values (N,) by name at one time. Raises UserError where the mesh is not that of the first time."""
+    def _values(self, step: int) -> dict[str, np.ndarray]:
+        """Values (N, components) by label at one time. Raises UserError where the mesh is not that of the first."""
         mesh = self._mesh(step)
         if mesh.points.shape != self._nodes.shape or not np.allclose(mesh.points, self._nodes, 1e-6, 1e-12):
             raise UserError(f"{self.path}: the points at t={self.times[step]:g} are others than at t="
@@ -236,20 +263,26 @@ class MeshSeries:
         data = _of_users(mesh.point_data) if self.at_nodes else {
             name: np.concatenate([np.asarray(part, np.float64).reshape(len(part), -1) for part in parts])
             for name, parts in _of_users(mesh.cell_data).items()}
+        numbers = {re.sub(r"[\s/]+", "_", str(name)): np.asarray(value) for name, value in data.items()}
+        return {label: value.reshape(len(value), -1) for label, value in numbers.items() if value.dtype.kind in "fiu"}
+
+    def across(self) -> list[str]:
+        """Components of vectors across the plane of a flat mesh that are not zero, at first or at last."""
+        both = [self._values(0)] if self.axes == 2 else []
+        with suppress(UserError):  # of a damaged file, which those who come to it tell
+            both += [self._values(len(self.times) - 1)] if both else []
+        return sorted({f"{label}_z" for values in both for label, one in values.items() if one.shape[1] == 3 and (
+            np.abs(one[:, 2]).max(initial=0) > _FLAT * np.abs(one).max(initial=0))})
+
+    def fields(self, step: int, across: bool = False) -> dict[str, np.ndarray]:
+        """Values (N,) by name at one time, of vectors on a flat mesh those in its plane, and others if asked for."""
         columns: dict[str, np.ndarray] = {}
-        for name, value in data.items():
-            value = np.asarray(value)
-            if value.dtype.kind not in "fiu":
-                continue
-            value = value.reshape(len(value), -1)
-            label = re.sub(r"[\s/]+", "_", str(name))
-            if value.shape[1] == 1:
-                columns[label] = value[:, 0]
-            elif value.shape[1] in (2, 3):
-                columns |= {f"{label}_{axis}": value[:, index] for index, axis in enumerate("xyz"[: value.shape[1]])
-                            if index < self.axes}
-            else:
-                columns |= {f"{label}_{index}": value[:, index] for index in range(value.shape[1])}
+        for label, value in self._values(step).items():
+            count = value.shape[1]
+            own = "xyz"[:count] if count < 4 else map(str, range(count))
+            columns |= {label: value[:, 0]} if count == 1 else {
+                f"{label}_{axis}": value[:, index] for index, axis in enumerate(own)
+                if index < self.axes or count > 3 or across}
         return columns
 
 
@@ -258,7 +291,7 @@ def _of_users(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values for name, values in fields.items() if not str(name).startswith("vtk")}
 
 
-def _linear(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def simplices(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Simplices of the cells of most dimensions, by their name in the schema; none where some cannot be cut."""
     dimensions = {kind: 0 if kind == "vertex" else 1 if kind.startswith("line") else 2 if kind.startswith(
         ("triangle", "quad", "polygon")) else 3 for kind, one in cells.items() if len(one)}
@@ -278,8 +311,12 @@ class MeshContent(StreamedContent):
         path = series.path
         super().__init__(path)
         self._series = series
-        available = list(self._series.fields(0))
-        channels = list(options.channels or available)
+        available, usual = list(self._series.fields(0, True)), list(self._series.fields(0))
+        channels = list(options.channels or usual)
+        if options.channels is None and (left := self._series.across()):
+            warnings.warn(f"{path}: {', '.join(left)}, across the plane of the mesh, "
+                          f"{'is' if len(left) == 1 else 'are'} left out; channels=[{','.join([*usual, *left])}] takes "
+                          "all", stacklevel=3)
         absent = [name for name in channels if name not in available]
         if absent or not channels:
             raise UserError(f"{path} has no field {', '.join(absent) or 'at all'}; there are {', '.join(available)}")
@@ -294,7 +331,7 @@ class MeshContent(StreamedContent):
     def _values(self, start: int, first: int, last: int) -> np.ndarray:
         frames = []
         for step in range(start + first, start + last):
-            fields = self._series.fields(step)
+            fields = self._series.fields(step, True)
             lacking = [name for name in self.description.channels if name not in fields]
             if lacking:
                 raise UserError(f"{self.path} has no field {', '.join(lacking)} at t={self._series.times[step]:g}")
@@ -308,7 +345,7 @@ class MeshColumns(Columns):
     def __init__(self, series: MeshSeries) -> None:
         self._series = series
         self._several = bool(series.parts.any())
-        self.names = (*(("trajectory",) if self._several else ()), "t", *"xyz"[: series.axes], *series.fields(0))
+        self.names = (*(("trajectory",) if self._several else ()), "t", *"xyz"[: series.axes], *series.fields(0, True))
         axes = {} if self._several else {"t": (("t",), series.times)} | {
             name: (("point",), values) for name, values in zip("xyz", series.points.T, strict=False)}
         self.grid = Grid(("t", "point"), (len(series.times), len(series.points)), axes, dict(series.cells))
@@ -318,7 +355,7 @@ class MeshColumns(Columns):
         for step, time in enumerate(self._series.times):
             number = {"trajectory": np.full(len(points), self._series.parts[step])} if self._several else {}
             columns = {**number, "t": np.full(len(points), time), **dict(zip("xyz", points.T, strict=False)),
-                       **self._series.fields(step)}
+                       **self._series.fields(step, True)}
             for start in range(0, len(points), rows):
                 yield {name: value[start:start + rows] for name, value in columns.items()}
 

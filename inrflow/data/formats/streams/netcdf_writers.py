@@ -27,7 +27,7 @@ from inrflow.data.formats.registry import (
 from inrflow.errors import UserError
 
 RADIANS = "inrflow_radians"  # attribute of angles that became degrees: their units in the file
-_EXTRAS = {"cfgrib": "grib", "iris": "pp"}
+_EXTRAS = {"cfgrib": "grib", "iris": "pp", "astropy_healpix": "healpix"}
 
 
 def require_package(package: str, path: Path) -> None:

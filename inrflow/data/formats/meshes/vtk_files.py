@@ -1,0 +1,103 @@
+"""What VTK reads and meshio does not (the extra `vtk`): images, grids, surfaces, blocks and pieces of its XML, VTKHDF,
+CGNS, and grids of XDMF."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as xml
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from inrflow.data.formats.schema import is_hdf5_with, open_hdf5
+from inrflow.data.formats.streams.aside import written_aside
+from inrflow.data.formats.streams.netcdf_writers import require_package
+from inrflow.errors import UserError
+
+_XML = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*type=["']"""
+                  rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String")))""", re.DOTALL)
+_DEEPEST = 8  # groups within groups, in CGNS and VTKHDF
+
+
+@dataclass
+class Mesh:
+    """As those of meshio; centres: of the cells, where these are given no nodes."""
+
+    points: np.ndarray
+    cells_dict: dict[str, np.ndarray]
+    centres: np.ndarray
+    point_data: dict[str, np.ndarray] = field(default_factory=dict)
+    cell_data: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+def kind_of(path: Path, start: bytes) -> str | None:
+    """As what VTK reads a file that others do not: xml (also VTU that is packed by LZ4 or holds text), hdf, cgns."""
+    if _XML.match(start):
+        return "xml"
+    if b"ADF Database" in start[:64] or is_hdf5_with(path, lambda file: "CGNSLibraryVersion" in file):
+        return "cgns"
+    return "hdf" if is_hdf5_with(path, lambda file: "VTKHDF" in file) else None
+
+
+def arrays_for(files: list[Path]) -> list[Path]:
+    """Files of one mesh each, as those that VTK alone reads are written aside: all, if the first one is so."""
+    kind = kind_of(files[0], files[0].open("rb").read(4096).lstrip()) if files else None
+    return files if kind is None else [meshes[0][1] for meshes in meshes_of(files, kind)]
+
+
+def meshes_of(paths: list[Path], kind: str) -> list[list[tuple[float | None, Path]]]:
+    """For each file the times (None: not given) and arrays of its meshes, which `read_arrays` reads.
+
+    Raises UserError where VTK is not installed or fails, and where files name others outside of their folder.
+    """
+    require_package("vtk", paths[0])
+    for path in paths:
+        require_own(path, path.parent.resolve())
+    code = [str(Path(__file__).with_name("vtk_to_arrays.py")), kind, *(str(path.resolve()) for path in paths)]
+    folder, printed = written_aside(paths[0], code, "VTK", "write it again, or, from ParaView, as a PVD collection of "
+                                    "VTU with all time steps")
+    return [[(time, folder / name) for time, name in json.loads(line)] for line in printed.splitlines()]
+
+
+def inside(path: Path, name: str, folder: Path) -> Path:
+    """A file that another one names, which must lie in a folder or below."""
+    found = path.parent / name
+    if not found.resolve().is_relative_to(folder):
+        raise UserError(f"{path} refers to {name}, outside of its folder, which is not followed; put the files "
+                        "together")
+    if not found.is_file():
+        raise UserError(f"{path} refers to {name}, which does not exist; copy it beside {path.name}")
+    return found
+
+
+def require_own(path: Path, folder: Path) -> None:
+    """Raise UserError where a file, or one that it names, leads out of a folder."""
+    head = path.read_bytes().partition(b"<AppendedData")[0]  # what follows is no XML
+    if h5py.is_hdf5(path):
+        open_hdf5(path, _DEEPEST).close()
+    if not head[:64].lstrip().startswith(b"<"):
+        return
+    if b"<!ENTITY" in head or b"xi:include" in head.lower():
+        raise UserError(f"{path} has entities or includes of XML, which are not followed; write it in one file")
+    parser: Any = xml.XMLPullParser(["start", "end"])
+    parser.feed(head)
+    for event, item in parser.read_events():
+        name = item.get("Source") or item.get("file") if event == "start" else None
+        if event == "end" and item.tag == "DataItem" and item.get("Format", "XML").upper() in ("HDF", "BINARY"):
+            name = (item.text or "").strip().split(":")[0]
+        if name:
+            require_own(inside(path, name, folder), folder)
+
+
+def read_arrays(path: Path) -> Mesh:
+    """The mesh in a file of arrays that VTK was asked for."""
+    with np.load(path) as file:
+        found = {name: file[name] for name in file.files}
+    parts = [{name.removeprefix(part): values for name, values in found.items() if name.startswith(part)}
+             for part in ("cells/", "point/", "cell/")]
+    return Mesh(found["points"], parts[0], found.get("centres", found["points"][:0]), parts[1],
+                {name: [values] for name, values in parts[2].items()})

@@ -1,0 +1,34 @@
+"""Files that a package reads in a process of its own, which damage may bring down, and writes aside for this one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from inrflow.errors import UserError
+
+_written: dict[tuple[object, ...], tuple[TemporaryDirectory[str], str]] = {}  # removed when the process ends
+
+
+def written_aside(path: Path, code: Sequence[str], reader: str, advice: str) -> tuple[Path, str]:
+    """The folder that Python was started in with `code` as its arguments, and what it printed; once for each state of
+    the file. Raises UserError, with the advice, where it fails or tells of an error."""
+    about = path.stat()
+    key = (str(path.resolve()), about.st_size, about.st_mtime_ns, *code)
+    if key not in _written:
+        folder = TemporaryDirectory(prefix="inrflow-")
+        ended = subprocess.run([sys.executable, "-W", "ignore", *code], cwd=folder.name, capture_output=True,
+                               text=True, errors="replace", check=False)
+        lines = re.sub(r"\x1b\[\d*m", "", ended.stderr).strip().splitlines()  # VTK's are coloured
+        told = [line.partition("ERR|")[2].partition("): ")[2] for line in lines if "ERR|" in line]
+        if ended.returncode != 0 or told:
+            folder.cleanup()
+            why = [*told, *reversed(lines), "it ended"][0][:200].strip()
+            raise UserError(f"{path} cannot be read by {reader} ({why}); {advice}")
+        _written[key] = folder, ended.stdout
+    folder, printed = _written[key]
+    return Path(folder.name), printed

@@ -1,0 +1,31 @@
+import pytest
+
+from inrflow.runtime.told import keep_told, teller
+
+
+def tell(text, run, capsys):
+    show = teller(run)
+    show(text, UserWarning, "file.py", 1)
+    return capsys.readouterr().err
+
+
+def test_what_was_told_in_training_is_not_told_again(tmp_path, capsys):
+    assert "A, B are left out" in tell("stations.csv: A, B are left out", None, capsys)
+    keep_told(tmp_path)
+    assert tell("today.csv: A, B are left out", str(tmp_path), capsys) == ""
+    assert "left out" in tell("today.csv: A, B, C are left out", str(tmp_path), capsys)  # something else
+    assert "left out" in tell("today.csv: A, B are left out", str(tmp_path / "other"), capsys)
+
+
+def test_the_same_marker_of_missing_values_is_not_told_again(tmp_path, capsys):
+    said = "{}: {} of 240 values of b are {}, where all others lie between {} and 5; they are taken for missing ones"
+    tell(said.format("stations.csv", 20, -9999, -3), None, capsys)
+    keep_told(tmp_path)
+    assert tell(said.format("today.csv", 2, -9999, 1.5), str(tmp_path), capsys) == ""
+    assert "-99 " in tell(said.format("today.csv", 2, "-99 ", 1.5), str(tmp_path), capsys)
+
+
+@pytest.mark.parametrize("held", ["", "[]", "{}", '{"warnings": 5}', '{"warnings": [[]]}'])
+def test_a_damaged_list_hides_nothing(held, tmp_path, capsys):
+    (tmp_path / "warnings.json").write_text(held)
+    assert "left out" in tell("a.csv: B is left out", str(tmp_path), capsys)
