@@ -6,14 +6,17 @@ Exit code 0; 2 for a user's mistake, reported in one line; 130 for Ctrl-C; 1 for
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import platform
+import re
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from inrflow.errors import INTERRUPTED, UserError, is_disk_full, missing
 from inrflow.runtime.processes import RANKS, Processes
@@ -200,10 +203,27 @@ def _help() -> str:
 
 
 def _told_once(run: str | None = None) -> Callable[..., None]:
-    """What prints a warning, but no sentence twice: a file may be read as observations and for its places."""
-    from inrflow.runtime.told import teller
+    """What prints a warning, but no sentence twice: a file may be read as observations and for its places; and of a
+    run's files none that was told when it was trained. Its attribute `about` holds what was told until now."""
+    told, known = set[str](), set[str]()
+    if run is not None:
+        from inrflow.commands.run_directory import TOLD_FILE
 
-    return teller(run)
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            known = set(json.loads((Path(run) / TOLD_FILE).read_text(encoding="utf-8"))["warnings"])
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+        text = printable(message)
+        if issubclass(category, UserWarning) and "matplotlib" not in str(filename) and text not in told:
+            told.add(text)
+            # Neither the name of the file that it is about, nor shares and ranges of its values.
+            about = re.sub(r"\d+ of \d+|between \S+ and \S+", "", text.partition(": ")[2] or text)
+            show.about.add(about)  # type: ignore[attr-defined]
+            if about not in known:
+                print(f"inrflow: warning: {text}", file=sys.stderr)
+
+    show.about = set()  # type: ignore[attr-defined]
+    return show
 
 
 if __name__ == "__main__":

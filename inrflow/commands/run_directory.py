@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from inrflow.training.problem import Problem
 
 CONFIG_FILE = "config.yaml"
+TOLD_FILE = "warnings.json"
 ADAPT_FILE = "adapt.yaml"
 MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -97,10 +99,10 @@ class RunDirectory:
     def write_config(self, config: Any, name: str = CONFIG_FILE) -> None:
         """Write a configuration atomically, and before it what was told of the data."""
         from inrflow.config.resolve import to_yaml
-        from inrflow.runtime.atomic_files import write_text
-        from inrflow.runtime.told import keep_told
+        from inrflow.runtime.atomic_files import write_json, write_text
 
-        keep_told(self.path)
+        if told := getattr(warnings.showwarning, "about", None):  # of the command line
+            write_json(self.path / TOLD_FILE, {"warnings": sorted(told)})
         write_text(self.path / name, to_yaml(config))
 
     def finish(self) -> None:
