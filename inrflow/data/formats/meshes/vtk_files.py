@@ -22,6 +22,7 @@ _XML = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*type=
                   rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String")))""", re.DOTALL)
 _ADVICE = ("write VTU, one file for each time: pyvista.read(FILE).cast_to_unstructured_grid().save('NAME_0001.vtu'), "
            "of blocks pyvista.read(FILE).combine(), or, from ParaView, a PVD collection with all time steps")
+_MOST = 500  # files for one process
 _DEEPEST = 8  # groups within groups, in CGNS and VTKHDF
 
 
@@ -58,6 +59,8 @@ def meshes_of(paths: list[Path], kind: str) -> list[list[tuple[float | None, Pat
     """
     if find_spec("vtk") is None:
         raise UserError(f"{paths[0]} is read by VTK; install it with `pip install inrflow[vtk]`, or {_ADVICE}")
+    if len(paths) > _MOST:
+        return meshes_of(paths[:_MOST], kind) + meshes_of(paths[_MOST:], kind)
     for path in paths:
         require_own(path, path.parent.resolve())
     code = [str(Path(__file__).with_name("vtk_to_arrays.py")), kind, *(str(path.resolve()) for path in paths)]
