@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     order = np.full(len(found.index), number)
     table = PointTable(order, np.zeros(len(order)), found.x, columns)
     asked = config.points if config.points is not None and format_of(Path(config.points)).table else None
-    write_points(target, table, {"left": found.left}, about, config.overwrite, asked)
+    write_points(target, table, {"left": np.asarray(found.left, np.float32)}, about, config.overwrite, asked)
     console = Console(stderr=True)
     for row, left in enumerate(found.left.tolist()):
         where = ", ".join(f"{name} {_words(values[row])}" for name, values in told.items())

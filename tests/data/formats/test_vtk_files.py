@@ -47,7 +47,9 @@ def write(grid, path):
     writer.Write()
 
 
-def test_pieces_are_joined_without_their_ghosts(tmp_path):
+@pytest.mark.parametrize("most", [1, 500])
+def test_pieces_are_joined_without_their_ghosts(most, tmp_path, monkeypatch):
+    monkeypatch.setattr("inrflow.data.formats.meshes.vtk_files._MOST", most)
     from vtkmodules.util.numpy_support import numpy_to_vtk
 
     first = NODES[TRIANGLES].mean(1)[:, 0] < 2

@@ -93,6 +93,12 @@ class VtkFormat(MeshFormat):
     def sniff(self, path: Path, start: bytes) -> bool:
         return kind_of(path, start) is not None
 
+    def summary(self, path: Path) -> list[tuple[str, str]]:
+        try:
+            return super().summary(path)
+        except UserError:
+            return []  # `read` says why
+
 
 def _time_of_legacy(start: bytes) -> list[float]:
     """The time in the first bytes of a legacy VTK file, whose field data meshio leaves out; none where it has none."""

@@ -7,6 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as xml
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 
 from inrflow.data.formats.schema import is_hdf5_with, open_hdf5
 from inrflow.data.formats.streams.aside import written_aside
-from inrflow.data.formats.streams.netcdf_writers import require_package
 from inrflow.errors import UserError
 
 _XML = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*type=["']"""
                   rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String")))""", re.DOTALL)
+_ADVICE = ("write VTU, one file for each time: pyvista.read(FILE).cast_to_unstructured_grid().save('NAME_0001.vtu'), "
+           "of blocks pyvista.read(FILE).combine(), or, from ParaView, a PVD collection with all time steps")
+_MOST = 500  # files for one process
 _DEEPEST = 8  # groups within groups, in CGNS and VTKHDF
 
 
@@ -54,12 +57,14 @@ def meshes_of(paths: list[Path], kind: str) -> list[list[tuple[float | None, Pat
 
     Raises UserError where VTK is not installed or fails, and where files name others outside of their folder.
     """
-    require_package("vtk", paths[0])
+    if find_spec("vtk") is None:
+        raise UserError(f"{paths[0]} is read by VTK; install it with `pip install inrflow[vtk]`, or {_ADVICE}")
+    if len(paths) > _MOST:
+        return meshes_of(paths[:_MOST], kind) + meshes_of(paths[_MOST:], kind)
     for path in paths:
         require_own(path, path.parent.resolve())
     code = [str(Path(__file__).with_name("vtk_to_arrays.py")), kind, *(str(path.resolve()) for path in paths)]
-    folder, printed = written_aside(paths[0], code, "VTK", "write it again, or, from ParaView, as a PVD collection of "
-                                    "VTU with all time steps")
+    folder, printed = written_aside(paths[0], code, "VTK", f"write it again, or {_ADVICE}")
     return [[(time, folder / name) for time, name in json.loads(line)] for line in printed.splitlines()]
 
 

@@ -350,5 +350,5 @@ class CsvWriter(TableWriter):
         if values.dtype.kind != "f":
             return values.tolist()
         if values.dtype.itemsize < 8:
-            return [str(value) if value == value else "" for value in values]  # shortest that give the same number
+            return [f"{value:.9g}" if value == value else "" for value in values.tolist()]
         return [value if value == value else "" for value in values.tolist()]
