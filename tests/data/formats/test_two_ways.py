@@ -17,7 +17,7 @@ from known_files import CASES, TRIANGLES, grib, pp
 from inrflow.data.calendar import parse_units
 from inrflow.data.formats import elsewhere as named_alone
 from inrflow.data.formats.columns import find_column
-from inrflow.data.formats.meshes.mesh_series import VtkFormat
+from inrflow.data.formats.meshes.mesh_series import VtkBinaryFormat, VtkFormat
 from inrflow.data.formats.registry import FORMATS, format_of
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.tables import read_points, write_points
@@ -74,7 +74,7 @@ def test_every_format_is_tried_two_ways(elsewhere):
             tried.add(format_of(elsewhere / source).name)
     every = {known.name for known in FORMATS if not isinstance(known, named_alone.Elsewhere)}
     tried |= {"NDBC", "GHCN-daily", "ODV"}  # a single place, and profiles: test_networks
-    tried |= {VtkFormat.name}  # also where VTK is not installed
+    tried |= {VtkFormat.name, VtkBinaryFormat.name}  # also where VTK is not installed
     assert every <= tried | {"GRIB", "PP", "DaVis"}  # of this a file is one frame: test_instruments has several
 
 

@@ -17,7 +17,7 @@ from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
 from inrflow.data.formats.elsewhere import GENERAL, SPECIAL, Blocks
 from inrflow.data.formats.meshes.comsol import ComsolFormat
 from inrflow.data.formats.meshes.ensight import EnsightFormat
-from inrflow.data.formats.meshes.mesh_series import MeshFormat, VtkFormat
+from inrflow.data.formats.meshes.mesh_series import MeshFormat, VtkBinaryFormat, VtkFormat
 from inrflow.data.formats.meshes.openfoam import OpenFoamFormat, ProbesFormat
 from inrflow.data.formats.registry import Format, register_format
 from inrflow.data.formats.texts.csv_table import CsvFormat
@@ -29,6 +29,7 @@ BUILTIN = (
     Hdf5Format, Hdf5ArrayFormat, Blocks, DedalusFormat, NpyFormat, TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat,
     ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat, PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat,
     EnsightFormat, ComsolFormat, Toa5Format, DavisFormat, RdbFormat, VtkFormat,
+    VtkBinaryFormat,
 )
 for _kind in BUILTIN:
     register_format(_kind)

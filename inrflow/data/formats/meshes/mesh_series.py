@@ -24,7 +24,16 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.meshes.mesh_writers import CELLS, PvdWriter, XdmfWriter, meshio_for
 from inrflow.data.formats.meshes.tecplot import Zone, zones
-from inrflow.data.formats.meshes.vtk_files import Mesh, arrays_for, inside, kind_of, meshes_of, read_arrays, require_own
+from inrflow.data.formats.meshes.vtk_files import (
+    XML_OF_VTK,
+    Mesh,
+    arrays_for,
+    inside,
+    kind_of,
+    meshes_of,
+    read_arrays,
+    require_own,
+)
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, number_in_name
 from inrflow.errors import UserError
@@ -83,12 +92,23 @@ class MeshFormat(Format):
 
 
 class VtkFormat(MeshFormat):
-    """XML of VTK other than one unstructured grid, its HDF5, and CGNS."""
+    """XML of VTK other than one unstructured grid."""
 
-    name = "VTK's images, grids, surfaces, blocks or pieces, VTKHDF or CGNS"
-    about = "VTI, VTR, VTS, VTP, VTM, PVTU and the like, VTKHDF, CGNS"
+    name = "VTK's images, grids, surfaces, blocks or pieces"
+    about = "VTI, VTR, VTS, VTP, VTM, PVTU and the like"
     suffixes = ()
-    endings = (".pvtu", ".vti", ".vts", ".vtr", ".vtp", ".vtm", ".vtkhdf", ".cgns")
+    endings: ClassVar[tuple[str, ...]] = (".pvtu", ".vti", ".vts", ".vtr", ".vtp", ".vtm")
+    signature: ClassVar[re.Pattern[bytes] | None] = XML_OF_VTK
+
+
+class VtkBinaryFormat(VtkFormat):
+    """HDF5 of VTK, and CGNS."""
+
+    name = "VTKHDF or CGNS"
+    about = "VTKHDF, CGNS"
+    endings = (".vtkhdf", ".cgns")
+    binary = True
+    signature = None
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return kind_of(path, start) is not None

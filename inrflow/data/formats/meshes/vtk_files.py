@@ -18,8 +18,8 @@ from inrflow.data.formats.schema import is_hdf5_with, open_hdf5
 from inrflow.data.formats.streams.aside import written_aside
 from inrflow.errors import UserError
 
-_XML = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*type=["']"""
-                  rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String")))""", re.DOTALL)
+XML_OF_VTK = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*type=["']"""
+                        rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String")))""", re.DOTALL)
 _ADVICE = ("write VTU, one file for each time: pyvista.read(FILE).cast_to_unstructured_grid().save('NAME_0001.vtu'), "
            "of blocks pyvista.read(FILE).combine(), or, from ParaView, a PVD collection with all time steps")
 _MOST = 500  # files for one process
@@ -39,7 +39,7 @@ class Mesh:
 
 def kind_of(path: Path, start: bytes) -> str | None:
     """As what VTK reads a file that others do not: xml (also VTU that is packed by LZ4 or holds text), hdf, cgns."""
-    if _XML.match(start):
+    if XML_OF_VTK.match(start):
         return "xml"
     if b"ADF Database" in start[:64] or is_hdf5_with(path, lambda file: "CGNSLibraryVersion" in file):
         return "cgns"

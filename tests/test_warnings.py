@@ -1,15 +1,31 @@
+"""Warnings of the command line: each is told once, and of a run's files none that was told when it was trained."""
+
+import warnings
+
 import pytest
 
-from inrflow.runtime.told import keep_told, teller
+from inrflow.cli import _told_once
+from inrflow.commands.run_directory import RunDirectory
+from inrflow.config.schema import ReadConfig
+
+
+@pytest.fixture
+def keep_told(monkeypatch):
+    """What writes the warnings told last beside a run."""
+    def keep(folder):
+        RunDirectory(folder).write_config(ReadConfig())
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    return keep
 
 
 def tell(text, run, capsys):
-    show = teller(run)
-    show(text, UserWarning, "file.py", 1)
+    warnings.showwarning = _told_once(run)
+    warnings.showwarning(text, UserWarning, "file.py", 1)
     return capsys.readouterr().err
 
 
-def test_what_was_told_in_training_is_not_told_again(tmp_path, capsys):
+def test_what_was_told_in_training_is_not_told_again(tmp_path, capsys, keep_told):
     assert "A, B are left out" in tell("stations.csv: A, B are left out", None, capsys)
     keep_told(tmp_path)
     assert tell("today.csv: A, B are left out", str(tmp_path), capsys) == ""
@@ -17,7 +33,7 @@ def test_what_was_told_in_training_is_not_told_again(tmp_path, capsys):
     assert "left out" in tell("today.csv: A, B are left out", str(tmp_path / "other"), capsys)
 
 
-def test_the_same_marker_of_missing_values_is_not_told_again(tmp_path, capsys):
+def test_the_same_marker_of_missing_values_is_not_told_again(tmp_path, capsys, keep_told):
     said = "{}: {} of 240 values of b are {}, where all others lie between {} and 5; they are taken for missing ones"
     tell(said.format("stations.csv", 20, -9999, -3), None, capsys)
     keep_told(tmp_path)
@@ -26,6 +42,6 @@ def test_the_same_marker_of_missing_values_is_not_told_again(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("held", ["", "[]", "{}", '{"warnings": 5}', '{"warnings": [[]]}'])
-def test_a_damaged_list_hides_nothing(held, tmp_path, capsys):
+def test_a_damaged_list_hides_nothing(held, tmp_path, capsys, keep_told):
     (tmp_path / "warnings.json").write_text(held)
     assert "left out" in tell("a.csv: B is left out", str(tmp_path), capsys)
