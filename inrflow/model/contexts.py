@@ -11,15 +11,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inrflow.data.batch import TrajectoryBatch
-from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
-from inrflow.encoding.encode import CodeData
+from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
@@ -38,8 +36,6 @@ _STRAIGHT = 1e-6  # of standardised contexts
 _CLEARLY_BETTER, _FAR_BETTER = 0.8, 0.1
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
 _DIFFERENCE = 1e-5
-_KNOWN, _SPARE = 0.1, 1.5  # of what flows miss: codes that well known need no smoothing; values a code, at least
-_TURNS, _SETTLED = 8, 0.1  # times that contexts and hidden parts are found; squared step, in standard deviations
 _WIDE = 1e3  # prior standard deviation of standardised parameters: only breaks ties
 
 
@@ -120,6 +116,13 @@ class Contexts:
                             f"{', '.join(self.names)}")
         values = torch.tensor([float(parameters[name]) for name in self.names], dtype=torch.float64)
         return self.map.contexts(values), self.map.error_at(values)
+
+    def along(self, found: ContextEstimate) -> ContextPrior | None:
+        """The prior of contexts near one found, where fewer parameters tell them: along the curve of these."""
+        if self.map is None or len(self.names) >= self.size:
+            return None
+        slope, values = self.map.tangent(found.mean, found.covariance)
+        return ContextPrior(self.map.contexts(values), slope @ slope.T + self.map.error_at(values))
 
     def state(self) -> dict[str, Any]:
         """As nested plain values and tensors, fit for `save_tensors`."""
@@ -223,6 +226,11 @@ class ParameterMap:
         spread = torch.linalg.inv(jacobian.T @ precision @ jacobian + prior)
         slopes = slopes * self.scale
         return values, spread * slopes[:, None] * slopes
+
+    def tangent(self, context: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes (P, Q) of contexts by a standard deviation of each parameter, at those (Q,) of a context."""
+        values, _ = self.parameters(context, covariance)
+        return self._jacobian((self._taken(values) - self.mean) / self.scale), values
 
     @property
     def _powers(self) -> Tensor:
@@ -334,67 +342,3 @@ def _left_out(design: Tensor, target: Tensor) -> Tensor:
     """What the fit to all other environments misses of each one, (E, P)."""
     rows = torch.arange(len(design))
     return torch.stack([target[e] - design[e] @ _ridge(design[rows != e], target[rows != e]) for e in rows])
-
-
-def context_of_windows(
-    surrogate: Any, windows: Sequence[TrajectoryBatch], prior: ContextPrior
-) -> ContextEstimate:
-    """Posterior of the context of one system from windows of its trajectories in data units.
-
-    From codes of each frame by itself, then, unless these are known far better than the flow hits them, from states
-    along it: also where frames have so few values that what codes leave of a new system is taken for codes. Hidden
-    parts of states are what a context makes of them: they are found in turn with it. States along the flow hardly miss
-    it, noisy as frames may be: what these leave open is added to the covariance. An ensemble tells nothing of it.
-    """
-    flown = surrogate.prior.covariance.dim() == 1
-    parts = [surrogate.codes(window) for window in windows]
-    hidden, nominal = surrogate.field.state_size > surrogate.code_size, prior.mean
-    if not hidden:  # memory has no value before the filter has run
-        found = _given(surrogate, parts, prior)
-        seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
-        spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
-        if spare and surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
-            return found
-        nominal = found.mean
-    for turn in range(_TURNS if hidden else 1):
-        at = replace(prior, nominal=nominal)
-        estimates = [surrogate.estimate(window, not flown, at) for window in windows]
-        states = [replace(part, codes=one.mean[..., : surrogate.field.state_size])
-                  for part, one in zip(parts, estimates, strict=True)]
-        found = _given(surrogate, states, prior if hidden and not turn else at)
-        if not flown:
-            found.covariance += _pooled([one.last_context(surrogate.context_size)[1] for one in estimates], prior)
-        moved, nominal = found.mean - nominal, found.mean
-        if float(moved @ torch.linalg.solve(found.covariance, moved)) < _SETTLED:
-            break
-    return found
-
-
-def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
-    """Covariance (P, P) of a context that several trajectories tell, each with a covariance (S, P, P) of its own."""
-    before = torch.linalg.inv(prior.covariance)
-    told = torch.linalg.inv(torch.cat(list(covariances)).double()) - before
-    return torch.linalg.inv(before + told.sum(0))
-
-
-def contexts_of_each(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> ContextPrior:
-    """The prior with contexts (S, P), each estimated from the frames of its own trajectory, a window or its codes,
-    around which flows are linearised; the posterior where an ensemble carries it."""
-    count, size = len(window), surrogate.context_size
-    hidden = surrogate.field.state_size > surrogate.code_size
-    priors = [replace(prior, mean=mean, covariance=own) for mean, own in zip(
-        prior.mean.expand(count, size), prior.covariance.expand(count, size, size), strict=True)]
-    found = [context_of_windows(surrogate, [window.select(torch.tensor([s]))], one) if hidden else
-             _given(surrogate, [codes.at([s])], one) for s, one in enumerate(priors)]
-    mean, covariance = torch.stack([one.mean for one in found]), torch.stack([one.covariance for one in found])
-    carried = surrogate.prior.covariance.dim() == 1
-    return ContextPrior(mean, covariance) if carried else replace(prior, nominal=mean)
-
-
-def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
-    process, frames = surrogate.prior.process[: surrogate.field.state_size], max(one.codes.shape[1] for one in parts)
-    states = CodeData.join([part.padded(frames) for part in parts])
-    found = solve_context(surrogate.field, surrogate.integrator, states, prior.mean, prior.covariance, process,
-                          prior.nominal)
-    found.covariance *= 1.0 if surrogate.contexts is None else surrogate.contexts.spread
-    return found

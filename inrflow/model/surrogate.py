@@ -29,7 +29,7 @@ from inrflow.encoding.encode import CodeData, Encoder, encode, unknown
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
-from inrflow.model.contexts import Contexts, context_of_windows, contexts_of_each
+from inrflow.model.contexts import Contexts
 from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, mesh_of, warn_far
 from inrflow.model.gradients import estimate_of
 from inrflow.model.solution import Solution
@@ -45,6 +45,7 @@ from inrflow.model.store import (
     plain_values,
     reader,
 )
+from inrflow.model.variational import contexts_of_each, solved_context
 from inrflow.runtime.shown import Shown
 from inrflow.runtime.tensor_files import save_tensors
 
@@ -258,7 +259,7 @@ class Surrogate(Shown):
 
     def solve_context(self, windows: Sequence[TrajectoryBatch]) -> ContextEstimate:
         """Posterior of the context of one system from windows of its trajectories in data units."""
-        return context_of_windows(self, windows, self.prior.context(self.context_size))
+        return solved_context(self, windows)
 
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
         """The context of known parameters, by the map that was fitted. Raises UserError where one is not known."""

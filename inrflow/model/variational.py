@@ -9,16 +9,18 @@ minima.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
+from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.flow import Dynamics
+from inrflow.encoding.encode import CodeData
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 _DIRECT, _STEPS, _SHARES = 3, 10, (1.0, 0.5, 0.25, 0.1)  # from the start, for one length; of a step that are tried
@@ -27,6 +29,9 @@ _LOUDER, _LOUDEST, _CALMER = 10.0, 1e3, 1 / 3  # noise beside what is missed: af
 _CLOSER = 0.5  # of the variance factor, that linearising around the closest flow must leave
 _AS_LOUD = 0.25  # of what the whole window misses, that a short one misses where it is noise
 _PASSES = 24  # of the whole window that all steps may cost
+_KNOWN, _SPARE = 0.1, 1.5  # of what flows miss: codes that well known need no smoothing; values a code, at least
+_TURNS, _STILL = 8, 0.1  # times that contexts and hidden parts are found; squared step, in standard deviations
+_ALONG = 2  # times that a context is solved along the curve of parameters, whose tangent the first one tells roughly
 
 Smoother = Callable[..., StateEstimate]  # of a prior and a window, the `context` and the states to linearise `around`
 
@@ -139,3 +144,80 @@ class _Search:
         if window.u.shape[1] == self.window.u.shape[1] and missed < self.least:
             self.least, self.path = missed, path
         return data, others, path
+
+
+# ---- contexts of windows ----
+
+
+def solved_context(surrogate: Any, windows: Sequence[TrajectoryBatch]) -> ContextEstimate:
+    """Posterior of the context of one system from windows of its trajectories in data units: of any numbers, then,
+    where fewer parameters tell contexts, along the curve of these."""
+    found = context_of_windows(surrogate, windows, surrogate.prior.context(surrogate.context_size))
+    for _ in range(_ALONG):
+        if surrogate.contexts is not None and (prior := surrogate.contexts.along(found)) is not None:
+            found = context_of_windows(surrogate, windows, prior)
+    return found
+
+
+def context_of_windows(
+    surrogate: Any, windows: Sequence[TrajectoryBatch], prior: ContextPrior
+) -> ContextEstimate:
+    """Posterior of the context of one system from windows of its trajectories in data units.
+
+    From codes of each frame by itself, then, unless these are known far better than the flow hits them, from states
+    along it: also where frames have so few values that what codes leave of a new system is taken for codes. Hidden
+    parts of states are what a context makes of them: they are found in turn with it. States along the flow hardly miss
+    it, noisy as frames may be: what these leave open is added to the covariance. An ensemble tells nothing of it.
+    """
+    flown = surrogate.prior.covariance.dim() == 1
+    parts = [surrogate.codes(window) for window in windows]
+    hidden, nominal = surrogate.field.state_size > surrogate.code_size, prior.mean
+    if not hidden:  # memory has no value before the filter has run
+        found = _given(surrogate, parts, prior)
+        seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
+        spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
+        if spare and surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
+            return found
+        nominal = found.mean
+    for turn in range(_TURNS if hidden else 1):
+        at = replace(prior, nominal=nominal)
+        estimates = [surrogate.estimate(window, not flown, at) for window in windows]
+        states = [replace(part, codes=one.mean[..., : surrogate.field.state_size])
+                  for part, one in zip(parts, estimates, strict=True)]
+        found = _given(surrogate, states, prior if hidden and not turn else at)
+        if not flown:
+            found.covariance += _pooled([one.last_context(surrogate.context_size)[1] for one in estimates], prior)
+        moved, nominal = found.mean - nominal, found.mean
+        if float(moved @ torch.linalg.solve(found.covariance, moved)) < _STILL:
+            break
+    return found
+
+
+def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
+    """Covariance (P, P) of a context that several trajectories tell, each with a covariance (S, P, P) of its own."""
+    before = torch.linalg.inv(prior.covariance)
+    told = torch.linalg.inv(torch.cat(list(covariances)).double()) - before
+    return torch.linalg.inv(before + told.sum(0))
+
+
+def contexts_of_each(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> ContextPrior:
+    """The prior with contexts (S, P), each estimated from the frames of its own trajectory, a window or its codes,
+    around which flows are linearised; the posterior where an ensemble carries it."""
+    count, size = len(window), surrogate.context_size
+    hidden = surrogate.field.state_size > surrogate.code_size
+    priors = [replace(prior, mean=mean, covariance=own) for mean, own in zip(
+        prior.mean.expand(count, size), prior.covariance.expand(count, size, size), strict=True)]
+    found = [context_of_windows(surrogate, [window.select(torch.tensor([s]))], one) if hidden else
+             _given(surrogate, [codes.at([s])], one) for s, one in enumerate(priors)]
+    mean, covariance = torch.stack([one.mean for one in found]), torch.stack([one.covariance for one in found])
+    carried = surrogate.prior.covariance.dim() == 1
+    return ContextPrior(mean, covariance) if carried else replace(prior, nominal=mean)
+
+
+def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
+    process, frames = surrogate.prior.process[: surrogate.field.state_size], max(one.codes.shape[1] for one in parts)
+    states = CodeData.join([part.padded(frames) for part in parts])
+    found = solve_context(surrogate.field, surrogate.integrator, states, prior.mean, prior.covariance, process,
+                          prior.nominal)
+    found.covariance *= 1.0 if surrogate.contexts is None else surrogate.contexts.spread
+    return found

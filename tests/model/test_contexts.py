@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.encoding.posterior import chi_squared_quantile
 from inrflow.model.contexts import Contexts, ParameterMap, told_contexts
 from inrflow.numerics.principal_components import standardised
@@ -161,3 +162,15 @@ def test_a_parameter_may_act_as_an_exponential():
     left = [float((form @ torch.linalg.lstsq(form, truth(parameters)).solution - truth(parameters)).abs().max())
             for form in forms]
     assert min(left) < 0.05 * min(left[:2])  # those of the parameter and its square
+
+
+def test_contexts_that_one_parameter_tells_stay_on_its_curve():
+    parameters = torch.linspace(1.0, 2.0, 6).double()[:, None]
+    values = torch.cat([parameters - 1.5, (parameters - 1.5) ** 2], 1)
+    known = Contexts("parameters", values, torch.arange(6), ("a",), parameters, ParameterMap.fit(parameters, values))
+    found = ContextEstimate(torch.tensor([0.2, 0.3]).double(), torch.diag(torch.tensor([1e-6, 1.0]).double()), 0.0)
+    prior = known.along(found)  # the second number is hardly known, and is that of the curve
+    np.testing.assert_allclose(prior.mean, [0.2, 0.04], atol=1e-5)
+    across = torch.tensor([-0.4, 1.0]).double()
+    assert float(across @ prior.covariance @ across) < 1e-6 < 1e-2 < float(prior.covariance[0, 0])
+    assert Contexts("environment", values, torch.arange(6)).along(found) is None
