@@ -52,6 +52,7 @@ _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
 _ALONE = 1e-3  # error of laws of second order from which on first order has no time
+_VISIBLE = 1e-4  # share of squared changes that terms leave, from which on it is told
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # a share of them; of the time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
@@ -62,7 +63,8 @@ _Regressed = tuple[float, list[Law], Families]  # the least misfit of a family, 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
             units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False,
-            noise: float = 0.0, period: float = 0.0, told: Callable[[Ground, float], None] = lambda *_: None) -> Law:
+            noise: float = 0.0, period: float = 0.0, told: Callable[[Ground], None] = lambda _: None,
+            missed: Callable[[Ground, float], None] = lambda *_: None) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
@@ -70,7 +72,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that are
     left; on a busy machine less effort is made. rates: whether it may be of second order in time, with rates as
     channels. noise: variance by which u is wrong, a share. period: of a forcing. told: on which ground a law is
-    sought, and what share of changes families of terms leave there, 0 at first. Raises UserError where none forecasts.
+    sought; missed: what share of changes families of terms leave there, if much. Raises UserError where none forecasts.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
@@ -86,7 +88,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
     ground, judge, floor = ground_of(data, domains, boundary, seed, say,
                                      lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK))
-    told(ground, 0.0)
+    told(ground)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families
     if ground.states[0, 0].size > FEW_CODES:
@@ -95,7 +97,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         f"{effort() - start:.1f} s")
     search = LawSearch(ground, judge, families, max(floor, noise), say, start, seconds, period, partial(over, _HALF))
     search.regress(channels)
-    told(ground, search.lowest)
+    if search.lowest > _VISIBLE:
+        missed(ground, search.lowest)
     turns = search.in_turn()
     with suppress(OutOfTime):  # that of the clock: the best law so far is kept, here and below
         turns = iter(()) if rates and not period and search.of_second_order(units) else turns

@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
-_AT_FIRST, _VISIBLE, _FAR_LESS = 0.05, 1e-4, 0.5  # of the time, where terms leave so much, for one that leaves far less
+_AT_FIRST, _FAR_LESS = 0.05, 0.5  # of the time, for a network that leaves far less than terms do
 _FEWEST_SECONDS = 2.0  # for a network: what it finds in less takes longer to be judged, and is not taken
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
@@ -132,20 +132,19 @@ class LawRecipe:
             return [] if law is None else [law]
 
         def at_first(ground: Ground, missed: float) -> None:
-            if ground.codes.harmonics.components == 1:
-                grounds.append(ground)
-                if network != "off" and groups is None and missed > _VISIBLE:
-                    networks.extend(with_network("first network", _AT_FIRST, ground, most=_FAR_LESS * missed))
+            if ground.codes.harmonics.components == 1 and network != "off" and groups is None:
+                networks.extend(with_network("first network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
         short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
             t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
-            noise=problem.unexplained, period=problem.forcing_period, told=at_first, **further), _GUARD)
+            noise=problem.unexplained, period=problem.forcing_period, told=grounds.append, missed=at_first,
+            **further), _GUARD)
         explained, missed = False, math.inf
         for law in [*([] if short is None else [short]), *networks]:
             for candidate in [] if explained else _candidates(run, problem, law, x, u, groups):
                 yield candidate
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
-        basis = next(iter(grounds), None) if short is None else short
+        basis = short or next((one for one in grounds if one.codes.harmonics.components == 1), None)
         beside = short is None or not (short.codes.harmonics.components > 1 or short.has_rates)
         if basis is not None and beside and (network == "on" or (network == "auto" and not explained)):
             share = _ALONE if short is None else _OF_NETWORK

@@ -67,7 +67,7 @@ class MeshFormat(Format):
     endings: ClassVar[tuple[str, ...]] = (".vtu", ".vtk")
     table = True
     fixed_points = True
-    signature = re.compile(rb"""\s*(# vtk DataFile|%s|\{\s*"file-series-version"|"""
+    signature: ClassVar[re.Pattern[bytes] | None] = re.compile(rb"""\s*(# vtk DataFile|%s|\{\s*"file-series-version"|"""
                            rb"""(?=<).*?(type=["'](UnstructuredGrid|Collection)["']|<Xdmf))""" % _TECPLOT,
                            re.IGNORECASE | re.DOTALL)
 
