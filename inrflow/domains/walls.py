@@ -32,7 +32,8 @@ _WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:
 _NEAREST, _CLEAR = 5, 0.5  # points to a wall that leaks; share of the errors that are left so
 _TOGETHER, _ALIKE = 0.95, 0.1  # squared correlation of values and slopes; difference of rates of these and of changes
 _REACH, _TURNS, _TRIALS = 6.0, 3, 12  # gaps beyond the last of scattered points; turns of all walls, trials in each
-_WAVES, _A_WAVE, _HIDDEN = 128, 3, 5  # harmonics at most; points for each; one of so many is left out
+_WAVES, _A_WAVE, _HIDDEN, _DENSE = 128, 3, 5, 4096  # harmonics at most; points for each; one of so many is left out; of
+# more points the outermost are at the walls
 _GIVEN = 0.25  # the same that others must gain over the walls of the box given: noise tells little
 
 
@@ -96,7 +97,7 @@ def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
     frames = changes(u[:, :: max(u.shape[1] // 3, 1)]).reshape(-1, *u.shape[2:])
     known = np.isfinite(frames).all(0)  # (N, C)
     fewest = int(known.sum(0).min())
-    if x.shape[1] > 1 and grid_of(x) is not None or fewest < _A_WAVE * _HIDDEN:
+    if x.shape[1] > 1 and grid_of(x) is not None or not _A_WAVE * _HIDDEN <= fewest <= _DENSE:
         return None
     hidden = np.random.default_rng(0).permutation(len(x)) < len(x) // _HIDDEN
 
