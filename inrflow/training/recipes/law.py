@@ -124,7 +124,8 @@ class LawRecipe:
             t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
             noise=problem.unexplained, period=problem.forcing_period, told=grounds.append, **further), _GUARD)
         explained = False
-        for candidate in [] if short is None else _candidates(run, problem, short, x, u, groups):
+        noise = np.atleast_1d(grounds[0].train.noise if grounds else 0.0)[: len(scale)]
+        for candidate in [] if short is None else _candidates(run, problem, short, x, u, groups, noise):
             yield candidate
             explained = explained or candidate.explained
         wanted = run.config.dynamics.network == "on" or (run.config.dynamics.network == "auto" and not explained)
@@ -141,7 +142,7 @@ class LawRecipe:
             law = _found(run, "law with a network", "network", share, lambda seconds, _: fit_network_law(
                 t, x, u, domains, short=short, known=known, seconds=seconds, **further), share)
             if law is not None:
-                yield from _candidates(run, problem, law, x, u, groups)
+                yield from _candidates(run, problem, law, x, u, groups, noise)
 
 
 def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int, Clock], Found], most: float = 1.0
@@ -177,21 +178,23 @@ def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
         return
     law, error, home = found
     run.log.say(f"one law of {len(shapes)} shapes")
-    yield from _candidates(run, shaped.at_home, law, home.x, home.u, None, error, shaped.calibrated)
+    yield from _candidates(run, shaped.at_home, law, home.x, home.u, None, np.zeros(1), error, shaped.calibrated)
 
 
 def _candidates(
-    run: Run, problem: Problem, law: Law, x: np.ndarray, u: np.ndarray, groups: ContextGroups | None,
+    run: Run, problem: Problem, law: Law, x: np.ndarray, u: np.ndarray, groups: ContextGroups | None, white: np.ndarray,
     error: float | None = None, refit_decoder: Callable[[Surrogate], Surrogate] | None = None,
 ) -> Iterator[Candidate]:
     """The candidate of a law of fields u (S, T, N, C) at points x (S, N, d) of a problem on its domain.
 
-    error: of its forecasts of held-out trajectories where these do not lie there.
+    white: variances (C,) of the noise of values, or (1,). error: of its forecasts of held-out trajectories where these
+    do not lie there.
     """
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
 
-    term, noise = LawTerm.of(law), _noise(law, x, u)
+    term, left = LawTerm.of(law), _noise(law, x, u)
+    noise = np.where(left < white / 2, white, left)  # all harmonics of a grid leave none
     decoder, prior = _basis(problem, law, noise)
     codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
     _, judged, first = problem.judging(codes[0], codes[1] if len(codes) > 1 else None)
