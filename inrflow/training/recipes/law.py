@@ -187,14 +187,13 @@ def _candidates(
 ) -> Iterator[Candidate]:
     """The candidate of a law of fields u (S, T, N, C) at points x (S, N, d) of a problem on its domain.
 
-    white: variances (C,) of the noise of values, or (1,). error: of its forecasts of held-out trajectories where these
-    do not lie there.
+    white: of the noise, (C,) or (1,). error: of forecasts of held-out trajectories where these do not lie there.
     """
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
 
-    term, left = LawTerm.of(law), _noise(law, x, u)
-    noise = np.where(left < white / 2, white, left)  # all harmonics of a grid leave none
+    term, noise = LawTerm.of(law), _noise(law, x, u)
+    noise = np.where(noise < white / 2, white, noise)  # all harmonics of a grid leave none
     decoder, prior = _basis(problem, law, noise)
     codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
     _, judged, first = problem.judging(codes[0], codes[1] if len(codes) > 1 else None)
