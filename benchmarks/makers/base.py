@@ -30,10 +30,10 @@ def solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") ->
     return solution.y.T.reshape(len(t), *u.shape)
 
 
-def stepped(rate: Callable, w: np.ndarray, gap: float, steps: int) -> np.ndarray:
-    """Frames (T, ...) of dw/dt = rate(w), each of so many steps of the classical Runge-Kutta method."""
+def stepped(rate: Callable, w: np.ndarray, gap: float, steps: int, count: int = FRAMES) -> np.ndarray:
+    """So many frames (T, ...) of dw/dt = rate(w), each of so many steps of the classical Runge-Kutta method."""
     dt, frames = gap / steps, [w]
-    for _ in range(FRAMES - 1):
+    for _ in range(count - 1):
         for _ in range(steps):
             a = rate(w)
             b = rate(w + dt / 2 * a)

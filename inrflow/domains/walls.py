@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from inrflow.domains.base import HELD, LEAKY, NATURAL
+from inrflow.domains.base import HELD, LEAKY, NATURAL, joined
 from inrflow.domains.box import PERIODIC, Box, between, ends_of, grid_of
 
 _PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5 / 6, 7 / 8, 1.0)  # of walls, spacings
@@ -32,6 +32,7 @@ _WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:
 _NEAREST, _CLEAR = 5, 0.5  # points to a wall that leaks; share of the errors that are left so
 _TOGETHER, _ALIKE = 0.95, 0.1  # squared correlation of values and slopes; difference of rates of these and of changes
 _REACH, _TURNS, _TRIALS = 6.0, 3, 12  # gaps beyond the last of scattered points; turns of all walls, trials in each
+_FARTHEST, _TELLING = 5.5, 0.1  # of these gaps, where walls are unlikely; share of the error that must be left
 _WAVES, _A_WAVE, _HIDDEN, _DENSE = 128, 3, 5, 4096  # harmonics at most; points for each; one of so many is left out; of
 # more points the outermost are at the walls
 _GIVEN = 0.25  # the same that others must gain over the walls of the box given: noise tells little
@@ -91,18 +92,18 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
 def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
     """The box with walls up to a few gaps of uniform points beyond the outermost of scattered points x (N, d), each in
     turn where fields u (S, T, N, C), by their changes, are missed least at some of the points by least squares of the
-    others, on harmonics of a kind. None where that gains little, for grids in the plane and where a channel is not seen
+    others, on harmonics of a kind. None where that gains little, on lines, for grids, and where a channel is not seen
     all along at enough points.
     """
     frames = changes(u[:, :: max(u.shape[1] // 3, 1)]).reshape(-1, *u.shape[2:])
     known = np.isfinite(frames).all(0)  # (N, C)
     fewest = int(known.sum(0).min())
-    if x.shape[1] > 1 and grid_of(x) is not None or not _A_WAVE * _HIDDEN <= fewest <= _DENSE:
+    if x.shape[1] == 1 or grid_of(x) is not None or not _A_WAVE * _HIDDEN <= fewest <= _DENSE:
         return None
     hidden = np.random.default_rng(0).permutation(len(x)) < len(x) // _HIDDEN
 
     def error(one: Box) -> float:
-        harmonics = one.harmonics(min(_WAVES, fewest // _A_WAVE) * len(set(kind.split(", "))), kind)
+        harmonics = one.harmonics(min(_WAVES, fewest // _A_WAVE) * joined(kind), kind)
         table, left = harmonics.values(x), 0.0
         for c, seen in enumerate(known.T):
             own, values, out = table[seen][:, harmonics.own(c)], frames[:, seen, c].T, hidden[seen]
@@ -130,7 +131,9 @@ def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
                 best, least = moved(float(found.x)), float(np.exp(found.fun))
         if not least < _CLEAR * start:
             break
-    return best if least < _CLEAR * before else None
+    gaps = np.ptp(x, axis=0) / len(x)
+    far = np.maximum(x.min(0) - best.lower, best.upper - x.max(0)) > _FARTHEST * gaps  # larger boxes fit by themselves
+    return best if least < _TELLING * before and not far.any() else None
 
 
 def _leaking(box: Box, j: int, y: np.ndarray, lines: np.ndarray, moving: np.ndarray, pair: str) -> str:

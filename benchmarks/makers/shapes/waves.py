@@ -171,3 +171,24 @@ def sound_l(generator: np.random.Generator, count: int) -> Fields:
         own[..., 0] = (rate + 0.3 * c) @ modes[nodes].T
         own[..., 1:] = -np.einsum("tk,kin->tni", c, slopes)
     return t[:, 0], x, u, {"triangles": cells, "channels": ["p", "vx", "vy"]}
+
+
+@problem()
+def potential_triangle(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = v, v_t = .5 lap u - V u - .1 v, V = 4 + 6 sin(3 x) cos(2 y), held at 0 around a triangle: 120
+    eigenfunctions of quadratic elements in closed form, read at the 265 corners of their mesh."""
+    basis, stiffness, masses, cells = quadratic([polygon([(0, 0), (1.6, 0.1), (0.6, 1.3)], 0.07)], 0.07)
+    x, nodes = basis.doflocs.T, basis.nodal_dofs[0]
+    potential = skfem.BilinearForm(lambda u, v, w: (4 + 6 * np.sin(3 * w.x[0]) * np.cos(2 * w.x[1])) * u * v)
+    inner = np.setdiff1d(np.arange(len(x)), basis.get_dofs().flatten())
+    values, modes = scipy.linalg.eigh((0.5 * stiffness + potential.assemble(basis)).toarray()[np.ix_(inner, inner)],
+                                      masses.toarray()[np.ix_(inner, inner)], subset_by_index=[0, 119])
+    size, turn = np.exp(-values / 60) / (1 + values / 10), np.sqrt(values - 0.05**2)
+    t = np.arange(FRAMES)[:, None] * 0.12
+    decay, cosine, sine = np.exp(-0.05 * t), np.cos(turn * t), np.sin(turn * t) / turn
+    u = np.zeros((count, FRAMES, len(x), 2))
+    for own in u:
+        a, b = size * generator.standard_normal((2, 120)) * np.stack([np.ones(120), np.sqrt(values)])
+        own[:, inner, 0] = (decay * (a * cosine + (b + 0.05 * a) * sine)) @ modes.T
+        own[:, inner, 1] = (decay * (b * cosine - (0.05 * b + values * a) * sine)) @ modes.T
+    return t[:, 0], x[nodes], u[:, :, nodes], {**cells, "channels": ["u", "v"]}

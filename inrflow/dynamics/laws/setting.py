@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, placed, walled
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, joined, placed, walled
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, worse
 from inrflow.dynamics.laws.network.sine import Sine
@@ -52,7 +52,7 @@ _RESOLVED, _UNSURE = 1 / 3, 0.02  # of the modes of flows, that give equations; 
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _COARSE, _TWICE = 1e-4, 2.0  # error from which on more are looked for; in so many times the time to choose
 _FURTHER, _STEPS, _HALVED = 1.6, 2, 0.5  # times as many, so often; share of the error that these leave at most
-_SETTLED, _OF_GRID = 0.3, 1e-4  # share of the error that highest harmonics hold; error of all that a grid has
+_SETTLED, _OF_GRID, _FLAT = 0.3, 1e-4, 2.0  # of the error, in highest harmonics; that of a grid; noise in these
 
 Log = Callable[[str], None]
 
@@ -227,11 +227,6 @@ def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor
     return (more, left) if left < _HALVED * floor else (count, floor)
 
 
-def joined(boundary: str) -> int:
-    """How many families of harmonics channels of these boundary conditions have together."""
-    return len(set(boundary.split(", ")))
-
-
 def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, int]:
     """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box, those
     of flows there up to some wavenumber, half as many as points of a sphere, as many elsewhere."""
@@ -376,14 +371,14 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     train, judge = data.parted(seed)
     channels = train.u.shape[-1]
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, lambda: late(1.0))
-    few, rough = count < FEW_HARMONICS, floor > _ROUGH
+    few, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
     if few or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
         grid, every = resolved(place, train)
         most = FEW_HARMONICS if few else _MOST_OF_GRID // channels
         whole = (few or rough) and (grid is not place or place.kind == "sphere" and rough)
-        if whole and count < every <= most and tail(  # that of noise is flat
-                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor:
-            place, count, floor = grid, every, _SETTLED * floor if few else _OF_GRID
+        if whole and count < every <= most and (flat := tail(  # that of noise is flat
+                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u)) < _SETTLED * floor:
+            place, count, floor, highest = grid, every, _SETTLED * floor if few else _OF_GRID, flat
         elif not (few or late(_TWICE)):
             count, floor = _more(place, boundary, train, seed, count, floor)
     some = train.take(evenly(len(train.u), count * channels))
@@ -391,6 +386,11 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     holding, used = codes.used(place)
     if used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
-    noise = white_noise(codes, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
+    told = codes
+    if highest:  # all harmonics leave no noise: what fewer ones leave, if the highest ones have their share of it
+        told = fit_codes(place.harmonics(int(_TOLD * count) * joined(boundary), boundary), some.x, some.u)
+    noise = white_noise(told, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
+    if highest and (noise / np.nanvar(train.u, (0, 1, 2))).mean() > _FLAT * highest:
+        noise = np.zeros_like(noise)
     train, judge = replace(train, noise=noise), replace(judge, noise=noise)
     return Ground(place, boundary, codes, train, *encode(codes, train)), judge, floor

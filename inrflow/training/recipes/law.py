@@ -140,8 +140,9 @@ class LawRecipe:
             noise=problem.unexplained, period=problem.forcing_period, told=grounds.append, missed=at_first,
             **further), _GUARD)
         explained, missed = False, math.inf
+        noise = np.atleast_1d(grounds[0].train.noise if grounds else 0.0)[: len(scale)]
         for law in [*([] if short is None else [short]), *networks]:
-            for candidate in [] if explained else _candidates(run, problem, law, x, u, groups):
+            for candidate in [] if explained else _candidates(run, problem, law, x, u, groups, noise):
                 yield candidate
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
         basis = short or next((one for one in grounds if one.codes.harmonics.components == 1), None)
@@ -152,7 +153,7 @@ class LawRecipe:
                 run.log.say("no law with a network is looked for in so little time")
                 return
             for law in with_network("network", share, basis, missed=missed):
-                yield from _candidates(run, problem, law, x, u, groups)
+                yield from _candidates(run, problem, law, x, u, groups, noise)
 
 
 def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int, Clock], Found], most: float = 1.0
@@ -188,21 +189,22 @@ def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
         return
     law, error, home = found
     run.log.say(f"one law of {len(shapes)} shapes")
-    yield from _candidates(run, shaped.at_home, law, home.x, home.u, None, error, shaped.calibrated)
+    yield from _candidates(run, shaped.at_home, law, home.x, home.u, None, np.zeros(1), error, shaped.calibrated)
 
 
 def _candidates(
-    run: Run, problem: Problem, law: Law, x: np.ndarray, u: np.ndarray, groups: ContextGroups | None,
+    run: Run, problem: Problem, law: Law, x: np.ndarray, u: np.ndarray, groups: ContextGroups | None, white: np.ndarray,
     error: float | None = None, refit_decoder: Callable[[Surrogate], Surrogate] | None = None,
 ) -> Iterator[Candidate]:
     """The candidate of a law of fields u (S, T, N, C) at points x (S, N, d) of a problem on its domain.
 
-    error: of its forecasts of held-out trajectories where these do not lie there.
+    white: of the noise, (C,) or (1,). error: of forecasts of held-out trajectories where these do not lie there.
     """
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
 
     term, noise = LawTerm.of(law), _noise(law, x, u)
+    noise = np.where(noise < white / 2, white, noise)  # all harmonics of a grid leave none
     decoder, prior = _basis(problem, law, noise)
     codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
     _, judged, first = problem.judging(codes[0], codes[1] if len(codes) > 1 else None)

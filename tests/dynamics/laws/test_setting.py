@@ -390,6 +390,22 @@ def test_more_harmonics_of_a_mesh_hold_fine_fields_but_not_noise(reach: int, noi
     assert noise or floor < 1e-3
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+def test_noise_is_told_where_harmonics_are_all_that_a_grid_has(noise: float) -> None:
+    """Of fields that 256 of 484 harmonics hold to more than three times the noise, whose codes move along lines."""
+    rng, g = np.random.default_rng(0), (np.arange(22) + 0.5) / 22
+    table = np.cos(np.pi * np.arange(22)[:, None] * g)
+    size = np.exp(-((np.arange(22)[:, None] ** 2 + np.arange(22) ** 2) / 120))
+    first, change = size * rng.standard_normal((2, 6, 1, 22, 22))
+    u = np.einsum("stij,in,jm->stnm", first + np.linspace(0, 2, 5)[:, None, None] * change, table, table)
+    u = u / u.std() + noise * rng.standard_normal(u.shape)
+    x = np.stack(np.meshgrid(g, g, indexing="ij"), -1).reshape(-1, 2)
+    data = Data.of(np.arange(5), x, u.reshape(6, 5, -1, 1))
+    ground, _, _ = ground_of(data, [Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)], None, 0, lambda _: None)
+    assert ground.codes.harmonics.count > 400
+    np.testing.assert_allclose(ground.train.noise, noise**2, rtol=0.35)
+
+
 def test_first_frames_in_which_fields_settle_are_left_out() -> None:
     """Water that plants drink within a gap between frames: splines through first frames swing at later ones."""
     random, n, t = np.random.default_rng(0), 32, 0.5 * np.arange(10)
