@@ -6,15 +6,14 @@
 FOLDER holds the files data/*.rda of the packages fields (ozone2.rda, COmonthlyMet.rda), spacetime (air.rda), gstat
 (wind.rda), meteo (dtempc.rda, stations.rda), STRbook (radar_df.rda), cubble (climate_aus.rda, river.rda) and ocedata
 (papa.rda), as their sources have them, and los_speed.csv and graph_sensor_locations.csv of the repository
-lehaifeng/T-GCN. What is not there is left out. Written are ozone.h5
-(eight-hour means at 153 stations on 89 days), colorado.h5 (monthly extremes of
-temperature and roots of rain at 120 stations, 20 years, with elevations), pm10.h5 (daily means of a year at 46 rural
-stations), wind.h5 (daily means at 12 stations, 18 years), radar.h5 (reflectivities around Sydney, 28 x 40 points, 12
-frames ten minutes apart), and europe.h5, america.h5 and asia.h5 (daily mean temperatures on 12 days of July 2011 at
-140 to 150 stations, with elevations), australia.h5 (daily extremes and roots of rain of 2020 at about 90 stations,
-with elevations), victoria.h5 (daily levels of 69 rivers in 2020, standardised), papa.h5 (a year of temperature and
-salinity at nine depths of Ocean Station Papa) and roads.h5 (speeds at 207 detectors of Los Angeles every five minutes
-of a week).
+lehaifeng/T-GCN. What is not there is left out. Written are ozone.h5 (eight-hour means at 153 stations on 89 days),
+colorado.h5 (monthly extremes of temperature and roots of rain at 120 stations, 20 years, with elevations), pm10.h5
+(daily means of a year at 46 rural stations), wind.h5 (daily means at 12 stations, 18 years), radar.h5 (reflectivities
+around Sydney, 28 x 40 points, 12 frames ten minutes apart), and europe.h5, america.h5 and asia.h5 (daily mean
+temperatures on 12 days of July 2011 at 140 to 150 stations, with elevations), australia.h5 (daily extremes and roots
+of rain of 2020 at about 90 stations, with elevations), victoria.h5 (daily levels of 69 rivers in 2020, standardised),
+papa.h5 (a year of temperature and salinity at nine depths of Ocean Station Papa) and roads.h5 (speeds at 207 detectors
+of Los Angeles every five minutes of a week).
 How to read what is done with them: benchmarks/observations/README.md.
 """
 
