@@ -4,12 +4,16 @@
     python benchmarks/stations/public.py FOLDER TARGET
 
 FOLDER holds the files data/*.rda of the packages fields (ozone2.rda, COmonthlyMet.rda), spacetime (air.rda), gstat
-(wind.rda), meteo (dtempc.rda, stations.rda) and STRbook (radar_df.rda), as their sources have them. What is not there
-is left out. Written are ozone.h5 (eight-hour means at 153 stations on 89 days), colorado.h5 (monthly extremes of
-temperature and roots of rain at 120 stations, 20 years, with elevations), pm10.h5 (daily means of a year at 46 rural
-stations), wind.h5 (daily means at 12 stations, 18 years), radar.h5 (reflectivities around Sydney, 28 x 40 points, 12
-frames ten minutes apart), and europe.h5, america.h5 and asia.h5 (daily mean temperatures on 12 days of July 2011 at
-140 to 150 stations, with elevations).
+(wind.rda), meteo (dtempc.rda, stations.rda), STRbook (radar_df.rda), cubble (climate_aus.rda, river.rda) and ocedata
+(papa.rda), as their sources have them, and los_speed.csv and graph_sensor_locations.csv of the repository
+lehaifeng/T-GCN. What is not there is left out. Written are ozone.h5 (eight-hour means at 153 stations on 89 days),
+colorado.h5 (monthly extremes of temperature and roots of rain at 120 stations, 20 years, with elevations), pm10.h5
+(daily means of a year at 46 rural stations), wind.h5 (daily means at 12 stations, 18 years), radar.h5 (reflectivities
+around Sydney, 28 x 40 points, 12 frames ten minutes apart), and europe.h5, america.h5 and asia.h5 (daily mean
+temperatures on 12 days of July 2011 at 140 to 150 stations, with elevations), australia.h5 (daily extremes and roots
+of rain of 2020 at about 90 stations, with elevations), victoria.h5 (daily levels of 69 rivers in 2020, standardised),
+papa.h5 (a year of temperature and salinity at nine depths of Ocean Station Papa) and roads.h5 (speeds at 207 detectors
+of Los Angeles every five minutes of a week).
 How to read what is done with them: benchmarks/observations/README.md.
 """
 
@@ -124,6 +128,52 @@ def asia(folder: Path) -> Network:
     return _temperatures(folder, "asia", (75, 130), (20, 50), 140)
 
 
+def _days_of_2020(folder: Path, file: str, channels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Places (N, 3) and values (366, N, C) of a nested table; an elevation that is missing is NaN."""
+    found = {}
+    for row in _read(folder / f"{file}.rda")[file].itertuples():
+        days = row.ts.set_index("date").reindex(np.arange(18262, 18628))
+        u = np.stack([days[name].to_numpy(float) for name in channels], 1)
+        if np.isfinite(u).all(1).mean() > 0.6 and u.size and np.nanstd(u, 0).min() > 0:
+            x = row.long, row.lat, getattr(row, "elev", np.nan)
+            found.setdefault((round(row.long, 3), round(row.lat, 3)), (x, u))
+    return np.array([x for x, _ in found.values()], float), np.stack([u for _, u in found.values()], 1)
+
+
+def australia(folder: Path) -> Network:
+    x, u = _days_of_2020(folder, "climate_aus", ("tmax", "tmin", "prcp"))
+    u[..., 2] = np.sqrt(np.maximum(u[..., 2], 0))
+    mainland = np.flatnonzero(np.isfinite(x).all(1) & (x[:, 0] > 110) & (x[:, 0] < 155))
+    some = np.sort(np.random.default_rng(0).permutation(mainland)[:90])
+    about = Description("australia", ("tmax", "tmin", "rain"), ("lon", "lat", "elevation"),
+                        time_units="days since 2020-01-01")
+    return Network(np.arange(366.0), x[some], u[:, some], about)
+
+
+def victoria(folder: Path) -> Network:
+    x, u = _days_of_2020(folder, "river", ("Water_course_level",))
+    about = Description("victoria", ("level",), ("lon", "lat"), time_units="days since 2020-01-01")
+    return Network(np.arange(366.0), x[:, :2], (u - np.nanmean(u, 0)) / np.nanstd(u, 0), about)
+
+
+def papa(folder: Path) -> Network:
+    data = {str(key): np.asarray(value, float) for key, value in _read(folder / "papa.rda")["papa"].items()}
+    about = Description("papa", ("T", "S"), ("depth",), time_units="days since 2011-01-01")
+    t = (data["t"] - data["t"][0]) / 86400
+    return Network(t, data["z"][:, None], np.stack([data["temperature"], data["salinity"]], -1), about)
+
+
+def roads(folder: Path) -> Network:
+    import pandas as pd
+
+    table = pd.read_csv(folder / "los_speed.csv")
+    places = pd.read_csv(folder / "graph_sensor_locations.csv").set_index("sensor_id")
+    x = places.loc[[int(name) for name in table.columns], ["longitude", "latitude"]].to_numpy(float)
+    u = table.to_numpy(float)
+    about = Description("roads", ("speed",), ("lon", "lat"), ("mile/h",), time_units="seconds since 2012-03-01")
+    return Network(300.0 * np.arange(len(u)), x, np.where(u == 0, np.nan, u)[..., None], about)
+
+
 def _degrees(text: str) -> float:
     """Of degrees, minutes and seconds."""
     return sum(float(part) / 60**power for power, part in enumerate(re.findall(r"[\d.]+", text)))
@@ -132,7 +182,8 @@ def _degrees(text: str) -> float:
 PUBLIC: dict[str, tuple[str, Callable[[Path], Network]]] = {
     "ozone": ("ozone2.rda", ozone), "colorado": ("COmonthlyMet.rda", colorado), "pm10": ("air.rda", pm10),
     "wind": ("wind.rda", wind), "radar": ("radar_df.rda", radar), "europe": ("dtempc.rda", europe),
-    "america": ("dtempc.rda", america), "asia": ("dtempc.rda", asia)}
+    "america": ("dtempc.rda", america), "asia": ("dtempc.rda", asia), "australia": ("climate_aus.rda", australia),
+    "victoria": ("river.rda", victoria), "papa": ("papa.rda", papa), "roads": ("los_speed.csv", roads)}
 
 if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:3])
