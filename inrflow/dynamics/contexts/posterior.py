@@ -38,7 +38,7 @@ class ContextEstimate:
 
 
 def solve_context(field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor,
-                  noise: Tensor | float = 0.0, near: Tensor | None = None) -> ContextEstimate:
+                  noise: Tensor | float = 0.0, near: Tensor | None = None, most: int | None = None) -> ContextEstimate:
     """The context that explains trajectories of codes and memory (S, T, n) of one system, given its prior.
 
     Spans of 1, 2, 4 and 8 frames and of all are forecast from observed frames, few of them where the flow is nonlinear,
@@ -48,12 +48,15 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     Args:
         mean, covariance: prior, (P,) and (P, P).
         noise: (n,) variance that the field's own error adds to a state in a unit of time.
-        near: (P,) a context that is close, from which the search begins; by default the prior's mean.
+        near: (P,) a context that is close, from which the search begins; by default that of the shortest spans, which
+            have no other minima where waves turn over between frames far apart. most: frames of a span.
     """
+    longest = min(max(1, states.codes.shape[1] - 1), most or states.codes.shape[1])
+    if near is None and longest > 1:
+        near = solve_context(field, integrator, states, mean, covariance, noise, most=1).mean
     begin = mean if near is None else near
     unknown = ContextEstimate(begin.clone(), covariance.clone(), float("nan"))
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
-    longest = max(1, states.codes.shape[1] - 1)
     flow = _Spans(field, integrator, states, [lag for lag in _LAGS if lag < longest] + [longest])
     if not len(flow):
         return unknown

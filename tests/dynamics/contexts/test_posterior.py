@@ -56,6 +56,20 @@ def test_errors_are_within_the_standard_deviations_that_are_told():
     assert 0.2 < ratio < 1.6
 
 
+def test_a_turn_of_waves_is_found_where_long_spans_have_other_minima():
+    """dz/dt = (1 + c) J z, a few radians in eight frames at c = 0, several turns more at the true one."""
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).double()
+    field = VectorField.of(2, context_size=1).double()
+    field.set_linear(turn, torch.zeros(2).double())
+    field.linear.set_context(turn[None], torch.zeros(1, 2).double())
+    t = 0.5 * torch.arange(12).double()
+    angle = 3.4 * t
+    codes = torch.stack([angle.cos(), angle.sin()], -1)[None]
+    data = CodeData(codes, t[None], torch.ones(1, 12, dtype=torch.bool))
+    found = solve_context(field, Integrator(step=0.05), data, torch.zeros(1).double(), torch.eye(1).double())
+    np.testing.assert_allclose(found.mean, [2.4], atol=1e-3)
+
+
 class Autocatalysis(torch.nn.Module):
     """ds/dt = (1 + c) s^2: at c = 0 infinite after a time of 1 / s."""
 
