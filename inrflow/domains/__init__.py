@@ -11,7 +11,6 @@ from inrflow.domains.base import (
     Quadrature,
     from_state,
     harmonics_of,
-    joined,
     plain,
 )
 from inrflow.domains.box import Box
@@ -25,4 +24,4 @@ from inrflow.domains.walls import placed, walled
 
 __all__ = ["BOUNDARIES", "HELD", "LEAKY", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Network",
            "Quadrature", "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state",
-           "harmonics_of", "joined", "placed", "plain", "shapes", "walled"]
+           "harmonics_of", "placed", "plain", "shapes", "walled"]

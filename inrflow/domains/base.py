@@ -141,11 +141,6 @@ def check_boundary(boundary: str) -> str:
     return boundary
 
 
-def joined(boundary: str) -> int:
-    """How many families of harmonics channels of these boundary conditions have together."""
-    return len(set(boundary.split(", ")))
-
-
 KINDS: dict[str, type[Domain]] = {}
 _D = TypeVar("_D", bound=Domain)
 _LIVE: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()  # whose harmonics need not be solved again

@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from inrflow.domains.base import HELD, LEAKY, NATURAL, joined
+from inrflow.domains.base import HELD, LEAKY, NATURAL
 from inrflow.domains.box import PERIODIC, Box, between, ends_of, grid_of
 
 _PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5 / 6, 7 / 8, 1.0)  # of walls, spacings
@@ -103,7 +103,7 @@ def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
     hidden = np.random.default_rng(0).permutation(len(x)) < len(x) // _HIDDEN
 
     def error(one: Box) -> float:
-        harmonics = one.harmonics(min(_WAVES, fewest // _A_WAVE) * joined(kind), kind)
+        harmonics = one.harmonics(min(_WAVES, fewest // _A_WAVE) * len(set(kind.split(", "))), kind)
         table, left = harmonics.values(x), 0.0
         for c, seen in enumerate(known.T):
             own, values, out = table[seen][:, harmonics.own(c)], frames[:, seen, c].T, hidden[seen]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, joined, placed, walled
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, placed, walled
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, worse
 from inrflow.dynamics.laws.network.sine import Sine
@@ -156,12 +156,11 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     first = domains[0]
     if boundary is None and isinstance(first, Box) and first.bounded and np.equal(some.x, some.x[:1]).all():
         found: tuple[Box, list[list[str]] | None] | None = walled(first, data.x[0], data.u)
-        if not (found or late()) and (there := placed(
-                first, some.x[0], some.u[:_FEW], conditions(first, some.x, some.u, seed))) is not None:
+        if not (found or late()) and (
+                there := placed(first, some.x[0], some.u[:_FEW], conditions(first, some.x, some.u, seed))):
             found = there, None
-        if found is not None:
-            (first, known), domains = found, [place for place in domains if not isinstance(place, Box)]
-            domains.insert(0, first)
+        if found:
+            (first, known), domains = found, [found[0], *(place for place in domains if not isinstance(place, Box))]
     bases: list[tuple[Domain, str]] = [(place, conditions(place, some.x, some.u, seed, known)) for place in domains
                                        if isinstance(place, Box) and place.bounded and boundary is None]
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
@@ -225,6 +224,11 @@ def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor
     more = min(int(count * _FURTHER**steps), int(_TOLD * points))
     left = error(more) if more > count else floor
     return (more, left) if left < _HALVED * floor else (count, floor)
+
+
+def joined(boundary: str) -> int:
+    """How many families of harmonics channels of these boundary conditions have together."""
+    return len(set(boundary.split(", ")))
 
 
 def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, int]:

@@ -37,6 +37,7 @@ Found = TypeVar("Found")
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
 _AT_FIRST, _FAR_LESS = 0.05, 0.5  # of the time, for a network that leaves far less than terms do
+_FIRST_SECONDS = 1.0  # for that one: of so little time it would take too much
 _FEWEST_SECONDS = 2.0  # for a network: what it finds in less takes longer to be judged, and is not taken
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
@@ -132,7 +133,8 @@ class LawRecipe:
             return [] if law is None else [law]
 
         def at_first(ground: Ground, missed: float) -> None:
-            if ground.codes.harmonics.components == 1 and network != "off" and groups is None:
+            enough = run.budget.seconds(_AT_FIRST) >= _FIRST_SECONDS
+            if ground.codes.harmonics.components == 1 and network != "off" and groups is None and enough:
                 networks.extend(with_network("first network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
         short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
