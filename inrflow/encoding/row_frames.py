@@ -21,6 +21,7 @@ from inrflow.errors import UserError
 _TRIED, _FRAMES = 4, 16  # trajectories that choose, frames of these where points move
 _POINTS = 3000  # that outline a domain, at most
 _ENOUGH = 0.75  # rows of a frame for each harmonic, at least
+_SMOOTH = 0.05  # share of the variance that splines in time of points that move may miss: they flatten what is rough
 
 
 def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray, about: Description, seed: int,
@@ -47,7 +48,8 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
             smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are decoded well
             for rows, between, solved in [*tried, (some, span, len(source))]:
                 for one in candidates(smooth if solved else domains, rows, between, seed, seconds, solved):
-                    splines = one if splines is None or one.missed < splines.missed else splines
+                    if bins is not None or one.count == 1 or one.missed < _SMOOTH:
+                        splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
         if splines is None:
             say(f"no frames at places that stay ({str(reason).splitlines()[0]})")
@@ -55,7 +57,8 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
     if splines is None:
         say("no frames at places that stay, for points lie in a region, are too few, or time is over")
         return None
-    how = "moving points: each frame" if splines.count == 1 else f"rows: {splines.count} splines in time"
+    how = "rows" if bins is not None else "moving points"
+    how += ": each frame" if splines.count == 1 else f": {splines.count} splines in time"
     say(f"{how} on {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
         f"the variance of held-out rows{'' if splines.missed < poor else ': they are not used'}")
     if not splines.missed < poor:
