@@ -149,6 +149,7 @@ class StepsConfig:
     check_copies: int | None = setting(None, "Copies of each trajectory that test the declared symmetries.", least=0)
     copies: int | None = setting(None, "Copies of each trajectory that dynamics are fitted to.", least=0)
     law: int | None = setting(None, "Effort of the search for a law, in seconds of a usual core.", least=0)
+    first_network: int | None = setting(None, "The same for a network before laws are refined.", least=0)
     network: int | None = setting(None, "Effort of the search for a network in a law, in seconds of a usual core.",
                                   least=0)
     flight: int | None = setting(None, "Effort of a law's flow over one frame, in milliseconds of a usual core.",

@@ -128,14 +128,15 @@ class LawRecipe:
         def with_network(name: str, share: float, basis: Law | Ground, **known: Any) -> list[Law]:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
-            law = _found(run, f"law with a {name}", name, share, lambda seconds, _: fit_network_law(
+            law = _found(run, f"law with a {name.replace('_', ' ')}", name, share, lambda seconds, _: fit_network_law(
                 t, x, u, basis, seconds=seconds, **known, **further), max(share, _OF_NETWORK))
             return [] if law is None else [law]
 
         def at_first(ground: Ground, missed: float) -> None:
-            enough = run.budget.seconds(_AT_FIRST) >= _FIRST_SECONDS
-            if ground.codes.harmonics.components == 1 and network != "off" and groups is None and enough:
-                networks.extend(with_network("first network", _AT_FIRST, ground, most=_FAR_LESS * missed))
+            if ground.codes.harmonics.components == 1 and network != "off" and groups is None:
+                seconds = run.budget.seconds(_AT_FIRST)
+                if run.budget.decide("first_network", math.ceil(seconds) if seconds >= _FIRST_SECONDS else 0):
+                    networks.extend(with_network("first_network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
         short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
             t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,

@@ -155,7 +155,7 @@ def cgns(path):
 
 @pytest.mark.parametrize(("make", "words"), [
     (blocks, "resample"), (cgns, "ParaView"), (b"II*\0\x08\0\0\0", "gdal_translate"),
-    (b'<?xml version="1.0"?>\n<VTKFile type="ImageData" version="0.1">\n', "cast_to_unstructured_grid"),
+    (b'<?xml version="1.0"?>\n<VTKFile type="ImageData" version="0.1">\n', "cast_to_unstructured_grid|read by VTK"),
     (b"*******\nField Output Report, written Mon Jan  1\n", "with a row for each time and node")])
 def test_files_that_are_named_with_what_to_do(tmp_path, make, words):
     path = tmp_path / "a.dat"
