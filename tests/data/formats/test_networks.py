@@ -155,7 +155,6 @@ def cgns(path):
 
 @pytest.mark.parametrize(("make", "words"), [
     (blocks, "resample"), (cgns, "ParaView"), (b"II*\0\x08\0\0\0", "gdal_translate"),
-    (b'<?xml version="1.0"?>\n<VTKFile type="ImageData" version="0.1">\n', "cast_to_unstructured_grid|read by VTK"),
     (b"*******\nField Output Report, written Mon Jan  1\n", "with a row for each time and node")])
 def test_files_that_are_named_with_what_to_do(tmp_path, make, words):
     path = tmp_path / "a.dat"
@@ -163,6 +162,13 @@ def test_files_that_are_named_with_what_to_do(tmp_path, make, words):
     assert re.search(words, dict(describe(path))["note"].replace("\n", " "))
     with pytest.raises(UserError, match=words):
         convert(path, tmp_path / "b.h5")
+
+
+def test_files_of_vtk_say_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("inrflow.data.formats.meshes.vtk_files.find_spec", lambda name: None)
+    (tmp_path / "a.vti").write_bytes(b'<?xml version="1.0"?>\n<VTKFile type="ImageData" version="0.1">\n')
+    with pytest.raises(UserError, match=r"(?s)inrflow\[vtk\].*cast_to_unstructured_grid"):
+        convert(tmp_path / "a.vti", tmp_path / "b.h5")
 
 
 def test_what_does_not_exist_may_be_misspelt(tmp_path):
