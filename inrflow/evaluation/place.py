@@ -47,13 +47,14 @@ def seen_of(file: TrajectoryFile) -> dict[str, Any]:
     return Seen.of(described(file)["x"]).state()
 
 
-def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile) -> str | None:
-    """Why a file is of another domain than the surrogate; None where it is not."""
-    told = described(file)
+def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile, told: dict[str, Any] | None = None) -> str | None:
+    """Why a file, as `described`, is of another domain than the surrogate; None where it is not."""
+    told = described(file) if told is None else told
     if not file.declares_domain:
         ours = surrogate.description
         undeclared = surrogate.training.get("apparent_domain", ours.period is None and ours.geometry is None)
-        told |= {"period": ours.period, "geometry": ours.geometry} if undeclared else file.apparent_domain()
+        shown = {"period": ours.period, "geometry": ours.geometry} if undeclared else file.apparent_domain()
+        told = told | shown
     domain = surrogate.extent.domain
     if domain is not None:
         from inrflow.domains import Region, elsewhere
@@ -72,13 +73,14 @@ def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile) -> str | None:
 
 def require_place(surrogate: Surrogate, file: TrajectoryFile) -> None:
     """Raise UserError where a file is of another domain than the surrogate; warn of points that lie outside."""
-    why = elsewhere_of(surrogate, file)
+    told = described(file)
+    why = elsewhere_of(surrogate, file, told)
     if why is not None:
         law = surrogate.decoder.place is not None
         raise UserError(f"{file.path} does not lie on the domain of {surrogate.description.name} ({why}); "
                         + ("move the law there: inrflow adapt run=RUN data.train=FILE adapt.strength=none" if law else
                            "the model is no law on a domain's harmonics and cannot move: train on data of that domain"))
     if surrogate.extent.domain is not None:
-        beyond = surrogate.extent.outside(described(file)["x"])
+        beyond = surrogate.extent.outside(told["x"])
         if beyond.mean() > _STRAY:
             surrogate.extent.warn_outside(int(beyond.sum()), len(beyond))

@@ -152,21 +152,20 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     meshed = any(isinstance(place, Region) for place in domains)  # and may end before the walls of a box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
-    known: list[list[str]] | None = None
-    first = domains[0]
-    if boundary is None and isinstance(first, Box) and first.bounded and np.equal(some.x, some.x[:1]).all():
-        found: tuple[Box, list[list[str]] | None] | None = walled(first, data.x[0], data.u)
-        if not (found or late()) and (
-                there := placed(first, some.x[0], some.u[:_FEW], conditions(first, some.x, some.u, seed))):
-            found = there, None
-        if found:
-            (first, known), domains = found, [found[0], *(place for place in domains if not isinstance(place, Box))]
+    known, first = None, domains[0]
+    same = boundary is None and np.equal(some.x, some.x[:1]).all()
+    if same and isinstance(first, Box) and first.bounded and (
+            found := walled(first, data.x[0], data.u)) is not None:
+        (first, known), domains = found, [found[0], *(place for place in domains if not isinstance(place, Box))]
     bases: list[tuple[Domain, str]] = [(place, conditions(place, some.x, some.u, seed, known)) for place in domains
                                        if isinstance(place, Box) and place.bounded and boundary is None]
+    if same and bases and known is None and isinstance(first, Box) and not late() and (
+            there := placed(first, some.x[0], some.u[:_FEW], bases[0][1])):
+        domains = [there, *(place for place in domains if not isinstance(place, Box))]
+        bases = [(there, conditions(there, some.x, some.u, seed))]
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
                                                              boundary else BOUNDARIES if place.bounded else [NATURAL])
               if (place, kind) not in bases]
-    same = boundary is None and np.equal(some.x, some.x[:1]).all()
     still = [one for own in domains if same and isinstance(own, Region) and (one := own.with_steady(data.x[0], data.u))]
     bases += [one for one in still if one not in bases]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
