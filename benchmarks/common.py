@@ -79,6 +79,20 @@ def quiet_log(folder: Path, quiet: bool = True) -> Iterator[Recorder]:
         yield log
 
 
+def trained_by_command(run: Path, title: str, *settings: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Report and taken candidate of `inrflow train` with some settings into a folder, its log beside it; None, and a
+    row that says so under a title, where it fails."""
+    done = subprocess.run([sys.executable, "-m", "inrflow", "train", f"output={run}", *settings], capture_output=True,
+                          text=True)
+    run.with_name(f"{run.name}.log").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        print(f"| {title} | failed: {done.stderr.splitlines()[-1]} |", flush=True)
+        return None
+    report = json.loads((run / "evaluation.json").read_text())
+    taken = next(one for one in json.loads((run / "candidates.json").read_text())["candidates"] if one["taken"])
+    return report, taken
+
+
 def environment() -> dict[str, Any]:
     """What a figure depends on: device, threads, versions."""
     return {

@@ -9,12 +9,10 @@ these frames. Runs and what they tell are kept in FOLDER.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from benchmarks.common import trained_by_command
 from benchmarks.makers.base import load, write_problem
 
 NAMES = ("monod", "hill", "holling", "sine_gordon_circle", "buckley_leverett", "arrhenius", "filtered_burgers",
@@ -31,19 +29,15 @@ def row(folder: Path, name: str, way: str, minutes: float, seed: int) -> None:
     """Train one way on one data set, and print its figures."""
     if not (folder / f"{name}_test.h5").exists():
         write_problem(name, folder, seed)
-    run = folder / f"{name}_{way}_{seed}"
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "inrflow", "train", f"data.train={folder / name}_train.h5",
-         f"data.test={folder / name}_test.h5", "data.frames=10", f"training.minutes={minutes}", f"seed={seed}",
-         f"output={run}", *WAYS[way]], capture_output=True, text=True)
+    found = trained_by_command(
+        folder / f"{name}_{way}_{seed}", f"{name} | {way}", f"data.train={folder / name}_train.h5",
+        f"data.test={folder / name}_test.h5", "data.frames=10", f"training.minutes={minutes}", f"seed={seed}",
+        *WAYS[way])
     seconds = time.perf_counter() - began
-    (folder / f"{run.name}.log").write_text(done.stdout + done.stderr)
-    if done.returncode:
-        print(f"| {name} | {way} | failed: {done.stderr.splitlines()[-1]} |", flush=True)
+    if found is None:
         return
-    report = json.loads((run / "evaluation.json").read_text())
-    taken = next(one for one in json.loads((run / "candidates.json").read_text())["candidates"] if one["taken"])
+    report, taken = found
     print(f"| {name} | {way} | {figures(report)} | {taken['candidate']} | POD + DMD "
           f"{figures({'nmse': report['references']['pod_dmd']['nmse']})} | {100 * report['coverage_90']:.0f} % | "
           f"{seconds:.0f} s |", flush=True)

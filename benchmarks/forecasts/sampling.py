@@ -9,9 +9,6 @@ others are seen on, within and beyond that time. Runs and what they tell are kep
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +17,8 @@ import h5py
 import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
+
+from benchmarks.common import trained_by_command
 
 TRAIN, TEST, FRAMES, DENSE = 24, 8, 10, 401
 WAYS = ("grid", "irregular", "fixed", "own", "moving", "moving_irregular", "rows", "gaps", "single")
@@ -162,17 +161,12 @@ def write(folder: Path, name: str, way: str, noise: float) -> None:
 
 def row(folder: Path, name: str, way: str, minutes: float) -> None:
     """Train on one way of seeing a field, and print the figures."""
-    run = folder / f"{name}_{way}"
-    done = subprocess.run(
-        [sys.executable, "-m", "inrflow", "train", f"data.train={folder / name}_{way}_train.h5",
-         f"data.test={folder / name}_test.h5", f"output={run}", f"training.minutes={minutes}", "seed=0"],
-        capture_output=True, text=True)
-    (folder / f"{run.name}.log").write_text(done.stdout + done.stderr)
-    if done.returncode:
-        print(f"| {name} | {way} | failed: {done.stderr.splitlines()[-1]} |", flush=True)
+    found = trained_by_command(
+        folder / f"{name}_{way}", f"{name} | {way}", f"data.train={folder / name}_{way}_train.h5",
+        f"data.test={folder / name}_test.h5", f"training.minutes={minutes}", "seed=0")
+    if found is None:
         return
-    report = json.loads((run / "evaluation.json").read_text())
-    taken = next(one for one in json.loads((run / "candidates.json").read_text())["candidates"] if one["taken"])
+    report, taken = found
     print(f"| {name} | {way} | {report['nmse']['in_t']:.1e} / {report['nmse']['out_t']:.1e} | {taken['candidate']} | "
           f"{100 * report['coverage_90']:.0f} % |", flush=True)
 
