@@ -18,7 +18,7 @@ from inrflow.encoding.residual.places import REGION
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.errors import UserError
 
-_TRIED, _FRAMES = 12, 16  # trajectories that choose (of four, all may be smooth), frames of these where points move
+_TRIED, _FRAMES = 12, 48  # trajectories that choose (of four, all may be smooth), frames of these where points move
 _POINTS = 3000  # that outline a domain, at most
 _ENOUGH = 0.75  # rows of a frame for each harmonic, at least
 _SMOOTH = 0.05  # share of the variance that splines in time of points that move may miss: they flatten what is rough
