@@ -67,8 +67,7 @@ class Solution(Shown):
     def observed(self) -> tuple[float, float]:
         """Times of the first and the last observation."""
         ends = torch.stack([self.estimate.t[0, 0], self.estimate.last[0]])
-        first, last = self.surrogate.scale.external(ends).tolist()
-        return first, last
+        return tuple(self.surrogate.scale.external(ends).tolist())
 
     @property
     def context(self) -> tuple[Tensor, Tensor]:
@@ -312,7 +311,8 @@ class Solution(Shown):
         with torch.no_grad():
             if "dt" in what:
                 distinct = model.scale.internal(torch.unique(times))
-                rate = model.field(distinct, states)[which, :size]
+                flow = self.path.rate if model.dynamics.integrator.method == "map" else model.field  # between steps
+                rate = flow(distinct, states)[which, :size]
                 slope = decoded_change(decoder, x.to(dtype)[:, None], rate[:, None])[:, 0, 0] if jacobian is None else (
                     torch.einsum("rcz,rz->rc", jacobian, rate))
                 result["dt"] = slope * scale / model.scale.unit
