@@ -40,7 +40,7 @@ class StatePrior:
             standard deviations agree with held-out forecasts; later they grow with
         growth: (C,) powers of 1 + lead; None: not at all.
         inflation: (C,) the powers of 1 + variance that the covariance of the state gives / noise with which variances
-            are multiplied; None: not at all.
+            are multiplied, up to that of the data; None: not at all.
         fading: (C,) powers of 1 / (1 + lead) with which the logarithm of a trajectory's own variance factor counts: 1
             where later errors are those of dynamics that all have in common; None: 0.
         unseen: what the decoder misses where no training frame has a point; None: not known.
@@ -158,7 +158,7 @@ class StatePrior:
         variance, own = variance.clamp(min=0), self.own(each(estimate.factor)[..., 0], lead)
         total = (variance + self.rest) * own * self.spread_at(lead).square()
         if self.inflation is not None:
-            total = total * (1 + variance / self.noise) ** self.inflation
+            total = inflated(total, (1 + variance / self.noise) ** self.inflation)
         if estimate.louder is not None:
             total = torch.where(each(estimate.louder), torch.maximum(total, variance), total)
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
@@ -173,6 +173,11 @@ class StatePrior:
         n = len(self.mean) - size
         own = torch.diag(self.covariance[n:]) if self.covariance.dim() == 1 else self.covariance[n:, n:]
         return ContextPrior(self.mean[n:], own)
+
+
+def inflated(variance: Tensor, factor: Tensor) -> Tensor:
+    """Variances, normalised units, multiplied by factors, but by none that takes them beyond that of the data, 1."""
+    return torch.minimum(variance * factor, variance.clamp(min=1.0))
 
 
 @dataclass

@@ -228,7 +228,7 @@ def test_a_series_whose_last_part_is_calm_believes_its_left_out_blocks_more(surr
 def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_codes():
     def errors(codes, seed, power=0.2, trajectories=16, values=500):
         number = torch.arange(float(trajectories)).repeat_interleave(values)
-        codes, rest = (torch.full_like(number, value).double() for value in (codes, 1.0))
+        codes, rest = (torch.full_like(number, 1e-6 * value).double() for value in (codes, 1.0))
         std = 0.5 * ((codes + rest) * (1 + codes / rest) ** power).sqrt()
         return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number,
                       torch.zeros_like(rest))
@@ -263,12 +263,13 @@ def test_each_lead_has_a_factor_of_its_own_and_later_ones_grow_as_the_last_do():
 
 def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_points_ask_for():
     number = torch.arange(16.0).repeat_interleave(500)
-    one = torch.ones_like(number).double()
+    rest = 1e-6 * torch.ones_like(number).double()
 
     def errors(codes, size, seed):
-        return Errors((size * normal(len(number), seed=seed)).abs(), codes * one, one, 0 * one, number, 0 * one)
+        missed = 1e-3 * size * normal(len(number), seed=seed)
+        return Errors(missed.abs(), codes * rest, rest, 0 * rest, number, 0 * rest)
 
-    whole, some = errors(1000.0, 20.0, 1), errors(30.0, 4.0, 2)
+    whole, some = errors(1000.0, 20.0, 1), errors(1e5, 500.0, 2)
     spread, _, inflation = factors_of(whole, some, torch.zeros(1).double())
     assert inflation and float((whole.scaled(HALF * float(spread), inflation) <= 1).double().mean()) == pytest.approx(
         0.9, abs=0.01)
