@@ -27,7 +27,7 @@ from inrflow.evaluation.calibration import (
 )
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.state_path import StatePath
-from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, inflated
 from inrflow.model.surrogate import Surrogate
 
 SIZE, POINTS, FRAMES, TRAJECTORIES = 6, 60, 5, 150
@@ -273,6 +273,26 @@ def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_
     spread, _, inflation = factors_of(whole, some, torch.zeros(1).double())
     assert inflation and float((whole.scaled(HALF * float(spread), inflation) <= 1).double().mean()) == pytest.approx(
         0.9, abs=0.01)
+
+
+def test_small_variances_that_err_more_inflate_no_large_ones():
+    number = torch.arange(16.0).repeat_interleave(500)
+    rest = 1e-13 * torch.ones_like(number).double()
+
+    def errors(relative, factor, seed):
+        codes = relative * rest
+        missed = factor * (codes + rest).sqrt() * normal(len(number), seed=seed)
+        return Errors(missed.abs(), codes, rest, 0 * rest, number, 0 * rest)
+
+    whole, some = errors(1e9, 1.0, 1), errors(0.2, 5.0, 2)
+    spread, _, inflation = factors_of(whole, some, torch.zeros(1).double())
+    assert (float(spread[0]), inflation) == (pytest.approx(1.0, rel=0.05), 0.0)
+    assert factors_of(whole, errors(1e9, 0.5, 3), torch.zeros(1).double())[2] == 0.0
+
+
+def test_no_inflation_takes_variances_beyond_that_of_the_data():
+    variance, factor = torch.tensor([0.1, 0.1, 4.0]).double(), torch.tensor([2.0, 1e6, 3.0]).double()
+    torch.testing.assert_close(inflated(variance, factor), torch.tensor([0.2, 1.0, 4.0]).double())
 
 
 def test_white_noise_of_the_values_is_no_error_of_the_field():
