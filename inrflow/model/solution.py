@@ -387,11 +387,11 @@ class Solution(Shown):
         """Covariances at internal times (T,), of the states (T, n) there if known, or deviations of the members of an
         ensemble; those of the last call are kept, for many blocks ask for the same."""
         if self._known is None or not torch.equal(self._known[0], inner):
-            if self.estimate.members is not None:
-                self._known = inner, list(deviations(self.surrogate.dynamics, self.estimate, inner[None]))
-                return self._known[1]
-            mean = self.path.mean(inner) if states is None else states[None]
-            self._known = inner, list(self.path.covariance(inner, mean))
+            mean, model = self.path.mean(inner) if states is None else states[None], self.surrogate
+            self._known = inner, list(deviations(model.dynamics, self.estimate, inner[None])) if (
+                self.estimate.members is not None) else [
+                model.prior.bounded(one, mean[:, k], model.code_size)
+                for k, one in enumerate(self.path.covariance(inner, mean))]
         return self._known[1]
 
 

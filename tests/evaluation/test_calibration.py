@@ -295,6 +295,16 @@ def test_no_inflation_takes_variances_beyond_that_of_the_data():
     torch.testing.assert_close(inflated(variance, factor), torch.tensor([0.2, 1.0, 4.0]).double())
 
 
+def test_no_covariance_of_a_forecast_has_more_than_five_deviations_of_the_data(surrogate):
+    prior, size = surrogate.prior, surrogate.code_size
+    own, states = torch.eye(len(prior.mean)).double()[None], prior.mean.repeat(2, 1)
+    assert prior.bounded(own, states, size) is own
+    usual = prior.variances[:size].sum()
+    states[1, 0] += 3 * usual.sqrt()  # a field that has grown
+    found = prior.bounded(1e12 * own.repeat(2, 1, 1), states, size).diagonal(dim1=1, dim2=2)[:, :size].sum(1)
+    torch.testing.assert_close(found, 25 * usual * torch.tensor([1.0, 9.0]).double())
+
+
 def test_white_noise_of_the_values_is_no_error_of_the_field():
     number = torch.arange(40.0).repeat_interleave(500)
     codes, rest, white = (torch.full_like(number, value).double() for value in (3.0, 0.5, 4.0))
