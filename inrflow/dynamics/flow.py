@@ -231,7 +231,7 @@ class Dynamics:
                 return law.tangent_flow((start + stop) / 2, gap, (begin + end) / 2)  # type: ignore[operator]
             jacobian = field.jacobian((begin + end) / 2, (start + stop) / 2)
             return torch.linalg.matrix_exp(jacobian * gap[:, None, None])
-        distinct, which = torch.unique(torch.cat([start[:, n:], gap[:, None]], 1), dim=0, return_inverse=True)
+        distinct, which = torch.unique(torch.cat([start[:, n:].detach(), gap[:, None]], 1), dim=0, return_inverse=True)
         matrices = field.matrix_at(distinct[:, :-1]) * distinct[:, -1, None, None]
         flow = torch.eye(start.shape[1], dtype=start.dtype).repeat(len(start), 1, 1)
         flow[:, :n, :n] = torch.linalg.matrix_exp(matrices)[which]

@@ -15,6 +15,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.residual.field import Codes, Conditioned, ResidualField, Rows, rows_of
+from inrflow.errors import UserError
 from inrflow.model.state_prior import KNOWN_CONTEXT, StateEstimate
 
 EXACT_TIMES, _CELL = 512, 0.125  # times that the flow gives one by one; of internal time, between others
@@ -210,7 +211,11 @@ def cell_ends(times: Tensor) -> Tensor:
 def with_residual(
     decoder: Decoder, dynamics: Dynamics, estimate: StateEstimate, inner: TrajectoryBatch, residual: ResidualField
 ) -> StateEstimate:
-    """An estimate with a residual field conditioned on the observations of a window (internal units)."""
+    """An estimate with a residual field conditioned on the observations of a window (internal units). Raises UserError
+    for values that require a gradient: the field has none by them."""
+    if inner.u.requires_grad:
+        raise UserError("the observed values require a gradient, which this model's residual field between the sensors "
+                        "does not have; give values that require none, as u.detach()")
     parts = rows_and_codes(decoder, dynamics, estimate, inner)
     known = torch.isfinite(estimate.t).any(1).tolist()
     conditioned = [Conditioned(residual, *part) if len(part[0].t) and some else None

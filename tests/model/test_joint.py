@@ -181,3 +181,8 @@ def test_later_frames_go_on_from_the_last_state_as_if_all_were_assimilated_at_on
     for t in (T[0], T[1] + 0.3, T[2], T[2] + 5.0):
         for key, value in whole.query(t, AT, std=True).items():
             np.testing.assert_allclose(running.query(t, AT, std=True)[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_residual_fields_have_no_gradient_by_observed_values_which_is_told():
+    with pytest.raises(UserError, match="require a gradient, which this model's residual field"):
+        surrogate(residual=True).assimilate(Observations(T, X, torch.tensor(U, requires_grad=True)))

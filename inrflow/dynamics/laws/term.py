@@ -105,7 +105,7 @@ class LawTerm(FieldTerm):
         if c is None or not len(self.by_context):
             yield torch.arange(count), self.law()
             return
-        distinct, which = torch.unique(c, dim=0, return_inverse=True)
+        distinct, which = torch.unique(c.detach(), dim=0, return_inverse=True)
         for index, context in enumerate(distinct):
             yield (which == index).nonzero()[:, 0], self.law(context)
 
