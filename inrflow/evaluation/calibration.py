@@ -73,8 +73,8 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
     For each channel, from windows observed at all of their points, the factors `spread` with which 90 % intervals hold
     90 % of the values of a new trajectory at each lead, and the power `growth` of 1 + lead with which they grow after
     the last one. From windows observed at a few points, the power `inflation` of the variance relative to that of
-    noise with which their interval score is least: where much is observed, what codes miss and errors of the dynamics
-    are most of the error, where little is, errors of codes are. Forecasts that diverge leave intervals as they were.
+    noise with which their interval score is least: where little is observed, errors of codes are most of the error.
+    Without such windows it leaves those of the data. Forecasts that diverge leave intervals as they were.
 
     Args:
         errors: of windows observed at all points, and any of windows observed at a few.
@@ -111,9 +111,8 @@ def _neutral(prior: StatePrior) -> StatePrior:
 def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
     """A prior with the mean of what was calibrated on several sets of trajectories."""
     leads = max((torch.zeros(1).double() if one.leads is None else one.leads for one in calibrated), key=len)
-    none = torch.zeros(len(prior.noise), dtype=torch.float64)
-    every = [(one.spread_at(leads), *(none if part is None else part for part in (
-        one.growth, one.inflation, one.fading))) for one in calibrated]
+    every = [(one.spread_at(leads), *(torch.zeros(len(prior.noise), dtype=torch.float64) if part is None else part
+              for part in (one.growth, one.inflation, one.fading))) for one in calibrated]
     spread, growth, inflation, fading = (torch.stack(parts).mean(0) for parts in zip(*every, strict=True))
     return replace(prior, leads=leads, spread=spread, growth=growth, inflation=inflation, fading=fading)
 
@@ -146,9 +145,8 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     points.
 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
-    more where it may be chance, and no inflation. Nor a negative one, which would take from forecasts the growth that
-    tells them apart. At observed times no less than later: points between the observed ones err more than these.
-    Forecasts from first windows have their share: no less than these alone ask for.
+    more where it may be chance. At observed times no less than later: points between the observed ones err more than
+    these. Forecasts from first windows have their share: no less than these alone ask for.
     """
     width = NormalDist().inv_cdf((1 + held) / 2)
     least = 1.0 if bool((whole.white > 0).any()) else _LEAST
@@ -172,17 +170,19 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
 
     @cache
     def score(inflation: float) -> float:
-        """Mean interval score (Gneiting and Raftery 2007) of windows of few points."""
+        """Mean interval score (Gneiting and Raftery 2007) of windows of few points; without any, how much variances as
+        large as that of the data, 1, change."""
+        if not len(some.number):
+            return abs(2 * float(np.log(spread_with(inflation)).mean()) - inflation * float(whole.rest.median().log()))
         own = torch.as_tensor(np.exp(np.interp(later, at, np.log(spread_with(inflation)))))
         half = width * inflated(own.square() * (some.codes + some.rest), some.relative**inflation).sqrt()
         return float((half + (some.error - half).clamp(min=0) / (1 - held)).mean())
 
     inflation, growth = 0.0, 0.0
-    for step in (0.5, 0.25, 0.125, 0.0625, 0.03125) if len(some.number) >= _FEWEST_VALUES else ():
+    for step in () if held > _HELD else (0.5, 0.25, 0.125, 0.0625, 0.03125):
         inflation = min((inflation, max(inflation - step, 0.0), inflation + step), key=score)
     spread = spread_with(inflation)
-    ahead = [k for k in known if k > 0]
-    if len(ahead) >= _FEWEST_LEADS:  # late leads count more
+    if len(ahead := [k for k in known if k > 0]) >= _FEWEST_LEADS:  # late leads count more
         slope = np.polyfit(at[ahead], np.log(spread[ahead]), 1, w=at[ahead] ** 2)[0]
         growth = min(max(float(slope), 0.0), _FASTEST)
     return torch.as_tensor(spread), growth, inflation
