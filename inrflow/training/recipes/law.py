@@ -50,6 +50,7 @@ _RATED, _TOGETHER = 64, 8  # trajectories whose rates tell how they go with code
 _OF_RATES = 0.03  # of the time, for each of these parts after the first one
 _UNSURE = 0.1  # of the deviation that harmonics leave: rates need not meet codes more closely
 _LEAST_NOISE = 1e-14
+_OF_ROWS = 0.5  # of the time for a law, to refine it by rows
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
 _UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: beyond it, at it
@@ -90,6 +91,7 @@ class LawRecipe:
         """The law that forecasts held-out data best, where any does."""
         from inrflow.domains import flows_of  # finite elements take a second to import
         from inrflow.dynamics.laws import Systems, fit_law
+        from inrflow.training.parts.rows import by_rows
 
         groups = None
         if run.problem.environments is not None:
@@ -138,10 +140,10 @@ class LawRecipe:
                 if run.budget.decide("first_network", math.ceil(seconds) if seconds >= _FIRST_SECONDS else 0):
                     networks.extend(with_network("first_network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
-        short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
-            t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
-            noise=problem.unexplained, period=problem.forcing_period, told=grounds.append, missed=at_first,
-            **further), _GUARD)
+        short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: by_rows(
+            problem, fit_law(t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
+                             noise=problem.unexplained, period=problem.forcing_period, told=grounds.append,
+                             missed=at_first, **further), _OF_ROWS * seconds, further["log"]), _GUARD)
         explained, missed = False, math.inf
         noise = np.atleast_1d(grounds[0].train.noise if grounds else 0.0)[: len(scale)]
         for law in [*([] if short is None else [short]), *networks]:

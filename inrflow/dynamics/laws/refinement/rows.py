@@ -1,0 +1,249 @@
+"""Refinement of a law by values that each have a place and time of their own.
+
+Coefficients and first codes of flights together, by steps of Gauss and Newton: variational assimilation whose
+observations are the values themselves (4D-Var; Courtier, Thepaut & Hollingsworth 1994). Splines in time, which codes of
+such values come from, flatten noisy waves. First codes are eliminated (Golub & Pereyra 1973): the values of a flight
+tell no others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.interpolate import make_interp_spline
+from torch import Tensor
+
+from inrflow.dynamics.laws.law import Flights, Law, flights, integrable, pruned
+from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse, shortened
+from inrflow.dynamics.laws.setting import Ground, Log
+from inrflow.dynamics.laws.terms import Term
+from inrflow.encoding.row_splines import Rows
+from inrflow.numerics.effort import effort, seconds_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_STEPS, _EXPECTED, _SHORTEST = 8, 5, 0.05  # of Gauss and Newton; expected; of one that is halved
+_TANGENT, _TOGETHER = 1e-5, 1024  # length of tangents, relative to codes; so many at once
+_CONVERGED = 0.5  # change of the misfit, in units of variances
+_LONGEST, _ORDER = 24, 5  # frames of a flight; order of splines between these
+_ROUNDS = 4  # of leaving terms out
+_STEP_ERROR = 0.02  # of the integrator, over the noise
+_FEWEST = 4  # flights that the time must suffice for
+_FLOWN = 0.25  # of the time, for each of a law's refinements
+_ERRORS = 3.0  # standard errors from zero of the coefficients that are kept: by the BIC of 10^4 values
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Values (R, C) of a flight, NaN: unknown, and the shares of its frames (R, M) and harmonics (R, K) in them."""
+
+    values: Tensor
+    frames: Tensor
+    harmonics: Tensor
+
+    def of(self, path: Tensor) -> Tensor:
+        """Values (B, R, C) along paths (B, M, C K)."""
+        codes = path.unflatten(-1, (self.values.shape[1], -1))
+        effort.add(products=path.numel() * len(self.values), calls=4)
+        return (codes @ self.harmonics.T * self.frames.T[:, None]).sum(1).mT
+
+
+def seen_along(law: Law, t: np.ndarray, rows: Rows) -> Seen:
+    """Rows along a path with frames at times t (M,)."""
+    times, x, u = rows
+    one_of = times[:, None] == t
+    order = min(_ORDER, (len(t) - 1) // 2 * 2 + 1, len(t) - 1)
+    frames = one_of.astype(float) if one_of.any(1).all() else make_interp_spline(t, np.eye(len(t)), k=order)(times)
+    return Seen(torch.tensor(u), torch.tensor(frames), torch.tensor(law.codes.harmonics.values(x)))
+
+
+class RowRefinement(Refinement):
+    """Most probable coefficients and first codes of flights, of values along these.
+
+    fixed: first codes alone; wide: coefficients that are zero, too; steps: that the time is to suffice for.
+    """
+
+    filtered = False
+
+    def __init__(self, law: Law, data: Flights, seen: Sequence[Seen], seconds: float, fixed: bool = False,
+                 wide: bool = False, steps: int = _EXPECTED):
+        self.seen, self.fixed, self.wide, self.steps = seen, fixed, wide, steps
+        super().__init__(law, data, np.ones_like(law.codes.mean), seconds, uncertain=True)
+        self.known = torch.stack([one.values.isfinite().sum(0) for one in self.seen]).sum(0)
+
+    @classmethod
+    def by(cls, law: Law, ground: Ground, rows: Sequence[Rows], seconds: float, **options: Any) -> Self:
+        """That of rows of the trajectories of a ground."""
+        frames = ground.train.t.shape[1] - 1
+        length = math.ceil(frames / math.ceil(frames / _LONGEST))
+        every, seen = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number), []
+        for first in range(0, frames + 1 - length, length):
+            last = first + 2 * length > frames
+            for t, (times, x, u) in zip(ground.train.t[:, first : first + length + 1], rows, strict=True):
+                own = (times > (t[0] if first else -np.inf)) & (times <= (np.inf if last else t[-1]))
+                seen.append(seen_along(law, t, (times[own], x[own], u[own])))
+        return cls(law, every, seen, seconds, **options)
+
+    def _affordable(self, data: Flights, seconds: float) -> Flights:
+        """As many flights as the time allows, each with a tangent for every code."""
+        size, seen = data.codes.shape[2], self.seen[0]
+        self.active = np.argwhere(np.ones_like(self.law.theta)) if self.wide else self.active
+        together = max(_TOGETHER // size, 1)
+
+        def cost(count: int) -> float:
+            some, began = data.take(torch.zeros(count, dtype=torch.long)), effort()
+            self._fly(self._at(self.law), some.codes[:, 0], some)
+            return effort() - began
+
+        each = cost(together * size) / together + seconds_of(2 * seen.values.numel() * size**2)
+        left = seconds - cost(1) * (0 if self.fixed else self.steps * len(self.active))
+        each *= self.steps
+        self.overtaxed = left < _FEWEST * each
+        count = int(max(min(left / each, len(data.codes)), 1))
+        pick = torch.linspace(0, len(data.codes) - 1, count).long()
+        self.seen = [self.seen[i] for i in pick.tolist()]
+        return data.take(pick)
+
+    def run(self, law: Law | None = None) -> Law:
+        """The law with refined coefficients and their standard errors; the law itself where nothing is gained."""
+        now, covariance = self._of(law), np.zeros((0, 0))
+        path = self._path(now)
+        for _ in range(_STEPS):
+            before, first = self.missed(path), self.data.codes[:, 0].clone()
+            inverse, step, change = self._solved(now, path)
+
+            def along(share: float) -> tuple[tuple[Law, Tensor], float]:
+                trial = self._moved(now, share * step)  # noqa: B023
+                self.data.codes[:, 0] = first + share * change  # noqa: B023
+                later = self._path(trial)
+                return (trial, later), self.missed(later)
+
+            found = shortened(along, before, _SHORTEST)
+            if found is None:
+                self.data.codes[:, 0] = first
+                break
+            (now, path), after = found[1]
+            covariance = inverse
+            if after > before - _CONVERGED or effort() > self.deadline:
+                break
+        return self._with_errors(now, covariance) if covariance.size else now
+
+    def chosen(self) -> Law:
+        """The law after a step, without coefficients that are within three standard errors of zero."""
+        path, law = self._path(self.law), self.law
+        if not torch.isfinite(path).all():
+            return law
+        covariance, step, _ = self._solved(law, path)
+        self.law = self._moved(law, step)
+        return self._significant(covariance, _ERRORS)
+
+    def missed(self, path: Tensor) -> float:
+        """-2 log of the probability of values along paths (B, M, C K), but for a constant; infinite where they diverge.
+
+        Of noise of the likeliest variance, and the prior of first codes."""
+        if not torch.isfinite(path).all():
+            return math.inf
+        squares = ((path[:, 0] - self.mean).square() / self._prior).sum()
+        return float((self.known * self._variance(path).log()).sum() + squares)
+
+    @property
+    def _prior(self) -> Tensor:
+        return self.prior + 1e-12 * self.prior.max()
+
+    def _variance(self, path: Tensor) -> Tensor:
+        """Mean squares (C,) of what paths (B, M, C K) miss."""
+        left = [(one.values - one.of(path[b : b + 1])[0]).square().nansum(0) for b, one in enumerate(self.seen)]
+        return torch.stack(left).sum(0) / self.known.clamp_min(1) + 1e-300
+
+    def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Covariance (U, U) and step (U,) of the unknowns, and change (B, C K) of first codes."""
+        weight, design = self._variance(path).rsqrt(), self.design(law)[self.which]
+        slopes = path.new_zeros(*path.shape, design.shape[2])
+        if not self.fixed:
+            slopes[:, 1:] = torch.einsum("bmkp,bpu->bmku", self.slopes(law, path, torch.ones(())), design)
+        gram, pulls, eliminated = path.new_zeros(design.shape[2], design.shape[2]), path.new_zeros(design.shape[2]), []
+        for b, tangents in enumerate(self._tangents(law, path)):
+            one, prior = self.seen[b], 1 / self._prior
+            known = one.values.isfinite()
+            left = ((one.values - one.of(path[b : b + 1])[0]) * weight)[known]
+            by_first = (one.of(tangents) * weight)[:, known]
+            by_law = (one.of(slopes[b].permute(2, 0, 1)) * weight)[:, known]
+            pull = by_first @ left + (self.mean - path[b, 0]) * prior
+            effort.add(products=by_first.numel() * len(by_first), calls=20)
+            own = torch.linalg.solve(by_first @ by_first.T + prior.diag(),
+                                     torch.cat([by_first @ by_law.T, pull[:, None]], 1))
+            eliminated.append(own)
+            rest = by_law @ torch.cat([by_law.T, left[:, None]], 1) - (by_law @ by_first.T) @ own
+            gram, pulls = gram + rest[:, :-1], pulls + rest[:, -1]
+        inverse = scaled_inverse(gram.numpy())
+        step = inverse @ pulls.numpy()
+        both = torch.stack(eliminated)
+        return inverse, step, both[..., -1] - both[..., :-1] @ torch.tensor(step)
+
+    def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
+        """Derivatives (C K, M, C K) of the path (M, C K) of each flight by its first codes."""
+        size, at = path.shape[2], self._at(law)
+        unit = torch.eye(size, dtype=path.dtype)
+        for some in torch.arange(len(path)).split(max(_TOGETHER // size, 1)):
+            length = _TANGENT * path[some, 0].norm(dim=1)[:, None, None, None] + 1e-300
+            first = path[some, 0][:, None] + length[..., 0] * unit
+            later = self._fly(at, first.flatten(0, 1), self.data.take(some.repeat_interleave(size)))
+            yield from (later.unflatten(0, (-1, size)) - path[some][:, None]) / length
+
+
+def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Sequence[Rows], judge: Ground,
+                    judging: Sequence[Rows], noise: float, seconds: float, say: Log) -> Law:
+    """The law refined by rows of the trajectories of a ground, without terms that they do not need, and with further
+    ones that they ask for, which splines in time may have hidden.
+
+    The law itself where rows of trajectories that judge say that it is no worse. noise: share of the variance of rows,
+    about; seconds: of effort.
+    """
+    def integrated(one: Law, error: float) -> Law | None:
+        return integrable(one, ground.train.t, ground.states, error) if one.size else None
+
+    def missed(one: Law) -> float:
+        trial = RowRefinement.by(one, judge, judging, math.inf, fixed=True)
+        trial.run()
+        return trial.missed(trial._path(one))
+
+    def chosen(one: Law, terms: Sequence[Term]) -> Law | None:
+        for _ in range(_ROUNDS):
+            trial = RowRefinement.by(_with_terms(one, terms), ground, rows, _FLOWN * seconds, wide=bool(terms), steps=1)
+            short = None if trial.overtaxed else integrated(trial.chosen(), rough)
+            if short is None or _alike(short, one):
+                return short
+            one, terms = short, ()
+        return one
+
+    rough = _STEP_ERROR * math.sqrt(noise)
+    best, least = (coarse := integrated(law, rough) or law), missed(coarse) + coarse.size
+    for terms in ((), further):
+        short = chosen(best, terms)
+        if short is None or (terms and _alike(short, best)):
+            continue
+        refined = pruned(RowRefinement.by(short, ground, rows, _FLOWN * seconds).run())
+        after = missed(refined) + refined.size
+        say(f"  by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of others "
+            f"{least:.1f} to {after:.1f}")
+        if after < least:
+            best, least = refined, after
+    return law if best is coarse else integrated(best, 0.0) or law
+
+
+def _alike(law: Law, other: Law) -> bool:
+    """Whether laws have the same coefficients that are not zero."""
+    return law.terms == other.terms and bool(((law.theta != 0) == (other.theta != 0)).all())
+
+
+def _with_terms(law: Law, terms: Sequence[Term]) -> Law:
+    """The law with further terms, whose coefficients are zero."""
+    new = tuple(term for term in terms if term not in law.terms)
+    theta = np.concatenate([law.theta, np.zeros((len(new), law.theta.shape[1]))])
+    return replace(law, terms=law.terms + new, theta=theta, std=np.zeros_like(theta), by_context=np.zeros((0, 1, 1)))
