@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,14 +28,12 @@ from inrflow.numerics.effort import effort, seconds_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_STEPS, _EXPECTED, _SHORTEST = 8, 5, 0.05  # of Gauss and Newton; expected; of one that is halved
+_STEPS, _EXPECTED, _SHORTEST = 8, 12, 0.05  # of Gauss and Newton; expected in all; of one that is halved
 _TANGENT, _TOGETHER = 1e-5, 1024  # length of tangents, relative to codes; so many at once
 _CONVERGED = 0.5  # change of the misfit, in units of variances
 _LONGEST, _ORDER = 24, 5  # frames of a flight; order of splines between these
 _ROUNDS = 4  # of leaving terms out
 _STEP_ERROR = 0.02  # of the integrator, over the noise
-_FEWEST = 4  # flights that the time must suffice for
-_FLOWN = 0.25  # of the time, for each of a law's refinements
 _ERRORS = 3.0  # standard errors from zero of the coefficients that are kept: by the BIC of 10^4 values
 
 
@@ -66,19 +64,18 @@ def seen_along(law: Law, t: np.ndarray, rows: Rows) -> Seen:
 class RowRefinement(Refinement):
     """Most probable coefficients and first codes of flights, of values along these.
 
-    fixed: first codes alone; wide: coefficients that are zero, too; steps: that the time is to suffice for.
+    fixed: first codes alone.
     """
 
-    filtered = False
+    filtered, alone = False, 0.0  # effort of one flight
 
-    def __init__(self, law: Law, data: Flights, seen: Sequence[Seen], seconds: float, fixed: bool = False,
-                 wide: bool = False, steps: int = _EXPECTED):
-        self.seen, self.fixed, self.wide, self.steps = seen, fixed, wide, steps
+    def __init__(self, law: Law, data: Flights, seen: Sequence[Seen], seconds: float, fixed: bool = False):
+        self.seen, self.fixed = seen, fixed
         super().__init__(law, data, np.ones_like(law.codes.mean), seconds, uncertain=True)
         self.known = torch.stack([one.values.isfinite().sum(0) for one in self.seen]).sum(0)
 
     @classmethod
-    def by(cls, law: Law, ground: Ground, rows: Sequence[Rows], seconds: float, **options: Any) -> Self:
+    def by(cls, law: Law, ground: Ground, rows: Sequence[Rows], seconds: float, fixed: bool = False) -> Self:
         """That of rows of the trajectories of a ground."""
         frames = ground.train.t.shape[1] - 1
         length = math.ceil(frames / math.ceil(frames / _LONGEST))
@@ -88,12 +85,11 @@ class RowRefinement(Refinement):
             for t, (times, x, u) in zip(ground.train.t[:, first : first + length + 1], rows, strict=True):
                 own = (times > (t[0] if first else -np.inf)) & (times <= (np.inf if last else t[-1]))
                 seen.append(seen_along(law, t, (times[own], x[own], u[own])))
-        return cls(law, every, seen, seconds, **options)
+        return cls(law, every, seen, seconds, fixed)
 
     def _affordable(self, data: Flights, seconds: float) -> Flights:
         """As many flights as the time allows, each with a tangent for every code."""
         size, seen = data.codes.shape[2], self.seen[0]
-        self.active = np.argwhere(np.ones_like(self.law.theta)) if self.wide else self.active
         together = max(_TOGETHER // size, 1)
 
         def cost(count: int) -> float:
@@ -101,47 +97,61 @@ class RowRefinement(Refinement):
             self._fly(self._at(self.law), some.codes[:, 0], some)
             return effort() - began
 
+        self.alone = cost(1)
         each = cost(together * size) / together + seconds_of(2 * seen.values.numel() * size**2)
-        left = seconds - cost(1) * (0 if self.fixed else self.steps * len(self.active))
-        each *= self.steps
-        self.overtaxed = left < _FEWEST * each
-        count = int(max(min(left / each, len(data.codes)), 1))
-        pick = torch.linspace(0, len(data.codes) - 1, count).long()
+        left = seconds / _EXPECTED - self.alone * (0 if self.fixed else len(self.active))
+        pick = torch.linspace(0, len(data.codes) - 1, int(max(min(left / each, len(data.codes)), 1))).long()
         self.seen = [self.seen[i] for i in pick.tolist()]
         return data.take(pick)
 
     def run(self, law: Law | None = None) -> Law:
         """The law with refined coefficients and their standard errors; the law itself where nothing is gained."""
-        now, covariance = self._of(law), np.zeros((0, 0))
-        path = self._path(now)
+        now = self._of(law)
+        path, least = (first := self._path(now)), self.missed(first)
         for _ in range(_STEPS):
-            before, first = self.missed(path), self.data.codes[:, 0].clone()
-            inverse, step, change = self._solved(now, path)
-
-            def along(share: float) -> tuple[tuple[Law, Tensor], float]:
-                trial = self._moved(now, share * step)  # noqa: B023
-                self.data.codes[:, 0] = first + share * change  # noqa: B023
-                later = self._path(trial)
-                return (trial, later), self.missed(later)
-
-            found = shortened(along, before, _SHORTEST)
-            if found is None:
-                self.data.codes[:, 0] = first
+            moved = self._advanced(now, path, least)
+            if moved is None:
                 break
-            (now, path), after = found[1]
-            covariance = inverse
-            if after > before - _CONVERGED or effort() > self.deadline:
+            before, (now, path, least) = least, moved
+            if least > before - _CONVERGED or effort() > self.deadline:
                 break
-        return self._with_errors(now, covariance) if covariance.size else now
+        return now
 
-    def chosen(self) -> Law:
-        """The law after a step, without coefficients that are within three standard errors of zero."""
-        path, law = self._path(self.law), self.law
-        if not torch.isfinite(path).all():
-            return law
-        covariance, step, _ = self._solved(law, path)
-        self.law = self._moved(law, step)
-        return self._significant(covariance, _ERRORS)
+    def chosen(self, law: Law, wide: bool = False) -> Law:
+        """The law after further steps, without coefficients that are within three standard errors of zero; wide: also
+        with those that were zero and are not."""
+        law = self._of(law)
+        self.active = np.argwhere(np.ones_like(law.theta)) if wide else self.active
+        for _ in range(_ROUNDS):
+            moved = self._advanced(law, path := self._path(law), self.missed(path))
+            if moved is None:
+                return law
+            self.law, asked = moved[0], len(self.active)
+            law = self._of(self._significant(self.covariance[:asked, :asked], _ERRORS))
+            if len(self.active) in (0, asked):
+                break
+        return law
+
+    def _advanced(self, law: Law, path: Tensor, before: float) -> tuple[Law, Tensor, float] | None:
+        """Law, path and what it misses after a step of Gauss and Newton, halved until it misses less; None: it does
+        not."""
+        first = self.data.codes[:, 0].clone()
+        if not (math.isfinite(before) and len(self.active)):
+            return None
+        self.covariance, step, change = self._solved(law, path)
+
+        def along(share: float) -> tuple[tuple[Law, Tensor], float]:
+            trial = self._moved(law, share * step)
+            self.data.codes[:, 0] = first + share * change
+            later = self._path(trial)
+            return (trial, later), self.missed(later)
+
+        found = shortened(along, before, _SHORTEST)
+        if found is None:
+            self.data.codes[:, 0] = first
+            return None
+        (moved, later), after = found[1]
+        return self._with_errors(moved, self.covariance), later, after
 
     def missed(self, path: Tensor) -> float:
         """-2 log of the probability of values along paths (B, M, C K), but for a constant; infinite where they diverge.
@@ -167,7 +177,7 @@ class RowRefinement(Refinement):
         slopes = path.new_zeros(*path.shape, design.shape[2])
         if not self.fixed:
             slopes[:, 1:] = torch.einsum("bmkp,bpu->bmku", self.slopes(law, path, torch.ones(())), design)
-        gram, pulls, eliminated = path.new_zeros(design.shape[2], design.shape[2]), path.new_zeros(design.shape[2]), []
+        eliminated, rests = [], []
         for b, tangents in enumerate(self._tangents(law, path)):
             one, prior = self.seen[b], 1 / self._prior
             known = one.values.isfinite()
@@ -179,12 +189,13 @@ class RowRefinement(Refinement):
             own = torch.linalg.solve(by_first @ by_first.T + prior.diag(),
                                      torch.cat([by_first @ by_law.T, pull[:, None]], 1))
             eliminated.append(own)
-            rest = by_law @ torch.cat([by_law.T, left[:, None]], 1) - (by_law @ by_first.T) @ own
-            gram, pulls = gram + rest[:, :-1], pulls + rest[:, -1]
-        inverse = scaled_inverse(gram.numpy())
-        step = inverse @ pulls.numpy()
-        both = torch.stack(eliminated)
-        return inverse, step, both[..., -1] - both[..., :-1] @ torch.tensor(step)
+            rests.append(by_law @ torch.cat([by_law.T, left[:, None]], 1) - (by_law @ by_first.T) @ own)
+        both, change = torch.stack(rests), torch.stack(eliminated)
+        inverse = scaled_inverse(both[..., :-1].sum(0).numpy())
+        step = inverse @ both[..., -1].sum(0).numpy()
+        each = torch.eye(len(step), dtype=path.dtype).expand(len(both), -1, -1)
+        return (self._robust(inverse, step, each, both), step,
+                change[..., -1] - change[..., :-1] @ torch.tensor(step))
 
     def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
         """Derivatives (C K, M, C K) of the path (M, C K) of each flight by its first codes."""
@@ -213,33 +224,22 @@ def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Seq
         trial.run()
         return trial.missed(trial._path(one))
 
-    def chosen(one: Law, terms: Sequence[Term]) -> Law | None:
-        for _ in range(_ROUNDS):
-            trial = RowRefinement.by(_with_terms(one, terms), ground, rows, _FLOWN * seconds, wide=bool(terms), steps=1)
-            short = None if trial.overtaxed else integrated(trial.chosen(), rough)
-            if short is None or _alike(short, one):
-                return short
-            one, terms = short, ()
-        return one
-
-    rough = _STEP_ERROR * math.sqrt(noise)
-    best, least = (coarse := integrated(law, rough) or law), missed(coarse) + coarse.size
-    for terms in ((), further):
-        short = chosen(best, terms)
-        if short is None or (terms and _alike(short, best)):
+    coarse = integrated(law, _STEP_ERROR * math.sqrt(noise)) or law
+    trial, best, least = RowRefinement.by(_with_terms(coarse, further), ground, rows, seconds), coarse, missed(coarse)
+    within, least = trial.law, least + coarse.size
+    for wide in (False, True):
+        if wide and effort() + 2 * trial.alone * within.theta.size > trial.deadline:
+            break
+        refined = trial.run(trial.chosen(within, wide))
+        found = integrated(refined, 0.0)
+        if found is None or (wide and ((refined.theta != 0) == (within.theta != 0)).all()):
             continue
-        refined = pruned(RowRefinement.by(short, ground, rows, _FLOWN * seconds).run())
-        after = missed(refined) + refined.size
+        after = missed(pruned(refined)) + refined.size
         say(f"  by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of others "
             f"{least:.1f} to {after:.1f}")
         if after < least:
-            best, least = refined, after
-    return law if best is coarse else integrated(best, 0.0) or law
-
-
-def _alike(law: Law, other: Law) -> bool:
-    """Whether laws have the same coefficients that are not zero."""
-    return law.terms == other.terms and bool(((law.theta != 0) == (other.theta != 0)).all())
+            best, within, least = found, refined, after
+    return law if best is coarse else best
 
 
 def _with_terms(law: Law, terms: Sequence[Term]) -> Law:

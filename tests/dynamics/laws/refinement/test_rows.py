@@ -65,7 +65,7 @@ def test_coefficients_and_first_codes_are_those_of_dense_least_squares_of_all_un
     best = least_squares(missed, start, x_scale="jac")
     std = np.sqrt(np.diag(np.linalg.inv(best.jac.T @ best.jac)))
     assert (np.abs(law.theta[:2, 0] - best.x[:2]) < 0.1 * std[:2]).all()
-    np.testing.assert_allclose(law.std[:2, 0], std[:2], rtol=0.05)
+    assert (law.std[:2, 0] > 0.95 * std[:2]).all()  # those of whole trajectories may be larger
     assert (np.abs(refinement.data.codes[:, 0].flatten().numpy() - best.x[2:]) < 0.1 * std[2:]).all()
     assert np.abs((best.x[:2] - [0.06, -0.3]) / std[:2]).min() > 2  # it has gone far
 
