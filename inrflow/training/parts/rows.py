@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from inrflow.data.completed import CompletedSource
 from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.refinement.rows import refined_by_rows
+from inrflow.dynamics.laws.refinement.rows import refined_by_rows, smoothed
 from inrflow.dynamics.laws.setting import Data, Ground, Log
 from inrflow.encoding.row_frames import rows_of
 from inrflow.encoding.row_splines import Rows
 from inrflow.numerics.effort import OutOfTime
 from inrflow.training.problem import Problem
 
-_JUDGES = 4  # trajectories, at most
+_JUDGES, _MISSED = 4, 0.1  # trajectories, at most; share of the variance that a law may miss, if it explains rows
 
 
-def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> Law:
-    """The law refined by rows of training trajectories, where fields stand in for these; held-out ones judge."""
-    if problem.noise is None or law.has_rates or law.period or law.count or law.codes.harmonics.components > 1:
-        return law
+def by_rows(problem: Problem, law: Law, train: Data, seconds: float, say: Log) -> tuple[Law, Problem]:
+    """The law of `train` refined by rows of training trajectories, where fields stand in for these, or these have noise
+    and points of their own; held-out ones judge. And the problem, with fields along its flights in place of others
+    where these miss no more of the rows."""
+    noise = problem.unexplained
+    if problem.noise is None and not problem.source.shared_points:
+        noise = float(np.mean(train.noise / np.nanvar(train.u, (0, 1, 2))))
+    if not noise or law.has_rates or law.period or law.count or law.codes.harmonics.components > 1:
+        return law, problem
     normal = problem.source.normalisation
-    offset = (normal.mean / normal.scale).double().numpy().ravel()
+    scale, offset = (one.double().numpy().ravel() for one in (normal.scale, normal.mean / normal.scale))
 
     def seen(some: np.ndarray) -> tuple[Ground, list[Rows]]:
         fields = problem.fields(some)
@@ -39,5 +46,14 @@ def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> Law:
         judge = seen(problem.validation[:_JUDGES]) if len(problem.validation) else (ground, rows)
         terms = families_of(ground.domain, ground.codes.harmonics, ground.states, normal.scale.flatten().tolist()).terms
         further = [*terms["linear"], *terms["products"], *terms["transport"]]
-        return refined_by_rows(law, further, ground, rows, *judge, problem.unexplained, seconds, say)
-    return law
+        law = refined_by_rows(law, further, ground, rows, *judge, noise, seconds, say)
+        if problem.noise is None or (found := smoothed(law, *seen(np.arange(len(problem.source))), noise)) is None:
+            return law, problem
+        fields, left = found
+        if left.mean() < min(noise, _MISSED):
+            say(f"  flights of the law miss {left.mean():.2e} of the variance of rows: fields are those along these")
+            places, times = ground.train.x[0], problem.source.times[0].numpy()
+            own = CompletedSource(problem.observed, places, list(fields * scale),
+                                  None if problem.observed.time_bins is None else times)
+            return law, replace(problem, source=own, noise=torch.as_tensor(left), white=True)
+    return law, problem

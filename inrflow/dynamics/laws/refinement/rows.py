@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse,
 from inrflow.dynamics.laws.setting import Ground, Log
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.row_splines import Rows
-from inrflow.numerics.effort import effort, seconds_of
+from inrflow.numerics.effort import OutOfTime, effort, seconds_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,6 +34,7 @@ _TANGENT, _TOGETHER = 1e-5, 1024  # length of tangents, relative to codes; so ma
 _CONVERGED = 0.5  # change of the misfit, in units of variances
 _LONGEST, _ORDER = 24, 5  # frames of a flight; order of splines between these
 _ROUNDS = 4  # of leaving terms out
+_LEAST_FREEDOM = 0.1  # of rows, that first codes leave
 _STEP_ERROR = 0.02  # of the integrator, over the noise
 _ERRORS = 3.0  # standard errors from zero of the coefficients that are kept: by the BIC of 10^4 values
 
@@ -227,19 +229,35 @@ def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Seq
     coarse = integrated(law, _STEP_ERROR * math.sqrt(noise)) or law
     trial, best, least = RowRefinement.by(_with_terms(coarse, further), ground, rows, seconds), coarse, missed(coarse)
     within, least = trial.law, least + coarse.size
-    for wide in (False, True):
-        if wide and effort() + 2 * trial.alone * within.theta.size > trial.deadline:
-            break
-        refined = trial.run(trial.chosen(within, wide))
-        found = integrated(refined, 0.0)
-        if found is None or (wide and ((refined.theta != 0) == (within.theta != 0)).all()):
-            continue
-        after = missed(pruned(refined)) + refined.size
-        say(f"  by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of others "
-            f"{least:.1f} to {after:.1f}")
-        if after < least:
-            best, within, least = found, refined, after
+    with suppress(OutOfTime, np.linalg.LinAlgError):  # the best law so far is kept
+        for wide in (False, True):
+            if wide and effort() + 2 * trial.alone * within.theta.size > trial.deadline:
+                break
+            refined = trial.run(trial.chosen(within, wide))
+            found = integrated(refined, 0.0)
+            if found is None or (wide and ((refined.theta != 0) == (within.theta != 0)).all()):
+                continue
+            after = missed(pruned(refined)) + refined.size
+            say(f"  by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of others "
+                f"{least:.1f} to {after:.1f}")
+            if after < least:
+                best, within, least = found, refined, after
     return law if best is coarse else best
+
+
+def smoothed(law: Law, ground: Ground, rows: Sequence[Rows], noise: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """Fields (S, T, N, C) of the trajectories of a ground along flights that miss their rows least, and the variance
+    (C,) of what these miss, for the freedom of first codes; None of trajectories of several flights."""
+    if ground.train.t.shape[1] - 1 > _LONGEST:
+        return None
+    coarse = integrable(law, ground.train.t, ground.states, _STEP_ERROR * math.sqrt(noise)) or law
+    trial = RowRefinement.by(coarse, ground, rows, math.inf, fixed=True)
+    trial.run()
+    path = trial._path(coarse)
+    codes = path.unflatten(-1, law.codes.mean.shape).numpy()
+    freedom = (1 - len(path) * codes.shape[-1] / trial.known).clamp_min(_LEAST_FREEDOM)
+    fields = [law.codes.decode(own, x) for own, x in zip(codes, ground.train.x, strict=True)]
+    return np.stack(fields), (trial._variance(path) / freedom).numpy()
 
 
 def _with_terms(law: Law, terms: Sequence[Term]) -> Law:
