@@ -18,16 +18,14 @@ from inrflow.encoding.row_splines import Rows
 from inrflow.numerics.effort import OutOfTime
 from inrflow.training.problem import Problem
 
-_JUDGES, _MISSED = 4, 0.1  # trajectories, at most; share of the variance that a law may miss, if it explains rows
+_JUDGES, _MOST_VALUES = 4, 5e7  # trajectories; values of harmonics at rows, at most
+_NOISY, _MISSED = 1e-4, 0.1  # shares of the variance: less is no noise, and more is not explained
 
 
-def by_rows(problem: Problem, law: Law, train: Data, seconds: float, say: Log) -> tuple[Law, Problem]:
-    """The law of `train` refined by rows of training trajectories, where fields stand in for these, or these have noise
-    and points of their own; held-out ones judge. And the problem, with fields along its flights in place of others
-    where these miss no more of the rows."""
+def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, Problem]:
+    """The law refined by rows of training trajectories, where fields stand in for these; held-out ones judge. And the
+    problem, with fields along its flights in place of others where rows have noise and these miss no more of it."""
     noise = problem.unexplained
-    if problem.noise is None and not problem.source.shared_points:
-        noise = float(np.mean(train.noise / np.nanvar(train.u, (0, 1, 2))))
     if not noise or law.has_rates or law.period or law.count or law.codes.harmonics.components > 1:
         return law, problem
     normal = problem.source.normalisation
@@ -42,15 +40,22 @@ def by_rows(problem: Problem, law: Law, train: Data, seconds: float, say: Log) -
             (problem.scale.internal(torch.as_tensor(at)).numpy(), places, u + offset) for at, places, u in rows]
 
     with suppress(OutOfTime, np.linalg.LinAlgError):
-        ground, rows = seen(problem.train)
+        each = len(rows_of(problem.observed, int(problem.train[0]))[0]) * law.codes.harmonics.count
+        most = max(int(_MOST_VALUES / each), _JUDGES)
+        ground, rows = seen(problem.train[:most])
         judge = seen(problem.validation[:_JUDGES]) if len(problem.validation) else (ground, rows)
         terms = families_of(ground.domain, ground.codes.harmonics, ground.states, normal.scale.flatten().tolist()).terms
         further = [*terms["linear"], *terms["products"], *terms["transport"]]
         law = refined_by_rows(law, further, ground, rows, *judge, noise, seconds, say)
-        if problem.noise is None or (found := smoothed(law, *seen(np.arange(len(problem.source))), noise)) is None:
+        if len(problem.source) > most:
+            return law, problem
+        found = smoothed(law, *seen(np.arange(len(problem.source))), noise, seconds)
+        if found is None:
             return law, problem
         fields, left = found
-        if left.mean() < min(noise, _MISSED):
+        if fields.shape[:2] != problem.source.times.shape:  # frames are held out, or some have no time
+            return law, problem
+        if _NOISY < left.mean() < min(noise, _MISSED):
             say(f"  flights of the law miss {left.mean():.2e} of the variance of rows: fields are those along these")
             places, times = ground.train.x[0], problem.source.times[0].numpy()
             own = CompletedSource(problem.observed, places, list(fields * scale),

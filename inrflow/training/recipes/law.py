@@ -146,7 +146,7 @@ class LawRecipe:
             law = fit_law(t, x, u, tried, seconds=(1 - spare) * seconds, clock=lambda: left() - later,
                           rates=run.config.dynamics.memory is None, noise=problem.unexplained,
                           period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
-            return by_rows(problem, law, grounds[0].train, _OF_ROWS * seconds, further["log"])
+            return by_rows(problem, law, _OF_ROWS * seconds, further["log"])
 
         found = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD)
         short, smooth = found or (None, problem)

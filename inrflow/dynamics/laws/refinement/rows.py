@@ -78,14 +78,15 @@ class RowRefinement(Refinement):
 
     @classmethod
     def by(cls, law: Law, ground: Ground, rows: Sequence[Rows], seconds: float, fixed: bool = False) -> Self:
-        """That of rows of the trajectories of a ground."""
+        """That of rows of the trajectories of a ground, up to half a gap beyond its frames."""
         frames = ground.train.t.shape[1] - 1
         length = math.ceil(frames / math.ceil(frames / _LONGEST))
         every, seen = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number), []
         for first in range(0, frames + 1 - length, length):
             last = first + 2 * length > frames
             for t, (times, x, u) in zip(ground.train.t[:, first : first + length + 1], rows, strict=True):
-                own = (times > (t[0] if first else -np.inf)) & (times <= (np.inf if last else t[-1]))
+                before, after = (t[1] - t[0]) / 2 if not first else 0.0, (t[-1] - t[-2]) / 2 if last else 0.0
+                own = (times > t[0] - before) & (times <= t[-1] + after)
                 seen.append(seen_along(law, t, (times[own], x[own], u[own])))
         return cls(law, every, seen, seconds, fixed)
 
@@ -245,15 +246,18 @@ def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Seq
     return law if best is coarse else best
 
 
-def smoothed(law: Law, ground: Ground, rows: Sequence[Rows], noise: float) -> tuple[np.ndarray, np.ndarray] | None:
+def smoothed(law: Law, ground: Ground, rows: Sequence[Rows], noise: float, seconds: float
+             ) -> tuple[np.ndarray, np.ndarray] | None:
     """Fields (S, T, N, C) of the trajectories of a ground along flights that miss their rows least, and the variance
-    (C,) of what these miss, for the freedom of first codes; None of trajectories of several flights."""
+    (C,) of what these miss, for the freedom of first codes; None of trajectories of several flights, or where the time
+    is too short."""
     if ground.train.t.shape[1] - 1 > _LONGEST:
         return None
     coarse = integrable(law, ground.train.t, ground.states, _STEP_ERROR * math.sqrt(noise)) or law
-    trial = RowRefinement.by(coarse, ground, rows, math.inf, fixed=True)
+    trial = RowRefinement.by(coarse, ground, rows, seconds, fixed=True)
     trial.run()
-    path = trial._path(coarse)
+    if len(path := trial._path(coarse)) < len(rows):
+        return None
     codes = path.unflatten(-1, law.codes.mean.shape).numpy()
     freedom = (1 - len(path) * codes.shape[-1] / trial.known).clamp_min(_LEAST_FREEDOM)
     fields = [law.codes.decode(own, x) for own, x in zip(codes, ground.train.x, strict=True)]
