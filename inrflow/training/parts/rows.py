@@ -26,7 +26,7 @@ def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, 
     """The law refined by rows of training trajectories, where fields stand in for these; held-out ones judge. And the
     problem, with fields along its flights in place of others where rows have noise and these miss no more of it."""
     noise = problem.unexplained
-    if not noise or law.has_rates or law.period or law.count or law.codes.harmonics.components > 1:
+    if law.has_rates or law.period or law.count or law.codes.harmonics.components > 1:
         return law, problem
     normal = problem.source.normalisation
     scale, offset = (one.double().numpy().ravel() for one in (normal.scale, normal.mean / normal.scale))

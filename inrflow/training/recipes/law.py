@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -91,7 +92,6 @@ class LawRecipe:
         """The law that forecasts held-out data best, where any does."""
         from inrflow.domains import flows_of  # finite elements take a second to import
         from inrflow.dynamics.laws import Systems, fit_law
-        from inrflow.training.parts.rows import by_rows
 
         groups = None
         if run.problem.environments is not None:
@@ -140,21 +140,23 @@ class LawRecipe:
                 if run.budget.decide("first_network", math.ceil(seconds) if seconds >= _FIRST_SECONDS else 0):
                     networks.extend(with_network("first_network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
+        search = partial(fit_law, t, x, u, tried, rates=run.config.dynamics.memory is None, noise=problem.unexplained,
+                         period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
+
         def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
-            spare = _OF_ROWS if problem.noise is not None else 0.0
-            later = spare * left()
-            law = fit_law(t, x, u, tried, seconds=(1 - spare) * seconds, clock=lambda: left() - later,
-                          rates=run.config.dynamics.memory is None, noise=problem.unexplained,
-                          period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
+            if problem.noise is None:
+                return search(seconds=seconds, clock=left), problem
+            from inrflow.training.parts.rows import by_rows
+            later = _OF_ROWS * left()
+            law = search(seconds=(1 - _OF_ROWS) * seconds, clock=lambda: left() - later)
             return by_rows(problem, law, _OF_ROWS * seconds, further["log"])
 
-        found = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD)
-        short, smooth = found or (None, problem)
+        short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
         explained, missed = False, math.inf
         noise = np.atleast_1d(grounds[0].train.noise if grounds else 0.0)[: len(scale)]
         for law in [*([] if short is None else [short]), *networks]:
-            own = smooth if law is short else problem
-            for candidate in [] if explained else _candidates(run, own, law, x, u, groups, noise):
+            for candidate in [] if explained else _candidates(
+                    run, smooth if law is short else problem, law, x, u, groups, noise):
                 yield candidate
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
         basis = short or next((one for one in grounds if one.codes.harmonics.components == 1), None)
