@@ -239,13 +239,14 @@ def asked_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], de
     Raises UserError where neither or both are given.
     """
     times = np.atleast_1d(numbers_of(numeric_times(t, description), "times").double().numpy())
-    if x is not None and np.ndim(x) == 1 and len(description.coordinates) == 1:
-        axes, x = {description.coordinates[0]: x, **axes}, None
+    names = description.coordinates
+    if np.ndim(x) == 1 and (len(names) == 1 or "x" in names):  # the axis of a grid that is called so, too
+        axes, x = {"x" if "x" in names else names[0]: x, **axes}, None
     if x is not None and axes:
         raise UserError(f"both points x and the axes {', '.join(axes)} are given; give one of them")
     lines: dict[str, np.ndarray] | None = None
     if x is not None:
-        points = unit_vectors(x, description)
+        points = unit_vectors(np.atleast_2d(x) if np.ndim(x) == 1 else x, description)
     elif description.placeless and not axes:
         points, lines = np.zeros((1, 1)), {}
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.evaluation.forecast import forecast
-from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, inflated
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort, seconds_of
 
@@ -22,12 +23,8 @@ _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out wind
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_LEADS = 10, 3  # of quantiles, and of their growth
 _STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
-_INTEGRATED = 2  # times that states are integrated over an interval: for their means, and to linearise around
-_LINEARISED = 30  # products of a linearised flow, times n^3
-_NEGLIGIBLE = 0.1  # of the rest: variance of codes that tells nothing of its inflation
-_LEAST, _MOST, _POWER = 1e-4, 1e3, 1.0  # factors, and the largest power
-_ROUNDS = 4
-_BISECTIONS = 12
+_INTEGRATED, _LINEARISED = 2, 30  # integrations over an interval; products of a linearised flow, times n^3
+_LEAST, _MOST = 1e-4, 1e3  # factors
 _MANY, _TOGETHER, _DIFFERENT = 100, 8, 5  # trajectories; the last: from which on they tell a standard error
 CALM = 0.25  # power of factors below 1 of the last part of a series
 STARTS = (1 / 3, 2 / 3)  # of the frames
@@ -76,8 +73,8 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
     For each channel, from windows observed at all of their points, the factors `spread` with which 90 % intervals hold
     90 % of the values of a new trajectory at each lead, and the power `growth` of 1 + lead with which they grow after
     the last one. From windows observed at a few points, the power `inflation` of the variance relative to that of
-    noise: where much is observed, what codes miss and errors of the dynamics are most of the error, where little is,
-    errors of the codes are. Forecasts that diverge leave intervals as they were.
+    noise with which their interval score is least: where much is observed, what codes miss and errors of the dynamics
+    are most of the error, where little is, errors of codes are. Forecasts that diverge leave intervals as they were.
 
     Args:
         errors: of windows observed at all points, and any of windows observed at a few.
@@ -162,19 +159,28 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
         return torch.ones(len(leads), dtype=torch.float64), 0.0, 0.0
     firsts = [own if len(own := rows[~whole.late[rows]]) >= _FEWEST_VALUES else rows for rows in bins]
     sure = np.array([whole.select(bins[k]).exceed for k in known])
-    inflation, spread, growth = 0.0, np.ones(len(leads)), 0.0
-    some = some.select((some.codes > _NEGLIGIBLE * some.rest) & (some.white == 0))
-    at = leads.log1p().numpy()
-    for last in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 0, -1, -1):
+    some = some.select(some.white == 0)
+    at, later = leads.log1p().numpy(), some.lead.clamp(min=0).log1p()
+
+    def spread_with(inflation: float) -> np.ndarray:
         scaled = whole.scaled(width, inflation)
         found = [max(quantile_of_others(scaled[rows], whole.number[rows], held) for rows in (bins[k], firsts[k]))
                  for k in known]
         spread = np.exp(np.interp(at, at[known], np.log(np.clip(np.where(sure, found, least), least, _MOST))))
         spread[0] = max(spread[:2])
-        if last:
-            own = torch.as_tensor(np.exp(np.interp(some.lead.clamp(min=0).log1p(), at, np.log(spread))))
-            wanted = 2 * (some.scaled(width) / own).clamp_min(1e-30).log() / some.ratio.log()
-            inflation = min(max(quantile_of_others(wanted, some.number, held), 0.0), _POWER)
+        return spread
+
+    @cache
+    def score(inflation: float) -> float:
+        """Mean interval score (Gneiting and Raftery 2007) of windows of few points."""
+        own = torch.as_tensor(np.exp(np.interp(later, at, np.log(spread_with(inflation)))))
+        half = width * inflated(own.square() * (some.codes + some.rest), some.relative**inflation).sqrt()
+        return float((half + (some.error - half).clamp(min=0) / (1 - held)).mean())
+
+    inflation, growth = 0.0, 0.0
+    for step in (0.5, 0.25, 0.125, 0.0625, 0.03125) if len(some.number) >= _FEWEST_VALUES else ():
+        inflation = min((inflation, max(inflation - step, 0.0), inflation + step), key=score)
+    spread = spread_with(inflation)
     ahead = [k for k in known if k > 0]
     if len(ahead) >= _FEWEST_LEADS:  # late leads count more
         slope = np.polyfit(at[ahead], np.log(spread[ahead]), 1, w=at[ahead] ** 2)[0]
@@ -202,7 +208,7 @@ class Errors:
         self.factor, self.late = self.factor.expand(len(self.number)), self.late.expand(len(self.number))
 
     @property
-    def ratio(self) -> Tensor:
+    def relative(self) -> Tensor:
         """Variances (B,) of both, relative to that of the rest."""
         return 1 + self.codes / self.rest
 
@@ -220,7 +226,7 @@ class Errors:
     def scaled(self, width: float = 1.0, inflation: float = 0.0) -> Tensor:
         """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as
         is where white noise widens it, too."""
-        std = (self.codes + self.rest).sqrt() * self.ratio ** (inflation / 2)
+        std = (self.codes + self.rest).sqrt() * self.relative ** (inflation / 2)
         return ((self.error / width).square() - self.white).clamp(min=0).sqrt() / std
 
     def of(self, channel: int) -> Errors:
@@ -266,7 +272,7 @@ def quantile_of_others(values: Tensor, number: Tensor, share: float = _HELD) -> 
                               for own, others in parts]))
 
     low, high = 0.5, 1.0
-    for _ in range(_BISECTIONS):
+    for _ in range(12):
         middle = (low + high) / 2
         low, high = (low, middle) if held(middle) >= share else (middle, high)
     return float(np.quantile(every, high))
@@ -287,9 +293,8 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
     """Fewer trajectories, then shorter ones, then some of their points to compare forecasts at (None for all), where
     standard deviations of all would take longer than `seconds` of a usual core; and the contexts of these trajectories.
 
-    `flown`: see `flight_seconds`.
-
     4 trajectories are kept, or 2 where that would still take longer; 8 frames after the first `past`, and 256 points.
+    `flown`: see `flight_seconds`.
     """
     states = len(surrogate.prior.mean)
     flow = (2 if surrogate.field.is_linear else _LINEARISED) * states**3
@@ -335,7 +340,7 @@ def _errors(
     batch = whole = batch.select(usable)
     known = None if context is None else context.select(usable)
     estimate = surrogate.estimate(first.select(usable), context=known)
-    batch = _at(batch, chosen)
+    batch = batch if chosen is None else batch.at(chosen)
     predicted = forecast(surrogate, estimate, batch)
     assert predicted.std is not None
     errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
@@ -368,7 +373,8 @@ def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: C
            chosen: Tensor | None, ahead: Tensor, names: Tensor) -> Errors:
     """Errors (B, C) of forecasts of trajectories with numbers `names` (S,): variances in the window are their own,
     ahead of it the mean `ahead` (T, N, C) of those of other trajectories as if their factors were 1."""
-    estimate, here = surrogate.estimate(batch.first_frames(window), context=context), _at(batch, chosen)
+    estimate = surrogate.estimate(batch.first_frames(window), context=context)
+    here = batch if chosen is None else batch.at(chosen)
     flown = forecast(surrogate, estimate, here, False)
     errors = (flown.mean - surrogate.normalisation.apply(here.u)).double().abs()
     first = forecast(surrogate, estimate, here.first_frames(window)).std
@@ -392,8 +398,3 @@ def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total
 def _own(surrogate: Surrogate, estimate: StateEstimate) -> Tensor:
     """Factors (S, 1, 1, 1) of all variances of trajectories, as if they did not fade."""
     return (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
-
-
-def _at(batch: TrajectoryBatch, chosen: Tensor | None) -> TrajectoryBatch:
-    """A batch at chosen points, None for all."""
-    return batch if chosen is None else batch.at(chosen)

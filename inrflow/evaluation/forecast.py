@@ -160,6 +160,7 @@ def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor
         rows = slice(start, start + length)
         path = StatePath(surrogate.dynamics, estimate.select(rows))
         for k, cov in enumerate(path.covariance(inner[rows], states[rows])):
+            cov = surrogate.prior.bounded(cov, states[rows, k], size)
             design = basis[rows if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
             count = max(len(cov), len(design))
             for s in range(count):

@@ -67,8 +67,7 @@ class Solution(Shown):
     def observed(self) -> tuple[float, float]:
         """Times of the first and the last observation."""
         ends = torch.stack([self.estimate.t[0, 0], self.estimate.last[0]])
-        first, last = self.surrogate.scale.external(ends).tolist()
-        return first, last
+        return tuple(self.surrogate.scale.external(ends).tolist())
 
     @property
     def context(self) -> tuple[Tensor, Tensor]:
@@ -312,7 +311,8 @@ class Solution(Shown):
         with torch.no_grad():
             if "dt" in what:
                 distinct = model.scale.internal(torch.unique(times))
-                rate = model.field(distinct, states)[which, :size]
+                flow = self.path.rate if model.dynamics.integrator.method == "map" else model.field  # between steps
+                rate = flow(distinct, states)[which, :size]
                 slope = decoded_change(decoder, x.to(dtype)[:, None], rate[:, None])[:, 0, 0] if jacobian is None else (
                     torch.einsum("rcz,rz->rc", jacobian, rate))
                 result["dt"] = slope * scale / model.scale.unit
@@ -387,11 +387,11 @@ class Solution(Shown):
         """Covariances at internal times (T,), of the states (T, n) there if known, or deviations of the members of an
         ensemble; those of the last call are kept, for many blocks ask for the same."""
         if self._known is None or not torch.equal(self._known[0], inner):
-            if self.estimate.members is not None:
-                self._known = inner, list(deviations(self.surrogate.dynamics, self.estimate, inner[None]))
-                return self._known[1]
-            mean = self.path.mean(inner) if states is None else states[None]
-            self._known = inner, list(self.path.covariance(inner, mean))
+            mean, model = self.path.mean(inner) if states is None else states[None], self.surrogate
+            self._known = inner, list(deviations(model.dynamics, self.estimate, inner[None])) if (
+                self.estimate.members is not None) else [
+                model.prior.bounded(one, mean[:, k], model.code_size)
+                for k, one in enumerate(self.path.covariance(inner, mean))]
         return self._known[1]
 
 

@@ -36,17 +36,17 @@ class StatePrior:
         noise: (C,) variance of an observed value around the decoded one, normalised units; white: (C,) what of it is
             noise of the observed values and not in the field, None: not known.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
-        spread: (C,), or (K, C) at the times `leads` (K,) from 0 on after the last observed frame: factors that make
-            standard deviations agree with held-out forecasts; later they grow with
+        spread: (C,), or (K, C) at the times `leads` (K,) from 0 on after the last observed frame: factors of standard
+            deviations; later they grow with
         growth: (C,) powers of 1 + lead; None: not at all.
         inflation: (C,) the powers of 1 + variance that the covariance of the state gives / noise with which variances
-            are multiplied; None: not at all.
+            are multiplied, up to that of the data; None: not at all.
         fading: (C,) powers of 1 / (1 + lead) with which the logarithm of a trajectory's own variance factor counts: 1
             where later errors are those of dynamics that all have in common; None: 0.
-        unseen: what the decoder misses where no training frame has a point; None: not known.
-        farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
-        tail: (C,) the most that `Decoder.tail` is of states of the training data; None: not known.
-        roughest: (C,) variance that codes leave of the training frames of which they leave most; None: not known.
+        unseen: what the decoder misses where no training frame has a point.
+        farthest: largest squared Mahalanobis distance of a code of the training data from their mean.
+        tail: (C,) the most that `Decoder.tail` is of states of the training data.
+        roughest: (C,) variance that codes leave of the training frames of which they leave most. None: not known.
     """
 
     mean: Tensor
@@ -67,9 +67,8 @@ class StatePrior:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
         """From nested values as `dataclasses.asdict` gives them."""
-        unseen = state.get("unseen")
-        known = {key: value for key, value in state.items() if key != "least"}  # which models once kept
-        return cls(**{**known, "unseen": None if unseen is None else InterpolationError(**unseen)})
+        unseen = None if state.get("unseen") is None else InterpolationError(**state["unseen"])
+        return cls(**{**{key: one for key, one in state.items() if key != "least"}, "unseen": unseen})  # once kept
 
     @property
     def variances(self) -> Tensor:
@@ -83,16 +82,15 @@ class StatePrior:
 
     def reach(self, data: CodeData, size: int) -> float:
         """The largest squared Mahalanobis distance of observed codes (the first `size` dimensions); 0 without any."""
-        codes = data.codes[data.observed][:, :size]
-        return float(self.distance(codes).max()) if len(codes) else 0.0
+        return float(self.distance(data.codes[data.observed][:, :size]).max()) if bool(data.observed.any()) else 0.0
 
     def distance(self, codes: Tensor) -> Tensor:
         """Squared Mahalanobis distances (...,) of codes (..., Z) from their mean."""
         return self.codes(codes.shape[-1]).mahalanobis(codes)
 
     def widening(self, codes: Tensor, estimate: StateEstimate) -> Tensor:
-        """Factors (S,) for standard deviations, of the farthest of the codes (S, K, Z) of an estimate, by
-        `encoding.posterior.widening`; in units of its own `factor`, which widens forecasts already."""
+        """Factors (S,) for standard deviations, of the farthest of the codes (S, K, Z) of an estimate, as
+        `posterior.widening` has them; in units of its own `factor`, which widens forecasts already."""
         farthest = self.distance(codes).nan_to_num(0.0).amax(1)
         return widening(farthest / estimate.factor.clamp(min=1.0), self.limit(codes.shape[-1]))
 
@@ -158,10 +156,18 @@ class StatePrior:
         variance, own = variance.clamp(min=0), self.own(each(estimate.factor)[..., 0], lead)
         total = (variance + self.rest) * own * self.spread_at(lead).square()
         if self.inflation is not None:
-            total = total * (1 + variance / self.noise) ** self.inflation
+            total = inflated(total, (1 + variance / self.noise) ** self.inflation)
         if estimate.louder is not None:
             total = torch.where(each(estimate.louder), torch.maximum(total, variance), total)
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
+
+    def bounded(self, covariance: Tensor, states: Tensor, size: int) -> Tensor:
+        """Covariances (S or 1, n, n) of states (S, n), scaled so that codes, the first `size`, have at most `_FAR`
+        deviations of those of the data, or of as large states, whatever linearised dynamics say."""
+        most = torch.maximum((states[:, :size] - self.mean[:size]).square().sum(1), self.variances[:size].sum())
+        share = _FAR**2 * most / covariance.diagonal(dim1=1, dim2=2)[:, :size].sum(1)
+        share = share if len(covariance) > 1 else share.max(0, True).values
+        return covariance * share.clamp(max=1)[:, None, None] if bool((share < 1).any()) else covariance
 
     def unresolved(self, tail: Tensor) -> Tensor:
         """Variance (..., C) that codes leave of forecasts whose `Decoder.tail` is `tail`, beyond what they leave of
@@ -170,9 +176,13 @@ class StatePrior:
 
     def context(self, size: int) -> ContextPrior:
         """Prior of the last `size` dimensions."""
-        n = len(self.mean) - size
-        own = torch.diag(self.covariance[n:]) if self.covariance.dim() == 1 else self.covariance[n:, n:]
-        return ContextPrior(self.mean[n:], own)
+        n, whole = len(self.mean) - size, self.covariance.diag() if self.covariance.dim() == 1 else self.covariance
+        return ContextPrior(self.mean[n:], whole[n:, n:])
+
+
+def inflated(variance: Tensor, factor: Tensor) -> Tensor:
+    """Variances, normalised units, multiplied by factors that take none beyond that of the data, 1, unless infinite."""
+    return torch.where(factor.isinf(), factor, torch.minimum(variance * factor, variance.clamp(min=1.0)))
 
 
 @dataclass

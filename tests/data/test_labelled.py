@@ -129,6 +129,23 @@ def test_answers_are_a_cf_dataset():
         asked_dataset(ask, GLOBE, 0.0, None, {"lon": lon})
 
 
+def test_axes_that_are_called_x_and_y_give_a_grid_and_one_point_is_a_point():
+    plane = Description("plate", ("u",), ("x", "y"))
+
+    def ask(t, x):
+        return {"mean": (x[:, 0] + 10 * x[:, 1])[None, :, None].repeat(len(t), 0)}
+
+    grid = asked_dataset(ask, plane, [0.0, 1.0], [0.0, 1.0], {"y": [0.1, 0.2, 0.3]})["u"]
+    assert grid.dims == ("time", "x", "y")
+    np.testing.assert_allclose(grid.sel(x=1.0, y=0.2), [3.0, 3.0])
+    with pytest.raises(UserError, match="give an axis for each of x, y"):
+        asked_dataset(ask, plane, 0.0, [0.0, 1.0], {})
+    with pytest.raises(UserError, match="both points x and the axes y"):
+        asked_dataset(ask, plane, 0.0, [[0.0, 1.0]], {"y": [0.1]})
+    places = Description("plate", ("u",), ("east", "north"))
+    np.testing.assert_allclose(asked_dataset(ask, places, 0.0, [0.5, 0.1], {})["u"], [[1.5]])
+
+
 @pytest.mark.parametrize(("t", "x", "words"), [
     (None, [0.5], "times of a query are NoneType"), ({}, [0.5], "times of a query are dict"),
     (0.5, "here", "points of a query are str"), (0.5, [[1.0], [1.0, 2.0]], "no array"),

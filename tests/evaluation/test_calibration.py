@@ -27,7 +27,7 @@ from inrflow.evaluation.calibration import (
 )
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.state_path import StatePath
-from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, inflated
 from inrflow.model.surrogate import Surrogate
 
 SIZE, POINTS, FRAMES, TRAJECTORIES = 6, 60, 5, 150
@@ -228,7 +228,7 @@ def test_a_series_whose_last_part_is_calm_believes_its_left_out_blocks_more(surr
 def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_codes():
     def errors(codes, seed, power=0.2, trajectories=16, values=500):
         number = torch.arange(float(trajectories)).repeat_interleave(values)
-        codes, rest = (torch.full_like(number, value).double() for value in (codes, 1.0))
+        codes, rest = (torch.full_like(number, 1e-6 * value).double() for value in (codes, 1.0))
         std = 0.5 * ((codes + rest) * (1 + codes / rest) ** power).sqrt()
         return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number,
                       torch.zeros_like(rest))
@@ -263,15 +263,46 @@ def test_each_lead_has_a_factor_of_its_own_and_later_ones_grow_as_the_last_do():
 
 def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_points_ask_for():
     number = torch.arange(16.0).repeat_interleave(500)
-    one = torch.ones_like(number).double()
+    rest = 1e-6 * torch.ones_like(number).double()
 
     def errors(codes, size, seed):
-        return Errors((size * normal(len(number), seed=seed)).abs(), codes * one, one, 0 * one, number, 0 * one)
+        missed = 1e-3 * size * normal(len(number), seed=seed)
+        return Errors(missed.abs(), codes * rest, rest, 0 * rest, number, 0 * rest)
 
-    whole, some = errors(1000.0, 20.0, 1), errors(30.0, 4.0, 2)
+    whole, some = errors(1000.0, 20.0, 1), errors(1e5, 500.0, 2)
     spread, _, inflation = factors_of(whole, some, torch.zeros(1).double())
     assert inflation and float((whole.scaled(HALF * float(spread), inflation) <= 1).double().mean()) == pytest.approx(
         0.9, abs=0.01)
+
+
+def test_small_variances_that_err_more_inflate_no_large_ones():
+    number = torch.arange(16.0).repeat_interleave(500)
+    rest = 1e-13 * torch.ones_like(number).double()
+
+    def errors(relative, factor, seed):
+        codes = relative * rest
+        missed = factor * (codes + rest).sqrt() * normal(len(number), seed=seed)
+        return Errors(missed.abs(), codes, rest, 0 * rest, number, 0 * rest)
+
+    whole, some = errors(1e9, 1.0, 1), errors(0.2, 5.0, 2)
+    spread, _, inflation = factors_of(whole, some, torch.zeros(1).double())
+    assert (float(spread[0]), inflation) == (pytest.approx(1.0, rel=0.05), 0.0)
+    assert factors_of(whole, errors(1e9, 0.5, 3), torch.zeros(1).double())[2] == 0.0
+
+
+def test_no_inflation_takes_variances_beyond_that_of_the_data():
+    variance, factor = torch.tensor([0.1, 0.1, 4.0]).double(), torch.tensor([2.0, 1e6, 3.0]).double()
+    torch.testing.assert_close(inflated(variance, factor), torch.tensor([0.2, 1.0, 4.0]).double())
+
+
+def test_no_covariance_of_a_forecast_has_more_than_five_deviations_of_the_data(surrogate):
+    prior, size = surrogate.prior, surrogate.code_size
+    own, states = torch.eye(len(prior.mean)).double()[None], prior.mean.repeat(2, 1)
+    assert prior.bounded(own, states, size) is own
+    usual = prior.variances[:size].sum()
+    states[1, 0] += 3 * usual.sqrt()  # a field that has grown
+    found = prior.bounded(1e12 * own.repeat(2, 1, 1), states, size).diagonal(dim1=1, dim2=2)[:, :size].sum(1)
+    torch.testing.assert_close(found, 25 * usual * torch.tensor([1.0, 9.0]).double())
 
 
 def test_white_noise_of_the_values_is_no_error_of_the_field():

@@ -14,6 +14,7 @@ from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.errors import UserError
@@ -79,6 +80,18 @@ def test_lists_and_dictionaries_of_observations_have_a_solution_for_each_and_row
             np.testing.assert_array_equal(rows[key], value)
             for other in (listed[number], named[number]):
                 np.testing.assert_array_equal(other.query(t, x, std=True, derivatives=True)[key], value)
+
+
+def test_derivatives_by_time_between_steps_of_a_map_are_those_of_the_answers():
+    field = VectorField(SIZE, [StepMapTerm(SIZE, 1.0)]).double()
+    maps = torch.zeros(2, SIZE + 1, SIZE + 1).double()
+    maps[:, 0, 0], maps[0, 1:, 1:] = 1.0, 1.2 * torch.diag(torch.ones(SIZE - 1), -1)  # what leaves: no logarithm
+    field.term(StepMapTerm).set(maps, torch.zeros(2, SIZE + 1, SIZE + 1), torch.zeros(1, SIZE))
+    surrogate = replace(make("output").surrogate, field=field, integrator=Integrator("map"))
+    solution, x, step = surrogate.assimilate(Observations(0.0, places(9), torch.ones(9, 2))), places(), 1e-5
+    times = torch.tensor([0.3, 0.8, 1.6]).double()
+    slope = (solution.frames(times + step, x) - solution.frames(times - step, x)) / (2 * step)
+    torch.testing.assert_close(solution._ask(times, x, ("dt",), grid=True)["dt"], slope, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("modulation", [("output",), ("shift",)])

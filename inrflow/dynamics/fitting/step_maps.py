@@ -1,7 +1,8 @@
 """What goes with the map of a step: the generator that moves states between steps, and the map of a step back.
 
-The generator is the logarithm of the map. The inverse of a map blows up what it damps: the map of a step back is a
-regression of its own.
+The generator is the logarithm of the map, but where states half a step later differ from a cubic of those at steps by
+more than half of a step's change: maps of what is carried out of a domain have no logarithm, and what goes for it blows
+states up between steps. The inverse of a map blows up what it damps: the map of a step back is a regression of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from inrflow.numerics.matrix_functions import SHORTEST, generator_of
 
 _BACK = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 _LOGARITHM = 60  # products of n^3
+_APART = 0.25  # a turn of 2.6 in a step
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class StepMaps:
     """Affine maps on [1, s] of the states around a mean, a step on and a step back.
 
     Attributes:
-        maps, generators: (2, n + 1, n + 1).
+        maps, generators: (2, n + 1, n + 1); the latter 0 where states between steps are a cubic of those at steps.
         step: internal time.
         mean: what states move around.
         ridge: of the map back.
@@ -62,32 +64,37 @@ def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeDat
     returning = LinearFit(Transitions(pairs.end, pairs.start, pairs.step))
     unit = float(pairs.step.median())
     if like is not None:
-        ridge, between = like.ridge, like.between[:n]
+        ridge, between, moves = like.ridge, like.between[:n], bool(like.generators.any())
         between = torch.cat([between, between[-1:].expand(n - len(between))])
     else:
         assert held is not None
         errors = {one: _error_back(returning.step_map(n, one), held, unit) for one in _BACK}
-        ridge, between = min(errors, key=lambda one: errors[one]), _missed_between(forward, transitions_of(held))
+        ridge = min(errors, key=lambda one: errors[one])
+        seen = transitions_of(held)
+        straight, bent = (_half_way(forward, seen.start, moves) for moves in (False, True))
+        apart, change = (bent - straight).square().sum(), (seen.end - seen.start).square().sum()
+        moves = bool(apart <= _APART * change)  # not where it is NaN
+        halves = (_half_way(forward @ forward, seen.start, one) for one in (False, True)[: 1 + moves])
+        between = min(((half - seen.end).square().mean(0) for half in halves), key=torch.sum)
     maps = torch.stack([forward, returning.step_map(n, ridge)])
-    generators = torch.stack([_generator(step, unit) for step in maps])
+    generators = torch.stack([_generator(step, unit, moves) for step in maps])
     return StepMaps(maps, generators, unit, mean, ridge, between)
 
 
-def _generator(step: Tensor, unit: float) -> Tensor:
-    """Generator (n + 1, n + 1) of the map of a step."""
-    effort.add(_LOGARITHM * len(step) ** 3)
+def _generator(step: Tensor, unit: float, moves: bool) -> Tensor:
+    """Generator (n + 1, n + 1) of the map of a step; 0 where none `moves` states."""
     result = torch.zeros_like(step)
-    result[1:, 1:], result[1:, 0] = generator_of(step, unit, SHORTEST)
+    if moves:
+        effort.add(_LOGARITHM * len(step) ** 3)
+        result[1:, 1:], result[1:, 0] = generator_of(step, unit, SHORTEST)
     return result
 
 
-def _missed_between(step: Tensor, pairs: Transitions) -> Tensor:
-    """Mean squares (n,) of what half way through doubled steps is missed."""
-    doubled = step @ step
-    term = StepMapTerm(len(step) - 1, 2.0).double()
-    term.set(doubled.expand(2, -1, -1), _generator(doubled, 2.0).expand(2, -1, -1), torch.zeros(1, 1))
-    half = term.path(pairs.start, torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(len(pairs.start), 2))[:, 1]
-    return (half - pairs.end).square().mean(0).nan_to_num(0.0, 0.0)
+def _half_way(step: Tensor, states: Tensor, moves: bool) -> Tensor:
+    """States (P, n) half a step after others by a map (n + 1, n + 1), with or without a generator."""
+    term = StepMapTerm(len(step) - 1, 1.0).double()
+    term.set(step.expand(2, -1, -1), _generator(step, 1.0, moves).expand(2, -1, -1), torch.zeros(1, 1))
+    return term.path(states, torch.tensor([[0.0, 0.5]], dtype=torch.float64).expand(len(states), 2))[:, 1]
 
 
 def _error_back(step: Tensor, held: CodeData, unit: float) -> float:

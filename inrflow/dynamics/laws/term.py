@@ -183,7 +183,7 @@ def _tangent_flow(law: LawField, z: Tensor, gap: Tensor) -> Tensor:
     lead = min(count, max(1, law.leading // channels))
     product = law.slopes(z, lead) * gap[:, None, None]
     norm = float(product.detach().abs().sum(-1).max())
-    linear = float(law.blocks[:lead].detach().abs().sum(-1).max() * gap.max())
+    linear = float(law.blocks[:lead].detach().abs().sum(-1).max() * gap.abs().max())
     most = 1.0 if law.coupled and law.size > _DENSE else _MOST_STEPS
     halvings = math.ceil(math.log2(max(norm / _SERIES, min(math.sqrt(norm * linear), most), 1.0)))
     product = product / 2**halvings

@@ -71,3 +71,17 @@ def test_the_chosen_ridge_of_the_map_back_is_taken_for_other_data():
     again = search.fit(fit.candidate, data=third, like=fit)
     assert again.steps.ridge == fit.steps.ridge
     assert error(Integrator("map")(VectorField(5, [again.steps.term()]), held.codes[:, 0], held.t), held.codes) < 1e-12
+
+
+def test_what_is_carried_out_of_a_domain_is_met_between_steps_by_a_cubic():
+    place, width = np.linspace(0, 1, 60), 0.05
+    centres = np.random.default_rng(3).uniform(0, 0.8, 100)  # pulses of a closed form that leave to the right
+    path = np.exp(-((place - centres[:, None, None] - 0.02 * np.arange(40)[:, None]) / width) ** 2)
+    basis = np.linalg.svd(path.reshape(-1, 60), full_matrices=False)[2][:40]
+    t = torch.arange(40.0).double() / 2
+    data = CodeData(torch.tensor(path @ basis.T), t.expand(100, -1), torch.ones(100, 40, dtype=torch.bool))
+    held = CodeData(data.codes[80:], data.t[80:], data.observed[80:])
+    fit = ClosedFormSearch(every(data.first(80), 2), every(held, 2)).search([40])
+    path = Integrator("map")(VectorField(40, [fit.steps.term()]), held.codes[:, 0], held.t)
+    assert error(path[:, ::2], held.codes[:, ::2]) < 1e-5
+    assert error(path[:, 3:-1:2], held.codes[:, 3:-1:2]) < 1e-2

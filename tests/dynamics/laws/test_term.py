@@ -52,7 +52,7 @@ def test_the_jacobian_is_that_of_automatic_differentiation(name, request):
     torch.testing.assert_close(reaction.jacobian(now, z), automatic, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("gap", [0.1, 3.0])
+@pytest.mark.parametrize("gap", [0.1, 3.0, -0.1])  # before the first observation, too
 def test_the_linearised_flow_is_nearly_the_matrix_exponential(reaction, gap):
     z, times = 0.1 * codes(reaction), torch.tensor([gap]).double()
     exact = torch.linalg.matrix_exp(reaction.jacobian(torch.zeros(3).double(), z) * gap)
