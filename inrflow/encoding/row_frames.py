@@ -37,7 +37,7 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
     if about.geometry == "sphere" and np.ptp(source.file.box, axis=0).max() <= REGION:
         say("no frames at places that stay, for rows in a region of a sphere tell no harmonics of it")
         return None
-    some = [_rows_of(source, int(i)) for i in train[:: max(1, len(train) // _TRIED)][:_TRIED]]
+    some = [rows_of(source, int(i)) for i in train[:: max(1, len(train) // _TRIED)][:_TRIED]]
     margin = 0.0 if bins is None else bins.width / 2
     span = float(np.nanmin(times)) - margin, float(np.nanmax(times)) + margin
     tried = [] if bins is not None else [(_single(some), (0.0, 0.0), 0)]
@@ -64,7 +64,7 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
     if not splines.missed < poor:
         return None
     t, x, normal = None if bins is None else splines.times, splines.places, source.normalisation
-    every = (_rows_of(source, i) for i in range(len(source)))
+    every = (rows_of(source, i) for i in range(len(source)))
     fields = (splines.fields(rows, t, x) if t is not None else _by_frames(splines, rows, times[i].numpy(), x)
               for i, rows in enumerate(every))
     whole = CompletedSource(source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
@@ -105,7 +105,7 @@ def _outlining(points: np.ndarray) -> np.ndarray:
     return points[np.union1d(np.random.default_rng(0).choice(len(points), _POINTS, replace=False), ends)]
 
 
-def _rows_of(source: TrajectorySource, trajectory: int) -> Rows:
+def rows_of(source: TrajectorySource, trajectory: int) -> Rows:
     """The rows of a trajectory, of normalised values."""
     batch = source.batch([trajectory])
     seen = batch.u[0].isfinite().any(-1)

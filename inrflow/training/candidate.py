@@ -136,6 +136,8 @@ class Candidate:
         The first is what is in all frames, those too that codes fit best, where they say nothing about the next ones.
         """
         size, source = self.code_size, self.problem.source
+        if self.problem.white and self.problem.noise is not None:
+            return _MOST_WHITE * self.problem.noise if bool((self.problem.noise > _NOISY).any()) else None, None
         if not (self.decoder.affine and len(self.problem.validation)) or source.time_bins is not None:
             return None, None
         batch, dtype = self.problem.fitted(_LOOKED_AT), next(self.decoder.parameters()).dtype

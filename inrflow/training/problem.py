@@ -53,6 +53,7 @@ class Problem:
         symmetries: those that are used; environments: groups of trajectories with a context of their own.
         interpolation_error: variance between the observed points, where it is known before training.
         noise: (C,) variance of observed values around those of the source, normalised; None: they are the same.
+        white: whether all of it is noise of single values.
     """
 
     config: Config
@@ -67,6 +68,7 @@ class Problem:
     device: torch.device
     interpolation_error: InterpolationError | None = None
     noise: torch.Tensor | None = None
+    white: bool = False
 
     @classmethod
     def of(cls, config: Config, file: TrajectoryFile, trajectories: int | None = None) -> Problem:

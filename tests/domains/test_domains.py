@@ -12,7 +12,7 @@ from skfem.models.poisson import laplace, mass
 
 from inrflow.decoders.domain_harmonics import plain
 from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, from_state, region
-from inrflow.domains.triangulation import triangulate
+from inrflow.domains.triangulation import triangulate, widened
 from inrflow.errors import UserError
 
 
@@ -292,3 +292,20 @@ def test_scattered_points_of_a_rectangle_are_of_a_box_and_those_of_a_disc_or_an_
     others = [of(lambda x: ((x - 0.5) ** 2).sum(1) < 0.25, seed) for seed in range(4)]
     others += [of(lambda x: (x < 0.5).any(1), seed) for seed in range(4)]
     assert sum(isinstance(one, Box) for one in others) <= 1
+
+
+def test_meshes_between_random_points_reach_as_far_as_the_domain_and_meshes_that_are_given_stay() -> None:
+    random = np.random.default_rng(0)
+    for d, measure in ((2, np.pi), (3, 4 / 3 * np.pi)):
+        points = random.uniform(-1, 1, (1200, d))
+        points = points[np.linalg.norm(points, axis=1) < 1][:300]
+        nodes, cells = triangulate(points)
+        moved = widened(nodes, cells)
+        assert moved is not None
+        before, after = (Region(one, cells, 1) for one in (nodes, moved))
+        assert abs(after.measure - measure) < 0.5 * abs(before.measure - measure)
+        volumes = [np.linalg.det(one[cells[:, 1:]] - one[cells[:, :1]]) for one in (nodes, moved)]
+        assert (volumes[0] * volumes[1] > 0).all()  # no cell turns over
+    mesh, grid = _disc(3), np.stack(np.meshgrid(*[np.arange(9.0)] * 2), -1).reshape(-1, 2)
+    assert widened(mesh.nodes, mesh.cells) is None
+    assert widened(*triangulate(grid[(grid < 5).any(1)])) is None

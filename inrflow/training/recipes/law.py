@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -50,6 +51,7 @@ _RATED, _TOGETHER = 64, 8  # trajectories whose rates tell how they go with code
 _OF_RATES = 0.03  # of the time, for each of these parts after the first one
 _UNSURE = 0.1  # of the deviation that harmonics leave: rates need not meet codes more closely
 _LEAST_NOISE = 1e-14
+_OF_ROWS = 0.4  # of the time for a law, to refine it by rows
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
 _UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: beyond it, at it
@@ -138,14 +140,23 @@ class LawRecipe:
                 if run.budget.decide("first_network", math.ceil(seconds) if seconds >= _FIRST_SECONDS else 0):
                     networks.extend(with_network("first_network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
-        short = _found(run, "law on the domain's harmonics", "law", _SHARE, lambda seconds, left: fit_law(
-            t, x, u, tried, seconds=seconds, clock=left, rates=run.config.dynamics.memory is None,
-            noise=problem.unexplained, period=problem.forcing_period, told=grounds.append, missed=at_first,
-            **further), _GUARD)
+        search = partial(fit_law, t, x, u, tried, rates=run.config.dynamics.memory is None, noise=problem.unexplained,
+                         period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
+
+        def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
+            if problem.noise is None:
+                return search(seconds=seconds, clock=left), problem
+            from inrflow.training.parts.rows import by_rows
+            later = _OF_ROWS * left()
+            law = search(seconds=(1 - _OF_ROWS) * seconds, clock=lambda: left() - later)
+            return by_rows(problem, law, _OF_ROWS * seconds, further["log"])
+
+        short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
         explained, missed = False, math.inf
         noise = np.atleast_1d(grounds[0].train.noise if grounds else 0.0)[: len(scale)]
         for law in [*([] if short is None else [short]), *networks]:
-            for candidate in [] if explained else _candidates(run, problem, law, x, u, groups, noise):
+            for candidate in [] if explained else _candidates(
+                    run, smooth if law is short else problem, law, x, u, groups, noise):
                 yield candidate
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
         basis = short or next((one for one in grounds if one.codes.harmonics.components == 1), None)
@@ -256,12 +267,12 @@ def _candidates(
             return Refitted(flown.field, contexts=groups.contexts(every, run.log.say))
 
     flown = Forecasts(field, integrator, validation, judged, first, size, error)
-    floor = float(noise.mean()) + problem.unexplained
+    floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
     lines = _written(law, problem, groups)
     run.log.say(
         f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
-        f"validation error {flown.error:.2e} of the variance (harmonics alone leave {floor:.1e})"
+        f"validation error {flown.error + rows:.2e} of the variance (harmonics alone leave {floor:.1e})"
     )
     for line in lines:
         run.log.say(f"  {line}")
@@ -283,7 +294,7 @@ def _candidates(
                     "time: it " + ("is not taken" if flown.lost > _LOST else "cannot be trusted far beyond the data"))
     if flown.lost > _LOST:
         return
-    error = flown.error
+    error = flown.error + rows
     complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # all of a grid: no basis holds more
     name = f"law on harmonics, {law.size} coefficients" + ", with a network" * law.has_network
     yield Candidate(

@@ -1,0 +1,271 @@
+"""Refinement of a law by values that each have a place and time of their own.
+
+Coefficients and first codes of flights together, by steps of Gauss and Newton: variational assimilation whose
+observations are the values themselves (4D-Var; Courtier, Thepaut & Hollingsworth 1994). Splines in time, which codes of
+such values come from, flatten noisy waves. First codes are eliminated (Golub & Pereyra 1973): the values of a flight
+tell no others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.interpolate import make_interp_spline
+from torch import Tensor
+
+from inrflow.dynamics.laws.law import Flights, Law, flights, integrable, pruned
+from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse, shortened
+from inrflow.dynamics.laws.setting import Ground, Log
+from inrflow.dynamics.laws.terms import Term
+from inrflow.encoding.row_splines import Rows
+from inrflow.numerics.effort import OutOfTime, effort, seconds_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_STEPS, _EXPECTED, _SHORTEST = 8, 12, 0.05  # of Gauss and Newton; expected in all; of one that is halved
+_TANGENT, _TOGETHER = 1e-5, 1024  # length of tangents, relative to codes; so many at once
+_CONVERGED = 0.5  # change of the misfit, in units of variances
+_LONGEST, _ORDER = 24, 5  # frames of a flight; order of splines between these
+_ROUNDS = 4  # of leaving terms out
+_LEAST_FREEDOM = 0.1  # of rows, that first codes leave
+_STEP_ERROR = 0.02  # of the integrator, over the noise
+_ERRORS = 3.0  # standard errors from zero of the coefficients that are kept: by the BIC of 10^4 values
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Values (R, C) of a flight, NaN: unknown, and the shares of its frames (R, M) and harmonics (R, K) in them."""
+
+    values: Tensor
+    frames: Tensor
+    harmonics: Tensor
+
+    def of(self, path: Tensor) -> Tensor:
+        """Values (B, R, C) along paths (B, M, C K)."""
+        codes = path.unflatten(-1, (self.values.shape[1], -1))
+        effort.add(products=path.numel() * len(self.values), calls=4)
+        return (codes @ self.harmonics.T * self.frames.T[:, None]).sum(1).mT
+
+
+def seen_along(law: Law, t: np.ndarray, rows: Rows) -> Seen:
+    """Rows along a path with frames at times t (M,)."""
+    times, x, u = rows
+    one_of = times[:, None] == t
+    order = min(_ORDER, (len(t) - 1) // 2 * 2 + 1, len(t) - 1)
+    frames = one_of.astype(float) if one_of.any(1).all() else make_interp_spline(t, np.eye(len(t)), k=order)(times)
+    return Seen(torch.tensor(u), torch.tensor(frames), torch.tensor(law.codes.harmonics.values(x)))
+
+
+class RowRefinement(Refinement):
+    """Most probable coefficients and first codes of flights, of values along these.
+
+    fixed: first codes alone.
+    """
+
+    filtered, alone = False, 0.0  # effort of one flight
+
+    def __init__(self, law: Law, data: Flights, seen: Sequence[Seen], seconds: float, fixed: bool = False):
+        self.seen, self.fixed = seen, fixed
+        super().__init__(law, data, np.ones_like(law.codes.mean), seconds, uncertain=True)
+        self.known = torch.stack([one.values.isfinite().sum(0) for one in self.seen]).sum(0)
+
+    @classmethod
+    def by(cls, law: Law, ground: Ground, rows: Sequence[Rows], seconds: float, fixed: bool = False) -> Self:
+        """That of rows of the trajectories of a ground, up to half a gap beyond its frames."""
+        frames = ground.train.t.shape[1] - 1
+        length = math.ceil(frames / math.ceil(frames / _LONGEST))
+        every, seen = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number), []
+        for first in range(0, frames + 1 - length, length):
+            last = first + 2 * length > frames
+            for t, (times, x, u) in zip(ground.train.t[:, first : first + length + 1], rows, strict=True):
+                before, after = (t[1] - t[0]) / 2 if not first else 0.0, (t[-1] - t[-2]) / 2 if last else 0.0
+                own = (times > t[0] - before) & (times <= t[-1] + after)
+                seen.append(seen_along(law, t, (times[own], x[own], u[own])))
+        return cls(law, every, seen, seconds, fixed)
+
+    def _affordable(self, data: Flights, seconds: float) -> Flights:
+        """As many flights as the time allows, each with a tangent for every code."""
+        size, seen = data.codes.shape[2], self.seen[0]
+        together = max(_TOGETHER // size, 1)
+
+        def cost(count: int) -> float:
+            some, began = data.take(torch.zeros(count, dtype=torch.long)), effort()
+            self._fly(self._at(self.law), some.codes[:, 0], some)
+            return effort() - began
+
+        self.alone = cost(1)
+        each = cost(together * size) / together + seconds_of(2 * seen.values.numel() * size**2)
+        left = seconds / _EXPECTED - self.alone * (0 if self.fixed else len(self.active))
+        pick = torch.linspace(0, len(data.codes) - 1, int(max(min(left / each, len(data.codes)), 1))).long()
+        self.seen = [self.seen[i] for i in pick.tolist()]
+        return data.take(pick)
+
+    def run(self, law: Law | None = None) -> Law:
+        """The law with refined coefficients and their standard errors; the law itself where nothing is gained."""
+        now = self._of(law)
+        path, least = (first := self._path(now)), self.missed(first)
+        for _ in range(_STEPS):
+            moved = self._advanced(now, path, least)
+            if moved is None:
+                break
+            before, (now, path, least) = least, moved
+            if least > before - _CONVERGED or effort() > self.deadline:
+                break
+        return now
+
+    def chosen(self, law: Law, wide: bool = False) -> Law:
+        """The law after further steps, without coefficients that are within three standard errors of zero; wide: also
+        with those that were zero and are not."""
+        law = self._of(law)
+        self.active = np.argwhere(np.ones_like(law.theta)) if wide else self.active
+        for _ in range(_ROUNDS):
+            moved = self._advanced(law, path := self._path(law), self.missed(path))
+            if moved is None:
+                return law
+            self.law, asked = moved[0], len(self.active)
+            law = self._of(self._significant(self.covariance[:asked, :asked], _ERRORS))
+            if len(self.active) in (0, asked):
+                break
+        return law
+
+    def _advanced(self, law: Law, path: Tensor, before: float) -> tuple[Law, Tensor, float] | None:
+        """Law, path and what it misses after a step of Gauss and Newton, halved until it misses less; None: it does
+        not."""
+        first = self.data.codes[:, 0].clone()
+        if not (math.isfinite(before) and len(self.active)):
+            return None
+        self.covariance, step, change = self._solved(law, path)
+
+        def along(share: float) -> tuple[tuple[Law, Tensor], float]:
+            trial = self._moved(law, share * step)
+            self.data.codes[:, 0] = first + share * change
+            later = self._path(trial)
+            return (trial, later), self.missed(later)
+
+        found = shortened(along, before, _SHORTEST)
+        if found is None:
+            self.data.codes[:, 0] = first
+            return None
+        (moved, later), after = found[1]
+        return self._with_errors(moved, self.covariance), later, after
+
+    def missed(self, path: Tensor) -> float:
+        """-2 log of the probability of values along paths (B, M, C K), but for a constant; infinite where they diverge.
+
+        Of noise of the likeliest variance, and the prior of first codes."""
+        if not torch.isfinite(path).all():
+            return math.inf
+        squares = ((path[:, 0] - self.mean).square() / self._prior).sum()
+        return float((self.known * self._variance(path).log()).sum() + squares)
+
+    @property
+    def _prior(self) -> Tensor:
+        return self.prior + 1e-12 * self.prior.max()
+
+    def _variance(self, path: Tensor) -> Tensor:
+        """Mean squares (C,) of what paths (B, M, C K) miss."""
+        left = [(one.values - one.of(path[b : b + 1])[0]).square().nansum(0) for b, one in enumerate(self.seen)]
+        return torch.stack(left).sum(0) / self.known.clamp_min(1) + 1e-300
+
+    def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Covariance (U, U) and step (U,) of the unknowns, and change (B, C K) of first codes."""
+        weight, design = self._variance(path).rsqrt(), self.design(law)[self.which]
+        slopes = path.new_zeros(*path.shape, design.shape[2])
+        if not self.fixed:
+            slopes[:, 1:] = torch.einsum("bmkp,bpu->bmku", self.slopes(law, path, torch.ones(())), design)
+        eliminated, rests = [], []
+        for b, tangents in enumerate(self._tangents(law, path)):
+            one, prior = self.seen[b], 1 / self._prior
+            known = one.values.isfinite()
+            left = ((one.values - one.of(path[b : b + 1])[0]) * weight)[known]
+            by_first = (one.of(tangents) * weight)[:, known]
+            by_law = (one.of(slopes[b].permute(2, 0, 1)) * weight)[:, known]
+            pull = by_first @ left + (self.mean - path[b, 0]) * prior
+            effort.add(products=by_first.numel() * len(by_first), calls=20)
+            own = torch.linalg.solve(by_first @ by_first.T + prior.diag(),
+                                     torch.cat([by_first @ by_law.T, pull[:, None]], 1))
+            eliminated.append(own)
+            rests.append(by_law @ torch.cat([by_law.T, left[:, None]], 1) - (by_law @ by_first.T) @ own)
+        both, change = torch.stack(rests), torch.stack(eliminated)
+        inverse = scaled_inverse(both[..., :-1].sum(0).numpy())
+        step = inverse @ both[..., -1].sum(0).numpy()
+        each = torch.eye(len(step), dtype=path.dtype).expand(len(both), -1, -1)
+        return (self._robust(inverse, step, each, both), step,
+                change[..., -1] - change[..., :-1] @ torch.tensor(step))
+
+    def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
+        """Derivatives (C K, M, C K) of the path (M, C K) of each flight by its first codes."""
+        size, at = path.shape[2], self._at(law)
+        unit = torch.eye(size, dtype=path.dtype)
+        for some in torch.arange(len(path)).split(max(_TOGETHER // size, 1)):
+            length = _TANGENT * path[some, 0].norm(dim=1)[:, None, None, None] + 1e-300
+            first = path[some, 0][:, None] + length[..., 0] * unit
+            later = self._fly(at, first.flatten(0, 1), self.data.take(some.repeat_interleave(size)))
+            yield from (later.unflatten(0, (-1, size)) - path[some][:, None]) / length
+
+
+def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Sequence[Rows], judge: Ground,
+                    judging: Sequence[Rows], noise: float, seconds: float, say: Log) -> Law:
+    """The law refined by rows of the trajectories of a ground, without terms that they do not need, and with further
+    ones that they ask for, which splines in time may have hidden.
+
+    The law itself where rows of trajectories that judge say that it is no worse. noise: share of the variance of rows,
+    about; seconds: of effort.
+    """
+    def integrated(one: Law, error: float) -> Law | None:
+        return integrable(one, ground.train.t, ground.states, error) if one.size else None
+
+    def missed(one: Law) -> float:
+        trial = RowRefinement.by(one, judge, judging, math.inf, fixed=True)
+        trial.run()
+        return trial.missed(trial._path(one))
+
+    coarse = integrated(law, _STEP_ERROR * math.sqrt(noise)) or law
+    trial, best, least = RowRefinement.by(_with_terms(coarse, further), ground, rows, seconds), coarse, missed(coarse)
+    within, least = trial.law, least + coarse.size
+    with suppress(OutOfTime, np.linalg.LinAlgError):  # the best law so far is kept
+        for wide in (False, True):
+            if wide and effort() + 2 * trial.alone * within.theta.size > trial.deadline:
+                break
+            refined = trial.run(trial.chosen(within, wide))
+            found = integrated(refined, 0.0)
+            if found is None or (wide and ((refined.theta != 0) == (within.theta != 0)).all()):
+                continue
+            after = missed(pruned(refined)) + refined.size
+            say(f"  by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of others "
+                f"{least:.1f} to {after:.1f}")
+            if after < least:
+                best, within, least = found, refined, after
+    return law if best is coarse else best
+
+
+def smoothed(law: Law, ground: Ground, rows: Sequence[Rows], noise: float, seconds: float
+             ) -> tuple[np.ndarray, np.ndarray] | None:
+    """Fields (S, T, N, C) of the trajectories of a ground along flights that miss their rows least, and the variance
+    (C,) of what these miss, for the freedom of first codes; None of trajectories of several flights, or where the time
+    is too short."""
+    if ground.train.t.shape[1] - 1 > _LONGEST:
+        return None
+    coarse = integrable(law, ground.train.t, ground.states, _STEP_ERROR * math.sqrt(noise)) or law
+    trial = RowRefinement.by(coarse, ground, rows, seconds, fixed=True)
+    trial.run()
+    if len(path := trial._path(coarse)) < len(rows):
+        return None
+    codes = path.unflatten(-1, law.codes.mean.shape).numpy()
+    freedom = (1 - len(path) * codes.shape[-1] / trial.known).clamp_min(_LEAST_FREEDOM)
+    fields = [law.codes.decode(own, x) for own, x in zip(codes, ground.train.x, strict=True)]
+    return np.stack(fields), (trial._variance(path) / freedom).numpy()
+
+
+def _with_terms(law: Law, terms: Sequence[Term]) -> Law:
+    """The law with further terms, whose coefficients are zero."""
+    new = tuple(term for term in terms if term not in law.terms)
+    theta = np.concatenate([law.theta, np.zeros((len(new), law.theta.shape[1]))])
+    return replace(law, terms=law.terms + new, theta=theta, std=np.zeros_like(theta), by_context=np.zeros((0, 1, 1)))

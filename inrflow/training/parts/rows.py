@@ -1,0 +1,64 @@
+"""Laws refined by the observed rows that frames at places that stay stand in for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from inrflow.data.completed import CompletedSource
+from inrflow.dynamics.laws.families import families_of
+from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.refinement.rows import refined_by_rows, smoothed
+from inrflow.dynamics.laws.setting import Data, Ground, Log
+from inrflow.encoding.row_frames import rows_of
+from inrflow.encoding.row_splines import Rows
+from inrflow.numerics.effort import OutOfTime
+from inrflow.training.problem import Problem
+
+_JUDGES, _MOST_VALUES = 4, 5e7  # trajectories; values of harmonics at rows, at most
+_NOISY, _MISSED = 1e-4, 0.1  # shares of the variance: less is no noise, and more is not explained
+
+
+def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, Problem]:
+    """The law refined by rows of training trajectories, where fields stand in for these; held-out ones judge. And the
+    problem, with fields along its flights in place of others where rows have noise and these miss no more of it."""
+    noise = problem.unexplained
+    if law.has_rates or law.period or law.count or law.codes.harmonics.components > 1:
+        return law, problem
+    normal = problem.source.normalisation
+    scale, offset = (one.double().numpy().ravel() for one in (normal.scale, normal.mean / normal.scale))
+
+    def seen(some: np.ndarray) -> tuple[Ground, list[Rows]]:
+        fields = problem.fields(some)
+        assert fields is not None
+        numbers, t, x, u = fields
+        rows = (rows_of(problem.observed, int(i)) for i in numbers)
+        return Ground.of(law, Data.of(t, x, u)), [
+            (problem.scale.internal(torch.as_tensor(at)).numpy(), places, u + offset) for at, places, u in rows]
+
+    with suppress(OutOfTime, np.linalg.LinAlgError):
+        each = len(rows_of(problem.observed, int(problem.train[0]))[0]) * law.codes.harmonics.count
+        most = max(int(_MOST_VALUES / each), _JUDGES)
+        ground, rows = seen(problem.train[:most])
+        judge = seen(problem.validation[:_JUDGES]) if len(problem.validation) else (ground, rows)
+        terms = families_of(ground.domain, ground.codes.harmonics, ground.states, normal.scale.flatten().tolist()).terms
+        further = [*terms["linear"], *terms["products"], *terms["transport"]]
+        law = refined_by_rows(law, further, ground, rows, *judge, noise, seconds, say)
+        if len(problem.source) > most:
+            return law, problem
+        found = smoothed(law, *seen(np.arange(len(problem.source))), noise, seconds)
+        if found is None:
+            return law, problem
+        fields, left = found
+        if fields.shape[:2] != problem.source.times.shape:  # frames are held out, or some have no time
+            return law, problem
+        if _NOISY < left.mean() < min(noise, _MISSED):
+            say(f"  flights of the law miss {left.mean():.2e} of the variance of rows: fields are those along these")
+            places, times = ground.train.x[0], problem.source.times[0].numpy()
+            own = CompletedSource(problem.observed, places, list(fields * scale),
+                                  None if problem.observed.time_bins is None else times)
+            return law, replace(problem, source=own, noise=torch.as_tensor(left), white=True)
+    return law, problem
