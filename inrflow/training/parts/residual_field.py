@@ -62,29 +62,30 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
-    problem, log, about = run.problem, run.log, surrogate.description
+    problem = replace(run.problem, source=run.problem.observed)  # frames that stand in for rows have what these lack
+    log, about = run.log, surrogate.description
     stations = problem.source.points <= 1.5 * MOST_OF_TIME  # kriged however late
     if run.budget.over and not stations:
         return surrogate
     gap = _frames_hidden(judged, problem)
     moving = gap is not None and float(gap.between.error.square().nanmean(0).max()) > WHITE
-    if not moving and _clean(judged, problem):
+    # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
+    learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # a law's functions are those of its domain
+    taught = learned and problem.source.moves and not len(problem.validation)  # by the values that judge
+    if not moving and not taught and _clean(judged, problem):
         return surrogate
     folds: list[Fold] = []
     for fold in _folds(judged, problem, run.config.seed):
         folds.append(fold)
         left = torch.cat([one.between.error for one in folds]).square().nanmean(0)
-        if not float(left.nanmean()) > WHITE and not moving:  # or nothing to compare by
+        if not float(left.nanmean()) > WHITE and not moving and not taught:  # or nothing to compare by
             return surrogate
     if not folds:
         return surrogate
     period = tuple(about.period or (0.0,) * len(about.coordinates))
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
-    # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
-    learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # a law's functions are those of its domain
-    few = learned and problem.source.shared_points and folds[0].count <= MOST_OF_TIME
-    # nor what it is measured by, where features were trained at these places
-    trained = few and isinstance(judged.decoder, ModulatedSiren)
+    few = learned and (problem.source.shared_points or taught) and folds[0].count <= MOST_OF_TIME
+    trained = few and isinstance(judged.decoder, ModulatedSiren)  # at these places: nor what it is measured by
     gap = gap if moving and not few else None
     # and modes of few frames look better in these frames than in others where a field moves through them
     seldom = gap is not None and problem.fitted_frames < _AMPLE * judged.code_size
@@ -124,7 +125,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     if effort:
         run.budget.record("residual_variants", tried)
     if any(chosen):
-        if few and problem.fitted_frames > _OFTEN * problem.source.points:
+        if few and not taught and problem.fitted_frames > _OFTEN * problem.source.points:
             chosen = _where_unknown(chosen, judged, problem, places, variants.rows, run)
         if problem.source.shared_points and problem.source.time_bins is None and not few:
             chosen = _where_many(chosen, judged, problem, places, run.config.seed)
@@ -224,7 +225,7 @@ class _Variants:
         if first.covariance.form.drift and not self.few:
             rigid = replace(first, covariance=first.covariance.rigid())
             yield "moving as a whole", ChannelField.fit(self.places, self.rows, c, seed=seed, near=rigid)
-        yield "around the mean", replace(first, kriged=self.few)
+        yield "around the mean", replace(first, kriged=self.few and self.run.problem.observed.shared_points)
         if not self.few and not (self.seldom and first.covariance.form.drift):
             try:
                 on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
@@ -289,7 +290,7 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(rows_and_codes(model.decoder, model.dynamics, estimate, window), between,
-                   _targets(model, estimate, later, ~held[some]), points, apart)
+                   _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points, apart)
 
 
 def _later(inner: TrajectoryBatch, past: int) -> tuple[TrajectoryBatch, Tensor]:
