@@ -48,12 +48,20 @@ class Sites:
         few = len(t) > 0 and int(counts.max()) <= MOST_OF_TIME
         self._stay = few and len(t) >= 2 * len(self.times) and len(
             np.unique(y[:: -(-len(y) // _ROWS_SEEN)], axis=0)) <= 2 * MOST_OF_TIME
-        self.windowed = self._stay or (few and (len(t) <= 3 * _TILE or 3 * _TILE / len(t) * np.ptp(t) * _LASTS
-                                                >= covariance.lasting))
         self._order = np.argsort(t, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self.windowed = self._stay or (few and self._tiles_suffice())
         self._tree = None if self.windowed else cKDTree(covariance.metric(y, t))
         self._frames: dict[int, cKDTree] = {}  # trees of single times
+
+    def _tiles_suffice(self) -> bool:
+        """Whether values of a stretch of paths last as long as the field, or have as many near them as are taken."""
+        middle = len(self.t) // 2
+        near = self._order[max(middle - 3 * _TILE // 2, 0) : middle + 3 * _TILE // 2]
+        if len(near) == len(self.t) or _LASTS * np.ptp(self.t[near]) >= self.covariance.lasting:
+            return True
+        scaled = self.covariance.metric(self.y[near], self.t[near])[:, :-1]
+        return bool(np.median(cKDTree(scaled).query_ball_point(scaled, 1.0, return_length=True)) > NEIGHBOURS)
 
     def window(self, interval: int) -> np.ndarray:
         """Observations of whole times around the interval that ends at one of the times."""

@@ -24,6 +24,7 @@ from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualF
 from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
+from inrflow.errors import UserError
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
 from inrflow.model.state_path import rows_and_codes
@@ -55,15 +56,16 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
     try:
         possible = surrogate.decoder.affine and surrogate.code_size <= _MOST_CODES
         return _chosen(surrogate, judged, run) if possible else surrogate
-    except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is one of the last two
+    except (ArithmeticError, ValueError, RuntimeError, UserError) as error:  # LinAlgError is one of these
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         run.log.say(f"the search for a residual field failed and is passed over: {reason}")
         return surrogate
 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
-    problem = replace(run.problem, source=run.problem.observed)  # frames that stand in for rows have what these lack
-    log, about = run.log, surrogate.description
+    problem, log, about = run.problem, run.log, surrogate.description
+    if not len(problem.validation):  # frames that stand in for rows of one trajectory lack what these tell
+        problem = replace(problem, source=problem.observed)
     stations = problem.source.points <= 1.5 * MOST_OF_TIME  # kriged however late
     if run.budget.over and not stations:
         return surrogate
