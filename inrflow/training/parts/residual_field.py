@@ -86,7 +86,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         return surrogate
     period = tuple(about.period or (0.0,) * len(about.coordinates))
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
-    few = learned and (problem.source.shared_points or taught) and folds[0].count <= MOST_OF_TIME
+    few = taught or (learned and problem.source.shared_points and folds[0].count <= MOST_OF_TIME)
     trained = few and isinstance(judged.decoder, ModulatedSiren)  # at these places: nor what it is measured by
     gap = gap if moving and not few else None
     # and modes of few frames look better in these frames than in others where a field moves through them
@@ -122,7 +122,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 row.why = "its CRPS at held-out places is not clearly better"
             if late or over():
                 break
-        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {without:.2e}")
+        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
         chosen.append(best)
     if effort:
         run.budget.record("residual_variants", tried)
