@@ -143,7 +143,8 @@ def test_a_search_for_a_residual_field_that_takes_too_long_is_given_up(data, tmp
     assert torch.equal(rates(surrogate), 0.9 * RATES) and surrogate.residual is None
 
 
-@pytest.mark.parametrize(("validation", "unexplained", "looked"), (((), 0.1, True), ((3,), 0.1, False), ((), 0.0, False)))
+@pytest.mark.parametrize(
+    ("validation", "unexplained", "looked"), (((), 0.1, True), ((3,), 0.1, False), ((), 0.0, False)))
 def test_what_explains_frames_that_stand_in_for_rows_of_one_trajectory_keeps_no_residual_field_away(
     monkeypatch, validation, unexplained, looked
 ):
