@@ -12,6 +12,7 @@ from inrflow.commands.run_directory import CANDIDATES_FILE, DATA_FOLDER, RunDire
 from inrflow.commands.train import run_one
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import Config, UpdateConfig
+from inrflow.data.calendar import number_to_date
 from inrflow.data.description import Description
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -87,7 +88,9 @@ def _grow(settings: Config, known: str, further: str, target: Path) -> str:
     counts.append(sum(len(one) for one in grown.values()))
     _write(target, about, grown, *contexts)
     last = max(float(one.frames().t[-1]) for one in grown.values())
-    return f"{counts[1] - counts[0]} of {counts[1]} observed points in time and space are new, the last at t={last:g}"
+    date = number_to_date(last, about.time_units) or f"t={last:g}"
+    return (f"{counts[1] - counts[0]} of {counts[1]} observed points in time and space are new, the last at {date}; "
+            f"forecast from both files, observations=[OLD,NEW], or from {target}")
 
 
 def _observations(frames: Frames) -> Observations:

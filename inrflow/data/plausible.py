@@ -161,7 +161,8 @@ def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None) -> to
     not of channels with a `least` (C,) of 0, as rain, which falls so, nor where frames are few."""
     if len(values) < _FEWEST or values.requires_grad:
         return values
-    result, room = values.clone(), max(1, _TOGETHER * 16 // len(values))
+    result = values.clone(memory_format=torch.contiguous_format)  # so that its parts are views
+    room = max(1, _TOGETHER * 16 // len(values))
     some = values[:, :: -(-values[0].numel() // room)]
     floors = _usual(some, _median(some, range(-2, 3)), 2).nanmedian(0).values.repeat(values.shape[1])
     for part, floor in zip(result.flatten(1).split(room, 1), floors.split(room), strict=True):

@@ -26,7 +26,7 @@ _STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
 _INTEGRATED, _LINEARISED = 2, 30  # integrations over an interval; products of a linearised flow, times n^3
 _LEAST, _MOST = 1e-4, 1e3  # factors
 _MANY, _TOGETHER, _DIFFERENT = 100, 8, 5  # trajectories; the last: from which on they tell a standard error
-CALM = 0.25  # power of factors below 1 of the last part of a series
+_CALM = 0.25  # power of factors below 1 of the last part of a series
 STARTS = (1 / 3, 2 / 3)  # of the frames
 _LATER = sum(1 - start for start in STARTS)
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
@@ -97,7 +97,7 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
         spread[:, c], neutral.growth[c], neutral.inflation[c] = factors_of(
             whole, some, leads, _HELD_AHEAD if ahead else _HELD)
     if ahead:  # errors of blocks of all frames, which are no smaller, tell more than those of this last part
-        spread = torch.maximum(spread, spread.clamp(max=1) ** CALM)
+        spread = torch.maximum(spread, spread.clamp(max=1) ** _CALM)
     return replace(neutral, spread=spread, leads=leads * stretch)
 
 

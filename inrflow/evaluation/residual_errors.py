@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from inrflow.encoding.residual.field import Ahead, ChannelField, Codes, Conditioned, Decay, Rows, parts_of_std
-from inrflow.evaluation.calibration import CALM, quantile_of_others
+from inrflow.evaluation.calibration import quantile_of_others
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 1e4  # errors of which a quantile is taken; factors on deviations
 _STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # logarithm of 1 + lead; a weight; share of the variance
-_MEMORIES, _KEPT = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf), (0.0, 0.25, 0.5, 0.75)  # of decays, in steps
+_MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
+_CALM = 0.5  # power of factors below 1 of the last part of a series
 _CLEARLY, _HARM = 0.99, 1.01  # times the error of codes alone: of a process with a weight ahead; at early or late leads
 
 
@@ -93,13 +94,13 @@ class Comparison:
 
         Its decay is that of least errors in the geometric mean over leads, so that early ones count as much as late
         ones of larger errors; none that makes early or late ones worse. Its deviations are those with which intervals
-        hold 90 % at each lead; of factors below 1, from days that are alike at all places, the fourth root is taken.
+        hold 90 % at each lead; of factors below 1, from days that are alike at all places, the square root is taken.
         """
         def process(ahead: Ahead) -> ChannelField:
             return replace(channel, observed=ahead) if bool(self.seen.all()) else replace(channel, new=ahead)
 
         best, least, alone = Decay(), _CLEARLY, self._by_lead(self.error)
-        for decay in map(Decay, *zip(*product(_MEMORIES, _KEPT, (0.0, *_MEMORIES)), strict=True)):
+        for decay in (Decay(memory, held=held) for memory, held in product(_MEMORIES, (0.0, *_MEMORIES))):
             ratio = self._by_lead(self.missed(process(Ahead(decay)))) / alone
             harm = max(float(half.mean()) for half in ratio.tensor_split(2)) if len(ratio) else np.inf
             if harm <= _HARM and (error := float(ratio.log().mean().exp())) < least:
@@ -107,7 +108,7 @@ class Comparison:
         leads = []
         for part in (self.select(self._alike == lead) for lead in self._alike.unique()):
             factor = part.spread(process(Ahead(best)))
-            factor = 1.0 if factor is None else max(factor, min(factor, 1.0) ** CALM)
+            factor = 1.0 if factor is None else max(factor, min(factor, 1.0) ** _CALM)
             leads.append((float(part.lead.mean()), factor, float(part.std.square().mean().sqrt())))
         return process(Ahead(best, *zip(*leads, strict=True)) if leads else Ahead(best))
 

@@ -21,7 +21,7 @@ from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.atomic_files import held_folder
 from inrflow.training.candidate import Candidate, assemble, complete
 from inrflow.training.judge import Judge
-from inrflow.training.margins import POOR, ROUNDING
+from inrflow.training.margins import POOR, ROUNDING, WHITE
 from inrflow.training.parts.residual_field import choose_residual_field
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import AutoDecodingRecipe
@@ -36,7 +36,7 @@ from inrflow.training.run import Recipe, Run
 RECIPES: list[Recipe] = [
     LawRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),
 ]
-_FRAMES = 0.15  # of the time, for frames of rows
+_FRAMES, _OF_ONE = 0.15, 0.2  # of the time, for frames of rows; share of the variance that those of one trajectory miss
 _RESIDUAL_FIELD = 0.4  # of the time, at least, after which the search for one is given up
 ALIASES = {"coral": "auto_decoding", "local_equation": "law", "translation_equivariant": "law"}
 
@@ -130,7 +130,7 @@ def _with_frames(run: Run) -> Run:
 
     problem, part = run.problem, run.budget.part(_FRAMES)
     found = frames_at_places(problem.source, problem.train, problem.description, run.config.seed, part,
-                             run.budget.seconds(_FRAMES), POOR, run.log.say)
+                             run.budget.seconds(_FRAMES), POOR if len(problem.validation) else _OF_ONE, run.log.say)
     if found is None:
         return run
     source, error = found
@@ -180,7 +180,8 @@ def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surroga
     """The surrogate with a residual field beside its codes, where forecasts of held-out data gain by one; none is
     looked for where codes alone tell what is observed."""
     wanted = run.config.training.residual_field
-    rest = not best.explained and best.score.error > ROUNDING
+    alone = not len(run.problem.validation) and run.problem.unexplained > WHITE  # frames in place of what is observed
+    rest = alone or (not best.explained and best.score.error > ROUNDING)
     if not (wanted == "on" or (wanted == "auto" and rest)):
         return surrogate
     judged = assemble(best)  # which has not seen the held-out data

@@ -161,4 +161,8 @@ def test_single_values_far_from_their_frames_are_replaced_and_peaks_of_several_f
         found = without_jumps(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0])).numpy()
     changed = np.argwhere((found != faulty) & np.isfinite(faulty))
     assert [row.tolist() for row in changed] == [[k, 0, 0] for k in sorted(wrong) if not gaps[k]]
+    strided = torch.as_tensor(np.repeat(faulty, 2, 1)).permute(2, 1, 0).contiguous().permute(2, 1, 0)  # as windows are
+    with pytest.warns(UserWarning, match="values of the series"):
+        other = without_jumps(strided, torch.tensor([-np.inf, -np.inf, 0.0]))
+    np.testing.assert_array_equal(other.numpy(), np.repeat(found, 2, 1))
     assert np.nanmax(np.abs(found - values)[:, 0, 0]) < 1

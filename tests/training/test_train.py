@@ -1,6 +1,8 @@
 """The loop over recipes: which candidate is taken, what is recorded of the others, what does not apply."""
 
 import json
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from rotations import RATES, Stub, write_rotations
 from runs import run_on
 
+import inrflow.training.train as train_module
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.errors import UserError
@@ -138,3 +141,19 @@ def test_a_search_for_a_residual_field_that_takes_too_long_is_given_up(data, tmp
     with run_on(data, tmp_path, "training.minutes=0.01") as run:
         surrogate = train(run, [Stub("one", (0.9 * RATES, 0.1))])
     assert torch.equal(rates(surrogate), 0.9 * RATES) and surrogate.residual is None
+
+
+@pytest.mark.parametrize(
+    ("validation", "unexplained", "looked"), (((), 0.1, True), ((3,), 0.1, False), ((), 0.0, False)))
+def test_what_explains_frames_that_stand_in_for_rows_of_one_trajectory_keeps_no_residual_field_away(
+    monkeypatch, validation, unexplained, looked
+):
+    best = SimpleNamespace(explained=True, score=SimpleNamespace(error=0.0))
+    config = SimpleNamespace(training=SimpleNamespace(residual_field="auto"))
+    run = SimpleNamespace(config=config, problem=SimpleNamespace(validation=validation, unexplained=unexplained),
+                          budget=SimpleNamespace(clock=time.perf_counter, seconds=lambda *_: 9.0))
+    monkeypatch.setattr(train_module, "assemble", lambda _: SimpleNamespace(prior=None))
+    monkeypatch.setattr(train_module, "pooled", lambda *_: None)
+    monkeypatch.setattr(train_module, "choose_residual_field", lambda *_: "with a residual field")
+    found = train_module._beside_residual(SimpleNamespace(prior=None), best, run)
+    assert (found == "with a residual field") == looked

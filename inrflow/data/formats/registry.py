@@ -338,12 +338,13 @@ def format_of(path: Path) -> Format:
 
 
 def expanded(source: str | os.PathLike[str]) -> list[Path]:
-    """The files that a name with *, ? or [ stands for, in the order of their names; any other name as it is.
-
-    Raises UserError where there is none.
+    """The files that a name with *, ? or [ stands for, in the order of their names; those of a list [a.csv,b.csv]; any
+    other name as it is. Raises UserError where there is none.
     """
     if Path(source).exists() or not glob.has_magic(str(source)):
         return [Path(source)]
+    if (name := str(source)).startswith("[") and name.endswith("]"):
+        return [path for one in name[1:-1].split(",") for path in expanded(one.strip(" '\""))]
     found = sorted(glob.glob(str(source)))
     if not found:
         raise UserError(f"no file matches {source}; check the folder and the pattern")

@@ -237,7 +237,15 @@ class Covariance:
     def metric(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
         """Coordinates (R, p + 1) in which near means strongly correlated: those of the strongest component."""
         with torch.no_grad():
-            strongest = int(self.variances[1:].argmax())
-            lengths = self.lengths[strongest][torch.tensor(self.form.groups)].numpy()
-            times, velocity = float(self.times[strongest + 1]), self.velocity.numpy()
-        return np.concatenate([(y - t[:, None] * velocity - self._beside(t)) / lengths, t[:, None] / times], 1)
+            lengths = self.lengths[self._strongest][torch.tensor(self.form.groups)].numpy()
+            moved = y - t[:, None] * self.velocity.numpy() - self._beside(t)
+        return np.concatenate([moved / lengths, t[:, None] / self.lasting], 1)
+
+    @property
+    def lasting(self) -> float:
+        """Decay time of the strongest component."""
+        return float(self.times[self._strongest + 1])
+
+    @property
+    def _strongest(self) -> int:
+        return int(self.variances[1:].argmax())

@@ -275,11 +275,8 @@ class Conditioned:
         return own + codes, codes / size, covariance * share * share[:, None]
 
     def combined(self, mean: Tensor, std: Tensor | None, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation (R, C) of observations, given those that codes give alone.
-
-        Args:
-            t, x: internal times (R,) and points (R, d).
-        """
+        """Mean and standard deviation (R, C) of observations at internal times t (R,) and points x (R, d), given those
+        that codes give alone."""
         times, points = t.double().numpy(), x.double().numpy()
         mean, std = mean.double().clone(), None if std is None else std.double().clone()
         for c, channel in enumerate(self.field.channels):
@@ -324,11 +321,8 @@ class Conditioned:
 
 
 def parts_of_std(channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the process and of codes, in the standard deviation (R,) of a weighted sum whose parts err alike.
-
-    Args:
-        variance: (R,) of the process. std: (R,) of codes alone.
-    """
+    """Of the process, of some variance (R,), and of codes, of deviations `std` (R,) alone, in the standard deviation
+    (R,) of a weighted sum whose parts err alike."""
     if channel.on_codes:  # which have an uncertainty of their own
         covariance = channel.covariance
         explained = covariance.variance + covariance.nugget - variance
@@ -345,17 +339,22 @@ def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> lis
         points = x[s if len(x) > 1 else 0].double().numpy()
         fixed = len(points) == 1
         late = 0.0 if delay is None else delay[s].numpy()[frame, point]
+        place = point if fixed or delay is None else np.arange(len(frame))
         result.append(Rows(t[s].numpy()[frame] + late, points[np.zeros_like(frame) if fixed else frame, point],
-                           u[s].double().numpy()[frame, point], point if fixed else np.arange(len(frame))))
+                           u[s].double().numpy()[frame, point], place))
     return result
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """Rows of independent trajectories, apart in time; places of the same coordinates are the same."""
+    """Rows of independent trajectories, apart in time; places of the same coordinates are the same, or where few recur
+    those of one sensor, which moves."""
     span = max(float(np.ptp(rows.t)) for rows in parts) + 1.0
     t = np.concatenate([rows.t - rows.t.min() + index * _APART * span for index, rows in enumerate(parts)])
     x = np.concatenate([rows.x for rows in parts])
     place = np.unique(x, axis=0, return_inverse=True)[1].reshape(-1)
+    if 2 * place.max() > len(x):
+        most = 1 + max(int(rows.place.max()) for rows in parts)
+        place = np.concatenate([rows.place + index * most for index, rows in enumerate(parts)])
     return Rows(t, x, np.concatenate([rows.u for rows in parts]), place)
 
 
@@ -377,8 +376,7 @@ def _channel(state: dict[str, Any]) -> ChannelField:
 
 
 def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]:
-    """What a version had that told no places apart, with one factor outside of the observations, towards which that
-    between them fell in a unit of time, and a variance that grew by a power of time up to 2."""
+    """What a version had that told no places apart: one factor outside of the observations, a variance that grew."""
     (first, later), (level, power) = state["spread"], state.get("growth", (0.0, 1.0))
     decay, away = state["decay"], np.array([0.0, *2.0 ** np.arange(-2, 8)])
     grown = np.minimum(level**2 * away ** (2 * power), 2.0) / float(covariance.variance + covariance.nugget)

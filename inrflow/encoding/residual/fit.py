@@ -56,7 +56,7 @@ def fit_covariance(
     elif near.form.drift:
         samples.velocity = near.velocity[list(moving)].numpy()
     data = blocks_of(samples, np.random.default_rng([seed, 17]))
-    often = len(samples.place) >= _OFTEN * len(np.unique(samples.place))
+    often = len(samples.y) >= _OFTEN * len(np.unique(samples.y, axis=0))
     form = Form((1.5, 1.5), 0.5, groups, moving, drift=samples.velocity is not None, site=often)
     first = start(samples, form) if near is None else Covariance(near.form, near.parameters, doubtful=near.doubtful)
     first = first.followed(samples.t, samples.y, samples.value)

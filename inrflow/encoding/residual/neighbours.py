@@ -1,10 +1,11 @@
 """Conditioning of Gaussian fields on near observations.
 
 Of networks of few places that stay: on all places at the times around, the same for all that is asked between two of
-these, so that values are smooth in space. Else a value is conditioned on the nearest observations, in units of the
-covariance's own lengths and times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact.
-A value between two frames of many places has neighbours in the two before and the two after it: the nearest of all are
-those of one frame, which screen the others off.
+these, so that values are smooth in space. Of sensors that move, or values with times of their own: on many more before
+and after, as long as these reach as far as the field lasts, for the nearest of all are those of one path, which screen
+the others off. Else a value is conditioned on the nearest observations, in units of the covariance's own lengths and
+times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact. A value between two frames of
+many places has neighbours in the two before and the two after it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from inrflow.encoding.residual.covariance import Covariance
 NEIGHBOURS, _COMPARED = 32, 16  # that a value is conditioned on, and compared with in the search for doubtful ones
 MOST_OF_TIME = 150  # places of a network of few
 _WINDOW = 240  # values in a window of times
+_TILE, _ASKED = 600, 4096  # values of paths, to which as many before and after are added; values asked for together
+_LASTS = 2.0  # times as long as these that a field may last which they tell
 _ROWS_SEEN = 2000  # observations that tell whether places recur, or sensors move
 _LAYERS = 2  # frames before a value between frames, and after it, that it is conditioned on
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
@@ -42,12 +45,23 @@ class Sites:
             own = float(covariance.nugget + _JITTER * covariance.variance)
         self.noise = torch.as_tensor(own + (np.zeros(len(t)) if noise is None else noise))
         self.times, counts = np.unique(t, return_counts=True)
-        few = len(t) > 0 and len(t) >= 2 * len(self.times) and int(counts.max()) <= MOST_OF_TIME
-        self.windowed = few and len(np.unique(y[:: -(-len(y) // _ROWS_SEEN)], axis=0)) <= 2 * MOST_OF_TIME
+        few = len(t) > 0 and int(counts.max()) <= MOST_OF_TIME
+        self._stay = few and len(t) >= 2 * len(self.times) and len(
+            np.unique(y[:: -(-len(y) // _ROWS_SEEN)], axis=0)) <= 2 * MOST_OF_TIME
         self._order = np.argsort(t, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self.windowed = self._stay or (few and self._tiles_suffice())
         self._tree = None if self.windowed else cKDTree(covariance.metric(y, t))
         self._frames: dict[int, cKDTree] = {}  # trees of single times
+
+    def _tiles_suffice(self) -> bool:
+        """Whether values of a stretch of paths last as long as the field, or have as many near them as are taken."""
+        middle = len(self.t) // 2
+        near = self._order[max(middle - 3 * _TILE // 2, 0) : middle + 3 * _TILE // 2]
+        if len(near) == len(self.t) or _LASTS * np.ptp(self.t[near]) >= self.covariance.lasting:
+            return True
+        scaled = self.covariance.metric(self.y[near], self.t[near])[:, :-1]
+        return bool(np.median(cKDTree(scaled).query_ball_point(scaled, 1.0, return_length=True)) > NEIGHBOURS)
 
     def window(self, interval: int) -> np.ndarray:
         """Observations of whole times around the interval that ends at one of the times."""
@@ -62,12 +76,18 @@ class Sites:
         return self._order[self._starts[first] : self._starts[last + 1]]
 
     def windows(self, t: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Which of times (Q,) are between the same two times of the observations, and the window that they have."""
+        """Which of times (Q,) are between the same two times of the observations, or in the same stretch of paths, and
+        the window that they have."""
         intervals = np.searchsorted(self.times, t)
+        if not self._stay:
+            intervals = np.minimum(self._starts[intervals], len(self.t) - 1) // _TILE
         order = np.argsort(intervals, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(intervals[order])) + 1):
             if len(rows):
-                yield rows, self.window(int(intervals[rows[0]]))
+                number = int(intervals[rows[0]])
+                near = self.window(number) if self._stay else self._order[
+                    max(number - 1, 0) * _TILE : (number + 2) * _TILE]
+                yield from ((rows[k : k + _ASKED], near) for k in range(0, len(rows), _ASKED))
 
     def tiles(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Which of observations `rows` (Q,) are in windows that follow each other, and these windows."""

@@ -24,6 +24,7 @@ from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualF
 from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
+from inrflow.errors import UserError
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
 from inrflow.model.state_path import rows_and_codes
@@ -55,7 +56,7 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
     try:
         possible = surrogate.decoder.affine and surrogate.code_size <= _MOST_CODES
         return _chosen(surrogate, judged, run) if possible else surrogate
-    except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is one of the last two
+    except (ArithmeticError, ValueError, RuntimeError, UserError) as error:  # LinAlgError is one of these
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         run.log.say(f"the search for a residual field failed and is passed over: {reason}")
         return surrogate
@@ -63,28 +64,30 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
+    if not len(problem.validation):  # frames that stand in for rows of one trajectory lack what these tell
+        problem = replace(problem, source=problem.observed)
     stations = problem.source.points <= 1.5 * MOST_OF_TIME  # kriged however late
     if run.budget.over and not stations:
         return surrogate
     gap = _frames_hidden(judged, problem)
     moving = gap is not None and float(gap.between.error.square().nanmean(0).max()) > WHITE
-    if not moving and _clean(judged, problem):
+    # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
+    learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # a law's functions are those of its domain
+    taught = learned and problem.source.moves and not len(problem.validation)  # by the values that judge
+    if not moving and not taught and _clean(judged, problem):
         return surrogate
     folds: list[Fold] = []
     for fold in _folds(judged, problem, run.config.seed):
         folds.append(fold)
         left = torch.cat([one.between.error for one in folds]).square().nanmean(0)
-        if not float(left.nanmean()) > WHITE and not moving:  # or nothing to compare by
+        if not float(left.nanmean()) > WHITE and not moving and not taught:  # or nothing to compare by
             return surrogate
     if not folds:
         return surrogate
     period = tuple(about.period or (0.0,) * len(about.coordinates))
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
-    # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
-    learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # a law's functions are those of its domain
-    few = learned and problem.source.shared_points and folds[0].count <= MOST_OF_TIME
-    # nor what it is measured by, where features were trained at these places
-    trained = few and isinstance(judged.decoder, ModulatedSiren)
+    few = taught or (learned and problem.source.shared_points and folds[0].count <= MOST_OF_TIME)
+    trained = few and isinstance(judged.decoder, ModulatedSiren)  # at these places: nor what it is measured by
     gap = gap if moving and not few else None
     # and modes of few frames look better in these frames than in others where a field moves through them
     seldom = gap is not None and problem.fitted_frames < _AMPLE * judged.code_size
@@ -119,12 +122,12 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 row.why = "its CRPS at held-out places is not clearly better"
             if late or over():
                 break
-        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {without:.2e}")
+        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
         chosen.append(best)
     if effort:
         run.budget.record("residual_variants", tried)
     if any(chosen):
-        if few and problem.fitted_frames > _OFTEN * problem.source.points:
+        if few and not taught and problem.fitted_frames > _OFTEN * problem.source.points:
             chosen = _where_unknown(chosen, judged, problem, places, variants.rows, run)
         if problem.source.shared_points and problem.source.time_bins is None and not few:
             chosen = _where_many(chosen, judged, problem, places, run.config.seed)
@@ -224,7 +227,7 @@ class _Variants:
         if first.covariance.form.drift and not self.few:
             rigid = replace(first, covariance=first.covariance.rigid())
             yield "moving as a whole", ChannelField.fit(self.places, self.rows, c, seed=seed, near=rigid)
-        yield "around the mean", replace(first, kriged=self.few)
+        yield "around the mean", replace(first, kriged=self.few and self.run.problem.observed.shared_points)
         if not self.few and not (self.seldom and first.covariance.form.drift):
             try:
                 on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
@@ -289,7 +292,7 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(rows_and_codes(model.decoder, model.dynamics, estimate, window), between,
-                   _targets(model, estimate, later, ~held[some]), points, apart)
+                   _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points, apart)
 
 
 def _later(inner: TrajectoryBatch, past: int) -> tuple[TrajectoryBatch, Tensor]:

@@ -15,7 +15,15 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, PointTable
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.inspect import describe
-from inrflow.data.formats.registry import FORMATS, TableWriter, format_for_writing, format_of, register_format, writable
+from inrflow.data.formats.registry import (
+    FORMATS,
+    TableWriter,
+    expanded,
+    format_for_writing,
+    format_of,
+    register_format,
+    writable,
+)
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.tables import read_observations, read_points, write_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -155,3 +163,12 @@ def test_files_without_values_are_not_promised(tmp_path):
         tmp_path / "a.nc", engine="h5netcdf")
     for name in ("a.npz", "a.nc"):
         assert "is not read as it is" in dict(describe(tmp_path / name))["note"]
+
+
+def test_lists_and_patterns_of_files_stand_for_all_of_them(tmp_path):
+    for name in ("b.csv", "a1.csv", "a2.csv"):
+        (tmp_path / name).touch()
+    found = expanded(f"[{tmp_path}/b.csv, {tmp_path}/a*.csv]")
+    assert [path.name for path in found] == ["b.csv", "a1.csv", "a2.csv"]
+    with pytest.raises(UserError, match="no file matches"):
+        expanded(f"[{tmp_path}/b.csv,{tmp_path}/c*.csv]")

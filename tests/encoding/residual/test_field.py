@@ -220,3 +220,15 @@ def test_loud_places_tell_less_of_new_ones_and_as_much_of_themselves():
         assert parts[2].diagonal().numpy() == pytest.approx((1 - one.covariance.nugget / alone).numpy(), abs=1e-6)
     assert answers[0][0] < 0.9 * answers[1][0]
     assert answers[0][1] == answers[1][1]
+
+
+def test_rows_of_a_sensor_that_moves_are_of_one_place_to_be_left_out():
+    random = np.random.default_rng(5)
+    t, x = torch.arange(4.0).double()[None], torch.as_tensor(random.uniform(0, 1, (1, 4, 3, 2)))
+    u = torch.ones(1, 4, 3, 1)
+    u[0, 1, 2] = torch.nan
+    one = rows_of(t, x, u)[0]
+    places = joined([one, replace(one, x=one.x + 1)]).place.tolist()
+    assert places == [0, 1, 2, 0, 1, 0, 1, 2, 0, 1, 2] + [3, 4, 5, 3, 4, 3, 4, 5, 3, 4, 5]
+    late = rows_of(t, x, u, torch.zeros(1, 4, 3).double())[0]  # rows with times of their own are of no known sensor
+    assert len(np.unique(joined([late]).place)) == 11

@@ -72,6 +72,23 @@ def test_sensors_that_move_are_told_by_those_that_came_by_at_other_times():
     assert float((mean - expected).square().mean() / expected.var()) < 1e-3
 
 
+def test_paths_in_a_field_that_changes_come_close_to_the_exact_posterior():
+    random = np.random.default_rng(7)
+    field = Covariance.of(Form((2.5,), 0.5, (0, 1), (True, True)), [1e-6, 1.0], [1.0, 30.0], 1e-2, [[0.3, 0.3]])
+    t = np.repeat(np.arange(210.0), 10)  # ten sensors, more values than a window holds
+    y = (random.uniform(0, 1, (1, 10, 2)) + np.cumsum(0.01 * random.standard_normal((210, 10, 2)), 0)).reshape(-1, 2)
+    at, there = np.full(40, 100.5), random.uniform(0.2, 0.8, (40, 2))
+    with torch.no_grad():
+        seen = [torch.as_tensor(part) for part in (t, y)]
+        noisy = field(*seen, *seen) + 1e-2 * torch.eye(len(t))
+        factor = torch.linalg.cholesky(noisy)
+        u = factor @ torch.as_tensor(random.standard_normal(len(t)))
+        across = field(torch.as_tensor(at), torch.as_tensor(there), *seen)
+        expected = across @ torch.cholesky_solve(u[:, None], factor)[:, 0]
+    mean, _ = krige(Sites(t, y, field), u, at, there)
+    assert float((mean - expected).square().mean() / expected.var()) < 1e-4
+
+
 def test_values_between_frames_of_many_places_are_told_by_frames_on_both_sides():
     smooth = Covariance.of(Form((2.5,), 1.5, (0, 1), (True, True)), [1e-3, 1.0], [4.0, 4.0], 1e-3, [[0.3, 0.3]])
     axis, steps = np.linspace(0, 1, 13), np.array([0.0, 1, 2, 5, 6, 7])  # two frames are missing

@@ -238,3 +238,22 @@ def test_what_features_trained_at_few_places_say_there_keeps_no_process_away(tmp
     monkeypatch.setattr(residual_field, "_FAR_BETTER", 1e9)  # codes seem far better than any process
     surrogate = inrflow.fit(Problem.open(tmp_path / "few.h5", *SETTINGS))
     assert isinstance(surrogate.decoder, ModulatedSiren) and surrogate.residual is not None
+
+
+def test_sensors_that_move_are_kriged_though_codes_were_trained_on_their_values(tmp_path, monkeypatch):
+    random = np.random.default_rng(2)
+    t, k = np.arange(24.0), random.standard_normal((40, 2)) * 6
+    x = (random.uniform(0, 1, (1, 16, 2)) + np.cumsum(0.03 * random.standard_normal((24, 16, 2)), 0)) % 1
+    phase = random.uniform(0, 6.3, 40) + np.cumsum(random.standard_normal((24, 40)) * 0.2, 0)
+    u = np.cos(x @ k.T - phase[:, None]).sum(-1, keepdims=True) / 4.5 + 0.05 * random.standard_normal((24, 16, 1))
+    write_trajectories(tmp_path / "drifters.h5", t, x[None, :, :13], u[None, :, :13], ABOUT)
+    monkeypatch.setattr(fit, "CHANGES", ())
+    surrogate = inrflow.fit(Problem.open(tmp_path / "drifters.h5", *SETTINGS))
+    assert surrogate.residual is not None and not surrogate.residual.channels[0].kriged
+    solution = surrogate.assimilate(inrflow.Observations(t, x[:, :13], u[:, :13]))
+    answer = solution.query(np.repeat(t, 3), x[:, 13:].reshape(-1, 2), std=True)
+    surrogate.residual = None
+    alone = surrogate.assimilate(inrflow.Observations(t, x[:, :13], u[:, :13]))
+    missed, codes = (float(np.mean((one - u[:, 13:].reshape(-1, 1)) ** 2)) for one in (
+        answer["mean"], alone.query(np.repeat(t, 3), x[:, 13:].reshape(-1, 2))["mean"]))
+    assert missed < 0.8 * codes
