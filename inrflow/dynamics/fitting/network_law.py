@@ -86,6 +86,7 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
     lengths = [longest * factor for factor in _LENGTHS]
     smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
     found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
+    found.append(Architecture("diffusion", values, (Form(), Form(LAPLACIAN))))
     found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
     if domain.kind != "sphere":
         found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
