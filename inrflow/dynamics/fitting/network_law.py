@@ -218,8 +218,8 @@ class Search:
                 break
             if after < self.least / _GAIN:
                 self.best, self.least = new, after
-            gained, error, law = after < _GAIN * error, after, new
-            if not gained or effort() > until:
+            before, error, law = error, after, new
+            if error >= _GAIN * before or effort() > until:
                 break
         return error, law
 
