@@ -122,7 +122,7 @@ class Contexts:
         if self.map is None or len(self.names) >= self.size:
             return None
         slope, values = self.map.tangent(found.mean, found.covariance)
-        return ContextPrior(self.map.contexts(values), slope @ slope.T + self.map.error_at(values))
+        return ContextPrior(self.map.contexts(values), slope @ slope.T + self.map.residual_at(values, self.values))
 
     def state(self) -> dict[str, Any]:
         """As nested plain values and tensors, fit for `save_tensors`."""
@@ -198,6 +198,14 @@ class ParameterMap:
             return self.error.expand(*parameters.shape[:-1], *self.error.shape).clone()
         apart = self._design(parameters, self.degree + 1) @ self.further - self.contexts(parameters)
         return self.error + apart[..., :, None] * apart[..., None, :]
+
+    def residual_at(self, parameters: Tensor, contexts: Tensor) -> Tensor:
+        """Covariance (P, P) of contexts at parameters (Q,) by residuals of those (E, P) of training, as a regression
+        predicts it: outermost environments that are left out say less of what lies between them."""
+        design, here = self._design(self.training, self.degree), self._design(parameters, self.degree)
+        missed, free = contexts - design @ self.coefficients, max(len(design) - design.shape[1], 1)
+        leverage = here @ torch.linalg.pinv(design.T @ design) @ here
+        return (1 + leverage) * missed.T @ missed / free + 1e-12 * torch.eye(missed.shape[1], dtype=missed.dtype)
 
     def parameters(self, context: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (Q,) and their covariance (Q, Q), data units, of a context (P,) known up to `covariance`."""

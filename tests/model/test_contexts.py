@@ -174,3 +174,17 @@ def test_contexts_that_one_parameter_tells_stay_on_its_curve():
     across = torch.tensor([-0.4, 1.0]).double()
     assert float(across @ prior.covariance @ across) < 1e-6 < 1e-2 < float(prior.covariance[0, 0])
     assert Contexts("environment", values, torch.arange(6)).along(found) is None
+
+
+def test_contexts_lie_about_the_curve_as_a_regression_predicts_them():
+    """s^2 (1 + x' (X' X)^-1 x) of least squares, s^2 over n - p degrees of freedom."""
+    parameters, random = torch.linspace(1.0, 2.0, 8).double()[:, None], np.random.default_rng(3)
+    values = 2 * parameters - 3 + 0.05 * torch.tensor(random.standard_normal((8, 2)))
+    x = np.stack([np.ones(8), parameters[:, 0].numpy()], 1)
+    theta = np.linalg.lstsq(x, values.numpy(), rcond=None)[0]
+    none, one = torch.zeros(2, 2).double(), torch.ones(1).double()
+    fitted = ParameterMap(0 * one, one, torch.tensor(theta), 1, none, parameters)
+    for at in (1.3, 3.0):
+        missed, here = values.numpy() - x @ theta, np.array([1.0, at])
+        expected = missed.T @ missed / 6 * (1 + here @ np.linalg.inv(x.T @ x) @ here)
+        np.testing.assert_allclose(fitted.residual_at(torch.tensor([at]).double(), values), expected, rtol=1e-6)

@@ -53,7 +53,7 @@ _OF_CONTEXTS, _ALTERNATED = 1e-8, 8  # ridge while contexts are solved in turn w
 _SMOOTHER = 1.05  # times the least left-out misfit, up to which a larger ridge is taken: it extrapolates better
 _FEWER = 1.02  # the same for fewer terms beside the network
 _HARDLY = 2.0  # times the least error, which that of the least misfit may have
-_ROUNDS, _GAIN = 4, 0.9  # corrections along a network's own flow, and what each must leave of the error
+_ROUNDS, _GAIN = 4, 0.9  # passes along a network's own flow, and what each must leave of the error for another one
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the time
 _STEPS = 64  # of an interval, at most
 _INVERSE = 10  # products of matrices that one inverse takes
@@ -86,6 +86,7 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
     lengths = [longest * factor for factor in _LENGTHS]
     smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
     found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
+    found.append(Architecture("diffusion", values, (Form(), Form(LAPLACIAN))))
     found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
     if domain.kind != "sphere":
         found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
@@ -193,28 +194,32 @@ class Search:
             return
         least = min(scored, key=lambda each: each[0])
         first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # the least misfit comes first
+        until = start + seconds
         for error, one, sines, law in [first] if first is least else [first, least]:
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
                 if factor > 1:
                     sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed, factor)
-                error, law = self.followed(one.name, sines, error, law, start + seconds)
+                error, law = self.followed(one.name, sines, error, law, until)
+                if effort() > until:
+                    return
                 if not error <= self.least:
                     break
 
     def followed(self, name: str, sines: list[Sine], error: float, law: Law, until: float) -> tuple[float, Law]:
-        """A law solved again along its own flow, while its forecasts improve."""
+        """A law solved again along its own flow, at least once, and while its forecasts improve; taken unless they are
+        clearly worse, for errors of splines have one sign, and add up beyond the frames."""
         for _ in range(_ROUNDS):
-            if effort() > until:
-                break
             paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems.number)
             if paths is None:
                 break
             solution, _ = solved(self.ground, self.short, self.terms, sines, paths)
             after, new = self.tried(f"{name}, along its flow", sines, solution)
-            if new is None or not after < error:
+            if new is None or after > error / (_GAIN if len(new.terms) == len(law.terms) else 1):
                 break
-            gained, error, law = after < _GAIN * error, after, new
-            if not gained:
+            if after < self.least / _GAIN:
+                self.best, self.least = new, after
+            before, error, law = error, after, new
+            if error >= _GAIN * before or effort() > until:
                 break
         return error, law
 

@@ -9,7 +9,7 @@ from scipy.fft import dct, idct
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
-from inrflow.dynamics.fitting.network_law import architectures, moments, seen_by, solved, terms_beside
+from inrflow.dynamics.fitting.network_law import Search, architectures, moments, seen_by, solved, terms_beside
 from inrflow.dynamics.laws import Systems
 from inrflow.dynamics.laws.fit import integrable
 from inrflow.dynamics.laws.law import own_paths
@@ -57,6 +57,18 @@ def test_solved_weights_are_those_of_the_kinetics(ground):
         np.testing.assert_allclose(one.field()(0.0, z)[:, 0].numpy(), growth(seen), atol=5e-4)
         (heat,) = [j for j, term in enumerate(one.terms) if not isinstance(term, Sine) and one.theta[j, 0]]
         assert one.terms[heat].power == 1 and one.theta[heat, 0] == pytest.approx(0.01, rel=0.01)
+
+
+def test_a_network_is_solved_along_its_own_flow_though_time_is_over(ground):
+    """Frames are so far apart that splines are off, by errors of one sign."""
+    far = replace(ground, states=ground.states[:, ::2], train=replace(
+        ground.train, t=ground.train.t[:, ::2], u=ground.train.u[:, ::2]))
+    terms, network = terms_beside(far, None, None), architectures(far.domain, 1, 0.3)[0]
+    sines = network.sines(*moments(network.inputs, far.codes, far.states), 0)
+    search = Search(far, far.train, None, terms, 0, lambda _: None)
+    error, law = search.tried("values", sines, solved(far, None, terms, sines)[0])
+    after, followed = search.followed("values", sines, error, law, -1.0)
+    assert search.best is followed and search.least == after < error / 10, (after, error)
 
 
 def test_no_network_stands_in_a_channel_that_needs_none(ground):

@@ -63,8 +63,7 @@ class Layer:
             values = values * self.transform.fields(z[:, form.channel], form.axis)[:, None]
         if form.kind == FLUX:
             return self.transform.derive(self.transform.project(values), form.axis)[..., :rows]
-        codes = self.transform.project(values, lead=rows)
-        return codes * self.symbol(form)[:rows] if form.kind == NONLOCAL else codes
+        return self.transform.project(values, lead=rows) * self.symbol(form)[:rows]
 
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Each sine in its form, projected on the first harmonics: (B, J, rows)."""

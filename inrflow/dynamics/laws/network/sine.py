@@ -29,8 +29,8 @@ class Local:
 
 @dataclass(frozen=True)
 class Form:
-    """What is made of the values f of a hidden unit: f, f du/dx_axis of a channel u, df/dx_axis, or f smoothed over a
-    length."""
+    """What is made of the values f of a hidden unit: f, f du/dx_axis of a channel u, df/dx_axis, lap f, or f smoothed
+    over a length."""
 
     kind: str = RATE
     channel: int = 0
@@ -40,7 +40,7 @@ class Form:
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The form with f for the network."""
         name, x = channels[self.channel], coordinates[self.axis]
-        return {RATE: "f", TRANSPORT: f"f d{name}/d{x}", FLUX: f"df/d{x}",
+        return {RATE: "f", TRANSPORT: f"f d{name}/d{x}", FLUX: f"df/d{x}", LAPLACIAN: "lap f",
                 NONLOCAL: f"f smoothed over {self.length:.2g}"}[self.kind]
 
 

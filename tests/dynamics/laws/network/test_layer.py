@@ -27,7 +27,7 @@ from inrflow.dynamics.laws.terms import Term
 
 HEAT = Term((((0, -1),),), 1)
 INPUTS = (Local(VALUE, 1), Local(SLOPE, 0, 1), Local(LAPLACIAN, 0), Local(SMOOTHED, 0, 0, 0.2))
-FORMS = (Form(RATE), Form(TRANSPORT, 0, 1), Form(FLUX, 0, 0), Form(NONLOCAL, 0, 0, 0.1))
+FORMS = (Form(RATE), Form(TRANSPORT, 0, 1), Form(FLUX, 0, 0), Form(LAPLACIAN), Form(NONLOCAL, 0, 0, 0.1))
 
 
 def units(inputs, count=3, forms=FORMS, seed=0):
@@ -49,14 +49,15 @@ def codes(count=2, size=18):
 
 
 def test_sines_are_projected_as_their_closed_form():
-    """On a circle: u = a cos x, of which sin(w u + b) and d/dx sin(w u + b) are integrated on a fine grid."""
+    """On a circle: u = a cos x, of which sin(w u + b) and its derivatives are integrated on a fine grid."""
     a, w, b, x = 0.7, 1.3, 0.4, 2 * np.pi * np.arange(400) / 400
     inputs, box = (Local(VALUE, 0),), Box([0.0], [2 * np.pi], ["periodic"])
-    library = Library([Sine(inputs, (w,), b, Form(kind)) for kind in (RATE, FLUX)], box.harmonics(15))
+    library = Library([Sine(inputs, (w,), b, Form(kind)) for kind in (RATE, FLUX, LAPLACIAN)], box.harmonics(15))
     table = box.harmonics(15).values(x[:, None])
     z = torch.tensor(table.T @ (a * np.cos(x)) / len(x))[None, None]
     f, slope = np.sin(w * a * np.cos(x) + b), -np.cos(w * a * np.cos(x) + b) * w * a * np.sin(x)
-    exact = np.stack([table.T @ f, table.T @ slope]) / len(x)
+    bent = -np.cos(w * a * np.cos(x) + b) * w * a * np.cos(x) - f * (w * a * np.sin(x)) ** 2
+    exact = np.stack([table.T @ f, table.T @ slope, table.T @ bent]) / len(x)
     np.testing.assert_allclose(library.features(z, 15)[0], exact, atol=1e-6)
 
 
