@@ -293,6 +293,21 @@ def test_small_variances_that_err_more_inflate_no_large_ones():
     assert factors_of(whole, errors(1e9, 0.5, 3), torch.zeros(1).double())[2] == 0.0
 
 
+def test_without_sparse_windows_factors_below_one_shrink_no_variance_as_large_as_that_of_the_data():
+    number = torch.arange(16.0).repeat_interleave(500)
+    rest = 1e-6 * torch.ones_like(number).double()
+
+    def found(factor):
+        missed = factor * (4 * rest).sqrt() * normal(len(number), seed=1)
+        whole = Errors(missed.abs(), 3 * rest, rest, 0 * rest, number, 0 * rest)
+        spread, _, inflation = factors_of(whole, whole.select(whole.number < 0), torch.zeros(1).double())
+        held = (whole.scaled(HALF * float(spread), inflation) <= 1).double().mean()
+        assert float(held) == pytest.approx(0.9, abs=0.01)
+        return float(spread[0]) ** 2 * 1e6**inflation
+
+    assert 1 <= found(0.1) < 2.5 and found(3.0) == pytest.approx(9, rel=0.1)
+
+
 def test_no_inflation_takes_variances_beyond_that_of_the_data():
     variance, factor = torch.tensor([0.1, 0.1, 4.0]).double(), torch.tensor([2.0, 1e6, 3.0]).double()
     torch.testing.assert_close(inflated(variance, factor), torch.tensor([0.2, 1.0, 4.0]).double())
