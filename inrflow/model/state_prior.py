@@ -36,9 +36,8 @@ class StatePrior:
         noise: (C,) variance of an observed value around the decoded one, normalised units; white: (C,) what of it is
             noise of the observed values and not in the field, None: not known.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
-        spread: (C,), or (K, C) at the times `leads` (K,) from 0 on after the last observed frame: factors of standard
-            deviations; later they grow with
-        growth: (C,) powers of 1 + lead; None: not at all.
+        spread: (C,), or (K, C) at times `leads` (K,) from 0 on after the last observed frame: factors of deviations.
+        growth: (C,) powers of 1 + lead with which these grow later; None: not at all.
         inflation: (C,) the powers of 1 + variance that the covariance of the state gives / noise with which variances
             are multiplied, up to that of the data; None: not at all.
         fading: (C,) powers of 1 / (1 + lead) with which the logarithm of a trajectory's own variance factor counts: 1
@@ -68,7 +67,7 @@ class StatePrior:
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
         """From nested values as `dataclasses.asdict` gives them."""
         unseen = None if state.get("unseen") is None else InterpolationError(**state["unseen"])
-        return cls(**{**{key: one for key, one in state.items() if key != "least"}, "unseen": unseen})  # once kept
+        return cls(**{**{key: one for key, one in state.items() if key != "least"}, "unseen": unseen})  # of old files
 
     @property
     def variances(self) -> Tensor:
@@ -176,8 +175,9 @@ class StatePrior:
 
     def context(self, size: int) -> ContextPrior:
         """Prior of the last `size` dimensions."""
-        n, whole = len(self.mean) - size, self.covariance.diag() if self.covariance.dim() == 1 else self.covariance
-        return ContextPrior(self.mean[n:], whole[n:, n:])
+        n = len(self.mean) - size
+        own = torch.diag(self.covariance[n:]) if self.covariance.dim() == 1 else self.covariance[n:, n:]
+        return ContextPrior(self.mean[n:], own)
 
 
 def inflated(variance: Tensor, factor: Tensor) -> Tensor:
