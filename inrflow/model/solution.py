@@ -310,9 +310,8 @@ class Solution(Shown):
             return result | self._slopes(times, states, which, x, what)
         with torch.no_grad():
             if "dt" in what:
-                distinct = model.scale.internal(torch.unique(times))
                 flow = self.path.rate if model.dynamics.integrator.method == "map" else model.field  # between steps
-                rate = flow(distinct, states)[which, :size]
+                rate = flow(model.scale.internal(torch.unique(times)), states)[which, :size]
                 slope = decoded_change(decoder, x.to(dtype)[:, None], rate[:, None])[:, 0, 0] if jacobian is None else (
                     torch.einsum("rcz,rz->rc", jacobian, rate))
                 result["dt"] = slope * scale / model.scale.unit
@@ -387,11 +386,12 @@ class Solution(Shown):
         """Covariances at internal times (T,), of the states (T, n) there if known, or deviations of the members of an
         ensemble; those of the last call are kept, for many blocks ask for the same."""
         if self._known is None or not torch.equal(self._known[0], inner):
+            if self.estimate.members is not None:
+                self._known = inner, list(deviations(self.surrogate.dynamics, self.estimate, inner[None]))
+                return self._known[1]
             mean, model = self.path.mean(inner) if states is None else states[None], self.surrogate
-            self._known = inner, list(deviations(model.dynamics, self.estimate, inner[None])) if (
-                self.estimate.members is not None) else [
-                model.prior.bounded(one, mean[:, k], model.code_size)
-                for k, one in enumerate(self.path.covariance(inner, mean))]
+            self._known = inner, [model.prior.bounded(one, mean[:, k], model.code_size)
+                                  for k, one in enumerate(self.path.covariance(inner, mean))]
         return self._known[1]
 
 
