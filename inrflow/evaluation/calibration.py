@@ -172,14 +172,14 @@ def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) 
     def score(inflation: float) -> float:
         """Mean interval score (Gneiting and Raftery 2007) of windows of few points; without any, how much variances as
         large as that of the data, 1, shrink."""
-        if not len(some.number):
+        if len(some.number) < _FEWEST_VALUES:
             return max(inflation * float(whole.rest.median().log()) - 2 * np.log(spread_with(inflation)).mean(), 0.0)
         own = torch.as_tensor(np.exp(np.interp(later, at, np.log(spread_with(inflation)))))
         half = width * inflated(own.square() * (some.codes + some.rest), some.relative**inflation).sqrt()
         return float((half + (some.error - half).clamp(min=0) / (1 - held)).mean())
 
     inflation, growth = 0.0, 0.0
-    for step in () if held > _HELD else (0.5, 0.25, 0.125, 0.0625, 0.03125):
+    for step in () if held > _HELD else (0.5, 0.25, 0.125, 0.0625, 0.03125):  # none of a series' left-out blocks
         inflation = min((max(inflation - step, 0.0), inflation, inflation + step), key=score)
     spread = spread_with(inflation)
     if len(ahead := [k for k in known if k > 0]) >= _FEWEST_LEADS:  # late leads count more
