@@ -20,7 +20,7 @@ from inrflow.numerics.quantiles import quantile_of_others
 
 _VALUES = 100_000
 _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
-_FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
+_FRACTIONS = (1.0, 0.25, 0.0)  # of the points, observed in the held-out windows, and at least the next
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_LEADS = 10, 3  # of quantiles, and of their growth
 _STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
@@ -313,8 +313,9 @@ def _errors(
     points, channels = batch.u.shape[2:]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
+    some = max(round(fraction * points), -(-_FEWEST // channels))
     for row in seen:  # a subset of its own for every trajectory
-        row[torch.as_tensor(random.permutation(points)[: round(fraction * points)])] = True
+        row[torch.as_tensor(random.permutation(points)[:some])] = True
     first = batch.first_frames(window)
     first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
     if not len(usable := _usable(first)):
