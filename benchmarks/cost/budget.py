@@ -46,6 +46,9 @@ CASES: dict[str, tuple[str, int, int, int]] = {
     "mesh": ("mesh", 16, 2048, 20),
     "single": ("line", 1, 1024, 500),
     "large": ("points", 1024, 16384, 10),
+    "moving": ("moving", 16, 64, 40),
+    "moving_many": ("moving", 256, 256, 20),
+    "moving_single": ("moving", 32, 1, 1000),
 }
 HEADER = ("case", "trajectories x points x frames", "minutes", "s", "allowed", "peak MB", "model", "NMSE in-t",
           "NMSE out-t")
@@ -77,6 +80,18 @@ def line(generator: np.random.Generator, count: int, points: int, frames: int) -
         path.append(u)
     fields = np.fft.irfft(np.stack(path, 1), points)[..., None]
     return np.arange(frames) * steps * dt, x[:, None], fields, {"period": [2.0]}
+
+
+def moving(generator: np.random.Generator, count: int, points: int, frames: int) -> Fields:
+    """The same at points of their own in each frame: its Fourier series."""
+    t, x, u, attributes = line(generator, count, 256, frames)
+    series, k = np.fft.rfft(u[..., 0]) / 128, np.arange(129)
+    series[..., 0] /= 2
+    x = generator.uniform(0, 2, (count, frames, points, 1))
+    values = np.empty(x.shape)
+    for s, m in np.ndindex(count, frames):
+        values[s, m, :, 0] = (np.exp(1j * np.pi * x[s, m] * k) @ series[s, m]).real
+    return t, x, values, attributes
 
 
 def _reaction(n: int, count: int, frames: int, generator: np.random.Generator, periodic: bool) -> tuple[Any, Any]:
@@ -129,7 +144,8 @@ def mesh(generator: np.random.Generator, count: int, number: int, frames: int) -
     return t, x, u, attributes | {"triangles": Delaunay(x).simplices}
 
 
-MAKERS: dict[str, Callable[..., Fields]] = {"line": line, "grid": grid, "points": points, "mesh": mesh}
+MAKERS: dict[str, Callable[..., Fields]] = {"line": line, "grid": grid, "points": points, "mesh": mesh,
+                                      "moving": moving}
 
 
 def files(name: str) -> tuple[Path, Path, int]:

@@ -18,6 +18,7 @@ from inrflow.errors import UserError
 
 _CACHE_BYTES = 1024**3
 _SECONDS_OF_VALUE, _OF_TIME = 2e-6, 0.3  # closed forms take so long for a value; share of the time
+_MOVED = 8  # times that of others, for values whose places differ from frame to frame
 _FEWEST_VALUES, _MOST_VALUES = 2e6, 5e7  # the latter fill 200 MB, and what is solved with them some times as much
 _MILDLY = 0.25  # shares of points from which on a coarser grid stands for one: what it does not resolve is aliased
 _FEWEST_TRAJECTORIES, _FEWEST_POINTS = 24, 1024  # rather fewer points than fewer trajectories, and the other way round
@@ -295,6 +296,7 @@ def affordable(
     """Source and trajectories that closed forms can be fitted to in the time, and in memory: where values are too many,
     some of the trajectories, then some of the points. `groups` (S,): systems, of which each keeps some trajectories."""
     most = min(_MOST_VALUES, max(_FEWEST_VALUES, _OF_TIME * 60 * minutes / _SECONDS_OF_VALUE))
+    most = most / _MOVED if source.moves else most
     count = len(train) + len(validation)
     each = source.times.shape[1] * source.points * source.fraction * len(source.description.channels)
     if each * count <= most:

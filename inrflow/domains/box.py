@@ -193,15 +193,18 @@ class BoxHarmonics(Harmonics):
 
     def _axis(self, j: int, x: np.ndarray, derivative: bool) -> np.ndarray:
         """Functions of axis j, or their derivatives, at coordinates (N,): (N, K)."""
-        wave, sine = self.waves(j)
-        phase, size = (x[:, None] - self.box.lower[j]) * wave, self.axes[j].sizes[self.modes[:, j]]
-        leaks = self.axes[j].leaks[self.modes[:, j]]
-        phase = phase - np.where(np.isnan(leaks), 0.0, leaks)
-        affine, unit = sine & (wave == 0), math.sqrt(12) / self.box.lengths[j]
-        if derivative:
-            return np.where(affine, unit, size * wave * np.where(sine, np.cos(phase), -np.sin(phase)))
-        line = unit * (x[:, None] - self.box.lower[j]) - math.sqrt(3) if affine.any() else 0.0
-        return np.where(affine, line, size * np.where(sine, np.sin(phase), np.cos(phase)))
+        used, place = np.unique(self.modes[:, j], return_inverse=True)
+        axis, from_start = self.axes[j], x - self.box.lower[j]
+        wave, sine, leaks, size = (part[used, None] for part in (axis.waves, axis.sines, axis.leaks, axis.sizes))
+        table = from_start * wave - np.where(np.isnan(leaks), 0.0, leaks)
+        turned = (sine != derivative)[:, 0]
+        for rows in np.flatnonzero(turned), np.flatnonzero(~turned):
+            table[rows] = np.sin(table[rows]) if turned[rows].all() else np.cos(table[rows])
+        table *= size * wave * np.where(sine, 1.0, -1.0) if derivative else size
+        if (affine := (sine & (wave == 0))[:, 0]).any():
+            unit = math.sqrt(12) / self.box.lengths[j]
+            table[affine] = unit if derivative else unit * from_start - math.sqrt(3)
+        return np.ascontiguousarray(table[place].T)
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """psi_k at points (N, d): (N, K)."""

@@ -308,6 +308,19 @@ def _observed(whitened: Tensor, place: Tensor, seen: Tensor, values: Tensor) -> 
     return design, values.gather(2, order[:, None].expand(-1, values.shape[1], -1))
 
 
+def given(mean: Tensor, cov: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """States (S, n) and covariance (S or 1, n, n) given the values (S, k) of the first k dimensions."""
+    k = known.shape[1]
+    cross = cov[:, :, :k]
+    block = cov[:, :k, :k]
+    block = block + 1e-12 * block.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(k)
+    gain = torch.linalg.solve(block, cross.mT).mT
+    mean = mean + (gain @ (known - mean[:, :k])[..., None])[..., 0]
+    cov = cov - gain @ cross.mT
+    cov[:, :k], cov[:, :, :k] = 0.0, 0.0
+    return mean, (cov + cov.mT) / 2
+
+
 def variance_factor(quadratic: Tensor, count: Tensor) -> Tensor:
     """Estimate (...) of the variance factor from squared innovations `quadratic` (...) of `count` (...) values."""
     return (FREEDOM + quadratic) / (FREEDOM + count)

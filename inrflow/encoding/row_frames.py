@@ -65,7 +65,8 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
         return None
     t, x, normal = None if bins is None else splines.times, splines.places, source.normalisation
     every = (rows_of(source, i) for i in range(len(source)))
-    fields = (splines.fields(rows, t, x) if t is not None else _by_frames(splines, rows, times[i].numpy(), x)
+    table = splines.harmonics.values(x)
+    fields = (splines.fields(rows, t, table) if t is not None else _by_frames(splines, rows, times[i].numpy(), table)
               for i, rows in enumerate(every))
     whole = CompletedSource(source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
     return whole, splines.error
@@ -83,17 +84,17 @@ def _frames_of(rows: Rows) -> Iterator[Rows]:
     yield from zip(*(np.split(part, cuts) for part in rows), strict=True)  # type: ignore[misc]
 
 
-def _by_frames(splines: RowSplines, rows: Rows, times: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Fields (T, N, C) at points (N, d) of each time (T,): splines of all rows, or by the rows of that time, NaN where
-    these are too few."""
-    result = np.full((len(times), len(x), rows[2].shape[1]), np.nan)
+def _by_frames(splines: RowSplines, rows: Rows, times: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Fields (T, N, C) of each time (T,), at points at which harmonics have values (N, K): splines of all rows, or by
+    the rows of that time, NaN where these are too few."""
+    result = np.full((len(times), len(table), rows[2].shape[1]), np.nan)
     if splines.count > 1:
         known = np.isin(times, rows[0])
-        result[known] = splines.fields(rows, times[known], x)
+        result[known] = splines.fields(rows, times[known], table)
         return result
     for frame in _frames_of(rows):
         few = np.isfinite(frame[2]).sum(0) < _ENOUGH * splines.harmonics.count
-        result[times == frame[0][0]] = np.where(few, np.nan, splines.fields(frame, frame[0][:1], x))
+        result[times == frame[0][0]] = np.where(few, np.nan, splines.fields(frame, frame[0][:1], table))
     return result
 
 

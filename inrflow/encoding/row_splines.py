@@ -102,14 +102,14 @@ class RowSplines:
         except LinAlgError:  # rounding
             return np.linalg.lstsq(matrix, sides, rcond=None)[0]
 
-    def fields(self, rows: Rows, t: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Fields (T, N, C) of a trajectory at times (T,) and points (N, d); NaN of channels without rows."""
-        result = np.full((len(t), len(x), rows[2].shape[1]), np.nan)
+    def fields(self, rows: Rows, t: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Fields (T, N, C) of a trajectory at times (T,) and points at which harmonics have values (N, K); NaN of
+        channels without rows."""
+        result = np.full((len(t), len(table), rows[2].shape[1]), np.nan)
         for channels, own in parted(rows):
             weights = self.solve(*self.normal_equations(*own), self.penalty)
             weights = weights.reshape(self.count, self.harmonics.count, -1)
-            result[..., channels] = np.einsum("nk,mkc,tm->tnc", self.harmonics.values(x), weights, self.at(t),
-                                              optimize=True)
+            result[..., channels] = np.einsum("nk,mkc,tm->tnc", table, weights, self.at(t), optimize=True)
         return result
 
     @property
@@ -204,7 +204,11 @@ def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]], first: 
 def parted(rows: Rows) -> Iterator[tuple[np.ndarray, Rows]]:
     """Channels that are known in the same rows, and these rows with their values alone."""
     t, x, u = rows
-    _, label = np.unique(seen := np.isfinite(u), axis=1, return_inverse=True)
+    seen = np.isfinite(u)
+    if len(u) and seen.all():
+        yield np.arange(u.shape[1]), rows
+        return
+    _, label = np.unique(seen, axis=1, return_inverse=True)
     for value in np.unique(label):
         channels = np.flatnonzero(label.ravel() == value)
         if len(own := np.flatnonzero(seen[:, channels[0]])):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -13,22 +13,24 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.evaluation.forecast import forecast
-from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, inflated
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort, seconds_of
+from inrflow.numerics.quantiles import quantile_of_others
 
 _VALUES = 100_000
 _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
-_FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
+_FRACTIONS = (1.0, 0.25, 0.0)  # of the points, observed in the held-out windows, and at least the next
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_LEADS = 10, 3  # of quantiles, and of their growth
 _STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
 _INTEGRATED, _LINEARISED = 2, 30  # integrations over an interval; products of a linearised flow, times n^3
 _LEAST, _MOST = 1e-4, 1e3  # factors
-_MANY, _TOGETHER, _DIFFERENT = 100, 8, 5  # trajectories; the last: from which on they tell a standard error
+_TOGETHER, _DIFFERENT = 8, 5  # trajectories; the last: from which on they tell a standard error
 _CALM = 0.25  # power of factors below 1 of the last part of a series
 STARTS = (1 / 3, 2 / 3)  # of the frames
 _LATER = sum(1 - start for start in STARTS)
+_APART, _SPARSE = 1e-3, 4.6  # logarithms of variances, at least; that of far larger ones than usual
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 Others = tuple[TrajectoryBatch, ContextPrior | None]
@@ -70,11 +72,10 @@ def errors_of(
 def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False, stretch: float = 1.0) -> StatePrior:
     """A prior with standard deviations that agree with errors of forecasts, as `errors_of` gives them.
 
-    For each channel, from windows observed at all of their points, the factors `spread` with which 90 % intervals hold
-    90 % of the values of a new trajectory at each lead, and the power `growth` of 1 + lead with which they grow after
-    the last one. From windows observed at a few points, the power `inflation` of the variance relative to that of
-    noise with which their interval score is least: where little is observed, errors of codes are most of the error.
-    Without such windows it leaves those of the data. Forecasts that diverge leave intervals as they were.
+    For each channel and lead, the factors `spread` with which 90 % intervals hold 90 % of the values of a new
+    trajectory, after windows observed at all of their points and at fewer, whose errors are the more those of codes;
+    and the power `growth` of 1 + lead with which they grow after the last one. Forecasts that diverge leave intervals
+    as they were.
 
     Args:
         errors: of windows observed at all points, and any of windows observed at a few.
@@ -84,37 +85,44 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
         stretch: factor of leads, of a field fitted to so many times more time than the one that is calibrated.
     """
     neutral = _neutral(prior)
-    if not errors or neutral.growth is None or neutral.inflation is None or neutral.fading is None:
+    if not errors or neutral.growth is None or neutral.fading is None:
         return neutral
-    leads, channels = leads_of(errors[0].lead), len(neutral.growth)
-    spread = torch.ones(len(leads), channels, dtype=torch.float64)
-    for c in range(channels):
-        whole = errors[0].of(c)
-        some = Errors.join([one.of(c) for one in errors[1:]] or [whole.select(whole.number < 0)])
+    leads, factors = leads_of(errors[0].lead), []
+    for c in range(len(neutral.growth)):
+        windows = [one.of(c) for one in errors]
         if not ahead:
-            neutral.fading[c] = fading = fading_of(whole)
-            whole, some = whole.faded(fading), some.faded(fading)
-        spread[:, c], neutral.growth[c], neutral.inflation[c] = factors_of(
-            whole, some, leads, _HELD_AHEAD if ahead else _HELD)
-    if ahead:  # errors of blocks of all frames, which are no smaller, tell more than those of this last part
-        spread = torch.maximum(spread, spread.clamp(max=1) ** _CALM)
-    return replace(neutral, spread=spread, leads=leads * stretch)
+            neutral.fading[c] = fading = fading_of(windows[0])
+            windows = [one.faded(fading) for one in windows]
+        spread, relative, neutral.growth[c] = factors_of(windows, leads, _HELD_AHEAD if ahead else _HELD)
+        if ahead:  # errors of blocks of all frames, which are no smaller, tell more than those of this last part
+            spread = torch.maximum(spread, spread.clamp(max=1) ** _CALM)
+        factors.append((spread, relative))
+    spread, relative = (torch.stack(_alike(parts), -1) for parts in zip(*factors, strict=True))
+    return replace(neutral, spread=spread, relative=relative, leads=leads * stretch)
 
 
 def _neutral(prior: StatePrior) -> StatePrior:
     """The prior with factors of 1."""
-    growth, inflation = torch.zeros(2, len(prior.noise), dtype=torch.float64)
-    return replace(prior, spread=torch.ones(1, len(growth), dtype=torch.float64), growth=growth, inflation=inflation,
-                   leads=torch.zeros(1, dtype=torch.float64), fading=torch.zeros_like(growth))
+    growth, fading = torch.zeros(2, len(prior.noise), dtype=torch.float64)
+    return replace(prior, spread=torch.ones(1, len(growth), dtype=torch.float64), growth=growth, relative=None,
+                   leads=torch.zeros(1, dtype=torch.float64), fading=fading)
+
+
+def _alike(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors (M, ...), of which those with fewer rows repeat their last one."""
+    most = max(len(one) for one in parts)
+    return [torch.cat([one, one[-1:].expand(most - len(one), *one.shape[1:])]) for one in parts]
 
 
 def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
     """A prior with the mean of what was calibrated on several sets of trajectories."""
     leads = max((torch.zeros(1).double() if one.leads is None else one.leads for one in calibrated), key=len)
-    every = [(one.spread_at(leads), *(torch.zeros(len(prior.noise), dtype=torch.float64) if part is None else part
-              for part in (one.growth, one.inflation, one.fading))) for one in calibrated]
-    spread, growth, inflation, fading = (torch.stack(parts).mean(0) for parts in zip(*every, strict=True))
-    return replace(prior, leads=leads, spread=spread, growth=growth, inflation=inflation, fading=fading)
+    none, every = torch.zeros(len(prior.noise), dtype=torch.float64), []
+    for one in calibrated:
+        spread, relative = one.factors_at(leads)
+        every.append((spread.exp(), relative, *(none if part is None else part for part in (one.growth, one.fading))))
+    spread, relative, growth, fading = (torch.stack(_alike(parts)).mean(0) for parts in zip(*every, strict=True))
+    return replace(prior, leads=leads, spread=spread, relative=relative, growth=growth, fading=fading)
 
 
 def fading_of(errors: Errors) -> float:
@@ -140,52 +148,54 @@ def leads_of(lead: Tensor) -> Tensor:
     return means if len(steps) and float(steps[0]) == 0 else torch.cat([means.new_zeros(1), means])
 
 
-def factors_of(whole: Errors, some: Errors, leads: Tensor, held: float = _HELD) -> tuple[Tensor, float, float]:
-    """Spreads (K,) at some leads, growth and inflation of one channel, of windows observed at all and at some of their
-    points.
+def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) -> tuple[Tensor, Tensor, float]:
+    """Factors (M, K) of deviations at some leads, logarithms (M, K) of the variances to which they belong, relative to
+    those of the rest, and growth of one channel, of windows observed at all and at fewer and fewer of their points.
+
+    What later windows of all points ask for beyond first ones is taken for that of fewer, too, as to the rest. Without
+    windows of fewer, variances that are far larger than usual ones are not made smaller.
+    """
+    every = [_at_leads(one, leads, held) for one in windows]
+    found = [(spread + np.log1p(np.expm1(2 * (every[0][2] - late)) * np.exp(-relative)) / 2, relative)
+             for spread, relative, late, known in every if len(known)]
+    if not len(ahead := every[0][3]):
+        return torch.ones(1, len(leads)).double(), torch.zeros(1, len(leads)).double(), 0.0
+    growth, at = 0.0, leads.log1p().numpy()
+    if len(ahead := ahead[ahead > 0]) >= _FEWEST_LEADS:  # late leads count more
+        slope = np.polyfit(at[ahead], found[0][0][ahead], 1, w=at[ahead] ** 2)[0]
+        growth = min(max(float(slope), 0.0), _FASTEST)
+    if len(found) == 1 and held == _HELD:  # of a series' left-out blocks none are observed at fewer points
+        found.append((found[0][0].clip(0.0), found[0][1] + _SPARSE))
+    for (_, fewer), (_, more) in pairwise(found):
+        np.maximum(more, fewer + _APART, out=more)
+    spread, relative = (torch.as_tensor(np.stack(part)) for part in zip(*found, strict=True))
+    return spread.exp(), relative, growth
+
+
+def _at_leads(errors: Errors, leads: Tensor, held: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms (K,) of factors with which a share of the errors is held at some leads, of usual variances relative to
+    those of the rest, and of what later windows ask for beyond first ones; and the leads (indices) that errors tell.
 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
     more where it may be chance. At observed times no less than later: points between the observed ones err more than
     these. Forecasts from first windows have their share: no less than these alone ask for.
     """
-    width = NormalDist().inv_cdf((1 + held) / 2)
-    least = 1.0 if bool((whole.white > 0).any()) else _LEAST
-    nearest = (whole.lead.clamp(min=0).log1p()[:, None] - leads.log1p()).abs().argmin(1)
+    width, at = NormalDist().inv_cdf((1 + held) / 2), leads.log1p().numpy()
+    least = 1.0 if bool((errors.white > 0).any()) else _LEAST
+    nearest = (errors.lead.clamp(min=0).log1p()[:, None] - leads.log1p()).abs().argmin(1)
     bins = [(nearest == k).nonzero()[:, 0] for k in range(len(leads))]
-    known = [k for k, rows in enumerate(bins) if len(rows) >= _FEWEST_VALUES]
-    if not known:
-        return torch.ones(len(leads), dtype=torch.float64), 0.0, 0.0
-    firsts = [own if len(own := rows[~whole.late[rows]]) >= _FEWEST_VALUES else rows for rows in bins]
-    sure = np.array([whole.select(bins[k]).exceed for k in known])
-    some = some.select(some.white == 0)
-    at, later = leads.log1p().numpy(), some.lead.clamp(min=0).log1p()
-
-    def spread_with(inflation: float) -> np.ndarray:
-        scaled = whole.scaled(width, inflation)
-        found = [max(quantile_of_others(scaled[rows], whole.number[rows], held) for rows in (bins[k], firsts[k]))
-                 for k in known]
-        spread = np.exp(np.interp(at, at[known], np.log(np.clip(np.where(sure, found, least), least, _MOST))))
-        spread[0] = max(spread[:2])
-        return spread
-
-    @cache
-    def score(inflation: float) -> float:
-        """Mean interval score (Gneiting and Raftery 2007) of windows of few points; without any, how much variances as
-        large as that of the data, 1, shrink."""
-        if len(some.number) < _FEWEST_VALUES:
-            return max(inflation * float(whole.rest.median().log()) - 2 * np.log(spread_with(inflation)).mean(), 0.0)
-        own = torch.as_tensor(np.exp(np.interp(later, at, np.log(spread_with(inflation)))))
-        half = width * inflated(own.square() * (some.codes + some.rest), some.relative**inflation).sqrt()
-        return float((half + (some.error - half).clamp(min=0) / (1 - held)).mean())
-
-    inflation, growth = 0.0, 0.0
-    for step in () if held > _HELD else (0.5, 0.25, 0.125, 0.0625, 0.03125):  # none of a series' left-out blocks
-        inflation = min((max(inflation - step, 0.0), inflation, inflation + step), key=score)
-    spread = spread_with(inflation)
-    if len(ahead := [k for k in known if k > 0]) >= _FEWEST_LEADS:  # late leads count more
-        slope = np.polyfit(at[ahead], np.log(spread[ahead]), 1, w=at[ahead] ** 2)[0]
-        growth = min(max(float(slope), 0.0), _FASTEST)
-    return torch.as_tensor(spread), growth, inflation
+    known = np.array([k for k, rows in enumerate(bins) if len(rows) >= _FEWEST_VALUES], dtype=int)
+    if not len(known):
+        return *np.zeros((3, len(leads))), known
+    scaled, sizes, found = errors.scaled(width), errors.relative.log(), []
+    for rows in (bins[k] for k in known):
+        first = own if len(own := rows[~errors.late[rows]]) >= _FEWEST_VALUES else rows
+        wanted = [quantile_of_others(scaled[some], errors.number[some], held) for some in (first, rows)]
+        wanted = np.log(np.clip(wanted if errors.select(rows).exceed else least, least, _MOST)) + np.zeros(2)
+        found.append((wanted.max(), float(sizes[rows].median()), wanted.max() - wanted[0]))
+    spread, relative, late = (np.interp(at, at[known], part) for part in zip(*found, strict=True))
+    spread[0] = max(spread[:2])
+    return spread, relative, late, known
 
 
 @dataclass
@@ -223,11 +233,10 @@ class Errors:
         each = more.new_zeros(len(names)).index_add(0, which, more) / which.bincount()
         return float(each.mean()) > 2 * float(each.std()) / len(names) ** 0.5
 
-    def scaled(self, width: float = 1.0, inflation: float = 0.0) -> Tensor:
+    def scaled(self, width: float = 1.0) -> Tensor:
         """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as
         is where white noise widens it, too."""
-        std = (self.codes + self.rest).sqrt() * self.relative ** (inflation / 2)
-        return ((self.error / width).square() - self.white).clamp(min=0).sqrt() / std
+        return (((self.error / width).square() - self.white).clamp(min=0) / (self.codes + self.rest)).sqrt()
 
     def of(self, channel: int) -> Errors:
         """Known errors (B,) of one channel of all of them (B, C)."""
@@ -250,32 +259,6 @@ class Errors:
     def join(cls, parts: list[Errors]) -> Errors:
         """All of several."""
         return cls(*(torch.cat([getattr(one, part.name) for one in parts]) for part in fields(cls)))
-
-
-def quantile_of_others(values: Tensor, number: Tensor, share: float = _HELD) -> float:
-    """The quantile of values (B,) whose level, of the other trajectories, holds a share of those of each trajectory.
-
-    Values of a trajectory have errors in common, so that a new one has fewer below the quantile of a few others: the
-    level is that at which trajectories left out, one after the other, hold the share (`number` (B,) tells them apart).
-    The largest value where none does; the plain quantile of a single trajectory, and of so many that one of them moves
-    no quantile.
-    """
-    order = values.argsort()
-    every, which = values[order].numpy(), number[order].numpy()
-    names = np.unique(which)
-    if not 1 < len(names) <= _MANY:
-        return float(np.quantile(every, share))
-    parts = [(every[which == one], every[which != one]) for one in names]
-
-    def held(level: float) -> float:
-        return float(np.mean([np.searchsorted(own, others[round(level * (len(others) - 1))], "right") / len(own)
-                              for own, others in parts]))
-
-    low, high = 0.5, 1.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (low, middle) if held(middle) >= share else (middle, high)
-    return float(np.quantile(every, high))
 
 
 def flight_seconds(surrogate: Surrogate) -> float:
@@ -330,8 +313,9 @@ def _errors(
     points, channels = batch.u.shape[2:]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
+    some = max(round(fraction * points), -(-_FEWEST // channels))
     for row in seen:  # a subset of its own for every trajectory
-        row[torch.as_tensor(random.permutation(points)[: round(fraction * points)])] = True
+        row[torch.as_tensor(random.permutation(points)[:some])] = True
     first = batch.first_frames(window)
     first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
     if not len(usable := _usable(first)):

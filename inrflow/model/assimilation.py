@@ -23,9 +23,9 @@ from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.posterior import GaussianPrior, condition, condition_each, squared_innovation
+from inrflow.encoding.posterior import GaussianPrior, condition, condition_each, given, squared_innovation
 from inrflow.model.ensemble import assimilate_ensemble
-from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, lift, with_context
 from inrflow.model.variational import near_closest_flows
 
 _STEADY = 1e-8  # of the largest variance: changes of covariances that have settled, and noise that may divide these

@@ -23,6 +23,7 @@ from inrflow.encoding.residual.field import Conditioned
 KNOWN_CONTEXT = 1e-9  # variance of a number of a context up to which it is taken as known
 _FAR = 5.0  # standard deviations
 _DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes
+_ANY = 460.0  # logarithm of a variance, relative to noise, that none exceeds
 _LITTLE, _TINY = 1e-4, 1e-12  # of a standard deviation, of the largest variance: changes that do not matter
 
 
@@ -36,10 +37,11 @@ class StatePrior:
         noise: (C,) variance of an observed value around the decoded one, normalised units; white: (C,) what of it is
             noise of the observed values and not in the field, None: not known.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
-        spread: (C,), or (K, C) at times `leads` (K,) from 0 on after the last observed frame: factors of deviations.
+        spread: (C,), or (K, C) at times `leads` (K,) from 0 on after the last observed frame: factors of deviations;
+            (M, K, C) where they also differ with the share of codes in the variance.
         growth: (C,) powers of 1 + lead with which these grow later; None: not at all.
-        inflation: (C,) the powers of 1 + variance that the covariance of the state gives / noise with which variances
-            are multiplied, up to that of the data; None: not at all.
+        relative: (M, K, C) logarithms of 1 + variance that the covariance gives / noise to which factors belong; first
+            those where all is observed. Greater factors take no variance beyond that of the data. None: of any.
         fading: (C,) powers of 1 / (1 + lead) with which the logarithm of a trajectory's own variance factor counts: 1
             where later errors are those of dynamics that all have in common; None: 0.
         unseen: what the decoder misses where no training frame has a point.
@@ -56,18 +58,23 @@ class StatePrior:
     unseen: InterpolationError | None = None
     farthest: float | None = None
     growth: Tensor | None = None
-    inflation: Tensor | None = None
     white: Tensor | None = None
     tail: Tensor | None = None
     leads: Tensor | None = None
     roughest: Tensor | None = None
     fading: Tensor | None = None
+    relative: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
         """From nested values as `dataclasses.asdict` gives them."""
-        unseen = None if state.get("unseen") is None else InterpolationError(**state["unseen"])
-        return cls(**{**{key: one for key, one in state.items() if key != "least"}, "unseen": unseen})  # of old files
+        parts = {key: one for key, one in state.items() if key not in ("least", "inflation")}  # of old files
+        parts["unseen"] = None if state.get("unseen") is None else InterpolationError(**state["unseen"])
+        if (power := state.get("inflation")) is not None:  # of 1 + variance / noise
+            whole = state["spread"].reshape(-1, len(power))
+            parts["relative"] = torch.stack([torch.zeros_like(whole), torch.full_like(whole, _ANY)])
+            parts["spread"] = torch.stack([whole, whole * (_ANY / 2 * power).exp()])
+        return cls(**parts)
 
     @property
     def variances(self) -> Tensor:
@@ -106,20 +113,29 @@ class StatePrior:
         return max(self.farthest, chi_squared_quantile(QUANTILE, size) if frames is None else hotelling_quantile(
             QUANTILE, size, frames))
 
-    def spread_at(self, lead: Tensor) -> Tensor:
-        """Factors (..., C) on standard deviations of forecasts a time `lead` (...) after the last observed frame.
+    def factors_at(self, lead: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms (M, ..., C) of factors on standard deviations of forecasts a time `lead` (...) after the last
+        observed frame, linear in those of 1 + `leads`, and of the relative variances to which they belong.
 
-        Errors of a law or of a fitted field add up with one sign, those of white process noise do not. Logarithms are
-        linear between those of 1 + `leads`.
+        Errors of a law or of a fitted field add up with one sign, those of white process noise do not.
         """
-        at, factors = lead.clamp(min=0).log1p(), self.spread.reshape(-1, self.spread.shape[-1]).log()
-        knots = torch.zeros(1, dtype=at.dtype) if self.leads is None else self.leads.log1p().to(at)
+        at, knots = lead.clamp(min=0).log1p(), torch.zeros(1, dtype=lead.dtype)
+        knots = knots if self.leads is None else self.leads.log1p().to(at)
         below = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 1)
         above = (below + 1).clamp(max=len(knots) - 1)
         share = ((at - knots[below]) / (knots[above] - knots[below]).clamp(min=_TINY)).clamp(0, 1)[..., None]
-        log = (1 - share) * factors[below] + share * factors[above]
-        if self.growth is not None:
-            log = log + (at - knots[-1]).clamp(min=0)[..., None] * self.growth
+        relative = torch.zeros_like(self.spread) if self.relative is None else self.relative
+        values = torch.stack([self.spread.log(), relative]).reshape(2, -1, len(knots), self.spread.shape[-1])
+        factors, places = (1 - share) * values[:, :, below] + share * values[:, :, above]
+        later = (at - knots[-1]).clamp(min=0)[..., None]
+        return (factors if self.growth is None else factors + later * self.growth), places
+
+    def spread_at(self, lead: Tensor, relative: Tensor | None = None) -> Tensor:
+        """Factors (..., C) at times `lead` (...), linear between those of relative variances; by default the first."""
+        factors, places = self.factors_at(lead)
+        log = factors[0]
+        for low, high, step in [] if relative is None else zip(places, places[1:], factors.diff(dim=0), strict=False):
+            log = log + step * ((relative - low) / (high - low).clamp(min=_TINY)).clamp(0, 1)
         return log.exp()
 
     def own(self, factor: Tensor, lead: Tensor) -> Tensor:
@@ -153,9 +169,11 @@ class StatePrior:
 
         lead = t - each(estimate.last)[..., 0]
         variance, own = variance.clamp(min=0), self.own(each(estimate.factor)[..., 0], lead)
-        total = (variance + self.rest) * own * self.spread_at(lead).square()
-        if self.inflation is not None:
-            total = inflated(total, (1 + variance / self.noise) ** self.inflation)
+        usual = self.spread_at(lead).square()
+        total = (variance + self.rest) * own * usual
+        if self.relative is not None:
+            more = total * self.spread_at(lead, (variance / self.noise).log1p()).square() / usual
+            total = torch.where(more.isinf(), more, torch.minimum(more, total.clamp(min=1.0)))
         if estimate.louder is not None:
             total = torch.where(each(estimate.louder), torch.maximum(total, variance), total)
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
@@ -178,11 +196,6 @@ class StatePrior:
         n = len(self.mean) - size
         own = torch.diag(self.covariance[n:]) if self.covariance.dim() == 1 else self.covariance[n:, n:]
         return ContextPrior(self.mean[n:], own)
-
-
-def inflated(variance: Tensor, factor: Tensor) -> Tensor:
-    """Variances, normalised units, multiplied by factors that take none beyond that of the data, 1, unless infinite."""
-    return torch.where(factor.isinf(), factor, torch.minimum(variance * factor, variance.clamp(min=1.0)))
 
 
 @dataclass
@@ -336,19 +349,6 @@ def lift(
     top = torch.cat([spread, lower.transpose(1, 2)], -1)
     bottom = torch.cat([lower, rest + lower @ gain.T], -1)
     return mean, torch.cat([top, bottom], 1)
-
-
-def given(mean: Tensor, cov: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """States (S, n) and covariance (S or 1, n, n) given the values (S, k) of the first k dimensions."""
-    k = known.shape[1]
-    cross = cov[:, :, :k]
-    block = cov[:, :k, :k]
-    block = block + 1e-12 * block.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(k)
-    gain = torch.linalg.solve(block, cross.mT).mT
-    mean = mean + (gain @ (known - mean[:, :k])[..., None])[..., 0]
-    cov = cov - gain @ cross.mT
-    cov[:, :k], cov[:, :, :k] = 0.0, 0.0
-    return mean, (cov + cov.mT) / 2
 
 
 def with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tuple[Tensor, Tensor | None]:

@@ -237,7 +237,8 @@ def check_surrogate(path: Path, model: Any) -> None:
             check_numbers(path, f"{name}: residual", channel.covariance.parameters)
     unseen = None if prior.unseen is None else prior.unseen.variance
     for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread),
-                          ("growth", prior.growth), ("leads", prior.leads), ("unseen.variance", unseen)):
+                          ("growth", prior.growth), ("leads", prior.leads), ("relative", prior.relative),
+                          ("unseen.variance", unseen)):
         if variance is not None:
             check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
     _check_covariance(path, f"{name}: prior.covariance", prior.covariance)

@@ -221,7 +221,8 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         prior.roughest = candidate.noise[1]
     surrogate.prior = _calibrated(candidate, surrogate, budget)
     surrogate.field = candidate.field
-    log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(surrogate.prior.spread[0])})
+    spread = surrogate.prior.spread_at(torch.zeros(()))
+    log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(spread)})
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts

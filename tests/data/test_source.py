@@ -367,6 +367,16 @@ def test_amounts_are_told_from_other_channels(tmp_path):
     assert found.possible(np.full((2, 6), -1.0)).tolist() == [[0, 0, -1, -1, -1, -1]] * 2
 
 
+def test_of_trajectories_whose_points_move_fewer_are_kept(tmp_path):
+    x = np.random.default_rng(0).random((40, 10, 512, 2))
+    write_trajectories(tmp_path / "a.h5", np.arange(10.0), x, np.ones((40, 10, 512, 2), np.float32), WAVE)
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        source, rows = TrajectorySource(file), np.arange(40)
+        with pytest.warns(UserWarning, match="24 of 40 trajectories"):  # 2e6 / 8 values
+            assert sum(map(len, affordable(source, rows[:30], rows[30:], None, 0.1)[1:])) == 24
+        assert sum(map(len, affordable(source, rows[:30], rows[30:], None, 10.0)[1:])) == 40
+
+
 def test_of_grids_a_coarser_grid_is_kept_and_of_scattered_points_some(tmp_path, monkeypatch):
     axes = np.linspace(0, 1, 12, endpoint=False), np.linspace(0, 1, 8, endpoint=False)
     x = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)[np.random.default_rng(0).permutation(96)]

@@ -44,7 +44,7 @@ def test_splines_say_what_a_field_is_between_rows_and_how_far_it_is_unknown(nois
     splines = min(tried, key=lambda one: one.missed)
     places, times = np.linspace(0, 0.9, 7), np.linspace(0.1, 1.9, 9)
     for n, one in enumerate(every):
-        found = splines.fields(one, times, places[:, None]).reshape(-1, 2)
+        found = splines.fields(one, times, splines.harmonics.values(places[:, None])).reshape(-1, 2)
         truth = field(n, np.repeat(times, 7), np.tile(places, 9))
         assert ((found - truth) ** 2).mean() < 1e-6 + 0.3 * noise**2
     assert splines.error == pytest.approx(noise**2, rel=0.35, abs=1e-5)
@@ -79,7 +79,7 @@ def test_frames_whose_points_move_are_solved_each_by_itself():
     best = min(tried, key=lambda one: one.missed)
     places = np.linspace(0, 0.9, 7)
     for n in range(4):
-        found = best.fields(frame(n, 0.75, 30), np.array([0.75]), places[:, None])[0]
+        found = best.fields(frame(n, 0.75, 30), np.array([0.75]), best.harmonics.values(places[:, None]))[0]
         assert found == pytest.approx(field(n, np.full(7, 0.75), places), abs=1e-6)
     assert best.count == 1 and best.missed < 1e-10
 
@@ -113,10 +113,10 @@ def test_channels_known_in_rows_of_their_own_are_solved_from_these():
     tried = candidates(domains_of(every[0][1], (1.0,)), every, (0.0, 2.0), 0)
     splines = min(tried, key=lambda one: one.missed)
     places, times = np.linspace(0, 0.9, 7), np.linspace(0.1, 1.9, 9)
-    found = splines.fields(every[0], times, places[:, None]).reshape(-1, 2)
+    found = splines.fields(every[0], times, splines.harmonics.values(places[:, None])).reshape(-1, 2)
     assert ((found - field(0, np.repeat(times, 7), np.tile(places, 9))) ** 2).mean() < 1e-6
     none = every[0][:2] + (np.where([True, False], every[0][2], np.nan),)
-    assert np.isnan(splines.fields(none, times, places[:, None])[..., 1]).all()
+    assert np.isnan(splines.fields(none, times, splines.harmonics.values(places[:, None]))[..., 1]).all()
 
 
 def test_frames_of_few_points_that_move_are_told_by_those_before_and_after():

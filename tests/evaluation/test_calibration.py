@@ -24,16 +24,17 @@ from inrflow.evaluation.calibration import (
     errors_of,
     factors_of,
     leads_of,
-    quantile_of_others,
 )
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.state_path import StatePath
-from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, inflated
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.quantiles import quantile_of_others
 
 SIZE, POINTS, FRAMES, TRAJECTORIES = 6, 60, 5, 150
 NOISE = torch.tensor([1e-4, 4e-4], dtype=torch.float64)
 HALF = 1.6448536269514722
+NOW = torch.zeros(1).double()
 
 
 def normal(*shape, seed):
@@ -198,9 +199,9 @@ def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances
 def test_calibration_leaves_intervals_that_are_right(surrogate):
     held = truth(surrogate, seed=50).select(torch.arange(12))
     prior = calibrate(surrogate, held, 1)
-    spread = prior.spread_at(torch.tensor([0.0, 1.0, 4.0]))
-    torch.testing.assert_close(spread, torch.ones(3, 2).double(), rtol=0, atol=0.1)
-    torch.testing.assert_close(prior.inflation, torch.zeros(2).double(), rtol=0, atol=0.2)
+    factors, _ = prior.factors_at(torch.tensor([0.0, 1.0, 4.0]))
+    torch.testing.assert_close(factors[0].exp(), torch.ones(3, 2).double(), rtol=0, atol=0.1)
+    torch.testing.assert_close(factors[1:].exp(), torch.ones(2, 3, 2).double(), rtol=0, atol=0.3)
     errors = forecast_errors(with_prior(surrogate, prior), truth(surrogate, seed=57), 4)
     assert coverage(errors) == pytest.approx(0.9, abs=0.03)
 
@@ -221,25 +222,40 @@ def test_a_series_whose_last_part_is_calm_believes_its_left_out_blocks_more(surr
     timid = with_prior(surrogate, replace(surrogate.prior, process=torch.full((SIZE,), 1e-2).double()))
     held = truth(surrogate, seed=50)
     errors = [next(errors_of(timid, held, 1))]
-    by_both = calibrated(timid.prior, errors, True).spread
+    by_both = calibrated(timid.prior, errors, True).spread[0]
     monkeypatch.setattr(calibration, "_CALM", 1.0)
-    by_last = calibrated(timid.prior, errors, True).spread
+    by_last = calibrated(timid.prior, errors, True).spread[0]
     assert float(by_last[1:].max()) < 0.5
     torch.testing.assert_close(by_both[1:], by_last[1:] ** 0.25, rtol=0.1, atol=0)
 
 
-def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_codes():
-    def errors(codes, seed, power=0.2, trajectories=16, values=500):
-        number = torch.arange(float(trajectories)).repeat_interleave(values)
-        codes, rest = (torch.full_like(number, 1e-6 * value).double() for value in (codes, 1.0))
-        std = 0.5 * ((codes + rest) * (1 + codes / rest) ** power).sqrt()
-        return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number,
-                      torch.zeros_like(rest))
+def errors_with(relative, factor, seed, rest=1e-6, trajectories=16, values=500):
+    """Errors of one channel whose codes have some relative variance, as large as `factor` deviations, at lead 0."""
+    number = torch.arange(float(trajectories)).repeat_interleave(values)
+    left = rest * torch.ones_like(number).double()
+    missed = factor * ((1 + relative) * left).sqrt() * normal(len(number), seed=seed)
+    return Errors(missed.abs(), relative * left, left, 0 * left, number, 0 * left)
 
-    now = torch.zeros(1).double()
-    spread, growth, inflation = factors_of(errors(2.0, 1), errors(1000.0, 2), now)
-    assert (spread, growth, inflation) == (pytest.approx(0.5, rel=0.05), 0.0, pytest.approx(0.2, abs=0.03))
-    assert factors_of(errors(2.0, 1, -0.2), errors(1000.0, 2, -0.2), now)[2] == 0.0
+
+def factor_at(found, relative):
+    spread, places, _ = found
+    prior = StatePrior(torch.zeros(1), torch.eye(1), torch.ones(1), torch.eye(1), spread[..., None],
+                       leads=torch.zeros(1).double(), relative=places[..., None])
+    return float(prior.spread_at(torch.zeros(1).double(), torch.tensor([[relative]]).double().log1p()))
+
+
+def test_windows_of_few_points_have_factors_of_their_own_that_others_near_the_logarithm():
+    found = factors_of([errors_with(2.0, 0.1, 1), errors_with(30.0, 2.0, 2), errors_with(1e5, 0.8, 3)], NOW)
+    for relative, expected in ((0.5, 0.1), (2.0, 0.1), (30.0, 2.0), (1e5, 0.8), (1e9, 0.8)):
+        assert factor_at(found, relative) == pytest.approx(expected, rel=0.05)
+    middle = (3 * 31) ** 0.5 - 1
+    assert factor_at(found, middle) == pytest.approx((0.1 * 2.0) ** 0.5, rel=0.05) and found[2] == 0.0
+
+
+def test_windows_as_uncertain_as_whole_ones_change_no_factor_of_these():
+    found = factors_of([errors_with(3.0, 1.0, 1), errors_with(3.0, 5.0, 2)], NOW)
+    assert factor_at(found, 2.9) == pytest.approx(1.0, rel=0.05)
+    assert factor_at(found, 3.1) == pytest.approx(5.0, rel=0.05)
 
 
 def test_each_lead_has_a_factor_of_its_own_and_later_ones_grow_as_the_last_do():
@@ -248,15 +264,16 @@ def test_each_lead_has_a_factor_of_its_own_and_later_ones_grow_as_the_last_do():
         one = torch.ones_like(number).double()
         size = torch.where(lead == 0, first, 0.4 * (1 + (lead - 4).clamp(min=0)))  # rests, then grows
         errors = Errors((size * normal(len(number), seed=1)).abs(), 0 * one, one, lead, number, 0 * one)
-        return factors_of(errors, errors, leads_of(lead))
+        spread, _, growth = factors_of([errors, errors], leads_of(lead))
+        return spread[0], growth
 
-    spread, growth, inflation = found(2.0)
+    spread, growth = found(2.0)
     prior = StatePrior(torch.zeros(1), torch.eye(1), torch.ones(1), torch.eye(1), spread[:, None],
                        leads=leads_of(torch.arange(9.0).double()), growth=torch.tensor([growth]))
     expected = torch.tensor([2.0, 0.4, 0.4, 0.4, 0.8, 2.0]).double()
     at = torch.tensor([0.0, 1.0, 2.0, 4.0, 5.0, 8.0]).double()
     torch.testing.assert_close(prior.spread_at(at)[:, 0], expected, rtol=0.1, atol=0)
-    assert inflation == 0.0 and 1.5 < growth <= 2.0  # 2 to 5 times from 4 to 8
+    assert 1.5 < growth <= 2.0  # 2 to 5 times from 4 to 8
     late = prior.spread_at(torch.tensor([9.0, 19.0]).double())[:, 0]
     torch.testing.assert_close(late[1] / late[0], torch.tensor(2.0**growth).double(), rtol=1e-6, atol=0)
     between = prior.spread_at(torch.tensor(2.0**0.5 - 1).double())[0]
@@ -264,53 +281,35 @@ def test_each_lead_has_a_factor_of_its_own_and_later_ones_grow_as_the_last_do():
     assert found(0.1)[0][0] == found(0.1)[0][1]  # no less at observed times
 
 
-def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_points_ask_for():
-    number = torch.arange(16.0).repeat_interleave(500)
-    rest = 1e-6 * torch.ones_like(number).double()
-
-    def errors(codes, size, seed):
-        missed = 1e-3 * size * normal(len(number), seed=seed)
-        return Errors(missed.abs(), codes * rest, rest, 0 * rest, number, 0 * rest)
-
-    whole, some = errors(1000.0, 20.0, 1), errors(1e5, 500.0, 2)
-    spread, _, inflation = factors_of(whole, some, torch.zeros(1).double())
-    assert inflation and float((whole.scaled(HALF * float(spread), inflation) <= 1).double().mean()) == pytest.approx(
-        0.9, abs=0.01)
+def test_without_sparse_windows_factors_below_one_shrink_no_variance_far_larger_than_usual():
+    narrow, wide = ([errors_with(3.0, factor, 1)] for factor in (0.1, 3.0))
+    for some, usual in ((narrow, 0.1), (wide, 3.0)):
+        found = factors_of(some, NOW)
+        assert factor_at(found, 3.0) == pytest.approx(usual, rel=0.05)
+        assert factor_at(found, 1e3) == pytest.approx(max(usual, 1.0), rel=0.05)
 
 
-def test_small_variances_that_err_more_inflate_no_large_ones():
-    number = torch.arange(16.0).repeat_interleave(500)
-    rest = 1e-13 * torch.ones_like(number).double()
-
-    def errors(relative, factor, seed):
-        codes = relative * rest
-        missed = factor * (codes + rest).sqrt() * normal(len(number), seed=seed)
-        return Errors(missed.abs(), codes, rest, 0 * rest, number, 0 * rest)
-
-    whole, some = errors(1e9, 1.0, 1), errors(0.2, 5.0, 2)
-    spread, _, inflation = factors_of(whole, some, torch.zeros(1).double())
-    assert (float(spread[0]), inflation) == (pytest.approx(1.0, rel=0.05), 0.0)
-    assert factors_of(whole, errors(1e9, 0.5, 3), torch.zeros(1).double())[2] == 0.0
+def test_no_factor_of_sparse_windows_takes_variances_beyond_that_of_the_data():
+    noise = torch.full((1,), 1e-3).double()
+    spread, relative = torch.tensor([[1.0, 100.0], [0.0, 1.0]]).double()[..., None, None]
+    prior = StatePrior(torch.zeros(1), torch.eye(1), noise, torch.eye(1), spread, leads=NOW, relative=relative)
+    estimate = StateEstimate(torch.zeros(1, 1), torch.zeros(1, 1, 1), None, torch.zeros(1), torch.zeros(1))
+    variance = torch.tensor([1e-5, 0.099, 4.0, 0.0]).double()[:, None]
+    std = prior.std(variance, torch.zeros(4, 1), torch.zeros(4), estimate)[:, 0]
+    relative = torch.tensor([1e-5, 0.0]).double() / noise
+    near = (torch.tensor([1e-5, 0.0]).double() + noise) * (100.0 ** (2 * relative.log1p()))
+    torch.testing.assert_close(std.square(), torch.stack([near[0], *torch.tensor([1.0, 4.001]).double(), near[1]]))
 
 
-def test_without_sparse_windows_factors_below_one_shrink_no_variance_as_large_as_that_of_the_data():
-    number = torch.arange(16.0).repeat_interleave(500)
-    rest = 1e-6 * torch.ones_like(number).double()
-
-    def found(factor):
-        missed = factor * (4 * rest).sqrt() * normal(len(number), seed=1)
-        whole = Errors(missed.abs(), 3 * rest, rest, 0 * rest, number, 0 * rest)
-        spread, _, inflation = factors_of(whole, whole.select(whole.number < 0), torch.zeros(1).double())
-        held = (whole.scaled(HALF * float(spread), inflation) <= 1).double().mean()
-        assert float(held) == pytest.approx(0.9, abs=0.01)
-        return float(spread[0]) ** 2 * 1e6**inflation
-
-    assert 1 <= found(0.1) < 2.5 and found(3.0) == pytest.approx(9, rel=0.1)
-
-
-def test_no_inflation_takes_variances_beyond_that_of_the_data():
-    variance, factor = torch.tensor([0.1, 0.1, 4.0]).double(), torch.tensor([2.0, 1e6, 3.0]).double()
-    torch.testing.assert_close(inflated(variance, factor), torch.tensor([0.2, 1.0, 4.0]).double())
+def test_models_that_were_saved_with_a_power_of_the_relative_variance_answer_as_before():
+    spread, power, noise = torch.tensor([[0.5], [2.0]]).double(), torch.tensor([0.3]).double(), torch.ones(1).double()
+    state = {"mean": torch.zeros(1), "covariance": torch.eye(1), "noise": noise, "process": torch.zeros(1),
+             "leads": torch.tensor([0.0, 3.0]).double(), "spread": spread, "inflation": power}
+    prior = StatePrior.from_state(state)
+    relative = torch.tensor([0.0, 2.0, 1e3, 1e12]).double()[:, None]
+    for lead, factor in ((0.0, 0.5), (1.0, 1.0), (3.0, 2.0)):
+        found = prior.spread_at(torch.full((4,), lead).double(), relative.log1p())
+        torch.testing.assert_close(found.square(), factor**2 * (1 + relative) ** power)
 
 
 def test_no_covariance_of_a_forecast_has_more_than_five_deviations_of_the_data(surrogate):
@@ -328,7 +327,8 @@ def test_white_noise_of_the_values_is_no_error_of_the_field():
     codes, rest, white = (torch.full_like(number, value).double() for value in (3.0, 0.5, 4.0))
     std = (1.5**2 * (codes + rest) + white).sqrt()
     errors = Errors((std * normal(len(number), seed=4)).abs(), codes, rest, torch.zeros_like(rest), number, white)
-    assert factors_of(errors, errors, torch.zeros(1).double()) == (pytest.approx(1.5, rel=0.05), 0.0, 0.0)
+    spread, _, growth = factors_of([errors, errors], NOW)
+    assert growth == 0.0 and spread.flatten().tolist() == pytest.approx([1.5, 1.5], rel=0.05)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -337,7 +337,8 @@ def test_what_white_noise_may_leave_by_chance_widens_no_interval(seed):
     codes, rest, white = (torch.full_like(number, value).double() for value in (0.02, 0.01, 1.0))
     std = (codes + rest + white).sqrt()
     errors = Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number, white)
-    assert factors_of(errors, errors, torch.zeros(1).double()) == (1.0, 0.0, 0.0)
+    spread, _, growth = factors_of([errors, errors], NOW)
+    assert growth == 0.0 and spread.flatten().tolist() == [1.0, 1.0]
 
 
 def test_later_frames_of_a_single_series_are_as_far_as_covariances_of_so_few_make_them(surrogate):
@@ -419,7 +420,9 @@ def test_windows_of_few_points_are_left_out_where_there_is_no_time(surrogate):
     held = truth(surrogate, seed=60).select(torch.arange(12))
     errors = list(errors_of(surrogate, held, 1))
     whole, part = (calibrated(surrogate.prior, some) for some in (errors, errors[:1]))
-    assert not part.inflation.any() and (part.spread / whole.spread).log().abs().max() < 0.5
+    assert len(whole.spread) == 3 and len(part.spread) == 2
+    torch.testing.assert_close(part.spread[0], whole.spread[0])
+    assert bool((part.spread[1] >= part.spread[0].clamp(min=1)).all())
 
 
 def test_deviations_of_further_trajectories_are_as_their_own_also_beside_a_noisy_one(surrogate):

@@ -41,5 +41,5 @@ def test_whether_own_factors_fade_is_told_from_errors(fading):
     assert fading_of(errors) == fading
     faded = errors.faded(fading)
     torch.testing.assert_close(faded.rest, variance)
-    spread, _, _ = factors_of(faded, faded, torch.tensor([0.0, 5.0]).double())
-    torch.testing.assert_close(spread, torch.ones(2).double(), rtol=0.1, atol=0)
+    spread, _, _ = factors_of([faded, faded], torch.tensor([0.0, 5.0]).double())
+    torch.testing.assert_close(spread, torch.ones(2, 2).double(), rtol=0.1, atol=0)

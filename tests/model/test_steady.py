@@ -11,7 +11,8 @@ from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
-from inrflow.model import assimilation, state_prior
+from inrflow.encoding import posterior
+from inrflow.model import assimilation
 from inrflow.model.state_prior import StatePrior
 
 
@@ -80,7 +81,7 @@ def test_knowing_a_code_is_observing_it_without_error():
     root = torch.randn(4, 4, generator=random, dtype=torch.float64)
     cov, mean = root @ root.T, torch.randn(1, 4, generator=random, dtype=torch.float64)
     known = torch.tensor([[0.3]]).double()
-    given, left = state_prior.given(mean, cov[None], known)
+    given, left = posterior.given(mean, cov[None], known)
     gain = cov[:, 0] / cov[0, 0]
     assert given[0] == pytest.approx(mean[0] + gain * (0.3 - mean[0, 0]), abs=1e-6)
     assert left[0] == pytest.approx(cov - torch.outer(gain, cov[0]), abs=1e-6)
