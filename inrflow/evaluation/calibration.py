@@ -66,7 +66,7 @@ def errors_of(
         surrogate = replace(surrogate, prior=_neutral(surrogate.prior))
         for fraction in _FRACTIONS:
             yield _errors(surrogate, batch, window, fraction, context, points, others, starts)
-            others, starts = None, ()
+            others = None
 
 
 def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False, stretch: float = 1.0) -> StatePrior:
@@ -152,13 +152,11 @@ def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) ->
     """Factors (M, K) of deviations at some leads, logarithms (M, K) of the variances to which they belong, relative to
     those of the rest, and growth of one channel, of windows observed at all and at fewer and fewer of their points.
 
-    What later windows of all points ask for beyond first ones is taken for that of fewer, too, as to the rest. Without
-    windows of fewer, variances that are far larger than usual ones are not made smaller.
+    Without windows of fewer points, variances that are far larger than usual ones are not made smaller.
     """
     every = [_at_leads(one, leads, held) for one in windows]
-    found = [(spread + np.log1p(np.expm1(2 * (every[0][2] - late)) * np.exp(-relative)) / 2, relative)
-             for spread, relative, late, known in every if len(known)]
-    if not len(ahead := every[0][3]):
+    found = [(spread, relative) for spread, relative, known in every if len(known)]
+    if not len(ahead := every[0][2]):
         return torch.ones(1, len(leads)).double(), torch.zeros(1, len(leads)).double(), 0.0
     growth, at = 0.0, leads.log1p().numpy()
     if len(ahead := ahead[ahead > 0]) >= _FEWEST_LEADS:  # late leads count more
@@ -172,9 +170,9 @@ def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) ->
     return spread.exp(), relative, growth
 
 
-def _at_leads(errors: Errors, leads: Tensor, held: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Logarithms (K,) of factors with which a share of the errors is held at some leads, of usual variances relative to
-    those of the rest, and of what later windows ask for beyond first ones; and the leads (indices) that errors tell.
+def _at_leads(errors: Errors, leads: Tensor, held: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms (K,) of factors with which a share of the errors is held at some leads, and of usual variances
+    relative to those of the rest; and the leads (indices) that errors tell.
 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
     more where it may be chance. At observed times no less than later: points between the observed ones err more than
@@ -186,16 +184,16 @@ def _at_leads(errors: Errors, leads: Tensor, held: float) -> tuple[np.ndarray, n
     bins = [(nearest == k).nonzero()[:, 0] for k in range(len(leads))]
     known = np.array([k for k, rows in enumerate(bins) if len(rows) >= _FEWEST_VALUES], dtype=int)
     if not len(known):
-        return *np.zeros((3, len(leads))), known
+        return *np.zeros((2, len(leads))), known
     scaled, sizes, found = errors.scaled(width), errors.relative.log(), []
     for rows in (bins[k] for k in known):
         first = own if len(own := rows[~errors.late[rows]]) >= _FEWEST_VALUES else rows
-        wanted = [quantile_of_others(scaled[some], errors.number[some], held) for some in (first, rows)]
-        wanted = np.log(np.clip(wanted if errors.select(rows).exceed else least, least, _MOST)) + np.zeros(2)
-        found.append((wanted.max(), float(sizes[rows].median()), wanted.max() - wanted[0]))
-    spread, relative, late = (np.interp(at, at[known], part) for part in zip(*found, strict=True))
+        wanted = max(quantile_of_others(scaled[some], errors.number[some], held) for some in (first, rows))
+        sure = errors.select(rows).exceed
+        found.append((np.log(np.clip(wanted if sure else least, least, _MOST)), float(sizes[rows].median())))
+    spread, relative = (np.interp(at, at[known], part) for part in zip(*found, strict=True))
     spread[0] = max(spread[:2])
-    return spread, relative, late, known
+    return spread, relative, known
 
 
 @dataclass
@@ -285,7 +283,7 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
 
     def excess() -> float:
         each = flow + 2 * points * batch.u.shape[3] * states**2
-        every = len(_FRACTIONS) * (seconds_of(each) + _INTEGRATED * flown) + _LATER * flown
+        every = len(_FRACTIONS) * (seconds_of(each) + (_INTEGRATED + _LATER) * flown)
         return trajectories * (past + frames) * every / seconds
 
     if excess() > 1:
@@ -308,44 +306,49 @@ def _errors(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None,
     chosen: Tensor | None, others: Others | None = None, starts: Sequence[float] = (),
 ) -> Errors:
-    """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points, and of those of
-    other trajectories and of windows that begin later, observed at all of them."""
+    """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points, and from those
+    that begin later; and of those of other trajectories, observed at all of them."""
     points, channels = batch.u.shape[2:]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
     some = max(round(fraction * points), -(-_FEWEST // channels))
     for row in seen:  # a subset of its own for every trajectory
         row[torch.as_tensor(random.permutation(points)[:some])] = True
-    first = batch.first_frames(window)
-    first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
+    first = _first(batch, window, seen)
     if not len(usable := _usable(first)):
         none = torch.empty(0, channels, dtype=torch.float64)
         return Errors(none, none, none, none[:, 0], none[:, 0], none)
-    batch = whole = batch.select(usable)
     known = None if context is None else context.select(usable)
-    estimate = surrogate.estimate(first.select(usable), context=known)
+    every = [(batch.select(usable), known, usable, seen[usable])]
+    if others is not None:
+        every.append((*others, torch.arange(len(others[0])) + len(seen), torch.ones(len(others[0]), points).bool()))
+    estimate, batch = surrogate.estimate(first.select(usable), context=known), every[0][0]
     batch = batch if chosen is None else batch.at(chosen)
     predicted = forecast(surrogate, estimate, batch)
     assert predicted.std is not None
     errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
     total = predicted.std.double().square()
     found = _listed(surrogate, estimate, errors, total, predicted.lead, usable)
-    every = [(whole, known, usable)]
-    if others is not None:
-        every.append((*others, torch.arange(len(others[0])) + len(seen)))
     further = [(*one, False) for one in every[1:]]
     for start in {round(s * batch.u.shape[1]) for s in starts} & set(range(1, batch.u.shape[1] - window)):
-        further += [(one.frames(slice(start, None)), contexts, names, True) for one, contexts, names in every]
+        further += [(one.frames(slice(start, None)), own, names, mask, True) for one, own, names, mask in every]
     if not further:
         return found
     ahead = (total / _own(surrogate, estimate))[:, window:].nanmean(0)  # (T, N, C)
     parts = [found]
-    for more, contexts, names, late in further:
-        for rows in _usable(more.first_frames(window)).split(_TOGETHER):
+    for more, contexts, names, mask, late in further:
+        first = _first(more, window, mask)
+        for rows in _usable(first).split(_TOGETHER):
             own = None if contexts is None else contexts.select(rows)
-            flown = _flown(surrogate, more.select(rows), window, own, chosen, ahead, names[rows])
+            flown = _flown(surrogate, more.select(rows), first.select(rows), own, chosen, ahead, names[rows])
             parts.append(replace(flown, late=torch.full_like(flown.number, late, dtype=torch.bool)))
     return Errors.join(parts)
+
+
+def _first(batch: TrajectoryBatch, window: int, seen: Tensor) -> TrajectoryBatch:
+    """The first frames of trajectories, of which points (S, N) are seen."""
+    first = batch.first_frames(window)
+    return TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
 
 
 def _usable(window: TrajectoryBatch) -> Tensor:
@@ -353,17 +356,17 @@ def _usable(window: TrajectoryBatch) -> Tensor:
     return (torch.isfinite(window.u).flatten(1).sum(1) >= min(_FEWEST, window.u[0].numel())).nonzero()[:, 0]
 
 
-def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None,
+def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: TrajectoryBatch, context: ContextPrior | None,
            chosen: Tensor | None, ahead: Tensor, names: Tensor) -> Errors:
-    """Errors (B, C) of forecasts of trajectories with numbers `names` (S,): variances in the window are their own,
-    ahead of it the mean `ahead` (T, N, C) of those of other trajectories as if their factors were 1."""
-    estimate = surrogate.estimate(batch.first_frames(window), context=context)
+    """Errors (B, C) of forecasts of trajectories with numbers `names` (S,) from their window: variances in it are their
+    own, ahead of it the mean `ahead` (T, N, C) of those of other trajectories as if their factors were 1."""
+    estimate, past = surrogate.estimate(window, context=context), window.u.shape[1]
     here = batch if chosen is None else batch.at(chosen)
     flown = forecast(surrogate, estimate, here, False)
     errors = (flown.mean - surrogate.normalisation.apply(here.u)).double().abs()
-    first = forecast(surrogate, estimate, here.first_frames(window)).std
+    first = forecast(surrogate, estimate, here.first_frames(past)).std
     assert first is not None
-    after = _own(surrogate, estimate) * ahead[: here.u.shape[1] - window]
+    after = _own(surrogate, estimate) * ahead[: here.u.shape[1] - past]
     return _listed(surrogate, estimate, errors, torch.cat([first.double().square(), after], 1), flown.lead, names)
 
 
