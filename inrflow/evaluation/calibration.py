@@ -20,7 +20,7 @@ from inrflow.numerics.quantiles import quantile_of_others
 
 _VALUES = 100_000
 _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
-_FRACTIONS = (1.0, 0.25, 0.0)  # of the points, observed in the held-out windows, and at least the next
+FRACTIONS = (1.0, 0.25, 0.0)  # of the points, observed in the held-out windows, and at least the next
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_LEADS = 10, 3  # of quantiles, and of their growth
 _STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
@@ -48,6 +48,7 @@ def calibrate(
 def errors_of(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
     points: Tensor | None = None, others: Others | None = None, starts: Sequence[float] = STARTS,
+    fractions: Sequence[float] = FRACTIONS,
 ) -> Iterator[Errors]:
     """Errors (B, C) of forecasts from windows that are observed at all of their points, then at fewer and fewer; none
     where the decoder is not affine.
@@ -61,10 +62,11 @@ def errors_of(
             their spread grows with the lead as that of the first ones does, for the flow of covariances takes most of
             the time.
         starts: shares of the frames at which further windows begin, of which the same holds: states may get rougher.
+        fractions: of the points.
     """
     if surrogate.decoder.affine:
         surrogate = replace(surrogate, prior=_neutral(surrogate.prior))
-        for fraction in _FRACTIONS:
+        for fraction in fractions:
             yield _errors(surrogate, batch, window, fraction, context, points, others, starts)
             others = None
 
@@ -283,7 +285,7 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
 
     def excess() -> float:
         each = flow + 2 * points * batch.u.shape[3] * states**2
-        every = len(_FRACTIONS) * (seconds_of(each) + (_INTEGRATED + _LATER) * flown)
+        every = len(FRACTIONS) * (seconds_of(each) + (_INTEGRATED + _LATER) * flown)
         return trajectories * (past + frames) * every / seconds
 
     if excess() > 1:

@@ -20,7 +20,16 @@ from inrflow.dynamics.flow import Integrator, calibrated_process_noise
 from inrflow.encoding.encode import CodeData, Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import STARTS, Errors, Others, affordable, calibrated, errors_of, flight_seconds
+from inrflow.evaluation.calibration import (
+    FRACTIONS,
+    STARTS,
+    Errors,
+    Others,
+    affordable,
+    calibrated,
+    errors_of,
+    flight_seconds,
+)
 from inrflow.evaluation.known_contexts import spread_contexts
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
@@ -37,7 +46,8 @@ _BRIEF = 0.8  # of the frames, fitted where those after them tell how errors gro
 _OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of further trajectories, and how many at most
 _FEW = 1e-3  # unknowns a code, up to which training trajectories are as good as held-out ones
 _SOME = 0.05  # up to which they are better than their last frames, where none are held out
-_OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for the others to follow
+_OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for all of the others to follow
+_FEWEST, _LEADS = 2, 4  # trajectories and times ahead of these others
 
 
 @dataclass(frozen=True)
@@ -254,7 +264,7 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     seconds = _SHARE * budget.total + _LEAST
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
-    began, errors = budget.elapsed, []
+    began = budget.elapsed
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf)
     frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0
     if candidate.briefly is not None and fewer < frames == candidate.states.codes.shape[1]:
@@ -269,10 +279,14 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
             parts.append([replace(some, number=some.number + row) for some in own])
         if parts:
             return calibrated(surrogate.prior, [Errors.join(list(some)) for some in zip(*parts, strict=True)])
-    for some in errors_of(surrogate, batch, past, contexts, points, others, starts):
-        errors.append(some)
-        if candidate.ahead or not budget.decide("calibration", int(budget.elapsed - began < _OF_FIRST * seconds)):
-            break
+    errors = list(errors_of(surrogate, batch, past, contexts, points, others, starts, FRACTIONS[:1]))
+    if errors and not candidate.ahead:
+        share = min(_OF_FIRST * seconds / max(budget.elapsed - began, 1e-9), 1.0)
+        few = min(budget.decide("calibration", max(int(share * len(batch)), _FEWEST)), len(batch))
+        rows, leads = torch.arange(few), max(round((frames - past) * few / len(batch)), _LEADS)
+        known = None if contexts is None else contexts.select(rows)
+        batch = batch.select(rows).first_frames(past + leads)
+        errors += errors_of(surrogate, batch, past, known, points, None, starts, FRACTIONS[1:] if few else ())
     return calibrated(surrogate.prior, errors, candidate.ahead, stretch)
 
 
