@@ -22,6 +22,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+
 LAGS = (1, 2, 3)
 RIDGES = (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  # towards damped persistence
 _SIZES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 28, 40, 55, 75, 100)
@@ -123,27 +125,24 @@ def staying(codes: Tensor, known: Tensor, regression: Autoregression) -> Tensor:
     """Shares (H,) of the latest codes in forecasts of codes (T, R), where frames are `known` (T,): by regression on
     forecasts of the blocks of the second half, each by a fit to what came before it and around its mean, as far as
     blocks agree (James and Stein)."""
-    damping, choice, products = regression.damping, regression.choice, []
+    choice, (leads, size), products = regression.choice, regression.damping.shape, list[Tensor]()
     edges = torch.linspace(len(codes) / 2, len(codes), _LATER + 1).round().long().tolist()
     for low, high in itertools.pairwise(edges):
         around = codes - codes[:low][known[:low]].mean(0)
         search = AutoregressionSearch(around[:low], known[:low], lags=(choice.lags,))
-        step = companion(search.fit(choice, stable=True), search.decays()[choice.size :]).T
+        term = AutoregressionTerm(size, choice.lags, 1.0, delayed=choice.size, leads=leads, stays=True).double()
+        step = companion(search.fit(choice, stable=True), search.decays()[choice.size :])
+        term.set(step, term.errors, regression.damping, reach=reach_of(around[:low]))
         states, whole = lagged(around, known, choice.lags, around[:, : choice.size])
         starts = torch.arange(low, high)[whole[low:high]]
         starts = starts[:: max(1, -(-len(starts) // _STARTS))]
-        latest = around[starts].clamp(*reach_of(around[:low]))
-        beyond = around[starts] - latest
-        past = [beyond[:, : choice.size]] * (choice.lags - 1)
-        now, block = states[starts] - torch.cat([beyond, *past], 1), torch.zeros(len(damping), 2, dtype=torch.float64)
-        for lead, factors in enumerate(damping, 1):
-            now = now @ step
-            ends = (starts + lead).clamp(max=len(codes) - 1)
-            usual, seen = factors * now[:, : codes.shape[1]], known[ends] & (starts + lead < len(codes))
-            other, missed = ((one - usual)[seen] for one in (latest, around[ends] - beyond))
-            block[lead - 1] = torch.stack([(other * missed).sum(), other.square().sum()])
-        products.append(block)
-    cross, square = torch.stack(products).unbind(2)
+        ends = starts[:, None] + torch.arange(1, leads + 1)
+        inside = (ends < len(codes)) & known[ends.clamp(max=len(codes) - 1)]
+        path = term.path(states[starts], torch.arange(leads + 1.0).expand(len(starts), -1))[:, 1:, :size].detach()
+        other = (around[starts, None] - path) * inside[..., None]
+        missed = around[ends.clamp(max=len(codes) - 1)] - path
+        products.append(torch.stack([(other * missed).sum((0, 2)), other.square().sum((0, 2))]))
+    cross, square = torch.stack(products).unbind(1)
     total = square.sum(0).clamp(min=1e-300)
     share = cross.sum(0) / total
     unsure = (cross - share * square).square().sum(0) * _LATER / (_LATER - 1) / total.square()
