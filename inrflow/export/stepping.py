@@ -111,9 +111,15 @@ class _Series(nn.Module):
         states = torch.nn.functional.pad(basis, (k, 0))
         times = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(n + 1, 2)
         moved = term.path(states, times)[:, 1, k:].detach()
+        matrix = moved[1:] - moved[0]
+        if self.series is not None:  # of which a part stays where it is large
+            matrix = self.series.propagate(torch.eye(k + n)[None].double(), times[0, 1:])[1][0, k:, k:].T
         self.register_buffer("bias", moved[0])
-        self.register_buffer("matrix", moved[1:] - moved[0])
+        self.register_buffer("matrix", matrix)
 
     def forward(self, t: Tensor, s: Tensor) -> Tensor:
-        moved = s[:, self.known :] @ self.matrix + self.bias
-        return moved if self.series is None else torch.cat([self.series.phases(t + 1), moved], 1)
+        states = s[:, self.known :]
+        if self.series is None:
+            return states @ self.matrix + self.bias
+        beyond = self.series.beyond(states)
+        return torch.cat([self.series.phases(t + 1), (states - beyond) @ self.matrix + self.bias + beyond], 1)

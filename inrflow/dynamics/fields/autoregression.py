@@ -31,36 +31,46 @@ class AutoregressionTerm(MapTerm):
     Args:
         size: R, codes. lags: p. step: internal time. periods: internal time; harmonics: of each period.
         delayed: r, codes of which the past is kept; None: all.
-        leads: H, steps ahead at which damping and errors are known; beyond them both go on as they did last.
+        leads: H, steps ahead at which damping, errors and shares are known; beyond them all go on as they did last.
+        stays: whether shares of the latest codes stay.
     """
 
     damping: Tensor
     errors: Tensor
+    staying: Tensor
+    reach: Tensor
+    latest: Tensor
 
     def __init__(
         self, size: int, lags: int, step: float, periods: Sequence[float] = (), harmonics: Sequence[int] = (),
-        delayed: int | None = None, leads: int = 1,
+        delayed: int | None = None, leads: int = 1, stays: bool = False,
     ) -> None:
         delayed = size if delayed is None else delayed
         super().__init__(size + (lags - 1) * delayed, step)
-        self.size, self.lags, self.delayed, self.leads = size, lags, delayed, leads
+        self.size, self.lags, self.delayed, self.leads, self.stays = size, lags, delayed, leads, stays
         self.periods, self.harmonics = [float(p) for p in periods], [int(k) for k in harmonics]
         self.register_buffer("damping", torch.ones(leads, size))
         self.register_buffer("errors", torch.zeros(leads, size, size))
+        self.register_buffer("staying", torch.zeros(leads, 1), persistent=stays)
+        self.register_buffer("reach", torch.tensor([[-math.inf], [math.inf]]).repeat(1, size), persistent=stays)
+        latest = torch.cat([torch.arange(size), torch.arange(delayed).repeat(lags - 1)])  # of each past code
+        self.register_buffer("latest", latest, persistent=False)
 
     @property
     def known(self) -> int:
         """Number k of phases."""
         return 2 * sum(self.harmonics)
 
-    def set(self, companion: Tensor, errors: Tensor, damping: Tensor | None = None) -> None:
-        """Set the map of [z(t), z(t - step), ...], and of leads 1 .. H the covariances (H, R, R) of the codes' errors
-        and their damping (H, R), by default none."""
+    def set(self, companion: Tensor, errors: Tensor, damping: Tensor | None = None, staying: Tensor | None = None,
+            reach: Tensor | None = None) -> None:
+        """Set the map of [z(t), z(t - step), ...], and of leads 1 .. H the covariances (H, R, R) of the codes' errors,
+        their damping (H, R) and the shares (H,) that stay, by default none, and the reach (2, R), by default all."""
         with torch.no_grad():
             self.matrix.copy_(companion)
             self.errors.copy_(errors)
-            if damping is not None:
-                self.damping.copy_(damping)
+            for own, given in ((self.damping, damping), (self.staying[:, 0], staying), (self.reach, reach)):
+                if given is not None:
+                    own.copy_(given)
 
     def phases(self, t: Tensor) -> Tensor:
         """cos and sin (..., k) of the harmonics of all periods at times t (...,)."""
@@ -95,33 +105,47 @@ class AutoregressionTerm(MapTerm):
         whole = torch.tensor([[step for step, _ in row] for row in parts])
         share = torch.tensor([[part for _, part in row] for row in parts], dtype=torch.float64)
         result = torch.empty(*times.shape, start.shape[1], dtype=start.dtype)
-        step = self._affine()
-        begun = torch.nn.functional.pad(start[:, k:].double(), (1, 0), value=1.0)
-        for steps, now in stepped(step, begun, whole):
+        step, begun = self._affine(), start[:, k:].double()
+        beyond = self.beyond(begun)
+        begun = begun - beyond
+        latest = begun[:, self.latest]
+
+        def ahead(steps: int, now: Tensor) -> Tensor:
+            moved, stays = self._shares(steps)
+            return moved * now[:, 1:] + stays * latest + beyond
+
+        for steps, now in stepped(step, torch.nn.functional.pad(begun, (1, 0), value=1.0), whole):
             row, column = (whole == steps).nonzero(as_tuple=True)
-            here = now[:, 1:] * self._damped(steps)
+            here = ahead(steps, now)
             values = here[row]
             if bool((share[row, column] > 0).any()):
-                ahead = (now @ step.T)[:, 1:] * self._damped(steps + 1)
-                values = values + share[row, column, None] * (ahead - here)[row]
+                values = values + share[row, column, None] * (ahead(steps + 1, now @ step.T) - here)[row]
             result[row, column, k:] = values.to(result)
         result[..., :k] = self.phases(times).to(result)
         return result
 
-    def _damped(self, steps: int) -> Tensor:
-        """Factors (n - k,) of the iterate after so many steps, that of each past step its own."""
-        each = [self._at_lead(steps)]
-        each += [self._at_lead(steps - lag)[: self.delayed] for lag in range(1, self.lags)]
-        return torch.cat(each)
+    def beyond(self, states: Tensor) -> Tensor:
+        """What of states (S, n - k) lies beyond the reach: of past codes as of the latest."""
+        codes = states[:, : self.size]
+        return (codes - codes.clamp(*self.reach.to(codes)))[:, self.latest]
 
-    def _at_lead(self, steps: int) -> Tensor:
-        """Damping (R,) after so many steps; beyond the last known lead it goes on as it did over half of them."""
+    def _shares(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Factors (n - k,) of the iterate after so many steps, and of the latest codes; each past step has its own."""
+        sizes = [self.size, *[self.delayed] * (self.lags - 1)]
+        damped, stays = (torch.cat([self._at_lead(factors, steps - lag, first).expand(self.size)[:size]
+                                    for lag, size in enumerate(sizes)])
+                         for factors, first in ((self.damping, 1.0), (self.staying, 0.0)))
+        return (1 - stays) * damped, stays
+
+    def _at_lead(self, factors: Tensor, steps: int, first: float) -> Tensor:
+        """Of factors (H, R or 1) those after so many steps, `first` after none; beyond the last known lead they go on
+        as they did over half of them."""
         if steps <= 0:
-            return torch.ones(self.size, dtype=torch.float64)
+            return torch.full((1,), first, dtype=torch.float64)
         if steps <= self.leads:
-            return self.damping[steps - 1].double()
+            return factors[steps - 1].double()
         half = self.leads - (self.leads // 2 or 1)
-        last, before = self.damping[-1].double(), self._at_lead(half)
+        last, before = factors[-1].double(), self._at_lead(factors, half, first)
         rate = (last / before.clamp(min=1e-12)).clamp(0.0, 1.0) ** (1 / (self.leads - half))
         return last * rate ** (steps - self.leads)
 
@@ -186,7 +210,9 @@ class AutoregressionTerm(MapTerm):
         kept = self._cache().setdefault("moved", {})
         if steps not in kept:
             with torch.no_grad():
-                flow = self._damped(steps)[:, None] * self._iterate(steps)
+                moved, stays = self._shares(steps)
+                flow = moved[:, None] * self._iterate(steps)
+                flow += stays[:, None] * torch.eye(len(flow), dtype=torch.float64)[self.latest]
                 r = self.delayed
                 past = [self._error(steps - lag)[:r, :r] for lag in range(1, self.lags)]
                 if len(kept) > self.leads:

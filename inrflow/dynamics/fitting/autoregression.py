@@ -7,6 +7,9 @@ others persists, damped, on its own. Forecasts of contiguous blocks that were le
 is to be believed at each lead (a factor for each code and lead, by regression), the covariance of the errors that are
 left, and the number of leading codes, of lags and the ridge that miss least; a lead counts by the share of the variance
 that can be forecast there at all.
+
+Blocks within a series know its mean. Later frames may have another one: forecasts of blocks from what came before them
+alone tell what share of the latest codes stays (stacking, Wolpert 1992).
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 
 LAGS = (1, 2, 3)
 RIDGES = (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  # towards damped persistence
@@ -32,6 +37,7 @@ _BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose b
 _DETERMINED = 8.0  # frames for each coupled code and lag, at least
 _LEAST_RIDGE = 1e-8  # of a choice half way to damped persistence
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
+_LATER, _SURE, _REACH = 6, 4.0, 1.5  # blocks of the second half; squared standard errors; times the range of codes seen
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
 
@@ -108,6 +114,39 @@ def blocks_of(frames: int) -> list[tuple[int, int]]:
     """First frames and ends of the contiguous blocks that are left out in turn."""
     edges = torch.linspace(0, frames, min(_BLOCKS, max(2, frames // 8)) + 1).round().long().tolist()
     return list(itertools.pairwise(edges))
+
+
+def reach_of(codes: Tensor) -> Tensor:
+    """Least and largest values (2, R) within which codes (T, R) and those of later frames return to their mean."""
+    return _REACH * torch.stack([codes.amin(0), codes.amax(0)])
+
+
+def staying(codes: Tensor, known: Tensor, regression: Autoregression) -> Tensor:
+    """Shares (H,) of the latest codes in forecasts of codes (T, R), where frames are `known` (T,): by regression on
+    forecasts of the blocks of the second half, each by a fit to what came before it and around its mean, as far as
+    blocks agree (James and Stein)."""
+    choice, (leads, size), products = regression.choice, regression.damping.shape, list[Tensor]()
+    edges = torch.linspace(len(codes) / 2, len(codes), _LATER + 1).round().long().tolist()
+    for low, high in itertools.pairwise(edges):
+        around = codes - codes[:low][known[:low]].mean(0)
+        search = AutoregressionSearch(around[:low], known[:low], lags=(choice.lags,))
+        term = AutoregressionTerm(size, choice.lags, 1.0, delayed=choice.size, leads=leads, stays=True).double()
+        step = companion(search.fit(choice, stable=True), search.decays()[choice.size :])
+        term.set(step, term.errors, regression.damping, reach=reach_of(around[:low]))
+        states, whole = lagged(around, known, choice.lags, around[:, : choice.size])
+        starts = torch.arange(low, high)[whole[low:high]]
+        starts = starts[:: max(1, -(-len(starts) // _STARTS))]
+        ends = starts[:, None] + torch.arange(1, leads + 1)
+        inside = (ends < len(codes)) & known[ends.clamp(max=len(codes) - 1)]
+        path = term.path(states[starts], torch.arange(leads + 1.0).expand(len(starts), -1))[:, 1:, :size].detach()
+        other = (around[starts, None] - path) * inside[..., None]
+        missed = around[ends.clamp(max=len(codes) - 1)] - path
+        products.append(torch.stack([(other * missed).sum((0, 2)), other.square().sum((0, 2))]))
+    cross, square = torch.stack(products).unbind(1)
+    total = square.sum(0).clamp(min=1e-300)
+    share = cross.sum(0) / total
+    unsure = (cross - share * square).square().sum(0) * _LATER / (_LATER - 1) / total.square()
+    return (share * (1 - _SURE * unsure / share.square().clamp(min=1e-300)).clamp(min=0.0)).clamp(0.0, 1.0)
 
 
 class AutoregressionSearch:

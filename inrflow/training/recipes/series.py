@@ -21,6 +21,8 @@ from inrflow.dynamics.fitting.autoregression import (
     blocks_of,
     companion,
     lagged,
+    reach_of,
+    staying,
 )
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import frames_needed, series_windows
@@ -164,6 +166,7 @@ class _Series:
         share: of the variance of all values that anomalies have.
         ratio: (R,) variances of codes of frames that the modes were not fitted to, relative to those that they were.
         decays: (R,) of codes of such frames over a step.
+        stays: (H,) shares of the latest codes that stay.
     """
 
     x: Tensor
@@ -175,6 +178,7 @@ class _Series:
     share: float
     ratio: Tensor
     decays: Tensor
+    stays: Tensor
 
     @classmethod
     def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
@@ -199,7 +203,8 @@ class _Series:
         regression = regression.of_unseen(ratio, modes.variances, lasting)
         spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
         share = min(float(anomalies.square().nansum() / spread), 1.0)
-        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, share, ratio, lasting[0])
+        stays = staying(modes.codes, torch.isfinite(values).any(1), regression)
+        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, share, ratio, lasting[0], stays)
 
     @property
     def known(self) -> int:
@@ -225,11 +230,11 @@ class _Series:
         """The vector field, float64."""
         choice, errors = self.regression.choice, self.regression.covariances
         term = AutoregressionTerm(
-            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors)
+            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors), True
         )
         field = VectorField(self.known + self.codes + self.past, [term.double()])
         step = companion(self.regression.matrices, self.decays[choice.size :])
-        term.set(step, errors, self.regression.damping)
+        term.set(step, errors, self.regression.damping, self.stays, reach_of(self.modes.codes))
         return field
 
     def states(self, grid: _Grid) -> CodeData:

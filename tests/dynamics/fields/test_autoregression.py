@@ -88,3 +88,22 @@ def test_a_field_is_built_anew_from_its_structure():
     assert built.known_codes(torch.zeros(1)).tolist() == [[1.0, 1.0, 0.0, 0.0]]
     times = torch.tensor([[0.0, 5.0]]).double()
     assert Integrator("map")(built, state(), times) == pytest.approx(Integrator("map")(field(), state(), times))
+
+
+def test_shares_of_the_latest_codes_stay_and_all_of_them_beyond_the_reach():
+    term = AutoregressionTerm(2, 2, STEP, leads=2, stays=True).double()
+    share, reach = torch.tensor([0.5, 0.8]).double(), torch.tensor([[-1.5, -1.5], [0.875, 2.0]]).double()
+    term.set(companion(torch.stack([FIRST, SECOND]).double()), ERRORS, DAMPING, share, reach)
+    beyond = torch.tensor([0.125, -0.5]).double()  # of (1, -2), which the past (.5, .7) shares
+    before, first = state()[0, 6:] - beyond, state()[0, 4:6] - beyond
+    expected, now = [], first
+    for lead in range(2):
+        now, before = FIRST.double() @ now + SECOND.double() @ before, now
+        expected.append((1 - share[lead]) * DAMPING[lead] * now + share[lead] * first + beyond)
+    path = term.path(state()[:, 4:], torch.tensor([[0.0, STEP, 2 * STEP]]).double())[0]
+    assert path[0] == pytest.approx(state()[0, 4:])
+    assert path[1:, :2] == pytest.approx(torch.stack(expected), abs=1e-12)
+    assert path[2, 2:] == pytest.approx(path[1, :2], abs=1e-12)  # the past of the second step is the first
+    inside = (state() / 10)[:, 4:]
+    flow = term.propagate(torch.eye(4).double()[None], torch.tensor([2 * STEP]))[1][0]
+    assert flow @ inside[0] == pytest.approx(term.path(inside, torch.tensor([[0.0, 2 * STEP]]).double())[0, 1])

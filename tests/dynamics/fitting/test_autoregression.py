@@ -9,7 +9,9 @@ from inrflow.dynamics.fitting.autoregression import (
     Choice,
     companion,
     lagged,
+    reach_of,
     scores,
+    staying,
 )
 
 FIRST = np.array([[0.6, 0.3, 0.0], [-0.3, 0.6, 0.1], [0.0, 0.0, 0.3]])
@@ -121,3 +123,21 @@ def test_iterated_forecasts_are_damped_to_the_correlation_at_their_lead():
     assert found.damping[:, 0].numpy() * float(found.matrices) ** lead == pytest.approx(expected, abs=0.06)
     variance = found.covariances[:, 0, 0] / float(z.square().mean())
     assert variance.numpy() == pytest.approx(1 - expected**2, abs=0.08)
+
+
+def share_that_stays(z: np.ndarray) -> torch.Tensor:
+    codes = torch.as_tensor(z)
+    return staying(codes, torch.ones(len(z), dtype=torch.bool), search_of(z).search())
+
+
+def test_all_of_codes_stays_where_later_blocks_have_other_means_and_none_around_one_mean():
+    noise = np.random.default_rng(5).standard_normal((400, 4))
+    walks, returning = noise[:90].cumsum(0), np.zeros_like(noise)
+    for k in range(1, 400):
+        returning[k] = 0.5 * returning[k - 1] + noise[k]
+    assert float(share_that_stays(walks - walks.mean(0))[:5].min()) > 0.5
+    assert float(share_that_stays(returning - returning.mean(0)).max()) < 0.05
+
+
+def test_codes_return_to_their_mean_within_half_as_much_again_as_they_were_seen_to_reach():
+    assert reach_of(torch.tensor([[-1.0, 2.0], [3.0, -4.0]])).tolist() == [[-1.5, -6.0], [4.5, 3.0]]
