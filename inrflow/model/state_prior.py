@@ -188,11 +188,13 @@ def inflated(variance: Tensor, factor: Tensor) -> Tensor:
 @dataclass
 class ContextPrior:
     """Gaussian prior of contexts: mean (P,) or (S, P), covariance (P, P) or (S, P, P), and the `nominal` contexts (P,)
-    or (S, P) at which the flow is linearised, the mean if None."""
+    or (S, P) at which the flow is linearised, the mean if None. curve: that they lie about, where parameters tell them.
+    """
 
     mean: Tensor
     covariance: Tensor
     nominal: Tensor | None = None
+    curve: Any = None
 
     @classmethod
     def told(cls, mean: Tensor) -> ContextPrior:

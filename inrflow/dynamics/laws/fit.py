@@ -106,7 +106,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began, most = effort(), _NEARLY * search.least  # noise hides what others lack: terms that are none go later
-    best = simplest(search.scored, HARDLY if search.noiseless else _NEARLY)
+    best = simplest(search.scored, HARDLY if search.noiseless and not search.several else _NEARLY)
     if not search.noiseless:
         close = min(search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
         best = best if 2 * best[1].size <= close[1].size else close  # half the terms are no chance
@@ -175,7 +175,8 @@ class LawSearch:
         place, harmonics = ground.domain, ground.codes.harmonics
         by_place = list(families.in_place(place, harmonics))
         inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
-        more = [*families.with_multipliers(place, harmonics, channels), *families.steep(place, channels)]
+        more = [*families.quartic(channels), *families.with_multipliers(place, harmonics, channels),
+                *families.steep(place, channels)]
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
