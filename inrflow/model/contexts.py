@@ -341,10 +341,12 @@ class ParameterMap:
 
 def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
     """Contexts (E, P) that known parameters (E, Q) may be, fewer than the environments tell apart, standardised:
-    parameters, their logarithms, reciprocals or squares, of all the same where they are alike, and products of two or
-    three; or two or three exponentials of one."""
+    parameters, their logarithms, reciprocals or squares, and products of two or three, the same where these are alike;
+    or two or three exponentials of one."""
     forms, choices = [], _SQUARES if alike else (*_SQUARES, *_EXPONENTIALS)
-    for degree, powers in itertools.product(_DEGREES, _choices_of_powers(parameters, choices, alike)):
+    of_degree = ((degree, powers) for degree in _DEGREES
+                 for powers in _choices_of_powers(parameters, choices, alike and degree > 1))
+    for degree, powers in of_degree:
         if bool(powers.isinf().any()) if degree == 1 else bool((powers == 2).any()):  # a map has no fourth powers
             continue
         values = monomials(standardised(_raised(parameters, powers, parameters))[0], degree)[:, 1:]

@@ -201,3 +201,11 @@ def test_systems_on_a_curve_are_outside_where_their_parameter_is():
     outside = known.map.contexts(torch.tensor([2.2]).double())
     assert "a 2.2, in training 1 to 2" in known.warning(outside)
     assert "no context explains" in known.warning(inside[0], 2e-3)
+
+
+def test_two_parameters_may_enter_by_unlike_powers():
+    random = np.random.default_rng(0)
+    parameters = torch.tensor(0.5 + random.random((9, 2)))
+    wanted = standardised(torch.stack([parameters[:, 0] ** 2, parameters[:, 1]], 1))[0]
+    forms = told_contexts(parameters, alike=True)
+    assert any(form.shape == wanted.shape and torch.allclose(form, wanted) for form in forms)
