@@ -25,7 +25,7 @@ from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 from inrflow.numerics.polynomials import left_out, monomials, ridge_solution
 from inrflow.numerics.principal_components import standardised
 
-_UNLIKE = 10.0  # times the largest misfit of held-out trajectories of systems of training
+_UNLIKE, _VISIBLE = 10.0, 1e-6  # times the largest misfit of held-out trajectories of systems of training; at least
 _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
 _POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms
@@ -104,7 +104,7 @@ class Contexts:
                 where = ", ".join(f"{name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
             return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
                     "and its intervals are widened")
-        return None if not misfit > _UNLIKE * self.missed > 0 else (
+        return None if not (self.missed and misfit > max(_UNLIKE * self.missed, _VISIBLE)) else (
             f"no context explains the frames that were seen: forecasts miss {misfit:.1e} of their variance, those of "
             f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
             "forecasts, and parameters read off, may be wrong")

@@ -225,5 +225,6 @@ def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> Co
         told = solve_context(field, integrator, states, mean, covariance, process, curve.starts, curve=curve)
         slopes = curve.slopes(told.mean)
         found = ContextEstimate(curve(told.mean), slopes @ told.covariance @ slopes.T, told.misfit)
-    found.covariance *= 1.0 if surrogate.contexts is None else surrogate.contexts.spread
+    if (known := surrogate.contexts) is not None:  # a law is the less known the farther it is from training systems
+        found.covariance *= known.spread * float(known.widening(found.mean)) ** 2
     return found
