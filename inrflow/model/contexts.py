@@ -25,7 +25,7 @@ from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 from inrflow.numerics.polynomials import left_out, monomials, ridge_solution
 from inrflow.numerics.principal_components import standardised
 
-_UNLIKE, _VISIBLE = 10.0, 1e-6  # times the largest misfit of held-out trajectories of systems of training; at least
+_UNLIKE, _VISIBLE = 30.0, 1e-6  # times the largest misfit of held-out trajectories of systems of training; at least
 _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
 _POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms

@@ -200,7 +200,7 @@ def test_systems_on_a_curve_are_outside_where_their_parameter_is():
     assert not any(known.warning(context, 5e-4) for context in inside)
     outside = known.map.contexts(torch.tensor([2.2]).double())
     assert "a 2.2, in training 1 to 2" in known.warning(outside)
-    assert "no context explains" in known.warning(inside[0], 2e-3)
+    assert "no context explains" in known.warning(inside[0], 4e-3)
 
 
 def test_two_parameters_may_enter_by_unlike_powers():

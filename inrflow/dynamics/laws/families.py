@@ -163,13 +163,6 @@ class Families:
             combined = self.combined[2 * line - 1 :]
             yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
 
-    def quartic(self, channels: int) -> Iterator[Families]:
-        """With fourth powers of a single channel: diffusion by its square may be negative where that by its cube is
-        not. None for flows."""
-        if channels == 1 and "fluxes" in self.terms:
-            fourth = [Term((((0, VALUE),) * 4,), power) for power in (0, 1)]
-            yield Families({**self.terms, "quartic": fourth}, (("linear", "products", "fluxes", "quartic"),))
-
     def further(self, ground: Ground) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; with flows in pores; less their means, where those of
         codes do not change; with drifts; on boxes, with what is divided by channels far from zero."""
@@ -277,8 +270,6 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
             break
         most = least * (_PAYS if count == fewest else _FURTHER)
         own = in_systems(searches, count, systems.told, count in systems.counts)
-        if not own:
-            continue
         pays = own[0].misfit < most
         again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
         for one in [*own, *(search.anew(pays) for search in again)]:

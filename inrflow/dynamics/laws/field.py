@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -100,17 +101,14 @@ class LawField(nn.Module):
         return dense.reshape(1, self.size, self.size)
 
     def _diffusion(self, about: Tensor) -> Tensor:
-        """How products of values under Laplacians act on small changes of constant fields (C,): (K, C, C). They are as
-        stiff as diffusion, and may hold what the linear part alone lets grow."""
+        """How products under Laplacians, stiff as diffusion, act on small changes of constants (C,): (K, C, C)."""
         shift = self.theta.new_zeros(len(self.library.eigenvalues), self.channels, self.channels)
         for term, fields in self.products_of.items():
-            if term.power > 0 and not (term.linear or term.flux or term.solenoidal) and len(term.products) == 1 and all(
-                    axis == VALUE for _, axis in term.products[0]):
+            plain = len(term.products) == 1 and not (term.linear or term.flux or term.solenoidal)
+            if term.power > 0 and plain and all(axis == VALUE for _, axis in term.products[0]):
                 symbol, channels = self.library.filter(term), [c for c, _ in term.products[0]]
-                for i, c in enumerate(channels):
-                    slope = about[channels[:i] + channels[i + 1 :]].prod() * symbol
-                    for out, weight in fields.items():
-                        shift[:, out, c] += weight * slope
+                for (i, c), (out, weight) in itertools.product(enumerate(channels), fields.items()):
+                    shift[:, out, c] += weight * about[channels[:i] + channels[i + 1 :]].prod() * symbol
         return shift if self.allowed is None else shift * self.allowed.T[:, :, None]
 
     def coefficients(self, terms: Sequence[int]) -> dict[Term, dict[int, Tensor]]:

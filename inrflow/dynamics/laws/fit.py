@@ -175,8 +175,7 @@ class LawSearch:
         place, harmonics = ground.domain, ground.codes.harmonics
         by_place = list(families.in_place(place, harmonics))
         inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
-        more = [*families.quartic(channels), *families.with_multipliers(place, harmonics, channels),
-                *families.steep(place, channels)]
+        more = [*families.with_multipliers(place, harmonics, channels), *families.steep(place, channels)]
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
