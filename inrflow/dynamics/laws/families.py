@@ -265,12 +265,12 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
             searches.append(partial(InSystems, each, systems, active, simple, cumulative=cumulative))
     paying = list(found.values())
     least, fewest = min(misfit for misfit, _ in paying), min(systems.counts, default=0)
-    for count in sorted({*systems.counts, *(form.shape[1] for form in systems.told)}) if several else ():
+    further = {form.shape[1] for form in systems.told if several and form.shape[1] < max(systems.counts) + 2}
+    for count in sorted({*systems.counts, *further}) if several else ():
         if least < _FITTED and count != fewest:
             break
         most = least * (_PAYS if count == fewest else _FURTHER)
-        own = in_systems(searches, count, systems.told, count in systems.counts)
-        pays = own[0].misfit < most
+        pays = (own := in_systems(searches, count, systems.told, count in systems.counts))[0].misfit < most
         again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
         for one in [*own, *(search.anew(pays) for search in again)]:
             for contexts, solved in one.laws:
