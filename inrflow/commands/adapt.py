@@ -184,7 +184,7 @@ def tell(
     told |= {
         "context": estimate.mean.tolist(),
         "context_covariance": estimate.covariance.tolist(),
-        "outside_training": surrogate.warn_context(estimate.mean),
+        "outside_training": surrogate.warn_context(estimate.mean, estimate.misfit),
         "nearest_environment": contexts.nearest(estimate.mean),
     }
     if contexts.map is not None:

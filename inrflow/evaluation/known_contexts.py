@@ -72,8 +72,13 @@ def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Env
         if not own or (apart and time.perf_counter() - began > seconds):
             continue
         found = surrogate.solve_context([source.batch(np.array([row]), normalised=False)])
-        missed = found.mean - contexts.values[own[0]]
-        apart.append(float(missed @ torch.linalg.solve(found.covariance, missed)) / contexts.size)
+        mean, covariance, true = found.mean, found.covariance, contexts.values
+        if contexts.on_curve:  # about which nothing is left open
+            assert contexts.map is not None and contexts.parameters is not None
+            (mean, covariance), true = contexts.map.parameters(mean, covariance), contexts.parameters
+        contexts.missed = max(contexts.missed, found.misfit)
+        missed = mean - true[own[0]]
+        apart.append(float(missed @ torch.linalg.solve(covariance, missed)) / len(missed))
     if contexts is not None and apart:
         contexts.spread = max(1.0, float(np.mean(apart)))
     return len(apart)

@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 from inrflow.errors import UserError
-from inrflow.model.state_prior import ContextPrior
+from inrflow.model.state_prior import KNOWN_CONTEXT, ContextPrior
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
+from inrflow.numerics.polynomials import left_out, monomials, ridge_solution
 from inrflow.numerics.principal_components import standardised
 
+_UNLIKE, _VISIBLE = 30.0, 1e-6  # times the largest misfit of held-out trajectories of systems of training; at least
 _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
 _POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms
@@ -31,11 +33,11 @@ _EXPONENTIALS = (math.inf, -math.inf)  # of a single parameter, in two standard 
 _ALIKE = 3  # parameters from which on all have the same power
 _LOWEST = 1e-3  # of the least one of training: what logarithms and reciprocals are taken of, at least
 _MOST_LOGARITHM = 700.0
-_RIDGE = 1e-9
 _STRAIGHT = 1e-6  # of standardised contexts
 _CLEARLY_BETTER, _FAR_BETTER = 0.8, 0.1
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
 _DIFFERENCE = 1e-5
+_FREE = 10.0  # prior standard deviation of standardised parameters along their curve
 _WIDE = 1e3  # prior standard deviation of standardised parameters: only breaks ties
 
 
@@ -52,6 +54,7 @@ class Contexts:
         map: from parameters to contexts and back, None where none are known.
         growth: power of the variance of a regression with which that of forecasts grows beyond the environments.
         spread: times the variance that solves state, of contexts of held-out trajectories about those of systems.
+        missed: largest misfit of these solves, 0 where none is known.
     """
 
     kind: str
@@ -62,6 +65,7 @@ class Contexts:
     map: ParameterMap | None = None
     growth: float = 1.0
     spread: float = 1.0
+    missed: float = 0.0
 
     @property
     def size(self) -> int:
@@ -85,14 +89,31 @@ class Contexts:
         return (_MARGIN * reach) ** 2 / float(self.distance(context))
 
     def outside(self, context: Tensor) -> bool:
-        """Whether a context (P,) lies beyond the limit."""
-        return bool(context.any()) and float(self.distance(context)) > self.limit(context)
+        """Whether a context (P,) lies beyond the limit, or parameters that tell it beyond those of training."""
+        if not self.on_curve:
+            return bool(context.any()) and float(self.distance(context)) > self.limit(context)
+        values, least, most = self._parameters(context)
+        return bool(((values - (least + most) / 2).abs() > _MARGIN * (most - least) / 2).any())
 
-    def warning(self, context: Tensor) -> str:
-        """What is said of a context (P,) outside."""
-        return ("the context lies outside the training distribution (squared distance "
-                f"{float(self.distance(context)):.1f}, limit {self.limit(context):.1f}): the forecast is an "
-                "extrapolation, and its intervals are widened")
+    def warning(self, context: Tensor, misfit: float = 0.0) -> str | None:
+        """What is said of a context (P,) outside, or that misses far more of what was seen than training; else None."""
+        if self.outside(context):
+            where = f"squared distance {float(self.distance(context)):.1f}, limit {self.limit(context):.1f}"
+            if self.on_curve:
+                ends = zip(self.names, *map(Tensor.tolist, self._parameters(context)), strict=True)
+                where = ", ".join(f"{name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
+            return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
+                    "and its intervals are widened")
+        return None if not (self.missed and misfit > max(_UNLIKE * self.missed, _VISIBLE)) else (
+            f"no context explains the frames that were seen: forecasts miss {misfit:.1e} of their variance, those of "
+            f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
+            "forecasts, and parameters read off, may be wrong")
+
+    def _parameters(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Parameters (Q,) of a context, and the least and largest ones of training."""
+        assert self.map is not None
+        values, _ = self.map.parameters(context, KNOWN_CONTEXT * torch.eye(self.size).double())
+        return values, self.map.training.amin(0), self.map.training.amax(0)
 
     def widening(self, context: Tensor) -> Tensor:
         """Factor (...,) for the standard deviations of forecasts at contexts (..., P), 1 near the mean context.
@@ -119,10 +140,17 @@ class Contexts:
 
     def along(self, found: ContextEstimate) -> ContextPrior | None:
         """The prior of contexts near one found, where fewer parameters tell them: along the curve of these."""
-        if self.map is None or len(self.names) >= self.size:
+        if self.map is None or not self.on_curve:
             return None
         slope, values = self.map.tangent(found.mean, found.covariance)
-        return ContextPrior(self.map.contexts(values), slope @ slope.T + self.map.residual_at(values, self.values))
+        apart = self.map.residual_at(values, self.values)
+        curve = Curve(self.map, torch.linalg.cholesky(apart), torch.cat([values[None], self.map.training]))
+        return ContextPrior(self.map.contexts(values), slope @ slope.T + apart, curve=curve)
+
+    @property
+    def on_curve(self) -> bool:
+        """Whether fewer parameters tell contexts than these have numbers."""
+        return self.map is not None and len(self.names) < self.size
 
     def state(self) -> dict[str, Any]:
         """As nested plain values and tensors, fit for `save_tensors`."""
@@ -138,6 +166,38 @@ class Contexts:
         stored = state.pop("map")
         names = tuple(state.pop("names"))
         return cls(**state, names=names, map=None if stored is None else ParameterMap(**stored))
+
+
+@dataclass
+class Curve:
+    """Contexts map(p) + root e of standardised parameters p (Q,) and of departures e (P,) from the map, N(0, 1).
+
+    values: (N, Q) parameters that p may be near.
+    """
+
+    map: ParameterMap
+    root: Tensor
+    values: Tensor
+
+    @property
+    def prior(self) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of [p, e]: little is known of p."""
+        spreads = torch.tensor([_FREE] * self.values.shape[1] + [1.0] * len(self.root), dtype=torch.float64)
+        return 0 * spreads, spreads.square().diag()
+
+    @property
+    def starts(self) -> Tensor:
+        """Unknowns (N, Q + P) to start from."""
+        return nn.functional.pad(self.map.standardised(self.values), (0, len(self.root)))
+
+    def __call__(self, unknowns: Tensor) -> Tensor:
+        """Contexts (B, P) of unknowns (B, Q + P)."""
+        p, e = unknowns.split([self.values.shape[1], len(self.root)], -1)
+        return self.map.at(p) + e @ self.root.T
+
+    def slopes(self, unknowns: Tensor) -> Tensor:
+        """Derivatives (P, Q + P) of contexts at unknowns (Q + P,)."""
+        return torch.cat([self.map.jacobian(unknowns[: self.values.shape[1]]), self.root], 1)
 
 
 @dataclass
@@ -170,15 +230,16 @@ class ParameterMap:
         for degree, powers in itertools.product(_DEGREES, _choices_of_powers(parameters, (*_POWERS, *_EXPONENTIALS))):
             taken = _raised(parameters, powers, parameters)
             mean, scale = taken.mean(0), taken.std(0, correction=0).clamp(min=1e-300)
-            design = _monomials((taken - mean) / scale, degree)
+            design = monomials((taken - mean) / scale, degree)
             if degree > 1 and design.shape[1] > len(design) - 1:
                 break
-            missed = _left_out(design, contexts)
+            missed = left_out(design, contexts)
             share = _FAR_BETTER if bool(powers.isinf().any()) else _CLEARLY_BETTER  # chance may tell it from a line
             if best is None or float(missed.square().mean()) < share * float(best[1].square().mean()):
                 error = missed.T @ missed / len(missed) + 1e-12 * torch.eye(contexts.shape[1], dtype=contexts.dtype)
-                further = _ridge(_monomials((taken - mean) / scale, degree + 1), contexts)
-                best = cls(mean, scale, _ridge(design, contexts), degree, error, parameters, powers, further), missed
+                further = ridge_solution(monomials((taken - mean) / scale, degree + 1), contexts)
+                now = ridge_solution(design, contexts)
+                best = cls(mean, scale, now, degree, error, parameters, powers, further), missed
         assert best is not None
         return best[0]
 
@@ -213,32 +274,36 @@ class ParameterMap:
         prior = torch.eye(len(self.mean), dtype=torch.float64) / _WIDE**2
 
         def objective(at: Tensor) -> Tensor:
-            residual = context - self._at(at)
+            residual = context - self.at(at)
             return (residual @ precision * residual).sum(1) + (at @ prior * at).sum(1)
 
         def linearise(at: Tensor) -> tuple[Tensor, Tensor]:
-            jacobian = self._jacobian(at)
-            gradient = ((context - self._at(at)) @ precision)[:, None] @ jacobian
+            jacobian = self.jacobian(at)
+            gradient = ((context - self.at(at)) @ precision)[:, None] @ jacobian
             return jacobian.mT @ precision @ jacobian + prior, gradient[:, 0] - at @ prior
 
-        starts = (self._taken(self.training) - self.mean) / self.scale
+        starts = self.standardised(self.training)
         nearest = (objective(starts) - (starts @ prior * starts).sum(1)).argsort()[:_NEAREST]
         reached = levenberg_marquardt(
             starts[nearest], objective, linearise, steps=_ITERATIONS,
             settled=lambda decrement, value: decrement < _SETTLED * (1 + value),
         )
         best = reached.value.argmin()
-        jacobian = self._jacobian(reached.point[best])
+        jacobian = self.jacobian(reached.point[best])
         values, slopes = self._given_back(self.mean + self.scale * reached.point[best])
         precision = torch.linalg.inv(covariance + self.error_at(values))
         spread = torch.linalg.inv(jacobian.T @ precision @ jacobian + prior)
         slopes = slopes * self.scale
         return values, spread * slopes[:, None] * slopes
 
+    def standardised(self, parameters: Tensor) -> Tensor:
+        """What the polynomial is of, of parameters (..., Q), standardised."""
+        return (self._taken(parameters) - self.mean) / self.scale
+
     def tangent(self, context: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Changes (P, Q) of contexts by a standard deviation of each parameter, at those (Q,) of a context."""
         values, _ = self.parameters(context, covariance)
-        return self._jacobian((self._taken(values) - self.mean) / self.scale), values
+        return self.jacobian(self.standardised(values)), values
 
     @property
     def _powers(self) -> Tensor:
@@ -261,27 +326,30 @@ class ParameterMap:
 
     def _design(self, parameters: Tensor, degree: int) -> Tensor:
         """Monomials (..., F) of parameters (..., Q)."""
-        return _monomials((self._taken(parameters.double()) - self.mean) / self.scale, degree)
+        return monomials(self.standardised(parameters.double()), degree)
 
-    def _at(self, standard: Tensor) -> Tensor:
-        return _monomials(standard, self.degree) @ self.coefficients
+    def at(self, standard: Tensor) -> Tensor:
+        """Contexts (..., P) of standardised parameters (..., Q)."""
+        return monomials(standard, self.degree) @ self.coefficients
 
-    def _jacobian(self, standard: Tensor) -> Tensor:
+    def jacobian(self, standard: Tensor) -> Tensor:
         """(..., P, Q) at standardised parameters (..., Q)."""
         moves = _DIFFERENCE * torch.eye(standard.shape[-1], dtype=torch.float64)
         here = standard[..., None, :]
-        return ((self._at(here + moves) - self._at(here - moves)) / (2 * _DIFFERENCE)).mT
+        return ((self.at(here + moves) - self.at(here - moves)) / (2 * _DIFFERENCE)).mT
 
 
 def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
     """Contexts (E, P) that known parameters (E, Q) may be, fewer than the environments tell apart, standardised:
-    parameters, their logarithms, reciprocals or squares, of all the same where they are alike, and products of two; or
-    two exponentials of one."""
+    parameters, their logarithms, reciprocals or squares, and products of two or three, the same where these are alike;
+    or two or three exponentials of one."""
     forms, choices = [], _SQUARES if alike else (*_SQUARES, *_EXPONENTIALS)
-    for degree, powers in itertools.product(_DEGREES[:2], _choices_of_powers(parameters, choices, alike)):
-        if degree == 1 and bool(powers.isinf().any()):
+    of_degree = ((degree, powers) for degree in _DEGREES
+                 for powers in _choices_of_powers(parameters, choices, alike and degree > 1))
+    for degree, powers in of_degree:
+        if bool(powers.isinf().any()) if degree == 1 else bool((powers == 2).any()):  # a map has no fourth powers
             continue
-        values = _monomials(standardised(_raised(parameters, powers, parameters))[0], degree)[:, 1:]
+        values = monomials(standardised(_raised(parameters, powers, parameters))[0], degree)[:, 1:]
         if values.shape[1] + degree <= len(values):
             forms.append(standardised(values)[0])
     return forms
@@ -292,7 +360,7 @@ def straight(parameters: Tensor, contexts: Tensor, names: Sequence[str]
     """Base (P,) and slopes (P, Q) of contexts (E, P) = base + slopes f, sizes (Q,) and names of f, which are parameters
     (E, Q), their logarithms, reciprocals or squares; None where contexts are none of these."""
     for powers in _choices_of_powers(parameters, _SQUARES):
-        design = _monomials(_raised(parameters, powers, parameters), 1)
+        design = monomials(_raised(parameters, powers, parameters), 1)
         found = torch.linalg.lstsq(design, contexts).solution
         if float((contexts - design @ found).abs().max()) < _STRAIGHT:
             forms = {1: "{}", 2: "{}^2", 0: "log({})", -1: "/ {}"}
@@ -329,24 +397,3 @@ def _raised(parameters: Tensor, powers: Tensor, training: Tensor) -> Tensor:
 def _spread(training: Tensor) -> Tensor:
     """Two standard deviations (Q,) of parameters (E, Q)."""
     return 2 * training.std(0, correction=0).clamp(min=1e-300)
-
-
-def _monomials(values: Tensor, degree: int) -> Tensor:
-    """All products (..., F) of up to `degree` of the values (..., Q), the constant first."""
-    columns = [torch.ones_like(values[..., 0])]
-    for order in range(1, degree + 1):
-        for chosen in itertools.combinations_with_replacement(range(values.shape[-1]), order):
-            columns.append(values[..., list(chosen)].prod(-1))
-    return torch.stack(columns, -1)
-
-
-def _ridge(design: Tensor, target: Tensor) -> Tensor:
-    gram = design.T @ design
-    gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
-    return torch.linalg.solve(gram, design.T @ target)
-
-
-def _left_out(design: Tensor, target: Tensor) -> Tensor:
-    """What the fit to all other environments misses of each one, (E, P)."""
-    rows = torch.arange(len(design))
-    return torch.stack([target[e] - design[e] @ _ridge(design[rows != e], target[rows != e]) for e in rows])

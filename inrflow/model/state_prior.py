@@ -201,11 +201,12 @@ class StatePrior:
 @dataclass
 class ContextPrior:
     """Gaussian prior of contexts: mean (P,) or (S, P), covariance (P, P) or (S, P, P), and the `nominal` contexts (P,)
-    or (S, P) at which the flow is linearised, the mean if None."""
+    or (S, P) at which the flow is linearised, the mean if None; `curve`: that they lie about."""
 
     mean: Tensor
     covariance: Tensor
     nominal: Tensor | None = None
+    curve: Any = None
 
     @classmethod
     def told(cls, mean: Tensor) -> ContextPrior:
@@ -219,9 +220,8 @@ class ContextPrior:
 
     def select(self, rows: Tensor) -> ContextPrior:
         """Those of some of S trajectories."""
-        mean, nominal = (v if v is None or v.dim() == 1 else v[rows] for v in (self.mean, self.nominal))
-        assert mean is not None
-        return ContextPrior(mean, self.covariance if self.covariance.dim() == 2 else self.covariance[rows], nominal)
+        return replace(self, **{name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)
+                                and value.dim() > 1 + (name == "covariance")})
 
 
 @dataclass

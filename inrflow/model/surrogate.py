@@ -316,15 +316,15 @@ class Surrogate(Shown):
             raise UserError(f"{len(windows)} example trajectories are given, none with 2 frames; a context shows in "
                             "how a field moves: give at least one with 2 or more")
         estimate = self.solve_context(windows)
-        self.warn_context(estimate.mean)
+        self.warn_context(estimate.mean, estimate.misfit)
         return ContextPrior(estimate.mean, estimate.covariance)
 
-    def warn_context(self, context: Tensor) -> bool:
-        """Warn if a context (P,) lies outside the training distribution; whether it does."""
-        if self.contexts is None or not self.contexts.outside(context):
-            return False
-        warnings.warn(self.contexts.warning(context), stacklevel=4)
-        return True
+    def warn_context(self, context: Tensor, misfit: float = 0.0) -> bool:
+        """Warn if a context (P,) lies outside the training distribution, or does not explain what was seen, by what it
+        misses of it; whether it does."""
+        if said := None if self.contexts is None else self.contexts.warning(context, misfit):
+            warnings.warn(said, stacklevel=4)
+        return bool(said)
 
     def answers_at_mean(self) -> dict[str, Any]:
         """What is answered to one value, the mean of the training data, at its time and a time step later."""

@@ -217,7 +217,14 @@ def contexts_of_each(surrogate: Any, window: TrajectoryBatch, codes: CodeData, p
 def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
     process, frames = surrogate.prior.process[: surrogate.field.state_size], max(one.codes.shape[1] for one in parts)
     states = CodeData.join([part.padded(frames) for part in parts])
-    found = solve_context(surrogate.field, surrogate.integrator, states, prior.mean, prior.covariance, process,
-                          prior.nominal)
-    found.covariance *= 1.0 if surrogate.contexts is None else surrogate.contexts.spread
+    field, integrator = surrogate.field, surrogate.integrator
+    if (curve := prior.curve) is None:
+        found = solve_context(field, integrator, states, prior.mean, prior.covariance, process, prior.nominal)
+    else:
+        mean, covariance = curve.prior
+        told = solve_context(field, integrator, states, mean, covariance, process, curve.starts, curve=curve)
+        slopes = curve.slopes(told.mean)
+        found = ContextEstimate(curve(told.mean), slopes @ told.covariance @ slopes.T, told.misfit)
+    if (known := surrogate.contexts) is not None:  # a law is the less known the farther it is from training systems
+        found.covariance *= known.spread * float(known.widening(found.mean)) ** 2
     return found

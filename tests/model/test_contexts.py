@@ -188,3 +188,24 @@ def test_contexts_lie_about_the_curve_as_a_regression_predicts_them():
         missed, here = values.numpy() - x @ theta, np.array([1.0, at])
         expected = missed.T @ missed / 6 * (1 + here @ np.linalg.inv(x.T @ x) @ here)
         np.testing.assert_allclose(fitted.residual_at(torch.tensor([at]).double(), values), expected, rtol=1e-6)
+
+
+def test_systems_on_a_curve_are_outside_where_their_parameter_is():
+    """The curve (a, a^2, a^3) leaves the convex hull of its own training systems between them."""
+    parameters = torch.linspace(1.0, 2.0, 6).double()[:, None]
+    values = standardised(parameters ** torch.arange(1, 4))[0]
+    known = Contexts("parameters", values, torch.arange(6), ("a",), parameters, ParameterMap.fit(parameters, values))
+    known.missed = 1e-4
+    inside = [known.map.contexts(torch.tensor([a]).double()) for a in (1.1, 1.5, 1.93)]
+    assert not any(known.warning(context, 5e-4) for context in inside)
+    outside = known.map.contexts(torch.tensor([2.2]).double())
+    assert "a 2.2, in training 1 to 2" in known.warning(outside)
+    assert "no context explains" in known.warning(inside[0], 4e-3)
+
+
+def test_two_parameters_may_enter_by_unlike_powers():
+    random = np.random.default_rng(0)
+    parameters = torch.tensor(0.5 + random.random((9, 2)))
+    wanted = standardised(torch.stack([parameters[:, 0] ** 2, parameters[:, 1]], 1))[0]
+    forms = told_contexts(parameters, alike=True)
+    assert any(form.shape == wanted.shape and torch.allclose(form, wanted) for form in forms)

@@ -6,6 +6,7 @@ The posterior covariance comes from the same solve.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,7 +39,8 @@ class ContextEstimate:
 
 
 def solve_context(field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor,
-                  noise: Tensor | float = 0.0, near: Tensor | None = None, most: int | None = None) -> ContextEstimate:
+                  noise: Tensor | float = 0.0, near: Tensor | None = None, most: int | None = None,
+                  curve: Callable[[Tensor], Tensor] | None = None) -> ContextEstimate:
     """The context that explains trajectories of codes and memory (S, T, n) of one system, given its prior.
 
     Spans of 1, 2, 4 and 8 frames and of all are forecast from observed frames, few of them where the flow is nonlinear,
@@ -48,13 +50,15 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     Args:
         mean, covariance: prior, (P,) and (P, P).
         noise: (n,) variance that the field's own error adds to a state in a unit of time.
-        near: (P,) a context that is close, from which the search begins; by default that of the shortest spans, which
-            have no other minima where waves turn over between frames far apart. most: frames of a span.
+        near: (P,) a context that is close, from which the search begins, or several (N, P), the best of which does; by
+            default that of the shortest spans, which have no other minima where waves turn over between frames far
+            apart. most: frames of a span.
+        curve: contexts (B, P) of unknowns (B, U), of which prior, `near` and the estimate are then.
     """
     longest = min(max(1, states.codes.shape[1] - 1), most or states.codes.shape[1])
     if near is None and longest > 1:
         near = solve_context(field, integrator, states, mean, covariance, noise, most=1).mean
-    begin = mean if near is None else near
+    begin = mean if near is None or near.dim() > 1 else near
     unknown = ContextEstimate(begin.clone(), covariance.clone(), float("nan"))
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
     flow = _Spans(field, integrator, states, [lag for lag in _LAGS if lag < longest] + [longest])
@@ -62,14 +66,17 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
         return unknown
     if not field.is_linear_at_context:
         flow.thin(_STARTS)
-    missed = flow.residual(begin + _stencil(len(mean)))
+    residual = flow.residual if curve is None else lambda unknowns: flow.residual(curve(unknowns))
+    if near is not None and near.dim() > 1:
+        begin = near[int(residual(near).square().sum((1, 2)).nan_to_num(math.inf).argmin())]
+    missed = residual(begin + _stencil(len(mean)))
     kept = missed[0].square().sum(1) < _DIVERGED * variance  # false for NaN
     if not bool(kept.any()):
         return unknown
     flow.keep(kept)
     durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
     least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
-    estimate = most_probable_context(flow.residual, mean, covariance, least, (begin, missed[:, kept]))
+    estimate = most_probable_context(residual, mean, covariance, least, (begin, missed[:, kept]))
     estimate.misfit = float(estimate.misfit / variance)
     return estimate
 

@@ -258,9 +258,10 @@ def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequ
     systems = ground.train.systems
     (each,) = ground.equations(every, folds=len(ground.states), rows=_ROWS, paths=paths)
     effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)
-    contexts, told = np.zeros((systems.total, 0)), short is not None and short.told
+    few = short if short and 0 < short.count <= max(systems.counts, default=0) else None  # each costs as many columns
+    contexts, told = np.zeros((systems.total, 0)), few is not None and few.told
     if systems.counts:
-        contexts = short.contexts if short is not None and short.count else contexts_of(
+        contexts = few.contexts if few else contexts_of(
             each, systems, [list(range(len(terms)))] * channels, max(systems.counts))
         if not told:
             one = replace(each.grouped(systems.number), ridge=_OF_CONTEXTS)

@@ -26,7 +26,7 @@ from inrflow.numerics.principal_components import standardised
 
 _OF_NOISE = 0.02  # error of steps in units of noise
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
-_LESS = 0.8  # share of the misfit with contexts that are told, below which parameters do not tell all
+_LESS = 0.1  # share of the misfit with contexts that are told, below which parameters do not tell all
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
@@ -86,13 +86,14 @@ class InSystems:
                 for chosen, theta, std, misfit in supports_of(folds, columns, len(whole))]
 
 
-def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray]) -> list[InSystems]:
+def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray],
+               solve: bool = True) -> list[InSystems]:
     """Laws of several families with contexts of `count` numbers, the least misfit first: the best for each family of
-    those contexts (E, P) that are told, or where solved ones explain more, these."""
+    those contexts (E, P) that are told, or where solved ones, if these are asked for, explain far more, these."""
     forms = [form for form in told if form.shape[1] == count]
     known = sorted((min((search(count=count, told=form) for form in forms), key=lambda one: one.misfit)
                     for search in searches if forms), key=lambda one: one.misfit)
-    if known and not replace(known[0], told=None).misfit < _LESS * known[0].misfit:
+    if not solve or known and not replace(known[0], told=None).misfit < _LESS * known[0].misfit:
         return known
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
 

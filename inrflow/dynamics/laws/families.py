@@ -45,7 +45,7 @@ _LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of growths in place, and of other
 _STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # none up to these: changes of means over others, and noise; of slopes
 _TRAJECTORIES = 32  # give equations, at most
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
-_FITTED, _MOST_COLUMNS = 1e-4, 160  # misfit for contexts of more numbers; of terms chosen from anew
+_FITTED, _MOST_COLUMNS = 1e-6, 160  # misfit for contexts of more numbers; of terms chosen from anew
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
 
@@ -265,12 +265,12 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
             searches.append(partial(InSystems, each, systems, active, simple, cumulative=cumulative))
     paying = list(found.values())
     least, fewest = min(misfit for misfit, _ in paying), min(systems.counts, default=0)
-    for count in sorted(systems.counts) if several else ():
+    further = {form.shape[1] for form in systems.told if several and form.shape[1] < max(systems.counts) + 2}
+    for count in sorted({*systems.counts, *further}) if several else ():
         if least < _FITTED and count != fewest:
             break
         most = least * (_PAYS if count == fewest else _FURTHER)
-        own = in_systems(searches, count, systems.told)
-        pays = own[0].misfit < most
+        pays = (own := in_systems(searches, count, systems.told, count in systems.counts))[0].misfit < most
         again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
         for one in [*own, *(search.anew(pays) for search in again)]:
             for contexts, solved in one.laws:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -34,12 +35,16 @@ class LawField(nn.Module):
     theta: Tensor
     forced: dict[Term, dict[int, Tensor]] = {}  # linear terms of channels with steady codes  # noqa: RUF012
     leading = 320  # codes that products couple in the linearised flow
+    shift: Tensor | None = None  # (K, C, C): the part of `blocks` that `products` lack
     rests: Tensor | None = None  # (C, 3): as `LawTerm` has them
 
     @classmethod
-    def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics, theta: Tensor) -> LawField:
-        """The vector field of coefficients theta (J, C) of terms on harmonics of a domain, or on modes of flows."""
+    def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics, theta: Tensor, about: Tensor | None = None
+           ) -> LawField:
+        """The vector field of coefficients theta (J, C) of terms on harmonics of a domain, or on modes of flows; about:
+        (V, C) values, of which that of the strongest nonlinear diffusion tells its linear part."""
         library = Library.of(terms, harmonics)
+        library.about = about
         return (library.field or cls)(library, theta)
 
     def at(self, theta: Tensor) -> LawField:
@@ -66,6 +71,10 @@ class LawField(nn.Module):
             if not term.power and term.axis == VALUE and not term.varies}
         self._cache: dict[float, list[Tensor]] = {}
         self.blocks = self._blocks()
+        if library.about is not None and not self.coupled:  # less than half of the strongest one makes steps short
+            shift = min(map(self._diffusion, library.about), key=lambda one: float(one.diagonal(dim1=1, dim2=2).sum()))
+            self.shift = shift if bool(shift.any()) else None
+            self.blocks = self.blocks + shift
         self.rows = components(self.blocks[0]) if self.coupled else None
 
     @property
@@ -90,6 +99,17 @@ class LawField(nn.Module):
         if self.allowed is not None:
             dense = dense * self.allowed[:, :, None, None]
         return dense.reshape(1, self.size, self.size)
+
+    def _diffusion(self, about: Tensor) -> Tensor:
+        """How products under Laplacians, stiff as diffusion, act on small changes of constants (C,): (K, C, C)."""
+        shift = self.theta.new_zeros(len(self.library.eigenvalues), self.channels, self.channels)
+        for term, fields in self.products_of.items():
+            plain = len(term.products) == 1 and not (term.linear or term.flux or term.solenoidal)
+            if term.power > 0 and plain and all(axis == VALUE for _, axis in term.products[0]):
+                symbol, channels = self.library.filter(term), [c for c, _ in term.products[0]]
+                for (i, c), (out, weight) in itertools.product(enumerate(channels), fields.items()):
+                    shift[:, out, c] += weight * about[channels[:i] + channels[i + 1 :]].prod() * symbol
+        return shift if self.allowed is None else shift * self.allowed.T[:, :, None]
 
     def coefficients(self, terms: Sequence[int]) -> dict[Term, dict[int, Tensor]]:
         """Of each term without its place, and each channel that has it: the coefficient, a number or a field (Q,)."""
@@ -175,7 +195,8 @@ class LawField(nn.Module):
             every = library.project(torch.stack([field for *_, field in parts]), axis)
             for (c, symbol, _), codes in zip(parts, every, strict=True):
                 total[:, c] += codes if symbol is None else codes * symbol
-        return total if self.allowed is None else total * self.allowed
+        total = total if self.allowed is None else total * self.allowed
+        return total if self.shift is None else total - self.act(self.shift, z)
 
     @property
     def linear(self) -> Tensor:
@@ -222,6 +243,9 @@ class LawField(nn.Module):
             result[:, out, :, channel] += part if operator is None else operator @ part
         if self.allowed is not None:
             result *= self.allowed[:, :lead, None, None]
+        if self.shift is not None:
+            every = torch.arange(lead)
+            result[:, :, every, :, every] -= self.shift[:lead, None]
         return result.flatten(3, 4).flatten(1, 2)
 
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:

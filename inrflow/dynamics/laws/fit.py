@@ -106,7 +106,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began, most = effort(), _NEARLY * search.least  # noise hides what others lack: terms that are none go later
-    best = simplest(search.scored, HARDLY if search.noiseless else _NEARLY)
+    best = simplest(search.scored, HARDLY if search.noiseless and not search.several else _NEARLY)
     if not search.noiseless:
         close = min(search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
         best = best if 2 * best[1].size <= close[1].size else close  # half the terms are no chance

@@ -94,8 +94,16 @@ class Law:
         key = context.tobytes()
         if key not in fields:
             other, theta = next(iter(fields.values()), None), torch.tensor(self.theta_at(context))
-            fields[key] = other.at(theta) if other else LawField.of(self.terms, self.codes.harmonics, theta)
+            fields[key] = other.at(theta) if other else LawField.of(
+                self.terms, self.codes.harmonics, theta, self.usual)
         return fields[key]
+
+    @property
+    def usual(self) -> Tensor:
+        """Values (2, C) of channels, a deviation above and below their means; 0 of rates and clocks."""
+        mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
+        return torch.tensor(np.pad([mean + deviation, mean - deviation],
+                                   ((0, 0), (0, self.theta.shape[1] - len(mean)))))
 
     def at(self, context: np.ndarray) -> Law:
         """The law of a system with a context (P,), without contexts."""

@@ -53,6 +53,7 @@ class Library(nn.Module):
     moving: Tensor | None = None
     from_steady: Tensor | None = None  # (K, R): projections of what steady codes carry
     network: Layer | None = None
+    about: Tensor | None = None  # (V, C): values of channels, about which vector fields are split
     field: ClassVar[type | None] = None  # of vector fields, where it is not that of most libraries
 
     @classmethod

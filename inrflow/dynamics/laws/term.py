@@ -36,16 +36,17 @@ class LawTerm(FieldTerm):
         by_context: (P, J, C), what each number of the context adds to theta.
         period: of a forcing, internal time; the last two of C channels are its cosine and sine then, and no codes.
         rests: (C, 3) bounds of values, and how near to one they are at it; none where there are none.
+        about: (V, C) values that tell the linear part of nonlinear diffusion; none where there is none.
     """
 
     def __init__(
         self, domain: Mapping[str, Any] | Domain, boundary: str, count: int, terms: Sequence[dict],
         theta: Sequence[Sequence], largest: float = math.inf, by_context: Sequence = (), period: float = 0.0,
-        rests: Sequence[Sequence[float]] = (),
+        rests: Sequence[Sequence[float]] = (), about: Sequence[Sequence[float]] = (),
     ) -> None:
         super().__init__()
         self.domain, self.boundary, self.count, self.largest = plain(domain), boundary, count, largest
-        self.period, self.rests = period, [list(one) for one in rests]
+        self.period, self.rests, self.about = period, [list(one) for one in rests], list(about)
         self.terms = [dict(term) for term in terms]
         # Least squares in float64 found the coefficients; no gradient trains them.
         self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64), requires_grad=False)
@@ -57,12 +58,13 @@ class LawTerm(FieldTerm):
     def of(cls, law: Law) -> LawTerm:
         """The term of a fitted law."""
         return cls(law.domain, law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
-                   law.theta.tolist(), law.largest, law.by_context.tolist(), law.period)
+                   law.theta.tolist(), law.largest, law.by_context.tolist(), law.period,
+                   about=[] if law.field().shift is None else law.usual.tolist())
 
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
                 "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist(),
-                "period": self.period, "rests": self.rests}
+                "period": self.period, "rests": self.rests, **({"about": self.about} if self.about else {})}
 
     def rated(self, channels: int) -> tuple[int, ...]:
         """Which of so many channels of values have the further channels as rates: their equations are these alone."""
@@ -95,7 +97,7 @@ class LawTerm(FieldTerm):
             other, theta = next(iter(self._built.values()), None), self.theta.double() + added
             field = other.at(theta) if other else LawField.of(
                 [term_from_state(term) for term in self.terms], harmonics_of(self.domain, self.count, self.boundary),
-                theta)
+                theta, torch.tensor(self.about, dtype=torch.float64) if self.about else None)
             field.rests = torch.tensor(self.rests, dtype=torch.float64) if self.rests else None
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]

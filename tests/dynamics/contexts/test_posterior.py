@@ -116,3 +116,20 @@ def test_a_context_that_short_spans_tell_takes_a_handful_of_integrations_and_is_
     found = solve_context(Growth(), Counted(step=0.05), data, torch.zeros(1).double(), torch.eye(1).double())
     assert float(found.mean) == pytest.approx(0.3, abs=1e-4)
     assert Counted.calls <= 5
+
+
+def test_a_context_on_a_curve_is_found_from_the_best_of_several_starts():
+    """c = (p, p^2 - 1), with p = 1.4: an estimate of p, whose variance is that along the curve."""
+    def curve(p):
+        return torch.cat([p, p**2 - 1], 1)
+
+    p = 1.4
+    data, _ = trajectories(operators(), [[p, p**2 - 1]], each=1)
+    prior = torch.zeros(1).double(), 100 * torch.eye(1).double()
+    starts = torch.tensor([[-1.5], [0.0], [1.0]]).double()
+    found = solve_context(known_field(), INTEGRATOR, data, *prior, near=starts, curve=curve)
+    np.testing.assert_allclose(found.mean, [p], atol=1e-3)
+    free = solve_context(known_field(), INTEGRATOR, data, *PRIOR)
+    slope = torch.tensor([1.0, 2 * p]).double()
+    assert float(1 / (slope @ torch.linalg.solve(free.covariance, slope))) == pytest.approx(
+        float(found.covariance), rel=1.0)

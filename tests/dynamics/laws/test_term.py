@@ -144,3 +144,21 @@ def test_the_linearised_flow_of_short_waves_does_not_grow(gap):
     exact = torch.linalg.matrix_exp(waves.jacobian(torch.zeros(1).double(), z) * gap)
     ratio = waves.tangent_flow(z, torch.tensor([gap]).double(), torch.zeros(1)).norm() / exact.norm()
     assert 0.9 < float(ratio) < 1.1
+
+
+def test_nonlinear_diffusion_is_split_so_that_long_steps_do_not_blow_up():
+    """u_t = .01 lap(u^4) - .01 lap(u): the linear part alone grows without limit."""
+    fourth = {"products": [[[0, -1]] * 4], "power": 1, "axis": -1}
+    box, theta = Box([0.0], [1.0], ["walled"]), [[-0.01], [0.01]]
+    plain, split = (LawTerm(box.state(), "natural", 24, [LAPLACIAN, fourth], theta, about=about)
+                    for about in ([], [[1.4], [1.0]]))
+    z = 0.1 * torch.randn(2, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / (
+        1 + torch.arange(24))
+    z[:, 0] = 1.2
+    torch.testing.assert_close(split.law()(0.0, z), plain.law()(0.0, z))
+    torch.testing.assert_close(split.jacobian(torch.zeros(2), z), plain.jacobian(torch.zeros(2), z))
+    assert split.law().growth() <= 0 < plain.law().growth()
+    exact = plain.law().advance(z, 0.2, 4096)
+    torch.testing.assert_close(split.law().advance(z, 0.2, 16), exact, rtol=1e-4, atol=1e-5)
+    assert not bool(torch.isfinite(plain.law().advance(z, 0.2, 16)).all())
+    assert "about" not in plain.structure() and build_term(term_structure(split)).about == split.about
