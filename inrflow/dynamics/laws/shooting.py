@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.laws.families import Families
-from inrflow.dynamics.laws.law import Law, integrable, largest_of
+from inrflow.dynamics.laws.law import Flights, Law, integrable, largest_of
 from inrflow.dynamics.laws.refinement.flights import Refinement
 from inrflow.dynamics.laws.setting import Ground, encode
 from inrflow.encoding.harmonic_codes import fit_codes
@@ -29,6 +29,7 @@ _CONVERGED = 1e-3  # relative change of the misfit
 _DAMPING, _LEAST_DAMPING, _TRIALS = 1e-4, 1e-14, 8  # of Levenberg and Marquardt, relative to the normal matrix
 _FAR = 1e3  # error of a step that diverges, in units of the channels' deviations; codes are clamped there
 _STEEP = 1e6  # derivative from which on a step is left out
+_FEWEST = 16  # steps
 _PLANNED = 0.75  # of the time, that descents take
 _LEFT, _FAR_FEWER = 3e-3, 0.7  # share of the variance that leading harmonics leave; share of all, that they are at most
 _FIRST = 0.7  # of the time, for these
@@ -43,9 +44,13 @@ class Shooting(Refinement):
     filtered, iterations = False, _ITERATIONS
     gram = np.zeros((0, 0))
 
-    @property
-    def _expected(self) -> float:
-        return self.iterations * max(len(self.active), 1.0)
+    def _affordable(self, data: Flights, seconds: float) -> Flights:
+        """As many steps as the time allows for all iterations, by what it takes to fly all of them once."""
+        began = effort()
+        self.fields[0].over(data.codes[:, 0], data.dt[:, 0], self.longest)
+        each = self.iterations * max(len(self.active), 1) * (effort() - began) / len(data.codes)
+        pick = torch.linspace(0, len(data.codes) - 1, min(max(int(max(seconds, 0.0) / each), _FEWEST), len(data.codes)))
+        return data.take(pick.long())
 
     def run(self, law: Law | None = None) -> Law:
         """The law with coefficients that steps determine."""
