@@ -88,10 +88,10 @@ class Refinement:
         return shares[:, None] * torch.maximum(sure[:, None], level[self.shell])
 
     @classmethod
-    def along(cls, law: Law, ground: Ground, length: int, seconds: float, **options: Any) -> Self:
-        """That along all flights of so many frames of a ground."""
+    def along(cls, law: Law, ground: Ground, known: np.ndarray, length: int, seconds: float, **options: Any) -> Self:
+        """That along all flights of so many frames of a ground; known (C, K): shares that points determine."""
         every = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number)
-        return cls(law, every, ground.known, seconds, **options)
+        return cls(law, every, known, seconds, **options)
 
     def _affordable(self, data: Flights, seconds: float) -> Flights:
         """As many flights as the time allows."""
