@@ -98,7 +98,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: tuple[Path, Pa
 
 
 QUICK = (
-    "data.frames=5", "data.symmetries=none", "data.copies=1", "training.minutes=0.02", "decoder.harmonics=24",
+    "data.frames=5", "data.symmetries=none", "data.copies=1", "training.minutes=0.02", "decoder.harmonics=4",
     "decoder.width=24", "decoder.largest_code_size=12", "dynamics.memory=0", "dynamics.width=16",
     "training.residual_field=off",  # looked for or not by the time that is left; tests/training/parts has its own
     "training.optimiser=adamw",  # SOAP would spend half of the time on eigenvectors; tests/training has its own

@@ -107,7 +107,10 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     kind = Path(path).suffix[1:].lower()
     kind = kind if kind in ("pdf", "svg") else "png"
     with written_aside(path) as partial:
-        figure.savefig(partial, dpi=DPI, format=kind)
+        if kind == "png":  # `savefig` lays a figure out and draws it twice
+            FigureCanvasAgg(figure).print_png(partial)
+        else:
+            figure.savefig(partial, format=kind)
     return Path(path)
 
 

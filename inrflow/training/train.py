@@ -108,17 +108,16 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     """
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
     run = _with_frames(run) if run.problem.source.moves else run
-    best = _Best(run)
+    best: Candidate | None = None
     for recipe in sorted(recipes, key=lambda recipe: bool(getattr(recipe, "is_late", lambda _: False)(run.problem))):
-        so_far = best.candidate
-        late = run.budget.over and so_far is not None and not getattr(recipe, "is_quick", lambda _: False)(run.problem)
-        reason = run.judge.enough(so_far) or recipe.applies(run.problem, so_far) or (late and "the time is over")
+        late = run.budget.over and best is not None and not getattr(recipe, "is_quick", lambda _: False)(run.problem)
+        reason = run.judge.enough(best) or recipe.applies(run.problem, best) or (late and "the time is over")
         if reason:
             run.log.skip(recipe.name, reason)
             continue
         for candidate in _proposed(recipe, run):
-            best.consider(candidate)
-    chosen = best.taken()
+            best = _better(candidate, best, run)
+    chosen = _taken(best, run)
     surrogate = _beside_residual(complete(chosen, run.budget, run.log), chosen, run)
     run.log.save_candidates()  # with what was decided since
     return surrogate
@@ -138,42 +137,35 @@ def _with_frames(run: Run) -> Run:
     return replace(run.on(whole), judge=Judge(whole))
 
 
-class _Best:
-    """The best of the candidates of a run so far, and its row of candidates.json, as those of the others say why they
-    are not."""
+def _better(new: Candidate, best: Candidate | None, run: Run) -> Candidate | None:
+    """The better one of a new candidate and the best one so far; the row of the other one says why it is not."""
+    row = new.row or run.log.tried(Tried(
+        new.recipe, new.name, new.code_size, new.score.error, new.score.floor, new.score.unknowns, new.memory,
+        new.context_size))
+    new, before = replace(new, row=row), None if best is None else best.row
+    if not math.isfinite(new.score.error):
+        row.why = "its forecasts of held-out data diverge"
+    elif not run.judge.better(new, best, run.log):
+        row.why = f"not clearly better than {_words(before, row)}"
+    else:
+        if before is not None:
+            before.why = f"{_words(row, before)} forecasts held-out data better"
+        return new
+    return best
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.candidate: Candidate | None = None
-        self.row: Tried | None = None
 
-    def consider(self, candidate: Candidate) -> None:
-        """Put a candidate in the place of the best one, where it is better."""
-        score = candidate.score
-        row = candidate.row or self.run.log.tried(Tried(
-            candidate.recipe, candidate.name, candidate.code_size, score.error, score.floor, score.unknowns,
-            candidate.memory, candidate.context_size))
-        if not math.isfinite(score.error):
-            row.why = "its forecasts of held-out data diverge"
-        elif not self.run.judge.better(candidate, self.candidate, self.run.log):
-            row.why = f"not clearly better than {_words(self.row, row)}"
-        else:
-            if self.row is not None:
-                self.row.why = f"{_words(row, self.row)} forecasts held-out data better"
-            self.candidate, self.row = candidate, row
-
-    def taken(self) -> Candidate:
-        """The best candidate, recorded as the one that becomes the surrogate. Raises UserError where there is none."""
-        best, log = self.candidate, self.run.log
-        if best is None or self.row is None:
-            why = "; ".join(f"{row['recipe']}: {row['why']}" for row in log.not_applied) or "every model diverged"
-            raise UserError(f"no model was found for {self.run.problem.file.path} ({why}); give more trajectories, or "
-                            "recipe=auto")
-        self.row.taken, self.row.why = True, ""
-        log.save_candidates()
-        log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error {best.score.error:.2e} "
-                "of the variance")
-        return best
+def _taken(best: Candidate | None, run: Run) -> Candidate:
+    """The best candidate, recorded as the one that becomes the surrogate. Raises UserError where there is none."""
+    log = run.log
+    if best is None or best.row is None:
+        why = "; ".join(f"{row['recipe']}: {row['why']}" for row in log.not_applied) or "every model diverged"
+        raise UserError(f"no model was found for {run.problem.file.path} ({why}); give more trajectories, or "
+                        "recipe=auto")
+    best.row.taken, best.row.why = True, ""
+    log.save_candidates()
+    log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error {best.score.error:.2e} "
+            "of the variance")
+    return best
 
 
 def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surrogate:

@@ -51,13 +51,13 @@ def test_splines_say_what_a_field_is_between_rows_and_how_far_it_is_unknown(nois
 
 
 def test_a_law_is_found_in_rows(tmp_path, inrflow_command):
-    parts = [rows(n, 400) for n in range(8)]
-    write_scattered(tmp_path / "train.h5", np.repeat(np.arange(8), 400), np.concatenate([one[0] for one in parts]),
+    parts = [rows(n, 400) for n in range(6)]
+    write_scattered(tmp_path / "train.h5", np.repeat(np.arange(6), 400), np.concatenate([one[0] for one in parts]),
                     np.concatenate([one[1] for one in parts]),
                     np.concatenate([one[2] for one in parts]).astype(np.float32), DESCRIPTION)
     run = tmp_path / "run"
     outcome = inrflow_command("train", f"data.train={tmp_path / 'train.h5'}", f"output={run}", "recipe=law",
-                              "training.minutes=0.5", "training.residual_field=off", "dynamics.network=off")
+                              "training.minutes=0.25", "training.residual_field=off", "dynamics.network=off")
     assert outcome.code == 0, outcome.err
     (u, v) = Surrogate.load(run).metadata()["training"]["equation"]
     assert u.endswith(" v") and v.endswith(" lap u")

@@ -25,7 +25,7 @@ def surrogate():
 
 def told(surrogate, folder, scale=1.0, shift=0.0, stretch=1.0, nu=0.5, speed=1.5, units=None):
     """What is said of an evaluation on the model's own forecast, changed."""
-    frames = seen(surrogate, frames=4).frames()
+    frames = seen(surrogate, frames=2).frames()
     about = replace(surrogate.description, parameter_names=("nu", "speed"), units=units)
     write_trajectories(folder / "a.h5", stretch * frames.t, frames.x, scale * frames.u[None] + shift, about,
                        parameters=[[nu, speed]], overwrite=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from small_fields import TIMES, T
 
@@ -19,7 +19,7 @@ def test_a_figure_that_cannot_be_written_leaves_nothing_and_the_old_one_stays(tm
     def fails(self, *arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", fails)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", fails)
     with pytest.raises(UserError, match="no space left on the disk"):
         plotting.error_figure(path, TIMES, {"model": TIMES + 2})
     assert [entry.name for entry in tmp_path.iterdir()] == ["error.png"] and path.read_bytes() == before

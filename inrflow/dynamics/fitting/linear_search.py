@@ -16,11 +16,12 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.folds import Fold, folds_of
 from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
-from inrflow.dynamics.fitting.step_maps import StepMaps, step_maps
+from inrflow.dynamics.fitting.step_maps import step_maps
 from inrflow.dynamics.states import SeasonalMean, around, memory_directions, past_frames, with_memory
 from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort, seconds_of
@@ -65,7 +66,7 @@ class ClosedForm:
         field: float64: the map of a step where steps are equal, else ds/dt = A s + b + forcing(t).
         score: validation error, share of the variance of the codes.
         scores: of all candidates tried.
-        steps: maps of a step, where steps are equal.
+        back: ridge of the map of a step back, where steps are equal.
     """
 
     candidate: Candidate
@@ -73,7 +74,12 @@ class ClosedForm:
     field: VectorField
     score: float
     scores: dict[Candidate, float] = field(default_factory=dict)
-    steps: StepMaps | None = None
+    back: float = 0.0
+
+    @property
+    def steps(self) -> StepMapTerm | None:
+        """The maps of a step, where steps are equal."""
+        return self.field.get(StepMapTerm)
 
     @property
     def least(self) -> float:
@@ -316,20 +322,20 @@ class ClosedFormSearch:
             self.training = data
             self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
         model, mean, directions, unit, fit = self.step_model(-1, candidate)
-        steps, size = None, len(model) - 1
+        size, back = len(model) - 1, 0.0
         if unit is not None:
-            states, before = None, None if like is None else like.steps
+            states, before = None, None if like is None or like.steps is None else (like.steps, like.back)
             if before is None:  # else ridges are chosen, and a refit may have more codes than those held out
                 held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
                 states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
-            steps = step_maps(fit, model, mean, states, before)
-            field = VectorField(size, [steps.term()])
+            term, back = step_maps(fit, model, mean, states, before)
+            field = VectorField(size, [term])
         else:
             field = VectorField.of(size, forcing_period=self.period, forcing_harmonics=self.harmonics).double()
             bias, forcing = mean.forcing(model[1:, 1:])
             field.set_linear(model[1:, 1:], model[1:, 0] + bias, forcing)
         score = scores[candidate] if scores else float("nan")
-        return ClosedForm(candidate, directions, field, score, scores or {}, steps)
+        return ClosedForm(candidate, directions, field, score, scores or {}, back)
 
 
 def _kept(candidates: int) -> int:

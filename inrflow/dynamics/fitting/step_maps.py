@@ -8,7 +8,6 @@ states up between steps. The inverse of a map blows up what it damps: the map of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,36 +24,9 @@ _LOGARITHM = 60  # products of n^3
 _APART = 0.25  # a turn of 2.6 in a step
 
 
-@dataclass(frozen=True)
-class StepMaps:
-    """Affine maps on [1, s] of the states around a mean, a step on and a step back.
-
-    Attributes:
-        maps, generators: (2, n + 1, n + 1); the latter 0 where states between steps are a cubic of those at steps.
-        step: internal time.
-        mean: what states move around.
-        ridge: of the map back.
-        between: (n,) mean squares of what half way through doubled steps is missed, an upper bound for single ones.
-    """
-
-    maps: Tensor
-    generators: Tensor
-    step: float
-    mean: SeasonalMean
-    ridge: float
-    between: Tensor
-
-    def term(self) -> StepMapTerm:
-        """The term that moves states so, float64."""
-        size, half = self.maps.shape[-1] - 1, len(self.mean.coefficients) // 2
-        term = StepMapTerm(size, self.step, self.mean.period, half).double()
-        term.set(self.maps, self.generators, self.mean.coefficients, self.between)
-        return term
-
-
-def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeData | None, like: StepMaps | None
-              ) -> StepMaps:
-    """The maps that go with one of a step (n + 1, n + 1).
+def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeData | None,
+              like: tuple[StepMapTerm, float] | None) -> tuple[StepMapTerm, float]:
+    """The term of the map of a step (n + 1, n + 1) of states around a mean, float64, and the ridge of the map back.
 
     Args:
         fit: of what it was fitted to.
@@ -64,7 +36,8 @@ def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeDat
     returning = LinearFit(Transitions(pairs.end, pairs.start, pairs.step))
     unit = float(pairs.step.median())
     if like is not None:
-        ridge, between, moves = like.ridge, like.between[:n], bool(like.generators.any())
+        before, ridge = like
+        between, moves = before.between[:n], bool(before.generators.any())
         between = torch.cat([between, between[-1:].expand(n - len(between))])
     else:
         assert held is not None
@@ -77,8 +50,9 @@ def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeDat
         halves = (_half_way(forward @ forward, seen.start, one) for one in (False, True)[: 1 + moves])
         between = min(((half - seen.end).square().mean(0) for half in halves), key=torch.sum)
     maps = torch.stack([forward, returning.step_map(n, ridge)])
-    generators = torch.stack([_generator(step, unit, moves) for step in maps])
-    return StepMaps(maps, generators, unit, mean, ridge, between)
+    term = StepMapTerm(n, unit, mean.period, len(mean.coefficients) // 2).double()
+    term.set(maps, torch.stack([_generator(step, unit, moves) for step in maps]), mean.coefficients, between)
+    return term, ridge
 
 
 def _generator(step: Tensor, unit: float, moves: bool) -> Tensor:

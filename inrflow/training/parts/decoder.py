@@ -57,19 +57,18 @@ def fit_decoder(run: Run) -> FittedDecoder:
         return _without_harmonics(run, frames)
     if float(harmonics.modes.noise.mean()) < HARMONICS_SUFFICE:
         run.budget.record("decoder", 0)
-        return _with_interpolation_error(frames, harmonics)
-    trunk: FittedDecoder | None = None
-    with run.budget.part(_SHARE + _MODES_SHARE):
-        trunk = fit_trunk(run, _FEWEST_STEPS)
-    if trunk is None:
-        run.log.say("decoder: a trunk could not be trained in the time")
-        return _with_interpolation_error(frames, harmonics)
-    better = trunk.missed < BETTER * harmonics.missed
-    run.log.say(
-        f"decoder: held-out points are missed by {harmonics.missed:.1e} of the variance without a trunk and "
-        f"{trunk.missed:.1e} with it, so it is {'kept' if better else 'left out'}"
-    )
-    return trunk if better else _with_interpolation_error(frames, harmonics)
+    else:
+        trunk: FittedDecoder | None = None
+        with run.budget.part(_SHARE + _MODES_SHARE):
+            trunk = fit_trunk(run, _FEWEST_STEPS)
+        better = trunk is not None and trunk.missed < BETTER * harmonics.missed
+        run.log.say("decoder: a trunk could not be trained in the time" if trunk is None else
+                    f"decoder: held-out points are missed by {harmonics.missed:.1e} of the variance without a trunk "
+                    f"and {trunk.missed:.1e} with it, so it is {'kept' if better else 'left out'}")
+        if trunk is not None and better:
+            return trunk
+    error = frames.interpolation_error(harmonics.decoder.double())
+    return replace(harmonics, interpolation_error=error).leading(len(harmonics.modes.variances))
 
 
 def _without_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder:
@@ -102,11 +101,6 @@ def _fit_patterns(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
     run.log.say(f"decoder: {embedding.harmonics} principal components at the points leave "
                 f"{float(modes.noise.mean()):.1e} of the variance, functions through them miss {missed:.1e} between")
     return FittedDecoder(decoder, modes, error, missed).leading(len(modes.variances))
-
-
-def _with_interpolation_error(frames: DecoderTraining, fitted: FittedDecoder) -> FittedDecoder:
-    error = frames.interpolation_error(fitted.decoder.double())
-    return replace(fitted, interpolation_error=error).leading(len(fitted.modes.variances))
 
 
 def _fit_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder | None:

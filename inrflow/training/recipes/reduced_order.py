@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import cache
 
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.flow import Integrator
@@ -131,7 +130,7 @@ def closed_form_candidate(
     states = with_memory(train, size, early.directions)
     judged_states = with_memory(judged, size, early.directions)
     floor = float(prior.noise.mean())
-    integrator = problem.integrator(linear=True) if field.get(StepMapTerm) is None else Integrator("map")
+    integrator = problem.integrator(linear=True) if fit.steps is None else Integrator("map")
     error = rollout_error(field, integrator, judged_states, judged, first, size)
 
     @cache

@@ -83,7 +83,7 @@ def test_the_damping_of_each_system_is_a_context() -> None:
             a * np.cos(turn * t[:, None]) + b * np.sin(turn * t[:, None])))
     u = np.stack(codes) @ LINE.harmonics(COUNT).values(x).T[1:]
     systems = Systems(np.repeat(np.arange(5), 4), 5, (1,))
-    found = fit_law(t, x, u[..., None], LINE, seconds=10, rates=True, systems=systems)
+    found = fit_law(t, x, u[..., None], LINE, seconds=4, rates=True, systems=systems)
     assert found.has_rates and found.count == 1
     own = [term.written(["u", "u_t"], ["x"]) for term in found.terms].index("u_t")
 
@@ -141,7 +141,7 @@ def test_the_inertia_of_long_waves_is_found() -> None:
         return np.asarray(np.fft.ifft(-k / (1 - k**2) * np.fft.fft(u + u**2 / 2)).real.ravel())
 
     u = solve_ivp(rate, (0, t[-1]), starts.ravel(), t_eval=t, rtol=1e-9, atol=1e-9).y.T.reshape(9, 12, n).swapaxes(0, 1)
-    law = fit_law(t, 20 * np.arange(n)[:, None] / n, u[..., None], Box([0.0], [20.0], ["periodic"]), seconds=5)
+    law = fit_law(t, 20 * np.arange(n)[:, None] / n, u[..., None], Box([0.0], [20.0], ["periodic"]), seconds=3)
     assert [term.inertia for term in law.terms] == [pytest.approx(1.0, rel=2e-3)] * len(law.terms)
     line = law.written(["u"])[0]
     assert line.startswith("(1 - ") and " lap) du/dt = " in line and "u du/dx" in line
@@ -160,7 +160,7 @@ def test_only_the_channel_whose_changes_nothing_explains_has_rates() -> None:
         w[:, n + 1] = decay * w[:, n] + 0.025 / 6 * (decay * u[:, n] + 4 * decay**0.5 * mid + u[:, n + 1])
     codes = np.stack([u, w], 2)[:, ::10]
     fields = np.swapaxes(codes @ LINE.harmonics(COUNT).values(x).T, 2, 3)
-    found = fit_law(fine[::10], x, fields, LINE, seconds=10, rates=True)
+    found = fit_law(fine[::10], x, fields, LINE, seconds=4, rates=True)
     assert found.rates == (0,)
     names = [term.written(["u", "w", "u_t"], ["x"]) for term in found.terms]
     for channel, expected in ((1, {"u": 1.0, "w": -0.5}), (2, {"u_t": -DAMPING, "lap u": SPEED**2})):

@@ -8,7 +8,7 @@ import torch
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law, fit_law
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import own_paths
+from inrflow.dynamics.laws.law import Flights, flights, own_paths
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, Ground, encode
@@ -39,17 +39,21 @@ def _law(theta: np.ndarray) -> Law:
     return Law(LINE, NATURAL, TERMS, theta, np.zeros_like(theta), codes, longest=GAP / 32, largest=10.0)
 
 
+def _flights(t: np.ndarray, paths: np.ndarray) -> Flights:
+    return flights(t, paths, np.zeros((len(paths), *paths.shape[2:])), 1)
+
+
 def test_steps_correct_coefficients_with_which_some_of_them_diverge_and_show_which_terms_are_needless() -> None:
     truth = np.array([[0.02], [0.1], [0.0], [-1.0]])
     paths = _paths(12, 6, truth)
     t = np.tile(GAP * np.arange(6), (12, 1))
-    steps = Shooting.of(t, paths, np.ones((1, 12), dtype=bool), effort() + 60)
     start = _law(np.array([[0.03], [0.05], [0.2], [0.7]]))
+    steps = Shooting(start, _flights(t, paths), np.ones((1, 12)), 60.0)
     later = start.field().advance(torch.tensor(paths[:, :-1]).flatten(0, 1).flatten(1), GAP, 32)
     assert 0 < torch.isfinite(later).all(1).sum() < len(later)
-    refined, gram = steps.refined(start)
+    refined = steps.run()
     np.testing.assert_allclose(refined.theta, truth, atol=2e-5)
-    shortest = list(steps.shorter(refined, gram))[-1]
+    shortest = list(steps.shorter(refined))[-1]
     assert (shortest.theta[:, 0] != 0).tolist() == [True, True, False, True]
 
 
@@ -82,8 +86,8 @@ def test_phases_that_are_wrong_by_turns_are_corrected_by_the_slower_waves_first(
     assert few is not None and few.codes.harmonics.count < 25
 
     def refined(ground: Ground) -> Law:
-        return Shooting.of(t, ground.states, np.ones(ground.known.shape, dtype=bool), effort() + 60).refined(
-            replace(start, codes=ground.codes))[0]
+        one = replace(start, codes=ground.codes)
+        return Shooting(one, _flights(t, ground.states), np.ones(ground.known.shape), 60.0).run()
 
     law = _widened(refined(few), ground, effort() + 60)
     at_once, later = (np.abs(one.theta / truth - 1).max() for one in (refined(ground), law))
@@ -92,8 +96,8 @@ def test_phases_that_are_wrong_by_turns_are_corrected_by_the_slower_waves_first(
 
 def test_law_of_frames_too_coarse_for_splines_is_found() -> None:
     x, t = (np.arange(24)[:, None] + 0.5) / 24, GAP * np.arange(5)
-    u = np.swapaxes(_paths(16, 5) @ LINE.harmonics(12).values(x).T, 2, 3)
-    law = fit_law(t, x, u, LINE, seconds=8)
+    u = np.swapaxes(_paths(12, 5) @ LINE.harmonics(12).values(x).T, 2, 3)
+    law = fit_law(t, x, u, LINE, seconds=4)
     forecast = law.decode(law.rollout(law.encode(x, u[:, 0]), t), x)
     assert ((forecast - u) ** 2).mean() < 1e-7 * u.var()
     assert sorted(term.written(["u"], ["x"]) for term in law.terms) == ["lap u", "u", "u^3"]
@@ -101,6 +105,5 @@ def test_law_of_frames_too_coarse_for_splines_is_found() -> None:
 
 def test_codes_none_of_which_is_determined_correct_nothing() -> None:
     paths, t = _paths(12, 6), np.tile(GAP * np.arange(6), (12, 1))
-    steps = Shooting.of(t, paths, np.zeros((1, 12), dtype=bool), effort() + 60)
-    refined, _ = steps.refined(_law(TRUTH))
+    refined = Shooting(_law(TRUTH), _flights(t, paths), np.zeros((1, 12)), 60.0).run()
     np.testing.assert_array_equal(refined.theta, TRUTH)

@@ -9,6 +9,7 @@ prior: with one the most probable codes are too small, and coefficients make up 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -32,46 +33,72 @@ _LEAST = 0.3  # share of the last step's time that a further one needs
 _SHORTEST = 0.1  # of a step that is halved
 
 
-class Assimilation(Refinement):
-    """That of noisy flights, not corrected, whose first codes are unknown as well."""
+class WithFirstCodes(Refinement):
+    """That of flights, not corrected, whose first codes are unknown as well.
 
-    filtered = False
+    A subclass says what paths are to have the least of, seen from one (`_objective`), and which step of coefficients
+    and change of first codes lead there (`_solved`).
+    """
+
+    filtered, iterations = False, _STEPS
+    shortest, converged = _SHORTEST, _CONVERGED
+    path: Tensor | None = None  # (B, M, C K) after the last step
+
+    def _of(self, law: Law | None) -> Law:
+        self.path = None
+        return super()._of(law)
+
+    def _advanced(self, law: Law) -> tuple[Law, bool] | None:
+        first, path = self.data.codes[:, 0].clone(), self._path(law) if self.path is None else self.path
+        objective = self._objective(path)
+        before = objective(path)
+        if not (math.isfinite(before) and len(self.active)):
+            return None
+        step, change = self._solved(law, path)
+
+        def along(share: float) -> tuple[tuple[Law, Tensor], float]:
+            trial = self._moved(law, share * step)
+            self.data.codes[:, 0] = first + share * change
+            later = self._path(trial)
+            return (trial, later), objective(later)
+
+        found = shortened(along, before, self.shortest)
+        if found is None:
+            self.data.codes[:, 0] = first
+            return None
+        _, ((law, self.path), after) = found
+        return law, after > before - self.converged
+
+    def _objective(self, path: Tensor) -> Callable[[Tensor], float]:
+        raise NotImplementedError
+
+    def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Step (U,) of the unknowns and change (B, C K) of first codes."""
+        raise NotImplementedError
+
+
+class Assimilation(WithFirstCodes):
+    """That of noisy flights."""
+
+    needed = _LEAST
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float):
         super().__init__(law, data, known, seconds, uncertain=True)
         self.rows = torch.tensor(known.ravel() > 0)  # many codes tell together what none does alone
         self._fill(self.data)
-        self.step, self.left = self.longest, math.inf  # of tangents; what flights miss, in units of noise
+        self.step = self.longest  # of tangents
 
-    def run(self, law: Law | None = None) -> Law:
-        """The law with refined coefficients; the law itself where nothing is gained or the time is too short."""
-        law = self._of(law)
-        self._bound(law)
-        path = self._path(law)
-        for _ in range(_STEPS):
-            began, variance = effort(), self._variances(path)
-            before = self._objective(path, variance)
-            if not math.isfinite(before):
-                break
-            step, change = self._solved(law, path, variance)
-            moved = self._tried(law, variance, step, change, before)
-            if moved is None:
-                break
-            law, path, after = moved
-            missed = float(self._misfit(path, self.noise[:, None]).sum())
-            self.left = missed / (int(self.rows.sum()) * path[:, 1:, 0].numel())
-            if after > before - _CONVERGED or effort() + _LEAST * (effort() - began) > self.deadline:
-                break
-        return law
+    @property
+    def left(self) -> float:
+        """What flights miss after the last step, in units of noise."""
+        if self.path is None:
+            return math.inf
+        return float(self._misfit(self.path, self.noise[:, None]).sum()) / (
+            int(self.rows.sum()) * self.path[:, 1:, 0].numel())
 
     @property
     def _expected(self) -> float:
         return _EXPECTED[0] * (len(self.active) + _EXPECTED[1] * (1 + _ADJOINT))
-
-    @property
-    def _first(self) -> Tensor:
-        """First codes (B, C K) of flights."""
-        return self.data.codes[:, 0]
 
     @cached_property
     def _inverse(self) -> tuple[Tensor, Tensor]:
@@ -79,33 +106,19 @@ class Assimilation(Refinement):
         points = torch.where(self.rows, 1 / self.noise, 0.0)
         return points, torch.where(self.rows, 0.0, 1 / (self.prior + 1e-12 * self.prior.max()))
 
-    def _objective(self, path: Tensor, variance: Tensor) -> float:
+    def _objective(self, path: Tensor) -> Callable[[Tensor], float]:
         """Weighted squares of what flights and first codes miss, and of what these differ from their mean by."""
-        points, prior = self._inverse
-        first = points * (path[:, 0] - self.target[:, 0]).square() + prior * (path[:, 0] - self.mean).square()
-        return float(self._misfit(path, variance).sum() + first.sum())
+        variance, (points, prior) = self._variances(path), self._inverse
 
-    def _tried(self, law: Law, variance: Tensor, step: Tensor, change: Tensor, before: float
-               ) -> tuple[Law, Tensor, float] | None:
-        """Law, path and objective after a step of coefficients and a change of first codes, halved until it is less."""
-        first = self._first.clone()
+        def missed(later: Tensor) -> float:
+            first = points * (later[:, 0] - self.target[:, 0]).square() + prior * (later[:, 0] - self.mean).square()
+            return float(self._misfit(later, variance).sum() + first.sum())
 
-        def along(share: float) -> tuple[tuple[Law, Tensor], float]:
-            trial = self._moved(law, share * step.numpy())
-            self.data.codes[:, 0] = first + share * change
-            path = self._path(trial)
-            return (trial, path), self._objective(path, variance)
+        return missed
 
-        found = shortened(along, before, _SHORTEST)
-        if found is None:
-            self.data.codes[:, 0] = first
-            return None
-        _, (moved, after) = found
-        return *moved, after
-
-    def _solved(self, law: Law, path: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Step (U,) of the unknowns and change (B, C K) of first codes, by preconditioned conjugate gradients."""
-        weight, (points, prior) = self._weights(variance), self._inverse
+    def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, Tensor]:
+        """By preconditioned conjugate gradients."""
+        weight, (points, prior) = self._weights(self._variances(path)), self._inverse
         slopes = torch.einsum("bmkp,bpu->bmku", self.slopes(law, path, weight), self.design(law)[self.which])
         inverse = torch.tensor(scaled_inverse(torch.einsum("bmku,bmkv->uv", slopes, slopes).numpy()))
         linearised, diagonal = self._coarse(law, path), points + prior
@@ -131,14 +144,15 @@ class Assimilation(Refinement):
 
         first = points * (self.target[:, 0] - path[:, 0]) + prior * (self.mean - path[:, 0])
         right = adjoint((self.target - path)[:, 1:] * weight, first)
-        return parts(conjugate_gradients(normal, right, _SOLVED, _ITERATIONS, conditioned,
-                                         lambda count: count > _FEWEST and effort() > self.deadline))
+        step, change = parts(conjugate_gradients(normal, right, _SOLVED, _ITERATIONS, conditioned,
+                                                 lambda count: count > _FEWEST and effort() > self.deadline))
+        return step.numpy(), change
 
     def _coarse(self, law: Law, path: Tensor) -> Tensor:
         """The path (B, M, C K) of tangents and adjoints: in longer steps, as far as it is nearly the same."""
         for times in _COARSER:
             self.step = times * self.longest
-            coarse = self._fly(self._at(law), self._first, self.data, self.step)
+            coarse = self._fly(self._at(law), self.data.codes[:, 0], self.data, self.step)
             if float(((coarse - path) * self._weights(self.noise[:, None])).square().mean()) < _NEAR**2:
                 return coarse
         self.step = self.longest
@@ -164,7 +178,7 @@ class Assimilation(Refinement):
         result = torch.empty_like(weights[:, 0])
         for part in torch.arange(len(weights)).split(max(int(_VALUES / each), 1)):
             began, data = effort(), self.data.take(part)
-            first = self._first[part].requires_grad_()
+            first = data.codes[:, 0].requires_grad_()
             path = self._fly(self._at(law), first, data, self.step)
             (result[part],) = torch.autograd.grad(path[:, 1:], first, weights[part])
             effort.add(seconds=(_ADJOINT - 1) * (effort() - began))

@@ -19,7 +19,7 @@ from torch import Tensor
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.field import LawField, rates_between
 from inrflow.dynamics.laws.law import Flights, Law, flights
-from inrflow.dynamics.laws.setting import Ground
+from inrflow.dynamics.laws.setting import DETERMINED, Ground
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 
@@ -46,6 +46,8 @@ class Refinement:
     of each system, where these have shapes of their own."""
 
     filtered, overtaxed = True, False  # whether noisy flights are corrected; whether even few take longer than the time
+    iterations, needed = _ITERATIONS, 1.0  # most steps; share of the last one's time that a further one needs
+    covariance = np.zeros((0, 0))  # (U, U) of the unknowns, by the last linearisation
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool | None = None,
                  shapes: Sequence[Harmonics] = (), little: float = UNRESOLVED):
@@ -53,7 +55,7 @@ class Refinement:
         self.fields = [law.field()] if not shapes else [
             LawField.of(law.terms, harmonics, torch.tensor(law.theta)) for harmonics in shapes]
         self.active = _active(law)
-        self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
+        self.rows = torch.tensor(known.ravel() >= DETERMINED)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
         shell = self.fields[0].library.shells(law.codes.harmonics.count)
@@ -216,22 +218,27 @@ class Refinement:
 
         law: another one of the same terms.
         """
-        law, gained, inverse = self._of(law), False, np.zeros((0, 0))
+        law, gained = self._of(law), False
         self._bound(law)
-        for _ in range(_ITERATIONS):
+        for _ in range(self.iterations):
             began = effort()
-            path, variance = self._flown(law)
-            if not torch.isfinite(path).all():
+            moved = self._advanced(law)
+            if moved is None:
                 break
-            before = float(self._misfit(path, variance).sum())
-            inverse, step = self._linearised(law, path, variance)
-            trial, after = self._stepped(law, variance, step, before)
-            if not after < before:
+            (law, settled), gained = moved, True
+            if settled or effort() + self.needed * (effort() - began) > self.deadline:
                 break
-            law, gained = trial, True
-            if after > (1 - _CONVERGED) * before or 2 * effort() - began > self.deadline:  # the next one takes as long
-                break
-        return self._with_errors(law, inverse) if gained else law
+        return self._with_errors(law, self.covariance) if gained and len(self.covariance) else law
+
+    def _advanced(self, law: Law) -> tuple[Law, bool] | None:
+        """The law after a step, and whether no further one is worth its time; None where nothing is gained."""
+        path, variance = self._flown(law)
+        if not torch.isfinite(path).all():
+            return None
+        before = float(self._misfit(path, variance).sum())
+        self.covariance, step = self._linearised(law, path, variance)
+        trial, after = self._stepped(law, variance, step, before)
+        return (trial, after > (1 - _CONVERGED) * before) if after < before else None
 
     def _bound(self, law: Law) -> None:
         """Shorten steps until no flight diverges, and leave out those that still do: one would end all the others."""

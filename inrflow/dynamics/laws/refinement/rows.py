@@ -9,7 +9,7 @@ tell no others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,7 +20,8 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.dynamics.laws.law import Flights, Law, flights, integrable, pruned
-from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse, shortened
+from inrflow.dynamics.laws.refinement.assimilation import WithFirstCodes
+from inrflow.dynamics.laws.refinement.flights import scaled_inverse
 from inrflow.dynamics.laws.setting import Ground, Log
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.row_splines import Rows
@@ -29,7 +30,7 @@ from inrflow.numerics.effort import OutOfTime, effort, seconds_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_STEPS, _EXPECTED, _SHORTEST = 8, 12, 0.05  # of Gauss and Newton; expected in all; of one that is halved
+_EXPECTED, _SHORTEST = 12, 0.05  # steps of Gauss and Newton in all; of one that is halved
 _TANGENT, _TOGETHER = 1e-5, 1024  # length of tangents, relative to codes; so many at once
 _CONVERGED = 0.5  # change of the misfit, in units of variances
 _LONGEST, _ORDER = 24, 5  # frames of a flight; order of splines between these
@@ -63,13 +64,14 @@ def seen_along(law: Law, t: np.ndarray, rows: Rows) -> Seen:
     return Seen(torch.tensor(u), torch.tensor(frames), torch.tensor(law.codes.harmonics.values(x)))
 
 
-class RowRefinement(Refinement):
+class RowRefinement(WithFirstCodes):
     """Most probable coefficients and first codes of flights, of values along these.
 
     fixed: first codes alone.
     """
 
-    filtered, alone = False, 0.0  # effort of one flight
+    shortest, converged, needed = _SHORTEST, _CONVERGED, 0.0
+    alone = 0.0  # effort of one flight
 
     def __init__(self, law: Law, data: Flights, seen: Sequence[Seen], seconds: float, fixed: bool = False):
         self.seen, self.fixed = seen, fixed
@@ -107,18 +109,8 @@ class RowRefinement(Refinement):
         self.seen = [self.seen[i] for i in pick.tolist()]
         return data.take(pick)
 
-    def run(self, law: Law | None = None) -> Law:
-        """The law with refined coefficients and their standard errors; the law itself where nothing is gained."""
-        now = self._of(law)
-        path, least = (first := self._path(now)), self.missed(first)
-        for _ in range(_STEPS):
-            moved = self._advanced(now, path, least)
-            if moved is None:
-                break
-            before, (now, path, least) = least, moved
-            if least > before - _CONVERGED or effort() > self.deadline:
-                break
-        return now
+    def _bound(self, law: Law) -> None:
+        """No flight is left out, for each has rows of its own."""
 
     def chosen(self, law: Law, wide: bool = False) -> Law:
         """The law after further steps, without coefficients that are within three standard errors of zero; wide: also
@@ -126,7 +118,7 @@ class RowRefinement(Refinement):
         law = self._of(law)
         self.active = np.argwhere(np.ones_like(law.theta)) if wide else self.active
         for _ in range(_ROUNDS):
-            moved = self._advanced(law, path := self._path(law), self.missed(path))
+            moved = self._advanced(law)
             if moved is None:
                 return law
             self.law, asked = moved[0], len(self.active)
@@ -135,26 +127,8 @@ class RowRefinement(Refinement):
                 break
         return law
 
-    def _advanced(self, law: Law, path: Tensor, before: float) -> tuple[Law, Tensor, float] | None:
-        """Law, path and what it misses after a step of Gauss and Newton, halved until it misses less; None: it does
-        not."""
-        first = self.data.codes[:, 0].clone()
-        if not (math.isfinite(before) and len(self.active)):
-            return None
-        self.covariance, step, change = self._solved(law, path)
-
-        def along(share: float) -> tuple[tuple[Law, Tensor], float]:
-            trial = self._moved(law, share * step)
-            self.data.codes[:, 0] = first + share * change
-            later = self._path(trial)
-            return (trial, later), self.missed(later)
-
-        found = shortened(along, before, _SHORTEST)
-        if found is None:
-            self.data.codes[:, 0] = first
-            return None
-        (moved, later), after = found[1]
-        return self._with_errors(moved, self.covariance), later, after
+    def _objective(self, path: Tensor) -> Callable[[Tensor], float]:
+        return self.missed
 
     def missed(self, path: Tensor) -> float:
         """-2 log of the probability of values along paths (B, M, C K), but for a constant; infinite where they diverge.
@@ -174,8 +148,7 @@ class RowRefinement(Refinement):
         left = [(one.values - one.of(path[b : b + 1])[0]).square().nansum(0) for b, one in enumerate(self.seen)]
         return torch.stack(left).sum(0) / self.known.clamp_min(1) + 1e-300
 
-    def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Covariance (U, U) and step (U,) of the unknowns, and change (B, C K) of first codes."""
+    def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, Tensor]:
         weight, design = self._variance(path).rsqrt(), self.design(law)[self.which]
         slopes = path.new_zeros(*path.shape, design.shape[2])
         if not self.fixed:
@@ -197,8 +170,8 @@ class RowRefinement(Refinement):
         inverse = scaled_inverse(both[..., :-1].sum(0).numpy())
         step = inverse @ both[..., -1].sum(0).numpy()
         each = torch.eye(len(step), dtype=path.dtype).expand(len(both), -1, -1)
-        return (self._robust(inverse, step, each, both), step,
-                change[..., -1] - change[..., :-1] @ torch.tensor(step))
+        self.covariance = self._robust(inverse, step, each, both)
+        return step, change[..., -1] - change[..., :-1] @ torch.tensor(step)
 
     def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
         """Derivatives (C K, M, C K) of the path (M, C K) of each flight by its first codes."""
