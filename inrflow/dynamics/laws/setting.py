@@ -152,10 +152,10 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     meshed = any(isinstance(place, Region) for place in domains)  # and may end before the walls of a box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
-    known, first = None, domains[0]
+    known, first, alone = None, domains[0], len(domains) == 1  # of which there is no other guess
     same = boundary is None and np.equal(some.x, some.x[:1]).all()
     if same and isinstance(first, Box) and first.bounded and (
-            found := walled(first, data.x[0], data.u)) is not None:
+            found := walled(first, data.x[0], data.u, known=alone)) is not None:
         (first, known), domains = found, [found[0], *(place for place in domains if not isinstance(place, Box))]
     bases: list[tuple[Domain, str]] = [(place, conditions(place, some.x, some.u, seed, known)) for place in domains
                                        if isinstance(place, Box) and place.bounded and boundary is None]
