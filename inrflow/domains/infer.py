@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.spatial import ConvexHull, cKDTree
-from scipy.special import gamma
+from scipy.special import gamma, gammaincc
 
 from inrflow.domains.base import Domain, kept
 from inrflow.domains.box import PERIODIC, WALLED, Box
@@ -27,6 +27,7 @@ _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median 
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
+_MANY, _AT_CORNERS, _CHANCE, _ROUNDING = 150, 8, 0.02, 1e-9  # points that tell uneven densities; nearest points; chance
 
 
 def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
@@ -66,15 +67,33 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
 
 
 def _by_chance(points: np.ndarray, covered: float) -> bool:
-    """Whether uniform points of a box leave as much of it uncovered by their hull, 2^d d / (d + 1)^(d - 1)
-    log^(d - 1) N / N on average (Affentranger and Wieacker 1991), and come no nearer to its corners."""
+    """Whether points of a box of even or uneven density leave its corners, and other places, as empty as they do.
+
+    Where the density is about the same up to the k-th nearest point, the volume up to the nearest one, as a share of
+    that up to the k-th, is the smallest of k - 1 uniform numbers, at walls and corners, too. This tells less of fewer
+    points, which are to be like uniform ones, besides: their hulls leave out 2^d d / (d + 1)^(d - 1) log^(d - 1) N / N
+    on average (Affentranger and Wieacker 1991), and they come no nearer to corners.
+    """
     count, d = points.shape
-    left, corners = 2.0**d * d / (d + 1) ** (d - 1) * np.log(count) ** (d - 1) / count, 2**d
-    at = (points - points.min(0)) / np.ptp(points, axis=0)
-    ends = np.stack(np.meshgrid(*[[0.0, 1.0]] * d, indexing="ij"), -1).reshape(-1, d)
-    ball = np.pi ** (d / 2) / gamma(d / 2 + 1) / corners  # within a box
-    empty = count * ball * float((cKDTree(at).query(ends)[0] ** d).sum())  # points that would be in the corners
-    return count >= _TELLING and covered > 1 - _OF_HULL * left and empty < corners + _OF_CORNERS * corners**0.5
+    at, corners = (points - points.min(0)) / np.ptp(points, axis=0), 2**d
+    tree, among = cKDTree(at), max(round(count**0.5), 2)
+    axis = np.linspace(0, 1, max(round((2 * count) ** (1 / d)), 4))
+    every, ends = (np.stack(np.meshgrid(*[own] * d, indexing="ij"), -1).reshape(-1, d) for own in (axis, [0.0, 1.0]))
+
+    def log_chances(places: np.ndarray, k: int) -> np.ndarray:  # of so large a share
+        near = tree.query(places, [1, k])[0]
+        return np.asarray((k - 1) * np.log1p(-np.minimum((near[:, 0] / near[:, 1]) ** d, 1 - _ROUNDING)))
+
+    if count < _MANY:
+        left = 2.0**d * d / (d + 1) ** (d - 1) * np.log(count) ** (d - 1) / count
+        ball = np.pi ** (d / 2) / gamma(d / 2 + 1) / corners  # within a box
+        empty = count * ball * float((tree.query(ends)[0] ** d).sum())  # points that would be in the corners
+        if count < _TELLING or covered < 1 - _OF_HULL * left or empty > corners + _OF_CORNERS * corners**0.5:
+            return False
+    empty_corners = gammaincc(corners, -log_chances(ends, min(_AT_CORNERS, count)).sum())
+    empty_place = -np.expm1(count * np.log1p(-np.exp(log_chances(every, among).min())))
+    both = empty_corners * empty_place + 1e-300
+    return bool(both * (1 - np.log(both)) > _CHANCE)  # of a product of two uniform numbers
 
 
 def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence[np.ndarray | None] | None = None
