@@ -145,5 +145,5 @@ def steady(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, s
         names = [named(own) for own in held]
         there, name = region, ", ".join(names if len(set(names)) > 1 else names[:1])
         harmonics = there.harmonics(size * len(set(names)), name)
-    errors = [held_out_errors(one, x, every, seed) for one in (harmonics, region.harmonics(size, kind))]
-    return (there, name) if name != kind and errors[0] < errors[1] else None
+    missed = [held_out_errors(one, x, every, seed) for one in (harmonics, region.harmonics(size, kind))]
+    return (there, name) if name != kind and missed[0] < missed[1] else None
