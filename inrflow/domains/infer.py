@@ -15,7 +15,7 @@ from inrflow.domains.network import Network, network_through
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
-from inrflow.domains.triangulation import grid_mesh, triangulate, widened
+from inrflow.domains.triangulation import grid_mesh, thinned, triangulate, widened
 from inrflow.errors import UserError
 
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
@@ -25,6 +25,7 @@ _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
+_MESHED, _OF_POINTS = 1500, 2  # nodes of meshes between the points of all trajectories, at most; times those of one
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
 _MANY, _AT_CORNERS, _CHANCE, _ROUNDING = 150, 8, 0.02, 1e-9  # points that tell uneven densities; nearest points; chance
@@ -56,13 +57,13 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         return boxes
     if (network := network_through(points)) is not None:
         return [kept(network)]
-    mesh = triangulate(points)
+    whole, most = triangulate(points), max(_MESHED, _OF_POINTS * x.shape[-2])
+    mesh, wider = thinned(*whole, most), widened(*whole)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
     if covered > _FULL or _by_chance(points, covered):
         return boxes
-    wider = widened(*mesh)
-    beyond = [] if wider is None else [kept(Region(wider, mesh[1], order=2))]
+    beyond = [] if wider is None else [kept(Region(*thinned(wider, whole[1], most), order=2))]
     return [*beyond, kept(region), kept(Region(*mesh, order=1))]
 
 
