@@ -326,7 +326,7 @@ def test_meshes_between_the_points_of_many_trajectories_have_few_nodes_and_the_o
     x = np.random.default_rng(0).uniform(-1, 1, (24, 400, 2))
     ring = np.hypot(*np.moveaxis(x, -1, 0))
     x = x[(ring < 1) & (ring > 0.4)][: 24 * 240].reshape(24, 240, 2)
-    for region in domains_of(x)[:2]:
-        assert isinstance(region, Region) and len(region.nodes) < 1700
-        assert region.measure == pytest.approx(0.84 * np.pi, rel=0.05)
+    for one in domains_of(x)[:2]:
+        assert isinstance(one, Region) and len(one.nodes) < 1700
+        assert one.measure == pytest.approx(0.84 * np.pi, rel=0.05)
     assert len(domains_of(x[:1])[0].nodes) == 240  # type: ignore[attr-defined]
