@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.spatial import ConvexHull, cKDTree
-from scipy.special import gamma
+from scipy.special import gamma, gammaincc
 
 from inrflow.domains.base import Domain, kept
 from inrflow.domains.box import PERIODIC, WALLED, Box
@@ -15,7 +15,7 @@ from inrflow.domains.network import Network, network_through
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
-from inrflow.domains.triangulation import grid_mesh, triangulate, widened
+from inrflow.domains.triangulation import grid_mesh, thinned, triangulate, widened
 from inrflow.errors import UserError
 
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
@@ -25,8 +25,10 @@ _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
+_MESHED, _OF_POINTS = 1500, 2  # nodes of meshes between the points of all trajectories, at most; times those of one
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
+_MANY, _AT_CORNERS, _CHANCE, _ROUNDING = 150, 8, 0.02, 1e-9  # points that tell uneven densities; nearest points; chance
 
 
 def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
@@ -55,26 +57,44 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         return boxes
     if (network := network_through(points)) is not None:
         return [kept(network)]
-    mesh = triangulate(points)
+    whole, most = triangulate(points), max(_MESHED, _OF_POINTS * x.shape[-2])
+    mesh, wider = thinned(*whole, most), widened(*whole)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
     if covered > _FULL or _by_chance(points, covered):
         return boxes
-    wider = widened(*mesh)
-    beyond = [] if wider is None else [kept(Region(wider, mesh[1], order=2))]
+    beyond = [] if wider is None else [kept(Region(*thinned(wider, whole[1], most), order=2))]
     return [*beyond, kept(region), kept(Region(*mesh, order=1))]
 
 
 def _by_chance(points: np.ndarray, covered: float) -> bool:
-    """Whether uniform points of a box leave as much of it uncovered by their hull, 2^d d / (d + 1)^(d - 1)
-    log^(d - 1) N / N on average (Affentranger and Wieacker 1991), and come no nearer to its corners."""
+    """Whether points of a box of even or uneven density leave its corners, and other places, as empty as they do.
+
+    Where the density is about the same up to the k-th nearest point, the volume up to the nearest one, as a share of
+    that up to the k-th, is the smallest of k - 1 uniform numbers, at walls and corners, too. This tells less of fewer
+    points, which are to be like uniform ones, besides: their hulls leave out 2^d d / (d + 1)^(d - 1) log^(d - 1) N / N
+    on average (Affentranger and Wieacker 1991), and they come no nearer to corners.
+    """
     count, d = points.shape
-    left, corners = 2.0**d * d / (d + 1) ** (d - 1) * np.log(count) ** (d - 1) / count, 2**d
-    at = (points - points.min(0)) / np.ptp(points, axis=0)
-    ends = np.stack(np.meshgrid(*[[0.0, 1.0]] * d, indexing="ij"), -1).reshape(-1, d)
-    ball = np.pi ** (d / 2) / gamma(d / 2 + 1) / corners  # within a box
-    empty = count * ball * float((cKDTree(at).query(ends)[0] ** d).sum())  # points that would be in the corners
-    return count >= _TELLING and covered > 1 - _OF_HULL * left and empty < corners + _OF_CORNERS * corners**0.5
+    at, corners = (points - points.min(0)) / np.ptp(points, axis=0), 2**d
+    tree, among = cKDTree(at), max(round(count**0.5), 2)
+    axis = np.linspace(0, 1, max(round((2 * count) ** (1 / d)), 4))
+    every, ends = (np.stack(np.meshgrid(*[own] * d, indexing="ij"), -1).reshape(-1, d) for own in (axis, [0.0, 1.0]))
+
+    def log_chances(places: np.ndarray, k: int) -> np.ndarray:  # of so large a share
+        near = tree.query(places, [1, k])[0]
+        return np.asarray((k - 1) * np.log1p(-np.minimum((near[:, 0] / near[:, 1]) ** d, 1 - _ROUNDING)))
+
+    if count < _MANY:
+        left = 2.0**d * d / (d + 1) ** (d - 1) * np.log(count) ** (d - 1) / count
+        ball = np.pi ** (d / 2) / gamma(d / 2 + 1) / corners  # within a box
+        empty = count * ball * float((tree.query(ends)[0] ** d).sum())  # points that would be in the corners
+        if count < _TELLING or covered < 1 - _OF_HULL * left or empty > corners + _OF_CORNERS * corners**0.5:
+            return False
+    empty_corners = gammaincc(corners, -log_chances(ends, min(_AT_CORNERS, count)).sum())
+    empty_place = -np.expm1(count * np.log1p(-np.exp(log_chances(every, among).min())))
+    both = empty_corners * empty_place + 1e-300
+    return bool(both * (1 - np.log(both)) > _CHANCE)  # of a product of two uniform numbers
 
 
 def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence[np.ndarray | None] | None = None

@@ -93,6 +93,21 @@ class Region(Domain):
         region = kept(Region(self.nodes, self.cells, self.order, facets_of, steady))
         return region, names[0] if len(groups) == 1 else ", ".join(names)
 
+    def keeping(self, held: np.ndarray) -> tuple[Region, str]:
+        """The same whose channels (C, P) keep, on some of its `parts`, a value each, and that condition of all channels
+        or of each."""
+        groups, group = np.unique(held, axis=0, return_inverse=True)
+        facets, inner = np.full((len(groups), sum(map(len, self.parts))), -1), self.basis.mesh.facets
+        lifts = np.zeros((len(groups), held.shape[1], len(self.nodes)))
+        for own, row, lift in zip(groups, facets, lifts, strict=True):
+            some = np.concatenate([part for part, kept in zip(self.parts, own, strict=True) if kept] or [row[:0]])
+            row[: len(some)] = some
+            for i in np.flatnonzero(own):
+                lift[i, inner[:, self.parts[i]]] = 1.0
+        names = [steady_of(int(g)) for g in group.ravel()]
+        region = kept(Region(self.nodes, self.cells, self.order, facets, lifts))
+        return region, names[0] if len(groups) == 1 else ", ".join(names)
+
     def still(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Whether fields u (S, T, N, C) at points x (N, d) never change at nodes (V, C), sums (V, C) of the squares of
         their changes, and the points (V,) next to these."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
@@ -105,6 +107,20 @@ def widened(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
     while len(turned := np.flatnonzero(_signed(nodes + out, cells) * before <= 0)):
         out[cells[turned]] = 0.0
     return nodes + out
+
+
+def thinned(nodes: np.ndarray, cells: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """A mesh of scattered points with about so many nodes: all of its outline, others of which no two are close."""
+    if len(nodes) <= most:
+        return nodes, cells
+    faces = np.sort(np.concatenate([np.delete(cells, j, 1) for j in range(cells.shape[1])]), 1)
+    faces, counts = np.unique(faces, axis=0, return_counts=True)
+    outline = np.unique(faces[counts == 1])
+    volume = float(np.abs(_signed(nodes, cells)).sum()) / math.factorial(nodes.shape[1])
+    side = (volume / max(most - len(outline), most // 4)) ** (1 / nodes.shape[1])
+    inner = np.setdiff1d(np.arange(len(nodes)), outline)
+    _, first = np.unique(np.floor(nodes[inner] / side), axis=0, return_index=True)
+    return triangulate(nodes[np.union1d(outline, inner[first])])
 
 
 def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:

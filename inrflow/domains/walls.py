@@ -45,9 +45,10 @@ def changes(u: np.ndarray) -> np.ndarray:
     return np.where(still, u, left)
 
 
-def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]] | None:
+def walled(box: Box, x: np.ndarray, u: np.ndarray, known: bool = False) -> tuple[Box, list[list[str]]] | None:
     """The box with walls where changes of u (S, T, N, C) at points x (N, d) say they are, within a spacing of a grid,
-    and conditions there, natural or held, of each channel at each axis; its own walls where they do not tell.
+    and conditions there, natural or held, of each channel at each axis; its own walls where they do not tell, or
+    are known.
 
     All frames but the first tell, which need not agree with walls. None where points are no regular grid or values are
     missing.
@@ -76,11 +77,13 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
             still = (lines[:, :, end] ** 2).sum(1) < _ROUNDING * (lines[:, :, 1 if end == 0 else -2] ** 2).sum(1)
             held = np.array([ends_of(pair)[end] == HELD for pair in PAIRS])
             errors += np.where(still & ((_ENDS[:, end] > 0)[:, None, None] | ~held[:, None]), np.inf, 0.0)
-        for end in (0, 1):
+        for end in () if known else (0, 1):
             _hold(errors, end, np.stack([_vanishing(own if end == 0 else own[:, ::-1]) for own in patterns], 1))
-        given = np.isclose(_ENDS * gap, [y[0] - box.lower[j], box.upper[j] - y[-1]], atol=_EQUAL * gap).all(1)
-        best = int(((errors + _WORTH[:, :, None]).min(1).mean(-1) - _GIVEN * given).argmin())
-        lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
+        off = np.abs(_ENDS - np.array([y[0] - box.lower[j], box.upper[j] - y[-1]]) / gap).max(1)
+        best = int(off.argmin() if known else (
+            (errors + _WORTH[:, :, None]).min(1).mean(-1) - _GIVEN * (off < _EQUAL)).argmin())
+        if not known:
+            lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
         for own, pair in zip(pairs, (errors[best] + (_WORTH[best] + _UNLIKE)[:, None]).argmin(0), strict=True):
             own[j] = PAIRS[pair]
         for own, *late in zip(pairs, *(np.moveaxis(np.moveaxis(one, 2 + j, -1), 1, 0).reshape(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
-from scipy.optimize import minimize_scalar
 
-from inrflow.domains import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Box, Domain, Harmonics, Region
-from inrflow.domains.box import PERIODIC, BoxHarmonics
+from inrflow.domains import Domain, Harmonics
+from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import CONSTANT
-from inrflow.domains.walls import PAIRS, changes
 from inrflow.numerics.components import groups_of, turned
 from inrflow.numerics.effort import effort
 
@@ -25,10 +22,7 @@ _ROUNDS, _SETS = 12, 16  # of expectation maximisation; point sets that the prio
 _MANY = 300  # harmonics whose values at points are not orthogonal, from which on groups of them are looked for
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as none
 _PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
-_MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics that boundaries are chosen by, share of error, and trajectories
-_LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, harmonics, trials; share left
-_SVD, _SOLVE = 8, 70  # times a matrix with itself, or nodes and squared number of modes: products these take
-_CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
+_SVD = 8  # times a matrix with itself: products this takes
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
 _NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
@@ -183,86 +177,20 @@ def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> float:
     """Error at points left out, relative to the variance (mean of channels), of codes of the other points; infinite
     where there are none, or a channel has no harmonics."""
+    return float(held_out(harmonics, x, u, seed, share).mean())
+
+
+def held_out(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> np.ndarray:
+    """The same of each trajectory (S,)."""
     hidden = np.asarray(np.random.default_rng(seed).random(u.shape[2]) < share)
     if not hidden.any() or hidden.all() or not all(len(harmonics.own(c)) for c in range(u.shape[-1])):
-        return np.inf
+        return np.full(len(u), np.inf)
     codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
-    squares, total, count = np.zeros(u.shape[-1]), np.nanvar(u, axis=(0, 1, 2)) + 1e-300, 0
+    squares, count = np.zeros((len(u), u.shape[-1])), np.isfinite(u[:, :, hidden, 0]).sum()
     for members, places in point_sets(x):
         z, _ = codes.encode(places[~hidden], u[members][:, :, ~hidden])
-        squares += np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(0, 1, 2))
-        count += np.isfinite(u[members][:, :, hidden, 0]).sum()
-    return float((squares / max(count, 1) / total).mean())
-
-
-def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, late: Callable[[], bool]
-          ) -> str | None:
-    """The condition whose harmonics fit held-out points clearly better than those of a kind, natural or held: natural
-    or held of each channel where these are unlike, else du/dn = -h u, with an h from 0 to infinity on each part of a
-    region's boundary; None where there is none.
-
-    In later frames, for first ones need not obey any. Of fields u (S, T, N, C) at points x (S, N, d).
-    """
-    some, rates, known = slice(None, None, max(len(u) // _LEAKING, 1)), region.leaks(kind), dict[str, float]()
-    seen, scale = u[some, u.shape[1] // 2 :], 1 / float(np.ptp(region.nodes, axis=0).max())
-
-    def named(rates: Sequence[float]) -> str:
-        return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
-
-    def error(kind: str, channels: slice = slice(None)) -> float:
-        harmonics = region.harmonics(min(size, _LEAKING_MODES) * len(set(kind.split(", "))), kind)
-        return held_out_errors(harmonics, x[some], seen[..., channels], seed)
-
-    def missed(rates: Sequence[float]) -> float:
-        if (name := named(rates)) not in known and not (known and late()):
-            effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
-            known[name] = error(name)
-        return known.get(name, np.inf)
-
-    each = [min(BOUNDARIES, key=lambda one: error(one, slice(c, c + 1)))  # noqa: B023
-            for c in range(u.shape[-1] if u.shape[-1] > 1 else 0)]
-    if len(set(each)) > 1 and error(unlike := ", ".join(each)) < _PAYS * error(kind):
-        return unlike
-    least = missed(rates)
-    parts = [[i] for i in range(len(rates))] if len(rates) > 1 else []
-    for part in ([*range(len(rates))], *parts, *parts):  # all, then each in turn
-
-        def of(rate: float, part: Sequence[int] = part) -> list[float]:
-            return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023
-
-        best = min((0.0, *(scale * 4.0**k for k in range(-1, 5)), np.inf), key=lambda rate: missed(of(rate)))  # noqa: B023
-        if 0 < best < np.inf:
-            best = math.exp(minimize_scalar(
-                lambda log: missed(of(math.exp(log))), method="bounded",  # noqa: B023
-                bounds=(math.log(best / 4), math.log(best * 4)), options={"xatol": 1e-3, "maxiter": _SEARCHED}).x)
-        rates = of(best) if missed(of(best)) < missed(rates) else rates
-    return named(rates) if missed(rates) < _PAYS * least else None
-
-
-def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[list[str]] | None = None) -> str:
-    """The boundary condition, of each channel at each wall of a box, that fits held-out points best, axis by axis.
-
-    Of fields u (S, T, N, C) at points x (S, N, d), by changes in time, or as known of each channel and axis; then, of
-    channels that are held, whether at zero or at values that stay.
-    """
-    found, every = [], u[:, :: max(u.shape[1] // 3, 1)]
-    size, frames = min(_MODES, every.shape[2] // 2), changes(every)
-    for c in range(frames.shape[3]):
-        best, least = known[c] if known else [NATURAL] * box.dimensions, np.inf
-        for j in (j for j, axis in enumerate(box.axes) if axis != PERIODIC and not known):
-            for pair in PAIRS:
-                trial = [*best[:j], pair, *best[j + 1 :]]
-                harmonics = box.harmonics(size, "/".join(trial))
-                error = held_out_errors(harmonics, x[:_FEW], frames[:_FEW, :, :, c : c + 1], seed)
-                if error < _CLEARLY * least:
-                    best, least = trial, error
-        carried = [pair.replace(HELD, STEADY) for pair in best]
-        if carried != best:
-            harmonics = box.harmonics(size, "/".join(carried))
-            power = fit_codes(harmonics, x[:_FEW], every[:_FEW, :, :, c : c + 1]).variance[0]
-            best = carried if power[-harmonics.steady :].sum() > _CARRIED * power.sum() else best
-        found.append("/".join(best) if len(set(best)) > 1 else best[0])
-    return ", ".join(found) if len(set(found)) > 1 else found[0]
+        squares[members] = np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(1, 2))
+    return np.asarray((squares * (len(u) / max(count, 1)) / (np.nanvar(u, axis=(0, 1, 2)) + 1e-300)).mean(1))
 
 
 def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from inrflow.data.completed import CompletedSource
 from inrflow.data.description import Description
 from inrflow.data.source import TrajectorySource
-from inrflow.domains import Region, domains_of
+from inrflow.domains import Domain, Region, domains_of
 from inrflow.encoding.residual.places import REGION
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.errors import UserError
@@ -26,10 +26,11 @@ _SMOOTH = 0.05  # share of the variance that splines in time of points that move
 
 def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray, about: Description, seed: int,
                      part: AbstractContextManager[object], seconds: float, poor: float, say: Callable[[str], None]
-                     ) -> tuple[CompletedSource, np.ndarray] | None:
-    """A source of frames at places that stay, which splines of its rows or harmonics of its frames give, and mean
-    squares (C,) that these miss of held-out rows. None where that is more than a `poor` share of the variance, and for
-    rows in regions, whose fields are met between points by a trunk of all rows better than by functions through frames.
+                     ) -> tuple[CompletedSource, np.ndarray, Domain] | None:
+    """A source of frames at places that stay, which splines of its rows or harmonics of its frames give, mean squares
+    (C,) that these miss of held-out rows, and the domain that the rows outline. None where that is more than a `poor`
+    share of the variance, and for rows in regions, whose fields are met between points by a trunk of all rows better
+    than by functions through frames.
 
     part: which the search may end before it is done; seconds: of effort, for all of it.
     """
@@ -69,7 +70,7 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
     fields = (splines.fields(rows, t, table) if t is not None else _by_frames(splines, rows, times[i].numpy(), table)
               for i, rows in enumerate(every))
     whole = CompletedSource(source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
-    return whole, splines.error
+    return whole, splines.error, splines.domain
 
 
 def _single(some: Sequence[Rows]) -> list[Rows]:

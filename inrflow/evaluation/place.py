@@ -13,7 +13,7 @@ from inrflow.model.surrogate import Surrogate
 
 _TRAJECTORIES = 16  # whose points are looked at
 _STRAY, _FAR = 0.02, 0.05  # share of points farther outside the box than this share of its width
-_GUESSED = 0.25  # the same of points alone outside of a region, whose outline few points of training tell
+_GUESSED = 0.25  # the same of points alone, of whose walls or outline points of training tell little
 
 
 def described(file: TrajectoryFile, trajectory: int | None = None) -> dict[str, Any]:
@@ -57,9 +57,9 @@ def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile, told: dict[str, Any
         told = told | shown
     domain = surrogate.extent.domain
     if domain is not None:
-        from inrflow.domains import Region, elsewhere
+        from inrflow.domains import Box, Region, elsewhere
 
-        guessed = isinstance(domain, Region) and told["cells"] is None
+        guessed = isinstance(domain, Box | Region) and told["cells"] is None
         return elsewhere(domain, **told, stray=_GUESSED if guessed else _STRAY)
     if told["geometry"] != surrogate.description.geometry:
         return f"its geometry is {told['geometry']}, not {surrogate.description.geometry}"

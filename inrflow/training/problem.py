@@ -54,6 +54,7 @@ class Problem:
         interpolation_error: variance between the observed points, where it is known before training.
         noise: (C,) variance of observed values around those of the source, normalised; None: they are the same.
         white: whether all of it is noise of single values.
+        domain: where the source's fields live, where observed rows told; None: its points say.
     """
 
     config: Config
@@ -69,6 +70,7 @@ class Problem:
     interpolation_error: InterpolationError | None = None
     noise: torch.Tensor | None = None
     white: bool = False
+    domain: Domain | None = None
 
     @classmethod
     def of(cls, config: Config, file: TrajectoryFile, trajectories: int | None = None) -> Problem:
@@ -240,6 +242,8 @@ class Problem:
         """Plausible domains of the points (S, N, d) of trajectories. Raises UserError where there are none."""
         from inrflow.domains import domains_of  # finite elements take a second to import
 
+        if self.domain is not None:
+            return [self.domain]
         about, cells = self.description, self.file.cells
         places = x if cells is None else self.file.read(0, slice(0, 1)).x
         return domains_of(np.asarray(places, dtype=np.float64), about.period, about.geometry, cells)

@@ -132,8 +132,9 @@ def _with_frames(run: Run) -> Run:
                              run.budget.seconds(_FRAMES), POOR if len(problem.validation) else _OF_ONE, run.log.say)
     if found is None:
         return run
-    source, error = found
-    whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(error))
+    source, error, domain = found
+    whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(error),
+                    domain=domain)
     return replace(run.on(whole), judge=Judge(whole))
 
 

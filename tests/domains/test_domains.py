@@ -294,6 +294,17 @@ def test_scattered_points_of_a_rectangle_are_of_a_box_and_those_of_a_disc_or_an_
     assert sum(isinstance(one, Box) for one in others) <= 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_points_of_uneven_density_are_of_a_box_where_its_corners_and_middle_are_no_emptier_than_they_are_dense(seed: int
+                                                                                                            ) -> None:
+    generator = np.random.default_rng(seed)
+    x = generator.uniform(0, 1, (20_000, 2))
+    x = x[generator.uniform(size=len(x)) < np.exp(-3 * x[:, 0]) + 0.5 * np.exp(-60 * ((x - 0.7) ** 2).sum(1))]
+    assert isinstance(domains_of(x[:600])[0], Box)
+    for within in (np.hypot(*(x - 0.5).T) < 0.5, (x < 0.5).any(1), np.hypot(*(x - [0.45, 0.5]).T) > 0.2):
+        assert isinstance(domains_of(x[within][:600])[0], Region)
+
+
 def test_meshes_between_random_points_reach_as_far_as_the_domain_and_meshes_that_are_given_stay() -> None:
     random = np.random.default_rng(0)
     for d, measure in ((2, np.pi), (3, 4 / 3 * np.pi)):
@@ -309,3 +320,13 @@ def test_meshes_between_random_points_reach_as_far_as_the_domain_and_meshes_that
     mesh, grid = _disc(3), np.stack(np.meshgrid(*[np.arange(9.0)] * 2), -1).reshape(-1, 2)
     assert widened(mesh.nodes, mesh.cells) is None
     assert widened(*triangulate(grid[(grid < 5).any(1)])) is None
+
+
+def test_meshes_between_the_points_of_many_trajectories_have_few_nodes_and_the_outline_of_all() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (24, 400, 2))
+    ring = np.hypot(*np.moveaxis(x, -1, 0))
+    x = x[(ring < 1) & (ring > 0.4)][: 24 * 240].reshape(24, 240, 2)
+    for one in domains_of(x)[:2]:
+        assert isinstance(one, Region) and len(one.nodes) < 1700
+        assert one.measure == pytest.approx(0.84 * np.pi, rel=0.05)
+    assert len(domains_of(x[:1])[0].nodes) == 240  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 from scipy.spatial import Delaunay
 
 from inrflow.domains import Region
-from inrflow.encoding.harmonic_codes import leaky
+from inrflow.encoding.conditions import leaky
 from inrflow.errors import UserError
 
 

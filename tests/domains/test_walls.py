@@ -62,6 +62,15 @@ def test_walls_of_the_box_given_stay_where_noise_hides_others(noise: float, kept
         np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], told, atol=1e-12)
 
 
+def test_walls_that_are_known_stay_where_fields_say_others() -> None:
+    guess, x, u = _between_plates(0.75, 0.25, 40)
+    box = Box(x[0] - 0.5 * (x[1] - x[0]), x[-1] + 0.5 * (x[1] - x[0]), ["walled"])
+    found, same = walled(box, x, u), walled(box, x, u, known=True)
+    assert found is not None and same is not None and found[1] == same[1] == [["held"], ["natural"]]
+    assert abs(found[0].lower[0] - box.lower[0]) > 0.2 * (x[1, 0] - x[0, 0])
+    np.testing.assert_array_equal([same[0].lower, same[0].upper], [box.lower, box.upper])
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_layers_at_walls_do_not_move_them_a_cell_away(noise: float) -> None:
     """Waves that run into walls, level there in layers of a tenth: more room fits their slopes next to it."""

@@ -122,6 +122,16 @@ def test_points_a_little_outside_of_a_guessed_outline_are_told_and_many_of_them_
             require_place(heat, far)
 
 
+@pytest.mark.parametrize("name", ["near", "far"])
+def test_points_a_little_beyond_guessed_walls_are_told_and_many_of_them_are_refused(heat, tmp_path, name):
+    x = np.random.default_rng(0).uniform(0, {"near": 1.04, "far": 2.0}[name], (200, 2))
+    write_trajectories(tmp_path / "test.h5", TIMES, x, decaying(x, (1, 2))[None], ABOUT)
+    with TrajectoryFile(tmp_path / "test.h5") as file, (
+            pytest.warns(UserWarning, match="outside the box") if name == "near" else
+            pytest.raises(UserError, match="of its points lie outside")):
+        require_place(heat, file)
+
+
 def test_a_model_that_is_no_law_cannot_move(heat, bent):
     heat.field = VectorField(heat.code_size, [LinearTerm(heat.code_size, 0)]).double()
     with pytest.raises(UserError, match="is no law on a domain's harmonics, so that it cannot move"):

@@ -17,13 +17,12 @@ from inrflow.dynamics.laws.law import Law, largest_of, worse
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.terms import Term
+from inrflow.encoding.conditions import conditions, leaky, steady
 from inrflow.encoding.harmonic_codes import (
     HOLES,
     HarmonicCodes,
-    conditions,
     fit_codes,
     held_out_errors,
-    leaky,
     point_sets,
     tail,
     white_noise,
@@ -152,17 +151,17 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     meshed = any(isinstance(place, Region) for place in domains)  # and may end before the walls of a box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
-    known, first = None, domains[0]
+    known, first, alone = None, domains[0], len(domains) == 1  # of which there is no other guess
     same = boundary is None and np.equal(some.x, some.x[:1]).all()
     if same and isinstance(first, Box) and first.bounded and (
-            found := walled(first, data.x[0], data.u)) is not None:
+            found := walled(first, data.x[0], data.u, known=alone)) is not None:
         (first, known), domains = found, [found[0], *(place for place in domains if not isinstance(place, Box))]
-    bases: list[tuple[Domain, str]] = [(place, conditions(place, some.x, some.u, seed, known)) for place in domains
+    bases: list[tuple[Domain, str]] = [(place, conditions(place, data.x, data.u, seed, known)) for place in domains
                                        if isinstance(place, Box) and place.bounded and boundary is None]
     if same and bases and known is None and isinstance(first, Box) and not late() and (
             there := placed(first, some.x[0], some.u[:_FEW], bases[0][1])):
         domains = [there, *(place for place in domains if not isinstance(place, Box))]
-        bases = [(there, conditions(there, some.x, some.u, seed))]
+        bases = [(there, conditions(there, data.x, data.u, seed))]
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
                                                              boundary else BOUNDARIES if place.bounded else [NATURAL])
               if (place, kind) not in bases]
@@ -202,9 +201,11 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     (place, kind), error = bases[i], errors[i, size]
     if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, late))[3] < error:
         return other
-    if boundary is None and isinstance(place, Region) and place.dimensions > 1 and kind in BOUNDARIES and (
-            error > _TIGHT) and (leaks := leaky(place, kind, size, some.x, some.u, seed, late)):
-        kind, error = leaks, held_out_errors(place.harmonics(size * joined(leaks), leaks), some.x, some.u, seed)
+    if error > _TIGHT and not boundary and kind in BOUNDARIES and isinstance(place, Region) and place.dimensions > 1:
+        leaks = None if (kept := steady(place, kind, size, data.x, data.u, seed)) else leaky(
+            place, kind, size, some.x, some.u, seed, late)
+        place, kind = kept or (place, leaks or kind)
+        error = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
     return place, kind, size, error
 
 

@@ -14,7 +14,8 @@ from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, forecast_errors
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import ACROSS, LAPLACIAN, SECOND, VALUE, Term
-from inrflow.encoding.harmonic_codes import HarmonicCodes, conditions, fit_codes, tail, white_noise
+from inrflow.encoding.conditions import conditions
+from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes, tail, white_noise
 
 TUBE = Box([0.0], [1.0], ["walled"])
 RING = Box([0.0], [1.0], ["periodic"])

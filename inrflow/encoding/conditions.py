@@ -1,0 +1,149 @@
+"""Conditions at walls that fit held-out points best: natural, held or leaky, of each channel and part of a boundary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from inrflow.domains import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Box, Region
+from inrflow.domains.box import PERIODIC
+from inrflow.domains.walls import PAIRS, changes
+from inrflow.encoding.harmonic_codes import fit_codes, held_out, held_out_errors
+from inrflow.numerics.effort import effort
+
+_MODES, _CLEARLY = 64, 0.8  # harmonics that boundaries are chosen by, and share of error
+_FEW, _SEVERAL, _MANY, _ENOUGH = 3, 8, 24, 50_000  # trajectories that are looked at, at least, with points of their
+# own, and with the same; points of all of them
+_SURELY, _ROUNDS = 3.0, 2  # standard errors of a difference; times that all axes are looked at
+_LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, harmonics, trials; share left
+_SOLVE = 70  # times nodes and squared number of modes: products that these take
+_CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
+
+
+def _better(errors: np.ndarray, others: np.ndarray) -> bool:
+    """Whether errors (S,) of trajectories are clearly less than others: by a share, or, where noise makes most of both,
+    by some standard errors of the mean logarithm of their ratio."""
+    gain = np.log((others + 1e-300) / (errors + 1e-300))
+    sure = len(gain) >= _SEVERAL and gain.mean() > _SURELY * gain.std(ddof=1) / len(gain) ** 0.5
+    return bool(errors.mean() < _CLEARLY * others.mean() or (sure and errors.mean() < others.mean()))
+
+
+def _some(x: np.ndarray) -> slice:
+    """Trajectories of points x (S, N, d) that are looked at: of points of their own, each has a factorisation."""
+    most = _MANY if np.equal(x, x[:1]).all() else _SEVERAL
+    return slice(None, None, max(len(x) // max(min(most, _ENOUGH // x.shape[1]), _FEW), 1))
+
+
+def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, late: Callable[[], bool]
+          ) -> str | None:
+    """The condition whose harmonics fit held-out points clearly better than those of a kind, natural or held: natural
+    or held of each channel where these are unlike, else du/dn = -h u, with an h from 0 to infinity on each part of a
+    region's boundary; None where there is none.
+
+    In later frames, for first ones need not obey any. Of fields u (S, T, N, C) at points x (S, N, d).
+    """
+    some, rates, known = slice(None, None, max(len(u) // _LEAKING, 1)), region.leaks(kind), dict[str, float]()
+    seen, scale = u[some, u.shape[1] // 2 :], 1 / float(np.ptp(region.nodes, axis=0).max())
+
+    def named(rates: Sequence[float]) -> str:
+        return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
+
+    def error(kind: str, channels: slice = slice(None)) -> float:
+        harmonics = region.harmonics(min(size, _LEAKING_MODES) * len(set(kind.split(", "))), kind)
+        return held_out_errors(harmonics, x[some], seen[..., channels], seed)
+
+    def missed(rates: Sequence[float]) -> float:
+        if (name := named(rates)) not in known and not (known and late()):
+            effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
+            known[name] = error(name)
+        return known.get(name, np.inf)
+
+    each = [min(BOUNDARIES, key=lambda one: error(one, slice(c, c + 1)))  # noqa: B023
+            for c in range(u.shape[-1] if u.shape[-1] > 1 else 0)]
+    if len(set(each)) > 1 and error(unlike := ", ".join(each)) < _PAYS * error(kind):
+        return unlike
+    least = missed(rates)
+    parts = [[i] for i in range(len(rates))] if len(rates) > 1 else []
+    for part in ([*range(len(rates))], *parts, *parts):  # all, then each in turn
+
+        def of(rate: float, part: Sequence[int] = part) -> list[float]:
+            return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023
+
+        best = min((0.0, *(scale * 4.0**k for k in range(-1, 5)), np.inf), key=lambda rate: missed(of(rate)))  # noqa: B023
+        if 0 < best < np.inf:
+            best = math.exp(minimize_scalar(
+                lambda log: missed(of(math.exp(log))), method="bounded",  # noqa: B023
+                bounds=(math.log(best / 4), math.log(best * 4)), options={"xatol": 1e-3, "maxiter": _SEARCHED}).x)
+        rates = of(best) if missed(of(best)) < missed(rates) else rates
+    return named(rates) if missed(rates) < _PAYS * least else None
+
+
+def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[list[str]] | None = None) -> str:
+    """The boundary condition, of each channel at each wall of a box, that fits held-out points best, axis by axis.
+
+    Of fields u (S, T, N, C) at points x (S, N, d), by changes in time, or as known of each channel and axis; then, of
+    channels that are held, whether at zero or at values that stay.
+    """
+    found, every = [], u[:, :: max(u.shape[1] // 3, 1)]
+    size = min(_MODES, every.shape[2] // 3)
+    x, every = x[some := _some(x)], every[some]
+    frames = changes(every)
+    for c in range(frames.shape[3]):
+        best, least = known[c] if known else [NATURAL] * box.dimensions, np.full(len(frames), np.inf)
+        axes, before = [j for j, axis in enumerate(box.axes) if axis != PERIODIC and not known], None
+        for _ in range(_ROUNDS if len(axes) > 1 else 1):
+            if best == before:
+                break
+            before = best
+            for trial in ([*best[:j], pair, *best[j + 1 :]] for j in axes for pair in PAIRS):
+                harmonics = box.harmonics(size, "/".join(trial))
+                errors = held_out(harmonics, x, frames[..., c : c + 1], seed)
+                if np.isinf(least).all() or _better(errors, least):
+                    best, least = trial, errors
+        carried = [pair.replace(HELD, STEADY) for pair in best]
+        if carried != best:
+            harmonics = box.harmonics(size, "/".join(carried))
+            power = fit_codes(harmonics, x, every[..., c : c + 1]).variance[0]
+            best = carried if power[-harmonics.steady :].sum() > _CARRIED * power.sum() else best
+        found.append("/".join(best) if len(set(best)) > 1 else best[0])
+    return ", ".join(found) if len(set(found)) > 1 else found[0]
+
+
+def steady(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int
+           ) -> tuple[Region, str] | None:
+    """The region whose boundary keeps values that are the same all along each of its parts, and that condition of all
+    channels or of each, where changes of a channel at held-out points are met clearly better if they vanish there; the
+    region itself where these values are zero. None where fields are met better by another kind of condition.
+
+    Of fields u (S, T, N, C) at points x (S, N, d), but for first frames, which need not obey any condition.
+    """
+    some, count, size = _some(x), len(region.parts), min(size, _MODES)
+    x, every = x[some], u[some, 1 :: max(u.shape[1] // 6, 1)]
+    frames, held = changes(every), np.zeros((u.shape[-1], count), dtype=bool)
+
+    def named(own: np.ndarray) -> str:
+        each = LEAKY + "/".join("inf" if one else "0" for one in own)
+        return each if own.any() and not own.all() else HELD if own.any() else NATURAL
+
+    for c, own in enumerate(held):
+        least = None
+        for part in (None, *range(count)):
+            trial = own if part is None else own | (np.arange(count) == part)
+            effort.add(products=_SOLVE * len(region.nodes) * size**2)
+            errors = held_out(region.harmonics(size, named(trial)), x, frames[..., c : c + 1], seed)
+            if least is None or _better(errors, least):
+                own[:], least = trial, errors
+    if not held.any():
+        return None
+    there, name = region.keeping(held)
+    harmonics = there.harmonics(size * len(set(name.split(", "))), name)
+    power = fit_codes(harmonics, x, every).variance
+    if (power[:, harmonics.count - harmonics.steady :].sum(1) < _CARRIED * power.sum(1)).all():
+        names = [named(own) for own in held]
+        there, name = region, ", ".join(names if len(set(names)) > 1 else names[:1])
+        harmonics = there.harmonics(size * len(set(names)), name)
+    missed = [held_out_errors(one, x, every, seed) for one in (harmonics, region.harmonics(size, kind))]
+    return (there, name) if name != kind and missed[0] < missed[1] else None
