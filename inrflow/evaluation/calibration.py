@@ -29,6 +29,7 @@ _CALM = 0.25  # power of factors below 1 of the last part of a series
 STARTS = (1 / 3, 2 / 3)  # of the frames
 _LATER = sum(1 - start for start in STARTS)
 _APART, _SPARSE = 1e-3, 4.6  # logarithms of variances, at least; that of far larger ones than usual
+_HIGH = 0.95  # quantile of variances after whole windows, up to which factors are those of these
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 Others = tuple[TrajectoryBatch, ContextPrior | None]
@@ -166,7 +167,7 @@ def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) ->
 
     Without windows of fewer points, variances that are far larger than usual ones are not made smaller.
     """
-    every = [_at_leads(one, leads, held) for one in windows]
+    every = [_at_leads(one, leads, held, _HIGH if one is windows[0] else 0.5) for one in windows]
     found = [(spread, relative) for spread, relative, known in every if len(known)]
     if not len(ahead := every[0][2]):
         return torch.ones(1, len(leads)).double(), torch.zeros(1, len(leads)).double(), 0.0
@@ -182,9 +183,10 @@ def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) ->
     return spread.exp(), relative, growth
 
 
-def _at_leads(errors: Errors, leads: Tensor, held: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logarithms (K,) of factors with which a share of the errors is held at some leads, and of usual variances
-    relative to those of the rest; and the leads (indices) that errors tell.
+def _at_leads(errors: Errors, leads: Tensor, held: float, level: float
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms (K,) of factors with which a share of the errors is held at some leads, and of variances relative to
+    those of the rest, a quantile of these; and the leads (indices) that errors tell.
 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
     more where it may be chance. At observed times no less than later: points between the observed ones err more than
@@ -202,7 +204,7 @@ def _at_leads(errors: Errors, leads: Tensor, held: float) -> tuple[np.ndarray, n
         first = own if len(own := rows[~errors.late[rows]]) >= _FEWEST_VALUES else rows
         wanted = max(quantile_of_others(scaled[some], errors.number[some], held) for some in (first, rows))
         sure = errors.select(rows).exceed
-        found.append((np.log(np.clip(wanted if sure else least, least, _MOST)), float(sizes[rows].median())))
+        found.append((np.log(np.clip(wanted if sure else least, least, _MOST)), float(sizes[rows].quantile(level))))
     spread, relative = (np.interp(at, at[known], part) for part in zip(*found, strict=True))
     spread[0] = max(spread[:2])
     return spread, relative, known
