@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -12,25 +12,24 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.evaluation.forecast import forecast
+from inrflow.evaluation.forecast import Errors, forecast, quantile_of_others
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort, seconds_of
-from inrflow.numerics.quantiles import quantile_of_others
 
-_VALUES = 100_000
 _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
 FRACTIONS = (1.0, 0.25, 0.0)  # of the points, observed in the held-out windows, and at least the next
 _FEWEST = 8  # values in a window that can be assimilated
-_FEWEST_VALUES, _FEWEST_LEADS = 10, 3  # of quantiles, and of their growth
+_FEWEST_VALUES, _FEWEST_LEADS, _LEADS = 10, 3, 4  # of quantiles, their growth, and of windows of few points
 _STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
 _INTEGRATED, _LINEARISED = 2, 30  # integrations over an interval; products of a linearised flow, times n^3
 _LEAST, _MOST = 1e-4, 1e3  # factors
-_TOGETHER, _DIFFERENT = 8, 5  # trajectories; the last: from which on they tell a standard error
+_TOGETHER, FEW = 8, 2  # trajectories that are forecast at once, and the fewest that calibrate windows of few points
 _CALM = 0.25  # power of factors below 1 of the last part of a series
 STARTS = (1 / 3, 2 / 3)  # of the frames
 _LATER = sum(1 - start for start in STARTS)
 _APART, _SPARSE = 1e-3, 4.6  # logarithms of variances, at least; that of far larger ones than usual
+_HIGH = 0.95  # quantile of variances after whole windows, up to which factors are those of these
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 Others = tuple[TrajectoryBatch, ContextPrior | None]
@@ -69,6 +68,18 @@ def errors_of(
         for fraction in fractions:
             yield _errors(surrogate, batch, window, fraction, context, points, others, starts)
             others = None
+
+
+def errors_of_few(
+    surrogate: Surrogate, batch: TrajectoryBatch, window: int, count: int, context: ContextPrior | None = None,
+    points: Tensor | None = None, starts: Sequence[float] = STARTS,
+) -> Iterator[Errors]:
+    """Those of windows that are observed at fewer points, as `errors_of` gives them, of so many of the trajectories and
+    of a like share of the leads."""
+    rows = torch.arange(min(count, len(batch)))
+    leads = max(round((batch.u.shape[1] - window) * len(rows) / max(len(batch), 1)), _LEADS)
+    fewer, known = batch.select(rows).first_frames(window + leads), None if context is None else context.select(rows)
+    return errors_of(surrogate, fewer, window, known, points, None, starts, FRACTIONS[1:] if count else ())
 
 
 def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False, stretch: float = 1.0) -> StatePrior:
@@ -156,7 +167,7 @@ def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) ->
 
     Without windows of fewer points, variances that are far larger than usual ones are not made smaller.
     """
-    every = [_at_leads(one, leads, held) for one in windows]
+    every = [_at_leads(one, leads, held, _HIGH if one is windows[0] else 0.5) for one in windows]
     found = [(spread, relative) for spread, relative, known in every if len(known)]
     if not len(ahead := every[0][2]):
         return torch.ones(1, len(leads)).double(), torch.zeros(1, len(leads)).double(), 0.0
@@ -172,9 +183,10 @@ def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) ->
     return spread.exp(), relative, growth
 
 
-def _at_leads(errors: Errors, leads: Tensor, held: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logarithms (K,) of factors with which a share of the errors is held at some leads, and of usual variances
-    relative to those of the rest; and the leads (indices) that errors tell.
+def _at_leads(errors: Errors, leads: Tensor, held: float, level: float
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms (K,) of factors with which a share of the errors is held at some leads, and of variances relative to
+    those of the rest, a quantile of these; and the leads (indices) that errors tell.
 
     White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
     more where it may be chance. At observed times no less than later: points between the observed ones err more than
@@ -192,73 +204,10 @@ def _at_leads(errors: Errors, leads: Tensor, held: float) -> tuple[np.ndarray, n
         first = own if len(own := rows[~errors.late[rows]]) >= _FEWEST_VALUES else rows
         wanted = max(quantile_of_others(scaled[some], errors.number[some], held) for some in (first, rows))
         sure = errors.select(rows).exceed
-        found.append((np.log(np.clip(wanted if sure else least, least, _MOST)), float(sizes[rows].median())))
+        found.append((np.log(np.clip(wanted if sure else least, least, _MOST)), float(sizes[rows].quantile(level))))
     spread, relative = (np.interp(at, at[known], part) for part in zip(*found, strict=True))
     spread[0] = max(spread[:2])
     return spread, relative, known
-
-
-@dataclass
-class Errors:
-    """Absolute errors (B,) of forecasts of one channel, variances (B,) that the codes' covariance gives, and of the
-    rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories; variances
-    (B,) of white noise of the values that they are compared with; own variance factors (B,) of the trajectories, by
-    default 1, and whether (B,) windows begin later than these, by default not."""
-
-    error: Tensor
-    codes: Tensor
-    rest: Tensor
-    lead: Tensor
-    number: Tensor
-    white: Tensor
-    factor: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
-    late: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.bool))
-
-    def __post_init__(self) -> None:
-        self.factor, self.late = self.factor.expand(len(self.number)), self.late.expand(len(self.number))
-
-    @property
-    def relative(self) -> Tensor:
-        """Variances (B,) of both, relative to that of the rest."""
-        return 1 + self.codes / self.rest
-
-    @property
-    def exceed(self) -> bool:
-        """Whether squares exceed what is predicted by more than two standard errors, as trajectories differ; so they do
-        where these are few, which have errors in common, and without white noise."""
-        names, which = self.number.unique(return_inverse=True)
-        if len(names) < _DIFFERENT or not bool((self.white > 0).any()):
-            return True
-        more = self.error.square() - self.white - self.codes - self.rest
-        each = more.new_zeros(len(names)).index_add(0, which, more) / which.bincount()
-        return float(each.mean()) > 2 * float(each.std()) / len(names) ** 0.5
-
-    def scaled(self, width: float = 1.0) -> Tensor:
-        """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as
-        is where white noise widens it, too."""
-        return (((self.error / width).square() - self.white).clamp(min=0) / (self.codes + self.rest)).sqrt()
-
-    def of(self, channel: int) -> Errors:
-        """Known errors (B,) of one channel of all of them (B, C)."""
-        error, codes, rest, white = (part[:, channel] for part in (self.error, self.codes, self.rest, self.white))
-        known = (torch.isfinite(error) & torch.isfinite(codes)).nonzero()[:, 0]
-        known = known[:: max(1, len(known) // _VALUES)]
-        lead, number, factor, late = (part[known] for part in (self.lead, self.number, self.factor, self.late))
-        return Errors(error[known], codes[known], rest[known], lead, number, white[known], factor, late)
-
-    def faded(self, fading: float) -> Errors:
-        """With own variance factors that count the less the later, as `StatePrior.own` has them."""
-        scale = self.factor ** ((1 + self.lead.clamp(min=0)) ** -fading - 1)
-        return replace(self, codes=self.codes * scale, rest=self.rest * scale)
-
-    def select(self, rows: Tensor) -> Errors:
-        """Some of them."""
-        return Errors(*(getattr(self, part.name)[rows] for part in fields(self)))
-
-    @classmethod
-    def join(cls, parts: list[Errors]) -> Errors:
-        """All of several."""
-        return cls(*(torch.cat([getattr(one, part.name) for one in parts]) for part in fields(cls)))
 
 
 def flight_seconds(surrogate: Surrogate) -> float:
@@ -340,7 +289,7 @@ def _errors(
     parts = [found]
     for more, contexts, names, mask, late in further:
         first = _first(more, window, mask)
-        for rows in _usable(first).split(_TOGETHER):
+        for rows in (some for some in _usable(first).split(_TOGETHER) if len(some)):
             own = None if contexts is None else contexts.select(rows)
             flown = _flown(surrogate, more.select(rows), first.select(rows), own, chosen, ahead, names[rows])
             parts.append(replace(flown, late=torch.full_like(flown.number, late, dtype=torch.bool)))

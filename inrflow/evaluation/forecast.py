@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ _SAME = 1e-9  # internal time
 _NOTHING = 1e-25  # of the largest number of a root
 _MANY = 600  # codes from which on channels' codes are taken apart
 _NUMBERS = 1 << 22  # in the covariances held at once where every trajectory has its own
+_VALUES, _DIFFERENT, _GROUPS = 100_000, 5, 100  # errors kept; trajectories that tell a standard error; and quantiles
 
 
 @dataclass
@@ -210,3 +212,92 @@ def std_of_values(prior: StatePrior, std: Tensor, estimate: StateEstimate, added
     if estimate.quieter is not None:
         white = torch.where(estimate.quieter[:, None, None, None], 0.0, white)
     return (std.square() + white).sqrt()
+
+
+@dataclass
+class Errors:
+    """Absolute errors (B,) of forecasts of one channel, variances (B,) that the codes' covariance gives, and of the
+    rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories; variances
+    (B,) of white noise of the values that they are compared with; own variance factors (B,) of the trajectories, by
+    default 1, and whether (B,) windows begin later than these, by default not."""
+
+    error: Tensor
+    codes: Tensor
+    rest: Tensor
+    lead: Tensor
+    number: Tensor
+    white: Tensor
+    factor: Tensor = field(default_factory=lambda: torch.ones(1, dtype=torch.float64))
+    late: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.bool))
+
+    def __post_init__(self) -> None:
+        self.factor, self.late = self.factor.expand(len(self.number)), self.late.expand(len(self.number))
+
+    @property
+    def relative(self) -> Tensor:
+        """Variances (B,) of both, relative to that of the rest."""
+        return 1 + self.codes / self.rest
+
+    @property
+    def exceed(self) -> bool:
+        """Whether squares exceed what is predicted by more than two standard errors, as trajectories differ; so they do
+        where these are few, which have errors in common, and without white noise."""
+        names, which = self.number.unique(return_inverse=True)
+        if len(names) < _DIFFERENT or not bool((self.white > 0).any()):
+            return True
+        more = self.error.square() - self.white - self.codes - self.rest
+        each = more.new_zeros(len(names)).index_add(0, which, more) / which.bincount()
+        return float(each.mean()) > 2 * float(each.std()) / len(names) ** 0.5
+
+    def scaled(self, width: float = 1.0) -> Tensor:
+        """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as
+        is where white noise widens it, too."""
+        return (((self.error / width).square() - self.white).clamp(min=0) / (self.codes + self.rest)).sqrt()
+
+    def of(self, channel: int) -> Errors:
+        """Known errors (B,) of one channel of all of them (B, C)."""
+        error, codes, rest, white = (part[:, channel] for part in (self.error, self.codes, self.rest, self.white))
+        known = (torch.isfinite(error) & torch.isfinite(codes)).nonzero()[:, 0]
+        known = known[:: max(1, len(known) // _VALUES)]
+        lead, number, factor, late = (part[known] for part in (self.lead, self.number, self.factor, self.late))
+        return Errors(error[known], codes[known], rest[known], lead, number, white[known], factor, late)
+
+    def faded(self, fading: float) -> Errors:
+        """With own variance factors that count the less the later, as `StatePrior.own` has them."""
+        scale = self.factor ** ((1 + self.lead.clamp(min=0)) ** -fading - 1)
+        return replace(self, codes=self.codes * scale, rest=self.rest * scale)
+
+    def select(self, rows: Tensor) -> Errors:
+        """Some of them."""
+        return Errors(*(getattr(self, part.name)[rows] for part in fields(self)))
+
+    @classmethod
+    def join(cls, parts: list[Errors]) -> Errors:
+        """All of several."""
+        return cls(*(torch.cat([getattr(one, part.name) for one in parts]) for part in fields(cls)))
+
+
+def quantile_of_others(values: Tensor, number: Tensor, share: float = 0.9) -> float:
+    """The quantile of values (B,) whose level, of the other trajectories, holds a share of those of each trajectory.
+
+    Values of a trajectory have errors in common, so that a new one has fewer below the quantile of a few others: the
+    level is that at which trajectories left out, one after the other, hold the share (`number` (B,) tells them apart).
+    The largest value where none does; the plain quantile of a single trajectory, and of so many that one of them moves
+    no quantile.
+    """
+    order = values.argsort()
+    every, which = values[order].numpy(), number[order].numpy()
+    names = np.unique(which)
+    if not 1 < len(names) <= _GROUPS:
+        return float(np.quantile(every, share))
+    parts = [(every[which == one], every[which != one]) for one in names]
+
+    def held(level: float) -> float:
+        return float(np.mean([np.searchsorted(own, others[round(level * (len(others) - 1))], "right") / len(own)
+                              for own, others in parts]))
+
+    low, high = 0.5, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (low, middle) if held(middle) >= share else (middle, high)
+    return float(np.quantile(every, high))

@@ -21,15 +21,17 @@ from inrflow.encoding.encode import CodeData, Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import (
+    FEW,
     FRACTIONS,
     STARTS,
-    Errors,
     Others,
     affordable,
     calibrated,
     errors_of,
+    errors_of_few,
     flight_seconds,
 )
+from inrflow.evaluation.forecast import Errors
 from inrflow.evaluation.known_contexts import spread_contexts
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
@@ -47,7 +49,6 @@ _OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of furthe
 _FEW = 1e-3  # unknowns a code, up to which training trajectories are as good as held-out ones
 _SOME = 0.05  # up to which they are better than their last frames, where none are held out
 _OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for all of the others to follow
-_FEWEST, _LEADS = 2, 4  # trajectories and times ahead of these others
 
 
 @dataclass(frozen=True)
@@ -282,11 +283,8 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     errors = list(errors_of(surrogate, batch, past, contexts, points, others, starts, FRACTIONS[:1]))
     if errors and not candidate.ahead:
         share = min(_OF_FIRST * seconds / max(budget.elapsed - began, 1e-9), 1.0)
-        few = min(budget.decide("calibration", max(int(share * len(batch)), _FEWEST)), len(batch))
-        rows, leads = torch.arange(few), max(round((frames - past) * few / len(batch)), _LEADS)
-        known = None if contexts is None else contexts.select(rows)
-        batch = batch.select(rows).first_frames(past + leads)
-        errors += errors_of(surrogate, batch, past, known, points, None, starts, FRACTIONS[1:] if few else ())
+        few = budget.decide("calibration", max(int(share * len(batch.u)), FEW))
+        errors += errors_of_few(surrogate, batch, past, few, contexts, points, starts)
     return calibrated(surrogate.prior, errors, candidate.ahead, stretch)
 
 

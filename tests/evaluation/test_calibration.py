@@ -16,7 +16,6 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation import calibration
 from inrflow.evaluation.calibration import (
-    Errors,
     _errors,
     affordable,
     calibrate,
@@ -25,11 +24,10 @@ from inrflow.evaluation.calibration import (
     factors_of,
     leads_of,
 )
-from inrflow.evaluation.forecast import predicted_std
+from inrflow.evaluation.forecast import Errors, predicted_std, quantile_of_others
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.numerics.quantiles import quantile_of_others
 
 SIZE, POINTS, FRAMES, TRAJECTORIES = 6, 60, 5, 150
 NOISE = torch.tensor([1e-4, 4e-4], dtype=torch.float64)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.evaluation.calibration import Errors, calibrated, errors_of, factors_of, fading_of
+from inrflow.evaluation.calibration import calibrated, errors_of, factors_of, fading_of
+from inrflow.evaluation.forecast import Errors
 from tests.evaluation.test_calibration import POINTS, coverage, forecast_errors, normal, surrogate, truth, with_prior
 
 assert surrogate  # a fixture

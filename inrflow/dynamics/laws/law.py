@@ -99,6 +99,11 @@ class Law:
         return fields[key]
 
     @property
+    def about(self) -> Tensor | None:
+        """`usual` values where they tell the linear part of nonlinear diffusion."""
+        return None if self.field().shift is None else self.usual
+
+    @property
     def usual(self) -> Tensor:
         """Values (2, C) of channels, a deviation above and below their means; 0 of rates and clocks."""
         mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
