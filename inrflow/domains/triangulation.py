@@ -90,11 +90,9 @@ def widened(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
     near = cKDTree(nodes).query(nodes, 2 * d + 1)[0][:, 1:]
     if d == 1 or np.std(np.log(near[:, 0])) < _RANDOM:
         return None
-    faces = np.concatenate([np.delete(cells, j, 1) for j in range(d + 1)])
-    inner = cells.T.ravel()  # the corner that a face leaves out
-    _, inverse, counts = np.unique(np.sort(faces, 1), axis=0, return_inverse=True, return_counts=True)
-    outer = counts[inverse.ravel()] == 1
-    faces, inner = faces[outer], inner[outer]
+    faces, which, counts = _faces(cells)
+    outer = counts[which] == 1
+    faces, inner = faces[outer], cells.T.ravel()[outer]  # the corner that a face leaves out
     edges = nodes[faces[:, 1:]] - nodes[faces[:, :1]]
     normals = edges[:, 0] @ [[0.0, -1.0], [1.0, 0.0]] if d == 2 else np.cross(edges[:, 0], edges[:, 1])
     normals *= np.sign((normals * (nodes[faces[:, 0]] - nodes[inner])).sum(1))[:, None]
@@ -113,9 +111,8 @@ def thinned(nodes: np.ndarray, cells: np.ndarray, most: int) -> tuple[np.ndarray
     """A mesh of scattered points with about so many nodes: all of its outline, others of which no two are close."""
     if len(nodes) <= most:
         return nodes, cells
-    faces = np.sort(np.concatenate([np.delete(cells, j, 1) for j in range(cells.shape[1])]), 1)
-    faces, counts = np.unique(faces, axis=0, return_counts=True)
-    outline = np.unique(faces[counts == 1])
+    faces, which, counts = _faces(cells)
+    outline = np.unique(faces[counts[which] == 1])
     volume = float(np.abs(_signed(nodes, cells)).sum()) / math.factorial(nodes.shape[1])
     side = (volume / max(most - len(outline), most // 4)) ** (1 / nodes.shape[1])
     inner = np.setdiff1d(np.arange(len(nodes)), outline)
@@ -126,11 +123,9 @@ def thinned(nodes: np.ndarray, cells: np.ndarray, most: int) -> tuple[np.ndarray
 def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:
     """Which of the wide cells (E,) go: clusters of wide cells that reach the outline or are many (a hole)."""
     d = cells.shape[1] - 1
-    faces = np.sort(np.concatenate([np.delete(cells, j, 1) for j in range(d + 1)]), 1)
+    _, which, counts = _faces(cells)
     owner = np.tile(np.arange(len(cells)), d + 1)
-    _, inverse, counts = np.unique(faces, axis=0, return_inverse=True, return_counts=True)
-    inverse = inverse.ravel()
-    order = np.argsort(inverse, kind="stable")
+    order = np.argsort(which, kind="stable")
     starts = np.cumsum(counts) - counts
     label = np.arange(len(cells))
     pairs = np.stack([owner[order[starts[counts == 2]]], owner[order[starts[counts == 2] + 1]]], 1)
@@ -148,6 +143,14 @@ def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:
     edge = np.zeros(len(cells), bool)
     edge[label[wide & outer]] = True
     return wide & (edge[label] | (size[label] >= 4))
+
+
+def _faces(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Faces (F, d) of cells (E, d + 1), that without the first corner of each, that without the second, ...; which of
+    the different ones each (F,) is, and how often these occur: once on the outline."""
+    faces = np.concatenate([np.delete(cells, j, 1) for j in range(cells.shape[1])])
+    _, which, counts = np.unique(np.sort(faces, 1), axis=0, return_inverse=True, return_counts=True)
+    return faces, which.ravel(), counts
 
 
 def _signed(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray:
