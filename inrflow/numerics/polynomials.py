@@ -7,6 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from inrflow.numerics.ridge import damped_solve
+
 _RIDGE = 1e-9
 
 
@@ -21,9 +23,7 @@ def monomials(values: Tensor, degree: int) -> Tensor:
 
 def ridge_solution(design: Tensor, target: Tensor) -> Tensor:
     """Coefficients (F, P) of least squares of targets (E, P) by a design (E, F), with a slight ridge."""
-    gram = design.T @ design
-    gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
-    return torch.linalg.solve(gram, design.T @ target)
+    return damped_solve(design.T @ design, target.T @ design, _RIDGE).T
 
 
 def left_out(design: Tensor, target: Tensor) -> Tensor:
