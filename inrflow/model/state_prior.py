@@ -115,10 +115,8 @@ class StatePrior:
 
     def factors_at(self, lead: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithms (M, ..., C) of factors on standard deviations of forecasts a time `lead` (...) after the last
-        observed frame, linear in those of 1 + `leads`, and of the relative variances to which they belong.
-
-        Errors of a law or of a fitted field add up with one sign, those of white process noise do not.
-        """
+        observed frame, linear in those of 1 + `leads`, and of the relative variances to which they belong. Errors of a
+        law or of a fitted field add up with one sign, those of white process noise do not."""
         at, knots = lead.clamp(min=0).log1p(), torch.zeros(1, dtype=lead.dtype)
         knots = knots if self.leads is None else self.leads.log1p().to(at)
         below = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 1)
@@ -220,8 +218,10 @@ class ContextPrior:
 
     def select(self, rows: Tensor) -> ContextPrior:
         """Those of some of S trajectories."""
-        return replace(self, **{name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)
-                                and value.dim() > 1 + (name == "covariance")})
+        mean = self.mean if self.mean.dim() == 1 else self.mean[rows]
+        covariance = self.covariance if self.covariance.dim() == 2 else self.covariance[rows]
+        nominal = self.nominal if self.nominal is None or self.nominal.dim() == 1 else self.nominal[rows]
+        return replace(self, mean=mean, covariance=covariance, nominal=nominal)
 
 
 @dataclass
