@@ -9,7 +9,7 @@ left, and the number of leading codes, of lags and the ridge that miss least; a 
 that can be forecast there at all.
 
 Blocks within a series know its mean. Later frames may have another one: forecasts of blocks from what came before them
-alone tell what share of the latest codes stays (stacking, Wolpert 1992).
+alone tell how much of them is to be believed, and what share of the latest codes stays (stacking, Wolpert 1992).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose b
 _DETERMINED = 8.0  # frames for each coupled code and lag, at least
 _LEAST_RIDGE = 1e-8  # of a choice half way to damped persistence
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
-_LATER, _SURE, _REACH = 6, 4.0, 1.5  # blocks of the second half; squared standard errors; times the range of codes seen
+_LATER, _SURE, _REACH = 6, 2.0, 1.5  # blocks of the second half; squared standard errors; times the range of codes seen
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
 
@@ -121,10 +121,10 @@ def reach_of(codes: Tensor) -> Tensor:
     return _REACH * torch.stack([codes.amin(0), codes.amax(0)])
 
 
-def staying(codes: Tensor, known: Tensor, regression: Autoregression) -> Tensor:
-    """Shares (H,) of the latest codes in forecasts of codes (T, R), where frames are `known` (T,): by regression on
-    forecasts of the blocks of the second half, each by a fit to what came before it and around its mean, as far as
-    blocks agree (James and Stein)."""
+def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tuple[Tensor, Tensor]:
+    """Factors (H,) of forecasts of codes (T, R), where frames are `known` (T,), and shares (H,) of the latest codes in
+    them: one after the other by regression on forecasts of the blocks of the second half, each by a fit to what came
+    before it and around its mean, as far as blocks agree (James and Stein)."""
     choice, (leads, size), products = regression.choice, regression.damping.shape, list[Tensor]()
     edges = torch.linspace(len(codes) / 2, len(codes), _LATER + 1).round().long().tolist()
     for low, high in itertools.pairwise(edges):
@@ -139,10 +139,18 @@ def staying(codes: Tensor, known: Tensor, regression: Autoregression) -> Tensor:
         ends = starts[:, None] + torch.arange(1, leads + 1)
         inside = (ends < len(codes)) & known[ends.clamp(max=len(codes) - 1)]
         path = term.path(states[starts], torch.arange(leads + 1.0).expand(len(starts), -1))[:, 1:, :size].detach()
-        other = (around[starts, None] - path) * inside[..., None]
-        missed = around[ends.clamp(max=len(codes) - 1)] - path
-        products.append(torch.stack([(other * missed).sum((0, 2)), other.square().sum((0, 2))]))
-    cross, square = torch.stack(products).unbind(1)
+        every = torch.stack([around[ends.clamp(max=len(codes) - 1)], path, around[starts, None].expand_as(path)])
+        products.append(torch.einsum("ishr,jshr,sh->hij", every, every, inside.double()))
+    truth, forecast, latest = torch.eye(3, dtype=torch.float64)[:, None].expand(3, leads, 3)
+    factor = 1 - _agreed(torch.stack(products), truth - forecast, -forecast)
+    damped = factor[:, None] * forecast
+    return factor, _agreed(torch.stack(products), truth - damped, latest - damped)
+
+
+def _agreed(products: Tensor, missed: Tensor, direction: Tensor) -> Tensor:
+    """Shares (H,), from 0 to 1, of a direction (H, 3) that explain what is missed (H, 3), from products (B, H, 3, 3) of
+    blocks, as far as these agree."""
+    cross, square = (torch.einsum("bhij,hi,hj->bh", products, one, direction) for one in (missed, direction))
     total = square.sum(0).clamp(min=1e-300)
     share = cross.sum(0) / total
     unsure = (cross - share * square).square().sum(0) * _LATER / (_LATER - 1) / total.square()
