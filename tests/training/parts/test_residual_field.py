@@ -157,6 +157,10 @@ def test_what_a_process_says_ahead_is_weighed_at_early_leads_as_at_late_ones_of_
     assert np.abs(decay(lead.numpy()) * decay.stays(lead.numpy()) - (-lead / 4).exp().numpy()).max() < 0.05
     decay = chosen(noisy, innovation, -innovation)  # which is no use at any time
     assert decay.held == np.inf and decay.memory == 4
+    half = replace(CHANNEL, weight=0.5)  # as hidden places ask for: at those that are seen it may be right
+    seen = Comparison(error, ones, lead, ones.bool(), error, ones, error, ones, lead[:, None], zeros.long()).ahead(half)
+    assert seen.observed.decay.whole and float(seen.outside(lead.numpy(), np.zeros(4000, dtype=bool))[0].min()) == 1
+    assert float(seen.outside(np.zeros(1), np.zeros(1, dtype=bool))[0]) == 0.5
 
 
 def test_every_channel_of_stations_is_kriged_where_time_ends_after_the_first(tmp_path, monkeypatch):
