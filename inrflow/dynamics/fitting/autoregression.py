@@ -134,17 +134,25 @@ def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tu
         step = companion(search.fit(choice, stable=True), search.decays()[choice.size :])
         term.set(step, term.errors, regression.damping, reach=reach_of(around[:low]))
         states, whole = lagged(around, known, choice.lags, around[:, : choice.size])
-        starts = torch.arange(low, high)[whole[low:high]]
-        starts = starts[:: max(1, -(-len(starts) // _STARTS))]
-        ends = starts[:, None] + torch.arange(1, leads + 1)
-        inside = (ends < len(codes)) & known[ends.clamp(max=len(codes) - 1)]
+        starts, inside, ends = _starts(whole, known, (low, high), leads, _STARTS, len(codes))
         path = term.path(states[starts], torch.arange(leads + 1.0).expand(len(starts), -1))[:, 1:, :size].detach()
-        every = torch.stack([around[ends.clamp(max=len(codes) - 1)], path, around[starts, None].expand_as(path)])
+        every = torch.stack([around[ends], path, around[starts, None].expand_as(path)])
         products.append(torch.einsum("ishr,jshr,sh->hij", every, every, inside.double()))
     truth, forecast, latest = torch.eye(3, dtype=torch.float64)[:, None].expand(3, leads, 3)
     factor = 1 - _agreed(torch.stack(products), truth - forecast, -forecast)
     damped = factor[:, None] * forecast
     return factor, _agreed(torch.stack(products), truth - damped, latest - damped)
+
+
+def _starts(whole: Tensor, known: Tensor, block: tuple[int, int], leads: int, most: int, stop: int
+            ) -> tuple[Tensor, Tensor, Tensor]:
+    """At most so many frames (S,) of a block from which forecasts start, of those that are `whole` (T,), which (S, H) of
+    the leads have a known frame before `stop`, and its index (S, H)."""
+    starts = torch.arange(*block)[whole[slice(*block)]]
+    starts = starts[:: max(1, -(-len(starts) // most))]
+    ends = starts[:, None] + torch.arange(1, leads + 1)
+    inside, ends = ends < stop, ends.clamp(max=len(known) - 1)
+    return starts, inside & known[ends], ends
 
 
 def _agreed(products: Tensor, missed: Tensor, direction: Tensor) -> Tensor:
@@ -219,21 +227,11 @@ class AutoregressionSearch:
         one on, none at the end; and (H,) of the cycle alone."""
         moments = _Moments()
         for number, (low, high) in enumerate(self.blocks):
-            starts, inside, ends = self._starts(low, high, _STARTS)
+            starts, inside, ends = _starts(self.whole, self.known, (low, high), self.leads, _STARTS, high)
             powers = (self.persistent * self.decays(number)) ** torch.arange(1, self.leads + 1)[:, None]
             moments.add(self.codes[ends], powers * self.codes[starts, None], inside)
         usual = torch.stack([block[1].sum(1) for block in moments.blocks]).sum(0) / moments.count.clamp(min=1)
         return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1)), usual
-
-    def _starts(self, low: int, high: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """At most so many frames (S,) of a block from which forecasts start, which (S, H) of the leads have a known
-        frame of the block, and its index (S, H)."""
-        starts = torch.arange(low, high)[self.whole[low:high]]
-        starts = starts[:: max(1, -(-len(starts) // most))]
-        ends = starts[:, None] + torch.arange(1, self.leads + 1)
-        inside = ends < high
-        ends = ends.clamp(max=len(self.known) - 1)
-        return starts, inside & self.known[ends], ends
 
     def _path(self, choice: Choice, matrices: Tensor, starts: Tensor) -> Tensor:
         """Forecasts (S, H, r) of the leading codes."""
@@ -250,7 +248,7 @@ class AutoregressionSearch:
                    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Each block's leads that count, their frames, and forecasts (S, H, r) by a fit to the others."""
         for number, (low, high) in enumerate(self.blocks):
-            starts, inside, ends = self._starts(low, high, most)
+            starts, inside, ends = _starts(self.whole, self.known, (low, high), self.leads, most, high)
             yield inside, ends, self._path(choice, self.fit(choice, number, stable), starts)
 
     def errors(self, choice: Choice) -> Tensor:
