@@ -9,7 +9,7 @@ left, and the number of leading codes, of lags and the ridge that miss least; a 
 that can be forecast there at all.
 
 Blocks within a series know its mean. Later frames may have another one: forecasts of blocks from what came before them
-alone tell how much of them is to be believed, and what share of the latest codes stays (stacking, Wolpert 1992).
+alone tell what share of the latest codes stays, and how much of all is to be believed (stacking, Wolpert 1992).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose b
 _DETERMINED = 8.0  # frames for each coupled code and lag, at least
 _LEAST_RIDGE = 1e-8  # of a choice half way to damped persistence
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
-_LATER, _SURE, _REACH = 6, 2.0, 1.5  # blocks of the second half; squared standard errors; times the range of codes seen
+_LATER, _SURE, _REACH = 6, 4.0, 1.5  # blocks of the second half; squared standard errors; times the range of codes seen
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
 
@@ -123,8 +123,8 @@ def reach_of(codes: Tensor) -> Tensor:
 
 def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tuple[Tensor, Tensor]:
     """Factors (H,) of forecasts of codes (T, R), where frames are `known` (T,), and shares (H,) of the latest codes in
-    them: one after the other by regression on forecasts of the blocks of the second half, each by a fit to what came
-    before it and around its mean, as far as blocks agree (James and Stein)."""
+    them: these, and then how much of both is to be believed, by regression on forecasts of the blocks of the second
+    half, each by a fit to what came before it and around its mean, as far as blocks agree (James and Stein)."""
     choice, (leads, size), products = regression.choice, regression.damping.shape, list[Tensor]()
     edges = torch.linspace(len(codes) / 2, len(codes), _LATER + 1).round().long().tolist()
     for low, high in itertools.pairwise(edges):
@@ -139,14 +139,16 @@ def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tu
         every = torch.stack([around[ends], path, around[starts, None].expand_as(path)])
         products.append(torch.einsum("ishr,jshr,sh->hij", every, every, inside.double()))
     truth, forecast, latest = torch.eye(3, dtype=torch.float64)[:, None].expand(3, leads, 3)
-    factor = 1 - _agreed(torch.stack(products), truth - forecast, -forecast)
-    damped = factor[:, None] * forecast
-    return factor, _agreed(torch.stack(products), truth - damped, latest - damped)
+    stays = _agreed(torch.stack(products), truth - forecast, latest - forecast)
+    both = forecast + stays[:, None] * (latest - forecast)
+    believed = 1 - _agreed(torch.stack(products), truth - both, -both)
+    share = believed * stays
+    return (believed - share) / (1 - share).clamp(min=1e-12), share
 
 
 def _starts(whole: Tensor, known: Tensor, block: tuple[int, int], leads: int, most: int, stop: int
             ) -> tuple[Tensor, Tensor, Tensor]:
-    """At most so many frames (S,) of a block from which forecasts start, of those that are `whole` (T,), which (S, H) of
+    """At most so many of the `whole` (T,) frames (S,) of a block, from which forecasts start, which (S, H) of
     the leads have a known frame before `stop`, and its index (S, H)."""
     starts = torch.arange(*block)[whole[slice(*block)]]
     starts = starts[:: max(1, -(-len(starts) // most))]
