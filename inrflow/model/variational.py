@@ -32,6 +32,7 @@ _PASSES = 24  # of the whole window that all steps may cost
 _KNOWN, _SPARE = 0.1, 1.5  # of what flows miss: codes that well known need no smoothing; values a code, at least
 _TURNS, _STILL = 8, 0.1  # times that contexts and hidden parts are found; squared step, in standard deviations
 _FAR_WORSE, _ROUNDING = 3.0, 1e-14  # times a misfit, and a share of the variance that is none
+_SINGULAR = 1e-10  # of the mean variance of a prior
 _ALONG = 2  # times that a context is solved along the curve of parameters, whose tangent the first one tells roughly
 
 Smoother = Callable[..., StateEstimate]  # of a prior and a window, the `context` and the states to linearise `around`
@@ -200,8 +201,9 @@ def context_of_windows(
 
 def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
     """Covariance (P, P) of a context that several trajectories tell, each with a covariance (S, P, P) of its own."""
-    before = torch.linalg.inv(prior.covariance)
-    told = torch.linalg.inv(torch.cat(list(covariances)).double()) - before
+    ridge = _SINGULAR * prior.covariance.diagonal().mean() * torch.eye(len(prior.covariance))  # curves have no width
+    before = torch.linalg.inv(prior.covariance + ridge)
+    told = torch.linalg.inv(torch.cat(list(covariances)).double() + ridge) - before
     return torch.linalg.inv(before + told.sum(0))
 
 

@@ -12,6 +12,7 @@ from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.encoding.encode import CodeData
+from inrflow.model import variational
 from inrflow.model.assimilation import Dynamics, assimilate
 from inrflow.model.contexts import Contexts, ParameterMap
 from inrflow.model.state_prior import ContextPrior, StatePrior
@@ -189,3 +190,12 @@ def test_a_system_that_no_parameter_explains_has_a_context_beside_their_curve(co
     found = surrogate.solve_context([seen])
     np.testing.assert_allclose(found.mean, context, atol=0.02)
     assert known.outside(found.mean) == (context[1] > 1)
+
+
+def test_what_trajectories_tell_of_contexts_on_a_curve_is_pooled_without_its_width():
+    """Two trajectories that tell one number in 100 prior variances each, along a direction far longer than wide."""
+    along = torch.tensor([30.0, -12.0, 5.0]).double()
+    prior = ContextPrior(torch.zeros(3).double(), torch.outer(along, along) + 1e-12 * torch.eye(3).double())
+    own = (torch.outer(along, along) / 101)[None]
+    expected = torch.outer(along, along) / 201
+    torch.testing.assert_close(variational._pooled([own, own], prior), expected, rtol=1e-4, atol=1e-5)
