@@ -95,23 +95,19 @@ class Contexts:
         return (_MARGIN * reach) ** 2 / float(self.distance(context))
 
     def outside(self, context: Tensor) -> bool:
-        """Whether a context (P,) lies beyond the limit or, on the curve of parameters that tell contexts, beyond the
-        parameters of training."""
-        far = bool(context.any()) and float(self.distance(context)) > self.limit(context)
-        if self.map is None or not self.on_curve:
-            return far
-        values, least, most = self._parameters(context)
-        far = far and float(self.distance(context - self.map.contexts(values))) > _STRAIGHT
-        return far or bool(((values - (least + most) / 2).abs() > _MARGIN * (most - least) / 2).any())
+        """Whether a context (P,) lies beyond the limit or, where parameters tell it, these beyond those of training."""
+        if (told := self._told(context)) is None:
+            return bool(context.any()) and float(self.distance(context)) > self.limit(context)
+        values, least, most = told
+        return bool(((values - (least + most) / 2).abs() > _MARGIN * (most - least) / 2).any())
 
     def warning(self, context: Tensor, misfit: float = 0.0) -> str | None:
         """What is said of a context (P,) outside, or that misses far more of what was seen than training; else None."""
         if self.outside(context):
             where = f"squared distance {float(self.distance(context)):.1f}, limit {self.limit(context):.1f}"
-            if self.on_curve:
-                ends = zip(self.names, *map(Tensor.tolist, self._parameters(context)), strict=True)
-                where += "".join(
-                    f"; {name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
+            if (told := self._told(context)) is not None:
+                ends = zip(self.names, *map(Tensor.tolist, told), strict=True)
+                where = ", ".join(f"{name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
             return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
                     "and its intervals are widened")
         return None if not (self.missed and misfit > max(_UNLIKE * self.missed, _VISIBLE)) else (
@@ -119,11 +115,13 @@ class Contexts:
             f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
             "forecasts, and parameters read off, may be wrong")
 
-    def _parameters(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Parameters (Q,) of a context, and the least and largest ones of training."""
-        assert self.map is not None
+    def _told(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Parameters (Q,) of a context on their curve, and the least and largest ones of training; None beside it."""
+        if self.map is None or not self.on_curve:
+            return None
         values, _ = self.map.parameters(context, KNOWN_CONTEXT * torch.eye(self.size).double())
-        return values, self.map.training.amin(0), self.map.training.amax(0)
+        apart = float(self.distance(context - self.map.contexts(values)))
+        return (values, self.map.training.amin(0), self.map.training.amax(0)) if apart < _STRAIGHT else None
 
     def widening(self, context: Tensor) -> Tensor:
         """Factor (...,) for the standard deviations of forecasts at contexts (..., P), 1 near the mean context.
