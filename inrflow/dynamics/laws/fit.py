@@ -296,8 +296,9 @@ class LawSearch:
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law
             ) -> tuple[Law, np.ndarray] | None:
     """The law as it can be integrated, in at most so many steps an interval, and its errors (S,) of forecasts; None
-    where it cannot."""
-    one = integrable(law, train.t, states, error, most)
+    where it cannot. Nonlinear diffusion, which is stiff, is split where it takes too many steps otherwise."""
+    if (one := integrable(law, train.t, states, error, most)) is None and (split := law.split()) is not None:
+        one = integrable(split, train.t, states, error, most)
     if one is None:
         return None
     one = known_contexts(one, train, judge) if one.count else one

@@ -37,7 +37,7 @@ class Law:
     contexts (E, P): those of the systems that trajectories are of; told: parameters tell them. shares (C,): of the
     network in the root mean square of rates, where there is one. rates: observed channels whose rates are further
     channels, after those observed. period: of a forcing; the last two channels are its cosine and sine then, constant
-    in space.
+    in space. about (V, C): values that tell the linear part of nonlinear diffusion, where it is integrated so.
     """
 
     domain: Domain
@@ -54,6 +54,7 @@ class Law:
     shares: tuple[float, ...] = ()
     rates: tuple[int, ...] = ()
     period: float = 0.0
+    about: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.period:
@@ -95,20 +96,15 @@ class Law:
         if key not in fields:
             other, theta = next(iter(fields.values()), None), torch.tensor(self.theta_at(context))
             fields[key] = other.at(theta) if other else LawField.of(
-                self.terms, self.codes.harmonics, theta, self.usual)
+                self.terms, self.codes.harmonics, theta, None if self.about is None else torch.tensor(self.about))
         return fields[key]
 
-    @property
-    def about(self) -> Tensor | None:
-        """`usual` values where they tell the linear part of nonlinear diffusion."""
-        return None if self.field().shift is None else self.usual
-
-    @property
-    def usual(self) -> Tensor:
-        """Values (2, C) of channels, a deviation above and below their means; 0 of rates and clocks."""
+    def split(self) -> Law | None:
+        """The law whose nonlinear diffusion is integrated with its linear part; None where there is none, or it is."""
         mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
-        return torch.tensor(np.pad([mean + deviation, mean - deviation],
-                                   ((0, 0), (0, self.theta.shape[1] - len(mean)))))
+        usual = np.pad([mean + deviation, mean - deviation], ((0, 0), (0, self.theta.shape[1] - len(mean))))
+        law = dataclasses.replace(self, about=usual)  # 0 of rates and clocks
+        return None if self.about is not None or law.field().shift is None else law
 
     def at(self, context: np.ndarray) -> Law:
         """The law of a system with a context (P,), without contexts."""

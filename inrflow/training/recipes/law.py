@@ -217,7 +217,7 @@ def _candidates(
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
 
-    term, noise = LawTerm.of(law, law.about), _noise(law, x, u)
+    term, noise = LawTerm.of(law), _noise(law, x, u)
     noise = np.where(noise < white / 2, white, noise)  # all harmonics of a grid leave none
     decoder, prior = _basis(problem, law, noise)
     codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
@@ -327,7 +327,7 @@ def _left_out(problem: Problem, law: Law, size: int, rows: np.ndarray) -> list[V
         theta, others = law.theta.copy(), equations.without(fold)
         for c, active in enumerate([np.flatnonzero(own).tolist() for own in law.theta.T]):
             theta[active, c], _ = others.solve(c, active, equations.weights(c, active))
-        fields.append(VectorField(size, [LawTerm.of(one := replace(law, theta=theta), one.about)]).double())
+        fields.append(VectorField(size, [LawTerm.of(replace(law, theta=theta))]).double())
     return fields
 
 
