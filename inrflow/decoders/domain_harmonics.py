@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from inrflow.domains.box import BoxHarmonics, grid_of
 from inrflow.numerics.separable import SeparableSum
 
 _KEPT = 8  # sets of points whose values are kept
+_SLANT = 1e-12  # sum of products of two functions of an axis that counts as none, over one of squares
 
 
 @register_decoder("domain_harmonics")
@@ -126,6 +128,17 @@ class GridSum:
         self._sum = SeparableSum(harmonics.modes, [values.shape[1] for values, _ in tables])
         self.order = torch.tensor(order)
         self.back = self.order.argsort()
+        shape = [len(values) for values in self._tables]
+        self.products = sum(math.prod([*shape[: j + 1], *self._sum.counts[j:]]) for j in range(len(shape)))
+
+    def squares(self) -> np.ndarray | None:
+        """Sums (K,) of the squares of each harmonic at the points; None where sums of products of two are not 0."""
+        grams = [(values.T @ values).double() for values in self._tables]
+        for gram in grams:
+            if bool(((gram - gram.diagonal().diag()).abs() > _SLANT * gram.diagonal().max()).any()):
+                return None
+        parts = [gram.diagonal()[self.harmonics.modes[:, j]] for j, gram in enumerate(grams)]
+        return torch.stack(parts).prod(0).numpy()
 
     @cached_property
     def table(self) -> Tensor:

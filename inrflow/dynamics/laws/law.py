@@ -24,6 +24,7 @@ _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _ORDER = 4  # by which errors of steps fall at best
+HARDLY, _OTHER_ORDER = 2.0, 1.5  # times the error of the best law: of shorter ones, of those of another order in time
 _NONE, _LITTLE = 3.0, 1e-2  # standard errors, and share of a coefficient, of parts that are not written
 _WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
 
@@ -352,6 +353,15 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
             return None
         before = after
     return None
+
+
+def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
+    """Of the laws that forecast hardly worse than the best one, times so many errors, that with the fewest terms.
+    Those of another order in time only where the mean says so, too: few trajectories tell little."""
+    best = min(scored, key=lambda pair: float(pair[0].mean()))
+    equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
+        law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
+    return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
 def most_with_rates(rates: Sequence[int], channels: int) -> int:
