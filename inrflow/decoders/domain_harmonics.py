@@ -117,6 +117,10 @@ class TableSum:
         """Sums (..., K) over the points of fields (..., N) times the harmonics, of one component."""
         return fields @ self.table[:, 0]
 
+    def rows(self, seen: Tensor) -> Tensor:
+        """Values (n, K) at the points that are seen (N,), of one component."""
+        return self.table[seen, 0]
+
 
 class GridSum:
     """The same on a whole grid of a box, axis by axis; `order` (N,): the point of each grid point."""
@@ -143,8 +147,12 @@ class GridSum:
     @cached_property
     def table(self) -> Tensor:
         """Values (N, 1, K)."""
+        return self.rows(torch.ones(len(self.order), dtype=torch.bool))[:, None]
+
+    def rows(self, seen: Tensor) -> Tensor:
+        """Values (n, K) at the points that are seen (N,)."""
         x = np.stack(np.meshgrid(*self.axes, indexing="ij"), -1).reshape(-1, len(self.axes))[self.back.numpy()]
-        return torch.as_tensor(self.harmonics.values(x)).to(self.dtype)[:, None]
+        return torch.as_tensor(self.harmonics.values(x[seen.numpy()])).to(self.dtype)
 
     def values(self, codes: Tensor) -> Tensor:
         """Fields (..., N, C) of codes (..., C, K)."""
