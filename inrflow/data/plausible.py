@@ -155,10 +155,10 @@ def without_wild_values(batch: TrajectoryBatch, limit: torch.Tensor) -> Trajecto
     return batch.with_values(batch.u.masked_fill(torch.as_tensor(far, device=batch.u.device), torch.nan))
 
 
-def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None) -> torch.Tensor:
+def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None, missing: bool = False) -> torch.Tensor:
     """Values (T, N, C) of a series of which single ones that depart from the median of five frames by far more than
-    most do, and their neighbours not, as faults of instruments do, are that median (Hampel 1974), of which it warns;
-    not of channels with a `least` (C,) of 0, as rain, which falls so, nor where frames are few."""
+    most do, and their neighbours not, as faults of instruments do, are that median (Hampel 1974), or `missing`, of
+    which it warns; not of channels with a `least` (C,) of 0, as rain, which falls so, nor where frames are few."""
     if len(values) < _FEWEST or values.requires_grad:
         return values
     result = values.clone(memory_format=torch.contiguous_format)  # so that its parts are views
@@ -172,13 +172,14 @@ def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None) -> to
             middle[ends], usual[ends] = other[ends], torch.maximum(_usual(part, other, 5), floor)
         away = (part - middle).abs()
         beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
-        part.copy_(torch.where((away > _JUMP * usual) & (usual > 0) & (beside < _BESIDE * away), middle, part))
+        jumps = (away > _JUMP * usual) & (usual > 0) & (beside < _BESIDE * away)
+        part.copy_(torch.where(jumps, torch.nan if missing else middle, part))
     result = result if least is None else torch.where(least.flatten() == 0, values, result)
     if count := int((torch.isfinite(values) & (result != values)).sum()):
+        instead = "they are left out" if missing else "the median of five frames stands in their place"
         warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series depart in single frames "
-                      "from those around by far more than others do; the median of five frames stands in their place; "
-                      "train with data.faults=kept to keep them, mark faulty ones as NaN to choose them yourself",
-                      stacklevel=2)
+                      f"from those around by far more than others do; {instead}; train with data.faults=kept to keep "
+                      "them, mark faulty ones as NaN to choose them yourself", stacklevel=2)
     return result
 
 

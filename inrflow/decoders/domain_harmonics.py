@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from inrflow.domains.box import BoxHarmonics, grid_of
 from inrflow.numerics.separable import SeparableSum
 
 _KEPT = 8  # sets of points whose values are kept
+_SLANT = 1e-12  # sum of products of two functions of an axis that counts as none, over one of squares
 
 
 @register_decoder("domain_harmonics")
@@ -115,6 +117,10 @@ class TableSum:
         """Sums (..., K) over the points of fields (..., N) times the harmonics, of one component."""
         return fields @ self.table[:, 0]
 
+    def rows(self, seen: Tensor) -> Tensor:
+        """Values (n, K) at the points that are seen (N,), of one component."""
+        return self.table[seen, 0]
+
 
 class GridSum:
     """The same on a whole grid of a box, axis by axis; `order` (N,): the point of each grid point."""
@@ -126,12 +132,27 @@ class GridSum:
         self._sum = SeparableSum(harmonics.modes, [values.shape[1] for values, _ in tables])
         self.order = torch.tensor(order)
         self.back = self.order.argsort()
+        shape = [len(values) for values in self._tables]
+        self.products = sum(math.prod([*shape[: j + 1], *self._sum.counts[j:]]) for j in range(len(shape)))
+
+    def squares(self) -> np.ndarray | None:
+        """Sums (K,) of the squares of each harmonic at the points; None where sums of products of two are not 0."""
+        grams = [(values.T @ values).double() for values in self._tables]
+        for gram in grams:
+            if bool(((gram - gram.diagonal().diag()).abs() > _SLANT * gram.diagonal().max()).any()):
+                return None
+        parts = [gram.diagonal()[self.harmonics.modes[:, j]] for j, gram in enumerate(grams)]
+        return torch.stack(parts).prod(0).numpy()
 
     @cached_property
     def table(self) -> Tensor:
         """Values (N, 1, K)."""
+        return self.rows(torch.ones(len(self.order), dtype=torch.bool))[:, None]
+
+    def rows(self, seen: Tensor) -> Tensor:
+        """Values (n, K) at the points that are seen (N,)."""
         x = np.stack(np.meshgrid(*self.axes, indexing="ij"), -1).reshape(-1, len(self.axes))[self.back.numpy()]
-        return torch.as_tensor(self.harmonics.values(x)).to(self.dtype)[:, None]
+        return torch.as_tensor(self.harmonics.values(x[seen.numpy()])).to(self.dtype)
 
     def values(self, codes: Tensor) -> Tensor:
         """Fields (..., N, C) of codes (..., C, K)."""

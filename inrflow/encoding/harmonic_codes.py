@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
@@ -12,20 +12,14 @@ from scipy.ndimage import uniform_filter1d
 from inrflow.domains import Domain, Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import CONSTANT
-from inrflow.numerics.components import groups_of, turned
+from inrflow.encoding.designs import Design, design_of, grid_design, onto
 from inrflow.numerics.effort import effort
 
-_Rows = Callable[[np.ndarray], np.ndarray]
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
 _LEAST, _NOTHING = 1e-15, 1e-14  # shares of a channel's variance, that priors' are kept above, and that is rounding
 _ROUNDS, _SETS = 12, 16  # of expectation maximisation; point sets that the prior is fitted to, at most
-_MANY = 300  # harmonics whose values at points are not orthogonal, from which on groups of them are looked for
-_ALIKE = 1e-10  # cosine of an angle between columns that counts as none
-_PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
-_SVD = 8  # times a matrix with itself: products this takes
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
-_NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 HOLES, _GAPS = 0.5, 4  # share of missing values up to which they are filled in, beyond so many patterns of them
 
 
@@ -68,20 +62,19 @@ class HarmonicCodes:
         kept = (1 - told) * np.minimum(squares / (told.clip(_LEAST) * self.variance), 1.0)  # smaller codes hold noise
         return u - self.decode(codes, x), np.maximum(1 - (1 - kept).sum(1) / count, _FREEDOM)
 
-    def _design(self, x: np.ndarray, own: np.ndarray | None = None) -> _Design:
+    def _design(self, x: np.ndarray, own: np.ndarray | None = None) -> Design:
         """Harmonics (all) at points (N, d); those of the last points are kept, for most are asked for again."""
         at, columns = x.tobytes(), b"" if own is None or len(own) == self.harmonics.count else own.tobytes()
         known, designs = self.__dict__.get("_last", (None, {}))
         designs = designs if known == at else {}
         if columns not in designs:
-            table = self.harmonics.values(x)
-            designs[columns] = _Design(table[:, own] if columns else table)
+            designs[columns] = design_of(self.harmonics, x, own if columns else None)
             object.__setattr__(self, "_last", (at, designs))
         return designs[columns]
 
     def decode(self, codes: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Fields (..., N, C) of codes (..., C, K) at points (N, d)."""
-        fields = np.swapaxes(codes @ self._design(x).table.T, -1, -2)
+        fields = np.swapaxes(self._design(x).fields(codes), -1, -2)
         return fields.reshape(*fields.shape[:-2], len(x), -1)
 
 
@@ -95,11 +88,11 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
     u = _stacked(u, harmonics)
     means, variances = np.zeros((2, u.shape[-1], harmonics.count))
     groups = (every := list(point_sets(x)))[:: max(len(every) // _SETS, 1)]
-    tables, designs = [harmonics.values(places) for _, places in groups], []
+    designs: list[Design] = []
     for c in range(u.shape[-1]):
         own = harmonics.own(c)
         if not c or harmonics.allowed is not None:
-            designs = [_Design(table[:, own]) for table in tables]
+            designs = [design_of(harmonics, places, None if harmonics.allowed is None else own) for _, places in groups]
         total = float(np.nanvar(u[..., c])) or 1.0
         mean, variance = np.zeros(len(own)), np.full(len(own), total / len(own))  # smooth ones may end as noise
         mean[0] = np.nanmean(u[..., c]) * (harmonics.eigenvalues[own[0]] <= CONSTANT * harmonics.eigenvalues.max())
@@ -152,12 +145,32 @@ def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
     grid x (N, d); mean of channels. Infinite where points do not tell harmonics apart."""
     frames, left = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:]), 0.0
     for c in range(frames.shape[2]):
-        table = harmonics.values(x)[:, harmonics.own(c, moving=True)]
-        z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_NO_RANK)
-        if rank < table.shape[1]:
+        own, values = harmonics.own(c, moving=True), np.nan_to_num(frames[:, :, c])
+        if (z := design_of(harmonics, x, own if len(own) < harmonics.count else None).solved(values)) is None:
             return np.inf
         left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
     return left
+
+
+def enough(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, least: float, most: int) -> tuple[int, float] | None:
+    """How many harmonics, `most` at most, leave a share of the variance of fields u (S, T, N, C) on a grid x (N, d),
+    the mean of channels, and what they leave; None where harmonics are not orthogonal there, or values are missing.
+
+    Noise, of which the highest harmonics have as much as others, is not counted.
+    """
+    frames = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:])
+    frames = frames - frames.mean((0, 1))
+    if (design := grid_design(harmonics, x)) is None or not np.isfinite(frames).all():
+        return None
+    each = [design.solved(frames[:, :, c]) for c in range(frames.shape[2])]
+    squares = [(z**2).mean(1) for z in each if z is not None]
+    if len(squares) < len(each):
+        return None
+    shares = np.mean([one / (one.sum() + 1e-300) for one in squares], axis=0)
+    smooth = np.maximum(shares - np.median(shares[-len(shares) // 8 :]), 0.0)
+    left = np.append(smooth[::-1].cumsum()[::-1], 0.0)
+    count = min(int(np.argmax(left < least)), most)
+    return count, float(left[count])
 
 
 def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -208,7 +221,7 @@ def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.flatnonzero(label.ravel() == index), np.flatnonzero(pattern)
 
 
-def _blocks(design: _Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, _Design, np.ndarray]]:
+def _blocks(design: Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, Design, np.ndarray]]:
     """Frames (indices) of values (B, N) that are solved together, their design, and their values: NaN is left where
     patterns of missing values are many, for each of which a factorisation would be as much work as for all frames."""
     if len(patterns := list(_patterns(values))) > _GAPS:
@@ -220,95 +233,40 @@ def _blocks(design: _Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, _
         yield frames, design.rows(seen), values[frames][:, seen]
 
 
-class _Design:
-    """Values (N, K) of harmonics at points, 0 of those that vanish; lengths (K,) of orthogonal columns, of grids."""
-
-    def __init__(self, table: np.ndarray):
-        self.table = table = table * ((size := np.sqrt((table**2).sum(0))) > _SLANT * size.max(initial=0.0))
-        self.lengths: np.ndarray | None = np.sqrt((table**2).sum(0))
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], (table.shape[1], _PROBES))
-        slant = table.T @ (table @ signs) - self.lengths[:, None] ** 2 * signs  # sums of products of other columns
-        if table.shape[0] < table.shape[1] or np.abs(slant).max() > _SLANT * len(table) * np.sqrt(table.shape[1]):
-            self.lengths = None
-        self.blocks = _coupled(table) if self.lengths is None and table.shape[1] > _MANY else None
-        tall = self.lengths is None and self.blocks is None and len(table) > 2 * table.shape[1]
-        self.q: np.ndarray | None
-        self.q, self.r = np.linalg.qr(table) if tall else (None, table)
-        self._rows: dict[bytes, _Design] = {}
-
-    def rows(self, seen: np.ndarray) -> _Design:
-        """The same at some of the points; for the last few choices of these from memory."""
-        if len(seen) == len(self.table):
-            return self
-        if (key := seen.tobytes()) not in self._rows:
-            self._rows = {**dict(list(self._rows.items())[1 - _GAPS :]), key: _Design(self.table[seen])}
-        return self._rows[key]
-
-    def factors(self, root: np.ndarray) -> tuple[np.ndarray, np.ndarray, _Rows, _Rows]:
-        """u (N, R), s (R,), and the maps v and v^2 of rows (..., R) to (..., K), of table diag(root) = u diag(s) v."""
-        if self.lengths is not None:
-            return self.unit, self.lengths * root, lambda rows: rows, lambda rows: rows
-        if self.blocks is not None:
-            effort.add(products=_SVD * sum(len(self.r) * len(own) ** 2 for own in self.blocks))
-            parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
-            told = ((u * (s > _SLANT * s.max()), s) for u, s, _ in parts)  # others lie in other blocks' spans
-            u, s = (np.concatenate(each, -1) for each in zip(*told, strict=True))
-            once, twice = (partial(turned, self.blocks, [v**n for _, _, v in parts]) for n in (1, 2))
-            return u, s, once, twice
-        effort.add(products=_SVD * self.r.size * min(self.r.shape))
-        u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
-        return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, lambda rows: rows @ v**2
-
-    @cached_property
-    def unit(self) -> np.ndarray:
-        """Orthonormal columns, but of harmonics that vanish."""
-        assert self.lengths is not None
-        return self.table / np.maximum(self.lengths, _NOTHING)
-
-
-def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
-    """Columns of a table (N, K) in groups that are orthogonal to each other, as orders are on rings; None: one group,
-    or more columns than rows."""
-    effort.add(products=table.size * table.shape[1])
-    gram = table.T @ table
-    size = np.sqrt(np.diag(gram))
-    groups = groups_of(np.abs(gram) > _ALIKE * size * size[:, None])
-    return groups if len(groups) > 1 and table.shape[1] <= len(table) else None
-
-
-def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray, least: float = 0.0
+def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray, least: float = 0.0
                ) -> tuple[np.ndarray, np.ndarray, float]:
     """Posterior means (B, K), variances (K,) and the variance of noise, of values (B, N) = table (N, K) z + noise.
 
     Values that are missing (NaN) become those of the posterior mean, which it does not change.
     """
-    if not (table := design.table).size:
+    if not all(design.shape):
         return np.broadcast_to(mean, (len(values), len(mean))), variance, 0.0
     root = np.sqrt(variance)
-    left = values - mean @ table.T
-    u, s, turn, squares = design.factors(root)
-    effort.add(products=2 * values.size * len(mean), elements=6 * values.size + len(_NOISES) * len(mean), calls=40)
-    unit, known = float(np.nanmean(left**2)) + 1e-300, np.isfinite(left)
-    noises = np.maximum(_NOISES * unit, least)
+    left = values - design.fields(mean)
+    known = np.isfinite(left)
+    effort.add(2 * len(values) * design.products, 6 * values.size + len(_NOISES) * len(mean), 40)
+    noises = np.maximum(_NOISES * (float(np.nanmean(left**2)) + 1e-300), least)
     if known.all():
-        fit = _evidence(left, u, s, noises)
+        project, s, turn, squares = design.factors(root)
+        noise = float(noises[_evidence(left, project(left), s, noises).argmin()])
     else:
-        patterns = list(_patterns(left))
-        few = (patterns[i] for i in {round(k) for k in np.linspace(0, len(patterns) - 1, _GAPS)})
-        fit = np.sum([_evidence(left[frames][:, seen], *design.rows(seen).factors(root)[:2], noises)
-                      for frames, seen in few], axis=0)
-    noise = float(noises[fit.argmin()])
-    if not known.all():
-        left = _filled(left, [(rows, seen) for rows, seen in patterns if len(seen) < len(table)], u, s, noise)
+        u, s, turn, squares = design.dense.svd(root)
+        project, patterns, fit = partial(onto, u), list(_patterns(left)), np.zeros(len(noises))
+        for rows, seen in [patterns[i] for i in {round(k) for k in np.linspace(0, len(patterns) - 1, _GAPS)}]:
+            its, sizes, *_ = design.rows(seen).factors(root)
+            fit += _evidence(some := left[rows][:, seen], its(some), sizes, noises)
+        noise = float(noises[fit.argmin()])
+        left = _filled(left, [(rows, seen) for rows, seen in patterns if len(seen) < left.shape[1]], u, s, noise)
     gain, share = s / (s**2 + noise), known.mean()
-    codes = mean + turn(left @ u * gain) * root
+    codes = mean + turn(project(left) * gain) * root
     shrink = squares(share * s**2 / (share * s**2 + noise))
     return codes, variance * np.maximum(1 - shrink, _LEAST), noise  # never zero: precisions are its inverses
 
 
-def _evidence(left: np.ndarray, u: np.ndarray, s: np.ndarray, noises: np.ndarray) -> np.ndarray:
-    """-2 log of the likelihood, but for a constant, of values (B, N) = u diag(s) N(0, 1) + noise of some variances."""
-    power = ((left @ u) ** 2).mean(0)
+def _evidence(left: np.ndarray, projected: np.ndarray, s: np.ndarray, noises: np.ndarray) -> np.ndarray:
+    """-2 log of the likelihood, but for a constant, of values (B, N) = u diag(s) N(0, 1) + noise of some variances, of
+    which u^T are `projected` (B, R)."""
+    power = (projected**2).mean(0)
     outer, spread = max(float((left**2).sum(1).mean() - power.sum()), 0.0), s**2 + noises[:, None]
     return np.log(spread).sum(1) + (power / spread).sum(1) + (left.shape[1] - len(s)) * np.log(noises) + outer / noises
 

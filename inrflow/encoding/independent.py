@@ -46,7 +46,7 @@ def _solved(at: TableSum | GridSum, values: Tensor, seen: Tensor, variance: Tens
     """Codes (F, K) of zero mean and some variances (K,), of values (F, N) with noise that are `seen` (N,)."""
     root, every, fewest = (variance / noise).sqrt(), bool(seen.all()), min(int(seen.sum()), len(variance))
     if fewest <= _DIRECT and not (every and isinstance(at, GridSum)):
-        design = at.table[seen, 0] * root
+        design = at.rows(seen) * root
         return WhitenedPosterior(design[None]).mean(values[None, :, seen])[0] * root
 
     def applied(w: Tensor) -> Tensor:

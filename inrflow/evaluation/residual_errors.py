@@ -92,15 +92,18 @@ class Comparison:
     def ahead(self, channel: ChannelField) -> ChannelField:
         """A process with what it is ahead of the observations at these places, all of which are of one kind.
 
-        Its decay is that of least errors in the geometric mean over leads, so that early ones count as much as late
-        ones of larger errors; none that makes early or late ones worse. Its deviations are those with which intervals
-        hold 90 % at each lead; of factors below 1, from days that are alike at all places, the square root is taken.
+        Its decay, from its weight or a whole one, is that of least errors in the geometric mean over leads, so that
+        early ones count as much as late ones of larger errors; none that makes early or late ones worse. Its deviations
+        are those with which intervals hold 90 % at each lead; of factors below 1, from days that are alike at all
+        places, the square root is taken.
         """
         def process(ahead: Ahead) -> ChannelField:
             return replace(channel, observed=ahead) if bool(self.seen.all()) else replace(channel, new=ahead)
 
         best, least, alone = Decay(), _CLEARLY, self._by_lead(self.error)
-        for decay in (Decay(memory, held=held) for memory, held in product(_MEMORIES, (0.0, *_MEMORIES))):
+        shares = (False, True) if channel.weight < 1 else (False,)
+        for memory, held, whole in product(_MEMORIES, (0.0, *_MEMORIES), shares):
+            decay = Decay(memory, 0.0, held, whole)
             ratio = self._by_lead(self.missed(process(Ahead(decay)))) / alone
             harm = max(float(half.mean()) for half in ratio.tensor_split(2)) if len(ratio) else np.inf
             if harm <= _HARM and (error := float(ratio.log().mean().exp())) < least:

@@ -22,7 +22,15 @@ from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 from inrflow.errors import UserError
 from inrflow.model.state_prior import KNOWN_CONTEXT, ContextPrior
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
-from inrflow.numerics.polynomials import left_out, monomials, ridge_solution
+from inrflow.numerics.polynomials import (
+    MOST_LOGARITHM,
+    choices_of_powers,
+    left_out,
+    monomials,
+    raised,
+    ridge_solution,
+    spread_of,
+)
 from inrflow.numerics.principal_components import standardised
 
 _UNLIKE, _VISIBLE = 30.0, 1e-6  # times the largest misfit of held-out trajectories of systems of training; at least
@@ -30,9 +38,7 @@ _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
 _POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms
 _EXPONENTIALS = (math.inf, -math.inf)  # of a single parameter, in two standard deviations
-_ALIKE = 3  # parameters from which on all have the same power
 _LOWEST = 1e-3  # of the least one of training: what logarithms and reciprocals are taken of, at least
-_MOST_LOGARITHM = 700.0
 _STRAIGHT = 1e-6  # of standardised contexts
 _CLEARLY_BETTER, _FAR_BETTER = 0.8, 0.1
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
@@ -89,18 +95,18 @@ class Contexts:
         return (_MARGIN * reach) ** 2 / float(self.distance(context))
 
     def outside(self, context: Tensor) -> bool:
-        """Whether a context (P,) lies beyond the limit, or parameters that tell it beyond those of training."""
-        if not self.on_curve:
+        """Whether a context (P,) lies beyond the limit or, where parameters tell it, these beyond those of training."""
+        if (told := self._told(context)) is None:
             return bool(context.any()) and float(self.distance(context)) > self.limit(context)
-        values, least, most = self._parameters(context)
+        values, least, most = told
         return bool(((values - (least + most) / 2).abs() > _MARGIN * (most - least) / 2).any())
 
     def warning(self, context: Tensor, misfit: float = 0.0) -> str | None:
         """What is said of a context (P,) outside, or that misses far more of what was seen than training; else None."""
         if self.outside(context):
             where = f"squared distance {float(self.distance(context)):.1f}, limit {self.limit(context):.1f}"
-            if self.on_curve:
-                ends = zip(self.names, *map(Tensor.tolist, self._parameters(context)), strict=True)
+            if (told := self._told(context)) is not None:
+                ends = zip(self.names, *map(Tensor.tolist, told), strict=True)
                 where = ", ".join(f"{name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
             return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
                     "and its intervals are widened")
@@ -109,11 +115,13 @@ class Contexts:
             f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
             "forecasts, and parameters read off, may be wrong")
 
-    def _parameters(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Parameters (Q,) of a context, and the least and largest ones of training."""
-        assert self.map is not None
+    def _told(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Parameters (Q,) of a context on their curve, and the least and largest ones of training; None beside it."""
+        if self.map is None or not self.on_curve:
+            return None
         values, _ = self.map.parameters(context, KNOWN_CONTEXT * torch.eye(self.size).double())
-        return values, self.map.training.amin(0), self.map.training.amax(0)
+        apart = float(self.distance(context - self.map.contexts(values)))
+        return (values, self.map.training.amin(0), self.map.training.amax(0)) if apart < _STRAIGHT else None
 
     def widening(self, context: Tensor) -> Tensor:
         """Factor (...,) for the standard deviations of forecasts at contexts (..., P), 1 near the mean context.
@@ -227,8 +235,8 @@ class ParameterMap:
     def fit(cls, parameters: Tensor, contexts: Tensor) -> ParameterMap:
         """From parameters (E, Q) and contexts (E, P) of the training environments; E at least 2."""
         best: tuple[ParameterMap, Tensor] | None = None
-        for degree, powers in itertools.product(_DEGREES, _choices_of_powers(parameters, (*_POWERS, *_EXPONENTIALS))):
-            taken = _raised(parameters, powers, parameters)
+        for degree, powers in itertools.product(_DEGREES, choices_of_powers(parameters, (*_POWERS, *_EXPONENTIALS))):
+            taken = raised(parameters, powers, parameters)
             mean, scale = taken.mean(0), taken.std(0, correction=0).clamp(min=1e-300)
             design = monomials((taken - mean) / scale, degree)
             if degree > 1 and design.shape[1] > len(design) - 1:
@@ -313,15 +321,16 @@ class ParameterMap:
         """What the polynomial is of, of parameters (..., Q); near zero, or below, that of a small one."""
         whole = (self._powers == 1) | self._powers.isinf()
         least = torch.where(whole, -torch.inf, _LOWEST * self.training.amin(0))
-        return _raised(torch.maximum(parameters, least), self._powers, self.training)
+        return raised(torch.maximum(parameters, least), self._powers, self.training)
 
     def _given_back(self, taken: Tensor) -> tuple[Tensor, Tensor]:
         """The parameters (Q,) of which something is taken (Q,), and their derivatives by it."""
-        high = taken.clamp(max=_MOST_LOGARITHM).exp()
+        high = taken.clamp(max=MOST_LOGARITHM).exp()
         low = torch.maximum(taken, _LOWEST * self._taken(self.training).amin(0))  # of reciprocals, which are positive
         values = torch.where(self._powers == 1, taken, torch.where(self._powers == 0, high, 1 / low))
         slopes = torch.where(self._powers == 1, 1.0, torch.where(self._powers == 0, high, -1 / low**2))
-        grown, centre, scale = self._powers.isinf(), self.training.mean(0), self._powers.sign() * _spread(self.training)
+        scale = self._powers.sign() * spread_of(self.training)
+        grown, centre = self._powers.isinf(), self.training.mean(0)
         return torch.where(grown, centre + scale * low.log(), values), torch.where(grown, scale / low, slopes)
 
     def _design(self, parameters: Tensor, degree: int) -> Tensor:
@@ -345,11 +354,11 @@ def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
     or two or three exponentials of one."""
     forms, choices = [], _SQUARES if alike else (*_SQUARES, *_EXPONENTIALS)
     of_degree = ((degree, powers) for degree in _DEGREES
-                 for powers in _choices_of_powers(parameters, choices, alike and degree > 1))
+                 for powers in choices_of_powers(parameters, choices, alike and degree > 1))
     for degree, powers in of_degree:
         if bool(powers.isinf().any()) if degree == 1 else bool((powers == 2).any()):  # a map has no fourth powers
             continue
-        values = monomials(standardised(_raised(parameters, powers, parameters))[0], degree)[:, 1:]
+        values = monomials(standardised(raised(parameters, powers, parameters))[0], degree)[:, 1:]
         if values.shape[1] + degree <= len(values):
             forms.append(standardised(values)[0])
     return forms
@@ -359,41 +368,11 @@ def straight(parameters: Tensor, contexts: Tensor, names: Sequence[str]
              ) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
     """Base (P,) and slopes (P, Q) of contexts (E, P) = base + slopes f, sizes (Q,) and names of f, which are parameters
     (E, Q), their logarithms, reciprocals or squares; None where contexts are none of these."""
-    for powers in _choices_of_powers(parameters, _SQUARES):
-        design = monomials(_raised(parameters, powers, parameters), 1)
+    for powers in choices_of_powers(parameters, _SQUARES):
+        design = monomials(raised(parameters, powers, parameters), 1)
         found = torch.linalg.lstsq(design, contexts).solution
         if float((contexts - design @ found).abs().max()) < _STRAIGHT:
             forms = {1: "{}", 2: "{}^2", 0: "log({})", -1: "/ {}"}
             sizes = design[:, 1:].abs().amax(0)
             return found[0], found[1:].T, sizes, [forms[int(p)].format(n) for p, n in zip(powers, names, strict=True)]
     return None
-
-
-def _choices_of_powers(parameters: Tensor, choices: Sequence[float], alike: bool = False) -> list[Tensor]:
-    """Powers (Q,) of parameters (E, Q), 0 for logarithms, the simplest first: others than 1 of positive ones alone, and
-    infinite ones, for exponentials, of a single one."""
-    positive = (parameters > 0).all(0).tolist()
-    count = len(positive)
-    if count == 1:
-        return [torch.tensor([power], dtype=torch.float64) for power in choices
-                if positive[0] or power == 1 or math.isinf(power)]
-    choices = [power for power in choices if math.isfinite(power)]
-    if alike or count >= _ALIKE:
-        every = [tuple(power if plus else 1 for plus in positive) for power in choices]
-    else:
-        every = sorted(itertools.product(*(choices if plus else (1,) for plus in positive)),
-                       key=lambda powers: sum(power != 1 for power in powers))
-    return [torch.tensor(powers, dtype=torch.float64) for powers in dict.fromkeys(every)]
-
-
-def _raised(parameters: Tensor, powers: Tensor, training: Tensor) -> Tensor:
-    """Powers of parameters (..., Q), logarithms where they are 0, exponentials where they are infinite."""
-    plain = torch.where(powers > 0, 1.0, parameters)  # powers of which are not asked for
-    grown = (powers.sign() * (parameters - training.mean(0)) / _spread(training)).clamp(max=_MOST_LOGARITHM).exp()
-    raised = torch.where(powers > 0, parameters**powers, torch.where(powers == 0, plain.log(), 1 / plain))
-    return torch.where(powers.isinf(), grown, raised)
-
-
-def _spread(training: Tensor) -> Tensor:
-    """Two standard deviations (Q,) of parameters (E, Q)."""
-    return 2 * training.std(0, correction=0).clamp(min=1e-300)

@@ -240,7 +240,7 @@ class Surrogate(Shown):
         """The same without values far beyond all of training that no neighbour supports."""
         inner, kept = self._inner(window), self.training.get("faults") == "kept"
         if "series" in self.training and not kept:
-            inner = inner.with_values(torch.stack([without_jumps(u, self.normalisation.least) for u in inner.u]))
+            inner = inner.with_values(torch.stack([without_jumps(u, self.normalisation.least, True) for u in inner.u]))
         wild = not kept and bool((inner.u.abs() > self.normalisation.limit.to(inner.u)).any())
         return without_wild_values(inner, self.normalisation.limit) if wild else inner
 

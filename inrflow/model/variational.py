@@ -31,6 +31,8 @@ _AS_LOUD = 0.25  # of what the whole window misses, that a short one misses wher
 _PASSES = 24  # of the whole window that all steps may cost
 _KNOWN, _SPARE = 0.1, 1.5  # of what flows miss: codes that well known need no smoothing; values a code, at least
 _TURNS, _STILL = 8, 0.1  # times that contexts and hidden parts are found; squared step, in standard deviations
+_FAR_WORSE, _ROUNDING = 3.0, 1e-14  # times a misfit, and a share of the variance that is none
+_SINGULAR = 1e-10  # of the mean variance of a prior
 _ALONG = 2  # times that a context is solved along the curve of parameters, whose tangent the first one tells roughly
 
 Smoother = Callable[..., StateEstimate]  # of a prior and a window, the `context` and the states to linearise `around`
@@ -151,11 +153,15 @@ class _Search:
 
 def solved_context(surrogate: Any, windows: Sequence[TrajectoryBatch]) -> ContextEstimate:
     """Posterior of the context of one system from windows of its trajectories in data units: of any numbers, then,
-    where fewer parameters tell contexts, along the curve of these."""
+    where fewer parameters tell contexts, along the curve of these, unless it explains the windows far worse: the
+    polynomials that it is made of end with the systems of training, and are the worse the farther one is from these."""
     found = context_of_windows(surrogate, windows, surrogate.prior.context(surrogate.context_size))
     for _ in range(_ALONG):
         if surrogate.contexts is not None and (prior := surrogate.contexts.along(found)) is not None:
-            found = context_of_windows(surrogate, windows, prior)
+            told = context_of_windows(surrogate, windows, prior)
+            if not told.misfit < _FAR_WORSE * found.misfit + _ROUNDING:
+                break
+            found = told
     return found
 
 
@@ -195,8 +201,9 @@ def context_of_windows(
 
 def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
     """Covariance (P, P) of a context that several trajectories tell, each with a covariance (S, P, P) of its own."""
-    before = torch.linalg.inv(prior.covariance)
-    told = torch.linalg.inv(torch.cat(list(covariances)).double()) - before
+    ridge = _SINGULAR * prior.covariance.diagonal().mean() * torch.eye(len(prior.covariance))  # curves have no width
+    before = torch.linalg.inv(prior.covariance + ridge)
+    told = torch.linalg.inv(torch.cat(list(covariances)).double() + ridge) - before
     return torch.linalg.inv(before + told.sum(0))
 
 

@@ -166,3 +166,6 @@ def test_single_values_far_from_their_frames_are_replaced_and_peaks_of_several_f
         other = without_jumps(strided, torch.tensor([-np.inf, -np.inf, 0.0]))
     np.testing.assert_array_equal(other.numpy(), np.repeat(found, 2, 1))
     assert np.nanmax(np.abs(found - values)[:, 0, 0]) < 1
+    with pytest.warns(UserWarning, match="they are left out"):
+        without = without_jumps(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0]), missing=True).numpy()
+    np.testing.assert_array_equal(without, np.where(found == faulty, faulty, np.nan))

@@ -12,7 +12,9 @@ from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.encoding.encode import CodeData
+from inrflow.model import variational
 from inrflow.model.assimilation import Dynamics, assimilate
+from inrflow.model.contexts import Contexts, ParameterMap
 from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.store_v1 import Products
 from inrflow.model.surrogate import Surrogate
@@ -164,3 +166,36 @@ def test_frames_that_each_show_half_of_the_state_tell_the_context_together():
     alone = solve_context(surrogate.field, INTEGRATOR, surrogate.codes(seen), *prior)
     errors = [abs(float(found.mean) - 1.2) for found in (alone, surrogate.solve_context([seen]))]
     assert errors[0] > 0.2 and errors[1] < 0.02
+
+
+@pytest.mark.parametrize("context", [(0.4, 0.4**2 - 1), (0.4, 1.7)])
+def test_a_system_that_no_parameter_explains_has_a_context_beside_their_curve(context):
+    """Rotations of rate 0.5 + 0.2 a that decay by 0.2 b, trained where b = a^2 - 1."""
+    turn, gap = torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double(), 0.7
+    field = VectorField.of(2, context_size=2).double()
+    field.set_linear(0.5 * turn, torch.zeros(2).double())
+    field.linear.set_context(torch.stack([0.2 * turn, -0.2 * torch.eye(2).double()]), torch.zeros(2, 2).double())
+    parameters = torch.linspace(-1.5, 1.5, 7).double()[:, None]
+    values = torch.cat([parameters, parameters**2 - 1], 1)
+    known = Contexts("parameters", values, torch.arange(7), ("a",), parameters, ParameterMap.fit(parameters, values))
+    prior = StatePrior(torch.zeros(4).double(), torch.eye(4).double(), torch.full((1,), 1e-6).double(),
+                       torch.tensor([1e-10, 1e-10, 0.0, 0.0]).double(), torch.ones(1).double())
+    surrogate = Surrogate(Description("turning", ("u",), ("x",)), Normalisation(torch.zeros(1), torch.ones(1)), Plain(),
+                          field, INTEGRATOR, prior, TimeScale(0.0, 1.0), np.array([[0.0], [1.0]]), 3.5, {},
+                          contexts=known)
+    matrix = (0.5 + 0.2 * context[0]) * turn.numpy() - 0.2 * context[1] * np.eye(2)
+    states = torch.tensor(np.stack([expm(matrix * gap * k) @ [1.0, 0.3] for k in range(6)]))
+    seen = TrajectoryBatch(gap * torch.arange(6).double()[None], torch.zeros(1, 1, 2, 1).double(),
+                           states[None, ..., None])
+    found = surrogate.solve_context([seen])
+    np.testing.assert_allclose(found.mean, context, atol=0.02)
+    assert known.outside(found.mean) == (context[1] > 1)
+
+
+def test_what_trajectories_tell_of_contexts_on_a_curve_is_pooled_without_its_width():
+    """Two trajectories that tell one number in 100 prior variances each, along a direction far longer than wide."""
+    along = torch.tensor([30.0, -12.0, 5.0]).double()
+    prior = ContextPrior(torch.zeros(3).double(), torch.outer(along, along) + 1e-12 * torch.eye(3).double())
+    own = (torch.outer(along, along) / 101)[None]
+    expected = torch.outer(along, along) / 201
+    torch.testing.assert_close(variational._pooled([own, own], prior), expected, rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ left, and the number of leading codes, of lags and the ridge that miss least; a 
 that can be forecast there at all.
 
 Blocks within a series know its mean. Later frames may have another one: forecasts of blocks from what came before them
-alone tell what share of the latest codes stays (stacking, Wolpert 1992).
+alone tell what share of the latest codes stays, and how much of all is to be believed (stacking, Wolpert 1992).
 """
 
 from __future__ import annotations
@@ -121,10 +121,10 @@ def reach_of(codes: Tensor) -> Tensor:
     return _REACH * torch.stack([codes.amin(0), codes.amax(0)])
 
 
-def staying(codes: Tensor, known: Tensor, regression: Autoregression) -> Tensor:
-    """Shares (H,) of the latest codes in forecasts of codes (T, R), where frames are `known` (T,): by regression on
-    forecasts of the blocks of the second half, each by a fit to what came before it and around its mean, as far as
-    blocks agree (James and Stein)."""
+def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tuple[Tensor, Tensor]:
+    """Factors (H,) of forecasts of codes (T, R), where frames are `known` (T,), and shares (H,) of the latest codes in
+    them: these, and then how much of both is to be believed, by regression on forecasts of the blocks of the second
+    half, each by a fit to what came before it and around its mean, as far as blocks agree (James and Stein)."""
     choice, (leads, size), products = regression.choice, regression.damping.shape, list[Tensor]()
     edges = torch.linspace(len(codes) / 2, len(codes), _LATER + 1).round().long().tolist()
     for low, high in itertools.pairwise(edges):
@@ -134,15 +134,33 @@ def staying(codes: Tensor, known: Tensor, regression: Autoregression) -> Tensor:
         step = companion(search.fit(choice, stable=True), search.decays()[choice.size :])
         term.set(step, term.errors, regression.damping, reach=reach_of(around[:low]))
         states, whole = lagged(around, known, choice.lags, around[:, : choice.size])
-        starts = torch.arange(low, high)[whole[low:high]]
-        starts = starts[:: max(1, -(-len(starts) // _STARTS))]
-        ends = starts[:, None] + torch.arange(1, leads + 1)
-        inside = (ends < len(codes)) & known[ends.clamp(max=len(codes) - 1)]
+        starts, inside, ends = _starts(whole, known, (low, high), leads, _STARTS, len(codes))
         path = term.path(states[starts], torch.arange(leads + 1.0).expand(len(starts), -1))[:, 1:, :size].detach()
-        other = (around[starts, None] - path) * inside[..., None]
-        missed = around[ends.clamp(max=len(codes) - 1)] - path
-        products.append(torch.stack([(other * missed).sum((0, 2)), other.square().sum((0, 2))]))
-    cross, square = torch.stack(products).unbind(1)
+        every = torch.stack([around[ends], path, around[starts, None].expand_as(path)])
+        products.append(torch.einsum("ishr,jshr,sh->hij", every, every, inside.double()))
+    truth, forecast, latest = torch.eye(3, dtype=torch.float64)[:, None].expand(3, leads, 3)
+    stays = _agreed(torch.stack(products), truth - forecast, latest - forecast)
+    both = forecast + stays[:, None] * (latest - forecast)
+    believed = 1 - _agreed(torch.stack(products), truth - both, -both)
+    share = believed * stays
+    return (believed - share) / (1 - share).clamp(min=1e-12), share
+
+
+def _starts(whole: Tensor, known: Tensor, block: tuple[int, int], leads: int, most: int, stop: int
+            ) -> tuple[Tensor, Tensor, Tensor]:
+    """At most so many of the `whole` (T,) frames (S,) of a block, from which forecasts start, which (S, H) of
+    the leads have a known frame before `stop`, and its index (S, H)."""
+    starts = torch.arange(*block)[whole[slice(*block)]]
+    starts = starts[:: max(1, -(-len(starts) // most))]
+    ends = starts[:, None] + torch.arange(1, leads + 1)
+    inside, ends = ends < stop, ends.clamp(max=len(known) - 1)
+    return starts, inside & known[ends], ends
+
+
+def _agreed(products: Tensor, missed: Tensor, direction: Tensor) -> Tensor:
+    """Shares (H,), from 0 to 1, of a direction (H, 3) that explain what is missed (H, 3), from products (B, H, 3, 3) of
+    blocks, as far as these agree."""
+    cross, square = (torch.einsum("bhij,hi,hj->bh", products, one, direction) for one in (missed, direction))
     total = square.sum(0).clamp(min=1e-300)
     share = cross.sum(0) / total
     unsure = (cross - share * square).square().sum(0) * _LATER / (_LATER - 1) / total.square()
@@ -211,21 +229,11 @@ class AutoregressionSearch:
         one on, none at the end; and (H,) of the cycle alone."""
         moments = _Moments()
         for number, (low, high) in enumerate(self.blocks):
-            starts, inside, ends = self._starts(low, high, _STARTS)
+            starts, inside, ends = _starts(self.whole, self.known, (low, high), self.leads, _STARTS, high)
             powers = (self.persistent * self.decays(number)) ** torch.arange(1, self.leads + 1)[:, None]
             moments.add(self.codes[ends], powers * self.codes[starts, None], inside)
         usual = torch.stack([block[1].sum(1) for block in moments.blocks]).sum(0) / moments.count.clamp(min=1)
         return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1)), usual
-
-    def _starts(self, low: int, high: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """At most so many frames (S,) of a block from which forecasts start, which (S, H) of the leads have a known
-        frame of the block, and its index (S, H)."""
-        starts = torch.arange(low, high)[self.whole[low:high]]
-        starts = starts[:: max(1, -(-len(starts) // most))]
-        ends = starts[:, None] + torch.arange(1, self.leads + 1)
-        inside = ends < high
-        ends = ends.clamp(max=len(self.known) - 1)
-        return starts, inside & self.known[ends], ends
 
     def _path(self, choice: Choice, matrices: Tensor, starts: Tensor) -> Tensor:
         """Forecasts (S, H, r) of the leading codes."""
@@ -242,7 +250,7 @@ class AutoregressionSearch:
                    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Each block's leads that count, their frames, and forecasts (S, H, r) by a fit to the others."""
         for number, (low, high) in enumerate(self.blocks):
-            starts, inside, ends = self._starts(low, high, most)
+            starts, inside, ends = _starts(self.whole, self.known, (low, high), self.leads, most, high)
             yield inside, ends, self._path(choice, self.fit(choice, number, stable), starts)
 
     def errors(self, choice: Choice) -> Tensor:

@@ -13,9 +13,9 @@ import numpy as np
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.families import families_of, regressed
-from inrflow.dynamics.laws.law import Flights, Law, flights, integrable, largest_of, pruned, well_posed, worse
+from inrflow.dynamics.laws.law import Flights, Law, flights, integrable, largest_of, pruned, simplest, well_posed, worse
 from inrflow.dynamics.laws.refinement.flights import Refinement
-from inrflow.dynamics.laws.setting import Data, Ground, Log, choose, encode, forecast_errors, joined, simplest
+from inrflow.dynamics.laws.setting import Data, Ground, Log, choose, encode, forecast_errors, joined
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort

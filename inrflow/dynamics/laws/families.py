@@ -17,7 +17,7 @@ from inrflow.dynamics.laws.contexts import InSystems, in_systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
-from inrflow.dynamics.laws.setting import FEW_CODES, Ground
+from inrflow.dynamics.laws.setting import FEW_CODES, MOST_OF_GRID, Ground
 from inrflow.dynamics.laws.terms import (
     ACROSS,
     BENT,
@@ -172,8 +172,8 @@ class Families:
             return
         axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
         ways = directed(states.shape[2], axes) if domain.kind in ("box", "region") else []
-        flows = driven(states.shape[2]) if domain.kind == "box" and domain.dimensions == 2 else []
-        for name, more, most in (("directed", ways, None), ("driven", flows, 2)):
+        flat = domain.kind == "box" and domain.dimensions == 2 and states[0, 0].size <= MOST_OF_GRID  # tables of modes
+        for name, more, most in (("directed", ways, None), ("driven", driven(states.shape[2]) if flat else [], 2)):
             if more:
                 yield Families({**self.terms, name: more}, tuple(
                     (*names, name) for names in (("linear",), *self.combined[:most])))

@@ -14,19 +14,18 @@ import torch
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.contexts import attainable, known_contexts, standard
 from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
-from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
+from inrflow.dynamics.laws.law import HARDLY, MOST_STEPS, Law, integrable, simplest, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, inertial
 from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
-    HARDLY,
+    MOST_OF_GRID,
     Data,
     Ground,
     Log,
     Systems,
     forecast_errors,
     ground_of,
-    simplest,
 )
 from inrflow.dynamics.laws.shooting import along_single_steps
 from inrflow.errors import UserError
@@ -37,6 +36,7 @@ from inrflow.numerics.team import team
 _FEW_JUDGES = 3  # trajectories of many codes that judge laws, at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _COMPARED = 2  # laws that are forecast, at least
+_CODES = 128  # of a second, on large grids
 _CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort and of the clock for harmonics, and planned for
 _HALF = 0.5  # of the clock, after which no further families are regressed before laws are forecast
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # share of the least misfit of simpler laws that those of further families may have
@@ -87,7 +87,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return clock is not None and clock() < (1 - share) * given
 
     ground, judge, floor = ground_of(data, domains, boundary, seed, say,
-                                     lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK))
+                                     lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK),
+                                     max(MOST_OF_GRID, int(_CODES * seconds)))
     told(ground)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families
@@ -178,6 +179,8 @@ class LawSearch:
         more = [*families.with_multipliers(place, harmonics, channels), *families.steep(place, channels)]
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
+        if ground.states[0, 0].size > MOST_OF_GRID:  # their terms are matrices of all codes
+            wider.clear()
         found.append(self._regressed(families))
         least = found[0][0]
 
@@ -296,8 +299,9 @@ class LawSearch:
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law
             ) -> tuple[Law, np.ndarray] | None:
     """The law as it can be integrated, in at most so many steps an interval, and its errors (S,) of forecasts; None
-    where it cannot."""
-    one = integrable(law, train.t, states, error, most)
+    where it cannot. Nonlinear diffusion, which is stiff, is split where it takes too many steps otherwise."""
+    if (one := integrable(law, train.t, states, error, most)) is None and (split := law.split()) is not None:
+        one = integrable(split, train.t, states, error, most)
     if one is None:
         return None
     one = known_contexts(one, train, judge) if one.count else one

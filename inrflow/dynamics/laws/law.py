@@ -24,6 +24,7 @@ _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _ORDER = 4  # by which errors of steps fall at best
+HARDLY, _OTHER_ORDER = 2.0, 1.5  # times the error of the best law: of shorter ones, of those of another order in time
 _NONE, _LITTLE = 3.0, 1e-2  # standard errors, and share of a coefficient, of parts that are not written
 _WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
 
@@ -37,7 +38,7 @@ class Law:
     contexts (E, P): those of the systems that trajectories are of; told: parameters tell them. shares (C,): of the
     network in the root mean square of rates, where there is one. rates: observed channels whose rates are further
     channels, after those observed. period: of a forcing; the last two channels are its cosine and sine then, constant
-    in space.
+    in space. about (V, C): values that tell the linear part of nonlinear diffusion, where it is integrated so.
     """
 
     domain: Domain
@@ -54,6 +55,7 @@ class Law:
     shares: tuple[float, ...] = ()
     rates: tuple[int, ...] = ()
     period: float = 0.0
+    about: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.period:
@@ -95,20 +97,15 @@ class Law:
         if key not in fields:
             other, theta = next(iter(fields.values()), None), torch.tensor(self.theta_at(context))
             fields[key] = other.at(theta) if other else LawField.of(
-                self.terms, self.codes.harmonics, theta, self.usual)
+                self.terms, self.codes.harmonics, theta, None if self.about is None else torch.tensor(self.about))
         return fields[key]
 
-    @property
-    def about(self) -> Tensor | None:
-        """`usual` values where they tell the linear part of nonlinear diffusion."""
-        return None if self.field().shift is None else self.usual
-
-    @property
-    def usual(self) -> Tensor:
-        """Values (2, C) of channels, a deviation above and below their means; 0 of rates and clocks."""
+    def split(self) -> Law | None:
+        """The law whose nonlinear diffusion is integrated with its linear part; None where there is none, or it is."""
         mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
-        return torch.tensor(np.pad([mean + deviation, mean - deviation],
-                                   ((0, 0), (0, self.theta.shape[1] - len(mean)))))
+        usual = np.pad([mean + deviation, mean - deviation], ((0, 0), (0, self.theta.shape[1] - len(mean))))
+        law = dataclasses.replace(self, about=usual)  # 0 of rates and clocks
+        return None if self.about is not None or law.field().shift is None else law
 
     def at(self, context: np.ndarray) -> Law:
         """The law of a system with a context (P,), without contexts."""
@@ -356,6 +353,15 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
             return None
         before = after
     return None
+
+
+def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
+    """Of the laws that forecast hardly worse than the best one, times so many errors, that with the fewest terms.
+    Those of another order in time only where the mean says so, too: few trajectories tell little."""
+    best = min(scored, key=lambda pair: float(pair[0].mean()))
+    equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
+        law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
+    return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
 def most_with_rates(rates: Sequence[int], channels: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, placed, walled
 from inrflow.dynamics.laws.field import rates_between
-from inrflow.dynamics.laws.law import Law, largest_of, worse
+from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.terms import Term
@@ -21,6 +21,7 @@ from inrflow.encoding.conditions import conditions, leaky, steady
 from inrflow.encoding.harmonic_codes import (
     HOLES,
     HarmonicCodes,
+    enough,
     fit_codes,
     held_out_errors,
     point_sets,
@@ -32,24 +33,25 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 FEW_HARMONICS, _FEWEST, _ENOUGH = 256, 8, 4096  # that laws are sought on; at least; points that choose among them
 _OF_POINTS = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
 FEW_CODES, _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 1024, 8, 12  # of more, fewer trajectories are looked at
+_FEWEST_CODES = 32768  # of a frame of these trajectories together, where they are more than two
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _SOLID = 2.0  # times as little quadratic elements in space must miss, whose sums are sixteen times as long
 _STILL = 0.5  # the same of harmonics that hold values which never change, and of flows: a law with others lets these go
-_HOPELESS, _OTHER_ORDER = 5.0, 1.5  # times the least error: fewer harmonics are not tried; laws of another order
+_HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _TIGHT, _HOLDING = 1e-4, 0.01  # errors: from here on walls that leak are tried; up to here no others, if it is late
 _SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # of trajectories judge laws; so many at most; so many tell the noise
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST, _SLOW = 3, 5, 0.5  # fewer trajectories are parted into so many; frames; changes, over the variance
 _RESOLVED, _UNSURE = 1 / 3, 0.02  # of the modes of flows, that give equations; of the noise: how well it is known
-_ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
+_ROUGH, MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _COARSE, _TWICE = 1e-4, 2.0  # error from which on more are looked for; in so many times the time to choose
+_FINE = 1e-6  # share of the variance that harmonics of a large grid leave, where as many can be afforded
 _FURTHER, _STEPS, _HALVED = 1.6, 2, 0.5  # times as many, so often; share of the error that these leave at most
 _SETTLED, _OF_GRID, _FLAT = 0.3, 1e-4, 2.0  # of the error, in highest harmonics; that of a grid; noise in these
 
@@ -247,7 +249,8 @@ def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray
     """Indices of trajectories, of many codes fewer: those tell as much."""
     most = min(most or trajectories, trajectories)
     if codes > FEW_CODES:
-        most = min(most, max(_FEWEST_TRAJECTORIES, int(_OF_FEW_CODES * FEW_CODES / codes)))
+        fewest = max(2, min(_FEWEST_TRAJECTORIES, _FEWEST_CODES // codes))
+        most = min(most, max(fewest, int(_OF_FEW_CODES * FEW_CODES / codes)))
     return np.linspace(0, trajectories - 1, most).astype(int)
 
 
@@ -268,15 +271,6 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
         squares = np.maximum(squares - data.noise, _UNSURE * data.noise) / scale
         result[members] = np.where(bounded.numpy(), squares.mean(1), np.inf)
     return result
-
-
-def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
-    """Of the laws that forecast hardly worse than the best one, times so many errors, that with the fewest terms.
-    Those of another order in time only where the mean says so, too: few trajectories tell little."""
-    best = min(scored, key=lambda pair: float(pair[0].mean()))
-    equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
-        law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
-    return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
 def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Tensor:
@@ -369,22 +363,26 @@ class Ground:
 
 
 def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
-              late: Callable[[float], bool] = lambda _: False) -> tuple[Ground, Data, float]:
+              late: Callable[[float], bool] = lambda _: False, most_codes: int = MOST_OF_GRID
+              ) -> tuple[Ground, Data, float]:
     """What laws of trajectories are fitted on, on harmonics as `choose` finds them, trajectories that judge them, and
-    the error of the harmonics at held-out points. late: whether so many times the time for this is over."""
+    the error of the harmonics at held-out points. late: whether so many times the time for this is over. most_codes: on
+    a grid of more points than MOST_OF_GRID."""
     train, judge = data.parted(seed)
     channels = train.u.shape[-1]
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, lambda: late(1.0))
     few, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
     if few or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
         grid, every = resolved(place, train)
-        most = FEW_HARMONICS if few else _MOST_OF_GRID // channels
+        most = FEW_HARMONICS if few else MOST_OF_GRID // channels
         whole = (few or rough) and (grid is not place or place.kind == "sphere" and rough)
         if whole and count < every <= most and (flat := tail(  # that of noise is flat
                 grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u)) < _SETTLED * floor:
             place, count, floor, highest = grid, every, _SETTLED * floor if few else _OF_GRID, flat
         elif not (few or late(_TWICE)):
-            count, floor = _more(place, boundary, train, seed, count, floor)
+            fine = enough(grid.harmonics(every, boundary), train.x[0], train.u, _FINE, most_codes // channels) if (
+                rough and grid is not place and joined(boundary) == 1) else None
+            count, floor = fine or _more(place, boundary, train, seed, count, floor)
     some = train.take(evenly(len(train.u), count * channels))
     codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
     holding, used = codes.used(place)

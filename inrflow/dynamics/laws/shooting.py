@@ -28,6 +28,7 @@ _ITERATIONS = 25
 _CONVERGED = 1e-3  # relative change of the misfit
 _DAMPING, _LEAST_DAMPING, _TRIALS = 1e-4, 1e-14, 8  # of Levenberg and Marquardt, relative to the normal matrix
 _FAR = 1e3  # error of a step that diverges, in units of the channels' deviations; codes are clamped there
+_ROUGHLY = 1e-3  # error of the integrator at first coefficients, which are farther off
 _STEEP = 1e6  # derivative from which on a step is left out
 _FEWEST = 16  # steps
 _PLANNED = 0.75  # of the time, that descents take
@@ -126,7 +127,7 @@ def _on(ground: Ground, families: Families, deadline: float, whole: Ground | Non
     (equations,) = ground.equations(terms)
     for active in families.active if effort() < deadline else ():
         theta, _ = equations.solved([active] * states.shape[2], len(terms))
-        law = integrable(ground.law(terms, theta, np.zeros_like(theta)), t, states)
+        law = integrable(ground.law(terms, theta, np.zeros_like(theta)), t, states, _ROUGHLY)
         if law is not None:
             steps = Shooting.along(law, ground, ground.known, 1, deadline - effort())
             every = steps.run()

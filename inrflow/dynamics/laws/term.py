@@ -55,11 +55,11 @@ class LawTerm(FieldTerm):
         self._built: dict[tuple, LawField] = {}
 
     @classmethod
-    def of(cls, law: Law, about: Tensor | None = None) -> LawTerm:
+    def of(cls, law: Law) -> LawTerm:
         """The term of a fitted law."""
         return cls(law.domain, law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
                    law.theta.tolist(), law.largest, law.by_context.tolist(), law.period,
-                   about=[] if about is None else about.tolist())
+                   about=[] if law.about is None else law.about.tolist())
 
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,

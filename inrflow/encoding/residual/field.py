@@ -21,7 +21,7 @@ from torch import Tensor
 
 from inrflow.encoding.residual.blocks import Samples
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
-from inrflow.encoding.residual.fit import fit_covariance
+from inrflow.encoding.residual.fit import fit_covariance, lasting_covariance
 from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful, weights_of_places
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
@@ -49,11 +49,13 @@ class Decay:
         memory: 0: none but within a step of time, so that values are continuous. kept: a share that stays.
         held: of what is weighted, a share exp(-h / held) is what the field differed by at the nearest observed time,
             the rest what it differs by at that time; 0: all of it is the latter.
+        whole: whether it is that beside none of the codes, in place of the weight of the channel.
     """
 
     memory: float = 0.0
     kept: float = 0.0
     held: float = np.inf
+    whole: bool = False
 
     def __call__(self, away: np.ndarray) -> np.ndarray:
         """Weights of times `away` (...) from the observed ones."""
@@ -71,9 +73,8 @@ class Ahead:
 
     Attributes:
         decay: of its weight.
-        leads, spread: factors on its standard deviations at times from the observations; between these, logarithms are
-            linear in those of 1 + time, and after the last one they go on as they grew before it.
-        missed: deviations that codes have at these times.
+        leads, spread: factors on its standard deviations at times from the observations, between these log-linear in
+            1 + time, and after the last one as they grew before it. missed: deviations that codes have at these times.
     """
 
     decay: Decay = Decay()
@@ -125,10 +126,10 @@ class ChannelField:
     def outside(self, away: np.ndarray, new: np.ndarray) -> Tensor:
         """Of times `away` (R,) outside of the observations, at places that are `new` (R,) or not: weights of
         differences and of deviations, shares that stay, factors on deviations, and what variances have more, (5, R)."""
-        both = [[self.weight * one.decay(away), one.decay.stays(away), one.factor(away)]
+        both = [[(1.0 if one.decay.whole else self.weight) * one.decay(away), one.decay.stays(away), one.factor(away)]
                 for one in (self.observed, self.new)]
         found = np.where(new, both[1], both[0])
-        found[2] = np.where(away > 0, found[2], self.spread)
+        found[0], found[2] = (np.where(away > 0, found[k], at) for k, at in ((0, self.weight), (2, self.spread)))
         kriged = self.kriged & new & (away > 0)
         missed = np.maximum(self.observed.variance(away) - float(self.covariance.nugget), 0.0)  # which deviations hold
         wide, added = np.where(kriged, self.weight, found[0]), np.where(kriged, missed, 0.0)
@@ -137,11 +138,13 @@ class ChannelField:
     @classmethod
     def fit(
         cls, places: Places, rows: Rows, channel: int, on_codes: bool = False, seed: int = 0,
-        near: ChannelField | None = None, richer: bool = True,
+        near: ChannelField | None = None, richer: bool = True, lasting: bool = False,
     ) -> ChannelField:
-        """By composite likelihood: of the form of `near`, a field of the same data, or the simplest, or `richer`."""
+        """By composite likelihood: of the form of `near`, of the same data, the simplest, or `richer`; or `lasting`."""
         seen, u = np.isfinite(rows.u[:, channel]), rows.u[:, channel].astype(np.float64)
         samples = Samples(rows.t[seen], places(rows.x[seen]), rows.place[seen], u[seen])
+        if lasting:
+            return cls(lasting_covariance(samples, places.groups, places.moving), on_codes)
         form = None if near is None else near.covariance
         return cls(fit_covariance(samples, places.groups, places.moving, seed, form, richer), on_codes)
 
@@ -182,8 +185,7 @@ class Conditioned:
         self._sites: list[tuple[Sites, Tensor] | None] = []
         self._for_new: list[Sites | None] = []  # of channels, for places that are not observed
         self._places: list[set[bytes]] = []  # that are
-        self._points: list[np.ndarray] = []
-        y = field.places(rows.x)
+        y, self._points = field.places(rows.x), list[np.ndarray]()
         for c, channel in enumerate(field.channels):
             seen = np.isfinite(rows.u[:, c])
             its = rows.t[seen] if seen.any() else rows.t
@@ -197,7 +199,7 @@ class Conditioned:
             u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
             covariance = channel.covariance.followed(rows.t[seen], y[seen], u)
             sites, values = Sites(rows.t[seen], y[seen], covariance), torch.as_tensor(u)
-            doubtful = noise_of_doubtful(sites, values)
+            doubtful = noise_of_doubtful(sites, values) if np.isfinite(covariance.doubtful) else np.zeros(len(u))
             louder = doubtful + covariance.loudness(torch.as_tensor(sites.y)).numpy()
             self._sites.append((Sites(sites.t, sites.y, covariance, doubtful), values))
             self._for_new.append(Sites(sites.t, sites.y, covariance, louder) if louder.any() else None)

@@ -41,6 +41,8 @@ _EVIDENCE = 5.0  # values that a place counts as, beside the priors
 _TOLD, _LITTLE = 2.0, 0.05  # values of a place that tell forms apart, weight of a form that is left out
 _DOUBT, _WINDOWS = (1.0, 2.0, 4.0, 8.0), 40  # factors on the threshold of doubt, windows by which it is chosen
 _OUTLIER = 10.0  # times as far from the median as most values are
+_APART, _LEAST_LASTING, _MOST_LASTING = 0.2, 0.01, 0.999  # of a step; correlations over one
+_NOTHING = 1e-6  # share of variances and extents
 
 
 def fit_covariance(
@@ -188,6 +190,27 @@ def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
         middle += [0.0] * len(speeds) if samples.velocity is None else list(samples.velocity)
         width += [_UNSURE * speed if known else speed for speed in speeds]
     return np.array(middle), np.array(width)
+
+
+def lasting_covariance(samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...]) -> Covariance:
+    """That of values which last at their own places and say nothing of others, AR(1) and a nugget, by the products of
+    values one and two steps apart. Doubtful ones are not looked for."""
+    order = np.lexsort((samples.t, samples.place))
+    t, place, value = samples.t[order], samples.place[order], samples.value[order]
+    step = float(np.median(np.diff(np.unique(samples.t)))) if len(t) > 2 else 0.0
+    variance, products = float(np.mean(value**2)), []
+    for lag in (1, 2):
+        apart = np.abs(t[lag:] - t[:-lag] - lag * step) < _APART * step
+        pairs = (place[lag:] == place[:-lag]) & apart
+        products.append(max(float((value[lag:] * value[:-lag])[pairs].mean()) if pairs.any() else 0.0, 0.0))
+    rate = min(max(products[1] / (products[0] or np.inf), _LEAST_LASTING), _MOST_LASTING)
+    held = max(min(products[0] / rate, variance), _NOTHING * variance)
+    tiny, time = _NOTHING * held, -(step or 1.0) / np.log(rate)
+    length = _NOTHING * float(np.ptp(samples.y, 0).max() or 1.0)  # near means the same place
+    form = Form((0.5,), 0.5, groups, moving, site=True)
+    found = Covariance.of(form, [tiny, tiny], [time, time], max(variance - held, tiny), [[length] * form.lengths],
+                          site=(held, time))
+    return replace(found, doubtful=np.inf)
 
 
 def start(samples: Samples, form: Form) -> Covariance:

@@ -20,6 +20,7 @@ from torch import Tensor
 from inrflow.encoding.residual.covariance import Covariance
 
 NEIGHBOURS, _COMPARED = 32, 16  # that a value is conditioned on, and compared with in the search for doubtful ones
+_OF_PLACE = 8  # that a value is conditioned on by which only those of its own place are told
 MOST_OF_TIME = 150  # places of a network of few
 _WINDOW = 240  # values in a window of times
 _TILE, _ASKED = 600, 4096  # values of paths, to which as many before and after are added; values asked for together
@@ -133,6 +134,7 @@ def krige(
     """
     mean, variance = torch.empty(2, len(t), dtype=torch.float64)
     covariance, asked = sites.covariance, (torch.as_tensor(t), torch.as_tensor(y))
+    count = count if np.isfinite(covariance.doubtful) else min(count, _OF_PLACE)
     with torch.no_grad():
         for rows, near in _parts(sites, t, y, count):
             near_t, near_y, factor = sites.factor(near)

@@ -20,7 +20,7 @@ from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
 from inrflow.encoding.prior.point_modes import as_others_hold
 from inrflow.encoding.prior.rbf_residual import known_at
-from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows, joined, rows_of
+from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, ResidualField, Rows, joined, rows_of
 from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
@@ -67,9 +67,11 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     if not len(problem.validation):  # frames that stand in for rows of one trajectory lack what these tell
         problem = replace(problem, source=problem.observed)
     stations = problem.source.points <= 1.5 * MOST_OF_TIME  # kriged however late
-    if run.budget.over and not stations:
+    series = len(problem.source) == 1 and not len(problem.validation) and problem.source.shared_points
+    hurried = run.budget.over and not stations
+    if hurried and not series:
         return surrogate
-    gap = _frames_hidden(judged, problem)
+    gap = _frames_hidden(judged, problem) if series and not hurried else None
     moving = gap is not None and float(gap.between.error.square().nanmean(0).max()) > WHITE
     # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
     learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # a law's functions are those of its domain
@@ -93,7 +95,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     seldom = gap is not None and problem.fitted_frames < _AMPLE * judged.code_size
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few,
                          seldom)
-    effort = variants.effort(len(about.channels)) or int(stations or gap is not None)
+    effort = 0 if hurried else variants.effort(len(about.channels)) or int(stations or gap is not None)
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
@@ -102,17 +104,17 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     def over() -> bool:
         return tried > 0 and (run.budget.elapsed > ends if most is None else tried >= most)
 
-    for c, channel in enumerate(about.channels if effort else ()):
+    for c, channel in enumerate(about.channels if effort or series else ()):
         best, words, least = None, f"{channel}: codes alone", torch.empty(0)
         leaves = without = float(left[c])
         late = over()  # stations are kriged all the same, at last by the simplest form
-        for name, one in variants.of(c, late) if stations or gap or not late else ():  # each is fitted when asked for
+        for name, new in variants.of(c, late) if effort and (stations or gap or not late) else ():  # fitted when asked
             tried += not late
-            alone = few or (seldom and one.covariance.form.drift)
-            weighed, inside, ahead = _weighed(one, c, folds, gap, places, alone)
+            alone = few or (seldom and new.covariance.form.drift)
+            weighed, inside, ahead = _weighed(new, c, folds, gap, places, alone)
             crps = inside.crps(weighed)
             first, margin = best is None, (math.inf if trained else 1 / _FAR_BETTER) if alone and not best else BETTER
-            between, without = (float(one.square().mean()) for one in (inside.missed(weighed), inside.error))
+            between, without = (float(e.square().mean()) for e in (inside.missed(weighed), inside.error))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
             if crps.mean() < margin * least.mean():
@@ -122,6 +124,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 row.why = "its CRPS at held-out places is not clearly better"
             if late or over():
                 break
+        if series and best is None and (best := _lasting(c, folds, places)):
+            words += ", whose errors last at their places"
         log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
         chosen.append(best)
     if effort:
@@ -133,6 +137,16 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             chosen = _where_many(chosen, judged, problem, places, run.config.seed)
         surrogate.residual = ResidualField(places, tuple(chosen))
     return surrogate
+
+
+def _lasting(c: int, folds: list[Fold], places: Places) -> ChannelField | None:
+    """The process by which what codes leave of a channel at a place lasts there after its last observation; None where
+    forecasts gain nothing by it."""
+    rows = joined([replace(rows, u=rows.u - codes) for fold in folds for rows, codes, _ in fold.observed])
+    channel = ChannelField.fit(places, rows, c, on_codes=True, lasting=True)
+    ahead = Comparison.joined([_against(channel, c, fold, places)[1] for fold in folds])
+    channel = ahead.select(ahead.seen).ahead(channel)
+    return None if channel.observed.decay == Decay() else channel
 
 
 def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places, seed: int
@@ -163,7 +177,7 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
     result = list(chosen)
     for fold in _folds(judged, problem, run.config.seed, round(problem.source.points * (1 - 1 / _FOLDS))):
         for c, channel in enumerate(chosen):
-            if channel is None:
+            if channel is None or channel.on_codes:
                 continue
             inside, ahead = (Comparison.joined([part]) for part in _against(channel, c, fold, places))
             later, alone = (float(one.square().nanmean()) for one in (ahead.missed(channel), fold.ahead.error[:, c]))
@@ -325,10 +339,9 @@ def _targets(
 
 
 def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
-    """The middle of observed windows of one series hidden at all places; None where there is no such series."""
+    """The middle of observed windows of one series hidden at all places; None where they are short."""
     inner, past = _windows(surrogate, problem)
-    one = not len(problem.validation) and len(problem.source) == 1 and problem.source.shared_points
-    if not one or past < _AROUND_GAP:
+    if past < _AROUND_GAP:
         return None
     window, middle = inner.first_frames(past), slice(past // 2 - 1, past // 2 + 1)
     gap, hidden = window.frames(middle), window.u.clone()

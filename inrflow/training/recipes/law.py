@@ -35,11 +35,10 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-_SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
+_SHARE, _MOST_SECONDS, _FRAME = 0.5, 60.0, 4096  # of the time, and seconds at most: of more values in a frame, longer
 _OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
 _AT_FIRST, _FAR_LESS = 0.05, 0.5  # of the time, for a network that leaves far less than terms do
-_FIRST_SECONDS = 1.0  # for that one: of so little time it would take too much
-_FEWEST_SECONDS = 2.0  # for a network: what it finds in less takes longer to be judged, and is not taken
+_FIRST_SECONDS, _FEWEST_SECONDS = 1.0, 2.0  # for that one, and for others: what less finds takes longer to be judged
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
 _SERIES, _FEWEST_PLACES = 12, 64  # frames of a trajectory from which on it is a series; its places
@@ -175,7 +174,8 @@ def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int,
     """What a search finds, told its effort in seconds, a share of the time, and the seconds that are left by the clock;
     None where it finds nothing, or not in `most` of the time."""
     found, budget = None, run.budget
-    seconds = budget.decide(decision, math.ceil(min(_MOST_SECONDS, budget.seconds(share))))
+    size = run.problem.source.points * run.problem.source.normalisation.scale.numel() / _FRAME
+    seconds = budget.decide(decision, math.ceil(min(_MOST_SECONDS * max(size, 1.0), budget.seconds(share))))
     try:
         with budget.part(most=most) as left:
             found = fit(seconds, left)
@@ -217,7 +217,7 @@ def _candidates(
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
 
-    term, noise = LawTerm.of(law, law.about), _noise(law, x, u)
+    term, noise = LawTerm.of(law), _noise(law, x, u)
     noise = np.where(noise < white / 2, white, noise)  # all harmonics of a grid leave none
     decoder, prior = _basis(problem, law, noise)
     codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
@@ -327,7 +327,7 @@ def _left_out(problem: Problem, law: Law, size: int, rows: np.ndarray) -> list[V
         theta, others = law.theta.copy(), equations.without(fold)
         for c, active in enumerate([np.flatnonzero(own).tolist() for own in law.theta.T]):
             theta[active, c], _ = others.solve(c, active, equations.weights(c, active))
-        fields.append(VectorField(size, [LawTerm.of(one := replace(law, theta=theta), one.about)]).double())
+        fields.append(VectorField(size, [LawTerm.of(replace(law, theta=theta))]).double())
     return fields
 
 

@@ -21,8 +21,8 @@ from inrflow.dynamics.fitting.autoregression import (
     blocks_of,
     companion,
     lagged,
+    later_shares,
     reach_of,
-    staying,
 )
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import frames_needed, series_windows
@@ -203,7 +203,8 @@ class _Series:
         regression = regression.of_unseen(ratio, modes.variances, lasting)
         spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
         share = min(float(anomalies.square().nansum() / spread), 1.0)
-        stays = staying(modes.codes, torch.isfinite(values).any(1), regression)
+        factor, stays = later_shares(modes.codes, torch.isfinite(values).any(1), regression)
+        regression = replace(regression, damping=factor[:, None] * regression.damping)
         return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, share, ratio, lasting[0], stays)
 
     @property

@@ -17,7 +17,8 @@ from inrflow.dynamics.laws.refinement.ending import refine
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, Ground, forecast_errors, windows
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
-from inrflow.encoding.harmonic_codes import HarmonicCodes, _Design, _posterior, fit_codes
+from inrflow.encoding.designs import TableDesign
+from inrflow.encoding.harmonic_codes import HarmonicCodes, _posterior, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 
@@ -136,11 +137,11 @@ def test_codes_of_points_on_rings_order_by_order_are_those_of_normal_equations()
     x = np.stack([np.sin(south) * np.cos(east), np.sin(south) * np.sin(east), np.cos(south)], -1).reshape(-1, 3)
     table, prior = harmonics.values(x), 1 / (1 + harmonics.eigenvalues)
     u = (np.sqrt(prior) * generator.standard_normal((5, 324)) @ table.T + 0.1 * generator.standard_normal((5, 800)))
-    codes, spread, noise = _posterior(_Design(table), u, np.zeros(324), prior)
+    codes, spread, noise = _posterior(TableDesign(table), u, np.zeros(324), prior)
     inverse = np.linalg.inv(table.T @ table / noise + np.diag(1 / prior))
     np.testing.assert_allclose(codes, u @ table / noise @ inverse, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(spread, np.diag(inverse), rtol=1e-8)
-    assert len(_Design(table).blocks or ()) > 30
+    assert len(TableDesign(table).blocks or ()) > 30
 
 
 def test_harmonics_in_which_the_data_have_nothing_are_not_used() -> None:

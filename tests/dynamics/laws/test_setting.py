@@ -17,10 +17,10 @@ from inrflow.domains.transform import DenseTransform, SeparableTransform, Sphere
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.families import families_of, solenoidal
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import worse
+from inrflow.dynamics.laws.law import simplest, worse
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import unsettled
-from inrflow.dynamics.laws.setting import Data, choose, ground_of, simplest, windows
+from inrflow.dynamics.laws.setting import Data, choose, ground_of, windows
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.errors import UserError

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 from inrflow.encoding.residual import fit
 from inrflow.encoding.residual.blocks import Blocks, Samples, blocks_of
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
-from inrflow.encoding.residual.fit import fit_covariance, spent, start
+from inrflow.encoding.residual.fit import fit_covariance, lasting_covariance, spent, start
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
 TRUE = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.6, 0.2]])
@@ -91,6 +91,21 @@ def test_errors_of_places_that_last_are_found_where_there_are_some(variance):
     size, memory = found.site.tolist()
     assert (0.3 < size < 1.2 and memory > 20) if variance else size < 0.1
     assert 0.05 < float(found.nugget) < 0.2
+
+
+def test_what_lasts_at_its_own_places_is_told_from_noise_and_says_nothing_of_others():
+    random, places = np.random.default_rng(0), 40
+    held, noise = np.zeros((400, places)), random.standard_normal((400, places))
+    for k in range(1, 400):
+        held[k] = 0.8 * held[k - 1] + 0.6 * random.standard_normal(places)  # of unit variance
+    y, t = np.tile(random.uniform(0, 1, (places, 2)), (400, 1)), np.repeat(3.0 * np.arange(400), places)
+    samples = Samples(t, y, np.tile(np.arange(places), 400), (held + noise).ravel())
+    found = lasting_covariance(samples, (0, 1), (True, True))
+    assert found.site.tolist() == pytest.approx([1.0, -3 / np.log(0.8)], rel=0.1)
+    assert float(found.nugget) == pytest.approx(1.0, rel=0.1)
+    when = torch.zeros(2, dtype=torch.float64)
+    between = found(when, torch.as_tensor(y[:2]), when + 3, torch.as_tensor(y[:2]))
+    np.testing.assert_allclose(between, 0.8 * np.eye(2), atol=0.05)
 
 
 @pytest.mark.parametrize("showers", [True, False])

@@ -157,6 +157,10 @@ def test_what_a_process_says_ahead_is_weighed_at_early_leads_as_at_late_ones_of_
     assert np.abs(decay(lead.numpy()) * decay.stays(lead.numpy()) - (-lead / 4).exp().numpy()).max() < 0.05
     decay = chosen(noisy, innovation, -innovation)  # which is no use at any time
     assert decay.held == np.inf and decay.memory == 4
+    half = replace(CHANNEL, weight=0.5)  # as hidden places ask for: at those that are seen it may be right
+    seen = Comparison(error, ones, lead, ones.bool(), error, ones, error, ones, lead[:, None], zeros.long()).ahead(half)
+    assert seen.observed.decay.whole and float(seen.outside(lead.numpy(), np.zeros(4000, dtype=bool))[0].min()) == 1
+    assert float(seen.outside(np.zeros(1), np.zeros(1, dtype=bool))[0]) == 0.5
 
 
 def test_every_channel_of_stations_is_kriged_where_time_ends_after_the_first(tmp_path, monkeypatch):
@@ -178,6 +182,25 @@ def test_every_channel_of_stations_is_kriged_where_time_ends_after_the_first(tmp
     surrogate = inrflow.fit(Problem.open(tmp_path / "two.h5", *settings))
     assert surrogate.residual is not None and None not in surrogate.residual.channels
     assert forms == [True, False]
+
+
+def test_what_codes_leave_lasts_at_its_places_where_no_field_is_taken(tmp_path, monkeypatch):
+    random, places, frames = np.random.default_rng(6), 24, 120
+    own, wave = np.zeros((frames, places)), np.cos(np.arange(frames)[:, None] / 5 + np.linspace(0, 3, places))
+    for k in range(1, frames):
+        own[k] = 0.98 * own[k - 1] + 0.06 * random.standard_normal(places)
+    t, x, u = np.arange(float(frames)), random.uniform(0, 1, (places, 2)), (wave + own)[..., None]
+    write_trajectories(tmp_path / "series.h5", t[:100], x, u[None, :100], ABOUT)
+    monkeypatch.setattr(residual_field._Variants, "effort", lambda *_: 0)
+    monkeypatch.setattr(residual_field._Variants, "of", lambda *_: iter(()))
+    surrogate = inrflow.fit(Problem.open(tmp_path / "series.h5", "recipe=series", "decoder.code_size=2",
+                                         "training.minutes=0.05"))
+    assert surrogate.residual is not None and surrogate.residual.channels[0].on_codes
+    missed = []
+    for model in (surrogate, replace(surrogate, residual=None)):
+        solution = model.assimilate(inrflow.Observations(t[90:100], x, u[90:100]))
+        missed.append(float(np.square(solution(t[100], x) - u[100]).mean()))
+    assert missed[0] < 2 * 0.06**2 < missed[1]
 
 
 def test_codes_are_alone_where_few_of_the_places_of_dense_maps_are_seen(tmp_path, monkeypatch):
