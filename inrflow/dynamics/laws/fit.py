@@ -275,7 +275,7 @@ class LawSearch:
             best, flown = list[Law](), along_flow(self.ground, laws[0], families)
             while effort() < until and (found := next(flown, None)) is not None:
                 best = found
-            laws = [*best, *laws]
+            laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # levels may agree
         share, t = share * (1.0 if self.noiseless else _HIDDEN), self.ground.train.t
         self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
 

@@ -35,7 +35,7 @@ NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit i
 _CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
-_OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4), 0.3, 1e-2  # least energies of shells, relative to the largest one,
+_OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4, 1e-2), 0.3, 1e-2  # least energies of shells, of the largest one,
 # tried in turn; of what is missed, that fewer shells must leave; and below which all are kept
 _RESOLVED = 0.2  # share of changes that splines miss at frames left out, from which on second derivatives say nothing
 _KNOWN = 0.9  # share of a shell's variance that points determine, at least: codes shrunk by more dilute coefficients
@@ -130,17 +130,16 @@ class NormalEquations:
         """Inverse residual variances (L,) of shells, found in turn with the coefficients of all active terms.
 
         Zero of those of little energy where a law without them explains far more: what walls elsewhere leave in high
-        harmonics is not the law's, however small it is.
+        harmonics is not the law's, however small it is, and errors of codes there, amplified by rates, shrink terms.
         """
         _, _, total, count = self.sums
         least = self.least[:, c] + _LEAST_VARIANCE * (total[:, c] / count).max() + 1e-300
         best, missed = np.zeros(0), np.inf
-        for share in _OF_ENERGY:
-            kept = self.energy[:, c] >= share * self.energy[:, c].max()
+        for kept in np.unique(self.energy[:, c] >= np.outer(_OF_ENERGY, self.energy[:, c].max()), axis=0)[::-1]:
             one = self._weights(c, active, np.where(kept, least, np.inf))
             if (left := self.missed(c, active, self.solve(c, active, one)[0])) < _CLEARLY * missed:
                 best, missed = one, left
-            if missed < _TOLD or kept.all() and share:
+            if missed < _TOLD:
                 break
         return best
 

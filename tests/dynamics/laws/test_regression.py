@@ -46,6 +46,18 @@ def test_shells_of_hardly_any_energy_do_not_outweigh_others_that_they_contradict
     assert weights[2] == 0
 
 
+def test_shells_whose_codes_are_noise_do_not_shrink_coefficients() -> None:
+    """Two shells say y = 2 a; six of a thousandth of their energy have a and y of noise alone, rates amplify it."""
+    random, size = np.random.default_rng(0), np.array([1.0, 0.7, *[0.03] * 6])
+    a = size[:, None] * random.standard_normal((8, 400))
+    y = np.where(size[:, None] > 0.1, 2 * a, 0.1 * size[:, None] * random.standard_normal(a.shape))
+    y = y + 0.1 * y.std(1, keepdims=True) * random.standard_normal(a.shape)
+    equations = NormalEquations((a * a).sum(1)[None, :, None, None], (a * y).sum(1)[None, :, None, None],
+                                (y * y).sum(1)[None, :, None], np.full((1, 8), 400.0),
+                                (y * y).mean(1)[:, None], np.zeros((8, 1)), size[:, None] ** 2)
+    np.testing.assert_allclose(equations.solve(0, [0], equations.weights(0, [0]))[0], 2.0, atol=0.05)
+
+
 def test_supports_of_many_terms_are_those_of_inverses_of_their_own() -> None:
     """Sixty terms of which five explain a channel: misfits left out are those of least squares without each fold."""
     random, weights = np.random.default_rng(0), np.array([0.5, 2.0])
