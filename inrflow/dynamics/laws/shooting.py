@@ -9,6 +9,7 @@ coefficients carry anywhere wait until others have corrected them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.laws.families import Families
-from inrflow.dynamics.laws.law import Flights, Law, integrable, largest_of
-from inrflow.dynamics.laws.refinement.flights import Refinement
+from inrflow.dynamics.laws.law import Law, integrable, largest_of
+from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse
 from inrflow.dynamics.laws.setting import Ground, encode
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
@@ -30,11 +31,10 @@ _DAMPING, _LEAST_DAMPING, _TRIALS = 1e-4, 1e-14, 8  # of Levenberg and Marquardt
 _FAR = 1e3  # error of a step that diverges, in units of the channels' deviations; codes are clamped there
 _ROUGHLY = 1e-3  # error of the integrator at first coefficients, which are farther off
 _STEEP = 1e6  # derivative from which on a step is left out
-_FEWEST = 16  # steps
 _PLANNED = 0.75  # of the time, that descents take
 _LEFT, _FAR_FEWER = 3e-3, 0.7  # share of the variance that leading harmonics leave; share of all, that they are at most
 _FIRST = 0.7  # of the time, for these
-_INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
+_INCREASES = (1.05, 1.5, 4.0)  # of the misfit, by each term that laws of fewer may lack
 
 Shot = tuple[Law, Tensor, Tensor]  # a law, paths of its steps, (B, 2, C K), and what these miss, (B, C K)
 
@@ -45,13 +45,9 @@ class Shooting(Refinement):
     filtered, iterations = False, _ITERATIONS
     gram = np.zeros((0, 0))
 
-    def _affordable(self, data: Flights, seconds: float) -> Flights:
-        """As many steps as the time allows for all iterations, by what it takes to fly all of them once."""
-        began = effort()
-        self.fields[0].over(data.codes[:, 0], data.dt[:, 0], self.longest)
-        each = self.iterations * max(len(self.active), 1) * (effort() - began) / len(data.codes)
-        pick = torch.linspace(0, len(data.codes) - 1, min(max(int(max(seconds, 0.0) / each), _FEWEST), len(data.codes)))
-        return data.take(pick.long())
+    @property
+    def _expected(self) -> float:
+        return float(self.iterations * max(len(self.active), 1))
 
     def run(self, law: Law | None = None) -> Law:
         """The law with coefficients that steps determine."""
@@ -92,22 +88,11 @@ class Shooting(Refinement):
         return self._with_errors(found, np.linalg.pinv(self.gram, hermitian=True))
 
     def shorter(self, law: Law) -> Iterator[Law]:
-        """Laws without the terms whose removal raises the misfit least, by the normal matrix of all."""
-        gram, values, kept = self.gram, law.theta[tuple(self.active.T)], list(range(len(self.active)))
-        freedom = float(len(self.data.codes) * int(self.rows.sum()))
-        level, raised = 0, 1.0
-        while kept and level < len(_INCREASES):
-            inverse = np.linalg.pinv(gram[np.ix_(kept, kept)], hermitian=True)
-            left = values[kept] if len(kept) == len(values) else inverse @ (gram[kept] @ values)
-            costs = left**2 / np.diag(inverse)
-            weakest = int(costs.argmin())
-            raised += float(costs[weakest]) / freedom
-            while level < len(_INCREASES) and raised > _INCREASES[level]:
-                theta = np.zeros_like(law.theta)
-                theta[tuple(self.active[kept].T)] = left
-                yield replace(law, theta=theta)
-                level += 1
-            kept.pop(weakest)
+        """Laws without terms whose removal raises the misfit little, by the normal matrix of all, and then more."""
+        self._of(law)
+        freedom, covariance = float(len(self.data.codes) * int(self.rows.sum())), scaled_inverse(self.gram)
+        for most in _INCREASES:
+            yield self._significant(covariance, math.sqrt((most - 1) * freedom))
 
 
 def along_single_steps(ground: Ground, families: Families, deadline: float, far: bool) -> Iterator[Law]:

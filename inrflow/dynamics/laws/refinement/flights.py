@@ -121,24 +121,22 @@ class Refinement:
         """Coefficients (J, C) of each system, shifted by (J, C)."""
         return lambda system: torch.tensor(law.theta_at(law.context_of(system)) + shift)
 
-    def _fly(self, theta: Callable[[int], Tensor], z: Tensor, data: Flights, step: float = 0.0) -> Tensor:
+    def _fly(self, theta: Callable[[int], Tensor], z: Tensor, data: Flights) -> Tensor:
         """Codes (B, M, C K) along flights from z (B, C K), of coefficients (J, C) by system; before corrections."""
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
             field = self.fields[system if len(self.fields) > 1 else 0].at(theta(system))
-            paths[mine] = self._of_one_system(field, z[mine], data.dt[mine], data.codes[mine, 1], mine,
-                                              step or self.longest)
+            paths[mine] = self._of_one_system(field, z[mine], data.dt[mine], data.codes[mine, 1], mine)
         return paths
 
-    def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor, mine: Tensor, step: float
-                       ) -> Tensor:
+    def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor, mine: Tensor) -> Tensor:
         size = z.shape[1]
         if field.size > size:  # a law with rates: first ones are those that lead to the second frame
-            z = torch.cat([z, rates_between(field, self.law.rates, step, dt[:, 0], z, then)], 1)
+            z = torch.cat([z, rates_between(field, self.law.rates, self.longest, dt[:, 0], z, then)], 1)
         path = [z[:, :size]]
         for m in range(dt.shape[1]):
-            z = field.over(z, dt[:, m], step)
+            z = field.over(z, dt[:, m], self.longest)
             path.append(z[:, :size])
             if self.gains is not None:
                 z = z + self.gains[mine, m] * (self.target[mine, m + 1] - z)

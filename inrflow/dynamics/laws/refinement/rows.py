@@ -1,9 +1,7 @@
 """Refinement of a law by values that each have a place and time of their own.
 
-Coefficients and first codes of flights together, by steps of Gauss and Newton: variational assimilation whose
-observations are the values themselves (4D-Var; Courtier, Thepaut & Hollingsworth 1994). Splines in time, which codes of
-such values come from, flatten noisy waves. First codes are eliminated (Golub & Pereyra 1973): the values of a flight
-tell no others.
+Coefficients and first codes of flights together, as `assimilation` has them, by the values themselves: splines in time,
+which codes of such values come from, flatten noisy waves.
 """
 
 from __future__ import annotations
@@ -20,8 +18,7 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.dynamics.laws.law import Flights, Law, flights, integrable, pruned
-from inrflow.dynamics.laws.refinement.assimilation import WithFirstCodes
-from inrflow.dynamics.laws.refinement.flights import scaled_inverse
+from inrflow.dynamics.laws.refinement.assimilation import TOGETHER, Compared, WithFirstCodes
 from inrflow.dynamics.laws.setting import Ground, Log
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.row_splines import Rows
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _EXPECTED, _SHORTEST = 12, 0.05  # steps of Gauss and Newton in all; of one that is halved
-_TANGENT, _TOGETHER = 1e-5, 1024  # length of tangents, relative to codes; so many at once
 _CONVERGED = 0.5  # change of the misfit, in units of variances
 _LONGEST, _ORDER = 24, 5  # frames of a flight; order of splines between these
 _ROUNDS = 4  # of leaving terms out
@@ -95,7 +91,7 @@ class RowRefinement(WithFirstCodes):
     def _affordable(self, data: Flights, seconds: float) -> Flights:
         """As many flights as the time allows, each with a tangent for every code."""
         size, seen = data.codes.shape[2], self.seen[0]
-        together = max(_TOGETHER // size, 1)
+        together = max(TOGETHER // size, 1)
 
         def cost(count: int) -> float:
             some, began = data.take(torch.zeros(count, dtype=torch.long)), effort()
@@ -148,40 +144,16 @@ class RowRefinement(WithFirstCodes):
         left = [(one.values - one.of(path[b : b + 1])[0]).square().nansum(0) for b, one in enumerate(self.seen)]
         return torch.stack(left).sum(0) / self.known.clamp_min(1) + 1e-300
 
-    def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, Tensor]:
-        weight, design = self._variance(path).rsqrt(), self.design(law)[self.which]
-        slopes = path.new_zeros(*path.shape, design.shape[2])
-        if not self.fixed:
-            slopes[:, 1:] = torch.einsum("bmkp,bpu->bmku", self.slopes(law, path, torch.ones(())), design)
-        eliminated, rests = [], []
-        for b, tangents in enumerate(self._tangents(law, path)):
-            one, prior = self.seen[b], 1 / self._prior
+    def _compared(self, path: Tensor) -> Iterator[Compared]:
+        weight = self._variance(path).rsqrt()
+        for own, one in zip(path, self.seen, strict=True):
             known = one.values.isfinite()
-            left = ((one.values - one.of(path[b : b + 1])[0]) * weight)[known]
-            by_first = (one.of(tangents) * weight)[:, known]
-            by_law = (one.of(slopes[b].permute(2, 0, 1)) * weight)[:, known]
-            pull = by_first @ left + (self.mean - path[b, 0]) * prior
-            effort.add(products=by_first.numel() * len(by_first), calls=20)
-            own = torch.linalg.solve(by_first @ by_first.T + prior.diag(),
-                                     torch.cat([by_first @ by_law.T, pull[:, None]], 1))
-            eliminated.append(own)
-            rests.append(by_law @ torch.cat([by_law.T, left[:, None]], 1) - (by_law @ by_first.T) @ own)
-        both, change = torch.stack(rests), torch.stack(eliminated)
-        inverse = scaled_inverse(both[..., :-1].sum(0).numpy())
-        step = inverse @ both[..., -1].sum(0).numpy()
-        each = torch.eye(len(step), dtype=path.dtype).expand(len(both), -1, -1)
-        self.covariance = self._robust(inverse, step, each, both)
-        return step, change[..., -1] - change[..., :-1] @ torch.tensor(step)
+            left = ((one.values - one.of(own[None])[0]) * weight)[known]
+            yield left, lambda paths, one=one, known=known: (one.of(paths) * weight)[:, known]  # type: ignore[misc]
 
-    def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
-        """Derivatives (C K, M, C K) of the path (M, C K) of each flight by its first codes."""
-        size, at = path.shape[2], self._at(law)
-        unit = torch.eye(size, dtype=path.dtype)
-        for some in torch.arange(len(path)).split(max(_TOGETHER // size, 1)):
-            length = _TANGENT * path[some, 0].norm(dim=1)[:, None, None, None] + 1e-300
-            first = path[some, 0][:, None] + length[..., 0] * unit
-            later = self._fly(at, first.flatten(0, 1), self.data.take(some.repeat_interleave(size)))
-            yield from (later.unflatten(0, (-1, size)) - path[some][:, None]) / length
+    def _of_first(self, path: Tensor) -> tuple[Tensor, Tensor]:
+        precision = (1 / self._prior).expand(len(path), -1)
+        return precision, (self.mean - path[:, 0]) * precision
 
 
 def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Sequence[Rows], judge: Ground,
