@@ -81,14 +81,14 @@ def test_errors_that_refinement_compares_with_are_those_of_shortened_steps(monke
 
 
 def test_nonlinear_diffusion_is_split_only_where_a_law_takes_too_many_steps_otherwise() -> None:
-    """u_t = .01 lap(u^4), a little of lap u taken away: with much, the linear part alone grows without limit."""
+    """u_t = .01 lap(u^4), and .5 lap(u^4) - 2 lap u, whose linear part alone grows without limit."""
     linear, fourth = Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 4,), 1)
     x = (np.arange(32) + 0.5) / 32
     u = 1.2 + 0.1 * np.cos(np.pi * np.arange(1, 9)[:, None, None] * x) * np.linspace(1, 0.9, 6)[:, None]
     ground, judge, _ = ground_of(Data.of(np.arange(6) * 0.2, x[:, None], u[..., None]), [Box([0], [1], ["walled"])],
                                  None, 0, lambda _: None)
-    for away, split in ((0.0, False), (0.03, True)):
-        law = ground.law([linear, fourth], np.array([[-away], [0.01]]), np.zeros((2, 1)))
+    for away, own, split in ((0.0, 0.01, False), (2.0, 0.5, True)):
+        law = ground.law([linear, fourth], np.array([[-away], [own]]), np.zeros((2, 1)))
         found = fit._judged(ground.train, ground.states, 1e-3, judge, fit.MOST_STEPS, law)
         assert found is not None and np.isfinite(found[1]).all()
         assert (found[0].about is not None) == split
