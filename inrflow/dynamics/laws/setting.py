@@ -382,6 +382,7 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
         elif not (few or late(_TWICE)):
             fine = enough(grid.harmonics(every, boundary), train.x[0], train.u, _FINE, most_codes // channels) if (
                 rough and grid is not place and joined(boundary) == 1) else None
+            place = grid if fine else place
             count, floor = fine or _more(place, boundary, train, seed, count, floor)
     some = train.take(evenly(len(train.u), count * channels))
     codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)

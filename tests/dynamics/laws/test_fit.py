@@ -10,6 +10,7 @@ from inrflow.dynamics.laws import fit
 from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.refinement import ending
 from inrflow.dynamics.laws.setting import Data, ground_of
+from inrflow.dynamics.laws.terms import VALUE, Term
 
 
 def _search(late: bool = False) -> fit.LawSearch:
@@ -77,3 +78,18 @@ def test_errors_that_refinement_compares_with_are_those_of_shortened_steps(monke
     end = ending._Ending(np.full(2, 0.4), law, ground, ground.train, judge, fit.effort(), 5.0, print)
     end.shorten_steps()
     assert end.law.longest == 0.1 and end.errors.tolist() == [0.1, 0.1]
+
+
+def test_nonlinear_diffusion_is_split_only_where_a_law_takes_too_many_steps_otherwise() -> None:
+    """u_t = .01 lap(u^4), and .5 lap(u^4) - 2 lap u, whose linear part alone grows without limit."""
+    linear, fourth = Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 4,), 1)
+    x = (np.arange(32) + 0.5) / 32
+    u = 1.2 + 0.1 * np.cos(np.pi * np.arange(1, 9)[:, None, None] * x) * np.linspace(1, 0.9, 6)[:, None]
+    ground, judge, _ = ground_of(Data.of(np.arange(6) * 0.2, x[:, None], u[..., None]), [Box([0], [1], ["walled"])],
+                                 None, 0, lambda _: None)
+    for away, own, split in ((0.0, 0.01, False), (2.0, 0.5, True)):
+        law = ground.law([linear, fourth], np.array([[-away], [own]]), np.zeros((2, 1)))
+        found = fit._judged(ground.train, ground.states, 1e-3, judge, fit.MOST_STEPS, law)
+        assert found is not None and np.isfinite(found[1]).all()
+        assert (found[0].about is not None) == split
+    assert found[0].split() is None and ground.law([linear], np.ones((1, 1)), np.zeros((1, 1))).split() is None
