@@ -106,6 +106,10 @@ class Decoder(nn.Module):
         """Offset (..., N, C) and basis (..., N, C, Z) with u = offset + basis z; only for affine decoders."""
         raise NotImplementedError(f"{type(self).__name__} is not affine in its code")
 
+    def together(self, x: Tensor, most: int) -> int:
+        """How many of the points (N, d) are best decoded at once, about `most`."""
+        return most
+
     def tail(self, z: Tensor) -> Tensor:
         """Mean squares (..., C) of what codes (..., Z) of the finest details make, about what still finer ones would; 0
         where codes are in no such order."""

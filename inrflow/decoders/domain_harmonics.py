@@ -16,6 +16,8 @@ from inrflow.domains import Domain, Harmonics, from_state, plain
 from inrflow.domains.box import BoxHarmonics, grid_of
 from inrflow.numerics.separable import SeparableSum
 
+_MANY, _SORTED = 1000, 1_000_000  # codes from which on, and points up to which, a grid is looked for
+_SLICES = 65_536  # points of a grid at once, at most
 _KEPT = 8  # sets of points whose values are kept
 _SLANT = 1e-12  # sum of products of two functions of an axis that counts as none, over one of squares
 
@@ -68,6 +70,15 @@ class DomainHarmonicDecoder(Decoder):
         tables = self._tables(x, z)  # (..., N, E, K)
         parts = [tables[..., j, :] @ codes.mT for j in range(tables.shape[-2])]
         return torch.stack(parts, -1).flatten(-2) + self.offset
+
+    def together(self, x: Tensor, most: int) -> int:
+        """Whole slices of a grid, whose fields are summed axis by axis, where codes are many: more than `most` then."""
+        grid = grid_of(x.numpy()) if self.code_size > _MANY and most < len(x) <= _SORTED else None
+        if grid is None or not np.array_equal(grid[1], np.arange(len(x))):
+            return most
+        slices, more = np.cumprod([len(axis) for axis in grid[0][::-1]]), max(most, min(_SLICES, _SLICES // 64 * most))
+        size = int(slices[slices <= more].max(initial=1))
+        return more // size * size
 
     @on_own_device
     def tail(self, z: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import TypeAlias
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
@@ -12,7 +13,8 @@ from scipy.ndimage import uniform_filter1d
 from inrflow.domains import Domain, Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import CONSTANT
-from inrflow.encoding.designs import Design, design_of, grid_design, onto
+from inrflow.encoding.grid_design import GridDesign, Rows, grid_design
+from inrflow.numerics.components import groups_of, turned
 from inrflow.numerics.effort import effort
 
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
@@ -20,6 +22,11 @@ _LEAST, _NOTHING = 1e-15, 1e-14  # shares of a channel's variance, that priors' 
 _ROUNDS, _SETS = 12, 16  # of expectation maximisation; point sets that the prior is fitted to, at most
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
+_MANY = 300  # harmonics whose values at points are not orthogonal, from which on groups of them are looked for
+_ALIKE = 1e-10  # cosine of an angle between columns that counts as none
+_PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
+_SVD = 8  # times a matrix with itself: products this takes
+_NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 HOLES, _GAPS = 0.5, 4  # share of missing values up to which they are filled in, beyond so many patterns of them
 
 
@@ -230,7 +237,104 @@ def _blocks(design: Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, De
             yield np.flatnonzero(gaps), design, values[gaps]
         patterns = [(frames, seen) for frames, seen in patterns if not gaps[frames[0]]]
     for frames, seen in patterns:
-        yield frames, design.rows(seen), values[frames][:, seen]
+        some = design if len(seen) == values.shape[1] else _dense(design).rows(seen)
+        yield frames, some, values[frames][:, seen]
+
+
+class TableDesign:
+    """Values (N, K) of harmonics at points, 0 of those that vanish; lengths (K,) of orthogonal columns, of grids."""
+
+    def __init__(self, table: np.ndarray):
+        self.table = table = table * ((size := np.sqrt((table**2).sum(0))) > _SLANT * size.max(initial=0.0))
+        self.shape, self.products = table.shape, table.size
+        self.lengths: np.ndarray | None = np.sqrt((table**2).sum(0))
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (table.shape[1], _PROBES))
+        slant = table.T @ (table @ signs) - self.lengths[:, None] ** 2 * signs  # sums of products of other columns
+        if table.shape[0] < table.shape[1] or np.abs(slant).max() > _SLANT * len(table) * np.sqrt(table.shape[1]):
+            self.lengths = None
+        self.blocks = _coupled(table) if self.lengths is None and table.shape[1] > _MANY else None
+        tall = self.lengths is None and self.blocks is None and len(table) > 2 * table.shape[1]
+        self.q: np.ndarray | None
+        self.q, self.r = np.linalg.qr(table) if tall else (None, table)
+        self._rows: dict[bytes, TableDesign] = {}
+
+    def rows(self, seen: np.ndarray) -> TableDesign:
+        """The same at some of the points; for the last few choices of these from memory."""
+        if len(seen) == len(self.table):
+            return self
+        if (key := seen.tobytes()) not in self._rows:
+            self._rows = {**dict(list(self._rows.items())[1 - _GAPS :]), key: TableDesign(self.table[seen])}
+        return self._rows[key]
+
+    def fields(self, codes: np.ndarray) -> np.ndarray:
+        """Values (..., N) of codes (..., K)."""
+        return codes @ self.table.T
+
+    def solved(self, values: np.ndarray) -> np.ndarray | None:
+        """Codes (K, B) of least squares of values (B, N); None where points do not tell harmonics apart."""
+        z, _, rank, _ = np.linalg.lstsq(self.table, values.T, rcond=_NO_RANK)
+        return z if rank == self.table.shape[1] else None
+
+    def factors(self, root: np.ndarray) -> tuple[Rows, np.ndarray, Rows, Rows]:
+        """Those of `svd`, with the map u^T of rows (..., N) to (..., R) for u."""
+        u, s, once, twice = self.svd(root)
+        return partial(_onto, u), s, once, twice
+
+    def svd(self, root: np.ndarray) -> tuple[np.ndarray, np.ndarray, Rows, Rows]:
+        """u (N, R), s (R,), and the maps v and v^2 of rows (..., R) to (..., K), of table diag(root) = u diag(s) v."""
+        if self.lengths is not None:
+            return self.unit, self.lengths * root, lambda rows: rows, lambda rows: rows
+        if self.blocks is not None:
+            effort.add(products=_SVD * sum(len(self.r) * len(own) ** 2 for own in self.blocks))
+            parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
+            told = ((u * (s > _SLANT * s.max()), s) for u, s, _ in parts)  # others lie in other blocks' spans
+            u, s = (np.concatenate(each, -1) for each in zip(*told, strict=True))
+            once, twice = (partial(turned, self.blocks, [v**n for _, _, v in parts]) for n in (1, 2))
+            return u, s, once, twice
+        effort.add(products=_SVD * self.r.size * min(self.r.shape))
+        u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
+        return u if self.q is None else self.q @ u, s, partial(_onto, v), partial(_onto, v**2)
+
+    @cached_property
+    def unit(self) -> np.ndarray:
+        """Orthonormal columns, but of harmonics that vanish."""
+        assert self.lengths is not None
+        return self.table / np.maximum(self.lengths, _NOTHING)
+
+
+Design: TypeAlias = TableDesign | GridDesign
+
+
+def design_of(harmonics: Harmonics, x: np.ndarray, own: np.ndarray | None = None) -> Design:
+    """Harmonics, all or some, at points (N, d)."""
+    if own is None and x.shape[1] > 1 and (design := grid_design(harmonics, x)) is not None:
+        return design
+    table = harmonics.values(x)
+    return TableDesign(table if own is None else table[:, own])
+
+
+def _dense(design: Design) -> TableDesign:
+    """The design as a table, which is kept."""
+    if isinstance(design, TableDesign):
+        return design
+    made: TableDesign = vars(design).get("dense") or TableDesign(design.table)
+    vars(design)["dense"] = made
+    return made
+
+
+def _onto(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows (..., N) times a matrix (N, R)."""
+    return rows @ columns
+
+
+def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
+    """Columns of a table (N, K) in groups that are orthogonal to each other, as orders are on rings; None: one group,
+    or more columns than rows."""
+    effort.add(products=table.size * table.shape[1])
+    gram = table.T @ table
+    size = np.sqrt(np.diag(gram))
+    groups = groups_of(np.abs(gram) > _ALIKE * size * size[:, None])
+    return groups if len(groups) > 1 and table.shape[1] <= len(table) else None
 
 
 def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray, least: float = 0.0
@@ -250,10 +354,10 @@ def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: n
         project, s, turn, squares = design.factors(root)
         noise = float(noises[_evidence(left, project(left), s, noises).argmin()])
     else:
-        u, s, turn, squares = design.dense.svd(root)
-        project, patterns, fit = partial(onto, u), list(_patterns(left)), np.zeros(len(noises))
+        u, s, turn, squares = _dense(design).svd(root)
+        project, patterns, fit = partial(_onto, u), list(_patterns(left)), np.zeros(len(noises))
         for rows, seen in [patterns[i] for i in {round(k) for k in np.linspace(0, len(patterns) - 1, _GAPS)}]:
-            its, sizes, *_ = design.rows(seen).factors(root)
+            its, sizes, *_ = _dense(design).rows(seen).factors(root)
             fit += _evidence(some := left[rows][:, seen], its(some), sizes, noises)
         noise = float(noises[fit.argmin()])
         left = _filled(left, [(rows, seen) for rows, seen in patterns if len(seen) < left.shape[1]], u, s, noise)

@@ -245,7 +245,7 @@ class Solution(Shown):
         dtype = next(decoder.parameters()).dtype
         for chosen in torch.argsort(times, stable=True).split(_POINTS_PER_BLOCK):
             states, which = self.states(times[chosen])
-            length = max(1, _POINTS_PER_BLOCK // len(chosen))
+            length = decoder.together(x, max(1, _POINTS_PER_BLOCK // len(chosen)))
             for start in range(0, len(x), length):
                 points = x[start : start + length].double()
                 if what == ("mean",) and self.estimate.residual is None:

@@ -67,3 +67,14 @@ def test_the_tail_is_the_mean_square_of_what_the_highest_eighth_makes(decoder):
     x = torch.tensor(np.random.default_rng(0).uniform([0, -1], [1, 1], (20_000, 2)))
     fields = decoder(x, codes.flatten(1)) - decoder.offset
     torch.testing.assert_close(decoder.tail(z), fields.square().mean(1).double(), rtol=0.05, atol=0.0)
+
+
+def test_of_many_codes_whole_slices_of_a_grid_are_decoded_together(monkeypatch):
+    decoder = DomainHarmonicDecoder(Box([0.0, 0.0], [1.0, 1.0], ["periodic"] * 2), "natural", 40, 2)
+    x = torch.cartesian_prod(torch.arange(8.0), torch.arange(6.0)) / 8
+    assert decoder.together(x, 20) == 20
+    monkeypatch.setattr("inrflow.decoders.domain_harmonics._MANY", 10)
+    assert decoder.together(x, 20) >= len(x)
+    monkeypatch.setattr("inrflow.decoders.domain_harmonics._SLICES", 20)
+    assert decoder.together(x, 20) == 18
+    assert decoder.together(x[torch.randperm(len(x))], 20) == 20

@@ -163,7 +163,7 @@ def _agreed(products: Tensor, missed: Tensor, direction: Tensor) -> Tensor:
     cross, square = (torch.einsum("bhij,hi,hj->bh", products, one, direction) for one in (missed, direction))
     total = square.sum(0).clamp(min=1e-300)
     share = cross.sum(0) / total
-    unsure = (cross - share * square).square().sum(0) * _LATER / (_LATER - 1) / total.square()
+    unsure = ((cross - share * square) / total).square().sum(0) * _LATER / (_LATER - 1)
     return (share * (1 - _SURE * unsure / share.square().clamp(min=1e-300)).clamp(min=0.0)).clamp(0.0, 1.0)
 
 

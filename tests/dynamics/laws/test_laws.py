@@ -17,8 +17,7 @@ from inrflow.dynamics.laws.refinement.ending import refine
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, Ground, forecast_errors, windows
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
-from inrflow.encoding.designs import TableDesign
-from inrflow.encoding.harmonic_codes import HarmonicCodes, _posterior, fit_codes
+from inrflow.encoding.harmonic_codes import HarmonicCodes, TableDesign, _posterior, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 

@@ -1,0 +1,61 @@
+"""GridDesign: harmonics of a box on a grid of points where they are orthogonal, evaluated axis by axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from inrflow.decoders.domain_harmonics import GridSum
+from inrflow.domains import Harmonics
+from inrflow.domains.box import BoxHarmonics, grid_of
+
+Rows = Callable[[np.ndarray], np.ndarray]
+_SLANT = 1e-12  # length of a harmonic at the points that counts as none, over the largest
+_ROUNDED = 2e-7  # of the largest coordinate: what single precision loses, about
+
+
+class GridDesign:
+    """Harmonics that are orthogonal on a grid of N points, of which no table is made; squares (K,): sums of their
+    squares at the points."""
+
+    def __init__(self, at: GridSum, squares: np.ndarray):
+        self.at, self.shape, self.products = at, (len(at.order), len(squares)), at.products
+        self.lengths = np.sqrt(squares * (squares > _SLANT**2 * squares.max()))
+        self.inverse = np.divide(1.0, self.lengths, where=self.lengths > 0, out=np.zeros_like(squares))
+
+    def fields(self, codes: np.ndarray) -> np.ndarray:
+        """Values (..., N) of codes (..., K)."""
+        return self.at.values(torch.tensor(codes * (self.lengths > 0))[..., None, :])[..., 0].numpy()
+
+    def solved(self, values: np.ndarray) -> np.ndarray | None:
+        """Codes (K, B) of least squares of values (B, N); None where points do not tell harmonics apart."""
+        return (self._unit(values) * self.inverse).T if self.inverse.all() else None
+
+    def factors(self, root: np.ndarray) -> tuple[Rows, np.ndarray, Rows, Rows]:
+        """As those of a table."""
+        return self._unit, self.lengths * root, lambda rows: rows, lambda rows: rows
+
+    def _unit(self, values: np.ndarray) -> np.ndarray:
+        return self.at.sums(torch.tensor(values)).numpy() * self.inverse
+
+    @property
+    def table(self) -> np.ndarray:
+        """Values (N, K) of the harmonics at the points."""
+        return self.at.table[:, 0].numpy()
+
+
+def grid_design(harmonics: Harmonics, x: np.ndarray) -> GridDesign | None:
+    """Harmonics at points (N, d) that fill a grid of two or three axes on which they are orthogonal; else None."""
+    if not isinstance(harmonics, BoxHarmonics) or x.shape[1] == 1 or (grid := grid_of(x)) is None:
+        return None
+    axes = [_even(own, length) for own, length in zip(grid[0], harmonics.box.lengths, strict=True)]
+    at = GridSum(harmonics, axes, grid[1], torch.float64)
+    return None if (squares := at.squares()) is None else GridDesign(at, squares)
+
+
+def _even(levels: np.ndarray, length: float) -> np.ndarray:
+    """Coordinates (n,) of an axis as parts of its length where rounding to single precision alone moved them."""
+    exact = levels.mean() + (np.arange(len(levels)) - (len(levels) - 1) / 2) * length / len(levels)
+    return exact if np.abs(levels - exact).max() <= _ROUNDED * np.abs([*levels, length]).max() else levels
