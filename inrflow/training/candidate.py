@@ -45,7 +45,7 @@ _LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of what codes leave of
 _FREEDOM = 0.25  # share of the noise that codes leave, at least
 _OF_CONTEXTS = 0.03  # of the time, for contexts of held-out trajectories
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
-_HARDLY = 0.1  # of the time that windows of all points took, below which there is none for those of fewer
+_LEADS = 4  # at least, where flights of ensembles last longer than that
 _BRIEF = 0.8  # of the frames, fitted where those after them tell how errors grow beyond
 _OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of further trajectories, and how many at most
 _FEW = 1e-3  # unknowns a code, up to which training trajectories are as good as held-out ones
@@ -267,8 +267,9 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     seconds = _SHARE * budget.total + _LEAST
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
-    if flown * MEMBERS * batch.u[:, past:, 0, 0].numel() > seconds:  # even of so few
-        starts = ()
+    ahead, each = batch.u.shape[1] - past, flown * MEMBERS * len(batch.u)
+    if lasting := each * ahead > seconds:  # even of so few
+        starts, batch = (), batch.first_frames(past + max(min(_LEADS, ahead), int(seconds / each)))
     began = budget.elapsed
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf)
     frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0
@@ -287,7 +288,7 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     errors = list(errors_of(surrogate, batch, past, contexts, points, others, starts, FRACTIONS[:1]))
     if errors and not candidate.ahead:
         share = min(_OF_FIRST * seconds / max(budget.elapsed - began, 1e-9), 1.0)
-        few = budget.decide("calibration", max(int(share * len(batch.u)), FEW) if share > _HARDLY else 0)
+        few = budget.decide("calibration", 0 if lasting else max(int(share * len(batch.u)), FEW))
         errors += errors_of_few(surrogate, batch, past, few, contexts, points, starts)
     return calibrated(surrogate.prior, errors, candidate.ahead, stretch)
 
