@@ -22,7 +22,7 @@ from inrflow.encoding.evidence import PENALTY
 from inrflow.encoding.posterior import FREEDOM, GaussianPrior, squared_innovation
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
-MEMBERS = 8
+MEMBERS, _FEW, _MANY = 8, 4, 4096  # of an ensemble; of codes whose flights take long, more than so many
 _SEED = 31
 _LEVELS = tuple(4.0 / 4**i for i in range(16))  # of added noise, normalised variances
 
@@ -48,8 +48,8 @@ class Ensemble:
                  ) -> StateEstimate:
         """States of a window of frames (S, K); `window.t` in internal units, values normalised. Draws if `members`.
         Windows whose variance factor is below `quiet` have less noise than is expected."""
-        codes, first, draws = self.prior.codes(self.size), window.first_frames(1), MEMBERS if members else 0
-        draws = max(draws, MEMBERS * (window.u.shape[1] > 1))
+        codes, first, most = self.prior.codes(self.size), window.first_frames(1), _FEW if self.size > _MANY else MEMBERS
+        draws = most if members or window.u.shape[1] > 1 else 0
         mean = encode(self.decoder, first, codes)[:, 0]
         away = self._drawn(first, codes, draws)
         quadratic, count = self._innovation(first, mean, mean - codes.mean, codes.covariance)

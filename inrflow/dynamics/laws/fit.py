@@ -88,7 +88,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
     ground, judge, floor = ground_of(data, domains, boundary, seed, say,
                                      lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK),
-                                     max(MOST_OF_GRID, int(_CODES * seconds)))
+                                     int(_CODES * seconds))
     told(ground)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
     families = families.with_season(channels, ground.codes.harmonics) if period else families

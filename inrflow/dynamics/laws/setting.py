@@ -381,7 +381,8 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
             place, count, floor, highest = grid, every, _SETTLED * floor if few else _OF_GRID, flat
         elif not (few or late(_TWICE)):
             fine = enough(grid.harmonics(every, boundary), train.x[0], train.u, _FINE, most_codes // channels) if (
-                rough and grid is not place and joined(boundary) == 1 and np.isfinite(data.u).all()) else None
+                rough and grid is not place and joined(boundary) == 1 and most_codes > FEW_HARMONICS * channels
+                and np.isfinite(data.u).all()) else None
             place = grid if fine else place
             count, floor = fine or _more(place, boundary, train, seed, count, floor)
     some = train.take(evenly(len(train.u), count * channels))
