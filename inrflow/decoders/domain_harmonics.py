@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -143,8 +142,7 @@ class GridSum:
         self._sum = SeparableSum(harmonics.modes, [values.shape[1] for values, _ in tables])
         self.order = torch.tensor(order)
         self.back = self.order.argsort()
-        shape = [len(values) for values in self._tables]
-        self.products = sum(math.prod([*shape[: j + 1], *self._sum.counts[j:]]) for j in range(len(shape)))
+        self.products = self._sum.products([len(values) for values in self._tables])
 
     def squares(self) -> np.ndarray | None:
         """Sums (K,) of the squares of each harmonic at the points; None where sums of products of two are not 0."""

@@ -146,8 +146,7 @@ class SeparableTransform(nn.Module):
         self.tables = [(torch.tensor(values), torch.tensor(slopes))  # (n_j, m_j) each
                        for values, slopes in harmonics.tables_at(grids)]
         self.sum = SeparableSum(harmonics.modes, [values.shape[1] for values, _ in self.tables])
-        shape = [len(values) for values, _ in self.tables]
-        self.products = sum(int(np.prod([*shape[: j + 1], *self.sum.counts[j:]])) for j in range(len(shape)))
+        self.products = self.sum.products([len(values) for values, _ in self.tables])
         self.slopes = [(values * torch.tensor(weight)[:, None]).T @ slopes  # (m_j, m_j)
                        for weight, (values, slopes) in zip(weights, self.tables, strict=True)]
         for slopes, functions in zip(self.slopes, harmonics.axes, strict=True):

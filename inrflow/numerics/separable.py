@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,10 @@ class SeparableSum:
     def __init__(self, modes: np.ndarray, counts: Sequence[int]) -> None:
         self.counts = list(counts)
         self.places = torch.tensor(np.ravel_multi_index(tuple(modes.T), self.counts))
+
+    def products(self, points: Sequence[int]) -> int:
+        """Multiplications of one field on a grid of so many points along each axis."""
+        return sum(math.prod([*points[: j + 1], *self.counts[j:]]) for j in range(len(points)))
 
     def full(self, codes: Tensor) -> Tensor:
         """Coefficients (..., K) as a product of axes (B, m_1, ..., m_d), those of no function 0."""
