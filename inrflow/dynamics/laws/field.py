@@ -101,11 +101,10 @@ class LawField(nn.Module):
         return dense.reshape(1, self.size, self.size)
 
     def _diffusion(self, about: Tensor) -> Tensor:
-        """How products under Laplacians, stiff as diffusion, act on small changes of constants (C,): (K, C, C)."""
+        """How nonlinear diffusion acts on small changes of constants (C,): (K, C, C)."""
         shift = self.theta.new_zeros(len(self.library.eigenvalues), self.channels, self.channels)
         for term, fields in self.products_of.items():
-            plain = len(term.products) == 1 and not (term.linear or term.flux or term.solenoidal)
-            if term.power > 0 and plain and all(axis == VALUE for _, axis in term.products[0]):
+            if term.diffusive:
                 symbol, channels = self.library.filter(term), [c for c, _ in term.products[0]]
                 for (i, c), (out, weight) in itertools.product(enumerate(channels), fields.items()):
                     shift[:, out, c] += weight * about[channels[:i] + channels[i + 1 :]].prod() * symbol

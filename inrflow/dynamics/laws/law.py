@@ -102,10 +102,12 @@ class Law:
 
     def split(self) -> Law | None:
         """The law whose nonlinear diffusion is integrated with its linear part; None where there is none, or it is."""
+        if self.about is not None or not any(isinstance(term, Term) and term.diffusive for term in self.terms):
+            return None
         mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
         usual = np.pad([mean + deviation, mean - deviation], ((0, 0), (0, self.theta.shape[1] - len(mean))))
         law = dataclasses.replace(self, about=usual)  # 0 of rates and clocks
-        return None if self.about is not None or law.field().shift is None else law
+        return None if law.field().shift is None else law
 
     def at(self, context: np.ndarray) -> Law:
         """The law of a system with a context (P,), without contexts."""

@@ -147,6 +147,12 @@ class Term:
         """Whether it is values times a coefficient of place: no operator that grows with wavenumbers."""
         return self.place > 0 and not self.flux and not self.power and self.axis == VALUE
 
+    @property
+    def diffusive(self) -> bool:
+        """Whether it is a product of values under Laplacians, stiff as diffusion."""
+        plain = len(self.products) == 1 and not (self.linear or self.flux or self.solenoidal)
+        return self.power > 0 and plain and all(axis == VALUE for _, axis in self.products[0])
+
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
         if self.solenoidal and not self.signs:
