@@ -178,9 +178,9 @@ class LawSearch:
         inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
         more = [*families.with_multipliers(place, harmonics, channels), *families.steep(place, channels)]
         last = 1 + (place.kind == "region")  # there materials of place are likelier
-        wider = self.wider = [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
-        if ground.states[0, 0].size > MOST_OF_GRID:  # their terms are matrices of all codes
-            wider.clear()
+        matrices = ground.states[0, 0].size > MOST_OF_GRID  # of all codes, as terms of these families are
+        wider = self.wider = [] if matrices else [
+            *by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
         least = found[0][0]
 
