@@ -128,7 +128,7 @@ class Contexts:
 
         The operators are a regression on the contexts: at c their variance goes as [1, c] (sum_e [1, c_e][1, c_e]^T)^-1
         [1, c]^T, which is 1 + |c|^2 for standardised contexts and 1 + P on the average over the training environments.
-        What no operators affine in contexts have grows faster, as extreme environments that are left out say.
+        What no operators affine in contexts have grows faster: `missed_by`.
         """
         return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0) ** (self.growth / 2)
 
@@ -346,6 +346,13 @@ class ParameterMap:
         moves = _DIFFERENCE * torch.eye(standard.shape[-1], dtype=torch.float64)
         here = standard[..., None, :]
         return ((self.at(here + moves) - self.at(here - moves)) / (2 * _DIFFERENCE)).mT
+
+
+def missed_by(degree: int) -> float:
+    """The power of the variance of a regression on monomials of parameters, up to a degree, with which the variance of
+    what it misses grows beyond the environments: as squares of monomials of the next degree, where the former grows as
+    those of this one. Of numbers that are solved, each is a parameter of degree 1."""
+    return 1 + 1 / degree
 
 
 def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:

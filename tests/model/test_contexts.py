@@ -6,7 +6,8 @@ import torch
 
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.encoding.posterior import chi_squared_quantile
-from inrflow.model.contexts import Contexts, ParameterMap, told_contexts
+from inrflow.model.contexts import Contexts, ParameterMap, missed_by, told_contexts
+from inrflow.numerics.polynomials import monomials
 from inrflow.numerics.principal_components import standardised
 
 SPEED = torch.linspace(0.5, 1.5, 6).double()[:, None]
@@ -129,6 +130,19 @@ def test_what_operators_of_second_order_in_contexts_miss_grows_with_squares_of_t
     error = (far.square() - 1).abs()[:, 0] / missed.square().mean().sqrt()  # the fit is the mean, 1
     first, second = (Contexts("environment", values, torch.arange(7), growth=g).widening(far) for g in (1.0, 2.0))
     assert bool((first < 0.4 * error).all()) and bool(((second > 0.4 * error) & (second < 2 * error)).all())
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_intervals_beyond_the_environments_widen_as_what_the_next_degree_adds_does(degree):
+    parameters, far = (torch.tensor(p).double()[:, None] for p in ([-1, -0.6, -0.2, 0.2, 0.6, 1], [-1.2, 1.4, -2, 3]))
+    design, beyond = (monomials(p, degree) for p in (parameters, far))
+    values, mean, factor = standardised(design[:, 1:])
+    fit = torch.linalg.lstsq(design, parameters ** (degree + 1)).solution
+    missed = (parameters ** (degree + 1) - design @ fit).square().mean().sqrt()
+    error = (far ** (degree + 1) - beyond @ fit).abs()[:, 0] / missed
+    told = Contexts("environment", values, torch.arange(6), growth=missed_by(degree)).widening(
+        (beyond[:, 1:] - mean) @ torch.linalg.inv(factor).T)
+    assert bool((told > 0.3 * error).all()) and bool((told < error).all())
 
 
 @pytest.mark.parametrize(("function", "exact"), [(lambda p: p**2, True), (lambda p: 1 / (2.5 - p), False)])
