@@ -70,6 +70,8 @@ class AdaptSettings:
                                  "original. null: 1 for a context, else 4.", least=1)
     scratch_minutes: float = setting(0.25, "With data.test: budget of training a model from scratch on the same "
                                      "frames, for comparison. 0: none.", least=0)
+    minutes: float | None = setting(None, "Of a run on several physics: budget of training a further one. null: as "
+                                    "much as each of them had.", above=0)
 
 
 @dataclass

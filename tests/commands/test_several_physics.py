@@ -110,6 +110,7 @@ def test_adapt_adds_a_physics_and_leaves_the_others(
     assert outcome.code == 0, outcome.err
     family = Family.load(directory)
     assert family.names == ["heat", "burgers", "wave"]
+    assert RunDirectory(directory).config().training.minutes == 0.025  # as each of the others had
     fields_agree(Surrogate.load(run, physics="burgers"), Surrogate.load(directory, physics="burgers"))
     assert all((directory / name / REFERENCES_FILE).exists() for name in family.names)
     same = [(folder / "burgers" / REFERENCES_FILE).read_bytes() for folder in (run, directory)]

@@ -17,6 +17,7 @@ from inrflow.commands.run_directory import (
     keep_references,
     own_files,
     report_evaluation,
+    several,
 )
 from inrflow.commands.several.train import train_physics
 from inrflow.config.schema import AdaptConfig, Config
@@ -51,9 +52,13 @@ def run_of_several(config: AdaptConfig, adapt: Callable[[AdaptConfig, Surrogate,
 
 
 def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, console: Console) -> int:
-    path, directory = str(config.data.train), place.path
+    path, directory, before = str(config.data.train), place.path, RunDirectory(Path(str(config.run)))
     trained = Config()
     trained.device, trained.seed = config.device, config.seed
+    if before.begun:
+        others = before.config()  # after a physics has joined: that one's
+        trained.training.minutes = others.training.minutes / len(several(others.data.train) or [path])
+    trained.training.minutes = config.adapt.minutes or trained.training.minutes
     data = trained.data
     data.train, data.test = os.path.abspath(path), config.data.test and os.path.abspath(config.data.test)
     data.frames, data.points, data.same_points = config.data.frames, config.data.points, config.data.same_points
@@ -65,8 +70,7 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
         console.print("stopped; nothing is written", highlight=False)
         return INTERRUPTED
     for known in family.names:
-        keep_references(RunDirectory(Path(str(config.run))).references_file(known),
-                        directory / safe_name(known) / REFERENCES_FILE)
+        keep_references(before.references_file(known), directory / safe_name(known) / REFERENCES_FILE)
     joined = Family({**family.members, name: added})
     joined.save(directory)
     known = joined.known_from(name)
