@@ -26,6 +26,7 @@ from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _UNKNOWN_SIZES = (1, 2)
+_SECOND_ORDER = 2.0  # growth of variances of linear dynamics: what operators affine in contexts miss goes with squares
 
 
 class ContextGroups:
@@ -87,17 +88,16 @@ class ContextGroups:
         """What contexts (E, P) of the groups are, as `straight` says it of the known parameters."""
         return None if self.parameters is None else straight(self.parameters, values, self.environments.names)
 
-    def contexts(self, values: Tensor, say: Callable[[str], None]) -> Contexts:
-        """Contexts (E, P) of the groups, with a map from parameters where these are known."""
-        environments = self.environments
-        labels = torch.as_tensor(environments.labels[self.used])
+    def contexts(self, values: Tensor, say: Callable[[str], None], growth: float = 0.0) -> Contexts:
+        """Contexts (E, P) of the groups, of some `growth` at least, with a map from parameters where these are told."""
+        names, labels = self.environments.names, torch.as_tensor(self.environments.labels[self.used])
         if self.parameters is None:
-            return Contexts(environments.kind, values, labels, growth=missed_by(1))
+            return Contexts(self.environments.kind, values, labels, growth=missed_by(1))
         fitted = ParameterMap.fit(self.parameters, values)
-        say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(fitted.written(environments.names))} (error "
+        say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(fitted.written(names))} (error "
             f"{float(fitted.error.diagonal().mean().sqrt()):.1e} of their spread)")
-        growth = missed_by(fitted.degree if values.shape[1] > len(environments.names) else 1)
-        return Contexts(environments.kind, values, labels, environments.names, self.parameters, fitted, growth)
+        growth = max(growth, missed_by(fitted.degree if values.shape[1] > len(names) else 1))
+        return Contexts(self.environments.kind, values, labels, names, self.parameters, fitted, growth)
 
 
 def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) -> Candidate | None:
@@ -148,7 +148,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
         every, numbers = CodeData.join([codes, validation]), torch.cat([rows, groups.validation])
         kept = numbers >= 0
         full = search.fit(size, fit.contexts, fit.ridge, fit.told, (every.at(kept), numbers[kept]))
-        return Refitted(context_field(full), contexts=groups.contexts(full.contexts, log.say))
+        return Refitted(context_field(full), contexts=groups.contexts(full.contexts, log.say, _SECOND_ORDER))
 
     return Candidate(
         run.problem, "reduced_order", "closed form, contexts", leading.decoder, prior, field, integrator,
