@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -37,13 +38,14 @@ from inrflow.model.contexts import Contexts
 from inrflow.model.ensemble import MEMBERS
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Budget, Recorder, Tried
 
 _NOISY, _MOST_WHITE = 1e-4, 0.99  # share of the variance that makes values noisy; of what codes leave, white noise
 _LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of what codes leave of frames that tells that it is no noise
 _FREEDOM = 0.25  # share of the noise that codes leave, at least
-_OF_CONTEXTS = 0.03  # of the time, for contexts of held-out trajectories
+_OF_CONTEXTS = 0.03  # of the time, for contexts of held-out trajectories, also where it is over
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
 _LEADS = 4  # at least, where flights of ensembles last longer than that
 _BRIEF = 0.8  # of the frames, fitted where those after them tell how errors grow beyond
@@ -240,10 +242,9 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts
         given, known = candidate.problem, budget.decisions.get("contexts")
-        with budget.part():
-            solved = spread_contexts(surrogate, given.source, given.environments, given.validation[:known],
-                                     _OF_CONTEXTS * budget.total if known is None else np.inf)
-            if solved:
+        with suppress(OutOfTime), effort.limited(Limit(effort() + max(_LEAST, _OF_CONTEXTS * budget.total))):
+            if solved := spread_contexts(surrogate, given.source, given.environments, given.validation[:known],
+                                         _OF_CONTEXTS * budget.total if known is None else np.inf):
                 budget.decide("contexts", solved)
     if candidate.refit_decoder is not None:
         with budget.part():

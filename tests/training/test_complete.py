@@ -13,6 +13,7 @@ from inrflow.encoding.encode import CodeData
 from inrflow.evaluation.calibration import calibrate
 from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior
+from inrflow.numerics.effort import effort
 from inrflow.training.candidate import Refitted, assemble, complete
 
 OFF = 0.9 * RATES  # so that what the candidate misses shows in its standard deviations
@@ -128,6 +129,20 @@ def test_contexts_are_known_in_calibration_and_those_of_the_refit_are_kept(run):
     tight = ContextPrior(one.contexts, 1e-12 * torch.eye(1).double())
     known = calibrate(assemble(one), validation(run), 1, tight).spread
     assert torch.equal(surrogate.prior.spread, known) and not torch.equal(known, unknown)
+
+
+def test_how_contexts_lie_about_those_of_systems_is_told_where_the_time_is_over_too(run, monkeypatch):
+    def solved(*_):
+        effort.check()
+        return 3
+
+    one, kept = candidate_with_context(run), Contexts("environment", torch.ones(1, 1).double(), torch.ones(1))
+    one = replace(one, refit=lambda: Refitted(one.field, contexts=kept))
+    monkeypatch.setattr("inrflow.training.candidate.spread_contexts", solved)
+    monkeypatch.setattr(type(run.budget), "_end", 0.0)
+    monkeypatch.setattr(run.budget, "decisions", {})
+    complete(one, run.budget, run.log)
+    assert run.budget.decisions["contexts"] == 3
 
 
 def test_trajectories_beside_those_that_are_calibrated_have_their_own_contexts(run):

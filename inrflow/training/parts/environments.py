@@ -62,10 +62,8 @@ class ContextGroups:
         coefficients in several ways; or one and two."""
         wanted, known = self.problem.config.dynamics.context_size, self.environments.parameters
         possible = len(self.used) - 1
-        sizes = list(_UNKNOWN_SIZES)
-        if wanted is not None:
-            sizes = [wanted]
-        elif known is not None:
+        sizes = list(_UNKNOWN_SIZES) if wanted is None else [wanted]
+        if wanted is None and known is not None:
             sizes = [known.shape[1], *([known.shape[1] + 1] if known.shape[1] + 1 < possible else [])]
         if max(sizes) > possible:
             say(f"{len(self.used)} training environments tell {possible} context{'s' * (possible != 1)} apart; "
