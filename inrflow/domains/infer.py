@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import ConvexHull, cKDTree
+from scipy.spatial import ConvexHull, Delaunay, cKDTree
 from scipy.special import gamma, gammaincc
 
 from inrflow.domains.base import Domain, kept
@@ -28,6 +28,8 @@ _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median 
 _MESHED, _OF_POINTS = 1500, 2  # nodes of meshes between the points of all trajectories, at most; times those of one
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
+_FINE, _UNRELATED = 65, 0.95  # nodes along an axis of a box that flows are sought on; divergence of any two channels
+_NEAR_AND_FAR, _SLIVER, _ACROSS = (1024, 256), 1e-3, 3.0  # points; area over squared side; times the median side
 _MANY, _AT_CORNERS, _CHANCE, _ROUNDING = 150, 8, 0.02, 1e-9  # points that tell uneven densities; nearest points; chance
 
 
@@ -158,20 +160,40 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
 
     Of points x (N, 2) alone that all trajectories share.
     """
-    found = []
+    found = list[Flows]()
+    if _divergence(x, u * scale) > _UNRELATED:
+        return found
     for domain in domains:
         if isinstance(domain, Region) and domain.order == 2:
             nodes, cells = domain.nodes, domain.cells
         elif isinstance(domain, Box) and not isinstance(domains[0], Region) and PERIODIC not in domain.axes:
             levels = [len(np.unique(np.round(x[:, j], 9))) for j in range(2)]
             fine = levels if np.prod(levels) < 2 * len(x) else [int(np.sqrt(len(x)))] * 2
-            axes = [np.linspace(domain.lower[j], domain.upper[j], fine[j] // 2 + 1) for j in range(2)]
+            axes = [np.linspace(domain.lower[j], domain.upper[j], min(fine[j], _FINE) // 2 + 1) for j in range(2)]
             nodes, cells = grid_mesh(*axes)
         else:
             continue
         flows = Flows(nodes, cells, scale, held=_held(Region(nodes, cells), x, u)).with_steady(x, u)
         found += [] if flows is None else [flows]
     return [kept(flows) for flows in found]
+
+
+def _divergence(x: np.ndarray, u: np.ndarray) -> float:
+    """Variance of the divergence of velocities u (S, T, N, 2) at points x (N, 2) over that of components that have
+    nothing to do with each other: differences over triangles of some of the points, near or farther ones, whichever
+    say less, for noise hides the flow between near points."""
+    u, shares = u[:_LOOKED_AT, :: max(u.shape[1] // 2, 1)].reshape(-1, *u.shape[2:]), []
+    for count in _NEAR_AND_FAR:
+        some = np.sort(np.random.default_rng(0).permutation(len(x))[:count])
+        corners = some[Delaunay(x[some]).simplices]
+        sides = x[corners[:, 1:]] - x[corners[:, :1]]
+        area, size = abs(np.linalg.det(sides)), np.linalg.norm(x[corners] - x[np.roll(corners, 1, 1)], axis=2).max(1)
+        fair = (area > _SLIVER * size**2) & (size < _ACROSS * np.median(size))  # neither flat, nor across a hole
+        differences = u[:, corners[fair, 1:]] - u[:, corners[fair, :1]]
+        along, across = np.moveaxis(np.linalg.solve(sides[fair], differences).diagonal(axis1=2, axis2=3), -1, 0)
+        shares.append(np.nansum((along + across) ** 2 * area[fair])
+                      / (np.nansum((along**2 + across**2) * area[fair]) + 1e-300))
+    return float(min(shares))
 
 
 def _held(region: Region, x: np.ndarray, u: np.ndarray) -> np.ndarray | None:
