@@ -190,9 +190,9 @@ def _divergence(x: np.ndarray, u: np.ndarray) -> float:
         area, size = abs(np.linalg.det(sides)), np.linalg.norm(x[corners] - x[np.roll(corners, 1, 1)], axis=2).max(1)
         fair = (area > _SLIVER * size**2) & (size < _ACROSS * np.median(size))  # neither flat, nor across a hole
         differences = u[:, corners[fair, 1:]] - u[:, corners[fair, :1]]
-        along, across = np.moveaxis(np.linalg.solve(sides[fair], differences).diagonal(axis1=2, axis2=3), -1, 0)
-        shares.append(np.nansum((along + across) ** 2 * area[fair])
-                      / (np.nansum((along**2 + across**2) * area[fair]) + 1e-300))
+        slopes = np.linalg.solve(sides[fair], differences) * area[fair, None, None] ** 0.5
+        each = slopes.diagonal(axis1=2, axis2=3)
+        shares.append(np.nansum(each.sum(-1) ** 2) / (np.nansum(each**2) + _ROUNDING * np.nansum(slopes**2) + 1e-300))
     return float(min(shares))
 
 

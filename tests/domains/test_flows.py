@@ -79,7 +79,7 @@ def test_channels_are_flows_where_their_divergence_is_less_than_that_of_any_two(
     assert _divergence(x, u) < 0.9 and _divergence(x, u[..., ::-1] * [1, -1]) > 1.1  # a gradient
     others = np.cos(x @ rng.uniform(-12, 12, (2, 60)) + phase) @ rng.standard_normal((4, 5, 60, 2))
     assert _divergence(x, others) == pytest.approx(1, abs=0.05)
-    assert _divergence(x, 0 * u + x[:, 1:] * [1, 0]) < 1e-12  # a shear flow
+    assert _divergence(x, 0 * u + x[:, 1:] * [1, 0]) < 1e-9  # a shear flow
     assert not flows_of([Region(*grid_mesh(*[np.linspace(0, 1, 9)] * 2))], x, others, np.ones(2))
 
 
