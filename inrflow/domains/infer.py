@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import binary_erosion
 from scipy.spatial import ConvexHull, Delaunay, cKDTree
 from scipy.special import gamma, gammaincc
 
@@ -15,7 +17,7 @@ from inrflow.domains.network import Network, network_through
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
-from inrflow.domains.triangulation import grid_mesh, thinned, triangulate, widened
+from inrflow.domains.triangulation import clean_mesh, grid_mesh, lattice_cells, thinned, triangulate, widened
 from inrflow.errors import UserError
 
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
@@ -25,7 +27,8 @@ _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
-_MESHED, _OF_POINTS = 1500, 2  # nodes of meshes between the points of all trajectories, at most; times those of one
+_MESHED, _OF_POINTS, _MOST = 1500, 2, 3000  # nodes of meshes between the points of all trajectories, at most; times
+# those of one, and at most of these
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
 _FINE, _UNRELATED = 65, 0.95  # nodes along an axis of a box that flows are sought on; divergence of any two channels
@@ -59,14 +62,29 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         return boxes
     if (network := network_through(points)) is not None:
         return [kept(network)]
-    whole, most = triangulate(points), max(_MESHED, _OF_POINTS * x.shape[-2])
+    lattice = _with_holes(points)
+    whole = triangulate(points) if lattice is None else clean_mesh(points, lattice_cells(lattice))
+    most = max(_MESHED, min(_OF_POINTS * x.shape[-2], _MOST))
     mesh, wider = thinned(*whole, most), widened(*whole)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
-    if covered > _FULL or _by_chance(points, covered):
+    if lattice is None and (covered > _FULL or _by_chance(points, covered)):
         return boxes
     beyond = [] if wider is None else [kept(Region(*thinned(wider, whole[1], most), order=2))]
-    return [*beyond, kept(region), kept(Region(*mesh, order=1))]
+    return [*beyond, kept(region), kept(Region(*mesh, order=1)), *(boxes if covered > _FULL else [])]
+
+
+def _with_holes(points: np.ndarray) -> np.ndarray | None:
+    """Places (N, d), whole numbers, of points of a lattice that leave out points with all of their neighbours, far more
+    than would be if as many were missing by chance (Markov's inequality); None of other points."""
+    levels, places = zip(*(np.unique(np.round(own, 9), return_inverse=True) for own in points.T), strict=True)
+    shape = tuple(map(len, levels))
+    if math.prod(shape) > 2 * len(points):
+        return None
+    missing = np.ones(shape, dtype=bool)
+    missing[places] = False
+    expected, block = missing.size * missing.mean() ** 3 ** len(shape), np.ones((3,) * len(shape))
+    return np.stack(places, 1) if expected < _CHANCE * binary_erosion(missing, block).sum() else None
 
 
 def _by_chance(points: np.ndarray, covered: float) -> bool:

@@ -50,6 +50,12 @@ def triangulate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return clean_mesh(points, cells_between(points))
 
 
+def lattice_cells(places: np.ndarray) -> np.ndarray:
+    """Cells (E, d + 1) between some points of a lattice, at whole numbers (N, d), that bridge single missing points."""
+    cells = Delaunay(places).simplices.astype(np.int64)
+    return cells[(np.ptp(places[cells], axis=1) <= 2).all(1)]
+
+
 def cells_between(points: np.ndarray) -> np.ndarray:
     """Delaunay cells (E, d + 1) of different points (N, d) without those that bridge holes and concave outlines (alpha
     shape).
