@@ -17,7 +17,15 @@ from inrflow.domains.network import Network, network_through
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
-from inrflow.domains.triangulation import clean_mesh, grid_mesh, lattice_cells, thinned, triangulate, widened
+from inrflow.domains.triangulation import (
+    clean_mesh,
+    grid_mesh,
+    lattice_cells,
+    squares_around,
+    thinned,
+    triangulate,
+    widened,
+)
 from inrflow.errors import UserError
 
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
@@ -65,12 +73,13 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     lattice = _with_holes(points)
     whole = triangulate(points) if lattice is None else clean_mesh(points, lattice_cells(lattice))
     most = max(_MESHED, min(_OF_POINTS * x.shape[-2], _MOST))
-    mesh, wider = thinned(*whole, most), widened(*whole)
+    mesh, wider = thinned(*whole, most), None if (outer := widened(*whole)) is None else (outer, whole[1])
+    wider = wider if lattice is None or d != 2 else squares_around(points, lattice)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
     if lattice is None and (covered > _FULL or _by_chance(points, covered)):
         return boxes
-    beyond = [] if wider is None else [kept(Region(*thinned(wider, whole[1], most), order=2))]
+    beyond = [] if wider is None else [kept(Region(*thinned(*wider, most), order=2))]
     return [*beyond, kept(region), kept(Region(*mesh, order=1)), *(boxes if covered > _FULL else [])]
 
 

@@ -340,7 +340,9 @@ def test_small_holes_of_a_lattice_are_holes_and_points_missing_by_chance_are_non
     places = domains_of(x[~hole])
     assert hole.mean() < 0.07 and isinstance(places[0], Region) and isinstance(places[-1], Box)
     size = np.pi * 0.12**2 if d == 2 else 4 / 3 * np.pi * 0.22**3
-    assert places[0].measure == pytest.approx(np.ptp(axis) ** d - size, rel=0.03)
+    if d == 2:  # first the cells around the points
+        assert places[0].measure == pytest.approx(1 - hole.mean(), rel=1e-9)
+    assert places[-4].measure == pytest.approx(np.ptp(axis) ** d - size, rel=0.03)  # then what lies between them
     assert places[0].distance(centre[None])[0] > 0.08
     kept = np.random.default_rng(0).permutation(len(x))[: len(x) * 2 // 3]
     assert all(isinstance(place, Box) for place in domains_of(x[kept]))
