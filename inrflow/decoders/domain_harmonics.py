@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -144,9 +144,11 @@ class GridSum:
         self.back = self.order.argsort()
         self.products = self._sum.products([len(values) for values in self._tables])
 
-    def squares(self) -> np.ndarray | None:
-        """Sums (K,) of the squares of each harmonic at the points; None where sums of products of two are not 0."""
-        grams = [(values.T @ values).double() for values in self._tables]
+    def squares(self, weights: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Sums (K,) of the squares of each harmonic at the points, of which the coordinates of each axis have weights
+        (n_j,); None where sums of products of two are not 0."""
+        weighted = [values * torch.tensor(own)[:, None] for own, values in zip(weights, self._tables, strict=True)]
+        grams = [(values.T @ one).double() for values, one in zip(self._tables, weighted, strict=True)]
         for gram in grams:
             if bool(((gram - gram.diagonal().diag()).abs() > _SLANT * gram.diagonal().max()).any()):
                 return None

@@ -53,13 +53,18 @@ class Box(Domain):
     def bounded(self) -> bool:
         return set(self.axes) != {PERIODIC}
 
-    def told_apart(self, points: np.ndarray) -> Box | None:
-        """The box with as many functions of each axis as a grid of points (N, d) tells apart; None where it is none."""
+    def told_apart(self, points: np.ndarray, boundary: str = NATURAL) -> Box | None:
+        """The box with as many functions of each axis as a grid of points (N, d) tells apart, of which those at walls
+        tell nothing about functions that vanish there; None where it is none."""
         grid = grid_of(points)
         if grid is None:
             return None
-        functions = [len(levels) - 1 + len(levels) % 2 if axis == PERIODIC else len(levels)
-                     for levels, axis in zip(grid[0], self.axes, strict=True)]
+        functions = []
+        for j, (levels, axis) in enumerate(zip(grid[0], self.axes, strict=True)):
+            reach = np.abs(levels[[0, -1]] - (self.lower[j], self.upper[j])) < _ROUNDING * self.lengths[j]
+            held = max(sum(end in (HELD, STEADY) and at for end, at in zip(ends_of(channel[j]), reach, strict=True))
+                       for channel in conditions_of(boundary, self.dimensions))
+            functions.append(len(levels) - (len(levels) % 2 == 0 if axis == PERIODIC else held))
         return self.with_functions(np.minimum(functions, self.functions) if self.functions else functions)
 
     def with_functions(self, functions: Sequence[int] | np.ndarray) -> Box:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import ConvexHull, cKDTree
+from scipy.ndimage import binary_erosion
+from scipy.spatial import ConvexHull, Delaunay, cKDTree
 from scipy.special import gamma, gammaincc
 
 from inrflow.domains.base import Domain, kept
@@ -15,7 +17,15 @@ from inrflow.domains.network import Network, network_through
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
-from inrflow.domains.triangulation import grid_mesh, thinned, triangulate, widened
+from inrflow.domains.triangulation import (
+    clean_mesh,
+    grid_mesh,
+    lattice_cells,
+    squares_around,
+    thinned,
+    triangulate,
+    widened,
+)
 from inrflow.errors import UserError
 
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
@@ -25,9 +35,12 @@ _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
-_MESHED, _OF_POINTS = 1500, 2  # nodes of meshes between the points of all trajectories, at most; times those of one
+_MESHED, _OF_POINTS, _MOST = 1500, 2, 3000  # nodes of meshes between the points of all trajectories, at most; times
+# those of one, and at most of these
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
+_FINE, _UNRELATED = 65, 0.95  # nodes along an axis of a box that flows are sought on; divergence of any two channels
+_NEAR_AND_FAR, _SLIVER, _ACROSS = (1024, 256), 1e-3, 3.0  # points; area over squared side; times the median side
 _MANY, _AT_CORNERS, _CHANCE, _ROUNDING = 150, 8, 0.02, 1e-9  # points that tell uneven densities; nearest points; chance
 
 
@@ -57,14 +70,30 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         return boxes
     if (network := network_through(points)) is not None:
         return [kept(network)]
-    whole, most = triangulate(points), max(_MESHED, _OF_POINTS * x.shape[-2])
-    mesh, wider = thinned(*whole, most), widened(*whole)
+    lattice = _with_holes(points)
+    whole = triangulate(points) if lattice is None else clean_mesh(points, lattice_cells(lattice))
+    most = max(_MESHED, min(_OF_POINTS * x.shape[-2], _MOST))
+    mesh, wider = thinned(*whole, most), None if (outer := widened(*whole)) is None else (outer, whole[1])
+    wider = wider if lattice is None or d != 2 else squares_around(points, lattice)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
-    if covered > _FULL or _by_chance(points, covered):
+    if lattice is None and (covered > _FULL or _by_chance(points, covered)):
         return boxes
-    beyond = [] if wider is None else [kept(Region(*thinned(wider, whole[1], most), order=2))]
-    return [*beyond, kept(region), kept(Region(*mesh, order=1))]
+    beyond = [] if wider is None else [kept(Region(*thinned(*wider, most), order=2))]
+    return [*beyond, kept(region), kept(Region(*mesh, order=1)), *(boxes if covered > _FULL else [])]
+
+
+def _with_holes(points: np.ndarray) -> np.ndarray | None:
+    """Places (N, d), whole numbers, of points of a lattice that leave out points with all of their neighbours, far more
+    than would be if as many were missing by chance (Markov's inequality); None of other points."""
+    levels, places = zip(*(np.unique(np.round(own, 9), return_inverse=True) for own in points.T), strict=True)
+    shape = tuple(map(len, levels))
+    if math.prod(shape) > 2 * len(points):
+        return None
+    missing = np.ones(shape, dtype=bool)
+    missing[places] = False
+    expected, block = missing.size * missing.mean() ** 3 ** len(shape), np.ones((3,) * len(shape))
+    return np.stack(places, 1) if expected < _CHANCE * binary_erosion(missing, block).sum() else None
 
 
 def _by_chance(points: np.ndarray, covered: float) -> bool:
@@ -158,20 +187,40 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
 
     Of points x (N, 2) alone that all trajectories share.
     """
-    found = []
+    found = list[Flows]()
+    if _divergence(x, u * scale) > _UNRELATED:
+        return found
     for domain in domains:
         if isinstance(domain, Region) and domain.order == 2:
             nodes, cells = domain.nodes, domain.cells
         elif isinstance(domain, Box) and not isinstance(domains[0], Region) and PERIODIC not in domain.axes:
             levels = [len(np.unique(np.round(x[:, j], 9))) for j in range(2)]
             fine = levels if np.prod(levels) < 2 * len(x) else [int(np.sqrt(len(x)))] * 2
-            axes = [np.linspace(domain.lower[j], domain.upper[j], fine[j] // 2 + 1) for j in range(2)]
+            axes = [np.linspace(domain.lower[j], domain.upper[j], min(fine[j], _FINE) // 2 + 1) for j in range(2)]
             nodes, cells = grid_mesh(*axes)
         else:
             continue
         flows = Flows(nodes, cells, scale, held=_held(Region(nodes, cells), x, u)).with_steady(x, u)
         found += [] if flows is None else [flows]
     return [kept(flows) for flows in found]
+
+
+def _divergence(x: np.ndarray, u: np.ndarray) -> float:
+    """Variance of the divergence of velocities u (S, T, N, 2) at points x (N, 2) over that of components that have
+    nothing to do with each other: differences over triangles of some of the points, near or farther ones, whichever
+    say less, for noise hides the flow between near points."""
+    u, shares = u[:_LOOKED_AT, :: max(u.shape[1] // 2, 1)].reshape(-1, *u.shape[2:]), []
+    for count in _NEAR_AND_FAR:
+        some = np.sort(np.random.default_rng(0).permutation(len(x))[:count])
+        corners = some[Delaunay(x[some]).simplices]
+        sides = x[corners[:, 1:]] - x[corners[:, :1]]
+        area, size = abs(np.linalg.det(sides)), np.linalg.norm(x[corners] - x[np.roll(corners, 1, 1)], axis=2).max(1)
+        fair = (area > _SLIVER * size**2) & (size < _ACROSS * np.median(size))  # neither flat, nor across a hole
+        differences = u[:, corners[fair, 1:]] - u[:, corners[fair, :1]]
+        slopes = np.linalg.solve(sides[fair], differences) * area[fair, None, None] ** 0.5
+        each = slopes.diagonal(axis1=2, axis2=3)
+        shares.append(np.nansum(each.sum(-1) ** 2) / (np.nansum(each**2) + _ROUNDING * np.nansum(slopes**2) + 1e-300))
+    return float(min(shares))
 
 
 def _held(region: Region, x: np.ndarray, u: np.ndarray) -> np.ndarray | None:

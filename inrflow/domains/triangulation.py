@@ -50,6 +50,23 @@ def triangulate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return clean_mesh(points, cells_between(points))
 
 
+def lattice_cells(places: np.ndarray) -> np.ndarray:
+    """Cells (E, d + 1) between some points of a lattice, at whole numbers (N, d), that bridge single missing points."""
+    cells = Delaunay(places).simplices.astype(np.int64)
+    return cells[(np.ptp(places[cells], axis=1) <= 2).all(1)]
+
+
+def squares_around(points: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes (V, 2) and triangles (E, 3) of finite volumes whose centres are points (N, 2), at places of a lattice."""
+    levels = [np.unique(np.round(own, 9)) for own in points.T]
+    middles = [(own[1:] + own[:-1]) / 2 for own in levels]
+    edges = [np.concatenate([2 * own[:1] - middle[:1], middle, 2 * own[-1:] - middle[-1:]])
+             for own, middle in zip(levels, middles, strict=True)]
+    nodes, cells = grid_mesh(*edges)
+    own = np.ravel_multi_index(tuple(places.T), tuple(map(len, levels)))
+    return clean_mesh(nodes, cells.reshape(2, -1, 3)[:, own].reshape(-1, 3))
+
+
 def cells_between(points: np.ndarray) -> np.ndarray:
     """Delaunay cells (E, d + 1) of different points (N, d) without those that bridge holes and concave outlines (alpha
     shape).

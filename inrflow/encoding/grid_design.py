@@ -1,15 +1,20 @@
-"""GridDesign: harmonics of a box on a grid of points where they are orthogonal, evaluated axis by axis."""
+"""GridDesign: harmonics of a box on a grid of points where they are orthogonal, evaluated axis by axis.
+
+Cosines between walls are orthogonal on even points between the walls, and on even points from wall to wall if those at
+the walls have half the weight of others (the trapezoidal rule).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 import torch
 
 from inrflow.decoders.domain_harmonics import GridSum
 from inrflow.domains import Harmonics
-from inrflow.domains.box import BoxHarmonics, grid_of
+from inrflow.domains.box import WALLED, BoxHarmonics, grid_of
 
 Rows = Callable[[np.ndarray], np.ndarray]
 _SLANT = 1e-12  # length of a harmonic at the points that counts as none, over the largest
@@ -17,11 +22,12 @@ _ROUNDED = 2e-7  # of the largest coordinate: what single precision loses, about
 
 
 class GridDesign:
-    """Harmonics that are orthogonal on a grid of N points, of which no table is made; squares (K,): sums of their
-    squares at the points."""
+    """Harmonics that are orthogonal on a grid of N points, of which no table is made; weights (n_j,) of the coordinates
+    of each axis, of mean 1, squares (K,): sums of weights times their squares at the points."""
 
-    def __init__(self, at: GridSum, squares: np.ndarray):
+    def __init__(self, at: GridSum, weights: list[np.ndarray], squares: np.ndarray):
         self.at, self.shape, self.products = at, (len(at.order), len(squares)), at.products
+        self.root = np.sqrt(reduce(np.multiply.outer, weights).ravel())[at.back.numpy()]
         self.lengths = np.sqrt(squares * (squares > _SLANT**2 * squares.max()))
         self.inverse = np.divide(1.0, self.lengths, where=self.lengths > 0, out=np.zeros_like(squares))
 
@@ -31,14 +37,18 @@ class GridDesign:
 
     def solved(self, values: np.ndarray) -> np.ndarray | None:
         """Codes (K, B) of least squares of values (B, N); None where points do not tell harmonics apart."""
-        return (self._unit(values) * self.inverse).T if self.inverse.all() else None
+        return (self._unit(self.weighted(values)) * self.inverse).T if self.inverse.all() else None
 
     def factors(self, root: np.ndarray) -> tuple[Rows, np.ndarray, Rows, Rows]:
         """As those of a table."""
         return self._unit, self.lengths * root, lambda rows: rows, lambda rows: rows
 
+    def weighted(self, values: np.ndarray) -> np.ndarray:
+        """Values (B, N) times the roots of the points' weights, as `factors` take them."""
+        return values * self.root
+
     def _unit(self, values: np.ndarray) -> np.ndarray:
-        return self.at.sums(torch.tensor(values)).numpy() * self.inverse
+        return self.at.sums(torch.tensor(values * self.root)).numpy() * self.inverse
 
     @property
     def table(self) -> np.ndarray:
@@ -50,12 +60,20 @@ def grid_design(harmonics: Harmonics, x: np.ndarray) -> GridDesign | None:
     """Harmonics at points (N, d) that fill a grid of two or three axes on which they are orthogonal; else None."""
     if not isinstance(harmonics, BoxHarmonics) or x.shape[1] == 1 or (grid := grid_of(x)) is None:
         return None
-    axes = [_even(own, length) for own, length in zip(grid[0], harmonics.box.lengths, strict=True)]
-    at = GridSum(harmonics, axes, grid[1], torch.float64)
-    return None if (squares := at.squares()) is None else GridDesign(at, squares)
+    box = harmonics.box
+    axes, weights = zip(*(_even(own, *limits) for own, *limits in zip(grid[0], box.lower, box.upper, box.axes,
+                                                                      strict=True)), strict=True)
+    at = GridSum(harmonics, list(axes), grid[1], torch.float64)
+    return None if (squares := at.squares(weights)) is None else GridDesign(at, list(weights), squares)
 
 
-def _even(levels: np.ndarray, length: float) -> np.ndarray:
-    """Coordinates (n,) of an axis as parts of its length where rounding to single precision alone moved them."""
+def _even(levels: np.ndarray, lower: float, upper: float, axis: str) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (n,) of an axis as parts of its length where rounding to single precision alone moved them, and their
+    weights: half at walls."""
+    weights, nodes = np.ones(len(levels)), np.linspace(lower, upper, len(levels))
+    rounded, length = _ROUNDED * np.abs([*levels, upper - lower]).max(), upper - lower
+    if axis == WALLED and len(levels) > 2 and np.abs(levels - nodes).max() <= rounded:
+        weights[[0, -1]] = 0.5
+        return nodes, weights / weights.mean()
     exact = levels.mean() + (np.arange(len(levels)) - (len(levels) - 1) / 2) * length / len(levels)
-    return exact if np.abs(levels - exact).max() <= _ROUNDED * np.abs([*levels, length]).max() else levels
+    return exact if np.abs(levels - exact).max() <= rounded else levels, weights

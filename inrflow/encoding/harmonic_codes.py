@@ -275,6 +275,10 @@ class TableDesign:
         z, _, rank, _ = np.linalg.lstsq(self.table, values.T, rcond=_NO_RANK)
         return z if rank == self.table.shape[1] else None
 
+    def weighted(self, values: np.ndarray) -> np.ndarray:
+        """Values (B, N): points count alike."""
+        return values
+
     def factors(self, root: np.ndarray) -> tuple[Rows, np.ndarray, Rows, Rows]:
         """Those of `svd`, with the map u^T of rows (..., N) to (..., R) for u."""
         u, s, once, twice = self.svd(root)
@@ -351,6 +355,7 @@ def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: n
     effort.add(2 * len(values) * design.products, 6 * values.size + len(_NOISES) * len(mean), 40)
     noises = np.maximum(_NOISES * (float(np.nanmean(left**2)) + 1e-300), least)
     if known.all():
+        left = design.weighted(left)
         project, s, turn, squares = design.factors(root)
         noise = float(noises[_evidence(left, project(left), s, noises).argmin()])
     else:

@@ -229,14 +229,16 @@ class Problem:
 
     def fields(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
         """Numbers (S,), internal times (S, T), points (S, N, d) and values (S, T, N, C), over the channels' deviations,
-        of trajectories whose times are all known, at frames that are fitted to; None where points move."""
+        of trajectories whose times are all known, at frames that are fitted to and points of which some trajectory has
+        values: others are land, or a body in a flow. None where points move."""
         batch, scale = self.source.batch(rows, normalised=False), self.source.normalisation.scale.double().flatten()
         if batch.x.shape[1] != 1:
             return None
         t = self.scale.internal(batch.t).numpy()[:, : self.fitted_frames]
         x, u = batch.x[:, 0].double().numpy(), (batch.u[:, : self.fitted_frames].double() / scale).numpy()
-        whole = ~np.isnan(t).any(1)
-        return rows[whole], t[whole], np.broadcast_to(x, (len(t), *x.shape[1:]))[whole], u[whole]
+        whole, x = ~np.isnan(t).any(1), np.broadcast_to(x, (len(t), *x.shape[1:]))
+        seen = np.isfinite(u).any((0, 1, 3)) if np.equal(x, x[:1]).all() else np.ones(x.shape[1], dtype=bool)
+        return rows[whole], t[whole], x[whole][:, seen], u[whole][:, :, seen]
 
     def domains(self, x: np.ndarray) -> list[Domain]:
         """Plausible domains of the points (S, N, d) of trajectories. Raises UserError where there are none."""

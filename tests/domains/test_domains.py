@@ -330,3 +330,19 @@ def test_meshes_between_the_points_of_many_trajectories_have_few_nodes_and_the_o
         assert isinstance(one, Region) and len(one.nodes) < 1700
         assert one.measure == pytest.approx(0.84 * np.pi, rel=0.05)
     assert len(domains_of(x[:1])[0].nodes) == 240  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_small_holes_of_a_lattice_are_holes_and_points_missing_by_chance_are_none(d: int) -> None:
+    axis = (np.arange(40 if d == 2 else 14) + 0.5) / (40 if d == 2 else 14)
+    x, centre = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), -1).reshape(-1, d), np.full(d, 0.4)
+    hole = np.linalg.norm(x - centre, axis=1) < (0.12 if d == 2 else 0.22)
+    places = domains_of(x[~hole])
+    assert hole.mean() < 0.07 and isinstance(places[0], Region) and isinstance(places[-1], Box)
+    size = np.pi * 0.12**2 if d == 2 else 4 / 3 * np.pi * 0.22**3
+    if d == 2:  # first the cells around the points
+        assert places[0].measure == pytest.approx(1 - hole.mean(), rel=1e-9)
+    assert places[-4].measure == pytest.approx(np.ptp(axis) ** d - size, rel=0.03)  # then what lies between them
+    assert places[0].distance(centre[None])[0] > 0.08
+    kept = np.random.default_rng(0).permutation(len(x))[: len(x) * 2 // 3]
+    assert all(isinstance(place, Box) for place in domains_of(x[kept]))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from inrflow.domains import Flows, Region, flows_of, from_state
+from inrflow.domains.infer import _divergence
 from inrflow.domains.triangulation import grid_mesh
 
 
@@ -64,6 +65,22 @@ def test_slippery_walls_have_eigenvalues_in_closed_form_and_are_found_in_data(sq
     np.testing.assert_allclose(found.harmonics(6).eigenvalues[:3] / np.pi**2, [2, 5, 5], rtol=3e-3)
     again = from_state(found.state()).harmonics(6)
     np.testing.assert_allclose(again.coefficients, found.harmonics(6).coefficients)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_channels_are_flows_where_their_divergence_is_less_than_that_of_any_two(noise: float) -> None:
+    """Swirls of a stream function at scattered points around a hole, and their components turned by a quarter."""
+    rng = np.random.default_rng(0)
+    x = rng.random((3000, 2))
+    x = x[np.linalg.norm(x - 0.5, axis=1) > 0.2]
+    k, phase = rng.uniform(3, 12, (2, 60)) * rng.choice([-1, 1], (2, 60)), rng.uniform(0, 2 * np.pi, 60)
+    waves = np.cos(x @ k + phase) @ (rng.standard_normal((4, 5, 60, 1)) * np.stack([k[1], -k[0]], -1))
+    u = waves + noise * waves.std() * rng.standard_normal(waves.shape)
+    assert _divergence(x, u) < 0.9 and _divergence(x, u[..., ::-1] * [1, -1]) > 1.1  # a gradient
+    others = np.cos(x @ rng.uniform(-12, 12, (2, 60)) + phase) @ rng.standard_normal((4, 5, 60, 2))
+    assert _divergence(x, others) == pytest.approx(1, abs=0.05)
+    assert _divergence(x, 0 * u + x[:, 1:] * [1, 0]) < 1e-9  # a shear flow
+    assert not flows_of([Region(*grid_mesh(*[np.linspace(0, 1, 9)] * 2))], x, others, np.ones(2))
 
 
 def test_outlets_are_where_velocities_change(square: Flows) -> None:

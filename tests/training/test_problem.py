@@ -64,3 +64,18 @@ def test_some_of_the_trajectories_are_of_every_system():
     kept = some_of(rows, 0.3, systems)
     assert np.isin(kept, rows).all() and np.bincount(systems[kept]).tolist() == [2, 3, 3, 3]
     assert some_of(rows, 1e-3, systems).tolist() == [3, 10, 20, 30]
+
+
+def test_points_without_any_value_are_none_of_a_laws_domain(tmp_path):
+    x = np.stack(np.meshgrid(*[(np.arange(12) + 0.5) / 12] * 2, indexing="ij"), -1).reshape(-1, 2)
+    sea = (np.linalg.norm(x - [0.2, 0.3], axis=1) > 0.3) & (x.sum(1) < 1.5)
+    u = np.random.default_rng(0).normal(size=(5, 6, 144, 2)).astype(np.float32)
+    u[:, :, ~sea], u[0, :, 5], u[:, :, 50, 1] = np.nan, np.nan, np.nan  # some trajectory, or channel, has these
+    path = tmp_path / "train.h5"
+    write_trajectories(path, np.arange(6.0), x, u, Description("sea", ("u", "v"), ("x", "y")))
+    with run_on(path, tmp_path) as run:
+        _, _, places, values = run.problem.fields(run.problem.train)
+        domain = run.problem.domains(places)[0]
+    np.testing.assert_allclose(places, np.broadcast_to(x[sea], places.shape), atol=1e-6)
+    assert values.shape[2] == sea.sum() and domain.kind == "region"
+    assert domain.distance(np.array([[0.2, 0.3], [0.9, 0.9]])).min() > 0.1

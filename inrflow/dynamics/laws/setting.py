@@ -233,13 +233,13 @@ def joined(boundary: str) -> int:
     return len(set(boundary.split(", ")))
 
 
-def resolved(domain: Domain, data: Data, flow: bool = False) -> tuple[Domain, int]:
+def resolved(domain: Domain, boundary: str, data: Data, flow: bool = False) -> tuple[Domain, int]:
     """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box, those
     of flows there up to some wavenumber, half as many as points of a sphere, as many elsewhere."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if not isinstance(domain, Box):
         return domain, int(_OF_POINTS[3] * points) if isinstance(domain, Sphere) else points
-    grid = None if flow else domain.told_apart(data.x[0])
+    grid = None if flow else domain.told_apart(data.x[0], boundary)
     if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
         return domain, int(_OF_POINTS[domain.dimensions] * points)
     return grid, math.prod(grid.functions)
@@ -373,7 +373,7 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, lambda: late(1.0))
     few, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
     if few or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
-        grid, every = resolved(place, train)
+        grid, every = resolved(place, boundary, train)
         most = FEW_HARMONICS if few else MOST_OF_GRID // channels
         whole = (few or rough) and (grid is not place or place.kind == "sphere" and rough)
         if whole and count < every <= most and (flat := tail(  # that of noise is flat

@@ -12,8 +12,9 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.spatial import Delaunay
 
-from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, flows_of
+from inrflow.domains import HELD, NATURAL, Box, Domain, Flows, Region, Sphere, domains_of
 from inrflow.domains.transform import DenseTransform, SeparableTransform, SphereTransform
+from inrflow.domains.triangulation import grid_mesh
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.families import families_of, solenoidal
 from inrflow.dynamics.laws.field import LawField
@@ -76,9 +77,8 @@ def test_late_other_harmonics_are_tried_all_the_same_where_modes_of_flows_hold_l
     x = np.stack(np.meshgrid(g, g, indexing="ij"), -1).reshape(-1, 2)
     one = _waves(x)
     both = replace(one, u=np.concatenate([one.u, one.u[::-1]], -1))  # two values, and no velocity
-    flows = flows_of([box], x, both.u, np.ones(2))
-    assert flows
-    place, _, _, error = choose([box, *flows], None, both, 0, lambda _: None, lambda: True)
+    flows = Flows(*grid_mesh(*[np.linspace(0, 1, 8)] * 2), np.ones(2))
+    place, _, _, error = choose([box, flows], None, both, 0, lambda _: None, lambda: True)
     assert isinstance(place, Box) and error < 1e-3
 
 

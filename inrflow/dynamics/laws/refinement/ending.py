@@ -179,7 +179,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
     errors = forecast_errors(law, judge)
     spent, count = effort() - began, law.codes.harmonics.count
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
-    place, most = resolved(law.domain, train, flow)
+    place, most = resolved(law.domain, law.boundary, train, flow)
     most = min(most, most_with_rates(law.rates, train.u.shape[-1])) if law.has_rates else most
     for factor in _FINEST if flow else _FINER:
         now, size = law.codes.harmonics.count, min(int(factor * count), most * joined(law.boundary))
