@@ -131,7 +131,7 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
     """Indices of trajectories, of points x (S, N, d), that lie on the same shape; all of them where shapes are alike.
 
     cells: of the mesh of each, which tell; otherwise places do that the points of others fill and its own leave out, by
-    more than random points leave gaps.
+    more than random points, or random nodes of one mesh, leave gaps.
     """
     _, label = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
     label = label.ravel()
@@ -141,10 +141,13 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
     if x.shape[2] == 1 or (period is not None and any(length > 0 for length in period)):
         return [np.arange(len(x))]
     some = [np.unique(x[members[0]], axis=0) for members in groups[:_LOOKED_AT]]
-    far = []
-    for i, own in enumerate(some):
-        nearest = cKDTree(own).query(np.concatenate(some[:i] + some[i + 1 :]))[0]
-        far.append((nearest > 2 * _LONELY ** (1 / x.shape[2]) * np.median(nearest)).mean())
+    trees, far = [cKDTree(one) for one in some], []
+    between = [(one + one[np.minimum(tree.query(one, [2])[1][:, 0], len(one) - 1)]) / 2
+               for one, tree in zip(some, trees, strict=True)]  # nodes that trajectories share are no distance apart
+    for i, tree in enumerate(trees):
+        nearest, places = (tree.query(np.concatenate(each[:i] + each[i + 1 :]))[0] for each in (some, between))
+        gap = max(np.median(nearest), np.median(places))
+        far.append((nearest > 2 * _LONELY ** (1 / x.shape[2]) * gap).mean())
     return groups if np.mean(far) > _FOREIGN else [np.arange(len(x))]
 
 

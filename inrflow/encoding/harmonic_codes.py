@@ -19,6 +19,7 @@ from inrflow.numerics.effort import effort
 
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
 _LEAST, _NOTHING = 1e-15, 1e-14  # shares of a channel's variance, that priors' are kept above, and that is rounding
+_TIE = 1e-7  # relative difference of eigenvalues of one eigenspace
 _ROUNDS, _SETS = 12, 16  # of expectation maximisation; point sets that the prior is fitted to, at most
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
@@ -39,11 +40,13 @@ class HarmonicCodes:
     variance: np.ndarray
 
     def used(self, domain: Domain) -> tuple[Domain, int]:
-        """The domain, of a box the part `spanned`, and how many harmonics there are up to the last above rounding."""
+        """The domain, of a box the part `spanned`, and how many harmonics there are up to the last above rounding, with
+        all of its eigenspace, for harmonics come in whole ones."""
         count, harmonics = self.harmonics.count - self.harmonics.steady, self.harmonics
         held = np.flatnonzero((self.variance[:, :count] > _NOTHING * self.variance.sum(1, keepdims=True)).any(0))
         domain = harmonics.spanned(held) if isinstance(harmonics, BoxHarmonics) else domain
-        return domain, int(held.max()) + 1 + harmonics.steady
+        up_to = harmonics.eigenvalues[:count] <= (1 + _TIE) * harmonics.eigenvalues[held.max()]
+        return domain, int(up_to.sum()) + harmonics.steady
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means (..., C, K) and variances (C, K) of frames u (..., N, C) at points x (N, d).

@@ -12,6 +12,7 @@ from skfem.models.poisson import laplace, mass
 
 from inrflow.decoders.domain_harmonics import plain
 from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, from_state, region
+from inrflow.domains.infer import shapes
 from inrflow.domains.triangulation import triangulate, widened
 from inrflow.errors import UserError
 
@@ -156,6 +157,20 @@ def test_scattered_points_of_an_l_shape_keep_the_corner() -> None:
     points = points[(points < 1).any(1)]
     nodes, cells = triangulate(points)
     assert Region(nodes, cells, 1).measure == pytest.approx(3, rel=0.1)
+
+
+def test_random_nodes_of_one_mesh_lie_on_one_shape_and_discs_with_other_holes_do_not() -> None:
+    generator, nodes = np.random.default_rng(0), skfem.MeshTri.init_circle(4).p.T
+    discs = [nodes[np.linalg.norm(nodes - hole, axis=1) > 0.35] for hole in ((-0.4, 0), (0.4, 0), (0, -0.4), (0, 0.4))]
+
+    def some(sets: list[np.ndarray], share: float) -> np.ndarray:
+        count = round(share * min(map(len, sets)))
+        return np.stack([each[generator.permutation(len(each))[:count]] for each in sets])
+
+    for share in (0.15, 0.5, 0.9):
+        assert len(shapes(some([nodes] * 6, share))) == 1
+    for share in (0.5, 0.9):
+        assert len(shapes(some(discs, share))) == 4
 
 
 def test_sphere_harmonics_are_orthonormal_with_tangential_gradients() -> None:

@@ -105,3 +105,16 @@ def test_harmonics_that_a_grid_does_not_show_change_nothing(count: int) -> None:
     assert np.abs(codes.left(x, u)[0]).max() < 1e-6
     if count == 120:  # of waves that are told apart
         assert codes.variance[0, shown.count :].sum() < 1e-6 * codes.variance.sum()
+
+
+def test_harmonics_up_to_the_last_one_that_data_hold_are_kept_with_all_of_its_eigenspace() -> None:
+    box = Box([0.0, 0.0], [1.0, 1.0], ["walled", "walled"])
+    axis = np.linspace(0, 1, 12)
+    x = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    field = np.sin(3 * np.pi * x[:, 0]) * np.sin(2 * np.pi * x[:, 1])  # not that of exchanged axes
+    sizes = np.random.default_rng(0).standard_normal((4, 5, 1, 1))
+    u = sizes * np.stack([field, np.cos(np.pi * x[:, 0])], -1)
+    boundary, points = "held, natural", np.broadcast_to(x, (4, *x.shape))
+    domain, used = fit_codes(box.harmonics(80, boundary), points, u).used(box)
+    codes = fit_codes(domain.harmonics(used, boundary), points, u)
+    assert used < 80 and np.abs(codes.left(x, u[0])[0]).max() < 1e-9

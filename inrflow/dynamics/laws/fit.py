@@ -176,7 +176,7 @@ class LawSearch:
         place, harmonics = ground.domain, ground.codes.harmonics
         by_place = list(families.in_place(place, harmonics))
         inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
-        more = [*families.with_multipliers(place, harmonics, channels), *families.steep(place, channels)]
+        more = [*families.steep(place, channels), *families.with_multipliers(place, harmonics, channels)]
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         matrices = ground.states[0, 0].size > MOST_OF_GRID  # of all codes, as terms of these families are
         wider = self.wider = [] if matrices else [

@@ -26,7 +26,7 @@ from inrflow.dynamics.laws.families import Families, families_of, regressed
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
 from inrflow.dynamics.laws.setting import Data, Ground, Log
-from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
+from inrflow.dynamics.laws.terms import BENT, POTENTIAL, TURN, VALUE, Term
 from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort
 
@@ -87,17 +87,18 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
 
 
 def inertial(ground: Ground, families: Families) -> Families:
-    """The families with the inertia with which all of their terms miss the least share of changes."""
-    few = ground.some(_FEW_TRAJECTORIES)
-    eigenvalues = torch.tensor(ground.codes.harmonics.eigenvalues)
-    waves = eigenvalues[varying(eigenvalues)]
+    """The families, with J(a, lap b) in the plane, with the inertia with which all terms miss the least of changes."""
+    few, every = ground.some(_FEW_TRAJECTORIES), range(ground.states.shape[2])
+    if "transport" in families.terms and ground.domain.dimensions == 2 and not ground.domain.curved:
+        streams = [Term.jacobian(a, b, 0, BENT) for a in every for b in every]
+        families = replace(families, terms={**families.terms, "transport": families.terms["transport"] + streams})
+    waves = (values := torch.tensor(ground.codes.harmonics.eigenvalues))[varying(values)].log()
 
     def missed(size: float) -> float:
         return attainable(few, families.with_inertia(math.exp(size)).every)
 
-    sizes = np.linspace(-math.log(waves.max()), -math.log(waves.min()), _SIZES)
-    errors = [missed(size) for size in sizes]
-    best, gap = sizes[int(np.argmin(errors))], sizes[1] - sizes[0]
+    sizes = np.linspace(-float(waves.max()), -float(waves.min()), _SIZES)
+    best, gap = min(sizes, key=missed), sizes[1] - sizes[0]
     found = minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE})
     return families.with_inertia(math.exp(found.x))
 

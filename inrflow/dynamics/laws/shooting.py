@@ -118,7 +118,7 @@ def _on(ground: Ground, families: Families, deadline: float, whole: Ground | Non
             every = steps.run()
             refined = (integrable(one, t, states) for one in (every, *steps.shorter(every)))
             for i, one in enumerate(refined):
-                if one is not None:
+                if one is not None and one.size:  # elimination may have left no term
                     one = Shooting.along(one, ground, ground.known, 1, deadline - effort()).run() if i else one
                     yield one if whole is None else _widened(one, whole, deadline)
         if effort() > deadline:

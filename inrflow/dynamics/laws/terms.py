@@ -17,8 +17,7 @@ RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, 
 BENT = 32  # added to the axis of a derivative: that of lap of the channel
 INVERSE = 48  # "axis" of a factor that is no channel: 1 / the coordinate of this number
 ACROSS = 49  # "axis" of a value that acts on harmonics that its channel has not: its codes add to its own alone
-DRIVEN = 64  # added to 3 i + j, the "axis" of a factor: component j of the flow that a force along i drives in a porous
-# medium, channel e_i less the gradient of a pressure
+DRIVEN = 64  # added to 3 i + j: component j of the flow of channel e_i in a porous medium, less a pressure's gradient
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)  # powers of the Laplacian
 
 
@@ -51,9 +50,9 @@ class Term:
     inertia: float = 0.0
 
     @classmethod
-    def jacobian(cls, stream: int, channel: int) -> Term:
-        """J(lap^-1 a, b) = (lap^-1 a)_x b_y - (lap^-1 a)_y b_x: transport of b by the flow of vorticity a."""
-        return cls((((channel, 1), (stream, POTENTIAL)), ((channel, 0), (stream, POTENTIAL + 1))), signs=(1, -1))
+    def jacobian(cls, stream: int, channel: int, flow: int = POTENTIAL, carried: int = 0) -> Term:
+        """J(lap^-1 a, b), J = a_x b_y - a_y b_x: transport by the flow of vorticity a; flow 0, `BENT`: J(a, lap b)."""
+        return cls((((channel, carried + 1), (stream, flow)), ((channel, carried), (stream, flow + 1))), signs=(1, -1))
 
     @classmethod
     def jacobian_on_sphere(cls, stream: int, channel: int) -> Term:
@@ -167,8 +166,8 @@ class Term:
             velocity = ", ".join(channels[product[0][0]] for product in self.products) if self.vector else "u"
             text = f"P({velocity} . grad) {channels[self.products[0][1][0]]}"
         elif self.signs:
-            (channel, _), (stream, _) = self.products[0]
-            text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
+            (channel, axis), (stream, _) = self.products[0]
+            text = f"J({'lap^-1 ' * (axis < BENT)}{channels[stream]}, {'lap ' * (axis >= BENT)}{channels[channel]})"
         elif self.flux and not self.linear:
             (c, axis), factors = self.products[0][-1], self.products[0][:-1]
             kind = next(name for least, name in ((BENT, "lap "), (POTENTIAL, "lap^-1 "), (0, "")) if axis >= least)

@@ -70,6 +70,19 @@ def test_a_further_family_without_a_solution_leaves_the_search_what_it_has(monke
     assert not search.wider and len(own) > 3  # the others were tried, too
 
 
+def test_whole_powers_come_before_fractions_that_miss_as_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = _search()
+
+    def regressed(_: object, families: fit.Families, period: float) -> list[tuple[float, fit.Law]]:
+        law = search.ground.law(families.every, *np.zeros((2, len(families.every), 1)))
+        return [({"steep": 0.0371, "multipliers": 0.037}.get([*families.terms][-1], 0.5), law)]
+
+    monkeypatch.setattr(fit, "regressed", regressed)
+    monkeypatch.setattr(fit, "settled", lambda _: None)
+    search.regress(1)
+    assert [[*families.terms][-1] for _, _, families in search.ranked[:2]] == ["steep", "multipliers"]
+
+
 def test_errors_that_refinement_compares_with_are_those_of_shortened_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     search = _search()
     law = replace(search._regressed(search.families)[1][0], longest=0.4)

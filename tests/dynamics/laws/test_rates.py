@@ -10,14 +10,14 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import NATURAL, Box, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.contexts import known_contexts
-from inrflow.dynamics.laws.families import Families, short_list
+from inrflow.dynamics.laws.families import Families, regressed, short_list
 from inrflow.dynamics.laws.field import LawField, rates_between
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.rates import of_first_order, rotating, with_rates
-from inrflow.dynamics.laws.setting import Data
+from inrflow.dynamics.laws.rates import inertial, of_first_order, rotating, with_rates
+from inrflow.dynamics.laws.setting import Data, Ground, encode
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.encode import CodeData
-from inrflow.encoding.harmonic_codes import HarmonicCodes
+from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 
 LINE, COUNT = Box([0.0], [1.0], ["walled"]), 8
 DAMPING, SPEED = 0.3, 0.2  # u'' = -0.3 u' + 0.04 lap u
@@ -146,6 +146,42 @@ def test_the_inertia_of_long_waves_is_found() -> None:
     line = law.written(["u"])[0]
     assert line.startswith("(1 - ") and " lap) du/dt = " in line and "u du/dx" in line
     assert Term.from_state(law.terms[0].state()) == law.terms[0]
+
+
+def test_stream_functions_of_drift_waves_are_carried_by_their_own_flow() -> None:
+    """(1 - lap) p_t = p_y + J(p, lap p) - .01 lap^2 p (Hasegawa and Mima 1978) on a torus, by Runge-Kutta steps."""
+    n, length, generator = 24, 9.0, np.random.default_rng(0)
+    k = 2 * np.pi * np.fft.fftfreq(n, length / n)
+    kx, ky = np.meshgrid(k, k, indexing="ij")
+    square, keep = kx**2 + ky**2, (np.abs(kx) < 0.6 * k.max()) & (np.abs(ky) < 0.6 * k.max())
+
+    def values(w: np.ndarray) -> np.ndarray:
+        return np.fft.ifft2(w).real
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        bent = -square * w
+        carried = values(1j * kx * w) * values(1j * ky * bent) - values(1j * ky * w) * values(1j * kx * bent)
+        return (1j * ky * w - 0.01 * square**2 * w + keep * np.fft.fft2(carried)) / (1 + square)
+
+    w = np.fft.fft2(generator.standard_normal((6, n, n))) * (0 < square) * (square < 3) / 4
+    frames = [w]
+    for index in range(70):
+        a = rate(w)
+        b = rate(w + 0.01 * a)
+        c = rate(w + 0.01 * b)
+        w = w + 0.02 / 6 * (a + 2 * b + 2 * c + rate(w + 0.02 * c))
+        frames += [w] * (index % 10 == 9)
+    x = np.stack(np.meshgrid(*[np.arange(n) * length / n] * 2, indexing="ij"), -1).reshape(-1, 2)
+    u = values(np.stack(frames, 1)).reshape(6, 8, -1, 1)
+    torus = Box([0.0, 0.0], [length, length], ["periodic", "periodic"])
+    data = Data.of(0.2 * np.arange(8), x, u)
+    codes = fit_codes(torus.harmonics(200), data.x, data.u)
+    ground = Ground(torus, NATURAL, codes, data, *encode(codes, data))
+    found = inertial(ground, Families(short_list(1, 2)))
+    law = regressed([ground], found)[0][1]
+    assert next(term.inertia for term in law.terms) == pytest.approx(1, rel=0.02)
+    (line,) = law.written(["p"], ["x", "y"])
+    assert "J(p, lap p)" in line, line
 
 
 def test_only_the_channel_whose_changes_nothing_explains_has_rates() -> None:

@@ -7,12 +7,13 @@ import torch
 
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law, fit_law
+from inrflow.dynamics.laws.families import Families
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Flights, flights, own_paths
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, Ground, encode
-from inrflow.dynamics.laws.shooting import Shooting, _leading, _widened
+from inrflow.dynamics.laws.shooting import Shooting, _leading, _widened, along_single_steps
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.numerics.effort import effort
@@ -107,3 +108,13 @@ def test_codes_none_of_which_is_determined_correct_nothing() -> None:
     paths, t = _paths(12, 6), np.tile(GAP * np.arange(6), (12, 1))
     refined = Shooting(_law(TRUTH), _flights(t, paths), np.zeros((1, 12)), 60.0).run()
     np.testing.assert_array_equal(refined.theta, TRUTH)
+
+
+def test_laws_are_those_with_terms_where_steps_tell_nothing() -> None:
+    x, t = (np.arange(24)[:, None] + 0.5) / 24, np.tile(GAP * np.arange(5), (6, 1))
+    values = np.random.default_rng(0).standard_normal((6, 5, 1, 6)) @ LINE.harmonics(6).values(x).T
+    data = Data.of(t, np.broadcast_to(x, (6, *x.shape)), np.swapaxes(values, 2, 3))
+    codes = fit_codes(LINE.harmonics(6), data.x, data.u)
+    ground = Ground(LINE, NATURAL, codes, data, *encode(codes, data))
+    families = Families({"products": VALUES}, (("products",),))
+    assert all(law.size for law in along_single_steps(ground, families, effort() + 10, False))
