@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.encoding.residual.beside import Beside
 from inrflow.encoding.residual.blocks import Samples
-from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
+from inrflow.encoding.residual.covariance import Covariance
 from inrflow.encoding.residual.fit import fit_covariance, lasting_covariance
 from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful, weights_of_places
 from inrflow.encoding.residual.places import Places
@@ -186,6 +187,7 @@ class Conditioned:
         self._for_new: list[Sites | None] = []  # of channels, for places that are not observed
         self._places: list[set[bytes]] = []  # that are
         y, self._points = field.places(rows.x), list[np.ndarray]()
+        left = rows.u - np.where([one is not None and one.on_codes for one in field.channels], codes, 0.0)
         for c, channel in enumerate(field.channels):
             seen = np.isfinite(rows.u[:, c])
             its = rows.t[seen] if seen.any() else rows.t
@@ -196,13 +198,14 @@ class Conditioned:
                 self._sites.append(None)
                 self._for_new.append(None)
                 continue
-            u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
+            u = left[seen, c]
             covariance = channel.covariance.followed(rows.t[seen], y[seen], u)
             sites, values = Sites(rows.t[seen], y[seen], covariance), torch.as_tensor(u)
             doubtful = noise_of_doubtful(sites, values) if np.isfinite(covariance.doubtful) else np.zeros(len(u))
             louder = doubtful + covariance.loudness(torch.as_tensor(sites.y)).numpy()
             self._sites.append((Sites(sites.t, sites.y, covariance, doubtful), values))
             self._for_new.append(Sites(sites.t, sites.y, covariance, louder) if louder.any() else None)
+        self._beside = Beside(rows.t, y, left, self._sites)
 
     def alone(self, c: int) -> Conditioned:
         """The same of one channel, beside which codes stand for the others."""
@@ -226,7 +229,8 @@ class Conditioned:
                     mean[rows], variance[rows] = krige(given, sites[1], t[rows], y[rows])
         # beyond the places of training a field may go on changing as it does between them
         whole, nugget = channel.covariance.variance + channel.covariance.nugget, channel.covariance.nugget
-        return mean, variance + nugget + torch.as_tensor(self.field.places.beyond(y)) * whole
+        mean, variance = self._beside.told(c, t, y, mean, variance + nugget)
+        return mean, variance + torch.as_tensor(self.field.places.beyond(y)) * whole
 
     def codes(self, c: int, t: np.ndarray, x: np.ndarray, new: np.ndarray) -> Tensor:
         """What codes give (R,) of a channel at times (R,) and points (R, d), where these are `new` (R,) from what they
@@ -361,13 +365,13 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 def _state(channel: ChannelField) -> dict[str, Any]:
-    return {"covariance": _covariance_state(channel.covariance), "on_codes": channel.on_codes, "weight": channel.weight,
+    return {"covariance": channel.covariance.state(), "on_codes": channel.on_codes, "weight": channel.weight,
             "spread": channel.spread, "ahead": [asdict(channel.observed), asdict(channel.new)],
             "fewest": channel.fewest, "known": torch.as_tensor(channel.known), "kriged": channel.kriged}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
-    covariance = _covariance(state["covariance"])
+    covariance = Covariance.from_state(state["covariance"])
     if "ahead" not in state:
         state = state | _with_ahead(state, covariance)
     observed, new = (Ahead(Decay(**one["decay"]), *(tuple(one.get(key, ())) for key in ("leads", "spread", "missed")))
@@ -386,15 +390,3 @@ def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]
     ahead = {"decay": {"memory": decay["memory"], "kept": decay["kept"], "held": 0.0 if decay["own"] else np.inf},
              "leads": away.tolist(), "spread": factor.tolist()}
     return {"spread": first, "ahead": [ahead, ahead]}
-
-
-def _covariance_state(one: Covariance) -> dict[str, Any]:
-    return {"form": asdict(one.form), "parameters": one.parameters, "loud": one.loud, "doubtful": one.doubtful,
-            "others": [(weight, _covariance_state(other)) for weight, other in one.others]}
-
-
-def _covariance(state: dict[str, Any]) -> Covariance:
-    form: dict[str, Any] = {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in state["form"].items()}
-    others = tuple((weight, _covariance(other)) for weight, other in state.get("others", ()))
-    return Covariance(Form(**form), state["parameters"], state.get("loud", torch.empty(0, 1)).double(),
-                      state.get("doubtful", DOUBTFUL), others)
