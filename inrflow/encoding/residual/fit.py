@@ -93,27 +93,30 @@ def fit_values_or_roots(
     samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, richer: bool = True
 ) -> tuple[Covariance, Roots | None]:
     """The covariance of values, or of their roots where values are skewed and the simplest process of these predicts
-    places better, by the product of the mean error and the CRPS."""
+    places better, by the product of error and CRPS; not of fields that move, which are asked for between frames."""
     roots = Roots.of(_without_outliers(samples).value)
+    first = fit_covariance(samples, groups, moving, seed, richer=richer and roots is None)
     if roots is None:
-        return fit_covariance(samples, groups, moving, seed, richer=richer), None
-    kinds: tuple[Roots | None, ...] = (None, roots)
-    tried, found = [samples, replace(samples, value=roots(samples.value))], []
-    for kind, own in zip(kinds, tried, strict=True):
-        covariance = fit_covariance(own, groups, moving, seed, richer=False)
-        data = blocks_of(own, np.random.default_rng([seed, 17]))
-        with torch.no_grad():
-            errors, variances = data.places_left_out(covariance)
-        truth = data.value[data.place_order]
-        mean, variance = truth - errors, variances
-        if kind:
-            truth, (mean, variance) = kind.values(truth), kind.moments(mean, variance)
-        errors = truth - mean
-        score = float(errors.square().mean().sqrt() * gaussian_crps(errors, variance.sqrt()).mean())
-        found.append((score, covariance))
-    best = int(found[1][0] < _ROOTS * found[0][0])
-    covariance = fit_covariance(tried[best], groups, moving, seed) if richer else found[best][1]
-    return covariance, kinds[best]
+        return first, None
+    if not first.form.drift:
+        rooted = replace(samples, value=roots(samples.value))
+        other = fit_covariance(rooted, groups, moving, seed, richer=False)
+        if _missed(other, rooted, seed, roots) < _ROOTS * _missed(first, samples, seed, None):
+            return (fit_covariance(rooted, groups, moving, seed) if richer else other), roots
+    return (fit_covariance(samples, groups, moving, seed) if richer else first), None
+
+
+def _missed(covariance: Covariance, samples: Samples, seed: int, roots: Roots | None) -> float:
+    """The error times the CRPS of values of places that others tell."""
+    data = blocks_of(samples, np.random.default_rng([seed, 17]))
+    with torch.no_grad():
+        errors, variances = data.places_left_out(covariance)
+    truth = data.value[data.place_order]
+    mean = truth - errors
+    if roots:
+        truth, (mean, variances) = roots.values(truth), roots.moments(mean, variances)
+    errors = truth - mean
+    return float(errors.square().mean().sqrt() * gaussian_crps(errors, variances.sqrt()).mean())
 
 
 def _mean_of(forms: list[Covariance], data: Blocks) -> Covariance:
