@@ -11,8 +11,7 @@ from torch import Tensor
 
 from inrflow.encoding.residual.field import Ahead, ChannelField, Codes, Conditioned, Decay, Rows, parts_of_std
 from inrflow.evaluation.forecast import quantile_of_others
-from inrflow.evaluation.metrics.intervals import gaussian_crps
-from inrflow.numerics.normal import HALF_WIDTH_90
+from inrflow.numerics.normal import HALF_WIDTH_90, gaussian_crps
 
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 1e4  # errors of which a quantile is taken; factors on deviations
 _STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # logarithm of 1 + lead; a weight; share of the variance

@@ -78,6 +78,12 @@ class Blocks:
         errors = variance @ weighted[number[:, None], rows].masked_fill(none, 0.0)[..., None]
         return errors[..., 0][~none], variance.diagonal(dim1=1, dim2=2)[~none].clamp(min=self.floor)
 
+    @property
+    def place_order(self) -> tuple[Tensor, Tensor]:
+        """Block and value (V,) of each, in the order of `places_left_out`."""
+        number, rows, none = self._places
+        return number[:, None].expand(rows.shape)[~none], rows[~none]
+
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of each place of each block (G,) its block, its values (G, k) and where there are fewer (G, k)."""
@@ -94,8 +100,7 @@ class Blocks:
 
     def with_loud(self, covariance: Covariance) -> Covariance:
         """The covariance with the places of which others leave far more than they should."""
-        number, rows, none = self._places
-        values = number[:, None].expand(rows.shape)[~none], rows[~none]
+        values = self.place_order
         _, which, count = torch.unique(self.place[values], return_inverse=True, return_counts=True)
         y, own = self.y.new_zeros(len(count), self.y.shape[-1]), self.y.new_zeros(len(count))
         y[which] = self.y[values]
@@ -112,8 +117,7 @@ class Blocks:
         """Minus the mean log density (P,) of the values of each place, each predicted from other places."""
         with torch.no_grad():
             errors, variances = self.places_left_out(covariance)
-            number, rows, none = self._places
-            place = torch.unique(self.place[number[:, None], rows][~none], return_inverse=True)[1]
+            place = torch.unique(self.place[self.place_order], return_inverse=True)[1]
             count = torch.bincount(place)
             return torch.bincount(place, errors.square() / variances + variances.log()) / (2 * count)
 

@@ -14,7 +14,8 @@ definite in R^p, hence with chordal distances on circles and spheres.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,6 +111,20 @@ class Covariance:
         logs = [*variances, *times, nugget, *(length for row in lengths for length in row), *site, *(slopes or ())]
         moved = velocity or [0.0] * (sum(form.moving) if form.drift else 0)
         return cls(form, torch.cat([torch.tensor(logs, dtype=torch.float64).log(), torch.tensor(moved).double()]))
+
+    def state(self) -> dict[str, Any]:
+        """Nested tensors and plain values."""
+        return {"form": asdict(self.form), "parameters": self.parameters, "loud": self.loud, "doubtful": self.doubtful,
+                "others": [(weight, other.state()) for weight, other in self.others]}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Covariance:
+        """The inverse of `state`."""
+        form: dict[str, Any] = {name: tuple(one) if isinstance(one, list | tuple) else one
+                                for name, one in state["form"].items()}
+        others = tuple((weight, cls.from_state(other)) for weight, other in state.get("others", ()))
+        return cls(Form(**form), state["parameters"], state.get("loud", torch.empty(0, 1)).double(),
+                   state.get("doubtful", DOUBTFUL), others)
 
     def at(self, parameters: Tensor) -> Covariance:
         """The same form with other parameters."""

@@ -19,9 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.encoding.residual.amounts import Roots
+from inrflow.encoding.residual.beside import Beside
 from inrflow.encoding.residual.blocks import Samples
-from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
-from inrflow.encoding.residual.fit import fit_covariance, lasting_covariance
+from inrflow.encoding.residual.covariance import Covariance
+from inrflow.encoding.residual.earlier import with_ahead
+from inrflow.encoding.residual.fit import fit_covariance, fit_values_or_roots, lasting_covariance
 from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful, weights_of_places
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
@@ -106,6 +109,7 @@ class ChannelField:
         fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
         known: (M, d) places at which codes are alone.
         kriged: whether codes of places that are not observed are kriged, outside of the observations, from the others.
+        roots: of values, whose process it is; None: it is that of values.
     """
 
     covariance: Covariance
@@ -117,6 +121,7 @@ class ChannelField:
     fewest: float = 0.0
     known: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     kriged: bool = False
+    roots: Roots | None = None
 
     def left_to_codes(self, x: np.ndarray) -> np.ndarray:
         """Which of points x (R, d) are places at which codes are alone."""
@@ -131,7 +136,8 @@ class ChannelField:
         found = np.where(new, both[1], both[0])
         found[0], found[2] = (np.where(away > 0, found[k], at) for k, at in ((0, self.weight), (2, self.spread)))
         kriged = self.kriged & new & (away > 0)
-        missed = np.maximum(self.observed.variance(away) - float(self.covariance.nugget), 0.0)  # which deviations hold
+        nugget = float(self.covariance.nugget) * (self.roots.stretch if self.roots else 1.0)
+        missed = np.maximum(self.observed.variance(away) - nugget, 0.0)  # which deviations hold
         wide, added = np.where(kriged, self.weight, found[0]), np.where(kriged, missed, 0.0)
         return torch.as_tensor(np.stack([found[0], wide, found[1], found[2], added]))
 
@@ -143,10 +149,15 @@ class ChannelField:
         """By composite likelihood: of the form of `near`, of the same data, the simplest, or `richer`; or `lasting`."""
         seen, u = np.isfinite(rows.u[:, channel]), rows.u[:, channel].astype(np.float64)
         samples = Samples(rows.t[seen], places(rows.x[seen]), rows.place[seen], u[seen])
+        kind = places.groups, places.moving
         if lasting:
-            return cls(lasting_covariance(samples, places.groups, places.moving), on_codes)
-        form = None if near is None else near.covariance
-        return cls(fit_covariance(samples, places.groups, places.moving, seed, form, richer), on_codes)
+            return cls(lasting_covariance(samples, *kind), on_codes)
+        if near is None:
+            covariance, roots = fit_values_or_roots(samples, *kind, seed, richer)
+            return cls(covariance, on_codes, roots=roots)
+        roots = None if on_codes else near.roots
+        samples.value = roots(samples.value) if roots else samples.value
+        return cls(fit_covariance(samples, *kind, seed, near.covariance, richer), on_codes, roots=roots)
 
 
 @dataclass(frozen=True)
@@ -186,23 +197,27 @@ class Conditioned:
         self._for_new: list[Sites | None] = []  # of channels, for places that are not observed
         self._places: list[set[bytes]] = []  # that are
         y, self._points = field.places(rows.x), list[np.ndarray]()
+        left = rows.u - np.where([one is not None and one.on_codes for one in field.channels], codes, 0.0)
         for c, channel in enumerate(field.channels):
             seen = np.isfinite(rows.u[:, c])
             its = rows.t[seen] if seen.any() else rows.t
             self._spans.append((float(its.min()), float(its.max())))
             self._points.append(np.unique(rows.x[seen], axis=0))
             self._places.append({place.tobytes() for place in field.places(self._points[-1])})
+            if channel is not None and channel.roots:
+                left[:, c] = channel.roots(left[:, c])
             if channel is None or not seen.any() or seen.sum() < channel.fewest * len(np.unique(rows.t[seen])):
                 self._sites.append(None)
                 self._for_new.append(None)
                 continue
-            u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
+            u = left[seen, c]
             covariance = channel.covariance.followed(rows.t[seen], y[seen], u)
             sites, values = Sites(rows.t[seen], y[seen], covariance), torch.as_tensor(u)
             doubtful = noise_of_doubtful(sites, values) if np.isfinite(covariance.doubtful) else np.zeros(len(u))
             louder = doubtful + covariance.loudness(torch.as_tensor(sites.y)).numpy()
             self._sites.append((Sites(sites.t, sites.y, covariance, doubtful), values))
             self._for_new.append(Sites(sites.t, sites.y, covariance, louder) if louder.any() else None)
+        self._beside = Beside(rows.t, y, left, self._sites)
 
     def alone(self, c: int) -> Conditioned:
         """The same of one channel, beside which codes stand for the others."""
@@ -212,6 +227,11 @@ class Conditioned:
 
     def own(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean (R,) of the process of a channel at times (R,) and points (R, d), and the variance of observations."""
+        channel, (mean, variance) = self.field.channels[c], self._process(c, t, x)
+        return channel.roots.moments(mean, variance) if channel and channel.roots else (mean, variance)
+
+    def _process(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The same of what it is a process of, values or their roots."""
         channel, sites = self.field.channels[c], self._sites[c]
         assert channel is not None
         y = self.field.places(x)
@@ -226,7 +246,8 @@ class Conditioned:
                     mean[rows], variance[rows] = krige(given, sites[1], t[rows], y[rows])
         # beyond the places of training a field may go on changing as it does between them
         whole, nugget = channel.covariance.variance + channel.covariance.nugget, channel.covariance.nugget
-        return mean, variance + nugget + torch.as_tensor(self.field.places.beyond(y)) * whole
+        mean, variance = self._beside.told(c, t, y, mean, variance + nugget)
+        return mean, variance + torch.as_tensor(self.field.places.beyond(y)) * whole
 
     def codes(self, c: int, t: np.ndarray, x: np.ndarray, new: np.ndarray) -> Tensor:
         """What codes give (R,) of a channel at times (R,) and points (R, d), where these are `new` (R,) from what they
@@ -265,12 +286,13 @@ class Conditioned:
         wide = wide.masked_fill(torch.as_tensor(channel.left_to_codes(x)), 0.0)
         parts = [(when, part) for when, part in ((inside, stays), (t, 1 - stays)) if bool(part.any())]
         times, shares = np.concatenate([when for when, _ in parts]), torch.cat([part for _, part in parts])
-        variance = sum(part * self.own(c, when, x)[1].sqrt() for when, part in parts) ** 2
+        variance, of_values = (sum(part * of(c, when, x)[1].sqrt() for when, part in parts) ** 2
+                               for of in (self._process, self.own))
         every = joint(self._for_new[c] or sites[0], times, np.tile(y, (len(parts), 1))) * shares * shares[:, None]
         covariance = every.view(len(parts), len(t), len(parts), len(t)).sum((0, 2))
         less = (variance - channel.covariance.nugget) / covariance.diagonal().clamp(min=1e-300)
         covariance *= less.sqrt() * less.sqrt()[:, None]  # loud places know of themselves what they tell no others
-        own, codes = parts_of_std(channel, wide, variance + added, std)
+        own, codes = parts_of_std(channel, wide, of_values + added, std)
         own *= factor
         size = (own.square() + codes.square()).sqrt()
         share = own / size / variance.sqrt()
@@ -361,40 +383,18 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 def _state(channel: ChannelField) -> dict[str, Any]:
-    return {"covariance": _covariance_state(channel.covariance), "on_codes": channel.on_codes, "weight": channel.weight,
+    return {"covariance": channel.covariance.state(), "on_codes": channel.on_codes, "weight": channel.weight,
             "spread": channel.spread, "ahead": [asdict(channel.observed), asdict(channel.new)],
-            "fewest": channel.fewest, "known": torch.as_tensor(channel.known), "kriged": channel.kriged}
+            "fewest": channel.fewest, "known": torch.as_tensor(channel.known), "kriged": channel.kriged,
+            "roots": channel.roots and asdict(channel.roots)}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
-    covariance = _covariance(state["covariance"])
+    covariance = Covariance.from_state(state["covariance"])
     if "ahead" not in state:
-        state = state | _with_ahead(state, covariance)
+        state = state | with_ahead(state, covariance)
     observed, new = (Ahead(Decay(**one["decay"]), *(tuple(one.get(key, ())) for key in ("leads", "spread", "missed")))
                      for one in state["ahead"])
     return ChannelField(covariance, state["on_codes"], state["weight"], state["spread"], observed, new,
                         state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy(),
-                        state.get("kriged", False))
-
-
-def _with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]:
-    """What a version had that told no places apart: one factor outside of the observations, a variance that grew."""
-    (first, later), (level, power) = state["spread"], state.get("growth", (0.0, 1.0))
-    decay, away = state["decay"], np.array([0.0, *2.0 ** np.arange(-2, 8)])
-    grown = np.minimum(level**2 * away ** (2 * power), 2.0) / float(covariance.variance + covariance.nugget)
-    factor = np.sqrt((later + (first - later) * np.exp(-away)) ** 2 + grown)
-    ahead = {"decay": {"memory": decay["memory"], "kept": decay["kept"], "held": 0.0 if decay["own"] else np.inf},
-             "leads": away.tolist(), "spread": factor.tolist()}
-    return {"spread": first, "ahead": [ahead, ahead]}
-
-
-def _covariance_state(one: Covariance) -> dict[str, Any]:
-    return {"form": asdict(one.form), "parameters": one.parameters, "loud": one.loud, "doubtful": one.doubtful,
-            "others": [(weight, _covariance_state(other)) for weight, other in one.others]}
-
-
-def _covariance(state: dict[str, Any]) -> Covariance:
-    form: dict[str, Any] = {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in state["form"].items()}
-    others = tuple((weight, _covariance(other)) for weight, other in state.get("others", ()))
-    return Covariance(Form(**form), state["parameters"], state.get("loud", torch.empty(0, 1)).double(),
-                      state.get("doubtful", DOUBTFUL), others)
+                        state.get("kriged", False), Roots(**state["roots"]) if state.get("roots") else None)

@@ -19,6 +19,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from inrflow.encoding.residual.amounts import Roots
 from inrflow.encoding.residual.blocks import (
     FEW,
     Blocks,
@@ -32,6 +33,7 @@ from inrflow.encoding.residual.blocks import (
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.motion import common_velocity
 from inrflow.encoding.residual.neighbours import Sites, noise_of_doubtful
+from inrflow.numerics.normal import gaussian_crps
 
 _LOST = 0.1  # share of a gain between times that may be lost between places
 _ITERATIONS, _OF_TRIALS = 40, 20
@@ -40,6 +42,7 @@ _OFTEN = 2  # values of a place from which on it may have an error that lasts
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
 _TOLD, _LITTLE = 2.0, 0.05  # values of a place that tell forms apart, weight of a form that is left out
 _DOUBT, _WINDOWS = (1.0, 2.0, 4.0, 8.0), 40  # factors on the threshold of doubt, windows by which it is chosen
+_ROOTS = 0.98  # times the error and the CRPS of processes of values, which those of roots must have at most
 _OUTLIER = 10.0  # times as far from the median as most values are
 _APART, _LEAST_LASTING, _MOST_LASTING = 0.2, 0.01, 0.999  # of a step; correlations over one
 _NOTHING = 1e-6  # share of variances and extents
@@ -84,6 +87,36 @@ def fit_covariance(
         best = fitted(best, samples, data)
     best = data.with_loud(_mean_of([best, *unsure], data))
     return _with_doubt(best, whole) if near is None else best
+
+
+def fit_values_or_roots(
+    samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, richer: bool = True
+) -> tuple[Covariance, Roots | None]:
+    """The covariance of values, or of their roots where values are skewed and the simplest process of these predicts
+    places better, by the product of error and CRPS; not of fields that move, which are asked for between frames."""
+    roots = Roots.of(_without_outliers(samples).value)
+    first = fit_covariance(samples, groups, moving, seed, richer=richer and roots is None)
+    if roots is None:
+        return first, None
+    if not first.form.drift:
+        rooted = replace(samples, value=roots(samples.value))
+        other = fit_covariance(rooted, groups, moving, seed, richer=False)
+        if _missed(other, rooted, seed, roots) < _ROOTS * _missed(first, samples, seed, None):
+            return (fit_covariance(rooted, groups, moving, seed) if richer else other), roots
+    return (fit_covariance(samples, groups, moving, seed) if richer else first), None
+
+
+def _missed(covariance: Covariance, samples: Samples, seed: int, roots: Roots | None) -> float:
+    """The error times the CRPS of values of places that others tell."""
+    data = blocks_of(samples, np.random.default_rng([seed, 17]))
+    with torch.no_grad():
+        errors, variances = data.places_left_out(covariance)
+    truth = data.value[data.place_order]
+    mean = truth - errors
+    if roots:
+        truth, (mean, variances) = roots.values(truth), roots.moments(mean, variances)
+    errors = truth - mean
+    return float(errors.square().mean().sqrt() * gaussian_crps(errors, variances.sqrt()).mean())
 
 
 def _mean_of(forms: list[Covariance], data: Blocks) -> Covariance:

@@ -43,8 +43,8 @@ class Sites:
     def __init__(self, t: np.ndarray, y: np.ndarray, covariance: Covariance, noise: np.ndarray | None = None) -> None:
         self.t, self.y, self.covariance = t, y, covariance
         with torch.no_grad():
-            own = float(covariance.nugget + _JITTER * covariance.variance)
-        self.noise = torch.as_tensor(own + (np.zeros(len(t)) if noise is None else noise))
+            self.own = float(covariance.nugget + _JITTER * covariance.variance)
+        self.noise = torch.as_tensor(self.own + (np.zeros(len(t)) if noise is None else noise))
         self.times, counts = np.unique(t, return_counts=True)
         few = len(t) > 0 and int(counts.max()) <= MOST_OF_TIME
         self._stay = few and len(t) >= 2 * len(self.times) and len(

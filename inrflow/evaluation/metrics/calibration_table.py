@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from inrflow.evaluation.metrics.base import Block, Metric, register_metric
-from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
-from inrflow.numerics.normal import half_width
+from inrflow.numerics.normal import gaussian_crps, half_width
 
 LEVELS = (50, 80, 90, 95)  # per cent
 LEADS = (0.0, 1.5, 3.5, 10.5, 30.5, float("inf"))  # upper ends, in time steps of training

@@ -7,26 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from inrflow.evaluation.metrics.base import Block, Metric, register_metric
 from inrflow.evaluation.metrics.errors import channel_mean, channel_sums
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
-from inrflow.numerics.normal import HALF_WIDTH_90
+from inrflow.numerics.normal import HALF_WIDTH_90, gaussian_crps
 
 _FEWEST = 3  # trajectories that tell how they differ
-
-
-def gaussian_crps(error: Tensor, std: Tensor) -> Tensor:
-    """Continuous ranked probability score of N(mean, std^2) where the truth is `error` away from the mean.
-
-    Closed form of Gneiting et al. (2005), equation 5; |error| where std = 0. Units of the values, elementwise.
-    """
-    certain = std <= 0
-    z = error / torch.where(certain, 1.0, std)
-    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
-    score = std * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
-    return torch.where(certain, error.abs(), score)
 
 
 @register_metric
