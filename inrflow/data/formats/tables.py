@@ -76,7 +76,7 @@ def read_points(path: str | os.PathLike[str], description: Description, read: Ma
     tables = list(PointReader(path, description, read=read))
     columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
     trajectory, t, x = (np.concatenate([getattr(table, key) for table in tables]) for key in ("trajectory", "t", "x"))
-    return PointTable(trajectory, t, x, columns, tables[0].grid)
+    return PointTable(trajectory, t, x, columns, tables[0].grid, tables[0].time)
 
 
 def read_observations(path: str | os.PathLike[str], description: Description, stations: str | None = None,

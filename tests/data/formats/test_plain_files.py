@@ -198,6 +198,17 @@ def test_days_and_clocks_in_two_columns_are_times(names, cells, tmp_path):
     assert frames.t[0] == 474083
 
 
+def test_forecasts_have_the_times_and_columns_of_tables_that_call_times_otherwise(tmp_path):
+    path = table(tmp_path / "a.csv", time=lambda hour: f"31.01.2024 {hour + 11}:00", separator=";")
+    text = path.read_text(encoding="utf-8-sig").replace("time;", "Zeitstempel;", 1).replace("\n", ";\n")
+    path.write_text(text)
+    frames, about, _ = held(path, tmp_path)
+    known = Places.of_table(read_points(path, about), about)
+    rows = known.rows(frames.t[:1] + 24, known.x[:1], about, 0, False, "text")
+    assert {name: values.tolist() for name, values in rows.columns.items()} == {
+        "Zeitstempel": ["01.02.2024 11:00"], "station_id": ["ST01"], "x": [0]}
+
+
 @pytest.mark.parametrize("name", ["ts", "epoch_ms", "unix_time", "Zeitstempel"])
 def test_numbers_from_1970_are_times_by_the_names_of_loggers(name, tmp_path):
     path = table(tmp_path / "a.csv", time=lambda hour: str((1706659200 + 3600 * hour) * 1000))
