@@ -99,9 +99,9 @@ class JoinedContent(StreamedContent):
         self.description = self._contents[0].description
         self._named = _times_in_names(paths) if all(content.timeless for content in self._contents) else None
         if self._named is not None:
-            t, units = self._named
-            self.description = replace(self.description, time_units=units)
-            shown = "as dates" if units else f"{min(t):g} to {max(t):g}"
+            t, own = self._named
+            self.description = replace(self.description, time_units=own)
+            shown = "as dates" if own else f"{min(t):g} to {max(t):g}"
             warnings.warn(f"{paths[0]} and the other files hold no times: those in their names are taken ({shown})",
                           stacklevel=3)
 
@@ -173,7 +173,8 @@ class JoinedContent(StreamedContent):
 
 def _repeats(first: Part, second: Part, count: int) -> bool:
     """Whether the first frames of a trajectory are the last of another: times, places and values, but for packing."""
-    if len(first.t) < count or first.x.shape != second.x.shape or not np.array_equal(*_rounded([first.x, second.x])):
+    ours, theirs = _rounded([first.x, second.x])
+    if len(first.t) < count or not np.array_equal(ours, theirs):
         return False
     if not np.allclose(first.t[-count:], second.t[:count], rtol=1e-12, atol=0):
         return False
