@@ -70,7 +70,8 @@ def run(arguments: list[str]) -> int:
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     gathered.tell()
-    zone = "; times are in " + ("UTC" if dates else about.time_units) if about.time_units else ""
+    units = "UTC" if dates else None if written.named_dimensions else about.time_units
+    zone = f"; times are in {units}" if units else ""
     Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
                                highlight=False, soft_wrap=True)
     return 0

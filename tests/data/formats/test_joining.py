@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import xarray
 
+from inrflow.data.description import Description
 from inrflow.data.formats.convert import convert
+from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
@@ -39,6 +41,15 @@ def test_runs_that_begin_together_are_trajectories(tmp_path):
     convert([tmp_path / f"r{index}.nc" for index in range(3)], tmp_path / "a.h5")
     _, frames = read(tmp_path / "a.h5")
     assert [float(one.u[0, 0, 0]) for one in frames] == [0, 1, 2]
+
+
+def test_observations_of_a_pattern_have_their_times_though_each_file_counts_from_its_own_day(tmp_path):
+    gridded("2020-01-02", 4, [4, 5, 6, 7]).to_netcdf(tmp_path / "m2.nc")
+    gridded("2020-01-01", 4, [0, 1, 2, 3]).to_netcdf(tmp_path / "m1.nc")
+    about = Description("waves", ("u",), ("x",), time_units="hours since 2019-12-31")
+    (seen,) = read_observations(tmp_path / "m*.nc", about).values()
+    np.testing.assert_allclose(seen.frames().t, 24 + 6.0 * np.arange(8))
+    np.testing.assert_array_equal(seen.frames().u[:, 2, 0], np.arange(8))
 
 
 def test_places_that_some_files_lack_are_missing_there(tmp_path):
