@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from inrflow.errors import INTERRUPTED, UserError, is_disk_full, missing
@@ -64,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         if name not in COMMANDS:
-            raise UserError(f"unknown command {name!r}; choose from {', '.join(COMMANDS)}")
+            near = get_close_matches(name, COMMANDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+            raise UserError(f"unknown command {name!r}; {hint}")
         if any(r in ("-h", "--help") for r in rest):
             from inrflow.config.help import command_help
 
@@ -171,7 +174,8 @@ def _check(name: str, arguments: list[str]) -> None:
             require_run(settings.run)
         files = [item for item in arguments if "=" not in item]
         if name == "convert" and len(files) < 2:
-            raise UserError(f"{len(files)} files are given; expected SOURCE TARGET, or several sources and a TARGET")
+            raise UserError(f"{' '.join(files) or 'nothing'} is given; expected SOURCE TARGET, or several sources and "
+                            "a TARGET")
         data = getattr(settings, "data", None)
         given = {f"data.{key}": getattr(data, key, None) for key in ("train", "test")}
         _require_files(given if name != "convert" else {"": files[:-1]})
@@ -203,8 +207,9 @@ def _help() -> str:
 
 
 def _told_once(run: str | None = None) -> Callable[..., None]:
-    """What prints a warning, but no sentence twice: a file may be read as observations and for its places; and of a
-    run's files none that was told when it was trained. Its attribute `about` holds what was told until now."""
+    """What prints a warning, but no sentence twice: a file may be read as observations and for its places; none with
+    another count, as of parts of a series; and of a run's files none that was told when it was trained. Its attribute
+    `about` holds what was told until now."""
     told, known = set[str](), set[str]()
     if run is not None:
         from inrflow.commands.run_directory import TOLD_FILE
@@ -218,8 +223,9 @@ def _told_once(run: str | None = None) -> Callable[..., None]:
             told.add(text)
             # Neither the name of the file that it is about, nor shares and ranges of its values.
             about = re.sub(r"\d+ of \d+|between \S+ and \S+", "", text.partition(": ")[2] or text)
+            counted = text[:1].isdigit() and about in show.about  # type: ignore[attr-defined]
             show.about.add(about)  # type: ignore[attr-defined]
-            if about not in known:
+            if about not in known and not counted:
                 print(f"inrflow: warning: {text}", file=sys.stderr)
 
     show.about = set()  # type: ignore[attr-defined]

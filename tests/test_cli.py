@@ -394,6 +394,15 @@ def test_messages_cannot_steer_the_terminal(elsewhere, inrflow_command):
     assert outcome.code == 2 and "\x1b" not in outcome.err and "\\x1b[2J" in outcome.err
 
 
+def test_calls_with_a_slip_are_told_what_was_meant(elsewhere, inrflow_command):
+    (elsewhere / "a.csv").write_text("t,x,u\n0,0,1\n")
+    for arguments, hint in ((["inspekt", "a.csv"], "did you mean inspect?"),
+                            (["train", "a.csv"], "a file of data is data.train=a.csv"),
+                            (["convert", "a.csv"], "a.csv is given; expected SOURCE TARGET")):
+        outcome = inrflow_command(*arguments)
+        assert outcome.code == 2 and hint in outcome.err and outcome.err.count("\n") == 1
+
+
 def test_no_warning_is_printed_twice(capsys):
     show = _told_once()
     for message, category in (("one", UserWarning), ("two\nlines", UserWarning), ("one", UserWarning),

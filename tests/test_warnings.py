@@ -41,6 +41,14 @@ def test_the_same_marker_of_missing_values_is_not_told_again(tmp_path, capsys, k
     assert "-99 " in tell(said.format("today.csv", 2, "-99 ", 1.5), str(tmp_path), capsys)
 
 
+def test_counts_in_parts_of_a_series_are_told_once(capsys, keep_told):
+    tell("8 of 288 values of the series depart", None, capsys)
+    warnings.showwarning("3 of 96 values of the series depart", UserWarning, "file.py", 1)
+    warnings.showwarning("a.csv: 3 of 96 values of b are -99", UserWarning, "file.py", 1)
+    warnings.showwarning("b.csv: 4 of 96 values of b are -99", UserWarning, "file.py", 1)
+    assert "96 values of the series" not in (told := capsys.readouterr().err) and told.count("values of b") == 2
+
+
 @pytest.mark.parametrize("held", ["", "[]", "{}", '{"warnings": 5}', '{"warnings": [[]]}'])
 def test_a_damaged_list_hides_nothing(held, tmp_path, capsys, keep_told):
     (tmp_path / "warnings.json").write_text(held)

@@ -70,7 +70,8 @@ def run(arguments: list[str]) -> int:
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     gathered.tell()
-    zone = "; times are in UTC" if dates else ""
+    units = "UTC" if dates else None if written.named_dimensions else about.time_units
+    zone = f"; times are in {units}" if units else ""
     Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
                                highlight=False, soft_wrap=True)
     return 0
@@ -93,7 +94,7 @@ def _asked(path: str, about: Description, read: dict[str, Any]) -> PointTable | 
 def _of_trajectory(table: PointTable, number: int) -> PointTable:
     own = table.trajectory == number
     return PointTable(table.trajectory[own], table.t[own], table.x[own],
-                      {name: values[own] for name, values in table.columns.items()}, table.grid)
+                      {name: values[own] for name, values in table.columns.items()}, table.grid, table.time)
 
 
 def _places(frames: Frames, asked: PointTable | None, about: Description, time: str | None, observed: bool) -> Places:

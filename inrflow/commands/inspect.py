@@ -59,6 +59,10 @@ def show_run(directory: Path) -> None:
     run, console = RunDirectory(directory), screen()
     reports = {name: run.json(name) for name in (CANDIDATES_FILE, EVALUATION_FILE)}
     if not run.begun and not run.finished and reports[EVALUATION_FILE] is None:
+        from inrflow.commands.several.sweep import SWEEP_FILE
+
+        if (directory / SWEEP_FILE).is_file():
+            raise UserError(f"{directory} holds the runs of a sweep; give one of them, such as {directory / '0'}")
         raise UserError(f"{directory} holds neither a run nor an evaluation; give a data file or a run directory")
     parts: list[str] = []
     if run.begun or run.finished:

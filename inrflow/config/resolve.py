@@ -205,7 +205,8 @@ def _texts(schema: type, prefix: str = "") -> dict[str, bool]:
 def _renamed(override: str) -> str:
     """An override without Hydra's signs for adding and removing keys, under the present name of its key."""
     if "=" not in override:
-        raise UserError(f"{override!r} is not of the form key=value")
+        hint = f"; a file of data is data.train={override}" if Path(override).exists() else ""
+        raise UserError(f"{override!r} is not of the form key=value{hint}")
     if override.startswith("-"):
         raise UserError(f"{override} begins with dashes; settings are written without them: {override.lstrip('-')}")
     key, _, value = override.lstrip("+~").partition("=")

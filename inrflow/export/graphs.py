@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def write_graph(
             graph = torch.onnx.export(program, (), input_names=list(inputs), output_names=[output], dynamo=True,
                                       verbose=False)
         except Exception as error:  # torch has many classes of them, and wraps those of the module
-            why = " ".join(re.sub("\x1b\\[[0-9;]*m", "", str(error)).split())[:200]
+            why = shorten(re.sub("\x1b\\[[0-9;]*m", "", str(error)), 200, placeholder=" ...")
             raise UserError(f"{name} of this model cannot be exported: {type(error).__name__}: {why}") from error
         assert graph is not None
         with written_aside(folder / f"{name}.pt2") as path:

@@ -374,7 +374,7 @@ class Surrogate(Shown):
         """The solution of all parts of observations; warns where states from frame `first` on are unlike training."""
         distance = float(self.prior.distance(estimate.mean[0, first:, : self.code_size].detach()).max())
         only = self.training.get("frames") if self.training.get("trajectories") == 1 else None
-        if distance > (limit := self.prior.limit(self.code_size, only)):
+        if distance > 1.01 * (limit := self.prior.limit(self.code_size, only)):  # training's own differ by rounding
             warnings.warn(f"the observed field is unlike the training data (squared distance of its code "
                           f"{distance:.4g}, limit {limit:.4g}): do not trust the forecast without checking it; its "
                           "intervals are widened", stacklevel=4)

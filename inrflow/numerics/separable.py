@@ -28,7 +28,7 @@ class SeparableSum:
     def full(self, codes: Tensor) -> Tensor:
         """Coefficients (..., K) as a product of axes (B, m_1, ..., m_d), those of no function 0."""
         flat = codes.reshape(-1, codes.shape[-1])
-        full = flat.new_zeros(len(flat), int(np.prod(self.counts)))
+        full = flat.new_zeros(flat.shape[0], int(np.prod(self.counts)))  # torch.export takes len for a constant
         full[:, self.places[: codes.shape[-1]]] = flat
         return full.reshape(-1, *self.counts)
 

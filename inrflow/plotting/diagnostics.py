@@ -99,7 +99,8 @@ def spectrum_figure(
     top = axes[0].get_ylim()[1]
     axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], _FLOOR * top))
     axes[0].set_ylabel(f"power of {data.name}", fontsize=SIZE)
-    axes[0].legend(fontsize=SIZE - 1, frameon=False)
+    drawn = [line for line in axes[0].lines if np.max(line.get_ydata()) > axes[0].get_ylim()[0]]
+    axes[0].legend(handles=drawn, fontsize=SIZE - 1, frameon=False)
     return save_figure(figure, path)
 
 

@@ -372,6 +372,8 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
                  RuntimeError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
         if not isinstance(error, known) and type(error).__module__.split(".")[0] not in ("gribapi", "cfgrib"):
             raise
+        if isinstance(error, ValueError) and "Python objects" in str(error):  # of numpy
+            raise UserError(f"{place} holds Python objects, which are not read; save arrays of numbers") from error
         raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
                         "copy or generate it again") from error
 

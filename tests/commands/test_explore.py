@@ -16,6 +16,7 @@ from inrflow import Surrogate
 from inrflow.commands.explore import run
 from inrflow.commands.explore.answers import ERROR, RATE, SPREAD, VALUE, Explored
 from inrflow.commands.run_directory import RunDirectory
+from inrflow.data.formats.sphere import lonlat_to_xyz
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.domains.base import Domain
@@ -178,6 +179,18 @@ def test_controls_draw_anew_and_names_are_no_markup(explored, tiny_run):
     page.file.param.update(value=b"nonsense", filename="x.csv")
     assert "#b00020" in page.given.object
     assert _words("<script>\x1b[1m") == "&lt;script&gt;\\x1b[1m"
+
+
+def test_a_map_across_the_meridian_of_its_longitudes_end_is_in_one_piece(tmp_path):
+    surrogate = law("sphere")
+    lon, lat = (axis.ravel() for axis in np.meshgrid(np.r_[340:360:5, 0:25:5], np.arange(10.0, 50, 5)))
+    x = lonlat_to_xyz(lon, lat)
+    write_trajectories(tmp_path / "a.h5", np.arange(3) * 0.1, x, np.random.default_rng(0).normal(
+        size=(1, 3, len(x), len(surrogate.description.channels))), surrogate.description)
+    shown = Explored(surrogate, tmp_path / "a.h5")
+    assert shown.box[:, 0] == pytest.approx([-20, 20])
+    errors = shown.view("0", 0.1, 0, ERROR, shown.box)
+    assert (errors.places >= shown.box[0] - 1e-6).all() and (errors.places <= shown.box[1] + 1e-6).all()
 
 
 def test_times_that_are_dates_are_shown_as_dates_and_few_places_as_markers(tmp_path):

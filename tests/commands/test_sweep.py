@@ -26,6 +26,7 @@ def test_every_combination_is_trained_once_and_tabled(tiny_data, elsewhere, inrf
     rows = json.loads((elsewhere / "sweep" / SWEEP_FILE).read_text())["runs"]
     assert [row["settings"] for row in rows] == [["seed=0"], ["seed=1"]] and all(row["in_t"] > 0 for row in rows)
     assert "seed=1" in swept.out and "NMSE in-t" in swept.out
+    assert "give one of them, such as sweep/0" in inrflow_command("inspect", "sweep").err
     models = [(elsewhere / "sweep" / str(k) / "model.safetensors").stat().st_mtime_ns for k in range(2)]
     again = inrflow_command("train", "-m", "seed=0,1", *settings)
     assert again.code == 0

@@ -15,3 +15,16 @@ def test_sums_axis_by_axis_are_those_of_the_whole_table():
     codes, fields = torch.tensor(random.standard_normal((2, 3, 4))), torch.tensor(random.standard_normal((2, 120)))
     torch.testing.assert_close(separable.values(codes, tables), codes @ whole.T)
     torch.testing.assert_close(separable.sums(fields, tables), fields @ whole)
+
+
+def test_any_number_of_fields_is_exported():
+    separable, tables = SeparableSum(np.array([[0, 0], [1, 1]]), [2, 2]), [torch.randn(3, 2), torch.randn(4, 2)]
+
+    class Fields(torch.nn.Module):
+        def forward(self, codes):
+            return separable.values(codes, tables)
+
+    program = torch.export.export(Fields(), (torch.randn(3, 2),), dynamic_shapes=({0: torch.export.Dim("fields")},),
+                                  strict=False)
+    codes = torch.randn(5, 2)
+    torch.testing.assert_close(program.module()(codes), separable.values(codes, tables))

@@ -7,6 +7,7 @@ import time
 import warnings
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from inrflow.evaluation.evaluate import require_channels
 from inrflow.evaluation.references.base import References, title_of
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
+from inrflow.plotting.views import map_coordinates
 
 _STATIONS = 200
 MOST_BYTES = 20_000_000  # of a table that is given
@@ -131,8 +133,14 @@ class Explored:
         """Lowest and highest coordinates (2, 1 or 2) of the picture at first."""
         if not self.on_sphere:
             return self.surrogate.box[:, :2]
+        return self._map
+
+    @cached_property
+    def _map(self) -> np.ndarray:
+        """Lowest and highest longitudes and latitudes (2, 2), the map cut where nothing was observed."""
         _, frames = self._observed(self.names[0])
-        lonlat = xyz_to_lonlat(frames.x.reshape(-1, 3))
+        lonlat = map_coordinates(frames.x.reshape(-1, 3))
+        lonlat[:, 0] -= 360.0 * (lonlat[:, 0].mean() > 180)
         return np.stack([lonlat.min(0), lonlat.max(0)])
 
     def _observed(self, name: str) -> tuple[Observations, Frames]:
@@ -335,7 +343,12 @@ class Explored:
         return places
 
     def _places(self, x: np.ndarray) -> np.ndarray:
-        return xyz_to_lonlat(x) if self.on_sphere else x[:, :2]
+        if not self.on_sphere:
+            return x[:, :2]
+        places, (west, east) = xyz_to_lonlat(x), self._map[:, 0]
+        cut = (west + east) / 2 - 180
+        places[:, 0] = (places[:, 0] - cut) % 360 + cut
+        return places
 
     @property
     def law(self) -> list[str]:

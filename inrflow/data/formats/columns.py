@@ -102,7 +102,7 @@ class PointTable:
     """R points in time and space: trajectory (R,) int64, t (R,) float64, x (R, d) float64.
 
     columns: all columns of the file in their order, as they were (text of a CSV's further columns untouched).
-    grid: the structure of a gridded file, whose points are its cells in C order.
+    grid: the structure of a gridded file, whose points are its cells in C order. time: the name of the column of times.
     """
 
     trajectory: np.ndarray
@@ -110,6 +110,7 @@ class PointTable:
     x: np.ndarray
     columns: dict[str, np.ndarray]
     grid: Grid | None = None
+    time: str | None = None
 
     def __len__(self) -> int:
         return len(self.t)
@@ -221,7 +222,7 @@ class Roles:
         for axis, name in enumerate(self.places):
             if name in block and not self.by_lonlat:
                 columns[name] = _whole(block[name], x[:, axis])
-        return PointTable(trajectory, t, x, columns, self.grid)
+        return PointTable(trajectory, t, x, columns, self.grid, self.time or None)
 
     def _times(self, values: np.ndarray, first: int) -> np.ndarray:
         units = self.description.time_units

@@ -46,8 +46,8 @@ class Places:
         which, order = which.ravel(), np.sort(first)
         dated = [name for name, values in table.columns.items() if values.dtype.kind == "M"]
         time = find_column(table.columns, TIMES if time is None else (time,)) or meant_by_dates(
-            dated, table.columns).get(TIMES)
-        left_out = {time, "t", "trajectory", *about.channels}
+            dated, table.columns).get(TIMES) or (table.time if table.time in table.columns else None)
+        left_out = {"", time, "t", "trajectory", *about.channels}
         columns = {name: values[order] for name, values in table.columns.items() if name not in left_out
                    and bool(((values[first][which] == values) | (values != values)).all())}
         lacking = [name for name in about.places if name not in columns]
@@ -85,7 +85,7 @@ class Places:
 def last_of_each(table: PointTable, about: Description) -> PointTable:
     """Of points that move, the rows of the last time of each, with what does not change along its path: its places are
     those from which it goes on. Raises UserError where no column says which is which."""
-    dates = {name for name, values in table.columns.items() if values.dtype.kind == "M"} | {find_column(
+    dates = {name for name, values in table.columns.items() if values.dtype.kind == "M"} | {table.time, find_column(
         table.columns, TIMES)}
     named = [name for name in labels(table.columns) if name not in dates]
     named = [name for name in named if is_station(name)] or [
@@ -103,7 +103,7 @@ def last_of_each(table: PointTable, about: Description) -> PointTable:
     kept = {name: values for name, values in table.columns.items() if name in own
             or ((values == values[first[which]]) | (values != values)).all()}
     return PointTable(table.trajectory[rows], table.t[rows], table.x[rows],
-                      {name: values[rows] for name, values in kept.items()})
+                      {name: values[rows] for name, values in kept.items()}, time=table.time)
 
 
 def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTable | None:

@@ -16,11 +16,13 @@ from inrflow.data.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.description import PLACE
 from inrflow.data.formats.columns import (
     HEIGHTS,
+    IN_TABLES,
     TIMES,
     Columns,
     all_numbers,
     column_numbers,
     find_column,
+    is_missing,
     is_station,
     labels,
     observations_of,
@@ -91,7 +93,8 @@ class TableContent(Content):
         if not block:
             raise UserError(f"{path} has the columns {', '.join(names)} and no rows; give one for each observation")
         if time is None:
-            raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(called)}; name "
+            words = " or ".join(called).replace(*IN_TABLES)
+            raise UserError(f"{path} has the columns {', '.join(names)} and none called {words}; name "
                             "the column of times with time=NAME, or, where there is a table for each time with its "
                             "number in the name, give all of them by a pattern (*)")
         lonlat = [name for name in places if name is not None]
@@ -114,8 +117,15 @@ class TableContent(Content):
             len(name) > 1 and name.lower() in TIMES)]  # T: temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
         others = [name for name in names if name not in taken]
-        texts = [name for name in others if name in labels(block) or not name]
-        fields = tuple(options.channels or [name for name in others if name not in texts])
+        numbered = [name for name in labels(block) if all_numbers(block[name])]  # as stations or flags are
+        blank = [name for name in others if not options.channels and name not in numbered and all(
+            map(_is_blank, block[name].tolist()))]
+        empty = [] if not blank else [name for name in blank if name in self._without_values(blank)]
+        texts = [name for name in others if (name in labels(block) or not name) and name not in empty]
+        fields = tuple(options.channels or [name for name in others if name not in (*texts, *empty)])
+        if named := [name for name in empty if name]:  # a separator at the ends of lines makes one without a name
+            warnings.warn(f"{path}: {', '.join(named)} {'has' if len(named) == 1 else 'have'} no values and "
+                          f"{'is' if len(named) == 1 else 'are'} left out", stacklevel=2)
         if texts and not options.channels:
             for name in texts:
                 _require_no_numbers(path, name, block[name])
@@ -151,6 +161,16 @@ class TableContent(Content):
                                             units=known if any(known) else None,
                                             geometry="sphere" if sphere else None)
 
+    def _without_values(self, names: Sequence[str]) -> set[str]:
+        """Those of some columns that hold no value at all."""
+        left = set(names)
+        with self.kind.open_columns(self.path, [(name,) for name in names]) as columns:
+            for block in columns.blocks(1 << 16):
+                left = {name for name in left if all(map(_is_blank, block[name].tolist()))}
+                if not left:
+                    break
+        return left
+
     def _regional(self, lonlat: Sequence[str]) -> bool:
         """Whether all longitudes and latitudes lie so near each other that degrees are coordinates of a plane."""
         low, high = np.full(2, np.inf), np.full(2, -np.inf)
@@ -181,6 +201,11 @@ class TableContent(Content):
             parts.append((np.full(len(t), number), t, x, u))
         numbers, t, x, u = (np.concatenate(part) for part in zip(*parts, strict=True))
         write_scattered(target, numbers, t, x, u, self.description, overwrite=overwrite, source=self.path)
+
+
+def _is_blank(cell: object) -> bool:
+    """Whether a cell holds no value."""
+    return cell is None or cell != cell or (isinstance(cell, str) and is_missing(cell.strip()))
 
 
 def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
+from inrflow.data.calendar import retimed
 from inrflow.data.description import Description
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.columns import BLOCK_ROWS, PointTable
@@ -59,15 +61,25 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
     if len(paths) == 1 and (kind.table or in_schema(path)):
         yield path, kind.told(known)
         return
-    if description.time_units:
+    if description.time_units and not kind.named_dimensions:  # whose files count from days of their own
         told["time_units"] = description.time_units
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder) / "data.h5"
         convert(paths, held, **told)
+        if kind.named_dimensions and description.time_units:
+            _retime(held, description.time_units)
         try:
             yield held, format_of(held)
         except UserError as error:
             raise UserError(str(error).replace(str(held), str(path))) from error
+
+
+def _retime(path: Path, units: str) -> None:
+    """Turn the times of a file in the project's schema into other units of their calendar; as they are without any."""
+    with h5py.File(path, "r+") as file:
+        if (own := str(file.attrs.get("time_units", ""))) not in ("", units):
+            file["t"][...] = retimed(file["t"][...], own, units)
+        file.attrs["time_units"] = units
 
 
 def read_points(path: str | os.PathLike[str], description: Description, read: Mapping[str, Any] | None = None
@@ -76,7 +88,7 @@ def read_points(path: str | os.PathLike[str], description: Description, read: Ma
     tables = list(PointReader(path, description, read=read))
     columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
     trajectory, t, x = (np.concatenate([getattr(table, key) for table in tables]) for key in ("trajectory", "t", "x"))
-    return PointTable(trajectory, t, x, columns, tables[0].grid)
+    return PointTable(trajectory, t, x, columns, tables[0].grid, tables[0].time)
 
 
 def read_observations(path: str | os.PathLike[str], description: Description, stations: str | None = None,

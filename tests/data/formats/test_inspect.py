@@ -89,6 +89,12 @@ def test_irregular_own_times_dates_and_the_sphere_are_told(tmp_path):
     assert "sphere, latitude -5 to 5" in rows["coordinates"] and rows["symmetries"] == "none declared"
 
 
+def test_data_of_one_day_are_told_with_the_clock(tmp_path):
+    (tmp_path / "a.csv").write_text("time,x,u\n" + "".join(f"2024-01-31T{9 + k:02d}:15,{x},{k + x}\n" for k in range(3)
+                                                           for x in range(3)))
+    assert "(2024-01-31T09:15 to 2024-01-31T11:15), every 1" in dict(describe(tmp_path / "a.csv"))["times"]
+
+
 def test_scattered_rows_are_counted(tmp_path):
     write_scattered(tmp_path / "a.h5", np.zeros(9, int), np.arange(9.0), np.ones((9, 2)), np.ones((9, 2)), WAVE)
     rows = dict(describe(tmp_path / "a.h5"))

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import xarray
 
+from inrflow.data.description import Description
 from inrflow.data.formats.convert import convert
+from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
@@ -41,6 +43,15 @@ def test_runs_that_begin_together_are_trajectories(tmp_path):
     assert [float(one.u[0, 0, 0]) for one in frames] == [0, 1, 2]
 
 
+def test_observations_of_a_pattern_have_their_times_though_each_file_counts_from_its_own_day(tmp_path):
+    gridded("2020-01-02", 4, [4, 5, 6, 7]).to_netcdf(tmp_path / "m2.nc")
+    gridded("2020-01-01", 4, [0, 1, 2, 3]).to_netcdf(tmp_path / "m1.nc")
+    about = Description("waves", ("u",), ("x",), time_units="hours since 2019-12-31")
+    (seen,) = read_observations(tmp_path / "m*.nc", about).values()
+    np.testing.assert_allclose(seen.frames().t, 24 + 6.0 * np.arange(8))
+    np.testing.assert_array_equal(seen.frames().u[:, 2, 0], np.arange(8))
+
+
 def test_places_that_some_files_lack_are_missing_there(tmp_path):
     gridded("2020-01-01", 4, [0, 1, 2, 3], land=[0]).to_netcdf(tmp_path / "m1.nc")
     gridded("2020-01-02", 4, [4, 5, 6, 7], land=[3]).to_netcdf(tmp_path / "m2.nc")
@@ -49,6 +60,41 @@ def test_places_that_some_files_lack_are_missing_there(tmp_path):
     np.testing.assert_array_equal(frames.x[:, 0], np.arange(5))
     assert np.isnan(frames.u[:4, 0]).all() and np.isnan(frames.u[4:, 3]).all()
     np.testing.assert_array_equal(frames.u[:, 2, 0], np.arange(8))
+
+
+def test_frames_that_two_files_have_are_taken_once(tmp_path):
+    gridded("2020-01-01", 4, [0, 1, 2, 3], land=[0]).to_netcdf(tmp_path / "m1.nc")
+    gridded("2020-01-01T12", 4, [2, 3, 4, 5], land=[0]).to_netcdf(tmp_path / "m2.nc")
+    with pytest.warns(UserWarning, match=r"frames that two of them have \(2\) are taken once"):
+        convert(str(tmp_path / "m*.nc"), tmp_path / "a.h5")
+    _, (frames,) = read(tmp_path / "a.h5")
+    np.testing.assert_array_equal(frames.t, 6 * np.arange(6.0))
+    np.testing.assert_array_equal(frames.u[:, 2, 0], np.arange(6))
+
+
+def test_files_that_overlap_with_other_values_are_trajectories_and_told(tmp_path):
+    gridded("2020-01-01", 4, [0, 1, 2, 3]).to_netcdf(tmp_path / "m1.nc")
+    gridded("2020-01-01T12", 4, [2, 3.5, 4, 5]).to_netcdf(tmp_path / "m2.nc")
+    with pytest.warns(UserWarning, match="overlap in time, and differ there: each file holds trajectories of its own"):
+        convert(str(tmp_path / "m*.nc"), tmp_path / "a.h5")
+    _, frames = read(tmp_path / "a.h5")
+    np.testing.assert_array_equal([one.u[1, 2, 0] for one in frames], [1, 3.5])
+
+
+@pytest.mark.parametrize(("names", "units", "times"), [
+    (["u_20200228", "u_20200229", "u_20200301"], "hours since 1970-01-01", [439680, 439704, 439728]),
+    (["u_2020-02-29T06", "u_2020-02-29T12", "u_2020-03-01T00"], "hours since 1970-01-01", [439710, 439716, 439728]),
+    (["u_9", "u_10", "u_0011"], None, [9, 10, 11]),
+], ids=["days", "hours", "numbers"])
+def test_maps_without_times_have_those_in_their_names(names, units, times, tmp_path):
+    for number, name in enumerate(names):
+        gridded("2020-01-01", 1, [number]).isel(time=0, drop=True).to_netcdf(tmp_path / f"{name}.nc")
+    with pytest.warns(UserWarning, match="hold no times: those in their names are taken"):
+        convert(str(tmp_path / "u_*.nc"), tmp_path / "a.h5")
+    about, (frames,) = read(tmp_path / "a.h5")
+    assert about.time_units == units
+    np.testing.assert_array_equal(frames.t, times)
+    np.testing.assert_array_equal(frames.u[:, 0, 0], [0, 1, 2])
 
 
 def test_tables_follow_each_other(tmp_path):

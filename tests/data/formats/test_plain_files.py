@@ -131,6 +131,10 @@ def test_forecasts_by_steps_have_the_times_they_are_valid_at(tmp_path):
     data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     frames, about, _ = held(tmp_path / "a.nc", tmp_path)
     assert about.time_units == "hours since 2020-01-01" and frames.t.tolist() == (6 * T).tolist()
+    several = xarray.concat([field().rename(time="step")] * 2, xarray.DataArray([0.0, 24.0], dims="time", attrs=HOURS))
+    several.assign_coords(time=("time", [0.0, 24.0], HOURS)).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    with pytest.raises(UserError, match="trajectory=time time=step takes the forecast of each time as a trajectory"):
+        held(tmp_path / "b.nc", tmp_path)
 
 
 def test_variables_in_a_group_and_dimensions_without_values(tmp_path):
@@ -172,6 +176,54 @@ EXPECTED = 1000.5 + np.arange(3.0) + np.arange(4.0)[:, None]
 def test_tables_of_spreadsheets(number, separator, before, tmp_path):
     frames, _, _ = held(table(tmp_path / "a.csv", number, separator=separator, before=before), tmp_path)
     np.testing.assert_allclose(frames.u[..., 0], EXPECTED)
+
+
+def test_decimal_commas_in_quotes_between_commas(tmp_path):
+    frames, _, _ = held(table(tmp_path / "a.csv", lambda value: f'"{value:.2f}"'.replace(".", ",")), tmp_path)
+    np.testing.assert_allclose(frames.u[..., 0], EXPECTED)
+    _, about, told = held(table(tmp_path / "b.csv", lambda value: f'"0,{value:.0f}"'), tmp_path)
+    assert about.channels == ("heat",)
+
+
+@pytest.mark.parametrize(("names", "cells"), [
+    ("Date,Time", lambda hour: f"01/31/2024,{hour + 11 - 12 * (hour > 1)}:00 {'PM' if hour else 'AM'}"),
+    ("Datum,Uhrzeit", lambda hour: f"31.01.2024,{hour + 11}:00"),
+], ids=["Date, Time", "Datum, Uhrzeit"])
+def test_days_and_clocks_in_two_columns_are_times(names, cells, tmp_path):
+    path = table(tmp_path / "a.csv", time=cells)
+    path.write_text(path.read_text(encoding="utf-8-sig").replace("time,", f"{names},", 1))
+    frames, about, _ = held(path, tmp_path)
+    assert about.channels == ("heat",) and about.time_units == "hours since 1970-01-01"
+    np.testing.assert_allclose(frames.t - frames.t[0], np.arange(4))
+    assert frames.t[0] == 474083
+
+
+def test_forecasts_have_the_times_and_columns_of_tables_that_call_times_otherwise(tmp_path):
+    path = table(tmp_path / "a.csv", time=lambda hour: f"31.01.2024 {hour + 11}:00", separator=";")
+    text = path.read_text(encoding="utf-8-sig").replace("time;", "Zeitstempel;", 1).replace("\n", ";\n")
+    path.write_text(text)
+    frames, about, _ = held(path, tmp_path)
+    known = Places.of_table(read_points(path, about), about)
+    rows = known.rows(frames.t[:1] + 24, known.x[:1], about, 0, False, "text")
+    assert {name: values.tolist() for name, values in rows.columns.items()} == {
+        "Zeitstempel": ["01.02.2024 11:00"], "station_id": ["ST01"], "x": [0]}
+
+
+@pytest.mark.parametrize("name", ["ts", "epoch_ms", "unix_time", "Zeitstempel"])
+def test_numbers_from_1970_are_times_by_the_names_of_loggers(name, tmp_path):
+    path = table(tmp_path / "a.csv", time=lambda hour: str((1706659200 + 3600 * hour) * 1000))
+    path.write_text(path.read_text(encoding="utf-8-sig").replace("time,", f"{name},", 1))
+    _, about, _ = held(path, tmp_path)
+    assert about.time_units == "milliseconds since 1970-01-01" and about.channels == ("heat",)
+
+
+def test_columns_without_values_are_left_out_and_those_without_names_not_told(tmp_path):
+    path = table(tmp_path / "a.csv")
+    header, *rows = path.read_text(encoding="utf-8-sig").splitlines()
+    path.write_text("\n".join([header + ",rain,", *(row + ",NA," for row in rows)]))
+    _, about, told = held(path, tmp_path)
+    assert about.channels == ("heat",) and "rain has no values and is left out" in told
+    assert "station_id holds text and is left out" in told and "without a name" not in told
 
 
 @pytest.mark.parametrize(("size", "unit"), [(1, "seconds"), (10**3, "milliseconds"), (10**6, "microseconds")])

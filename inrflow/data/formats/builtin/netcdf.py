@@ -170,7 +170,7 @@ class NetcdfContent(OpenedContent):
                                               options.description.get("geometry"), names)
         t, calendar = _times(path, data, time)
         self._order = np.argsort(t, kind="stable")
-        self._t = t[self._order]
+        self._t, self.timeless = t[self._order], time is None
         self._markers: dict[int, list[float]] = {}
         texts = {key: next((str(data.attrs[name]) for name in keys if name in data.attrs), None)
                  for key, keys in (("source", ("source", "title")), ("licence", ("license", "licence")))}
@@ -284,6 +284,8 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
         if "expver" in space:  # of ERA5's last months, which are preliminary in the second
             times += ("; join versions of ERA5 in Python: data.sel(expver=1).combine_first(data.sel(expver=5))"
                       ".to_netcdf(FILE)")
+        elif (ahead := {"step", "lead", "leadtime", "lead_time"} & set(space)) and time_of(data) in data.dims:
+            times += f"; trajectory={time_of(data)} time={ahead.pop()} takes the forecast of each time as a trajectory"
         elif covered:
             times += ", or name what counts trajectories with trajectory=NAME"
         raise UserError(f"{path}: fields live on the dimensions {sizes} but {which}; name one for each with "

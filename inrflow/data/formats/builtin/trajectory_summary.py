@@ -81,7 +81,8 @@ def _times(file: TrajectoryFile) -> str:
     text = f"{first:g} to {last:g}" + (f" {units}" if units else "")
     dates = [number_to_date(value, units) for value in (first, last)]
     if dates[0] and dates[1]:
-        text += f" ({dates[0][:10]} to {dates[1][:10]})"
+        digits = None if dates[0][:10] == dates[1][:10] else 10  # the clock where all is of one day
+        text += f" ({dates[0][:digits]} to {dates[1][:digits]})"
     steps = np.diff(times, axis=1)
     steps = steps[np.isfinite(steps)]
     if len(steps):

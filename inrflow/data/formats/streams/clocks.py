@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow.data.calendar import compact_dates, dates_to_numbers
+from inrflow.data.calendar import compact_dates, dates_to_numbers, since_1970
 from inrflow.data.formats.columns import all_numbers, column_numbers
 from inrflow.data.formats.streams.headers import slashed
 
@@ -16,7 +16,8 @@ _UNITS = "seconds since 1970-01-01"
 _PARTS = (("year", "yyyy", "yr"), ("month", "mon"), ("day", "dd"), ("hour", "hr", "hh"), ("minute", "min"),
           ("second", "sec"))
 _DAY_OF_YEAR = ("doy", "dayofyear", "day_of_year")
-_CALLED = re.compile(r"date|dat(um)?$|time|uhr|stamp|fecha|aaaa|yyyy|jjjj|mess_datum", re.IGNORECASE)
+_CALLED = re.compile(r"date|dat(um)?$|time|zeit|uhr|stamp|fecha|aaaa|yyyy|jjjj|mess_datum|epoch|unix|^ts$",
+                     re.IGNORECASE)
 _LONG = 10  # digits of dates with an hour, which other numbers rarely look like
 
 
@@ -32,8 +33,9 @@ def _are_dates(name: str, cells: Sequence[str]) -> bool:
     if not all(cells):
         return False
     if all_numbers(values):
-        long = all(len(cell) >= _LONG for cell in cells) or _CALLED.search(name) is not None
-        return long and compact_dates(column_numbers(values, name, Path(), 0)) is not None
+        numbers, called = column_numbers(values, name, Path(), 0), _CALLED.search(name) is not None
+        long = called or all(len(cell) >= _LONG for cell in cells)
+        return (long and compact_dates(numbers) is not None) or (called and since_1970(numbers) is not None)
     try:
         return slashed(cells) or bool(np.isfinite(dates_to_numbers(cells, _UNITS)).all())
     except ValueError:

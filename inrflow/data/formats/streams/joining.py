@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inrflow.data.calendar import retimed
+from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, retimed
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, column_numbers, find_column, is_station
+from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.formats.streams.stations import StationTables
@@ -20,6 +24,8 @@ from inrflow.errors import UserError
 
 _LOOKED_AT = 4096  # rows of a table
 _DIGITS = 9  # of the largest coordinate
+_PACKED = 1e-3  # deviations by which values of one frame differ, where two files are packed in their own ways
+_DATE = re.compile(r"(?<!\d)(\d{4})([-_.]?)(\d{2})\2(\d{2})(?:[-_.T]?(\d{2})(?:[-_.:h]?(\d{2}))?)?(?!\d)")
 _SHARED = 0.5  # share of the points of two files that makes them the same network or grid, with values missing
 
 
@@ -61,8 +67,10 @@ class JoinedContent(StreamedContent):
     """Trajectories of several files.
 
     Where every file holds the same number of trajectories, at the same places and later than the file before, frames
-    continue them (monthly files of one run); otherwise files hold further trajectories. Points that some of the files
-    lack, for they hold no value there, are filled with NaN. Times in other units are turned into those of the first.
+    continue them (monthly files of one run); otherwise files hold further trajectories. First frames that the file
+    before ends with are taken once. Points that some of the files lack, for they hold no value there, are filled with
+    NaN. Times in other units are turned into those of the first. Files of one frame without times are of the date, or
+    the last number, in their names.
     """
 
     def __init__(self, kind: Format, paths: Sequence[Path], options: ReadOptions) -> None:
@@ -89,6 +97,13 @@ class JoinedContent(StreamedContent):
             self.close()
             raise
         self.description = self._contents[0].description
+        self._named = _times_in_names(paths) if all(content.timeless for content in self._contents) else None
+        if self._named is not None:
+            t, own = self._named
+            self.description = replace(self.description, time_units=own)
+            shown = "as dates" if own else f"{min(t):g} to {max(t):g}"
+            warnings.warn(f"{paths[0]} and the other files hold no times: those in their names are taken ({shown})",
+                          stacklevel=3)
 
     def close(self) -> None:
         for content in self._contents:
@@ -96,9 +111,14 @@ class JoinedContent(StreamedContent):
 
     def parts(self) -> Iterator[Part]:
         files = [list(content.parts()) for content in self._contents]
-        files = [[self._retimed(part, content) for part in parts]
-                 for parts, content in zip(files, self._contents, strict=True)]
+        if self._named is None:
+            files = [[self._retimed(part, content) for part in parts]
+                     for parts, content in zip(files, self._contents, strict=True)]
+        else:
+            files = [[replace(part, t=np.full(1, time)) for part in parts]
+                     for parts, time in zip(files, self._named[0], strict=True)]
         files.sort(key=lambda parts: float(parts[0].t[0]))
+        files = self._without_repeats(files)
         self.extra = self._contents[0].extra
         if _continues(files):
             for row in zip(*files, strict=True):
@@ -118,6 +138,28 @@ class JoinedContent(StreamedContent):
                for content in self._contents):
             self.extra = {}
 
+    def _without_repeats(self, files: list[list[Part]]) -> list[list[Part]]:
+        """Files without the first frames that the one before ends with; unchanged where one has others there."""
+        cut, repeated = files[:1], 0
+        for before, after in zip(files, files[1:], strict=False):
+            counts = {int(np.searchsorted(second.t, first.t[-1], "right"))
+                      for first, second in zip(before, after, strict=False)}
+            count = counts.pop() if len(counts) == 1 and len(before) == len(after) else 0
+            if not 0 < count < min(len(part.t) for part in after) or before[0].t[0] == after[0].t[0]:
+                cut.append(after)
+                continue
+            if not all(_repeats(first, second, count) for first, second in zip(before, after, strict=True)):
+                if " since " in (self.description.time_units or ""):
+                    warnings.warn(f"{self.path} and the other files overlap in time, and differ there: each file holds "
+                                  "trajectories of its own", stacklevel=4)
+                return files
+            repeated += count
+            cut.append([_from(part, count) for part in after])
+        if repeated:
+            warnings.warn(f"{self.path} and the other files overlap in time: frames that two of them have "
+                          f"({repeated}) are taken once", stacklevel=4)
+        return cut
+
     def _retimed(self, part: Part, content: StreamedContent) -> Part:
         units, own = self.description.time_units, content.description.time_units
         if units == own:
@@ -127,6 +169,48 @@ class JoinedContent(StreamedContent):
                         part.values, part.parameters)
         except UserError as error:
             raise UserError(f"{content.path}: {error} ({self.path})") from error
+
+
+def _repeats(first: Part, second: Part, count: int) -> bool:
+    """Whether the first frames of a trajectory are the last of another: times, places and values, but for packing."""
+    ours, theirs = _rounded([first.x, second.x])
+    if len(first.t) < count or not np.array_equal(ours, theirs):
+        return False
+    if not np.allclose(first.t[-count:], second.t[:count], rtol=1e-12, atol=0):
+        return False
+    for (cut, *_) in blocks((count, *first.x.shape)):
+        start = len(first.t) - count
+        values = first.values(start + cut.start, start + cut.stop), second.values(cut.start, cut.stop)
+        spread = float(np.nanstd(values[0])) if np.isfinite(values[0]).any() else 0.0
+        if not np.allclose(*values, rtol=0, atol=_PACKED * spread, equal_nan=True):
+            return False
+    return True
+
+
+def _from(part: Part, first: int) -> Part:
+    """A trajectory without its first frames."""
+    return replace(part, t=part.t[first:], values=lambda start, stop: part.values(start + first, stop + first))
+
+
+def _times_in_names(paths: Sequence[Path]) -> tuple[list[float], str | None] | None:
+    """Times that names of files hold, and their units: dates, else the last numbers; None where some hold none, or the
+    same."""
+    moments = [next((moment for match in _DATE.finditer(path.name) if (moment := _moment(match)) is not None), None)
+               for path in paths]
+    dates = [moment for moment in moments if moment is not None]
+    if len(set(dates)) == len(paths):
+        return moments_to_numbers(np.array(dates), DEFAULT_CALENDAR).tolist(), DEFAULT_CALENDAR
+    numbers = _numbers_in(paths)
+    return None if numbers is None else (numbers, None)
+
+
+def _moment(match: re.Match[str]) -> np.datetime64 | None:
+    """The moment of a date in a name; None where there is no such day."""
+    year, _, month, day, hour, minute = match.groups(default="0")
+    try:
+        return np.datetime64(datetime(int(year), int(month), int(day), int(hour), int(minute)), "us")
+    except ValueError:
+        return None
 
 
 def _listed(content: Content) -> str:

@@ -44,6 +44,8 @@ class StreamedContent(Content):
     """
 
     extra: dict[str, np.ndarray]
+    #: Whether the file holds one frame and no time of it.
+    timeless = False
 
     def __init__(self, path: Path) -> None:
         self.path, self.extra = path, {}

@@ -1,8 +1,8 @@
 """CSV: text with a header, a row for each point; numbers are written with as many digits as their type holds.
 
-Separators are commas, semicolons, tabs, bars or, where there are none of these, spaces; with others than commas,
-numbers may have decimal commas. Lines before the header that begin with # are left out; if no other header follows,
-the last of them is one. Lines of units below it are read as such. A file may be compressed by gzip.
+Separators are commas, semicolons, tabs, bars or, where there are none of these, spaces; numbers may have decimal
+commas, in quotes where commas separate. Lines before the header that begin with # are left out; if no other header
+follows, the last of them is one. Lines of units below it are read as such. A file may be compressed by gzip.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ _COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
     (".", ","), (",", "."))}  # numbers with a sign between thousands, by that of their decimals
+_NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # decimals behind a comma
 _LOOKED_AT = 3  # lines, for units
-_CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*")
+_CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
 
 _GZIP = b"\x1f\x8b"
 _LONGEST_HEADER = 1 << 22  # characters
@@ -101,6 +102,7 @@ class CsvColumns(Columns):
                                 "a line above them")
             self._decimal_commas = separator != ","
             self._months = dict[str, bool]()  # whether months come first in columns of dates with slashes
+            self._quoted_commas = set[str]()  # columns whose numbers have decimal commas
             self._grouped = dict[str, str]()  # columns whose numbers have signs between thousands
             self.separator, self._line = separator, self._line - 1
             self.commas = False  # whether a number with a decimal comma was read
@@ -108,6 +110,7 @@ class CsvColumns(Columns):
             self.names = tuple(name.strip().replace(*IN_FILES) for name in next(self._parsed(self._lines), []))
             self._own = self.names  # but for a column of times of their parts
             self._parts: list[str] = []
+            self._clock: tuple[str, str] | None = None  # the columns of days and of clocks, where dates are in both
         except UserError:
             self._file.close()
             raise
@@ -168,6 +171,12 @@ class CsvColumns(Columns):
         rows = list(csv.reader(ahead, delimiter=self.separator, skipinitialspace=self.separator != " "))
         if dates := columns_of_dates(self.names, rows):
             self.dates, self.meant = tuple(dates), {TIMES: dates[0]}
+            cells = dict(zip(self.names, zip(*(row for row in rows if len(row) == len(self.names)), strict=True),
+                             strict=True))
+            clocks = [name for name in self.names if all(map(_CLOCK.fullmatch, cells[name]))]
+            if len(clocks) == 1 and not any(":" in cell for cell in cells[dates[0]]):
+                self._clock = dates[0], clocks[0]
+                self.dates = (*self.dates, clocks[0])
 
     def _header(self, path: Path) -> str:
         line = self._file.readline(_LONGEST_HEADER)
@@ -222,9 +231,13 @@ class CsvColumns(Columns):
                 break
         return list(zip(*block, strict=True))
 
-    @staticmethod
-    def _with_dates(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """With dates before the clock of a column `time`, where they stand in one called `date`."""
+    def _with_dates(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """With dates before the clock of a column `time`, where they stand in one called `date`; with the clock of
+        another column behind days."""
+        if self._clock is not None:
+            day, clock = self._clock
+            columns[day] = columns[day] + " " + columns[clock]
+            return columns
         called = {name.lower(): name for name in columns}
         if "date" in called and (time := called.get("time")) and all(_CLOCK.fullmatch(cell) for cell in columns[time]):
             columns[time] = columns[called["date"]] + " " + columns[time]
@@ -246,10 +259,12 @@ class CsvColumns(Columns):
             group = "," if mark == "." else "."
             column = [cell.replace(group, "").replace(mark, ".") if _GROUPED[mark].fullmatch(cell.strip()) else cell
                       for cell in column]
-        elif self._decimal_commas and commas and not any("." in cell for cell in column):
+        elif commas and not any("." in cell for cell in column) and (
+                self._decimal_commas or name in self._quoted_commas or any(map(_NO_THOUSANDS.fullmatch, column))):
             changed = [cell.replace(",", ".", 1) for cell in column]
             if all_numbers(np.array(changed, object)):
                 column, self.commas = changed, True
+                self._quoted_commas.add(name)
         return np.array(column, object)
 
     def _month_first(self, name: str) -> bool:
