@@ -384,17 +384,17 @@ def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) ->
         scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
         return scaled.written([f"({', '.join(about.channels)})"], about.coordinates, called)
     scale = problem.source.normalisation.scale.double().flatten().numpy()
-    rates = list(law.rates)
     seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
-    scale = np.concatenate([scale, scale[rates] / problem.scale.unit, np.ones(len(seasons))])
+    scale = np.concatenate([scale, scale[list(law.rates)] / problem.scale.unit, np.ones(len(seasons))])
     unit = np.array([
         scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
         np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0] if axis != INVERSE])
+        * (term.sizes[term.component] if isinstance(term, Term) and term.solenoidal and term.forces else 1.0)
         if term.products else 1.0
         for term in law.terms
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
-    names = [*about.channels, *(f"{about.channels[c]}_t" for c in rates), *seasons]
+    names = [*about.channels, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
     lines = scaled.written(names, about.coordinates, called)[: len(names) - len(seasons)]
-    return [line for c, line in enumerate(lines) if c not in rates]
+    return [line for c, line in enumerate(lines) if c not in law.rates]

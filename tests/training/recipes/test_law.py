@@ -64,7 +64,7 @@ def test_laws_of_flows_that_walls_hold_are_written_in_the_units_of_the_data():
     problem = SimpleNamespace(
         description=SimpleNamespace(channels=("u", "v", "T"), coordinates=("x", "y")), scale=SimpleNamespace(unit=0.5),
         source=SimpleNamespace(normalisation=SimpleNamespace(scale=torch.tensor([2.0, 3.0, 5.0]))))
-    assert _written(law, problem)[0] == "du/dt = 0.2 P lap u + 0.8 (P T e_y)_x"
+    assert _written(law, problem)[0] == "du/dt = 0.2 P lap u + 0.4 (P T e_y)_x"  # 1 2 / (5 2 .5), of u over 2
 
 
 def test_no_network_is_sought_where_a_short_law_explains_the_data(surrogate):
