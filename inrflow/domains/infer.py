@@ -35,7 +35,7 @@ _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
-_MESHED, _OF_POINTS, _MOST = 1500, 2, 3000  # nodes of meshes between the points of all trajectories, at most; times
+_MESHED, _OF_POINTS, _MOST = 1500, 2, 2000  # nodes of meshes between the points of all trajectories, at most; times
 # those of one, and at most of these
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean

@@ -39,6 +39,7 @@ WINDOWS, _PAST = 64, 10  # of one series, that judge and calibrate, and frames t
 _BLOCK = 16  # trajectories that are encoded at a time
 _LINEAR_STEP = 1 / 16  # of rk4, internal time
 _FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
+_FAR = 8.0  # deviations from 0, beyond which laws are those of what channels differ from their means by
 
 
 @dataclass(frozen=True)
@@ -227,15 +228,32 @@ class Problem:
         """Frames that windows of `held_out` begin with at least: of a series the past is known."""
         return 1 if len(self.validation) else min(_PAST, self.fitted_frames)
 
+    @property
+    def centre(self) -> torch.Tensor:
+        """Means (C,) of the channels over their deviations, where these are far from 0; 0 elsewhere.
+
+        Of temperatures in kelvin, say, powers are all alike, and what is a step for them is none for the field.
+        """
+        normal = self.source.normalisation
+        mean = normal.mean.double().flatten() / normal.scale.double().flatten()
+        return torch.where(mean.abs() > _FAR, mean, 0.0)
+
+    @property
+    def differences(self) -> list[str]:
+        """The channels' names, less their centres in the data's units."""
+        means = self.centre * self.source.normalisation.scale.double().flatten()
+        return [f"({name}{-mean:+.6g})" if mean else name
+                for name, mean in zip(self.description.channels, means.tolist(), strict=True)]
+
     def fields(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
         """Numbers (S,), internal times (S, T), points (S, N, d) and values (S, T, N, C), over the channels' deviations,
-        of trajectories whose times are all known, at frames that are fitted to and points of which some trajectory has
-        values: others are land, or a body in a flow. None where points move."""
+        less their `centre`, of trajectories whose times are all known, at frames that are fitted to and points of which
+        some trajectory has values: others are land, or a body in a flow. None where points move."""
         batch, scale = self.source.batch(rows, normalised=False), self.source.normalisation.scale.double().flatten()
         if batch.x.shape[1] != 1:
             return None
         t = self.scale.internal(batch.t).numpy()[:, : self.fitted_frames]
-        x, u = batch.x[:, 0].double().numpy(), (batch.u[:, : self.fitted_frames].double() / scale).numpy()
+        x, u = batch.x[:, 0].double().numpy(), (batch.u[:, : self.fitted_frames].double() / scale - self.centre).numpy()
         whole, x = ~np.isnan(t).any(1), np.broadcast_to(x, (len(t), *x.shape[1:]))
         seen = np.isfinite(u).any((0, 1, 3)) if np.equal(x, x[:1]).all() else np.ones(x.shape[1], dtype=bool)
         return rows[whole], t[whole], x[whole][:, seen], u[whole][:, :, seen]

@@ -29,7 +29,9 @@ def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, 
     if law.has_rates or law.period or law.count or law.codes.harmonics.components > 1:
         return law, problem
     normal = problem.source.normalisation
-    scale, offset = (one.double().numpy().ravel() for one in (normal.scale, normal.mean / normal.scale))
+    scale, mean = (one.double().numpy().ravel() for one in (normal.scale, normal.mean / normal.scale))
+    centre = problem.centre.numpy()
+    offset = mean - centre
 
     def seen(some: np.ndarray) -> tuple[Ground, list[Rows]]:
         fields = problem.fields(some)
@@ -58,7 +60,7 @@ def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, 
         if _NOISY < left.mean() < min(noise, _MISSED):
             say(f"  flights of the law miss {left.mean():.2e} of the variance of rows: fields are those along these")
             places, times = ground.train.x[0], problem.source.times[0].numpy()
-            own = CompletedSource(problem.observed, places, list(fields * scale),
+            own = CompletedSource(problem.observed, places, list((fields + centre) * scale),
                                   None if problem.observed.time_bins is None else times)
             return law, replace(problem, source=own, noise=torch.as_tensor(left), white=True)
     return law, problem

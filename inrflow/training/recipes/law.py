@@ -338,7 +338,7 @@ def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, Gaus
     scale, mean = (getattr(problem.source.normalisation, name).double().flatten() for name in ("scale", "mean"))
     decoder = DomainHarmonicDecoder(law.domain, law.boundary, law.codes.harmonics.count, len(scale))
     with torch.no_grad():
-        decoder.offset.copy_((-mean / scale).float())
+        decoder.offset.copy_((problem.centre - mean / scale).float())
     variance = torch.as_tensor(law.codes.variance).flatten()
     return decoder, GaussianPrior(torch.as_tensor(law.codes.mean).flatten(),
                                   variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
@@ -375,17 +375,16 @@ def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) ->
     """A line for each channel, in the data's units; coefficients by known parameters where these tell contexts."""
     from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
 
-    about, called = problem.description, None
+    about, called, time = problem.description, None, problem.scale.unit
     if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
         *numbers, called = told
         law = law.in_terms_of(*(part.numpy() for part in numbers))
     if law.domain.kind == "flows":  # codes have the units of the data
-        time = problem.scale.unit
         scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
         return scaled.written([f"({', '.join(about.channels)})"], about.coordinates, called)
     scale = problem.source.normalisation.scale.double().flatten().numpy()
     seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
-    scale = np.concatenate([scale, scale[list(law.rates)] / problem.scale.unit, np.ones(len(seasons))])
+    scale = np.concatenate([scale, scale[list(law.rates)] / time, np.ones(len(seasons))])
     unit = np.array([
         scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
         np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0] if axis != INVERSE])
@@ -393,8 +392,9 @@ def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) ->
         if term.products else 1.0
         for term in law.terms
     ])
-    factor = scale[None] / unit[:, None] / problem.scale.unit
+    factor = scale[None] / unit[:, None] / time
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
-    names = [*about.channels, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
-    lines = scaled.written(names, about.coordinates, called)[: len(names) - len(seasons)]
-    return [line for c, line in enumerate(lines) if c not in law.rates]
+    names = [*problem.differences, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
+    lines, left = scaled.written(names, about.coordinates, called), [*about.channels, *names[len(about.channels) :]]
+    return [line.replace(names[c], left[c], 1) for c, line in enumerate(lines[: len(names) - len(seasons)])
+            if c not in law.rates]

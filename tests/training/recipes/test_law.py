@@ -63,8 +63,32 @@ def test_laws_of_flows_that_walls_hold_are_written_in_the_units_of_the_data():
     law = Law(Box([0, 0], [1, 1], ["periodic", "walled"]), "held", terms, theta, 0 * theta, None)
     problem = SimpleNamespace(
         description=SimpleNamespace(channels=("u", "v", "T"), coordinates=("x", "y")), scale=SimpleNamespace(unit=0.5),
-        source=SimpleNamespace(normalisation=SimpleNamespace(scale=torch.tensor([2.0, 3.0, 5.0]))))
+        source=SimpleNamespace(normalisation=SimpleNamespace(scale=torch.tensor([2.0, 3.0, 5.0]))),
+        differences=["u", "v", "T"])
     assert _written(law, problem)[0] == "du/dt = 0.2 P lap u + 0.4 (P T e_y)_x"  # 1 2 / (5 2 .5), of u over 2
+
+
+def test_laws_of_values_far_from_zero_are_those_of_their_differences(tmp_path):
+    x, random = (np.arange(48) + 0.5) / 48, np.random.default_rng(0)
+
+    def rate(_: float, u: np.ndarray) -> np.ndarray:
+        padded = np.pad(u, 1, mode="edge")
+        return 0.004 * 48**2 * (padded[2:] - 2 * u + padded[:-2]) + u - u**3
+
+    start = random.normal(size=(10, 5)) @ np.cos(np.pi * np.arange(5)[:, None] * x) / 2
+    u = np.stack([solve_ivp(rate, (0, 3), one, "LSODA", TIMES[:10] / 3, rtol=1e-9, atol=1e-9).y.T for one in start])
+    path = tmp_path / "kelvin.h5"
+    write_trajectories(path, TIMES[:10] / 3, x[:, None], 290 + 5 * u[..., None], Description("kelvin", ("T",), ("x",)))
+    with run_on(path, tmp_path, "recipe=law", "training.minutes=0.05") as run:
+        (found,) = LawRecipe().propose(run)
+        centre = 290 + 5 * float(u.mean())
+    assert found.score.error < 1e-6
+    (line,) = found.metadata["equation"]
+    shown = float(re.search(r"\(T-([\d.]+)\)", line).group(1))
+    assert line.startswith("dT/dt") and shown == pytest.approx(centre, abs=1.0)
+    assert float(re.search(r"([\d.]+)\(\d+\) lap \(T", line).group(1)) == pytest.approx(0.004, rel=0.02)
+    cubic = float(re.search(r"- ([\d.]+)\(\d+\) \(T-[\d.]+\)\^3", line).group(1))
+    assert cubic == pytest.approx(1 / 25, rel=0.02)
 
 
 def test_no_network_is_sought_where_a_short_law_explains_the_data(surrogate):
