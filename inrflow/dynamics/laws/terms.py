@@ -188,7 +188,8 @@ class Term:
                 count = len(list(group))
                 parts.append(name if count == 1 else f"{name}^{count}")
             text = " ".join(parts) or "1"
-        bare = text if " " not in text and "^" not in text or text.startswith("(") else f"({text})"
+        sums = len(self.products) > 1 and text.startswith("(")  # in parentheses already
+        bare = text if sums or (" " not in text and "^" not in text) else f"({text})"
         if self.axis != VALUE:
             text = bare = _derivative(bare, self.axis, coordinates)
         if self.power:

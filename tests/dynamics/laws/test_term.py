@@ -11,7 +11,7 @@ from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField, build_term, term_structure
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import Term
+from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.laws.terms import divided as divided_by
 
 LAPLACIAN = {"products": [[[0, -1]]], "power": 1, "axis": -1}
@@ -162,3 +162,11 @@ def test_nonlinear_diffusion_is_split_so_that_long_steps_do_not_blow_up():
     torch.testing.assert_close(split.law().advance(z, 0.2, 16), exact, rtol=1e-4, atol=1e-5)
     assert not bool(torch.isfinite(plain.law().advance(z, 0.2, 16)).all())
     assert "about" not in plain.structure() and build_term(term_structure(split)).about == split.about
+
+
+def test_operators_on_products_of_differences_have_these_in_parentheses() -> None:
+    names, axes = ["(T-290)", "(p+5)"], ["x", "y"]
+    assert Term((((0, VALUE),),), 1).written(names, axes) == "lap (T-290)"
+    assert Term((((0, VALUE),) * 2,), 1).written(names, axes) == "lap ((T-290)^2)"
+    assert Term((((0, VALUE), (1, VALUE)),), 1).written(names, axes) == "lap ((T-290) (p+5))"
+    assert Term((((0, VALUE), (1, VALUE)),)).written(names, axes) == "(T-290) (p+5)"
