@@ -36,7 +36,7 @@ _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
 _MESHED, _OF_POINTS, _MOST = 1500, 2, 2000  # nodes of meshes between the points of all trajectories, at most; times
-# those of one, and at most of these
+# those of one; in the plane, at most
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
 _FINE, _UNRELATED = 65, 0.95  # nodes along an axis of a box that flows are sought on; divergence of any two channels
@@ -72,7 +72,7 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         return [kept(network)]
     lattice = _with_holes(points)
     whole = triangulate(points) if lattice is None else clean_mesh(points, lattice_cells(lattice))
-    most = max(_MESHED, min(_OF_POINTS * x.shape[-2], _MOST))
+    most = max(_MESHED, min(_OF_POINTS * x.shape[-2], _MOST if d == 2 else x.size))
     mesh, wider = thinned(*whole, most), None if (outer := widened(*whole)) is None else (outer, whole[1])
     wider = wider if lattice is None or d != 2 else squares_around(points, lattice)
     region = Region(*mesh, order=2)
