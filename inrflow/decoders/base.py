@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _CLASSES: dict[str, type[nn.Module]] = {}  # decoders and the embeddings that they hold
 _ELSEWHERE = {"domain_harmonics": "inrflow.decoders.domain_harmonics"}  # imported where a model has them
 Class = TypeVar("Class", bound=type[nn.Module])
+_MANY = 4_000_000  # values times codes, from which on values are turned to as many as codes
 _TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB per layer 128 wide in float32
 
 
@@ -235,13 +236,31 @@ class BasisAt:
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder, self._points, self._found = decoder, torch.empty(0), (torch.empty(0), torch.empty(0))
+        self._turned: tuple[Tensor, ...] = ()
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not torch.equal(x, self._points):
             dtype = next(self.decoder.parameters()).dtype
-            self._points, self._found = x, self.decoder.basis(x.to(dtype))
+            self._points, self._found, self._turned = x, self.decoder.basis(x.to(dtype)), ()
         return self._found
+
+    def fewer(self, x: Tensor, u: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Offset and basis at points (N, d), values u (F, N, C), NaN at the same ones, and variances of noise (C,).
+
+        Where values are many: as many as codes, (Z, 1), which say the same of these, by a QR decomposition of the basis
+        that is kept for those asked for last.
+        """
+        (offset, basis), seen, scale = self(x), torch.isfinite(u[0]), noise.rsqrt()
+        if not max(_MANY / (size := basis.shape[-1]), size) < int(seen.sum()):
+            return offset, basis, u, noise
+        if not self._turned or not (torch.equal(seen, self._turned[0]) and torch.equal(scale, self._turned[1])):
+            with torch.no_grad():
+                rows = basis[seen].double() * scale.expand(seen.shape)[seen][:, None]
+                self._turned = seen, scale, *torch.linalg.qr(rows)
+        *_, q, r = self._turned
+        turned = ((u.double() - offset) * scale)[:, seen] @ q
+        return r.new_zeros(len(r), 1), r[:, None], turned[..., None], r.new_ones(1)
 
 
 def has_output_layer(decoder: Decoder) -> TypeGuard[AffineDecoder]:

@@ -356,7 +356,8 @@ def _update(
         if alike and not bool(seen.any()):
             return mean, cov
         if alike or (shared and bool(seen.all()) and seen.shape[1] > n):
-            offset, basis = _with_memory(*basis_at(points[0]), n - size)
+            offset, basis, u, noise = basis_at.fewer(points[0], u, noise)
+            offset, basis = _with_memory(offset, basis, n - size)
             target = u.double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
             if not alike:
                 step, each = condition_each(basis, target, cov, noise)

@@ -172,6 +172,19 @@ def test_missing_values_points_and_frames(own_points, smooth):
 
 
 @pytest.mark.parametrize("trajectories", [1, 3])
+def test_many_values_say_the_same_as_as_many_as_codes_that_they_are_turned_to(trajectories, monkeypatch):
+    pieces = parts(3, 3)
+    t, x, u = observations(pieces[0], trajectories)
+    u[:, 2, :4], u[:, 3, 5, 1] = np.nan, np.nan
+    before = assimilated(pieces, t, x, u)
+    monkeypatch.setattr("inrflow.decoders.base._MANY", 0)
+    turned = assimilated(pieces, t, x, u)
+    assert not torch.equal(turned.mean, before.mean)
+    torch.testing.assert_close(turned.mean, before.mean, rtol=0, atol=1e-9)
+    compare(turned, 3, system(3), pieces[0], t, x, u)
+
+
+@pytest.mark.parametrize("trajectories", [1, 3])
 def test_values_seen_before_and_after_the_times_of_their_states(trajectories):
     pieces = parts(3, 3)
     t, x, u = observations(pieces[0], trajectories, own_points=True)
