@@ -145,7 +145,8 @@ def evaluate(
             }
     surrogate.extent.check_places(torch.cat(corners))
     step = float(np.nanmedian(np.diff(source.times.numpy()))) / surrogate.scale.unit
-    if not 1 / _STEPS < step < _STEPS:
+    span = max(surrogate.horizon / surrogate.scale.unit, 2.0)
+    if not 1 / _STEPS < step < min(_STEPS, span):
         warnings.warn(f"{file.path}: time steps are {step:.3g} times those of training: check the unit of its times",
                       stacklevel=2)
     warn_far([surrogate.description.channels[c] for c in sorted(far)], f"{file.path}: ", stacklevel=3)

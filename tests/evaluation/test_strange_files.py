@@ -43,6 +43,7 @@ def test_what_is_like_the_training_data_is_not_told(surrogate, tmp_path):
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"shift": 273.0}, "check their unit"), ({"scale": 1e12}, "check their unit"), ({"stretch": 1000.0}, "1e+03 times"),
+    ({"stretch": 20.0}, "20 times those of training"),
     ({"nu": 0.6}, "nu is 0.6, in training it was always 0.5"), ({"speed": 3.0}, "in training it was 1 to 2"),
     ({"units": ("K",)}, "u in K, not in degC"),
 ])
