@@ -38,6 +38,16 @@ def test_laws_of_settled_frames_come_first_where_they_miss_half(
     assert (search.settled is calm) == left_out
 
 
+@pytest.mark.parametrize("vain", [1.5, 0.0])
+def test_a_search_that_has_no_law_ends_after_so_many_times_its_effort(vain: float, monkeypatch: pytest.MonkeyPatch
+                                                                      ) -> None:
+    monkeypatch.setattr(fit, "_VAIN", vain)
+    search = _search()
+    search.regress(1)
+    search.run(search.in_turn())
+    assert bool(search.scored) == (vain > 0)
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_first_law_is_forecast_at_once_where_the_clock_is_late(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     search, flown = _search(late), list[fit.Law]()
