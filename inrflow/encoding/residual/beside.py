@@ -129,7 +129,7 @@ class Beside:
                 if other == c:
                     usual[kind] = variance.log().mean()
         known, errors = torch.isfinite(errors).double(), errors.nan_to_num()
-        products = torch.zeros(place.max() + 1, 2, *2 * (values.shape[1],), dtype=torch.float64)
+        products = torch.zeros(int(place.max()) + 1, 2, *2 * (values.shape[1],), dtype=torch.float64)
         products.index_add_(0, torch.as_tensor(place), torch.einsum("kra,krb->rkab", errors, errors))
         total, pairs = products.sum(0), known.mT @ known
         # places are independent, values of one are not: by chance sums are as large as their own deviation over places
