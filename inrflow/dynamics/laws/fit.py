@@ -56,7 +56,7 @@ _VISIBLE = 1e-4  # share of squared changes that terms leave, from which on it i
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # a share of them; of the time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
-_VAIN = 1.5  # times the effort, after which no law is sought where none was found
+_VAIN, _FAIR = 1.5, 10.0  # times the effort, and at least, to forecast laws of which none has been found yet
 
 _Regressed = tuple[float, list[Law], Families]  # the least misfit of a family, its laws, the likeliest first, and it
 
@@ -151,7 +151,7 @@ class LawSearch:
         exactly = self.noiseless and not (self.many or self.several)  # their flows take their time
         self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
         self.scored, self.enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
-        self.limit, self.diverged = Limit(start + _VAIN * seconds), 0  # less once there is a law; laws that diverged
+        self.limit, self.diverged = Limit(), 0  # of effort for further laws; laws that diverged
         self.found: list[_Regressed] = []  # of families that were regressed
         self.wider: list[Families | None] = []  # of those that were not yet
         self.lowest, self.ranked = math.inf, self.found  # the least misfit of the former; these, the likeliest first
@@ -226,6 +226,8 @@ class LawSearch:
 
     def run(self, turns: Iterator[_Regressed | None]) -> None:
         """Judge families in turn, until forecasts of a law miss little."""
+        if not self.scored:
+            self.limit.most = effort() + max(_VAIN * self.seconds, _FAIR)
         with suppress(OutOfTime, ValueError), effort.limited(self.limit):
             while self.least > self.enough and not self.hopeless and (each := next(turns, ())) != ():
                 if each and (not self.scored or self.spent < _SOUGHT * self.seconds):  # the first one in any case

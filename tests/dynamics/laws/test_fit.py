@@ -42,6 +42,7 @@ def test_laws_of_settled_frames_come_first_where_they_miss_half(
 def test_a_search_that_has_no_law_ends_after_so_many_times_its_effort(vain: float, monkeypatch: pytest.MonkeyPatch
                                                                       ) -> None:
     monkeypatch.setattr(fit, "_VAIN", vain)
+    monkeypatch.setattr(fit, "_FAIR", 0.0)
     search = _search()
     search.regress(1)
     search.run(search.in_turn())
