@@ -73,14 +73,24 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     lattice = _with_holes(points)
     whole = triangulate(points) if lattice is None else clean_mesh(points, lattice_cells(lattice))
     most = max(_MESHED, min(_OF_POINTS * x.shape[-2], _MOST if d == 2 else x.size))
-    mesh, wider = thinned(*whole, most), None if (outer := widened(*whole)) is None else (outer, whole[1])
-    wider = wider if lattice is None or d != 2 else squares_around(points, lattice)
+    mesh = thinned(*whole, most)
+    wider = _beyond(points, lattice, *whole)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
     if lattice is None and (covered > _FULL or _by_chance(points, covered)):
         return boxes
     beyond = [] if wider is None else [kept(Region(*thinned(*wider, most), order=2))]
     return [*beyond, kept(region), kept(Region(*mesh, order=1)), *(boxes if covered > _FULL else [])]
+
+
+def _beyond(points: np.ndarray, lattice: np.ndarray | None, nodes: np.ndarray, cells: np.ndarray
+            ) -> tuple[np.ndarray, np.ndarray] | None:
+    """A mesh that reaches beyond points, as their domain may: the cells around those of a lattice in the plane, or the
+    mesh between scattered ones, `widened`; None of others."""
+    if lattice is not None and points.shape[1] == 2:
+        return squares_around(points, lattice)
+    moved = widened(nodes, cells)
+    return None if moved is None else (moved, cells)
 
 
 def _with_holes(points: np.ndarray) -> np.ndarray | None:
@@ -191,7 +201,7 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
     Of points x (N, 2) alone that all trajectories share.
     """
     found = list[Flows]()
-    if _divergence(x, u * scale) > _UNRELATED:
+    if _divergence(x, u[:_LOOKED_AT] * scale) > _UNRELATED:
         return found
     for domain in domains:
         if isinstance(domain, Region) and domain.order == 2:

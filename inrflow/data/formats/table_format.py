@@ -120,10 +120,10 @@ class TableContent(Content):
         numbered = [name for name in labels(block) if all_numbers(block[name])]  # as stations or flags are
         blank = [name for name in others if not options.channels and name not in numbered and all(
             map(_is_blank, block[name].tolist()))]
-        empty = [] if not blank else [name for name in blank if name in self._without_values(blank)]
+        empty = self._without_values(blank) if blank else set()
         texts = [name for name in others if (name in labels(block) or not name) and name not in empty]
         fields = tuple(options.channels or [name for name in others if name not in (*texts, *empty)])
-        if named := [name for name in empty if name]:  # a separator at the ends of lines makes one without a name
+        if named := [name for name in blank if name in empty - {""}]:  # separators at ends of lines make a nameless one
             warnings.warn(f"{path}: {', '.join(named)} {'has' if len(named) == 1 else 'have'} no values and "
                           f"{'is' if len(named) == 1 else 'are'} left out", stacklevel=2)
         if texts and not options.channels:
