@@ -37,7 +37,7 @@ DETERMINED = 0.5  # share of a code's variance that points determine, where flig
 FEW_HARMONICS, _FEWEST, _ENOUGH = 256, 8, 4096  # that laws are sought on; at least; points that choose among them
 _OF_POINTS = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
 FEW_CODES, _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 1024, 8, 12  # of more, fewer trajectories are looked at
-_FEWEST_CODES = 32768  # of a frame of these trajectories together, where they are more than two
+_FEWEST_CODES, _USUAL = 32768, 32  # of a frame of these trajectories together, beyond two; frames that count as one
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
@@ -111,6 +111,12 @@ class Data:
         """The trajectories of some indices."""
         return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows), self.noise)
 
+    @property
+    def thinned(self) -> Data:
+        """Few frames of each, evenly spread, that tell what fields are like as well as all."""
+        every = max(self.u.shape[1] // _USUAL, 1)
+        return replace(self, t=self.t[:, ::every], u=self.u[:, ::every])
+
     def parted(self, seed: int) -> tuple[Data, Data]:
         """Trajectories, or windows of long ones, that laws are fitted to, and some that judge them, or UserError."""
         data = windows(self)
@@ -147,9 +153,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
 
     The number is that of a channel. And their error at these points. late: whether no more are to be tried.
     """
-    some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    if np.isnan(some.u).mean() > HOLES:  # a factorisation for every frame
-        some = replace(some, t=some.t[:, ::3], u=some.u[:, ::3])
+    some = data.take(evenly(len(data.u), 1, 6))
+    some = replace(some, u=some.u[:, :: 3 if np.isnan(some.u).mean() > HOLES else 1])  # a factorisation for each frame
     meshed = any(isinstance(place, Region) for place in domains)  # and may end before the walls of a box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
@@ -174,9 +179,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         few = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
         some = replace(some, x=some.x[:, few], u=some.u[:, :, few])
     errors: dict[tuple[int, int], float] = {}
-    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
-    if data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all():
-        points = int(_TOLD * points)
+    shared = data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all()
+    points = int((_TOLD if shared else 1.0) * np.isfinite(data.u[0, 0, :, 0]).sum())
     linear: dict[str, float] = {}  # errors on linear elements, which tell what quadratic ones need not be solved for
     for i in sorted(range(len(bases)), key=lambda i: getattr(bases[i][0], "order", 0)):
         place, kind = bases[i]
@@ -192,8 +196,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
             if errors[i, size] > _HOPELESS * min(errors.values()) or late():
                 break
             size = int(size / 1.6)
-    least = min(errors.values())
-    if np.isinf(least):
+    if np.isinf(min(errors.values())):
         raise UserError(f"{data.x.shape[2]} points are too few for harmonics along {data.x.shape[3]} axes; give more")
     factors = [(_SOLID if place.dimensions > 2 and isinstance(place, Region) and place.order > 1 else 1.0)
                * (_STILL if isinstance(place, Flows) or (place, kind) in still else 1.0) for place, kind in bases]
@@ -218,14 +221,12 @@ def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor
         harmonics = place.harmonics(size * joined(boundary), boundary)
         return held_out_errors(harmonics, some.x[:, at], some.u[:, :, at], seed)
 
-    some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
+    some = data.take(evenly(len(data.u), 1, 6))
     at = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
     falls = math.log(error(int(count / _FURTHER)) / floor)
     steps = min(math.ceil(math.log(floor / _COARSE) / falls), _STEPS) if falls > -math.log(_HALVED) else 0
-    more = min(int(count * _FURTHER**steps), int(_TOLD * points))
-    left = error(more) if more > count else floor
-    return (more, left) if left < _HALVED * floor else (count, floor)
+    more = min(int(count * _FURTHER**steps), int(_TOLD * np.isfinite(data.u[0, 0, :, 0]).sum()))
+    return (more, left) if more > count and (left := error(more)) < _HALVED * floor else (count, floor)
 
 
 def joined(boundary: str) -> int:
@@ -245,9 +246,9 @@ def resolved(domain: Domain, boundary: str, data: Data, flow: bool = False) -> t
     return grid, math.prod(grid.functions)
 
 
-def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray:
-    """Indices of trajectories, of many codes fewer: those tell as much."""
-    most = min(most or trajectories, trajectories)
+def evenly(trajectories: int, codes: int, most: int | None = None, frames: int = 1) -> np.ndarray:
+    """Indices of trajectories, of many codes, or frames, fewer: those tell as much."""
+    codes, most = codes * max(frames // _USUAL, 1), min(most or trajectories, trajectories)
     if codes > FEW_CODES:
         fewest = max(2, min(_FEWEST_TRAJECTORIES, _FEWEST_CODES // codes))
         most = min(most, max(fewest, int(_OF_FEW_CODES * FEW_CODES / codes)))
@@ -341,8 +342,8 @@ class Ground:
         return replace(self, train=train, states=self.states[:, first:])
 
     def some(self, most: int) -> Self:
-        """That of so many trajectories at most, evenly spread; fewer where codes are many."""
-        return self.take(evenly(len(self.states), self.states[0, 0].size, most))
+        """That of so many trajectories at most, evenly spread; fewer where codes or frames are many."""
+        return self.take(evenly(len(self.states), self.states[0, 0].size, most, self.states.shape[1]))
 
     def law(self, terms: Sequence[Term | Sine], theta: np.ndarray, std: np.ndarray, **further: Any) -> Law:
         """The law of coefficients theta (J, C) with standard errors."""
@@ -369,30 +370,29 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     the error of the harmonics at held-out points. late: whether so many times the time for this is over. most_codes: on
     a grid of more points than MOST_OF_GRID."""
     train, judge = data.parted(seed)
-    channels = train.u.shape[-1]
-    place, boundary, count, floor = choose(domains, boundary, train, seed, say, lambda: late(1.0))
-    few, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
-    if few or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
+    few, channels = train.thinned, train.u.shape[-1]
+    place, boundary, count, floor = choose(domains, boundary, few, seed, say, lambda: late(1.0))
+    small, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
+    if small or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
         grid, every = resolved(place, boundary, train)
-        most = FEW_HARMONICS if few else MOST_OF_GRID // channels
-        whole = (few or rough) and (grid is not place or place.kind == "sphere" and rough)
+        most = FEW_HARMONICS if small else MOST_OF_GRID // channels
+        whole = (small or rough) and (grid is not place or place.kind == "sphere" and rough)
         if whole and count < every <= most and (flat := tail(  # that of noise is flat
-                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u)) < _SETTLED * floor:
-            place, count, floor, highest = grid, every, _SETTLED * floor if few else _OF_GRID, flat
-        elif not (few or late(_TWICE)):
-            fine = enough(grid.harmonics(every, boundary), train.x[0], train.u, _FINE, most_codes // channels) if (
+                grid.harmonics(every * joined(boundary), boundary), few.x[0], few.u)) < _SETTLED * floor:
+            place, count, floor, highest = grid, every, _SETTLED * floor if small else _OF_GRID, flat
+        elif not (small or late(_TWICE)):
+            fine = enough(grid.harmonics(every, boundary), few.x[0], few.u, _FINE, most_codes // channels) if (
                 rough and grid is not place and joined(boundary) == 1 and most_codes > FEW_HARMONICS * channels
                 and np.isfinite(data.u).all()) else None
             place = grid if fine else place
-            count, floor = fine or _more(place, boundary, train, seed, count, floor)
-    some = train.take(evenly(len(train.u), count * channels))
+            count, floor = fine or _more(place, boundary, few, seed, count, floor)
+    some = few.take(evenly(len(few.u), count * channels))
     codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
     holding, used = codes.used(place)
     if used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
-    told = codes
-    if highest:  # all harmonics leave no noise: what fewer ones leave, if the highest ones have their share of it
-        told = fit_codes(place.harmonics(int(_TOLD * count) * joined(boundary), boundary), some.x, some.u)
+    told = fit_codes(place.harmonics(int(_TOLD * count) * joined(boundary), boundary), some.x, some.u
+                     ) if highest else codes  # all leave no noise: what fewer do, if the highest have their share of it
     noise = white_noise(told, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
     if highest and (noise / np.nanvar(train.u, (0, 1, 2))).mean() > _FLAT * highest:
         noise = np.zeros_like(noise)

@@ -21,7 +21,7 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import simplest, worse
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import unsettled
-from inrflow.dynamics.laws.setting import Data, choose, ground_of, windows
+from inrflow.dynamics.laws.setting import Data, choose, evenly, ground_of, windows
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.errors import UserError
@@ -471,3 +471,10 @@ def test_fewer_terms_are_taken_where_a_paired_test_does_not_tell_forecasts_apart
     even, chance = 1.3 * errors, errors + [3.0, -1.0, 0.2, 0.4]  # means 1.3 and 1.35 times the best
     assert simplest([(errors, law(8)), (even, law(4)), (chance, law(5))], 1.1)[1].size == 5
     assert simplest([(errors, law(8)), (even, law(4)), (chance, law(5))])[1].size == 4
+
+
+def test_frames_of_long_trajectories_count_as_codes_and_few_of_them_tell_what_fields_are_like() -> None:
+    assert len(evenly(64, 256, 32, frames=20)) == 32
+    assert len(evenly(64, 256, 32, frames=1000)) == 4
+    data = Data.of(np.arange(1000.0), np.zeros((1, 1)), np.arange(1000.0).reshape(1, -1, 1, 1))
+    assert data.thinned.t[0].tolist() == data.thinned.u.ravel().tolist() == list(range(0, 1000, 31))
