@@ -478,3 +478,17 @@ def test_frames_of_long_trajectories_count_as_codes_and_few_of_them_tell_what_fi
     assert len(evenly(64, 256, 32, frames=1000)) == 4
     data = Data.of(np.arange(1000.0), np.zeros((1, 1)), np.arange(1000.0).reshape(1, -1, 1, 1))
     assert data.thinned.t[0].tolist() == data.thinned.u.ravel().tolist() == list(range(0, 1000, 31))
+
+
+def test_of_a_mesh_that_fills_a_box_the_box_is_tried_before_quadratic_elements_are_solved_for(monkeypatch) -> None:
+    generator, t = np.random.default_rng(0), np.arange(10) * 0.1
+    points, cells = grid_mesh(np.linspace(0, 1, 15), np.linspace(0, 1, 15))
+    inner = ((points > 0) & (points < 1)).all(1)
+    points[inner] += generator.uniform(-0.025, 0.025, (inner.sum(), 2))
+    k = np.pi * np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(-1, 2)
+    waves = np.cos(points[:, :1] * k[:, 0]) * np.cos(points[:, 1:] * k[:, 1])
+    decay = np.exp(-0.05 * t[:, None] * (k**2).sum(1))
+    u = np.einsum("sk,tk,nk->stn", generator.standard_normal((8, 16)), decay, waves)[..., None]
+    solve = Region._solve
+    monkeypatch.setattr(Region, "_solve", lambda self, *asked: pytest.fail() if self.order > 1 else solve(self, *asked))
+    assert choose(domains_of(points, cells=cells), None, Data.of(t, points, u), 0, lambda _: None)[0].kind == "box"
