@@ -76,6 +76,7 @@ def test_formats_are_told_by_content(tmp_path):
     (("timestamp_utc", "t"), ("timestamp", "time"), "timestamp_utc"),
     (("Elev (m)", "elevation"), HEIGHTS, "elevation"),
     (("lon deg", "alt_m"), HEIGHTS, "alt_m"),
+    (("lon", "elevation_m_asl"), HEIGHTS, "elevation_m_asl"),
 ])
 def test_columns_are_found_before_their_units(names, wanted, found):
     assert find_column(names, wanted) == found
