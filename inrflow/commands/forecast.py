@@ -46,7 +46,10 @@ def run(arguments: list[str]) -> int:
     stations = config.stations or read.get("stations")
     observations = read_observations(str(config.observations), about, stations, read)
     given_places = _of_grids(str(config.observations)) if len(observations) == 1 else config.observations
-    asked = None if stations and not config.points else _asked(str(config.points or given_places), about, read)
+    if config.points:
+        asked: PointTable | None = _points(str(config.points), about, read)
+    else:
+        asked = None if stations else _observed(str(given_places), about, read)
     every = surrogate.scale.unit if config.every is None else config.every
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
@@ -83,8 +86,16 @@ def _of_grids(given: str) -> str:
     return str(paths[-1]) if len(paths) > 1 and format_of(paths[0]).named_dimensions else given
 
 
-def _asked(path: str, about: Description, read: dict[str, Any]) -> PointTable | None:
-    """The rows of a file, for its places; None where some lack theirs, as observations without values may."""
+def _points(path: str, about: Description, read: dict[str, Any]) -> PointTable:
+    """The rows of a file of places, which may lack times."""
+    try:
+        return read_points(path, about, read)
+    except UserError:
+        return read_points(path, about, {**read, "time": ""})
+
+
+def _observed(path: str, about: Description, read: dict[str, Any]) -> PointTable | None:
+    """The rows of observations, for their places; None where some lack theirs, as those without values may."""
     try:
         return read_points(path, about, read)
     except UserError:

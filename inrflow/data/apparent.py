@@ -3,7 +3,7 @@
 Values of a periodic field continue across the seam of its grid as they do inside. The cubic polynomial through two
 neighbours on either side misses a value by some error: where the axis is periodic, no more across the seam, from the
 last points to the first, than inside; where it is not, by orders of magnitude more, or the field is at rest at both
-ends, which says nothing.
+ends, but for noise, which says nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Iterable
 import numpy as np
 
 _FEWEST = 8  # points along an axis, and frames
-_AS_INSIDE = 8.0  # times the mean squared error inside; periodic axes have .02 to 4, others 29 and more
+_AS_INSIDE = 5.0  # times the mean squared error inside; periodic axes have .02 to 4, others 8 (rounded values) and more
 _SMOOTH = 0.02  # mean squared error inside, as a share of that between points half of the axis apart, at most
 _ACTIVE = 0.05  # mean squared difference across the seam, as a share of that of neighbours inside, at least
+_TOLD = 0.5  # times that difference that the error across the seam is, at most; of noise alone .97, of fixed ends 1.6
 _UNEVEN = 1e-3  # relative difference of the steps of a regular axis
 _SAME = 1e-6  # relative difference of values at one place
 _ON_SPHERE, _DEEP = 1e-3, 0.1  # what points of a unit sphere depart from it; singular value of the last direction
@@ -79,7 +80,8 @@ def _period(level: np.ndarray, fields: np.ndarray) -> float:
     seam, inside, neighbours = missed[[0, -1]].mean(0), missed[2:-2].mean(0), change[1:].mean(0)
     smooth = (inside < _SMOOTH * _mean(fields - np.roll(fields, n // 2, 1))) & (neighbours > (_SAME * size) ** 2)
     whole = seam < _AS_INSIDE * inside
-    shown = (smooth & whole & (change[0] > _ACTIVE * neighbours)).any() and not (smooth & ~whole).any()
+    active = (change[0] > _ACTIVE * neighbours) & (seam < _TOLD * change[0])
+    shown = (smooth & whole & active).any() and not (smooth & ~whole).any()
     return float(steps.mean() * n) if shown else 0.0
 
 

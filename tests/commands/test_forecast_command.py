@@ -80,6 +80,20 @@ def test_scores_of_quiet_observations_count_no_noise_of_training_values(tiny_run
     np.testing.assert_allclose(found["u_z_score"][rows], (values - mean) / std, rtol=1e-4, atol=1e-6)
 
 
+def test_places_need_no_times_and_are_not_replaced_in_silence(tiny_run, seen, tmp_path, inrflow_command):
+    places, target = tmp_path / "places.csv", tmp_path / "forecast.csv"
+    told = ("forecast", f"run={tiny_run.run}", f"observations={seen[0]}", "until=5", "every=1", f"points={places}",
+            f"to={target}")
+    places.write_text("name,x,y\na,0.25,0.5\nb,0.75,0.5\n")
+    outcome = inrflow_command(*told)
+    assert outcome.code == 0, outcome.err
+    found = pandas.read_csv(target)
+    assert found["name"][:2].tolist() == ["a", "b"] and set(found["x"]) == {0.25, 0.75}
+    places.write_text("name,x,height\na,0.25,0.5\n")
+    outcome = inrflow_command(*told, "overwrite=true")
+    assert outcome.code == 2 and "lacks y" in outcome.err and len(outcome.err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(("setting", "words"), [
     ("until=0", "is not after the last observation"), ("until=soon", "is no time of data"),
     ("until=1e9", "larger `every`"), ("every=0", "every=0"), ("to=SEEN", "is an input of this forecast"),

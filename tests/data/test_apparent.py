@@ -71,6 +71,12 @@ def test_noise_hides_no_period_and_makes_none(tmp_path, noise):
     assert period(tmp_path / "b.h5", CENTRES[:, None], cosines(CENTRES) + added) is None
 
 
+@pytest.mark.parametrize("noise", [0.03, 0.05, 0.07])
+def test_noise_at_fixed_ends_makes_no_period(tmp_path, noise):
+    added = noise * np.random.default_rng(1).standard_normal((6, 4, N + 1, 1))
+    assert period(tmp_path / "a.h5", ENDS[:, None], sines(ENDS) + added) is None
+
+
 def test_each_axis_and_every_channel_counts(tmp_path):
     y = np.linspace(0, 1, 12)
     x = np.stack(np.meshgrid(X, y, indexing="ij"), -1).reshape(-1, 2)

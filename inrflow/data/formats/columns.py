@@ -34,7 +34,7 @@ IN_TABLES = IN_FILES[::-1]  # what str.replace makes of names, and back
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "date\u2215time", "valid_time", "date")
 HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate beside those of the plane
 BLOCK_ROWS = 16384
-_UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|deg|degrees)$|[ _.]?(utc|gmt)$")
+_UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|ft|masl|m[ _]asl|deg|degrees)$|[ _.]?(utc|gmt)$")
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
                       r"([_ ]?(ids?|nr|no|number|code))?|ids?|"
                       r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)|"

@@ -37,6 +37,7 @@ _LOOKED_AT = 64  # rows, for what the columns hold
 _PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Points:", "Points_"))
 _AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s*[(\[].*[)\]]|[ _](mm|cm|m|km))?",
                    re.IGNORECASE)
+_GRID = ("easting", "eastings", "utm_easting", "utm_x"), ("northing", "northings", "utm_northing", "utm_y")
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent, and latitude, below which a plane will do
 
 
@@ -220,8 +221,10 @@ def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:
 
 
 def axes_among(names: Sequence[str]) -> list[str]:
-    """The columns of places: x, y, z, in capitals, as ParaView calls them, or as solvers do, also with their unit."""
+    """The columns of places: x, y, z, in capitals, as ParaView calls them, or as solvers do, also with their unit; or
+    eastings and northings."""
     groups = (tuple("xyz"), tuple("XYZ"), *_PARAVIEW)
     exact = next((found for group in groups if (found := [name for name in group if name in names])), [])
     called = {match[1].lower(): name for name in reversed(names) if (match := _AXIS.fullmatch(name))}
-    return exact or [called[axis] for axis in "xyz" if axis in called]
+    mapped = [name for group in _GRID if (name := find_column(names, group)) is not None]
+    return exact or [called[axis] for axis in "xyz" if axis in called] or (mapped if len(mapped) == len(_GRID) else [])

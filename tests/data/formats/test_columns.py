@@ -8,7 +8,7 @@ from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.columns import TIMES, find_column
 from inrflow.data.formats.layouts import blocks, gather, hyperslabs, spans
 from inrflow.data.formats.registry import format_of
-from inrflow.data.formats.table_format import HEIGHTS
+from inrflow.data.formats.table_format import HEIGHTS, axes_among
 from inrflow.errors import UserError
 
 
@@ -76,6 +76,18 @@ def test_formats_are_told_by_content(tmp_path):
     (("timestamp_utc", "t"), ("timestamp", "time"), "timestamp_utc"),
     (("Elev (m)", "elevation"), HEIGHTS, "elevation"),
     (("lon deg", "alt_m"), HEIGHTS, "alt_m"),
+    (("lon", "elevation_m_asl"), HEIGHTS, "elevation_m_asl"),
 ])
 def test_columns_are_found_before_their_units(names, wanted, found):
     assert find_column(names, wanted) == found
+
+
+@pytest.mark.parametrize(("names", "axes"), [
+    (("time", "easting_m", "northing_m", "elevation_m", "wind"), ["easting_m", "northing_m"]),
+    (("Northing (km)", "Easting (km)", "time"), ["Easting (km)", "Northing (km)"]),
+    (("x", "y", "easting", "northing"), ["x", "y"]),
+    (("time", "easting", "height"), []),  # of one, a displacement
+    (("time", "east", "north", "up"), []),  # displacements
+])
+def test_eastings_and_northings_are_places(names, axes):
+    assert axes_among(names) == axes

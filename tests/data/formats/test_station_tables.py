@@ -107,3 +107,17 @@ def test_what_does_not_fit_is_named(tmp_path, places):
                                    ("unknown.csv", str(tmp_path / "other.csv"), "expected a column station")]:
         with pytest.raises(UserError, match=words):
             convert(tmp_path / table, tmp_path / "out.h5", stations=stations)
+
+
+@pytest.mark.parametrize(("columns", "axes"), [
+    ({"Easting (m)": "x", "Northing (m)": "y", "elevation": "x"}, ("Easting (m)", "Northing (m)", "elevation")),
+    ({"lon": "x", "lat": "y", "easting": "y", "northing": "x", "alt_m": "y"}, ("lon", "lat", "alt_m")),
+])
+def test_places_are_eastings_and_northings_where_there_are_no_degrees(tmp_path, columns, axes):
+    table = PLACES[["station_id"]].assign(**{name: PLACES[source] for name, source in columns.items()})
+    table.to_csv(tmp_path / "survey.csv", index=False)
+    wide = pandas.DataFrame(VALUES, columns=["101", "7", "33"]).assign(time=HOURS)
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+    description, series = read(tmp_path / "wide.csv", str(tmp_path / "survey.csv"))
+    assert description.coordinates == axes
+    assert set(series) == set(table[list(axes)].itertuples(index=False, name=None))

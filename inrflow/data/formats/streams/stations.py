@@ -14,12 +14,11 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import HEIGHTS, Columns, column_numbers, find_column
 from inrflow.data.formats.registry import ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
-from inrflow.data.formats.table_format import TableFormat
+from inrflow.data.formats.table_format import TableFormat, axes_among
 from inrflow.errors import UserError
 
 _NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code", "node", "node_id",
           "stations_id", "station_abbr", "station_code", "site_code")
-_PLACES = (LONGITUDES, LATITUDES, ("x", "X"), ("y", "Y"), ("z", "Z"), HEIGHTS)
 _ROWS, _SHOWN = 1 << 14, 8
 
 
@@ -75,7 +74,9 @@ def _places(path: Path, coordinates: Sequence[str] | None) -> tuple[dict[str, di
         names = columns.names
         blocks = list(columns.blocks(_ROWS))
     table = {name: np.concatenate([block[name] for block in blocks]) for name in names} if blocks else {}
-    axes = list(coordinates or [found for group in _PLACES if (found := find_column(names, group)) is not None])
+    lon, lat, height = (find_column(names, group) for group in (LONGITUDES, LATITUDES, HEIGHTS))
+    plane = [axis for axis in (lon, lat) if axis is not None] or axes_among(names)
+    axes = list(coordinates or [*plane, *([] if height is None else [height])])
     words = {re.sub(r"[\s-]+", "_", name): name for name in names if name not in axes}
     named = words.get(find_column(words, _NAMES) or "")
     if named is None or len(axes) < 1 or not set(axes) <= set(table):
