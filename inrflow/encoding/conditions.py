@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from inrflow.domains import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Box, Region
-from inrflow.domains.box import PERIODIC
+from inrflow.domains.box import PERIODIC, ends_of
 from inrflow.domains.walls import PAIRS, changes
 from inrflow.encoding.harmonic_codes import fit_codes, held_out, held_out_errors
 from inrflow.numerics.effort import effort
@@ -21,6 +21,7 @@ _SURELY, _ROUNDS = 3.0, 2  # standard errors of a difference; times that all axe
 _LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, harmonics, trials; share left
 _SOLVE = 70  # times nodes and squared number of modes: products that these take
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
+_DIVERGENCE = 0.05  # share of the squared slopes of a component that those of others leave, in flows
 
 
 def _better(errors: np.ndarray, others: np.ndarray) -> bool:
@@ -108,8 +109,31 @@ def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[li
             harmonics = box.harmonics(size, "/".join(carried))
             power = fit_codes(harmonics, x, every[..., c : c + 1]).variance[0]
             best = carried if power[-harmonics.steady :].sum() > _CARRIED * power.sum() else best
-        found.append("/".join(best) if len(set(best)) > 1 else best[0])
-    return ", ".join(found) if len(set(found)) > 1 else found[0]
+        found.append(best)
+    for first in range(len(found) - box.dimensions + 1 if box.dimensions > 1 else 0):
+        own = slice(first, first + box.dimensions)
+        found[own] = _without_slip(box, x, frames[..., own], size, found[own])
+    names = ["/".join(own) if len(set(own)) > 1 else own[0] for own in found]
+    return ", ".join(names) if len(set(names)) > 1 else names[0]
+
+
+def _without_slip(box: Box, x: np.ndarray, u: np.ndarray, size: int, found: list[list[str]]) -> list[list[str]]:
+    """The conditions found of channels u (S, T, N, d), but natural ones of components across walls that hold those
+    along them, where these are a flow without divergence: what does not slip along a wall has no slope across it.
+    """
+    trial = [[NATURAL if i == j and axis != PERIODIC else pair for j, (pair, axis) in enumerate(zip(
+        own, box.axes, strict=True))] for i, own in enumerate(found)]
+    others = (found[i][j] for i in range(len(found)) for j in range(len(found)) if i != j and box.axes[j] != PERIODIC)
+    if trial == found or any(end not in (HELD, STEADY) for pair in others for end in ends_of(pair)):
+        return found
+    slopes = []
+    for i, own in enumerate(trial):
+        harmonics = box.harmonics(size, "/".join(own))
+        codes = np.linalg.lstsq(harmonics.values(x[0]), np.nan_to_num(u[0, ..., i]).T, rcond=None)[0]
+        slopes.append((harmonics.gradients(x[0])[..., i] @ codes).ravel())
+    across, *along = slopes  # in units that are not known
+    left = across - np.stack(along, 1) @ np.linalg.lstsq(np.stack(along, 1), across, rcond=None)[0]
+    return found if (left**2).sum() > _DIVERGENCE * (across**2).sum() else trial
 
 
 def steady(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int

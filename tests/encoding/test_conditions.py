@@ -55,3 +55,16 @@ def test_parts_of_a_boundary_that_hold_a_channel_are_told_apart() -> None:
     u = np.stack([_moving(region.harmonics(10, name).values(x).T) for name in ("leaky inf/0", "natural")], -1)
     found = steady(region, "natural", 40, np.broadcast_to(x, (24, *x.shape)), u, 0)
     assert found is not None and found[1] == "leaky inf/0, natural"
+
+
+@pytest.mark.parametrize("flow", [True, False])
+def test_components_across_walls_along_which_a_flow_does_not_slip_have_no_slope_there(flow: bool) -> None:
+    """By continuity; other channels that vanish with their slopes, as those of a clamped plate, tell nothing."""
+    x, k = np.random.default_rng(0).uniform(0, 1, (300, 2)), np.pi * np.arange(1, 5)[:, None]
+    a, b = (np.sin(np.pi * y) ** 2 * np.cos((k - np.pi) * y) for y in x.T)
+    slopes = [np.pi * np.sin(2 * np.pi * y) * np.cos((k - np.pi) * y)
+              - np.sin(np.pi * y) ** 2 * (k - np.pi) * np.sin((k - np.pi) * y) for y in x.T]
+    u = _moving(a * slopes[1]), _moving(-slopes[0] * b) * 5 if flow else _moving(a * b)[::-1]
+    box = Box([0, 0], [1, 1], ["walled", "walled"])
+    found = conditions(box, np.broadcast_to(x, (24, *x.shape)), np.stack(u, -1), 0)
+    assert (found == "natural/held, held/natural") is flow

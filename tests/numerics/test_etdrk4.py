@@ -38,3 +38,15 @@ def test_real_and_matrix_arguments_give_the_same_functions():
     matrices = phi_matrix_functions(turn @ torch.diag(eigenvalues) @ turn.T)
     for ours, values in zip(matrices, phi_functions(eigenvalues), strict=True):
         torch.testing.assert_close(ours, turn @ torch.diag(values) @ turn.T, rtol=1e-13, atol=1e-14)
+
+
+def test_functions_of_large_stiff_matrices_act_on_their_eigenvalues():
+    """Those of a circulant matrix, diffusion and transport along a circle, are the transforms of its first column."""
+    wave = 2 * torch.pi * torch.fft.fftfreq(48, 1 / 48, dtype=torch.float64)
+    symbol = torch.complex(-0.05 * wave**2, -7.0 * wave * (wave.abs() < 150))
+    column = torch.fft.ifft(symbol).real
+    matrix = torch.stack([column.roll(n) for n in range(48)], 1)
+    assert float(matrix.abs().sum(1).max()) > 1000
+    for ours, values in zip(phi_matrix_functions(matrix), phi_functions(symbol), strict=True):
+        expected = torch.fft.ifft(values).real
+        torch.testing.assert_close(ours, torch.stack([expected.roll(n) for n in range(48)], 1), rtol=1e-10, atol=1e-13)

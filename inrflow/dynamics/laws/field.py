@@ -281,7 +281,7 @@ class LawField(nn.Module):
         """Of a step of length h, kept for the last few: the flow of a linear law, or the six operators of ETDRK4."""
         if h not in self._cache:
             linear = self._linear_part
-            effort.add(products=_EXPONENTIAL * len(linear) * ((1 if exact else 3) * linear.shape[-1]) ** 3,
+            effort.add(products=_EXPONENTIAL * len(linear) * (1 if exact else 6) * linear.shape[-1] ** 3,
                        calls=100 if exact else 200)
             made = [torch.linalg.matrix_exp(h * linear)] if exact else etdrk4.coefficients(
                 linear, h, etdrk4.phi_matrix_functions)

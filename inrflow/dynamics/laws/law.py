@@ -197,7 +197,7 @@ class Law:
         if not bases:
             return result
         low = self.codes.harmonics.lowest(PLACES)
-        values = low.values(low.quadrature().points if x is None else x)  # (N, P)
+        values = np.insert(low.values(low.quadrature().points if x is None else x)[:, 1:], 0, 1.0, 1)  # (N, P)
         for base in bases:
             whole = {base, Term(base.products, int(base.axis == VALUE), base.axis)} if base.flux else {base}
             members = [j for j, term in enumerate(self.terms)

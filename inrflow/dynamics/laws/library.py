@@ -78,10 +78,10 @@ class Library(nn.Module):
             self.families = torch.cat([self.moving, ~moving[None]])
             carried = self.transform.fields(torch.eye(len(moving)).double()[self.first_steady :])
             self.from_steady = (self.transform.project(carried) * moving).T
-        places = max((term.place for term in terms), default=0)
-        self.low: Tensor | None = None
-        if places:
-            self.low = torch.tensor(harmonics.lowest(PLACES).values(self.transform.points).T[: places + 1])  # (P, Q)
+        self.low: Tensor | None = None  # (P, Q), with the constant 1, whose sign as a harmonic of a region is any
+        if places := max((term.place for term in terms), default=0):
+            low = harmonics.lowest(PLACES).values(self.transform.points).T
+            self.low = torch.tensor(np.insert(low[1 : places + 1], 0, 1.0, 0))
         if self.sines:
             sines = [term for term in terms if isinstance(term, Sine)]
             self.network = Layer(sines, self.transform, self.eigenvalues)

@@ -8,6 +8,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
+from inrflow.domains.triangulation import grid_mesh
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.families import short_list
 from inrflow.dynamics.laws.field import LawField
@@ -355,3 +356,16 @@ def test_a_law_on_more_harmonics_than_those_it_was_sought_on_is_refined_on_its_o
                         brief=True)
     assert law.codes.harmonics.count == 16 and after.mean() < 0.1 * before.mean()
     np.testing.assert_allclose(law.theta[:, 0], [0.02, -1.0], rtol=0.02)
+
+
+@pytest.mark.parametrize("nodes", [5, 6, 7, 8])
+def test_terms_of_place_count_alike_in_equations_and_along_flows_on_every_mesh(nodes: int) -> None:
+    """The constant among low harmonics is -1 on some meshes, as rounding falls."""
+    place = Region(*grid_mesh(np.linspace(0, 2, nodes), np.linspace(0, 1, nodes)))
+    harmonics, value = place.harmonics(12), ((0, VALUE),)
+    terms = [Term((value,), axis=0), *(Term((value,), axis=0, place=m) for m in (1, 2)), Term((value,)),
+             Term((value,), place=1)]
+    theta = torch.tensor([[0.7], [0.1], [0.2], [-0.5], [0.3]], dtype=torch.float64)
+    codes = torch.randn(3, 1, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rates = torch.einsum("bjk,jc->bck", Library.of(terms, harmonics).features(codes, 12), theta)
+    torch.testing.assert_close(LawField.of(terms, harmonics, theta)(0.0, codes.flatten(1)), rates.flatten(1))

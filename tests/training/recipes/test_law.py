@@ -187,3 +187,14 @@ def test_a_reason_is_given_where_no_law_is_looked_for(data, tmp_path, setting, r
     extra = ["encoding.method=adam"] if "modulation" in setting else []
     with run_on(data[0], tmp_path, setting, *extra) as run:
         assert reason in LawRecipe().applies(run.problem, None)
+
+
+@pytest.mark.parametrize(("places", "coordinates"), [(40, ("x",)), (20, ("x",)), (40, ("x", "y"))])
+def test_a_law_of_one_series_is_looked_for_at_fewer_places_on_a_line(tmp_path, places, coordinates):
+    random, t = np.random.default_rng(0), np.arange(30.0)
+    write_trajectories(tmp_path / "one.h5", t, random.uniform(size=(places, len(coordinates))),
+                       random.normal(size=(1, 30, places, 1)), Description("one", ("u",), coordinates))
+    other = SimpleNamespace(explained=False, score=SimpleNamespace(error=1.0))
+    with run_on(tmp_path / "one.h5", tmp_path) as run:
+        reason = LawRecipe().applies(run.problem, other)
+    assert reason is None if places == 40 and coordinates == ("x",) else "few dozen places" in reason
