@@ -19,12 +19,14 @@ from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import Frames, Observations
+from inrflow.domains.infer import with_holes
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import require_channels
 from inrflow.evaluation.references.base import References, title_of
+from inrflow.model.extent import Seen
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting.views import map_coordinates
+from inrflow.plotting.views import lattice, map_coordinates, middle
 
 _STATIONS = 200
 MOST_BYTES = 20_000_000  # of a table that is given
@@ -244,8 +246,37 @@ class Explored:
         if self._canvas is None or not np.array_equal(self._canvas.window, window):
             lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
             places = _crossed(lines)
-            self._canvas = _Canvas(window.copy(), lines, places, self.surrogate.extent.outside(self._points(places)))
+            outside = self.surrogate.extent.outside(self._points(places))
+            self._canvas = _Canvas(window.copy(), lines, places, outside | self._empty(places))
         return self._canvas
+
+    def _empty(self, places: np.ndarray) -> np.ndarray:
+        """Which places (N, 1 or 2) of the picture lie in cells of the data's grid that never have a value, land or a
+        body, or in a gap between scattered points that is no chance."""
+        frames = self._grid
+        if frames is None or places.shape[1] < 2:
+            return np.zeros(len(places), bool)
+        axes, cells = lattice(frames)
+        if cells is None:
+            sizes = np.ptp(frames, axis=0)
+            return Seen.of(frames / sizes).away(places / sizes)
+        filled = np.full([len(axis) for axis in axes], with_holes(np.stack(cells, 1).astype(float)) is None)
+        filled[cells] = True
+        nearest = [np.searchsorted((axis[1:] + axis[:-1]) / 2, column) for axis, column in
+                   zip(axes, places.T, strict=True)]
+        return ~filled[tuple(nearest)]
+
+    @cached_property
+    def _grid(self) -> np.ndarray | None:
+        """Places (N, 2) in the plane of the picture that have values in the first trajectory; None where these are few,
+        or move."""
+        x, u = (one := self._observed("0")[1]).x, one.u
+        if x.ndim == 3:
+            return None
+        x = x[np.isfinite(u).any((0, 2))]
+        x = x if self.on_sphere or x.shape[1] < 3 else x[middle(x[:, 2:])]
+        places = self._places(x)
+        return places if len(places) > _STATIONS and np.ptp(places, axis=0).min() > 0 else None
 
     def _quantity(
         self, solution: Solution, t: float, channel: int, quantity: str, places: np.ndarray

@@ -1,5 +1,6 @@
 """Files as users have them: words for missing values, dates written in other ways, comments, other units."""
 
+import gzip
 import warnings
 
 import numpy as np
@@ -83,6 +84,19 @@ def test_headers_separators_and_encodings(tmp_path, head, separator, encoding):
     about, frames = frames_of(tmp_path / "a.txt", text.encode(encoding))
     assert about.channels == ("u",)
     np.testing.assert_array_equal(frames.u[..., 0], VALUES)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tables_of_agencies_in_latin_1_are_read_and_told(tmp_path, packed):
+    lines = ["Station;time;x;y;Temperatur [°C];Wärmefluß"]
+    lines += [f"Köln {k};2020-01-01T0{t}:00;{k},5;0,0;{t + k},25;{t},0" for t in range(4) for k in range(3)]
+    text = "\r\n".join(lines).encode("latin-1")
+    (tmp_path / "a.csv").write_bytes(gzip.compress(text) if packed else text)
+    with pytest.warns(UserWarning, match="is no UTF-8.*'°'.*Windows-1252"):
+        convert(tmp_path / "a.csv", tmp_path / "a.h5")
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        assert file.description.channels == ("Temperatur [°C]", "Wärmefluß")
+        np.testing.assert_array_equal(file.read(0).u[..., 0], np.arange(4)[:, None] + np.arange(3) + 0.25)
 
 
 def test_an_index_without_a_name_and_a_clock_beside_its_date(tmp_path):
