@@ -54,6 +54,8 @@ _COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
     (".", ","), (",", "."))}  # numbers with a sign between thousands, by that of their decimals
+_PARTED, _FORTRAN = re.compile(r"[-+]?\d{1,3}(['’\u00a0\u202f]\d{3})+([.,]\d+)?"), re.compile(
+    r"[-+]?(\d+\.?\d*|\.\d+)[dD][-+]?\d+")  # thousands parted by other signs; exponents in double precision
 _NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # decimals behind a comma
 _LOOKED_AT = 3  # lines, for units
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
@@ -250,8 +252,13 @@ class CsvColumns(Columns):
         as numbers then, and one cell has both signs."""
         if len(column) and "/" in column[0] + column[-1] and slashed(column):
             column = with_years_first(column, self._month_first(name))
+        text = "".join(column)
+        if any(sign in text for sign in "'’\u00a0\u202fDd"):
+            changed = [re.sub("['’\u00a0\u202f]", "", cell) if _PARTED.fullmatch(cell.strip()) else
+                       cell.upper().replace("D", "E") if _FORTRAN.fullmatch(cell.strip()) else cell for cell in column]
+            column = changed if all_numbers(np.array([cell.replace(",", ".", 1) for cell in changed])) else column
         mark = self._grouped.get(name)
-        commas = "," in "".join(column)
+        commas = "," in text
         if mark is None and commas and any("," in cell and "." in cell for cell in column):
             mark = next((sign for sign, form in _GROUPED.items() if all(
                 form.fullmatch(cell.strip()) or all_numbers(np.array([cell, "0"], object)) for cell in column)), None)
