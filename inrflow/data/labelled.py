@@ -294,6 +294,7 @@ def asked_points(
         x = np.zeros((1, 1) if grid else (*times.shape, 1))
     given = x if hasattr(x, "iloc") else numbers_of(x, "points")
     points, d = numbers_of(unit_vectors(given, description), "points"), len(description.coordinates)
+    points = points if points.is_floating_point() else points.double()
     if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
         points = points[:, None]
     if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:

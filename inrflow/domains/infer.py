@@ -31,7 +31,7 @@ from inrflow.errors import UserError
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
 _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
 _STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
-_SAME = 1e-4  # relative difference of periods that are the same
+_SAME, _EQUAL = 1e-4, 1e-6  # relative difference of periods that are the same; share of the extent, of walls
 _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
@@ -171,7 +171,7 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
     lengths = np.zeros(domain.dimensions) if period is None else np.asarray(period, np.float64)
     if isinstance(domain, Box):
         ours = np.where(np.array(domain.axes) == PERIODIC, domain.lengths, 0.0)
-        if not np.allclose(ours, lengths, rtol=_SAME):
+        if not np.allclose(ours, lengths, rtol=_SAME, atol=0):
             return f"its periods are {lengths.tolist()}, not {ours.tolist()}"
     outside = float((domain.distance(x) > domain.spacing).mean())
     if outside > stray:
@@ -280,7 +280,7 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
             else:
                 limits[0][j] = low if near[j] - low < 8 * gap else near[j] - gap
                 limits[1][j] = high if high - far[j] < 8 * gap else far[j] + gap
-    if all(np.allclose(found[0], limits) for limits in found):
+    if np.abs(np.subtract(found, found[:1])).max() <= _EQUAL * float(np.ptp(points, axis=0).max()):
         found = found[:1]
     elif half:
         found = [found[1], found[0], found[2]]

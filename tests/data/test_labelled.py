@@ -201,6 +201,7 @@ def test_points_of_a_table_are_taken_by_name():
         points = asked_points(0.0, given, GLOBE)[1].numpy()
         np.testing.assert_allclose(points, lonlat_to_xyz(*LONLAT.T), atol=1e-12)
     np.testing.assert_array_equal(asked_points(0.0, pandas.DataFrame([[0.25], [0.5]]), LINE)[1], [[0.25], [0.5]])
+    assert asked_points(0, [[1], [2]], LINE)[1].dtype == torch.float64  # whole numbers are places as well
     with pytest.raises(UserError, match="columns lat, name; expected x, y, z or lon, lat"):
         asked_points(0.0, table[["lat", "name"]], GLOBE)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy.interpolate import RectBivariateSpline
 
+from inrflow.data.calendar import number_to_date
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -252,11 +253,11 @@ class Explored:
 
     def _empty(self, places: np.ndarray) -> np.ndarray:
         """Which places (N, 1 or 2) of the picture lie in cells of the data's grid that never have a value, land or a
-        body, or in a gap between scattered points that is no chance."""
+        body, or, in the plane, in a gap between scattered points that is no chance."""
         frames = self._grid
-        if frames is None or places.shape[1] < 2:
+        axes, cells = ([], None) if frames is None else lattice(frames)
+        if frames is None or places.shape[1] < 2 or (cells is None and self.on_sphere):
             return np.zeros(len(places), bool)
-        axes, cells = lattice(frames)
         if cells is None:
             sizes = np.ptp(frames, axis=0)
             return Seen.of(frames / sizes).away(places / sizes)
@@ -338,10 +339,14 @@ class Explored:
             values = every[at, :, channel]
         if quantity == VALUE:
             return View(self._places(x), values, None,
-                        f"{title_of(self.model)}, at the points of the data and t = {times[at]:.6g}")
+                        f"{title_of(self.model)}, at the points of the data and {self._moment(times[at])}")
         seen = np.isfinite(frames.u[nearest, :, channel])
         return View(self._places(x[seen]), values[seen] - frames.u[nearest, seen, channel], None,
-                    f"errors of the frame at t = {moment:.6g}")
+                    f"errors of the frame at {self._moment(moment)}")
+
+    def _moment(self, t: float) -> str:
+        """A time in words: its date, where the data count from one."""
+        return number_to_date(float(t), self.about.time_units) or f"t = {t:.6g}"
 
     def series(self, name: str, place: np.ndarray, channel: int) -> dict[str, np.ndarray]:
         """Times, quantiles (low, middle, high) of a channel at a place of the picture, and times and values that were
