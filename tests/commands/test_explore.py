@@ -90,6 +90,17 @@ def test_land_is_left_open_but_not_points_that_lack_by_chance(place, explored, t
     assert np.isnan(view.values[away < 0.08]).all() == (place != "chance")
 
 
+def test_a_slice_of_space_lies_at_points_of_the_data_and_says_where(explored):
+    _, frames = explored.solution("0")
+    x = np.column_stack([np.repeat(frames.x, 3, 0), np.tile([0.0, 0.4, 1.0], len(frames.x))])
+    slices = Explored.__new__(Explored)
+    slices.about, slices.on_sphere = SimpleNamespace(coordinates=("x", "y", "z")), False
+    slices._seen = {"0": (None, SimpleNamespace(x=x))}
+    assert slices.further == {"z": 0.4}
+    np.testing.assert_allclose(slices._points(np.array([[0.1, 0.2]])), [[0.1, 0.2, 0.4]])
+    assert explored.further == {}
+
+
 def with_residual(folder):
     """The page's answers on a model of a mesh with a residual field, given three frames that codes do not explain."""
     surrogate = law("mesh")

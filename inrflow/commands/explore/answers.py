@@ -259,8 +259,7 @@ class Explored:
         if frames is None or places.shape[1] < 2 or (cells is None and self.on_sphere):
             return np.zeros(len(places), bool)
         if cells is None:
-            sizes = np.ptp(frames, axis=0)
-            return Seen.of(frames / sizes).away(places / sizes)
+            return Seen.of(frames / (size := np.ptp(frames, axis=0))).away(places / size)
         filled = np.full([len(axis) for axis in axes], with_holes(np.stack(cells, 1).astype(float)) is None)
         filled[cells] = True
         nearest = [np.searchsorted((axis[1:] + axis[:-1]) / 2, column) for axis, column in
@@ -275,8 +274,7 @@ class Explored:
         if x.ndim == 3:
             return None
         x = x[np.isfinite(u).any((0, 2))]
-        x = x if self.on_sphere or x.shape[1] < 3 else x[middle(x[:, 2:])]
-        places = self._places(x)
+        places = self._places(x if self.on_sphere or x.shape[1] < 3 else x[middle(x[:, 2:])])
         return places if len(places) > _STATIONS and np.ptp(places, axis=0).min() > 0 else None
 
     def _quantity(
@@ -370,13 +368,18 @@ class Explored:
                 "near": self._places(every[0, near[:1]])[0], "outside": self.surrogate.extent.outside(x)}
 
     def _points(self, places: np.ndarray) -> np.ndarray:
-        """Points (N, d) of places of the picture; of three coordinates the third is in the middle."""
+        """Points (N, d) of places of the picture, at the `further` coordinates."""
         if self.on_sphere:
             return lonlat_to_xyz(places[:, 0], places[:, 1])
-        if (d := len(self.about.coordinates)) > 2:
-            middle = self.surrogate.box.mean(0)[2:]
-            return np.concatenate([places, np.broadcast_to(middle, (len(places), d - 2))], 1)
-        return places
+        further = list(self.further.values())
+        return np.concatenate([places, np.broadcast_to(further, (len(places), len(further)))], 1)
+
+    @cached_property
+    def further(self) -> dict[str, float]:
+        """Coordinates beside those of the picture, and their values there: of the data's points in the middle."""
+        names = () if self.on_sphere else self.about.coordinates[2:]
+        x = self._observed("0")[1].x[..., 2:].reshape(-1, max(len(names), 1)) if names else np.zeros((1, 0))
+        return dict(zip(names, np.median(x[middle(x)], 0).tolist() if names else (), strict=True))
 
     def _places(self, x: np.ndarray) -> np.ndarray:
         if not self.on_sphere:

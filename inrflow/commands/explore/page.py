@@ -92,9 +92,11 @@ class Page:
         if not self.flat and sides.max() < _LONGEST * sides.min():  # a disc is round
             inner = sides * min(_INNER / sides)
             size = {"frame_width": round(inner[0]), "frame_height": round(inner[1])}
+        beside = ", ".join(f"{name} = {value:.4g}" for name, value in self.explored.further.items())
         self.picture = figure(**size, tools="pan,wheel_zoom,box_zoom,reset",
                               min_border_right=_BAR, active_scroll="wheel_zoom", toolbar_location="above",
-                              x_axis_label=axes[0], y_axis_label=None if self.flat else axes[1], **ranges)
+                              x_axis_label=f"{axes[0]}  ({beside})" if beside else axes[0],
+                              y_axis_label=None if self.flat else axes[1], **ranges)
         self.mapper = LinearColorMapper(palette=Viridis256, nan_color="#ffffff")
         self.bar = ColorBar(color_mapper=self.mapper, width=12, formatter=BasicTickFormatter(power_limit_low=-3))
         self.image = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
@@ -213,7 +215,8 @@ class Page:
         self.band.data = {"t": self._on_axis(series["t"]), **{key: series[key] for key in ("low", "middle", "high")}}
         known = np.isfinite(series["seen"])
         self.seen.data = {"t": self._on_axis(series["seen_t"][known]), "u": series["seen"][known]}
-        place = ", ".join(f"{name} = {value:.4g}" for name, value in zip(self.explored.axes, self.place, strict=True))
+        every = [*zip(self.explored.axes, self.place, strict=True), *self.explored.further.items()]
+        place = ", ".join(f"{name} = {value:.4g}" for name, value in every)
         near, here = (", ".join(f"{value:.4g}" for value in one) for one in (series["near"], self.place))
         observed = f" (observed at {near})" if near != here else ""
         outside = ", outside of the training data" if series["outside"].any() else ""

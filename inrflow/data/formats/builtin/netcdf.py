@@ -187,8 +187,8 @@ class NetcdfContent(OpenedContent):
         again = np.flatnonzero(np.diff(t) == 0)
         count = 1 if self._stacked is None else self._selected.sizes[self._stacked]
         for frame in again.tolist():
-            if not all(np.array_equal(*self._values(index, slice(frame, frame + 2)), equal_nan=True)
-                       for index in range(count)):
+            pairs = (self._values(index, slice(frame, frame + 2)) for index in range(count))
+            if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
                 first, second = (int(entry) for entry in self._order[frame:frame + 2])
                 moment = str(np.atleast_1d(self._selected[time].values)[first]).removesuffix(".000000000")
                 raise UserError(f"{self.path}: {time} is {moment} in the entries {first}, {second}; keep one "
