@@ -5,7 +5,7 @@
 With a CUDA device: a check of correctness, then forward, forward and backward, modulation gradients alone, shared
 trunk and tangents, for eager torch, torch.compile and the Triton kernels, most important rows first; no row begins
 after 7 minutes. Without one: the CPU rows, each in its own process to measure its peak memory. Columns are explained in
-benchmarks/cost/README.md.
+benchmarks/cost/KERNELS.md.
 """
 
 from __future__ import annotations

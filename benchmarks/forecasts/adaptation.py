@@ -7,7 +7,7 @@ Environments of Gray-Scott (feed and kill rate) and of Navier-Stokes (viscosity)
 the new ones, horizon and time steps are those of Kirchmeyer et al. (2022). The decoder is fitted once; the published
 methods then see the same codes (declared symmetries included), the same integrator and the same processor time; ours is
 `inrflow train` on the file, told nothing but that there are environments. Each method adapts to each new environment
-from one trajectory of it. How to read the result: benchmarks/forecasts/README.md.
+from one trajectory of it. How to read the result: benchmarks/forecasts/FAMILIES.md.
 """
 
 from __future__ import annotations

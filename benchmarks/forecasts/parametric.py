@@ -7,7 +7,7 @@ A family is trained at a few values of one parameter with `inrflow train`; `inrf
 not seen, one trajectory of 10 frames each. Forecasts of other initial conditions are compared with those at the true
 parameter, at the mean training context and at the nearest environment's; the parameter is read off the context. Every
 case is a process of its own with one thread; rows are written as they come, and rows that the JSON file already holds
-are not repeated. How to read the result: benchmarks/forecasts/README.md.
+are not repeated. How to read the result: benchmarks/forecasts/FAMILIES.md.
 """
 
 from __future__ import annotations

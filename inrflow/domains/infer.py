@@ -18,6 +18,7 @@ from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
 from inrflow.domains.triangulation import (
+    apart,
     clean_mesh,
     grid_mesh,
     lattice_cells,
@@ -37,6 +38,7 @@ _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median 
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
 _MESHED, _OF_POINTS, _MOST = 1500, 2, 2000  # nodes of meshes between the points of all trajectories, at most; times
 # those of one; in the plane, at most
+_MOST_OF_MESH, _WORTH = 6000, 0.7  # nodes of given meshes for quadratic elements; share of nodes that is worth it
 _FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
 _TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
 _FINE, _UNRELATED = 65, 0.95  # nodes along an axis of a box that flows are sought on; divergence of any two channels
@@ -64,8 +66,8 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     if cells is not None and len(cells):
         if cells.shape[1] < d + 1:
             return [kept((Surface if cells.shape[1] == 3 else Network)(points, cells))]
-        linear, quadratic = (kept(Region(points, cells, order)) for order in (1, 2))
-        return [linear, quadratic, *(boxes if d > 1 and _fills_box(linear) else [])]
+        linear = kept(Region(points, cells, 1))
+        return [linear, kept(_coarser(linear)), *(boxes if d > 1 and _fills_box(linear) else [])]
     if (lengths > 0).any() or d == 1:
         return boxes
     if (network := network_through(points)) is not None:
@@ -81,6 +83,21 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         return boxes
     beyond = [] if wider is None else [kept(Region(*thinned(*wider, most), order=2))]
     return [*beyond, kept(region), kept(Region(*mesh, order=1)), *(boxes if covered > _FULL else [])]
+
+
+def _coarser(linear: Region) -> Region:
+    """Quadratic elements on the mesh of linear ones; on a coarser one of the same outline, as exact for few harmonics,
+    where it has very many nodes in the plane."""
+    nodes, cells = linear.nodes, linear.cells
+    while linear.dimensions == 2 and len(nodes) > _MOST_OF_MESH:
+        fewer = nodes[apart(nodes, cells)]
+        corners = Delaunay(fewer).simplices
+        coarse = clean_mesh(fewer, corners[linear.inside(fewer[corners].mean(1))])
+        same = abs(Region(*coarse, 1).measure / linear.measure - 1) < _SAME
+        if len(coarse[0]) > _WORTH * len(nodes) or not same:
+            break  # an outline that the nodes on it do not tell
+        nodes, cells = coarse
+    return Region(nodes, cells, 2)
 
 
 def _beyond(points: np.ndarray, lattice: np.ndarray | None, nodes: np.ndarray, cells: np.ndarray

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy.sparse as sparse
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from inrflow.domains.base import levels_of
@@ -136,6 +137,21 @@ def thinned(nodes: np.ndarray, cells: np.ndarray, most: int) -> tuple[np.ndarray
     inner = np.setdiff1d(np.arange(len(nodes)), outline)
     _, first = np.unique(np.floor(nodes[inner] / side), axis=0, return_index=True)
     return triangulate(nodes[np.union1d(outline, inner[first])])
+
+
+def apart(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Indices of all nodes of a mesh on its outline, and of others of which no two are joined: about a third, that are
+    dense where the mesh is fine."""
+    faces, which, counts = _faces(cells)
+    sides = np.concatenate([np.stack([cells[:, i], cells[:, j]], 1) for i, j in np.ndindex(*cells.shape[1:] * 2)])
+    joined = sparse.coo_matrix((np.ones(len(sides)), sides.T), shape=(len(nodes),) * 2).tocsr()
+    outline = np.unique(faces[counts[which] == 1])
+    taken, blocked = np.zeros((2, len(nodes)), dtype=bool)
+    taken[outline] = blocked[joined[outline].indices] = True
+    for node in range(len(nodes)):
+        if not blocked[node]:
+            taken[node], blocked[joined.indices[joined.indptr[node] : joined.indptr[node + 1]]] = True, True
+    return np.flatnonzero(taken)
 
 
 def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:

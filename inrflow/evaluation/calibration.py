@@ -20,6 +20,7 @@ from inrflow.numerics.effort import effort, seconds_of
 _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
 FRACTIONS = (1.0, 0.25, 0.0)  # of the points, observed in the held-out windows, and at least the next
 _FEWEST = 8  # values in a window that can be assimilated
+_LISTED = 300_000  # errors, at most, of one set of windows
 _FEWEST_VALUES, _FEWEST_LEADS, _LEADS = 10, 3, 4  # of quantiles, their growth, and of windows of few points
 _STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
 _INTEGRATED, _LINEARISED = 2, 30  # integrations over an interval; products of a linearised flow, times n^3
@@ -323,14 +324,14 @@ def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: TrajectoryBatch
 
 def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total: Tensor, lead: Tensor, names: Tensor
             ) -> Errors:
-    """Errors (B, C) of absolute errors and variances (S, T, N, C) of forecasts."""
+    """Errors (B, C) of absolute errors and variances (S, T, N, C) of forecasts; a part, evenly, of very many."""
     least = surrogate.prior.rest * _own(surrogate, estimate)
     rest = torch.minimum(least.expand(total.shape), total)
     white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
     at, number, own = (part.expand(errors.shape[:3]).flatten() for part in (
         lead[..., None], names.double()[:, None, None], estimate.factor[:, None, None]))
     error, codes, left, noise = (part.flatten(0, 2) for part in (errors, total - rest, rest, white))
-    return Errors(error, codes, left, at, number, noise, own)
+    return Errors(error, codes, left, at, number, noise, own).select(slice(None, None, 1 + len(at) // _LISTED))
 
 
 def _own(surrogate: Surrogate, estimate: StateEstimate) -> Tensor:

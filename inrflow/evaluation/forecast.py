@@ -267,7 +267,7 @@ class Errors:
         scale = self.factor ** ((1 + self.lead.clamp(min=0)) ** -fading - 1)
         return replace(self, codes=self.codes * scale, rest=self.rest * scale)
 
-    def select(self, rows: Tensor) -> Errors:
+    def select(self, rows: Tensor | slice) -> Errors:
         """Some of them."""
         return Errors(*(getattr(self, part.name)[rows] for part in fields(self)))
 

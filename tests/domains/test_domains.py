@@ -13,7 +13,7 @@ from skfem.models.poisson import laplace, mass
 from inrflow.decoders.domain_harmonics import plain
 from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, from_state, region
 from inrflow.domains.infer import shapes
-from inrflow.domains.triangulation import triangulate, widened
+from inrflow.domains.triangulation import grid_mesh, triangulate, widened
 from inrflow.errors import UserError
 
 
@@ -376,3 +376,17 @@ def test_domains_do_not_depend_on_the_unit_of_length(unit, hole):
             np.testing.assert_allclose(np.stack([other.lower, other.upper]) / unit, [one.lower, one.upper], atol=1e-9)
         else:
             np.testing.assert_allclose(np.sort(other.nodes / unit, 0), np.sort(one.nodes, 0), atol=1e-9)
+
+
+def test_quadratic_elements_of_very_fine_meshes_lie_on_coarser_ones_of_the_same_outline(monkeypatch) -> None:
+    points, cells = grid_mesh(np.linspace(0, 1, 41), np.linspace(0, 1, 41))
+    x, y = points[cells].mean(1).T
+    slit = (abs(x - 0.25) < 0.1) & (abs(y - 0.25) < 0.02)
+    cells = cells[~((x > 0.5) & (y > 0.5)) & ~slit]
+    whole = domains_of(points, cells=cells)[1]
+    monkeypatch.setattr("inrflow.domains.infer._MOST_OF_MESH", 800)
+    coarse = domains_of(points, cells=cells)[1]
+    assert len(coarse.nodes) < 0.5 * len(whole.nodes) and coarse.order == 2
+    assert coarse.measure == pytest.approx(whole.measure)
+    one, other = (place.harmonics(40).eigenvalues for place in (coarse, whole))
+    np.testing.assert_allclose(one[1:], other[1:], rtol=5e-3)  # corners that turn in

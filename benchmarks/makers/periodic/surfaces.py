@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.makers.base import FRAMES, Fields, parameters, problem, solve, with_noise
-from benchmarks.makers.spectral import etd, on_torus, on_unit_torus, real, red_field, spectral, torus
+from benchmarks.makers.spectral import etd, on_torus, on_unit_torus, random_ring, real, red_field, spectral, torus
 
 
 @problem()
@@ -110,3 +110,33 @@ def electrolyte(generator: np.random.Generator, count: int) -> Fields:
         return np.stack(total, 1)
 
     return on_unit_torus(start, np.stack([-0.004 * k2, -0.006 * k2]), rate, 0.15, 20, 1.0, channels=("p", "n"))
+
+
+def _flame_line(generator: np.random.Generator, count: int) -> Fields:
+    """Chaos at 96 of 192 points of a circle of length 36, frames one time unit apart, from time 60 on."""
+    n, length, gap = 192, 36.0, 1.0
+    k = 2 * np.pi / length * np.fft.rfftfreq(n, 1 / n)
+    w = np.fft.rfft(np.stack([random_ring(generator, n, 6) for _ in range(count)]))
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        return np.asarray(-0.5j * k * (np.arange(len(k)) < n / 3) * np.fft.rfft(np.fft.irfft(w) ** 2))
+
+    w, frames = etd(k**2 - k**4, rate, w, 0.02, 3000), []
+    for _ in range(FRAMES):
+        frames.append(np.fft.irfft(w)[:, ::2, None])
+        w = etd(k**2 - k**4, rate, w, 0.02, 50)
+    return np.arange(FRAMES) * gap, np.arange(0, n, 2)[:, None] * length / n, np.stack(frames, 1), {"period": [length]}
+
+
+@problem()
+def flame_line(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = -u_xx - u_xxxx - u u_x (Kuramoto and Sivashinsky) on a circle of length 36, chaotic, frames one time unit
+    apart: 96 of 192 points."""
+    return _flame_line(generator, count)
+
+
+@problem()
+def flame_line_noise(generator: np.random.Generator, count: int) -> Fields:
+    """The same, other draws, 5 % noise on training values."""
+    t, x, u, attributes = _flame_line(generator, count)
+    return t, x, with_noise(generator, u, 0.05), attributes

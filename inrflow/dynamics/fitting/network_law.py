@@ -121,8 +121,9 @@ def fit_network_law(
     say: Log = log or (lambda _: None)
     train, judge = Data.of(t, x, u, systems).parted(seed)
     domain, boundary, count = basis.domain, basis.boundary, seen_by(basis.codes, missed)
-    codes = fit_codes(domain.harmonics(count, boundary), train.x, train.u)
-    some = train if train.systems.counts else train.take(evenly(len(train.u), codes.variance.size, _TRAJECTORIES))
+    codes = fit_codes(domain.harmonics(count, boundary), train.x, train.thinned.u)
+    some = train if train.systems.counts else train.take(
+        evenly(len(train.u), codes.variance.size, _TRAJECTORIES, train.u.shape[1]))
     ground = Ground(domain, boundary, codes, some, *encode(codes, some))
     search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say)
     with suppress(OutOfTime):

@@ -28,6 +28,7 @@ FOLDS = 4
 _LEAST_FREE = 0.05  # of equations, beyond unknowns
 _ORDER = 5  # of splines in time
 _FEWEST_FRAMES, _SETTLED, _LOOKED_AT = 6, 0.1, 8  # that are left; of splines' errors, without a frame; trajectories
+_LEFT_OUT, _AROUND = 16, 24  # frames at most; on both sides: what farther ones say halves from each to the next
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
 # above the least by no more than these shares of the least, and of what terms explain at all
 _NODES = np.polynomial.legendre.leggauss(4)
@@ -356,8 +357,8 @@ def _left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.nda
     """Mean squared errors (C, K) at inner frames of codes (S, T, C, K) of splines through others from `first` on."""
     times, errors = codes.shape[1], []
     order = spline_order(times - first - 1)
-    for n in range(times // 3, times - times // 3):
-        rest = np.delete(np.arange(first, times), n - first)
+    for n in np.unique(np.linspace(times // 3, times - times // 3 - 1, _LEFT_OUT).astype(int)):
+        rest = np.setdiff1d(np.arange(max(first, n - _AROUND), min(times, n + _AROUND + 1)), n)
         errors.append(np.mean([(make_interp_spline(time[rest], path[rest], k=order, axis=0)(time[n]) - path[n]) ** 2
                                for time, path in zip(t, codes, strict=True)], 0))
     return np.asarray(np.mean(errors, 0))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +31,11 @@ from inrflow.encoding.harmonic_codes import (
 )
 from inrflow.errors import UserError
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 FEW_HARMONICS, _FEWEST, _ENOUGH = 256, 8, 4096  # that laws are sought on; at least; points that choose among them
 _OF_POINTS = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
 FEW_CODES, _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 1024, 8, 12  # of more, fewer trajectories are looked at
-_FEWEST_CODES = 32768  # of a frame of these trajectories together, where they are more than two
+_FEWEST_CODES, _USUAL = 32768, 32  # of a frame of these trajectories together, beyond two; frames that count as one
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
@@ -60,10 +58,8 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Systems:
-    """E systems of trajectories.
-
-    number (S,): from 0 to E - 1; counts: numbers of contexts to try; told: contexts (E, P) that parameters may be.
-    """
+    """Systems of trajectories: the number (S,) of that of each, from 0 to E - 1; counts: numbers of contexts to try;
+    told: contexts (E, P) that parameters may be."""
 
     number: np.ndarray
     total: int = 1
@@ -111,6 +107,16 @@ class Data:
         """The trajectories of some indices."""
         return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows), self.noise)
 
+    @property
+    def thinned(self) -> Data:
+        """Few frames of each, evenly spread, that tell what fields are like as well as all."""
+        return replace(self, t=self.t[:, :: (every := max(self.u.shape[1] // _USUAL, 1))], u=self.u[:, ::every])
+
+    def at_some(self, seed: int) -> Data:
+        """Some of many points, that tell so few harmonics as well as all."""
+        few = np.sort(np.random.default_rng(seed).permutation(self.u.shape[2])[:_ENOUGH])
+        return replace(self, x=self.x[:, few], u=self.u[:, :, few])
+
     def parted(self, seed: int) -> tuple[Data, Data]:
         """Trajectories, or windows of long ones, that laws are fitted to, and some that judge them, or UserError."""
         data = windows(self)
@@ -147,16 +153,14 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
 
     The number is that of a channel. And their error at these points. late: whether no more are to be tried.
     """
-    some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    if np.isnan(some.u).mean() > HOLES:  # a factorisation for every frame
-        some = replace(some, t=some.t[:, ::3], u=some.u[:, ::3])
+    some = data.take(evenly(len(data.u), 1, 6))
+    some = replace(some, u=some.u[:, :: 3 if np.isnan(some.u).mean() > HOLES else 1])  # a factorisation for each frame
     meshed = any(isinstance(place, Region) for place in domains)  # and may end before the walls of a box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
     known, first, alone = None, domains[0], len(domains) == 1  # of which there is no other guess
     same = boundary is None and np.equal(some.x, some.x[:1]).all()
-    if same and isinstance(first, Box) and first.bounded and (
-            found := walled(first, data.x[0], data.u, known=alone)) is not None:
+    if same and isinstance(first, Box) and first.bounded and (found := walled(first, data.x[0], data.u, known=alone)):
         (first, known), domains = found, [found[0], *(place for place in domains if not isinstance(place, Box))]
     bases: list[tuple[Domain, str]] = [(place, conditions(place, data.x, data.u, seed, known)) for place in domains
                                        if isinstance(place, Box) and place.bounded and boundary is None]
@@ -170,39 +174,40 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     still = [one for own in domains if same and isinstance(own, Region) and (one := own.with_steady(data.x[0], data.u))]
     bases += [one for one in still if one not in bases]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
-    if some.u.shape[2] > _ENOUGH:  # to tell so few harmonics
-        few = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
-        some = replace(some, x=some.x[:, few], u=some.u[:, :, few])
+    some = some.at_some(seed)
     errors: dict[tuple[int, int], float] = {}
-    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
-    if data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all():
-        points = int(_TOLD * points)
+    shared = data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all()
+    points = int((_TOLD if shared else 1.0) * np.isfinite(data.u[0, 0, :, 0]).sum())
     linear: dict[str, float] = {}  # errors on linear elements, which tell what quadratic ones need not be solved for
+    in_box = cache(partial(choose, boxes, boundary, data, seed, say, late))
     for i in sorted(range(len(bases)), key=lambda i: getattr(bases[i][0], "order", 0)):
-        place, kind = bases[i]
+        (place, kind), least = bases[i], min(errors.values(), default=np.inf)
+        if least < _HOLDING and late():
+            break
+        if boxes and getattr(place, "order", 0) > 1 and _TIGHT < least and in_box()[3] < _TIGHT:
+            return in_box()
         if kind in linear and linear[kind] > _HOPELESS * min(linear.values()):
             continue
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
         if place.bounded:
             size = min(size, int(points * place.harmonics(size * joined(kind), kind).reached(some.x[0])))
-        while size >= _FEWEST and not (min(errors.values(), default=np.inf) < _HOLDING and late()):
+        while size >= _FEWEST:
             errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
-            if isinstance(place, Region) and place.order == 1:
+            if getattr(place, "order", 0) == 1:
                 linear.setdefault(kind, errors[i, size])
             if errors[i, size] > _HOPELESS * min(errors.values()) or late():
                 break
             size = int(size / 1.6)
-    least = min(errors.values())
-    if np.isinf(least):
+    if np.isinf(min(errors.values())):
         raise UserError(f"{data.x.shape[2]} points are too few for harmonics along {data.x.shape[3]} axes; give more")
-    factors = [(_SOLID if place.dimensions > 2 and isinstance(place, Region) and place.order > 1 else 1.0)
+    factors = [(_SOLID if place.dimensions > 2 and getattr(place, "order", 0) > 1 else 1.0)
                * (_STILL if isinstance(place, Flows) or (place, kind) in still else 1.0) for place, kind in bases]
     worth = {key: error * factors[key[0]] for key, error in errors.items()}
     size, i = min(key[::-1] for key in errors if worth[key] <= _FEWER * min(worth.values()))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     (place, kind), error = bases[i], errors[i, size]
-    if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, late))[3] < error:
-        return other
+    if boxes and error > _TIGHT and in_box()[3] < error:
+        return in_box()
     if error > _TIGHT and not boundary and kind in BOUNDARIES and isinstance(place, Region) and place.dimensions > 1:
         leaks = None if (kept := steady(place, kind, size, data.x, data.u, seed)) else leaky(
             place, kind, size, some.x, some.u, seed, late)
@@ -215,17 +220,13 @@ def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor
     """As many more harmonics as would leave _COARSE of a field whose error falls on as it did so far, and the error of
     these, where it falls by half at least."""
     def error(size: int) -> float:
-        harmonics = place.harmonics(size * joined(boundary), boundary)
-        return held_out_errors(harmonics, some.x[:, at], some.u[:, :, at], seed)
+        return held_out_errors(place.harmonics(size * joined(boundary), boundary), some.x, some.u, seed)
 
-    some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
-    at = np.sort(np.random.default_rng(seed).permutation(some.u.shape[2])[:_ENOUGH])
+    some = data.take(evenly(len(data.u), 1, 6)).at_some(seed)
     falls = math.log(error(int(count / _FURTHER)) / floor)
     steps = min(math.ceil(math.log(floor / _COARSE) / falls), _STEPS) if falls > -math.log(_HALVED) else 0
-    more = min(int(count * _FURTHER**steps), int(_TOLD * points))
-    left = error(more) if more > count else floor
-    return (more, left) if left < _HALVED * floor else (count, floor)
+    more = min(int(count * _FURTHER**steps), int(_TOLD * np.isfinite(data.u[0, 0, :, 0]).sum()))
+    return (more, left) if more > count and (left := error(more)) < _HALVED * floor else (count, floor)
 
 
 def joined(boundary: str) -> int:
@@ -245,12 +246,11 @@ def resolved(domain: Domain, boundary: str, data: Data, flow: bool = False) -> t
     return grid, math.prod(grid.functions)
 
 
-def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray:
-    """Indices of trajectories, of many codes fewer: those tell as much."""
+def evenly(trajectories: int, codes: int, most: int | None = None, frames: int = 1) -> np.ndarray:
+    """Indices of trajectories, of many codes, or frames, fewer: those tell as much."""
     most = min(most or trajectories, trajectories)
-    if codes > FEW_CODES:
-        fewest = max(2, min(_FEWEST_TRAJECTORIES, _FEWEST_CODES // codes))
-        most = min(most, max(fewest, int(_OF_FEW_CODES * FEW_CODES / codes)))
+    if (codes := codes * max(frames // _USUAL, 1)) > FEW_CODES:
+        most = min(most, max(2, min(_FEWEST_TRAJECTORIES, _FEWEST_CODES // codes), _OF_FEW_CODES * FEW_CODES // codes))
     return np.linspace(0, trajectories - 1, most).astype(int)
 
 
@@ -274,8 +274,7 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
 
 
 def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Tensor:
-    """States (M, n) at first frames of members of the data, at points x (N, d): codes, and rates where the law has
-    them, with which it leads to the second frames."""
+    """States (M, n) at first frames of members of the data, at points x (N, d): codes, and rates to second frames."""
     z = law.encode(x, data.u[members, : 1 + law.has_rates])
     if not law.has_rates:
         return z[:, 0]
@@ -331,18 +330,18 @@ class Ground:
         """Shares (C, K) of codes that points determine."""
         return shares_known(self.codes, self.spread)
 
-    def take(self, rows: np.ndarray) -> Self:
+    def take(self, rows: np.ndarray) -> Ground:
         """That of some trajectories."""
         return replace(self, train=self.train.take(rows), states=self.states[rows], spread=self.spread[rows])
 
-    def since(self, first: int) -> Self:
+    def since(self, first: int) -> Ground:
         """That of the frames from one on."""
         train = replace(self.train, t=self.train.t[:, first:], u=self.train.u[:, first:])
         return replace(self, train=train, states=self.states[:, first:])
 
-    def some(self, most: int) -> Self:
-        """That of so many trajectories at most, evenly spread; fewer where codes are many."""
-        return self.take(evenly(len(self.states), self.states[0, 0].size, most))
+    def some(self, most: int) -> Ground:
+        """That of so many trajectories at most, evenly spread; fewer where codes or frames are many."""
+        return self.take(evenly(len(self.states), self.states[0, 0].size, most, self.states.shape[1]))
 
     def law(self, terms: Sequence[Term | Sine], theta: np.ndarray, std: np.ndarray, **further: Any) -> Law:
         """The law of coefficients theta (J, C) with standard errors."""
@@ -369,30 +368,29 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     the error of the harmonics at held-out points. late: whether so many times the time for this is over. most_codes: on
     a grid of more points than MOST_OF_GRID."""
     train, judge = data.parted(seed)
-    channels = train.u.shape[-1]
-    place, boundary, count, floor = choose(domains, boundary, train, seed, say, lambda: late(1.0))
-    few, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
-    if few or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
+    few, channels = train.thinned, train.u.shape[-1]
+    place, boundary, count, floor = choose(domains, boundary, few, seed, say, lambda: late(1.0))
+    small, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
+    if small or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
         grid, every = resolved(place, boundary, train)
-        most = FEW_HARMONICS if few else MOST_OF_GRID // channels
-        whole = (few or rough) and (grid is not place or place.kind == "sphere" and rough)
+        most = FEW_HARMONICS if small else MOST_OF_GRID // channels
+        whole = (small or rough) and (grid is not place or place.kind == "sphere" and rough)
         if whole and count < every <= most and (flat := tail(  # that of noise is flat
-                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u)) < _SETTLED * floor:
-            place, count, floor, highest = grid, every, _SETTLED * floor if few else _OF_GRID, flat
-        elif not (few or late(_TWICE)):
-            fine = enough(grid.harmonics(every, boundary), train.x[0], train.u, _FINE, most_codes // channels) if (
+                grid.harmonics(every * joined(boundary), boundary), few.x[0], few.u)) < _SETTLED * floor:
+            place, count, floor, highest = grid, every, _SETTLED * floor if small else _OF_GRID, flat
+        elif not (small or late(_TWICE)):
+            fine = enough(grid.harmonics(every, boundary), few.x[0], few.u, _FINE, most_codes // channels) if (
                 rough and grid is not place and joined(boundary) == 1 and most_codes > FEW_HARMONICS * channels
                 and np.isfinite(data.u).all()) else None
             place = grid if fine else place
-            count, floor = fine or _more(place, boundary, train, seed, count, floor)
-    some = train.take(evenly(len(train.u), count * channels))
+            count, floor = fine or _more(place, boundary, few, seed, count, floor)
+    some = few.take(evenly(len(few.u), count * channels))
     codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
     holding, used = codes.used(place)
     if used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
-    told = codes
-    if highest:  # all harmonics leave no noise: what fewer ones leave, if the highest ones have their share of it
-        told = fit_codes(place.harmonics(int(_TOLD * count) * joined(boundary), boundary), some.x, some.u)
+    told = fit_codes(place.harmonics(int(_TOLD * count) * joined(boundary), boundary), some.x, some.u
+                     ) if highest else codes  # all leave no noise: what fewer do, if the highest have their share of it
     noise = white_noise(told, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
     if highest and (noise / np.nanvar(train.u, (0, 1, 2))).mean() > _FLAT * highest:
         noise = np.zeros_like(noise)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from scipy.interpolate import make_interp_spline
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws.fit import fit_law
-from inrflow.dynamics.laws.regression import NormalEquations, _squares, supports_of
+from inrflow.dynamics.laws.regression import NormalEquations, _left_out_frames, _squares, supports_of
 
 
 def test_misfits_weigh_shells_by_the_variance_of_their_codes():
@@ -116,3 +118,11 @@ def test_huge_coefficients_that_cancel_explain_nothing() -> None:
         true = float(((changes - columns @ theta) ** 2).sum())
         found = float(_squares(gram, right, total, list(range(6)), theta)[0])
         assert true >= 0.5 * total and found > 0.05 * true
+
+
+def test_errors_of_splines_of_many_frames_are_those_of_all_of_them_from_a_few() -> None:
+    t = np.arange(120.0)
+    path = np.sin(0.5 * t[:, None] * (1 + np.arange(3)) + np.arange(3))
+    each = [(make_interp_spline(np.delete(t, n), np.delete(path, n, 0), k=5)(t[n]) - path[n]) ** 2
+            for n in range(40, 80)]
+    assert _left_out_frames(t[None], path[None, :, None])[0] == pytest.approx(np.mean(each, 0), rel=0.2)

@@ -21,7 +21,7 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import simplest, worse
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import unsettled
-from inrflow.dynamics.laws.setting import Data, choose, ground_of, windows
+from inrflow.dynamics.laws.setting import Data, choose, evenly, ground_of, windows
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.errors import UserError
@@ -471,3 +471,24 @@ def test_fewer_terms_are_taken_where_a_paired_test_does_not_tell_forecasts_apart
     even, chance = 1.3 * errors, errors + [3.0, -1.0, 0.2, 0.4]  # means 1.3 and 1.35 times the best
     assert simplest([(errors, law(8)), (even, law(4)), (chance, law(5))], 1.1)[1].size == 5
     assert simplest([(errors, law(8)), (even, law(4)), (chance, law(5))])[1].size == 4
+
+
+def test_frames_of_long_trajectories_count_as_codes_and_few_of_them_tell_what_fields_are_like() -> None:
+    assert len(evenly(64, 256, 32, frames=20)) == 32
+    assert len(evenly(64, 256, 32, frames=1000)) == 4
+    data = Data.of(np.arange(1000.0), np.zeros((1, 1)), np.arange(1000.0).reshape(1, -1, 1, 1))
+    assert data.thinned.t[0].tolist() == data.thinned.u.ravel().tolist() == list(range(0, 1000, 31))
+
+
+def test_of_a_mesh_that_fills_a_box_the_box_is_tried_before_quadratic_elements_are_solved_for(monkeypatch) -> None:
+    generator, t = np.random.default_rng(0), np.arange(10) * 0.1
+    points, cells = grid_mesh(np.linspace(0, 1, 15), np.linspace(0, 1, 15))
+    inner = ((points > 0) & (points < 1)).all(1)
+    points[inner] += generator.uniform(-0.025, 0.025, (inner.sum(), 2))
+    k = np.pi * np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(-1, 2)
+    waves = np.cos(points[:, :1] * k[:, 0]) * np.cos(points[:, 1:] * k[:, 1])
+    decay = np.exp(-0.05 * t[:, None] * (k**2).sum(1))
+    u = np.einsum("sk,tk,nk->stn", generator.standard_normal((8, 16)), decay, waves)[..., None]
+    solve = Region._solve
+    monkeypatch.setattr(Region, "_solve", lambda self, *asked: pytest.fail() if self.order > 1 else solve(self, *asked))
+    assert choose(domains_of(points, cells=cells), None, Data.of(t, points, u), 0, lambda _: None)[0].kind == "box"
