@@ -319,6 +319,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     from inrflow.data.formats.convert import convert, count_times_as
     from inrflow.data.formats.registry import expanded, format_of
     from inrflow.data.formats.schema import in_schema
+    from inrflow.runtime.atomic_files import make_folder
 
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
         return given  # refused, with what is expected, where it is opened
@@ -329,7 +330,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     target = output / DATA_FOLDER / f"{role.replace('.', '_')}.h5"
     if kept and target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in paths):
         return str(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     options = given_settings(read or ReadConfig())
     if "name" not in options and len(paths) > 1:
         options["name"] = Path(given).parent.name or "data"

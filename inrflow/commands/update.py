@@ -21,6 +21,7 @@ from inrflow.data.observations import Frames, Observations
 from inrflow.data.stations import at_steps_of
 from inrflow.errors import UserError
 from inrflow.evaluation.references.training_data import regular_frames
+from inrflow.runtime.atomic_files import make_folder
 
 
 def run(arguments: list[str]) -> int:
@@ -33,7 +34,7 @@ def run(arguments: list[str]) -> int:
     place = RunDirectory.new(config.output, "update")
     with place.held():
         grown = place.path / DATA_FOLDER / "grown.h5"
-        grown.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(grown.parent)
         told = _grow(settings, _known(settings, before, place, console), str(config.data.train), grown)
         console.print(told, highlight=False, soft_wrap=True)
         settings.data.train = str(grown)  # of the schema; how other files are read stays as it was

@@ -88,6 +88,7 @@ def dates_to_numbers(dates: Iterable[str], units: str) -> np.ndarray:
 
 
 def _numbers_of_dates(dates: list[str], units: str) -> np.ndarray:
+    dates = ["" if text == "NaT" else text for text in dates]  # as pandas writes missing ones
     if (own := other_calendar(units)) is not None:
         return _model_dates(dates, *own)
     zoned = [text for text in dates if _ZONE.search(text)]

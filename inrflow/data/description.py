@@ -142,7 +142,7 @@ class Symmetries:
                         reflection[axis, d] = box[0][axis] + box[1][axis]
                     maps.append(reflection)
             elif name == "exchange" and not sphere:
-                pairs = [(i, j) for i in range(d) for j in range(i + 1, d) if np.isclose(period[i], period[j])]
+                pairs = [(i, j) for i in range(d) for j in range(i + 1, d) if np.isclose(period[i], period[j], atol=0)]
                 if not pairs:
                     raise UserError(f"symmetry exchange needs two axes of equal period; {domain.name} has "
                                     f"coordinates {', '.join(domain.coordinates)} with period {period.tolist()}")

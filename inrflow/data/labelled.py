@@ -280,17 +280,21 @@ def asked_points(
     t: Any, x: Any, description: Description, grid: bool = False
 ) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
     """Times (R,) and points (R, d) of rows, or (T,) and (N, d) of a grid, whether they are rows, and the shape of the
-    answer without channels; dates and degrees as above. x may be None where the data have no places.
+    answer without channels; dates and degrees as above. x may be None where the data have no places. Times in a column
+    (T, 1) are those of a grid, as arrays broadcast.
 
-    Raises UserError where shapes do not fit.
+    Raises UserError where shapes do not fit. Warns of rows that may have been meant as a grid.
     """
     times = numbers_of(numeric_times(t, description), "times").double()
+    if times.dim() == 2 and times.shape[1] == 1:
+        times, grid = times[:, 0], True
     if x is None:
         if not description.placeless:
             raise UserError(f"a query has no points; give x with {', '.join(description.coordinates)}")
         x = np.zeros((1, 1) if grid else (*times.shape, 1))
     given = x if hasattr(x, "iloc") else numbers_of(x, "points")
     points, d = numbers_of(unit_vectors(given, description), "points"), len(description.coordinates)
+    points = points if points.is_floating_point() else points.double()
     if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
         points = points[:, None]
     if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:
@@ -303,6 +307,9 @@ def asked_points(
     if not len(points) or not len(times):
         raise UserError("a query has no points; give at least one")
     by_row = not grid and not one_frame and len(times) == len(points)
+    if by_row and len(times) > 1 and bool((times.diff() > 0).all() & (points.diff(dim=0) != 0).any(1).all()):
+        warnings.warn(f"{len(times)} times and as many points are {len(times)} single points, values (R, C); for all "
+                      "points at all times, (T, N, C), give times as a column, t[:, None]", stacklevel=4)
     shape: tuple[int, ...] = (len(times),) if by_row else (len(times), len(points))
     if one_frame:
         shape = shape[1:]

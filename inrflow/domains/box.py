@@ -10,12 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.domains.base import HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.domains.base import (
+    HELD,
+    LEAKY,
+    NATURAL,
+    STEADY,
+    Domain,
+    Harmonics,
+    Quadrature,
+    check_boundary,
+    levels_of,
+)
 from inrflow.errors import UserError
 
 PERIODIC, WALLED = "periodic", "walled"
 AXES = (PERIODIC, WALLED)
-_SAME = 1e-9  # of the extent of points: coordinates closer than this are the same
 _ROUNDING = 1e-6
 _OPPOSITE = {NATURAL: HELD, HELD: NATURAL, f"{HELD}-{NATURAL}": f"{NATURAL}-{HELD}",
              f"{NATURAL}-{HELD}": f"{HELD}-{NATURAL}"}  # conditions of a derivative across walls
@@ -343,12 +352,10 @@ def conditions_of(boundary: str, dimensions: int) -> list[tuple[str, ...]]:
 def grid_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:
     """Coordinates of the axes of a grid that points (N, d) fill, and which point (N,) each of its points is, the last
     axis fastest; None where they fill none."""
-    unit = _SAME * float(np.ptp(x, axis=0).max() or 1.0)
-    rounded = np.round(x / unit)
-    order = np.lexsort(rounded.T[::-1])
-    axes = [np.unique(column) for column in rounded.T]
-    if np.prod([len(axis) for axis in axes]) != len(x) or not np.array_equal(
-            rounded[order], np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(x.shape)):
+    axes, places = levels_of(x)
+    shape = tuple(map(len, axes))
+    if math.prod(shape) != len(x):
         return None
-    first = [np.array([x[np.argmax(rounded[:, j] == level), j] for level in axis]) for j, axis in enumerate(axes)]
-    return first, order
+    number = np.ravel_multi_index(tuple(places.T), shape)
+    order = np.argsort(number, kind="stable")
+    return (axes, order) if np.array_equal(number[order], np.arange(len(x))) else None

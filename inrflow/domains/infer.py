@@ -10,7 +10,7 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial import ConvexHull, Delaunay, cKDTree
 from scipy.special import gamma, gammaincc
 
-from inrflow.domains.base import Domain, kept
+from inrflow.domains.base import Domain, kept, levels_of
 from inrflow.domains.box import PERIODIC, WALLED, Box
 from inrflow.domains.flows import Flows
 from inrflow.domains.network import Network, network_through
@@ -32,7 +32,7 @@ from inrflow.errors import UserError
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
 _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
 _STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
-_SAME = 1e-4  # relative difference of periods that are the same
+_SAME, _EQUAL = 1e-4, 1e-6  # relative difference of periods that are the same; share of the extent, of walls
 _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
@@ -72,7 +72,7 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         return boxes
     if (network := network_through(points)) is not None:
         return [kept(network)]
-    lattice = _with_holes(points)
+    lattice = with_holes(points)
     whole = triangulate(points) if lattice is None else clean_mesh(points, lattice_cells(lattice))
     most = max(_MESHED, min(_OF_POINTS * x.shape[-2], _MOST if d == 2 else x.size))
     mesh = thinned(*whole, most)
@@ -110,17 +110,17 @@ def _beyond(points: np.ndarray, lattice: np.ndarray | None, nodes: np.ndarray, c
     return None if moved is None else (moved, cells)
 
 
-def _with_holes(points: np.ndarray) -> np.ndarray | None:
+def with_holes(points: np.ndarray) -> np.ndarray | None:
     """Places (N, d), whole numbers, of points of a lattice that leave out points with all of their neighbours, far more
     than would be if as many were missing by chance (Markov's inequality); None of other points."""
-    levels, places = zip(*(np.unique(np.round(own, 9), return_inverse=True) for own in points.T), strict=True)
+    levels, places = levels_of(points)
     shape = tuple(map(len, levels))
     if math.prod(shape) > 2 * len(points):
         return None
     missing = np.ones(shape, dtype=bool)
-    missing[places] = False
+    missing[tuple(places.T)] = False
     expected, block = missing.size * missing.mean() ** 3 ** len(shape), np.ones((3,) * len(shape))
-    return np.stack(places, 1) if expected < _CHANCE * binary_erosion(missing, block).sum() else None
+    return places if expected < _CHANCE * binary_erosion(missing, block).sum() else None
 
 
 def _by_chance(points: np.ndarray, covered: float) -> bool:
@@ -188,7 +188,7 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
     lengths = np.zeros(domain.dimensions) if period is None else np.asarray(period, np.float64)
     if isinstance(domain, Box):
         ours = np.where(np.array(domain.axes) == PERIODIC, domain.lengths, 0.0)
-        if not np.allclose(ours, lengths, rtol=_SAME):
+        if not np.allclose(ours, lengths, rtol=_SAME, atol=0):
             return f"its periods are {lengths.tolist()}, not {ours.tolist()}"
     outside = float((domain.distance(x) > domain.spacing).mean())
     if outside > stray:
@@ -224,7 +224,7 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
         if isinstance(domain, Region) and domain.order == 2:
             nodes, cells = domain.nodes, domain.cells
         elif isinstance(domain, Box) and not isinstance(domains[0], Region) and PERIODIC not in domain.axes:
-            levels = [len(np.unique(np.round(x[:, j], 9))) for j in range(2)]
+            levels = [len(own) for own in levels_of(x)[0]]
             fine = levels if np.prod(levels) < 2 * len(x) else [int(np.sqrt(len(x)))] * 2
             axes = [np.linspace(domain.lower[j], domain.upper[j], min(fine[j], _FINE) // 2 + 1) for j in range(2)]
             nodes, cells = grid_mesh(*axes)
@@ -278,8 +278,7 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
     near, far = points.min(0), points.max(0)
     found = [(near.copy(), far.copy()) for _ in range(4)]  # walls at the outer points, half a step, a step beyond, or
     half = some = False  # at whole steps; coordinates (i + 1/2) h, centres of cells, or of each second of these, say
-    for j in range(d):
-        levels = np.unique(np.round(points[:, j], 9))
+    for j, levels in enumerate(levels_of(points)[0]):
         step = float(np.median(np.diff(levels))) if len(levels) > 1 else 1.0
         gap = (far[j] - near[j]) / max(len(points) - 1, 1)
         unit = 10.0 ** np.ceil(np.log10(4 * gap)) if gap > 0 else 1.0  # walls lie at round numbers more often than not
@@ -298,7 +297,7 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
             else:
                 limits[0][j] = low if near[j] - low < 8 * gap else near[j] - gap
                 limits[1][j] = high if high - far[j] < 8 * gap else far[j] + gap
-    if all(np.allclose(found[0], limits) for limits in found):
+    if np.abs(np.subtract(found, found[:1])).max() <= _EQUAL * float(np.ptp(points, axis=0).max()):
         found = found[:1]
     elif half:
         found = [found[1], found[0], found[2]]

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
+from inrflow.domains.base import levels_of
 from inrflow.errors import UserError
 
 _SLIVER = 1e-3  # cells below this share of the median measure are dropped
@@ -59,7 +60,7 @@ def lattice_cells(places: np.ndarray) -> np.ndarray:
 
 def squares_around(points: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Nodes (V, 2) and triangles (E, 3) of finite volumes whose centres are points (N, 2), at places of a lattice."""
-    levels = [np.unique(np.round(own, 9)) for own in points.T]
+    levels, _ = levels_of(points)
     middles = [(own[1:] + own[:-1]) / 2 for own in levels]
     edges = [np.concatenate([2 * own[:1] - middle[:1], middle, 2 * own[-1:] - middle[-1:]])
              for own, middle in zip(levels, middles, strict=True)]

@@ -33,7 +33,7 @@ class Solution(Shown):
     Calling it and all its methods take times and points as
         t (R,) and x (R, d): R single points, values (R, C);
         t scalar and x (N, d): one frame, values (N, C);
-        t (T,) and x (N, d) with T different from N: all points at all times, values (T, N, C) (as `frames` does).
+        t (T, 1), or (T,) with T not N, and x (N, d): all points at all times, values (T, N, C), as `frames` has them.
     Units are those of the training data; times may be dates where its times are ("2020-01-31T12", datetime64), points
     of a sphere degrees (N, 2), longitude and latitude; data without places need no x, and answer (C,) or (T, C). Times
     farther off all observations than `Extent.reach` raise UserError: 100 time spans of training or 1000 of its steps,

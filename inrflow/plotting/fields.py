@@ -109,7 +109,7 @@ class ChannelFields:
         """How the points of a frame are drawn."""
         triangles = None if self.scene.triangles is None else np.asarray(self.scene.triangles)
         view = view_of(self.places(frame), self.coordinates, self.scene.geometry, triangles)
-        view.edges = self.scene.edges
+        view.edges, view.coasts = self.scene.edges, self.scene.time_units is not None  # else of no planet
         if self.x.ndim == 3 and self.x.shape[-1] == 2:  # panels are alike, though points move
             view.reach = np.nanmin(self.x, (0, 1)), np.nanmax(self.x, (0, 1))
             across, along = view.reach[1] - view.reach[0]

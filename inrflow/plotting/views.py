@@ -35,7 +35,7 @@ class View:
         ratio: width over height of a panel. aspect: of its axes.
         axes, cells: of an image, its columns and rows, and the column and row of each point.
         triangles: (M, 3) corners.
-        longitude: whether the axes are degrees of a map.
+        longitude: whether the axes are degrees of a map. coasts: whether those of the Earth are drawn on it.
         shown: indices of the points that are drawn, where not all can be. edges: whether those of triangles are.
         reach: the least and the greatest coordinates that a panel shows, where other frames have other points.
     """
@@ -51,6 +51,7 @@ class View:
     longitude: bool = False
     shown: np.ndarray | None = None
     edges: bool = False
+    coasts: bool = True
     reach: tuple[np.ndarray, np.ndarray] | None = None
 
     def draw(self, ax: Axes, values: np.ndarray, colours: Colormap, limits: tuple[float, float]) -> Any:
@@ -101,7 +102,8 @@ class View:
             ax.set(xlim=(left_, right), ylim=(bottom_, top))
         ax.tick_params(labelsize=SIZE - 1.5, length=2, labelbottom=bottom, labelleft=left)
         if self.longitude:
-            draw_coasts(ax, low, high)
+            if self.coasts:
+                draw_coasts(ax, low, high)
             for axis, range_, count in ((ax.xaxis, high[0] - low[0], 5), (ax.yaxis, high[1] - low[1], 3)):
                 axis.set_major_locator(MultipleLocator(next((step for step in _STEPS if range_ / step <= count), 90)))
             ax.xaxis.set_major_formatter(lambda value, _: degrees(value, "E", "W"))

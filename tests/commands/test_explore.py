@@ -74,6 +74,33 @@ def test_pictures_of_other_domains_leave_out_what_lies_outside(place, tmp_path):
         assert shown.axes == ("longitude", "latitude") and np.abs(shown.box[:, 1]).max() <= 90
 
 
+@pytest.mark.parametrize("place", ["land", "chance", "scattered"])
+def test_land_is_left_open_but_not_points_that_lack_by_chance(place, explored, tiny_run, tmp_path):
+    random, (low, high) = np.random.default_rng(0), explored.box
+    x = np.stack(np.meshgrid(*[np.linspace(0.0, 1.0, 24)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    x = random.uniform(0, 1, (900, 2)) if place == "scattered" else x
+    missing = (np.abs(x - 0.5) < 0.2).all(1) if place != "chance" else random.uniform(size=len(x)) < 0.3
+    solution, frames = explored.solution("0")
+    x = low + x * (high - low)
+    u = np.where(missing[:, None], np.nan, solution.frames(frames.t[:2], x))
+    write_trajectories(tmp_path / "a.h5", frames.t[:2], x, u[None], explored.about)
+    view = Explored(Surrogate.load(tiny_run.run), tmp_path / "a.h5", 1).view("0", 0.1, 0, VALUE, explored.box)
+    away = np.abs((view.places - low) / (high - low) - 0.5).max(1)
+    assert np.isfinite(view.values[away > 0.24]).all()
+    assert np.isnan(view.values[away < 0.08]).all() == (place != "chance")
+
+
+def test_a_slice_of_space_lies_at_points_of_the_data_and_says_where(explored):
+    _, frames = explored.solution("0")
+    x = np.column_stack([np.repeat(frames.x, 3, 0), np.tile([0.0, 0.4, 1.0], len(frames.x))])
+    slices = Explored.__new__(Explored)
+    slices.about, slices.on_sphere = SimpleNamespace(coordinates=("x", "y", "z")), False
+    slices._seen = {"0": (None, SimpleNamespace(x=x))}
+    assert slices.further == {"z": 0.4}
+    np.testing.assert_allclose(slices._points(np.array([[0.1, 0.2]])), [[0.1, 0.2, 0.4]])
+    assert explored.further == {}
+
+
 def with_residual(folder):
     """The page's answers on a model of a mesh with a residual field, given three frames that codes do not explain."""
     surrogate = law("mesh")

@@ -1,8 +1,11 @@
 """A run on disk: its files are read whole or refused in one line."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from inrflow.commands import run_directory
 from inrflow.commands.run_directory import RunDirectory, default_output, read_steps
@@ -74,3 +77,14 @@ def test_a_finished_run_has_files_of_these_names(tiny_run):
     names = ("CONFIG", "MODEL", "METRICS", "EVALUATION", "REFERENCES")
     assert all((tiny_run.run / getattr(run_directory, f"{name}_FILE")).exists() for name in names)
     assert RunDirectory(tiny_run.run).finished and RunDirectory(tiny_run.run).references() is not None
+
+
+def test_data_that_are_converted_into_a_folder_that_cannot_be_made_are_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n1,0,2\n0,1,3\n1,1,4\n")
+
+    def fails(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", fails)
+    with pytest.raises(UserError, match="could not be written .Read-only file system.; choose a folder"):
+        run_directory.as_trajectories(str(tmp_path / "a.csv"), "data.test", tmp_path / "out", Console())

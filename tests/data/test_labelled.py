@@ -155,6 +155,17 @@ def test_what_is_no_number_is_told(t, x, words):
         asked_points(t, x, Description("line", ("u",), ("x",)))
 
 
+def test_times_in_a_column_are_of_all_points_and_rows_that_look_like_these_are_told():
+    t, x = [0.0, 0.5, 1.0], [[0.1], [0.2], [0.3]]
+    for column in (np.array(t)[:, None], torch.tensor(t)[:, None], [[0.0], [0.5], [1.0]]):
+        times, _, by_row, shape = asked_points(column, x, LINE)
+        assert times.tolist() == t and not by_row and shape == (3, 3)
+    with pytest.warns(UserWarning, match="3 single points.*give times as a column"):
+        assert asked_points(t, x, LINE)[2:] == (True, (3,))
+    for times, points in ((t, [[0.1]] * 3), ([0.0, 0.0, 1.0], x), (t[:1], x[:1]), (t[::-1], x)):
+        asked_points(times, points, LINE)  # a series, rows of a table: nothing is told
+
+
 ZONED = pandas.date_range("2020-01-02T07", periods=2, freq="h", tz="Europe/Zurich")
 LATER = np.array(["2020-01-02T06", "2020-01-02T07"], "M8[ns]")
 
@@ -190,6 +201,7 @@ def test_points_of_a_table_are_taken_by_name():
         points = asked_points(0.0, given, GLOBE)[1].numpy()
         np.testing.assert_allclose(points, lonlat_to_xyz(*LONLAT.T), atol=1e-12)
     np.testing.assert_array_equal(asked_points(0.0, pandas.DataFrame([[0.25], [0.5]]), LINE)[1], [[0.25], [0.5]])
+    assert asked_points(0, [[1], [2]], LINE)[1].dtype == torch.float64  # whole numbers are places as well
     with pytest.raises(UserError, match="columns lat, name; expected x, y, z or lon, lat"):
         asked_points(0.0, table[["lat", "name"]], GLOBE)
 

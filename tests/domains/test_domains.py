@@ -363,6 +363,21 @@ def test_small_holes_of_a_lattice_are_holes_and_points_missing_by_chance_are_non
     assert all(isinstance(place, Box) for place in domains_of(x[kept]))
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-6, 1e9])
+@pytest.mark.parametrize("hole", [False, True])
+def test_domains_do_not_depend_on_the_unit_of_length(unit, hole):
+    x = np.stack(np.meshgrid(*((np.arange(n) + 0.5) / 24 for n in (24, 18)), indexing="ij"), -1).reshape(-1, 2)
+    x = x[(np.abs(x - 0.4) > 0.12).any(1)] if hole else x
+    usual, scaled = domains_of(x), domains_of(unit * x)
+    assert [type(one) for one in scaled] == [type(one) for one in usual]
+    assert isinstance(usual[0], Region if hole else Box)
+    for one, other in zip(usual, scaled, strict=True):
+        if isinstance(one, Box):
+            np.testing.assert_allclose(np.stack([other.lower, other.upper]) / unit, [one.lower, one.upper], atol=1e-9)
+        else:
+            np.testing.assert_allclose(np.sort(other.nodes / unit, 0), np.sort(one.nodes, 0), atol=1e-9)
+
+
 def test_quadratic_elements_of_very_fine_meshes_lie_on_coarser_ones_of_the_same_outline(monkeypatch) -> None:
     points, cells = grid_mesh(np.linspace(0, 1, 41), np.linspace(0, 1, 41))
     x, y = points[cells].mean(1).T

@@ -15,16 +15,19 @@ import numpy as np
 import torch
 from scipy.interpolate import RectBivariateSpline
 
+from inrflow.data.calendar import number_to_date
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import Frames, Observations
+from inrflow.domains.infer import with_holes
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import require_channels
 from inrflow.evaluation.references.base import References, title_of
+from inrflow.model.extent import Seen
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting.views import map_coordinates
+from inrflow.plotting.views import lattice, map_coordinates, middle
 
 _STATIONS = 200
 MOST_BYTES = 20_000_000  # of a table that is given
@@ -244,8 +247,35 @@ class Explored:
         if self._canvas is None or not np.array_equal(self._canvas.window, window):
             lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
             places = _crossed(lines)
-            self._canvas = _Canvas(window.copy(), lines, places, self.surrogate.extent.outside(self._points(places)))
+            outside = self.surrogate.extent.outside(self._points(places))
+            self._canvas = _Canvas(window.copy(), lines, places, outside | self._empty(places))
         return self._canvas
+
+    def _empty(self, places: np.ndarray) -> np.ndarray:
+        """Which places (N, 1 or 2) of the picture lie in cells of the data's grid that never have a value, land or a
+        body, or, in the plane, in a gap between scattered points that is no chance."""
+        frames = self._grid
+        axes, cells = ([], None) if frames is None else lattice(frames)
+        if frames is None or places.shape[1] < 2 or (cells is None and self.on_sphere):
+            return np.zeros(len(places), bool)
+        if cells is None:
+            return Seen.of(frames / (size := np.ptp(frames, axis=0))).away(places / size)
+        filled = np.full([len(axis) for axis in axes], with_holes(np.stack(cells, 1).astype(float)) is None)
+        filled[cells] = True
+        nearest = [np.searchsorted((axis[1:] + axis[:-1]) / 2, column) for axis, column in
+                   zip(axes, places.T, strict=True)]
+        return ~filled[tuple(nearest)]
+
+    @cached_property
+    def _grid(self) -> np.ndarray | None:
+        """Places (N, 2) in the plane of the picture that have values in the first trajectory; None where these are few,
+        or move."""
+        x, u = (one := self._observed("0")[1]).x, one.u
+        if x.ndim == 3:
+            return None
+        x = x[np.isfinite(u).any((0, 2))]
+        places = self._places(x if self.on_sphere or x.shape[1] < 3 else x[middle(x[:, 2:])])
+        return places if len(places) > _STATIONS and np.ptp(places, axis=0).min() > 0 else None
 
     def _quantity(
         self, solution: Solution, t: float, channel: int, quantity: str, places: np.ndarray
@@ -307,10 +337,14 @@ class Explored:
             values = every[at, :, channel]
         if quantity == VALUE:
             return View(self._places(x), values, None,
-                        f"{title_of(self.model)}, at the points of the data and t = {times[at]:.6g}")
+                        f"{title_of(self.model)}, at the points of the data and {self._moment(times[at])}")
         seen = np.isfinite(frames.u[nearest, :, channel])
         return View(self._places(x[seen]), values[seen] - frames.u[nearest, seen, channel], None,
-                    f"errors of the frame at t = {moment:.6g}")
+                    f"errors of the frame at {self._moment(moment)}")
+
+    def _moment(self, t: float) -> str:
+        """A time in words: its date, where the data count from one."""
+        return number_to_date(float(t), self.about.time_units) or f"t = {t:.6g}"
 
     def series(self, name: str, place: np.ndarray, channel: int) -> dict[str, np.ndarray]:
         """Times, quantiles (low, middle, high) of a channel at a place of the picture, and times and values that were
@@ -334,13 +368,18 @@ class Explored:
                 "near": self._places(every[0, near[:1]])[0], "outside": self.surrogate.extent.outside(x)}
 
     def _points(self, places: np.ndarray) -> np.ndarray:
-        """Points (N, d) of places of the picture; of three coordinates the third is in the middle."""
+        """Points (N, d) of places of the picture, at the `further` coordinates."""
         if self.on_sphere:
             return lonlat_to_xyz(places[:, 0], places[:, 1])
-        if (d := len(self.about.coordinates)) > 2:
-            middle = self.surrogate.box.mean(0)[2:]
-            return np.concatenate([places, np.broadcast_to(middle, (len(places), d - 2))], 1)
-        return places
+        further = list(self.further.values())
+        return np.concatenate([places, np.broadcast_to(further, (len(places), len(further)))], 1)
+
+    @cached_property
+    def further(self) -> dict[str, float]:
+        """Coordinates beside those of the picture, and their values there: of the data's points in the middle."""
+        names = () if self.on_sphere else self.about.coordinates[2:]
+        x = self._observed("0")[1].x[..., 2:].reshape(-1, max(len(names), 1)) if names else np.zeros((1, 0))
+        return dict(zip(names, np.median(x[middle(x)], 0).tolist() if names else (), strict=True))
 
     def _places(self, x: np.ndarray) -> np.ndarray:
         if not self.on_sphere:

@@ -23,9 +23,10 @@ from inrflow.runtime.safe_names import printable
 
 _ADDRESS = "127.0.0.1"
 _CANDIDATES = 12
+_FEW = 200  # points that are drawn with an outline
 _WIDTH, _HEIGHT = 640, 420
 _INNER, _LONGEST = (490, 440), 3.0  # pixels within the axes of the picture; ratio of sides that are drawn to scale
-_BAR = 72  # pixels of the bar of colours and of numbers such as -1.25e-08
+_BAR = 86  # pixels of the bar of colours and of numbers such as -1.25e-08
 
 
 def serve(explored: Explored, port: int, show: bool, console: Console) -> None:
@@ -91,9 +92,11 @@ class Page:
         if not self.flat and sides.max() < _LONGEST * sides.min():  # a disc is round
             inner = sides * min(_INNER / sides)
             size = {"frame_width": round(inner[0]), "frame_height": round(inner[1])}
+        beside = ", ".join(f"{name} = {value:.4g}" for name, value in self.explored.further.items())
         self.picture = figure(**size, tools="pan,wheel_zoom,box_zoom,reset",
                               min_border_right=_BAR, active_scroll="wheel_zoom", toolbar_location="above",
-                              x_axis_label=axes[0], y_axis_label=None if self.flat else axes[1], **ranges)
+                              x_axis_label=f"{axes[0]}  ({beside})" if beside else axes[0],
+                              y_axis_label=None if self.flat else axes[1], **ranges)
         self.mapper = LinearColorMapper(palette=Viridis256, nan_color="#ffffff")
         self.bar = ColorBar(color_mapper=self.mapper, width=12, formatter=BasicTickFormatter(power_limit_low=-3))
         self.image = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
@@ -105,8 +108,8 @@ class Page:
         else:
             self.picture.image("image", x="x", y="y", dw="dw", dh="dh", source=self.image,
                                color_mapper=self.mapper)  # type: ignore[call-arg]
-            self.picture.scatter("x", "y", source=self.points, size=6, line_color=None,
-                                 fill_color={"field": "value", "transform": self.mapper})
+            self.dots = self.picture.scatter("x", "y", source=self.points, size=6, line_color="#444444", line_width=0.5,
+                                             fill_color={"field": "value", "transform": self.mapper})
             self.picture.scatter("x", "y", source=self.stations, size=5, fill_color="white", line_color="black")
             self.picture.scatter("x", "y", source=self.marker, marker="cross", size=14, line_color="black",
                                  line_width=2)
@@ -164,6 +167,8 @@ class Page:
             self.points.data = {"x": view.places[order, 0], "y": values[order], "value": values[order]}
         elif view.shape is None:
             self.image.data = {"image": [], "x": [], "y": [], "dw": [], "dh": []}
+            few = len(values) <= _FEW
+            self.dots.glyph.update(size=10 if few else 6, line_alpha=float(few))
             self.points.data = {"x": view.places[:, 0], "y": view.places[:, 1], "value": values}
         else:
             low, high = self.window
@@ -210,9 +215,10 @@ class Page:
         self.band.data = {"t": self._on_axis(series["t"]), **{key: series[key] for key in ("low", "middle", "high")}}
         known = np.isfinite(series["seen"])
         self.seen.data = {"t": self._on_axis(series["seen_t"][known]), "u": series["seen"][known]}
-        place, near = (", ".join(f"{name} = {value:.4g}" for name, value in zip(self.explored.axes, one, strict=True))
-                       for one in (self.place, series["near"]))
-        observed = f", observed at {near}" if near != place else ""
+        every = [*zip(self.explored.axes, self.place, strict=True), *self.explored.further.items()]
+        place = ", ".join(f"{name} = {value:.4g}" for name, value in every)
+        near, here = (", ".join(f"{value:.4g}" for value in one) for one in (series["near"], self.place))
+        observed = f" (observed at {near})" if near != here else ""
         outside = ", outside of the training data" if series["outside"].any() else ""
         self.title.text = f"{_words(self.channel.value)} at {place}{outside}{observed}"
         self.curve.yaxis.axis_label = self._unit

@@ -28,7 +28,7 @@ from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.atomic_files import write_json
+from inrflow.runtime.atomic_files import make_folder, write_json
 from inrflow.runtime.safe_names import safe_name
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Interrupted, Recorder
@@ -104,7 +104,7 @@ def train_physics(
     config: Config, directory: Path, references: Path, console: Console, trajectories: int | None = None
 ) -> Surrogate:
     """One physics, from the first trajectories of its file (None: all); its reference forecasts are written too."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     with TrajectoryFile(config.data.train) as file, Recorder(directory, console, config) as log:
         problem = Problem.of(config, file, trajectories)
         surrogate = train(start_run(problem, log))

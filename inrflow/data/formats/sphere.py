@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-LONGITUDES = ("lon", "longitude", "lons", "longitudes", "lng", "long", "clon", "nav_lon")
-LATITUDES = ("lat", "latitude", "lats", "latitudes", "clat", "nav_lat")
+LONGITUDES = ("lon", "longitude", "lons", "longitudes", "lng", "long", "clon", "nav_lon",
+              "longitud", "longitudine", "längengrad", "laengengrad", "geolänge", "geolaenge")
+LATITUDES = ("lat", "latitude", "lats", "latitudes", "clat", "nav_lat",
+             "latitud", "latitudine", "breitengrad", "geobreite")
 
 
 def sphere_axes(taken: Iterable[str]) -> tuple[str, str, str]:

@@ -38,6 +38,7 @@ _PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Po
 _AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s*[(\[].*[)\]]|[ _](mm|cm|m|km))?",
                    re.IGNORECASE)
 _GRID = ("easting", "eastings", "utm_easting", "utm_x"), ("northing", "northings", "utm_northing", "utm_y")
+_QUANTITY = re.compile(r"\s*[-+]?\d[\d.,]*\s*[^\d]{1,9}")  # a number with its unit
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent, and latitude, below which a plane will do
 
 
@@ -73,6 +74,11 @@ class HeldColumns(Columns):
         pass
 
 
+def _regional(low: Sequence[float], high: Sequence[float]) -> bool:
+    """Whether all longitudes and latitudes lie so near each other that degrees are coordinates of a plane."""
+    return max(high[0] - low[0], high[1] - low[1]) < _REGIONAL and max(abs(low[1]), abs(high[1])) < _POLAR
+
+
 class TableContent(Content):
     """The trajectories of a table: time, coordinates and trajectory by the names of columns, all others channels, but
     for labels: columns of text.
@@ -101,22 +107,25 @@ class TableContent(Content):
         lonlat = [name for name in places if name is not None]
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
-        plane = axes_among(names)
+        plane, level = axes_among(names), tuple[str, ...]()
         height = meant.get(HEIGHTS) or find_column(names, HEIGHTS)
         if height is not None and options.coordinates is None and height not in (options.channels or ()):
-            if sphere and self._regional(lonlat):
+            (lowest, *low), (highest, *high) = self._extent([height, *lonlat])
+            flat = lowest == highest and HEIGHTS not in meant
+            if sphere and not flat and _regional(low, high):
                 sphere, plane = False, lonlat
             if sphere and HEIGHTS in meant:
                 raise UserError(f"{path}: places have a height, {height}, and span more than a region; give "
                                 f"coordinates=[{','.join(lonlat)},{height}], or take a part of {_REGIONAL:g} degrees")
-            if plane and not sphere:
+            if plane and not sphere and not flat:
                 plane = [*plane, height]
+            level = (height,) if flat and (plane or sphere) else ()  # no coordinate, and no channel
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
         if options.coordinates is None and not sphere and set(axes) <= set(options.channels or ()):
             axes = (PLACE,)
         times = [name for name in names if name in TIMES or name in dated or (
             len(name) > 1 and name.lower() in TIMES)]  # T: temperature
-        taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
+        taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ()), *level}
         others = [name for name in names if name not in taken]
         numbered = [name for name in labels(block) if all_numbers(block[name])]  # as stations or flags are
         blank = [name for name in others if not options.channels and name not in numbered and all(
@@ -134,7 +143,10 @@ class TableContent(Content):
             hold, have, are = ("holds", "has", "is") if len(texts) == 1 else ("hold", "have", "are")
             words = f"{hold} text" + f", numbers of stations or flags, or {have} no name," * numbers
             called_so = ", ".join(name or "a column without a name" for name in texts)
-            warnings.warn(f"{path}: {called_so} {words} and {are} left out; every other column is a channel",
+            noted = [f"{name} ({block[name][0]!r})" for name in texts if name and not is_station(name) and all(
+                map(_QUANTITY.fullmatch, map(str, block[name].tolist())))]
+            hint = f"; write bare numbers if {noted[0]} is one" if noted else ""
+            warnings.warn(f"{path}: {called_so} {words} and {are} left out; every other column is a channel{hint}",
                           stacklevel=2)
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in (*names, PLACE)]
         if not fields or absent:
@@ -172,16 +184,16 @@ class TableContent(Content):
                     break
         return left
 
-    def _regional(self, lonlat: Sequence[str]) -> bool:
-        """Whether all longitudes and latitudes lie so near each other that degrees are coordinates of a plane."""
-        low, high = np.full(2, np.inf), np.full(2, -np.inf)
-        with self.kind.open_columns(self.path, [(name,) for name in lonlat]) as columns:
+    def _extent(self, names: Sequence[str]) -> tuple[list[float], list[float]]:
+        """The lowest and the highest number of each of these columns."""
+        low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+        with self.kind.open_columns(self.path, [(name,) for name in names]) as columns:
             for block in columns.blocks(1 << 16):
-                for axis, name in enumerate(lonlat):
+                for axis, name in enumerate(names):
                     values = column_numbers(block[name], name, self.path, 0)
                     low[axis] = np.fmin.reduce(values, initial=low[axis])
                     high[axis] = np.fmax.reduce(values, initial=high[axis])
-        return bool(((high - low) < _REGIONAL).all() and np.abs([low[1], high[1]]).max() < _POLAR)
+        return low.tolist(), high.tolist()
 
     def _wanted(self) -> list[tuple[str, ...]]:
         return [*spanning_columns(self.description), *((name,) for name in self.description.channels),

@@ -1,5 +1,6 @@
 """Files as users have them: words for missing values, dates written in other ways, comments, other units."""
 
+import gzip
 import warnings
 
 import numpy as np
@@ -83,6 +84,47 @@ def test_headers_separators_and_encodings(tmp_path, head, separator, encoding):
     about, frames = frames_of(tmp_path / "a.txt", text.encode(encoding))
     assert about.channels == ("u",)
     np.testing.assert_array_equal(frames.u[..., 0], VALUES)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tables_of_agencies_in_latin_1_are_read_and_told(tmp_path, packed):
+    lines = ["Station;time;x;y;Temperatur [°C];Wärmefluß"]
+    lines += [f"Köln {k};2020-01-01T0{t}:00;{k},5;0,0;{t + k},25;{t},0" for t in range(4) for k in range(3)]
+    text = "\r\n".join(lines).encode("latin-1")
+    (tmp_path / "a.csv").write_bytes(gzip.compress(text) if packed else text)
+    with pytest.warns(UserWarning, match="is no UTF-8.*'°'.*Windows-1252"):
+        convert(tmp_path / "a.csv", tmp_path / "a.h5")
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        assert file.description.channels == ("Temperatur [°C]", "Wärmefluß")
+        np.testing.assert_array_equal(file.read(0).u[..., 0], np.arange(4)[:, None] + np.arange(3) + 0.25)
+
+
+@pytest.mark.parametrize("written", [
+    lambda value: f"{1000 * value:,.1f}".replace(",", "'"), lambda value: f"{1000 * value:,.1f}".replace(",", "\u202f"),
+    lambda value: f"{1000 * value:.5e}".replace("e", "D")], ids=["Swiss", "thin spaces", "Fortran"])
+def test_numbers_as_other_programs_write_them(tmp_path, written):
+    lines = [f"{time},{x},{y},{written(float(u))}" for time, x, y, u in (row.split(",") for row in rows())]
+    about, frames = frames_of(tmp_path / "a.csv", "\n".join(["time,x,y,u", *lines]))
+    assert about.channels == ("u",)
+    np.testing.assert_array_equal(frames.u[..., 0], 1000 * VALUES)
+
+
+def test_cells_with_units_are_text_and_missing_dates_are_told(tmp_path):
+    (tmp_path / "a.csv").write_text("\n".join(["time,x,y,v,u", *(f"{row} °C" for row in rows(last="5"))]).replace(
+        ",0.5,", ",0.5,1.5,"))
+    with pytest.warns(UserWarning, match="u holds text .*write bare numbers if u .'1.0 °C'. is one"):
+        convert(tmp_path / "a.csv", tmp_path / "a.h5")
+    with pytest.raises(UserError, match="row 3|rows from 3|row 2"):
+        frames_of(tmp_path / "b.csv", "\n".join(["time,x,y,u", *rows(["2024-03-01", "NaT", "2024-03-02"])]))
+
+
+def test_a_height_that_never_changes_is_no_coordinate(tmp_path):
+    lines = [f"{t},{lat},{lat + 1},12,{lat}" for t in range(3) for lat in (40.0, 40.5, 41.0, 41.5)]
+    about, frames = frames_of(tmp_path / "a.csv", "\n".join(["time,lat,lon,elev,u", *lines]))
+    assert about.geometry == "sphere" and about.channels == ("u",) and frames.x.shape == (4, 3)
+    about, _ = frames_of(tmp_path / "b.csv", "\n".join(["time,lat,lon,elev,u", *(
+        line.replace(",12,", f",{k % 4},") for k, line in enumerate(lines))]))
+    assert about.coordinates == ("lon", "lat", "elev")
 
 
 def test_an_index_without_a_name_and_a_clock_beside_its_date(tmp_path):

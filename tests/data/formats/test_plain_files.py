@@ -117,7 +117,13 @@ def test_times_in_any_order_are_sorted_and_others_told(tmp_path):
     frames, _, _ = held(tmp_path / "a.nc", tmp_path)
     np.testing.assert_array_equal(frames.u[..., 0], data["t2m"].values.reshape(6, -1))
     np.testing.assert_array_equal(frames.t, T)
-    data.isel(time=[0, 1, 1, 2]).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    twice = data.isel(time=[0, 1, 1, 2])
+    twice.to_netcdf(tmp_path / "d.nc", engine="h5netcdf")
+    frames, _, told = held(tmp_path / "d.nc", tmp_path)
+    assert "1 of 4 frames are there twice" in told
+    np.testing.assert_array_equal(frames.u[..., 0], data["t2m"].values[:3].reshape(3, -1))
+    twice["t2m"].values[2, 0, 0] += 1
+    twice.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
     with pytest.raises(UserError, match="time is 2020-01-01T01:00:00 in the entries 1, 2; keep one frame"):
         held(tmp_path / "b.nc", tmp_path)
     field(time=[0.0, 1, 2, np.nan, 4, 5]).to_netcdf(tmp_path / "c.nc", engine="h5netcdf")
@@ -314,6 +320,52 @@ def test_fields_beside_an_array_of_points_are_over_these(tmp_path):
     assert about.channels == ("U_star0", "U_star1", "p_star") and about.coordinates == ("x", "y")
     np.testing.assert_array_equal(frames.x, x)
     np.testing.assert_allclose(frames.u, np.concatenate([velocity, pressure[:, None]], 1).transpose(2, 0, 1), rtol=1e-6)
+
+
+def test_places_and_times_of_arrays_beside_parameters(tmp_path):
+    u = RANDOM.normal(size=(3, 6, 9))
+    np.savez(tmp_path / "a.npz", solution=u, xcoord=np.linspace(0, 2, 9), tcoord=0.5 * T, nu=[0.1, 0.2, 0.3])
+    frames, about, _ = held(tmp_path / "a.npz", tmp_path)
+    assert about.coordinates == ("xcoord",)
+    np.testing.assert_allclose(frames.t, 0.5 * T)
+    np.testing.assert_allclose(frames.x[:, 0], np.linspace(0, 2, 9))
+    np.testing.assert_allclose(frames.u[..., 0], u[0], rtol=1e-6)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        run = file.create_group("simulation/run_1")
+        run["velocity"], run["position"], run["time"] = RANDOM.normal(size=(6, 9, 2)), RANDOM.uniform(size=(9, 2)), T
+        places = run["position"][()]
+    frames, about, _ = held(tmp_path / "b.h5", tmp_path)
+    assert about.channels == ("velocity0", "velocity1")
+    np.testing.assert_allclose(frames.x, places)
+
+
+def test_what_is_joined_in_netcdf_and_what_lies_at_one_place(tmp_path):
+    places = {"lon": ("node", LON, EAST), "lat": ("node", LAT, NORTH)}
+    parts = [xarray.Dataset({"temp": (("time", "node"), AT_STATIONS[part]), **places},
+                            {"time": ("time", T[part], HOURS)}) for part in (slice(0, 4), slice(3, 6))]
+    xarray.concat(parts, "time", data_vars="all").to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    frames, about, told = held(tmp_path / "a.nc", tmp_path)
+    assert about.channels == ("temp",) and frames.u.shape == (6, 5, 1) and "1 of 7 frames" in told
+    xarray.Dataset({"temp": (("time", "depth"), AT_STATIONS)}, {
+        "time": ("time", [f"2020-01-01T0{k}:00:00Z" for k in range(6)]), "depth": ("depth", LON), "lat": 45.0,
+        "lon": 8.0}).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    frames, about, _ = held(tmp_path / "b.nc", tmp_path)
+    assert about.coordinates == ("depth",) and about.time_units.startswith("hours since")
+    np.testing.assert_allclose(np.diff(frames.t), 1)
+    np.testing.assert_array_equal(frames.u[..., 0], AT_STATIONS)
+
+
+def test_zarr_arrays_in_a_group_and_dimensions_without_values(tmp_path):
+    pytest.importorskip("zarr")
+    members = field().expand_dims(ensemble_member=2).rename(lat="y", lon="x").drop_vars(["time", "y", "x"])
+    members.to_zarr(tmp_path / "a.zarr", group="run/atmosphere", zarr_format=2)
+    frames, about, _ = held(tmp_path / "a.zarr", tmp_path, time="time", coordinates=["y", "x"])
+    assert about.coordinates == ("y", "x") and frames.t.tolist() == T.tolist()
+    with TrajectoryFile(tmp_path / "data.h5") as file:
+        assert file.trajectories == 2
+    members.to_zarr(tmp_path / "a.zarr", group="run/ocean", zarr_format=2)
+    with pytest.raises(UserError, match="the groups run/atmosphere, run/ocean.*give the folder of one"):
+        held(tmp_path / "a.zarr", tmp_path)
 
 
 def test_structures_of_matlab_are_named(tmp_path):

@@ -29,9 +29,9 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 
 _AXES, _MOST_AXES = ("x", "y", "z"), 3
 _FEWEST = 5  # places along an axis without coordinates
-_TIMES = (*TIMES, "tt", "ts", "t_star", "times", "tspan")
-_POINTS = ("x", "x_star", "xy", "xyz", "points", "nodes", "coords", "coordinates", "pos",
-           "mesh_pos")  # of arrays (N, d)
+_TIMES = (*TIMES, "tt", "ts", "t_star", "times", "tspan", "tcoord", "t_coord", "t_coordinate", "tgrid", "t_grid")
+_POINTS = ("x", "x_star", "xy", "xyz", "points", "nodes", "coords", "coordinates", "pos", "mesh_pos", "position",
+           "positions", "vertices", "locations")  # of arrays (N, d)
 _HINT = "name arrays with channels=[...], coordinates=[...] and time=NAME"
 
 
@@ -165,10 +165,10 @@ class ArrayContent(StreamedContent):
     ) -> list[str] | None:
         """The vectors that are neither times nor of a known name, where their sizes are those of a field's axes."""
         others = [name for name in vectors if name != time and len(np.unique(arrays[name])) == len(arrays[name])]
-        if not 0 < len(others) <= _MOST_AXES:
+        if not 0 < len(others) <= _MOST_AXES + 1:
             return None
         times = None if time is None else arrays[time]
-        for order in permutations(others):
+        for order in (some for count in range(len(others), 0, -1) for some in permutations(others, count)):
             try:
                 fields = self._fields(arrays, {time, *others}, options)
                 self._order(next(iter(fields.values())).shape, times, [arrays[name] for name in order], 0, False)

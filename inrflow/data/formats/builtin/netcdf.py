@@ -149,7 +149,7 @@ class NetcdfContent(OpenedContent):
                 held = ", ".join(map(str, data[name].values[:_SHOWN])) if name in data.variables else "numbers"
                 raise UserError(f"{path}: {name} has {data.sizes[name]} entries ({held}), none with index {index}; "
                                 f"give an index from 0 to {data.sizes[name] - 1}")
-        data = numbered(data.isel(options.select), options.coordinates)
+        data = numbered(data.isel(options.select), [*(options.coordinates or ()), *filter(None, [options.time])])
         if options.time is not None and options.time not in data.variables:
             raise UserError(f"{path} has no variable {options.time}; there are "
                             f"{', '.join(map(str, data.variables)) or 'none'}")
@@ -160,6 +160,7 @@ class NetcdfContent(OpenedContent):
         if trajectory is not None and trajectory not in data.dims:
             raise UserError(f"{path} has no dimension {trajectory}; there are {', '.join(map(str, data.dims))}")
         self._stacked = trajectory or next((dim for dim in TRAJECTORY_DIMENSIONS if dim in data.dims), None)
+        data = _still(data, (self._time, self._stacked))
         names = self._names = _channels(path, data, options.channels, self._time, self._stacked)
         self._space = [dim for dim in data[names[0]].dims if dim not in (self._time, self._stacked)]
         empty = [dim for dim in data[names[0]].dims if not data.sizes[dim]]
@@ -170,14 +171,32 @@ class NetcdfContent(OpenedContent):
                                               options.description.get("geometry"), names)
         t, calendar = _times(path, data, time)
         self._order = np.argsort(t, kind="stable")
-        self._t, self.timeless = t[self._order], time is None
         self._markers: dict[int, list[float]] = {}
+        self._selected = data
+        self._order = self._without_repeats(t[self._order], time)
+        self._t, self.timeless = t[self._order], time is None
         texts = {key: next((str(data.attrs[name]) for name in keys if name in data.attrs), None)
                  for key, keys in (("source", ("source", "title")), ("licence", ("license", "licence")))}
         units = [str(data[name].attrs.get("units", "")) for name in names]
         self.description = options.describe(path, names, axes, units=units if any(units) else None, time_units=calendar,
                                             geometry=None if self._lonlat is None else "sphere", **texts)
-        self._selected = data
+
+    def _without_repeats(self, t: np.ndarray, time: str | None) -> np.ndarray:
+        """Entries of the frames at sorted times t (T,), those that are there again left out. Raises UserError where
+        values of one time differ."""
+        again = np.flatnonzero(np.diff(t) == 0)
+        count = 1 if self._stacked is None else self._selected.sizes[self._stacked]
+        for frame in again.tolist():
+            pairs = (self._values(index, slice(frame, frame + 2)) for index in range(count))
+            if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
+                first, second = (int(entry) for entry in self._order[frame:frame + 2])
+                moment = str(np.atleast_1d(self._selected[time].values)[first]).removesuffix(".000000000")
+                raise UserError(f"{self.path}: {time} is {moment} in the entries {first}, {second}; keep one "
+                                "frame for each time, for their values differ")
+        if len(again):
+            warnings.warn(f"{self.path}: {len(again)} of {len(t)} frames are there twice, with the same time and "
+                          "values, and are taken once", stacklevel=2)
+        return np.delete(self._order, again + 1)
 
     def _values(self, trajectory: int, frames: slice) -> np.ndarray:
         """Values (T, N, C) of some frames of one trajectory."""
@@ -251,6 +270,9 @@ def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: A
             warnings.warn(f"{path}: {', '.join(left)} {'holds' if len(left) == 1 else 'hold'} flags and "
                           f"{'is' if len(left) == 1 else 'are'} left out; channels=[...] names what is taken",
                           stacklevel=2)
+    if not numeric and (complex_ := [str(name) for name, one in data.data_vars.items() if one.dtype.kind == "c"]):
+        raise UserError(f"{path}: {', '.join(complex_)} holds complex numbers; write real and imaginary parts as two "
+                        "variables")
     dims = {frozenset(numeric[name]) for name in chosen}
     if len(dims) != 1 or not dims.copy().pop() - {time_dim, stacked}:
         raise UserError(f"{path}: cannot tell which variables are fields over space; name them with channels=[...], "
@@ -269,10 +291,10 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     if may_be_sphere and None in lonlat and None not in rotated:
         raise UserError(f"{path}: {' and '.join(map(str, rotated))} are places on a rotated grid whose pole is not "
                         "given; add lon and lat, or the grid_mapping, or take them as flat with coordinates=[...]")
-    sphere = may_be_sphere and None not in lonlat
+    sphere = may_be_sphere and None not in lonlat and any(data[name].dims for name in lonlat)  # else at one place
     names: list[Any] = lonlat if sphere else list(coordinates or [dim for dim in space if dim in data.variables])
     if not sphere and coordinates is None and len(names) < len(space):
-        names = [name for name in "xyz" if name in data.variables and data[name].dims]
+        names = [name for name in "xyz" if name in data.variables and data[name].dims] or names
     absent = [name for name in names if name not in data.variables]
     covered = {dim for name in names if name in data.variables for dim in data[name].dims}
     if absent or covered != set(space):
@@ -310,6 +332,18 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     return sphere_axes(channels), lonlat_to_xyz(places[:, 0], places[:, 1]), places
 
 
+def _still(data: Any, along: Sequence[Any]) -> Any:
+    """With longitudes and latitudes that are the same along these dimensions, as where files of several times are
+    joined, once."""
+    for name in filter(None, (place_of(data, words) for words in (LONGITUDES, LATITUDES))):
+        repeated = [dim for dim in data[name].dims if dim in along]
+        if repeated and len(repeated) < data[name].ndim:
+            first = data[name].isel(dict.fromkeys(repeated, 0), drop=True)
+            if bool((data[name] == first).all()):
+                data = data.drop_vars(name).assign_coords({name: first.variable})
+    return data
+
+
 def _times(path: Path, data: Any, time: str | None) -> tuple[np.ndarray, str | None]:
     """Times (T,) as numbers, and their units. Numbers of another calendar are kept, which their units say."""
     if time is None:
@@ -320,11 +354,6 @@ def _times(path: Path, data: Any, time: str | None) -> tuple[np.ndarray, str | N
     if values.dtype.kind in "fM" and (wrong := np.flatnonzero(np.isnan(values) | np.isinf(values.astype(float)))).size:
         raise UserError(f"{path}: {time} has no value in entry {wrong[0]} ({len(wrong)} of {len(values)} in all); give "
                         "every frame its time")
-    if len(different := np.unique(values)) < len(values):
-        twice = next(one for one in different if (values == one).sum() > 1)
-        where = ", ".join(map(str, np.flatnonzero(values == twice)[:_SHOWN]))
-        raise UserError(f"{path}: {time} is {str(twice).removesuffix('.000000000')} in the entries {where}; keep one "
-                        "frame for each time")
     if values.dtype.kind == "M":
         stored = data[time].encoding.get("units")
         units = stored if parse_units(stored) else DEFAULT_CALENDAR

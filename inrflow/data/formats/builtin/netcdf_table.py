@@ -14,9 +14,12 @@ import h5py
 import numpy as np
 
 from inrflow.data.calendar import (
+    DEFAULT_CALENDAR,
     STANDARD_CALENDARS,
     compact_dates,
     months_to_days,
+    numbers_of_dates,
+    numbers_to_moments,
     units_of,
 )
 from inrflow.data.formats.builtin.models import of_models
@@ -35,7 +38,8 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
             "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables",
             "mesh", "location")
-TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "number", "run", "batch")
+TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "realisation", "ensemble", "ensemble_member",
+                         "ens", "number", "run", "batch")
 
 
 def open_netcdf(path: Path) -> Any:
@@ -49,6 +53,8 @@ def open_netcdf(path: Path) -> Any:
     engine, group = _engine(path), None
     if engine == "h5netcdf":
         group = _group(path)
+    elif engine == "zarr":
+        group = _group_of_zarr(path)
     source, engine = (as_netcdf(path), "h5netcdf") if engine == "iris" else (path, engine)
     # No index file is written beside the data.
     options: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}} if engine == "cfgrib" else \
@@ -136,6 +142,22 @@ def _group(path: Path) -> str | None:
     return held[0] if held else None
 
 
+def _group_of_zarr(path: Path) -> str | None:
+    """The group of a Zarr folder that holds its arrays, None for its root. Raises UserError where several do."""
+    import zarr
+
+    with damage_as_user_error(path):
+        root = zarr.open_group(path, mode="r")
+        arrays = [name for name, item in root.members(max_depth=None) if isinstance(item, zarr.Array)]
+    held = sorted({name.rpartition("/")[0] for name in arrays})
+    if "" in held or not held:
+        return None
+    if len(held) > 1:
+        raise UserError(f"{path} holds its variables in the groups {', '.join(held)}, of which one is read; give the "
+                        f"folder of one, such as {path / held[0]}")
+    return held[0]
+
+
 def _with_dates(data: Any) -> Any:
     """Times as datetime64 where their calendar is the standard one and they are in the range of datetime64."""
     from xarray.conventions import decode_cf_variable
@@ -154,6 +176,8 @@ def _with_dates(data: Any) -> Any:
                 t, units, calendar = days
                 attributes = variable.attrs | {"units": units, "calendar": calendar}
                 decoded[name] = variable = type(variable)(variable.dims, t, attributes)
+        if called and variable.ndim == 1 and variable.dtype.kind in "OSUT":
+            decoded |= _texts_as_dates(name, variable)
         if " since " not in units or variable.attrs.get("calendar", "standard") not in STANDARD_CALENDARS:
             continue
         try:
@@ -168,6 +192,19 @@ def _with_dates(data: Any) -> Any:
             data = data.assign_coords(time=np.datetime64(start, "us"))
     coordinates = {name: dates for name, dates in decoded.items() if name in data.coords}
     return data.assign_coords(coordinates).assign({k: v for k, v in decoded.items() if k not in coordinates})
+
+
+def _texts_as_dates(name: Any, variable: Any) -> dict[Any, Any]:
+    """The same variable of times with dates in place of text, by its name; nothing where some are no dates."""
+    values = np.asarray(variable.values)
+    try:
+        t = numbers_of_dates((np.char.decode(values) if values.dtype.kind == "S" else values).astype(object),
+                             DEFAULT_CALENDAR)
+    except UserError:
+        return {}
+    if t is None or np.isnan(t).any():
+        return {}
+    return {name: type(variable)(variable.dims, numbers_to_moments(t, DEFAULT_CALENDAR), variable.attrs)}
 
 
 def _renamed(data: Any) -> Any:

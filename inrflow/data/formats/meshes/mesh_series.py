@@ -282,7 +282,8 @@ class MeshSeries:
     def _values(self, step: int) -> dict[str, np.ndarray]:
         """Values (N, components) by label at one time. Raises UserError where the mesh is not that of the first."""
         mesh = self._mesh(step)
-        if mesh.points.shape != self._nodes.shape or not np.allclose(mesh.points, self._nodes, 1e-6, 1e-12):
+        if mesh.points.shape != self._nodes.shape or not np.allclose(
+                mesh.points, self._nodes, 1e-6, 1e-6 * np.ptp(self._nodes, axis=0).max()):
             raise UserError(f"{self.path}: the points at t={self.times[step]:g} are others than at t="
                             f"{self.times[0]:g}; meshes that move, change or come in parts are not read, interpolate "
                             "to one mesh")

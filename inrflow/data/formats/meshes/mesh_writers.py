@@ -14,7 +14,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import TIMES, Grid, find_column
 from inrflow.data.formats.registry import TableWriter
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import AtomicFile
+from inrflow.runtime.atomic_files import AtomicFile, make_folder
 
 CELLS = {"line": "segments", "triangle": "triangles", "tetra": "tetrahedra"}  # names of meshio and of the schema
 Step = tuple[int, float, dict[str, np.ndarray]]  # trajectory, time and values (N,) by name
@@ -116,7 +116,7 @@ class PvdWriter(MeshWriter):
                             "remove it first")
 
     def _put(self, meshio: Any, points: np.ndarray, cells: list[tuple[str, np.ndarray]], steps: list[Step]) -> None:
-        self._folder.mkdir(exist_ok=True)
+        make_folder(self._folder)
         entries = []
         for index, (part, t, fields) in enumerate(steps):
             target = self._folder / f"{self.path.stem}_{index:06d}.vtu"

@@ -1,8 +1,9 @@
 """CSV: text with a header, a row for each point; numbers are written with as many digits as their type holds.
 
 Separators are commas, semicolons, tabs, bars or, where there are none of these, spaces; numbers may have decimal
-commas, in quotes where commas separate. Lines before the header that begin with # are left out; if no other header
-follows, the last of them is one. Lines of units below it are read as such. A file may be compressed by gzip.
+commas, in quotes where commas separate. Letters that are no UTF-8 are taken as Windows-1252. Lines before the header
+that begin with # are left out; if no other header follows, the last of them is one. Lines of units below it are read as
+such. A file may be compressed by gzip.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from inrflow.data.formats.registry import TableWriter
 from inrflow.data.formats.streams.clocks import columns_of_dates, dates_of_parts, parts_of_dates
 from inrflow.data.formats.streams.headers import (
     bare_unit,
+    bytes_of_windows,
     lines_of_units,
     month_first,
     slashed,
@@ -52,6 +54,8 @@ _COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
     (".", ","), (",", "."))}  # numbers with a sign between thousands, by that of their decimals
+_PARTED, _FORTRAN = re.compile(r"[-+]?\d{1,3}(['’\u00a0\u202f]\d{3})+([.,]\d+)?"), re.compile(
+    r"[-+]?(\d+\.?\d*|\.\d+)[dD][-+]?\d+")  # thousands parted by other signs; exponents in double precision
 _NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # decimals behind a comma
 _LOOKED_AT = 3  # lines, for units
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
@@ -75,9 +79,9 @@ class CsvColumns(Columns):
         self.path = path
         with path.open("rb") as file:
             mark = file.read(2)
-        encoding = "utf-16" if mark in _UTF_16 else "utf-8-sig"
-        self._file: io.TextIOBase = gzip.open(path, "rt", newline="", encoding=encoding) if mark == _GZIP else \
-            path.open(newline="", encoding=encoding)  # type: ignore[assignment]
+        opened: Any = gzip.open if mark == _GZIP else open
+        how = {"encoding": "utf-16"} if mark in _UTF_16 else {"encoding": "utf-8-sig", "errors": bytes_of_windows(path)}
+        self._file: io.TextIOBase = opened(path, "rt", newline="", **how)
         self._line = 0  # of the last that was read
         try:
             comment, header = "", self._header(path)
@@ -116,8 +120,8 @@ class CsvColumns(Columns):
             raise
         except (UnicodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             self._file.close()
-            raise UserError(f"{path} is not text in UTF-8; save it as UTF-8, as by `iconv -f latin1 -t utf-8 "
-                            "SOURCE > TARGET`") from error
+            raise UserError(f"{path} is text in neither UTF-8 nor Windows-1252 (Latin-1); save it as UTF-8, as by "
+                            "`iconv -f ENCODING -t utf-8 SOURCE > TARGET`") from error
         if not any(self.names) or len(set(self.names)) < len(self.names):
             self._file.close()
             raise UserError(f"{path} has the header {', '.join(map(repr, self.names))}; expected different names in "
@@ -248,8 +252,13 @@ class CsvColumns(Columns):
         as numbers then, and one cell has both signs."""
         if len(column) and "/" in column[0] + column[-1] and slashed(column):
             column = with_years_first(column, self._month_first(name))
+        text = "".join(column)
+        if any(sign in text for sign in "'’\u00a0\u202fDd"):
+            changed = [re.sub("['’\u00a0\u202f]", "", cell) if _PARTED.fullmatch(cell.strip()) else
+                       cell.upper().replace("D", "E") if _FORTRAN.fullmatch(cell.strip()) else cell for cell in column]
+            column = changed if all_numbers(np.array([cell.replace(",", ".", 1) for cell in changed])) else column
         mark = self._grouped.get(name)
-        commas = "," in "".join(column)
+        commas = "," in text
         if mark is None and commas and any("," in cell and "." in cell for cell in column):
             mark = next((sign for sign, form in _GROUPED.items() if all(
                 form.fullmatch(cell.strip()) or all_numbers(np.array([cell, "0"], object)) for cell in column)), None)
