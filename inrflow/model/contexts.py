@@ -115,6 +115,14 @@ class Contexts:
             f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
             "forecasts, and parameters read off, may be wrong")
 
+    def excess(self, misfit: float) -> float:
+        """How many times the misfit of a context is the largest one of systems of training, at least 1.
+
+        The solve of a context weighs residuals as independent; those of a law that lacks something in a system are not,
+        and its context is wrong by as much.
+        """
+        return max(1.0, misfit / self.missed) if self.missed else 1.0
+
     def _told(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Parameters (Q,) of a context on their curve, and the least and largest ones of training; None beside it."""
         if self.map is None or not self.on_curve:

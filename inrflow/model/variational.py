@@ -233,5 +233,5 @@ def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> Co
         slopes = curve.slopes(told.mean)
         found = ContextEstimate(curve(told.mean), slopes @ told.covariance @ slopes.T, told.misfit)
     if (known := surrogate.contexts) is not None:  # a law is the less known the farther it is from training systems
-        found.covariance *= known.spread * float(known.widening(found.mean)) ** 2
+        found.covariance *= known.spread * float(known.widening(found.mean)) ** 2 * known.excess(found.misfit)
     return found
