@@ -110,18 +110,19 @@ class Contexts:
                 where = ", ".join(f"{name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
             return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
                     "and its intervals are widened")
-        return None if not (self.missed and misfit > max(_UNLIKE * self.missed, _VISIBLE)) else (
+        return None if not self._unlike(misfit) > _UNLIKE else (
             f"no context explains the frames that were seen: forecasts miss {misfit:.1e} of their variance, those of "
             f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
             "forecasts, and parameters read off, may be wrong")
 
-    def excess(self, misfit: float) -> float:
-        """How many times the misfit of a context is the largest one of systems of training, at least 1.
+    def excess(self, found: ContextEstimate) -> float:
+        """What the variance of a context grows by where its flow misses more than those of systems of training: its
+        solve weighs residuals as independent, as noise is; what a law lacks grows from step to step."""
+        return 1 + found.growing * (min(max(self._unlike(found.misfit), 1.0), _UNLIKE) - 1)
 
-        The solve of a context weighs residuals as independent; those of a law that lacks something in a system are not,
-        and its context is wrong by as much.
-        """
-        return max(1.0, misfit / self.missed) if self.missed else 1.0
+    def _unlike(self, misfit: float) -> float:
+        """How many times a misfit is the largest one of systems of training, or one that would be seen."""
+        return misfit / max(self.missed, _VISIBLE / _UNLIKE) if self.missed else 0.0
 
     def _told(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Parameters (Q,) of a context on their curve, and the least and largest ones of training; None beside it."""
@@ -335,12 +336,11 @@ class ParameterMap:
 
     def _given_back(self, taken: Tensor) -> tuple[Tensor, Tensor]:
         """The parameters (Q,) of which something is taken (Q,), and their derivatives by it."""
-        high = taken.clamp(max=MOST_LOGARITHM).exp()
+        p, high = self._powers, taken.clamp(max=MOST_LOGARITHM).exp()
         low = torch.maximum(taken, _LOWEST * self._taken(self.training).amin(0))  # which are positive
-        values = torch.where(self._powers == 1, taken, torch.where(self._powers == 0, high, 1 / low))
-        slopes = torch.where(self._powers == 1, 1.0, torch.where(self._powers == 0, high, -1 / low**2))
-        values, slopes = (torch.where(self._powers == 2, root, other) for root, other in (
-            (low.sqrt(), values), (1 / (2 * low.sqrt()), slopes)))
+        other, slope = torch.where(p == 2, low.sqrt(), 1 / low), torch.where(p == 2, 0.5 / low.sqrt(), -1 / low**2)
+        values = torch.where(p == 1, taken, torch.where(p == 0, high, other))
+        slopes = torch.where(p == 1, 1.0, torch.where(p == 0, high, slope))
         scale = self._powers.sign() * spread_of(self.training)
         grown, centre = self._powers.isinf(), self.training.mean(0)
         return torch.where(grown, centre + scale * low.log(), values), torch.where(grown, scale / low, slopes)
