@@ -128,7 +128,7 @@ class _Spans:
 
 def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor,
                           start: tuple[Tensor, Tensor]) -> tuple[ContextEstimate, Tensor]:
-    """The context that minimises residuals (Q, n) under a Gaussian prior, by damped Gauss-Newton; squares (Q,) of these.
+    """The context that minimises residuals (Q, n) under a Gaussian prior, by damped Gauss-Newton; their squares (Q,).
 
     Residuals are weighed by one variance, which is estimated from themselves. The misfit of the estimate is the mean
     square of a residual. Spans that share frames do not err independently: the covariance is widened by the number of
