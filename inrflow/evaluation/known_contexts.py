@@ -65,7 +65,7 @@ def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Env
 
     Codes leave something of every field, for which contexts make up.
     """
-    contexts, apart, began = surrogate.contexts, list[float](), time.perf_counter()
+    contexts, apart, misfits, began = surrogate.contexts, list[float](), list[float](), time.perf_counter()
     for row in held[:_SOLVED] if contexts is not None and systems is not None else ():
         assert contexts is not None and systems is not None
         own = (contexts.labels == int(systems.labels[systems.index[row]])).nonzero()[:, 0].tolist()
@@ -76,11 +76,11 @@ def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Env
         if contexts.on_curve:  # about which nothing is left open
             assert contexts.map is not None and contexts.parameters is not None
             (mean, covariance), true = contexts.map.parameters(mean, covariance), contexts.parameters
-        contexts.missed = max(contexts.missed, found.misfit)
+        misfits.append(found.misfit)
         missed = mean - true[own[0]]
         apart.append(float(missed @ torch.linalg.solve(covariance, missed)) / len(missed))
     if contexts is not None and apart:
-        contexts.spread = max(1.0, float(np.mean(apart)))
+        contexts.spread, contexts.missed = max(1.0, float(np.mean(apart))), max(misfits)
     return len(apart)
 
 

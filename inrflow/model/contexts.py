@@ -1,9 +1,9 @@
 """What a surrogate knows of contexts: those of its training environments, and how parameters map to them.
 
 The map from parameters to contexts is a polynomial of these, their logarithms or reciprocals, or of the exponential of
-one; which, and its degree, is chosen by leaving out one environment at a time. Parameters are read off a context by
-inverting it (Gauss-Newton), which holds outside the trained range where a direct fit of the inverse would not (a wave's
-context is its squared speed: the inverse is a root).
+one, or where systems are few linear in squares; which, and its degree, is chosen by leaving out one environment at a
+time. Parameters are read off a context by inverting it (Gauss-Newton), which holds outside the trained range where a
+direct fit of the inverse would not (a wave's context is its squared speed: the inverse is a root).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
 _POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms
 _EXPONENTIALS = (math.inf, -math.inf)  # of a single parameter, in two standard deviations
-_LOWEST = 1e-3  # of the least one of training: what logarithms and reciprocals are taken of, at least
+_LOWEST = 1e-3  # of the least one of training: what logarithms, reciprocals and squares are taken of, at least
 _STRAIGHT = 1e-6  # of standardised contexts
 _CLEARLY_BETTER, _FAR_BETTER = 0.8, 0.1
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
@@ -110,10 +110,19 @@ class Contexts:
                 where = ", ".join(f"{name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
             return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
                     "and its intervals are widened")
-        return None if not (self.missed and misfit > max(_UNLIKE * self.missed, _VISIBLE)) else (
+        return None if not self._unlike(misfit) > _UNLIKE else (
             f"no context explains the frames that were seen: forecasts miss {misfit:.1e} of their variance, those of "
             f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
             "forecasts, and parameters read off, may be wrong")
+
+    def excess(self, found: ContextEstimate) -> float:
+        """What the variance of a context grows by where its flow misses more than those of systems of training: its
+        solve weighs residuals as independent, as noise is; what a law lacks grows from step to step."""
+        return 1 + found.growing * (min(max(self._unlike(found.misfit), 1.0), _UNLIKE) - 1)
+
+    def _unlike(self, misfit: float) -> float:
+        """How many times a misfit is the largest one of systems of training, or one that would be seen."""
+        return misfit / max(self.missed, _VISIBLE / _UNLIKE) if self.missed else 0.0
 
     def _told(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Parameters (Q,) of a context on their curve, and the least and largest ones of training; None beside it."""
@@ -235,7 +244,9 @@ class ParameterMap:
     def fit(cls, parameters: Tensor, contexts: Tensor) -> ParameterMap:
         """From parameters (E, Q) and contexts (E, P) of the training environments; E at least 2."""
         best: tuple[ParameterMap, Tensor] | None = None
-        for degree, powers in itertools.product(_DEGREES, choices_of_powers(parameters, (*_POWERS, *_EXPONENTIALS))):
+        squares = (2,) if math.comb(parameters.shape[1] + 2, 2) >= len(parameters) else ()  # too few for degree 2
+        choices = choices_of_powers(parameters, (*_POWERS, *squares, *_EXPONENTIALS))
+        for degree, powers in itertools.product(_DEGREES, choices):
             taken = raised(parameters, powers, parameters)
             mean, scale = taken.mean(0), taken.std(0, correction=0).clamp(min=1e-300)
             design = monomials((taken - mean) / scale, degree)
@@ -253,7 +264,7 @@ class ParameterMap:
 
     def written(self, names: Sequence[str]) -> list[str]:
         """What the polynomial is of, for parameters of some names."""
-        forms = {1: "{}", 0: "log {}", -1: "1 / {}", math.inf: "exp {}", -math.inf: "exp -{}"}
+        forms = {1: "{}", 2: "{}^2", 0: "log {}", -1: "1 / {}", math.inf: "exp {}", -math.inf: "exp -{}"}
         return [forms[float(power)].format(name) for name, power in zip(names, self._powers, strict=True)]
 
     def contexts(self, parameters: Tensor) -> Tensor:
@@ -325,10 +336,11 @@ class ParameterMap:
 
     def _given_back(self, taken: Tensor) -> tuple[Tensor, Tensor]:
         """The parameters (Q,) of which something is taken (Q,), and their derivatives by it."""
-        high = taken.clamp(max=MOST_LOGARITHM).exp()
-        low = torch.maximum(taken, _LOWEST * self._taken(self.training).amin(0))  # of reciprocals, which are positive
-        values = torch.where(self._powers == 1, taken, torch.where(self._powers == 0, high, 1 / low))
-        slopes = torch.where(self._powers == 1, 1.0, torch.where(self._powers == 0, high, -1 / low**2))
+        p, high = self._powers, taken.clamp(max=MOST_LOGARITHM).exp()
+        low = torch.maximum(taken, _LOWEST * self._taken(self.training).amin(0))  # which are positive
+        other, slope = torch.where(p == 2, low.sqrt(), 1 / low), torch.where(p == 2, 0.5 / low.sqrt(), -1 / low**2)
+        values = torch.where(p == 1, taken, torch.where(p == 0, high, other))
+        slopes = torch.where(p == 1, 1.0, torch.where(p == 0, high, slope))
         scale = self._powers.sign() * spread_of(self.training)
         grown, centre = self._powers.isinf(), self.training.mean(0)
         return torch.where(grown, centre + scale * low.log(), values), torch.where(grown, scale / low, slopes)

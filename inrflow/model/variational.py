@@ -231,7 +231,7 @@ def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> Co
         mean, covariance = curve.prior
         told = solve_context(field, integrator, states, mean, covariance, process, curve.starts, curve=curve)
         slopes = curve.slopes(told.mean)
-        found = ContextEstimate(curve(told.mean), slopes @ told.covariance @ slopes.T, told.misfit)
+        found = ContextEstimate(curve(told.mean), slopes @ told.covariance @ slopes.T, told.misfit, told.growing)
     if (known := surrogate.contexts) is not None:  # a law is the less known the farther it is from training systems
-        found.covariance *= known.spread * float(known.widening(found.mean)) ** 2
+        found.covariance *= known.spread * float(known.widening(found.mean)) ** 2 * known.excess(found)
     return found

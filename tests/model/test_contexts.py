@@ -52,6 +52,18 @@ def test_reciprocals_and_logarithms_are_found_and_read_off_beyond_the_range(powe
         np.testing.assert_allclose(covariance.sqrt()[0], slope.abs() * (1e-8 + float(fitted.error)) ** 0.5, rtol=0.05)
 
 
+def test_three_systems_tell_a_square():
+    """As of waves, whose coefficient is the square of their speed; a parabola has no system to be judged by."""
+    speeds = torch.tensor([0.5, 1.0, 1.5]).double()[:, None]
+    fitted = ParameterMap.fit(speeds, standardised(speeds**2)[0])
+    scale = standardised(speeds**2)[0].diff(dim=0)[0] / (1.0 - 0.25)
+    context = standardised(speeds**2)[0][1] + scale * (1.8**2 - 1.0)
+    mean, covariance = fitted.parameters(context, 1e-10 * torch.eye(1).double())
+    np.testing.assert_allclose(mean, [1.8], rtol=1e-4)
+    slope = (fitted.parameters(context + 1e-3, 1e-10 * torch.eye(1).double())[0] - mean) / 1e-3
+    np.testing.assert_allclose(covariance.sqrt(), slope.abs()[None] * (1e-10 + float(fitted.error)) ** 0.5, rtol=0.01)
+
+
 def test_what_no_positive_parameter_gives_is_read_off_as_a_large_one():
     parameters = torch.tensor([15.0, 25.0, 40.0, 60.0]).double()[:, None]
     fitted = ParameterMap.fit(parameters, 1 / parameters)

@@ -199,3 +199,26 @@ def test_what_trajectories_tell_of_contexts_on_a_curve_is_pooled_without_its_wid
     own = (torch.outer(along, along) / 101)[None]
     expected = torch.outer(along, along) / 201
     torch.testing.assert_close(variational._pooled([own, own], prior), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("drift", "noise"), [(0.05, 0.0), (0.0, 0.02)])
+def test_a_context_is_known_less_well_where_a_law_misses_a_system_and_not_for_noise(drift, noise, monkeypatch):
+    """Rotations of rate 0.5 + 0.2 c: of the system seen, c is 1 at first and drifts, or frames are noisy."""
+    states = [np.array([1.0, 0.3, 1.0])]
+    for _ in range(9):
+        states.append(exact_flow(states[-1], 1.0) + [0, 0, drift])
+    values = torch.tensor(np.stack(states)[:, :2] + noise * np.random.default_rng(0).standard_normal((10, 2)))
+    monkeypatch.setattr(variational, "_SPARE", 0.5)  # two values tell two codes without the flow
+    seen = TrajectoryBatch(torch.arange(10).double()[None], torch.zeros(1, 1, 2, 1).double(), values[None, ..., None])
+    known = Contexts("environment", torch.tensor([[-1.0], [1.0]]).double(), torch.arange(2))
+    surrogate = Surrogate(Description("turning", ("u",), ("x",)), Normalisation(torch.zeros(1), torch.ones(1)), Plain(),
+                          rotation(), INTEGRATOR, PRIOR, TimeScale(0.0, 1.0), np.array([[0.0], [1.0]]), 9.0, {},
+                          contexts=known)
+    found, away = [], []
+    for known.missed in (0.0, 1.0, 1e-6):
+        found.append(surrogate.solve_context([seen]))
+        away.append(abs(float(found[-1].mean) - 1.0) / float(found[-1].covariance.sqrt()))
+    assert away[0] == away[1] and away[2] < 3
+    assert (away[0] > 3) == bool(drift) and found[0].misfit > 3e-5
+    grown = float(found[2].covariance / found[0].covariance)
+    assert 20 < grown < 30 if drift else grown == 1.0

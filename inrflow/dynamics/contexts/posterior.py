@@ -31,11 +31,12 @@ _DIVERGED = 100.0  # times the variance of the states
 @dataclass
 class ContextEstimate:
     """Gaussian posterior of a context: mean (P,), covariance (P, P); misfit: mean square of what the flow misses, share
-    of the variance of the states."""
+    of the variance of the states; growing: share of it that single steps do not miss, as they do where noise does."""
 
     mean: Tensor
     covariance: Tensor
     misfit: float
+    growing: float = 0.0
 
 
 def solve_context(field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor,
@@ -62,7 +63,7 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     unknown = ContextEstimate(begin.clone(), covariance.clone(), float("nan"))
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
     flow = _Spans(field, integrator, states, [lag for lag in _LAGS if lag < longest] + [longest])
-    if not len(flow):
+    if not bool(flow.seen.any()):
         return unknown
     if not field.is_linear_at_context:
         flow.thin(_STARTS)
@@ -76,8 +77,10 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     flow.keep(kept)
     durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
     least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
-    estimate = most_probable_context(residual, mean, covariance, least, (begin, missed[:, kept]))
-    estimate.misfit = float(estimate.misfit / variance)
+    estimate, each = most_probable_context(residual, mean, covariance, least, (begin, missed[:, kept]))
+    single = each[torch.arange(flow.seen.shape[1]).expand_as(flow.seen)[flow.seen] == 0]
+    estimate.misfit /= float(variance)
+    estimate.growing = max(0.0, 1 - float(single.mean() / each.mean()))
     return estimate
 
 
@@ -103,9 +106,6 @@ class _Spans:
             times.append(torch.where(self.seen[:, lag], states.t[rows, ends[first, lag]], times[-1]))
         self.times = torch.stack(times, 1)
 
-    def __len__(self) -> int:
-        return int(self.seen.sum())
-
     def thin(self, most: int) -> None:
         """Keep at most `most` of the frames to start from, evenly spread."""
         rows = evenly_spread(len(self.start), most)
@@ -127,8 +127,8 @@ class _Spans:
 
 
 def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor,
-                          start: tuple[Tensor, Tensor]) -> ContextEstimate:
-    """The context that minimises residuals (Q, n) under a Gaussian prior, by damped Gauss-Newton steps.
+                          start: tuple[Tensor, Tensor]) -> tuple[ContextEstimate, Tensor]:
+    """The context that minimises residuals (Q, n) under a Gaussian prior, by damped Gauss-Newton; their squares (Q,).
 
     Residuals are weighed by one variance, which is estimated from themselves. The misfit of the estimate is the mean
     square of a residual. Spans that share frames do not err independently: the covariance is widened by the number of
@@ -171,8 +171,8 @@ def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, co
         return Linearisation(objective(at), propose)
 
     (context, values), _ = damped_descent(start, linearise, objective, steps=_ITERATIONS, tries=_TRIES)
-    misfit = float(values[0].square().sum(1).mean())
-    return ContextEstimate(context if last is None else last, torch.linalg.inv(curvature) * len(_LAGS), misfit)
+    each, context = values[0].square().sum(1), context if last is None else last
+    return ContextEstimate(context, torch.linalg.inv(curvature) * len(_LAGS), float(each.mean())), each
 
 
 def _stencil(size: int) -> Tensor:
