@@ -19,17 +19,7 @@ LEAKY = "leaky "  # followed by numbers h, one for each part of a boundary, as i
 STEADY = "steady"  # held at values that do not change in time, of walls of boxes: codes carry them
 _NOTHING = 1e-9  # values of harmonics, whose mean square is 1
 _TIE = 1e-9  # eigenvalues closer than this, relative, are the same
-_SAME = 1e-9  # of the extent of points: coordinates closer than this are the same
 _EDGE = 0.05  # spacings outside that still count as inside: cells have straight sides, walls are curved
-
-
-def levels_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """The different coordinates of points (N, d) along each axis, but for rounding, and which of them (N, d) those of
-    each point are."""
-    lowest, extent = x.min(0), float(np.ptp(x, axis=0).max() or 1.0)
-    found = [np.unique(np.round(column / (_SAME * extent)), return_index=True, return_inverse=True)
-             for column in (x - lowest).T]
-    return [x[first, axis] for axis, (_, first, _) in enumerate(found)], np.stack([which for *_, which in found], -1)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from inrflow.domains.base import (
     Harmonics,
     Quadrature,
     check_boundary,
-    levels_of,
 )
 from inrflow.errors import UserError
 
 PERIODIC, WALLED = "periodic", "walled"
 AXES = (PERIODIC, WALLED)
+_SAME = 1e-9  # of the extent of points: coordinates closer than this are the same
 _ROUNDING = 1e-6
 _OPPOSITE = {NATURAL: HELD, HELD: NATURAL, f"{HELD}-{NATURAL}": f"{NATURAL}-{HELD}",
              f"{NATURAL}-{HELD}": f"{HELD}-{NATURAL}"}  # conditions of a derivative across walls
@@ -347,6 +347,15 @@ def conditions_of(boundary: str, dimensions: int) -> list[tuple[str, ...]]:
             raise UserError(f"boundary {channel!r} has {len(axes)} axes; the box has {dimensions}")
         result.append(tuple(axes) if len(axes) == dimensions else tuple(axes * dimensions))
     return result
+
+
+def levels_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """The different coordinates of points (N, d) along each axis, but for rounding, and which of them (N, d) those of
+    each point are."""
+    lowest, extent = x.min(0), float(np.ptp(x, axis=0).max() or 1.0)
+    found = [np.unique(np.round(column / (_SAME * extent)), return_index=True, return_inverse=True)
+             for column in (x - lowest).T]
+    return [x[first, axis] for axis, (_, first, _) in enumerate(found)], np.stack([which for *_, which in found], -1)
 
 
 def grid_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:

@@ -10,8 +10,8 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial import ConvexHull, Delaunay, cKDTree
 from scipy.special import gamma, gammaincc
 
-from inrflow.domains.base import Domain, kept, levels_of
-from inrflow.domains.box import PERIODIC, WALLED, Box
+from inrflow.domains.base import Domain, kept
+from inrflow.domains.box import PERIODIC, WALLED, Box, levels_of
 from inrflow.domains.flows import Flows
 from inrflow.domains.network import Network, network_through
 from inrflow.domains.region import Region
@@ -32,7 +32,7 @@ from inrflow.errors import UserError
 _WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
 _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
 _STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
-_SAME, _EQUAL = 1e-4, 1e-6  # relative difference of periods that are the same; share of the extent, of walls
+_SAME, _EQUAL = 1e-4, 1e-6  # relative difference of equal periods, or areas; share of the extent, of walls
 _LOOKED_AT = 8  # shapes
 _LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
 # of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes

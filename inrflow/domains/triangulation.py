@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
-from inrflow.domains.base import levels_of
+from inrflow.domains.box import levels_of
 from inrflow.errors import UserError
 
 _SLIVER = 1e-3  # cells below this share of the median measure are dropped

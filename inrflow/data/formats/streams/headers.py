@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from inrflow.data.formats.columns import is_missing
 
@@ -58,22 +55,3 @@ def with_years_first(cells: Sequence[str], month: bool) -> list[str]:
         day = "" if found is None else "/".join((found[3], *found.group(*((1, 2) if month else (2, 1)))))
         done[cell] = cell if found is None else f"{day} {found[4] or ''}".strip()
     return [done[cell] for cell in cells]
-
-
-def bytes_of_windows(path: Path) -> str:
-    """The name of a handler of errors in decoding UTF-8 that takes other bytes of a file as Windows-1252, which has all
-    printed characters of Latin-1; tells once that it does."""
-    told, name = list[str](), f"inrflow {hash(path)}"
-
-    def decoded(error: UnicodeError) -> tuple[str, int]:
-        if not isinstance(error, UnicodeDecodeError):
-            raise error
-        text = error.object[error.start:error.end].decode("cp1252")
-        if not told:
-            told.append(text)
-            warnings.warn(f"{path} is no UTF-8: its letters beyond ASCII, the first of which is {text!r}, are taken as "
-                          "those of Windows-1252 (Latin-1); if names look wrong, save it as UTF-8", stacklevel=2)
-        return text, error.end
-
-    codecs.register_error(name, decoded)
-    return name

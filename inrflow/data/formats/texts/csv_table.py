@@ -8,11 +8,13 @@ such. A file may be compressed by gzip.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import itertools
 import re
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -38,7 +40,6 @@ from inrflow.data.formats.registry import TableWriter
 from inrflow.data.formats.streams.clocks import columns_of_dates, dates_of_parts, parts_of_dates
 from inrflow.data.formats.streams.headers import (
     bare_unit,
-    bytes_of_windows,
     lines_of_units,
     month_first,
     slashed,
@@ -80,8 +81,8 @@ class CsvColumns(Columns):
         with path.open("rb") as file:
             mark = file.read(2)
         opened: Any = gzip.open if mark == _GZIP else open
-        how = {"encoding": "utf-16"} if mark in _UTF_16 else {"encoding": "utf-8-sig", "errors": bytes_of_windows(path)}
-        self._file: io.TextIOBase = opened(path, "rt", newline="", **how)
+        how = ("utf-16", None) if mark in _UTF_16 else ("utf-8-sig", _bytes_of_windows(path))
+        self._file: io.TextIOBase = opened(path, "rt", newline="", encoding=how[0], errors=how[1])
         self._line = 0  # of the last that was read
         try:
             comment, header = "", self._header(path)
@@ -376,3 +377,22 @@ class CsvWriter(TableWriter):
         if values.dtype.itemsize < 8:
             return [f"{value:.9g}" if value == value else "" for value in values.tolist()]
         return [value if value == value else "" for value in values.tolist()]
+
+
+def _bytes_of_windows(path: Path) -> str:
+    """The name of a handler of errors in decoding UTF-8 that takes other bytes of a file as Windows-1252, which has all
+    printed characters of Latin-1; tells once that it does."""
+    told, name = list[str](), f"inrflow {hash(path)}"
+
+    def decoded(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeDecodeError):
+            raise error
+        text = error.object[error.start:error.end].decode("cp1252")
+        if not told:
+            told.append(text)
+            warnings.warn(f"{path} is no UTF-8: its letters beyond ASCII, the first of which is {text!r}, are taken as "
+                          "those of Windows-1252 (Latin-1); if names look wrong, save it as UTF-8", stacklevel=2)
+        return text, error.end
+
+    codecs.register_error(name, decoded)
+    return name
