@@ -133,7 +133,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     if any(chosen):
         if few and not taught and problem.fitted_frames > _OFTEN * problem.source.points:
             chosen = _where_unknown(chosen, judged, problem, places, variants.rows, run)
-        if problem.source.shared_points and problem.source.time_bins is None and not few:
+        if problem.source.shared_points and problem.source.time_bins is None and not taught:
             chosen = _where_many(chosen, judged, problem, places, run.config.seed)
         surrogate.residual = ResidualField(places, tuple(chosen))
     return surrogate
