@@ -10,16 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.domains.base import (
-    HELD,
-    LEAKY,
-    NATURAL,
-    STEADY,
-    Domain,
-    Harmonics,
-    Quadrature,
-    check_boundary,
-)
+from inrflow.domains.base import HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary
 from inrflow.errors import UserError
 
 PERIODIC, WALLED = "periodic", "walled"

@@ -112,9 +112,11 @@ def electrolyte(generator: np.random.Generator, count: int) -> Fields:
     return on_unit_torus(start, np.stack([-0.004 * k2, -0.006 * k2]), rate, 0.15, 20, 1.0, channels=("p", "n"))
 
 
-def _flame_line(generator: np.random.Generator, count: int) -> Fields:
-    """Chaos at 96 of 192 points of a circle of length 36, frames one time unit apart, from time 60 on."""
-    n, length, gap = 192, 36.0, 1.0
+@problem()
+def flame_line(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = -u_xx - u_xxxx - u u_x (Kuramoto and Sivashinsky) on a circle of length 36, chaotic, frames one time unit
+    apart from time 60 on: 96 of 192 points."""
+    n, length = 192, 36.0
     k = 2 * np.pi / length * np.fft.rfftfreq(n, 1 / n)
     w = np.fft.rfft(np.stack([random_ring(generator, n, 6) for _ in range(count)]))
 
@@ -125,18 +127,11 @@ def _flame_line(generator: np.random.Generator, count: int) -> Fields:
     for _ in range(FRAMES):
         frames.append(np.fft.irfft(w)[:, ::2, None])
         w = etd(k**2 - k**4, rate, w, 0.02, 50)
-    return np.arange(FRAMES) * gap, np.arange(0, n, 2)[:, None] * length / n, np.stack(frames, 1), {"period": [length]}
-
-
-@problem()
-def flame_line(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = -u_xx - u_xxxx - u u_x (Kuramoto and Sivashinsky) on a circle of length 36, chaotic, frames one time unit
-    apart: 96 of 192 points."""
-    return _flame_line(generator, count)
+    return np.arange(FRAMES), np.arange(0, n, 2)[:, None] * length / n, np.stack(frames, 1), {"period": [length]}
 
 
 @problem()
 def flame_line_noise(generator: np.random.Generator, count: int) -> Fields:
-    """The same, other draws, 5 % noise on training values."""
-    t, x, u, attributes = _flame_line(generator, count)
+    """The same fields, 5 % noise on training values."""
+    t, x, u, attributes = flame_line(generator, count)
     return t, x, with_noise(generator, u, 0.05), attributes

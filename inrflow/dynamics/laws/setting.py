@@ -110,7 +110,8 @@ class Data:
     @property
     def thinned(self) -> Data:
         """Few frames of each, evenly spread, that tell what fields are like as well as all."""
-        return replace(self, t=self.t[:, :: (every := max(self.u.shape[1] // _USUAL, 1))], u=self.u[:, ::every])
+        every = max(self.u.shape[1] // _USUAL, 1)
+        return replace(self, t=self.t[:, ::every], u=self.u[:, ::every])
 
     def at_some(self, seed: int) -> Data:
         """Some of many points, that tell so few harmonics as well as all."""
@@ -184,7 +185,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         (place, kind), least = bases[i], min(errors.values(), default=np.inf)
         if least < _HOLDING and late():
             break
-        if boxes and getattr(place, "order", 0) > 1 and _TIGHT < least and in_box()[3] < _TIGHT:
+        order = getattr(place, "order", 0)  # of finite elements
+        if boxes and order > 1 and _TIGHT < least and in_box()[3] < _TIGHT:
             return in_box()
         if kind in linear and linear[kind] > _HOPELESS * min(linear.values()):
             continue
@@ -193,7 +195,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
             size = min(size, int(points * place.harmonics(size * joined(kind), kind).reached(some.x[0])))
         while size >= _FEWEST:
             errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
-            if getattr(place, "order", 0) == 1:
+            if order == 1:
                 linear.setdefault(kind, errors[i, size])
             if errors[i, size] > _HOPELESS * min(errors.values()) or late():
                 break

@@ -41,7 +41,7 @@ _AT_FIRST, _FAR_LESS = 0.05, 0.5  # of the time, for a network that leaves far l
 _FIRST_SECONDS, _FEWEST_SECONDS = 1.0, 2.0  # for that one, and for others: what less finds takes longer to be judged
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
-_SERIES, _FEWEST_PLACES = 12, (64, 24)  # frames from which on a trajectory is a series; its places, and on a line
+_SERIES, _FEWEST_PLACES, _ON_LINE = 12, 64, 24  # frames from which on a trajectory is a series; places, on a line
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _LOST = 0.5  # share of forecasts that diverge, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
@@ -82,9 +82,9 @@ class LawRecipe:
             return f"{frames} frames are fitted to, a law needs {_FEWEST_FRAMES}"
         if problem.source.moves:
             return "points move, and harmonics of each frame miss too much"
-        if problem.source.points < _FEWEST_PLACES[line := len(problem.description.coordinates) == 1] and not (
-                len(problem.validation) or problem.has_harmonics) and (
-                best is not None if self.is_late(problem) else not line):
+        line = len(problem.description.coordinates) == 1
+        few = problem.source.points < (_ON_LINE if line else _FEWEST_PLACES) and not len(problem.validation)
+        if few and not problem.has_harmonics and (best is not None if self.is_late(problem) else not line):
             return "few trajectories at a few dozen places say no law"
         return "a single place has no harmonics" if problem.source.points == 1 else None
 

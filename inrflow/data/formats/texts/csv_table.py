@@ -257,7 +257,8 @@ class CsvColumns(Columns):
         if any(sign in text for sign in "'’\u00a0\u202fDd"):
             changed = [re.sub("['’\u00a0\u202f]", "", cell) if _PARTED.fullmatch(cell.strip()) else
                        cell.upper().replace("D", "E") if _FORTRAN.fullmatch(cell.strip()) else cell for cell in column]
-            column = changed if all_numbers(np.array([cell.replace(",", ".", 1) for cell in changed])) else column
+            if changed != list(column) and all_numbers(np.array([cell.replace(",", ".", 1) for cell in changed])):
+                column = changed
         mark = self._grouped.get(name)
         commas = "," in text
         if mark is None and commas and any("," in cell and "." in cell for cell in column):
