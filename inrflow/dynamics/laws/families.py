@@ -232,8 +232,7 @@ def of_channels(active: list[int], terms: Sequence, channels: int, period: float
 
 def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0, rates: Sequence[int] = ()
               ) -> list[tuple[float, Law]]:
-    """Misfits and sparse laws of several sizes from families of terms, the least misfit first; with contexts if these
-    pay.
+    """Misfits and sparse laws of several sizes from families of terms, least misfit first; with contexts if these pay.
 
     grounds: training data, or several on shapes with as many harmonics, whose equations are added; laws are on the
     first. period: of a forcing, whose cosine and sine are the last two channels. rates: channels of second order.
