@@ -280,8 +280,8 @@ def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -
 
 @dataclasses.dataclass(frozen=True)
 class Flights:
-    """Segments of trajectories for rollouts ("flights"): codes (B, M, C K) of B segments of M frames, times dt (B, M -
-    1) between frames, variances (B, C K) of codes, and the system (B,) and trajectory (B,) of each."""
+    """Segments of trajectories for rollouts ("flights"): codes (B, M, C K) of B segments of M frames, times dt
+    (B, M - 1) between frames, variances (B, C K) of codes, and the system (B,) and trajectory (B,) of each."""
 
     codes: Tensor
     dt: Tensor

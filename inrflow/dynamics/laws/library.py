@@ -147,7 +147,7 @@ class Library(nn.Module):
         return -0.5 * sum(slopes, torch.zeros(()))
 
     def carried(self, codes: Tensor) -> Tensor | float:
-        """Part (B, K) of the projected values of a channel that steady ones of its codes (B, K) contribute."""
+        """Contribution (B, K) of steady modes to the projected values of a channel with codes (B, K)."""
         return 0.0 if self.from_steady is None else codes[:, self.first_steady :] @ self.from_steady.T
 
     def within(self, codes: Tensor, channel: int) -> Tensor:

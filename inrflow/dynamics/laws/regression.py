@@ -40,7 +40,7 @@ _OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4, 1e-2), 0.3, 1e-2  # least energi
 # in turn; ratio of misfits that justifies fewer shells; misfit below which no others are tried
 _RESOLVED = 0.2  # squared errors of splines at left-out frames, over changes, too large for second derivatives
 _KNOWN = 0.9  # least share of a shell's variance that points determine: shrunken codes bias coefficients
-_ROUNDING = 1e-9  # share of squares above which their rounding counts
+_ROUNDING = 1e-9  # rounding of sums of squares that counts, over these
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to the largest changes: rounding and errors of splines
 
 Supported = tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, float]  # as `supports_of` gives them
@@ -50,8 +50,8 @@ Supported = tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, float]  #
 class NormalEquations:
     """Normal equations, summed for each fold of trajectories and each shell of harmonics.
 
-    gram (F, L, J, J), right (F, L, J, C), total (F, L, C): squared changes, count (F, L): equations. start, least (L,
-    C): initial variances of residuals, and those due to the uncertainty of codes, as lower bounds. energy (L, C):
+    gram (F, L, J, J), right (F, L, J, C), total (F, L, C): squared changes, count (F, L): equations. start, least
+    (L, C): initial variances of residuals, and those due to the uncertainty of codes, as lower bounds. energy (L, C):
     variances of codes. ridge: a number or (J,), relative to the diagonal.
     """
 
@@ -121,11 +121,11 @@ class NormalEquations:
 
     def missed(self, c: int, active: list[int], theta: np.ndarray) -> float:
         """Unexplained share of squared changes with coefficients of active terms; shells are weighted by the variance
-        of their codes, as changes of high harmonics, which frames may not resolve, are little evidence on a law."""
+        of their codes, for frames may not resolve the changes of high harmonics."""
         _, _, total, count = self.sums
         energy, changes = self.energy[:, c] * count, total[:, c]
         shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
-        return float(energy @ np.minimum(shares, 1.0) / energy.sum())  # those of poor splines cannot dominate
+        return float(energy @ np.minimum(shares, 1.0) / energy.sum())  # bounded where splines are poor
 
     def weights(self, c: int, active: list[int]) -> np.ndarray:
         """Inverse residual variances (L,) of shells, by iteratively reweighted least squares with all active terms.

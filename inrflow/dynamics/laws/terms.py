@@ -30,8 +30,8 @@ class Term:
     with an axis d_axis(harmonic .); of several factors, the divergence of the products, one along each axis.
     solenoidal: projected on divergence-free vectors (P). With signs (units of the velocity u), it is one component of P
     (u . grad) b; without, of P lap b, or component `row` of P (value e_axis). vector, units: channels of b, by default
-    the first ones, and their units, by default those of u. centred: less its mean over the domain. inertia m: times (1
-    - m lap)^-1.
+    the first ones, and their units, by default those of u. centred: less its mean. inertia: m of a factor
+    (1 - m lap)^-1.
     """
 
     products: tuple[Product, ...] = ((),)
@@ -119,7 +119,7 @@ class Term:
 
     @property
     def across(self) -> int | None:
-        """Channel whose values act on harmonics of other channels only (`ACROSS`); else None."""
+        """Channel whose values act on harmonics that it does not have (`ACROSS`), if any."""
         return next((c for c, axis in self.products[0] if axis == ACROSS), None)
 
     @property

@@ -37,8 +37,8 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
     """Errors and law after refinement of integrator steps, of coefficients along rollouts, of terms and of harmonics.
 
     errors (S,): of its forecasts; whole: all trajectories, for noisy data; start: effort when the search began, which
-    has `seconds`. brief: along single steps, on the same harmonics. The arguments are returned where the result is
-    worse.
+    has `seconds`. brief: along single steps, on the same harmonics. Where the result is worse, the arguments are
+    returned.
     """
     if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more harmonics
         ground = Ground.of(law, ground.train)
@@ -196,7 +196,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
         anew = anew or bool(after.mean() < _NO_NOISE * errors.mean())
-        if anew and wider is not None and not (law.count or law.has_network):  # may have compensated
+        if anew and wider is not None and not (law.count or law.has_network):  # they compensated for harmonics
             solved = solved_anew(wider, train)
             again = forecast_errors(solved, judge)
             wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)
