@@ -36,9 +36,9 @@ _ROUNDING = 1e-12  # coefficients are zero below this share of by_context
 
 @dataclass(frozen=True)
 class InSystems:
-    """Laws of active terms with contexts of `count` numbers, on the supports of laws that are the same for all systems.
+    """Laws with contexts of `count` numbers, on the supports of laws without contexts (`simple`).
 
-    equations: of each trajectory. simple: the latter laws. told: given contexts (E, count); solved where None.
+    equations: of each trajectory; active: candidate terms; told: given contexts (E, count), None where they are solved.
     """
 
     equations: NormalEquations
@@ -89,7 +89,7 @@ class InSystems:
 def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray],
                solve: bool = True) -> list[InSystems]:
     """Searches of several families with contexts of `count` numbers, the least misfit first. Contexts are the best of
-    those given (`told`, (E, P)); or, if `solve`, solved ones, where none are given or these explain far more."""
+    those given (`told`, (E, P)) or, if `solve`, solved ones, where none are given or solved ones explain far more."""
     forms = [form for form in told if form.shape[1] == count]
     known = sorted((min((search(count=count, told=form) for form in forms), key=lambda one: one.misfit)
                     for search in searches if forms), key=lambda one: one.misfit)
@@ -210,8 +210,8 @@ def _standard(contexts: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def known_contexts(law: Law, train: Data, judge: Data) -> Law:
-    """Law with contexts of systems that no training trajectory is of, solved from equations along splines, then, if it
-    has no rates, by turns along its own flow."""
+    """Law with contexts of systems that only `judge` has, solved from equations along splines and then, without rates,
+    repeatedly along its own flow."""
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
     if law.told or not len(rows):
         return law

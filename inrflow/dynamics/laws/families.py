@@ -41,20 +41,20 @@ _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "produc
 _ORDERS = (1, 2)  # highest powers of the Laplacian, tried in turn
 FRAMES = 16  # sampled, at most
 _FAR, _VARIES = 0.02, 0.02  # divisors: least over largest value, deviation over mean, at least
-_LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of coefficients of u; others; of d/dx, times linear terms and axes
-_STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # largest change of steady means, over others; over noise; divergence
+_LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of a in a u; in forces, fluxes; in a du/dx, times linear terms
+_STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # bounds: change of means over others, over noise; divergence
 _TRAJECTORIES = 32  # most trajectories of a regression
-_PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # misfit with contexts over that without, with fewer; searches repeated
-_FITTED, _MOST_COLUMNS = 1e-6, 160  # least misfit for larger contexts; most columns of repeated searches
-_ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # of `along_flow`: trajectories; rounds; misfit after over before
+_PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # largest misfit over that without contexts, with fewer; repetitions
+_FITTED, _MOST_COLUMNS = 1e-6, 160  # misfit below which contexts suffice; most columns of repeated searches
+_ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # of `along_flow`: trajectories; rounds; largest ratio of misfits
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # integrator error there; misfit below which other families are not tried
 
 
 def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
     """Families of terms, simplest first: linear, products of values, transport, fluxes.
 
-    intrinsic: on a surface, where derivatives along single coordinates are no terms; turns: on a sphere, which may
-    rotate about its last axis.
+    intrinsic: on a surface, where derivatives along coordinates have no meaning; turns: on a sphere, which may rotate
+    about its last axis.
     """
     every, axes = range(channels), () if intrinsic else range(dimensions)
     value = [(c, VALUE) for c in every]
@@ -81,8 +81,8 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
 
 
 def directed(channels: int, axes: Sequence[str]) -> list[Term]:
-    """Anisotropic linear terms: d^2/dx_i dx_j, but for the last one, which follows from lap, and along periodic axes
-    lap^-1, d lap^-1/dx_j and, except on lines, where it is among other terms, d lap/dx_j."""
+    """Anisotropic linear terms: d^2/dx_i dx_j, except the last one, which follows from lap, and along periodic axes
+    lap^-1, d lap^-1/dx_j and, in more than one dimension, d lap/dx_j."""
     d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
     pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
     linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1)[d == 1 :] for j in periodic]
@@ -165,7 +165,7 @@ class Families:
 
     def further(self, ground: Ground) -> Iterator[Families]:
         """Families, in turn: `later` ones; anisotropic terms, flows in porous media (flat space); terms less their
-        means, if those of codes are constant; drifts; terms divided by channels far from zero (boxes)."""
+        means, if these are constant in time; drifts; terms divided by channels far from zero (boxes)."""
         domain, harmonics, states = ground.domain, ground.codes.harmonics, ground.states
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):

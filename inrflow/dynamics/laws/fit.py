@@ -33,16 +33,16 @@ from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.phases import periodic_phases
 from inrflow.numerics.team import team
 
-_FEW_JUDGES = 3  # most judging trajectories of many codes
-_LITTLE, _NOISY = 1e-4, 10.0  # errors above which more families are tried: of forecasts, over that of harmonics
-_COMPARED = 2  # fewest laws forecast
-_CODES = 128  # per second of effort, on large grids
-_CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares of effort and of the clock to choose harmonics; planned for
+_FEW_JUDGES = 3  # most trajectories that judge laws, of many codes
+_LITTLE, _NOISY = 1e-4, 10.0  # forecast errors that suffice: absolute; over that of harmonics
+_COMPARED = 2  # least number of laws forecast
+_CODES = 128  # most codes per second of effort, on large grids
+_CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort, clock to choose harmonics; of clock used
 _HALF = 0.5  # share of the clock after which forecasts come before further regressions
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the least of simpler ones
 _WORTH = 0.05  # log misfit that a term must save where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
-_NEARLY, _HIDDEN = 1.1, 0.6  # with noise: errors of simpler laws, over the least; share of time
+_NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
 _DIVERGED = 5  # laws after which the search ends if all diverged
 _OF_FLOWS = 0.15  # share of the time for `along_flow`
@@ -102,7 +102,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if search.lowest > _VISIBLE:
         missed(ground, search.lowest)
     turns = search.in_turn()
-    with suppress(OutOfTime):  # by the clock: the best law so far is kept, here and below
+    with suppress(OutOfTime):  # of the clock: the best law so far is kept, here and below
         turns = iter(()) if rates and not period and search.of_second_order(units) else turns
     search.run(turns)
     if not search.scored:
@@ -111,7 +111,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     best = simplest(search.scored, HARDLY if search.noiseless and not search.several else _NEARLY)
     if not search.noiseless:
         close = min(search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
-        best = best if 2 * best[1].size <= close[1].size else close  # half the terms is not chance
+        best = best if 2 * best[1].size <= close[1].size else close  # half as many terms
     if clock:  # effort that the clock allows at this pace: refinement is worth as much as the search
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())

@@ -24,21 +24,21 @@ _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of 
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected
 _ORDER = 4  # of convergence of the integrator
-HARDLY, _OTHER_ORDER = 2.0, 1.5  # most errors, over the least, of shorter laws; of those of another order in time
-_NONE, _LITTLE = 3.0, 1e-2  # coefficients dropped from the text: standard errors, share of the whole
+HARDLY, _OTHER_ORDER = 2.0, 1.5  # largest errors over the least, of shorter laws; of another order in time
+_NONE, _LITTLE = 3.0, 1e-2  # not written: parts within these standard errors; below this share
 _WRITTEN = 20  # most terms of a line: those with the largest ratios to their standard errors
 
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """dz/dt = sum_j theta_jc term_j for codes z of C channels on K harmonics of a domain.
+    """Equation dz/dt = sum_j theta_jc term_j of codes z (C, K), coefficients of C channels on K harmonics of a domain.
 
-    theta, std (J, C): coefficients and standard errors; codes: encoder and prior of codes; longest: step of the
-    integrator, at most; largest: norm of the largest code of the data. by_context (P, J, C): change of theta per unit
-    of each context number; contexts (E, P): of systems; told: whether these are given parameters. shares (C,): of a
-    network in the root mean square of rates. rates: observed channels whose time derivatives are further channels,
-    after these. period: of a forcing, whose cosine and sine, constant in space, are then the last two channels. about
-    (V, C): values about which nonlinear diffusion is linearised, if so.
+    theta, std (J, C): coefficients and standard errors; codes: encoder of fields, with the prior of codes; longest:
+    largest step of the integrator; largest: largest norm of codes in the data. by_context (P, J, C): change of theta
+    per unit of each context number; contexts (E, P): of systems; told: whether these are given parameters. shares (C,):
+    of a network in the root mean square rate. rates: observed channels whose time derivatives are further channels,
+    after these. period: of a forcing, whose cosine and sine, constant in space, are the last two channels. about
+    (V, C): values about which nonlinear diffusion is linearised.
     """
 
     domain: Domain
@@ -101,7 +101,8 @@ class Law:
         return fields[key]
 
     def split(self) -> Law | None:
-        """Law whose nonlinear diffusion is integrated with its linear part; None where there is none, or it is."""
+        """Law whose integrator is exact in linearised nonlinear diffusion; None if it has none, or if it is so
+        already."""
         if self.about is not None or not any(isinstance(term, Term) and term.diffusive for term in self.terms):
             return None
         mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
@@ -139,7 +140,7 @@ class Law:
         return self.codes.decode(codes[..., : len(self.codes.mean), :].numpy(), x)
 
     def left(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Residual variance (C,) of fields u (T, N, C) at points (N, d), corrected for the freedom of codes."""
+        """Residual variance (C,) of fields u (T, N, C) at points (N, d), corrected for degrees of freedom."""
         left, freedom = self.codes.left(x, u)
         return np.asarray(np.nanmean(left**2, axis=(0, 1)) / freedom)
 
@@ -228,8 +229,8 @@ class Law:
         return f"({text.replace(' -', ' - ').replace(' +', ' + ')})" if len(base) + len(added) > 1 else text
 
     def in_terms_of(self, base: np.ndarray, slopes: np.ndarray, sizes: np.ndarray) -> Law:
-        """Law for output, with numbers f (Q,) of magnitudes up to sizes (Q,) in place of contexts, which are base (P,)
-        + slopes (P, Q) f. Small dependences, and constants within their error, are dropped."""
+        """Law for printing: contexts are base (P,) + slopes (P, Q) f, with numbers f (Q,) of magnitudes up to sizes
+        (Q,). Small dependences on f, and constants within their standard error, are dropped."""
         theta, by_context = self.theta_at(base), np.tensordot(slopes.T, self.by_context, 1)
         whole = _LITTLE * np.abs(self.theta)
         by_context = np.where(np.abs(by_context) * sizes[:, None, None] < whole, 0.0, by_context)
@@ -248,8 +249,8 @@ def turning(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> n
 
 
 def worse(errors: np.ndarray, others: np.ndarray) -> bool:
-    """Whether errors (S,) exceed others (S,) by more than the standard error of the mean difference, or by the others'
-    mean: a single lost trajectory raises that standard error by as much as the mean."""
+    """Whether errors (S,) exceed others (S,) on average by more than the standard error of the difference, or by more
+    than the others' mean, as a single outlier raises that standard error by as much as the mean."""
     if np.isfinite(errors).all() > np.isfinite(others).all():
         return False
     difference = errors - others
@@ -330,7 +331,7 @@ def well_posed(law: Law, span: float) -> bool:
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = MOST_STEPS
                ) -> Law | None:
-    """Law without unused terms, with the longest accurate step of its integrator; None if intervals need over `most`.
+    """Law without unused terms and with the longest accurate integrator step; None if intervals need more than `most`.
 
     Errors over an interval are up to 1e-5, or `error` if larger, relative to codes. They are measured from first frames
     of states (S, T, C, K) at times t; with rates from third frames, where slopes of splines are good.
@@ -358,8 +359,8 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
 
 
 def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
-    """Law with the fewest terms, and its errors, among those with errors of up to `hardly` times the least ones. Those
-    of another order in time must have a small mean error, too, for few trajectories decide little."""
+    """Errors and law of the fewest terms, of those with errors not significantly above `hardly` times the least ones.
+    Laws of another order in time also need a mean error near the least, as few trajectories are weak evidence."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
     equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
         law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]

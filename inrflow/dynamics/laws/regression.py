@@ -130,8 +130,8 @@ class NormalEquations:
     def weights(self, c: int, active: list[int]) -> np.ndarray:
         """Inverse residual variances (L,) of shells, by iteratively reweighted least squares with all active terms.
 
-        Zero for shells of little energy if the law explains far more without them: there, misplaced walls leave changes
-        that no law explains, and errors of codes bias coefficients towards zero.
+        Zero for shells of little energy if the law explains far more without them: there, changes due to misplaced
+        walls are explained by no law, and errors of codes bias coefficients towards zero.
         """
         _, _, total, count = self.sums
         least = self.least[:, c] + _LEAST_VARIANCE * (total[:, c] / count).max() + 1e-300

@@ -19,7 +19,7 @@ from inrflow.errors import UserError
 from inrflow.numerics.phases import periodic_phases
 
 _KEPT = 64  # most contexts cached
-_MOST_STEPS, _DENSE = 2.0**8, 400  # most steps that stiffness asks for in the splitting; coupled codes above which none
+_MOST_STEPS, _DENSE = 2.0**8, 400  # most steps for stiffness in the splitting; coupled codes above which it adds none
 _SERIES = 1.0  # largest norm for the series of the products, with an error of 1/24 standard deviations
 
 
@@ -147,8 +147,8 @@ class LawTerm(FieldTerm):
         return result
 
     def tangent_flow(self, state: Tensor, gap: Tensor, at: Tensor) -> Tensor:
-        """Tangent linear flow (S, n + P, n + P) at states (S, n + P), times `at` (S,), over gap (S or 1,), at constant
-        contexts.
+        """Tangent linear flow (S, n + P, n + P) at states (S, n + P), times `at` (S,), over `gap`; contexts are
+        constant.
 
         Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks; the products, by a series
         of third order, in steps that are short for them and for the waves that both make together, as errors grow
