@@ -101,8 +101,7 @@ class Law:
         return fields[key]
 
     def split(self) -> Law | None:
-        """Law whose integrator is exact in linearised nonlinear diffusion; None if it has none, or if it is so
-        already."""
+        """Law whose integrator is exact for linearised nonlinear diffusion; None if there is none, or it is so."""
         if self.about is not None or not any(isinstance(term, Term) and term.diffusive for term in self.terms):
             return None
         mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1

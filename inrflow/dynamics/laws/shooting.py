@@ -98,7 +98,7 @@ class Shooting(Refinement):
 def along_single_steps(ground: Ground, families: Families, deadline: float, far: bool) -> Iterator[Law]:
     """Laws fitted along single steps, for each combination of families, of all terms and of fewer. deadline: of effort,
     with forecasts. far: whether coefficients are so wrong that no law forecasts: leading harmonics, which are less
-    informative on terms, are then fitted first."""
+    informative about terms, are then fitted first."""
     deadline = effort() + _PLANNED * (deadline - effort())
     if few := _leading(ground) if far else None:
         yield from _on(few, families, effort() + _FIRST * (deadline - effort()), ground)
@@ -127,7 +127,7 @@ def _on(ground: Ground, families: Families, deadline: float, whole: Ground | Non
 
 def _leading(ground: Ground) -> Ground | None:
     """Ground on the harmonics that hold nearly all of the variance, if far fewer: phases of fast waves are wrong by
-    whole turns until coefficients are nearly right. None where noise hides the others anyway."""
+    whole turns until coefficients are nearly right. None otherwise, and with noise, which hides the others anyway."""
     variance = np.square(ground.states).mean((0, 1))
     left = 1 - np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     count = int((left > _LEFT).sum(1).max()) + 1

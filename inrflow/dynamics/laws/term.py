@@ -147,13 +147,12 @@ class LawTerm(FieldTerm):
         return result
 
     def tangent_flow(self, state: Tensor, gap: Tensor, at: Tensor) -> Tensor:
-        """Tangent linear flow (S, n + P, n + P) at states (S, n + P), times `at` (S,), over `gap`; contexts are
-        constant.
+        """Tangent linear flow (S, n + P, n + P) over `gap`, at states (S, n + P) and times `at` (S,).
 
-        Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks; the products, by a series
-        of third order, in steps that are short for them and for the waves that both make together, as errors grow
-        without limit in longer ones. Products couple the leading harmonics only, which bounds the cost of covariances;
-        errors in the others are small, and decay.
+        Contexts are constant. Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks;
+        the products, by a series of third order, in steps that are short for them and for the waves that both make
+        together, as errors grow without limit in longer ones. Products couple the leading harmonics only, which bounds
+        the cost of covariances; errors in the others are small, and decay.
         """
         size = state.shape[1] - len(self.by_context)
         result = torch.eye(state.shape[1]).to(state).repeat(len(state), 1, 1)

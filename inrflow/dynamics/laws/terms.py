@@ -25,13 +25,12 @@ _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)  # powers of the Laplacian
 class Term:
     """lap^power d_axis of a sum of products of factors (channel, axis): values (axis -1), derivatives, others as above.
 
-    Without factors it is the constant 1; a fraction is the power of -lap. signs: of the products, 1 by default. place:
-    index of a low harmonic that the term is multiplied by, 0 for the constant; flux: div(harmonic grad .) instead, or
-    with an axis d_axis(harmonic .); of several factors, the divergence of the products, one along each axis.
-    solenoidal: projected on divergence-free vectors (P). With signs (units of the velocity u), it is one component of P
-    (u . grad) b; without, of P lap b, or component `row` of P (value e_axis). vector, units: channels of b, by default
-    the first ones, and their units, by default those of u. centred: less its mean. inertia: m of a factor
-    (1 - m lap)^-1.
+    Without factors it is the constant 1; a fraction is the power of -lap. signs: factors of the products. place: index
+    of a low harmonic that the term is multiplied by, 0 for the constant; flux: div(harmonic grad .) instead, or with an
+    axis d_axis(harmonic .); of several factors, the divergence of the products, one along each axis. solenoidal:
+    projected on divergence-free vectors (P). With signs (units of the velocity u), it is one component of P (u . grad)
+    b; without, of P lap b, or component `row` of P (value e_axis). vector, units: channels of b, by default the first
+    ones, and their units, by default those of u. centred: less its mean. inertia: m of a factor (1 - m lap)^-1.
     """
 
     products: tuple[Product, ...] = ((),)
@@ -75,7 +74,7 @@ class Term:
 
     @property
     def sizes(self) -> tuple[float, ...]:
-        """Units (d,) of these channels."""
+        """Units (d,) of the channels in `carried`."""
         return self.units or self.signs
 
     @property

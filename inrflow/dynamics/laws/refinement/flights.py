@@ -1,8 +1,8 @@
 """Gauss-Newton refinement of law coefficients along rollouts of trajectory segments ("flights").
 
-With exact codes, short rollouts start at every frame. With noisy codes, it is a prediction error method (Ljung 1999,
-7.2): at each frame, rollouts are corrected towards the codes there, as by a Kalman filter, whose gains, one for each
-shell of harmonics, are the likeliest ones.
+With exact codes, rollouts start from those of first frames of short segments. With noisy codes, it is a prediction
+error method (Ljung 1999, 7.2): at each frame, rollouts are corrected towards the codes there, as by a Kalman filter,
+with gains for each shell of harmonics that minimise the residuals.
 """
 
 from __future__ import annotations
