@@ -197,8 +197,7 @@ class Problem:
         self, decoder: Decoder, prior: GaussianPrior, rows: np.ndarray, augmentation: Augmentation | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> CodeData:
-        """Codes of whole trajectories, block by block; each is moved by a random symmetry if there is an augmentation.
-        """
+        """Codes of whole trajectories, block by block; with an augmentation each is moved by a random symmetry."""
         parts, random = [], np.random.default_rng([self.config.seed, 17])
         for start in range(0, len(rows), _BLOCK):
             effort.check()
