@@ -1,5 +1,4 @@
-"""A trained surrogate updated with further observations: what training has chosen is kept, what it has fitted is
-refitted to all observations, from its present values.
+"""A trained surrogate updated with further observations, to which fitted parts are refitted; chosen parts are kept.
 
 For a law these are the coefficients, along rollouts from the codes of all frames; for the autoregression of a single
 series, all that its recipe fits; for any other field the output layer and the affine part, with a penalty on their
@@ -44,11 +43,11 @@ from inrflow.training.run import Run
 from inrflow.training.train import fit
 
 _GROWN = 2.0  # growth of the number of frames from which a new training may find a better model
-_KEPT_BACK, _OF_ALL = 0.5, 0.2  # of the new frames or trajectories; of all frames where no times are new
+_KEPT_BACK, _OF_ALL = 0.5, 0.2  # held-out share of the new frames or trajectories; of all frames without new times
 _FEWEST_HELD = 0.6  # share of the held-out values that 90 % intervals of the old model must contain
 _WINDOWS, _TRAJECTORIES = 4, 64  # largest numbers of held-out windows and trajectories
-_LENGTH, _OF_NOISY = 3, 24  # frames of rollouts that refine coefficients; if first codes are noisy and estimated too
-_SHARE = 0.1  # of the time for these
+_LENGTH, _OF_NOISY = 3, 24  # frames of rollouts that refine coefficients; with noisy first codes
+_SHARE = 0.1  # share of the time budget for these
 
 Prepare = Callable[[Surrogate, Problem, TrajectoryBatch], Fit]
 
@@ -120,7 +119,7 @@ def _as_before(problem: Problem, before: Surrogate, frames: int | None = None) -
     return replace(problem, source=source, observed=source, scale=before.scale)
 
 
-# ---- what is kept back ----
+# ---- held-out observations ----
 
 
 @dataclass
@@ -169,7 +168,7 @@ def _span(batch: TrajectoryBatch) -> float:
     return float((batch.t - batch.t[:, :1]).nan_to_num(0.0).max())
 
 
-# ---- what is fitted ----
+# ---- parts that are refitted ----
 
 
 def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepare, tuple[float, ...]]]:

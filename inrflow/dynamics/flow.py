@@ -23,13 +23,13 @@ from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import CodeData
 from inrflow.errors import UserError
 
-_FAR, _MANY = 4.0, 256  # internal time units and steps of an interval, beyond both of which an exact flow is used
+_FAR, _MANY = 4.0, 256  # internal time units and steps of an interval beyond which an exact flow is used
 _MOST = 2.0**20  # largest number of steps in an interval: minutes for a few codes
 _KEPT = 128  # steps whose states are stored at once
 _SHORT = 8.0  # internal time units over which the action of the flow on process noise is neglected
 _MANY_STATES = 600  # number of states from which decoupled states are propagated separately
 _FLIGHTS = 2  # disturbed rollouts of each trajectory
-_TRANSITIONS, _LEADS = 200, 20  # frames from which every second transition gives the process noise; forecasts' length
+_TRANSITIONS, _LEADS = 200, 20  # number of frames from which transitions are thinned; number of leads
 _CHANCE = 4.0  # significance of process noise in standard errors: among hundreds of states, 3 would be chance
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding errors below 1e-8
 

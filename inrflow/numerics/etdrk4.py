@@ -1,7 +1,7 @@
 """ETDRK4: exponential time differencing Runge-Kutta of order four, exact in the linear part of u_t = L u + N(u).
 
 Cox & Matthews 2002, Kassam & Trefethen 2005, in terms of the entire functions phi_k(z) = sum_n z^n / (n + k)!, of
-numbers by their series near zero and by recurrence elsewhere, which loses no digits, or of matrices.
+matrices, or of numbers by Taylor series near zero and by recurrence elsewhere, to rounding error.
 """
 
 from __future__ import annotations

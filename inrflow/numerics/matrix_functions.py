@@ -13,7 +13,7 @@ _FARTHEST = 200.0  # largest norm of generator times time for which `flow` is co
 _REACH, _ORDER = 4.0, 40  # that norm in one Taylor step, and its terms: few products a unit, rounding error e^4
 _TERMS = 20  # of a typical series, to estimate its cost
 _EXPONENTIAL, _CALL = 15, 2e4  # products of a matrix exponential, in n^3; overhead of a call in products
-_SAME = 2.0**-40  # of the longest time: times that differ by less are equal
+_SAME = 2.0**-40  # relative to the longest time: times that differ by less are equal
 
 
 def generator_of(step_map: Tensor, step: float, decay: float = _FASTEST) -> tuple[Tensor, Tensor]:
@@ -39,8 +39,7 @@ def generator_of(step_map: Tensor, step: float, decay: float = _FASTEST) -> tupl
 
 
 def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
-    """exp(generator times_p) states_p for states (P, n) and times (P,); NaN where norm of generator times time exceeds
-    200.
+    """exp(generator times_p) states_p for states (P, n) and times (P,); NaN if |generator times_p| may exceed 200.
 
     Taylor series in a few steps, far cheaper than a matrix exponential for each time; if few times are distinct
     (lengths of months, for example), one matrix exponential for each is used where that is cheaper."""

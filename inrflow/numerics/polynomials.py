@@ -56,7 +56,7 @@ def choices_of_powers(parameters: Tensor, choices: Sequence[float], alike: bool 
 
 def raised(parameters: Tensor, powers: Tensor, training: Tensor) -> Tensor:
     """Parameters (..., Q) to given powers (Q,); logarithms where the power is 0, exponentials where it is infinite."""
-    plain = torch.where(powers > 0, 1.0, parameters)  # other powers are replaced below
+    plain = torch.where(powers > 0, 1.0, parameters)  # not used for positive powers
     grown = (powers.sign() * (parameters - training.mean(0)) / spread_of(training)).clamp(max=MOST_LOGARITHM).exp()
     raised = torch.where(powers > 0, parameters**powers, torch.where(powers == 0, plain.log(), 1 / plain))
     return torch.where(powers.isinf(), grown, raised)

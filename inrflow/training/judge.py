@@ -90,9 +90,9 @@ class Judge:
 
 
 def explains(error: float, floor: float) -> bool:
-    """Whether a law explains the data: its error is near what the basis leaves, or near rounding.
+    """Whether a law explains the data: its error is near that of its basis alone, or near rounding.
 
-    Where the basis leaves much, noise perhaps, no more than a little is to be missed beyond it.
+    If the basis has a large residual, noise perhaps, only a small further error is accepted.
     """
     return error < max(min(EXPLAINED * floor, floor + WHITE), ROUNDING * 1e-3)
 

@@ -113,7 +113,7 @@ class Problem:
         check_settings(config)
         return cls.of(config, TrajectoryFile(path))
 
-    # ---- what the data are ----
+    # ---- properties of the data ----
 
     @property
     def description(self) -> Description:

@@ -25,7 +25,7 @@ _TRIES = 12  # dampings tried for a step
 _SETTLED, _ENOUGH = 1e-4, 1e-2  # squared step in posterior standard deviations; squared predicted next step
 _STARTS = 3  # first frames of spans: each gives as many equations as there are codes
 _LAGS = (1, 2, 4, 8)
-_DIVERGED = 100.0  # times the variance of the states
+_DIVERGED = 100.0  # squared residual of diverged spans, relative to the variance of the states
 
 
 @dataclass

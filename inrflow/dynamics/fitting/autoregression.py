@@ -38,7 +38,7 @@ _DETERMINED = 8.0  # least number of frames for each coupled code and lag
 _LEAST_RIDGE = 1e-8  # of the choice with `half`
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # tolerances of the least error; frames an unknown for the second
 _LATER, _SURE, _REACH = 6, 4.0, 1.5  # blocks of the second half; squared standard errors; times the range of codes
-_WORSE, _PATIENCE = 1.01, 2  # early stopping: times the least error, in so many sizes in a row
+_WORSE, _PATIENCE = 1.01, 2  # early stopping: times the least error, and number of sizes in a row
 
 
 @dataclass(frozen=True)

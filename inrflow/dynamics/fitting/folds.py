@@ -15,7 +15,7 @@ import numpy as np
 
 from inrflow.encoding.encode import CodeData
 
-_FOLDS, _UNEQUAL = 24, 12  # for unequal steps, where every fit integrates every transition
+_FOLDS, _UNEQUAL = 24, 12  # numbers of folds, and for unequal steps, where every fit integrates all transitions
 _FEWEST, _PLENTY = 4, 10_000  # least number of folds; transitions from which their number is reduced
 _COPIED, _COPIED_UNEQUAL = 1024, 512  # largest number of transitions including copies in folds
 _EARLIEST = 10  # inverse share of first frames that are never left out

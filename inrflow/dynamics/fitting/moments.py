@@ -129,7 +129,7 @@ class ContextFit:
 
     @property
     def context_size(self) -> int:
-        """P."""
+        """Number of components P of a context."""
         return self.contexts.shape[1]
 
     def generators(self, contexts: Tensor | None = None) -> Tensor:

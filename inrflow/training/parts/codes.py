@@ -17,7 +17,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.run import Run
 
 _FEWEST = 2
-_COPIES_SHARE = 0.15  # of the time
+_COPIES_SHARE = 0.15  # share of the time budget
 
 
 @dataclass

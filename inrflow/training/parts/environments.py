@@ -138,7 +138,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
     integrator, held = run.problem.integrator(linear=True), search.held_contexts(fit)
-    if groups.parameters is not None:  # as users tell them
+    if groups.parameters is not None:  # by the map from parameters, as in queries
         held = torch.where(groups.validation[:, None] < 0, groups.told_validation(fit.contexts), held)
     judged = with_contexts(validation, size, held)
 

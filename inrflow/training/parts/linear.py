@@ -41,10 +41,10 @@ _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8
 _LONGEST = 3  # largest number of past frames, each with a rate of every code
 _DELAY_RIDGES = (1e-15, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 _SIZES, _LARGEST_STATE = 4, 512  # how many code sizes are tried with delays, and the largest state
-_FINALISTS = 3  # best candidates without delays that are judged again
+_FINALISTS = 3  # best candidates without delays that are scored again, times the number of ridges
 _CHECK_SHARE = 0.1  # share of the budget for symmetries
 _MOST_COPIES = 6
-_CHECK_RIDGES = (1e-10, 1e-6, 1e-3, 1.0, 1e2, 1e4)  # the last ones nearly stop motion, if all others diverge
+_CHECK_RIDGES = (1e-10, 1e-6, 1e-3, 1.0, 1e2, 1e4)  # the last ones keep forecasts bounded if others diverge
 
 
 @dataclass(frozen=True)

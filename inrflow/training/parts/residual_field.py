@@ -35,10 +35,10 @@ from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
-_FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 3, 4, 48, 500  # of the comparison
+_FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 3, 4, 48, 500  # largest numbers for the comparison of variants
 _WINDOWS, _PAST, _LEADS, _AHEAD = 8, 24, 9, 3000  # for a series: windows, their observed frames, leads and values ahead
 _ROWS = 60_000  # largest number of rows for the search of hyperparameters
-_MOST_CODES, _DEAR, _SHORT = 1024, 128, 8  # largest number of codes; costly number; frames of windows then
+_MOST_CODES, _DEAR, _SHORT = 1024, 128, 8  # largest and costly numbers of codes; frames of windows if costly
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot fit noise
 _FAR_BETTER = 0.7  # ratio to the CRPS of kriging below which codes of few places are preferred
 _SHARE, _LEAST = 0.5, 0.15  # shares of the time budget, usually and at least

@@ -18,7 +18,7 @@ from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.run import Run
 
-_SHARE = 0.55  # of the time
+_SHARE = 0.55  # share of the time budget
 _GROWING = 1 / 3  # share of the steps over which rollouts grow to their full length
 
 

@@ -30,11 +30,11 @@ from inrflow.training.recipes.reduced_order import closed_form_candidate
 from inrflow.training.run import Run
 
 DEFAULT_CODE_SIZE = 50
-_SHARE = 0.45  # share of the budget
+_SHARE = 0.45  # share of the time budget
 _RATE = 3e-3
 _TRAJECTORIES_PER_STEP = 16
 _FRAMES_PER_STEP = 64
-_PAIRS_PER_STEP = 2**14  # pairs of frame and point
+_PAIRS_PER_STEP = 2**14  # pairs of frame and point in a step
 _PAIRS_OF_GRADIENT_STEPS = 2**12  # fewer, since each costs several passes forward and back
 _RIDGE = 1e-3
 _SCORED_FRAMES = 32

@@ -25,7 +25,7 @@ from inrflow.training.run import Run
 
 ENCODING_STEPS = (60, 100, 300, 500, 1000)
 _JUDGED = 16  # validation trajectories on which the number of encoding steps is chosen
-_SHARE = 0.95  # of the budget
+_SHARE = 0.95  # share of the time budget
 _RATE = 3e-3
 _FORCING, _FORCING_DECAY, _FORCING_EVERY = 0.99, 0.99, 100
 _PAIRS = 2**14  # pairs of frame and point decoded at once

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-_SHARE, _MOST_SECONDS, _FRAME = 0.5, 60.0, 4096  # share of the budget; most seconds for so many values in a frame
+_SHARE, _MOST_SECONDS, _FRAME = 0.5, 60.0, 4096  # share of the budget; most seconds for that many values a frame
 _OF_NETWORK, _ALONE = 0.25, 0.35  # shares of the budget for a network, with a law of few terms, and without
 _AT_FIRST, _FAR_LESS = 0.05, 0.5  # share of the budget for an early network; residual ratio required of it
 _FIRST_SECONDS, _FEWEST_SECONDS = 1.0, 2.0  # least number of seconds for that one, and for others
-_GUARD = 0.75  # share of the budget by the clock
+_GUARD = 0.75  # share of the budget, by the clock, after which the search is abandoned
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
 _SERIES, _FEWEST_PLACES, _ON_LINE = 12, 64, 24  # frames of a series; least number of places, and on a line
 _MOST_VALUES = 3e7  # largest number of values that a law is fitted to
@@ -53,7 +53,7 @@ _LEAST_NOISE = 1e-14
 _OF_ROWS = 0.4  # share of the time for a law, to refine it by observed rows
 _OF_STEPS = 0.1  # share of the budget for states of rest and shorter steps
 _AT_REST = 1e-3, 0.05  # distance to a bound relative to the range; share of values there
-_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # thresholds, of a range
+_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # thresholds relative to the range
 
 
 class LawRecipe:

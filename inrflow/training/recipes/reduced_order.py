@@ -38,7 +38,7 @@ from inrflow.training.problem import Problem
 from inrflow.training.run import Run
 
 _MEMORY_SHARE = 0.3  # largest share of the budget
-_LONG_SERIES = 200  # frames
+_LONG_SERIES = 200  # least number of frames
 _FEW_VALUES = 5e6
 
 

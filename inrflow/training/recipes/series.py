@@ -38,12 +38,12 @@ from inrflow.training.candidate import Candidate, Score
 from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.run import Run
 
-_FEWEST_OF_SERIES = 24  # frames
+_FEWEST_OF_SERIES = 24  # least number of frames
 _FEWEST_NODES, _MOST_NODES = 512, 4096  # numbers of radial functions
 _SHARE, _SOLVES = 0.1, 3.0  # share of the budget for these; their cost in products, times n^3
 _AROUND = 1.4  # factor by which the number of codes may change with all frames
 _PHASE_VARIANCE = 0.5
-_CALIBRATED = 400  # windows
+_CALIBRATED = 400  # largest number of windows for calibration
 _FRAMES_OF_CODE = 6.0  # least number of frames for each code that is not coupled
 
 
@@ -182,7 +182,7 @@ class _Series:
 
     @classmethod
     def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
-        """A series with hyperparameters by cross-validation (`around` so many coupled codes) or a given `choice`."""
+        """A series with cross-validated hyperparameters (near `around` coupled codes, if given) or a `choice`."""
         values = grid.values.flatten(1)
         cycle = shrunk_cycle(grid.t, values, []) if problem.config.dynamics.forcing is False else cycle_of(
             problem.description, grid.t, values, problem.scale.unit)
