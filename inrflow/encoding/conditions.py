@@ -15,8 +15,8 @@ from inrflow.encoding.harmonic_codes import fit_codes, held_out, held_out_errors
 from inrflow.numerics.effort import effort
 
 _MODES, _CLEARLY = 64, 0.8  # most harmonics in comparisons; ratio of errors of a clearly better condition
-_FEW, _SEVERAL, _MANY, _ENOUGH = 3, 8, 24, 50_000  # trajectories that are looked at, at least, with points of their
-# own, and with the same; points of all of them
+_FEW, _SEVERAL, _MANY, _ENOUGH = 3, 8, 24, 50_000  # trajectories in comparisons: at least; at most, if each has its
+# own points; at most, if they share points; points of all of them
 _SURELY, _ROUNDS = 3.0, 2  # standard errors of a difference; rounds over all axes
 _LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, modes, steps, error ratio
 _SOLVE = 70  # products of a factorisation over (nodes times squared number of modes)

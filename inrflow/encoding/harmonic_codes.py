@@ -133,7 +133,7 @@ def _pooled(variance: np.ndarray, eigenvalues: np.ndarray, count: int) -> np.nda
 
 
 def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Variance (C,) of white noise in values u (S, T, N, C) at points x (S, N, d), with residual degrees of freedom.
+    """Variance (C,) of white noise in values u (S, T, N, C) at points x (S, N, d), corrected for fitted codes.
 
     The mean square of the residuals of codes, where those of successive frames are uncorrelated; else its excess over a
     variance whose correlation decays by a constant factor from frame to frame, faster than that of smooth motion."""

@@ -25,8 +25,8 @@ MANY = 1000  # number of independent codes from which on their full covariance m
 _JITTER = 1e-14, 1e-12, 1e-10  # of the largest variance: covariances are singular where codes are known exactly
 _LOST, _MOST = 1e-12, 1e24  # of sums of squares: relative bound on rounding errors; largest plausible one
 BLOCK_NUMBERS = 4_000_000  # numbers in the largest array of one block of groups: 32 MB of float64
-#: Of the largest array of one batch of solves: a megabyte stays in the cache and is used again, while larger arrays
-#: are faulted in anew by every operation, which took longer than the solves.
+#: Numbers in the largest array of one batch of solves: a megabyte stays in the cache and is reused, while page faults
+#: of larger arrays in every operation took longer than the solves.
 SOLVE_NUMBERS = 131_072
 
 
@@ -48,7 +48,7 @@ class WhitenedPosterior:
         gram = design @ design.mT if self.of_values else design.mT @ design
         gram.diagonal(dim1=1, dim2=2).add_(1)
         self.cholesky, failed = torch.linalg.cholesky_ex(gram)
-        if bool(failed.any()):  # noise lost in rounding beside very exact values, or numbers that are not finite
+        if bool(failed.any()):  # very small noise lost in rounding, or numbers that are not finite
             largest = gram.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
             raised = _LOST * torch.where(largest < _MOST, largest, 0.0) * torch.eye(gram.shape[1])
             self.cholesky = torch.linalg.cholesky(gram + raised)
@@ -88,12 +88,11 @@ class WhitenedPosterior:
 @dataclass
 class GaussianPrior:
     """Gaussian prior of codes, with the variance of observed values around decoded ones. Not to be changed once used:
-    factors are kept.
+    factors are cached.
 
     Attributes:
         mean: (Z,).
-        covariance: (Z, Z); or (Z,), the variances of independent codes, where these are so many that no matrix of all
-            of them is formed.
+        covariance: (Z, Z); or (Z,), the variances of independent codes, where these are too many for a full matrix.
         noise: (C,) variance of each channel, of observation noise and truncation together, normalised units.
     """
 

@@ -224,8 +224,8 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
     """Fewer trajectories, then fewer frames, then a subset of points for comparisons (None for all), where a
     calibration would take longer than `seconds` on a usual core; and the contexts of these trajectories.
 
-    At least 4 trajectories are kept, or 2 if necessary; 8 frames after the first `past`, and 256 points. `flown`: see
-    `flight_seconds`.
+    At least 4 trajectories are kept, or 2 if necessary; 8 frames after the first `past`, and 256 points. `flown`: the
+    effort of integrating one state over one interval, see `flight_seconds`.
     """
     states = len(surrogate.prior.mean)
     flow = (2 if surrogate.field.is_linear else _LINEARISED) * states**3

@@ -27,7 +27,7 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
 
     Origins: "parameters" (those of the file, by the trained map), "environment" (those of the training environments
     with the same ids), "unknown" (the prior), "none" (the surrogate has no contexts). "auto" takes the first that
-    applies; an adapted surrogate its own prior. Raises UserError where the file lacks what is wanted.
+    applies; an adapted surrogate its own prior. Raises UserError where the file lacks those that are `wanted`.
     """
     if wanted not in CHOICES:
         raise UserError(f"observe.context={wanted!r}; choose from {', '.join(CHOICES)}")

@@ -45,7 +45,7 @@ class Solution(Shown):
     ) -> None:
         self.surrogate, self.estimate, self.as_torch, self._update = surrogate, estimate, as_torch, update
         self.path = StatePath(surrogate.dynamics, estimate)
-        self.diverged = math.inf  # earliest time of the last query from which the forecast has diverged
+        self.diverged = math.inf  # earliest queried time from which the forecast has diverged
         self._known: tuple[Tensor, list[Tensor]] | None = None
         self._moved: tuple[Tensor, Tensor] | None = None
 

@@ -76,7 +76,7 @@ def closest_flow(
         known = search.first()
         for length in [k for k in (1 + 2**i for i in range(frames)) if k < frames] + [frames]:
             known = search.approach(known, length, _STEPS, _LOUDEST, most)
-            if length > 2 and search.last > _AS_LOUD * search.least:  # what is missed is noise, in short windows, too
+            if length > 2 and search.last > _AS_LOUD * search.least:  # the misfit of short windows is noise, too
                 break
     return search.path
 

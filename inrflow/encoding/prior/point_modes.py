@@ -19,8 +19,8 @@ _MOST_PERSISTENT = 0.95  # autocorrelation of noise; larger ones are attributed 
 _MOST, _MOST_WITH_GAPS = 200, 60
 _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance
-_LEFT = 1e-3  # share of the noise, beside codes as many as the values
-_FRAMES = 1500  # most of these in cross-validation of more than as many values
+_LEFT = 1e-3  # share of the noise that remains where there are as many codes as values
+_FRAMES = 1500  # most frames in a cross-validation with more values than this in a frame
 _ROWS = 1 << 24  # numbers in a block of products of codes
 
 

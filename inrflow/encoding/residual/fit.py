@@ -3,9 +3,9 @@
 The loss is the mean of two composite likelihoods. One is of blocks of values, all places (or near ones) at a few times
 each, so that the cost does not grow with the data (Varin, Reid and Firth, 2011); the other of the values of each place
 predicted from other places, in closed form (Dubrule, 1983; Sundararajan and Keerthi, 2001). The latter is more robust
-to a misspecified covariance, for predictions at other places (Bachoc, 2013), but says less of correlation in time. As
-values of one place at many times are not independent evidence of correlations between places, the likelihood is
-weighted as that of a few values for each place, beside log-normal priors. The form of the covariance is chosen by the
+to a misspecified covariance, for predictions at other places (Bachoc, 2013), but less informative on correlation in
+time. As values of one place at many times are not independent evidence of correlations between places, the likelihood
+is weighted as that of a few values for each place, with log-normal priors. The form of the covariance is chosen by the
 predictions of each place from others."""
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Kriging(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> Kriging | None:
-        """The fit; None for frames of too few values, or of so many that interpolation does as well."""
+        """The fit; None for frames of too few values, or so many that interpolation does as well."""
         u = train.u.double()
         seen = torch.isfinite(u)
         values = float(seen[..., 0].sum(-1).double().median())
