@@ -17,7 +17,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, block_length, condition_groups
 
-METHODS = ("adam", "gauss_newton", "gradient_steps")  # of descent or of Gauss-Newton
+METHODS = ("adam", "gauss_newton", "gradient_steps")  # iterative methods of encoding, besides closed_form
 # Default rates: that of DINo; plain gradient steps on errors that are means over a frame need a far larger one.
 ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 _MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart
