@@ -45,9 +45,8 @@ class PodDmd(Reference):
         mean, scale: (C,) normalisation of the channels.
         modes: (N C, r).
         step_map: (1 + r, r): z_next = [1, z] @ step_map.
-        prior: of the coefficients, and the variance that the modes leave.
-        ridge: chosen, relative to the mean square of the regressors.
-    """
+        prior: of the coefficients, and residual variance of the modes.
+        ridge: chosen, relative to the mean square of the regressors."""
 
     step: float
     mean: Tensor
@@ -65,7 +64,8 @@ class PodDmd(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> PodDmd | None:
-        """None where times are not multiples of one step, or fewer than two complete frames follow one another."""
+        """The fit; None where times are not multiples of one step, or fewer than two complete frames follow one
+        another."""
         step = regular_step(stacked(train, validation).t)
         return None if step is None else fit_pod_dmd(*split(train, validation), step)
 
@@ -80,7 +80,7 @@ class PodDmd(Reference):
         return self.modes.shape[1]
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor | None:
-        """Observed frames as their own projection, gaps filled; then steps of the map.
+        """Observed frames as their own projection, gaps filled; then iterations of the map.
 
         None where times are not whole steps apart.
         """
@@ -129,7 +129,7 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
 
 
 def _frames_left_out(batch: TrajectoryBatch) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
-    """Folds of trajectories without single frames, each with the frames around the one left out."""
+    """Cross-validation folds: the frames before and after a single frame, and that frame with its predecessor."""
     frames, folds = batch.t.shape[1], []
     for out, end in frames_left_out(frames):
         fitted = [batch.first_frames(out)]
