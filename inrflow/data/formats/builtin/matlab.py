@@ -1,7 +1,7 @@
-"""MAT-files of versions 5 (MathWorks, MAT-File Format) and 7.3 (HDF5, axes in reverse): arrays of numbers alone, and
-cells of arrays of one shape, which are stacked.
+"""MAT-files of versions 5 (MathWorks, MAT-File Format) and 7.3 (HDF5, axes in reverse): numeric arrays only, and cell
+arrays of numeric arrays of one shape, which are stacked.
 
-Version 5 is read here, since scipy's reader ends the process at some damaged files.
+Version 5 is read here, since scipy's reader crashes on some damaged files.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from inrflow.errors import UserError
 
 _HEADER, _MATRIX, _COMPRESSED = 128, 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-_NUMERIC, _COMPLEX = range(6, 16), 0x800  # classes of arrays of numbers, and the flag of complex ones
-_NESTED, _CELL = range(1, 4), 1  # of cells, structures and objects
-_NONE = np.empty(0, object)  # in place of what is no array of numbers
-_LARGEST = 2**33  # bytes of a compressed array
+_NUMERIC, _COMPLEX = range(6, 16), 0x800  # classes of numeric arrays, and the flag of complex ones
+_NESTED, _CELL = range(1, 4), 1  # classes of cells, structures and objects
+_NONE = np.empty(0, object)  # placeholder for anything but numeric arrays
+_LARGEST = 2**33  # largest size of a decompressed array in bytes
 
 
 class MatlabFormat(ArrayFormat):
-    """Recognised by the text at the beginning."""
+    """MAT-files, recognised by the text at their beginning."""
 
     name = "MATLAB"
     suffixes = (".mat",)
@@ -55,7 +55,7 @@ class MatlabFormat(ArrayFormat):
 
 
 def _version_73(item: h5py.Dataset | h5py.Group) -> np.ndarray:
-    """The values of an array of numbers, those of a cell stacked, nothing of all else."""
+    """Values of a numeric array, stacked values of a cell array, `_NONE` for all else."""
     if isinstance(item, h5py.Dataset) and item.dtype == h5py.ref_dtype:
         return _stacked([_version_73(item.file[one]) for one in item[()].T.ravel() if one])
     if isinstance(item, h5py.Dataset) and item.dtype.names == ("real", "imag"):
@@ -64,13 +64,13 @@ def _version_73(item: h5py.Dataset | h5py.Group) -> np.ndarray:
 
 
 def _stacked(cells: list[np.ndarray]) -> np.ndarray:
-    """Arrays of numbers of one shape as one more, nothing of others."""
+    """Numeric arrays of one shape, stacked; `_NONE` for others."""
     alike = cells and len({cell.shape for cell in cells}) == 1 and cells[0].size
     return np.stack(cells) if alike and all(cell.dtype.kind in "fiuc" for cell in cells) else _NONE
 
 
 def _version_5(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of numbers by their names. Raises ValueError where elements do not fit their sizes."""
+    """Numeric arrays by name. Raises ValueError if elements do not match their sizes."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
         raise ValueError("the header has no mark of the order of bytes")
@@ -85,7 +85,7 @@ def _version_5(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Type and content of the elements, each behind a tag of its type and size."""
+    """Type and content of the elements, each preceded by a tag of its type and size."""
     place = 0
     while place + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, place)
@@ -103,7 +103,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
 
 
 def _following(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
-    """The next element. Raises ValueError where there is none."""
+    """Next element. Raises ValueError if there is none."""
     found = next(parts, None)
     if found is None:
         raise ValueError("an element is missing")
@@ -111,8 +111,8 @@ def _following(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview
 
 
 def _matrix(content: memoryview, order: str) -> tuple[str, np.ndarray] | None:
-    """Name and values of an array of numbers, of a cell of such stacked, `_NONE` of structures and objects; None of all
-    else."""
+    """Name and values of a numeric array or, stacked, of a cell array; `_NONE` as values of structures and objects;
+    None for all else."""
     parts = _elements(content, order)
     flags = int.from_bytes(_following(parts)[1][:4], "little" if order == "<" else "big")
     if flags & 0xFF not in _NUMERIC and flags & 0xFF not in _NESTED:
@@ -129,7 +129,7 @@ def _matrix(content: memoryview, order: str) -> tuple[str, np.ndarray] | None:
 
 
 def _flat(part: tuple[int, memoryview], name: str, order: str, shape: list[int]) -> np.ndarray:
-    """The numbers of an element in an array of this shape."""
+    """Numbers of an element as an array of the given shape. Raises ValueError if the size differs."""
     kind, values = part
     if kind not in _NUMBERS:
         raise UserError(f"the array {name} has numbers of an unknown type {kind}; write it again")
