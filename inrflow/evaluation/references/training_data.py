@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.calendar import parse_units
+from inrflow.data.calendar import seconds_of_unit
 from inrflow.data.description import Description
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.encoding.prior.point_modes import Cycle, shrunk_cycle
@@ -147,8 +147,8 @@ def cycles_of(description: Description, times: np.ndarray) -> list[tuple[float, 
     if len(times) < 2:
         return []
     span, step = float(times.max() - times.min()), float(np.median(np.diff(times)))
-    calendar = parse_units(description.time_units) if description.time_units else None
-    periods = [] if calendar is None else [_YEAR / calendar[0], _DAY / calendar[0]]
+    seconds = seconds_of_unit(description.time_units)
+    periods = [] if seconds is None else [_YEAR / seconds, _DAY / seconds]
     declared = description.time_period
     if declared is not None:
         periods = [declared, *(period for period in periods if abs(period / declared - 1) > 0.01)]
@@ -169,8 +169,8 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
     those of a week, up to what lies beside the last ones of a day.
     """
     cycles = [(period / unit, most) for period, most in cycles_of(description, t.numpy() * unit)]
-    calendar = parse_units(description.time_units) if description.time_units else None
-    week, step = _WEEK / calendar[0] / unit if calendar else 0.0, float(t.diff().median())
+    seconds = seconds_of_unit(description.time_units)
+    week, step = _WEEK / seconds / unit if seconds else 0.0, float(t.diff().median())
     if description.time_period is not None or week < _EACH * step or float(t[-1] - t[0]) < _WEEKS * week:
         return shrunk_cycle(t, values, cycles)
     most = 7 * _MOST + _MOST if week >= 7 * _EACH * step else _MOST
