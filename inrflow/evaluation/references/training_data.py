@@ -169,10 +169,10 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
     those of a week, up to what lies beside the last ones of a day.
     """
     cycles = [(period / unit, most) for period, most in cycles_of(description, t.numpy() * unit)]
-    seconds = seconds_of_unit(description.time_units)
+    seconds, channels = seconds_of_unit(description.time_units), len(description.channels)
     week, step = _WEEK / seconds / unit if seconds else 0.0, float(t.diff().median())
     if description.time_period is not None or week < _EACH * step or float(t[-1] - t[0]) < _WEEKS * week:
-        return shrunk_cycle(t, values, cycles)
+        return shrunk_cycle(t, values, cycles, channels)
     most = 7 * _MOST + _MOST if week >= 7 * _EACH * step else _MOST
     weekly = [*(one for one in cycles if one[0] > week), (week, min(most, _resolved(week, step)))]
     number = torch.floor((t - t[0]) / week).long()
@@ -184,7 +184,7 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
             each.index_add_(0, number[out], missed.square().nansum(1))
     gain = errors[0] - errors[1]
     sure = float(gain.mean()) > 2 * float(gain.std()) / len(gain) ** 0.5
-    return shrunk_cycle(t, values, weekly if sure else cycles)
+    return shrunk_cycle(t, values, weekly if sure else cycles, channels)
 
 
 def regular_frames(times: np.ndarray) -> tuple[float, np.ndarray] | None:
