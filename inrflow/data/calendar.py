@@ -35,16 +35,20 @@ _DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhm
 
 def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
     """(seconds per unit, epoch) of units such as `hours since 1970-01-01`; None if they are no calendar units."""
-    match = re.fullmatch(r"\s*(\w+)\s+since\s+(.+?)\s*", units or "")
-    if match is None:
+    match, seconds = re.fullmatch(r"\s*\w+\s+since\s+(.+?)\s*", units or ""), seconds_of_unit(units)
+    if match is None or seconds is None:
         return None
-    unit = match[1].lower()
-    seconds = _SECONDS.get(unit, _SECONDS.get(unit.removesuffix("s")))
     try:
-        epoch = _parse_date(match[2].removesuffix("UTC").strip())
+        return seconds, _parse_date(match[1].removesuffix("UTC").strip())
     except ValueError:
         return None
-    return None if seconds is None else (seconds, epoch)
+
+
+def seconds_of_unit(units: str | None) -> float | None:
+    """Seconds per unit of `hours`, or of `hours since 1970-01-01`; None if these are no units of time."""
+    match = re.fullmatch(r"\s*(\w+)(\s+since\s.*)?\s*", units or "")
+    unit = match[1].lower() if match else ""
+    return _SECONDS.get(unit, _SECONDS.get(unit.removesuffix("s")))
 
 
 def _of_24_hours(clock: re.Match[str]) -> str:

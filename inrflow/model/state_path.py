@@ -124,9 +124,12 @@ class StatePath:
                 between = (k < last) & (time != begin)
                 if bool(between.any()):  # informed by both frames
                     after = (k + 1).clamp(max=knots.shape[1] - 1)
-                    share = (time - knots[every, k]) / (knots[every, after] - knots[every, k])
-                    share = _shared(torch.where(between, share, 0.0))[:, None, None]
+                    gap = knots[every, after] - knots[every, k]
+                    share = torch.where(between, (time - knots[every, k]) / gap, 0.0)
+                    added = _shared(share * (1 - share) * gap.nan_to_num(0.0))  # of a Brownian bridge, by its rate
+                    share = _shared(share)[:, None, None]
                     bridge = (1 - share) * self._at_knots(k) + share * self._at_knots(after)
+                    bridge = bridge + (added[:, None] * self.dynamics.process.to(bridge)).diag_embed()
                     narrower = moved.diagonal(dim1=1, dim2=2).sum(1) < bridge.diagonal(dim1=1, dim2=2).sum(1)
                     moved = _either(_shared(~between | narrower), moved, bridge)
             yield moved

@@ -1,5 +1,8 @@
 """Paths of states through observed frames: trajectories at times of their own, in one batch as one by one."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -99,3 +102,15 @@ def test_spreads_far_ahead_do_not_depend_on_the_times_that_are_asked_for_between
     slowly = list(path.covariance(every, path.mean(every)))[-1]
     at_once = list(path.covariance(far, path.mean(far)))[0]
     torch.testing.assert_close(at_once, slowly, rtol=0.1, atol=0.02 * float(slowly.abs().max()))
+
+
+def test_between_two_known_states_the_spread_is_that_of_a_brownian_bridge():
+    model = Model(True)
+    model.dynamics.process = torch.full((SIZE,), 0.04).double()
+    whole = replace(estimate(KNOTS[:1]), covariance=[1e-12 * torch.eye(SIZE).double()[None]] * KNOTS.shape[1])
+    times = KNOTS[0, 0] + torch.tensor([0.25, 0.5]).double() * (KNOTS[0, 1] - KNOTS[0, 0])
+    path = StatePath(model.dynamics, whole)
+    quarter, middle = (one[0].diagonal() for one in path.covariance(times, path.mean(times)))
+    gap = float(KNOTS[0, 1] - KNOTS[0, 0])
+    assert middle.numpy() == pytest.approx(np.full(SIZE, 0.04 * gap / 4))
+    assert quarter.numpy() == pytest.approx(np.full(SIZE, 0.04 * gap * 3 / 16))

@@ -40,6 +40,7 @@ _AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s
 _GRID = ("easting", "eastings", "utm_easting", "utm_x"), ("northing", "northings", "utm_northing", "utm_y")
 _QUANTITY = re.compile(r"\s*[-+]?\d[\d.,]*\s*[^\d]{1,9}")  # a number with its unit
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent and latitude below which a plane suffices
+_DEPTHS, _LEVELS = ("depth", "pressure", "pres"), 2.0  # of profiles; rows of one time and place, at least
 
 
 class TableFormat(Format):
@@ -79,6 +80,15 @@ def _regional(low: Sequence[float], high: Sequence[float]) -> bool:
     return max(high[0] - low[0], high[1] - low[1]) < _REGIONAL and max(abs(low[1]), abs(high[1])) < _POLAR
 
 
+def _of_profiles(depth: str | None, told: Sequence[str], block: dict[str, np.ndarray]) -> str | None:
+    """A column of depths that differ among rows of one time and place, as those of a profile do; None for others, as of
+    snow, which are values."""
+    def distinct(names: Sequence[str]) -> int:
+        return len(set(zip(*(block[name].tolist() for name in names), strict=True)))
+
+    return depth if depth is not None and distinct([*told, depth]) > _LEVELS * distinct(told) else None
+
+
 class TableContent(Content):
     """Trajectories of a table: time, coordinates and trajectory by the names of columns; all others are channels,
     except labels such as columns of text.
@@ -108,7 +118,8 @@ class TableContent(Content):
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
         plane, level = axes_among(names), tuple[str, ...]()
-        height = meant.get(HEIGHTS) or find_column(names, HEIGHTS)
+        height = meant.get(HEIGHTS) or find_column(names, HEIGHTS) or _of_profiles(
+            find_column(names, _DEPTHS), [time, *(lonlat or plane)], block)
         if height is not None and options.coordinates is None and height not in (options.channels or ()):
             (lowest, *low), (highest, *high) = self._extent([height, *lonlat])
             flat = lowest == highest and HEIGHTS not in meant

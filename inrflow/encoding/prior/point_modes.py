@@ -21,6 +21,7 @@ _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance
 _LEFT = 1e-3  # share of the noise that remains where there are as many codes as values
 _FRAMES = 1500  # most frames in a cross-validation with more values than this in a frame
+_PARTS = 5  # parts of the frames whose correlations are compared
 _ROWS = 1 << 24  # numbers in a block of products of codes
 
 
@@ -60,10 +61,11 @@ def fit_cycle(t: Tensor, values: Tensor, periods: Sequence[float], harmonics: Se
     return Cycle(solved.T.contiguous(), tuple(periods), tuple(harmonics))
 
 
-def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]]) -> Cycle:
+def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]], channels: int = 1) -> Cycle:
     """Harmonics by least squares, each shrunk by the share of its power expected from noise (James and Stein 1961),
-    pooled over all values. The noise, from the residuals, is a first-order autoregression at each value. cycles:
-    periods and the largest number of harmonics of each; those after the last with a positive share are dropped."""
+    pooled over the values of each channel, their last index. The noise, from the residuals, is a first-order
+    autoregression at each value. cycles: periods and the largest number of harmonics of each; those after the last with
+    a positive share are dropped."""
     periods, most = [period for period, _ in cycles], [count for _, count in cycles]
     cycle = fit_cycle(t, values, periods, most)
     if not sum(most):
@@ -81,9 +83,11 @@ def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]])
             density = (1 - persistence**2) / (1 - 2 * persistence * math.cos(turn) + persistence**2)
             by_noise = 4 * variance * density / count.clamp(min=1)  # of a cosine and a sine
             rows = [place + k - 1, place + number + k - 1]
-            share = 1 - float(by_noise.sum() / coefficients[rows].square().sum().clamp(min=1e-300))
-            coefficients[rows] *= max(share, 0.0)
-            last = k if share > 0 else last
+            power = coefficients[rows].square().sum(0)
+            noise, whole = (each.unflatten(0, (-1, channels)).sum(0) for each in (by_noise, power))
+            share = (1 - noise / whole.clamp(min=1e-300)).clamp(min=0.0)
+            coefficients[rows] *= share.repeat(len(power) // channels)
+            last = k if bool(share.any()) else last
         kept.append(last)
         place += 2 * number
     return Cycle(coefficients, tuple(periods), tuple(most)).leading(kept)
@@ -98,17 +102,42 @@ class PointModes:
         variances: (R,) of their codes.
         noise: (M,) residual variance of each value.
         codes: (T, R) posterior means of the frames that they were fitted to.
+        channels: number of channels if each pattern is of one of them, 1 if patterns are of all together.
+        correlation: (R, R) of codes of different channels; None if there is none.
     """
 
     patterns: Tensor
     variances: Tensor
     noise: Tensor
     codes: Tensor
+    channels: int = 1
+    correlation: Tensor | None = None
+
+    @property
+    def covariance(self) -> Tensor:
+        """(R, R) of the codes."""
+        scale = self.variances.sqrt()
+        return self.variances.diag() if self.correlation is None else scale[:, None] * self.correlation * scale
 
     def leading(self, count: int) -> PointModes:
         """The first `count` components; the variance of the others is added to the noise."""
         lost = (self.patterns[count:].square() * self.variances[count:, None]).sum(0)
-        return PointModes(self.patterns[:count], self.variances[:count], self.noise + lost, self.codes[:, :count])
+        return replace(self, patterns=self.patterns[:count], variances=self.variances[:count], noise=self.noise + lost,
+                       codes=self.codes[:, :count],
+                       correlation=None if self.correlation is None else self.correlation[:count, :count])
+
+    def of_each(self, channels: int, values: Tensor) -> PointModes:
+        """As many components of single channels, the last index of values (T, M). Joint ones mix channels of different
+        persistence in every code."""
+        known, seen = torch.isfinite(values).any(1), torch.isfinite(values)
+        filled = torch.where(seen, values, self.codes @ self.patterns)
+        patterns, codes = leading_components(filled[known], len(self.patterns), channels)
+        every = torch.zeros(len(values), len(patterns), dtype=torch.float64)
+        every[known] = codes
+        left = torch.where(seen, values - every @ patterns, 0.0).square().sum(0) / seen.sum(0).clamp(min=1)
+        own = (patterns.unflatten(1, (-1, channels)) != 0).any(1).double()  # (R, C)
+        return PointModes(patterns, codes.square().mean(0), torch.maximum(left, self.noise), every, channels,
+                          _correlation(codes, own @ own.T == 0))
 
     def cross_validated(
         self, values: Tensor, blocks: Sequence[tuple[int, int]], leads: int = 1
@@ -132,7 +161,7 @@ class PointModes:
             if not (len(others) and len(left_out)):
                 continue
             mean = others.mean(0)
-            patterns = leading_components(others - mean, len(self.variances))[0]
+            patterns = self._components(others - mean)
             held, own = ((frames - mean) @ patterns.T for frames in (left_out, others))
             ratio = (held.square().mean(0).clamp(min=1e-300) / own.square().mean(0).clamp(min=1e-300)).log()
             logs.append(torch.nn.functional.pad(ratio, (0, len(self.variances) - len(ratio))))
@@ -151,12 +180,25 @@ class PointModes:
         noise = torch.maximum(self.noise, torch.stack(left).mean(0))
         return replace(self, variances=self.variances * ratio, noise=noise), ratio, lasting
 
+    def _components(self, rows: Tensor) -> Tensor:
+        """Components of other rows (T, M) in the order of these: those of each channel alone as many of it."""
+        if self.channels == 1:
+            return leading_components(rows, len(self.variances))[0]
+        result = torch.zeros_like(self.patterns)
+        for c in range(self.channels):
+            which = self.patterns[:, c :: self.channels].any(1).nonzero()[:, 0]
+            if len(which):
+                found = leading_components(rows[:, c :: self.channels], len(which))[0]
+                result[which[: len(found)], c :: self.channels] = found
+        return result
+
     def posterior(self, values: Tensor) -> Tensor:
         """Posterior means (T, R) of the codes of anomalies (T, M), NaN where not observed."""
         seen, filled = torch.isfinite(values).double(), values.nan_to_num(0.0)
         deviations = self.noise.sqrt()
         patterns = self.patterns / deviations
-        precision = torch.diag(1 / self.variances.clamp(min=1e-300))
+        precision = torch.diag(1 / self.variances.clamp(min=1e-300)) if self.correlation is None else (
+            torch.linalg.inv(self.covariance))
         right = (filled / deviations) @ patterns.T
         if bool(seen[seen.bool().any(1)].all()):
             return torch.linalg.solve(patterns @ patterns.T + precision, right.T).T
@@ -196,8 +238,15 @@ def principal_components(values: Tensor, most: int = _MOST) -> PointModes:
     return _with_gaps(values, patterns, codes.square().mean(0) / share)
 
 
-def leading_components(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Patterns (R, M) and codes (T, R) of complete rows (T, M), from the smaller of their Gram matrices."""
+def leading_components(rows: Tensor, most: int, channels: int = 1) -> tuple[Tensor, Tensor]:
+    """Patterns (R, M) and codes (T, R) of complete rows (T, M), from the smaller of their Gram matrices; of single
+    channels, the last index of M, if there are several."""
+    if channels > 1:
+        patterns = torch.cat([torch.einsum("rn,c->rnc", leading_components(rows[:, c::channels], most)[0],
+                                           torch.eye(channels).double()[c]).flatten(1) for c in range(channels)])
+        codes = rows @ patterns.T
+        order = codes.square().sum(0).argsort(descending=True)[:most]
+        return patterns[order], codes[:, order]
     by_rows = len(rows) < rows.shape[1]
     squares, vectors = torch.linalg.eigh(rows @ rows.T if by_rows else rows.T @ rows)
     squares, vectors = squares.flip(0)[:most], vectors.flip(1)[:, :most]
@@ -206,6 +255,18 @@ def leading_components(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
     if by_rows:
         vectors = torch.linalg.qr(rows.T @ vectors)[0]
     return vectors.T.contiguous(), rows @ vectors
+
+
+def _correlation(codes: Tensor, between: Tensor) -> Tensor:
+    """Correlations (R, R) of codes (T, R) where `between` (R, R), shrunk by the share of their squares in which parts
+    of the frames agree (James and Stein 1961), weighted by variance."""
+    size = codes.square().mean(0)
+    parts = torch.stack([rows.T @ rows / len(rows) for rows in codes.tensor_split(min(_PARTS, len(codes)))]) * between
+    whole = codes.T @ codes / len(codes) * between
+    unsure = parts.var(0).sum() / len(parts)
+    share = (1 - unsure / whole.square().sum().clamp(min=1e-300)).clamp(min=0.0)
+    scale = size.sqrt().clamp(min=1e-150)
+    return torch.eye(len(size), dtype=torch.float64) + share * whole / scale[:, None] / scale
 
 
 def as_others_hold(values: Tensor, frames: Tensor, most: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.calendar import parse_units
+from inrflow.data.calendar import seconds_of_unit
 from inrflow.data.description import Description
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.encoding.prior.point_modes import Cycle, shrunk_cycle
@@ -147,8 +147,8 @@ def cycles_of(description: Description, times: np.ndarray) -> list[tuple[float, 
     if len(times) < 2:
         return []
     span, step = float(times.max() - times.min()), float(np.median(np.diff(times)))
-    calendar = parse_units(description.time_units) if description.time_units else None
-    periods = [] if calendar is None else [_YEAR / calendar[0], _DAY / calendar[0]]
+    seconds = seconds_of_unit(description.time_units)
+    periods = [] if seconds is None else [_YEAR / seconds, _DAY / seconds]
     declared = description.time_period
     if declared is not None:
         periods = [declared, *(period for period in periods if abs(period / declared - 1) > 0.01)]
@@ -169,10 +169,10 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
     has as many harmonics as to include the neighbours of the daily ones.
     """
     cycles = [(period / unit, most) for period, most in cycles_of(description, t.numpy() * unit)]
-    calendar = parse_units(description.time_units) if description.time_units else None
-    week, step = _WEEK / calendar[0] / unit if calendar else 0.0, float(t.diff().median())
+    seconds, channels = seconds_of_unit(description.time_units), len(description.channels)
+    week, step = _WEEK / seconds / unit if seconds else 0.0, float(t.diff().median())
     if description.time_period is not None or week < _EACH * step or float(t[-1] - t[0]) < _WEEKS * week:
-        return shrunk_cycle(t, values, cycles)
+        return shrunk_cycle(t, values, cycles, channels)
     most = 7 * _MOST + _MOST if week >= 7 * _EACH * step else _MOST
     weekly = [*(one for one in cycles if one[0] > week), (week, min(most, _resolved(week, step)))]
     number = torch.floor((t - t[0]) / week).long()
@@ -184,7 +184,7 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
             each.index_add_(0, number[out], missed.square().nansum(1))
     gain = errors[0] - errors[1]
     sure = float(gain.mean()) > 2 * float(gain.std()) / len(gain) ** 0.5
-    return shrunk_cycle(t, values, weekly if sure else cycles)
+    return shrunk_cycle(t, values, weekly if sure else cycles, channels)
 
 
 def regular_frames(times: np.ndarray) -> tuple[float, np.ndarray] | None:

@@ -78,7 +78,11 @@ class SeriesRecipe:
         assert grid is not None
         later = grid.frames >= problem.fitted_frames
         cut = int(later.nonzero()[0]) if bool(later.any()) else len(later)
-        early = _Series.fitted(problem, grid.until(cut))
+        began, early = run.budget.elapsed, _Series.fitted(problem, grid.until(cut))
+        if early.channels > 1 and run.budget.decide(
+                "modes_of_each", lambda: int(run.budget.elapsed - began < run.budget.seconds(_SHARE))):
+            apart = _Series.fitted(problem, grid.until(cut), each=True)
+            early = apart if apart.missed(grid, cut) < early.missed(grid, cut) else early
         choice = early.regression.choice
         cycle = ", ".join(f"{count} harmonics of {period * problem.scale.unit:g}" for period, count in
                           zip(early.cycle.periods, early.cycle.harmonics, strict=True)) or "no cycle"
@@ -98,11 +102,12 @@ class SeriesRecipe:
             Integrator("map"), early.as_unseen(states.frames(cut)), judged, window - 1,
             Score(error, float(prior.noise.mean()), unknowns),
             interpolation_error=unseen, refit_decoder=lambda surrogate: _refitted(
-                surrogate, problem, grid, _Series.fitted(problem, grid, choice.size)), calibrated=_CALIBRATED,
+                surrogate, problem, grid, _Series.fitted(problem, grid, choice.size, each=early.modes.channels > 1)),
+            calibrated=_CALIBRATED,
             ahead=True, innovations=early.process(),
             metadata={"symmetries": [], "series": {
                 "codes": early.codes, "cycle": cycle, "coupled": choice.size, "lags": choice.lags,
-                "ridge": choice.ridge, "half": choice.half}},
+                "ridge": choice.ridge, "half": choice.half, "each": early.modes.channels > 1}},
         )
 
 
@@ -111,7 +116,8 @@ def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
     grid, about = _grid(problem), surrogate.training["series"]
     assert grid is not None
     choice = Choice(*(about[name] for name in ("coupled", "lags", "ridge", "half")))
-    return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice=choice))
+    each = bool(about.get("each", False))
+    return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice=choice, each=each))
 
 
 def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Series) -> Surrogate:
@@ -181,8 +187,10 @@ class _Series:
     stays: Tensor
 
     @classmethod
-    def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
-        """A series with cross-validated hyperparameters (near `around` coupled codes, if given) or a `choice`."""
+    def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None,
+               each: bool = False) -> _Series:
+        """A series with cross-validated hyperparameters (near `around` coupled codes, if given) or a `choice`; each:
+        with modes of single channels."""
         values = grid.values.flatten(1)
         cycle = shrunk_cycle(grid.t, values, []) if problem.config.dynamics.forcing is False else cycle_of(
             problem.description, grid.t, values, problem.scale.unit)
@@ -190,6 +198,7 @@ class _Series:
         fixed = problem.config.decoder.code_size
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
         modes = modes.saturated(anomalies)
+        modes = modes.of_each(grid.values.shape[-1], anomalies) if each else modes
         search = AutoregressionSearch(modes.codes, torch.isfinite(values).any(1), float(modes.noise.sum()))
         if choice is not None:
             regression = search.fitted(replace(choice, size=min(choice.size, modes.codes.shape[1])))
@@ -256,12 +265,30 @@ class _Series:
     def prior(self) -> GaussianPrior:
         """Prior of the codes, with the residual variance (C,) of each channel."""
         noise = self.modes.noise.unflatten(0, (-1, self.channels)).mean(0)
-        return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), torch.diag(self._scales()[1:]), noise)
+        covariance = torch.block_diag(self._scales()[1 : 1 + self.known].diag(), self.modes.covariance)
+        return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), covariance, noise)
 
     def process(self) -> Tensor:
         """Process noise (n,), a variance per unit of time."""
         added = self.regression.covariances[0].diagonal() / self.step
         return torch.nn.functional.pad(added, (self.known, self.past))
+
+    def missed(self, grid: _Grid, cut: int) -> float:
+        """Mean logarithm, over leads and channels, of squared errors of forecasts of the frames from `cut` on, where
+        what codes leave of each value lasts as it does before."""
+        values, states = grid.values.flatten(1) - self.cycle(grid.t), self.states(grid).codes[0]
+        inner = slice(self.known, self.size)
+        left = (values - states[:, inner] @ self.modes.patterns).nan_to_num(0.0)
+        lasts = ((left[1:cut] * left[: cut - 1]).sum(0) / left[:cut].square().sum(0).clamp(min=1e-300)).clamp(0, 1)
+        leads = torch.arange(1, 1 + min(len(self.regression.errors), (len(values) - cut + 1) // 2))
+        starts, term = torch.arange(cut - 1, len(values) - len(leads)), self.field().get(AutoregressionTerm)
+        if not len(leads) or term is None:
+            return 0.0
+        times = grid.t[starts, None] + self.step * torch.cat([torch.zeros(1), leads])
+        path = term.path(states[starts], times)[:, 1:, inner].detach()
+        guess = path @ self.modes.patterns + left[starts, None] * lasts ** leads[:, None]
+        error = (values[starts[:, None] + leads] - guess).unflatten(2, (-1, self.channels)).square().nanmean((0, 2))
+        return float(error.clamp(min=1e-300).log().nanmean())
 
     def decoder(self, problem: Problem) -> tuple[HarmonicDecoder, InterpolationError]:
         """Radial basis functions that interpolate the patterns at the points, and their error between the points."""

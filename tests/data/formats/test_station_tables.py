@@ -1,5 +1,6 @@
 """Tables of stations whose places are in a second file: wide, long, and what is wrong with them."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -121,3 +122,25 @@ def test_places_are_eastings_and_northings_where_there_are_no_degrees(tmp_path, 
     description, series = read(tmp_path / "wide.csv", str(tmp_path / "survey.csv"))
     assert description.coordinates == axes
     assert set(series) == set(table[list(axes)].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize(("name", "axes"), [
+    ("depth (m)", ("lon", "lat", "depth (m)")), ("pres", ("lon", "lat", "pres")), ("temperature", ("x", "y", "z"))])
+def test_a_depth_that_tells_rows_of_one_time_and_place_apart_is_a_coordinate(tmp_path, name, axes):
+    rows = [(float(t), 5.0 + x, 50.0 - x, depth, t + depth) for t in range(4) for x in range(3) for depth in range(5)]
+    table = pandas.DataFrame(rows, columns=["t", "lon", "lat", name, "salinity"])
+    table.to_csv(tmp_path / "profiles.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        convert(tmp_path / "profiles.csv", tmp_path / "profiles.h5")
+    with TrajectoryFile(tmp_path / "profiles.h5", check=False) as file:
+        assert file.description.coordinates == axes
+
+
+def test_a_depth_of_snow_is_a_value(tmp_path):
+    table = pandas.DataFrame([(float(t), 5.0 + x, 50.0 - x, 0.1 * t, 2.0 * x) for t in range(6) for x in range(3)],
+                             columns=["t", "lon", "lat", "depth", "T"])
+    table.to_csv(tmp_path / "snow.csv", index=False)
+    convert(tmp_path / "snow.csv", tmp_path / "snow.h5")
+    with TrajectoryFile(tmp_path / "snow.h5") as file:
+        assert "depth" in file.description.channels

@@ -38,6 +38,18 @@ def test_harmonics_of_noise_are_shrunk_and_clear_ones_kept(persistence):
     assert shrunk_cycle(t, clear, [(12.0, 2)])(t) == pytest.approx(fit_cycle(t, clear, [12.0], [2])(t), abs=1.0)
 
 
+def test_harmonics_of_a_channel_without_a_cycle_are_shrunk_beside_one_with_a_cycle():
+    random, t = np.random.default_rng(3), torch.arange(60.0, dtype=torch.float64)
+    wave, noise = 5 * torch.cos(2 * np.pi * t / 12), torch.as_tensor(random.standard_normal((60, 20, 2)))
+    values = (noise + torch.stack([wave, 0 * wave], -1)[:, None]).flatten(1)
+    together, each = (shrunk_cycle(t, values, [(12.0, 3)], channels)(t).unflatten(1, (20, 2)) for channels in (1, 2))
+    assert each[..., 0] == pytest.approx(together[..., 0], abs=0.2)
+    left = [(one[..., 1] - one[..., 1].mean(0)).square().mean() for one in (together, each)]
+    assert left[1] < 0.3 * left[0]
+    alone = [shrunk_cycle(t, values[:, c::2], [(12.0, 3)])(t) for c in range(2)]
+    assert each == pytest.approx(torch.stack(alone, -1))
+
+
 def test_harmonics_after_the_last_that_is_kept_are_dropped():
     cycle = fit_cycle(torch.arange(40.0).double(), torch.randn(40, 2).double(), [20.0, 5.0], [3, 2])
     some, t = cycle.leading([0, 1]), torch.arange(7.0).double()
@@ -87,6 +99,57 @@ def test_as_many_codes_as_values_hold_all_of_them():
     late = torch.cat([gaps, torch.full((400, 1), torch.nan)], 1)  # of a place that reports later
     found = principal_components(late).saturated(late)
     assert found.variances.numpy() == pytest.approx(after.variances.numpy(), rel=0.01)
+
+
+def _of_two_channels():
+    """Values (600, 8) of four places, of which the second channel holds a part of the first; modes of each channel."""
+    random = np.random.default_rng(12)
+    first = random.standard_normal((600, 4)) @ random.standard_normal((4, 4))
+    second = 0.6 * first + random.standard_normal((600, 4))
+    values = torch.as_tensor(np.stack([first, second], -1).reshape(600, 8))
+    return values, principal_components(values).saturated(values).of_each(2, values)
+
+
+def test_modes_of_each_channel_are_its_own_components():
+    values, modes = _of_two_channels()
+    for c in range(2):
+        own = modes.patterns[:, c::2].any(1)
+        _, lengths, right = np.linalg.svd(values[:, c::2].numpy(), full_matrices=False)
+        assert modes.variances[own].numpy() == pytest.approx(lengths**2 / 600)
+        assert np.abs(modes.patterns[own][:, c::2].numpy() @ right.T) == pytest.approx(np.eye(4), abs=1e-8)
+        assert not modes.patterns[own][:, 1 - c :: 2].any()
+    assert (modes.variances.diff() <= 0).all() and modes.codes @ modes.patterns == pytest.approx(values)
+
+
+def test_a_channel_that_is_missing_is_told_by_codes_of_the_other():
+    values, modes = _of_two_channels()
+    seen = values.clone()
+    seen[:, 1::2] = torch.nan
+    found = (modes.posterior(seen) @ modes.patterns)[:, 1::2]
+    slopes = torch.linalg.lstsq(values[:, ::2], values[:, 1::2]).solution
+    assert (found - values[:, ::2] @ slopes).square().mean() < 0.02 * values[:, 1::2].square().mean()
+
+
+def test_codes_of_channels_with_nothing_in_common_hardly_correlate():
+    walks = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)).double().cumsum(0)
+    walks = walks - walks.mean(0)
+    modes = principal_components(walks).of_each(2, walks)
+    plain = torch.corrcoef(modes.codes.T) - torch.eye(len(modes.variances))
+    assert modes.correlation is not None
+    shrunk = modes.correlation - torch.eye(len(modes.variances))
+    assert shrunk.square().sum() < 0.3 * plain.square().sum()
+
+
+def test_what_lasts_in_each_channel_is_told_apart():
+    random, decays, field = np.random.default_rng(5), np.tile([0.97, 0.5], 4), np.zeros((900, 8))
+    for k in range(1, 900):
+        field[k] = decays * field[k - 1] + np.sqrt(1 - decays**2) * random.standard_normal(8)
+    values = torch.as_tensor(field)
+    modes = principal_components(values).of_each(2, values)
+    modes, _, lasting = modes.cross_validated(values, [(k, k + 180) for k in range(0, 900, 180)])
+    first = modes.patterns[:, ::2].any(1)
+    assert lasting[0][first].numpy() == pytest.approx(np.full(4, 0.96), abs=0.04)
+    assert lasting[0][~first].numpy() == pytest.approx(np.full(4, 0.5), abs=0.12)
 
 
 def test_values_as_other_frames_hold_them_are_projections_on_their_components():

@@ -21,6 +21,11 @@ def test_days_over_years_have_a_year_and_hours_over_weeks_a_day():
     assert periods(np.arange(1000.0)) == []
 
 
+@pytest.mark.parametrize(("units", "found"), [("hours", [24.0]), ("h", [24.0]), ("days", []), ("K", []), ("", [])])
+def test_hours_have_a_day_without_a_date_to_count_from(units, found):
+    assert periods(np.arange(500.0), time_units=units) == pytest.approx(found)
+
+
 def test_trajectories_that_share_their_times_are_one_calendar():
     assert periods(np.repeat(np.arange(500.0), 3), time_units="hours since 2000-01-01") == pytest.approx([24.0])
 

@@ -66,6 +66,23 @@ def forecasts(series):
     return mean, (found.std * surrogate.normalisation.scale)[:, 10:, :, 0].numpy(), starts
 
 
+def test_channels_that_last_unlike_long_are_forecast_one_by_one(tmp_path):
+    random, decays, field = np.random.default_rng(4), np.array([0.99, 0.6, 0.3]), np.zeros((900, 4, 3))
+    x, field[0] = random.random((4, 2)), random.standard_normal((4, 3))
+    for k in range(1, 900):
+        field[k] = decays * field[k - 1] + np.sqrt(1 - decays**2) * random.standard_normal((4, 3))
+    description = Description("unlike", ("slow", "quick", "quicker"), ("x", "y"))
+    write_trajectories(tmp_path / "unlike.h5", np.arange(900.0), x, field[None], description)
+    surrogate = fit(Problem.open(tmp_path / "unlike.h5", "data.frames=400", "recipe=series", "training.minutes=.2",
+                                 "training.residual_field=off"))
+    starts = np.arange(500, 890)
+    t, u = (torch.as_tensor(np.stack([one[s - 3 : s + 1] for s in starts])) for one in (np.arange(900.0), field))
+    batch = TrajectoryBatch(t, torch.as_tensor(x)[None, None], u.float())
+    mean = forecast(surrogate, surrogate.estimate(batch.first_frames(3)), batch).mean[:, 3]
+    missed = (surrogate.normalisation.invert(mean).numpy() - field[starts]).std((0, 1))
+    assert missed == pytest.approx(np.sqrt(1 - decays**2), rel=0.1)
+
+
 def test_it_forecasts_as_well_as_a_seasonal_vector_autoregression(series, forecasts):
     _, t, _, u, gaps = series
     mean, _, starts = forecasts
