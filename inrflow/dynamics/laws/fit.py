@@ -150,7 +150,8 @@ class LawSearch:
         self.noiseless = not np.any(ground.train.noise)
         exactly = self.noiseless and not (self.many or self.several)  # their flows take their time
         self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
-        self.scored, self.enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
+        self.scored, noise = list[tuple[np.ndarray, Law]](), ground.train.noise / np.nanvar(ground.train.u, (0, 1, 2))
+        self.enough = max(_LITTLE, _NOISY * floor if self.noiseless else floor - float(noise.mean()))  # without it
         self.limit, self.diverged = Limit(), 0  # of effort for further laws; laws that diverged
         self.found: list[_Regressed] = []  # of families that were regressed
         self.wider: list[Families | None] = []  # of those that were not yet
@@ -185,9 +186,9 @@ class LawSearch:
         found.append(self._regressed(families))
         least = found[0][0]
 
-        def pays(one: Families, ground: Ground) -> _Regressed | None:  # of several systems laws take long to be found
-            may = not self.several or attainable(ground, one.every) < _PAYS * least
-            return its if may and (its := self._regressed(one, ground))[0] < _PAYS * least else None
+        def pays(one: Families, ground: Ground, share: float = _PAYS) -> _Regressed | None:
+            may = not self.several or attainable(ground, one.every) < share * least  # of several laws take long
+            return its if may and (its := self._regressed(one, ground))[0] < share * least else None
 
         if least > _POLYNOMIAL and (calm := settled(ground)) is not None and (its := pays(families, calm)):
             self.say("  first frames, in which fields settle, are left out of these")
@@ -202,7 +203,8 @@ class LawSearch:
             further = () if least < _POLYNOMIAL or self.period else families.further(ground)
             if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
-            found += [its for one in further if on(pause) and (its := pays(one, self.settled))]
+            share = _PAYS if self.noiseless else math.inf  # misfits of noise are all alike: forecasts tell
+            found += [its for one in further if on(pause) and (its := pays(one, self.settled, share))]
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
                 lowest = min(misfit for misfit, *_ in found)
@@ -238,8 +240,7 @@ class LawSearch:
 
     def _single_steps(self) -> None:
         """Judge laws along single steps, with more time where no law forecasts: there is none to be refined."""
-        far = self.noiseless and self.least > _HOPELESS
-        if far:
+        if far := self.noiseless and self.least > _HOPELESS:
             self.deadline = self.limit.most = self.start + _RESORT * self.seconds
         until = self.deadline
         if not far and (self.least <= _EXPLAINED or self.lowest < _UNEXPLAINED):
