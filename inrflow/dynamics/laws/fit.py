@@ -181,8 +181,7 @@ class LawSearch:
         more = [*families.steep(place, channels), *families.with_multipliers(place, harmonics, channels)]
         last = 1 + (place.kind == "region")  # there materials of place are likelier
         matrices = ground.states[0, 0].size > MOST_OF_GRID  # of all codes, as terms of these families are
-        wider = self.wider = [] if matrices else [
-            *by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
+        wider = self.wider = [] if matrices else [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
         least = found[0][0]
 
