@@ -43,44 +43,61 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
           ) -> str | None:
     """The boundary condition of a region whose harmonics fit held-out points clearly better than those of `kind`
     (natural or held): natural or held for each channel, where these differ, else du/dn = -h u with a rate h from 0 to
-    infinity on each part of the boundary; None if there is none.
+    infinity on each part of the boundary, for all channels or, if clearly better, for each; None if there is none.
 
     Args: fields u (S, T, N, C) at points x (S, N, d), of which the later half is used, as initial values need not
     satisfy a boundary condition; late: whether the search should end."""
-    some, rates, known = slice(None, None, max(len(u) // _LEAKING, 1)), region.leaks(kind), dict[str, float]()
+    some, known = slice(None, None, max(len(u) // _LEAKING, 1)), dict[str, np.ndarray]()
     seen, scale = u[some, u.shape[1] // 2 :], 1 / float(np.ptp(region.nodes, axis=0).max())
+    start, every, grid = region.leaks(kind), list(range(u.shape[-1])), [scale * 4.0**k for k in range(-1, 5)]
 
     def named(rates: Sequence[float]) -> str:
         return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
 
-    def error(kind: str, channels: slice = slice(None)) -> float:
+    def errors(kind: str) -> np.ndarray:
         harmonics = region.harmonics(min(size, _LEAKING_MODES) * len(set(kind.split(", "))), kind)
-        return held_out_errors(harmonics, x[some], seen[..., channels], seed)
+        if harmonics.allowed is not None:
+            return np.array([held_out_errors(harmonics, x[some], seen, seed)])
+        return np.array([held_out_errors(harmonics, x[some], seen[..., c : c + 1], seed) for c in every])
 
-    def missed(rates: Sequence[float]) -> float:
+    def missed(rates: Sequence[float], channels: Sequence[int]) -> float:
         if (name := named(rates)) not in known and not (known and late()):
             effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
-            known[name] = error(name)
-        return known.get(name, np.inf)
+            known[name] = errors(name)
+        return float(known[name][channels].mean()) if name in known else np.inf
 
-    each = [min(BOUNDARIES, key=lambda one: error(one, slice(c, c + 1)))  # noqa: B023
-            for c in range(u.shape[-1] if u.shape[-1] > 1 else 0)]
-    if len(set(each)) > 1 and error(unlike := ", ".join(each)) < _PAYS * error(kind):
+    def searched(channels: Sequence[int]) -> list[float]:
+        """The numbers h that suit some channels best."""
+        rates, parts = start, [[i] for i in range(len(start))] if len(start) > 1 else []
+        for part in ([*range(len(rates))], *parts, *parts):  # all, then each in turn
+
+            def of(rate: float, part: Sequence[int] = part) -> list[float]:
+                return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023
+
+            def left(rate: float, of: Callable[[float], list[float]] = of) -> float:
+                return missed(of(rate), channels)
+
+            best = min((0.0, *grid, np.inf), key=left)
+            if 0 < best < np.inf:
+                best = min(best, math.exp(minimize_scalar(
+                    lambda log: left(math.exp(log)), method="bounded",  # noqa: B023
+                    bounds=(math.log(best / 4), math.log(best * 4)), options={"xatol": 1e-3, "maxiter": _SEARCHED}).x),
+                    key=left)
+            rates = of(best) if left(best) < missed(rates, channels) else rates
+        return rates
+
+    each = [min(BOUNDARIES, key=lambda one: float(errors(one)[c])) for c in every if c or len(every) > 1]  # noqa: B023
+    if len(set(each)) > 1 and errors(unlike := ", ".join(each)).mean() < _PAYS * errors(kind).mean():
         return unlike
-    least = missed(rates)
-    parts = [[i] for i in range(len(rates))] if len(rates) > 1 else []
-    for part in ([*range(len(rates))], *parts, *parts):  # all parts together, then each in turn, twice
-
-        def of(rate: float, part: Sequence[int] = part) -> list[float]:
-            return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023
-
-        best = min((0.0, *(scale * 4.0**k for k in range(-1, 5)), np.inf), key=lambda rate: missed(of(rate)))  # noqa: B023
-        if 0 < best < np.inf:
-            best = math.exp(minimize_scalar(
-                lambda log: missed(of(math.exp(log))), method="bounded",  # noqa: B023
-                bounds=(math.log(best / 4), math.log(best * 4)), options={"xatol": 1e-3, "maxiter": _SEARCHED}).x)
-        rates = of(best) if missed(of(best)) < missed(rates) else rates
-    return named(rates) if missed(rates) < _PAYS * least else None
+    least = missed(start, every)
+    for h in (0.0, *grid, np.inf):  # alike on all parts
+        missed([h] * len(start), every)
+    alone = [min(known, key=lambda name: float(known[name][c])) for c in every]  # noqa: B023
+    if len(set(alone)) > 1 and errors(unlike := ", ".join(named(searched([c])) for c in every)
+                                      ).mean() < _PAYS * min(float(each.mean()) for each in known.values()):
+        return unlike
+    rates = searched(every)
+    return named(rates) if missed(rates, every) < _PAYS * least else None
 
 
 def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[list[str]] | None = None) -> str:

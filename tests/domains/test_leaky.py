@@ -52,3 +52,18 @@ def test_how_much_walls_leak_is_found_in_data() -> None:
     free = region.harmonics(30).values(region.nodes)
     kept = np.einsum("stk,nk->stn", generator.standard_normal((4, 6, 30)), free)[..., None]
     assert leaky(region, "natural", 30, x, kept, 0, lambda: False) is None
+
+
+def test_channels_that_leak_unlike_have_conditions_of_their_own() -> None:
+    region, generator = square(9), np.random.default_rng(2)
+    x, fields = np.broadcast_to(region.nodes, (3, *region.nodes.shape)), []
+    for name in ("leaky 1.5", "leaky 6"):
+        harmonics = region.harmonics(12, name)
+        size = np.exp(-0.01 * harmonics.eigenvalues[:, None] * np.arange(1, 5)).T
+        fields.append(np.einsum("stk,nk->stn", generator.standard_normal((3, 1, 12)) * size,
+                                harmonics.values(region.nodes)))
+    found = leaky(region, "natural", 12, x, np.stack(fields, -1), 0, lambda: False)
+    assert found is not None
+    assert [region.leaks(name)[0] for name in found.split(", ")] == pytest.approx([1.5, 6], rel=0.04)
+    alike = leaky(region, "natural", 12, x, np.stack(fields[:1] * 2, -1), 0, lambda: False)
+    assert alike is not None and ", " not in alike

@@ -150,7 +150,8 @@ class LawSearch:
         self.noiseless = not np.any(ground.train.noise)
         exactly = self.noiseless and not (self.many or self.several)  # else forecasts are slow
         self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
-        self.scored, self.enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
+        self.scored, noise = list[tuple[np.ndarray, Law]](), ground.train.noise / np.nanvar(ground.train.u, (0, 1, 2))
+        self.enough = max(_LITTLE, _NOISY * floor if self.noiseless else floor - float(noise.mean()))
         self.limit, self.diverged = Limit(), 0  # of effort; number of laws that diverged
         self.found: list[_Regressed] = []  # families regressed so far
         self.wider: list[Families | None] = []  # families still to be regressed
@@ -180,14 +181,13 @@ class LawSearch:
         more = [*families.steep(place, channels), *families.with_multipliers(place, harmonics, channels)]
         last = 1 + (place.kind == "region")  # where coefficients of materials likely vary in space
         matrices = ground.states[0, 0].size > MOST_OF_GRID  # these terms are matrices of all codes
-        wider = self.wider = [] if matrices else [
-            *by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
+        wider = self.wider = [] if matrices else [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
         least = found[0][0]
 
-        def pays(one: Families, ground: Ground) -> _Regressed | None:  # regression of several systems is slow
-            may = not self.several or attainable(ground, one.every) < _PAYS * least
-            return its if may and (its := self._regressed(one, ground))[0] < _PAYS * least else None
+        def pays(one: Families, ground: Ground, share: float = _PAYS) -> _Regressed | None:
+            may = not self.several or attainable(ground, one.every) < share * least  # as it is slow
+            return its if may and (its := self._regressed(one, ground))[0] < share * least else None
 
         if least > _POLYNOMIAL and (calm := settled(ground)) is not None and (its := pays(families, calm)):
             self.say("  first frames, in which fields settle, are left out of these")
@@ -202,7 +202,8 @@ class LawSearch:
             further = () if least < _POLYNOMIAL or self.period else families.further(ground)
             if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
-            found += [its for one in further if on(pause) and (its := pays(one, self.settled))]
+            share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike
+            found += [its for one in further if on(pause) and (its := pays(one, self.settled, share))]
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
                 lowest = min(misfit for misfit, *_ in found)
@@ -238,8 +239,7 @@ class LawSearch:
 
     def _single_steps(self) -> None:
         """Judge laws fitted to single steps, for longer where no law forecasts, as there is none to refine."""
-        far = self.noiseless and self.least > _HOPELESS
-        if far:
+        if far := self.noiseless and self.least > _HOPELESS:
             self.deadline = self.limit.most = self.start + _RESORT * self.seconds
         until = self.deadline
         if not far and (self.least <= _EXPLAINED or self.lowest < _UNEXPLAINED):

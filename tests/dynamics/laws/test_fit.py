@@ -13,13 +13,15 @@ from inrflow.dynamics.laws.setting import Data, ground_of
 from inrflow.dynamics.laws.terms import VALUE, Term
 
 
-def _search(late: bool = False) -> fit.LawSearch:
-    """Of waves on a circle."""
+def _search(late: bool = False, noise: float = 0.0) -> fit.LawSearch:
+    """Of waves on a circle, of which a share of the variance counts as noise."""
     random, x, t = np.random.default_rng(0), np.arange(24) / 24, np.arange(8) * 0.1
     phase = 2 * np.pi * np.arange(1, 4)[:, None] * (x - t[:, None, None])  # (T, 3, N)
     u = np.einsum("sk,tkn->stn", random.standard_normal((8, 3)), np.sin(phase))[..., None]
     ground, judge, floor = ground_of(Data.of(t, x[:, None], u), [Box([0], [1], ["periodic"])], None, 0, lambda _: None)
     families = families_of(ground.domain, ground.codes.harmonics, ground.states)
+    ground = replace(ground, train=replace(ground.train, noise=noise * ground.train.u.var((0, 1, 2))))
+    floor += 1.2 * noise
     return fit.LawSearch(ground, judge, families, floor, lambda _: None, fit.effort(), 5.0, 0.0, lambda: late)
 
 
@@ -36,6 +38,23 @@ def test_laws_of_settled_frames_come_first_where_they_miss_half(
     search.regress(1)
     assert search.found[0][0] == 5e-3 * (share if taken else 1)
     assert (search.settled is calm) == left_out
+
+
+def test_a_law_of_noisy_data_that_misses_less_than_their_noise_does_not_end_the_search() -> None:
+    assert _search(noise=1e-2).enough == pytest.approx(2e-3, rel=1e-3)  # codes of 1.2 times the noise miss .2 of it
+    assert _search(noise=1e-4).enough == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-2])
+def test_further_families_that_explain_no_more_are_forecast_where_noise_hides_what_they_explain(
+    noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = _search(noise=noise)
+    law = search.ground.law(search.families.every, np.zeros((len(search.families.every), 1)),
+                            np.zeros((len(search.families.every), 1)))
+    monkeypatch.setattr(fit, "regressed", lambda *_: [(5e-3, law)])
+    search.regress(1)
+    assert (len(search.found) > 1) == (noise > 0)
 
 
 @pytest.mark.parametrize("vain", [1.5, 0.0])
