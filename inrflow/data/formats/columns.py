@@ -37,13 +37,13 @@ BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|ft|masl|m[ _]asl|deg|degrees)$|[ _.]?(utc|gmt)$")
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
                       r"([_ ]?(ids?|nr|no|number|code))?|ids?|"
-                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)|"
-                      r"(particle|atom|tracer|track)([_ ]?(ids?|number))?",
-                      re.IGNORECASE)
+                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?|entry|rows?|records?)[_ ]?"
+                      r"(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?", re.IGNORECASE)
 _FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*",
                    re.IGNORECASE)
 _SINGLE = 0.9  # times for each row, at least, of data without places
-_MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # in any case
+_MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|-|--|---|*|bad|err|error|invalid|"
+                     "#value!|#ref!|#div/0!".split("|"))  # in any case
 
 
 @dataclass(frozen=True)
@@ -219,9 +219,8 @@ class Roles:
         if self.time is not None and (own.dtype != object or all_numbers(own)):
             columns[self.time] = own if own.dtype.kind in "Miu" else _whole(own, column_numbers(
                 own, self.time, self.path, first))
-        for axis, name in enumerate(self.places):
-            if name in block and not self.by_lonlat:
-                columns[name] = _whole(block[name], x[:, axis])
+        places = () if self.by_lonlat else [(axis, name) for axis, name in enumerate(self.places) if name in block]
+        columns |= {name: _whole(block[name], x[:, axis]) for axis, name in places}
         return PointTable(trajectory, t, x, columns, self.grid, self.time or None)
 
     def _times(self, values: np.ndarray, first: int) -> np.ndarray:
@@ -240,8 +239,9 @@ class Roles:
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from error
         except ValueError as error:
-            raise UserError(f"{self.path}: {self.time} cannot be read as numbers or ISO dates in the rows from "
-                            f"{first + 1} on ({error}); write dates as 2024-01-31T18:00") from error
+            row = next((row for row, cell in enumerate(values) if repr(str(cell).strip()) in str(error)), 0)
+            raise UserError(f"{self.path}: {self.time} cannot be read as a number or ISO date in row {first + row + 1} "
+                            f"({error}); write 2024-01-31T18:00, without rows of sums or means") from error
 
 
 def _whole(given: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -282,7 +282,7 @@ def all_numbers(values: np.ndarray) -> bool:
 
 def is_missing(cell: str) -> bool:
     """Whether a cell is empty, or a word that stands for a missing value."""
-    return cell.lower() in _MISSING
+    return cell.lower() in _MISSING or cell == "M"  # of weather stations; m is a unit
 
 
 def _number(cell: str) -> str:

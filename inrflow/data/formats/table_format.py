@@ -105,6 +105,9 @@ class TableContent(Content):
                             "the column of times with time=NAME, or, where there is a table for each time with its "
                             "number in the name, give all of them by a pattern (*)")
         lonlat = [name for name in places if name is not None]
+        if all(_is_blank(cell) for name in lonlat for cell in block[name].tolist()) and lonlat and (
+                self._without_values(lonlat) == {*lonlat}):
+            lonlat = []
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
         plane, level = axes_among(names), tuple[str, ...]()
