@@ -21,10 +21,10 @@ from inrflow.data.calendar import (
     other_calendar,
     parse_units,
     retimed,
-    turned_clocks,
 )
 from inrflow.data.description import PLACE, Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
+from inrflow.data.formats.streams.repeats import warn_of_duplicates
 from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
 from inrflow.errors import UserError
@@ -38,9 +38,10 @@ _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|ft|masl|m[ _]asl|deg|degrees)$|[
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
                       r"([_ ]?(ids?|nr|no|number|code))?|ids?|"
                       r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?|entry|rows?|records?)[_ ]?"
-                      r"(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?", re.IGNORECASE)
+                      r"(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?|#", re.IGNORECASE)
 _FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*",
                    re.IGNORECASE)
+_PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
 _SINGLE = 0.9  # times for each row, at least, of data without places
 _MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|-|--|---|*|bad|err|error|invalid|"
                      "#value!|#ref!|#div/0!".split("|"))  # in any case
@@ -256,6 +257,11 @@ def labels(block: Mapping[str, np.ndarray]) -> list[str]:
         values.dtype == object and not all_numbers(values))]
 
 
+def _is_fixed(name: str, values: np.ndarray) -> bool:
+    """Whether a column is called as a coordinate or height, and has one value, as z of a plane has."""
+    return _PLACE.fullmatch(_UNIT.sub("", name.lower())) is not None and len(set(values.tolist())) == 1
+
+
 def is_station(name: str) -> bool:
     """Whether a column is called as those of the names or numbers of stations are."""
     return _STATION.fullmatch(name) is not None
@@ -322,25 +328,6 @@ def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) ->
                       stacklevel=3)
 
 
-def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
-                       units: str | None = None) -> None:
-    """Warn where rows with values share trajectory, time and place, and say how many of them contradict each other; and
-    where times in these `units` look local."""
-    used = ~np.isnan(u).all(-1)
-    keys = np.column_stack([trajectory, t, x])[used]
-    order = np.lexsort(keys.T)
-    keys, values = keys[order], u[used][order]
-    repeated = (keys[1:] == keys[:-1]).all(1)
-    if repeated.any():
-        apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
-        warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
-                      f"{apart.sum()} with other values; places that recur take their mean, of others "
-                      "all are used", stacklevel=2)
-    dated = units is not None and " since " in units
-    if dated and (remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
-        warnings.warn(f"{path}: {remark}", stacklevel=2)
-
-
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
                     time: str | None = None) -> dict[int, Observations]:
     """Observations by trajectory number, from columns with one for each channel; those of `path`, for messages.
@@ -354,7 +341,8 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     rows = 0
     for block in columns.blocks(BLOCK_ROWS):
         if not rows:
-            roles.require_channels(strict, labels(block))
+            roles.require_channels(strict, [*labels(block), *(name for name, cells in block.items() if _is_fixed(
+                name, cells))])
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which Observations refuses
             u = np.stack([column_numbers(block[name], name, path, rows) for name in description.channels],
                          -1).astype(np.float32)

@@ -66,11 +66,14 @@ def test_sums_below_the_rows_are_named_by_their_row(tmp_path):
 
 def test_a_title_above_names_and_years_of_two_digits(tmp_path):
     above = '"Plot Title: Creek 4"\n"#","Date Time, GMT+00:00","Temp, C","End of File"\n'
-    rows = [(number, day, number / 8) for number, day in enumerate(range(1, 17), 1)]
-    path = table(tmp_path / "a.csv", above, rows=rows, form="{0},03/{1:02d}/24 01:00:00 PM,{2},\n")
-    (frames,), about, _ = held(path, tmp_path, channels=["Temp, C"])
-    np.testing.assert_allclose(np.diff(frames.t), 24)
-    assert about.time_units == "hours since 1970-01-01" and frames.t[0] == 474792 + 13
+    rows = [(number, number // 5 + 1, number / 8, number % 5 + 1) for number in range(80)]
+    path = table(tmp_path / "a.csv", above, rows=rows, form="{0},03/{1:02d}/24 0{3}:00:00 PM,{2},\n",
+                 below="81,03/17/24 01:00:00 PM,17,Logged\n")
+    (frames,), about, _ = held(path, tmp_path)
+    assert about.channels == ("Temp, C",) and about.time_units == "hours since 1970-01-01"
+    hours = [24 * (day - 1) + 12 + hour for _, day, _, hour in rows]
+    np.testing.assert_allclose(frames.t[:80] - 474792, hours)
+    np.testing.assert_allclose(frames.u[:80, 0, 0], [value for _, _, value, _ in rows])
     for days in ("24/03/{1:02d}", "{1:02d}/03/24"):  # which is the year?
         path = table(tmp_path / "a.csv", rows=rows, form=days + ",0,{2}\n")
         with pytest.raises(UserError, match="2024-01-31T18:00"):
@@ -100,7 +103,7 @@ def test_times_that_name_folders_and_names_in_a_comment_of_several_blanks(tmp_pa
     (frames,), _, told = held(str(tmp_path / "surfaces" / "*" / "p_plane.raw"), tmp_path)
     np.testing.assert_array_equal(frames.t, [0, 1e-3, 0.5])
     np.testing.assert_allclose(frames.u[..., 0], frames.t[:, None] + np.arange(4), rtol=1e-6)
-    assert "numbers that name their folders are taken" in told
+    assert "numbers that name their folders are taken" in told and "y is 0 in all rows, and no coordinate" in told
     assert pattern_in(tmp_path / "surfaces") == f"{tmp_path}/surfaces/*/*.raw"
     with pytest.raises(UserError, match=r"by a pattern, as '.*surfaces/\*/\*.raw'"):
         held(tmp_path / "surfaces", tmp_path)
