@@ -24,9 +24,8 @@ from inrflow.data.calendar import (
 )
 from inrflow.data.description import PLACE, Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
-from inrflow.data.formats.streams.repeats import warn_of_duplicates
 from inrflow.data.observations import Observations
-from inrflow.data.stations import stations_of
+from inrflow.data.stations import stations_of, warn_of_duplicates
 from inrflow.errors import UserError
 
 IN_FILES = "/", "\u2215"  # names of channels name files, too: `O3 [ug/m3]` has the sign of a division for the slash
