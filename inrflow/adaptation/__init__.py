@@ -1,1 +1,1 @@
-"""New systems from a few trajectories: contexts found by one small solve, and more where they are not enough."""
+"""Adaptation to new systems from a few trajectories: contexts by one small solve, and further parts where needed."""

@@ -1,7 +1,7 @@
 """A trained surrogate adapted to a new environment from a few of its trajectories.
 
-context: P numbers, by Gauss-Newton on the states that the frames and their symmetry copies tell; all else is frozen.
-`further` goes on from there with the decoder and the field.
+The context (P,) is estimated by Gauss-Newton from the states of the frames and of their symmetry copies; everything
+else is frozen. `further` continues from there with the decoder and the vector field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STRENGTHS = ("none", "context", "decoder", "all")
 
 @dataclass
 class Adaptation:
-    """An adapted surrogate, the number of its adapted numbers, the seconds it took, and the context's solve."""
+    """An adapted surrogate, the number of its adapted parameters, the seconds it took, and the context estimate."""
 
     surrogate: Surrogate
     numbers: int
@@ -36,9 +36,9 @@ class Adaptation:
 
 
 def adapt_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adaptation:
-    """The context of one system from batches of its trajectories (data units), and a surrogate that knows it.
+    """Context of one system from batches of its trajectories (data units), and the surrogate with that context.
 
-    Raises UserError where the surrogate has no contexts, or no trajectory two frames.
+    Raises UserError if the surrogate has no contexts, or if no trajectory has two frames.
     """
     if not surrogate.context_size:
         raise UserError(
@@ -55,7 +55,7 @@ def adapt_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adapt
 
 
 def with_context(surrogate: Surrogate, mean: Tensor, covariance: Tensor) -> Surrogate:
-    """The same surrogate with another prior of its context: mean (P,), covariance (P, P)."""
+    """The surrogate with another prior of its context: mean (P,), covariance (P, P)."""
     prior, size = surrogate.prior, surrogate.context_size
     n = len(prior.mean) - size
     whole_mean, whole = prior.mean.clone(), prior.covariance.clone()
@@ -69,21 +69,21 @@ def with_context(surrogate: Surrogate, mean: Tensor, covariance: Tensor) -> Surr
 
 
 def nearest_environment(surrogate: Surrogate, estimate: ContextEstimate) -> tuple[int, ContextPrior]:
-    """The training environment whose context is nearest to the one found, and that context."""
+    """Number of the training environment whose context is nearest to the estimate, and that context."""
     assert surrogate.contexts is not None
     number = surrogate.contexts.nearest(estimate.mean)
     return number, ContextPrior.told(surrogate.contexts.values[number])
 
 
 def mean_context(surrogate: Surrogate) -> ContextPrior:
-    """The mean context of the training environments, without adaptation."""
+    """The mean context of the training environments, which is used without adaptation."""
     return ContextPrior.told(torch.zeros(surrogate.context_size, dtype=torch.float64))
 
 
 def batches_of(
     surrogate: Surrogate, source: TrajectorySource, trajectories: np.ndarray, copies: int, seed: int
 ) -> list[TrajectoryBatch]:
-    """The trajectories in data units, and `copies` - 1 copies under the symmetries that training used."""
+    """The trajectories in data units, and up to `copies` - 1 copies transformed by the symmetries of training."""
     original = source.batch(trajectories, normalised=False)
     names = surrogate.training.get("symmetries") or []
     if not names or copies < 2:
@@ -94,6 +94,6 @@ def batches_of(
     random = np.random.default_rng([seed, 23])
     size = float(surrogate.codes(original).codes.square().mean())
     moved = [move(original, random) for _ in range(copies - 1)]
-    # A symmetry keeps the size of orthonormal codes, but where the decoder knows its own grid alone: between the points
-    # of the grid it does not fit what it is shown.
+    # Symmetries preserve the norm of orthonormal codes, unless the decoder was fitted to one grid alone: then it does
+    # not fit transformed copies between the grid points.
     return [original] + [one for one in moved if float(surrogate.codes(one).codes.square().mean()) < _LARGER * size]

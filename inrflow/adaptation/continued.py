@@ -1,11 +1,10 @@
-"""A trained surrogate continued with further observations: what training had chosen stays, what it had fitted is fitted
-to all of them, from where it was.
+"""A trained surrogate updated with further observations, to which fitted parts are refitted; chosen parts are kept.
 
-Of a law the coefficients, along flights from the codes of all frames; an autoregression of one series by its recipe
-alone; of any other field the output layer and the affine part, pulled towards what they were. The last of the new
-observations are kept back: a part is taken where these are forecast no worse than before, by one standard error, and
-then fitted to all. Where the old forecasts miss them by far more than they say, the system is not the one that was
-learned.
+For a law these are the coefficients, along rollouts from the codes of all frames; for the autoregression of a single
+series, all that its recipe fits; for any other field the output layer and the affine part, with a penalty on their
+change. The last of the new observations are held out: an update is accepted if their forecasts are no worse than
+before, by one standard error, and then repeated with all of them. If the old forecasts miss them by far more than their
+stated uncertainty, the system is taken to have changed.
 """
 
 from __future__ import annotations
@@ -43,19 +42,19 @@ from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 from inrflow.training.train import fit
 
-_GROWN = 2.0  # times the values from which on more may be found in them than was
-_KEPT_BACK, _OF_ALL = 0.5, 0.2  # of the new frames or trajectories; of all frames where no times are new
-_FEWEST_HELD = 0.6  # share of the kept-back values that 90 % intervals of the old model must hold
-_WINDOWS, _TRAJECTORIES = 4, 64  # that judge, of a series and of many
-_LENGTH, _OF_NOISY = 3, 24  # frames of flights that refine coefficients; of those with first codes, where noisy
-_SHARE = 0.1  # of the time for these
+_GROWN = 2.0  # growth of the number of frames from which a new training may find a better model
+_KEPT_BACK, _OF_ALL = 0.5, 0.2  # held-out share of the new frames or trajectories; of all frames without new times
+_FEWEST_HELD = 0.6  # share of the held-out values that 90 % intervals of the old model must contain
+_WINDOWS, _TRAJECTORIES = 4, 64  # largest numbers of held-out windows and trajectories
+_LENGTH, _OF_NOISY = 3, 24  # frames of rollouts that refine coefficients; with noisy first codes
+_SHARE = 0.1  # share of the time budget for these
 
 Prepare = Callable[[Surrogate, Problem, TrajectoryBatch], Fit]
 
 
 def continued(before: Surrogate, run: Run) -> Surrogate | None:
-    """The surrogate fitted further to the data of a run, which hold those that it was trained on and later ones; None,
-    which is told, where only training anew will do."""
+    """The surrogate fitted further to the data of a run, which contain its training data and later observations; None,
+    with the reason logged, if a new training is needed."""
     problem, log = run.problem, run.log
     found = _why_not(before, problem) or _continued(before, run)
     if isinstance(found, str):
@@ -65,7 +64,7 @@ def continued(before: Surrogate, run: Run) -> Surrogate | None:
 
 
 def _why_not(before: Surrogate, problem: Problem) -> str:
-    """Why a surrogate cannot be continued; empty where it can."""
+    """Why a surrogate cannot be continued; empty if it can."""
     if before.context_size or problem.environments is not None:
         return "the systems of the data have contexts, which new observations move"
     if problem.source.time_bins is not None:
@@ -79,7 +78,7 @@ def _why_not(before: Surrogate, problem: Problem) -> str:
 
 
 def _continued(before: Surrogate, run: Run) -> Surrogate | str:
-    """The surrogate, or why the earlier one is no start."""
+    """The updated surrogate, or the reason why the earlier one is not a suitable start."""
     problem, log = run.problem, run.log
     problem = _as_before(problem, before)
     judge, batch = judge_of(before, problem), problem.source.batch(np.arange(len(problem.source)), normalised=False)
@@ -112,7 +111,7 @@ def _continued(before: Surrogate, run: Run) -> Surrogate | str:
 
 
 def _as_before(problem: Problem, before: Surrogate, frames: int | None = None) -> Problem:
-    """The problem in the units of an earlier surrogate, of its first frames."""
+    """The problem with the units of an earlier surrogate, restricted to its first `frames` frames."""
     given = problem.source
     source = TrajectorySource(given.file, frames or given.frames, given.fraction, given.same_points, given.seed)
     source.leave_out(given.faults)
@@ -120,25 +119,25 @@ def _as_before(problem: Problem, before: Surrogate, frames: int | None = None) -
     return replace(problem, source=source, observed=source, scale=before.scale)
 
 
-# ---- what is kept back ----
+# ---- held-out observations ----
 
 
 @dataclass
 class Kept:
-    """Observations that are kept back: windows of which the first `past` frames are seen, and what is `fitted` to."""
+    """Held-out observations: windows with `past` observed frames each, and the batch `fitted` to be fitted to."""
 
     windows: TrajectoryBatch
     past: int
     fitted: TrajectoryBatch
 
     def __call__(self, surrogate: Surrogate, with_std: bool = False) -> tuple[Tensor, float]:
-        """Mean squared errors (W,) of forecasts, normalised units, and what their 90 % intervals hold, if asked for."""
+        """Mean squared errors (W,) of forecasts, normalised units, and the coverage of 90 % intervals."""
         estimate = surrogate.estimate(self.windows.first_frames(self.past), covariance=with_std)
         given = forecast(surrogate, estimate, self.windows, with_std)
         truth = surrogate.normalisation.apply(self.windows.u)
         missed = (truth - given.mean)[:, self.past :].double()
         known = torch.isfinite(truth[:, self.past :])
-        errors = missed.square().flatten(1).nanmean(1)  # of windows in which nothing is observed: none
+        errors = missed.square().flatten(1).nanmean(1)  # windows without any observation are dropped below
         held = math.nan
         if given.std is not None:
             std = std_of_values(surrogate.prior, given.std, estimate)[:, self.past :]
@@ -148,7 +147,7 @@ class Kept:
 
 
 def judge_of(before: Surrogate, problem: Problem) -> Kept:
-    """The last of the trajectories that are new, else of the frames."""
+    """Held-out observations: the last of the new trajectories or, without new ones, the last frames."""
     source, old = problem.source, before.training
     batch = source.batch(np.arange(len(source)), normalised=False)
     new = len(batch) - old["trajectories"]
@@ -169,11 +168,11 @@ def _span(batch: TrajectoryBatch) -> float:
     return float((batch.t - batch.t[:, :1]).nan_to_num(0.0).max())
 
 
-# ---- what is fitted ----
+# ---- parts that are refitted ----
 
 
 def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepare, tuple[float, ...]]]:
-    """Name of a part of a model, how it is fitted, and the pulls that are tried."""
+    """Name of each part of a model that can be refitted, how it is fitted, and the penalties (pulls) that are tried."""
     field = surrogate.field
     if field.get(MapTerm) is not None and len(problem.source) == 1:
         yield "series", _series, (0.0,)
@@ -186,7 +185,7 @@ def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepar
 
 
 def _series(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
-    """The autoregression of as many frames as a batch has, as it was chosen; of other maps, that of its recipe."""
+    """Autoregression refitted to the frames of a batch, as chosen before; other maps by the series recipe."""
     early = _as_before(problem, surrogate, batch.u.shape[1])
     if "series" in surrogate.training:
         return lambda _: continued_series(surrogate, early)
@@ -197,7 +196,7 @@ def _series(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> F
 
 
 def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
-    """Coefficients along flights from the codes of all frames."""
+    """Coefficients of the law, refined along rollouts from the codes of all frames."""
     term, size = surrogate.field.term(LawTerm), surrogate.code_size
     harmonics = harmonics_of(term.domain, term.count, term.boundary)
     channels = size // harmonics.count

@@ -1,9 +1,9 @@
-"""The affine part of a vector field fitted anew to a few transitions, pulled towards the one it had.
+"""The affine part of a vector field refitted to a few transitions, with a penalty on its change.
 
-What the integrated field misses, pulled back to the middle of its step, is the change of the affine part times the
-integral of the state over the step (as in `context_moments`, here for any field): linear least squares for a correction
-of matrix and bias. The pull acts as `pull` times as many transitions of pretraining would that the present field
-explains exactly.
+The residual of the integrated field, moved back to the middle of its step, is the change of the affine part times the
+integral of the state over the step (as in `dynamics.fitting.moments`, here for any field): linear least squares for a
+correction of matrix and bias. The penalty has the weight of `pull` times as many transitions of pretraining that the
+present field explains exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROUNDS = 3
 def refitted_field(
     field: VectorField, integrator: Integrator, states: CodeData, variances: Tensor, pull: float
 ) -> VectorField:
-    """The field with another matrix and bias.
+    """The field with corrected matrix and bias.
 
     Args:
         states: (S, T, n + P), codes and the context of the new system.
@@ -54,7 +54,7 @@ def refitted_field(
 
 
 def _corrected(field: VectorField, correction: Tensor) -> VectorField:
-    """The field with [bias, matrix] (n, 1 + n) added."""
+    """The field with a correction [bias, matrix] (n, 1 + n) added."""
     result = copy.deepcopy(field).double()
     with torch.no_grad():
         result.linear.bias.add_(correction[:, 0])

@@ -1,7 +1,7 @@
-"""Adaptation beyond the context: the decoder's output layer, and the vector field, in closed form.
+"""Adaptation beyond the context: the decoder's output layer and the vector field, in closed form.
 
-Both are pulled towards what pretraining has found. How strongly, and whether they are touched at all, is decided on
-frames that were kept back: the last trajectory, or the last frames where there is one only. Then all frames count.
+Both are fitted with a penalty on their change from pretraining. The penalty, and whether a part is changed at all, is
+chosen by held-out frames: the last trajectory, or the last frames of a single one. Then all frames are fitted.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from inrflow.model.surrogate import Surrogate
 
 PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _CLEARLY_BETTER = 0.95
-_KEPT_BACK = 0.3  # of the frames of a single trajectory
+_KEPT_BACK = 0.3  # share of the frames of a single trajectory
 
 Fit = Callable[[float], Surrogate]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one part of the adaptation came to: its pull, None where the part stayed as it was, and the error of
-    forecasts of kept-back frames, mean square in normalised units, before and after."""
+    """Outcome of one part of the adaptation: its penalty `pull`, None if the part is unchanged, and the error of
+    forecasts of held-out frames, mean square in normalised units, before and after."""
 
     part: str
     pull: float | None
@@ -43,9 +43,9 @@ class Step:
 def adapt_further(
     surrogate: Surrogate, batches: list[TrajectoryBatch], field_too: bool
 ) -> tuple[Adaptation, list[Step]]:
-    """Context, decoder and, if `field_too`, the vector field, from trajectories (data units) and copies of them.
+    """Context, decoder and, if `field_too`, vector field adapted to trajectories (data units) and copies of them.
 
-    Raises UserError as `adapt_context`, and where the decoder's output layer is not what the code sets.
+    Raises UserError as `adapt_context`, and if the code does not set the output layer of the decoder alone.
     """
     decoder = surrogate.decoder
     if not has_output_layer(decoder):
@@ -83,7 +83,7 @@ def adapt_further(
 
 
 def kept_back(batches: list[TrajectoryBatch]) -> tuple[list[TrajectoryBatch], TrajectoryBatch, int]:
-    """Batches to fit to, original frames to judge by, and how many of these are seen before the forecast."""
+    """Batches to fit to, held-out original frames, and the number of these that are observed before the forecast."""
     original = batches[0]
     if len(original) > 1:
         fewer = slice(0, len(original) - 1)
@@ -111,7 +111,7 @@ def forecast_error(surrogate: Surrogate, batch: TrajectoryBatch, window: int) ->
 
 
 def output_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
-    """Pull -> the surrogate with its output layer fitted to the frames, at codes that its dynamics agree with."""
+    """Map of the penalty `pull` to the surrogate with its output layer refitted, at codes of its dynamics."""
     size = surrogate.code_size
     codes = [surrogate.estimate(batch, covariance=False).mean[..., :size] for batch in batches]
     inner = [batch.with_values(surrogate.normalisation.apply(batch.u)) for batch in batches]
@@ -127,7 +127,7 @@ def output_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
 
 
 def field_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
-    """Pull -> the surrogate with the affine part of its field fitted to how the codes of the frames move."""
+    """Map of the penalty `pull` to the surrogate with the affine part of its field refitted to transitions."""
     size, contexts = surrogate.code_size, surrogate.context_size
     codes = CodeData.join([surrogate.codes(batch) for batch in batches])
     context = surrogate.prior.context(contexts).mean

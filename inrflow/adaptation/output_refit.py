@@ -1,9 +1,9 @@
-"""The output layer of an affine decoder fitted anew to a few frames, pulled towards the one it had.
+"""The output layer of an affine decoder refitted to a few frames, with a penalty on its change.
 
 u - D(x; z) = sum_k z~_k W_k psi(x), z~ = [1, z]: linear least squares for a correction W of the output weights. The
-pull acts as `pull` times as many frames of pretraining would that the present decoder explains exactly. In coordinates
-in which those codes and features are white, conjugate gradients need few iterations whatever values are missing.
-"""
+penalty has the weight of `pull` times as many frames of pretraining that the present decoder explains exactly. In
+coordinates in which those codes and features are white, conjugate gradients need few iterations, even with missing
+values."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import AffineDecoder
 from inrflow.numerics.conjugate_gradients import conjugate_gradients
 
-_SETTLED, _ITERATIONS = 1e-8, 100  # of the residual, relative; of conjugate gradients
-_FLOOR = 1e-10  # of the largest eigenvalue of the features
+_SETTLED, _ITERATIONS = 1e-8, 100  # relative tolerance of the residual, and iterations, of conjugate gradients
+_FLOOR = 1e-10  # relative to the largest eigenvalue of the Gram matrix of the features
 
 
 def refitted_output(
@@ -35,7 +35,7 @@ def refitted_output(
         x, u = batch.groups()
         z = code.double().reshape(*u.shape[:2], -1)
         with torch.no_grad():
-            x = x.to(decoder.output.dtype)  # on the decoder's device by itself, and its answer comes back
+            x = x.to(decoder.output.dtype)  # the decoder moves it to its device and returns results on the original one
             features = decoder.features(x).double()
             missed = u.double() - decoder(x[:, None], z.to(x.dtype)).double()
         parts.append((torch.cat([torch.ones_like(z[..., :1]), z], -1) * spread.reciprocal(), features, missed))

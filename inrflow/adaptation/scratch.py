@@ -1,4 +1,4 @@
-"""What training from scratch on the same few frames comes to: the comparison that says whether pretraining helped."""
+"""Training from scratch on the same few frames: the comparison that shows whether pretraining helped."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from inrflow.training.train import start_run, train
 def train_from_scratch(
     trained: Config, source: TrajectorySource, trajectories: np.ndarray, minutes: float
 ) -> Surrogate | None:
-    """A surrogate of these trajectories alone, with the settings of the pretrained run and a budget of its own.
+    """A surrogate of these trajectories alone, with the settings of the pretrained run and its own time budget.
 
-    None where every value has a time of its own: such rows are not frames that could be handed on.
+    None if every value has its own time: such values do not form frames that can be written to a file.
     """
     if source.time_bins is not None:
         return None
     batch = source.batch(trajectories, normalised=False)
     config = copy.deepcopy(trained)
-    config.data.frames, config.data.points = None, 1.0  # what is not to be seen has been left out here
+    config.data.frames, config.data.points = None, 1.0  # the batch contains only the frames and points to be used
     config.dynamics.context, config.dynamics.memory = "none", None
     config.decoder.code_size = None
     config.training.minutes, config.training.steps = minutes, StepsConfig()

@@ -1,1 +1,1 @@
-"""One module for each command of the command line, each with `run(arguments) -> exit code`."""
+"""Commands of the command line: one module each, with `run(arguments) -> exit code`."""

@@ -48,12 +48,12 @@ from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import write_json
 
-_COPIES = 4  # for refits of decoder and field; moved copies tell a context nothing new
-_MOSTLY = 10.0  # times the variance of a context that was found: the error of the map to parameters is most of it
+_COPIES = 4  # symmetry copies for refits of decoder and field; for contexts they carry no information
+_MOSTLY = 10.0  # ratio of the variance of the map to parameters to that of a context, above which it dominates
 
 
 def run(arguments: list[str]) -> int:
-    """Adapt, compare, save."""
+    """Adapt a run, compare forecasts, save."""
     config: AdaptConfig = resolve("adapt", AdaptConfig, arguments)
     check(config)
     if is_family(str(config.run)):
@@ -130,7 +130,7 @@ def write_moved(
 
 
 def check(config: AdaptConfig) -> None:
-    """What the limits of single settings do not say. Raises UserError."""
+    """Check settings beyond the limits of single values. Raises UserError."""
     data, settings = config.data, config.adapt
     if data.test is not None and not any(path.exists() for path in expanded(data.test)):
         raise UserError(f"data.test={data.test} does not exist; give a file, or leave it out")
@@ -140,14 +140,14 @@ def check(config: AdaptConfig) -> None:
 
 
 def open_source(surrogate: Surrogate, file: TrajectoryFile, config: AdaptConfig) -> TrajectorySource:
-    """The observed part of the file of the new system. Raises UserError where it does not fit the surrogate."""
+    """Observed part of the file of the new system. Raises UserError if it does not fit the surrogate."""
     require_channels(surrogate, file, "a file of the same kind of system")
     return TrajectorySource(file, config.data.frames, config.data.points, config.data.same_points, config.seed)
 
 
 def observed(config: AdaptConfig, surrogate: Surrogate) -> Observe:
-    """What forecasts of test trajectories see, by default the frames that the surrogate needs: of all models that are
-    compared with it the same."""
+    """Observations given to forecasts of test trajectories, by default the frames that the surrogate needs; the same
+    for all models that are compared with it."""
     seen = config.observe
     return Observe(seen.frames or surrogate.window, seen.points, seen.noise, seen.context)
 
@@ -156,7 +156,7 @@ def tell(
     surrogate: Surrogate, adaptation: Adaptation, steps: list[Step], strength: str, seen: tuple[int, int],
     console: Console,
 ) -> dict[str, Any]:
-    """Print what was adapted; the same as a report. `seen`: numbers of trajectories and frames."""
+    """Report of an adaptation, which is also printed. `seen`: numbers of trajectories and frames."""
     estimate, contexts = adaptation.estimate, surrogate.contexts
     trajectories, frames = seen
     told: dict[str, Any] = {
@@ -203,8 +203,8 @@ def tell(
 def compare(
     surrogate: Surrogate, adaptation: Adaptation, scratch: Surrogate | None, config: AdaptConfig, console: Console
 ) -> dict[str, dict[str, float | None]]:
-    """MSE of forecasts of the test file: before (mean training context), at the nearest environment's, adapted, and by
-    a model trained from `scratch` on the same frames."""
+    """MSE of forecasts of the test file: with the mean training context (before), with the nearest environment's,
+    adapted, and of a model trained from `scratch` on the same frames."""
     assert config.data.test is not None
     seen = observed(config, surrogate)
 
@@ -217,7 +217,7 @@ def compare(
         rows["nearest training environment"] = errors(surrogate, nearest_environment(surrogate, adaptation.estimate)[1])
     rows["adapted"] = errors(adaptation.surrogate, None)
     if scratch is not None:
-        scratch.horizon = surrogate.horizon  # what counts as in-t and out-t is the same for all
+        scratch.horizon = surrogate.horizon  # the same in-t and out-t for all
         try:
             rows["from scratch, the same frames"] = errors(scratch, None)
         except UserError as reason:  # frames of few places may outline another domain
@@ -233,13 +233,13 @@ def compare(
 
 
 def configuration_of(config: AdaptConfig) -> Config:
-    """The configuration of the run that is adapted."""
+    """Configuration of the run that is adapted."""
     run = RunDirectory(Path(str(config.run)))
     return run.config() if run.begun else Config()
 
 
 def write_model(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) -> None:
-    """The adapted model, and the reference forecasts of the run it came from."""
+    """Save the adapted model, and the reference forecasts of the original run."""
     surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
     surrogate.save(place.path)
     trained = RunDirectory(Path(str(config.run)))
@@ -247,8 +247,8 @@ def write_model(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) 
 
 
 def write_configuration(config: AdaptConfig, place: RunDirectory) -> None:
-    """The configuration of the run it came from, on the new data. It is written last: with it every other command takes
-    the folder for a run, and `adapt` no longer begins there again."""
+    """Write the configuration of the original run with the new data. This comes last: it makes the folder a run for
+    every other command, and `adapt` no longer starts there."""
     trained, data = configuration_of(config), config.data
     trained.data.train = os.path.abspath(str(data.train))
     trained.data.test = os.path.abspath(data.test) if data.test else None

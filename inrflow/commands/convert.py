@@ -9,7 +9,7 @@ from inrflow.config.schema import ConvertConfig
 
 
 def run(arguments: list[str]) -> int:
-    """Convert, and describe the result."""
+    """Convert files, and print a description of the result."""
     files = [argument for argument in arguments if "=" not in argument]
     config: ConvertConfig = resolve("convert", ConvertConfig, [item for item in arguments if "=" in item])
     from rich.console import Console

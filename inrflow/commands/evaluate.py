@@ -20,7 +20,7 @@ from inrflow.errors import UserError
 
 
 def run(arguments: list[str]) -> int:
-    """Evaluate and report."""
+    """Evaluate a run, and report."""
     config: EvaluateConfig = resolve("evaluate", EvaluateConfig, arguments)
     from inrflow.evaluation.observe import Observe
 

@@ -1,4 +1,4 @@
-"""`inrflow export`: a run as torch.export programs and ONNX graphs, with a model card."""
+"""`inrflow export`: export of a run as torch.export programs and ONNX graphs, with a model card."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from inrflow.runtime.atomic_files import LOCK_FILE, held_folder
 
 
 def _free(folder: Path) -> bool:
-    """Whether a folder holds nothing, or no more than what an export that was stopped has written."""
+    """Whether a folder is empty, or holds only files of an interrupted export."""
     names = {path.name for path in folder.iterdir() if path.name != LOCK_FILE and ".partial" not in path.name}
     graphs = {f"{part}.{kind}" for part in ("decode", "rate", "step") for kind in ("pt2", "onnx")} | {"points.csv"}
     return names <= (graphs | {MODEL_FILE} if "decode.pt2" in names else graphs)
 
 
 def run(arguments: list[str]) -> int:
-    """Export, and say what was written and what was not."""
+    """Export a run, and print what was written and what was not."""
     config: ExportConfig = resolve("export", ExportConfig, arguments)
     from inrflow.export.graphs import require_libraries
     from inrflow.export.model import export

@@ -1,4 +1,4 @@
-"""`inrflow forecast`: what comes after the observations, at their own places or at given ones, as quantiles."""
+"""`inrflow forecast`: quantiles of forecasts after the observations, at their own places or at given ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_ROWS = 5_000_000
 
 
 def run(arguments: list[str]) -> int:
-    """Assimilate, forecast, write."""
+    """Assimilate observations, forecast, write."""
     config: ForecastConfig = resolve("forecast", ForecastConfig, arguments)
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     about, began, rows = surrogate.description, time.perf_counter(), 0
@@ -81,13 +81,13 @@ def run(arguments: list[str]) -> int:
 
 
 def _of_grids(given: str) -> str:
-    """The last of the gridded files of a pattern, whose grid is that of all; another pattern, or one file, as given."""
+    """Last of the gridded files of a pattern, which share a grid; other patterns and single files unchanged."""
     paths = expanded(given)
     return str(paths[-1]) if len(paths) > 1 and format_of(paths[0]).named_dimensions else given
 
 
 def _points(path: str, about: Description, read: dict[str, Any]) -> PointTable:
-    """The rows of a file of places, which may lack times."""
+    """Rows of a file of places, which may lack times."""
     try:
         return read_points(path, about, read)
     except UserError:
@@ -95,7 +95,7 @@ def _points(path: str, about: Description, read: dict[str, Any]) -> PointTable:
 
 
 def _observed(path: str, about: Description, read: dict[str, Any]) -> PointTable | None:
-    """The rows of observations, for their places; None where some lack theirs, as those without values may."""
+    """Rows of observations, for their places; None if some have no place, as is allowed for rows without values."""
     try:
         return read_points(path, about, read)
     except UserError:
@@ -109,8 +109,8 @@ def _of_trajectory(table: PointTable, number: int) -> PointTable:
 
 
 def _places(frames: Frames, asked: PointTable | None, about: Description, time: str | None, observed: bool) -> Places:
-    """The places of a file in its order, else all that were observed; of observed ones that move the last of each.
-    Raises UserError where none tells which is which."""
+    """Places of a file in its order, else all observed places; for moving points the last place of each. Raises
+    UserError if moving points cannot be identified."""
     moves = observed and _moves(frames)
     if asked is not None and len(asked):
         return Places.of_table(last_of_each(asked, about) if moves else asked, about, time)
@@ -122,7 +122,7 @@ def _places(frames: Frames, asked: PointTable | None, about: Description, time: 
 
 
 def _moves(frames: Frames) -> bool:
-    """Whether most values are of a place of their own, and places far more than those of one time."""
+    """Whether most values have a distinct place, with far more places than at any one time."""
     seen = np.isfinite(frames.u).any(-1)
     if not frames.moving or len(frames) < 2:
         return False
@@ -131,7 +131,7 @@ def _moves(frames: Frames) -> bool:
 
 
 def _named(known: Places, stations: str, observations: str, about: Description, read: dict[str, Any]) -> Places:
-    """Places in the order of their stations with names and places as given, and times as the observations have them."""
+    """Places in the order of their stations, with names and places as given, and times in the observations' format."""
     source = expanded(observations)[0]
     table, kind = format_of(Path(stations)), format_of(source)
     if not isinstance(table, TableFormat) or not isinstance(kind, TableFormat):
@@ -146,7 +146,7 @@ def _named(known: Places, stations: str, observations: str, about: Description, 
 def _on_grid(
     asked: PointTable, observations: dict[int, Observations], until: float, every: float, about: Description
 ) -> PointTable | None:
-    """The grid of the file at the times after the last observation of any trajectory; None without a grid."""
+    """Rows on the grid of the file at times after the last observation of all trajectories; None without a grid."""
     last = max(float(seen.frames().t[-1]) for seen in observations.values())
     times = _times(last, until, every, about)
     _require_few(len(times), len(asked) // max(len(np.unique(asked.t)), 1))
@@ -156,7 +156,7 @@ def _on_grid(
 
 def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Observations], gathered: GatheredWarnings
              ) -> dict[str, np.ndarray]:
-    """The columns of a grid, NaN where nothing was ever observed."""
+    """Forecast columns on a grid, NaN at places without any observation."""
     answer: dict[str, np.ndarray] = {}
     for number in np.unique(table.trajectory).tolist():
         rows = np.flatnonzero((table.trajectory == number) & np.isfinite(table.x).all(1))
@@ -169,7 +169,7 @@ def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Ob
 
 
 def time_number(name: str, given: str, about: Description) -> float:
-    """A time in the data's units, given as a number or as a date. Raises UserError where it is neither."""
+    """Time in the data's units, given as a number or as a date. Raises UserError if it is neither."""
     try:
         return float(given)
     except ValueError:
@@ -182,7 +182,7 @@ def time_number(name: str, given: str, about: Description) -> float:
 
 
 def _times(last: float, until: float, every: float, about: Description) -> np.ndarray:
-    """Times of the forecast. Raises UserError where there is none after the last observation."""
+    """Times of the forecast. Raises UserError if `until` is not after the last observation."""
     if not until > last:
         asked, seen = (number_to_date(t, about.time_units) or f"{t:g}" for t in (until, last))
         raise UserError(f"until={asked} is not after the last observation, at t={seen}; give a later time")
@@ -194,7 +194,7 @@ def _times(last: float, until: float, every: float, about: Description) -> np.nd
 
 
 def _require_few(times: int, places: int) -> None:
-    """Raise UserError for more rows than are written."""
+    """Check that the number of rows is not too large. Raises UserError."""
     if times * places > _MOST_ROWS:
         raise UserError(f"{times} times at {places} places are more than {_MOST_ROWS} rows; give a larger `every`, or "
                         "fewer places in `points`")
@@ -203,7 +203,7 @@ def _require_few(times: int, places: int) -> None:
 def _rows(
     frames: Frames, places: np.ndarray, until: float, every: float, observed: bool, about: Description
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Times (R,), points (R, d) and values (R, C) of what was observed, if asked for, and then of what is forecast."""
+    """Times (R,), points (R, d) and values (R, C) of the observations, if `observed`, then of the forecast (None)."""
     times = _times(float(frames.t[-1]), until, every, about)
     _require_few(len(times), len(places))
     if observed:
@@ -216,7 +216,7 @@ def _rows(
 def _columns(
     solution: Solution, table: PointTable, values: np.ndarray | None, observed: bool
 ) -> dict[str, np.ndarray]:
-    """Quantiles of every channel, whether a row is extrapolated in space or time, and scores of observed values."""
+    """Quantiles, if `observed` z-scores of the values, of each channel, and the flag of extrapolation, as columns."""
     surrogate = solution.surrogate
     answer, columns = solution.rows(table.t, table.x, std=True), {}
     low, middle, high = (solution.quantile(answer, level) for level in QUANTILES.values())

@@ -1,4 +1,4 @@
-"""`inrflow generate`: a data file of trajectories of a known equation."""
+"""`inrflow generate`: generation of a data file with trajectories of a known equation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inrflow.runtime.screen import screen, show
 
 
 def run(arguments: list[str]) -> int:
-    """Solve and write; without the name of an equation, list them."""
+    """Solve an equation and write trajectories; without its name, list all equations."""
     config: GenerateConfig = resolve("generate", GenerateConfig, arguments)
     if config.pde not in EQUATIONS:
         _list_equations(Console())

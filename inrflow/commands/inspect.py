@@ -1,4 +1,4 @@
-"""`inrflow inspect`: what is in a data file or a run directory, in a screenful."""
+"""`inrflow inspect`: summary of a data file or a run directory."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from inrflow.model.family import Family
     from inrflow.model.surrogate import Surrogate
 
-_STAGES = 12  # of training whose validation errors are shown
-_LINES = 15  # of an equation
+_STAGES = 12  # stages of training with validation errors shown
+_LINES = 15  # lines of an equation shown
 
 
 def run(arguments: list[str]) -> int:
-    """Describe one file, the files of a pattern, or a directory; key=value says how a file is read, as for convert."""
+    """Describe one file, the files of a pattern, or a directory; key=value are options of reading, as for convert."""
     options = [item for item in arguments if "=" in item and not Path(item).exists()]
     names = [item for item in arguments if item not in options]
     if len(names) != 1:
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
 
 
 def show_run(directory: Path) -> None:
-    """Print all that a run directory holds. Raises UserError where it holds nothing, or something is damaged."""
+    """Print the contents of a run directory. Raises UserError if it is empty or damaged."""
     from inrflow.commands.report import show_candidates
 
     run, console = RunDirectory(directory), screen()
@@ -84,7 +84,7 @@ def show_run(directory: Path) -> None:
 
 
 def describe_run(run: RunDirectory) -> list[tuple[str, object]]:
-    """(label, text) rows on data and model of a run. Raises UserError where they cannot be read."""
+    """(label, text) rows on data and model of a run. Raises UserError if they cannot be read."""
     from inrflow.model.family import Family
     from inrflow.model.store import is_family
     from inrflow.model.surrogate import Surrogate
@@ -101,7 +101,7 @@ def describe_run(run: RunDirectory) -> list[tuple[str, object]]:
                 _model_rows(Surrogate.load(directory))
         except (UserError, MemoryError):
             raise
-        except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
+        except Exception as error:  # damaged files raise all kinds of exceptions
             raise damaged(directory, error) from error
     return rows + _metrics_rows(run)
 
@@ -119,7 +119,7 @@ def _config_rows(config: Config) -> Iterable[tuple[str, object]]:
 
 
 def _names(files: object) -> str:
-    """One file, or several physics' files."""
+    """Name of one file, or names of the files of several physics."""
     return files or "?" if isinstance(files, str | None) else ", ".join(map(str, files))  # type: ignore[call-overload]
 
 
@@ -155,7 +155,7 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
 
 
 def _family_rows(family: Family) -> Iterable[tuple[str, object]]:
-    """What is shared, and a row for each physics."""
+    """Rows on the shared terms, and on each physics."""
     rows: list[tuple[str, object]] = [("physics", ", ".join(family.names)), ("shared", family.about)]
     rows += [("", f"{form}: {', '.join(owners)}") for form, owners in family.forms.items() if len(owners) > 1][:_LINES]
     for name, one in family.members.items():
@@ -166,7 +166,7 @@ def _family_rows(family: Family) -> Iterable[tuple[str, object]]:
 
 
 def _metrics_rows(run: RunDirectory) -> list[tuple[str, object]]:
-    """Validation error at the end of each stage."""
+    """Row of the validation error at the end of each stage."""
     ends = []
     for stage, steps in run.steps().items():
         measured = [row["validation"] for row in steps if isinstance(row.get("validation"), float)]
@@ -178,7 +178,7 @@ def _metrics_rows(run: RunDirectory) -> list[tuple[str, object]]:
 
 
 def _show_evaluation(report: dict[str, Any], console: Console) -> None:
-    """Errors, of a run on several physics those of each."""
+    """Print errors, for a run on several physics those of each."""
     from inrflow.commands.report import show_errors
 
     for name, one in report["physics"].items() if "physics" in report else [("", report)]:
@@ -186,7 +186,7 @@ def _show_evaluation(report: dict[str, Any], console: Console) -> None:
 
 
 def _printed(console: Console, write: Callable[[Any, Console], None], content: Any) -> str:
-    """What `write` prints on a console like this one: nothing is shown of a file that turns out to be damaged."""
+    """Text that `write` prints on a console like this one, so that nothing is shown of damaged files."""
     from rich.console import Console
 
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""`inrflow next`: the places at which further sensors would tell most, the most telling first."""
+"""`inrflow next`: ranking of places for further sensors by the reduction of the forecast variance."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from inrflow.errors import UserError
 from inrflow.model.joint import MOST_ROWS
 from inrflow.model.surrogate import Surrogate
 
-_CANDIDATES = 400  # random ones
+_CANDIDATES = 400  # random candidates
 
 
 def run(arguments: list[str]) -> int:
-    """Assimilate, choose, write."""
+    """Assimilate observations, choose places, write."""
     config: NextConfig = resolve("next", NextConfig, arguments)
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     about, began = surrogate.description, time.perf_counter()
@@ -63,8 +63,8 @@ def run(arguments: list[str]) -> int:
 
 def _candidates(surrogate: Surrogate, config: NextConfig, read: dict[str, Any]
                 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
-    """Candidates (M, d), their weights (M,), if they have any, and columns (M,) that say where they are, with those of
-    text, such as names, of a table; of rows at the same place the first."""
+    """Candidates (M, d), weights (M,) if given, and columns (M,) of places and of text such as names; the first row of
+    each place of a table, or random places."""
     about = surrogate.description
     if config.points is not None:
         table = read_points(config.points, about, {**read, "time": ""})

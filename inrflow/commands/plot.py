@@ -1,4 +1,4 @@
-"""`inrflow plot`: truth, forecast, error and uncertainty of a trajectory, errors against time, losses of training."""
+"""`inrflow plot`: figures of truth, forecast, error and uncertainty of a trajectory, errors by time, and losses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _LARGEST = 5_000_000
 
 
 def run(arguments: list[str]) -> int:
-    """Assimilate one trajectory of a test file and draw."""
+    """Assimilate one trajectory of a test file, and draw."""
     config: PlotConfig = resolve("plot", PlotConfig, arguments)
     surrogate = load_run(str(config.run), config.device, config.physics, config.data.test)
     _check(config, surrogate.description)
@@ -86,7 +86,7 @@ def _times(config: PlotConfig, about: Description) -> np.ndarray | None:
 
 
 def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
-    """The file to draw and its observations; without a test file, the training frames of the training file."""
+    """File to draw and observation settings; without a test file, the training frames of the training file."""
     seen = config.observe
     path, frames = config.data.test, surrogate.window if seen.frames is None else seen.frames
     if path is None:
@@ -101,7 +101,7 @@ def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
 
 
 def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> Scene:
-    """One trajectory, assimilated and forecast at the times and points to draw."""
+    """Scene of one trajectory, assimilated and forecast at the times and points to draw."""
     if not 0 <= config.trajectory < file.trajectories:
         last = file.trajectories - 1
         raise UserError(f"trajectory={config.trajectory}; {file.path} has the trajectories 0 to {last}")
@@ -117,7 +117,7 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
         truth, triangles = None, triangles if kept else None
     if len(t) * x.shape[-2] > _LARGEST:
         raise UserError(f"{len(t)} times at {x.shape[-2]} points are too many to draw; give fewer (resolution, times)")
-    rows = np.broadcast_to(x, (len(t), *x.shape[-2:])).reshape(-1, x.shape[-1]).copy()  # of one time: a read-only view
+    rows = np.broadcast_to(x, (len(t), *x.shape[-2:])).reshape(-1, x.shape[-1]).copy()  # copy: a view may be read-only
     answer = solution.query(np.repeat(t, x.shape[-2]), rows, std=True)
     mean, std = (np.asarray(answer[key]).reshape(len(t), x.shape[-2], -1) for key in ("mean", "std"))
     about, seen = surrogate.description, observations.frames()
@@ -129,7 +129,7 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
 
 
 def _on_shape(surrogate: Surrogate, file: TrajectoryFile, trajectory: int) -> Surrogate:
-    """The surrogate, or its law moved to the shape of a trajectory where trajectories have shapes of their own."""
+    """The surrogate, or its law moved to the shape of a trajectory if shapes differ between trajectories."""
     if surrogate.decoder.place is None or len(shapes_of(file)) == 1 or trajectory >= file.trajectories:
         return surrogate
     from inrflow.evaluation.new_domain import models_of  # finite elements take a second to import
@@ -138,7 +138,7 @@ def _on_shape(surrogate: Surrogate, file: TrajectoryFile, trajectory: int) -> Su
 
 
 def _observed(config: PlotConfig, surrogate: Surrogate, frames: Frames, observe: Observe) -> Observations:
-    """The first frames of the trajectory, at the points that evaluation would observe, with noise."""
+    """First frames of the trajectory at the points that an evaluation would observe, with noise."""
     training, seed = surrogate.training, int(surrogate.training["seed"])
     fraction = training["points"] if observe.points is None else observe.points
     window = slice(0, observe.frames)
@@ -170,8 +170,8 @@ def _elsewhere(
 
 
 def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np.ndarray | None) -> np.ndarray:
-    """A grid of `count` points along each axis of the domain (of a sphere along meridians and parallels), in more than
-    two dimensions of the plane through the middle; of a domain or a mesh, only points inside it."""
+    """Grid of `count` points along each axis of the domain (on a sphere along meridians and parallels), in three
+    dimensions in the plane through the middle; only points inside the domain or mesh."""
     about = surrogate.description
     if about.geometry == "sphere":
         places = xyz_to_lonlat(places)
@@ -198,7 +198,7 @@ def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np
 def _draw_forecasts(config: PlotConfig, about: Description, scene: Scene, directory: Path) -> list[Path]:
     title = f"{about.name}, trajectory {config.trajectory}"
     written = []
-    several = scene.x.shape[:-1] != (1,)  # else the forecast is drawn as a series already
+    several = scene.x.shape[:-1] != (1,)  # else the forecast is a series already
     for channel in about.channels if config.channel is None else (config.channel,):
         part = safe_name(channel)
         still = directory / f"forecast_{part}{_suffix(config)}"
@@ -224,8 +224,8 @@ def _suffix(config: PlotConfig) -> str:
 
 
 def _draw_training(run_directory: Path, directory: Path, name: str, suffix: str) -> list[Path]:
-    """Draw the calibration of the run's report, the candidates where several were compared, and the losses of stages
-    that were trained by descent."""
+    """Files of figures of the run: calibration, candidates (if several recipes were compared), and losses of stages
+    trained by gradient descent."""
     tables = (RunDirectory(run_directory).json(EVALUATION_FILE) or {}).get("calibration") or {}
     calibration = [calibration_figure(directory / f"calibration{suffix}", tables["by_lead"], title=name)
                    ] if tables.get("by_lead") else []

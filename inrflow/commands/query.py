@@ -1,4 +1,4 @@
-"""`inrflow query`: values at the points of a file, streamed in blocks."""
+"""`inrflow query`: predictions at the points of a file, streamed in blocks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from inrflow.runtime.atomic_files import make_folder
 
 
 def run(arguments: list[str]) -> int:
-    """Assimilate, answer, write."""
+    """Assimilate observations, predict, write."""
     config: QueryConfig = resolve("query", QueryConfig, arguments)
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     sources = [str(config.observations), str(config.points)]
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def answer_path(to: str | None, output: str | None, command: str, name: str, sources: Sequence[str]) -> Path:
-    """The file of an answer, by default of a `name` in the folder `output`. Raises UserError where it is a source."""
+    """Output file, by default `name` in the folder `output`. Raises UserError if it is one of the sources."""
     if to is None:
         return make_folder(Path(output or default_output(command))) / name
     for source in sources:
@@ -66,39 +66,39 @@ def answer_path(to: str | None, output: str | None, command: str, name: str, sou
 
 
 class GatheredWarnings:
-    """Warnings about the observations of trajectories, of which the first is told for all."""
+    """Collector of warnings about the observations of trajectories, of which only the first is issued."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
 
     @contextmanager
     def of(self, number: int) -> Iterator[None]:
-        """Gather what is warned of in the body, about trajectory `number`."""
+        """Context manager that collects warnings about trajectory `number`."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             yield
         self._texts += [f"observations of trajectory {number}: {item.message}" for item in caught]
 
     def tell(self) -> None:
-        """Warn of the first, and say how many there are."""
+        """Issue the first warning, with the number of the others."""
         if self._texts:
             more = f" (and {len(self._texts) - 1} more such warnings)" if len(self._texts) > 1 else ""
             warnings.warn(self._texts[0] + more, stacklevel=3)
 
 
 class _Answers:
-    """Solutions of the observed trajectories, each assimilated at its first use."""
+    """Predictions from the observed trajectories, each assimilated at its first use."""
 
     def __init__(self, surrogate: Surrogate, observations: dict[int, Observations], config: QueryConfig) -> None:
         self.surrogate, self.observations, self.config = surrogate, observations, config
         self._solutions: dict[int, Solution] = {}
         self._gathered = GatheredWarnings()
         self._assumed = False
-        self.outside = self.beyond = 0  # of the points answered so far: off the training data's domain, or its time
+        self.outside = self.beyond = 0  # numbers of points outside of the training domain, or its time span
         self.corners: list[np.ndarray] = []  # lowest and highest coordinates (2, d) of each block
 
     def columns(self, table: PointTable) -> dict[str, np.ndarray]:
-        """The new columns of a block of points. Raises UserError for points of a trajectory that was not observed."""
+        """Predicted columns of a block of points. Raises UserError for points of an unobserved trajectory."""
         about, extent = self.surrogate.description, self.surrogate.extent
         self.corners.append(np.stack([table.x.min(0), table.x.max(0)]))
         numbers = table.trajectory
@@ -112,11 +112,11 @@ class _Answers:
             asked = {"std": self.config.std, "derivatives": self.config.derivatives}
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
+                    warnings.simplefilter("ignore", UserWarning)  # points outside: warned once, for all blocks
                     solution = self._solution(number)
                     answer = solution.rows(table.t[rows], table.x[rows], **asked)
             except UserError:
-                self.warn()  # what was strange about the observations may be why there is no answer
+                self.warn()  # problems of the observations may be the cause
                 raise
             outside = extent.outside(table.x[rows])
             beyond = extent.beyond(table.t[rows], *solution.observed)

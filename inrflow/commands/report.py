@@ -1,4 +1,4 @@
-"""Reports: errors beside those of the reference forecasts, candidate models, and the pictures of an evaluation."""
+"""Reports: errors of a model and of reference forecasts, candidate models, and figures of an evaluation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from inrflow.runtime.safe_names import printable, safe_name
 from inrflow.runtime.screen import show
 from inrflow.runtime.shown import trajectories
 
-_MOST = 14  # candidates that are shown
-_SPARSE = 0.6  # share of the points up to which the observed ones are marked
+_MOST = 14  # candidates shown, at most
+_SPARSE = 0.6  # largest share of observed points for which these are marked
 _GROUPS = {"in_t": "in-t", "out_t": "out-t", "in_s": "in-s", "out_s": "out-s"}
 
 
 def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> None:
-    """Print errors before and after the training horizon and on observed and unobserved points, and what else the
-    registered metrics give a title; with the name of the physics where there are several."""
+    """Print errors before and after the training horizon, at observed and unobserved points, and all other registered
+    metrics with a title; `physics`: name of the physics, if there are several."""
     console.print(_error_table(report, physics))
     seen, needed = report["observed"]["frames"], report.get("frames_needed", 1)
     if seen < needed:
@@ -51,7 +51,7 @@ def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> 
 
 
 def error_lines(report: dict[str, Any]) -> Iterator[str]:
-    """A line for each number in the report that a registered metric gives a title."""
+    """Line for each number in the report that has a title in a registered metric."""
     for metric in METRICS.values():
         for key, title in metric.titles.items():
             if isinstance(report.get(key), int | float):
@@ -59,7 +59,7 @@ def error_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _calibration_table(tables: dict[str, list[dict[str, Any]]]) -> Table:
-    """Coverage, CRPS and z-spread by lead, and by distance where not everything was observed."""
+    """Table of coverage, CRPS and z-spread by lead time, and by distance if not all points were observed."""
     table = Table(title="calibration (z-spread 1 is right)", box=None, padding=(0, 2, 0, 0))
     for index, name in enumerate(("", *(f"{level} % hold" for level in LEVELS), "CRPS", "z-spread", "values")):
         table.add_column(name, justify="right" if index else "left", no_wrap=True)
@@ -75,7 +75,7 @@ def _calibration_table(tables: dict[str, list[dict[str, Any]]]) -> Table:
 
 
 def _error_table(report: dict[str, Any], physics: str) -> Table:
-    """The metrics that are given by groups of frames and points; a row for the model and for each reference."""
+    """Table of the metrics by groups of frames and points, with a row for the model and for each reference."""
     shown = {key: title for metric in METRICS.values() for key, title in metric.titles.items()
              if isinstance(report.get(key), dict)}
     groups = {key: [group for group in _GROUPS if report[key].get(group) is not None] for key in shown}
@@ -96,7 +96,7 @@ def _error_table(report: dict[str, Any], physics: str) -> Table:
 def show_candidates(report: dict[str, Any], console: Console) -> None:
     """Print candidates.json as a table, and a line for each recipe that did not apply.
 
-    Raises KeyError, TypeError or ValueError where it is not in that format.
+    Raises KeyError, TypeError or ValueError if it is not in that format.
     """
     candidates, chosen = report["candidates"], report["chosen"]
     shown, beside = _shown(candidates, chosen), _beside(candidates)
@@ -125,7 +125,7 @@ def show_candidates(report: dict[str, Any], console: Console) -> None:
 
 
 def _shown(candidates: list[dict[str, Any]], chosen: int | None) -> list[int]:
-    """The chosen one, those taken on the way and the best of the others, in the order in which they were tried."""
+    """Indices of the chosen candidate, intermediate choices and the best others, in order of trial."""
     def rank(index: int) -> tuple[bool, bool, float]:
         error = candidates[index]["validation_error"]
         return index != chosen, not candidates[index]["taken"], float("inf") if error is None else error
@@ -134,7 +134,7 @@ def _shown(candidates: list[dict[str, Any]], chosen: int | None) -> list[int]:
 
 
 def _beside(candidates: list[dict[str, Any]]) -> set[int]:
-    """The residual fields that are used beside the chosen model: of each channel the last one that was taken."""
+    """Indices of the residual fields used with the chosen model: the last one taken for each channel."""
     last = {one["candidate"].split(": ")[0]: index for index, one in enumerate(candidates)
             if one["recipe"] == "residual_field" and one["taken"]}
     return set(last.values())
@@ -162,7 +162,7 @@ def _cell(value: float | None) -> str:
 def draw(
     directory: Path, surrogate: Surrogate, evaluation: Evaluation, triangles: np.ndarray | None = None
 ) -> list[Path]:
-    """Draw the forecast of one trajectory for every channel, and errors against time; returns the files."""
+    """Files of figures of the forecast of one trajectory for every channel, and of errors by time."""
     from inrflow.plotting import Scene, forecast_figure
 
     example, about = evaluation.example, surrogate.description
@@ -178,7 +178,7 @@ def draw(
 
 
 def draw_errors(directory: Path, surrogate: Surrogate, evaluation: Evaluation, suffix: str = ".png") -> Path:
-    """Draw the errors of the model and of the reference forecasts against time; returns the file."""
+    """File of the figure of errors by time, of the model and of the reference forecasts."""
     from inrflow.plotting import error_figure
 
     errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
@@ -193,7 +193,7 @@ def _horizon(surrogate: Surrogate, evaluation: Evaluation) -> float:
 
 
 def sensors(x: np.ndarray, observed: np.ndarray) -> np.ndarray | None:
-    """Places (n, d) of points x (N, d) or (T, N, d) at which any of the first K frames is observed, (K, N) bool; None
-    where points move, or nearly all are observed."""
+    """Places (n, d) of the points x (N, d) or (T, N, d) that are observed in any of the first K frames (K, N); None if
+    points move, or nearly all are observed."""
     seen = observed.any(0)
     return x[seen] if x.ndim == 2 and seen.sum() <= _SPARSE * x.shape[0] else None

@@ -1,7 +1,7 @@
-"""A run on disk: the names of its files, how they are read and written, and where new ones go; data files of any format
+"""Run directories: names, reading and writing of their files, and folders for new ones; data files of any format
 as trajectory files.
 
-This module is light: torch is imported when a model is.
+Importing this module is fast: torch is imported only with a model.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 CANDIDATES_FILE = "candidates.json"
 REFERENCES_FILE = "references.safetensors"
-DATA_FOLDER = "data"  # of converted files, in the output
+DATA_FOLDER = "data"  # folder of converted files
 _OPTION = re.compile(r"(?<![\w.])(?=(channels|coordinates|time|trajectory|stations|select\.\w+|period)=)")  # of convert
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A folder that `inrflow train` or `inrflow adapt` writes."""
+    """Folder written by `inrflow train`, `inrflow update` or `inrflow adapt`."""
 
     path: Path
 
     @classmethod
     def new(cls, output: str | None, command: str) -> RunDirectory:
-        """The folder `output`, or a new one of the command. Raises UserError where it holds a run already."""
+        """The folder `output`, or a new one of the command. Raises UserError if it already holds a run."""
         run = cls(Path(output or default_output(command)))
         run._require_new()
         return run
@@ -64,8 +64,8 @@ class RunDirectory:
 
     @contextmanager
     def held(self, again: bool = False) -> Iterator[None]:
-        """Keep the folder from other processes. Raises UserError as `held_folder`, and where it holds a run that is
-        not to be written `again`."""
+        """Context manager that locks the folder against other processes. Raises UserError as `held_folder`, and if it
+        holds a run, unless that is to be written `again`."""
         from inrflow.runtime.atomic_files import held_folder
 
         with held_folder(self.path):
@@ -80,47 +80,47 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether it holds a model."""
+        """Whether the folder holds a model."""
         return (self.path / MODEL_FILE).exists()
 
     def config(self) -> Config:
-        """The configuration it was trained with. Raises UserError where there is none that can be read."""
+        """Configuration of the training. Raises UserError if it is missing or cannot be read."""
         from inrflow.config.resolve import from_yaml
         from inrflow.config.schema import Config
 
         return from_yaml(self.path / CONFIG_FILE, Config)
 
     def read_settings(self) -> ReadConfig:
-        """How the files of the run were read; as they say where it has no configuration."""
+        """Options with which the files of the run were read; defaults without a configuration."""
         from inrflow.config.train_schema import ReadConfig
 
         return self.config().data.read if self.begun else ReadConfig()
 
     def write_config(self, config: Any, name: str = CONFIG_FILE) -> None:
-        """Write a configuration atomically, and before it what was told of the data."""
+        """Write a configuration atomically, after the warnings about the data."""
         from inrflow.config.resolve import to_yaml
         from inrflow.runtime.atomic_files import write_json, write_text
 
-        if told := getattr(warnings.showwarning, "about", None):  # of the command line
+        if told := getattr(warnings.showwarning, "about", None):  # set by the command line
             write_json(self.path / TOLD_FILE, {"warnings": sorted(told)})
         write_text(self.path / name, to_yaml(config))
 
     def finish(self) -> None:
-        """Remove what only a stopped run needs, the states of its training loops; those of several physics, too."""
+        """Remove the states of training loops (also of several physics), which only an interrupted run needs."""
         for folder in (self.path, *(self.path / "checkpoints").glob("*/")):
             for state in (folder / "checkpoints").glob("*.safetensors"):
                 state.unlink(missing_ok=True)
-            with suppress(OSError):  # physics keep their models there, and some runs nothing
+            with suppress(OSError):  # kept if it holds models of several physics
                 (folder / "checkpoints").rmdir()
 
     def references_file(self, physics: str | None = None) -> Path:
-        """The file of the reference forecasts: of a run on several physics, those of the one named."""
+        """File of the reference forecasts; for a run on several physics, of the one named."""
         own = self.path / safe_name(physics) / REFERENCES_FILE if physics else None
         return own if own is not None and own.exists() else self.path / REFERENCES_FILE
 
     def references(self, physics: str | None = None) -> References | None:
-        """The reference forecasts, if any were fitted; updates leave that to those who ask for them. Raises UserError
-        where the file is damaged."""
+        """Reference forecasts, if any were fitted; updated runs fit them here, on demand. Raises UserError if the file
+        is damaged."""
         from inrflow.evaluation.references.base import References
 
         path = self.references_file(physics)
@@ -136,13 +136,13 @@ class RunDirectory:
             return fit_problem_references(Problem.of(config, file))
 
     def json(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the run; None without it. Raises UserError where it holds something else."""
+        """Content of a JSON file of the run; None if missing. Raises UserError if it is no JSON object."""
         from inrflow.runtime.atomic_files import read_json
 
         return read_json(self.path / name)
 
     def steps(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of metrics.jsonl, see `read_steps`; none without the file."""
+        """Rows of metrics.jsonl, see `read_steps`; empty if it is missing."""
         path = self.path / METRICS_FILE
         return read_steps(path) if path.exists() else {}
 
@@ -150,7 +150,7 @@ class RunDirectory:
 def read_steps(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Rows of a metrics.jsonl by stage and in order of steps.
 
-    Of two rows of a step the later counts; lines that were cut or are no rows are ignored.
+    The last of repeated rows of a step counts; truncated and invalid lines are ignored.
     """
     stages: dict[str, dict[int, dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -164,9 +164,9 @@ def read_steps(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def several(train: object) -> list[str] | None:
-    """The files of data.train where it is a list of several; None for one file or none.
+    """Files of data.train if it is a list; None for one file or none.
 
-    Raises UserError for a list of fewer than two.
+    Raises UserError for a list of fewer than two files.
     """
     if train is None or isinstance(train, str):
         return None
@@ -186,16 +186,16 @@ def default_output(command: str) -> Path:
 
 
 def require_run(run: str) -> None:
-    """Raise UserError where there is no such run directory."""
+    """Check that a run directory exists. Raises UserError."""
     if not Path(run).exists():
         raise UserError(f"run directory {run} does not exist; give one that inrflow train has written")
 
 
 def load_run(run: str, device: str = "auto", physics: str | None = None, data: str | None = None) -> Surrogate:
-    """The surrogate of a run directory, its decoder on the device.
+    """Surrogate of a run directory, with its decoder on the device.
 
-    Of several physics it is the one named, or the one that a `data` file belongs to. Raises UserError where the
-    directory holds no run or a damaged one, or the physics is not known.
+    For several physics it is the one named, or the one that a `data` file belongs to. Raises UserError if the directory
+    holds no run or a damaged one, or the physics is unknown.
     """
     from inrflow.data.formats.schema import open_hdf5, read_description
     from inrflow.model.family import Family
@@ -208,7 +208,7 @@ def load_run(run: str, device: str = "auto", physics: str | None = None, data: s
         family = Family.load(run)
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
+    except Exception as error:  # damaged files raise all kinds of exceptions
         raise damaged(run, error) from error
     if Path(data).suffix.lower() not in (".h5", ".hdf5"):
         raise UserError(f"{data} does not say to which physics it belongs; give physics=NAME, one of "
@@ -218,16 +218,16 @@ def load_run(run: str, device: str = "auto", physics: str | None = None, data: s
 
 
 def damaged(run: str | Path, error: Exception) -> UserError:
-    """What to say of a model file that cannot be loaded."""
+    """UserError for a model file that cannot be loaded."""
     why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return UserError(f"{Path(run) / MODEL_FILE} is damaged or of another version ({why}); restore it, or train again")
 
 
 def at_home(surrogate: Surrogate, path: Path, console: Console) -> Surrogate:
-    """The surrogate, or its law moved to the domain of a file where that is another one, which is printed; as it is
-    where trajectories have shapes of their own.
+    """The surrogate or, if the domain of a file differs, its law moved to that domain, which is printed; unchanged if
+    shapes differ between trajectories.
 
-    Raises UserError where it is, and the surrogate is no law, or where the file is of another system.
+    Raises UserError if the domain differs and the surrogate is no law, or if the file is of another system.
     """
     from inrflow.data.formats.trajectory_file import TrajectoryFile
     from inrflow.evaluation.evaluate import require_channels
@@ -248,7 +248,7 @@ def at_home(surrogate: Surrogate, path: Path, console: Console) -> Surrogate:
 
 
 def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: str) -> None:
-    """Print where a law has moved."""
+    """Print that a law was moved to another domain."""
     channels, place = len(surrogate.description.channels), there.extent.domain
     console.print(f"{why}: the law moves to {there.code_size // channels} harmonics of that "
                   f"{place.kind if place is not None else 'domain'}, from {surrogate.code_size // channels}",
@@ -256,7 +256,7 @@ def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: st
 
 
 def fit_problem_references(problem: Problem, path: Path | None = None) -> References:
-    """The reference forecasts fitted to the data of a training, and written to a file, if one is given."""
+    """Reference forecasts fitted to the data of a training, and written to a file, if one is given."""
     from inrflow.evaluation.references.base import fit_references
 
     source, held_out = problem.observed, len(problem.validation) > 0
@@ -269,7 +269,7 @@ def fit_problem_references(problem: Problem, path: Path | None = None) -> Refere
 
 
 def keep_references(source: Path, target: Path) -> None:
-    """Copy the reference forecasts of a run that another one goes on from; nothing where it has none."""
+    """Copy the reference forecasts of a run, if it has any, to a run derived from it."""
     from inrflow.runtime.atomic_files import written_aside
 
     if source.exists():
@@ -281,9 +281,9 @@ def report_evaluation(
     surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console,
     references: References | None, seen: bool = False, limit: float = math.inf
 ) -> dict[str, Any]:
-    """The report of an evaluation on a file; it and pictures are written into the directory, and a table is printed.
+    """Report of an evaluation on a file, which is written with figures into the directory, and printed as a table.
 
-    seen: whether the model was trained on these data, which the report says. limit: in seconds, see `evaluate`."""
+    seen: whether the model was trained on these data, as noted in the report. limit: in seconds, see `evaluate`."""
     from inrflow.commands.report import draw, show_errors
     from inrflow.data.formats.trajectory_file import TrajectoryFile
     from inrflow.evaluation.evaluate import evaluate
@@ -307,12 +307,12 @@ def report_evaluation(
 
 def as_trajectories(given: str, role: str, output: Path, console: Console, read: ReadConfig | None = None,
                     kept: bool = False, units: str | None = None) -> str:
-    """The path of a trajectory file with what is in a file, folder or pattern of any readable format.
+    """Path of a trajectory file with the content of a file, folder or pattern of any readable format.
 
-    given: what the user named. role: the setting that names it (data.train), for messages, and the name of the
-    converted file, OUTPUT/data/ROLE.h5. kept: a converted file that is newer than its sources is used again. units:
-    in which its times are to count, as those of the data of a run.
-    Raises UserError where it cannot be read or understood.
+    given: name given by the user. role: setting that contains it (data.train), for messages and for the name of the
+    converted file, OUTPUT/data/ROLE.h5. kept: whether to reuse a converted file that is newer than its sources. units:
+    time units of the result, such as those of a run.
+    Raises UserError if it cannot be read or understood.
     """
     from inrflow.config.resolve import given_settings
     from inrflow.config.train_schema import ReadConfig
@@ -322,7 +322,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     from inrflow.runtime.atomic_files import make_folder
 
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
-        return given  # refused, with what is expected, where it is opened
+        return given  # refused, with a message, when it is opened
     paths = [Path(given)] if Path(given).exists() else expanded(given)
     if len(paths) == 1 and in_schema(paths[0]):
         return str(paths[0])
@@ -341,7 +341,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
                 count_times_as(target, units)
     except UserError as error:
         for folder in (target.parent, output):
-            with suppress(OSError):  # others keep something there
+            with suppress(OSError):  # not empty
                 folder.rmdir()
         raise UserError(f"{role}: {_OPTION.sub('data.read.', str(error))}") from error
     files = f"{len(paths)} files of {kind.name}" if len(paths) > 1 else kind.name
@@ -351,7 +351,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
 
 def own_files(data: AdaptDataConfig, output: Path, console: Console, read: ReadConfig, units: str | None = None
               ) -> None:
-    """Put trajectory files in the place of the training and test files that a configuration names."""
+    """Replace training and test files in a configuration by trajectory files with the same content."""
     for key in ("train", "test"):
         given = getattr(data, key)
         if given:

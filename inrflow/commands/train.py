@@ -1,5 +1,5 @@
-"""`inrflow train`, and the same from Python: a run directory with the model, its configuration, metrics, evaluation and
-plots."""
+"""`inrflow train`, also from Python: training of a surrogate into a run directory with the model, its configuration,
+metrics, evaluation and plots."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from inrflow.training.run import Run
 from inrflow.training.train import start_run
 from inrflow.training.train import train as best_candidate
 
-_IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated where there is no test file,
-_SECONDS, _SHARE = 10.0, 0.1  # for so long, or so much of the time of training
+_IN_SAMPLE = 20_000_000  # largest number of training values for an evaluation on training data without a test file
+_SECONDS, _SHARE = 10.0, 0.1  # limit of its duration: seconds, or share of the training time
 
 
 def run(arguments: list[str]) -> int:
-    """Train, evaluate, plot; with --multirun once for every combination of settings."""
+    """Train, evaluate and plot; with --multirun once for every combination of settings."""
     if is_sweep(arguments):
         from inrflow.commands.several.sweep import run_sweep
 
@@ -59,17 +59,17 @@ def train(
     file: str | os.PathLike[str] | None = None, /, *settings: str, test: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None, minutes: float | None = None, **groups: Any
 ) -> Surrogate:
-    """The surrogate of what `inrflow train` does: a run directory with the model, its errors on test data and pictures.
+    """Surrogate trained as by `inrflow train`, which writes a run directory with the model, test errors and figures.
 
     Args:
-        file, test: data.train and data.test, in any format that is read; without both, the embedded wave data.
+        file, test: data.train and data.test, in any readable format; without both, the embedded wave data.
         settings: as on the command line ("data.frames=10").
-        output: the run directory; by default outputs/train/<date-time>.
+        output: run directory; by default outputs/train/<date-time>.
         minutes: training.minutes.
-        groups: further settings by name (seed=1), those of a group as a dictionary (data={"frames": 10}).
+        groups: further settings by name (seed=1), groups of settings as dictionaries (data={"frames": 10}).
     Raises:
-        UserError: as the command tells it, in one sentence; for a list of files, which the command alone takes.
-        KeyboardInterrupt: for Ctrl-C; `inrflow.train(resume=output)` goes on.
+        UserError: as in the command; also for a list of files, which only the command accepts.
+        KeyboardInterrupt: after Ctrl-C; `inrflow.train(resume=output)` continues.
     """
     places = {"data.train": file, "data.test": test, "output": output}
     for key, value in places.items():
@@ -91,7 +91,7 @@ def train(
 
 
 def _overrides(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Settings, those of groups as dictionaries, as the command line has them."""
+    """Command-line overrides of settings, with groups of settings as dictionaries."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _overrides(value, f"{prefix}{key}.")
@@ -103,7 +103,7 @@ def _overrides(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def run_alone(arguments: list[str]) -> int:
-    """Train, evaluate, plot; the first process of a team, or one by itself."""
+    """Train, evaluate and plot, in the first process of a team or a single process."""
     config: Config = resolve("train", Config, arguments)
     console = Console(stderr=True)
     resumed = bool(config.resume)
@@ -131,7 +131,7 @@ def run_alone(arguments: list[str]) -> int:
 
 
 def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:
-    """Train one physics, save its surrogate and report how that forecasts."""
+    """Train one physics, save its surrogate and report its forecast errors."""
     train_path, test_path = _data_files(config, place.path, console, resumed)
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
     with TrajectoryFile(train_path) as file:
@@ -157,8 +157,8 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
 
 
 def _data_files(config: Config, directory: Path, console: Console, resumed: bool) -> tuple[str, str | None]:
-    """Trajectory files with the training and the test data (None: no test data), by default the embedded wave data; the
-    configuration gets their full names, so that the run can be resumed and evaluated from any folder."""
+    """Trajectory files of the training and the test data (None: no test data), by default the embedded wave data; the
+    configuration gets absolute paths, so that the run can be resumed and evaluated from any folder."""
     data = config.data
     if data.train is None:
         if data.test is not None:
@@ -176,7 +176,7 @@ def _data_files(config: Config, directory: Path, console: Console, resumed: bool
 
 
 def _trained(run: Run) -> Surrogate:
-    """The surrogate of a run: an earlier one continued, where that will do, else the best candidate."""
+    """Surrogate of a run: a continued earlier one if that is good enough, else the best candidate."""
     earlier = run.config.continues
     if earlier is None:
         return best_candidate(run)
@@ -187,11 +187,11 @@ def _trained(run: Run) -> Surrogate:
 
 def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: Observe, place: RunDirectory,
             console: Console) -> None:
-    """Reference forecasts, and errors and pictures of the surrogate beside them: on test data, else on the frames after
-    those of training, else on the data of training themselves, where these are few enough."""
+    """Fit reference forecasts, and report errors and figures of the surrogate with them: on test data, else on frames
+    after those of training, else on the training data, if these are few enough."""
     file, frames, updated = problem.file, problem.config.data.frames, bool(surrogate.training.get("continued"))
     rest = test is None and frames is not None and file.frames > frames
-    if updated and test is None and not rest:  # often and quick: who asks later fits references, to the same data
+    if updated and test is None and not rest:  # frequent and fast: references are fitted on demand
         console.print("no data.test: errors of the last new observations are above; give data.test=FILE to "
                       "inrflow evaluate", highlight=False, soft_wrap=True)
         return
@@ -214,9 +214,9 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
 
 
 def _begun(place: RunDirectory, device: str, arguments: list[str]) -> Config:
-    """The configuration of a run that goes on as it began, on another device where one is asked for.
+    """Configuration of a run that is resumed, possibly on another device.
 
-    Raises UserError where there is no such run, and for settings that would be silently ignored."""
+    Raises UserError if there is no such run, and for settings that would be ignored silently."""
     if not place.begun:
         raise UserError(f"resume={place.path}: there is no config.yaml; give a folder of inrflow train")
     if (place.path / ADAPT_FILE).exists():
@@ -233,7 +233,7 @@ def _begun(place: RunDirectory, device: str, arguments: list[str]) -> Config:
 
 
 def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:
-    """Refuse a test file that cannot be evaluated on before time is spent on training. Raises UserError."""
+    """Check before training that a test file can be used for evaluation. Raises UserError."""
     if not Path(path).exists():
         raise UserError(f"data.test={path} does not exist; give a file, or leave it out")
     with TrajectoryFile(path) as file:

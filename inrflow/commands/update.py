@@ -25,7 +25,7 @@ from inrflow.runtime.atomic_files import make_folder
 
 
 def run(arguments: list[str]) -> int:
-    """Grow the data, continue the model or, where that will not do, train by the recipe that was chosen."""
+    """Extend the data, and continue the model or, if that is not good enough, train by the recipe chosen before."""
     config: UpdateConfig = resolve("update", UpdateConfig, arguments)
     before, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
     if not before.finished:
@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _recipe(before: RunDirectory, settings: Config) -> str:
-    """The recipe whose candidate was chosen."""
+    """Recipe of the chosen candidate."""
     tried = before.json(CANDIDATES_FILE) or {}
     taken = [row["recipe"] for row in tried.get("candidates", []) if row.get("taken") and
              row.get("recipe") != "residual_field"]
@@ -54,7 +54,7 @@ def _recipe(before: RunDirectory, settings: Config) -> str:
 
 
 def _known(settings: Config, before: RunDirectory, place: RunDirectory, console: Console) -> str:
-    """The trajectory file that the run was trained on, or its copy. Raises UserError where it is gone or several."""
+    """Trajectory file that the run was trained on, or its copy. Raises UserError if it is missing or a list."""
     given, copy = settings.data.train, before.path / DATA_FOLDER / "data_train.h5"
     if given is not None and several(given) is None and Path(str(given)).exists():
         return as_trajectories(str(given), "data.train", place.path, console, settings.data.read)
@@ -65,8 +65,8 @@ def _known(settings: Config, before: RunDirectory, place: RunDirectory, console:
 
 
 def _grow(settings: Config, known: str, further: str, target: Path) -> str:
-    """Write the data of a run with further observations, and say by how much they grew. Raises UserError where the run
-    is on data that do not grow: meshes, new trajectories of unknown parameters."""
+    """Remark on the growth of the data of a run with further observations, which are written to `target`. Raises
+    UserError for data that cannot be extended: meshes, new trajectories with unknown parameters."""
     with TrajectoryFile(known) as file:
         about = file.description
         if file.cells is not None or file.meshes_differ:
@@ -102,10 +102,10 @@ def _write(
     target: Path, about: Description, grown: dict[int, Observations], parameters: np.ndarray | None,
     environment: np.ndarray | None,
 ) -> None:
-    """Trajectories as frames where all have places, or parameters (S, P) or environments (S,), else as rows."""
+    """Write trajectories as frames (no moving points, or with parameters (S, P) or environments (S,)), else as rows."""
     trajectories = [one.frames() for one in grown.values()]
     if parameters is not None or environment is not None or not any(frames.moving for frames in trajectories):
-        with TrajectoryWriter(target, about, overwrite=True) as writer:  # of an update that was stopped
+        with TrajectoryWriter(target, about, overwrite=True) as writer:  # of an interrupted update
             for s, frames in enumerate(trajectories):
                 writer.append(frames.t, frames.x, frames.u, None if parameters is None else parameters[s],
                               None if environment is None else int(environment[s]))

@@ -1,4 +1,4 @@
-"""`inrflow COMMAND --help`: every key of a command with its default, its limits and what it means."""
+"""`inrflow COMMAND --help`: all keys of a command with defaults, limits and meaning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDTH = 100
 
 
 def command_help(name: str, summary: str) -> str:
-    """The text for one command."""
+    """Help text of one command."""
     lines = [f"inrflow {name}: {summary}", "", f"usage: inrflow {name} {_BEFORE_KEYS.get(name, '[key=value ...]')}"]
     if name not in SCHEMAS:
         return "\n".join(lines)
@@ -30,7 +30,7 @@ def command_help(name: str, summary: str) -> str:
 
 
 def _settings(settings: Any, prefix: str = "") -> Iterator[str]:
-    """`key=default` of every setting and its meaning, groups after the others."""
+    """Lines `key=default` of every setting with its meaning; groups follow single settings."""
     groups = []
     for item in fields(settings):
         value, key = getattr(settings, item.name), f"{prefix}{item.name}"
@@ -46,7 +46,7 @@ def _settings(settings: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _about(schema: type) -> list[str]:
-    """The docstring of a configuration, without its line breaks."""
+    """Docstring of a configuration, rewrapped."""
     return _wrapped(" ".join((schema.__doc__ or "").split()), "")
 
 
@@ -55,13 +55,13 @@ def _wrapped(text: str, indent: str) -> list[str]:
 
 
 def _written(value: Any) -> str:
-    """A value as it would be given on the command line."""
+    """Value in the form used on the command line."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return f"[{','.join(map(_written, value))}]" if isinstance(value, list) else str(value)
 
 
 def _comment(path: Path) -> str:
-    """The comment at the head of an experiment."""
+    """Comment at the head of an experiment's file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return " ".join(line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line)

@@ -1,4 +1,4 @@
-"""From `key=value` to a configuration: overrides composed by Hydra, checked, mistakes reported in one line."""
+"""Resolution of `key=value` overrides to a configuration by Hydra, with checks and one-line error messages."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from omegaconf.errors import OmegaConfBaseException
 from inrflow.config.setting import Limits
 from inrflow.errors import UserError
 
-#: Old keys of settings and their present names; both are read, on the command line and in config.yaml of a run.
+#: Old keys of settings and their present names; both are accepted, on the command line and in config.yaml of a run.
 ALIASES = {"data.equation": "data.completion"}
-_NEAR = 0.7  # how alike a misspelt key is
+_NEAR = 0.7  # similarity of misspelt keys for suggestions
 _KINDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
-#: Keys of earlier runs, which change nothing any more.
+#: Keys of earlier runs, which are ignored.
 _RETIRED = ("dynamics.quadratic_rank", "dynamics.products", "dynamics.start", "training.steps.equation",
             "training.steps.quadratic_rounds", "training.steps.scattered", "training.steps.scattered_copies",
             "training.steps.data", "decoder.codes", "decoder.closure")
 
-_LARGEST_FILE = 1_000_000  # bytes of a config.yaml
+_LARGEST_FILE = 1_000_000  # largest size of a config.yaml in bytes
 SWEEP_FLAGS = ("--multirun", "-m")
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether a command is to be run for every combination of settings."""
+    """Whether the arguments request a run for every combination of settings."""
     return any(item in SWEEP_FLAGS for item in arguments)
 
 
 def config_directory() -> Path:
-    """The folder `configs`: inside the installed package, or beside it in a checkout."""
+    """Folder `configs`: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "configs", package.parent / "configs"):
         if (candidate / "experiment").is_dir():
@@ -50,13 +50,12 @@ def config_directory() -> Path:
 
 
 def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
-    """The configuration of a command with overrides, as an instance of its dataclass.
+    """Configuration of a command with overrides, as an instance of its dataclass.
 
-    `experiment=NAME` takes the settings of configs/experiment/NAME.yaml, and so does `recipe=NAME` where that file
-    exists and no other experiment is given. Entries of a dictionary are set as `dictionary.entry=value`, or all of them
-    as `dictionary={entry: value}`. Values of text
-    settings are taken literally. Raises UserError, in one line, for unknown keys and values that do not fit or are
-    beyond their limits.
+    `experiment=NAME` uses the settings of configs/experiment/NAME.yaml, as does `recipe=NAME` if that file exists and
+    no experiment is given. Entries of a dictionary are set as `dictionary.entry=value`, or all of them as
+    `dictionary={entry: value}`. Values of text settings are taken literally. Raises UserError, in one line, for unknown
+    keys, values of the wrong type and values beyond their limits.
     """
     given = [entry for override in overrides for entry in _entries(_renamed(override), schema)]
     chosen = {key: value for key, _, value in (override.partition("=") for override in given)}
@@ -74,7 +73,7 @@ def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
 
 @lru_cache(maxsize=1)
 def _composed(name: str, schema: type, overrides: tuple[str, ...]) -> DictConfig:
-    """What Hydra composes; kept, for settings are checked before a command is imported, and again by it."""
+    """Composition by Hydra, cached since settings are checked before a command is imported, and again by it."""
     store = ConfigStore.instance()
     store.store(name=f"{name}_schema", node=schema)
     group = [{"experiment": None}] if name == "train" else []
@@ -85,13 +84,13 @@ def _composed(name: str, schema: type, overrides: tuple[str, ...]) -> DictConfig
 
 
 def check_limits(settings: Any, prefix: str = "") -> None:
-    """Hold a configuration to the limits that its dataclasses declare. Raises UserError."""
+    """Check a configuration against the limits declared by its dataclasses. Raises UserError."""
     for item in fields(settings):
         value, key = getattr(settings, item.name), f"{prefix}{item.name}"
         limits = item.metadata.get("limits", Limits())
         if is_dataclass(value):
             check_limits(value, f"{key}.")
-        elif value == "":  # what a shell makes of a variable that is not set
+        elif value == "":  # e.g. an unset shell variable
             raise UserError(f"{key}= is empty; give a value, or leave it out")
         elif not _within(value, limits):
             shown = f"{value:g}" if isinstance(value, float) else value
@@ -115,7 +114,7 @@ def _within(value: Any, limits: Limits) -> bool:
 
 
 def _require(settings: Any, prefix: str = "") -> None:
-    """Raise UserError for a setting that the command cannot do without."""
+    """Check that required settings are given. Raises UserError."""
     for item in fields(settings):
         value, limits = getattr(settings, item.name), item.metadata.get("limits", Limits())
         if is_dataclass(value):
@@ -125,26 +124,26 @@ def _require(settings: Any, prefix: str = "") -> None:
 
 
 def given_settings(config: Any) -> dict[str, Any]:
-    """The settings of a group that say something."""
+    """Settings of a group that are neither null nor empty."""
     return {key: value for key, value in asdict(config).items() if value not in (None, {})}
 
 
 def to_yaml(config: Any) -> str:
-    """A configuration as YAML text, in ASCII."""
+    """YAML text (ASCII) of a configuration."""
     return yaml.safe_dump(asdict(config), sort_keys=False, width=120)
 
 
 def from_yaml(path: Path, schema: type) -> Any:
-    """Read back what `to_yaml` wrote, or an older inrflow: missing settings have their defaults.
+    """Configuration from a file written by `to_yaml`, possibly of an older version; missing settings have defaults.
 
-    Raises UserError where the file is damaged, or its values do not fit.
+    Raises UserError if the file is damaged, or its values are invalid.
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise UserError(f"it has more than {_LARGEST_FILE} bytes")
         text = path.read_text(encoding="utf-8")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise UserError("it holds YAML aliases")  # a few of which can stand for billions of values
+            raise UserError("it holds YAML aliases")  # a few of which can expand to billions of values
         values = yaml.safe_load(text) or {}
         if not isinstance(values, dict):
             raise UserError("it holds no settings")
@@ -166,7 +165,7 @@ def from_yaml(path: Path, schema: type) -> Any:
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every key of a configuration, those of its groups after them, with its type as it is written."""
+    """All keys of a configuration, including its groups, with their annotated types."""
     for item in fields(schema):
         hint = get_type_hints(schema)[item.name]
         yield f"{prefix}{item.name}", str(item.type)
@@ -191,7 +190,7 @@ def _experiments() -> tuple[str, ...]:
 
 @cache
 def _texts(schema: type, prefix: str = "") -> dict[str, bool]:
-    """Keys whose values are text, and whether they hold (also) lists of it."""
+    """Keys whose values are text, and whether these may be lists of text."""
     result: dict[str, bool] = {}
     for item in fields(schema):
         hint, key, kind = get_type_hints(schema)[item.name], f"{prefix}{item.name}", str(item.type)
@@ -203,7 +202,7 @@ def _texts(schema: type, prefix: str = "") -> dict[str, bool]:
 
 
 def _renamed(override: str) -> str:
-    """An override without Hydra's signs for adding and removing keys, under the present name of its key."""
+    """Override without Hydra's prefixes for adding keys, and with the present name of its key."""
     if "=" not in override:
         hint = f"; a file of data is data.train={override}" if Path(override).exists() else ""
         raise UserError(f"{override!r} is not of the form key=value{hint}")
@@ -214,7 +213,7 @@ def _renamed(override: str) -> str:
 
 
 def _entries(override: str, schema: type) -> list[str]:
-    """An override, or those of each entry of a dictionary that is given as a whole."""
+    """The override, or an override for each entry of a dictionary given as a whole."""
     key, _, value = override.partition("=")
     if not (_hints(schema).get(key, "").startswith("dict[") and value.startswith("{") and value.endswith("}")):
         return [override]
@@ -223,7 +222,7 @@ def _entries(override: str, schema: type) -> list[str]:
 
 
 def _quoted(override: str, schema: type) -> str:
-    """An override whose text Hydra takes literally, whatever characters it holds."""
+    """Override quoted so that Hydra takes its text literally, whatever its characters."""
     key, _, value = override.partition("=")
     texts = _texts(schema)
     if value[:1] in ("'", '"', "[") and (len(value) < 2 or value[-1] != {"[": "]"}.get(value[0], value[0])):
@@ -241,7 +240,7 @@ def _quoted(override: str, schema: type) -> str:
 
 
 def _quote(text: str) -> str:
-    """Text in quotes of Hydra's grammar, `${` escaped; text that comes in quotes keeps their content."""
+    """Text quoted for Hydra's grammar, with `${` escaped; existing quotes are replaced."""
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1]
     text = _escaped(text)
@@ -251,12 +250,12 @@ def _quote(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text in which OmegaConf finds no variables to look up."""
+    """Text escaped so that OmegaConf does not interpolate variables."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _literal(value: Any) -> Any:
-    """Values whose text is taken as it is."""
+    """Nested values with all text escaped, so that it is taken literally."""
     if isinstance(value, dict):
         return {key: _literal(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -265,7 +264,7 @@ def _literal(value: Any) -> Any:
 
 
 def _move(values: dict[str, Any], old: list[str], new: list[str]) -> None:
-    """Give a value under an old key, if there is one, its new key."""
+    """Move a value under an old key, if there is one, to its new key."""
     place: Any = values
     for part in old[:-1]:
         place = place.get(part) if isinstance(place, dict) else None
@@ -278,7 +277,7 @@ def _move(values: dict[str, Any], old: list[str], new: list[str]) -> None:
 
 
 def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
-    """One line on what is wrong with the overrides."""
+    """One-line description of the mistake in the overrides."""
     text = str(error.__cause__ or error)
     known = list(_hints(schema))
     if isinstance(error, OverrideParseException):

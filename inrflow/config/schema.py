@@ -1,4 +1,4 @@
-"""The configurations of all commands: dataclasses that overrides on the command line are checked against."""
+"""Configurations of all commands: dataclasses against which overrides on the command line are checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: a field of a configuration with its default, what it means, and its limits."""
+"""Settings: fields of a configuration with default, meaning and limits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Limits:
-    """What the type of a setting does not say: bounds of a number, or a choice of words. A null is always allowed.
+    """Limits of a setting beyond its type: bounds of a number, or a choice of words. Null is always allowed.
 
-    `text` marks values that are taken literally (a path, or a list of them) although their type is open. `required` is
-    what to give where a command cannot do without: "FILE is missing; give a file with ...".
+    `text` marks values that are taken literally (a path, or a list of paths) although their type is open. `required`
+    is the message if a required setting is missing: "FILE is missing; give a file with ...".
     """
 
     least: float | None = None
@@ -25,7 +25,7 @@ class Limits:
     required: str = ""
 
     def __str__(self) -> str:
-        """In words; empty without any."""
+        """Description in words; empty without limits."""
         if self.choices:
             return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
         words = {"of at least": self.least, "above": self.above, "of at most": self.most, "below": self.below}
@@ -34,7 +34,7 @@ class Limits:
 
 
 def setting(default: Any, about: str, **limits: Any) -> Any:
-    """A field of a configuration: its default, one or two sentences for `--help`, and its `Limits`."""
+    """Dataclass field of a setting: default, one or two sentences for `--help`, and `Limits`."""
     metadata = {"about": about, "limits": Limits(**limits)}
     if isinstance(default, list | dict):
         return field(default_factory=partial(type(default), default), metadata=metadata)

@@ -1,4 +1,4 @@
-"""The configuration of `inrflow train`: every setting with its default, its meaning and its limits."""
+"""Configuration of `inrflow train`: all settings with default, meaning and limits."""
 
 from __future__ import annotations
 

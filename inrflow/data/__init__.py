@@ -1,1 +1,1 @@
-"""Data: observations, trajectory files, batches, symmetries. All input is checked here, and files are read lazily."""
+"""Data: observations, trajectory files, batches, symmetries. All input is validated here, and files are read lazily."""

@@ -1,9 +1,8 @@
-"""What a file does not declare of its domain, told by its points and values: unit spheres, and periods of grids.
+"""Detection of undeclared properties of a domain from points and values: unit spheres, and periods of grids.
 
-Values of a periodic field continue across the seam of its grid as they do inside. The cubic polynomial through two
-neighbours on either side misses a value by some error: where the axis is periodic, no more across the seam, from the
-last points to the first, than inside; where it is not, by orders of magnitude more, or the field is at rest at both
-ends, but for noise, which says nothing.
+The cubic polynomial through two neighbours on either side predicts a value with some error. On a periodic axis this
+error is no larger across the seam, from the last points to the first, than inside; on others it is larger by orders of
+magnitude, or the field is zero at both ends except for noise, from which nothing can be concluded.
 """
 
 from __future__ import annotations
@@ -13,28 +12,28 @@ from collections.abc import Iterable
 
 import numpy as np
 
-_FEWEST = 8  # points along an axis, and frames
-_AS_INSIDE = 5.0  # times the mean squared error inside; periodic axes have .02 to 4, others 8 (rounded values) and more
-_SMOOTH = 0.02  # mean squared error inside, as a share of that between points half of the axis apart, at most
-_ACTIVE = 0.05  # mean squared difference across the seam, as a share of that of neighbours inside, at least
-_TOLD = 0.5  # times that difference that the error across the seam is, at most; of noise alone .97, of fixed ends 1.6
+_FEWEST = 8  # points along an axis, and frames, at least
+_AS_INSIDE = 5.0  # largest ratio of squared errors at the seam and inside: periodic axes 0.02 to 4, others 8 or more
+_SMOOTH = 0.02  # largest squared error inside, relative to differences of points half an axis apart
+_ACTIVE = 0.05  # least squared difference across the seam, relative to that of neighbours inside
+_TOLD = 0.5  # largest ratio of squared error and difference across the seam: 0.97 for noise alone, 1.6 for fixed ends
 _UNEVEN = 1e-3  # relative difference of the steps of a regular axis
-_SAME = 1e-6  # relative difference of values at one place
-_ON_SPHERE, _DEEP = 1e-3, 0.1  # what points of a unit sphere depart from it; singular value of the last direction
+_SAME = 1e-6  # relative difference of equal values
+_ON_SPHERE, _DEEP = 1e-3, 0.1  # largest distance of points from a unit sphere; least singular value (not a circle)
 
 
 def on_unit_sphere(x: np.ndarray) -> bool:
-    """Whether points (N, d) are those of a unit sphere in space, and not all of one circle."""
+    """Whether points (N, d) lie on a unit sphere in space, and not on one circle."""
     if x.shape[1] != 3 or np.abs(np.linalg.norm(x, axis=1) - 1).max() > _ON_SPHERE or len(x) < _FEWEST:
         return False
     return bool(np.linalg.svd(x - x.mean(0), compute_uv=False)[-1] > _DEEP * _ON_SPHERE * len(x) ** 0.5)
 
 
 def apparent_period(x: np.ndarray, frames: Iterable[np.ndarray]) -> tuple[float, ...] | None:
-    """The periods (d,) of fields at points x (N, d), 0 along axes that show none; None where no axis shows one.
+    """Periods (d,) of fields at points x (N, d), 0 along axes without one; None if no axis has one.
 
-    Of full regular grids, on which values are smooth. The last points may be the first ones once more. frames: values
-    (F, N, C), in parts.
+    Only for full regular grids with smooth values. The last points may repeat the first. frames: values (F, N, C), in
+    parts.
     """
     axes = _axes(np.asarray(x, np.float64))
     if axes is None:
@@ -44,15 +43,15 @@ def apparent_period(x: np.ndarray, frames: Iterable[np.ndarray]) -> tuple[float,
     if len(u) < _FEWEST:
         return None
     fields = u.reshape(len(u), *(len(level) for level in levels), -1).astype(np.float64)
-    with warnings.catch_warnings():  # of places without a value
+    with warnings.catch_warnings():  # for places without values
         warnings.simplefilter("ignore", RuntimeWarning)
         period = tuple(_period(level, np.moveaxis(fields, 1 + j, 1)) for j, level in enumerate(levels))
     return period if any(period) else None
 
 
 def _axes(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """Levels of the coordinates of a full grid (N, d), and the order in which its points follow each other, the last
-    coordinate fastest; None for other points."""
+    """Distinct coordinates per axis of a full grid (N, d), and the order of its points with the last coordinate
+    fastest; None for other points."""
     levels, index = [], np.zeros(len(x), dtype=np.int64)
     for coordinate in x.T:
         values = np.unique(coordinate)
@@ -65,7 +64,7 @@ def _axes(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:
 
 
 def _period(level: np.ndarray, fields: np.ndarray) -> float:
-    """The period along an axis with levels (n,), of fields (F, n, ..., C); 0 for none."""
+    """Period of fields (F, n, ..., C) along an axis with coordinates (n,); 0 if there is none."""
     steps = np.diff(level)
     if len(level) <= _FEWEST or np.ptp(steps) > _UNEVEN * steps.mean():
         return 0.0

@@ -1,6 +1,5 @@
-"""Batches of trajectories as stacked tensors, on which solves and training steps work; their normalisation, and
-internal time, in which their typical step is 1; and numbers that stand for missing values by convention, told from
-values by how far off they lie."""
+"""Batches of trajectories as stacked tensors; normalisation of values; internal time, with a typical step of 1; and
+detection of conventional fill values (such as -9999), which lie far from all other values."""
 
 from __future__ import annotations
 
@@ -13,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_GRID = 2.0**30  # internal times in a unit
-_CLOSE = 1e-6  # relative distance of a stored number from the one that was meant
-_WILD = 20.0  # deviations of training, within which values are expected
-#: Written in place of missing values by loggers, models and archives.
+_GRID = 2.0**30  # resolution of internal times, per unit
+_CLOSE = 1e-6  # relative rounding error of a stored fill value
+_WILD = 20.0  # standard deviations of the training data within which values are expected
+#: Fill values written by loggers, models and archives.
 _NINES = (777.7, 888.8, 999, 999.9, 999.99, 6999, 7777, 8888, 9999, 9999.9, 32766, 32767, 32768, 99999, 999999)
 _POWERS = (1e10, 1e15, 1e20, 1e30, 1e34, 1e35, 1e36, 9.96921e36)
 CONVENTIONS = np.array([-99, -99.9, -99.99, *(sign * number for number in _NINES + _POWERS for sign in (-1, 1))])
@@ -24,13 +23,13 @@ CONVENTIONS = np.array([-99, -99.9, -99.99, *(sign * number for number in _NINES
 
 @dataclass
 class TrajectoryBatch:
-    """S trajectories of T frames of N points.
+    """Batch of S trajectories of T frames of N points.
 
     Attributes:
-        t: times (S, T), float64; NaN pads the end of a shorter trajectory.
-        x: points (S or 1, T or 1, N, d); 1 where trajectories or frames share their points.
+        t: times (S, T), float64; NaN pads the end of shorter trajectories.
+        x: points (S or 1, T or 1, N, d); 1 if trajectories or frames share their points.
         u: values (S, T, N, C), in normalised units; NaN = not observed.
-        delay: time offset of each value from its frame's time, (S, T, N) in the units of t; None where there is none.
+        delay: time offset (S, T, N) of each value from its frame's time, in the units of t; None if there is none.
     """
 
     t: Tensor
@@ -43,11 +42,11 @@ class TrajectoryBatch:
 
     @property
     def observed(self) -> Tensor:
-        """Frames with at least one observed value, (S, T) bool."""
+        """Mask (S, T) of the frames with at least one observed value."""
         return torch.isfinite(self.u).flatten(2).any(-1) & torch.isfinite(self.t)
 
     def select(self, index: Tensor | slice) -> TrajectoryBatch:
-        """A subset of the trajectories."""
+        """Subset of the trajectories."""
         delay = None if self.delay is None else self.delay[index]
         return TrajectoryBatch(self.t[index], self.x if len(self.x) == 1 else self.x[index], self.u[index], delay)
 
@@ -56,38 +55,38 @@ class TrajectoryBatch:
         return self.frames(slice(0, count))
 
     def frames(self, index: slice | Tensor) -> TrajectoryBatch:
-        """Some frames of every trajectory."""
+        """Subset of the frames of every trajectory."""
         x = self.x if self.x.shape[1] == 1 else self.x[:, index]
         delay = None if self.delay is None else self.delay[:, index]
         return TrajectoryBatch(self.t[:, index], x, self.u[:, index], delay)
 
     def windows(self, starts: Iterable[int], length: int) -> TrajectoryBatch:
-        """Spans of `length` frames from each of `starts` on, as trajectories: those of all trajectories for the first,
-        then for the next."""
+        """Windows of `length` frames from each of `starts` on, as trajectories: all trajectories of the first start,
+        then of the next."""
         parts = [self.frames(slice(start, start + length)) for start in starts]
         x = self.x if self.x.shape[:2] == (1, 1) else torch.cat([p.x.expand(len(self), *p.x.shape[1:]) for p in parts])
         delay = None if self.delay is None else torch.cat([p.delay for p in parts if p.delay is not None])
         return TrajectoryBatch(torch.cat([p.t for p in parts]), x, torch.cat([p.u for p in parts]), delay)
 
     def at(self, places: Tensor) -> TrajectoryBatch:
-        """A subset of the points."""
+        """Subset of the points."""
         delay = None if self.delay is None else self.delay[:, :, places]
         return TrajectoryBatch(self.t, self.x[:, :, places], self.u[:, :, places], delay)
 
     def thinned(self, most: int) -> tuple[TrajectoryBatch, Tensor]:
-        """Every k-th frame, and of these every k-th point, so that about `most` places and times are left; and which
-        points these are."""
+        """Every k-th frame, and in these every k-th point, with about `most` pairs of place and time; and the indices
+        of these points."""
         every = max(1, self.u[..., 0].numel() // most)
         frames = min(every, self.u.shape[1])
         points = torch.arange(0, self.u.shape[2], max(1, every // frames))
         return self.frames(slice((frames - 1) // 2, None, frames)).at(points), points
 
     def with_values(self, u: Tensor) -> TrajectoryBatch:
-        """The same times and points with other values."""
+        """Batch with the same times and points, and other values."""
         return TrajectoryBatch(self.t, self.x, u, self.delay)
 
     def delays(self) -> Tensor | None:
-        """Time offsets of the groups, (G, N)."""
+        """Time offsets (G, N) of the `groups`."""
         return None if self.delay is None else self.delay.flatten(0, 1)
 
     def groups(self) -> tuple[Tensor, Tensor]:
@@ -101,7 +100,7 @@ class TrajectoryBatch:
         return self.x[:, 0], self.u
 
     def gathered(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (N, d) where all share them, else (B, N, d), and values (B, N, C) of frames `index` (B, 2), float32.
+        """Points, (N, d) if shared by all, else (B, N, d), and values (B, N, C) of the frames `index` (B, 2), float32.
         """
         s, t = index.T
         u = self.u[s, t].float()
@@ -110,7 +109,8 @@ class TrajectoryBatch:
         return self.x[s if len(self.x) > 1 else 0 * s, t if self.x.shape[1] > 1 else 0 * t].float(), u
 
     def some_frames(self, most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The same of at most so many observed frames, evenly spread, and which (B, 2) these are."""
+        """Points and values (see `gathered`) of at most `most` evenly spread observed frames, and their indices (B, 2).
+        """
         seen = self.observed.nonzero()
         seen = seen[torch.linspace(0, len(seen) - 1, min(len(seen), most)).long()]
         return *self.gathered(seen), seen
@@ -118,10 +118,10 @@ class TrajectoryBatch:
 
 @dataclass
 class Normalisation:
-    """u_normalised = (u - mean) / scale, one mean and scale (C,) for each channel, in the data's units.
+    """Normalisation u_normalised = (u - mean) / scale, with mean and scale (C,) of each channel in the data's units.
 
-    least: (C,) 0 of amounts, which are never negative, -inf of other channels; None: not known.
-    most: (C,) largest magnitude of a normalised value of training; None: not known.
+    least: (C,) lower bounds in data units: 0 for amounts, which are never negative, else -inf; None: unknown.
+    most: (C,) largest magnitudes of normalised training values; None: unknown.
     """
 
     mean: Tensor
@@ -131,27 +131,27 @@ class Normalisation:
 
     @property
     def limit(self) -> Tensor:
-        """(C,) magnitude up to which normalised values are expected: twice that of training's, at least `_WILD`."""
+        """Largest plausible magnitudes (C,) of normalised values: twice those in training, at least `_WILD`."""
         least = torch.full_like(self.scale, _WILD)
         return least if self.most is None else torch.maximum(least, 2 * self.most.to(least))
 
     def far(self, u: Tensor) -> list[int]:
-        """Channels of which half of the values (..., C) in data units or more are twice as far from the mean as any of
-        training's, or beyond `limit` where these are not known."""
+        """Channels whose median distance from the mean, of values (..., C) in data units, is above twice the largest in
+        training, or above `limit` if that is unknown."""
         limit = self.limit if self.most is None else 2 * self.most
         sizes = self.apply(u).abs().flatten(0, -2).nanmedian(0).values
         return (sizes > limit.to(sizes)).nonzero()[:, 0].tolist()
 
     def apply(self, u: Tensor) -> Tensor:
-        """Values (..., C) in data units to normalised ones."""
+        """Normalised values of values (..., C) in data units."""
         return (u - self.mean.to(u)) / self.scale.to(u)
 
     def invert(self, u: Tensor) -> Tensor:
-        """Normalised values (..., C) to data units."""
+        """Values in data units of normalised values (..., C)."""
         return u * self.scale.to(u) + self.mean.to(u)
 
     def possible(self, u: Any) -> Any:
-        """Values (..., C) in data units, those of amounts no less than 0."""
+        """Values (..., C) in data units, with amounts clipped at 0."""
         if self.least is None:
             return u
         return torch.maximum(u, self.least.to(u)) if isinstance(u, Tensor) else np.maximum(u, self.least.numpy())
@@ -159,19 +159,19 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class TimeScale:
-    """Internal time tau = (t - origin) / unit; unit is the typical step of the training data."""
+    """Conversion to internal time tau = (t - origin) / unit; unit is the typical step of the training data."""
 
     origin: float
     unit: float
 
     def internal(self, t: Tensor) -> Tensor:
-        """Internal times of data times, as multiples of a power of 2: equal steps differ by no rounding, so that they
-        share exponentials and batches."""
+        """Internal times of data times, rounded to multiples of a power of 2, so that equal steps are exactly equal and
+        share matrix exponentials and batches."""
         tau = (t.double() - self.origin) / self.unit
         return tau + ((tau * _GRID).round() / _GRID - tau).detach()
 
     def is_after(self, t: float, tau: Tensor) -> bool:
-        """Whether a data time comes after an internal one."""
+        """Whether a data time is later than an internal time."""
         return bool(self.internal(torch.tensor(t, dtype=torch.float64)) > tau)
 
     def external(self, tau: Tensor) -> Tensor:
@@ -180,16 +180,16 @@ class TimeScale:
 
     @classmethod
     def of(cls, times: Tensor) -> TimeScale:
-        """From training times (S, T), NaN-padded."""
+        """Time scale of training times (S, T), padded by NaN."""
         steps = (times[:, 1:] - times[:, :-1]).flatten()
         return cls(float(times[:, 0].nanmedian()), float(steps.nanmedian()))
 
 
 class Markers:
-    """Numbers of CONVENTIONS that stand for missing values of channels, in values that come in one block or several.
+    """Detector of fill values (numbers of CONVENTIONS) in channels, fed with values in one or several blocks.
 
-    Such a number lies outside of all others, farther from these than they are from each other, and than any is from 0:
-    999 may be a pressure among others.
+    A fill value lies outside of all other values, farther than their range and than their largest magnitude: 999 may be
+    a regular pressure.
     """
 
     def __init__(self, channels: Sequence[str]) -> None:
@@ -217,7 +217,7 @@ class Markers:
 
     @property
     def found(self) -> dict[int, list[float]]:
-        """The numbers that stand for missing values, by the index of the channel."""
+        """Fill values by channel index."""
         result = {}
         for c, (low, high, seen) in enumerate(zip(self._low, self._high, self._seen, strict=True)):
             wide = max(high - low, abs(low), abs(high)) if high > low else np.inf
@@ -226,7 +226,7 @@ class Markers:
         return result
 
     def told(self, where: object) -> dict[int, list[float]]:
-        """The same, of which it warns; `where`: whose values they are."""
+        """Fill values by channel index, with a warning that names `where` they were found."""
         for c, its in (found := self.found).items():
             words = " or ".join(f"{value:g}" for value in its)
             warnings.warn(f"{where}: {sum(self._seen[c][value] for value in its)} of {self._count} values of "
@@ -236,7 +236,7 @@ class Markers:
 
 
 def blanked(u: np.ndarray, markers: Mapping[int, Sequence[float]]) -> np.ndarray:
-    """Values u (..., C) with NaN for those of `markers`, by the index of the channel."""
+    """Values u (..., C) with NaN in place of the fill values `markers` (by channel index)."""
     u = u.copy() if markers else u
     for c, its in markers.items():
         u[..., c][np.isin(u[..., c], np.array(its, u.dtype))] = np.nan

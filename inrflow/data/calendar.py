@@ -1,4 +1,4 @@
-"""Calendar times: `hours since 1970-01-01` and the like, to and from numbers. Dates are taken in UTC."""
+"""Conversion between calendar times in units such as `hours since 1970-01-01`, dates and numbers. Dates are in UTC."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from inrflow.errors import UserError
 
 STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-_OF_30_DAYS = ("360_day", "360")  # the second as the IRI Data Library writes it
-DEFAULT_CALENDAR = "hours since 1970-01-01"  # units of times that are dates, where nothing says otherwise
+_OF_30_DAYS = ("360_day", "360")  # the second is written by the IRI Data Library
+DEFAULT_CALENDAR = "hours since 1970-01-01"  # default units of times given as dates
 _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0, "hr": 3600.0, "h": 3600.0,
             "day": 86400.0, "d": 86400.0, "week": 604800.0, "millisecond": 1e-3, "msec": 1e-3, "ms": 1e-3,
             "microsecond": 1e-6, "us": 1e-6, "nanosecond": 1e-9, "ns": 1e-9}
@@ -28,13 +28,13 @@ _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK)
 _ZONE = re.compile(r"(?i)(\d\d:?\d\d(:\d\d(\.\d+)?)?([+-]\d\d(:?\d\d)?|\s*Z)|UTC|GMT)\s*$")
 _ISO = re.compile(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2})(?::(\d{2}))?(?::(\d{2}(?:\.\d*)?))?)?")
-_HALVES = re.compile(r"\b(1[0-2]|0?[1-9])((?::\d{2}){1,2}(?:\.\d+)?)\s*([AaPp])\.?[Mm]\.?$")  # of a day
-_YEARS = (1850, 2150)  # of dates that are written as one number
+_HALVES = re.compile(r"\b(1[0-2]|0?[1-9])((?::\d{2}){1,2}(?:\.\d+)?)\s*([AaPp])\.?[Mm]\.?$")  # 12-hour clock
+_YEARS = (1850, 2150)  # plausible years of dates written as one number
 _DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
 
 def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
-    """(seconds per unit, epoch) of units such as `hours since 1970-01-01`; None where they are no calendar units."""
+    """(seconds per unit, epoch) of units such as `hours since 1970-01-01`; None if they are no calendar units."""
     match = re.fullmatch(r"\s*(\w+)\s+since\s+(.+?)\s*", units or "")
     if match is None:
         return None
@@ -48,7 +48,7 @@ def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
 
 
 def _of_24_hours(clock: re.Match[str]) -> str:
-    """A clock such as 1:30 PM as 13:30."""
+    """24-hour form of a 12-hour clock: 13:30 for 1:30 PM."""
     return f"{int(clock[1]) % 12 + 12 * (clock[3] in 'pP'):02d}{clock[2]}"
 
 
@@ -56,7 +56,7 @@ def _of_24_hours(clock: re.Match[str]) -> str:
 def _parse_date(text: str) -> np.datetime64:
     text = _HALVES.sub(_of_24_hours, re.sub(r"\s*(UTC|GMT)$", "Z", text.strip()))
     written = next((match for form in _WRITTEN if (match := re.fullmatch(form, text))), None)
-    if written is not None:  # as tables of loggers and spreadsheets have it, day first
+    if written is not None:  # forms of loggers and spreadsheets, day first
         month = written["month"]
         number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
         text = f"{written['year']}-{number:02d}-{int(written['day']):02d} {written['clock'] or '00:00'}"
@@ -76,10 +76,10 @@ def _parse_date(text: str) -> np.datetime64:
 
 
 def dates_to_numbers(dates: Iterable[str], units: str) -> np.ndarray:
-    """ISO dates as float64 numbers in `units`, in the calendar of these; an empty one is NaN. Warns where some have a
-    zone and others none.
+    """float64 numbers in `units`, and their calendar, of ISO dates; NaN for empty text. Warns if only some dates have a
+    time zone.
 
-    Raises ValueError for what is no ISO date, or none of the calendar.
+    Raises ValueError for text that is no ISO date, or no date of the calendar.
     """
     given = list(dates)
     different = list(dict.fromkeys(given))  # stations share times
@@ -89,7 +89,7 @@ def dates_to_numbers(dates: Iterable[str], units: str) -> np.ndarray:
 
 
 def _numbers_of_dates(dates: list[str], units: str) -> np.ndarray:
-    dates = ["" if text == "NaT" else text for text in dates]  # as pandas writes missing ones
+    dates = ["" if text == "NaT" else text for text in dates]  # missing dates of pandas
     if (own := other_calendar(units)) is not None:
         return _model_dates(dates, *own)
     zoned = [text for text in dates if _ZONE.search(text)]
@@ -101,8 +101,8 @@ def _numbers_of_dates(dates: list[str], units: str) -> np.ndarray:
 
 
 def numbers_of_dates(values: np.ndarray, units: str) -> np.ndarray | None:
-    """Dates of any kind (text, datetime, date, datetime64, those of pandas) as numbers in `units`, missing ones as NaN;
-    None where something is no date, or nothing is one. Raises UserError for text that is none."""
+    """Numbers in `units` of dates of any kind (text, datetime, date, datetime64, pandas), NaN if missing; None if some
+    value is no date, or all are missing. Raises UserError for text that is no date."""
     if values.dtype.kind == "M" and parse_units(units) is not None:
         return moments_to_numbers(values, units)
     texts = texts_of_dates(values)
@@ -113,8 +113,8 @@ def numbers_of_dates(values: np.ndarray, units: str) -> np.ndarray | None:
 
 
 def texts_of_dates(values: np.ndarray) -> list[str] | None:
-    """Dates of any kind (text, datetime, date, datetime64, those of pandas) as text, ISO but for text itself; "" where
-    one is missing; None where something is no date, or nothing is one."""
+    """Text of dates of any kind (text, which is unchanged, or datetime, date, datetime64, pandas, as ISO dates), "" if
+    missing; None if some value is no date, or all are missing."""
     if values.dtype.kind == "M":
         return [str(text) for text in np.where(np.isnat(values), "", np.datetime_as_string(values)).ravel()]
     texts = [_text_of_date(value) for value in values.ravel().tolist()]
@@ -124,23 +124,23 @@ def texts_of_dates(values: np.ndarray) -> list[str] | None:
 def _text_of_date(value: Any) -> str | None:
     if isinstance(value, str):
         return value
-    value = value.to_timestamp() if hasattr(value, "to_timestamp") else value  # a period of pandas
+    value = value.to_timestamp() if hasattr(value, "to_timestamp") else value  # a pandas Period
     if value is None or (hasattr(value, "isoformat") and value != value):
         return ""
-    if hasattr(value, "to_datetime64"):  # a Timestamp of pandas, to the nanosecond
+    if hasattr(value, "to_datetime64"):  # a pandas Timestamp (nanoseconds)
         zone = "" if value.tzinfo is None else "Z"
         return f"{np.datetime_as_string(value.to_datetime64().astype('M8[us]'))}{zone}"
     return str(value.isoformat()) if isinstance(value, date) else None
 
 
 def is_cftime(value: object) -> bool:
-    """Whether a value is a date of the package cftime."""
+    """Whether a value is a date of cftime."""
     return type(value).__module__.split(".")[0] == "cftime"
 
 
 def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
-    """datetime64 values of dates that are written as one number, such as 20240131 or 2024013118, of days also with a
-    fraction, and their form; None where some are none."""
+    """datetime64 values of dates written as one number, such as 20240131 (possibly with a fraction of the day) or
+    2024013118, and their form; None if some are no such dates."""
     known = np.isfinite(values)
     different, index = np.unique(values[known].astype(np.float64), return_inverse=True)
     digits = {len(f"{value:.0f}") for value in np.floor(different)} if len(different) else set()
@@ -163,9 +163,9 @@ def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
 
 
 def since_1970(values: np.ndarray) -> str | None:
-    """Units of whole numbers that count from 1970, as loggers and databases write times; None of others.
+    """Units of whole numbers that count from 1970 (Unix times of loggers and databases); None for other numbers.
 
-    They lie between 1990 and 2100, and apart by far less than from 0, which times of a simulation do not.
+    They must lie between 1990 and 2100 and span much less than their distance from 0, unlike times of simulations.
     """
     known = values[np.isfinite(values)]
     if not len(known) or (known != np.floor(known)).any() or np.ptp(known) > known.min() / 2:
@@ -177,7 +177,7 @@ def since_1970(values: np.ndarray) -> str | None:
 
 
 def moments_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
-    """datetime64 values as float64 numbers in `units`; UserError where these are no calendar units."""
+    """float64 numbers in `units` of datetime64 values. Raises UserError if these are no calendar units."""
     parsed = parse_units(units)
     if parsed is None:
         raise UserError(f"times are dates but time_units is {units!r}; it must read like 'hours since 1970-01-01'")
@@ -187,7 +187,7 @@ def moments_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
 
 
 def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
-    """Numbers in `units` as datetime64 values, to the microsecond; UserError where these are no calendar units."""
+    """datetime64 values, to the microsecond, of numbers in `units`. Raises UserError if these are no calendar units."""
     parsed = parse_units(units)
     if parsed is None:
         raise UserError(f"times are wanted as dates but time_units is {units!r}; it must read like 'hours since "
@@ -196,8 +196,8 @@ def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
 
 
 def turned_clocks(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
-    """A remark where times (R,) look local, "" elsewhere: in a night in which clocks are turned, a Sunday of March,
-    April or September to November, an hour has no row, alone of all, or has rows that are all there are `again`."""
+    """Remark if times (R,) appear to be local times with daylight saving, else "": the only missing hour, or the only
+    repeated rows (`again`), lie in the night of a Sunday in March, April or September to November."""
     if parse_units(units) is None or not len(t):
         return ""
     times, twice = (np.unique(numbers_to_moments(values, units)) for values in (t, again))
@@ -216,8 +216,8 @@ def turned_clocks(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
 
 
 def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.0) -> np.ndarray:
-    """datetime64 values as ISO dates (str objects; empty for NaT), to the second or `coarsest`, or as finely as any of
-    them needs that is off by more than `slack` microseconds."""
+    """ISO dates (str objects; empty for NaT) of datetime64 values, in the coarsest unit from `coarsest` on whose
+    rounding errors are at most `slack` microseconds."""
     exact, units = moments.astype("datetime64[us]"), ("m", "s", "ms", "us")
     for unit in units[units.index(coarsest):]:
         half = np.timedelta64({"m": 30_000_000, "s": 500_000, "ms": 500, "us": 0}[unit], "us")
@@ -229,8 +229,8 @@ def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.
 
 
 def numbers_to_texts(t: np.ndarray, units: str | None, example: str = "") -> np.ndarray:
-    """Numbers in `units` as dates, to the minute or as finely as float64 tells, written as the `example` is, else by
-    ISO; UserError as numbers_to_moments."""
+    """Dates of numbers in `units`, to the minute or as finely as float64 resolves, in the format of `example`, by
+    default ISO. Raises UserError as `numbers_to_moments`."""
     moments, (seconds, _) = numbers_to_moments(t, units), parse_units(units) or (0.0, None)
     coarsest = "s" if re.search(r"\d:\d\d:\d\d", example) else "m"
     texts = moments_to_texts(moments, coarsest, 4e6 * seconds * float(np.spacing(np.abs(t).max(initial=1.0))))
@@ -238,8 +238,8 @@ def numbers_to_texts(t: np.ndarray, units: str | None, example: str = "") -> np.
 
 
 def _written_as(example: str, iso: str) -> str:
-    """An ISO date in UTC in the form of another date: with its order of day, month and year, its sign before the clock,
-    without a clock at midnight where it has none, and with a zone where it has one."""
+    """ISO date in UTC rewritten in the format of `example`: its order of day, month and year, its separator, no clock
+    at midnight if it has none, and a time zone if it has one."""
     day_of, clock = iso.split("T")
     year, month, day = day_of.split("-")
     form = next((number for number, form in enumerate(_WRITTEN) if re.fullmatch(form, example)), None)
@@ -259,19 +259,19 @@ def _written_as(example: str, iso: str) -> str:
 
 
 def other_calendar(units: str | None) -> tuple[str, str] | None:
-    """(units, calendar) of units in a calendar of models, such as `days since 1970-01-01 (360_day)`; None of others."""
+    """(units, calendar) of units in a model calendar, such as `days since 1970-01-01 (360_day)`; None for others."""
     match = re.fullmatch(r"(\w+ since .+?) \((\w+)\)", units or "")
     return None if match is None else (match[1], match[2])
 
 
 def units_of(attributes: Mapping[str, Any]) -> str:
-    """Units in the attributes of a variable; of times in a calendar of models with its name."""
+    """Units from the attributes of a variable; for times in a model calendar followed by its name."""
     units, calendar = str(attributes["units"]), attributes.get("calendar", "standard")
     return units if calendar in STANDARD_CALENDARS or " since " not in units else f"{units} ({calendar})"
 
 
 def _model_dates(dates: list[str], units: str, calendar: str) -> np.ndarray:
-    """ISO dates of a calendar of models, of which 30 February may be one, as numbers; an empty one is NaN."""
+    """Numbers of ISO dates in a model calendar, which may have a 30 February; NaN for empty text."""
     try:
         import cftime
     except ImportError as error:
@@ -292,7 +292,7 @@ def _model_dates(dates: list[str], units: str, calendar: str) -> np.ndarray:
 
 
 def cftimes_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
-    """Dates of the package cftime as float64 numbers in `units`; UserError where these have another calendar."""
+    """float64 numbers in `units` of dates of cftime. Raises UserError if the calendars differ."""
     own = other_calendar(units) or (units or "none", "standard")
     calendar = moments.ravel()[0].calendar
     if "since" not in own[0] or (calendar != own[1] and not {calendar, own[1]} <= set(STANDARD_CALENDARS)):
@@ -304,7 +304,7 @@ def cftimes_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
 
 
 def numbers_to_cftimes(t: np.ndarray, units: str) -> np.ndarray | None:
-    """Numbers in units of a calendar of models as dates of the package cftime; None where it is not installed."""
+    """Dates of cftime for numbers in units of a model calendar; None if cftime is not installed."""
     own = other_calendar(units)
     assert own is not None
     try:
@@ -315,8 +315,8 @@ def numbers_to_cftimes(t: np.ndarray, units: str) -> np.ndarray | None:
 
 
 def retimed(t: np.ndarray, units: str, others: str) -> np.ndarray:
-    """Times in `units` as numbers in other units of the same calendar. Raises UserError where they have another, or
-    none."""
+    """Times in `units` converted to other units of the same calendar. Raises UserError if the calendars differ, or if
+    there is none."""
     if units == others:
         return t
     ours, theirs, models = parse_units(units), parse_units(others), (other_calendar(units), other_calendar(others))
@@ -335,8 +335,8 @@ def retimed(t: np.ndarray, units: str, others: str) -> np.ndarray:
 
 
 def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray, str, str] | None:
-    """Times (T,) in days, with their units and calendar, of times in months: of 30 days each in the calendar 360_day,
-    else of the calendar, of whose months fractions are shares. None where they are no `months since` a date."""
+    """Times (T,) in days, units and calendar for times in `months since` a date; None for other units. Months have 30
+    days in the calendar 360_day, else the days of the calendar, of which fractions are shares."""
     match = re.fullmatch(r"\s*months?\s+since\s+(.+?)\s*", units, re.IGNORECASE)
     days = "" if match is None else f"days since {match[1]}"
     parsed = parse_units(days)
@@ -353,8 +353,8 @@ def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray
 
 
 def number_to_date(t: float, units: str | None) -> str | None:
-    """The ISO date of time `t` in `units`, to the minute; None where these are no calendar units, or of a calendar that
-    needs the package cftime."""
+    """ISO date, to the minute, of time `t` in `units`; None if these are no calendar units, or if their calendar needs
+    cftime, which is not installed."""
     if units is not None and other_calendar(units) is not None:
         dates = numbers_to_cftimes(np.asarray(t, np.float64), units)
         return None if dates is None else dates.item().isoformat(timespec="minutes")

@@ -1,4 +1,4 @@
-"""Sources with values at unobserved points, computed from the observed ones."""
+"""Trajectory sources with values at unobserved points that were computed from observed ones."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from inrflow.data.source import TrajectorySource
 
 
 class CompletedSource(TrajectorySource):
-    """A source whose trajectories all have values at the same points.
+    """Source whose trajectories all have values at the same points.
 
     Args:
-        source: of the observations; its normalisation stays.
-        x: (M, d) points.
-        values: (T, M, C) of each trajectory, in data units; NaN where unknown.
-        times: (T,) of all trajectories, by default those of the source.
+        source: source of the observations, whose normalisation is kept.
+        x: points (M, d).
+        values: values (T, M, C) of each trajectory, in data units; NaN where unknown.
+        times: times (T,) of all trajectories, by default those of the source.
     """
 
     def __init__(self, source: TrajectorySource, x: np.ndarray, values: Sequence[np.ndarray],
@@ -34,9 +34,9 @@ class CompletedSource(TrajectorySource):
         }
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__  # no file holds its values
+        return self.__dict__  # its values are in no file
 
     @property
     def shared_points(self) -> bool:
-        """All trajectories share their points."""
+        """True: all trajectories share their points."""
         return True

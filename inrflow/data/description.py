@@ -1,4 +1,4 @@
-"""Description of a data set: names, units, domain, symmetries. It is stored with every model trained on the data.
+"""Description of a data set: names, units, domain, symmetries; stored with every model trained on the data.
 
 Symmetries are transformations of space and values that map solutions of a system to solutions. A continuous one is
 given by its generator, dx/ds = G x + g and du/ds = R u; a discrete one by its map, x -> A x + b and u -> Q u. Values
@@ -18,9 +18,9 @@ from inrflow.errors import UserError
 
 GEOMETRIES = ("sphere",)
 RESERVED = ("t", "trajectory")
-NAMES = ("translation", "reflection", "exchange", "rotation_z")  # of symmetries
-NEGLIGIBLE = 1e-9  # entries of generators and maps below it count as zero
-PLACE = "single_place"  # the coordinate, 0, of data without places
+NAMES = ("translation", "reflection", "exchange", "rotation_z")  # names of symmetries
+NEGLIGIBLE = 1e-9  # entries of generators and maps below this count as zero
+PLACE = "single_place"  # dummy coordinate, always 0, of data without places
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,9 @@ class Symmetries:
     """Declared symmetries of a system with d coordinates and C channels.
 
     generators (K, d, d+1): rows of (G | g); generators_channels (K, C, C): R; maps (M, d, d+1): rows of (A | b);
-    maps_channels (M, C, C): Q; names: K + M labels, inferred where not given (translation_x, rotation_z,
+    maps_channels (M, C, C): Q; names: K + M labels, inferred if not given (translation_x, rotation_z,
     reflection_x, exchange_xy, else generator_0, map_0).
-    Raises UserError where shapes disagree, values are not finite, or a map cannot be inverted.
+    Raises UserError if shapes disagree, values are not finite, or a map is singular.
     """
 
     generators: np.ndarray
@@ -70,12 +70,12 @@ class Symmetries:
 
     @property
     def d(self) -> int:
-        """The number of coordinates."""
+        """Number of coordinates."""
         return self.generators.shape[1]
 
     @property
     def channels(self) -> int:
-        """The number of channels C."""
+        """Number of channels C."""
         return self.generators_channels.shape[1]
 
     def __len__(self) -> int:
@@ -101,26 +101,26 @@ class Symmetries:
 
     @classmethod
     def asked(cls, wanted: object, domain: Description, box: np.ndarray) -> Symmetries:
-        """The symmetries that a described domain declares ("declared", None), none of them ("none"), or named ones."""
+        """Requested symmetries of a described domain: all declared ("declared" or None), "none", or by name."""
         if wanted in ("declared", None):
             return domain.symmetries
         if wanted == "none":
             return domain.symmetries.only([])
         names = [str(name) for name in wanted] if isinstance(wanted, list | tuple) else [str(wanted)]
         if len(domain.symmetries):
-            with suppress(UserError):  # of other names than those declared
+            with suppress(UserError):  # names that are not declared
                 return domain.symmetries.only(names)
         return cls.by_name(names, domain, box)
 
     @classmethod
     def by_name(cls, names: str | Iterable[str], domain: Description,
                 box: np.ndarray | None = None) -> Symmetries:
-        """The named symmetries of the described domain, all channels taken as scalars.
+        """Named symmetries of the described domain, with all channels as scalars.
 
-        translation: along every coordinate; reflection: of every axis, about the origin where periodic and about the
-        middle of `box` (2, d: lowest and highest coordinates) where not and where it is given; exchange: of every two
-        axes of equal period; rotation_z: about the third axis of a sphere. Raises UserError for unknown names and for
-        symmetries that the domain cannot have.
+        translation: along every coordinate; reflection: of every axis, about the origin, or the middle of `box` (2, d:
+        lowest and highest coordinates) if that is given and the axis is not periodic; exchange: of axes of equal
+        period; rotation_z: about the third axis of a sphere. Raises UserError for unknown names and for symmetries that
+        the domain cannot have.
         """
         names = [names] if isinstance(names, str) else list(names)
         d, channels = len(domain.coordinates), len(domain.channels)
@@ -166,9 +166,9 @@ class Symmetries:
                    coordinates=domain.coordinates)
 
     def only(self, names: str | Sequence[str]) -> Symmetries:
-        """The symmetries whose label or family is named: `reflection` stands for reflection_x, reflection_y and so on.
+        """Symmetries selected by label or family: `reflection` selects reflection_x, reflection_y and so on.
 
-        Raises UserError where a name matches none.
+        Raises UserError if a name matches none.
         """
         keep = self._named(names)
         K = len(self.generators)
@@ -176,7 +176,7 @@ class Symmetries:
                           self.maps_channels[keep[K:]], tuple(np.array(self.names, object)[keep]), self.coordinates)
 
     def without(self, names: str | Sequence[str]) -> Symmetries:
-        """All but the named ones (label or family, as for `only`)."""
+        """Symmetries other than those named (by label or family, as in `only`)."""
         drop = self._named(names)
         return self.only([name for name, gone in zip(self.names, drop, strict=True) if not gone])
 
@@ -201,7 +201,7 @@ class Symmetries:
     # ---- storage ----
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists, for JSON."""
+        """Conversion to plain lists, for JSON."""
         return {"generators": self.generators.tolist(), "generators_channels": self.generators_channels.tolist(),
                 "maps": self.maps.tolist(), "maps_channels": self.maps_channels.tolist(), "names": list(self.names),
                 "coordinates": list(self.coordinates), "d": self.d, "channels": self.channels}
@@ -220,9 +220,9 @@ class Symmetries:
 class Description:
     """Names, units and domain of a data set of d coordinates and C channels.
 
-    period: d values in units of the coordinates, 0 where not periodic. geometry: "sphere" where coordinates are unit
-    vectors. time_period: of an external forcing (a year, say), in units of t. symmetries: transformations that turn
-    solutions into solutions, possibly none. Raises UserError where the parts do not fit together.
+    period: d values in units of the coordinates, 0 if not periodic. geometry: "sphere" if coordinates are unit
+    vectors. time_period: period of an external forcing (such as a year), in units of t. symmetries: transformations
+    that map solutions to solutions, possibly none. Raises UserError if the parts are inconsistent.
     """
 
     name: str
@@ -250,7 +250,7 @@ class Description:
         if len(set(names)) < len(names) or not all(names):
             raise UserError(f"channels {list(self.channels)} and coordinates {list(self.coordinates)} must be "
                             f"different names, none empty and none of them {' or '.join(RESERVED)}; rename them")
-        if slashed := [name for name in names if "/" in name]:  # they name files, and datasets of HDF5 and NetCDF files
+        if slashed := [name for name in names if "/" in name]:  # names of files and of HDF5 and NetCDF datasets
             raise UserError(f"{', '.join(slashed)} cannot be the name of a channel or coordinate; rename it without /")
         if self.units is not None and len(self.units) != channels:
             raise UserError(f"units has {len(self.units)} values for {channels} channels; give one for each channel")
@@ -274,28 +274,28 @@ class Description:
                             f"channels, the data have {d} and {channels}")
 
     def same_system(self, other: Description) -> bool:
-        """Whether another data set has these channels and coordinates, in this order."""
+        """Whether another data set has the same channels and coordinates in the same order."""
         return (self.channels, self.coordinates) == (other.channels, other.coordinates)
 
     @property
     def placeless(self) -> bool:
-        """Whether the data have no places, but a series of values, as of one sensor."""
+        """Whether the data have no spatial coordinates: a time series, as of one sensor."""
         return self.coordinates == (PLACE,)
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Names of the coordinates that say where a point is; none of data without places."""
+        """Names of the spatial coordinates; empty for data without places."""
         return () if self.placeless else self.coordinates
 
     def require_places(self, what: str) -> None:
-        """Raise UserError where the data have no places, which `what` chooses or shows."""
+        """Check that the data have places, which `what` needs. Raises UserError."""
         if self.placeless:
             raise UserError(f"{what}, and {self.name} has a single one: its data name no places; give those of several "
                             "sensors by columns x, y or lon, lat, or with stations=FILE")
 
     @property
     def duration_units(self) -> str:
-        """Units of spans of time, those of t without their epoch; empty where they are not known."""
+        """Units of durations: the units of t without their epoch; empty if unknown."""
         return (self.time_units or "").split(" since ")[0]
 
     @property
@@ -305,7 +305,7 @@ class Description:
         return f"channels {', '.join(self.channels)} at {where}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Conversion to plain values, for JSON."""
         stored = {item.name: getattr(self, item.name) for item in fields(self)}
         stored["symmetries"] = self.symmetries.to_dict()
         return {key: list(value) if isinstance(value, tuple) else value for key, value in stored.items()}

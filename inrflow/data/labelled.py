@@ -1,4 +1,4 @@
-"""Labelled data of users in memory: dates, degrees, pandas tables and xarray datasets, to and from plain arrays."""
+"""Conversion of labelled data in memory (dates, degrees, pandas tables, xarray datasets) to and from plain arrays."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     import xarray
 
-_OFF = 1e-2  # of the squared length of a unit vector
+_OFF = 1e-2  # tolerance of the squared length of unit vectors
 
 
 def numeric_times(t: Any, description: Description) -> Any:
-    """Times as numbers in the units of a data set: dates (text in ISO format, datetime, datetime64, pandas, cftime) are
-    converted, all else is returned as it is. Raises UserError where the data set has no calendar, or another one."""
+    """Times as numbers in the units of a data set: dates (ISO text, datetime, datetime64, pandas, cftime) are
+    converted, all else is returned unchanged. Raises UserError if the data set has no calendar, or a different one."""
     if isinstance(t, Tensor | float | int):
         return t
     values, units = plain_array(t, "t"), description.time_units
@@ -56,10 +56,10 @@ def numeric_times(t: Any, description: Description) -> Any:
 
 
 def unit_vectors(x: Any, description: Description) -> Any:
-    """Points of a sphere given as degrees (N, 2), longitude and latitude, as unit vectors (N, 3); columns of a
-    DataFrame by their names; others as they are.
+    """Unit vectors (N, 3) of points of a sphere given by longitude and latitude (N, 2) in degrees; the coordinates in a
+    DataFrame, by the names of its columns; other points unchanged.
 
-    Raises UserError where a latitude is beyond 90 degrees, or a table has no such columns.
+    Raises UserError if a latitude exceeds 90 degrees, or a table lacks the columns.
     """
     if hasattr(x, "columns") and hasattr(x, "iloc"):
         x = _columns_of_places(x, description)
@@ -74,7 +74,7 @@ def unit_vectors(x: Any, description: Description) -> Any:
 
 
 def _require_on_sphere(x: Any, description: Description) -> None:
-    """Raise UserError for points (N, 3) that are no unit vectors, where those of a data set are."""
+    """Check that points (N, 3) of a spherical data set are unit vectors. Raises UserError."""
     if description.geometry != "sphere" or np.ndim(x) != 2 or np.shape(x)[-1] != 3:
         return
     values = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x, np.float64)
@@ -85,7 +85,7 @@ def _require_on_sphere(x: Any, description: Description) -> None:
 
 
 def _columns_of_places(table: Any, description: Description) -> Any:
-    """The coordinates (N, d) in a DataFrame, of a sphere also degrees (N, 2); all of one whose columns are numbered."""
+    """Coordinates (N, d) in a DataFrame, on a sphere also degrees (N, 2); all columns if these are only numbered."""
     names = [str(name) for name in table.columns]
     if all(name.isdigit() for name in names):
         return table.to_numpy()
@@ -99,12 +99,12 @@ def _columns_of_places(table: Any, description: Description) -> Any:
 
 
 def observations_from(data: Any, description: Description) -> Observations:
-    """Observations of one trajectory of a data set, from whatever users have.
+    """Observations of one trajectory from any supported kind of labelled data.
 
-    data: Observations, in which dates become numbers and degrees unit vectors; a pandas DataFrame, whose columns have
-    the names of channels and coordinates (on a sphere also lon and lat), and t or time; or an xarray Dataset or
-    DataArray with variables and coordinates of these names. Raises UserError where names are missing, where several
-    trajectories are given, and for anything else.
+    data: Observations, whose dates and degrees are converted to numbers and unit vectors; a pandas DataFrame with the
+    names of channels and coordinates (on a sphere also lon and lat) and t or time as columns; or an xarray Dataset or
+    DataArray with variables and coordinates of these names. Raises UserError for missing names, several trajectories,
+    and other types.
     """
     if isinstance(data, Observations):
         frames, x = data.frames(), unit_vectors(data.frames().x, description)
@@ -135,7 +135,7 @@ def observations_from(data: Any, description: Description) -> Observations:
 
 
 def all_observations_from(data: Any, description: Description) -> Any:
-    """Observations of one trajectory, or those of a list or a dict one by one, as `observations_from` takes them."""
+    """Observations of one trajectory, or of each item of a list or dict, by `observations_from`."""
     if isinstance(data, list | tuple):
         return [observations_from(one, description) for one in data]
     if isinstance(data, dict):
@@ -144,7 +144,7 @@ def all_observations_from(data: Any, description: Description) -> Any:
 
 
 class _FrameColumns(Columns):
-    """The columns of a pandas DataFrame; dates of cftime as numbers in some units."""
+    """Columns of a pandas DataFrame, with dates of cftime as numbers in `time_units`."""
 
     def __init__(self, frame: Any, time_units: str | None) -> None:
         self._frame, self._time_units = frame, time_units
@@ -174,9 +174,9 @@ class _FrameColumns(Columns):
 
 
 def grid_points(axes: Mapping[str, Any], description: Description) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Points (N, d) of a grid given by an axis for each coordinate, on a sphere by lon and lat; and the axes, in order.
+    """Points (N, d) of a grid given by an axis for each coordinate (on a sphere lon and lat), and the ordered axes.
 
-    Raises UserError where an axis is missing or no line of numbers.
+    Raises UserError if an axis is missing or no one-dimensional array of finite numbers.
     """
     lonlat = {next((name for name in axes if name.lower() in group), group[0]): group
               for group in (LATITUDES, LONGITUDES)}
@@ -198,10 +198,10 @@ def grid_points(axes: Mapping[str, Any], description: Description) -> tuple[np.n
 
 def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: Mapping[str, np.ndarray] | None,
             fields: Mapping[str, np.ndarray]) -> xarray.Dataset:
-    """Fields (T, N, C), by the suffix of their names ("" values, "_std"), as a dataset after the CF conventions.
+    """xarray Dataset with CF conventions of fields (T, N, C), by the suffix of their names ("" values, "_std").
 
-    Dimensions are time and the axes of a grid, or `point` with the coordinates of each. Times of a calendar are
-    datetime64, those of a calendar of models dates of cftime, or numbers with its name where that is not installed.
+    Dimensions are time and the axes of a grid, or `point` with its coordinates. Calendar times are datetime64; times of
+    a model calendar are dates of cftime, or numbers with the calendar's name if that is not installed.
     """
     import xarray
 
@@ -234,13 +234,12 @@ def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: M
 
 def asked_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], description: Description, t: Any, x: Any,
                   axes: Mapping[str, Any]) -> xarray.Dataset:
-    """What `ask` answers (`mean` and others, (T, N, C)) at times t and points x (N, d), or on the grid of some axes.
-
-    Raises UserError where neither or both are given.
+    """Dataset of the fields (`mean` and others, (T, N, C)) that `ask` returns at times t and points x (N, d), or on the
+    grid of some axes. Raises UserError if neither or both are given.
     """
     times = np.atleast_1d(numbers_of(numeric_times(t, description), "times").double().numpy())
     names = description.coordinates
-    if np.ndim(x) == 1 and (len(names) == 1 or "x" in names):  # the axis of a grid that is called so, too
+    if np.ndim(x) == 1 and (len(names) == 1 or "x" in names):  # a grid axis named x
         axes, x = {"x" if "x" in names else names[0]: x, **axes}, None
     if x is not None and axes:
         raise UserError(f"both points x and the axes {', '.join(axes)} are given; give one of them")
@@ -266,7 +265,7 @@ def _meaning(name: str) -> dict[str, str]:
 
 
 def numbers_of(values: Any, name: str) -> Tensor:
-    """Numbers as a tensor without gradient. Raises UserError for anything else."""
+    """Tensor of numbers, without gradient. Raises UserError for other types."""
     if isinstance(values, Tensor):
         return values.detach()
     array = plain_array(values, f"the {name} of a query")
@@ -279,11 +278,11 @@ def numbers_of(values: Any, name: str) -> Tensor:
 def asked_points(
     t: Any, x: Any, description: Description, grid: bool = False
 ) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
-    """Times (R,) and points (R, d) of rows, or (T,) and (N, d) of a grid, whether they are rows, and the shape of the
-    answer without channels; dates and degrees as above. x may be None where the data have no places. Times in a column
-    (T, 1) are those of a grid, as arrays broadcast.
+    """Times (R,) and points (R, d) of single rows, or (T,) and (N, d) of a grid, whether they are rows, and the shape
+    of the result without channels. Dates and degrees are converted. x may be None if the data have no places. A column
+    of times (T, 1) denotes a grid, as in broadcasting.
 
-    Raises UserError where shapes do not fit. Warns of rows that may have been meant as a grid.
+    Raises UserError if shapes do not fit. Warns about rows that may have been intended as a grid.
     """
     times = numbers_of(numeric_times(t, description), "times").double()
     if times.dim() == 2 and times.shape[1] == 1:

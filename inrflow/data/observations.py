@@ -1,5 +1,5 @@
-"""Observations of one trajectory, as rows or as frames (arranged by time), numpy or torch; as a window of frames; and
-time bins: frames made of rows that each have a time of their own (asynchronous sensors, tracks)."""
+"""Observations of one trajectory as rows (single points in time and space) or as frames (arranged by time), numpy or
+torch; and time bins, frames made of rows with individual times (asynchronous sensors, tracks)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from inrflow.data.description import Description
 from inrflow.data.plain import plain_array, unindexed
 from inrflow.errors import UserError
 
-_NUMBERED = 2**24  # whole numbers that single precision holds
-_SPARSE = 10.0  # times as many places and times as there are values, at most, for places to stay places
-_BIN = 0.5  # internal time units between the frames made of rows whose times all differ
-_ROWS = 150  # per bin on average: enough to determine the larger scales of a field
-_FEWEST, _MOST = 8, 400  # bins
-_RAW = {"scale_factor", "add_offset", "_FillValue", "missing_value"}  # attributes that decoding takes away
-_SCATTERED = 4  # with fewer rows than this at a time, on average, times are no frames
+_NUMBERED = 2**24  # largest range of integers that are exact in single precision
+_SPARSE = 10.0  # largest ratio of place-time pairs to values for frames of shared places
+_BIN = 0.5  # internal time between frames made of rows with individual times
+_ROWS = 150  # mean rows per bin: enough to determine the larger scales of a field
+_FEWEST, _MOST = 8, 400  # numbers of bins
+_RAW = {"scale_factor", "add_offset", "_FillValue", "missing_value"}  # attributes removed by decoding
+_SCATTERED = 4  # mean number of rows per time below which times are not frames
 
 
 class Observations:
@@ -30,15 +30,15 @@ class Observations:
 
     Accepted, numpy or torch (or lists):
     rows t (R,), x (R, d), u (R, C); frames t (T,), x (N, d) or (T, N, d), u (T, N, C); one frame t scalar, x (N, d),
-    u (N, C). The axis of a single channel may be left out, except from u (T, N) with T = N, which is read as rows of N
-    channels. Raises UserError where shapes do not fit, times or coordinates of observed values are not finite, values
+    u (N, C). The axis of a single channel may be omitted, except from u (T, N) with T = N, which is read as rows of N
+    channels. Raises UserError if shapes do not fit, times or coordinates of observed values are not finite, values
     are infinite, or nothing is observed.
 
-    Times may be dates (ISO text, datetime, datetime64, of pandas), places on a sphere longitude and latitude in degrees
-    (N, 2); a surrogate turns them into its own. Data without places have x None, t (T,) and u (T, C).
+    Times may be dates (ISO text, datetime, datetime64, pandas), places on a sphere longitude and latitude in degrees
+    (N, 2); a surrogate converts them. Data without places have x None, t (T,) and u (T, C).
 
-    Attributes: kind ("numpy" | "torch", of the input), device (of a torch u, else None), channels C, dimensions d,
-    time_units ("hours since 1970-01-01" where times were dates, else None).
+    Attributes: kind of the input ("numpy" | "torch"), device (of a torch u, else None), channels C, dimensions d,
+    time_units ("hours since 1970-01-01" if times were dates, else None).
     """
 
     def __init__(self, t: Any, x: Any, u: Any) -> None:
@@ -59,7 +59,7 @@ class Observations:
         if np.isinf(values).any():
             raise UserError("observed values u hold infinities; mark missing values as NaN and remove the rest")
         self._frames = _checked_frames(times, places, values)
-        self.graph: tuple[torch.Tensor, np.ndarray] | None = None  # values with a gradient, and their numbers in frames
+        self.graph: tuple[torch.Tensor, np.ndarray] | None = None  # values with gradient; indices into them by frame
         if isinstance(u, torch.Tensor) and u.requires_grad:
             self._attach(u, Observations(t, x, np.where(torch.isnan(u.detach()).cpu().numpy(), np.nan,
                                                         np.arange(u.numel()).reshape(u.shape))))
@@ -69,10 +69,10 @@ class Observations:
                        ) -> Observations:
         """Observations in the rows of a pandas DataFrame, whose columns may have any names.
 
-        Where these are those of the training data, `Surrogate.assimilate` takes the table itself. channels,
+        If the names are those of the training data, `Surrogate.assimilate` also accepts the table itself. channels,
         coordinates: columns in the order of the training data; on a sphere longitudes and latitudes in degrees. time:
-        numbers, dates, or ISO dates as text, in UTC where they have no zone. Without places coordinates are []. Raises
-        UserError where a column is missing or holds other things.
+        numbers, dates, or ISO dates as text, in UTC if they have no zone. Without places coordinates are []. Raises
+        UserError if a column is missing or has another type.
         """
         import pandas
 
@@ -95,7 +95,7 @@ class Observations:
     @classmethod
     def from_xarray(cls, data: Any, channels: Sequence[str], coordinates: Sequence[str], time: str = "time"
                     ) -> Observations:
-        """Observations in variables and coordinates of an xarray Dataset, as `from_dataframe` takes columns."""
+        """Observations in variables and coordinates of an xarray Dataset, with arguments as in `from_dataframe`."""
         if not hasattr(data, "data_vars"):
             raise UserError(f"from_xarray takes an xarray Dataset, not {type(data).__name__}")
         if missing := [name for name in (time, *coordinates, *channels) if name not in data.variables]:
@@ -105,26 +105,26 @@ class Observations:
         return cls.from_dataframe(kept.to_dataframe().reset_index(), channels, coordinates, time)
 
     def _attach(self, u: torch.Tensor, numbers: Observations) -> None:
-        """Keep the tensor of values; `numbers`: observations like these of their places in it."""
+        """Attach the tensor of values with gradient; `numbers`: observations whose values are indices into it."""
         if u.numel() > _NUMBERED:
             raise UserError(f"gradients by {u.numel()} observed values are asked for; give at most {_NUMBERED}")
         self.graph = u, numbers.frames().u
 
     def moved(self, t: Any, x: Any) -> Observations:
-        """The same values at other times and places, both in the shapes that `frames` has."""
+        """Observations of the same values at other times and places, in the shapes of `frames`."""
         result = Observations(t, x, self._frames.u)
         if self.graph is not None:
             result._attach(self.graph[0], Observations(t, x, self.graph[1]))
         return result
 
     def frames(self) -> Frames:
-        """The observations by increasing time, those of equal times together, padded with NaN, without empty rows."""
+        """Observations grouped into frames of equal times in increasing order, padded with NaN, without empty rows."""
         return self._frames
 
     def with_later(self, other: Observations) -> Observations:
-        """These and others; of values of one channel at the same time and place, those of the others.
+        """Union with other observations, which replace values of the same channel, time and place.
 
-        Places that recur stay places: a frame has a column for each that either has. Raises UserError where numbers of
+        Recurring places are kept: frames have a column for each place of either set. Raises UserError if numbers of
         channels or coordinates differ.
         """
         ours, theirs = self.frames(), other.frames()
@@ -141,13 +141,13 @@ class Observations:
         where, values = np.searchsorted(kept, cell), np.full((len(kept), self.channels), np.nan, np.float32)
         for channel in range(self.channels):
             seen = np.isfinite(u[:, channel])
-            values[where[seen], channel] = u[seen, channel]  # of repeated indices the last counts
+            values[where[seen], channel] = u[seen, channel]  # the last of repeated indices counts
         if sparse:
             return Observations(times[kept // len(places)], places[kept % len(places)], values)
         return Observations(times, places, values.reshape(len(times), len(places), -1))
 
     def __len__(self) -> int:
-        """The number of observed rows (points in time and space with at least one value)."""
+        """Number of observed rows (points in time and space with at least one value)."""
         return int((~np.isnan(self._frames.u)).any(-1).sum())
 
     def __repr__(self) -> str:
@@ -157,8 +157,8 @@ class Observations:
 
 
 def decoded(dataset: Any) -> Any:
-    """An xarray Dataset with times, scaled and missing values as their attributes say, also where it was opened without
-    decoding. Raises UserError where they say what xarray cannot read."""
+    """xarray Dataset with times, scaled and missing values decoded by their attributes, if it was opened without
+    decoding. Raises UserError if xarray cannot decode them."""
     raw = [name for name, one in dataset.variables.items()
            if not _RAW.isdisjoint(one.attrs) or " since " in str(one.attrs.get("units", ""))]
     if not raw:
@@ -186,7 +186,7 @@ def _array(value: Any, name: str) -> np.ndarray:
 
 
 def _arranged(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows as t (R,), x (R, d), u (R, C), or frames as t (T,), x (N, d) or (T, N, d), u (T, N, C)."""
+    """Standard shapes: rows t (R,), x (R, d), u (R, C), or frames t (T,), x (N, d) or (T, N, d), u (T, N, C)."""
     problem = UserError(f"observations have t {t.shape}, x {x.shape} and u {u.shape}; expected rows (R,), (R, d), "
                         "(R, C), or frames (T,), (N, d) or (T, N, d), (T, N, C), or one frame (), (N, d), (N, C)")
     if t.ndim > 1 or x.ndim not in (2, 3):
@@ -201,8 +201,8 @@ def _arranged(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, 
     if x.ndim == 3 and len(x) != T:
         raise problem
     if x.ndim == 2 and T == N:
-        if u.ndim in (1, 2) and len(u) == T:  # u (R, R) is read as rows, too: an axis of channels may be left
-            return t, x, u.reshape(T, -1)     # out only where that is unambiguous
+        if u.ndim in (1, 2) and len(u) == T:  # u (R, R) is read as rows: the axis of channels may be
+            return t, x, u.reshape(T, -1)     # omitted only if that is unambiguous
     if u.shape == (T, N):
         u = u[..., None]
     elif T == 1 and u.ndim in (1, 2) and len(u) == N:  # one frame without its axis
@@ -245,9 +245,9 @@ def _require_finite(t: np.ndarray, x: np.ndarray) -> None:
 class Frames:
     """Observations of one trajectory, frame by frame.
 
-    t: (T,) float64, increasing times. x: (N, d) float64 where all frames share their points, else (T, N, d).
-    u: (T, N, C) float32, NaN where not observed. Frames with fewer points are padded: u is NaN there, and x repeats a
-    point of the same frame so that coordinates stay finite.
+    t: (T,) float64, increasing times. x: (N, d) float64 if all frames share their points, else (T, N, d).
+    u: (T, N, C) float32, NaN if not observed. Frames with fewer points are padded: u is NaN there, and x repeats a
+    point of the same frame so that coordinates are finite.
     """
 
     t: np.ndarray
@@ -266,14 +266,14 @@ class Frames:
         return self.t[frame], x, self.u[frame, point]
 
     def __len__(self) -> int:
-        """The number of frames T."""
+        """Number of frames T."""
         return len(self.t)
 
 
 def group_rows(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> Frames:
-    """Rows t (R,), x (R, d), u (R, C) of one trajectory, in any order, as frames of equal times (R at least 1).
+    """Frames of equal times from rows t (R,), x (R, d), u (R, C) of one trajectory, in any order (R at least 1).
 
-    x becomes (N, d) where all frames hold the same points in the same order.
+    x becomes (N, d) if all frames have the same points in the same order.
     """
     order = np.argsort(t, kind="stable")
     t, x, u = t[order], x[order], u[order]
@@ -287,7 +287,7 @@ def place_rows(times: np.ndarray, frame: np.ndarray, column: np.ndarray, x: np.n
                collapse: bool = True) -> Frames:
     """Padded frames with row r at frame[r], column[r]; every frame must have a row in column 0.
 
-    With `collapse`, x becomes (N, d) where all frames hold the same points in the same order.
+    With `collapse`, x becomes (N, d) if all frames have the same points in the same order.
     """
     width = int(column.max()) + 1
     placed_u = np.full((len(times), width, u.shape[-1]), np.nan, np.float32)
@@ -303,19 +303,19 @@ def place_rows(times: np.ndarray, frame: np.ndarray, column: np.ndarray, x: np.n
 
 @dataclass(frozen=True)
 class TimeBins:
-    """K windows of equal `width`, side by side; `times` (K,) are their centres."""
+    """K adjacent time intervals of equal `width` with centres `times` (K,)."""
 
     times: np.ndarray
     width: float
 
     @classmethod
     def for_rows(cls, first: float, last: float, rows: float) -> TimeBins:
-        """Bins for `rows` rows between two times: the fewer rows, the wider the bins."""
+        """Bins for `rows` rows between two times; wider for fewer rows."""
         return cls._even(first, last, int(np.clip(round(rows / _ROWS), _FEWEST, _MOST)))
 
     @classmethod
     def of_width(cls, first: float, last: float, width: float) -> TimeBins:
-        """Bins of at most this width between two times, up to a number of them."""
+        """Bins of at most this width between two times, wider only if there were too many."""
         return cls._even(first, last, int(np.clip(np.ceil((last - first) / width), 1, _MOST)))
 
     @classmethod
@@ -328,8 +328,8 @@ class TimeBins:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rows t (R,), x (R, d), u (R, C) arranged by bin.
 
-        Returns x (K, N, d), u (K, N, C), time offsets from the centres (K, N), and which bins hold any row (K,) bool.
-        Bins are padded with NaN values at points of the same bin or, in empty bins, of another one.
+        Returns x (K, N, d), u (K, N, C), time offsets from the centres (K, N), and the mask (K,) of non-empty bins.
+        Bins are padded with NaN values at points of the same bin or, in empty bins, of another bin.
         """
         bins = np.clip(((t - self.times[0]) / self.width + 0.5).astype(int), 0, len(self.times) - 1)
         order = np.argsort(bins, kind="stable")
@@ -349,20 +349,20 @@ class TimeBins:
 
 
 def is_scattered(rows: int, frames: int) -> bool:
-    """Whether `rows` rows at `frames` different times are too few at a time to be frames."""
+    """Whether `rows` rows at `frames` different times have too few rows per time to be frames."""
     return frames > _FEWEST and rows < _SCATTERED * frames
 
 
 def window_of(
     observations: Observations, description: Description, unit: float, gather: bool = True, in_steps: bool = False
 ) -> TrajectoryBatch:
-    """Frames (1, K, ...) of one trajectory, data units. Raises UserError where they do not fit the description.
+    """Batch (1, K, ...) of the frames of one trajectory, data units. Raises UserError if the description does not fit.
 
     Args:
-        unit: of internal time, in the data's.
-        gather: rows that each have a time of their own become frames at equally spaced times, each value with the time
-            by which it was seen late; needs a decoder that is affine in the code.
-        in_steps: whether states are known at steps alone: no frame then stands for several of them.
+        unit: unit of internal time, in data units.
+        gather: whether to gather rows with individual times into equally spaced frames with time offsets (`delay`),
+            which needs a decoder affine in the code.
+        in_steps: whether states exist only at discrete steps, so that a frame must not combine several steps.
     """
     frames = observations.frames()
     d, channels = len(description.coordinates), len(description.channels)
@@ -391,7 +391,7 @@ def window_of(
 
 
 def _attached(observations: Observations, numbers: np.ndarray) -> torch.Tensor:
-    """Observed values with their gradient, in the shape of their numbers, NaN where there is none."""
+    """Observed values with their gradient, in the shape of their indices `numbers`; NaN where these are."""
     assert observations.graph is not None
     where = torch.as_tensor(numbers)
     taken = observations.graph[0].cpu().flatten()[where.nan_to_num(0.0).long()]

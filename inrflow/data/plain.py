@@ -1,4 +1,4 @@
-"""Plain numpy arrays of what users hold: masked arrays, pandas' nullable columns, objects, tensors."""
+"""Conversion of user data (masked arrays, nullable pandas columns, objects, tensors) to plain numpy arrays."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from inrflow.errors import UserError
 
 
 def plain_array(value: Any, name: str) -> np.ndarray:
-    """Numbers as an array, what is masked or missing (None, NA) as NaN; anything else as numpy has it.
+    """Array of numbers with NaN for masked or missing values (None, NA); other types as numpy converts them.
 
-    Raises UserError for ragged lists, complex numbers and tables of xarray. name: of the value, for messages.
+    Raises UserError for ragged lists, complex numbers and xarray Datasets. name: name of the value, for messages.
     """
     if isinstance(value, Tensor):
         value = value.detach().cpu()
@@ -37,7 +37,7 @@ def plain_array(value: Any, name: str) -> np.ndarray:
 
 
 def unindexed(table: Any) -> Any:
-    """A DataFrame with its index as columns, where that has names or holds dates."""
+    """DataFrame with its index as columns if the index has names or contains dates."""
     index = table.index
     named = any(name is not None for name in index.names)
     return table.reset_index() if named or getattr(index.dtype, "kind", "") == "M" else table

@@ -1,4 +1,4 @@
-"""Signs of data that a model would learn without a word, and wrongly: contradictions, spikes, lost digits."""
+"""Plausibility checks of training data and observations: contradictions, spikes, lost digits, angles, fill values."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from inrflow.data.batch import Markers, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
-_LOOKED_AT = 8  # trajectories
-_VALUES = 2_000_000  # of these, at most
-_CONTRADICTORY = 0.5  # share of the variance that lies between values of one place and time: no field explains more
-_TOGETHER = 2**18  # values of frames whose neighbours are held at a time
-_DIFFERENT = 0.05  # standard deviations between values of one place and time that are told
-_SPIKE, _NEIGHBOURS = 10.0, 4  # times as far from the middle as any neighbour, in space or time
-_ALONE = 5.0  # times as far off as neighbours are, of what is left out
-_FAR = 10.0  # standard deviations of the inner values, within which nothing is called a spike
-_RANGE, _NEAR_LIMIT = 3.0, 0.2  # times as far out as other values are; share within as much again that makes a tail
-_SMOOTH = 3.0  # times as far from the middle as from their neighbours: values of a field that tells faults by these
-_PART = 0.2  # of a channel's variance, which values that are left out inside of its range may hold
-_BEYOND, _REST = 3.0, 0.995  # times this quantile of what other values depart from their neighbours by, that faults do
-_USUAL = 0.4  # share of a place's frames, or of a frame's places, from which on departures are its own
-_JUMP, _BESIDE = 10.0, 0.25  # times what most values of a series depart from their frames by; of that beside a jump
-_MOST, _FEWEST = 0.9, 24  # share of them, and frames that tell it
-_ROUNDING = 1e-3  # share of a channel's deviation that rounding to single precision may have
+_LOOKED_AT = 8  # trajectories checked, at most
+_VALUES = 2_000_000  # values checked, at most
+_CONTRADICTORY = 0.5  # largest share of the variance between values of the same place and time
+_TOGETHER = 2**18  # values whose neighbours are in memory at a time
+_DIFFERENT = 0.05  # difference, in standard deviations, of values of one place and time that is reported
+_SPIKE, _NEIGHBOURS = 10.0, 4  # ratio of a spike's distance from the median to its neighbours'; neighbours in space
+_ALONE = 5.0  # the same ratio for values and departures that are left out
+_FAR = 10.0  # least distance of spikes, in standard deviations of the inner values
+_RANGE, _NEAR_LIMIT = 3.0, 0.2  # factor on the range of other values; share of values near that limit that is a tail
+_SMOOTH = 3.0  # ratio of distances from the median and from neighbours above which a field is smooth
+_PART = 0.2  # largest share of a channel's variance in values that are left out within its range
+_BEYOND, _REST = 3.0, 0.995  # least departure of faults, as a multiple of this quantile of the other departures
+_USUAL = 0.4  # share of departures at a place, or in a frame, from which on they are not faults
+_JUMP, _BESIDE = 10.0, 0.25  # least departure of jumps in a series, in usual ones; largest share of it beside a jump
+_MOST, _FEWEST = 0.9, 24  # quantile that defines usual departures; least number of frames
+_ROUNDING = 1e-3  # largest rounding error in single precision relative to a channel's standard deviation
 
 
 def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray, all_kept: bool = False) -> None:
-    """Warn of spikes, of digits lost to single precision, of angles, and of several values at one place and time in the
-    first of the named trajectories of a source with a fitted normalisation. Where there are spikes, unless all values
-    are to be kept, the source leaves out faults and its normalisation is fitted anew. Raises UserError where several
-    values make up most of the variance, and for data that are constant, or have no two frames of a trajectory.
-    """
+    """Check of the first trajectories of a source with a fitted normalisation. Warns about spikes, digits lost to
+    single precision, angles, fill values and several values at one place and time. If there are spikes, unless
+    `all_kept`, the source leaves out faults and its normalisation is refitted. Raises UserError for contradictory or
+    constant data, and if no trajectory has two frames."""
     _require_changes(source)
     _warn_of_lost_digits(source)
     _warn_of_kinds(source, int(trajectories[0]))
@@ -48,7 +47,7 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
         frames = max(1, _VALUES // max(1, _LOOKED_AT * u[0].size))
         u = u[:frames]
         moving = len(x) > 1
-        if not moving or batch.delay is None:  # rows with times of their own share no time
+        if not moving or batch.delay is None:  # rows with individual times share none
             for frame in range(len(u) if moving else 1):
                 rows = u[frame : frame + 1] if moving else u
                 some = _several_values(x[frame], rows)
@@ -98,8 +97,8 @@ def _warn_of_lost_digits(source: TrajectorySource) -> None:
 
 
 def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
-    """Warn of channels that jump by a turn, in degrees or radians, more often than by half of one, and of numbers that
-    stand for missing values."""
+    """Warn about channels that appear to be angles, jumping by a full turn (degrees or radians) more often than by half
+    a turn, and about fill values."""
     every = source.batch([trajectory], normalised=False).u[0]
     u = every[: max(1, _VALUES // max(1, every[0].numel()))].double().numpy()
     markers = Markers(source.description.channels).look(u).found
@@ -120,8 +119,8 @@ def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
 
 
 def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:
-    """Of values u (T, N, C) at points x (N, d): how many differ from another one of the same place and time, how many
-    share theirs, and the sum of their squared departures from the mean of each place and time."""
+    """Number of values u (T, N, C) at points x (N, d) that differ from another of the same place and time, number of
+    values that share place and time, and sum of squared deviations from the mean of each place and time."""
     order = np.lexsort(x.T)
     new = np.append(True, (np.diff(x[order], axis=0) != 0).any(1))
     if new.all():
@@ -138,8 +137,8 @@ def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:
 
 
 def without_wild_values(batch: TrajectoryBatch, limit: torch.Tensor) -> TrajectoryBatch:
-    """A batch of normalised values without those beyond a limit (C,), `Normalisation.limit`, that no neighbour in space
-    or time supports, of which it warns: one of them would drag all that is inferred from its frame."""
+    """Batch of normalised values without outliers: values beyond `Normalisation.limit` (C,) that no neighbour in space
+    or time supports, and that would distort the state inferred from their frame. Warns if there are any."""
     far = (batch.u.abs() > limit.to(batch.u)).cpu().numpy()
     x = batch.x.cpu().numpy()
     for s in np.flatnonzero(far.any((1, 2, 3))):
@@ -156,19 +155,20 @@ def without_wild_values(batch: TrajectoryBatch, limit: torch.Tensor) -> Trajecto
 
 
 def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None, missing: bool = False) -> torch.Tensor:
-    """Values (T, N, C) of a series of which single ones that depart from the median of five frames by far more than
-    most do, and their neighbours not, as faults of instruments do, are that median (Hampel 1974), or `missing`, of
-    which it warns; not of channels with a `least` (C,) of 0, as rain, which falls so, nor where frames are few."""
+    """Hampel filter of series (T, N, C) for instrument faults in single frames (Hampel 1974).
+
+    Values that depart from the median of five frames by far more than most, unlike their neighbours, become that median
+    or, with `missing`, NaN, with a warning. Not for channels with a `least` (C,) of 0 (rain) and short series."""
     if len(values) < _FEWEST or values.requires_grad:
         return values
-    result = values.clone(memory_format=torch.contiguous_format)  # so that its parts are views
+    result = values.clone(memory_format=torch.contiguous_format)  # contiguous: its parts are views
     room = max(1, _TOGETHER * 16 // len(values))
     some = values[:, :: -(-values[0].numel() // room)]
     floors = _usual(some, _median(some, range(-2, 3)), 2).nanmedian(0).values.repeat(values.shape[1])
     for part, floor in zip(result.flatten(1).split(room, 1), floors.split(room), strict=True):
         middle, before, after = (_median(part, shifts) for shifts in (range(-2, 3), range(1, 6), range(-5, 0)))
-        usual = torch.maximum(_usual(part, middle, 2), floor).repeat(len(part), 1)  # of a place, or of most of them
-        for ends, other in ((slice(2), after), (slice(-2, None), before)):  # are told by one side
+        usual = torch.maximum(_usual(part, middle, 2), floor).repeat(len(part), 1)  # of the place, or of most places
+        for ends, other in ((slice(2), after), (slice(-2, None), before)):  # ends have one side
             middle[ends], usual[ends] = other[ends], torch.maximum(_usual(part, other, 5), floor)
         away = (part - middle).abs()
         beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
@@ -184,23 +184,23 @@ def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None, missi
 
 
 def _median(values: torch.Tensor, shifts: range) -> torch.Tensor:
-    """Medians (T, ...) of values (T, ...) so many frames before each."""
+    """Moving medians (T, ...) of values (T, ...) over the frames at `shifts` before each."""
     return torch.stack([values.roll(shift, 0) for shift in shifts]).nanmedian(0).values
 
 
 def _usual(values: torch.Tensor, middle: torch.Tensor, ends: int) -> torch.Tensor:
-    """What most of the values (T, ...) at each place depart from others by, but for so many frames at both ends."""
+    """Quantile `_MOST` over time of departures of values (T, ...) from `middle`, without `ends` frames at both ends."""
     return (values - middle).abs()[ends:-ends].nanquantile(_MOST, 0)
 
 
 def faults(x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Which of the values u (T, N, C) at points x (N, d) depart from the median of their neighbours in space and time
-    far more than the others do, and than neighbours from theirs; not those that a place or a frame has again and again.
+    """Mask of faulty values u (T, N, C) at points x (N, d): their departure from the median of their neighbours in
+    space and time is far above all others and those of their neighbours, and not frequent at the place or frame.
     """
     near = _nearest(x, len(x))
     found, off = _departures(u, near)
     if found.any():
-        found |= _departures(np.where(found, np.nan, u), near)[0]  # beside each other
+        found |= _departures(np.where(found, np.nan, u), near)[0]  # adjacent faults
         out = _out(u)
         smooth = _inner(np.where(found, 0.0, out)) > _SMOOTH * _inner(np.where(found, 0.0, off))
         found &= smooth | _apart(out, found)
@@ -208,13 +208,13 @@ def faults(x: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def _nearest(x: np.ndarray, places: int) -> np.ndarray:
-    """The points (N, k) next to points (N, d) that are at so many places."""
+    """Indices (N, k) of the points nearest to points (N, d); places: number of distinct points."""
     return cKDTree(x).query(x, min(_NEIGHBOURS + 1, places))[1].reshape(len(x), -1)[:, 1:]
 
 
 def _beside(values: np.ndarray, near: np.ndarray, at: slice = slice(None)) -> Iterator[np.ndarray]:
-    """Values (T', N, C) beside those at some frames of values (T, N, C): at each of the nearest points (N, k) and in
-    the frames around; NaN for none."""
+    """Neighbours (T', N, C) of the values at some frames of values (T, N, C): at each of the nearest points (N, k),
+    then in the frame before and after; NaN if there is none."""
     for column in near.T:
         yield values[at][:, column]
     frames = np.arange(len(values))[at]
@@ -224,19 +224,19 @@ def _beside(values: np.ndarray, near: np.ndarray, at: slice = slice(None)) -> It
 
 
 def _departures(u: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the values u (T, N, C) depart from the median of their neighbours (N, k) far more than others, and by
-    how much each does."""
+    """Mask of the values u (T, N, C) whose departure from the median of their neighbours (N, k) is far above others,
+    and all departures."""
     length = max(_TOGETHER // u[0].size, 1)
     blocks = [slice(k, k + length) for k in range(0, len(u), length)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # medians of nothing
+        warnings.simplefilter("ignore")  # empty medians
         off = np.nan_to_num(np.abs(u - np.concatenate([np.nanmedian(list(_beside(u, near, at)), axis=0)
                                                        for at in blocks])))
     found = off > _FAR * np.maximum(_inner(off), 1e-300)
     if found.any():
         others = np.sort(np.nan_to_num(np.concatenate(
             [[one[found[at]] for one in _beside(off, near, at)] for at in blocks], axis=1)), axis=0)
-        found[found] = off[found] > _ALONE * others[len(others) - max(1, len(others) // 2)]  # a few may be faulty, too
+        found[found] = off[found] > _ALONE * others[len(others) - max(1, len(others) // 2)]  # some may be faulty
         rest = np.nanquantile(np.where(found | np.isnan(u), np.nan, off), _REST, axis=(0, 1))
         found &= off > _BEYOND * rest
         for axis in (0, 1):
@@ -245,13 +245,13 @@ def _departures(u: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _apart(out: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Those of the values found (T, N, C), at distances `out` from the middle of their channel, that are no events of a
-    field which else rests or is noise, such as showers: beyond all that other values reach and few of them near that
-    limit, or of the population of such ones, or a small part of the channel's variance."""
+    """Subset of suspected faults `found` (T, N, C), at distances `out` from the channel's median, that are not events
+    (such as showers) of a field that is otherwise at rest or noise: values far beyond the range of all others, with few
+    near that limit; and the others found, if most are such or their share of the variance is small."""
     kept = np.zeros_like(found)
     for channel in np.flatnonzero(found.any((0, 1))):
         sizes, some = out[..., channel], found[..., channel]
-        limit = _RANGE * sizes[~some].max(initial=0.0) or np.inf  # where all else rests, none is told
+        limit = _RANGE * sizes[~some].max(initial=0.0) or np.inf  # no limit if all else is at rest
         while len(far := sizes[some & (sizes > limit)]) and np.mean(far < _RANGE * limit) > _NEAR_LIMIT:
             limit *= _RANGE
         gross = some & (sizes > limit)
@@ -262,18 +262,18 @@ def _apart(out: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def _out(u: np.ndarray) -> np.ndarray:
-    """Distances of values (T, N, C) from the middle of their channel, 0 where a value is missing."""
+    """Distances of values (T, N, C) from the median of their channel, 0 if missing."""
     return np.nan_to_num(np.abs(u - np.nanmedian(u, axis=(0, 1))))
 
 
 def _inner(out: np.ndarray) -> np.ndarray:
-    """Root mean squares (C,) of all but the largest twentieth of values (T, N, C)."""
+    """Root mean squares (C,) of values (T, N, C) up to their 95 % quantile."""
     return np.array([np.sqrt(np.mean(one[one <= np.quantile(one, 0.95)] ** 2)) for one in np.moveaxis(out, -1, 0)])
 
 
 def _spikes(x: np.ndarray, u: np.ndarray, alone: float) -> np.ndarray:
-    """Which of the values u (T, N, C) at points x (N, d) are spikes, `alone` times as far from the middle as any of
-    their neighbours."""
+    """Mask of spikes among values u (T, N, C) at points x (N, d): `alone` times as far from the median as any of their
+    neighbours."""
     out = _out(u)
     found = out > _FAR * np.maximum(_inner(out), 1e-300)
     if not found.any():

@@ -1,5 +1,5 @@
 """Sources of training data: normalised batches of whole trajectories from a file of any size; and seeded choices of
-observed points and held-out trajectories."""
+observed points and validation trajectories."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from inrflow.data.transformations import Augmentation
 from inrflow.errors import UserError
 
 _CACHE_BYTES = 1024**3
-_SECONDS_OF_VALUE, _OF_TIME = 2e-6, 0.3  # closed forms take so long for a value; share of the time
-_MOVED = 8  # times that of others, for values whose places differ from frame to frame
-_FEWEST_VALUES, _MOST_VALUES = 2e6, 5e7  # the latter fill 200 MB, and what is solved with them some times as much
-_MILDLY = 0.25  # shares of points from which on a coarser grid stands for one: what it does not resolve is aliased
-_FEWEST_TRAJECTORIES, _FEWEST_POINTS = 24, 1024  # rather fewer points than fewer trajectories, and the other way round
-_NEAR, _SKEWED = 0.5, 0.5  # deviations from 0 to the least of an amount, and skewness from which on it is one
-_DEGREES = re.compile(r"temp|celsius|fahrenheit|dew|(°|\bdeg_?)[CF]\b", re.IGNORECASE)  # names and units of no amount
+_SECONDS_OF_VALUE, _OF_TIME = 2e-6, 0.3  # cost of closed-form fits per value; share of the time budget for them
+_MOVED = 8  # cost factor of values whose places differ from frame to frame
+_FEWEST_VALUES, _MOST_VALUES = 2e6, 5e7  # the latter take 200 MB, and solves with them several times as much
+_MILDLY = 0.25  # least share of points for a coarser grid, which aliases what it does not resolve
+_FEWEST_TRAJECTORIES, _FEWEST_POINTS = 24, 1024  # limits of the reduction of trajectories, then of points
+_NEAR, _SKEWED = 0.5, 0.5  # amounts: largest distance of the minimum from 0 in deviations, and least skewness
+_DEGREES = re.compile(r"temp|celsius|fahrenheit|dew|(°|\bdeg_?)[CF]\b", re.IGNORECASE)  # names and units of non-amounts
 
 
 class TrajectorySource:
-    """The observed part of a trajectory file: its first frames, at the observed points of each trajectory.
+    """Observed part of a trajectory file: its first frames, at the observed points of each trajectory.
 
     Args:
         file: an open file.
-        frames: use the first frames of every trajectory, None for all.
-        points: fraction of points observed, a seeded subset of each trajectory.
-        same_points: one subset for all trajectories.
-        seed: of the subset.
-    Scattered rows whose times all differ are gathered in `time_bins`, and have `delay`s from the bins' centres. Values
-    are kept in memory once read, up to a GiB; further ones are read as they are asked for.
+        frames: number of first frames of every trajectory that are used, None for all.
+        points: fraction of observed points, a seeded subset of each trajectory.
+        same_points: whether all trajectories share one subset.
+        seed: seed of the subset.
+    Scattered rows with individual times are gathered in `time_bins`, with a `delay` from the bins' centres. Values are
+    cached in memory up to a GiB; others are read on demand.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TrajectorySource:
         self.moves = self.time_bins is not None or file.point_layout == "moving"  # places differ from frame to frame
         count = times.shape[1] if frames is None else min(frames, times.shape[1])
         self.times = torch.as_tensor(times[:, :count])
-        self.lattice: np.ndarray | None = None  # indices of points, in place of a random subset
+        self.lattice: np.ndarray | None = None  # indices of points, instead of a random subset
         self.points = file.points if self.time_bins is None else max(1, round(file.rows / times.size))
         self._cache: dict[int, TrajectoryBatch] = {}
         self._cached = 0  # bytes
@@ -77,7 +77,7 @@ class TrajectorySource:
         return self.file.trajectories
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_cache": {}, "_cached": 0}  # what another process needs it reads itself
+        return {**self.__dict__, "_cache": {}, "_cached": 0}  # other processes read their own values
 
     @property
     def shared_points(self) -> bool:
@@ -108,11 +108,11 @@ class TrajectorySource:
         return self._kept(trajectory, TrajectoryBatch(t, x[None] if moving else x[None, None], u))
 
     def leave_out(self, faults: Callable[[np.ndarray, np.ndarray], np.ndarray] | None) -> None:
-        """Leave out the values u (T, N, C) at resting points x (N, d) that a function of both says are faulty."""
+        """Set the function that detects faulty values u (T, N, C) at fixed points x (N, d), which are then left out."""
         self.faults, self._cache, self._cached = faults, {}, 0
 
     def _kept(self, trajectory: int, batch: TrajectoryBatch) -> TrajectoryBatch:
-        """The batch, kept where there is room for it."""
+        """Batch without faulty values, which is cached if there is room."""
         if self.faults is not None and batch.x.shape[1] == 1:
             wrong = self.faults(batch.x[0, 0].numpy(), batch.u[0].double().numpy())
             batch = batch.with_values(batch.u.masked_fill(torch.as_tensor(wrong)[None], float("nan")))
@@ -138,7 +138,7 @@ class TrajectorySource:
         return self._kept(trajectory, batch)
 
     def batch(self, trajectories: Sequence[int] | np.ndarray, normalised: bool = True) -> TrajectoryBatch:
-        """The named trajectories, stacked; normalised, or in data units."""
+        """Stacked trajectories, normalised or in data units."""
         parts = [self._read(int(i)) for i in trajectories]
         width = max(p.u.shape[2] for p in parts)
         moving = any(p.x.shape[1] > 1 for p in parts)
@@ -162,18 +162,18 @@ class TrajectorySource:
     def moved(
         self, trajectories: Sequence[int] | np.ndarray, augmentation: Augmentation | None, random: np.random.Generator
     ) -> TrajectoryBatch:
-        """Normalised trajectories, each moved by a random symmetry where an augmentation with any is given."""
+        """Normalised trajectories, each transformed by a random symmetry of the augmentation, if any."""
         if not augmentation:
             return self.batch(trajectories)
         moved = augmentation(self.batch(trajectories, normalised=False), random)
         return moved.with_values(self.normalisation.apply(moved.u))
 
     def fit_normalisation(self, trajectories: Sequence[int] | np.ndarray) -> Normalisation:
-        """Mean and standard deviation of each channel over the named trajectories, and which are amounts: never
-        negative, at times near 0, skewed; kept and returned.
+        """Mean and standard deviation of each channel over the given trajectories, and the lower bound 0 of amounts
+        (never negative, sometimes near 0, skewed); stored and returned.
 
-        Sets `varies` (C,): whether a channel has several values (the scale of the others is 1), and `observed_frames`:
-        the number in the trajectory that has most.
+        Sets `varies` (C,), whether a channel is not constant (the scale of constant channels is 1), and
+        `observed_frames`, the largest number of observed frames of a trajectory.
         """
         channels = len(self.description.channels)
         count, total, square, cube = (torch.zeros(channels, dtype=torch.float64) for _ in range(4))
@@ -215,7 +215,7 @@ class TrajectorySource:
 
 
 def _padded(values: torch.Tensor, width: int, fill: float | None) -> torch.Tensor:
-    """Pad the point axis (third) to `width`: with `fill`, or by repeating the last point."""
+    """Values padded along the point axis (third) to `width`, with `fill` or by repeating the last point."""
     missing = width - values.shape[2]
     if not missing:
         return values
@@ -227,9 +227,9 @@ def _padded(values: torch.Tensor, width: int, fill: float | None) -> torch.Tenso
 def observed_points(seed: int, trajectory: int, points: int, fraction: float, same: bool = False) -> np.ndarray:
     """Sorted indices of the observed subset of `points` points of one trajectory, at least one.
 
-    A function of seed, trajectory index and fraction alone (`same`: of seed and fraction, one subset for all
+    It depends on seed, trajectory index and fraction alone (with `same`: on seed and fraction, one subset for all
     trajectories), so that training and evaluation on the same file observe the same points.
-    Raises UserError where `fraction` is outside (0, 1].
+    Raises UserError if `fraction` is outside (0, 1].
     """
     if not 0.0 < fraction <= 1.0:
         raise UserError(f"the fraction of observed points is {fraction:g}; give a number above 0 and at most 1")
@@ -247,9 +247,9 @@ def split_trajectories(count: int, fraction: float = 0.2, seed: int = 0) -> tupl
     """Sorted indices (training, validation) of `count` trajectories.
 
     One contiguous stretch of the file (taken as a ring), at a random place, is held out: trajectories that were cut
-    from one run, or share a setting, lie side by side, and would leak into a validation set drawn one by one. Both
-    hold at least one trajectory where count > 1 and fraction > 0; a single trajectory is for training.
-    Raises UserError where `fraction` is outside [0, 1) or `count` is below 1.
+    from one run, or share a setting, are adjacent, and would leak into a validation set drawn one by one. Both
+    have at least one trajectory if count > 1 and fraction > 0; a single trajectory is used for training.
+    Raises UserError if `fraction` is outside [0, 1) or `count` is below 1.
     """
     if count < 1:
         raise UserError(f"there are {count} trajectories to train on; at least one is needed")
@@ -264,13 +264,13 @@ def split_trajectories(count: int, fraction: float = 0.2, seed: int = 0) -> tupl
 def choose_split(
     trajectories: int, fraction: float, seed: int, environment: np.ndarray | None = None, in_time: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, validation). A single trajectory has none to spare: it is validated in time.
+    """Indices (training, validation) of trajectories; the latter is empty if validation is by later frames.
 
-    So are, where `in_time`, fewer than make one of the held-out `fraction`: what two or three trajectories span,
-    another one does not lie in, whatever was learned of the dynamics.
+    That is the case for a single trajectory and, with `in_time`, if the held-out `fraction` is less than one
+    trajectory: a few trajectories do not span the states of another one, however good the dynamics.
 
-    With the number `environment` (S,) of each trajectory's system, every system with several trajectories gives its
-    share to validation and keeps one at least.
+    With the system number `environment` (S,) of each trajectory, every system with several trajectories contributes its
+    share to validation and keeps at least one.
     """
     if trajectories == 1 or (in_time and fraction * trajectories < 1):
         return np.arange(trajectories), np.array([], dtype=int)
@@ -293,8 +293,8 @@ def choose_split(
 def affordable(
     source: TrajectorySource, train: np.ndarray, validation: np.ndarray, groups: np.ndarray | None, minutes: float
 ) -> tuple[TrajectorySource, np.ndarray, np.ndarray]:
-    """Source and trajectories that closed forms can be fitted to in the time, and in memory: where values are too many,
-    some of the trajectories, then some of the points. `groups` (S,): systems, of which each keeps some trajectories."""
+    """Source and trajectories reduced so that closed-form fits are possible in the time budget and in memory: first to
+    fewer trajectories, then to fewer points. `groups` (S,): systems, each of which keeps some trajectories."""
     most = min(_MOST_VALUES, max(_FEWEST_VALUES, _OF_TIME * 60 * minutes / _SECONDS_OF_VALUE))
     most = most / _MOVED if source.moves else most
     count = len(train) + len(validation)
@@ -321,8 +321,8 @@ def affordable(
 
 
 def coarser(x: np.ndarray, share: float) -> np.ndarray | None:
-    """Indices of those of points (N, d) of a grid that are a coarser grid of at most a share of them; None where they
-    are no grid, or none of its divisors is left. On grids, harmonics cost far less than on as many random points."""
+    """Indices of a coarser grid with at most a share of the points (N, d) of a grid; None if they form no grid, or it
+    cannot be halved further. On grids, harmonics cost far less than on as many random points."""
     levels = [np.unique(line, return_inverse=True) for line in x.T]
     sizes, steps = [len(values) for values, _ in levels], [1] * x.shape[1]
     if np.prod(sizes) != len(x) or len(np.unique(np.stack([at for _, at in levels]), axis=1).T) < len(x):
@@ -330,14 +330,14 @@ def coarser(x: np.ndarray, share: float) -> np.ndarray | None:
     while np.prod([size // step for size, step in zip(sizes, steps, strict=True)]) > share * len(x):
         longest = max(range(len(sizes)), key=lambda axis: sizes[axis] / steps[axis])
         steps[longest] *= 2
-        if sizes[longest] % steps[longest]:  # a period would have a longer step at its end
+        if sizes[longest] % steps[longest]:  # a period would end with a longer step
             return None
     kept = np.all([at % step == 0 for (_, at), step in zip(levels, steps, strict=True)], axis=0)
     return np.flatnonzero(kept)
 
 
 def some_of(rows: np.ndarray, share: float, groups: np.ndarray | None) -> np.ndarray:
-    """A share of some rows, spread evenly; of each group (S,) that they are of, one at least."""
+    """Evenly spaced share of the indices `rows`, at least one of each group; groups (S,): group of each index."""
     number = np.zeros(len(rows), dtype=int) if groups is None else groups[rows]
     parts = [rows[number == value] for value in np.unique(number)]
     return np.sort(np.concatenate([

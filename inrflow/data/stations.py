@@ -1,7 +1,7 @@
-"""Stations: rows of places that recur, as frames of all places, with NaN where a place has no report.
+"""Stations: rows at recurring places, arranged as frames of all places, with NaN if a place has no report.
 
-Reports that jitter around a common step are interpolated linearly in time to the step that they belong to, so that
-their offset from it counts; rows that repeat time and place are merged into their mean.
+Reports that jitter around a common time step are interpolated linearly in time to their step; rows of equal time and
+place are merged into their mean.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from inrflow.data.calendar import turned_clocks
 from inrflow.data.observations import Frames, Observations
 
 _ROUND = (1, 5, 6, 10, 15, 20, 30, 60, 300, 360, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
-_NEAR, _AS_ROUND = 0.3, 0.01  # of a step: how far a report may be, and how far a step may be from a round one
-_REPORTS, _TOGETHER = 8, 0.98  # of a place at least, on average; share of all reports that must be near a step
-_SAME = 1e-6  # of a step: times that are those of the steps already
-_APART = 1.5  # times as many different times as steps, from which on they jitter
-_LONGEST_GAP = 50  # steps, of which the step is found
-_FAR = 2.6  # steps between two reports that are interpolated
-_SPARSE = 10.0  # times as many places and times as there are reports, at most
+_NEAR, _AS_ROUND = 0.3, 0.01  # largest distance, in steps, of a report from its step, and of a step from a round one
+_REPORTS, _TOGETHER = 8, 0.98  # least mean number of reports of a place; least share of reports near a step
+_SAME = 1e-6  # largest distance, in steps, of times that are exactly at steps
+_APART = 1.5  # ratio of numbers of different times and of steps from which on reports jitter
+_LONGEST_GAP = 50  # longest gap, in steps, used to estimate the step
+_FAR = 2.6  # longest interval, in steps, between two reports that are interpolated
+_SPARSE = 10.0  # largest ratio of place-time pairs to reports
 
 
 @dataclass(frozen=True)
 class Stations:
-    """Frames of P places: t (T,), x (P, d), u (T, P, C), NaN where there is no report.
+    """Frames of P places: t (T,), x (P, d), u (T, P, C), NaN without a report.
 
     Attributes:
-        step, offset: around which reports jitter, and their median distance from it, units of t; None: they do not.
-        merged: rows that repeat the time and place of another.
+        step, offset: time step around which reports jitter (None: they do not), and their median distance from it.
+        merged: number of rows that repeat the time and place of another.
     """
 
     t: np.ndarray
@@ -43,8 +43,8 @@ class Stations:
 
 
 def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | None = None) -> Stations | None:
-    """The stations of rows t (R,), x (R, d), u (R, C) of one trajectory; None where places do not recur, or hardly ever
-    report together. seconds: in a unit of t, where that is known."""
+    """Stations of rows t (R,), x (R, d), u (R, C) of one trajectory; None if places do not recur, or hardly ever report
+    together. seconds: length of a unit of t, if known."""
     used = ~np.isnan(u).all(-1) & np.isfinite(t)
     t, x, u = t[used].astype(np.float64), x[used], u[used]
     if not len(t):
@@ -84,8 +84,8 @@ def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | No
 
 
 def at_steps_of(known: Frames, steps: tuple[float, np.ndarray] | None, later: Observations) -> Observations:
-    """Later observations at the regular steps of known frames (see `regular_frames`), around which they jitter:
-    interpolated from what is known before them; as they are where they do not, or where there are no such steps."""
+    """Later observations, which jitter around the regular steps of known frames (see `regular_frames`), interpolated to
+    these steps together with the known values; unchanged if they do not jitter, or if there are no such steps."""
     t, x, u = later.frames().rows()
     if known.moving or steps is None or not len(t):
         return later
@@ -109,7 +109,7 @@ def at_steps_of(known: Frames, steps: tuple[float, np.ndarray] | None, later: Ob
 
 
 def _means(cell: np.ndarray, u: np.ndarray, cells: int) -> np.ndarray:
-    """Mean values (cells, C) of rows u (R, C) in cells (R,), NaN in cells without any."""
+    """Mean values (cells, C) of rows u (R, C) by cell index (R,), NaN in empty cells."""
     seen = np.isfinite(u)
     result = np.full((cells, u.shape[1]), np.nan, np.float32)
     for channel in range(u.shape[1]):
@@ -120,7 +120,7 @@ def _means(cell: np.ndarray, u: np.ndarray, cells: int) -> np.ndarray:
 
 
 def _step(t: np.ndarray, place: np.ndarray, seconds: float | None) -> tuple[float | None, float]:
-    """The step around which the times of all places jitter, a round one by the calendar, and one of its times."""
+    """Time step (rounded to a calendar unit if near) around which times of all places jitter, and one of its times."""
     gaps = np.diff(t)[(place[1:] == place[:-1]) & (np.diff(t) > 0)]
     if len(gaps) < _REPORTS:
         return None, 0.0
@@ -142,8 +142,8 @@ def _step(t: np.ndarray, place: np.ndarray, seconds: float | None) -> tuple[floa
 
 
 def _at(wanted: np.ndarray, t: np.ndarray, u: np.ndarray, step: float) -> np.ndarray:
-    """Values at increasing times from reports of one place, NaN where there is none near: by linear interpolation
-    between reports that are close, else the nearest report."""
+    """Values of one place at increasing times: linear interpolation between close reports, else the nearest report, NaN
+    if none is near."""
     seen = np.isfinite(u)
     result = np.full(len(wanted), np.nan)
     if not seen.any():

@@ -1,4 +1,4 @@
-"""Decoders; those of the package are registered by being imported here."""
+"""Decoders. Importing this package registers those it contains."""
 
 from inrflow.decoders import filter_net, harmonics, rbf_features, siren
 

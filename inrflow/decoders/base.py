@@ -1,8 +1,8 @@
-"""Decoders: maps (x, z) -> u from points and a code to field values, which can also be linearised in the code; and the
-registry by whose names saved models call theirs. Decoders compute on a device of their own, and answer on that of their
-input; codes and priors stay in main memory: they are small, and float64.
+"""Decoders, maps (x, z) -> u from points and a code to field values that can be linearised in the code, and the
+registry of their names in saved models. Decoders compute on the device of their parameters and return results on that
+of their input; codes and priors, which are small and float64, stay in main memory.
 
-A decoder of one's own is saved and loaded like those of the package once its module is imported:
+A user-defined decoder is saved and loaded like those of the package once its module is imported:
 
     @register_decoder("polynomial")
     class Polynomial(Decoder):
@@ -28,15 +28,15 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     from inrflow.domains import Domain
 
-_CLASSES: dict[str, type[nn.Module]] = {}  # decoders and the embeddings that they hold
-_ELSEWHERE = {"domain_harmonics": "inrflow.decoders.domain_harmonics"}  # imported where a model has them
+_CLASSES: dict[str, type[nn.Module]] = {}  # registered decoders and embeddings
+_ELSEWHERE = {"domain_harmonics": "inrflow.decoders.domain_harmonics"}  # imported on demand
 Class = TypeVar("Class", bound=type[nn.Module])
-_MANY = 4_000_000  # values times codes, from which on values are turned to as many as codes
-_TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB per layer 128 wide in float32
+_MANY = 4_000_000  # number of values times code size above which observations are compressed by QR
+_TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB per layer of width 128 in float32
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: "auto" (a CUDA device where there is one), "cpu", "cuda" or "cuda:N". Raises UserError.
+    """Device of a name: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N". Raises UserError.
 
     "cuda:N" becomes the current device of torch, on which kernels are launched.
     """
@@ -82,8 +82,8 @@ class Decoder(nn.Module):
     shared by several codes (a leading 1, or none) are evaluated once wherever the decoder allows it. u is (..., N, C).
     Tensors are taken to the decoder's device and results back to that of x.
 
-    A decoder of one's own defines `forward` and `structure`, sets `channels` and `code_size`, and is registered by
-    `register_decoder`; `basis` as well where it is affine in the code.
+    A subclass defines `forward` and `structure`, sets `channels` and `code_size`, and is registered by
+    `register_decoder`; if it is affine in the code, it also defines `basis`.
     """
 
     code_size: int
@@ -92,15 +92,15 @@ class Decoder(nn.Module):
     affine: bool = False
     #: True when z holds one code per channel, all of the same size, and no channel depends on the code of another.
     code_per_channel: bool = False
-    #: Where the field lives, of decoders that know it.
+    #: Domain of the field, if the decoder has one.
     place: Domain | None = None
 
     def structure(self) -> dict[str, Any]:
-        """Arguments of the constructor: plain values, or modules that are registered themselves."""
+        """Arguments of the constructor: plain values or registered modules."""
         raise NotImplementedError(f"{type(self).__name__} does not define structure()")
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Field values u (..., N, C) at points x (..., N, d) of codes z (..., Z)."""
+        """Field values u (..., N, C) at points x (..., N, d) for codes z (..., Z)."""
         raise NotImplementedError
 
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,12 +108,12 @@ class Decoder(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} is not affine in its code")
 
     def together(self, x: Tensor, most: int) -> int:
-        """How many of the points (N, d) are best decoded at once, about `most`."""
+        """Best number of the points (N, d) to decode at once, about `most`."""
         return most
 
     def tail(self, z: Tensor) -> Tensor:
-        """Mean squares (..., C) of what codes (..., Z) of the finest details make, about what still finer ones would; 0
-        where codes are in no such order."""
+        """Mean squares (..., C) of the finest details that codes (..., Z) represent, as an estimate of the truncation
+        error; 0 if code dimensions are not ordered by scale."""
         return z.new_zeros(*z.shape[:-1], self.channels)
 
     @on_own_device
@@ -130,7 +130,7 @@ class Decoder(nn.Module):
             u = self.forward(x_one, z_one)
             return u, u
 
-        # Every layer holds its tangents for all codes of a chunk, points and code dimensions at once.
+        # Every layer stores tangents for all codes of a chunk, points and code dimensions.
         chunk = max(1, min(64, _TANGENTS // (x.shape[-2] * self.code_size)))
         jacobian, u = torch.func.vmap(
             torch.func.jacfwd(single, has_aux=True), in_dims=(0, None if shared else 0), chunk_size=chunk
@@ -159,8 +159,8 @@ class AffineDecoder(Decoder):
     So u is affine in z, and code dimensions are output modes: `set_output` replaces them by any others over the same
     features, for example the principal components of the training data (`inrflow.encoding.prior.modes`).
 
-    A subclass defines `features` and calls `draw_output` at the end of its constructor. One that lets codes act
-    elsewhere too sets `affine` to False and overrides `forward`; see `has_output_layer`.
+    A subclass defines `features` and calls `draw_output` at the end of its constructor. If codes also act elsewhere, it
+    sets `affine` to False and overrides `forward`; see `has_output_layer`.
 
     Attributes:
         output: (C, F) output weights at the zero code.
@@ -172,7 +172,7 @@ class AffineDecoder(Decoder):
     output_map: nn.Parameter
 
     def features(self, x: Tensor) -> Tensor:
-        """Features (..., N, F) of points x (..., N, d); the first is the constant 1."""
+        """Features (..., N, F) at points x (..., N, d); the first is the constant 1."""
         raise NotImplementedError
 
     @property
@@ -203,7 +203,7 @@ class AffineDecoder(Decoder):
         return self._basis_of(self.features(x)) if self.affine else super().basis(x)
 
     def _basis_of(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Offset (..., N, C) and basis (..., N, C, Z) where the features are (..., N, F)."""
+        """Offset (..., N, C) and basis (..., N, C, Z) from features (..., N, F)."""
         basis = features @ self.output_map.transpose(0, 1).flatten(0, 1).T
         return features @ self.output.T, basis.unflatten(-1, (self.channels, self.code_size))
 
@@ -214,8 +214,8 @@ class AffineDecoder(Decoder):
         return self.features(x) @ self.output_weights(z).transpose(-1, -2)
 
     def _at_shared_points(self, x: Tensor, z: Tensor) -> Tensor:
-        """Values (..., N, C) at points x (1, ..., N, d) of all codes, as one matrix product: with the output weights of
-        every code, or with the basis at the points, whichever is less work."""
+        """Values (..., N, C) of all codes at shared points x (1, ..., N, d), as one matrix product: with the output
+        weights of every code, or with the basis at the points, whichever is cheaper."""
         features, codes = self.features(x).flatten(0, -2), z.reshape(-1, z.shape[-1])
         points, functions = features.shape
         batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
@@ -231,8 +231,8 @@ class AffineDecoder(Decoder):
 
 
 class BasisAt:
-    """Offset (N, C) and basis (N, C, Z) of an affine decoder at points (N, d), without gradients, kept for the points
-    that were asked for last: those of most windows are the same in all frames."""
+    """Offset (N, C) and basis (N, C, Z) of an affine decoder at points (N, d), without gradients, cached for the latest
+    points, since most windows have the same points in all frames."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder, self._points, self._found = decoder, torch.empty(0), (torch.empty(0), torch.empty(0))
@@ -246,11 +246,11 @@ class BasisAt:
         return self._found
 
     def fewer(self, x: Tensor, u: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Offset and basis at points (N, d), values u (F, N, C), NaN at the same ones, and variances of noise (C,).
+        """Offset, basis, values and noise variances for points (N, d), values u (F, N, C) with the same NaN in all
+        frames, and noise variances (C,).
 
-        Where values are many: as many as codes, (Z, 1), which say the same of these, by a QR decomposition of the basis
-        that is kept for those asked for last.
-        """
+        Many values are replaced by Z equivalent ones with unit noise (the same likelihood of the code), from a QR
+        decomposition of the basis that is cached for the latest points."""
         (offset, basis), seen, scale = self(x), torch.isfinite(u[0]), noise.rsqrt()
         if not max(_MANY / (size := basis.shape[-1]), size) < int(seen.sum()):
             return offset, basis, u, noise
@@ -264,21 +264,21 @@ class BasisAt:
 
 
 def has_output_layer(decoder: Decoder) -> TypeGuard[AffineDecoder]:
-    """Whether codes set the output layer of a decoder and nothing else, so that `set_output` may replace them."""
+    """Whether codes act on the output layer of a decoder alone, so that `set_output` may replace them."""
     return isinstance(decoder, AffineDecoder) and decoder.affine
 
 
 @runtime_checkable
 class Structured(Protocol):
-    """A decoder, or the embedding of one: what can be made anew from the arguments of its constructor."""
+    """Protocol of decoders and embeddings: objects that can be rebuilt from their constructor arguments."""
 
     def structure(self) -> dict[str, Any]: ...
 
 
 def register_decoder(name: str) -> Callable[[Class], Class]:
-    """Class decorator: saved models call a decoder of this class `name`.
+    """Class decorator that registers a decoder or embedding as `name`, by which saved models refer to it.
 
-    Raises ValueError where another class has the name.
+    Raises ValueError if another class has the name.
     """
 
     def register(own: Class) -> Class:
@@ -295,7 +295,7 @@ register_embedding = register_decoder
 
 
 def decoder_class(name: str) -> type[Decoder]:
-    """The decoder class of a name. Raises UserError where none is registered."""
+    """Decoder class registered under a name. Raises UserError if there is none."""
     own = _class(name)
     if not issubclass(own, Decoder):
         raise UserError(f"{name!r} is an embedding, not a decoder; choose from {', '.join(decoder_names())}")
@@ -319,7 +319,7 @@ def _class(name: str) -> type[nn.Module]:
 
 
 def decoder_structure(decoder: Structured) -> dict[str, Any]:
-    """Plain values from which `build_decoder` makes a decoder of the same shape: its name and its `structure()`.
+    """Name and `structure()` of a decoder as plain values, from which `build_decoder` rebuilds it without weights.
 
     Raises UserError for a class that is not registered.
     """
@@ -335,7 +335,7 @@ def decoder_structure(decoder: Structured) -> dict[str, Any]:
 
 
 def build_decoder(structure: dict[str, Any]) -> Decoder:
-    """The decoder of a structure, its weights still to be loaded.
+    """Decoder of a structure, whose weights remain to be loaded.
 
     Raises UserError for a name that is not registered.
     """
@@ -352,9 +352,9 @@ def _build(structure: dict[str, Any]) -> nn.Module:
 
 
 def _current(structure: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a structure, in the words of this version where an earlier one wrote it."""
+    """Copy of a structure, converted to the current version if an earlier one wrote it."""
     values = dict(structure)
-    if values["kind"] == "siren" and values["depth"] == 0:  # once the harmonics alone
+    if values["kind"] == "siren" and values["depth"] == 0:  # earlier form of the harmonics decoder
         return {"kind": "harmonics", **{key: values[key] for key in ("embedding", "channels", "code_size")}}
     if values["kind"] == "closure":
         raise UserError("the decoder has a closure of POD modes of an earlier version of inrflow, which this version "

@@ -1,4 +1,4 @@
-"""The harmonics of any domain as a decoder: eigenfunctions of its Laplacian, one code for each channel."""
+"""Decoder with the Laplacian eigenfunctions (harmonics) of any domain as basis, with one code per channel."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from inrflow.domains import Domain, Harmonics, from_state, plain
 from inrflow.domains.box import BoxHarmonics, grid_of
 from inrflow.numerics.separable import SeparableSum
 
-_MANY, _SORTED = 1000, 1_000_000  # codes from which on, and points up to which, a grid is looked for
-_SLICES = 65_536  # points of a grid at once, at most
-_KEPT = 8  # sets of points whose values are kept
-_SLANT = 1e-12  # sum of products of two functions of an axis that counts as none, over one of squares
+_MANY, _SORTED = 1000, 1_000_000  # code size above which, and number of points up to which, grids are detected
+_SLICES = 65_536  # grid points decoded at once, at most
+_KEPT = 8  # sets of points that are cached
+_SLANT = 1e-12  # relative size of inner products below which functions of an axis count as orthogonal
 
 
 @register_decoder("domain_harmonics")
 class DomainHarmonicDecoder(Decoder):
-    """u_c(x; z) = offset_c + sum_k z_ck psi_k(x), with psi_k the eigenfunctions of the domain's Laplacian.
+    """Spectral decoder u_c(x; z) = offset_c + sum_k z_ck psi_k(x), with psi_k eigenfunctions of the domain's Laplacian.
 
     Args:
-        domain: `state()` of the domain, as plain values; boundary: condition that the harmonics obey.
-        count: number K of harmonics, about.
-        channels: C; the code has C K numbers, those of the first channel first, K for both components of a flow.
+        domain: `state()` of the domain, as plain values; boundary: boundary condition of the harmonics.
+        count: approximate number K of harmonics.
+        channels: C; codes have C K numbers, first channel first (K numbers for both components of a flow).
     Attributes:
         offset: (C,) values at the zero code.
     """
@@ -52,7 +52,7 @@ class DomainHarmonicDecoder(Decoder):
                 "channels": self.channels, "code_size": self.code_size}
 
     def sum_at(self, points: Tensor, dtype: torch.dtype | None = None) -> TableSum | GridSum:
-        """The sum over harmonics at points (N, d), those of the last few sets of points from memory."""
+        """Evaluator of sums over harmonics at points (N, d), cached for the latest sets of points."""
         x = points.detach().cpu().double().numpy()
         key = x.tobytes(), dtype or points.dtype
         if key not in self._sums:
@@ -71,7 +71,7 @@ class DomainHarmonicDecoder(Decoder):
         return torch.stack(parts, -1).flatten(-2) + self.offset
 
     def together(self, x: Tensor, most: int) -> int:
-        """Whole slices of a grid, whose fields are summed axis by axis, where codes are many: more than `most` then."""
+        """Best number of points to decode at once: for large codes whole slices of a grid, possibly above `most`."""
         grid = grid_of(x.numpy()) if self.code_size > _MANY and most < len(x) <= _SORTED else None
         if grid is None or not np.array_equal(grid[1], np.arange(len(x))):
             return most
@@ -81,7 +81,7 @@ class DomainHarmonicDecoder(Decoder):
 
     @on_own_device
     def tail(self, z: Tensor) -> Tensor:
-        """Of the highest eighth of the harmonics."""
+        """Mean squares (..., C) of the part of the highest eighth of the harmonics."""
         sums = []
         for c, codes in enumerate(z.unflatten(-1, (-1, self.count)).unbind(-2)):
             moving = self.harmonics.own(c, moving=True)
@@ -113,7 +113,7 @@ class DomainHarmonicDecoder(Decoder):
 
 
 class TableSum:
-    """Fields of codes by a table (N, E, K) of the harmonics' E components at points."""
+    """Sums over harmonics by a dense table (N, E, K) of their E components at points."""
 
     def __init__(self, harmonics: Harmonics, x: np.ndarray, dtype: torch.dtype) -> None:
         self.table = torch.as_tensor(harmonics.values(x)).to(dtype).reshape(len(x), -1, harmonics.count)
@@ -128,12 +128,12 @@ class TableSum:
         return fields @ self.table[:, 0]
 
     def rows(self, seen: Tensor) -> Tensor:
-        """Values (n, K) at the points that are seen (N,), of one component."""
+        """Values (n, K) of harmonics with one component at the points selected by a mask (N,)."""
         return self.table[seen, 0]
 
 
 class GridSum:
-    """The same on a whole grid of a box, axis by axis; `order` (N,): the point of each grid point."""
+    """Sums over harmonics of a box on a full grid, axis by axis; order (N,): index of the point at each grid node."""
 
     def __init__(self, harmonics: BoxHarmonics, axes: list[np.ndarray], order: np.ndarray, dtype: torch.dtype) -> None:
         self.harmonics, self.axes, self.dtype = harmonics, axes, dtype
@@ -145,8 +145,8 @@ class GridSum:
         self.products = self._sum.products([len(values) for values in self._tables])
 
     def squares(self, weights: Sequence[np.ndarray]) -> np.ndarray | None:
-        """Sums (K,) of the squares of each harmonic at the points, of which the coordinates of each axis have weights
-        (n_j,); None where sums of products of two are not 0."""
+        """Weighted sums (K,) of squares of each harmonic over the grid, with weights (n_j,) per axis; None if harmonics
+        are not orthogonal with respect to them."""
         weighted = [values * torch.tensor(own)[:, None] for own, values in zip(weights, self._tables, strict=True)]
         grams = [(values.T @ one).double() for values, one in zip(self._tables, weighted, strict=True)]
         for gram in grams:
@@ -161,7 +161,7 @@ class GridSum:
         return self.rows(torch.ones(len(self.order), dtype=torch.bool))[:, None]
 
     def rows(self, seen: Tensor) -> Tensor:
-        """Values (n, K) at the points that are seen (N,)."""
+        """Values (n, K) of the harmonics at the points selected by a mask (N,)."""
         x = np.stack(np.meshgrid(*self.axes, indexing="ij"), -1).reshape(-1, len(self.axes))[self.back.numpy()]
         return torch.as_tensor(self.harmonics.values(x[seen.numpy()])).to(self.dtype)
 

@@ -1,7 +1,7 @@
 """Coordinate embeddings: inputs of the first layer of a decoder at points x, and harmonics of the domain.
 
-An embedding also names the harmonics of the domain, where the domain is periodic: functions that the output layer
-combines directly, beside the features of the network.
+On periodic domains, an embedding also provides the harmonics: functions that the output layer combines directly, beside
+the features of the network.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from inrflow.decoders.base import register_embedding
 
 @register_embedding("raw")
 class Embedding(nn.Module):
-    """Maps coordinates (..., d) to network inputs (..., inputs); base class and the raw embedding.
+    """Raw embedding of coordinates (..., d) as network inputs (..., inputs), and base class of embeddings.
 
     Raw coordinates are centred and divided by one common length, half the longest side of the box, so that the aspect
     ratio of the domain is kept and all values lie in [-1, 1].
@@ -66,7 +66,7 @@ class Embedding(nn.Module):
 
 @register_embedding("sphere")
 class SphericalEmbedding(Embedding):
-    """Unit vectors of a sphere as they are: smooth everywhere, without seam and poles."""
+    """Embedding of a sphere by unit vectors, unchanged: smooth everywhere, without seam and poles."""
 
     def __init__(self, dimensions: int = 3) -> None:
         super().__init__([-1.0] * dimensions, [1.0] * dimensions)
@@ -77,7 +77,7 @@ class SphericalEmbedding(Embedding):
 
 @register_embedding("periodic")
 class PeriodicEmbedding(Embedding):
-    """sin and cos of the first wavenumbers of every periodic coordinate; other coordinates raw.
+    """Embedding by sin and cos of the first wavenumbers of every periodic coordinate; other coordinates raw.
 
     Args:
         low, high: box of the data, for the coordinates that are not periodic.
@@ -181,7 +181,7 @@ def make_embedding(
     wavenumbers: int = 2,
     harmonics: int = 0,
 ) -> Embedding:
-    """The embedding that the data declare: sphere, periodic where any period is given, else raw."""
+    """Embedding for the declared geometry: spherical, periodic if any period is given, else raw."""
     if geometry == "sphere":
         return SphericalEmbedding(len(low))
     if period is not None and any(p > 0 for p in period):

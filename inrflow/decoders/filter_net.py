@@ -1,4 +1,4 @@
-"""DINo's decoder (Yin et al., ICLR 2023): a Fourier multiplicative filter net (Fathony et al., ICLR 2021) with codes.
+"""Decoder of DINo (Yin et al., ICLR 2023): a Fourier multiplicative filter net (Fathony et al., ICLR 2021) with codes.
 
     h_0 = g_0(x) * (b_0 + A_0 z)
     h_l = g_l(x) * (B_l h_{l-1} + b_l + A_l z)          l = 1 .. L,    g_l(x) = [sin(W_l x), cos(W_l x)]
@@ -38,7 +38,7 @@ class FourierFilterNet(Decoder):
         scale: input scale. Filter weights start as U(-1/sqrt(d), 1/sqrt(d)) times scale / sqrt(L + 1). A product of all
             L + 1 filters adds their frequencies: scale / sqrt(3 d) radians per unit in root mean square, whatever L.
             With 64 in two dimensions that is two oscillations over the side of 0.5.
-    Raises UserError where the code cannot be shared out evenly among the channels.
+    Raises UserError if the code cannot be divided evenly among the channels.
     """
 
     affine = True

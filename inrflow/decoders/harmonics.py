@@ -1,9 +1,9 @@
-"""The harmonics of the domain as a decoder: a spectral basis, without a network.
+"""Spectral decoder with the harmonics of an embedding as features, without a network.
 
     u = output(z) [1, harmonics(x)]
 
-On a periodic box these are the real Fourier functions up to a wavenumber, so that codes are Fourier coefficients, or
-those of any modes made of them.
+On a periodic box these are the real Fourier functions up to a wavenumber, so that codes are coefficients of Fourier
+functions or of modes composed of them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class HarmonicDecoder(AffineDecoder):
     """Linear combinations of the constant and the M harmonics of a domain: F = 1 + M features.
 
     Args:
-        embedding: of the domain; its harmonics are the features.
+        embedding: coordinate embedding, whose harmonics are the features.
         channels: number C of channels of u.
-        code_size: Z until `set_output` gives modes.
+        code_size: initial Z; `set_output` may change it.
     """
 
     def __init__(self, embedding: Embedding, channels: int, code_size: int = 1) -> None:

@@ -1,9 +1,9 @@
 """Radial features around the fixed points of a mesh or of sensors, beside the features of a network.
 
-A smooth network leaves a small deterministic residual at the points it was fitted to, which bounds the accuracy of
-forecasts from below. Radial functions of compact support (Wendland 1995) interpolate it: exact at the points, zero far
-from all of them. The support is wide, for narrow ones leave dips between scattered points; their weights are then large
-and of both signs, so they are kept in double precision whatever the network's.
+A smooth network has a small deterministic residual at the points it was fitted to, which limits the accuracy of
+forecasts. Radial functions of compact support (Wendland 1995) interpolate it: exact at the points, zero far from all of
+them. The support is wide, since narrow ones dip between scattered points; weights are then large and of both signs, so
+they are kept in double precision whatever the network's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from inrflow.decoders.base import register_embedding
 from inrflow.decoders.embeddings import Embedding
 
-_BLOCK = 256  # points per block of distances to all nodes, which then stays in cache
+_BLOCK = 256  # points per block of distances to all nodes, which then fits the cache
 _NUGGET, _RIDGE = 1e-10, 1e-8
 _SUPPORT = 32.0  # in units of the median distance of nearest neighbours
 _TINY = 1e-24
@@ -32,7 +32,7 @@ def spacings(points: Tensor) -> Tensor:
 
 @register_embedding("nodes")
 class RadialFeatures(Embedding):
-    """An embedding with K further functions beside its harmonics, each a sum of radial functions around M nodes.
+    """Embedding with K additional functions beside its harmonics, each a sum of radial functions around M nodes.
 
     Args:
         inner: embedding of the network; distances are taken between its inputs.
@@ -60,7 +60,7 @@ class RadialFeatures(Embedding):
 
     @classmethod
     def through(cls, inner: Embedding, x: Tensor, values: Tensor) -> RadialFeatures:
-        """Functions that take the values (M, K) at the points x (M, d), which must be distinct."""
+        """Features that interpolate values (M, K) at distinct points x (M, d)."""
         nodes = inner(x.double())
         result = cls(inner, len(x), values.shape[1], _SUPPORT * float(spacings(nodes).median()))
         result.nodes = nodes
@@ -69,15 +69,15 @@ class RadialFeatures(Embedding):
         return result
 
     def left_out(self, values: Tensor) -> Tensor:
-        """Errors (M, K) of values (M, K) interpolated at each node from those at the others: the weights over the
-        diagonal of the inverse kernel."""
+        """Leave-one-out errors (M, K) of the interpolation of values (M, K) at the nodes: weights divided by the
+        diagonal of the inverse kernel matrix."""
         eye = torch.eye(len(self.nodes), dtype=torch.float64)
         inverse = torch.linalg.inv(self._kernel(self.nodes) + _RIDGE * eye)
         return inverse @ values / inverse.diagonal()[:, None]
 
     @property
     def harmonics(self) -> int:
-        """Number of the domain's harmonics and the radial functions together."""
+        """Number of harmonics of the domain plus radial functions."""
         return self.inner.harmonics + self.weights.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:

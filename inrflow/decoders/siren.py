@@ -1,4 +1,4 @@
-"""The modulated SIREN: a sine network (Sitzmann et al., NeurIPS 2020) whose layers a code shifts, scales and reads out.
+"""Modulated SIREN: sine network (Sitzmann et al., NeurIPS 2020) with shifts, scales and output layer set by a code.
 
     h_0 = embedding(x)
     h_l = sin(w0 * (1 + scale_l(z)) * (W_l h_{l-1} + b_l) + w0 * shift_l(z))          l = 1 .. L
@@ -31,9 +31,9 @@ class ModulatedSiren(AffineDecoder):
         channels: number C of channels of u.
         code_size: Z. With output modulation it can be changed later by `set_output`.
         width, depth: hidden width H and number L of sine layers, at least 1 (without layers: `HarmonicDecoder`).
-        w0: frequency scale. Pre-activations are w0 times what the linear layer gives, so w0 sets how many oscillations
-            the first layer spreads over the domain (inputs lie in [-1, 1]): 2 behind a periodic embedding, which
-            oscillates already, 5 to 10 for smooth fields of raw coordinates, 30 for images.
+        w0: frequency scale. Pre-activations are w0 times the output of the linear layer, so w0 sets the number of
+            oscillations of the first layer over the domain (inputs lie in [-1, 1]): 2 behind a periodic embedding,
+            which oscillates already, 5 to 10 for smooth fields of raw coordinates, 30 for images.
         modulation: what the code modulates, a non-empty subset of ("shift", "scale", "output").
     """
 
@@ -154,7 +154,7 @@ class ModulatedSiren(AffineDecoder):
         return slopes.movedim(0, -1).reshape(*batch, *slopes.shape[-2:], len(slopes))
 
     def _modulated(self, codes: Tensor) -> tuple[dict[str, Any], Tensor]:
-        """Arguments of `modulated_siren`, all but the points, at codes (S, Z); output weights (S, C, M) of the
+        """Arguments of `modulated_siren` other than the points for codes (S, Z), and output weights (S, C, M) of the
         harmonics."""
         shift = self.w0 * torch.stack(list(self.biases))
         gain = None
@@ -176,7 +176,7 @@ class ModulatedSiren(AffineDecoder):
 
 
 def _flattened(x: Tensor, z: Tensor) -> tuple[torch.Size, Tensor, Tensor]:
-    """Leading dimensions of the result, points (N, d) that all codes share or (S, N, d), and codes (S, Z)."""
+    """Leading dimensions of the result, points (N, d) shared by all codes or (S, N, d), and codes (S, Z)."""
     batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
     codes = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
     return batch, x if x.dim() == 2 else x.expand(*batch, *x.shape[-2:]).flatten(0, -3), codes

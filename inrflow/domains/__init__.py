@@ -1,4 +1,4 @@
-"""Domains: where a field lives, and the harmonics of the Laplacian there."""
+"""Spatial domains of fields, and the eigenfunctions of the Laplacian (harmonics) on them."""
 
 from inrflow.domains.base import (
     BOUNDARIES,

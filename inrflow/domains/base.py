@@ -1,4 +1,4 @@
-"""Domain and Harmonics: where a field lives, and the eigenfunctions of the Laplacian there."""
+"""Abstract bases: Domain, the spatial domain of a field, and Harmonics, the eigenfunctions of its Laplacian."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy as np
 
 from inrflow.errors import UserError
 
-NATURAL, HELD = "natural", "held"  # no flux through the boundary; zero on the boundary
+NATURAL, HELD = "natural", "held"  # homogeneous Neumann (no flux) and Dirichlet (zero) conditions
 BOUNDARIES = (NATURAL, HELD)
-LEAKY = "leaky "  # followed by numbers h, one for each part of a boundary, as in "leaky 0/2.5/inf": du/dn = -h u
-STEADY = "steady"  # held at values that do not change in time, of walls of boxes: codes carry them
-_NOTHING = 1e-9  # values of harmonics, whose mean square is 1
-_TIE = 1e-9  # eigenvalues closer than this, relative, are the same
-_EDGE = 0.05  # spacings outside that still count as inside: cells have straight sides, walls are curved
+LEAKY = "leaky "  # Robin, du/dn = -h u: followed by h of each part of the boundary, as in "leaky 0/2.5/inf"
+STEADY = "steady"  # Dirichlet with values that do not change in time, which codes represent
+_NOTHING = 1e-9  # absolute values of harmonics (of mean square 1) below which they count as zero
+_TIE = 1e-9  # relative difference below which eigenvalues are equal
+_EDGE = 0.05  # distance, in spacings, up to which points still count as inside: straight cells cut curved walls
 
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Points (Q, d) and weights (Q,) of integrals over a domain, with harmonics (Q, K) and gradients (Q, K, d) there.
+    """Quadrature rule: points (Q, d), weights (Q,), and harmonics (Q, K) with gradients (Q, K, d) at the points.
 
-    Weights sum to one: integrals are means over the domain.
+    Weights sum to one, so that integrals are means over the domain.
     """
 
     points: np.ndarray
@@ -36,28 +36,28 @@ class Quadrature:
 
 
 class Harmonics(ABC):
-    """K eigenfunctions of the Laplacian of a domain, -lap psi_k = lambda_k psi_k, by increasing eigenvalue.
+    """First K eigenfunctions of the Laplacian of a domain, -lap psi_k = lambda_k psi_k, by increasing eigenvalue.
 
     Orthonormal with respect to the mean over the domain: a field's mean square is the squared norm of its coefficients.
     """
 
     eigenvalues: np.ndarray  # (K,)
     count: int  # K
-    components: ClassVar[int] = 1  # channels that share a code
-    steady: int = 0  # how many of the last codes are constant in time
-    allowed: np.ndarray | None = None  # (C, K): whether a channel's codes use a harmonic; None: every one does
-    vectors: dict[int, tuple[str, ...]] | None = None  # first channels of what may be a vector without divergence, and
-    # the conditions of this at each axis: natural where the vector slips along walls, held where it sticks; None: any
+    components: ClassVar[int] = 1  # number of channels that share a code
+    steady: int = 0  # number of trailing harmonics whose coefficients are constant in time
+    allowed: np.ndarray | None = None  # mask (C, K): which harmonics each channel uses; None: all
+    # first channel of each possible divergence-free vector -> boundary condition of its divergence along each axis:
+    vectors: dict[int, tuple[str, ...]] | None = None  # natural for free-slip, held for no-slip walls; None: any
 
     def own(self, channel: int, moving: bool = False) -> np.ndarray:
-        """Numbers of the harmonics that codes of a channel use; moving: without those that are constant in time."""
+        """Indices of the harmonics that a channel uses; with `moving`, only those whose coefficients vary in time."""
         every = np.arange(self.count) if self.allowed is None else np.flatnonzero(
             self.allowed[channel % len(self.allowed)])
         return every[every < self.count - self.steady] if moving else every
 
     def reached(self, x: np.ndarray) -> float:
-        """Share of points (N, d) at which not all that changes in time vanishes, as it does where it is held; of the
-        channel that has the fewest."""
+        """Share of points (N, d) where some time-dependent harmonic is non-zero (all vanish on Dirichlet boundaries):
+        the minimum over channels."""
         if self.components > 1:
             return 1.0
         seen, channels = np.abs(self.values(x)) > _NOTHING, 1 if self.allowed is None else len(self.allowed)
@@ -65,27 +65,27 @@ class Harmonics(ABC):
 
     @abstractmethod
     def values(self, x: np.ndarray) -> np.ndarray:
-        """psi_k at points (N, d): (N, K)."""
+        """Values psi_k (N, K) at points (N, d)."""
 
     @abstractmethod
     def gradients(self, x: np.ndarray) -> np.ndarray:
-        """Gradients of psi_k at points (N, d): (N, K, d)."""
+        """Gradients of psi_k (N, K, d) at points (N, d)."""
 
     @abstractmethod
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Quadrature that projects products of `degree` harmonics onto harmonics (exactly on boxes and spheres)."""
+        """Quadrature for projecting products of `degree` harmonics onto harmonics (exact on boxes and spheres)."""
 
     @abstractmethod
     def lowest(self, count: int) -> Harmonics:
-        """About `count` of the lowest natural harmonics of the same domain, the constant first."""
+        """About `count` harmonics of lowest eigenvalue with natural conditions on the same domain, constant first."""
 
 
 class Domain(ABC):
-    """A set of places in d dimensions. A class of its own `kind` is known to `from_state` by being defined."""
+    """Spatial domain in d dimensions. Subclasses that define `kind` are registered for `from_state`."""
 
     kind: ClassVar[str]
     dimensions: int
-    curved: ClassVar[bool] = False  # a surface in space, where derivatives along single coordinates mean nothing
+    curved: ClassVar[bool] = False  # curved surface, on which derivatives along single coordinates have no meaning
 
     def __init_subclass__(cls) -> None:
         if "kind" in vars(cls):
@@ -93,15 +93,15 @@ class Domain(ABC):
 
     @abstractmethod
     def harmonics(self, count: int, boundary: str = NATURAL) -> Harmonics:
-        """About `count` harmonics: eigenspaces of multiple eigenvalues are kept whole where they are known."""
+        """About `count` harmonics: eigenspaces of repeated eigenvalues are not split where they are known."""
 
     @property
     def bounded(self) -> bool:
-        """Whether it has a boundary."""
+        """Whether the domain has a boundary."""
         return True
 
     def harmonics_up_to(self, eigenvalue: float, boundary: str = NATURAL, guess: int = 64) -> Harmonics:
-        """All harmonics up to an eigenvalue, or as many as the domain's elements have; `guess`: how many these are."""
+        """All harmonics up to an eigenvalue, limited by the number of finite elements; `guess`: initial count."""
         size, before = guess, 0
         while True:
             some = self.harmonics(size, boundary)
@@ -117,15 +117,15 @@ class Domain(ABC):
     @property
     @abstractmethod
     def spacing(self) -> float:
-        """Length of the smallest detail of the boundary that is known: the size of a cell, rounding of limits."""
+        """Length scale to which the boundary is known, such as the mean cell size."""
 
     def inside(self, x: np.ndarray) -> np.ndarray:
-        """Whether points (N, d) lie in the domain, its boundary included: (N,) of bool."""
+        """Boolean mask (N,) of the points (N, d) in the closed domain."""
         return self.distance(x) <= _EDGE * self.spacing
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Its kind, and the arrays and plain values that its class is made of again."""
+        """Kind and constructor arguments (arrays and plain values), as read by `from_state`."""
 
     def _check(self, x: np.ndarray) -> np.ndarray:
         x = np.asarray(x, np.float64)
@@ -135,7 +135,7 @@ class Domain(ABC):
 
 
 def check_boundary(boundary: str) -> str:
-    """The boundary condition itself; UserError where its name is unknown."""
+    """The name of a boundary condition, unchanged. Raises UserError if it is unknown."""
     if boundary not in BOUNDARIES and not boundary.startswith(LEAKY):
         raise UserError(f"boundary is {boundary!r}; give one of {', '.join(BOUNDARIES)}")
     return boundary
@@ -143,11 +143,11 @@ def check_boundary(boundary: str) -> str:
 
 KINDS: dict[str, type[Domain]] = {}
 _D = TypeVar("_D", bound=Domain)
-_LIVE: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()  # whose harmonics need not be solved again
+_LIVE: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()  # domains in use, which cache their harmonics
 
 
 def from_state(state: Mapping[str, Any]) -> Domain:
-    """The domain of a `state()`, the same one where it is in use; raises UserError where its kind is unknown."""
+    """Domain of a `state()`, the existing object if one is in use. Raises UserError if its kind is unknown."""
     live = _LIVE.get(_digest(state))
     if live is not None:
         return live
@@ -159,12 +159,12 @@ def from_state(state: Mapping[str, Any]) -> Domain:
 
 
 def kept(domain: _D) -> _D:
-    """The domain, or the equal one that is in use."""
-    return cast(_D, _LIVE.setdefault(_digest(domain.state()), domain))  # of equal states: of one class
+    """The existing domain object of equal state if there is one, else the domain itself."""
+    return cast(_D, _LIVE.setdefault(_digest(domain.state()), domain))  # equal states have equal classes
 
 
 def _digest(state: Mapping[str, Any]) -> bytes:
-    """The same for equal states, of arrays or of lists."""
+    """Hash of a state, equal for arrays and lists of equal values."""
     total = hashlib.sha256()
     for name in sorted(state):
         value = np.asarray(state[name])
@@ -174,12 +174,12 @@ def _digest(state: Mapping[str, Any]) -> bytes:
 
 
 def harmonics_of(state: Mapping[str, Any], count: int, boundary: str) -> Harmonics:
-    """About so many harmonics of the domain of a `state()`."""
+    """About `count` harmonics of the domain of a `state()`."""
     return from_state(state).harmonics(count, boundary)
 
 
 def plain(value: Any) -> Any:
-    """Nested arrays and mappings as lists and dictionaries, fit for JSON; of a domain, its state."""
+    """Conversion of nested arrays and mappings (domains by their state) to lists and dictionaries, fit for JSON."""
     if isinstance(value, Domain):
         return plain(value.state())
     if isinstance(value, Mapping):

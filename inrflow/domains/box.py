@@ -1,4 +1,4 @@
-"""Box: a product of intervals, each of them periodic or walled."""
+"""Box: product of intervals, each either periodic or between two walls, with trigonometric harmonics."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from inrflow.errors import UserError
 
 PERIODIC, WALLED = "periodic", "walled"
 AXES = (PERIODIC, WALLED)
-_SAME = 1e-9  # of the extent of points: coordinates closer than this are the same
+_SAME = 1e-9  # distance, relative to the extent of points, below which coordinates are equal
 _ROUNDING = 1e-6
 _OPPOSITE = {NATURAL: HELD, HELD: NATURAL, f"{HELD}-{NATURAL}": f"{NATURAL}-{HELD}",
-             f"{NATURAL}-{HELD}": f"{HELD}-{NATURAL}"}  # conditions of a derivative across walls
-_TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
-_GAUSS, _FEWEST_GAUSS = 1.6, 8  # points between walls, times those of the midpoint rule, and more
-_HALVINGS = 60  # of intervals that wave numbers between leaky walls lie in
+             f"{NATURAL}-{HELD}": f"{HELD}-{NATURAL}"}  # boundary condition of a function -> of its normal derivative
+_TIE = 1e-9  # relative difference below which eigenvalues belong to one eigenspace
+_GAUSS, _FEWEST_GAUSS = 1.6, 8  # Gauss points between walls: a multiple of the midpoint rule's, plus a constant
+_HALVINGS = 60  # bisection steps for wave numbers between leaky walls
 
 
 class Box(Domain):
-    """Product of d intervals [lower, upper]; an axis is periodic or walled.
+    """Product of d intervals [lower, upper], each periodic or walled.
 
-    functions (d): how many functions of each axis harmonics are made of; none given: however many.
+    functions (d): maximum number of one-dimensional functions per axis in the products; unlimited if not given.
     """
 
     kind = "box"
@@ -54,8 +54,8 @@ class Box(Domain):
         return set(self.axes) != {PERIODIC}
 
     def told_apart(self, points: np.ndarray, boundary: str = NATURAL) -> Box | None:
-        """The box with as many functions of each axis as a grid of points (N, d) tells apart, of which those at walls
-        tell nothing about functions that vanish there; None where it is none."""
+        """The box limited to the functions per axis that a grid of points (N, d) can resolve (grid points on Dirichlet
+        walls do not count). None if the points are not a grid."""
         grid = grid_of(points)
         if grid is None:
             return None
@@ -68,18 +68,17 @@ class Box(Domain):
         return self.with_functions(np.minimum(functions, self.functions) if self.functions else functions)
 
     def with_functions(self, functions: Sequence[int] | np.ndarray) -> Box:
-        """The box with so many functions of each axis, cosines with their sines."""
+        """The box limited to `functions` per axis; on periodic axes raised to odd numbers (cosines with sines)."""
         cut = [axis == PERIODIC and number % 2 == 0 for number, axis in zip(functions, self.axes, strict=True)]
         return Box(self.lower, self.upper, self.axes, np.add(functions, cut).tolist())
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> BoxHarmonics:
-        """Products of sines and cosines; whole eigenspaces, at most `count` where the first one allows it.
+        """Products of sines and cosines: whole eigenspaces, at most `count` functions unless the first exceeds it.
 
-        boundary: natural or held; else a condition for each channel, with commas between them, of a condition for each
-        axis, with slashes between them: natural, held, steady, leaky with h of du/dn = -h u, or two with a dash (at the
-        lower and the upper wall). The harmonics of all channels are joined then, and `allowed` says whose they are.
-        Steady stands for held at values that stay: affine functions, the last harmonics, whose codes are steady, carry
-        these.
+        boundary: "natural" or "held", or conditions per channel separated by ", ", each per axis separated by "/":
+        natural, held, steady, "leaky h" (du/dn = -h u), or two joined by "-" (lower and upper wall). The harmonics are
+        then the union over channels, with the mask `allowed`. "steady" is Dirichlet with values constant in time:
+        these are represented by the last harmonics, affine functions with constant coefficients.
         """
         given = conditions_of(boundary, self.dimensions)
         channels = [tuple(pair.replace(STEADY, HELD) for pair in channel) for channel in given]
@@ -104,13 +103,13 @@ class Box(Domain):
             values = sum(table[modes[:, j]] for j, table in enumerate(tables))
             complete = min((table[-1] + sum(other[0] for i, other in enumerate(tables) if i != j)
                             for j, table in enumerate(tables) if len(table) != limits[j]), default=math.inf)
-            # above `complete`, modes beyond the tables are missing
+            # the list of modes is complete only up to the eigenvalue `complete`
             if (values < complete).sum() > count or complete == math.inf or len(modes) > 64 * count + 4096:
                 break
             reach *= 2
         order = np.argsort(values, kind="stable")
         sorted_values = values[order]
-        gaps = np.flatnonzero(np.diff(sorted_values) > _TIE * sorted_values[-1]) + 1  # sizes of whole eigenspaces
+        gaps = np.flatnonzero(np.diff(sorted_values) > _TIE * sorted_values[-1]) + 1  # ends of eigenspaces
         gaps = np.append(gaps, len(values)) if complete == math.inf else gaps
         size = gaps[gaps <= count][-1] if (gaps <= count).any() else gaps[0]
         kept = order[:size]
@@ -122,26 +121,27 @@ class Box(Domain):
 
     @property
     def spacing(self) -> float:
-        """A hundredth of the shortest axis: limits are inferred from points."""
+        """A hundredth of the shortest axis, since limits are inferred from points."""
         return 0.01 * float(self.lengths.min())
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        """Distances to the box, those along periodic axes not counted."""
+        """Distances to the box; periodic axes do not count."""
         x = self._check(x)
         beyond = np.abs(x - np.clip(x, self.lower, self.upper))
         return np.linalg.norm(np.where(np.array(self.axes) == PERIODIC, 0.0, beyond), axis=1)
 
     def state(self) -> dict[str, Any]:
-        """Limits and kinds of axes."""
+        """Limits, kinds of axes and maximum numbers of functions."""
         state = {"kind": self.kind, "lower": self.lower, "upper": self.upper, "axes": list(self.axes)}
         return state | ({"functions": list(self.functions)} if self.functions else {})
 
 
 @dataclass(frozen=True)
 class AxisFunctions:
-    """1, sqrt(2) cos and sqrt(2) sin of one coordinate: wave numbers (m,), which are sines (m,), and the conditions at
-    both walls that each obeys ("" on periodic axes). Between walls of which one leaks, sizes (m,) times cosines whose
-    angle is less by leaks (m,), which are NaN elsewhere."""
+    """One-dimensional eigenfunctions of an axis: sizes (m,) times sine or cosine of waves (m,) times the coordinate.
+
+    sines (m,): mask of sines; pairs: boundary conditions at both walls ("" on periodic axes); leaks (m,): phase that is
+    subtracted from the angle if a wall has a Robin condition, else NaN."""
 
     waves: np.ndarray
     sines: np.ndarray
@@ -150,29 +150,29 @@ class AxisFunctions:
     sizes: np.ndarray
 
     def of(self, pair: str) -> np.ndarray:
-        """Which (m,) obey conditions."""
+        """Mask (m,) of the functions that obey a pair of boundary conditions."""
         return np.array([own in ("", pair) for own in self.pairs])
 
     def with_affine(self, size: int) -> AxisFunctions:
-        """The first ones, so many, a constant and the affine function."""
+        """The first `size` functions, followed by a constant and the affine function."""
         return AxisFunctions(np.append(self.waves[:size], [0.0, 0.0]), np.append(self.sines[:size], [False, True]),
                              (*self.pairs[:size], STEADY, STEADY), np.append(self.leaks[:size], [np.nan] * 2),
                              np.append(self.sizes[:size], [1.0, 1.0]))
 
     def partners(self, size: int) -> np.ndarray:
-        """The function that the derivative of each one of the first (size,) is a multiple of; -1: not among these."""
+        """Index (size,) of the function proportional to the derivative of each; -1 if not among the first `size`."""
         waves, sines, steady = self.waves[:size], self.sines[:size], np.array(self.pairs[:size]) == STEADY
         same = (waves[:, None] == waves) & (sines[:, None] != sines) & (steady[:, None] == steady)
-        same &= ((waves > 0) | sines)[:, None]  # not of constants
+        same &= ((waves > 0) | sines)[:, None]  # constants have no derivative
         same &= (plain := np.isnan(self.leaks[:size])) & plain[:, None]
         return np.where(same.any(1), same.argmax(1), -1)
 
 
 class BoxHarmonics(Harmonics):
-    """Products over the axes of 1, sqrt(2) cos and sqrt(2) sin; modes (K, d) count through the functions of an axis.
+    """Products over the axes of 1, sqrt(2) cos and sqrt(2) sin; modes (K, d) are indices of the functions per axis.
 
-    affine: further, steady ones, functions of one coordinate, which is given, or of none, -1. In the tables of an axis
-    these are the sine of wave number 0, s sqrt(12) with s from -1/2 to 1/2.
+    affine: axes of additional affine functions with constant coefficients, -1 for the constant. In the table of an axis
+    the affine function is the sine of wave number 0: sqrt(12) s with s from -1/2 to 1/2.
     """
 
     def __init__(self, box: Box, axes: Sequence[AxisFunctions], modes: np.ndarray, eigenvalues: np.ndarray,
@@ -188,16 +188,16 @@ class BoxHarmonics(Harmonics):
         self.count = len(self.eigenvalues)
 
     def waves(self, j: int) -> tuple[np.ndarray, np.ndarray]:
-        """Wave numbers (K,) along axis j, and which are sines (K,)."""
+        """Wave numbers (K,) along axis j, and the mask of sines (K,)."""
         return self.axes[j].waves[self.modes[:, j]], self.axes[j].sines[self.modes[:, j]]
 
     def shapes(self, j: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sizes (K,) of the cosines along axis j, and what their angles are less by (K,)."""
+        """Amplitudes (K,) of the cosines along axis j, and the phases (K,) subtracted from their angles."""
         leaks = self.axes[j].leaks[self.modes[:, j]]
         return self.axes[j].sizes[self.modes[:, j]], np.where(np.isnan(leaks), np.pi / 2 * self.waves(j)[1], leaks)
 
     def _axis(self, j: int, x: np.ndarray, derivative: bool) -> np.ndarray:
-        """Functions of axis j, or their derivatives, at coordinates (N,): (N, K)."""
+        """Functions (N, K) of axis j, or their derivatives, at coordinates (N,)."""
         used, place = np.unique(self.modes[:, j], return_inverse=True)
         axis, from_start = self.axes[j], x - self.box.lower[j]
         wave, sine, leaks, size = (part[used, None] for part in (axis.waves, axis.sines, axis.leaks, axis.sizes))
@@ -212,19 +212,19 @@ class BoxHarmonics(Harmonics):
         return np.ascontiguousarray(table[place].T)
 
     def values(self, x: np.ndarray) -> np.ndarray:
-        """psi_k at points (N, d): (N, K)."""
+        """Values psi_k (N, K) at points (N, d)."""
         x = self.box._check(x)
         return np.prod([self._axis(j, x[:, j], False) for j in range(x.shape[1])], 0)
 
     def gradients(self, x: np.ndarray) -> np.ndarray:
-        """Gradients at points (N, d): (N, K, d)."""
+        """Gradients (N, K, d) at points (N, d)."""
         x = self.box._check(x)
         plain = [self._axis(j, x[:, j], False) for j in range(x.shape[1])]
         return np.stack([np.prod([self._axis(j, x[:, j], True) if i == j else plain[i] for i in range(x.shape[1])], 0)
                          for j in range(x.shape[1])], -1)
 
     def tables_at(self, axes: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The functions of each axis and their derivatives (n_j, m_j) at its coordinates (n_j,)."""
+        """Functions of each axis and their derivatives (n_j, m_j) at its coordinates (n_j,)."""
         tables = []
         for j, axis in enumerate(axes):
             highest = int(self.modes[:, j].max())
@@ -234,9 +234,9 @@ class BoxHarmonics(Harmonics):
         return tables
 
     def rule(self, degree: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Coordinates and weights (n_j,) along each axis of a rule on a grid for products of degree + 1 harmonics.
+        """Coordinates and weights (n_j,) per axis of a tensor-product quadrature for products of degree + 1 harmonics.
 
-        Midpoints, exact but for affine functions and between walls that leak; where there are such, Gauss points.
+        Midpoint rule (exact for sines and cosines); Gauss-Legendre between leaky walls or with affine functions.
         """
         grids, weights = [], []
         for j, axis in enumerate(self.box.axes):
@@ -251,27 +251,26 @@ class BoxHarmonics(Harmonics):
         return grids, weights
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """That of `rule`."""
+        """Tensor-product quadrature of `rule`."""
         points, weights = (np.stack(np.meshgrid(*parts, indexing="ij"), -1).reshape(-1, self.box.dimensions)
                            for parts in self.rule(degree))
         return Quadrature(points, weights.prod(1), self.values(points), self.gradients(points))
 
     def spanned(self, some: np.ndarray) -> Box:
-        """The box with as many functions of each axis as some of the harmonics have: solvers truncate spectra.
+        """The box limited, per axis, to the functions used by the harmonics `some`, as solvers truncate spectra.
 
-        The box itself where it has one axis, whose harmonics are few anyway, or different ones of each channel."""
+        The box itself if it has one axis, or conditions that differ between channels."""
         if self.box.dimensions == 1 or self.steady or self.allowed is not None:
             return self.box
         return self.box.with_functions(self.modes[some].max(0) + 1)
 
     def lowest(self, count: int) -> BoxHarmonics:
-        """The lowest harmonics without flux through walls, of the same box."""
+        """Harmonics of lowest eigenvalue with natural conditions on the same box."""
         return self.box.harmonics(count)
 
 
 def _functions(axis: str, length: float, pairs: Sequence[str], reach: int, most: int | None) -> AxisFunctions:
-    """The first functions of an axis, at most `most`, by increasing wave number, as many of each of some conditions at
-    its walls."""
+    """Functions of an axis by increasing wave number, at most `most`, equally many for each pair of wall conditions."""
     if axis == PERIODIC:  # 1, cos, sin, cos, sin ...
         number = np.arange(2 * reach + 1)[:most]
         waves = 2 * np.pi * ((number + 1) // 2) / length
@@ -285,14 +284,14 @@ def _functions(axis: str, length: float, pairs: Sequence[str], reach: int, most:
 
 
 def between(length: float, number: np.ndarray, *ends: str) -> tuple[np.ndarray, ...]:
-    """Wave numbers, which are sines, leaks and sizes of the functions of some numbers (m,) between two walls."""
+    """Wave numbers, mask of sines, phases and amplitudes of eigenfunctions number (m,) between two walls."""
     lower, upper = (np.inf if end == HELD else float(end.removeprefix(LEAKY)) * length if end.startswith(LEAKY) else 0.0
                     for end in ends)
     waves, sines = np.pi * (number + [lower, upper].count(np.inf) / 2), np.full(len(number), lower == np.inf)
     if {lower, upper} <= {0.0, np.inf}:
         return waves / length, sines, np.full(len(number), np.nan), np.where(waves > 0, math.sqrt(2), 1.0)
     low, high = np.pi * number, np.pi * (number + 1)
-    for _ in range(_HALVINGS):  # of angles at the walls, atan(h / wave), that add up to a multiple of pi
+    for _ in range(_HALVINGS):  # bisection: wave - atan(h0 / wave) - atan(h1 / wave) = n pi
         waves = (low + high) / 2
         less = waves - np.arctan2(lower, waves) - np.arctan2(upper, waves) < np.pi * number
         low, high = np.where(less, waves, low), np.where(less, high, waves)
@@ -302,20 +301,20 @@ def between(length: float, number: np.ndarray, *ends: str) -> tuple[np.ndarray, 
 
 
 def ends_of(pair: str) -> tuple[str, str]:
-    """Conditions at the lower and the upper wall."""
+    """Boundary conditions at the lower and the upper wall."""
     lower, _, upper = pair.partition("-")
     return lower, upper or lower
 
 
 def _affine(channel: tuple[str, ...]) -> set[int]:
-    """Affine functions that carry steady values of a channel: -1, the constant, and coordinates with two held walls."""
+    """Affine functions for steady values of a channel: the constant (-1) and axes with two Dirichlet walls."""
     if not any(STEADY in pair for pair in channel):
         return set()
     return {-1, *(j for j, pair in enumerate(channel) if STEADY in pair and NATURAL not in ends_of(pair))}
 
 
 def _vectors(channels: list[tuple[str, ...]], axes: Sequence[str]) -> dict[int, tuple[str, ...]] | None:
-    """First channels of vectors whose divergence obeys one set of conditions, and these; None on periodic boxes."""
+    """First channel of each vector whose divergence has consistent wall conditions -> these; None on periodic boxes."""
     d, found = len(axes), dict[int, tuple[str, ...]]()
     if WALLED not in axes:
         return None
@@ -328,7 +327,7 @@ def _vectors(channels: list[tuple[str, ...]], axes: Sequence[str]) -> dict[int, 
 
 
 def conditions_of(boundary: str, dimensions: int) -> list[tuple[str, ...]]:
-    """For each channel, or once for all, conditions at the walls of each axis, of their names in `Box.harmonics`."""
+    """Boundary conditions per axis, for each channel or once for all, parsed from `boundary` of `Box.harmonics`."""
     result = []
     for channel in boundary.split(", "):
         axes = channel.split("/")
@@ -341,8 +340,7 @@ def conditions_of(boundary: str, dimensions: int) -> list[tuple[str, ...]]:
 
 
 def levels_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """The different coordinates of points (N, d) along each axis, but for rounding, and which of them (N, d) those of
-    each point are."""
+    """Distinct coordinates of points (N, d) along each axis, up to rounding, and the indices (N, d) into them."""
     lowest, extent = x.min(0), float(np.ptp(x, axis=0).max() or 1.0)
     found = [np.unique(np.round(column / (_SAME * extent)), return_index=True, return_inverse=True)
              for column in (x - lowest).T]
@@ -350,8 +348,9 @@ def levels_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def grid_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """Coordinates of the axes of a grid that points (N, d) fill, and which point (N,) each of its points is, the last
-    axis fastest; None where they fill none."""
+    """Axes of the full grid formed by points (N, d), and the order (N,) of the points on it (last axis fastest).
+
+    None if they do not form a grid."""
     axes, places = levels_of(x)
     shape = tuple(map(len, axes))
     if math.prod(shape) != len(x):

@@ -1,8 +1,8 @@
-"""Flows: velocities without divergence in a region with walls, on eigenfunctions of the Stokes operator.
+"""Flows: divergence-free velocities in a plane region with walls, expanded in eigenfunctions of the Stokes operator.
 
-Taylor-Hood elements (scikit-fem), zero on the boundary, or on the part of it that holds a component: elsewhere, as at
-an outlet, no force acts. What moves at the boundary without change in time, as a lid or an inflow, is carried by steady
-modes, found in data: their codes stay constant along a trajectory.
+Taylor-Hood elements (scikit-fem) with no-slip conditions on the boundary, or on the part of it where a component is
+held; elsewhere, as at an outlet, the boundary is traction-free. Boundary velocities constant in time, as of a lid or an
+inflow, are represented by steady modes found in data, whose coefficients are constant along a trajectory.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from inrflow.domains.region import SPARE, Region, RegionHarmonics, oriented
 from inrflow.errors import UserError
 
 NO_SLIP = "no-slip"
-_MODES = 150  # besides which steady modes are looked for
-_MOST, _LEAST, _KEPT = 4, 1e-4, 0.1  # steady modes; share of the mean square that asks for any; of the first one's size
-_FOREIGN = 0.05  # share of the mean square that no flow has
-_SMOOTH = 1e-6  # weight of a steady mode's kinks, and less of its slopes, where points do not determine it
-_CLOSED = 1e-9  # of the largest entry: sums of a divergence that are zero
-_ORDER = 5  # of quadrature: exact for the transport of a flow, projected
+_MODES = 150  # Stokes modes whose residual steady modes are fitted to
+_MOST, _LEAST, _KEPT = 4, 1e-4, 0.1  # steady modes at most; residual share that asks for any; least relative size
+_FOREIGN = 0.05  # largest share of the mean square that may remain unexplained
+_SMOOTH = 1e-6  # penalty of a steady mode's gradient jumps (and, smaller, of its gradients) where data are missing
+_CLOSED = 1e-9  # relative to the largest entry: column sums of the divergence matrix that count as zero
+_ORDER = 5  # quadrature order, exact for projected advection
 
 
 class Flows(Domain):
-    """Velocities in a region: nodes (V, 2), cells (E, 3), deviations (2,) by which components are divided, and steady
-    modes (R, 2, N) by their coefficients in quadratic elements; facets (2, F) of the boundary where each component is
-    held, filled up by -1, None: everywhere."""
+    """Divergence-free velocities on nodes (V, 2) and cells (E, 3); scale (2,): divisors of the components; steady
+    (R, 2, N): steady modes as coefficients of quadratic elements; held (2, F): boundary facets where each component is
+    held, padded by -1; None: the whole boundary."""
 
     kind = "flows"
 
@@ -47,10 +47,10 @@ class Flows(Domain):
         self._known: dict[int, FlowHarmonics] = {}
 
     def with_steady(self, x: np.ndarray, u: np.ndarray) -> Flows | None:
-        """The same with the steady modes of flows u (S, T, N, 2), divided by the scale, at points x (N, 2).
+        """The domain with steady modes fitted to velocities u (S, T, N, 2), divided by the scale, at points x (N, 2).
 
-        The means over time, regressed on the principal components of what modes leave of them; None where that is much.
-        """
+        They are the principal components of the residual of the time means after a fit by Stokes modes; None if too
+        much remains."""
         means = np.nan_to_num(np.nanmean(u, 1)).reshape(len(u), -1)
         table = self.harmonics(_MODES).values(x)
         left = means - np.linalg.lstsq(table, means.T, rcond=1e-6)[0].T @ table.T
@@ -70,7 +70,7 @@ class Flows(Domain):
         return Flows(self.region.nodes, self.region.cells, self.scale, steady / norms[:, None, None], self.held)
 
     def harmonics(self, count: int, boundary: str = NO_SLIP) -> FlowHarmonics:
-        """The lowest Stokes modes, and all steady ones: `count` together."""
+        """`count` modes: the Stokes modes of lowest eigenvalue, followed by all steady modes."""
         if count not in self._known:
             self._known[count] = self._solve(count)
         return self._known[count]
@@ -86,12 +86,12 @@ class Flows(Domain):
         divergence = sparse.hstack([skfem.BilinearForm(lambda u, q, w, j=j: u.grad[j] * q).assemble(basis, pressures)
                                     [:, own] for j, own in enumerate(free)]).tocsr()
         closed = np.abs(divergence.sum(0)).max() < _CLOSED * abs(divergence).max()
-        divergence, both = divergence[int(closed) :], masses.shape[0]  # without outlets a pressure may be constant
+        divergence, both = divergence[int(closed) :], masses.shape[0]  # no outlets: pressure up to a constant
         saddle = splu(sparse.bmat([[stiffness / self.region.measure, divergence.T], [divergence, None]]).tocsc())
         padding = np.zeros(divergence.shape[0])
 
         def inverse(v: np.ndarray) -> np.ndarray:
-            """M S M, S the map from forces to the Stokes flows they drive."""
+            """Product M S M v, with mass matrix M and S the solution operator of the Stokes problem."""
             return masses @ saddle.solve(np.concatenate([masses @ v, padding]))[:both]
 
         count = max(min(count - len(self.steady), (both - len(padding)) // 3), 1)
@@ -118,16 +118,16 @@ class Flows(Domain):
         return self.region.spacing
 
     def state(self) -> dict[str, Any]:
-        """Mesh, scale, steady modes and what is held."""
+        """Mesh, scale, steady modes and held facets."""
         own = {} if self.held is None else {"held": self.held}
         return {"kind": self.kind, "nodes": self.region.nodes, "cells": self.region.cells, "scale": self.scale,
                 "steady": self.steady, **own}
 
 
 class FlowHarmonics(Harmonics):
-    """Modes of flows by the coefficients (2, N, K) of their components; one code for both. The last ones are steady.
+    """Stokes modes and, last, steady modes, as coefficients (2, N, K) of both components, which share one code.
 
-    Orthonormal but for these; -P lap psi_k = lambda_k psi_k, with P the projection onto flows without divergence.
+    Stokes modes are orthonormal, -P lap psi_k = lambda_k psi_k, with P the projection onto divergence-free fields.
     """
 
     components: ClassVar[int] = 2
@@ -141,18 +141,18 @@ class FlowHarmonics(Harmonics):
         return [RegionHarmonics(self.flows.region, part, self.eigenvalues) for part in self.coefficients]
 
     def values(self, x: np.ndarray) -> np.ndarray:
-        """Both components of psi_k, divided by the scale, at points (N, 2): (2 N, K), those of a point together."""
+        """Components of psi_k (2 N, K), divided by the scale, at points (N, 2); the component varies fastest."""
         both = np.stack([part.values(x) / size for part, size in zip(self._each(), self.flows.scale, strict=True)], 1)
         return both.reshape(-1, self.count)
 
     def gradients(self, x: np.ndarray) -> np.ndarray:
-        """Their gradients at points (N, 2): (2 N, K, 2)."""
+        """Gradients (2 N, K, 2) of the scaled components at points (N, 2)."""
         parts = zip(self._each(), self.flows.scale, strict=True)
         both = np.stack([part.gradients(x) / size for part, size in parts], 1)
         return both.reshape(-1, self.count, 2)
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Gauss points (Q, 2) of the cells; values (2 Q, K) and gradients (2 Q, K, 2), first components first."""
+        """Gauss points (Q, 2) of the cells; values (2 Q, K) and gradients (2 Q, K, 2), all first components first."""
         region = self.flows.region
         basis = skfem.Basis(region.basis.mesh, region.basis.elem, intorder=_ORDER)
         cells = np.repeat(np.arange(len(region.cells)), basis.X.shape[1])
@@ -163,11 +163,11 @@ class FlowHarmonics(Harmonics):
         return Quadrature(points, basis.dx.ravel() / region.measure, values, gradients)
 
     def lowest(self, count: int) -> RegionHarmonics:
-        """The lowest harmonics of the region without flux through its boundary."""
+        """Scalar harmonics of lowest eigenvalue of the region with natural conditions."""
         return self.flows.region.harmonics(count)
 
 
 def _kinks(u: skfem.DiscreteField, v: skfem.DiscreteField, w: skfem.DiscreteField) -> np.ndarray:
-    """Products of jumps of slopes across facets: none of quadratic functions, as the profile of an inflow is."""
+    """Bilinear form of jumps of normal derivatives across facets; zero for quadratic functions, as inflow profiles."""
     slopes = [(-1.0) ** side * dot(grad(one), w.n) for side, one in zip(w.idx, (u, v), strict=True)]
     return np.asarray(w.h * slopes[0] * slopes[1])

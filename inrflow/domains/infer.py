@@ -1,4 +1,4 @@
-"""The domain of a data set, inferred from its description and its points."""
+"""Inference of the spatial domain of a data set from its description and its points."""
 
 from __future__ import annotations
 
@@ -29,29 +29,28 @@ from inrflow.domains.triangulation import (
 )
 from inrflow.errors import UserError
 
-_WHOLE = 0.02  # of a step, to which coordinates are at whole or half ones
-_LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
-_STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
-_SAME, _EQUAL = 1e-4, 1e-6  # relative difference of equal periods, or areas; share of the extent, of walls
-_LOOKED_AT = 8  # shapes
-_LONELY, _FOREIGN = 3.0, 0.005  # times the volume of balls of twice the median distance to a point: in the plane 2^-12
-# of random places are so far from one, 2^-6 beside walls; mean share of others' points that makes two shapes
-_MESHED, _OF_POINTS, _MOST = 1500, 2, 2000  # nodes of meshes between the points of all trajectories, at most; times
-# those of one; in the plane, at most
-_MOST_OF_MESH, _WORTH = 6000, 0.7  # nodes of given meshes for quadratic elements; share of nodes that is worth it
-_FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
-_TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; times what hulls leave on average; deviations beyond a mean
-_FINE, _UNRELATED = 65, 0.95  # nodes along an axis of a box that flows are sought on; divergence of any two channels
-_NEAR_AND_FAR, _SLIVER, _ACROSS = (1024, 256), 1e-3, 3.0  # points; area over squared side; times the median side
-_MANY, _AT_CORNERS, _CHANCE, _ROUNDING = 150, 8, 0.02, 1e-9  # points that tell uneven densities; nearest points; chance
+_WHOLE = 0.02  # distance, in steps, to a whole or half step within which coordinates count as such
+_LEVELS = 0.5  # a coordinate with at most this share of N distinct values lies on a lattice
+_STRAY = 0.02  # largest share of points outside of their own domain, whose outline is an estimate
+_SAME, _EQUAL = 1e-4, 1e-6  # relative difference of equal periods or areas; of equal walls, relative to the extent
+_LOOKED_AT = 8  # number of shapes (or trajectories) that are examined
+_LONELY, _FOREIGN = 3.0, 0.005  # factor on the volume of balls of twice the median distance to a point: in the plane
+# 2^-12 of random places are that far from any point, 2^-6 near walls; mean share of such points that makes two shapes
+_MESHED, _OF_POINTS, _MOST = 1500, 2, 2000  # limits of mesh nodes: least; per point of a trajectory; in the plane
+_MOST_OF_MESH, _WORTH = 6000, 0.7  # nodes above which quadratic elements use a coarser mesh; reduction that is needed
+_FULL, _CONVEX = 0.93, 1e-4  # share of its bounding box that a box covers; of its convex hull that its mesh may omit
+_TELLING, _OF_HULL, _OF_CORNERS = 50, 2.5, 2.0  # points; multiple of the expected hull deficit; standard deviations
+_FINE, _UNRELATED = 65, 0.95  # nodes per axis of a box for flows; divergence ratio from which channels are unrelated
+_NEAR_AND_FAR, _SLIVER, _ACROSS = (1024, 256), 1e-3, 3.0  # subset sizes; least area / side^2; side / median side
+_MANY, _AT_CORNERS, _CHANCE, _ROUNDING = 150, 8, 0.02, 1e-9  # points for uneven densities; neighbours; p-value; floor
 
 
 def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
                cells: np.ndarray | None = None) -> list[Domain]:
     """Plausible domains of points (N, d), or (..., N, d) of several trajectories, the most plausible first.
 
-    period: per coordinate, 0 where not periodic; geometry: "sphere" for unit vectors; cells: of a mesh (E, d + 1), or
-    fewer corners of a surface or of curves. Which one fits the data is for held-out points to say.
+    period: per coordinate, 0 if not periodic; geometry: "sphere" for unit vectors; cells: of a mesh (E, d + 1), or with
+    fewer corners for a surface or curves. The choice between them is left to errors at held-out points.
     """
     x = np.asarray(x, np.float64)
     points = np.unique(x.reshape(-1, x.shape[-1]), axis=0) if x.ndim > 2 else x
@@ -86,8 +85,8 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
 
 
 def _coarser(linear: Region) -> Region:
-    """Quadratic elements on the mesh of linear ones; on a coarser one of the same outline, as exact for few harmonics,
-    where it has very many nodes in the plane."""
+    """Region of quadratic elements on the mesh of a region of linear elements; very fine plane meshes are coarsened
+    with the same outline, which is as accurate for a few harmonics."""
     nodes, cells = linear.nodes, linear.cells
     while linear.dimensions == 2 and len(nodes) > _MOST_OF_MESH:
         fewer = nodes[apart(nodes, cells)]
@@ -95,15 +94,15 @@ def _coarser(linear: Region) -> Region:
         coarse = clean_mesh(fewer, corners[linear.inside(fewer[corners].mean(1))])
         same = abs(Region(*coarse, 1).measure / linear.measure - 1) < _SAME
         if len(coarse[0]) > _WORTH * len(nodes) or not same:
-            break  # an outline that the nodes on it do not tell
+            break  # the outline is not determined by its nodes
         nodes, cells = coarse
     return Region(nodes, cells, 2)
 
 
 def _beyond(points: np.ndarray, lattice: np.ndarray | None, nodes: np.ndarray, cells: np.ndarray
             ) -> tuple[np.ndarray, np.ndarray] | None:
-    """A mesh that reaches beyond points, as their domain may: the cells around those of a lattice in the plane, or the
-    mesh between scattered ones, `widened`; None of others."""
+    """Mesh that extends beyond the points, as their domain may: cells centred at the points of a plane lattice, or the
+    `widened` mesh of scattered points. None if neither applies."""
     if lattice is not None and points.shape[1] == 2:
         return squares_around(points, lattice)
     moved = widened(nodes, cells)
@@ -111,8 +110,8 @@ def _beyond(points: np.ndarray, lattice: np.ndarray | None, nodes: np.ndarray, c
 
 
 def with_holes(points: np.ndarray) -> np.ndarray | None:
-    """Places (N, d), whole numbers, of points of a lattice that leave out points with all of their neighbours, far more
-    than would be if as many were missing by chance (Markov's inequality); None of other points."""
+    """Integer coordinates (N, d) of points on a lattice with holes, where points are missing with all neighbours far
+    more often than if as many were missing at random (Markov's inequality); None otherwise."""
     levels, places = levels_of(points)
     shape = tuple(map(len, levels))
     if math.prod(shape) > 2 * len(points):
@@ -124,12 +123,12 @@ def with_holes(points: np.ndarray) -> np.ndarray | None:
 
 
 def _by_chance(points: np.ndarray, covered: float) -> bool:
-    """Whether points of a box of even or uneven density leave its corners, and other places, as empty as they do.
+    """Statistical test whether points (N, d) may be random points of the box around them, of even or uneven density.
 
-    Where the density is about the same up to the k-th nearest point, the volume up to the nearest one, as a share of
-    that up to the k-th, is the smallest of k - 1 uniform numbers, at walls and corners, too. This tells less of fewer
-    points, which are to be like uniform ones, besides: their hulls leave out 2^d d / (d + 1)^(d - 1) log^(d - 1) N / N
-    on average (Affentranger and Wieacker 1991), and they come no nearer to corners.
+    If the density is about constant up to the k-th nearest point, the volume up to the nearest point, relative to that
+    up to the k-th, is the minimum of k - 1 uniform numbers, also at walls and corners. With few points this test is
+    weak, so these are also compared with uniform points: their hulls omit 2^d d / (d + 1)^(d - 1) log^(d - 1) N / N on
+    average (Affentranger and Wieacker 1991), and corners must not be emptier than expected.
     """
     count, d = points.shape
     at, corners = (points - points.min(0)) / np.ptp(points, axis=0), 2**d
@@ -137,28 +136,28 @@ def _by_chance(points: np.ndarray, covered: float) -> bool:
     axis = np.linspace(0, 1, max(round((2 * count) ** (1 / d)), 4))
     every, ends = (np.stack(np.meshgrid(*[own] * d, indexing="ij"), -1).reshape(-1, d) for own in (axis, [0.0, 1.0]))
 
-    def log_chances(places: np.ndarray, k: int) -> np.ndarray:  # of so large a share
+    def log_chances(places: np.ndarray, k: int) -> np.ndarray:  # of a share this large
         near = tree.query(places, [1, k])[0]
         return np.asarray((k - 1) * np.log1p(-np.minimum((near[:, 0] / near[:, 1]) ** d, 1 - _ROUNDING)))
 
     if count < _MANY:
         left = 2.0**d * d / (d + 1) ** (d - 1) * np.log(count) ** (d - 1) / count
-        ball = np.pi ** (d / 2) / gamma(d / 2 + 1) / corners  # within a box
-        empty = count * ball * float((tree.query(ends)[0] ** d).sum())  # points that would be in the corners
+        ball = np.pi ** (d / 2) / gamma(d / 2 + 1) / corners  # the part within the box
+        empty = count * ball * float((tree.query(ends)[0] ** d).sum())  # points expected in the corners
         if count < _TELLING or covered < 1 - _OF_HULL * left or empty > corners + _OF_CORNERS * corners**0.5:
             return False
     empty_corners = gammaincc(corners, -log_chances(ends, min(_AT_CORNERS, count)).sum())
     empty_place = -np.expm1(count * np.log1p(-np.exp(log_chances(every, among).min())))
     both = empty_corners * empty_place + 1e-300
-    return bool(both * (1 - np.log(both)) > _CHANCE)  # of a product of two uniform numbers
+    return bool(both * (1 - np.log(both)) > _CHANCE)  # p-value of a product of two uniform numbers
 
 
 def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence[np.ndarray | None] | None = None
            ) -> list[np.ndarray]:
-    """Indices of trajectories, of points x (S, N, d), that lie on the same shape; all of them where shapes are alike.
+    """Groups of indices of trajectories with points x (S, N, d) on the same shape; one group if shapes do not differ.
 
-    cells: of the mesh of each, which tell; otherwise places do that the points of others fill and its own leave out, by
-    more than random points, or random nodes of one mesh, leave gaps.
+    If meshes are given (`cells`), different points are different shapes. Otherwise shapes differ if the points of one
+    trajectory leave larger gaps at points of others than random points, or random nodes of one mesh, would.
     """
     _, label = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
     label = label.ravel()
@@ -170,7 +169,7 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
     some = [np.unique(x[members[0]], axis=0) for members in groups[:_LOOKED_AT]]
     trees, far = [cKDTree(one) for one in some], []
     between = [(one + one[np.minimum(tree.query(one, [2])[1][:, 0], len(one) - 1)]) / 2
-               for one, tree in zip(some, trees, strict=True)]  # nodes that trajectories share are no distance apart
+               for one, tree in zip(some, trees, strict=True)]  # shared nodes have distance 0
     for i, tree in enumerate(trees):
         nearest, places = (tree.query(np.concatenate(each[:i] + each[i + 1 :]))[0] for each in (some, between))
         gap = max(np.median(nearest), np.median(places))
@@ -180,8 +179,8 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
 
 def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
               cells: np.ndarray | None = None, stray: float = _STRAY) -> str | None:
-    """Why points (N, d), described as for `domains_of`, belong to another domain than this; None: they do not, and at
-    most a share `stray` of them lies outside."""
+    """Reason why points (N, d), described as for `domains_of`, do not belong to this domain; None if they do, with at
+    most a share `stray` of them outside."""
     domain = domain.region if isinstance(domain, Flows) else domain
     if (geometry == "sphere") != isinstance(domain, Sphere):
         return "one is a sphere, the other is none"
@@ -203,7 +202,7 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
 
 
 def _places(domain: Domain) -> np.ndarray:
-    """Places (P, d) all over a box or a region."""
+    """Sample points (P, d) spread over a box, region or surface."""
     if isinstance(domain, Region | Surface):
         return domain.nodes[domain.cells].mean(1)
     assert isinstance(domain, Box)
@@ -213,9 +212,9 @@ def _places(domain: Domain) -> np.ndarray:
 
 
 def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.ndarray) -> list[Flows]:
-    """The spaces of flows on plausible domains that may hold u (S, T, N, 2), channels divided by a scale (2,).
+    """Domains of divergence-free flows, on plausible domains, that may represent velocities u (S, T, N, 2).
 
-    Of points x (N, 2) alone that all trajectories share.
+    u are divided by `scale` (2,), at points x (N, 2) shared by all trajectories.
     """
     found = list[Flows]()
     if _divergence(x, u[:_LOOKED_AT] * scale) > _UNRELATED:
@@ -236,9 +235,9 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
 
 
 def _divergence(x: np.ndarray, u: np.ndarray) -> float:
-    """Variance of the divergence of velocities u (S, T, N, 2) at points x (N, 2) over that of components that have
-    nothing to do with each other: differences over triangles of some of the points, near or farther ones, whichever
-    say less, for noise hides the flow between near points."""
+    """Variance of the divergence of velocities u (S, T, N, 2) at points x (N, 2), relative to that of unrelated
+    components: from differences over triangles of dense and of sparse subsets of points, whichever gives less, since
+    noise dominates differences between near points."""
     u, shares = u[:_LOOKED_AT, :: max(u.shape[1] // 2, 1)].reshape(-1, *u.shape[2:]), []
     for count in _NEAR_AND_FAR:
         some = np.sort(np.random.default_rng(0).permutation(len(x))[:count])
@@ -254,15 +253,15 @@ def _divergence(x: np.ndarray, u: np.ndarray) -> float:
 
 
 def _held(region: Region, x: np.ndarray, u: np.ndarray) -> np.ndarray | None:
-    """Facets (2, F) of the boundary where the components of velocities u (S, T, N, 2) at points x (N, 2) never change,
-    filled up by -1; None where these are all or none of a component."""
+    """Boundary facets (2, F) where each component of velocities u (S, T, N, 2) at points x (N, 2) is constant in time,
+    padded by -1. None if these are all facets, or none for some component."""
     facets, still = region.basis.mesh.boundary_facets(), region.still(x, u)[0]
     held = still[region.basis.mesh.facets[:, facets]].all(0).T  # (2, F)
     return None if held.all() or not held.any(1).all() else np.where(held, facets, -1)
 
 
 def _fills_box(region: Region) -> bool:
-    """Whether a mesh is convex, without holes, and covers about all of the box around it."""
+    """Whether a mesh is convex, has no holes, and covers almost all of its bounding box."""
     box = float(np.prod(np.ptp(region.nodes, axis=0)))
     return region.measure > _FULL * box and region.measure > (1 - _CONVEX) * float(ConvexHull(region.nodes).volume)
 
@@ -272,12 +271,12 @@ def _box(lower: np.ndarray, upper: np.ndarray, period: np.ndarray) -> Box:
 
 
 def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Plausible lower and upper limits (d,): of lattices, walls at the outer points, half a spacing or one beyond them,
-    or at whole spacings; of scattered points, beyond them by the gap of uniform ones, rounded to two digits."""
+    """Plausible lower and upper limits (d,). Lattices: walls at the outermost points, half or one spacing beyond them,
+    or at whole spacings. Scattered points: beyond the outermost by the mean gap, or at the next round number."""
     d = points.shape[1]
     near, far = points.min(0), points.max(0)
-    found = [(near.copy(), far.copy()) for _ in range(4)]  # walls at the outer points, half a step, a step beyond, or
-    half = some = False  # at whole steps; coordinates (i + 1/2) h, centres of cells, or of each second of these, say
+    found = [(near.copy(), far.copy()) for _ in range(4)]  # walls at the outermost points, half a step or a step
+    half = some = False  # beyond, or at whole steps; cell centres (i + 1/2) h; coordinates at other shares of a step
     for j, levels in enumerate(levels_of(points)[0]):
         step = float(np.median(np.diff(levels))) if len(levels) > 1 else 1.0
         gap = (far[j] - near[j]) / max(len(points) - 1, 1)

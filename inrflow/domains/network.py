@@ -1,4 +1,4 @@
-"""Network: curves that may branch and meet, as fibres, rivers or streets do, with finite elements on them."""
+"""Network: metric graph of curves that may branch and meet, as fibres, rivers or streets do, with finite elements."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from inrflow.domains.surface import Surface
 from inrflow.errors import UserError
 
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(4)
-_FEWEST = 40  # points
-_THICK, _THIN = 5, 0.1  # points next to each other, and how much they spread across of how much they do along
-_NEAREST, _NEARER = 32, 1 - 1e-9  # points among which one that is nearer to both is looked for
-_GAP, _MOST = 10.0, 0.8  # times the median link; share of points that have two neighbours
+_FEWEST = 40  # points needed
+_THICK, _THIN = 5, 0.1  # neighbours, and their largest spread across the curve relative to that along it
+_NEAREST, _NEARER = 32, 1 - 1e-9  # neighbours searched for a point nearer to both ends; tolerance
+_GAP, _MOST = 10.0, 0.8  # longest link, in median links; least share of points with exactly two neighbours
 
 
 class Network(Surface):
-    """Segments between points in the plane or in space: nodes (V, d) and cells (E, 2). Quadratic elements.
+    """Straight segments in the plane or in space: nodes (V, d) and cells (E, 2), with quadratic elements.
 
-    Derivatives are those along the curves. Where curves meet, values agree and fluxes add up to nothing (Kirchhoff).
+    Derivatives are tangential. At junctions, values are continuous and fluxes sum to zero (Kirchhoff conditions).
     """
 
     kind = "network"
@@ -44,22 +44,22 @@ class Network(Surface):
 
     @staticmethod
     def shapes(local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The three quadratic functions (N, 3) of a segment at local coordinates (N, 1), and their derivatives."""
+        """Quadratic shape functions (N, 3) of a segment at local coordinates (N, 1), and derivatives (N, 3, 1)."""
         s = local[:, 0]
         return (np.stack([(1 - s) * (1 - 2 * s), s * (2 * s - 1), 4 * s * (1 - s)], 1),
                 np.stack([4 * s - 3, 4 * s - 1, 4 - 8 * s], 1)[..., None])
 
     @property
     def spacing(self) -> float:
-        """Length of a segment, on average."""
+        """Mean length of a segment."""
         return self.measure / len(self.cells)
 
 
 def network_through(points: np.ndarray) -> Network | None:
-    """The network of curves that points (N, d) lie along; None where they fill more than curves.
+    """Network of curves through points (N, d); None if the points do not lie along connected curves.
 
-    Points are linked where no other one is nearer to both (the relative neighbourhood graph of Toussaint, 1980). Along
-    curves, nearly all then have two neighbours.
+    Points are linked if no other point is nearer to both (relative neighbourhood graph, Toussaint 1980). Along curves,
+    nearly all points then have two neighbours.
     """
     if len(points) < _FEWEST:
         return None
@@ -70,7 +70,7 @@ def network_through(points: np.ndarray) -> Network | None:
         return None
     try:
         corners = Delaunay(points).simplices
-    except QhullError:  # all of them on one line
+    except QhullError:  # all points on one line
         return None
     pairs = np.concatenate([corners[:, [i, j]] for i in range(corners.shape[1]) for j in range(i)])
     pairs = np.unique(np.sort(pairs, 1), axis=0)

@@ -20,26 +20,26 @@ from inrflow.errors import UserError
 _MESHES = {1: skfem.MeshLine, 2: skfem.MeshTri, 3: skfem.MeshTet}
 _ELEMENTS = {(1, 1): skfem.ElementLineP1, (1, 2): skfem.ElementLineP2, (2, 1): skfem.ElementTriP1,
              (2, 2): skfem.ElementTriP2, (3, 1): skfem.ElementTetP1, (3, 2): skfem.ElementTetP2}
-_WITHIN = 1e-7  # of a cell's size: points so near count as inside
-_EXACT = 1e-6  # share of exactly integrated masses
-_EQUAL = 1e-8  # relative difference of eigenvalues that are taken for equal: beyond it, solvers tell them apart
-_STILL, _ROUNDING, _CARRIED, _MOST = 1e-12, 1e-16, 1e-8, 8  # shares of squares: of changes beside those that are none,
-# of the largest ones, and of values left out; values that stay at most
-SPARE = 5  # eigenvalues beyond those that are asked for, so that no set of equal ones is cut
-_SLICE, _AHEAD = 160, 0.7  # eigenvalues that are sought at once; the next shift, in halves of what these reach over
-_MANY, _CELLS = 256, 6  # harmonics, and cells for each of them, from which on one point of a cell suffices
-_NEAREST = {1: 4, 2: 12, 3: 48}  # cells around a point, by dimensions, among which its own or the nearest is looked for
+_WITHIN = 1e-7  # distance, in cell sizes, within which points count as inside
+_EXACT = 1e-6  # weight of the exactly integrated mass matrix
+_EQUAL = 1e-8  # relative difference below which eigenvalues are treated as equal
+_STILL, _ROUNDING, _CARRIED, _MOST = 1e-12, 1e-16, 1e-8, 8  # shares of squares: of changes that count as none beside
+# neighbours, of rounding, of values left out; steady values at most
+SPARE = 5  # additional eigenvalues that are computed, so that no set of equal eigenvalues is cut
+_SLICE, _AHEAD = 160, 0.7  # eigenvalues computed at once; step of the next shift, in half slices
+_MANY, _CELLS = 256, 6  # harmonics, and cells per harmonic, above which one quadrature point per cell suffices
+_NEAREST = {1: 4, 2: 12, 3: 48}  # nearest cells (by dimension) searched for the one that contains a point
 
 
 class Region(Domain):
-    """A mesh: nodes (V, d) and cells (E, d + 1). Linear (order 1) or quadratic elements (order 2).
+    """Simplicial mesh of nodes (V, d) and cells (E, d + 1) with linear (order 1) or quadratic (order 2) elements.
 
-    Order 1 has lumped masses, the scheme of many solvers: its quadrature points are the nodes, and its harmonics those
-    of such a solver on that very mesh. Order 2 is more accurate for the region itself.
+    Order 1 uses a lumped mass matrix, as many solvers do: its quadrature points are the nodes, and its harmonics are
+    those of such a solver on the same mesh. Order 2 is more accurate for the region itself.
 
-    held (G, F): facets of the boundary where fields keep their values, of each of some groups of channels, filled up by
-    -1, and steady (G, R, V): these, at all nodes, of which fields have sums, filled up by zeros; one group alone may
-    have one axis less: `with_steady` finds both.
+    held (G, F): boundary facets where values are constant in time, for each of G groups of channels, padded by -1;
+    steady (G, R, V): patterns at the nodes whose linear combinations these values are, padded by zeros. A single group
+    may omit the first axis. `with_steady` finds both.
     """
 
     kind = "region"
@@ -59,9 +59,9 @@ class Region(Domain):
         self.steady = self.steady if self.steady.ndim == 3 else self.steady.reshape(1, -1, len(self.nodes))
 
     def with_steady(self, x: np.ndarray, u: np.ndarray) -> tuple[Region, str] | None:
-        """The same that holds fields u (S, T, N, C) at points x (N, d) where they never change at its boundary, unlike
-        beside it, and that condition of all channels or of each; itself where all are zero there. None where that is
-        nowhere, or where the values there are not sums of a few."""
+        """Region that holds fields u (S, T, N, C) at points x (N, d) where they are constant in time at its boundary
+        but not beside it, and the boundary condition (per channel if they differ). The region itself with Dirichlet
+        conditions if all values there are zero; None if there is no such place, or too many patterns of values."""
         still, changes, at = self.still(x, u)
         means, beside = np.nanmean(u, 1), np.zeros_like(changes)
         for corner in self.cells.T:
@@ -69,7 +69,7 @@ class Region(Domain):
         told = still & (changes < _STILL * beside) & (beside > _ROUNDING * changes.max(0))
         mesh = self.basis.mesh
         facets = mesh.boundary_facets()
-        corners = mesh.facets[:, facets]  # beside some, all may be still
+        corners = mesh.facets[:, facets]  # the neighbourhood of some corners may be constant, too
         held = (still[corners].all(0) & told[corners].any(0)).T  # (C, F)
         if not held.any():
             return None
@@ -94,8 +94,8 @@ class Region(Domain):
         return region, names[0] if len(groups) == 1 else ", ".join(names)
 
     def keeping(self, held: np.ndarray) -> tuple[Region, str]:
-        """The same whose channels (C, P) keep, on some of its `parts`, a value each, and that condition of all channels
-        or of each."""
+        """Region whose channels are constant, with one value each, on the `parts` selected by the mask held (C, P), and
+        the boundary condition (per channel if they differ)."""
         groups, group = np.unique(held, axis=0, return_inverse=True)
         facets, inner = np.full((len(groups), sum(map(len, self.parts))), -1), self.basis.mesh.facets
         lifts = np.zeros((len(groups), held.shape[1], len(self.nodes)))
@@ -109,15 +109,15 @@ class Region(Domain):
         return region, names[0] if len(groups) == 1 else ", ".join(names)
 
     def still(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Whether fields u (S, T, N, C) at points x (N, d) never change at nodes (V, C), sums (V, C) of the squares of
-        their changes, and the points (V,) next to these."""
+        """Mask (V, C) of nodes where fields u (S, T, N, C) at points x (N, d) are constant in time, sums (V, C) of
+        squared deviations from the time mean, and indices (V,) of the points nearest to the nodes."""
         apart, at = cKDTree(x).query(self.nodes)
         changes = np.nansum((u - np.nanmean(u, 1)[:, None]) ** 2, (0, 1))[at]
         return (changes < _STILL * changes.mean(0)) & (apart < _WITHIN * self.spacing)[:, None], changes, at
 
     @cached_property
     def parts(self) -> list[np.ndarray]:
-        """Facets (F,) of each connected part of the boundary, those of the outermost first."""
+        """Facets (F,) of each connected part of the boundary, the outermost part first."""
         mesh = self.basis.mesh
         facets = mesh.boundary_facets()
         corners = mesh.facets[:, facets]  # (d, F)
@@ -128,7 +128,7 @@ class Region(Domain):
         return sorted(found, key=lambda own: -float(np.ptp(mesh.p[:, mesh.facets[:, own].ravel()], axis=1).max()))
 
     def leaks(self, boundary: str) -> list[float]:
-        """Numbers h of du/dn = -h u on the parts of the boundary: 0 natural, infinite held."""
+        """Coefficients h of du/dn = -h u on the parts of the boundary: 0 if natural, infinite if held."""
         if not boundary.startswith(LEAKY):
             return [np.inf if boundary == HELD else 0.0] * len(self.parts)
         rates = [float(rate) for rate in boundary.removeprefix(LEAKY).split("/")]
@@ -144,17 +144,17 @@ class Region(Domain):
         return float(self.basis.dx.sum())
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> RegionHarmonics:
-        """The lowest eigenfunctions of the stiffness matrix, at most as many as there are free nodes.
+        """Finite-element eigenfunctions of lowest eigenvalue, at most as many as there are free degrees of freedom.
 
-        boundary: a condition, or one for each channel, with commas between them, whose harmonics are joined then, as
-        many of each; `allowed` says whose they are.
+        boundary: one condition, or one per channel separated by ", ": then equally many harmonics of each distinct
+        condition are joined, with the mask `allowed`.
         """
         for name in boundary.split(", "):
             if not (name.startswith(STEADY) and self.held is not None and group_of(name) < len(self.held)):
                 check_boundary(name)
         key = (count, boundary)
         if key not in self._known:
-            if boundary.startswith(LEAKY):  # of those that are tried one after the other, the last is kept
+            if boundary.startswith(LEAKY):  # cache only the latest of many trial conditions
                 self._known = {own: known for own, known in self._known.items()
                                if own[1] == boundary or not own[1].startswith(LEAKY)}
             more = next((known for (size, kind), known in self._known.items()
@@ -165,7 +165,7 @@ class Region(Domain):
         return self._known[key]
 
     def _joined(self, count: int, channels: list[str]) -> RegionHarmonics:
-        """Harmonics of unlike conditions together, by eigenvalue, the steady ones last."""
+        """Union of the harmonics of different conditions by eigenvalue, the steady ones last."""
         families = list(dict.fromkeys(channels))
         each = [self.harmonics(count // len(families), name) for name in families]
         size = min(one.count for one in each)
@@ -185,7 +185,7 @@ class Region(Domain):
         stiffness, masses = laplace.assemble(basis).tocsc(), mass.assemble(basis).tocsc()
         if self.order == 1:
             masses = sparse.diags(np.asarray(masses.sum(1)).ravel()).tocsc()
-        else:  # the rule of `quadrature` alone may miss functions within cells
+        else:  # the rule of `quadrature` alone may not see some functions within cells
             masses = masses + _EXACT * mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4)).tocsc()
         held, lifts = [], np.zeros((basis.N, 0))
         if boundary.startswith(STEADY) and self.held is not None:
@@ -212,7 +212,7 @@ class Region(Domain):
 
     def _lifts(self, stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, free: np.ndarray, steady: np.ndarray
                ) -> np.ndarray:
-        """Coefficients (N, R) of the harmonic functions, of mean square 1, that have steady values (R, V)."""
+        """Coefficients (N, R) of the harmonic extensions, of mean square 1, of steady boundary values (R, V)."""
         basis, lifts = self.basis, np.zeros((self.basis.N, len(steady)))
         for dofs, place in zip(basis.element_dofs, basis.elem.doflocs, strict=True):
             lifts[dofs] = np.einsum("j,rje->er", [1 - place.sum(), *place], steady[:, basis.mesh.t])
@@ -223,7 +223,7 @@ class Region(Domain):
     def locate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells (N,) of points (N, d), their reference coordinates (d, N, 1), and whether they lie inside (N,).
 
-        Points outside belong to a cell near by and are moved to its nearest place along its reference coordinates.
+        Points outside are assigned to a near cell, with reference coordinates clipped to it.
         """
         x = self._check(x)
         mapping = self.basis.mapping
@@ -248,41 +248,41 @@ class Region(Domain):
 
     @property
     def spacing(self) -> float:
-        """Size of a cell, on average."""
+        """Mean distance between nodes."""
         return float((self.measure / len(self.nodes)) ** (1 / self.dimensions))
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        """Distances to the mesh, of points near it: to the place in its nearest cell that `locate` gives."""
+        """Distances of points near the mesh to the place in a near cell given by `locate`."""
         cells, local, within = self.locate(x)
         nearest = self.basis.mapping.F(local, tind=cells)[:, :, 0].T
         return np.where(within, 0.0, np.linalg.norm(self._check(x) - nearest, axis=1))
 
     def state(self) -> dict[str, Any]:
-        """Nodes, cells and order of elements; what is held."""
+        """Nodes, cells, order of elements, held facets and steady values."""
         own = {} if self.held is None else {"held": self.held, "steady": self.steady}
         return {"kind": self.kind, "nodes": self.nodes, "cells": self.cells, "order": self.order, **own}
 
 
 def steady_of(group: int) -> str:
-    """The condition of channels that a group of facets holds."""
+    """Name of the boundary condition of a group of channels."""
     return f"{STEADY} {group}" if group else STEADY
 
 
 def group_of(boundary: str) -> int:
-    """The group of such a condition."""
+    """Group of channels of a boundary condition named by `steady_of`."""
     return int(boundary.removeprefix(STEADY) or 0)
 
 
 def sparse_rule(count: int, cells: int) -> bool:
-    """Whether products of so many harmonics are summed over the centres of cells: of many, that is all that time
-    allows, and fields that need these are rough."""
+    """Whether `count` harmonics are integrated with one quadrature point per cell, which saves time for many harmonics
+    (and fields that need many are rough)."""
     return count > _MANY and cells >= _CELLS * count
 
 
 def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, length: float
                  ) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest eigenvalues (K,) and eigenvectors (N, K) of matrices (N, N) on a domain of some length, at most
-    `count`, `oriented`."""
+    """At most `count` lowest eigenvalues (K,) and `oriented` eigenvectors (N, K) of a generalised eigenvalue problem
+    with matrices (N, N); length: extent of the domain."""
     sought = min(count + SPARE, masses.shape[0])
     least = np.pi**2 / length**2
     if 3 * sought > masses.shape[0] or masses.shape[0] < 200:
@@ -291,13 +291,13 @@ def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count:
         values, vectors = np.linalg.eigh((half + half.T) / 2)
         values, vectors = values[:sought], np.linalg.solve(root.T, vectors[:, :sought])
     else:
-        values, vectors = _nearest(stiffness, masses, min(sought, _SLICE), -least)  # below zero, it is definite
+        values, vectors = _nearest(stiffness, masses, min(sought, _SLICE), -least)  # definite by a negative shift
         while len(values) < sought:
-            reach = _SLICE / 2 * float(values[-1] - values[-_SLICE // 2]) / (_SLICE // 2)  # of the next ones
+            reach = _SLICE / 2 * float(values[-1] - values[-_SLICE // 2]) / (_SLICE // 2)  # of the next slice
             ahead = _AHEAD
             while (own := _nearest(stiffness, masses, _SLICE, float(values[-1]) + ahead * reach))[0][1] > values[-1]:
                 ahead /= 2
-            i = int(np.searchsorted(values, own[0][1]))  # cut in the widest gap of those that both have
+            i = int(np.searchsorted(values, own[0][1]))  # cut at the widest gap of the common eigenvalues
             i += int(np.argmax(np.diff(values[i - 1 :])))
             more = own[0] > (values[i - 1] + values[min(i, len(values) - 1)]) / 2
             values, vectors = np.append(values[:i], own[0][more]), np.hstack([vectors[:, :i], own[1][:, more]])
@@ -306,7 +306,7 @@ def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count:
 
 def _nearest(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, shift: float
              ) -> tuple[np.ndarray, np.ndarray]:
-    """The eigenvalues (K,) nearest to a shift, in order, and their vectors (N, K)."""
+    """Eigenvalues (K,) nearest to a shift, sorted, and their eigenvectors (N, K)."""
     start = np.random.default_rng(0).standard_normal(masses.shape[0])
     values, vectors = eigsh(stiffness.tocsc(), count, masses.tocsc(), sigma=shift, v0=start)
     order = np.argsort(values)
@@ -314,11 +314,11 @@ def _nearest(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int
 
 
 def oriented(values: np.ndarray, vectors: np.ndarray, masses: sparse.csc_matrix) -> np.ndarray:
-    """Eigenvectors (N, K) turned so that codes mean the same wherever they are computed again.
+    """Eigenvectors (N, K) in a reproducible orientation, so that codes mean the same whenever they are recomputed.
 
-    A solver gives each one's sign, and the basis of the space of equal eigenvalues, as rounding falls. Here products
-    with fixed vectors are triangular in each such space, and positive on the diagonal. Values (K,) rise or fall, and
-    none is zero.
+    The signs, and the bases of eigenspaces of equal eigenvalues, that a solver returns depend on rounding. Here
+    products with fixed random vectors are triangular in each eigenspace with a positive diagonal. Eigenvalues (K,)
+    must be monotonic and non-zero.
     """
     fixed = masses @ np.random.default_rng(0).standard_normal((vectors.shape[1], len(vectors))).T
     turned = np.empty_like(vectors)
@@ -329,7 +329,7 @@ def oriented(values: np.ndarray, vectors: np.ndarray, masses: sparse.csc_matrix)
 
 
 class RegionHarmonics(Harmonics):
-    """Eigenfunctions by their coefficients (N, K) in the elements of a region."""
+    """Eigenfunctions as coefficients (N, K) of the finite elements of a region."""
 
     def __init__(self, region: Region, coefficients: np.ndarray, eigenvalues: np.ndarray, steady: int = 0):
         self.region, self.coefficients, self.eigenvalues, self.steady = region, coefficients, eigenvalues, steady
@@ -350,22 +350,22 @@ class RegionHarmonics(Harmonics):
         return np.asarray(total)
 
     def values(self, x: np.ndarray) -> np.ndarray:
-        """psi_k at points (N, d): (N, K); outside of the mesh, that of its nearest cell."""
+        """Values psi_k (N, K) at points (N, d); outside of the mesh, at the nearest place of a near cell."""
         cells, local, _ = self.region.locate(x)
         return self._tables(cells, local, False)
 
     def gradients(self, x: np.ndarray) -> np.ndarray:
-        """Gradients at points (N, d): (N, K, d)."""
+        """Gradients (N, K, d) at points (N, d)."""
         cells, local, _ = self.region.locate(x)
         return self._tables(cells, local, True)
 
     def lowest(self, count: int) -> RegionHarmonics:
-        """The lowest harmonics without flux through the boundary."""
+        """Harmonics of lowest eigenvalue with natural conditions."""
         return self.region.harmonics(count)
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Nodes with lumped masses and recovered gradients (order 1), or Gauss points of the cells (order 2); of many
-        harmonics, one in each where these are enough."""
+        """Nodes with lumped masses and recovered gradients (order 1), or Gauss points of the cells (order 2), one per
+        cell if `sparse_rule` holds."""
         basis, region = self.region.basis, self.region
         size = region.measure
         if region.order == 1:

@@ -1,4 +1,4 @@
-"""Sphere: the unit sphere, its points as unit vectors, with spherical harmonics (scipy)."""
+"""Sphere: unit sphere with points as unit vectors, and spherical harmonics (scipy)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Sphere(Domain):
     spacing, bounded = 0.02, False
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        """Distances to the sphere, of points that are no unit vectors."""
+        """Distances (N,) of points (N, 3) to the sphere."""
         return np.abs(np.linalg.norm(self._check(x), axis=1) - 1)
 
     def state(self) -> dict[str, Any]:
-        """Only the kind."""
+        """Kind alone."""
         return {"kind": self.kind}
 
 
@@ -46,7 +46,7 @@ class SphereHarmonics(Harmonics):
         return np.arccos(np.clip(x[:, 2], -1, 1)), np.arctan2(x[:, 1], x[:, 0])
 
     def _tables(self, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
-        """Values, and derivatives by colatitude and by longitude: (3, N, K)."""
+        """Values and derivatives by colatitude and longitude: (3, N, K)."""
         polar, south, place = self.legendre(theta)
         m, degree = np.divmod(place, self.degree + 1)
         order = self.orders[m]
@@ -57,13 +57,13 @@ class SphereHarmonics(Harmonics):
         return np.stack([polar * wave, south[m, :, degree].T * wave, polar * turned])
 
     def values(self, x: np.ndarray) -> np.ndarray:
-        """psi_k at unit vectors (N, 3): (N, K)."""
+        """Values psi_k (N, K) at unit vectors (N, 3)."""
         return self._tables(*self._angles(x))[0]
 
     def gradients(self, x: np.ndarray) -> np.ndarray:
-        """Tangential gradients at unit vectors (N, 3): (N, K, 3)."""
+        """Tangential gradients (N, K, 3) at unit vectors (N, 3)."""
         theta, phi = self._angles(x)
-        theta = np.clip(theta, 1e-6, np.pi - 1e-6)  # the frame of angles is singular at the poles, the gradient is not
+        theta = np.clip(theta, 1e-6, np.pi - 1e-6)  # coordinates are singular at the poles, the gradient is not
         tables = self._tables(theta, phi)
         south = np.stack([np.cos(theta) * np.cos(phi), np.cos(theta) * np.sin(phi), -np.sin(theta)], -1)
         east = np.stack([-np.sin(phi), np.cos(phi), np.zeros_like(phi)], -1)
@@ -74,7 +74,7 @@ class SphereHarmonics(Harmonics):
         return Sphere().harmonics(count)
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Gauss-Legendre in latitude times the midpoint rule in longitude, exact for degree + 1 factors."""
+        """Gauss-Legendre rule in latitude times the rectangle rule in longitude, exact for degree + 1 factors."""
         _, _, points, weights = self.rings(degree)
         return Quadrature(points, weights, self.values(points), self.gradients(points))
 
@@ -90,13 +90,13 @@ class SphereHarmonics(Harmonics):
 
     @property
     def orders(self) -> np.ndarray:
-        """Orders (M,) of waves along rings: 0, then each with a cosine and, below zero, with a sine."""
+        """Orders (M,) of the Fourier functions in longitude: 0, then each as cosine (positive) and sine (negative)."""
         every = np.arange(1, self.degree + 1)
         return np.concatenate([[0], np.stack([every, -every], 1).ravel()])
 
     def legendre(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Parts (M, J, L) of harmonics along meridians for each order and degree, and their derivatives to the south,
-        at colatitudes (J,); where each harmonic is (K,) among the M L of them."""
+        """Normalised Legendre functions (M, J, L) of each order and degree at colatitudes (J,), their derivatives by
+        colatitude, and the index (K,) of each harmonic among the M L pairs of order and degree."""
         orders, degrees = self.orders, range(self.degree + 1)
         size = math.sqrt(4 * math.pi) * np.where(orders == 0, 1.0, math.sqrt(2))[:, None, None]
         parts = sph_legendre_p_all(self.degree, self.degree, theta, diff_n=1)[:, :, np.abs(orders)]  # (2, L, M, J)

@@ -1,4 +1,4 @@
-"""Surface: a curved surface in space as a mesh of triangles, with finite-element eigenfunctions (scipy)."""
+"""Surface: curved surface in space as a triangle mesh, with finite-element eigenfunctions (scipy)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from inrflow.domains.region import lowest_modes, sparse_rule
 from inrflow.errors import UserError
 
 _SIDES = np.array([[0, 1], [1, 2], [2, 0]])
-_SHARP = 0.8  # share of one direction in the squared normals around a node, below which it lies on an edge
-_NEAREST = 16  # triangles around a point among which its own is looked for
-# Of degree 4 on a triangle (Strang and Fix, 1973): places and weights of its two groups of three points.
+_SHARP = 0.8  # share of the principal direction in the squared normals around a node, below which it is a sharp edge
+_NEAREST = 16  # nearest triangles searched for the one that contains a point
+# Quadrature of degree 4 on a triangle (Strang and Fix, 1973): coordinates and weights of two groups of three points.
 _GROUPS = ((0.445948490915965, 0.223381589678011), (0.091576213509771, 0.109951743655322))
 
 
 class Surface(Domain):
-    """A mesh of triangles in space: nodes (V, 3) and cells (E, 3). Quadratic elements.
+    """Triangle mesh in space: nodes (V, 3) and cells (E, 3), with quadratic elements.
 
-    Triangles are curved: middles of their sides lie where normals at the ends say (Vlachos et al., 2001), but at sharp
-    edges.
+    Triangles are curved: the midpoints of their sides follow from the normals at the ends (Vlachos et al., 2001),
+    except at sharp edges.
     """
 
     kind, dimensions, curved = "surface", 3, True
@@ -43,14 +43,14 @@ class Surface(Domain):
         self.functions = np.concatenate([self.cells, len(self.nodes) + index.reshape(-1, 3)], 1)  # (E, 6)
         self.edge = np.unique(np.concatenate([sides[times == 1].ravel(),
                                               len(self.nodes) + np.flatnonzero(times == 1)])).astype(np.int64)
-        self.places = np.concatenate([self.nodes, self._middles(sides)])  # of all functions
+        self.places = np.concatenate([self.nodes, self._middles(sides)])  # nodes of all shape functions
         corners = [np.array([[b, b], [1 - 2 * b, b], [b, 1 - 2 * b]]) for b, _ in _GROUPS]
         self._prepare(np.concatenate(corners), np.repeat([0.5 * weight for _, weight in _GROUPS], 3))
 
     @staticmethod
     def shapes(local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The six quadratic functions (N, 6) of a triangle at local coordinates (N, 2), and their derivatives
-        (N, 6, 2): those of its corners, then of its sides."""
+        """Quadratic shape functions (N, 6) of a triangle at local coordinates (N, 2), and their derivatives
+        (N, 6, 2): first of the corners, then of the sides."""
         place = np.column_stack([1 - local.sum(1), local])
         slopes = np.array([[-1.0, -1.0], [1, 0], [0, 1]])
         a, b = _SIDES.T
@@ -59,13 +59,13 @@ class Surface(Domain):
                 np.concatenate([(4 * place - 1)[..., None] * slopes, sides], 1))
 
     def _prepare(self, local: np.ndarray, weights: np.ndarray) -> None:
-        """Integrals over cells by values at local coordinates (Q, s) and weights (Q,) of a unit cell."""
+        """Set-up of the quadrature with local coordinates (Q, s) and weights (Q,) of the reference cell."""
         self._local = local
         self._area, self._gradients = self._measured(local, weights)
         self._known: dict[tuple[int, str], SurfaceHarmonics] = {}
 
     def _measured(self, local: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Areas (E, Q) of places in cells, and gradients (E, Q, n, d) of their functions there."""
+        """Area weights (E, Q) of quadrature points of cells, and gradients (E, Q, n, d) of shape functions there."""
         _, slopes = self.shapes(local)
         tangents = np.einsum("qis,eid->eqds", slopes, self.places[self.functions])  # (E, Q, d, s)
         metric = tangents.swapaxes(2, 3) @ tangents
@@ -73,7 +73,7 @@ class Surface(Domain):
             "eqds,qis->eqid", tangents @ np.linalg.inv(metric), slopes)
 
     def _middles(self, sides: np.ndarray) -> np.ndarray:
-        """Middles (M, 3) of sides (M, 2)."""
+        """Curved midpoints (M, 3) of sides (M, 2)."""
         normals = np.cross(*(self.nodes[self.cells[:, i]] - self.nodes[self.cells[:, 0]] for i in (1, 2)))
         squares = np.zeros((len(self.nodes), 3, 3))
         unit = normals[:, :, None] * normals[:, None] / (np.linalg.norm(normals, axis=1)[:, None, None] + 1e-300)
@@ -91,16 +91,16 @@ class Surface(Domain):
 
     @property
     def measure(self) -> float:
-        """Its area."""
+        """Area (length of a network)."""
         return float(self._area.sum())
 
     @property
     def spacing(self) -> float:
-        """Size of a triangle, on average."""
+        """Mean distance between nodes."""
         return float(np.sqrt(self.measure / len(self.nodes)))
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> SurfaceHarmonics:
-        """The lowest eigenfunctions of the Laplacian of the surface."""
+        """Eigenfunctions of lowest eigenvalue of the Laplace-Beltrami operator."""
         key = (count, check_boundary(boundary))
         if key not in self._known:
             more = next((known for (size, kind), known in self._known.items()
@@ -125,7 +125,7 @@ class Surface(Domain):
         return SurfaceHarmonics(self, coefficients, eigenvalues)
 
     def locate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Triangles (N,) nearest to points (N, 3), local coordinates (N, 2) there, and distances (N,)."""
+        """Nearest triangles (N,) to points (N, 3), local coordinates (N, 2) in them, and distances (N,)."""
         x = self._check(x)
         corners = self.nodes[self.cells]  # (E, 3, 3)
         near = cKDTree(corners.mean(1)).query(x, min(_NEAREST, len(corners)))[1].reshape(len(x), -1)
@@ -140,7 +140,7 @@ class Surface(Domain):
         return near[rows, best], local[rows, best], distance[rows, best]
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        """Distances to the mesh, less what its triangles are flat."""
+        """Distances to the mesh, less a quarter of the spacing, since straight triangles approximate the surface."""
         return np.maximum(self.locate(x)[2] - self.spacing / 4, 0.0)
 
     def state(self) -> dict[str, Any]:
@@ -149,20 +149,20 @@ class Surface(Domain):
 
 
 class SurfaceHarmonics(Harmonics):
-    """Eigenfunctions by their coefficients (V + M, K) in the elements of a surface; gradients are tangential."""
+    """Eigenfunctions as coefficients (V + M, K) of the finite elements of a surface; gradients are tangential."""
 
     def __init__(self, surface: Surface, coefficients: np.ndarray, eigenvalues: np.ndarray):
         self.surface, self.coefficients, self.eigenvalues = surface, coefficients, eigenvalues
         self.count = len(eigenvalues)
 
     def values(self, x: np.ndarray) -> np.ndarray:
-        """psi_k at points (N, 3), or where the surface is nearest: (N, K)."""
+        """Values psi_k (N, K) at the places of the surface nearest to points (N, 3)."""
         cells, local, _ = self.surface.locate(x)
         shapes, _ = self.surface.shapes(local)
         return np.einsum("ni,nik->nk", shapes, self.coefficients[self.surface.functions[cells]])
 
     def gradients(self, x: np.ndarray) -> np.ndarray:
-        """Tangential gradients at points (N, 3): (N, K, 3)."""
+        """Tangential gradients (N, K, 3) at points (N, 3)."""
         cells, local, _ = self.surface.locate(x)
         functions = self.surface.functions[cells]
         _, slopes = self.surface.shapes(local)
@@ -171,11 +171,11 @@ class SurfaceHarmonics(Harmonics):
         return np.einsum("nds,nis,nik->nkd", ahead, slopes, self.coefficients[functions])
 
     def lowest(self, count: int) -> SurfaceHarmonics:
-        """The lowest harmonics without flux through edges."""
+        """Harmonics of lowest eigenvalue with natural conditions."""
         return self.surface.harmonics(count)
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Gauss points of the triangles; of many harmonics, one in each where these are enough."""
+        """Gauss points of the cells, one per cell if `sparse_rule` holds."""
         surface, size = self.surface, (-1, self.count, self.surface.dimensions)
         local, (area, gradients) = surface._local, (surface._area, surface._gradients)
         if sparse_rule(self.count, len(surface.cells)):

@@ -1,5 +1,5 @@
-"""Transforms between codes on K harmonics and fields at Q quadrature points: dense tables, axis by axis on boxes, and
-ring by ring on spheres."""
+"""Transforms between coefficients of K harmonics and fields at Q quadrature points: dense matrices, separable on boxes,
+and Legendre and Fourier sums on spheres."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from inrflow.domains.box import WALLED, BoxHarmonics, ends_of
 from inrflow.domains.sphere import SphereHarmonics
 from inrflow.numerics.separable import SeparableSum
 
-VALUES = -1  # "axis" of values; others are of derivatives
-#: Tables of harmonics by degree, which laws on the same harmonics share: those of meshes take their time.
+VALUES = -1  # pseudo-axis of values; axes from 0 on are of derivatives
+#: Cache of dense transforms by degree, shared by laws on the same harmonics.
 _DENSE: WeakKeyDictionary[Harmonics, dict[int, DenseTransform]] = WeakKeyDictionary()
-CONSTANT = 1e-10  # eigenvalues below, relative to the largest one, belong to the constant
-_NULL, _WALL = 1e-8, 10.0  # share of singular values that are none; weight of what must vanish at walls
+CONSTANT = 1e-10  # eigenvalues below this, relative to the largest, belong to constant functions
+_NULL, _WALL = 1e-8, 10.0  # relative size of singular values that count as zero; weight of conditions at walls
 
 
 class DenseTransform(nn.Module):
-    """Values (Q, K) and gradients (d, Q, K) of harmonics as they are, at points (Q, d)."""
+    """Transform by dense matrices of values (Q, K) and gradients (d, Q, K) of harmonics at points (Q, d)."""
 
     def __init__(self, harmonics: Harmonics, degree: int):
         super().__init__()
@@ -32,7 +32,7 @@ class DenseTransform(nn.Module):
         self.values = torch.tensor(rule.values)
         self.slopes = torch.tensor(rule.gradients).permute(2, 0, 1).contiguous()
         self.weights = torch.tensor(rule.weights)
-        self.products = self.values.numel()  # of one transform of one field
+        self.products = self.values.numel()  # multiplications of one transform of one field
         self._derivatives: dict[int, Tensor] = {}
         self._seconds: dict[tuple[int, int], Tensor] = {}
 
@@ -61,7 +61,7 @@ class DenseTransform(nn.Module):
         return self._derivatives[axis][:lead, :lead]
 
     def second(self, i: int, j: int) -> Tensor:
-        """The second derivative along two axes in weak form, whose natural walls no flux passes: (K, K)."""
+        """Matrix (K, K) of the second derivative along two axes in weak form, with natural boundary conditions."""
         if (i, j) not in self._seconds:
             flux = -self.project(self.table(i).T, j)
             self._seconds[i, j] = (flux + flux.T) / 2
@@ -69,9 +69,9 @@ class DenseTransform(nn.Module):
 
 
 class SphereTransform(nn.Module):
-    """The same on a sphere: Legendre functions along meridians for each order, then waves along rings.
+    """Spherical harmonic transform: Legendre functions in latitude for each order, then Fourier sums in longitude.
 
-    Axes 0 to 2 are tangential derivatives, 3 to 5 those by turns about them, x cross grad.
+    Axes 0 to 2 are components of the tangential gradient, 3 to 5 of x cross grad (rotations about the axes).
     """
 
     def __init__(self, harmonics: SphereHarmonics, degree: int):
@@ -81,7 +81,7 @@ class SphereTransform(nn.Module):
         self.count, self.weights = len(self.points), torch.tensor(weights)
         polar, south, self.place = harmonics.legendre(theta)
         self.polar, self.south = torch.tensor(polar), torch.tensor(south)  # (M, J, L)
-        order = torch.tensor(harmonics.orders)  # (M,), below 0 of sines
+        order = torch.tensor(harmonics.orders)  # (M,), negative for sines
         angle = torch.tensor(phi) * order[:, None].abs()
         self.waves = torch.where(order[:, None] < 0, angle.sin(), angle.cos())  # (M, I)
         self.turned = order.abs()[:, None] * torch.where(order[:, None] < 0, angle.cos(), -angle.sin())
@@ -135,7 +135,7 @@ class SphereTransform(nn.Module):
 
 
 class SeparableTransform(nn.Module):
-    """The same on a box, whose harmonics are products of functions of one coordinate: sums along one axis at a time."""
+    """Separable transform on a box, whose harmonics are products of functions of one coordinate: axis by axis."""
 
     def __init__(self, harmonics: BoxHarmonics, degree: int):
         super().__init__()
@@ -152,7 +152,7 @@ class SeparableTransform(nn.Module):
         for slopes, functions in zip(self.slopes, harmonics.axes, strict=True):
             partners = functions.partners(len(slopes))
             others = partners != np.arange(len(slopes))[:, None]
-            slopes[torch.tensor(others & (partners >= 0))] = 0.0  # a derivative is one function where that is there
+            slopes[torch.tensor(others & (partners >= 0))] = 0.0  # the derivative is a multiple of one function
 
     def _tables(self, axis: int) -> list[Tensor]:
         return [tables[int(j == axis)] for j, tables in enumerate(self.tables)]
@@ -192,8 +192,8 @@ class SeparableTransform(nn.Module):
 
 def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[float],
               factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
-    """The sum (B, Q) of products, 1 times each without signs, of factors (B, Q) of codes z (B, ...) at so many points.
-    """
+    """Sum (B, Q) of products, times their signs (1 if not given), of factors (B, Q) at Q = `points` quadrature points;
+    z (B, ...) gives type and batch size of constants."""
     total: Tensor | None = None
     for product, sign in zip(products, signs or (1,) * len(products), strict=True):
         value: Tensor | None = None
@@ -209,21 +209,21 @@ def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[flo
 
 
 def varying(eigenvalues: Tensor) -> Tensor:
-    """Which harmonics of eigenvalues (K,), whatever their unit, are not constant: (K,) of bool."""
+    """Mask (K,) of the harmonics with eigenvalues (K,) that are not constant."""
     return eigenvalues > CONSTANT * eigenvalues.max()
 
 
 def inverse_of(eigenvalues: Tensor) -> Tensor:
-    """lap^-1 (K,) of fields of mean zero, of eigenvalues (K,)."""
+    """Diagonal (K,) of the inverse Laplacian on fields of mean zero, for eigenvalues (K,)."""
     waves = varying(eigenvalues)
     return torch.where(waves, -1 / torch.where(waves, eigenvalues, 1.0), 0.0)
 
 
 class Pressure:
-    """What leaves of vectors those parts alone that have no divergence: gradients of waves are taken out; where walls
-    hold the vector, whatever is orthogonal to those that vanish there too.
+    """Projection of vector fields onto divergence-free fields (Leray projection): gradients are removed; with no-slip
+    walls, the complement of the divergence-free fields that vanish there.
 
-    first: channel (of C) of its first component; moving (C, K): harmonics of each channel, all where not given.
+    first: channel of the first component; moving (C, K): mask of the harmonics of each channel, all if not given.
     """
 
     def __init__(self, transform: DenseTransform | SeparableTransform | SphereTransform, harmonics: Harmonics,
@@ -249,7 +249,7 @@ class Pressure:
         self.removed[:, used] = inner
 
     def leaves(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """What is left of the components (B, K) of a vector."""
+        """Divergence-free part of a vector field given by its components (B, K)."""
         if self.removed is None:
             total = sum(self.transform.derive(part, j) for j, part in enumerate(parts)) * self.inverse
             return [part - self.transform.derive(total, j) for j, part in enumerate(parts)]
@@ -258,7 +258,7 @@ class Pressure:
         return list(left.unflatten(-1, (len(parts), -1)).unbind(-2))
 
     def block(self, row: int, column: int, lead: int) -> Tensor:
-        """What it leaves in one component of another, on the first harmonics: (lead, lead)."""
+        """Block (lead, lead) of the projection from one component to another, on the first harmonics."""
         size = len(self.inverse)
         if self.removed is None:
             taken = self.transform.derivative(row, lead) @ (
@@ -269,7 +269,7 @@ class Pressure:
 
 
 def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | SeparableTransform | SphereTransform:
-    """The faster transform, exact for products of `degree` harmonics where the domain's quadrature is."""
+    """Fastest transform for the harmonics, exact for products of `degree` harmonics if the domain's quadrature is."""
     if isinstance(harmonics, BoxHarmonics) and harmonics.box.dimensions > 1:
         return SeparableTransform(harmonics, degree)
     if isinstance(harmonics, SphereHarmonics):

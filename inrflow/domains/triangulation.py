@@ -1,4 +1,4 @@
-"""Triangulations: meshes of scattered points that keep concave outlines and holes, and the repair of given meshes."""
+"""Triangulation of scattered points that preserves concave outlines and holes, and repair of given meshes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from inrflow.domains.box import levels_of
 from inrflow.errors import UserError
 
 _SLIVER = 1e-3  # cells below this share of the median measure are dropped
-_OUTWARDS, _RANDOM = 1 / 3, 0.35  # of the spacing; deviation of logarithms of distances to the nearest: .64 at random
-_WIDEST = 3.0  # a cell's circumradius above so many spacings of its points bridges a gap: a hole or a concave outline
+_OUTWARDS, _RANDOM = 1 / 3, 0.35  # shift in spacings; least deviation of log nearest distances (random points: 0.64)
+_WIDEST = 3.0  # circumradius, in spacings of its points, above which a cell bridges a hole or a concave outline
 
 
 def clean_mesh(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (V, d) and cells (E, d + 1) without slivers, cells positively oriented, nodes of no cell dropped.
+    """Nodes (V, d) and cells (E, d + 1) without slivers and unused nodes, with positively oriented cells.
 
-    Raises UserError where the cells do not fit the nodes.
+    Raises UserError if the cells do not fit the nodes.
     """
     if nodes.ndim != 2 or cells.ndim != 2 or cells.shape[1] != nodes.shape[1] + 1:
         raise UserError(f"a mesh has nodes of shape {nodes.shape} and cells of shape {cells.shape}; expected (V, d) "
@@ -39,7 +39,7 @@ def clean_mesh(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def grid_mesh(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (V, 2) and triangles (E, 3) of a grid with these coordinates, each cell halved."""
+    """Nodes (V, 2) and triangles (E, 3) of a rectangular grid, each cell halved."""
     number = np.arange(len(first) * len(second)).reshape(len(first), len(second))
     a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]))
     nodes = np.stack(np.meshgrid(first, second, indexing="ij"), -1).reshape(-1, 2)
@@ -47,19 +47,19 @@ def grid_mesh(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def triangulate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (V, d) and cells (E, d + 1) of scattered points (N, d), see `cells_between`."""
+    """Nodes (V, d) and cells (E, d + 1) of scattered points (N, d) by `cells_between`."""
     points = np.unique(np.asarray(points, np.float64), axis=0)
     return clean_mesh(points, cells_between(points))
 
 
 def lattice_cells(places: np.ndarray) -> np.ndarray:
-    """Cells (E, d + 1) between some points of a lattice, at whole numbers (N, d), that bridge single missing points."""
+    """Cells (E, d + 1) between lattice points with integer coordinates (N, d), which bridge single missing points."""
     cells = Delaunay(places).simplices.astype(np.int64)
     return cells[(np.ptp(places[cells], axis=1) <= 2).all(1)]
 
 
 def squares_around(points: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (V, 2) and triangles (E, 3) of finite volumes whose centres are points (N, 2), at places of a lattice."""
+    """Nodes (V, 2) and triangles (E, 3) of cells centred at points (N, 2); places (N, 2): their lattice coordinates."""
     levels, _ = levels_of(points)
     middles = [(own[1:] + own[:-1]) / 2 for own in levels]
     edges = [np.concatenate([2 * own[:1] - middle[:1], middle, 2 * own[-1:] - middle[-1:]])
@@ -70,11 +70,11 @@ def squares_around(points: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, 
 
 
 def cells_between(points: np.ndarray) -> np.ndarray:
-    """Delaunay cells (E, d + 1) of different points (N, d) without those that bridge holes and concave outlines (alpha
+    """Delaunay cells (E, d + 1) of distinct points (N, d) without those that bridge holes and concave outlines (alpha
     shape).
 
-    A cell goes where its circumradius is far above the spacing of points around its nodes. Raises UserError where the
-    points span nothing.
+    Cells are dropped whose circumradius is far above the spacing of points around their nodes. Raises UserError if the
+    points span no region.
     """
     d = points.shape[1]
     if d == 1:
@@ -98,11 +98,11 @@ def cells_between(points: np.ndarray) -> np.ndarray:
 
 
 def widened(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
-    """Nodes (V, d) of a mesh of scattered points, those of its outline moved outwards by a third of the spacing around
-    them, as far as no cell turns over: random points lie so far within their domain. None where points are no random
-    ones, such as those of grids and meshes, which reach its boundary, or on a line.
+    """Nodes (V, d) of a mesh of scattered points with the outline moved outwards by a third of the local spacing, the
+    mean distance of random points to the boundary, unless a cell would be inverted. None on a line, and if the points
+    are not random, as those of grids and meshes that reach the boundary.
 
-    Of discs, L-shapes, rings and balls with 200 to 600 points, uniform or dense in some parts, meshes between points
+    For discs, L-shapes, rings and balls with 200 to 600 points, uniform or dense in some parts, meshes between points
     cover 62 to 96 % of the measure, and 81 to 102 % with a quarter, 95 to 114 % with a half of the spacing.
     """
     d = nodes.shape[1]
@@ -111,7 +111,7 @@ def widened(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
         return None
     faces, which, counts = _faces(cells)
     outer = counts[which] == 1
-    faces, inner = faces[outer], cells.T.ravel()[outer]  # the corner that a face leaves out
+    faces, inner = faces[outer], cells.T.ravel()[outer]  # the corner opposite to each face
     edges = nodes[faces[:, 1:]] - nodes[faces[:, :1]]
     normals = edges[:, 0] @ [[0.0, -1.0], [1.0, 0.0]] if d == 2 else np.cross(edges[:, 0], edges[:, 1])
     normals *= np.sign((normals * (nodes[faces[:, 0]] - nodes[inner])).sum(1))[:, None]
@@ -127,7 +127,7 @@ def widened(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
 
 
 def thinned(nodes: np.ndarray, cells: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """A mesh of scattered points with about so many nodes: all of its outline, others of which no two are close."""
+    """Mesh of about `most` of the nodes: all of the outline, and one inner node per cell of a grid."""
     if len(nodes) <= most:
         return nodes, cells
     faces, which, counts = _faces(cells)
@@ -140,8 +140,8 @@ def thinned(nodes: np.ndarray, cells: np.ndarray, most: int) -> tuple[np.ndarray
 
 
 def apart(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Indices of all nodes of a mesh on its outline, and of others of which no two are joined: about a third, that are
-    dense where the mesh is fine."""
+    """Indices of all outline nodes of a mesh, and of a maximal set of other nodes of which no two share an edge: about
+    a third, dense where the mesh is fine."""
     faces, which, counts = _faces(cells)
     sides = np.concatenate([np.stack([cells[:, i], cells[:, j]], 1) for i, j in np.ndindex(*cells.shape[1:] * 2)])
     joined = sparse.coo_matrix((np.ones(len(sides)), sides.T), shape=(len(nodes),) * 2).tocsr()
@@ -155,7 +155,7 @@ def apart(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 
 def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:
-    """Which of the wide cells (E,) go: clusters of wide cells that reach the outline or are many (a hole)."""
+    """Mask (E,) of the wide cells to drop: clusters that reach the outline or have at least 4 cells (holes)."""
     d = cells.shape[1] - 1
     _, which, counts = _faces(cells)
     owner = np.tile(np.arange(len(cells)), d + 1)
@@ -180,8 +180,8 @@ def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:
 
 
 def _faces(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Faces (F, d) of cells (E, d + 1), that without the first corner of each, that without the second, ...; which of
-    the different ones each (F,) is, and how often these occur: once on the outline."""
+    """Faces (F, d) of cells (E, d + 1), first those opposite to the first corners, then to the second, ...; the index
+    (F,) of each among the distinct faces, and their numbers of occurrences (1 on the outline)."""
     faces = np.concatenate([np.delete(cells, j, 1) for j in range(cells.shape[1])])
     _, which, counts = np.unique(np.sort(faces, 1), axis=0, return_inverse=True, return_counts=True)
     return faces, which.ravel(), counts

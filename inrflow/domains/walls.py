@@ -1,7 +1,7 @@
-"""Walls of a box: where they stand beyond the outermost points of a grid, found in how fields change in time.
+"""Estimation of the walls of a box beyond its outermost points, and of the boundary conditions, from changes in time.
 
-Changes of a held channel vanish at a wall, and those of one without flux have no slope there, whatever values or
-profiles stay. At the right place cosines or sines along the axis meet points that were left out best.
+Deviations from the time mean vanish at Dirichlet walls and have zero slope at walls without flux, whatever the steady
+profile. With walls at the right place, cosines or sines along the axis have the least error at left-out points.
 """
 
 from __future__ import annotations
@@ -14,44 +14,43 @@ from scipy.optimize import minimize_scalar
 from inrflow.domains.base import HELD, LEAKY, NATURAL
 from inrflow.domains.box import PERIODIC, Box, between, ends_of, grid_of
 
-_PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5 / 6, 7 / 8, 1.0)  # of walls, spacings
-# beyond: grids read in steps of up to 4
+_PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5 / 6, 7 / 8, 1.0)  # spacings between
+# the outermost point and a wall: grids subsampled by up to 4
 _ENDS = np.array(list(itertools.product(_PLACES, repeat=2)))  # (W, 2), before the first and beyond the last point
-_WHOLE = np.isclose(_ENDS.sum(1), 1)  # centres of cells, read in steps
+_WHOLE = np.isclose(_ENDS.sum(1), 1)  # cell centres, subsampled
 _PLAIN = np.isclose(_ENDS[:, 0], _ENDS[:, 1]) & np.isin(_ENDS[:, 0], (0.0, 0.5, 1.0))
-_UNLIKE = np.array([0.0, 0.0, 0.5, 0.5])  # the same that other conditions at one wall than at the other must gain
-_LEADING, _VANISHED = 3, 0.1  # patterns; share of the squares next to a wall, less of which is none at it
-_EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that is none
-_SHARES, _PARTS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1), 3  # functions per point; every third one is left out in turn
-_FEWEST, _UNSURE = 6, 0.2  # points along an axis; share of the noise that is not known
+_UNLIKE = np.array([0.0, 0.0, 0.5, 0.5])  # gain in mean log error required of different conditions at the two walls
+_LEADING, _VANISHED = 3, 0.1  # patterns used; share of the squares at the outermost point below which a wall has none
+_EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that counts as zero
+_SHARES, _PARTS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1), 3  # functions per point; cross-validation folds
+_FEWEST, _UNSURE = 6, 0.2  # least points along an axis; relative uncertainty of the noise estimate
 PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
-_FAR = np.stack([((_ENDS == 1) & [end == NATURAL for end in ends_of(pair)]).any(1) for pair in PAIRS], 1)  # where more
-# room lets functions without slope at walls fit slopes there; values that are held are left out of many grids
-_WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:, None])  # (W, P): mean logarithm of
-# errors that unusual places must gain
-_NEAREST, _CLEAR = 5, 0.5  # points to a wall that leaks; share of the errors that are left so
-_TOGETHER, _ALIKE = 0.95, 0.1  # squared correlation of values and slopes; difference of rates of these and of changes
-_REACH, _TURNS, _TRIALS = 6.0, 3, 12  # gaps beyond the last of scattered points; turns of all walls, trials in each
-_FARTHEST, _TELLING = 5.5, 0.1  # of these gaps, where walls are unlikely; share of the error that must be left
-_WAVES, _A_WAVE, _HIDDEN, _DENSE = 128, 3, 5, 4096  # harmonics at most; points for each; one of so many is left out; of
-# more points the outermost are at the walls
-_GIVEN = 0.25  # the same that others must gain over the walls of the box given: noise tells little
+_FAR = np.stack([((_ENDS == 1) & [end == NATURAL for end in ends_of(pair)]).any(1) for pair in PAIRS], 1)  # walls one
+# spacing away, where zero-slope functions can fit slopes; many grids omit points with Dirichlet values
+_WORTH = np.where(_FAR, 0.7, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))[:, None])  # (W, P): gain in mean log
+# error required of unusual places
+_NEAREST, _CLEAR = 5, 0.5  # points used next to a leaky wall; ratio of errors that counts as a clear gain
+_TOGETHER, _ALIKE = 0.95, 0.1  # squared correlation of values and slopes; relative difference of their ratios
+_REACH, _TURNS, _TRIALS = 6.0, 3, 12  # search range in gaps beyond scattered points; sweeps; trials per wall
+_FARTHEST, _TELLING = 5.5, 0.1  # gaps beyond which walls are implausible; ratio of errors required
+_WAVES, _A_WAVE, _HIDDEN, _DENSE = 128, 3, 5, 4096  # harmonics at most; points per harmonic; one point in so many is
+# left out; with more points the outermost are taken to lie at the walls
+_GIVEN = 0.25  # gain in mean log error required over the walls of the given box
 
 
 def changes(u: np.ndarray) -> np.ndarray:
-    """Fields (S, T, N, C) without their means over time, but for channels that do not change."""
+    """Fields (S, T, N, C) minus their means over time, except channels that are constant in time."""
     left = u - np.nanmean(u, 1, keepdims=True)
     still = np.nanvar(left, (0, 1, 2)) < 1e-12 * np.nanvar(u, (0, 1, 2))
     return np.where(still, u, left)
 
 
 def walled(box: Box, x: np.ndarray, u: np.ndarray, known: bool = False) -> tuple[Box, list[list[str]]] | None:
-    """The box with walls where changes of u (S, T, N, C) at points x (N, d) say they are, within a spacing of a grid,
-    and conditions there, natural or held, of each channel at each axis; its own walls where they do not tell, or
-    are known.
+    """Box with walls, and conditions (natural, held or leaky) of each channel at each axis, estimated from the changes
+    of u (S, T, N, C) at grid points x (N, d).
 
-    All frames but the first tell, which need not agree with walls. None where points are no regular grid or values are
-    missing.
+    Walls are searched up to a spacing beyond the grid; they stay if `known`, or if the data are not decisive. The first
+    frame need not obey the conditions and is not used. None if points are no regular grid or values are missing.
     """
     grid = grid_of(x) if len(x) > 1 else None
     if grid is None or not np.isfinite(u).all():
@@ -73,7 +72,7 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray, known: bool = False) -> tuple
         free = max(lines.shape[1] * (later.shape[1] - 1) // later.shape[1], 1)
         patterns, noise = zip(*(_patterns(own, free) for own in lines), strict=True)
         errors = _missed(y, np.stack(patterns), np.array(noise))
-        for end in (0, -1):  # where a channel never changes, a wall holds it
+        for end in (0, -1):  # channels that never change there are held by a wall
             still = (lines[:, :, end] ** 2).sum(1) < _ROUNDING * (lines[:, :, 1 if end == 0 else -2] ** 2).sum(1)
             held = np.array([ends_of(pair)[end] == HELD for pair in PAIRS])
             errors += np.where(still & ((_ENDS[:, end] > 0)[:, None, None] | ~held[:, None]), np.inf, 0.0)
@@ -93,10 +92,10 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray, known: bool = False) -> tuple
 
 
 def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
-    """The box with walls up to a few gaps of uniform points beyond the outermost of scattered points x (N, d), each in
-    turn where fields u (S, T, N, C), by their changes, are missed least at some of the points by least squares of the
-    others, on harmonics of a kind. None where that gains little, on lines, for grids, and where a channel is not seen
-    all along at enough points.
+    """Box with walls moved beyond scattered points x (N, d) by coordinate descent on the held-out error of harmonics.
+
+    Harmonics of boundary conditions `kind` are fitted to changes of fields u (S, T, N, C) at some points and compared
+    at the others. None if the gain is small, on lines, on grids, and if a channel has complete series at few points.
     """
     frames = changes(u[:, :: max(u.shape[1] // 3, 1)]).reshape(-1, *u.shape[2:])
     known = np.isfinite(frames).all(0)  # (N, C)
@@ -120,7 +119,7 @@ def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
         start = least
         for j, end in itertools.product(range(x.shape[1]), (0, 1)):
             last = float((x[:, j].min(), x[:, j].max())[end])
-            if box.axes[j] == PERIODIC or (x[:, j] == last).sum() > 1:  # nodes of a mesh lie on walls
+            if box.axes[j] == PERIODIC or (x[:, j] == last).sum() > 1:  # mesh nodes lie on this wall
                 continue
 
             def moved(share: float, j: int = j, end: int = end, last: float = last, best: Box = best) -> Box:
@@ -135,14 +134,15 @@ def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
         if not least < _CLEAR * start:
             break
     gaps = np.ptp(x, axis=0) / len(x)
-    far = np.maximum(x.min(0) - best.lower, best.upper - x.max(0)) > _FARTHEST * gaps  # larger boxes fit by themselves
+    far = np.maximum(x.min(0) - best.lower, best.upper - x.max(0)) > _FARTHEST * gaps  # large boxes fit any data
     return best if least < _TELLING * before and not far.any() else None
 
 
 def _leaking(box: Box, j: int, y: np.ndarray, lines: np.ndarray, moving: np.ndarray, pair: str) -> str:
-    """Conditions at the walls of an axis of lines (M, n), and of patterns (m, n) of their changes, at points y (n,): a
-    pair, or that natural walls leak, du/dn = -h u, where slopes there go with values as polynomials continue both, and
-    left-out points are missed by far less."""
+    """Conditions at the walls of axis j, given lines (M, n) and patterns (m, n) of their changes at points y (n,).
+
+    Natural walls become leaky, du/dn = -h u, if slopes there are proportional to values (both by polynomial
+    extrapolation) and the error at left-out points falls clearly; otherwise `pair` is returned."""
     length, ends = float(box.lengths[j]), list(ends_of(pair))
     for end in (end for end, name in enumerate(ends) if name == NATURAL):
         near = slice(None, _NEAREST) if end == 0 else slice(None, -_NEAREST - 1, -1)
@@ -150,7 +150,7 @@ def _leaking(box: Box, j: int, y: np.ndarray, lines: np.ndarray, moving: np.ndar
         parts = [np.linalg.solve(table, part[:, near].T)[:2] for part in (moving, lines)]
         (rate, own), each = [float(a @ b) / float(a @ a + 1e-300) for a, b in parts], parts[0]
         if (each[0] @ each[1]) ** 2 > _TOGETHER * (each**2).sum(1).prod() and abs(own - rate) < _ALIKE * rate:
-            ends[end] = LEAKY + np.format_float_positional(own / length, 6, fractional=False)  # a dash parts two walls
+            ends[end] = LEAKY + np.format_float_positional(own / length, 6, fractional=False)  # "-" separates walls
 
     def missed(*ends: str) -> float:
         waves, sines, leaks, _ = between(length, np.arange(len(y)), *ends)
@@ -162,9 +162,9 @@ def _leaking(box: Box, j: int, y: np.ndarray, lines: np.ndarray, moving: np.ndar
 
 
 def _patterns(lines: np.ndarray, free: int) -> tuple[np.ndarray, float]:
-    """Principal components (n, n) of lines (M, n), times what they hold, which miss as much as all lines do; zero
-    where they are no larger than noise makes them (Gavish and Donoho 2014, of unknown noise), of which `free` lines
-    are independent. And the variance of noise at a point that they all still have together."""
+    """Principal components (n, n) of lines (M, n), scaled by singular values, so that they have the squared errors of
+    all lines; zero below the threshold of Gavish and Donoho (2014) for unknown noise, with `free` independent lines.
+    Also the total noise variance per point that the kept components still contain."""
     squares, vectors = np.linalg.eigh(lines.T @ lines)
     some = squares[-free:]
     ratio = len(some) / max(free, lines.shape[1])
@@ -175,8 +175,8 @@ def _patterns(lines: np.ndarray, free: int) -> tuple[np.ndarray, float]:
 
 
 def _hold(errors: np.ndarray, end: int, left: np.ndarray) -> None:
-    """Let walls at an end (0, 1) hold channels that vanish there, as shares left (P, C) of them at `_PLACES` say,
-    whatever the other wall, where functions may fit worse; these alone tell its place. Errors (W, P, C) are changed."""
+    """In-place restriction of errors (W, P, C) to a held wall at an end (0, 1) for channels that vanish there, judged
+    by their relative squares left (P, C) at `_PLACES`; such channels alone then determine the wall's place."""
     own = left.min(0) < _VANISHED
     places = (left[:, own] < 2 * _VANISHED).all(1)
     if not (own.any() and places.any()):
@@ -189,8 +189,8 @@ def _hold(errors: np.ndarray, end: int, left: np.ndarray) -> None:
 
 
 def _vanishing(patterns: np.ndarray) -> np.ndarray:
-    """Mean squares (P,) of leading patterns (n, n), last ones first, at `_PLACES` before the first point, as cubics
-    through the first four continue them, relative to those at it."""
+    """Mean squares (P,) of the leading patterns (the last of (n, n)) at `_PLACES` before the first point, by cubic
+    extrapolation of the first four points, relative to those at the first point."""
     near = patterns[-_LEADING:, :4]
     near = near / (np.linalg.norm(near, axis=1, keepdims=True) + 1e-300)
     beyond = near @ np.stack([np.linalg.solve(np.vander(range(4), increasing=True).T, (-place) ** np.arange(4))
@@ -199,8 +199,8 @@ def _vanishing(patterns: np.ndarray) -> np.ndarray:
 
 
 def _missed_by(tables: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squares (k, W, C) that the first functions, of k numbers of these, of tables (W, n, n) miss of left-out points of
-    lines (C, M, n), and what noise of unit variance adds (k,) to those of a line."""
+    """Cross-validated squared errors (k, W, C) of least-squares fits of lines (C, M, n) by the first functions of
+    tables (W, n, n), for k numbers of functions, and the contribution (k,) of unit noise to each line's."""
     n = tables.shape[1]
     total, made = np.zeros((len(_SHARES), len(tables), len(lines))), np.zeros(len(_SHARES))
     for part in range(_PARTS):
@@ -218,8 +218,8 @@ def _missed_by(tables: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _missed(y: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Logarithms (W, P, C) of relative errors at points y (n,), left out, of lines (C, M, n), with walls at `_ENDS` and
-    each pair of conditions there, of so many functions as miss least, beyond what noise (C,) of the points makes."""
+    """Logarithms (W, P, C) of relative cross-validated errors of lines (C, M, n) at points y (n,), with walls at
+    `_ENDS` and each pair of conditions, the best number of functions, and less the contribution of noise (C,)."""
     n, reach = len(y), 1 + _ENDS.sum(1) / (len(y) - 1)
     total, made = np.zeros((len(_SHARES), len(_ENDS), len(PAIRS), len(lines))), np.zeros((len(_SHARES), len(lines)))
     s = ((y - y[0]) / (y[-1] - y[0]) + _ENDS[:, :1] / (n - 1)) / reach[:, None]  # from 0 to 1 between the walls

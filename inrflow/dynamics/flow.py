@@ -1,5 +1,5 @@
-"""Flows of vector fields: their integration through torchdiffeq, their linearisation, by which covariances and delayed
-values are moved, and the noise that they leave of states they were not fitted to.
+"""Flows of vector fields: integration by torchdiffeq, linearisation (which propagates covariances and delayed values),
+and estimation of process noise.
 
 Every trajectory of a batch has its own times: each interval between two of them is mapped to s in [0, 1] and integrated
 as dz/ds = dt_i f(t_i + s dt_i, z), one batched call an interval. Long intervals of affine fields are crossed exactly.
@@ -23,31 +23,31 @@ from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import CodeData
 from inrflow.errors import UserError
 
-_FAR, _MANY = 4.0, 256  # internal time units and steps of an interval, beyond both of which an exact flow is used
-_MOST = 2.0**20  # steps of an interval: minutes for a few codes
-_KEPT = 128  # steps whose states are kept at once
-_SHORT = 8.0  # internal time units over which the noise of a gap is added as if the flow did not move it
-_MANY_STATES = 600  # states from which on those that a flow moves by themselves are taken apart
-_FLIGHTS = 2  # disturbed ones of each trajectory
-_TRANSITIONS, _LEADS = 200, 20  # frames from which every second transition gives the process noise; forecasts' length
-_CHANCE = 4.0  # standard errors of the process noise of noisy states: of hundreds of states one is beyond three
-_CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
+_FAR, _MANY = 4.0, 256  # internal time units and steps of an interval beyond which an exact flow is used
+_MOST = 2.0**20  # largest number of steps in an interval: minutes for a few codes
+_KEPT = 128  # steps whose states are stored at once
+_SHORT = 8.0  # internal time units over which the action of the flow on process noise is neglected
+_MANY_STATES = 600  # number of states from which decoupled states are propagated separately
+_FLIGHTS = 2  # disturbed rollouts of each trajectory
+_TRANSITIONS, _LEADS = 200, 20  # number of frames from which transitions are thinned; number of leads
+_CHANCE = 4.0  # significance of process noise in standard errors: among hundreds of states, 3 would be chance
+_CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding errors below 1e-8
 
 
 class IntegrationError(UserError):
-    """The integration left the finite numbers or its step size collapsed."""
+    """The integration overflowed or its step size collapsed."""
 
 
 @dataclass(frozen=True)
 class Integrator:
-    """A method of integration and its tolerances.
+    """Integration method and its tolerances.
 
     Attributes:
-        method: "rk4" (fixed step), "dopri5" (adaptive), "etd" (exponential, for laws on harmonics alone) or "map"
-            (from step to step, for autoregressions alone).
-        step: largest fixed step in internal time units; the training data's own time step is 1.
+        method: "rk4" (fixed step), "dopri5" (adaptive), "etd" (exponential, for laws on harmonics alone) or "map" (from
+            step to step, for autoregressions and step maps alone).
+        step: largest fixed step in internal time units; the time step of the training data is 1.
         rtol, atol: tolerances of the adaptive method.
-        adjoint: gradients through the adjoint equation (constant memory) instead of the stored steps.
+        adjoint: gradients by the adjoint equation (constant memory) instead of stored steps.
         largest_norm: a state beyond this norm counts as diverged.
     """
 
@@ -61,7 +61,7 @@ class Integrator:
     def __call__(self, field: nn.Module, start: Tensor, times: Tensor, check: bool = True) -> Tensor:
         """States (S, T, n) at times (S, T) or (T,), the first of which is the time of `start` (S, n).
 
-        Times may run backwards. NaN times (padding) give NaN states. With `check` a diverging integration raises
+        Times may decrease. NaN times (padding) give NaN states. With `check` a diverging integration raises
         IntegrationError; without it the states are returned as they are.
         """
         times = times.expand(len(start), times.shape[-1])
@@ -115,12 +115,12 @@ class Integrator:
                 parameters = tuple(p for p in field.parameters() if p.requires_grad)
                 options["adjoint_params"] = parameters
                 return odeint_adjoint(_Rate(rate), state, grid, method=self.method, **options)[-1]
-            # torchdiffeq keeps the states of all steps: without gradients a few at a time will do.
+            # torchdiffeq stores the states of all steps; without gradients, a few at a time save memory.
             length = len(grid) if recorded else _KEPT
             for first in range(0, len(grid) - 1, length):
                 state = odeint(rate, state, grid[first : first + length + 1], method=self.method, **options)[-1]
             return state
-        except AssertionError as error:  # torchdiffeq answers a collapsed step or NaN states with a bare assert
+        except AssertionError as error:  # torchdiffeq raises it for a collapsed step or NaN states
             if not check:
                 return torch.full_like(state, float("nan"))
             norms = state.detach().norm(dim=-1)
@@ -158,20 +158,19 @@ class _Rate(nn.Module):
 
 @dataclass
 class Dynamics:
-    """A vector field with its integrator, and the variance (n,) that its error adds in a unit of time."""
+    """A vector field, its integrator, and the process noise: variance (n,) added per unit of time."""
 
     field: VectorField
     integrator: Integrator
     process: Tensor
 
     def flow(self, state: Tensor, times: Tensor, check: bool = True) -> Tensor:
-        """States (S, T, n) at times (S, T) from `state` (S, n) at the first of them; with a gradient where it has one.
-        """
+        """States (S, T, n) at times (S, T) from `state` (S, n) at the first of them; differentiable if `state` is."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and state.requires_grad):
             return self.integrator(self.field, state, times, check)
 
     def motion(self, states: Tensor, size: int) -> AffineMotion:
-        """Affine motion of the first `size` dimensions, the code, around states (n,) or (S, n): the linearised field.
+        """Linearised field for the first `size` dimensions, the code, around states (n,) or (S, n).
 
         Delayed codes, contexts and the forcing are held constant.
         """
@@ -188,11 +187,11 @@ class Dynamics:
     ) -> tuple[Tensor, Tensor]:
         """Covariance at `end` and the linearised flow (S or 1, n, n), from `covariance` (S or 1, n, n) at `begin` (S,).
 
-        The field is linearised between the states `start` and `stop` (S, n) at both times, contexts through the flow
-        itself; the field's error adds the process noise. Over a gap of several internal time units the noise is moved
-        by the flow as well: flow and noise of a short gap are doubled until they cover the whole one.
+        The field is linearised between the states `start` and `stop` (S, n) at both times, contexts by differences of
+        the flow itself; process noise is added. Over gaps of several internal time units the flow acts on the noise as
+        well: flow and noise of a short gap are doubled until they cover the whole one.
 
-        contexts: whether these are uncertain; else the derivatives by them, which take most of the time, are zero.
+        contexts: whether they are uncertain; if not, derivatives by them, which take most of the time, are left zero.
         """
         gap = end - begin
         if self.field.is_linear and bool((gap == gap[0]).all()):
@@ -219,7 +218,7 @@ class Dynamics:
         return (moved + moved.transpose(1, 2)) / 2, flow
 
     def _flow(self, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor, gap: Tensor) -> Tensor:
-        """Flow (S or 1, n, n) of the linearised field over a `gap` (S or 1,); its columns of contexts do not count."""
+        """Flow (S or 1, n, n) of the linearised field over a `gap` (S or 1,); its columns of contexts are not used."""
         field, n = self.field, self.field.state_size
         if self.integrator.method == "map":
             return field.term(StepMapTerm).over(gap)
@@ -240,16 +239,16 @@ class Dynamics:
     def disturbed(
         self, states: Tensor, begin: Tensor, end: Tensor, random: torch.Generator, noisy: Tensor | float = 1.0
     ) -> Tensor:
-        """States (B, n) at times `end` (B,), from those at `begin`, each with process noise of its own, but for those
-        that are not `noisy` (B,)."""
+        """States (B, n) at times `end` (B,) from those at `begin`, with random process noise added; `noisy` (B,) scales
+        its variance (0 for none)."""
         moved = self.flow(states, torch.stack([begin, end], 1), check=False)[:, 1]
         noise = torch.randn(moved.shape, dtype=moved.dtype, generator=random)
         return moved + noise * (self.process * (noisy * (end - begin).abs())[:, None]).sqrt()
 
     def context_columns(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-        """Derivatives (S, n, P) of the states at `end` by the context, from states `start` at `begin` (S,).
+        """Derivatives (S, n, P) of the states at `end` by the context, from states `start` at times `begin` (S,).
 
-        Central differences in double precision: a context's unit is its spread over the training data.
+        Central differences in double precision: the unit of a context is its standard deviation over the training data.
         """
         size, contexts = self.field.state_size, self.field.context_size
         moves = torch.zeros(2 * contexts, start.shape[1], dtype=torch.float64)
@@ -261,8 +260,7 @@ class Dynamics:
 
 
 def _carried(flow: Tensor, covariance: Tensor) -> Tensor:
-    """Covariances (S or 1, n, n) by flows (S or 1, n, n); those that move most of many states by themselves cost less.
-    """
+    """F P F^T for flows F (S or 1, n, n) and covariances P; cheaper if most of many states are decoupled (diagonal)."""
     diagonal = flow.diagonal(dim1=1, dim2=2)
     rows = torch.arange(len(diagonal[0]))
     if len(rows) >= _MANY_STATES:
@@ -280,10 +278,10 @@ def _carried(flow: Tensor, covariance: Tensor) -> Tensor:
 
 def process_noise(field: VectorField, integrator: Integrator, states: CodeData, uncertain: Tensor | None = None
                   ) -> Tensor:
-    """Variance (n,) that one unit of time adds, from one-step forecasts of states the field was not fitted to.
+    """Process noise (n,), a variance per unit of time, from one-step forecasts of states not used for fitting.
 
-    uncertain: variance (n,) of these states, of which both ends of a step have their share. What is left then counts
-    where it is no chance, which gives half of the states some: unstable ones multiply it.
+    uncertain: observation variance (n,) of these states, which is subtracted for both ends of a step. A remainder then
+    counts only if it is significant, since by chance it is positive for half of the states.
     """
     total, chance = torch.zeros(2, states.codes.shape[-1], dtype=torch.float64)
     count = 0
@@ -306,7 +304,7 @@ def process_noise(field: VectorField, integrator: Integrator, states: CodeData, 
 
 
 def _moved(field: VectorField, integrator: Integrator, start: Tensor, t: Tensor, uncertain: Tensor) -> Tensor:
-    """Paths (S, T, n) from states (S, n) that random errors of variances (n,) are added to."""
+    """Trajectories (S, T, n) from states (S, n) with random errors of variances (n,) added."""
     random = torch.Generator().manual_seed(0)
     drawn = torch.randn(start.shape, generator=random, dtype=uncertain.dtype).to(start)
     with torch.no_grad():
@@ -315,10 +313,10 @@ def _moved(field: VectorField, integrator: Integrator, start: Tensor, t: Tensor,
 
 def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen: CodeData, many: bool = False,
                              uncertain: Tensor | None = None) -> Tensor:
-    """As `process_noise`, scaled so that the spread it predicts for whole rollouts is that of their errors.
+    """`process_noise`, scaled such that the predicted variance of rollouts matches the squares of their errors.
 
-    many: so many states that the spread is that of a few disturbed flights instead of a covariance.
-    """
+    many: whether the variance is estimated by a few randomly disturbed rollouts, for large states, or by the
+    covariance."""
     process = process_noise(field, integrator, unseen, uncertain)
     rows = unseen.observed.all(1).nonzero()[: 4 if many else 32, 0]
     if not len(rows) or unseen.codes.shape[1] < 3 or not bool((process > 0).any()):
@@ -341,8 +339,7 @@ def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen:
 
 
 def _linearised(dynamics: Dynamics, path: Tensor, times: Tensor) -> Iterator[float]:
-    """Total variances at the frames after the first that process noise gives paths (S, T, n), by the linearised flow.
-    """
+    """Total variances due to process noise after the first frame of trajectories (S, T, n), by the linearised flow."""
     covariance = torch.zeros(1, path.shape[2], path.shape[2], dtype=torch.float64)
     for k in range(path.shape[1] - 1):
         covariance, _ = dynamics.propagate(covariance, path[:, k], path[:, k + 1], times[:, k], times[:, k + 1])
@@ -350,7 +347,7 @@ def _linearised(dynamics: Dynamics, path: Tensor, times: Tensor) -> Iterator[flo
 
 
 def _disturbed(dynamics: Dynamics, path: Tensor, times: Tensor) -> Iterator[float]:
-    """The same of disturbed flights."""
+    """Total variances as in `_linearised`, from randomly disturbed rollouts."""
     random, now = torch.Generator().manual_seed(0), path[:, 0].repeat_interleave(_FLIGHTS, 0)
     for k in range(path.shape[1] - 1):
         begin, end = (times[:, i].repeat_interleave(_FLIGHTS) for i in (k, k + 1))

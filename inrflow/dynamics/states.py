@@ -1,4 +1,4 @@
-"""Latent states from codes: hidden memory appended, seasonal mean taken off, contexts appended."""
+"""Latent states from codes: delay coordinates (memory) appended, seasonal mean subtracted, contexts appended."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 from inrflow.encoding.encode import CodeData
 from inrflow.numerics.phases import periodic_phases
 
-_LEADS = 20  # of windows of a series, at most
+_LEADS = 20  # largest number of leads of a window of a series
 
 
 def past_frames(size: int, memory: int) -> int:
-    """Past frames that `memory` delay coordinates of `size` codes look back on."""
+    """Number of past frames used by `memory` delay coordinates of `size` codes."""
     return math.ceil(memory / size)
 
 
 def frames_needed(size: int, memory: int) -> int:
-    """Observed frames that determine a state: one without memory, else one more than it uses, against noise."""
+    """Observed frames that determine a state: 1 without memory, else one more than it uses, to reduce noise."""
     return past_frames(size, memory) + 2 if memory else 1
 
 
 def short_window(seen: int, needed: int) -> str:
-    """Message for fewer observed frames than a forecast needs."""
+    """Error message for fewer observed frames than a forecast needs."""
     return (
         f"only {seen} observed frame{'s' if seen > 1 else ''}: this system's state does not show in single frames; "
         f"forecasts need at least {needed} observed frames (observe.frames={needed})"
@@ -33,10 +33,10 @@ def short_window(seen: int, needed: int) -> str:
 
 
 def memory_directions(data: CodeData, size: int, memory: int) -> Tensor:
-    """(size, memory) directions of the leading `size` codes along which the field moves most between frames.
+    """Directions (size, memory) of the leading `size` codes with the largest mean square rate between frames.
 
-    Beyond `size` they begin anew, for the rates of rates that `with_memory` goes on to; where there are `size` of them,
-    they are the axes themselves.
+    Columns beyond the first `size` belong to the next order of differences (see `with_memory`); each order with all
+    `size` directions uses the coordinate axes.
     """
     velocity, valid = _rate(data.codes[..., :size], data)
     moves = velocity[valid]
@@ -46,11 +46,11 @@ def memory_directions(data: CodeData, size: int, memory: int) -> Tensor:
 
 
 def with_memory(data: CodeData, size: int, directions: Tensor | None) -> CodeData:
-    """States: the leading `size` codes, and their rate of change since the frame before along the directions.
+    """States: the leading `size` codes, and their backward difference quotients projected on the directions.
 
-    Directions (size, M) beyond the first `size` are of the rate of change of that rate, and so on. Where a system's
-    frame is not its state, the recent past completes it (Takens 1981); the first frames of a trajectory, one for each
-    order, have no such past and do not count.
+    Columns of `directions` (size, M) beyond the first `size` are for difference quotients of the next order, and so on.
+    If a single frame does not determine the state, the recent past completes it (Takens 1981). The first frames of a
+    trajectory, one for each order, have no such past and are marked as unobserved.
     """
     codes, valid = data.codes[..., :size], data.observed
     if directions is None or directions.shape[1] == 0:
@@ -63,7 +63,7 @@ def with_memory(data: CodeData, size: int, directions: Tensor | None) -> CodeDat
 
 
 def _rate(values: Tensor, data: CodeData) -> tuple[Tensor, Tensor]:
-    """Rate of change (S, T, n) of values since the frame before, and the frames (S, T) where both were observed."""
+    """Backward difference quotients (S, T, n) of values, and the frames (S, T) at which both values are observed."""
     rate = torch.zeros_like(values)
     step = (data.t[:, 1:] - data.t[:, :-1]).nan_to_num(1.0).clamp(min=1e-12)
     rate[:, 1:] = (values[:, 1:] - values[:, :-1]) / step[..., None]
@@ -87,7 +87,7 @@ class SeasonalMean:
 
     @classmethod
     def fit(cls, data: CodeData, period: float, harmonics: int) -> SeasonalMean:
-        """Least squares over all observed frames."""
+        """Least-squares fit to all observed frames."""
         states = data.codes[data.observed]
         if not period:
             return cls(torch.zeros(1, states.shape[1], dtype=states.dtype), 0.0)
@@ -102,7 +102,7 @@ class SeasonalMean:
         return _fourier(t, self.period, len(self.coefficients) // 2) @ self.coefficients
 
     def rate(self) -> SeasonalMean:
-        """Its derivative by internal time."""
+        """Derivative with respect to internal time."""
         half = len(self.coefficients) // 2
         cosine, sine = self.coefficients[1 : half + 1], self.coefficients[half + 1 :]
         frequency = 2 * math.pi / (self.period or 1.0) * torch.arange(1, half + 1).to(cosine)[:, None]
@@ -110,7 +110,7 @@ class SeasonalMean:
         return SeasonalMean(torch.cat([constant, frequency * sine, -frequency * cosine]), self.period)
 
     def forcing(self, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Bias (n,) and forcing (n, 2 K) of the field that relaxes with `matrix` to this mean: dm/dt - A m."""
+        """Bias (n,) and forcing (n, 2 K) such that this mean solves dm/dt = matrix m + bias + forcing: dm/dt - A m."""
         if not self.period:
             return torch.zeros_like(self.coefficients[0]), None
         bias, *rest = self.rate().coefficients - self.coefficients @ matrix.T
@@ -118,20 +118,20 @@ class SeasonalMean:
 
 
 def around(data: CodeData, mean: SeasonalMean) -> CodeData:
-    """Anomalies of states: what they are beside their mean."""
+    """Anomalies: states minus their mean."""
     return CodeData(data.codes - mean(data.t.nan_to_num()), data.t, data.observed)
 
 
 def evenly_spread(count: int, most: int) -> Tensor:
-    """At most `most` numbers below `count`, evenly spread."""
+    """At most `most` indices below `count`, evenly spaced."""
     return torch.linspace(0, count - 1, min(count, most)).round().long() if count else torch.zeros(0, dtype=torch.int64)
 
 
 def series_windows(frames: int, cut: int, past: int, most: int) -> tuple[int, list[int]]:
-    """Leads, and first frames of at most `most` windows of `past` frames and so many leads, which are after `cut`.
+    """Number of leads, and first frames of at most `most` windows of `past` frames and that many leads after frame
+    `cut`.
 
-    So many leads that half of the frames after the cut begin one, 20 at most.
-    """
+    The number of leads is half the number of frames after the cut, at most 20."""
     leads = min(_LEADS, max(1, (frames - cut + 1) // 2))
     last = max(0, frames - past - leads)
     first = max(0, min(cut - past, last))
@@ -143,6 +143,6 @@ def _fourier(t: Tensor, period: float, harmonics: int) -> Tensor:
 
 
 def with_contexts(data: CodeData, size: int, contexts: Tensor) -> CodeData:
-    """States: the leading `size` codes and the context (S, P) of each trajectory."""
+    """States: the leading `size` codes followed by the context (S, P) of each trajectory."""
     constant = contexts[:, None].expand(-1, data.codes.shape[1], -1)
     return CodeData(torch.cat([data.codes[..., :size], constant.to(data.codes)], -1), data.t, data.observed)

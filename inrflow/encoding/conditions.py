@@ -1,4 +1,4 @@
-"""Conditions at walls that fit held-out points best: natural, held or leaky, of each channel and part of a boundary."""
+"""Boundary conditions of harmonics by cross-validation: natural, held or leaky, for each channel and boundary part."""
 
 from __future__ import annotations
 
@@ -14,38 +14,39 @@ from inrflow.domains.walls import PAIRS, changes
 from inrflow.encoding.harmonic_codes import fit_codes, held_out, held_out_errors
 from inrflow.numerics.effort import effort
 
-_MODES, _CLEARLY = 64, 0.8  # harmonics that boundaries are chosen by, and share of error
-_FEW, _SEVERAL, _MANY, _ENOUGH = 3, 8, 24, 50_000  # trajectories that are looked at, at least, with points of their
-# own, and with the same; points of all of them
-_SURELY, _ROUNDS = 3.0, 2  # standard errors of a difference; times that all axes are looked at
-_LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, harmonics, trials; share left
-_SOLVE = 70  # times nodes and squared number of modes: products that these take
+_MODES, _CLEARLY = 64, 0.8  # most harmonics in comparisons; ratio of errors of a clearly better condition
+_FEW, _SEVERAL, _MANY, _ENOUGH = 3, 8, 24, 50_000  # trajectories in comparisons: at least; at most, if each has its
+# own points; at most, if they share points; points of all of them
+_SURELY, _ROUNDS = 3.0, 2  # standard errors of a difference; rounds over all axes
+_LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, modes, steps, error ratio
+_SOLVE = 70  # products of a factorisation over (nodes times squared number of modes)
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
-_DIVERGENCE = 0.05  # share of the squared slopes of a component that those of others leave, in flows
+_DIVERGENCE = 0.05  # of a component in a flow: share of its squared slopes not explained by those of the others
 
 
 def _better(errors: np.ndarray, others: np.ndarray) -> bool:
-    """Whether errors (S,) of trajectories are clearly less than others: by a share, or, where noise makes most of both,
-    by some standard errors of the mean logarithm of their ratio."""
+    """Whether errors (S,) of trajectories are clearly less than others: by their ratio, or, where noise dominates both,
+    by some standard errors of the mean logarithm of the ratio."""
     gain = np.log((others + 1e-300) / (errors + 1e-300))
     sure = len(gain) >= _SEVERAL and gain.mean() > _SURELY * gain.std(ddof=1) / len(gain) ** 0.5
     return bool(errors.mean() < _CLEARLY * others.mean() or (sure and errors.mean() < others.mean()))
 
 
 def _some(x: np.ndarray) -> slice:
-    """Trajectories of points x (S, N, d) that are looked at: of points of their own, each has a factorisation."""
+    """Subset of trajectories with points x (S, N, d) that is compared; fewer where each has points, hence a
+    factorisation, of its own."""
     most = _MANY if np.equal(x, x[:1]).all() else _SEVERAL
     return slice(None, None, max(len(x) // max(min(most, _ENOUGH // x.shape[1]), _FEW), 1))
 
 
 def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, late: Callable[[], bool]
           ) -> str | None:
-    """The condition whose harmonics fit held-out points clearly better than those of a kind, natural or held: natural
-    or held of each channel where these are unlike, else du/dn = -h u, with an h from 0 to infinity on each part of a
-    region's boundary; None where there is none.
+    """The boundary condition of a region whose harmonics fit held-out points clearly better than those of `kind`
+    (natural or held): natural or held for each channel, where these differ, else du/dn = -h u with a rate h from 0 to
+    infinity on each part of the boundary; None if there is none.
 
-    In later frames, for first ones need not obey any. Of fields u (S, T, N, C) at points x (S, N, d).
-    """
+    Args: fields u (S, T, N, C) at points x (S, N, d), of which the later half is used, as initial values need not
+    satisfy a boundary condition; late: whether the search should end."""
     some, rates, known = slice(None, None, max(len(u) // _LEAKING, 1)), region.leaks(kind), dict[str, float]()
     seen, scale = u[some, u.shape[1] // 2 :], 1 / float(np.ptp(region.nodes, axis=0).max())
 
@@ -68,7 +69,7 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
         return unlike
     least = missed(rates)
     parts = [[i] for i in range(len(rates))] if len(rates) > 1 else []
-    for part in ([*range(len(rates))], *parts, *parts):  # all, then each in turn
+    for part in ([*range(len(rates))], *parts, *parts):  # all parts together, then each in turn, twice
 
         def of(rate: float, part: Sequence[int] = part) -> list[float]:
             return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023
@@ -83,11 +84,10 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
 
 
 def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[list[str]] | None = None) -> str:
-    """The boundary condition, of each channel at each wall of a box, that fits held-out points best, axis by axis.
+    """The boundary condition of each channel at each wall of a box that fits held-out points best, axis by axis.
 
-    Of fields u (S, T, N, C) at points x (S, N, d), by changes in time, or as known of each channel and axis; then, of
-    channels that are held, whether at zero or at values that stay.
-    """
+    From changes in time of fields u (S, T, N, C) at points x (S, N, d), unless `known` for each channel and axis; then,
+    for channels that are held, whether at zero or at constant values."""
     found, every = [], u[:, :: max(u.shape[1] // 3, 1)]
     size = min(_MODES, every.shape[2] // 3)
     x, every = x[some := _some(x)], every[some]
@@ -118,9 +118,9 @@ def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[li
 
 
 def _without_slip(box: Box, x: np.ndarray, u: np.ndarray, size: int, found: list[list[str]]) -> list[list[str]]:
-    """The conditions found of channels u (S, T, N, d), but natural ones of components across walls that hold those
-    along them, where these are a flow without divergence: what does not slip along a wall has no slope across it.
-    """
+    """The conditions `found` of channels u (S, T, N, d), with natural ones for components normal to walls that hold the
+    tangential components, where u is a flow without divergence: without slip its normal component has no slope at a
+    wall."""
     trial = [[NATURAL if i == j and axis != PERIODIC else pair for j, (pair, axis) in enumerate(zip(
         own, box.axes, strict=True))] for i, own in enumerate(found)]
     others = (found[i][j] for i in range(len(found)) for j in range(len(found)) if i != j and box.axes[j] != PERIODIC)
@@ -131,19 +131,19 @@ def _without_slip(box: Box, x: np.ndarray, u: np.ndarray, size: int, found: list
         harmonics = box.harmonics(size, "/".join(own))
         codes = np.linalg.lstsq(harmonics.values(x[0]), np.nan_to_num(u[0, ..., i]).T, rcond=None)[0]
         slopes.append((harmonics.gradients(x[0])[..., i] @ codes).ravel())
-    across, *along = slopes  # in units that are not known
+    across, *along = slopes  # units are unknown
     left = across - np.stack(along, 1) @ np.linalg.lstsq(np.stack(along, 1), across, rcond=None)[0]
     return found if (left**2).sum() > _DIVERGENCE * (across**2).sum() else trial
 
 
 def steady(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int
            ) -> tuple[Region, str] | None:
-    """The region whose boundary keeps values that are the same all along each of its parts, and that condition of all
-    channels or of each, where changes of a channel at held-out points are met clearly better if they vanish there; the
-    region itself where these values are zero. None where fields are met better by another kind of condition.
+    """The region whose boundary keeps constant values along each of its parts, and its condition (of all channels, or
+    of each), where changes in time of a channel fit held-out points clearly better if they vanish there; the given
+    region if these values are zero. None where another condition `kind` fits the fields better.
 
-    Of fields u (S, T, N, C) at points x (S, N, d), but for first frames, which need not obey any condition.
-    """
+    Fields u (S, T, N, C) at points x (S, N, d); the first frame is left out, as it need not satisfy a boundary
+    condition."""
     some, count, size = _some(x), len(region.parts), min(size, _MODES)
     x, every = x[some], u[some, 1 :: max(u.shape[1] // 6, 1)]
     frames, held = changes(every), np.zeros((u.shape[-1], count), dtype=bool)

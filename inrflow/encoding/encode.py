@@ -17,7 +17,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, block_length, condition_groups
 
-METHODS = ("adam", "gauss_newton", "gradient_steps")  # of encoding by descent
+METHODS = ("adam", "gauss_newton", "gradient_steps")  # iterative methods of encoding, besides closed_form
 # Default rates: that of DINo; plain gradient steps on errors that are means over a frame need a far larger one.
 ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 _MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart
@@ -26,7 +26,7 @@ _WORTH_SHARING = 0.9  # largest share of distinct points for which evaluating th
 
 @dataclass
 class CodeData:
-    """Codes (S, T, n) of trajectories at internal times t (S, T); observed (S, T) says which frames count."""
+    """Codes (S, T, n) of trajectories at internal times t (S, T); observed (S, T) masks the frames that are used."""
 
     codes: Tensor
     t: Tensor
@@ -38,7 +38,7 @@ class CodeData:
         return int((self.observed[:, 1:] & self.observed[:, :-1]).sum())
 
     def at(self, index: Any) -> CodeData:
-        """Some of the trajectories, by a mask, numbers or a slice, and of their frames, where these come second."""
+        """A subset of the trajectories (mask, indices or slice), and of their frames if `index` is a pair."""
         return CodeData(self.codes[index], self.t[index], self.observed[index])
 
     def first(self, count: int) -> CodeData:
@@ -98,7 +98,8 @@ class Encoder:
         motion: AffineMotion | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Codes (G, F, Z) and covariance (G, 1 or F, Z, Z) of frames u (G, F, N, C) at the points x (G, N, d) of each
-        group. With `delay` (G, N) and `motion`, for affine decoders: of values observed later than their frame."""
+        group. `delay` (G, N) and `motion`, for affine decoders: times of values after their frame, and dynamics of
+        codes."""
         if self.method == "solve" and decoder.affine:
             return _solve(decoder, x, u, prior, covariance, delay, motion)
         means, spreads = [], []
@@ -135,7 +136,7 @@ def encode(
 ) -> Tensor:
     """Posterior mean codes (S, T, Z), float64, of each frame by itself; the prior mean for unobserved frames.
 
-    `motion`: of codes between the time of a frame and the times of its delayed values.
+    `motion`: dynamics of codes between the time of a frame and the times of its delayed values.
     """
     return encode_with_covariance(decoder, batch, prior, False, encoder, motion)[0]
 
@@ -148,7 +149,7 @@ def encode_with_covariance(
     encoder: Encoder | None = None,
     motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `encode`, with the posterior covariance (S or 1, T or 1, Z, Z); with gradients by values that have one."""
+    """`encode`, with the posterior covariance (S or 1, T or 1, Z, Z); gradients flow where values require them."""
     trajectories, frames = batch.u.shape[:2]
     x, u = batch.groups()
     with torch.set_grad_enabled(torch.is_grad_enabled() and u.requires_grad):
@@ -161,8 +162,8 @@ def encode_with_covariance(
 
 def unknown(decoder: Decoder, batch: TrajectoryBatch, codes: Tensor, prior: GaussianPrior, encoder: Encoder | None
             ) -> float:
-    """Variance of a code of the first frames given these alone, as a share of the mean square of codes (S, T, Z);
-    infinite where codes have no covariance."""
+    """Posterior variance of codes of the first frames, as a share of the mean square of codes (S, T, Z); infinite where
+    the encoder gives no covariance."""
     spread = encode_with_covariance(decoder, batch.first_frames(1), prior, True, encoder)[1]
     return math.inf if spread is None else float(
         spread.diagonal(dim1=-2, dim2=-1).sum(-1).mean() / codes.square().sum(-1).nanmean())
@@ -177,7 +178,7 @@ def _solve(
     delay: Tensor | None,
     motion: AffineMotion | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Closed-form posterior, by blocks of groups whose bases fit into memory; means alone of independent codes."""
+    """Closed-form posterior, by blocks of groups whose bases fit into memory; for independent codes, means alone."""
     if prior.independent:
         from inrflow.encoding.independent import solve_independent  # finite elements take a second to import
 
@@ -238,9 +239,8 @@ def _condition(
 
 
 def common_points(x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Distinct points (M, d) of groups x (G, N, d) and the index (G, N) of each point among them; None where hardly any
-    are shared. Where groups observe subsets of one grid, the decoder need only be evaluated on the grid.
-    """
+    """Distinct points (M, d) of groups x (G, N, d) and the index (G, N) of each point among them; None where most are
+    distinct. Where groups observe subsets of one grid, the decoder need only be evaluated on the grid."""
     bits = x.contiguous().view(torch.int64 if x.dtype == torch.float64 else torch.int32).flatten(0, -2).long()
     mixed = torch.zeros_like(bits[:, 0])
     for coordinate in bits.unbind(1):
@@ -249,6 +249,6 @@ def common_points(x: Tensor) -> tuple[Tensor, Tensor] | None:
     if len(distinct) > _WORTH_SHARING * len(mixed):
         return None
     first = torch.empty_like(distinct).scatter_(0, which, torch.arange(len(which)))
-    if not torch.equal(bits[first[which]], bits):  # two points that mix to the same number
+    if not torch.equal(bits[first[which]], bits):  # hash collision
         return None
     return x.flatten(0, -2)[first], which.view(x.shape[:-1])

@@ -148,6 +148,6 @@ def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation
 def code_action(
     decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation
 ) -> CodeAction | None:
-    """What moves codes under these symmetries, None where only a fresh solve is exact."""
+    """Action of the symmetries on codes; None where it is not exact, so that transformed fields need to be encoded."""
     box = invariant_box(decoder, source, augmentation)
     return None if box is None else CodeAction(decoder, source.normalisation, box)

@@ -1,5 +1,5 @@
-"""White noise beside that of the channels: its variance r in frames y ~ N(m, s (B P B^T + R + r)) of an affine decoder,
-with a variance factor s, by the evidence of the innovations (see `posterior`)."""
+"""Variance r of white noise in addition to that of the channels, in frames y ~ N(m, s (B P B^T + R + r)) of an affine
+decoder with a variance factor s, by the evidence of the innovations (see `posterior`)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class NoiseEvidence:
 
     def best(self, largest: float = 4.0) -> Tensor:
         """Variance (windows,) of added noise with the largest evidence, within a factor of about sqrt(2), at most
-        `largest`; 0 where no noise is the best."""
+        `largest`; 0 where the evidence is largest without added noise."""
         best = torch.zeros(self.windows, dtype=torch.float64)
         score = self(0.0) + PENALTY
         level = largest

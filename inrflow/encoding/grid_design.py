@@ -17,13 +17,13 @@ from inrflow.domains import Harmonics
 from inrflow.domains.box import WALLED, BoxHarmonics, grid_of
 
 Rows = Callable[[np.ndarray], np.ndarray]
-_SLANT = 1e-12  # length of a harmonic at the points that counts as none, over the largest
-_ROUNDED = 2e-7  # of the largest coordinate: what single precision loses, about
+_SLANT = 1e-12  # length of a harmonic at the points that counts as zero, relative to the largest
+_ROUNDED = 2e-7  # rounding of single precision, relative to the largest coordinate, about
 
 
 class GridDesign:
-    """Harmonics that are orthogonal on a grid of N points, of which no table is made; weights (n_j,) of the coordinates
-    of each axis, of mean 1, squares (K,): sums of weights times their squares at the points."""
+    """Design matrix of harmonics that are orthogonal on a grid of N points, without a table of them. Weights (n_j,) of
+    the coordinates of each axis have mean 1; squares (K,) are the weighted squared norms of harmonics at the points."""
 
     def __init__(self, at: GridSum, weights: list[np.ndarray], squares: np.ndarray):
         self.at, self.shape, self.products = at, (len(at.order), len(squares)), at.products
@@ -36,15 +36,15 @@ class GridDesign:
         return self.at.values(torch.tensor(codes * (self.lengths > 0))[..., None, :])[..., 0].numpy()
 
     def solved(self, values: np.ndarray) -> np.ndarray | None:
-        """Codes (K, B) of least squares of values (B, N); None where points do not tell harmonics apart."""
+        """Least squares codes (K, B) of values (B, N); None where harmonics are not independent at the points."""
         return (self._unit(self.weighted(values)) * self.inverse).T if self.inverse.all() else None
 
     def factors(self, root: np.ndarray) -> tuple[Rows, np.ndarray, Rows, Rows]:
-        """As those of a table."""
+        """Factors of the whitened design, as `TableDesign.factors`."""
         return self._unit, self.lengths * root, lambda rows: rows, lambda rows: rows
 
     def weighted(self, values: np.ndarray) -> np.ndarray:
-        """Values (B, N) times the roots of the points' weights, as `factors` take them."""
+        """Values (B, N) times square roots of quadrature weights of the points, as `factors` take them."""
         return values * self.root
 
     def _unit(self, values: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ class GridDesign:
 
 
 def grid_design(harmonics: Harmonics, x: np.ndarray) -> GridDesign | None:
-    """Harmonics at points (N, d) that fill a grid of two or three axes on which they are orthogonal; else None."""
+    """The design of harmonics at points (N, d) of a grid of two or three axes, None where they are not orthogonal."""
     if not isinstance(harmonics, BoxHarmonics) or x.shape[1] == 1 or (grid := grid_of(x)) is None:
         return None
     box = harmonics.box
@@ -68,8 +68,8 @@ def grid_design(harmonics: Harmonics, x: np.ndarray) -> GridDesign | None:
 
 
 def _even(levels: np.ndarray, lower: float, upper: float, axis: str) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (n,) of an axis as parts of its length where rounding to single precision alone moved them, and their
-    weights: half at walls."""
+    """Coordinates (n,) of an axis, replaced by exact ones of an even grid where they differ by rounding to single
+    precision alone, and their quadrature weights: half at walls."""
     weights, nodes = np.ones(len(levels)), np.linspace(lower, upper, len(levels))
     rounded, length = _ROUNDED * np.abs([*levels, upper - lower]).max(), upper - lower
     if axis == WALLED and len(levels) > 2 and np.abs(levels - nodes).max() <= rounded:

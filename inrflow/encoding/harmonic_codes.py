@@ -17,18 +17,18 @@ from inrflow.encoding.grid_design import GridDesign, Rows, grid_design
 from inrflow.numerics.components import groups_of, turned
 from inrflow.numerics.effort import effort
 
-_NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
-_LEAST, _NOTHING = 1e-15, 1e-14  # shares of a channel's variance, that priors' are kept above, and that is rounding
-_TIE = 1e-7  # relative difference of eigenvalues of one eigenspace
-_ROUNDS, _SETS = 12, 16  # of expectation maximisation; point sets that the prior is fitted to, at most
-_QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
-_NEAR, _ALIKE_OTHERS = 7, 2  # harmonics whose variances are alike, and how many trajectories their mean is worth
-_MANY = 300  # harmonics whose values at points are not orthogonal, from which on groups of them are looked for
-_ALIKE = 1e-10  # cosine of an angle between columns that counts as none
-_PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
-_SVD = 8  # times a matrix with itself: products this takes
-_NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
-HOLES, _GAPS = 0.5, 4  # share of missing values up to which they are filled in, beyond so many patterns of them
+_NOISES = np.logspace(-14, 0.3, 60)  # noise variances of the search, relative to the channel's variance
+_LEAST, _NOTHING = 1e-15, 1e-14  # shares of a channel's variance: least prior variance; rounding
+_TIE = 1e-7  # relative difference of eigenvalues in one eigenspace
+_ROUNDS, _SETS = 12, 16  # of expectation maximisation; most point sets to which the prior is fitted
+_QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # least relative noise; its share of residuals; least freedom
+_NEAR, _ALIKE_OTHERS = 7, 2  # harmonics in a running mean of variances, and its weight in trajectories
+_MANY = 300  # harmonics, not orthogonal at the points, from which on orthogonal groups of them are searched
+_ALIKE = 1e-10  # cosine of an angle between columns that counts as zero
+_PROBES, _SLANT = 4, 1e-12  # random sums of columns in a test of orthogonality, and its tolerance
+_SVD = 8  # products of a decomposition, over those of a matrix times itself
+_NO_RANK = 1e-6  # ratio of singular values of harmonics that are not independent at the points
+HOLES, _GAPS = 0.5, 4  # largest share of missing values that is imputed, where more patterns of them than this
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class HarmonicCodes:
     variance: np.ndarray
 
     def used(self, domain: Domain) -> tuple[Domain, int]:
-        """The domain, of a box the part `spanned`, and how many harmonics there are up to the last above rounding, with
-        all of its eigenspace, for harmonics come in whole ones."""
+        """The domain (for a box, the part that the used harmonics span) and the number of harmonics up to the last one
+        with a prior variance above rounding, complete eigenspaces included."""
         count, harmonics = self.harmonics.count - self.harmonics.steady, self.harmonics
         held = np.flatnonzero((self.variance[:, :count] > _NOTHING * self.variance.sum(1, keepdims=True)).any(0))
         domain = harmonics.spanned(held) if isinstance(harmonics, BoxHarmonics) else domain
@@ -51,8 +51,7 @@ class HarmonicCodes:
     def encode(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means (..., C, K) and variances (C, K) of frames u (..., N, C) at points x (N, d).
 
-        NaN was not observed. The variance of noise is that of the largest marginal likelihood of all the frames.
-        """
+        NaN was not observed. The noise variance maximises the marginal likelihood of all the frames."""
         u = _stacked(u, self.harmonics)
         flat = u.reshape(-1, *u.shape[-2:])
         codes = np.zeros((len(flat), u.shape[-1], self.harmonics.count))
@@ -65,7 +64,8 @@ class HarmonicCodes:
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
 
     def left(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What codes leave of frames u (..., N, C) at points x (N, d), and the share (C,) of noise that they leave."""
+        """Residuals of frames u (..., N, C) at points x (N, d), and the share (C,) of the noise variance that they
+        contain."""
         codes, spread = self.encode(x, u)
         count = self.harmonics.components * np.isfinite(u.reshape(-1, *u.shape[-2:])[0]).sum(0).clip(1)
         told, squares = 1 - spread / self.variance, ((codes - self.mean) ** 2).reshape(-1, *spread.shape).mean(0)
@@ -73,7 +73,7 @@ class HarmonicCodes:
         return u - self.decode(codes, x), np.maximum(1 - (1 - kept).sum(1) / count, _FREEDOM)
 
     def _design(self, x: np.ndarray, own: np.ndarray | None = None) -> Design:
-        """Harmonics (all) at points (N, d); those of the last points are kept, for most are asked for again."""
+        """Design matrix of harmonics (columns `own`, or all) at points (N, d); that of the last points is cached."""
         at, columns = x.tobytes(), b"" if own is None or len(own) == self.harmonics.count else own.tobytes()
         known, designs = self.__dict__.get("_last", (None, {}))
         designs = designs if known == at else {}
@@ -89,11 +89,11 @@ class HarmonicCodes:
 
 
 def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndarray | float = 0.0) -> HarmonicCodes:
-    """Codes whose prior variances are those of trajectories u (S, T, N, C) at points x (S, N, d) (shared where equal).
+    """Codes with prior variances estimated from trajectories u (S, T, N, C) at points x (S, N, d) (shared where equal).
 
-    Expectation maximisation of a diagonal Gaussian, or MacKay's steps with a known `noise` (C,), which as many
-    harmonics as points would hold; the variance of noise of every point set, no less than it, by marginal likelihood.
-    """
+    Expectation maximisation of a diagonal Gaussian, or MacKay's fixed-point steps if `noise` (C,) is given, which as
+    many harmonics as points would absorb; the noise variance of each point set, at least `noise`, by marginal
+    likelihood."""
     least = np.broadcast_to(noise, u.shape[-1:]).reshape(harmonics.components, -1).mean(0)
     u = _stacked(u, harmonics)
     means, variances = np.zeros((2, u.shape[-1], harmonics.count))
@@ -104,17 +104,17 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
         if not c or harmonics.allowed is not None:
             designs = [design_of(harmonics, places, None if harmonics.allowed is None else own) for _, places in groups]
         total = float(np.nanvar(u[..., c])) or 1.0
-        mean, variance = np.zeros(len(own)), np.full(len(own), total / len(own))  # smooth ones may end as noise
+        mean, variance = np.zeros(len(own)), np.full(len(own), total / len(own))  # an equal start
         mean[0] = np.nanmean(u[..., c]) * (harmonics.eigenvalues[own[0]] <= CONSTANT * harmonics.eigenvalues.max())
         blocks = [block[1:] for (members, _), design in zip(groups, designs, strict=True)
                   for block in _blocks(design, u[members, :, :, c].reshape(-1, u.shape[2]))]
-        blocks = blocks[:: max(len(blocks) // (2 * _SETS), 1)]  # of frames that each have points of their own
+        blocks = blocks[:: max(len(blocks) // (2 * _SETS), 1)]  # where each frame has its own points
         for _ in range(_ROUNDS):
             moments = np.zeros_like(variance)
             for design, values in blocks:
                 z, spread, _ = _posterior(design, values, mean, variance, float(least[c]))
                 squares = ((z - mean) ** 2).sum(0)
-                shown = spread * (spread < variance)  # by some point
+                shown = spread * (spread < variance)  # of harmonics that some point observes
                 moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * shown
             variance = np.maximum(moments / sum(len(values) for _, values in blocks), _LEAST * total)
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
@@ -125,19 +125,18 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
 
 
 def _pooled(variance: np.ndarray, eigenvalues: np.ndarray, count: int) -> np.ndarray:
-    """Variances (K,) of codes of so many trajectories, as if a few more had the mean of those of like wavenumber: by
-    chance, a few have little in some harmonics of which others have much."""
+    """Variances (K,) of codes of `count` trajectories, shrunk towards the running mean over harmonics of similar
+    wavenumber, as the sample variances of few trajectories vary by chance."""
     order = np.argsort(eigenvalues, kind="stable")
     near = uniform_filter1d(variance[order], _NEAR, mode="nearest")[np.argsort(order)]
     return (count * variance + _ALIKE_OTHERS * near) / (count + _ALIKE_OTHERS)
 
 
 def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Variance (C,) of noise in values u (S, T, N, C) at points x (S, N, d), for the freedom that codes take.
+    """Variance (C,) of white noise in values u (S, T, N, C) at points x (S, N, d), corrected for fitted codes.
 
-    What codes leave of all frames, where it says nothing about what they leave of the next; else what exceeds a
-    variance whose correlations decay by the same factor from frame to frame, faster than those of smooth motion.
-    """
+    The mean square of the residuals of codes, where those of successive frames are uncorrelated; else its excess over a
+    variance whose correlation decays by a constant factor from frame to frame, faster than that of smooth motion."""
     left, freedom = np.zeros_like(u), np.ones(u.shape[-1])
     for members, places in point_sets(x):
         left[members], own = codes.left(places, u[members])
@@ -151,8 +150,8 @@ def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarra
 
 
 def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
-    """What codes would hold of the variance of fields u (S, T, N, C) if all were as large as the highest eighth on a
-    grid x (N, d); mean of channels. Infinite where points do not tell harmonics apart."""
+    """Share of the variance of fields u (S, T, N, C) on a grid x (N, d) that codes would have if all were as large as
+    the highest eighth; mean over channels. Infinite where harmonics are not independent at the points."""
     frames, left = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:]), 0.0
     for c in range(frames.shape[2]):
         own, values = harmonics.own(c, moving=True), np.nan_to_num(frames[:, :, c])
@@ -163,11 +162,11 @@ def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
 
 
 def enough(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, least: float, most: int) -> tuple[int, float] | None:
-    """How many harmonics, `most` at most, leave a share of the variance of fields u (S, T, N, C) on a grid x (N, d),
-    the mean of channels, and what they leave; None where harmonics are not orthogonal there, or values are missing.
+    """Number of harmonics, at most `most`, that leaves a residual variance share below `least` of fields u (S, T, N, C)
+    on a grid x (N, d), mean over channels, and that share; None where harmonics are not orthogonal there, or values are
+    missing.
 
-    Noise, of which the highest harmonics have as much as others, is not counted.
-    """
+    White noise, estimated from the highest harmonics, is subtracted."""
     frames = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:])
     frames = frames - frames.mean((0, 1))
     if (design := grid_design(harmonics, x)) is None or not np.isfinite(frames).all():
@@ -184,7 +183,7 @@ def enough(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, least: float, mos
 
 
 def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices of trajectories that share their points, and those points, of x (N, d) or (S, N, d)."""
+    """Groups of trajectories with the same points, of x (N, d) or (S, N, d): their indices, and the points."""
     if x.ndim == 2:
         yield np.array([0]), x
         return
@@ -198,13 +197,13 @@ def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> float:
-    """Error at points left out, relative to the variance (mean of channels), of codes of the other points; infinite
-    where there are none, or a channel has no harmonics."""
+    """Mean squared error at held-out points, relative to the variance (mean over channels), of codes of the other
+    points; infinite without held-out points, or where a channel has no harmonics."""
     return float(held_out(harmonics, x, u, seed, share).mean())
 
 
 def held_out(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> np.ndarray:
-    """The same of each trajectory (S,)."""
+    """`held_out_errors` of each trajectory (S,)."""
     hidden = np.asarray(np.random.default_rng(seed).random(u.shape[2]) < share)
     if not hidden.any() or hidden.all() or not all(len(harmonics.own(c)) for c in range(u.shape[-1])):
         return np.full(len(u), np.inf)
@@ -217,12 +216,13 @@ def held_out(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, shar
 
 
 def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:
-    """Fields (..., N, C) whose channels have codes of their own; components that share them, (..., N components, 1)."""
+    """Fields (..., N, C) with a row of codes for each channel; components that share codes become (..., N components,
+    1)."""
     return u.reshape(*u.shape[:-2], u.shape[-2] * harmonics.components, u.shape[-1] // harmonics.components)
 
 
 def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames (indices) of values (B, N) that miss the same points, and which points they have."""
+    """Groups of frames of values (B, N) with the same missing points: indices of frames, and of observed points."""
     if np.equal(seen := np.isfinite(values), seen[:1]).all():
         yield np.arange(len(values)), np.flatnonzero(seen[0])
         return
@@ -232,8 +232,8 @@ def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _blocks(design: Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, Design, np.ndarray]]:
-    """Frames (indices) of values (B, N) that are solved together, their design, and their values: NaN is left where
-    patterns of missing values are many, for each of which a factorisation would be as much work as for all frames."""
+    """Groups of frames of values (B, N) that are solved together: indices, design, values. NaN are kept where patterns
+    of missing values are many, as a factorisation for each would cost as much as for all frames."""
     if len(patterns := list(_patterns(values))) > _GAPS:
         gaps = np.isnan(values).mean(1) <= HOLES
         if gaps.any():
@@ -245,14 +245,15 @@ def _blocks(design: Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, De
 
 
 class TableDesign:
-    """Values (N, K) of harmonics at points, 0 of those that vanish; lengths (K,) of orthogonal columns, of grids."""
+    """Design matrix (N, K) of harmonics at points, zero where they vanish; `lengths` (K,) are column norms, None where
+    columns are not orthogonal."""
 
     def __init__(self, table: np.ndarray):
         self.table = table = table * ((size := np.sqrt((table**2).sum(0))) > _SLANT * size.max(initial=0.0))
         self.shape, self.products = table.shape, table.size
         self.lengths: np.ndarray | None = np.sqrt((table**2).sum(0))
         signs = np.random.default_rng(0).choice([-1.0, 1.0], (table.shape[1], _PROBES))
-        slant = table.T @ (table @ signs) - self.lengths[:, None] ** 2 * signs  # sums of products of other columns
+        slant = table.T @ (table @ signs) - self.lengths[:, None] ** 2 * signs  # off-diagonal Gram matrix @ signs
         if table.shape[0] < table.shape[1] or np.abs(slant).max() > _SLANT * len(table) * np.sqrt(table.shape[1]):
             self.lengths = None
         self.blocks = _coupled(table) if self.lengths is None and table.shape[1] > _MANY else None
@@ -262,7 +263,7 @@ class TableDesign:
         self._rows: dict[bytes, TableDesign] = {}
 
     def rows(self, seen: np.ndarray) -> TableDesign:
-        """The same at some of the points; for the last few choices of these from memory."""
+        """The design at some of the points, cached for the last few selections."""
         if len(seen) == len(self.table):
             return self
         if (key := seen.tobytes()) not in self._rows:
@@ -274,16 +275,16 @@ class TableDesign:
         return codes @ self.table.T
 
     def solved(self, values: np.ndarray) -> np.ndarray | None:
-        """Codes (K, B) of least squares of values (B, N); None where points do not tell harmonics apart."""
+        """Least squares codes (K, B) of values (B, N); None where harmonics are not independent at the points."""
         z, _, rank, _ = np.linalg.lstsq(self.table, values.T, rcond=_NO_RANK)
         return z if rank == self.table.shape[1] else None
 
     def weighted(self, values: np.ndarray) -> np.ndarray:
-        """Values (B, N): points count alike."""
+        """Values (B, N), as points have equal weights."""
         return values
 
     def factors(self, root: np.ndarray) -> tuple[Rows, np.ndarray, Rows, Rows]:
-        """Those of `svd`, with the map u^T of rows (..., N) to (..., R) for u."""
+        """Factors of `svd`, with the map by u^T of rows (..., N) to (..., R) in place of u."""
         u, s, once, twice = self.svd(root)
         return partial(_onto, u), s, once, twice
 
@@ -294,7 +295,7 @@ class TableDesign:
         if self.blocks is not None:
             effort.add(products=_SVD * sum(len(self.r) * len(own) ** 2 for own in self.blocks))
             parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
-            told = ((u * (s > _SLANT * s.max()), s) for u, s, _ in parts)  # others lie in other blocks' spans
+            told = ((u * (s > _SLANT * s.max()), s) for u, s, _ in parts)  # others: in other blocks' spans
             u, s = (np.concatenate(each, -1) for each in zip(*told, strict=True))
             once, twice = (partial(turned, self.blocks, [v**n for _, _, v in parts]) for n in (1, 2))
             return u, s, once, twice
@@ -304,7 +305,7 @@ class TableDesign:
 
     @cached_property
     def unit(self) -> np.ndarray:
-        """Orthonormal columns, but of harmonics that vanish."""
+        """Normalised columns of the table, zero for harmonics that vanish."""
         assert self.lengths is not None
         return self.table / np.maximum(self.lengths, _NOTHING)
 
@@ -313,7 +314,7 @@ Design: TypeAlias = TableDesign | GridDesign
 
 
 def design_of(harmonics: Harmonics, x: np.ndarray, own: np.ndarray | None = None) -> Design:
-    """Harmonics, all or some, at points (N, d)."""
+    """Design matrix of harmonics (columns `own`, or all) at points (N, d)."""
     if own is None and x.shape[1] > 1 and (design := grid_design(harmonics, x)) is not None:
         return design
     table = harmonics.values(x)
@@ -321,7 +322,7 @@ def design_of(harmonics: Harmonics, x: np.ndarray, own: np.ndarray | None = None
 
 
 def _dense(design: Design) -> TableDesign:
-    """The design as a table, which is kept."""
+    """The design as a table, cached."""
     if isinstance(design, TableDesign):
         return design
     made: TableDesign = vars(design).get("dense") or TableDesign(design.table)
@@ -335,8 +336,8 @@ def _onto(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
-    """Columns of a table (N, K) in groups that are orthogonal to each other, as orders are on rings; None: one group,
-    or more columns than rows."""
+    """Groups of columns of a table (N, K) that are orthogonal to each other, as azimuthal orders are on rings; None if
+    there is one group, or more columns than rows."""
     effort.add(products=table.size * table.shape[1])
     gram = table.T @ table
     size = np.sqrt(np.diag(gram))
@@ -346,10 +347,9 @@ def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
 
 def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray, least: float = 0.0
                ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Posterior means (B, K), variances (K,) and the variance of noise, of values (B, N) = table (N, K) z + noise.
+    """Posterior means (B, K), variances (K,) and the noise variance, of values (B, N) = table (N, K) z + noise.
 
-    Values that are missing (NaN) become those of the posterior mean, which it does not change.
-    """
+    Missing values (NaN) are imputed by the posterior mean, which this does not change."""
     if not all(design.shape):
         return np.broadcast_to(mean, (len(values), len(mean))), variance, 0.0
     root = np.sqrt(variance)
@@ -372,12 +372,12 @@ def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: n
     gain, share = s / (s**2 + noise), known.mean()
     codes = mean + turn(project(left) * gain) * root
     shrink = squares(share * s**2 / (share * s**2 + noise))
-    return codes, variance * np.maximum(1 - shrink, _LEAST), noise  # never zero: precisions are its inverses
+    return codes, variance * np.maximum(1 - shrink, _LEAST), noise  # positive, as precisions are its inverses
 
 
 def _evidence(left: np.ndarray, projected: np.ndarray, s: np.ndarray, noises: np.ndarray) -> np.ndarray:
-    """-2 log of the likelihood, but for a constant, of values (B, N) = u diag(s) N(0, 1) + noise of some variances, of
-    which u^T are `projected` (B, R)."""
+    """Twice the negative log likelihood, up to a constant, for each noise variance, of values (B, N) = u diag(s) N(0,
+    1) + noise, whose products with u^T are `projected` (B, R)."""
     power = (projected**2).mean(0)
     outer, spread = max(float((left**2).sum(1).mean() - power.sum()), 0.0), s**2 + noises[:, None]
     return np.log(spread).sum(1) + (power / spread).sum(1) + (left.shape[1] - len(s)) * np.log(noises) + outer / noises
@@ -385,7 +385,7 @@ def _evidence(left: np.ndarray, projected: np.ndarray, s: np.ndarray, noises: np
 
 def _filled(left: np.ndarray, patterns: Sequence[tuple[np.ndarray, np.ndarray]], u: np.ndarray, s: np.ndarray,
             noise: float) -> np.ndarray:
-    """Values (B, N), of frames that have some points each, with those of the posterior mean at the others."""
+    """Values (B, N) with those missing in each pattern of frames imputed by the posterior mean."""
     left = np.nan_to_num(left)
     gain = s**2 / (s**2 + noise)
     for rows, seen in patterns:

@@ -1,8 +1,7 @@
-"""Codes of frames by regularised least squares where they are many: no matrix of all codes is formed.
+"""Regularised least squares for many codes, without a matrix of all of them.
 
 Model, for each channel by itself: u = offset + sum_k z_k psi_k + noise, z_k ~ N(mean_k, v_k). Where values and codes
-are many and not orthogonal, by conjugate gradients.
-"""
+are many and not orthogonal, by conjugate gradients."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder, GridSum, Ta
 from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior
 from inrflow.numerics.conjugate_gradients import conjugate_gradients
 
-_DIRECT = 1536  # values or codes, of whichever there are fewer, up to which a system of them is factored
-_TOLERANCE, _ITERATIONS = 1e-9, 400  # of the residual, relative; of conjugate gradients
+_DIRECT = 1536  # largest system that is factored: the smaller of the numbers of values and of codes
+_TOLERANCE, _ITERATIONS = 1e-9, 400  # of conjugate gradients: relative residual, and steps
 
 
 def solve_independent(decoder: DomainHarmonicDecoder, x: Tensor, u: Tensor, prior: GaussianPrior) -> Tensor:
@@ -34,8 +33,8 @@ def solve_independent(decoder: DomainHarmonicDecoder, x: Tensor, u: Tensor, prio
 
 
 def _patterns(values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Frames (indices) of values (F, N) that miss the same points, and which points (N,) they have; none without any.
-    """
+    """Groups of frames of values (F, N) with the same missing points: indices of frames, and mask (N,) of their
+    observed points; frames without values are left out."""
     patterns, which = torch.isfinite(values).unique(dim=0, return_inverse=True)
     for index, seen in enumerate(patterns):
         if bool(seen.any()):
@@ -43,7 +42,8 @@ def _patterns(values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _solved(at: TableSum | GridSum, values: Tensor, seen: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
-    """Codes (F, K) of zero mean and some variances (K,), of values (F, N) with noise that are `seen` (N,)."""
+    """Posterior mean codes (F, K), of prior variances (K,) and mean zero, of values (F, N) of which `seen` (N,) are
+    given."""
     root, every, fewest = (variance / noise).sqrt(), bool(seen.all()), min(int(seen.sum()), len(variance))
     if fewest <= _DIRECT and not (every and isinstance(at, GridSum)):
         design = at.rows(seen) * root
@@ -53,6 +53,6 @@ def _solved(at: TableSum | GridSum, values: Tensor, seen: Tensor, variance: Tens
         fields = at.values((w * root)[:, None])[..., 0]
         return w + at.sums(fields if every else fields * seen) * root
 
-    diagonal = 1 + int(seen.sum()) * root.square()  # of harmonics on points that fill the domain evenly
+    diagonal = 1 + int(seen.sum()) * root.square()  # preconditioner: exact for harmonics at evenly spread points
     right = at.sums(values if every else torch.where(seen, values, 0.0)) * root
     return conjugate_gradients(applied, right, _TOLERANCE, _ITERATIONS, lambda residual: residual / diagonal) * root

@@ -3,12 +3,11 @@
 Model: u = offset + basis z + noise, z ~ N(mean, covariance), noise ~ N(0, variance of the channel). All solves run in
 float64 whatever the decoder's precision: normal equations square the condition number.
 
-Evidence: a frame of n values y with prior N(m, B P B^T + R) has the squared innovation
-Q = (y - m)^T (B P B^T + R)^-1 (y - m), with mean n (the consistency check of Kalman filters, Bar-Shalom et al. 2001,
-5.4). A larger Q means stronger variation than in the training data, or more noise (`evidence`): a variance factor s
-with an inverse gamma prior is estimated, under which predictions are Student distributed. Also how far states may lie
-from those of training, and how much wider intervals are beyond.
-"""
+Evidence: a frame of n values y with prior N(m, B P B^T + R) has the squared innovation Q = (y - m)^T (B P B^T + R)^-1
+(y - m), with mean n (the consistency check of Kalman filters, Bar-Shalom et al. 2001, 5.4). A larger Q means stronger
+variation than in the training data, or more noise (`evidence`): a variance factor s with an inverse gamma prior is
+estimated, under which predictions are Student distributed. Also limits on the distance of states from the training
+data, and the factor by which intervals widen beyond them."""
 
 from __future__ import annotations
 
@@ -20,19 +19,19 @@ import torch
 from scipy.special import chdtri, fdtri
 from torch import Tensor
 
-QUANTILE = 0.999  # of training data that counts as like them
+QUANTILE = 0.999  # quantile of the distances of training data that limits their range
 FREEDOM = 4.0  # degrees of freedom of the prior of the variance factor, whose mean is 1
-MANY = 1000  # independent codes from which on no matrix of all of them is formed
+MANY = 1000  # number of independent codes from which on their full covariance matrix is not formed
 _JITTER = 1e-14, 1e-12, 1e-10  # of the largest variance: covariances are singular where codes are known exactly
-_LOST, _MOST = 1e-12, 1e24  # of the largest sum of squares: what rounding loses, many times over; such a sum of data
-BLOCK_NUMBERS = 4_000_000  # of the largest array held for one block of groups: 32 MB of float64
-#: Of the largest array of one batch of solves: a megabyte stays in the cache and is used again, while larger arrays
-#: are faulted in anew by every operation, which took longer than the solves.
+_LOST, _MOST = 1e-12, 1e24  # of sums of squares: relative bound on rounding errors; largest plausible one
+BLOCK_NUMBERS = 4_000_000  # numbers in the largest array of one block of groups: 32 MB of float64
+#: Numbers in the largest array of one batch of solves: a megabyte stays in the cache and is reused, while page faults
+#: of larger arrays in every operation took longer than the solves.
 SOLVE_NUMBERS = 131_072
 
 
 def block_length(values: int, size: int, numbers: int = BLOCK_NUMBERS) -> int:
-    """How many regressions of `values` values and `size` unknowns are treated together."""
+    """Number of regressions of `values` values and `size` unknowns that are solved in one batch."""
     return max(1, numbers // max(1, max(values, size) * size))
 
 
@@ -49,7 +48,7 @@ class WhitenedPosterior:
         gram = design @ design.mT if self.of_values else design.mT @ design
         gram.diagonal(dim1=1, dim2=2).add_(1)
         self.cholesky, failed = torch.linalg.cholesky_ex(gram)
-        if bool(failed.any()):  # values so exact that the noise is lost in rounding, or numbers that are no model's
+        if bool(failed.any()):  # very small noise lost in rounding, or numbers that are not finite
             largest = gram.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
             raised = _LOST * torch.where(largest < _MOST, largest, 0.0) * torch.eye(gram.shape[1])
             self.cholesky = torch.linalg.cholesky(gram + raised)
@@ -61,7 +60,7 @@ class WhitenedPosterior:
         return torch.cholesky_solve((target @ self.design).mT, self.cholesky).mT
 
     def covariance(self) -> Tensor:
-        """(B, r, r)."""
+        """Posterior covariances (B, r, r)."""
         if not self.of_values:
             return torch.cholesky_inverse(self.cholesky)
         covariance = -self.design.mT @ torch.cholesky_solve(self.design, self.cholesky)
@@ -89,12 +88,11 @@ class WhitenedPosterior:
 @dataclass
 class GaussianPrior:
     """Gaussian prior of codes, with the variance of observed values around decoded ones. Not to be changed once used:
-    factors are kept.
+    factors are cached.
 
     Attributes:
         mean: (Z,).
-        covariance: (Z, Z); or (Z,), the variances of independent codes, where these are so many that no matrix of all
-            of them is formed.
+        covariance: (Z, Z); or (Z,), the variances of independent codes, where these are too many for a full matrix.
         noise: (C,) variance of each channel, of observation noise and truncation together, normalised units.
     """
 
@@ -104,8 +102,8 @@ class GaussianPrior:
 
     @classmethod
     def shrunk(cls, codes: Tensor, noise: Tensor, parts: int = 1, shrinkage: float = 0.1) -> GaussianPrior:
-        """The prior of codes (F, Z), of which there may be few: their covariance is shrunk towards its diagonal. The
-        `parts` of equal size that a code consists of are taken as independent."""
+        """The prior estimated from codes (F, Z), whose covariance is shrunk towards its diagonal, as F may be small. A
+        code consists of `parts` parts of equal size, which are taken as independent."""
         centred = codes - codes.mean(0)
         covariance = centred.T @ centred / max(1, len(codes) - 1)
         diagonal = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=codes.dtype)
@@ -125,7 +123,7 @@ class GaussianPrior:
 
     @property
     def independent(self) -> bool:
-        """Whether `covariance` is given by its variances."""
+        """Whether codes are independent, with `covariance` their variances (Z,)."""
         return self.covariance.dim() == 1
 
     @cached_property
@@ -146,7 +144,7 @@ class GaussianPrior:
 
     @cached_property
     def factor(self) -> Tensor:
-        """Square root L (Z, r) with L L^T = covariance, without its numerical null space."""
+        """Square root L (Z, r) with L L^T = covariance, without the numerical null space."""
         values, vectors = self._spectrum
         keep = values > 1e-14 * values.max().clamp(min=1e-300)
         return vectors[:, keep] * values[keep].sqrt()
@@ -167,8 +165,8 @@ class GaussianPrior:
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and eigenvectors of the covariance; at once where it is diagonal. Raises LinAlgError where it
-        is not finite."""
+        """Eigenvalues and eigenvectors of the covariance, without a decomposition where it is diagonal. Raises
+        LinAlgError where it is not finite."""
         if not bool(torch.isfinite(self.covariance).all()):
             raise torch.linalg.LinAlgError("a covariance of codes is not finite")
         if _is_diagonal(self.covariance):
@@ -202,7 +200,7 @@ def condition(
 
 
 def condition_each(basis: Tensor, u: Tensor, covariances: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Posteriors under priors that differ between frames, which all observe the same points.
+    """Posteriors of frames that all observe the same points, under a prior for each frame.
 
     The Gram matrix of the basis is shared, so that the cost of each solve depends on the code size alone.
 
@@ -211,8 +209,7 @@ def condition_each(basis: Tensor, u: Tensor, covariances: Tensor, noise: Tensor)
         u: observed values (F, N, C) minus decoded prior means; none missing.
         covariances: (F, Z, Z) of the priors. noise: (C,).
     Returns:
-        posterior minus prior means (F, Z), and posterior covariances (F, Z, Z).
-    """
+        posterior minus prior means (F, Z), and posterior covariances (F, Z, Z)."""
     design = (basis.double() * noise.rsqrt()[:, None]).flatten(0, 1)
     projected = (u.double() * noise.rsqrt()).flatten(1) @ design
     gram = design.T @ design
@@ -227,7 +224,7 @@ def condition_each(basis: Tensor, u: Tensor, covariances: Tensor, noise: Tensor)
 
 
 def _roots(covariances: Tensor) -> Tensor:
-    """Lower triangular roots of covariances (F, Z, Z), which are raised by as little as rounding allows."""
+    """Cholesky factors of covariances (F, Z, Z), with the smallest jitter of `_JITTER` that makes them definite."""
     largest = covariances.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
     for share in _JITTER:
         lower, failed = torch.linalg.cholesky_ex(covariances + share * largest * torch.eye(covariances.shape[-1]))
@@ -259,7 +256,7 @@ def condition_groups(
     """
     scale, factor, lengths = prior.noise.rsqrt(), prior.factor, prior.lengths
     groups, frames, points, channels = u.shape
-    # Whitened once for each point, however many solves use it.
+    # Whitened once for each point, as several solves may use it.
     whole = basis.double()
     whitened = whole @ factor * scale[:, None] if lengths is None else whole * (scale[:, None] * lengths)
     whitened = whitened.reshape(math.prod(whole.shape[:-2]), channels, factor.shape[1])  # rank 0: codes are known
@@ -309,7 +306,8 @@ def _observed(whitened: Tensor, place: Tensor, seen: Tensor, values: Tensor) -> 
 
 
 def given(mean: Tensor, cov: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """States (S, n) and covariance (S or 1, n, n) given the values (S, k) of the first k dimensions."""
+    """Conditional means (S, n) and covariances (S or 1, n, n) of states, given values (S, k) of their first k
+    dimensions."""
     k = known.shape[1]
     cross = cov[:, :, :k]
     block = cov[:, :k, :k]
@@ -322,7 +320,8 @@ def given(mean: Tensor, cov: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def variance_factor(quadratic: Tensor, count: Tensor) -> Tensor:
-    """Estimate (...) of the variance factor from squared innovations `quadratic` (...) of `count` (...) values."""
+    """Posterior estimate (...) of the variance factor from squared innovations `quadratic` (...) of `count` (...)
+    values."""
     return (FREEDOM + quadratic) / (FREEDOM + count)
 
 
@@ -331,8 +330,8 @@ def squared_innovation(
 ) -> tuple[Tensor, Tensor]:
     """Squared innovation Q (F,) and number of values (F,) of frames u (F, N, C), NaN where not observed.
 
-    Q is the least of (y - B z)^T R^-1 (y - B z) + (z - m)^T P^-1 (z - m), at the posterior mean z: rounding changes it
-    by the square of what it changes z.
+    Q is the minimum of (y - B z)^T R^-1 (y - B z) + (z - m)^T P^-1 (z - m), at the posterior mean z, so that it changes
+    in second order alone with rounding errors of z.
 
     Args:
         after: values (F, N, C) decoded at the posterior mean, float64.
@@ -356,12 +355,12 @@ def widening(distance: Tensor, limit: float) -> Tensor:
 
 
 def chi_squared_quantile(share: float, degrees: int) -> float:
-    """The value below which a sum of squares of `degrees` standard normal numbers lies with probability `share`."""
+    """Quantile of the chi-squared distribution with `degrees` degrees of freedom, at probability `share`."""
     return float(chdtri(degrees, 1 - share))
 
 
 def hotelling_quantile(share: float, degrees: int, count: int) -> float:
-    """The same of a new point's squared distance from the mean of `count` others, by their own covariance (Hotelling
-    1931); fewer than `degrees` + 2 others are taken to leave two degrees of freedom."""
+    """Quantile of the squared Mahalanobis distance of a new point from the mean of `count` others, under their own
+    covariance (Hotelling 1931); with fewer than `degrees` + 2 others, two degrees of freedom are assumed."""
     left = max(count - degrees, 2)
     return degrees * (count**2 - 1) / (count * left) * float(fdtri(degrees, left, share))

@@ -1,6 +1,5 @@
-"""Frames at places that stay, of rows that each have a time and place of their own, or of points that move: values of
-splines of the rows, or of harmonics of each frame, stand in for them.
-"""
+"""Frames at fixed places from rows (observations with a time and place each) or from moving points: values of splines
+in time of the rows, or of harmonics fitted to each frame."""
 
 from __future__ import annotations
 
@@ -18,21 +17,21 @@ from inrflow.encoding.residual.places import REGION
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.errors import UserError
 
-_TRIED, _FRAMES = 12, 48  # trajectories that choose (of four, all may be smooth), frames of these where points move
-_POINTS = 3000  # that outline a domain, at most
-_ENOUGH = 0.75  # rows of a frame for each harmonic, at least
-_SMOOTH = 0.05  # share of the variance that splines in time of points that move may miss: they flatten what is rough
+_TRIED, _FRAMES = 12, 48  # trajectories in the comparison (four may all be smooth); their frames where points move
+_POINTS = 3000  # most points that outline a domain
+_ENOUGH = 0.75  # least rows of a frame for each harmonic
+_SMOOTH = 0.05  # largest residual variance share of splines in time for moving points, as they smooth rough fields
 
 
 def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray, about: Description, seed: int,
                      part: AbstractContextManager[object], seconds: float, poor: float, say: Callable[[str], None]
                      ) -> tuple[CompletedSource, np.ndarray, Domain] | None:
-    """A source of frames at places that stay, which splines of its rows or harmonics of its frames give, mean squares
-    (C,) that these miss of held-out rows, and the domain that the rows outline. None where that is more than a `poor`
-    share of the variance, and for rows in regions, whose fields are met between points by a trunk of all rows better
-    than by functions through frames.
+    """Source of frames at fixed places, by splines of its rows or harmonics of its frames, with mean squared errors
+    (C,) of held-out rows, and the domain that the rows outline. None where the errors exceed a `poor` share of the
+    variance, and for rows in general regions, where a trunk network fitted to all rows interpolates better than such
+    frames.
 
-    part: which the search may end before it is done; seconds: of effort, for all of it.
+    part: budget within which the search may be cut short; seconds: of effort, for all of it.
     """
     bins, times = source.time_bins, source.times
     if about.geometry == "sphere" and np.ptp(source.file.box, axis=0).max() <= REGION:
@@ -46,7 +45,7 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
     try:
         with part:
             domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)
-            smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are decoded well
+            smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are resolved well
             for rows, between, solved in [*tried, (some, span, len(source))]:
                 for one in candidates(smooth if solved else domains, rows, between, seed, seconds, solved):
                     if bins is not None or one.count == 1 or one.missed < _SMOOTH:
@@ -74,20 +73,20 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
 
 
 def _single(some: Sequence[Rows]) -> list[Rows]:
-    """Frames of some trajectories, each by itself."""
+    """Single frames of some trajectories, at most about `_FRAMES`."""
     every = [frame for rows in some for frame in _frames_of(rows)]
     return every[:: max(1, len(every) // _FRAMES)]
 
 
 def _frames_of(rows: Rows) -> Iterator[Rows]:
-    """Rows of the same time, of rows in the order of their times."""
+    """Groups of rows of the same time, of rows sorted by time."""
     cuts = np.flatnonzero(np.diff(rows[0])) + 1
     yield from zip(*(np.split(part, cuts) for part in rows), strict=True)  # type: ignore[misc]
 
 
 def _by_frames(splines: RowSplines, rows: Rows, times: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Fields (T, N, C) of each time (T,), at points at which harmonics have values (N, K): splines of all rows, or by
-    the rows of that time, NaN where these are too few."""
+    """Fields (T, N, C) at times (T,) and at points where harmonics have values (N, K): by splines of all rows, or by
+    harmonics fitted to the rows of each time, NaN where these are too few."""
     result = np.full((len(times), len(table), rows[2].shape[1]), np.nan)
     if splines.count > 1:
         known = np.isin(times, rows[0])
@@ -100,7 +99,7 @@ def _by_frames(splines: RowSplines, rows: Rows, times: np.ndarray, table: np.nda
 
 
 def _outlining(points: np.ndarray) -> np.ndarray:
-    """At most so many of points (R, d), the outermost along each axis among them."""
+    """At most `_POINTS` of points (R, d), including the outermost along each axis."""
     if len(points) <= _POINTS:
         return points
     ends = np.concatenate([points.argmin(0), points.argmax(0)])
@@ -108,7 +107,7 @@ def _outlining(points: np.ndarray) -> np.ndarray:
 
 
 def rows_of(source: TrajectorySource, trajectory: int) -> Rows:
-    """The rows of a trajectory, of normalised values."""
+    """Rows (t, x, u) of a trajectory, with normalised values."""
     batch = source.batch([trajectory])
     seen = batch.u[0].isfinite().any(-1)
     t = (batch.t[0, :, None] + (0.0 if batch.delay is None else batch.delay[0])).expand(seen.shape)

@@ -1,8 +1,8 @@
-"""Rows that each have a time and place of their own, as fields: splines in time of codes on a domain's harmonics.
+"""Penalised regression splines in time of codes on a domain's harmonics, for rows with a time and place each.
 
 u(t, x) = sum_km w_km phi_k(x) B_m(t) with quintic B-splines B_m, solved for each trajectory by least squares with a
 penalty on second differences in time (Eilers & Marx 1996) and on high harmonics. Numbers of harmonics and splines and
-the penalty are those that miss held-out rows least. Rows of one time have a single B_1 = 1: frames by themselves.
+the penalty are chosen by the error of held-out rows. For rows of one time a single B_1 = 1 gives independent frames.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from inrflow.domains import Domain, Harmonics
 from inrflow.numerics.effort import effort, seconds_of
 
 _ORDER = 5
-_HARMONICS = (5, 9, 15, 25, 41, 64, 100, 160, 250, 400)  # that are tried
+_HARMONICS = (5, 9, 15, 25, 41, 64, 100, 160, 250, 400)  # numbers of the search
 _SPLINES = (6, 8, 11, 16, 23, 32, 45)
-_PENALTIES = 10.0 ** -np.arange(2, 21, 2)  # of squared weights, per row and spline
-_FIRST = 3  # of these, that is tried first; then its neighbours, while they miss less
-_STEADY = 1e-2  # of the penalty of second differences: that of the weights themselves
-_WEIGHTS_A_ROW, _SOLVED = 1.5, 60  # for each row that is kept, at most; equations that are solved to choose
-_FEWEST, _MOST = 300, 3000  # weights of a channel, whatever the time
-_HELD_OUT, _LOOKED_AT = 0.12, 6000  # share of the rows of a trajectory, and rows of it that choose
-_GAIN, _PATIENCE = 0.9, 2  # of the least error, that is left by larger numbers; so many that leave more end a search
-_FRAMES, _MARGIN = 2, 0.02  # times the splines; share of the time at both ends
-_PLACES, _FEWEST_PLACES = 4, 32  # times the harmonics, at most; harmonics that they determine at least
+_PENALTIES = 10.0 ** -np.arange(2, 21, 2)  # on squared weights, per row and spline
+_FIRST = 3  # index of the first penalty tried; then its neighbours, while the error decreases
+_STEADY = 1e-2  # penalty of the weights themselves, relative to that of second differences
+_WEIGHTS_A_ROW, _SOLVED = 1.5, 60  # most weights for each training row; solves of one choice
+_FEWEST, _MOST = 300, 3000  # bounds on the number of weights of a channel
+_HELD_OUT, _LOOKED_AT = 0.12, 6000  # share of held-out rows of a trajectory; most rows of it in the choice
+_GAIN, _PATIENCE = 0.9, 2  # ratio of errors that counts as a gain; failures that end a search
+_FRAMES, _MARGIN = 2, 0.02  # times, over the number of splines; share of the time span at both ends
+_PLACES, _FEWEST_PLACES = 4, 32  # most points over harmonics; harmonics that points determine at least
 _BLOCK = 4096  # rows
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # times (R,), points (R, d), values (R, C) around 0, NaN: unknown
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # times (R,), points (R, d), centred values (R, C), NaN where unknown
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class RowSplines:
     """Spline weights of fields on harmonics.
 
     Attributes:
-        count: M splines between `span`, the first and the last time.
-        error: (C,) mean squares that they leave of held-out rows.
+        count: number M of splines between `span`, the first and the last time.
+        error: (C,) mean squared errors of held-out rows.
     """
 
     domain: Domain
@@ -52,7 +52,7 @@ class RowSplines:
 
     @property
     def missed(self) -> float:
-        """Share of the variance that they leave of held-out rows."""
+        """Mean squared error of held-out rows, as a share of the variance."""
         return float(self.error.mean())
 
     def at(self, t: np.ndarray) -> np.ndarray:
@@ -68,14 +68,14 @@ class RowSplines:
         return np.concatenate([[first] * _ORDER, np.linspace(first, last, self.count - _ORDER + 1), [last] * _ORDER])
 
     def design(self, t: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Values (R, M K) of the basis at rows."""
+        """Design matrix (R, M K) of rows."""
         return (self.at(t)[:, :, None] * self.harmonics.values(x)[:, None, :]).reshape(len(t), -1)
 
     def normal_equations(self, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gram matrix (M K, M K) and right-hand sides (M K, C) of rows, divided by their number."""
         count, size, width = self.count, self.harmonics.count, min(_ORDER + 1, self.count)
         gram, sides = np.zeros((count, size, count, size)), np.zeros((count, size, u.shape[1]))
-        interval = np.zeros(len(t), dtype=int)  # of its knots a row is in, where `width` splines are not zero
+        interval = np.zeros(len(t), dtype=int)  # knot interval of a row, in which `width` splines are not zero
         if count > 1:
             interval = np.clip(np.searchsorted(self._knots, t, side="right") - _ORDER - 1, 0, count - width)
         for first in np.unique(interval):
@@ -90,7 +90,7 @@ class RowSplines:
         return gram.reshape(count * size, -1), sides.reshape(count * size, -1)
 
     def solve(self, gram: np.ndarray, sides: np.ndarray, penalty: float) -> np.ndarray:
-        """Weights (M K, C)."""
+        """Penalised least squares weights (M K, C) of normal equations."""
         eigenvalues = self.harmonics.eigenvalues
         rough = 1 + eigenvalues / eigenvalues[eigenvalues > 1e-9 * eigenvalues[-1]].min(initial=np.inf)
         bends = np.diff(np.eye(self.count), 2, axis=0)
@@ -99,7 +99,7 @@ class RowSplines:
         matrix = gram + penalty / self.count * each
         try:
             return cho_solve(cho_factor(matrix, check_finite=False), sides, check_finite=False)
-        except LinAlgError:  # rounding
+        except LinAlgError:  # not definite, by rounding
             return np.linalg.lstsq(matrix, sides, rcond=None)[0]
 
     def fields(self, rows: Rows, t: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ class RowSplines:
 
     @property
     def times(self) -> np.ndarray:
-        """Equal times (T,), close enough for what splines say between them; not at the ends, which few rows tell."""
+        """Equidistant times (T,) that resolve the splines, except near the ends, where rows are few."""
         first, last = self.span
         margin = _MARGIN * (last - first)
         return np.linspace(first + margin, last - margin, _FRAMES * self.count)
@@ -131,9 +131,9 @@ def candidates(
     domains: Sequence[Domain], trajectories: Sequence[Rows], span: tuple[float, ...], seed: int,
     seconds: float = 10.0, solved: int = 1,
 ) -> Iterator[RowSplines]:
-    """Splines between two times, with the penalty by which they miss held-out rows of trajectories least; where both
-    times are the same, of single frames in place of trajectories. Of as many weights as are chosen, and then `solved`
-    so many times, in so many seconds of effort."""
+    """Splines over a time span, each with the penalty of least held-out error over trajectories; where both ends of the
+    span are equal, `trajectories` are single frames. The number of weights is bounded by the `seconds` of effort of the
+    choice and of `solved` solves thereafter."""
     random = np.random.default_rng([seed, 5])
     halves = []
     for rows in trajectories:
@@ -151,8 +151,8 @@ def candidates(
 def _tried(
     domain: Domain, halves: Sequence[tuple[Rows, Rows]], span: tuple[float, ...], most: float, splines: int
 ) -> Iterator[RowSplines]:
-    """Splines of so many weights at most on harmonics of a domain: more harmonics and more splines in turn, as long as
-    they miss less."""
+    """Splines of at most `most` weights on harmonics of a domain: harmonics and splines are added in turn, as long as
+    the held-out error decreases."""
     numbers = _HARMONICS, [count for count in _SPLINES if count <= splines] or _SPLINES[:1]
     numbers = numbers if span[0] < span[-1] else (_HARMONICS, [1])
     at, found, first = [0, 0], dict[tuple[int, ...], float](), _FIRST
@@ -177,7 +177,7 @@ def _tried(
 
 
 def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]], first: int) -> tuple[RowSplines, int]:
-    """The splines with the penalty by which they miss held-out rows least, and its number; `first` is tried first."""
+    """The splines with the penalty of least held-out error, and its index; the search begins at index `first`."""
     channels, parts = halves[0][0][2].shape[1], []
     count, known = np.zeros(channels), dict[int, np.ndarray]()
     for kept, (t, x, u) in halves:
@@ -202,7 +202,7 @@ def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]], first: 
 
 
 def parted(rows: Rows) -> Iterator[tuple[np.ndarray, Rows]]:
-    """Channels that are known in the same rows, and these rows with their values alone."""
+    """Groups of channels that are known in the same rows, and these rows with their values alone."""
     t, x, u = rows
     seen = np.isfinite(u)
     if len(u) and seen.all():

@@ -1,1 +1,1 @@
-"""Evaluation: errors of forecasts on data they were not fitted to, beside the forecasts a user would otherwise use."""
+"""Evaluation: errors of forecasts on data they were not fitted to, compared with reference forecasts."""

@@ -17,21 +17,21 @@ from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort, seconds_of
 
-_HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
-FRACTIONS = (1.0, 0.25, 0.0)  # of the points, observed in the held-out windows, and at least the next
-_FEWEST = 8  # values in a window that can be assimilated
-_LISTED = 300_000  # errors, at most, of one set of windows
-_FEWEST_VALUES, _FEWEST_LEADS, _LEADS = 10, 3, 4  # of quantiles, their growth, and of windows of few points
-_STEP = 0.2  # of the logarithm of 1 + lead, of factors of their own
-_INTEGRATED, _LINEARISED = 2, 30  # integrations over an interval; products of a linearised flow, times n^3
+_HELD, _HELD_AHEAD = 0.9, 0.95  # nominal coverage of intervals
+FRACTIONS = (1.0, 0.25, 0.0)  # of points that are observed in held-out windows
+_FEWEST = 8  # least values in an assimilated window
+_LISTED = 300_000  # most errors from one set of windows
+_FEWEST_VALUES, _FEWEST_LEADS, _LEADS = 10, 3, 4  # for quantiles, for growth, and in windows of few points
+_STEP = 0.2  # bin of log(1 + lead) with a factor of its own
+_INTEGRATED, _LINEARISED = 2, 30  # integrations over an interval; products of a linearised flow over n^3
 _LEAST, _MOST = 1e-4, 1e3  # factors
-_TOGETHER, FEW = 8, 2  # trajectories that are forecast at once, and the fewest that calibrate windows of few points
-_CALM = 0.25  # power of factors below 1 of the last part of a series
-STARTS = (1 / 3, 2 / 3)  # of the frames
+_TOGETHER, FEW = 8, 2  # trajectories in a batch of forecasts; least number for a calibration with windows of few points
+_CALM = 0.25  # power of factors below 1 from the last part of a series
+STARTS = (1 / 3, 2 / 3)  # of later windows, as shares of the frames
 _LATER = sum(1 - start for start in STARTS)
-_APART, _SPARSE = 1e-3, 4.6  # logarithms of variances, at least; that of far larger ones than usual
-_HIGH = 0.95  # quantile of variances after whole windows, up to which factors are those of these
-_FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
+_APART, _SPARSE = 1e-3, 4.6  # least difference of log variances; that of far larger ones than usual
+_HIGH = 0.95  # quantile of variances after full windows, up to which their factors apply
+_FASTEST = 2.0  # power of the lead: coherent errors exceed white ones by its square root
 
 Others = tuple[TrajectoryBatch, ContextPrior | None]
 
@@ -40,8 +40,8 @@ def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
     others: Others | None = None,
 ) -> StatePrior:
-    """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it, of
-    the arguments of `errors_of`."""
+    """The surrogate's prior with standard deviations calibrated on forecasts of held-out trajectories; arguments as in
+    `errors_of`."""
     return calibrated(surrogate.prior, list(errors_of(surrogate, batch, window, context, None, others)))
 
 
@@ -57,11 +57,10 @@ def errors_of(
         batch: trajectories in data units that the surrogate was not fitted to.
         window: number of first frames assimilated.
         context: known contexts of the trajectories, or None.
-        points: of those at which forecasts are compared, None for all.
-        others: further trajectories and their known contexts, if any, whose forecasts are compared, too, at first;
-            their spread grows with the lead as that of the first ones does, for the flow of covariances takes most of
-            the time.
-        starts: shares of the frames at which further windows begin, of which the same holds: states may get rougher.
+        points: at which forecasts are compared, None for all.
+        others: further trajectories and their known contexts, if any, for the full windows alone. Their variances grow
+            with lead as those of the first ones on average, as the propagation of covariances takes most of the time.
+        starts: shares of the frames at which further windows begin, treated likewise: states may get rougher.
         fractions: of the points.
     """
     if surrogate.decoder.affine:
@@ -75,8 +74,8 @@ def errors_of_few(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, count: int, context: ContextPrior | None = None,
     points: Tensor | None = None, starts: Sequence[float] = STARTS,
 ) -> Iterator[Errors]:
-    """Those of windows that are observed at fewer points, as `errors_of` gives them, of so many of the trajectories and
-    of a like share of the leads."""
+    """The errors of `errors_of` for windows observed at fewer points, of `count` trajectories and a proportional number
+    of leads."""
     rows = torch.arange(min(count, len(batch)))
     leads = max(round((batch.u.shape[1] - window) * len(rows) / max(len(batch), 1)), _LEADS)
     fewer, known = batch.select(rows).first_frames(window + leads), None if context is None else context.select(rows)
@@ -84,19 +83,18 @@ def errors_of_few(
 
 
 def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False, stretch: float = 1.0) -> StatePrior:
-    """A prior with standard deviations that agree with errors of forecasts, as `errors_of` gives them.
+    """A prior with standard deviations calibrated on errors of forecasts from `errors_of`.
 
-    For each channel and lead, the factors `spread` with which 90 % intervals hold 90 % of the values of a new
-    trajectory, after windows observed at all of their points and at fewer, whose errors are the more those of codes;
-    and the power `growth` of 1 + lead with which they grow after the last one. Forecasts that diverge leave intervals
-    as they were.
+    For each channel and lead, the factors `spread` with which 90 % intervals contain 90 % of the values of a new
+    trajectory, after windows observed at all of their points and at fewer, where errors of codes dominate; and the
+    power `growth` of 1 + lead with which they grow after the last one. Forecasts that diverge do not change intervals.
 
     Args:
         errors: of windows observed at all points, and any of windows observed at a few.
-        ahead: of a model whose codes hold all of a frame, and whose deviations are those of blocks of frames that were
-            left out: forecasts alone count, by their 95 % intervals; of a factor below 1, its fourth root is taken, for
-            what comes after a calm part is seldom calm.
-        stretch: factor of leads, of a field fitted to so many times more time than the one that is calibrated.
+        ahead: for a model whose codes determine a whole frame, with standard deviations from left-out blocks of frames:
+            forecasts alone are used, with 95 % intervals; the fourth root is taken of factors below 1, as calm periods
+            seldom persist.
+        stretch: factor on leads, for a field fitted to a series longer by this factor than the calibrated one.
     """
     neutral = _neutral(prior)
     if not errors or neutral.growth is None or neutral.fading is None:
@@ -108,7 +106,7 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
             neutral.fading[c] = fading = fading_of(windows[0])
             windows = [one.faded(fading) for one in windows]
         spread, relative, neutral.growth[c] = factors_of(windows, leads, _HELD_AHEAD if ahead else _HELD)
-        if ahead:  # errors of blocks of all frames, which are no smaller, tell more than those of this last part
+        if ahead:  # errors of left-out blocks, over all frames, are more representative
             spread = torch.maximum(spread, spread.clamp(max=1) ** _CALM)
         factors.append((spread, relative))
     spread, relative = (torch.stack(_alike(parts), -1) for parts in zip(*factors, strict=True))
@@ -116,20 +114,20 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
 
 
 def _neutral(prior: StatePrior) -> StatePrior:
-    """The prior with factors of 1."""
+    """The prior with all factors 1."""
     growth, fading = torch.zeros(2, len(prior.noise), dtype=torch.float64)
     return replace(prior, spread=torch.ones(1, len(growth), dtype=torch.float64), growth=growth, relative=None,
                    leads=torch.zeros(1, dtype=torch.float64), fading=fading)
 
 
 def _alike(parts: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors (M, ...), of which those with fewer rows repeat their last one."""
+    """Tensors (M, ...), padded to the same length by their last row."""
     most = max(len(one) for one in parts)
     return [torch.cat([one, one[-1:].expand(most - len(one), *one.shape[1:])]) for one in parts]
 
 
 def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
-    """A prior with the mean of what was calibrated on several sets of trajectories."""
+    """A prior with the mean of calibrations on several sets of trajectories."""
     leads = max((torch.zeros(1).double() if one.leads is None else one.leads for one in calibrated), key=len)
     none, every = torch.zeros(len(prior.noise), dtype=torch.float64), []
     for one in calibrated:
@@ -140,8 +138,8 @@ def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
 
 
 def fading_of(errors: Errors) -> float:
-    """Whether (1, or 0) own variance factors of trajectories count the less the later, whichever explains errors of
-    one channel better: by the likelihood of normal ones with a variance factor for each lead. 0 with white noise."""
+    """Power (1 or 0) of the decay with lead of trajectories' own variance factors, of larger likelihood for errors of
+    one channel: normal ones with a variance factor for each lead. 0 with white noise."""
     steps = (errors.lead.clamp(min=0).log1p() / _STEP).round().unique(return_inverse=True)[1]
 
     def misfit(fading: float) -> float:
@@ -154,8 +152,8 @@ def fading_of(errors: Errors) -> float:
 
 
 def leads_of(lead: Tensor) -> Tensor:
-    """Times (K,) after the last observation, 0 and one for each step of their logarithms, of those of errors (B,); NaN
-    are those of frames that shorter trajectories lack."""
+    """Lead times (K,), 0 and the mean of each bin of their logarithms, from those of errors (B,); NaN mark the missing
+    frames of shorter trajectories."""
     every = lead[lead.isfinite()].unique_consecutive().unique().clamp(min=0).log1p()
     steps, which = (every / _STEP).round().unique(return_inverse=True)
     means = torch.stack([every[which == i].mean() for i in range(len(steps))]).expm1()
@@ -163,20 +161,20 @@ def leads_of(lead: Tensor) -> Tensor:
 
 
 def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) -> tuple[Tensor, Tensor, float]:
-    """Factors (M, K) of deviations at some leads, logarithms (M, K) of the variances to which they belong, relative to
-    those of the rest, and growth of one channel, of windows observed at all and at fewer and fewer of their points.
+    """Factors (M, K) on standard deviations at leads (K,), logarithms (M, K) of relative variances to which they
+    belong, and growth, for one channel, from windows observed at all and at fewer and fewer of their points.
 
-    Without windows of fewer points, variances that are far larger than usual ones are not made smaller.
+    Without windows of fewer points, variances far larger than usual ones are not reduced.
     """
     every = [_at_leads(one, leads, held, _HIGH if one is windows[0] else 0.5) for one in windows]
     found = [(spread, relative) for spread, relative, known in every if len(known)]
     if not len(ahead := every[0][2]):
         return torch.ones(1, len(leads)).double(), torch.zeros(1, len(leads)).double(), 0.0
     growth, at = 0.0, leads.log1p().numpy()
-    if len(ahead := ahead[ahead > 0]) >= _FEWEST_LEADS:  # late leads count more
+    if len(ahead := ahead[ahead > 0]) >= _FEWEST_LEADS:  # late leads are weighted
         slope = np.polyfit(at[ahead], found[0][0][ahead], 1, w=at[ahead] ** 2)[0]
         growth = min(max(float(slope), 0.0), _FASTEST)
-    if len(found) == 1 and held == _HELD:  # of a series' left-out blocks none are observed at fewer points
+    if len(found) == 1 and held == _HELD:  # left-out blocks of a series are all fully observed
         found.append((found[0][0].clip(0.0), found[0][1] + _SPARSE))
     for (_, fewer), (_, more) in pairwise(found):
         np.maximum(more, fewer + _APART, out=more)
@@ -186,12 +184,12 @@ def factors_of(windows: Sequence[Errors], leads: Tensor, held: float = _HELD) ->
 
 def _at_leads(errors: Errors, leads: Tensor, held: float, level: float
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logarithms (K,) of factors with which a share of the errors is held at some leads, and of variances relative to
-    those of the rest, a quantile of these; and the leads (indices) that errors tell.
+    """Logarithms (K,) of factors with which intervals contain a share of the errors at each lead, and of a quantile of
+    the relative variances; and the indices of leads with enough errors.
 
-    White noise of the values hides smaller errors, but what first states lack is known then: no less than that, nor
-    more where it may be chance. At observed times no less than later: points between the observed ones err more than
-    these. Forecasts from first windows have their share: no less than these alone ask for.
+    With white noise, which hides smaller errors, factors are at least 1, and above 1 only if significant. At lead 0
+    they are at least those of the next lead, as errors between observed points are larger. They are at least those of
+    the first windows alone.
     """
     width, at = NormalDist().inv_cdf((1 + held) / 2), leads.log1p().numpy()
     least = 1.0 if bool((errors.white > 0).any()) else _LEAST
@@ -212,7 +210,7 @@ def _at_leads(errors: Errors, leads: Tensor, held: float, level: float
 
 
 def flight_seconds(surrogate: Surrogate) -> float:
-    """Effort of the flow of one state over one interval by laws, whose steps may be short; 0 of others."""
+    """Effort of integrating one state of a law over one interval, whose steps may be short; 0 for other models."""
     if surrogate.integrator.method != "etd":
         return 0.0
     began, times = effort(), torch.tensor([[0.0, 1.0]], dtype=torch.float64)
@@ -223,11 +221,11 @@ def flight_seconds(surrogate: Surrogate) -> float:
 def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float,
                context: ContextPrior | None = None, flown: float = 0.0
                ) -> tuple[TrajectoryBatch, ContextPrior | None, Tensor | None]:
-    """Fewer trajectories, then shorter ones, then some of their points to compare forecasts at (None for all), where
-    standard deviations of all would take longer than `seconds` of a usual core; and the contexts of these trajectories.
+    """Fewer trajectories, then fewer frames, then a subset of points for comparisons (None for all), where a
+    calibration would take longer than `seconds` on a usual core; and the contexts of these trajectories.
 
-    4 trajectories are kept, or 2 where that would still take longer; 8 frames after the first `past`, and 256 points.
-    `flown`: see `flight_seconds`.
+    At least 4 trajectories are kept, or 2 if necessary; 8 frames after the first `past`, and 256 points. `flown`: the
+    effort of integrating one state over one interval, see `flight_seconds`.
     """
     states = len(surrogate.prior.mean)
     flow = (2 if surrogate.field.is_linear else _LINEARISED) * states**3
@@ -258,13 +256,13 @@ def _errors(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None,
     chosen: Tensor | None, others: Others | None = None, starts: Sequence[float] = (),
 ) -> Errors:
-    """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points, and from those
-    that begin later; and of those of other trajectories, observed at all of them."""
+    """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points, and from later
+    windows; and of other trajectories, fully observed."""
     points, channels = batch.u.shape[2:]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
     some = max(round(fraction * points), -(-_FEWEST // channels))
-    for row in seen:  # a subset of its own for every trajectory
+    for row in seen:  # each trajectory has its own subset
         row[torch.as_tensor(random.permutation(points)[:some])] = True
     first = _first(batch, window, seen)
     if not len(usable := _usable(first)):
@@ -298,20 +296,20 @@ def _errors(
 
 
 def _first(batch: TrajectoryBatch, window: int, seen: Tensor) -> TrajectoryBatch:
-    """The first frames of trajectories, of which points (S, N) are seen."""
+    """The first frames of trajectories, with values at points `seen` (S, N)."""
     first = batch.first_frames(window)
     return TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
 
 
 def _usable(window: TrajectoryBatch) -> Tensor:
-    """Indices of trajectories of which enough values are in a window."""
+    """Indices of trajectories with enough values in a window."""
     return (torch.isfinite(window.u).flatten(1).sum(1) >= min(_FEWEST, window.u[0].numel())).nonzero()[:, 0]
 
 
 def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: TrajectoryBatch, context: ContextPrior | None,
            chosen: Tensor | None, ahead: Tensor, names: Tensor) -> Errors:
-    """Errors (B, C) of forecasts of trajectories with numbers `names` (S,) from their window: variances in it are their
-    own, ahead of it the mean `ahead` (T, N, C) of those of other trajectories as if their factors were 1."""
+    """Errors (B, C) of forecasts of trajectories with identities `names` (S,) from their window. Variances in the
+    window are their own; thereafter the mean `ahead` (T, N, C) over other trajectories, times their own factors."""
     estimate, past = surrogate.estimate(window, context=context), window.u.shape[1]
     here = batch if chosen is None else batch.at(chosen)
     flown = forecast(surrogate, estimate, here, False)
@@ -324,7 +322,8 @@ def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: TrajectoryBatch
 
 def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total: Tensor, lead: Tensor, names: Tensor
             ) -> Errors:
-    """Errors (B, C) of absolute errors and variances (S, T, N, C) of forecasts; a part, evenly, of very many."""
+    """Errors (B, C) from absolute errors and variances (S, T, N, C) of forecasts; an even subset if there are very
+    many."""
     least = surrogate.prior.rest * _own(surrogate, estimate)
     rest = torch.minimum(least.expand(total.shape), total)
     white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
@@ -335,5 +334,5 @@ def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total
 
 
 def _own(surrogate: Surrogate, estimate: StateEstimate) -> Tensor:
-    """Factors (S, 1, 1, 1) of all variances of trajectories, as if they did not fade."""
+    """Factors (S, 1, 1, 1) on all variances of trajectories, without decay with lead."""
     return (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]

@@ -30,7 +30,7 @@ from inrflow.model.surrogate import Surrogate
 
 _BLOCK = 16
 _VALUES_PER_BLOCK = 2_000_000
-_STEPS = 100.0  # times those of training, that time steps are in another unit
+_STEPS = 100.0  # ratio of time steps to those of training that suggests another unit
 
 
 @dataclass
@@ -40,8 +40,8 @@ class Evaluation:
     Attributes:
         report: the content of evaluation.json.
         times: (T,) of the first trajectory.
-        by_frame: NMSE (T,) of each frame, of "inrflow" and of every reference forecast by its name.
-        example: one trajectory to draw: t (T,), x (N, d) or (T, N, d), truth, prediction and std (T, N, C) or None,
+        by_frame: NMSE (T,) of each frame, for "inrflow" and every reference forecast by its name.
+        example: one trajectory for plots: t (T,), x (N, d) or (T, N, d), truth, prediction and std (T, N, C) or None,
             `observed` (K, N, C) the assimilated values, NaN where not observed.
     """
 
@@ -64,8 +64,8 @@ def evaluate(
     """Assimilate the first frames of every trajectory, forecast the others, compare.
 
     Args:
-        context: one for all trajectories, in place of what is known of theirs.
-        limit: seconds from which on no further trajectories are begun; the first and then random ones are taken.
+        context: one for all trajectories, in place of the known ones.
+        limit: seconds after which no further trajectories are begun; the first and then random ones are taken.
 
     Raises UserError where the file does not fit the surrogate.
     """
@@ -168,7 +168,7 @@ def evaluate(
 
 
 class _Tally:
-    """The registered metrics of the model, and those of them that are compared of every reference forecast."""
+    """The registered metrics for the model, and the compared ones for every reference forecast."""
 
     def __init__(self, channels: ChannelStatistics) -> None:
         self._channels = channels
@@ -193,7 +193,7 @@ class _Tally:
         return report_of(self._model.values()) | {"references": references}
 
     def by_frame(self) -> dict[str, np.ndarray]:
-        """NMSE of each frame, of the model and of every reference forecast."""
+        """NMSE of each frame, for the model and every reference forecast."""
         result = {}
         for name, metrics in {"inrflow": self._model, **self._references}.items():
             errors = metrics[SquaredErrors.name]
@@ -205,8 +205,8 @@ class _Tally:
 def _context_report(
     surrogate: Surrogate, file: TrajectoryFile, origin: str, estimated: list[tuple[Tensor, Tensor]], rows: np.ndarray
 ) -> dict[str, Any] | None:
-    """Where contexts came from, and the errors of the parameters read off them, of trajectories `rows`, where the file
-    holds the true ones."""
+    """Origin of contexts, and errors of the parameters inferred from them for trajectories `rows`, where the file holds
+    the true ones."""
     known = surrogate.contexts
     if known is None:
         return None
@@ -234,14 +234,14 @@ def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) ->
 
 
 def blocks(members: np.ndarray, length: int) -> list[np.ndarray]:
-    """Indices of trajectories, so many at once."""
+    """Indices of trajectories in blocks of a given length."""
     return [members[start : start + length] for start in range(0, len(members), length)]
 
 
 def _parts(models: list[tuple[np.ndarray, Surrogate]], length: int, seed: int | None
            ) -> Iterator[tuple[np.ndarray, Surrogate]]:
-    """Trajectories that are forecast at once, with their model; with a seed in a random order but for the first, and
-    few at first, so that some are done before time is over."""
+    """Batches of trajectories with their model; with a seed in random order after the first, in batches of increasing
+    size, so that some are finished before the time limit."""
     for members, one in models:
         if seed is None:
             yield from ((part, one) for part in blocks(members, length))
@@ -255,6 +255,6 @@ def _parts(models: list[tuple[np.ndarray, Surrogate]], length: int, seed: int | 
 def _block_length(source: TrajectorySource, surrogate: Surrogate) -> int:
     """Number of trajectories that are forecast at once."""
     values = source.times.shape[1] * source.points * len(surrogate.description.channels)
-    if source.time_bins is not None:  # every value has a state of its own
+    if source.time_bins is not None:  # every value has its own state
         values *= surrogate.code_size
     return int(np.clip(_VALUES_PER_BLOCK // max(1, values), 1, 4 * _BLOCK))

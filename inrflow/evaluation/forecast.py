@@ -22,10 +22,10 @@ from inrflow.numerics.team import team
 
 _JITTER = 1e-12
 _SAME = 1e-9  # internal time
-_NOTHING = 1e-25  # of the largest number of a root
-_MANY = 600  # codes from which on channels' codes are taken apart
-_NUMBERS = 1 << 22  # in the covariances held at once where every trajectory has its own
-_VALUES, _DIFFERENT, _GROUPS = 100_000, 5, 100  # errors kept; trajectories that tell a standard error; and quantiles
+_NOTHING = 1e-25  # relative to the largest entry of a root
+_MANY = 600  # codes from which on those of different channels are separated
+_NUMBERS = 1 << 22  # in covariances held at once, where trajectories have their own
+_VALUES, _DIFFERENT, _GROUPS = 100_000, 5, 100  # errors kept; trajectories for a standard error; and for quantiles
 
 
 @dataclass
@@ -34,10 +34,9 @@ class Forecast:
 
     Attributes:
         mean: (S, T, N, C).
-        std: (S, T, N, C); None if not asked for, or the decoder is not affine in the code.
-        lead: (S, T) internal time since the last observed frame, 0 at these.
-        rollout_seconds, decode_seconds: time spent.
-    """
+        std: (S, T, N, C); None if not requested, or the decoder is not affine in the code.
+        lead: (S, T) internal time since the last observed frame, 0 up to it.
+        rollout_seconds, decode_seconds: time spent."""
 
     mean: Tensor
     std: Tensor | None
@@ -50,9 +49,8 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
     """Forecast all frames and points of a batch (data units) from the estimated states of its first frames.
 
     Values with a delay are forecast at their own times, with the standard deviation of their frame. Forecasts that
-    diverge are not finite. The processes of a team forecast parts of the trajectories each, but for ensembles, whose
-    draws are those of the whole batch.
-    """
+    diverge are not finite. Trajectories are divided among the processes of a team, except for ensembles, whose samples
+    depend on the whole batch."""
     count = min(team.size, len(batch.u)) if estimate.members is None else 1
     bare = replace(estimate, residual=None)
     if count < 2:
@@ -137,7 +135,7 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
 
 
 def _by_ensemble(surrogate: Surrogate, estimate: StateEstimate, inner: Tensor, x: Tensor) -> Tensor:
-    """Variances (S, T, N, C) of what codes give, from the members of an ensemble."""
+    """Variances (S, T, N, C) of decoded values, from the members of an ensemble."""
     away = deviations(surrogate.dynamics, estimate, filled(inner))
     parts = []
     for k, each in enumerate(away):
@@ -147,7 +145,7 @@ def _by_ensemble(surrogate: Surrogate, estimate: StateEstimate, inner: Tensor, x
 
 
 def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
-    """The same from covariances of the states."""
+    """Variances (S, T, N, C) of decoded values, from covariances of the states."""
     size = surrogate.code_size
     with torch.no_grad():
         basis = surrogate.decoder.basis(x.to(next(surrogate.decoder.parameters()).dtype))[1]
@@ -156,7 +154,7 @@ def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor
     since = inner - inner[:, :1]
     alike = surrogate.field.is_linear and estimate.covariance is not None and len(estimate.covariance[-1]) == 1
     if not bool((inner == inner[:1]).all()) and not (alike and bool(((since - since[:1]).abs() < _SAME).all())):
-        # every trajectory has covariances of its own
+        # every trajectory has its own covariances
         length = max(1, _NUMBERS // states.shape[-1] ** 2)
     for start in range(0, len(states), length):
         rows = slice(start, start + length)
@@ -172,7 +170,7 @@ def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor
 
 
 def _variances(design: Tensor, covariance: Tensor) -> Tensor:
-    """Variances (N, C) of values design (N, C, Z) @ codes; where many codes are of one channel each, block by block."""
+    """Variances (N, C) of values design (N, C, Z) @ codes; by channel where many codes act on one each."""
     each = [design[:, c].any(0).nonzero()[:, 0] for c in range(design.shape[1])] if design.shape[1] > 1 else []
     if len(covariance) < _MANY or sum(len(own) for own in each) != len(covariance):
         return (design @ _root(covariance, design.dtype)).square().sum(-1).double()
@@ -182,9 +180,9 @@ def _variances(design: Tensor, covariance: Tensor) -> Tensor:
 
 
 def _root(covariance: Tensor, dtype: torch.dtype) -> Tensor:
-    """L with L L^T = covariance, to the precision of float64, in another type; NaN where forecasts have diverged.
+    """L with L L^T = covariance, factored in float64 and rounded to `dtype`; NaN where forecasts have diverged.
 
-    Numbers that add nothing are 0: denormal ones, of codes that have decayed, take ten times as long.
+    Negligible entries are set to 0: denormal ones, from codes that have decayed, make products ten times slower.
     """
     if not bool(torch.isfinite(covariance).all()):
         return torch.full_like(covariance, torch.nan, dtype=dtype)
@@ -204,7 +202,7 @@ def _factor(covariance: Tensor) -> Tensor:
 def std_of_values(prior: StatePrior, std: Tensor, estimate: StateEstimate, added: float = 0.0) -> Tensor:
     """Standard deviation (S, T, N, C) of observed values, normalised units, from that of the field.
 
-    What windows have of the noise of training values, but what was `added` to them, the values after them have, too.
+    Adds the observation noise of training values, which later values share with the window, less the `added` noise.
     """
     if prior.white is None:
         return std
@@ -216,10 +214,12 @@ def std_of_values(prior: StatePrior, std: Tensor, estimate: StateEstimate, added
 
 @dataclass
 class Errors:
-    """Absolute errors (B,) of forecasts of one channel, variances (B,) that the codes' covariance gives, and of the
-    rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories; variances
-    (B,) of white noise of the values that they are compared with; own variance factors (B,) of the trajectories, by
-    default 1, and whether (B,) windows begin later than these, by default not."""
+    """Errors of forecasts of one channel, before any calibration.
+
+    error: (B,) absolute. codes, rest: (B,) variances by the covariance of codes, and the remaining ones. lead: (B,)
+    times after the last observation. number: (B,) identities of trajectories. white: (B,) noise variances of the true
+    values. factor: (B,) variance factors of trajectories. late: (B,) whether their window begins later than the first.
+    """
 
     error: Tensor
     codes: Tensor
@@ -235,13 +235,13 @@ class Errors:
 
     @property
     def relative(self) -> Tensor:
-        """Variances (B,) of both, relative to that of the rest."""
+        """Total variances (B,) relative to the remaining ones without codes."""
         return 1 + self.codes / self.rest
 
     @property
     def exceed(self) -> bool:
-        """Whether squares exceed what is predicted by more than two standard errors, as trajectories differ; so they do
-        where these are few, which have errors in common, and without white noise."""
+        """Whether mean squares over trajectories exceed predicted variances by more than two standard errors; also true
+        without white noise or for few trajectories, within which errors are correlated."""
         names, which = self.number.unique(return_inverse=True)
         if len(names) < _DIFFERENT or not bool((self.white > 0).any()):
             return True
@@ -250,12 +250,12 @@ class Errors:
         return float(each.mean()) > 2 * float(each.std()) / len(names) ** 0.5
 
     def scaled(self, width: float = 1.0) -> Tensor:
-        """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as
-        is where white noise widens it, too."""
+        """Errors (B,) relative to `width` standard deviations, reduced by white noise such that values below 1 lie in
+        an interval with this noise."""
         return (((self.error / width).square() - self.white).clamp(min=0) / (self.codes + self.rest)).sqrt()
 
     def of(self, channel: int) -> Errors:
-        """Known errors (B,) of one channel of all of them (B, C)."""
+        """Known errors (B,) of one channel, of errors (B, C)."""
         error, codes, rest, white = (part[:, channel] for part in (self.error, self.codes, self.rest, self.white))
         known = (torch.isfinite(error) & torch.isfinite(codes)).nonzero()[:, 0]
         known = known[:: max(1, len(known) // _VALUES)]
@@ -263,27 +263,27 @@ class Errors:
         return Errors(error[known], codes[known], rest[known], lead, number, white[known], factor, late)
 
     def faded(self, fading: float) -> Errors:
-        """With own variance factors that count the less the later, as `StatePrior.own` has them."""
+        """The errors with variance factors that decay with lead, as in `StatePrior.own`."""
         scale = self.factor ** ((1 + self.lead.clamp(min=0)) ** -fading - 1)
         return replace(self, codes=self.codes * scale, rest=self.rest * scale)
 
     def select(self, rows: Tensor | slice) -> Errors:
-        """Some of them."""
+        """A subset of the errors."""
         return Errors(*(getattr(self, part.name)[rows] for part in fields(self)))
 
     @classmethod
     def join(cls, parts: list[Errors]) -> Errors:
-        """All of several."""
+        """The errors of several parts."""
         return cls(*(torch.cat([getattr(one, part.name) for one in parts]) for part in fields(cls)))
 
 
 def quantile_of_others(values: Tensor, number: Tensor, share: float = 0.9) -> float:
-    """The quantile of values (B,) whose level, of the other trajectories, holds a share of those of each trajectory.
+    """Leave-one-out quantile: the quantile of values (B,) at the level with which quantiles of the other trajectories
+    bound a `share` of the values of each trajectory.
 
-    Values of a trajectory have errors in common, so that a new one has fewer below the quantile of a few others: the
-    level is that at which trajectories left out, one after the other, hold the share (`number` (B,) tells them apart).
-    The largest value where none does; the plain quantile of a single trajectory, and of so many that one of them moves
-    no quantile.
+    Errors are correlated within a trajectory, so that a plain quantile of a few trajectories has too low a coverage of
+    new ones. `number` (B,): identities of trajectories. The largest value if no level suffices; the plain quantile for
+    a single trajectory, and for so many that none affects it.
     """
     order = values.argsort()
     every, which = values[order].numpy(), number[order].numpy()

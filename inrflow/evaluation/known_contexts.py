@@ -16,8 +16,8 @@ from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
-_MARGIN = 1e-6  # of the values, for what was rounded
-_SOLVED = 6  # held-out trajectories whose contexts are solved, at most
+_MARGIN = 1e-6  # of the values: tolerance for rounding
+_SOLVED = 6  # most held-out trajectories whose contexts are solved
 CHOICES = ("auto", "parameters", "environment", "unknown")
 
 
@@ -27,7 +27,7 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
 
     Origins: "parameters" (those of the file, by the trained map), "environment" (those of the training environments
     with the same ids), "unknown" (the prior), "none" (the surrogate has no contexts). "auto" takes the first that
-    applies; an adapted surrogate its own prior. Raises UserError where the file lacks what is wanted.
+    applies; an adapted surrogate its own prior. Raises UserError where the file lacks those that are `wanted`.
     """
     if wanted not in CHOICES:
         raise UserError(f"observe.context={wanted!r}; choose from {', '.join(CHOICES)}")
@@ -60,11 +60,11 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
 
 def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Environments | None, held: np.ndarray,
                     seconds: float) -> int:
-    """Set the spread of a surrogate's contexts: the mean squared distance, in variances that solves state, of contexts
-    of single held-out trajectories from those of their systems; at least 1. How many it solved, none after `seconds`.
+    """Set the spread of a surrogate's contexts: the mean squared Mahalanobis distance of contexts inferred from single
+    held-out trajectories to those of their systems, at least 1. Returns the number of solves; none begin after
+    `seconds`.
 
-    Codes leave something of every field, for which contexts make up.
-    """
+    Residuals of codes, which contexts compensate, make posterior variances too small."""
     contexts, apart, misfits, began = surrogate.contexts, list[float](), list[float](), time.perf_counter()
     for row in held[:_SOLVED] if contexts is not None and systems is not None else ():
         assert contexts is not None and systems is not None
@@ -73,7 +73,7 @@ def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Env
             continue
         found = surrogate.solve_context([source.batch(np.array([row]), normalised=False)])
         mean, covariance, true = found.mean, found.covariance, contexts.values
-        if contexts.on_curve:  # about which nothing is left open
+        if contexts.on_curve:  # departures from the curve have no variance
             assert contexts.map is not None and contexts.parameters is not None
             (mean, covariance), true = contexts.map.parameters(mean, covariance), contexts.parameters
         misfits.append(found.misfit)
@@ -85,8 +85,8 @@ def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Env
 
 
 def warn_parameters(surrogate: Surrogate, file: TrajectoryFile) -> None:
-    """Warn of parameters of a file beyond those of training, be it that they were all the same there, and of a file
-    without those that tell contexts."""
+    """Warn of parameters of a file outside their range in training, even if they were constant there, and of a file
+    without those that determine contexts."""
     contexts, ranges = surrogate.contexts, file.parameter_ranges
     for name, (low, high) in surrogate.training.get("parameters", {}).items():
         margin = _MARGIN * max(high - low, abs(low), abs(high))

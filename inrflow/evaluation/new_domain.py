@@ -1,4 +1,4 @@
-"""Laws moved to other domains, meshes or resolutions: new harmonics, the same terms and coefficients."""
+"""Transfer of laws to other domains, meshes or resolutions: new harmonics, the same terms and coefficients."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from inrflow.evaluation.place import described
 from inrflow.model.extent import Seen
 from inrflow.model.surrogate import Surrogate
 
-_CALIBRATED = 16  # trajectories, at most
-_JUDGED = 6  # trajectories that choose among domains
-_ZERO = 1e-8  # eigenvalues below are those of the constant, relative to the largest
+_CALIBRATED = 16  # most trajectories
+_JUDGED = 6  # trajectories in the choice of a domain
+_ZERO = 1e-8  # eigenvalue of the constant, relative to the largest, at most
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where trajectories lie: what `domains_of` is told, a description, the box (2, d), and a name for messages."""
+    """Location of trajectories: `told`, the arguments of `domains_of`, a description, the box (2, d), and a name for
+    messages."""
 
     told: dict[str, Any]
     description: Description
@@ -41,13 +42,13 @@ class Place:
 
     @classmethod
     def of(cls, file: TrajectoryFile) -> Place:
-        """That of a whole file."""
+        """The location of a whole file."""
         shown = file.apparent_domain()
         return cls(described(file) | shown, replace(file.description, **shown), file.box, str(file.path))
 
     @classmethod
     def of_trajectory(cls, file: TrajectoryFile, trajectory: int) -> Place:
-        """That of one trajectory, which has points of its own."""
+        """The location of one trajectory, which has points of its own."""
         told = described(file, trajectory)
         x = told["x"]
         return cls(told, file.description, np.stack([x.min(0), x.max(0)]), f"{file.path}, trajectory {trajectory}")
@@ -55,8 +56,8 @@ class Place:
 
 def models_of(surrogate: Surrogate, file: TrajectoryFile, shapes: list[np.ndarray]
               ) -> list[tuple[np.ndarray, Surrogate]]:
-    """Indices of trajectories on the same shape and the model that forecasts them, the law moved where it is another
-    than the surrogate's own. Raises UserError where it is, and the surrogate is no law."""
+    """Groups of trajectories (indices) on the same shape, and the model for each, with the law transferred where the
+    shape is not the surrogate's. Raises UserError if it then is not a law."""
     result = []
     for members in shapes:
         place, domain = Place.of_trajectory(file, int(members[0])), surrogate.extent.domain
@@ -68,10 +69,9 @@ def models_of(surrogate: Surrogate, file: TrajectoryFile, shapes: list[np.ndarra
 def moved(surrogate: Surrogate, place: Place, batch: TrajectoryBatch | None = None, seed: int = 0) -> Surrogate:
     """The law of a surrogate on the domain of another place.
 
-    Harmonics go up to the same eigenvalue. Prior variances and the law's error are those of the same eigenvalue, per
-    unit of the spectrum's density. batch: trajectories there, in data units, by which the domain is chosen where its
-    outline is a guess, and standard deviations are calibrated. Raises UserError where the surrogate is no law.
-    """
+    Harmonics go up to the same eigenvalue. Prior variances and process noise are functions of the eigenvalue, scaled by
+    the density of the spectrum. batch: trajectories there, in data units, to choose the domain where its outline is a
+    guess, and to calibrate standard deviations. Raises UserError where the surrogate is not a law."""
     decoder = surrogate.decoder
     if not (isinstance(decoder, DomainHarmonicDecoder)
             and all(isinstance(term, LawTerm) for term in surrogate.field.summands)):
@@ -118,7 +118,7 @@ def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, th
     def carried(values: Tensor) -> Tensor:
         table = values[: decoder.code_size].reshape(channels, ours.count).numpy()
         every = np.full((channels, theirs.count), table.min())
-        for c in range(channels):  # each has the harmonics that it uses
+        for c in range(channels):  # with the harmonics that it uses
             own, new = (one.own(c) for one in (ours, theirs))
             every[c, new] = _carried(table[c : c + 1, own], ours.eigenvalues[own], theirs.eigenvalues[new])
         return torch.tensor(every).flatten()
@@ -140,10 +140,10 @@ def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, th
 
 
 def _carried(variances: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Variances (C, L) of harmonics of other eigenvalues (L,), from those (C, K) of eigenvalues (K,).
+    """Variances (C, L) of harmonics with eigenvalues `theirs` (L,), from those (C, K) with eigenvalues `ours` (K,).
 
-    The density of the spectrum stays: where there are twice as many harmonics up to the same eigenvalue, each has half
-    of the variance. The constant keeps its own.
+    Scaled by the density of the spectrum: where there are twice as many harmonics up to the same eigenvalue, each has
+    half of the variance. The variance of the constant is kept.
     """
     result = np.empty((len(variances), len(theirs)))
     waves, others = ours > _ZERO * ours[-1], theirs > _ZERO * theirs[-1]
@@ -159,7 +159,7 @@ def _carried(variances: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.
 
 
 def _misfit(harmonics: Harmonics, batch: TrajectoryBatch, seed: int) -> float:
-    """What codes of some points miss at others, of some trajectories."""
+    """Error of codes at held-out points, for some trajectories."""
     rows = np.linspace(0, len(batch) - 1, min(len(batch), _JUDGED)).astype(int)
     x, u = batch.x[:, 0].double().numpy(), batch.u.double().numpy()
     return held_out_errors(harmonics, np.broadcast_to(x, (len(u), *x.shape[1:]))[rows], u[rows], seed)

@@ -1,4 +1,4 @@
-"""What of a test trajectory is assimilated before it is forecast."""
+"""Observations of a test trajectory that are assimilated before its forecast."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from inrflow.errors import UserError
 
 @dataclass(frozen=True)
 class Observe:
-    """The observations of a test trajectory.
+    """Settings of the observations of a test trajectory.
 
     Attributes:
         frames: number of first frames; None: as many as forecasts of the surrogate need.
         points: fraction of the points; None: that of training.
-        noise: standard deviation of the noise that is added, in units of each channel's standard deviation.
+        noise: standard deviation of added noise, in units of each channel's standard deviation.
         context: which contexts the trajectories have, see `known_contexts`.
     """
 
@@ -81,8 +81,8 @@ def observations(window: TrajectoryBatch, points: Tensor | None, noise: Tensor |
 
 
 def distance_to_observed(batch: TrajectoryBatch, observed: Observed) -> Tensor | None:
-    """Distances (S, N) of the points of a batch to the nearest observed place of their trajectory, in median distances
-    between neighbours of these; None where points move."""
+    """Distances (S, N) of the points of a batch to the nearest observed place of their trajectory, relative to the
+    median distance between neighbouring places; None where points move."""
     if batch.x.shape[1] > 1 or observed.everywhere.shape[2] != batch.u.shape[2]:
         return None
     seen = torch.isfinite(observed.everywhere).any(-1).any(1)

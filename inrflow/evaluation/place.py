@@ -1,4 +1,4 @@
-"""Whether a file lies where a surrogate lives."""
+"""Comparison of the domain of a file with that of a surrogate."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from inrflow.errors import UserError
 from inrflow.model.extent import Seen
 from inrflow.model.surrogate import Surrogate
 
-_TRAJECTORIES = 16  # whose points are looked at
-_STRAY, _FAR = 0.02, 0.05  # share of points farther outside the box than this share of its width
-_GUESSED = 0.25  # the same of points alone, of whose walls or outline points of training tell little
+_TRAJECTORIES = 16  # from which points are taken
+_STRAY, _FAR = 0.02, 0.05  # largest share of points farther outside the box than this share of its width
+_GUESSED = 0.25  # that share for bare points, which determine walls or an outline poorly
 
 
 def described(file: TrajectoryFile, trajectory: int | None = None) -> dict[str, Any]:
-    """Points (N, d) of a file, or of one trajectory, and what is said of its domain: the arguments of
-    `inrflow.domains.domains_of`."""
+    """Arguments of `inrflow.domains.domains_of`: points (N, d) of a file, or of one trajectory, and declarations on its
+    domain."""
     cells = file.cells_of(trajectory or 0)
     count = 1 if file.point_layout == "shared" else min(file.trajectories, _TRAJECTORIES)
     points = [np.asarray(file.read(s, slice(0, 1) if file.layout == "frames" else None).x, np.float64)
@@ -30,7 +30,7 @@ def described(file: TrajectoryFile, trajectory: int | None = None) -> dict[str, 
 
 
 def shapes_of(file: TrajectoryFile) -> list[np.ndarray]:
-    """Indices of trajectories that lie on the same shape: one group, unless trajectories have meshes, or points that
+    """Groups of trajectories (indices) on the same shape: one group, unless trajectories have meshes, or points that
     outline regions, of their own."""
     every = np.arange(file.trajectories)
     if file.layout != "frames" or file.point_layout != "per_trajectory" or file.description.geometry is not None:
@@ -43,12 +43,12 @@ def shapes_of(file: TrajectoryFile) -> list[np.ndarray]:
 
 
 def seen_of(file: TrajectoryFile) -> dict[str, Any]:
-    """Where the points of a file lie, as plain values."""
+    """Neighbourhood of the points of a file, as plain values."""
     return Seen.of(described(file)["x"]).state()
 
 
 def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile, told: dict[str, Any] | None = None) -> str | None:
-    """Why a file, as `described`, is of another domain than the surrogate; None where it is not."""
+    """The reason why a file, as `described`, is of another domain than the surrogate; None where it is not."""
     told = described(file) if told is None else told
     if not file.declares_domain:
         ours = surrogate.description

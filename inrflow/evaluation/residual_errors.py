@@ -1,4 +1,5 @@
-"""Errors of codes beside what a residual field makes of them, at held-out places and times: weights and deviations."""
+"""Errors of codes and of their combination with a residual field, at held-out places and times: weights and factors on
+standard deviations."""
 
 from __future__ import annotations
 
@@ -13,23 +14,23 @@ from inrflow.encoding.residual.field import Ahead, ChannelField, Codes, Conditio
 from inrflow.evaluation.forecast import quantile_of_others
 from inrflow.numerics.normal import HALF_WIDTH_90, gaussian_crps
 
-_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 1e4  # errors of which a quantile is taken; factors on deviations
-_STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # logarithm of 1 + lead; a weight; share of the variance
+_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 1e4  # errors for a quantile; bounds on factors
+_STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # bin of log(1 + lead); a weight; share of the variance
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
-_CALM = 0.5  # power of factors below 1 of the last part of a series
-_CLEARLY, _HARM = 0.99, 1.01  # times the error of codes alone: of a process with a weight ahead; at early or late leads
+_CALM = 0.5  # power of factors below 1 from the last part of a series
+_CLEARLY, _HARM = 0.99, 1.01  # of the errors of codes alone: largest ratio for a weight; for early or late leads
 
 
 @dataclass
 class Comparison:
-    """Errors (V,) of codes, what a process differs from them, and deviations; NaN where there is no truth.
+    """Errors (V,) of codes, differences of a process from them, and standard deviations; NaN where the truth is
+    unknown.
 
     Attributes:
         error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
-        difference: of the process at the last observed time; own: at that time itself.
-        deviation: of an observation by the process, own_deviation at that time itself. std: by codes alone.
-        x: (V, d) points. window: (V,) which one they belong to.
-    """
+        difference: process minus codes at the last observed time; own: at the time itself.
+        deviation: standard deviation of an observation by the process, own_deviation at the time itself. std: by codes.
+        x: (V, d) points. window: (V,) index of the window."""
 
     error: Tensor
     std: Tensor
@@ -44,35 +45,35 @@ class Comparison:
 
     @classmethod
     def joined(cls, parts: list[Comparison]) -> Comparison:
-        """Those of all folds, where there is a truth."""
+        """The errors of all folds, where the truth is known."""
         whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
         known = torch.isfinite(whole["error"])
         return cls(**{name: value[known] for name, value in whole.items()})
 
     def missed(self, channel: ChannelField) -> Tensor:
-        """Errors (V,) of codes with a process."""
+        """Errors (V,) of codes combined with a process."""
         weight, _, stays, *_ = self._outside(channel)
         return self.error - weight * (stays * self.difference + (1 - stays) * self.own)
 
     def _by_lead(self, missed: Tensor) -> Tensor:
-        """Mean squares (H,) of errors (V,) at leads whose logarithms are alike."""
+        """Mean squares (H,) of errors (V,) in bins of lead."""
         lead = torch.unique(self._alike, return_inverse=True)[1]
         return (torch.bincount(lead, missed.square()) / torch.bincount(lead)).clamp(min=_NOTHING)
 
     def crps(self, channel: ChannelField | None) -> Tensor:
-        """CRPS (V,) of observations, of codes alone for None: of overconfident ones nearly their error."""
+        """CRPS (V,) of observations, for codes combined with a process or (None) for codes alone."""
         if channel is None:
             return gaussian_crps(self.error, self.std)
         return gaussian_crps(self.missed(channel), self.deviations(channel))
 
     def surely_less(self, crps: Tensor, other: Tensor) -> bool:
-        """Whether one CRPS (V,) is less than another at most places: by two standard errors of the mean over these."""
+        """Whether the mean over places of one CRPS (V,) is significantly less than another, by two standard errors."""
         place = torch.unique(self.x, dim=0, return_inverse=True)[1]
         gain = torch.bincount(place, other - crps) / torch.bincount(place)
         return float(gain.mean()) > 2 * float(gain.std(correction=0)) / len(gain) ** 0.5
 
     def deviations(self, channel: ChannelField) -> Tensor:
-        """Standard deviations (V,) of codes with a process."""
+        """Standard deviations (V,) of codes combined with a process."""
         own, codes = self._parts(channel)
         return self._outside(channel)[3] * own + codes
 
@@ -85,17 +86,17 @@ class Comparison:
         return channel.outside(self.lead.numpy(), ~self.seen.numpy())
 
     def select(self, rows: Tensor) -> Comparison:
-        """Some of the values."""
+        """A subset of the values."""
         return Comparison(**{name: value[rows] for name, value in vars(self).items()})
 
     def ahead(self, channel: ChannelField) -> ChannelField:
-        """A process with what it is ahead of the observations at these places, all of which are of one kind.
+        """The process with its parameters outside of the observations, fitted to these errors, all at observed or all
+        at new places.
 
-        Its decay, from its weight or a whole one, is that of least errors in the geometric mean over leads, so that
-        early ones count as much as late ones of larger errors; none that makes early or late ones worse. Its deviations
-        are those with which intervals hold 90 % at each lead; of factors below 1, from days that are alike at all
-        places, the square root is taken.
-        """
+        Its decay, with its own or a full initial weight, minimises the geometric mean over leads of error ratios, so
+        that early leads count as much as late ones with larger errors; without one that increases early or late errors.
+        Its factors on standard deviations are those of 90 % intervals at each lead; of factors below 1, from days that
+        are similar at all places, the square root is taken."""
         def process(ahead: Ahead) -> ChannelField:
             return replace(channel, observed=ahead) if bool(self.seen.all()) else replace(channel, new=ahead)
 
@@ -115,8 +116,8 @@ class Comparison:
         return process(Ahead(best, *zip(*leads, strict=True)) if leads else Ahead(best))
 
     def spread(self, channel: ChannelField) -> float | None:
-        """Factor on deviations of a process with which 90 % intervals hold 90 % of errors, where it has weight; None
-        where it has little."""
+        """Factor on standard deviations of a process with which 90 % intervals contain 90 % of errors, where it has
+        weight; None for too few such values."""
         own, codes = self._parts(channel)
         some = self._outside(channel)[1] > _LITTLE
         if int(some.sum()) <= _FEWEST:
@@ -131,13 +132,12 @@ class Comparison:
 
 @dataclass
 class Targets:
-    """Values that are predicted, and what codes make of them.
+    """Held-out values, and their predictions by codes.
 
     Attributes:
-        window: (V,) which one they belong to. t: (V,) internal times. x: (V, d).
-        error: (V, C) truth minus codes. std: (V, C). lead: (V,) after the last observation. seen: (V,) places.
-        values: (V, C) what codes give.
-    """
+        window: (V,) index of the window. t: (V,) internal times. x: (V, d).
+        error: (V, C) truth minus codes. std: (V, C). lead: (V,) after the last observation. seen: (V,) observed places.
+        values: (V, C) decoded from codes."""
 
     window: np.ndarray
     t: np.ndarray
@@ -149,7 +149,7 @@ class Targets:
     values: Tensor
 
     def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
-        """What the process of a channel differs from codes."""
+        """Comparison of the process of a channel with codes, given a conditioned field for each window."""
         difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
         error, values = self.error[:, c].clone(), self.values[:, c].clone()
         for number, one in enumerate(conditioned):
@@ -179,12 +179,12 @@ class Targets:
 
 @dataclass
 class Fold:
-    """Windows of frames of which some places are held out, and what comes after them.
+    """Windows of frames with some places held out, and the frames after them.
 
     Attributes:
-        observed: of each window, values at the places that are kept, and what codes give there and elsewhere.
+        observed: for each window, observations at the other places, decoded values there, and a function for others.
         between: values at the held-out places in its frames. ahead: at all places in later frames.
-        count: of all places. apart: what codes leave at the held-out ones.
+        count: of all places. apart: residuals of codes at the held-out ones.
     """
 
     observed: list[tuple[Rows, np.ndarray, Codes]]

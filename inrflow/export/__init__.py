@@ -1,1 +1,1 @@
-"""Trained models as programs that need no inrflow: torch.export and ONNX, with a model card."""
+"""Export of trained models as programs independent of inrflow (torch.export and ONNX), with a model card."""

@@ -1,4 +1,4 @@
-"""Model cards in Markdown, from a surrogate and what its run reports: evaluation.json and candidates.json."""
+"""Model cards in Markdown, from a surrogate and the reports of its run, evaluation.json and candidates.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CANDIDATES = 12
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: a line for each graph, and a sentence for each thing that was not."""
+    """Result of an export: a line for each graph that was written, and a sentence for each part that is missing."""
 
     graphs: list[str]
     missing: list[str]
@@ -28,7 +28,7 @@ def model_card(
     surrogate: Surrogate, evaluation: dict[str, Any] | None, candidates: dict[str, Any] | None,
     exported: Exported | None
 ) -> str:
-    """The text of README.md of an exported model, with the header that model hubs read."""
+    """Text of README.md of an exported model, with the header for model hubs."""
     parts = [*_header(surrogate), *_system(surrogate), *_model(surrogate), *_errors(evaluation),
              *_tried(candidates), *_files(surrogate, exported), *_limits(surrogate)]
     return "\n".join(parts) + "\n"
@@ -39,7 +39,7 @@ def _header(surrogate: Surrogate) -> Iterator[str]:
     yield "---"
     yield "library_name: inrflow"
     yield "tags: [inrflow, surrogate, implicit-neural-representation, pde]"
-    if about.licence:  # of the data: what a model of them may be used for depends on it
+    if about.licence:  # licence of the data, which restricts the use of the model
         yield f"license_name: {json.dumps(printable(about.licence))}"
         yield "license: other"
     yield "---"
@@ -174,7 +174,7 @@ def _limits(surrogate: Surrogate) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """A name from a file, so that it is no markup."""
+    """Name from a file, without Markdown markup."""
     return printable(str(text)).replace("|", "/").replace("`", "'").replace("\n", " ").replace("<", "(")
 
 

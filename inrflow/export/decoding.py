@@ -1,4 +1,4 @@
-"""Decoders as modules of few operations, which torch.export and ONNX can express; data's units, float64 in and out."""
+"""Decoders as modules that torch.export and ONNX can express, with float64 inputs and outputs in data units."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from inrflow.model.surrogate import Surrogate
 
 
 def needs_points(decoder: Decoder) -> bool:
-    """Whether values at other points than given ones would need a search of mesh cells, which no graph expresses."""
+    """Whether values at arbitrary points would need a search of mesh cells, which a graph cannot express."""
     return isinstance(decoder, DomainHarmonicDecoder) and _functions(decoder.harmonics) is None
 
 
 class Decode(nn.Module):
-    """u (S, N, C) of codes z (S, Z) at points x (N, d)."""
+    """Decoder: values u (S, N, C) of codes z (S, Z) at points x (N, d)."""
 
     mean: Tensor
     scale: Tensor
@@ -39,13 +39,13 @@ class Decode(nn.Module):
         return self.normalised(x, z).double() * self.scale + self.mean
 
     def normalised(self, x: Tensor, z: Tensor) -> Tensor:
-        """The same in units of the channels' standard deviations."""
+        """Normalised values (S, N, C) of codes z (S, Z) at points x (N, d)."""
         decoder = self.decoder
         if self.functions is not None:
             assert isinstance(decoder, DomainHarmonicDecoder)
             return _sum(self.functions(x)[:, None], z, decoder)
         x = x.to(self.dtype)
-        if has_output_layer(decoder):  # features of points alone: as a query does, the code stays in float64
+        if has_output_layer(decoder):  # the code stays in float64, as in queries
             offset, modes = decoder.output.double(), decoder.output_map.double()
             features = decoder.features(x).double()
             weights = offset + (z @ modes.flatten(1)).reshape(-1, *offset.shape)
@@ -57,7 +57,7 @@ class Decode(nn.Module):
 
 
 class DecodeAtPoints(nn.Module):
-    """u (S, N, C) of codes z (S, Z) at the points (N, d) that were chosen on export."""
+    """Decoder at fixed points (N, d) chosen on export: values u (S, N, C) of codes z (S, Z)."""
 
     offset: Tensor
     basis: Tensor
@@ -76,21 +76,21 @@ class DecodeAtPoints(nn.Module):
 
 
 def _sum(table: Tensor, z: Tensor, decoder: DomainHarmonicDecoder) -> Tensor:
-    """Fields (S, N, C) of codes (S, C K) by a table (N, 1, K) of harmonics."""
+    """Normalised fields (S, N, C) of codes (S, C K) from a table (N, 1, K) of harmonics."""
     codes = z.reshape(-1, decoder.code_size // decoder.count, decoder.count)
     return (codes @ table[:, 0].T).transpose(1, 2) + decoder.offset.double()
 
 
 def _functions(harmonics: Harmonics) -> nn.Module | None:
-    """Harmonics (N, K) as a function of points (N, d); None of those that are known by the cells of a mesh."""
+    """Module that maps points (N, d) to harmonics (N, K); None for finite-element harmonics on a mesh."""
     if isinstance(harmonics, BoxHarmonics):
         return _BoxFunctions(harmonics)
     return _SphereFunctions(harmonics.degree) if isinstance(harmonics, SphereHarmonics) else None
 
 
 class _BoxFunctions(nn.Module):
-    """Products of sines and cosines: psi_k = prod_j size_jk sin(wave_jk (x_j - lower_j) + shift_jk); of wave number 0,
-    sines stand for affine functions."""
+    """Products of sines and cosines: psi_k = prod_j size_jk sin(wave_jk (x_j - lower_j) + shift_jk); sines of wave
+    number 0 denote affine functions."""
 
     lower: Tensor
     waves: Tensor

@@ -1,4 +1,4 @@
-"""Modules written as torch.export programs and ONNX graphs, compared with each other in onnxruntime."""
+"""Export of modules as torch.export programs and ONNX graphs, whose values are compared with onnxruntime."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import written_aside
 
-AGREEMENT = 1e-5  # of the largest value: what onnxruntime may differ by from torch
+AGREEMENT = 1e-5  # largest difference between onnxruntime and torch, relative to the largest value
 
 
 def require_libraries() -> None:
-    """Raise UserError where what writes or runs ONNX is not installed."""
+    """Check that the libraries that write and run ONNX are installed. Raises UserError."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -35,23 +35,23 @@ def write_graph(
     folder: Path, name: str, module: nn.Module, inputs: Mapping[str, Tensor], output: str,
     free: Mapping[str, Sequence[str]],
 ) -> float:
-    """Write NAME.pt2 and NAME.onnx; the largest difference of their values at other sizes, relative to the largest.
+    """Largest relative difference between values of NAME.pt2 and NAME.onnx, which are written, at other sizes.
 
     Args:
         inputs: examples (with leading sizes of 2 or more) by name, in the order of the module's arguments.
-        free: by input, the name of its leading size, which stays free.
+        free: name of the leading size, which is dynamic, by input.
     Raises:
-        UserError: where the module cannot be expressed, or onnxruntime gives other values.
+        UserError: if the module cannot be exported, or values in onnxruntime differ.
     """
     sizes = {size: torch.export.Dim(size, min=1) for size in sorted({size for one in free.values() for size in one})}
     shapes = tuple({0: sizes[free[key][0]]} for key in inputs)
-    module = deepcopy(module).eval().requires_grad_(False)  # whose answers numpy takes
+    module = deepcopy(module).eval().requires_grad_(False)  # outputs convertible to numpy
     with torch.no_grad(), _quiet():
         try:
             program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
             graph = torch.onnx.export(program, (), input_names=list(inputs), output_names=[output], dynamo=True,
                                       verbose=False)
-        except Exception as error:  # torch has many classes of them, and wraps those of the module
+        except Exception as error:  # of many classes, wrapping those of the module
             why = shorten(re.sub("\x1b\\[[0-9;]*m", "", str(error)), 200, placeholder=" ...")
             raise UserError(f"{name} of this model cannot be exported: {type(error).__name__}: {why}") from error
         assert graph is not None
@@ -71,7 +71,7 @@ def _saved(program: torch.export.ExportedProgram, path: Path) -> None:
 def _difference(
     folder: Path, name: str, module: nn.Module, inputs: Mapping[str, Tensor], free: Mapping[str, Sequence[str]]
 ) -> float:
-    """Largest difference between module, program and ONNX graph, at three times the sizes of the examples."""
+    """Largest relative difference between module, program and ONNX graph, at three times the sizes of the examples."""
     import onnxruntime
 
     more = {key: torch.cat([value, value.flip(0), 0.5 * value]) for key, value in inputs.items()}
@@ -90,7 +90,7 @@ def _difference(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notes of the exporters, which speak of their own insides."""
+    """Context manager that silences the exporters' internal messages."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Hugging Face's model hub: a surrogate and its card up, and down again."""
+"""Upload of a surrogate and its card to the Hugging Face model hub, and download."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CARD_FILE, REPORTS = "README.md", ("evaluation.json", "candidates.json")
 
 
 def published(surrogate: Surrogate) -> Surrogate:
-    """The surrogate without the path of its test data, which is of one machine."""
+    """Surrogate without the local path of its test data."""
     return replace(surrogate, training={**surrogate.training, "test": None})
 
 
@@ -28,17 +28,17 @@ def push_to_hub(
     run: Surrogate | str | os.PathLike[str], repo_id: str, *, physics: str | None = None, private: bool | None = None,
     token: str | None = None, revision: str | None = None, message: str = "Upload model of inrflow",
 ) -> str:
-    """Write a surrogate, its card and the reports of its run to a repository of the hub; returns the commit's address.
+    """Address of the commit that uploads a surrogate, its card and the reports of its run to a repository of the hub.
 
     Args:
         run: a run directory, or a surrogate, whose card then has no errors.
-        repo_id: "owner/name"; made where it does not exist.
-        physics: which one, of a run that knows several.
-        private: of a repository that is made; by default what the owner's settings say.
-        token: by default what `hf auth login` has stored.
+        repo_id: "owner/name"; created if it does not exist.
+        physics: name of the physics, for a run on several.
+        private: whether a created repository is private; by default according to the owner's settings.
+        token: access token; by default the one stored by `hf auth login`.
         revision: branch; by default main.
     Raises:
-        UserError: where huggingface_hub is not installed, there is no finished model, or the hub refuses.
+        UserError: if huggingface_hub is not installed, there is no finished model, or the hub refuses.
     """
     hub = _library()
     surrogate = run if isinstance(run, Surrogate) else Surrogate.load(run, physics=physics)
@@ -61,9 +61,9 @@ def push_to_hub(
 def from_hub(
     repo_id: str, *, revision: str | None = None, token: str | None = None, device: str = "cpu"
 ) -> Surrogate:
-    """The surrogate of a repository of the hub, read from the hub's cache where it is there; no code is fetched.
+    """Surrogate from a repository of the hub, or from the local cache; no code is downloaded.
 
-    Raises UserError where huggingface_hub is not installed, the hub does not give the model, or it is none of inrflow.
+    Raises UserError if huggingface_hub is not installed, the download fails, or the model is not of inrflow.
     """
     hub = _library()
     with _told(f"{MODEL_FILE} of {repo_id} was not fetched"):
@@ -81,7 +81,7 @@ def _library() -> Any:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Errors of the hub as UserErrors; also those of its HTTP library, which differs between versions."""
+    """Context manager that converts errors of the hub and of its HTTP library to UserErrors."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The files of an exported model."""
+"""Writing of the files of an exported model."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def export(
     parameters: Mapping[str, float] | None = None, evaluation: dict[str, Any] | None = None,
     candidates: dict[str, Any] | None = None,
 ) -> Exported:
-    """Write decode, rate and step as .pt2 and .onnx, the whole model, and README.md, a model card.
+    """Write decode, rate and step as .pt2 and .onnx, the complete model, and README.md, a model card.
 
     Args:
-        points: (N, d) at which alone values are wanted; of models on a mesh, by default its nodes.
+        points: (N, d), if values are needed at these only; for models on a mesh, by default its nodes.
         parameters: known parameters of the system at which the dynamics are exported; by default the mean context.
-        evaluation, candidates: what the run reports, for the card.
+        evaluation, candidates: reports of the run, for the card.
     Raises:
-        UserError: where libraries are missing, or neither values nor dynamics can be expressed.
+        UserError: if libraries are missing, or values cannot be exported.
     """
     require_libraries()
     surrogate.decoder.cpu()
@@ -74,7 +74,7 @@ def export(
 def _dynamics(
     surrogate: Surrogate, folder: Path, context: Tensor, states: Tensor, graphs: list[str], missing: list[str]
 ) -> float | None:
-    """Write rate and step; the length of the step, None without."""
+    """Length of the exported time step, None without one; writes rate and step."""
     times = torch.full((len(states),), float(surrogate.scale.external(torch.zeros(1, dtype=torch.float64))[0]))
     inputs = {"t": times.double() + surrogate.scale.unit * torch.arange(len(states)), "s": states}
     free, n = {"t": ["states"], "s": ["states"]}, surrogate.field.state_size
@@ -100,7 +100,7 @@ def _dynamics(
 
 
 def _states(surrogate: Surrogate, generator: torch.Generator) -> Tensor:
-    """A few states (3, n) like those of the training data."""
+    """Random states (3, n) with the mean and variances of the prior."""
     n = surrogate.field.state_size
     prior = surrogate.prior
     drawn = torch.randn(3, n, dtype=torch.float64, generator=generator)
@@ -108,7 +108,7 @@ def _states(surrogate: Surrogate, generator: torch.Generator) -> Tensor:
 
 
 def _points(surrogate: Surrogate, points: np.ndarray | None, missing: list[str]) -> np.ndarray | None:
-    """The points (N, d) that decode is written for; None: any."""
+    """Fixed points (N, d) of the exported decoder; None: arbitrary points."""
     d = len(surrogate.description.coordinates)
     if points is not None:
         if points.ndim != 2 or points.shape[1] != d or not len(points) or not np.isfinite(points).all():

@@ -1,7 +1,7 @@
-"""Vector fields and steps of their flow as modules that torch.export and ONNX can express; float64.
+"""Vector fields and time steps as modules that torch.export and ONNX can express; float64.
 
-States (S, n) are codes and, where a model has them, delayed codes; the context is fixed on export. Times (S,) are the
-data's, of which models with a periodic forcing alone make use.
+States (S, n) are codes and, if a model has them, delayed codes; the context is fixed on export. Times (S,) are in data
+units, and used only by models with a periodic forcing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from inrflow.numerics import etdrk4
 
 
 class Rate(nn.Module):
-    """ds/dt (S, n) in the data's time, of states (S, n) at times t (S,)."""
+    """Vector field ds/dt (S, n), per unit of data time, of states (S, n) at times t (S,)."""
 
     context: Tensor
 
@@ -35,7 +35,7 @@ class Rate(nn.Module):
             self.field = law.law(context if len(law.by_context) else None)
 
     def internal(self, t: Tensor, s: Tensor) -> Tensor:
-        """The rate in internal time, at internal times."""
+        """Vector field in internal time, at internal times."""
         if isinstance(self.field, LawField) or not len(self.context):
             return self.field(t, s)
         return self.field(t, torch.cat([s, self.context.expand(s.shape[0], -1)], 1))[:, : self.size]
@@ -46,9 +46,9 @@ class Rate(nn.Module):
 
 
 class Step(nn.Module):
-    """States (S, n) a time `length` after those at times t (S,), by one step of the model's own integrator.
+    """Time step of `length` from states (S, n) at times t (S,), by one step of the model's own integrator.
 
-    Raises UserError for an adaptive one, whose number of steps is no constant.
+    Raises UserError for adaptive integrators, whose number of steps varies.
     """
 
     def __init__(self, surrogate: Surrogate, context: Tensor) -> None:
@@ -74,7 +74,7 @@ class Step(nn.Module):
 
     @property
     def length(self) -> float:
-        """Of a step, in the data's time: a time step of training, or a whole part of it."""
+        """Length of a step in data time: the time step of training, or an integer fraction of it."""
         return self.scale.unit / self.steps
 
     def forward(self, t: Tensor, s: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Step(nn.Module):
 
 
 class _Series(nn.Module):
-    """A unit of time of maps from step to step, as one affine map, beside the phases that the time says."""
+    """Discrete-time map over one unit of time as an affine map, with phases of the season given by time."""
 
     matrix: Tensor
     bias: Tensor

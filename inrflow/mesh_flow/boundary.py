@@ -1,7 +1,7 @@
 """Boundary conditions of a flow on a mesh, inferred from the observed boundary nodes.
 
-A stretch of the boundary whose observed velocities are steady is a Dirichlet condition, interpolated along the stretch:
-a wall where they are zero, an inflow elsewhere. All other stretches are free (natural) outflow boundaries.
+The boundary is divided into stretches at its corners. If the observed velocities of a stretch are steady, it has a
+Dirichlet condition interpolated along it: a wall if they are zero, else an inflow. Others are free (natural) outflows.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from scipy.interpolate import CubicSpline
 
 from inrflow.mesh_flow.elements import TaylorHood
 
-_CORNER = np.cos(np.pi / 3)  # cosine of the angle at a vertex from which on it separates two stretches
-_STEADY, _STILL = 0.1, 5e-3  # tolerances: of the velocity's deviation in time, and of its root mean square
+_CORNER = np.cos(np.pi / 3)  # cosine of the turning angle above which a vertex separates two stretches
+_STEADY, _STILL = 0.1, 5e-3  # tolerances relative to the velocity's deviation in time, and to its root mean square
 
 
 @dataclass
@@ -41,7 +41,7 @@ def boundary_conditions(elements: TaylorHood, observed: np.ndarray, velocity: np
     for loop in around:
         velocities = [known.get(i, np.full(2, np.inf)) for i in loop if i in observed_set]
         wall = loop is not outer and velocities and np.linalg.norm(velocities, axis=1).max() <= still
-        parts += [[*loop, loop[0]]] if wall else stretches(elements, loop)  # a hole is a wall as a whole
+        parts += [[*loop, loop[0]]] if wall else stretches(elements, loop)  # a hole with zero velocity is one wall
     for stretch in parts:
         closed = stretch[0] == stretch[-1]
         steady = _steady(stretch, closed, observed_set, known)
@@ -55,7 +55,7 @@ def boundary_conditions(elements: TaylorHood, observed: np.ndarray, velocity: np
                     conditions[middle[min(i, j), max(i, j)]] = np.zeros(2)
         else:
             inflows.append((stretch, closed, steady))
-    for stretch, closed, steady in inflows:  # after the walls, to which the corners belong
+    for stretch, closed, steady in inflows:  # after the walls, which own the corners
         place, along = _arc(elements.nodes[stretch])
         given = {i: conditions.get(i, known.get(i)) for i in stretch}
         fixed = np.array([given[i] is not None and (is_steady or i in conditions)
@@ -73,7 +73,7 @@ def boundary_conditions(elements: TaylorHood, observed: np.ndarray, velocity: np
 
 
 def loops(elements: TaylorHood) -> list[list[int]]:
-    """Vertices of the boundary in order, one list for each closed line."""
+    """Vertices of each closed boundary line, in order."""
     neighbours: dict[int, list[int]] = {}
     for i, j in elements.edges[elements.boundary].tolist():
         neighbours.setdefault(i, []).append(j)
@@ -87,7 +87,7 @@ def loops(elements: TaylorHood) -> list[list[int]]:
             if not following:
                 break
             loop.append(following[0])
-        if len(loop) > 2 and loop[0] in neighbours[loop[-1]]:  # lines that touch in a vertex have no unique order
+        if len(loop) > 2 and loop[0] in neighbours[loop[-1]]:  # lines that touch at a vertex have no unique order
             result.append(loop)
     return result
 
@@ -105,7 +105,7 @@ def stretches(elements: TaylorHood, loop: list[int]) -> list[list[int]]:
 
 
 def _steady(stretch: list[int], closed: bool, observed: set[int], known: dict[int, np.ndarray]) -> list[bool]:
-    """Which vertices have a steady velocity, or lie between observed ones that do. Corners do not count as observed."""
+    """Mask of vertices with a steady velocity, or between observed vertices with one (corners not counted)."""
     count = len(stretch)
     inner = [k for k in range(count) if stretch[k] in observed and (closed or 0 < k < count - 1)]
     result = []

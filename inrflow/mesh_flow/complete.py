@@ -1,7 +1,7 @@
 """Completion of a flow: values at the unobserved nodes of its mesh from a nudged Navier-Stokes solution.
 
-Viscosity and nudging strength minimise the error at held-out observed nodes; that error, compared with interpolation,
-tells whether the result is to be trusted.
+Viscosity and nudging strength minimise the error at held-out observed nodes; the comparison of this error with that of
+interpolation decides whether the result is used.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from inrflow.mesh_flow.nudging import COURANT, FlowPath, NudgedFlow
 
 _STRENGTHS = (0.3, 0.03)
 _HELD_OUT, _FEWEST_HELD_OUT = 0.15, 5  # share of the inner observed nodes, and the least number
-_ROUGH_FRAMES, _SEARCH_FRAMES = 16, 30  # of the scan of viscosities, and of its refinement
-_REYNOLDS = (1e1, 1e5)  # scanned, with the square root of the mesh's area as length
+_ROUGH_FRAMES, _SEARCH_FRAMES = 16, 30  # frames for the scan of viscosities, and for its refinement
+_REYNOLDS = (1e1, 1e5)  # range of the scan, with the square root of the mesh's area as length
 _PER_DECADE, _REFINEMENTS = 2, 7
-_CLEARLY_WORSE = 1.5  # times the smallest error: the scan ends after two such values in succession
-_UNSTABLE = 1e6  # error of a flow that has no stable step
-_SMALLEST_MODE = 1e-2  # singular value, share of the largest
-_NEIGHBOURS = 64  # of the interpolation between many nodes
+_CLEARLY_WORSE = 1.5  # ratio to the smallest error; the scan ends after two such errors in succession
+_UNSTABLE = 1e6  # error assigned to a flow without a stable step
+_SMALLEST_MODE = 1e-2  # least singular value relative to the largest
+_NEIGHBOURS = 64  # neighbours for interpolation between many nodes
 
 
 @dataclass
 class ObservedFlow:
-    """Observations of one trajectory.
+    """Observations of one trajectory of a flow.
 
     Attributes:
         t: (T,). nodes: (K,) observed vertices. velocity: (T, K, 2). pressure: (T, K).
@@ -41,16 +41,16 @@ class ObservedFlow:
     pressure: np.ndarray
 
     def at(self, index: np.ndarray) -> ObservedFlow:
-        """Some of the observed nodes, by their index in `nodes`."""
+        """Observations at a subset of the nodes, by indices into `nodes`."""
         return ObservedFlow(self.t, self.nodes[index], self.velocity[:, index], self.pressure[:, index])
 
     def frames(self, count: int) -> ObservedFlow:
-        """The first frames."""
+        """Observations of the first `count` frames."""
         return ObservedFlow(self.t[:count], self.nodes, self.velocity[:count], self.pressure[:count])
 
     @property
     def values(self) -> np.ndarray:
-        """(T, K, 3): both velocities and the pressure."""
+        """Both velocities and the pressure (T, K, 3)."""
         return np.concatenate([self.velocity, self.pressure[..., None]], axis=-1)
 
 
@@ -60,7 +60,7 @@ class FlowModel:
 
     Attributes:
         viscosity, strength: of the equation and of the nudging.
-        missed, interpolated: mean square error at held-out nodes as a share of each channel's variance, (3,), of the
+        missed, interpolated: mean squared errors (3,) at held-out nodes, relative to each channel's variance, of the
             nudged flow and of smooth interpolation between the other nodes.
     """
 
@@ -71,7 +71,7 @@ class FlowModel:
 
 
 def steps_of(elements: TaylorHood, observed: ObservedFlow, trajectories: int = 1) -> int:
-    """Estimated number of time steps of `find_model` and of completing so many trajectories together."""
+    """Estimated number of time steps of `find_model` and of the completion of all trajectories together."""
     speed = float(np.linalg.norm(observed.velocity, axis=-1).max())
     each = float(np.diff(observed.t).mean()) * speed / (COURANT * elements.height)
     tries = _PER_DECADE * np.log10(_REYNOLDS[1] / _REYNOLDS[0]) + 1
@@ -81,7 +81,7 @@ def steps_of(elements: TaylorHood, observed: ObservedFlow, trajectories: int = 1
 
 
 def find_model(elements: TaylorHood, observed: ObservedFlow, seed: int) -> FlowModel | None:
-    """Viscosity and strength fitted to observations. None with too few nodes, or where no flow is stable."""
+    """Viscosity and nudging strength fitted to observations. None with too few nodes, or if no flow is stable."""
     boundary = boundary_conditions(elements, observed.nodes, observed.velocity)
     inner = np.flatnonzero(~np.isin(observed.nodes, boundary.nodes))
     count = round(_HELD_OUT * len(inner))
@@ -122,10 +122,10 @@ def find_model(elements: TaylorHood, observed: ObservedFlow, seed: int) -> FlowM
 
 
 def complete(elements: TaylorHood, observed: ObservedFlow, model: FlowModel) -> np.ndarray | None:
-    """Both velocities and the pressure at all nodes of the elements, (T, M, 3); the observed values as they are.
+    """Velocities and pressure (T, M, 3) at all nodes of the elements; observed values are unchanged.
 
     The flow is solved twice: first from an interpolated start, then from the combination of its later states that fits
-    the observations of the first frame. None where it is not stable.
+    the observations of the first frame. None if it is not stable.
     """
     boundary = boundary_conditions(elements, observed.nodes, observed.velocity)
     flow = NudgedFlow(elements, boundary, observed.nodes, model.strength)
@@ -145,7 +145,7 @@ def complete(elements: TaylorHood, observed: ObservedFlow, model: FlowModel) -> 
 
 
 def _values(elements: TaylorHood, flow: FlowPath, observed: ObservedFlow) -> np.ndarray:
-    """Velocities and pressure (T, M, 3), the pressure scaled and shifted to fit the observed one in each frame."""
+    """Velocities and pressure (T, M, 3), the pressure scaled (once) and shifted (per frame) to fit the observed one."""
     there = flow.pressure[:, observed.nodes]
     own, measured = (p - p.mean(1, keepdims=True) for p in (there, observed.pressure))
     factor = float((own * measured).sum() / max(float((own * own).sum()), 1e-300))
@@ -155,7 +155,7 @@ def _values(elements: TaylorHood, flow: FlowPath, observed: ObservedFlow) -> np.
 
 
 def _smooth(x: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Values (T, K, C) at points x (K, d), interpolated to other points by thin plate splines."""
+    """Interpolation of values (T, K, C) from points x (K, d) to other points by thin plate splines."""
     flat = values.transpose(1, 0, 2).reshape(len(x), -1)
     neighbours = None if len(x) <= 2000 else _NEIGHBOURS
     interpolated = RBFInterpolator(x, flat, neighbors=neighbours, kernel="thin_plate_spline")(at)
@@ -194,8 +194,8 @@ def _start_among(
 
 
 def _least(rough, fine, tries: np.ndarray) -> float:  # noqa: ANN001
-    """Minimiser of a function: a scan of `tries` by `rough` values, refined by `fine` ones between the neighbours of
-    the best. The scan ends after two values in succession that are clearly worse than the best."""
+    """Minimiser of a function: scan of `tries` with the cheap version `rough`, then bounded minimisation of `fine`
+    between the neighbours of the best. The scan ends after two successive values clearly worse than the best."""
     scores: list[float] = []
     for value in tries:
         scores.append(rough(value))

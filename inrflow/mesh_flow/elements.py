@@ -1,5 +1,5 @@
-"""Taylor-Hood elements on straight triangles: velocities of second order on vertices and midpoints of edges, pressures
-of first order on vertices (Taylor and Hood 1973)."""
+"""Taylor-Hood elements on straight triangles: quadratic velocities on vertices and midpoints of edges, linear pressures
+on vertices (Taylor and Hood 1973)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sparse
 
-_SMALLEST_AREA = 1e-12  # of a triangle, share of the mean
+_SMALLEST_AREA = 1e-12  # least area of a triangle relative to the mean
 
 
 def _quadrature() -> tuple[np.ndarray, np.ndarray]:
@@ -30,11 +30,11 @@ class TaylorHood:
     """Matrices of a mesh of V vertices and M nodes (the vertices, then the midpoints of the edges).
 
     Attributes:
-        nodes: (M, 2). vertices: V. edges: (M - V, 2), the ends of each. boundary: (M - V,) bool, those of one triangle.
+        nodes: (M, 2). vertices: V. edges: (M - V, 2), vertices of each. boundary: (M - V,), mask of boundary edges.
         triangles: (E, 3), counter-clockwise. area: (E,).
         mass, stiffness: (M, M), integrals of phi_a phi_b and of their gradients' product.
         divergence: two of (V, M), integrals of a pressure function times d phi/dx and d phi/dy.
-        lumped: (V,), the area that belongs to each vertex.
+        lumped: (V,), lumped area of each vertex.
     """
 
     nodes: np.ndarray
@@ -58,7 +58,7 @@ class TaylorHood:
     def of(cls, x: np.ndarray, triangles: np.ndarray) -> TaylorHood:
         """Elements on vertices x (V, 2) and triangles (E, 3) of either orientation.
 
-        Raises ValueError where a vertex has no triangle, a triangle has no area or an edge more than two triangles.
+        Raises ValueError if a vertex has no triangle, a triangle has no area or an edge has more than two triangles.
         """
         x, corners = np.asarray(x, float), np.asarray(triangles, int)
         if corners.ndim != 2 or corners.shape[1] != 3 or corners.min() < 0 or corners.max() >= len(x):
@@ -76,7 +76,7 @@ class TaylorHood:
         cells = np.concatenate([corners, len(x) + which.reshape(3, -1).T], axis=1)
         nodes = np.concatenate([x, x[edges].mean(1)])
 
-        slopes = np.stack([_slope(x, corners, i) / doubled[:, None] for i in range(3)], axis=1)  # of barycentric ones
+        slopes = np.stack([_slope(x, corners, i) / doubled[:, None] for i in range(3)], axis=1)  # of barycentrics
         points, shares = _quadrature()
         values, by_barycentric = _second_order(points)
         gradients = np.einsum("qal,eld->eqad", by_barycentric, slopes)
@@ -103,7 +103,7 @@ class TaylorHood:
         )
 
     def convection(self, velocity: np.ndarray) -> np.ndarray:
-        """Integrals (M, 2) of phi_a times (u . grad) u, of the velocity (M, 2)."""
+        """Integrals (M, 2) of phi_a times (u . grad) u, for a velocity (M, 2)."""
         local = velocity[self._cells]
         along = (self._values @ local) @ self._slopes  # cells, points, barycentric derivative
         by_barycentric = (self._derivatives @ local).reshape(*along.shape, 2)
@@ -111,12 +111,12 @@ class TaylorHood:
         return self._scatter @ (self._values.T @ carried).reshape(-1, 2)
 
     def onto_nodes(self, values: np.ndarray) -> np.ndarray:
-        """Values (..., M) of functions of first order, given at the vertices (..., V)."""
+        """Values (..., M) at all nodes of linear functions given at the vertices (..., V)."""
         return np.concatenate([values, values[..., self.edges].mean(-1)], axis=-1)
 
     @property
     def height(self) -> float:
-        """The smallest height of a triangle."""
+        """Smallest height of a triangle."""
         corners = self.nodes[self.triangles]
         longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max(1)
         return float((2 * self.area / longest).min())
@@ -133,7 +133,7 @@ def _slope(x: np.ndarray, corners: np.ndarray, i: int) -> np.ndarray:
 
 
 def _second_order(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (Q, 6) and derivatives (Q, 6, 3) by barycentric coordinates of the functions of second order."""
+    """Values (Q, 6) and derivatives (Q, 6, 3) by barycentric coordinates of the quadratic shape functions."""
     corner = points * (2 * points - 1)
     middle = np.stack([4 * points[:, (i + 1) % 3] * points[:, (i + 2) % 3] for i in range(3)], axis=1)
     slopes = np.zeros((len(points), 6, 3))

@@ -19,9 +19,9 @@ from scipy.sparse.linalg import SuperLU, splu
 from inrflow.mesh_flow.boundary import Boundary
 from inrflow.mesh_flow.elements import TaylorHood
 
-COURANT = 0.2  # number of a time step, for the largest speed and the smallest triangle
+COURANT = 0.2  # Courant number of a time step, for the largest speed and the smallest triangle
 _HALVINGS = 2
-_UNSTABLE = 20.0  # times the largest observed speed
+_UNSTABLE = 20.0  # speed, relative to the largest observed one, at which a solution counts as unstable
 
 
 @dataclass
@@ -36,7 +36,7 @@ class NudgedFlow:
     """Navier-Stokes flow on a mesh with Dirichlet conditions, nudged at some vertices.
 
     Args:
-        nudged: (K,) vertices. strength: of the nudging, times the time step.
+        nudged: (K,) vertices. strength: rate of the nudging times the time step.
     """
 
     def __init__(self, elements: TaylorHood, boundary: Boundary, nudged: np.ndarray, strength: float = 0.3) -> None:
@@ -45,12 +45,12 @@ class NudgedFlow:
         self._free = np.setdiff1d(np.arange(size), boundary.nodes)
         self._at = elements.lumped[nudged]
         inside = np.isin(np.unique(elements.edges[elements.boundary]), boundary.nodes).all()
-        self._pressures = np.arange(1 if inside else 0, elements.vertices)  # a closed flow's pressure has no level
+        self._pressures = np.arange(1 if inside else 0, elements.vertices)  # closed: pressure up to a constant
 
     def follow(self, t: np.ndarray, observed: np.ndarray, start: np.ndarray, viscosity: float) -> FlowPath | None:
-        """Solve to times t (T,), nudged to the velocity observed (T, K, 2) at the nudged vertices, from `start` (M, 2).
+        """Solution at times t (T,) from `start` (M, 2), nudged to the observed velocity (T, K, 2) at the vertices.
 
-        None where no step is small enough to stay stable.
+        None if it is unstable with all step sizes.
         """
         speed = float(np.linalg.norm(observed, axis=-1).max())
         between = make_interp_spline(t, observed, k=min(3, len(t) - 1))
@@ -98,7 +98,7 @@ class NudgedFlow:
 
 
 class _System:
-    """The implicit part of a time step, factorised."""
+    """Factorised linear system of the implicit part of a time step."""
 
     def __init__(self, flow: NudgedFlow, step: float, viscosity: float) -> None:
         elements, free, kept = flow.elements, flow._free, flow._pressures
@@ -112,7 +112,7 @@ class _System:
         self._inflow = sum(part[:, known] @ values[:, k] for k, part in enumerate(along))
         own, (dx, dy) = matrix[free][:, free], [part[:, free] for part in along]
         whole = sparse.bmat([[own, None, -dx.T], [None, own, -dy.T], [dx, dy, None]]).tocsc()
-        self._factors: SuperLU = splu(  # its pattern is symmetric: this ordering has the least fill-in
+        self._factors: SuperLU = splu(  # symmetric pattern: this ordering has the least fill-in
             whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.01, options={"SymmetricMode": True}
         )
 

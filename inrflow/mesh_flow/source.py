@@ -1,7 +1,7 @@
-"""Completion of partly observed flows on a mesh: values between the observed nodes from an incompressible flow.
+"""Completion of partly observed flows on a mesh: values at unobserved nodes from an incompressible flow.
 
-At nodes that nobody observed, data alone allow smooth interpolation. Where they obey the Navier-Stokes equations, a
-simulated flow that follows the observations is used, if it meets observed nodes that were kept aside better.
+Without a model, unobserved nodes can only be interpolated. If the data obey the Navier-Stokes equations, a simulated
+flow that is nudged to the observations is used instead, provided its error at held-out observed nodes is smaller.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from inrflow.mesh_flow.elements import TaylorHood
 
 _CHANNELS = ["u", "v", "p"]
 _FEWEST_FRAMES = 8
-_SHARE, _SECONDS_PER_NODE = 0.4, 1.2e-6  # of the time; of a time step
+_SHARE, _SECONDS_PER_NODE = 0.4, 1.2e-6  # largest share of the time budget; cost of a time step
 _MOST_NODES = 50_000
 
 
 def completed_by_flow(source: TrajectorySource, train: np.ndarray, config: Config, pays: float,
                       say: Callable[[str], None]) -> tuple[CompletedSource, InterpolationError] | None:
-    """A source with trajectories completed by their own flow, and the variance between the observed nodes; None where
+    """Source with trajectories completed by their own flow, and the error variance between the observed nodes; None if
     that is excluded or does not help.
 
     Args:
-        train: indices of the trajectories that are trained on. pays: times what interpolation misses at nodes kept
-            aside, that the flow may miss.
-    Raises UserError where `data.completion` asks for what the data cannot have.
+        train: indices of the training trajectories. pays: largest error of the flow at held-out nodes, relative to that
+            of interpolation, for which it is used.
+    Raises UserError if `data.completion` requests what the data do not allow.
     """
     wanted = config.data.completion
     if wanted == "none":
@@ -71,7 +71,7 @@ def completed_by_flow(source: TrajectorySource, train: np.ndarray, config: Confi
 
 
 def _obstacle(source: TrajectorySource) -> str:
-    """Why the equation cannot be that of these data; empty where it can, and something is left to be found."""
+    """Reason why the flow equation does not apply to the data; empty if it does and some nodes are unobserved."""
     file, description = source.file, source.file.description
     if list(description.channels) != _CHANNELS:
         return f"it needs the channels {', '.join(_CHANNELS)}"
@@ -88,7 +88,7 @@ def _obstacle(source: TrajectorySource) -> str:
 
 
 def _observed(source: TrajectorySource, trajectory: int) -> ObservedFlow:
-    """The nodes of a trajectory that are observed in all of its frames."""
+    """Observations of a trajectory at the nodes that are observed in all of its frames."""
     batch = source.batch([trajectory], normalised=False)
     valid = torch.isfinite(batch.t[0])
     u = batch.u[0, valid].double().numpy()

@@ -2,7 +2,7 @@
 
 An extended Kalman filter and Rauch-Tung-Striebel smoother, one Gauss-Newton step on the weakly constrained window
 problem: each frame is encoded by the same regularised solve as in training, with the forecast from earlier frames as
-its prior. Delayed codes and contexts, which no frame shows, follow from their covariance with the codes; the flow is
+its prior. Delayed codes and contexts, which are not observed, follow from their covariance with the codes; the flow is
 linearised at a nominal context.
 """
 
@@ -28,10 +28,10 @@ from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, lift, with_context
 from inrflow.model.variational import near_closest_flows
 
-_STEADY = 1e-8  # of the largest variance: changes of covariances that have settled, and noise that may divide these
-_HIDDEN = 3  # further passes where first rates are hidden
-_UNLIKE = 2.0  # variances of the training data in white noise, from which on values are of something else
-_SURPRISING, _QUIET = 4.0, 0.5  # variance factors above which noise is looked for, and below which there is less
+_STEADY = 1e-8  # of the largest variance: tolerance of converged covariances; least noise for this
+_HIDDEN = 3  # further passes where parts of the state are hidden
+_UNLIKE = 2.0  # variance of added noise, normalised, from which on the field is unlike the training data
+_SURPRISING, _QUIET = 4.0, 0.5  # variance factors above which noise is estimated, and below which it is lower
 
 
 def assimilate(
@@ -50,9 +50,8 @@ def assimilate(
 
     The mean of frames without any observation is the forecast from those before. `context`: in place of the one in
     `prior`. `around`: states (S, K, n) at which the motion between delayed values and the times of their frames is
-    linearised, and the flow where states have memory; by default the forecasts, and for the first frames what they are
-    encoded to. `earlier`: an estimate that
-    goes on; its last frame is the first of the window, whose values are not taken again.
+    linearised, and the flow where states have memory; by default the forecasts, and for first frames their encoding.
+    `earlier`: an estimate to be continued; its last frame is the first of the window, whose values are not used again.
     """
     size, contexts, basis = decoder.code_size, dynamics.field.context_size, BasisAt(decoder)
     frames = window.u.shape[1]
@@ -85,10 +84,10 @@ def assimilate(
         quadratic, count = earlier.quadratic, earlier.count
     elif known:
         usual = prior.mean.expand_as(mean), prior.covariance[None]
-        if known_codes is not None:  # which are no evidence of anything
+        if known_codes is not None:  # which are no evidence
             usual = given(*usual, known_codes)
         quadratic, count = _innovation(basis, first, usual[0], mean, usual[1], prior.noise, motion)
-    forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
+    forecasts: list[tuple[Tensor, Tensor]] = []  # from the second frame on; likewise flows
     flows: list[Tensor] = []
     gains: list[Tensor] = []
     settled = False
@@ -109,7 +108,7 @@ def assimilate(
         latest = covariances[-1]
         assert latest is not None
         steady = settled and _as_before(window, k)
-        if steady:  # covariances, flow and gain are those of the frame before
+        if steady:  # covariances, flow and gain are converged
             expected, flow = forecasts[-1][1], flows[-1]
         else:
             uncertain = context is None or not context.known
@@ -121,7 +120,7 @@ def assimilate(
         if away is not None:
             forecast = forecast + (flow @ away[..., None])[..., 0]
         frame = window.frames(slice(k, k + 1))
-        if not dynamics.field.is_linear:  # else all codes move alike, at all times
+        if not dynamics.field.is_linear:  # else the motion is the same for all codes and times
             motion = _motion(dynamics, window, forecast if around is None else around[:, k], size)
         if steady:
             mean, cov = _steady_update(basis, frame, forecast, latest, prior.noise), latest
@@ -155,7 +154,7 @@ def assimilate(
             else:
                 covariances[k] = later
     quieter = quadratic < _QUIET * count
-    if dynamics.integrator.method == "etd":  # a law's errors do not shrink with what smooth first frames leave
+    if dynamics.integrator.method == "etd":  # errors of a law do not shrink with residuals of smooth first frames
         quadratic = torch.maximum(quadratic, count)
     kept = [c for c in covariances if c is not None] if covariance else None
     found = StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count, gains=gains[::-1] if kept else None,
@@ -167,10 +166,10 @@ def continued(
     decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch, encoder: Encoder,
     estimate: StateEstimate,
 ) -> StateEstimate | None:
-    """An estimate with the frames of a later window, as in `assimilate`: the Kalman filter from its last state on, and
-    the smoother back from there.
+    """An estimate continued with the frames of a later window, as in `assimilate`: the Kalman filter from its last
+    state on, and the smoother back from there.
 
-    None where this does not give what an assimilation of all observations gives: values with times of their own,
+    None where the result would differ from an assimilation of all observations: for values with times of their own,
     contexts, ensembles, and observations that call for more noise.
     """
     if estimate.gains is None or dynamics.field.context_size or window.delay is not None:
@@ -191,8 +190,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _as_before(window: TrajectoryBatch, k: int) -> bool:
-    """Whether frame k comes as long after the one before, and is seen at the same values, as that one was; the same for
-    all trajectories."""
+    """Whether frame k has the time step and the observed values of the frame before, for all trajectories."""
     if k < 2:
         return False
     gaps = torch.diff(window.t[:, k - 2 : k + 1], dim=1)
@@ -202,7 +200,7 @@ def _as_before(window: TrajectoryBatch, k: int) -> bool:
 
 
 def _steady_update(basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor) -> Tensor:
-    """Forecasts (S, n) conditioned on one frame, given the posterior covariance (1, n, n) that this leads to."""
+    """Forecasts (S, n) conditioned on one frame, with the converged posterior covariance (1, n, n)."""
     offset, basis = _with_memory(*basis_at(frame.x[0, 0]), mean.shape[1] - basis_at.decoder.code_size)
     missed = frame.u[:, 0].double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
     return mean + torch.einsum("ncz,snc->sz", basis, (missed / noise).nan_to_num(0.0)) @ cov[0]
@@ -211,7 +209,7 @@ def _steady_update(basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov:
 def _forgotten(
     expected: Tensor, flow: Tensor, before: Tensor, prior: StatePrior, lost: Tensor, contexts: int
 ) -> tuple[Tensor, Tensor]:
-    """Covariances and flows (S, n, n) where trajectories that are `lost` (S,) keep their contexts alone."""
+    """Covariances and flows (S, n, n), for `lost` trajectories (S,) reset to the prior except for contexts."""
     rows, size = len(lost), expected.shape[-1]
     states = size - contexts
     anew = torch.zeros(rows, size, size, dtype=expected.dtype)
@@ -232,14 +230,14 @@ def assimilate_noisy(
     encoder: Encoder | None = None,
     context: ContextPrior | None = None,
 ) -> StateEstimate:
-    """As `assimilate`, with white observation noise estimated from the window where it exceeds that of training, or
+    """`assimilate`, with white observation noise estimated from the window where it exceeds that of training, or
     without that of training where the window has clearly less.
 
     Where values are delayed, or parts of the state hidden, and the dynamics are not linear, further passes linearise
-    around the states of the one before (iterated smoother, Bell 1994).
-    Trajectories whose innovations are far larger than the prior expects are assimilated anew with the white noise of
-    largest evidence, each with its own. Covariances and `factor` do not count this noise: it is not in the field.
-    Thousands of independent codes have an ensemble instead of covariances.
+    around the states of the previous one (iterated smoother, Bell 1994). Trajectories whose innovations are far larger
+    than expected are assimilated again, each with the white noise of largest evidence. Covariances and `factor` do not
+    include this noise, which is not part of the field. Thousands of independent codes are represented by an ensemble
+    instead of covariances.
     """
     if prior.white is not None:
         estimate = assimilate_noisy(decoder, dynamics, replace(prior, white=None), window, covariance, encoder, context)
@@ -266,7 +264,7 @@ def assimilate_noisy(
         return estimate
     chosen = window.select(surprising)
     most = prior.noise if prior.roughest is None else torch.maximum(prior.noise, prior.roughest)
-    evidence = NoiseEvidence(replace(prior, noise=most).codes(decoder.code_size), len(chosen))  # more than in any frame
+    evidence = NoiseEvidence(replace(prior, noise=most).codes(decoder.code_size), len(chosen))  # at its largest
     states = estimate.mean[surprising]
     frames, alike = chosen.u.shape[1], dynamics.field.is_linear
     motions = [_motion(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]
@@ -300,8 +298,8 @@ def _motion(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: i
 def _affine_frames(
     basis_at: BasisAt, window: TrajectoryBatch, motions: Sequence[AffineMotion | None]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64;
-    with motions, one for each frame, those of delayed values, which share none."""
+    """Frames grouped by shared points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z),
+    float64. Delayed values share no points; `motions`, one for each frame, propagate their basis."""
     trajectories, frames = window.u.shape[:2]
     index = torch.arange(trajectories)
     for k in range(frames):
@@ -319,7 +317,7 @@ def _affine_frames(
 def _carried(
     motion: AffineMotion, trajectory: int, offset: Tensor, basis: Tensor, delay: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Offset (N, C) and basis (N, C, Z) of one trajectory's values seen `delay` (N,) late."""
+    """Offset (N, C) and basis (N, C, Z) of one trajectory's values, observed `delay` (N,) after the frame."""
     carried = motion.of_groups(slice(trajectory, trajectory + 1)).carried(offset[None], basis[None], delay[None])
     return carried[0][0], carried[1][0]
 
@@ -328,8 +326,8 @@ def _innovation(
     basis_at: BasisAt, frame: TrajectoryBatch, before: Tensor, after: Tensor, covariance: Tensor, noise: Tensor,
     motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Squared innovation (S,) and number of values (S,) of a frame whose states were `before`, with covariance (S or 1,
-    n, n), and are now `after`."""
+    """Squared innovation (S,) and number of values (S,) of a frame with states `before`, of covariance (S or 1, n, n),
+    and `after` the update."""
     size = basis_at.decoder.code_size
     codes, step, own = after[:, :size], (after - before)[:, :size], covariance[:, :size, :size]
     quadratic, count = torch.zeros_like(after[:, 0]), torch.zeros_like(after[:, 0])
@@ -344,7 +342,7 @@ def _update(
     basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor,
     motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame, delayed values carried by `motion`."""
+    """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame; `motion` propagates delayed values."""
     decoder, n = basis_at.decoder, mean.shape[1]
     size, dtype = decoder.code_size, next(decoder.parameters()).dtype
     points, u = frame.x[:, 0], frame.u[:, 0]
@@ -377,7 +375,7 @@ def _update(
                 offset, basis = basis_at(x)
                 if frame.delay is not None and motion is not None:
                     offset, basis = _carried(motion, s, offset, basis, frame.delay[s, 0])
-            else:  # linearised at the best code, shifted so that it is affine around it
+            else:  # linearised at the posterior mode, with the offset of the tangent
                 at = GaussianPrior(mean[s, :size], one[:size, :size], noise)
                 best, _ = gauss_newton(decoder, x, u[s : s + 1], at)
                 value, jacobian = decoder.linearise(x.to(dtype), best.to(dtype))
@@ -393,6 +391,6 @@ def _update(
 
 
 def _with_memory(offset: Tensor, basis: Tensor, memory: int) -> tuple[Tensor, Tensor]:
-    """A decoder's basis extended by zeros to the dimensions of the state that it does not see; float64."""
+    """A decoder's basis extended by zeros to unobserved dimensions of the state; float64."""
     basis = basis.double()
     return offset.double(), torch.cat([basis, basis.new_zeros(*basis.shape[:-1], memory)], -1)

@@ -1,10 +1,10 @@
-"""What a surrogate knows of contexts: those of its training environments, and how parameters map to them.
+"""Contexts of the training environments, and their map from parameters.
 
 The map from parameters to contexts is a polynomial of these, their logarithms or reciprocals, or of the exponential of
-one, or where systems are few linear in squares; which, and its degree, is chosen by leaving out one environment at a
-time. Parameters are read off a context by inverting it (Gauss-Newton), which holds outside the trained range where a
-direct fit of the inverse would not (a wave's context is its squared speed: the inverse is a root).
-"""
+one, or of squares where systems are few; which, and its degree, is chosen by leave-one-environment-out
+cross-validation. Parameters are inferred from a context by inverting the map (Gauss-Newton), which holds outside the
+trained range where a direct fit of the inverse would not (a wave's context is its squared speed: the inverse is a
+root)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from inrflow.numerics.polynomials import (
 )
 from inrflow.numerics.principal_components import standardised
 
-_UNLIKE, _VISIBLE = 30.0, 1e-6  # times the largest misfit of held-out trajectories of systems of training; at least
+_UNLIKE, _VISIBLE = 30.0, 1e-6  # ratio to the largest misfit of held-out trajectories; least visible misfit
 _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
 _POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms
-_EXPONENTIALS = (math.inf, -math.inf)  # of a single parameter, in two standard deviations
-_LOWEST = 1e-3  # of the least one of training: what logarithms, reciprocals and squares are taken of, at least
+_EXPONENTIALS = (math.inf, -math.inf)  # signs of exponentials of a single parameter, scaled by two standard deviations
+_LOWEST = 1e-3  # lower bound for logarithms, reciprocals and squares, relative to the least training value
 _STRAIGHT = 1e-6  # of standardised contexts
 _CLEARLY_BETTER, _FAR_BETTER = 0.8, 0.1
 _NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
@@ -52,16 +52,15 @@ class Contexts:
     """Contexts of the training environments, standardised: their prior is N(0, 1) in each of P numbers.
 
     Attributes:
-        kind: what tells environments apart: "parameters", "environment" or "trajectory".
+        kind: what distinguishes environments: "parameters", "environment" or "trajectory".
         values: (E, P).
         labels: (E,) ids of the environments in the training file.
         names: of Q known parameters; empty where none are known.
         parameters: (E, Q) of the environments, None where none are known.
         map: from parameters to contexts and back, None where none are known.
         growth: power of the variance of a regression with which that of forecasts grows beyond the environments.
-        spread: times the variance that solves state, of contexts of held-out trajectories about those of systems.
-        missed: largest misfit of these solves, 0 where none is known.
-    """
+        spread: ratio of the variance of contexts of held-out trajectories, around those of systems, to posterior ones.
+        missed: largest misfit of these solves, 0 where none is known."""
 
     kind: str
     values: Tensor
@@ -75,7 +74,7 @@ class Contexts:
 
     @property
     def size(self) -> int:
-        """P."""
+        """Number P of dimensions of a context."""
         return self.values.shape[1]
 
     def distance(self, context: Tensor) -> Tensor:
@@ -83,26 +82,26 @@ class Contexts:
         return context.square().sum(-1)
 
     def limit(self, context: Tensor) -> float:
-        """The squared distance up to which one in the direction of a context (P,) counts as inside: as far as any of
-        the training environments reaches along it, and a margin.
+        """Squared distance up to which contexts in the direction of a context (P,) count as inside: that of the
+        farthest training environment along it, with a margin.
 
         Environments are few and chosen, so that a quantile of their Gaussian would lie far outside of all of them; and
-        seldom symmetric about their mean.
-        """
+        seldom symmetric about their mean."""
         if not len(self.values):
             return chi_squared_quantile(QUANTILE, self.size)
         reach = float((self.values * context).sum(1).max().clamp(min=0))
         return (_MARGIN * reach) ** 2 / float(self.distance(context))
 
     def outside(self, context: Tensor) -> bool:
-        """Whether a context (P,) lies beyond the limit or, where parameters tell it, these beyond those of training."""
+        """Whether a context (P,) lies beyond the limit or, where it lies on the curve of parameters, outside their
+        training range."""
         if (told := self._told(context)) is None:
             return bool(context.any()) and float(self.distance(context)) > self.limit(context)
         values, least, most = told
         return bool(((values - (least + most) / 2).abs() > _MARGIN * (most - least) / 2).any())
 
     def warning(self, context: Tensor, misfit: float = 0.0) -> str | None:
-        """What is said of a context (P,) outside, or that misses far more of what was seen than training; else None."""
+        """Warning for a context (P,) outside, or with a misfit far above those of training; else None."""
         if self.outside(context):
             where = f"squared distance {float(self.distance(context)):.1f}, limit {self.limit(context):.1f}"
             if (told := self._told(context)) is not None:
@@ -116,16 +115,16 @@ class Contexts:
             "forecasts, and parameters read off, may be wrong")
 
     def excess(self, found: ContextEstimate) -> float:
-        """What the variance of a context grows by where its flow misses more than those of systems of training: its
-        solve weighs residuals as independent, as noise is; what a law lacks grows from step to step."""
+        """Factor on the variance of a context whose misfit exceeds those of training systems: the solve treats
+        residuals as independent, as noise is, while errors of a law accumulate from step to step."""
         return 1 + found.growing * (min(max(self._unlike(found.misfit), 1.0), _UNLIKE) - 1)
 
     def _unlike(self, misfit: float) -> float:
-        """How many times a misfit is the largest one of systems of training, or one that would be seen."""
+        """Ratio of a misfit to the largest one of training systems, or to the least visible one."""
         return misfit / max(self.missed, _VISIBLE / _UNLIKE) if self.missed else 0.0
 
     def _told(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Parameters (Q,) of a context on their curve, and the least and largest ones of training; None beside it."""
+        """Parameters (Q,) of a context on their curve, with minima and maxima of training; None for other contexts."""
         if self.map is None or not self.on_curve:
             return None
         values, _ = self.map.parameters(context, KNOWN_CONTEXT * torch.eye(self.size).double())
@@ -137,17 +136,16 @@ class Contexts:
 
         The operators are a regression on the contexts: at c their variance goes as [1, c] (sum_e [1, c_e][1, c_e]^T)^-1
         [1, c]^T, which is 1 + |c|^2 for standardised contexts and 1 + P on the average over the training environments.
-        What no operators affine in contexts have grows faster: `missed_by`.
-        """
+        Errors of operators that are not affine in contexts grow faster: `missed_by`."""
         return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0) ** (self.growth / 2)
 
     def nearest(self, context: Tensor) -> int:
-        """The training environment whose context is nearest to one (P,)."""
+        """Index of the training environment with the context nearest to `context` (P,)."""
         return int((self.values - context).square().sum(1).argmin())
 
     def at(self, parameters: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        """Context (P,) of known parameters by their names, and what the map misses (P, P). Raises UserError where one
-        is missing or unknown."""
+        """Context (P,) of known parameters by their names, and the error covariance (P, P) of the map. Raises UserError
+        where one is missing or unknown."""
         assert self.map is not None
         if set(parameters) != set(self.names):
             raise UserError(f"parameters are given for {', '.join(parameters) or 'nothing'}; the surrogate needs "
@@ -156,7 +154,8 @@ class Contexts:
         return self.map.contexts(values), self.map.error_at(values)
 
     def along(self, found: ContextEstimate) -> ContextPrior | None:
-        """The prior of contexts near one found, where fewer parameters tell them: along the curve of these."""
+        """The prior of contexts near an estimated one along the curve of parameters, if these are fewer than P; else
+        None."""
         if self.map is None or not self.on_curve:
             return None
         slope, values = self.map.tangent(found.mean, found.covariance)
@@ -166,11 +165,11 @@ class Contexts:
 
     @property
     def on_curve(self) -> bool:
-        """Whether fewer parameters tell contexts than these have numbers."""
+        """Whether contexts lie on a curve of fewer parameters."""
         return self.map is not None and len(self.names) < self.size
 
     def state(self) -> dict[str, Any]:
-        """As nested plain values and tensors, fit for `save_tensors`."""
+        """State as nested plain values and tensors, fit for `save_tensors`."""
         state = {key: value for key, value in vars(self).items() if key != "map"}
         state["names"] = list(self.names)
         state["map"] = None if self.map is None else dict(vars(self.map))
@@ -187,10 +186,9 @@ class Contexts:
 
 @dataclass
 class Curve:
-    """Contexts map(p) + root e of standardised parameters p (Q,) and of departures e (P,) from the map, N(0, 1).
+    """Contexts map(p) + root e of standardised parameters p (Q,) and of deviations e (P,) from the map, N(0, 1).
 
-    values: (N, Q) parameters that p may be near.
-    """
+    values: (N, Q) parameters to start from."""
 
     map: ParameterMap
     root: Tensor
@@ -198,13 +196,13 @@ class Curve:
 
     @property
     def prior(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of [p, e]: little is known of p."""
+        """Mean and covariance of [p, e], with a wide prior of p."""
         spreads = torch.tensor([_FREE] * self.values.shape[1] + [1.0] * len(self.root), dtype=torch.float64)
         return 0 * spreads, spreads.square().diag()
 
     @property
     def starts(self) -> Tensor:
-        """Unknowns (N, Q + P) to start from."""
+        """Initial values (N, Q + P) of the unknowns."""
         return nn.functional.pad(self.map.standardised(self.values), (0, len(self.root)))
 
     def __call__(self, unknowns: Tensor) -> Tensor:
@@ -219,17 +217,17 @@ class Curve:
 
 @dataclass
 class ParameterMap:
-    """contexts = polynomial(standardised parameters, or their logarithms, reciprocals or exponentials).
+    """Polynomial map to contexts from standardised parameters, or their logarithms, reciprocals, squares or
+    exponentials.
 
     Attributes:
-        mean, scale: (Q,) of the training parameters, or of what is taken of them.
+        mean, scale: (Q,) of the transformed training parameters.
         coefficients: (F, P) of the monomials up to `degree`.
         degree: 1, 2 or 3.
-        error: (P, P) covariance of what the polynomial missed of environments left out.
+        error: (P, P) covariance of leave-one-environment-out errors.
         training: (E, Q) the training parameters.
-        powers: (Q,) of parameters, 0 where logarithms are taken, infinite where exponentials are; None: all are 1.
-        further: (F', P) coefficients of the monomials up to the next degree; None: not known.
-    """
+        powers: (Q,) of parameters, 0 for logarithms, infinite for exponentials; None: all are 1.
+        further: (F', P) coefficients of the monomials up to the next degree; None: not known."""
 
     mean: Tensor
     scale: Tensor
@@ -242,7 +240,7 @@ class ParameterMap:
 
     @classmethod
     def fit(cls, parameters: Tensor, contexts: Tensor) -> ParameterMap:
-        """From parameters (E, Q) and contexts (E, P) of the training environments; E at least 2."""
+        """The map fitted to parameters (E, Q) and contexts (E, P) of the training environments; E at least 2."""
         best: tuple[ParameterMap, Tensor] | None = None
         squares = (2,) if math.comb(parameters.shape[1] + 2, 2) >= len(parameters) else ()  # too few for degree 2
         choices = choices_of_powers(parameters, (*_POWERS, *squares, *_EXPONENTIALS))
@@ -253,7 +251,7 @@ class ParameterMap:
             if degree > 1 and design.shape[1] > len(design) - 1:
                 break
             missed = left_out(design, contexts)
-            share = _FAR_BETTER if bool(powers.isinf().any()) else _CLEARLY_BETTER  # chance may tell it from a line
+            share = _FAR_BETTER if bool(powers.isinf().any()) else _CLEARLY_BETTER  # it may win by chance
             if best is None or float(missed.square().mean()) < share * float(best[1].square().mean()):
                 error = missed.T @ missed / len(missed) + 1e-12 * torch.eye(contexts.shape[1], dtype=contexts.dtype)
                 further = ridge_solution(monomials((taken - mean) / scale, degree + 1), contexts)
@@ -263,7 +261,7 @@ class ParameterMap:
         return best[0]
 
     def written(self, names: Sequence[str]) -> list[str]:
-        """What the polynomial is of, for parameters of some names."""
+        """The transformed parameters in words, given the names of parameters."""
         forms = {1: "{}", 2: "{}^2", 0: "log {}", -1: "1 / {}", math.inf: "exp {}", -math.inf: "exp -{}"}
         return [forms[float(power)].format(name) for name, power in zip(names, self._powers, strict=True)]
 
@@ -272,16 +270,16 @@ class ParameterMap:
         return self._design(parameters, self.degree) @ self.coefficients
 
     def error_at(self, parameters: Tensor) -> Tensor:
-        """Covariances (..., P, P) of what it misses at parameters (..., Q): of environments left out, and by how much a
-        polynomial of the next degree differs there, which is much beyond those of training unless it is exact."""
+        """Error covariances (..., P, P) at parameters (..., Q): of environments left out, plus the squared difference
+        to a polynomial of the next degree, which is large beyond the training range unless the map is exact."""
         if self.further is None:
             return self.error.expand(*parameters.shape[:-1], *self.error.shape).clone()
         apart = self._design(parameters, self.degree + 1) @ self.further - self.contexts(parameters)
         return self.error + apart[..., :, None] * apart[..., None, :]
 
     def residual_at(self, parameters: Tensor, contexts: Tensor) -> Tensor:
-        """Covariance (P, P) of contexts at parameters (Q,) by residuals of those (E, P) of training, as a regression
-        predicts it: outermost environments that are left out say less of what lies between them."""
+        """Prediction covariance (P, P) of contexts at parameters (Q,) by the residuals of training contexts (E, P), as
+        in a regression: smaller than errors of outermost environments left out."""
         design, here = self._design(self.training, self.degree), self._design(parameters, self.degree)
         missed, free = contexts - design @ self.coefficients, max(len(design) - design.shape[1], 1)
         leverage = here @ torch.linalg.pinv(design.T @ design) @ here
@@ -316,11 +314,12 @@ class ParameterMap:
         return values, spread * slopes[:, None] * slopes
 
     def standardised(self, parameters: Tensor) -> Tensor:
-        """What the polynomial is of, of parameters (..., Q), standardised."""
+        """Transformed and standardised parameters (..., Q)."""
         return (self._taken(parameters) - self.mean) / self.scale
 
     def tangent(self, context: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        """Changes (P, Q) of contexts by a standard deviation of each parameter, at those (Q,) of a context."""
+        """Tangent (P, Q): changes of contexts per standard deviation of each parameter, and parameters (Q,) of a
+        context."""
         values, _ = self.parameters(context, covariance)
         return self.jacobian(self.standardised(values)), values
 
@@ -329,15 +328,16 @@ class ParameterMap:
         return torch.ones_like(self.mean) if self.powers is None else self.powers
 
     def _taken(self, parameters: Tensor) -> Tensor:
-        """What the polynomial is of, of parameters (..., Q); near zero, or below, that of a small one."""
+        """Transformed parameters (..., Q); parameters near or below zero are raised to a small positive value if
+        necessary."""
         whole = (self._powers == 1) | self._powers.isinf()
         least = torch.where(whole, -torch.inf, _LOWEST * self.training.amin(0))
         return raised(torch.maximum(parameters, least), self._powers, self.training)
 
     def _given_back(self, taken: Tensor) -> tuple[Tensor, Tensor]:
-        """The parameters (Q,) of which something is taken (Q,), and their derivatives by it."""
+        """The inverse transform of parameters (Q,), and its derivatives."""
         p, high = self._powers, taken.clamp(max=MOST_LOGARITHM).exp()
-        low = torch.maximum(taken, _LOWEST * self._taken(self.training).amin(0))  # which are positive
+        low = torch.maximum(taken, _LOWEST * self._taken(self.training).amin(0))  # these are positive
         other, slope = torch.where(p == 2, low.sqrt(), 1 / low), torch.where(p == 2, 0.5 / low.sqrt(), -1 / low**2)
         values = torch.where(p == 1, taken, torch.where(p == 0, high, other))
         slopes = torch.where(p == 1, 1.0, torch.where(p == 0, high, slope))
@@ -354,23 +354,23 @@ class ParameterMap:
         return monomials(standard, self.degree) @ self.coefficients
 
     def jacobian(self, standard: Tensor) -> Tensor:
-        """(..., P, Q) at standardised parameters (..., Q)."""
+        """Jacobian (..., P, Q) at standardised parameters (..., Q)."""
         moves = _DIFFERENCE * torch.eye(standard.shape[-1], dtype=torch.float64)
         here = standard[..., None, :]
         return ((self.at(here + moves) - self.at(here - moves)) / (2 * _DIFFERENCE)).mT
 
 
 def missed_by(degree: int) -> float:
-    """The power of the variance of a regression on monomials of parameters, up to a degree, with which the variance of
-    what it misses grows beyond the environments: as squares of monomials of the next degree, where the former grows as
-    those of this one. Of numbers that are solved, each is a parameter of degree 1."""
+    """Power of the variance of a regression on monomials up to a degree with which the variance of its truncation error
+    grows beyond the environments: the latter as squares of monomials of the next degree, the former as those of this
+    degree. For solved contexts, each of which is a parameter, the degree is 1."""
     return 1 + 1 / degree
 
 
 def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
-    """Contexts (E, P) that known parameters (E, Q) may be, fewer than the environments tell apart, standardised:
-    parameters, their logarithms, reciprocals or squares, and products of two or three, the same where these are alike;
-    or two or three exponentials of one."""
+    """Candidate contexts (E, P) as functions of known parameters (E, Q), with P below the number that environments can
+    determine, standardised: parameters, their logarithms, reciprocals or squares, and products of two or three, with
+    equal transforms if `alike`; or two or three exponentials of one."""
     forms, choices = [], _SQUARES if alike else (*_SQUARES, *_EXPONENTIALS)
     of_degree = ((degree, powers) for degree in _DEGREES
                  for powers in choices_of_powers(parameters, choices, alike and degree > 1))
@@ -385,8 +385,8 @@ def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
 
 def straight(parameters: Tensor, contexts: Tensor, names: Sequence[str]
              ) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
-    """Base (P,) and slopes (P, Q) of contexts (E, P) = base + slopes f, sizes (Q,) and names of f, which are parameters
-    (E, Q), their logarithms, reciprocals or squares; None where contexts are none of these."""
+    """Affine form of contexts (E, P) = base + slopes f: base (P,), slopes (P, Q), sizes (Q,) and names of f, which are
+    parameters (E, Q), their logarithms, reciprocals or squares; None where contexts are not affine in these."""
     for powers in choices_of_powers(parameters, _SQUARES):
         design = monomials(raised(parameters, powers, parameters), 1)
         found = torch.linalg.lstsq(design, contexts).solution

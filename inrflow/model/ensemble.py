@@ -1,8 +1,8 @@
-"""Assimilation and spread of thousands of codes by an ensemble: draws of the posterior, each flown by itself.
+"""Ensemble assimilation and forecast of thousands of codes: samples of the posterior, each integrated by itself.
 
-The first frame's draws are exact: what regularised least squares makes of draws of the prior and of the noise
-(randomise-then-optimise, Bardsley et al. 2014). Of later frames the forecast's covariance is that of the draws'
-variances, code by code (perturbed observations, Burgers et al. 1998).
+Samples of the first frame are exact: regularised least squares with perturbed prior means and observations
+(randomise-then-optimise, Bardsley et al. 2014). For later frames the forecast covariance is diagonal, the variances of
+the members' codes (perturbed observations, Burgers et al. 1998).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from inrflow.encoding.evidence import PENALTY
 from inrflow.encoding.posterior import FREEDOM, GaussianPrior, squared_innovation
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
-MEMBERS, _FEW, _MANY = 8, 4, 4096  # of an ensemble; of codes whose flights take long, more than so many
+MEMBERS, _FEW, _MANY = 8, 4, 4096  # members; fewer for more codes than _MANY, whose integration takes long
 _SEED = 31
 _LEVELS = tuple(4.0 / 4**i for i in range(16))  # of added noise, normalised variances
 
 
 def rated_codes(field: VectorField, memory: int) -> Tensor:
-    """Numbers (memory,) of the codes whose rates the further states of a field are."""
+    """Indices (memory,) of the codes whose time derivatives are the memory of a field's states."""
     if not memory:
         return torch.zeros(0, dtype=torch.int64)
     (law,) = field.terms.values()
@@ -36,7 +36,7 @@ def rated_codes(field: VectorField, memory: int) -> Tensor:
 
 
 class Ensemble:
-    """Estimates of windows of frames for one decoder, its dynamics and a prior of independent codes."""
+    """Ensemble smoother for one decoder, its dynamics and a prior of independent codes."""
 
     def __init__(self, decoder: Decoder, dynamics: Dynamics, prior: StatePrior) -> None:
         self.decoder, self.dynamics, self.prior = decoder, dynamics, prior
@@ -46,8 +46,8 @@ class Ensemble:
 
     def estimate(self, window: TrajectoryBatch, members: bool, context: ContextPrior | None, quiet: float = 0.0
                  ) -> StateEstimate:
-        """States of a window of frames (S, K); `window.t` in internal units, values normalised. Draws if `members`.
-        Windows whose variance factor is below `quiet` have less noise than is expected."""
+        """States of a window of frames (S, K); `window.t` in internal units, values normalised. With members if
+        `members`. Windows with a variance factor below `quiet` are flagged as less noisy than expected."""
         codes, first, most = self.prior.codes(self.size), window.first_frames(1), _FEW if self.size > _MANY else MEMBERS
         draws = most if members or window.u.shape[1] > 1 else 0
         mean = encode(self.decoder, first, codes)[:, 0]
@@ -67,7 +67,7 @@ class Ensemble:
             analysed = self._analysed(frame, mean[:, : self.size], each[..., : self.size], ahead)
             more = self._innovation(frame, analysed[0], analysed[0] - mean[:, : self.size], spread)
             quadratic, count = quadratic + more[0], count + more[1]
-            # Rates follow their codes by what forecasts of members have in common, code by code.
+            # Rates are updated by regression on their codes over forecasts of members, code by code.
             gain = (apart[..., self.rated] * apart[..., self.size :]).mean((0, 1)) / spread[self.rated]
             means.append(self._followed(mean, analysed[0], gain))
             every.append(self._followed(each, analysed[1], gain))
@@ -76,12 +76,13 @@ class Ensemble:
             frames = states.shape[1]
             states = torch.cat([states, constant[0][:, None].expand(-1, frames, -1)], -1)
             drawn = torch.cat([drawn, constant[1][:, None].expand(-1, frames, -1, -1)], -1)
-        # A law's errors do not shrink with what smooth first frames leave: no less than expected.
+        # Forecast errors of a law do not shrink with residuals of smooth first frames: the factor is at least 1.
         return StateEstimate(window.t, states, None, torch.maximum(quadratic, count), count,
                              members=drawn if members else None, quieter=quadratic < quiet * count)
 
     def _drawn(self, frame: TrajectoryBatch, codes: GaussianPrior, draws: int) -> Tensor:
-        """Draws (S or 1, M, Z) of the errors of codes encoded from one frame (S, 1); a 1 where all see the same."""
+        """Samples (S or 1, M, Z) of the errors of codes encoded from one frame (S, 1); (1, M, Z) where all observe the
+        same."""
         seen = torch.isfinite(frame.u)
         if frame.x.shape[0] == 1 and bool((seen == seen[:1]).all()):
             frame, seen = TrajectoryBatch(frame.t[:1], frame.x, frame.u[:1]), seen[:1]
@@ -94,7 +95,7 @@ class Ensemble:
     def _analysed(
         self, frame: TrajectoryBatch, mean: Tensor, each: Tensor, prior: GaussianPrior
     ) -> tuple[Tensor, Tensor]:
-        """Forecasts (S, Z) and members (S, M, Z) conditioned on one frame, its noise drawn anew for each member."""
+        """Forecasts (S, Z) and members (S, M, Z) conditioned on one frame, with perturbed observations of members."""
         every = torch.cat([mean[:, None], each], 1)
         seen = torch.isfinite(frame.u)
         noise = self._noise(seen.expand(-1, each.shape[1], -1, -1), prior.noise)
@@ -105,16 +106,15 @@ class Ensemble:
         return every[:, 0], every[:, 1:]
 
     def _followed(self, before: Tensor, codes: Tensor, gain: Tensor) -> Tensor:
-        """States (..., n) of analysed codes (..., Z), whose rates move with them by a gain."""
+        """States (..., n) with analysed codes (..., Z), and rates updated by `gain` times the codes' increments."""
         moved = gain * (codes - before[..., : self.size])[..., self.rated]
         return torch.cat([codes, before[..., self.size :] + moved], -1)
 
     def _forecast(
         self, window: TrajectoryBatch, k: int, mean: Tensor, each: Tensor, constant: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """States (S, n) and members (S, M, n) at frame k from those of the frame before; prior draws where they
-        diverge.
-        """
+        """States (S, n) and members (S, M, n) at frame k from those of the previous frame; samples of the prior replace
+        members that diverge."""
         begin, end = window.t[:, k - 1].nan_to_num(), window.t[:, k]
         end = torch.where(torch.isnan(end), begin, end)
         draws, n = each.shape[1], self.states
@@ -131,7 +131,7 @@ class Ensemble:
         return now, drawn.unflatten(0, (-1, draws))
 
     def _contexts(self, context: ContextPrior | None, count: int, draws: int) -> tuple[Tensor, Tensor] | None:
-        """Contexts (S, P) and draws (S, M, P) of them; None without contexts."""
+        """Contexts (S, P) and samples (S, M, P) of them; None without contexts."""
         contexts = self.dynamics.field.context_size
         if not contexts:
             return None
@@ -148,8 +148,8 @@ class Ensemble:
 
     def _innovation(self, frame: TrajectoryBatch, after: Tensor, step: Tensor, variances: Tensor
                     ) -> tuple[Tensor, Tensor]:
-        """Squared innovation (S,) and number of values (S,) of a frame by which codes with variances (Z,) moved a
-        `step` and are `after`."""
+        """Squared innovation (S,) and number of values (S,) of a frame whose analysis moved codes with prior variances
+        (Z,) by `step` to `after`."""
         values = self._decoded(frame.x, after[:, None])[:, 0]
         quadratic, count = squared_innovation(values, frame.u[:, 0], self.prior.noise, step, variances)
         return quadratic, count.double()
@@ -161,10 +161,10 @@ class Ensemble:
         return self._normal(*seen.shape) * noise.sqrt()
 
     def added_noise(self, window: TrajectoryBatch) -> Tensor:
-        """Variance (S,) of white noise, in addition to the prior's, of largest evidence of first frames; 0: none.
+        """Variance (S,) of white noise, in addition to the prior's, with the largest evidence of first frames; 0: none.
 
-        Of the covariance of the values of n points, the n largest variances of codes, times n, stand for eigenvalues:
-        exact on grids.
+        The eigenvalues of the covariance of n values are approximated by n times the n largest variances of codes,
+        which is exact on grids.
         """
         frame, best = window.first_frames(1), torch.zeros(len(window), dtype=torch.float64)
         score = self._evidence(frame, 0.0) + PENALTY
@@ -190,7 +190,7 @@ class Ensemble:
 
 def assimilate_ensemble(decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch, members: bool,
                         context: ContextPrior | None, surprising: float, quiet: float) -> StateEstimate:
-    """States of a window, with white noise estimated where innovations are `surprising` times those expected."""
+    """States of a window, with white noise estimated for trajectories with a variance factor above `surprising`."""
     estimate = Ensemble(decoder, dynamics, prior).estimate(window, members, context, quiet)
     rows = (estimate.factor > surprising).nonzero()[:, 0]
     if not len(rows):
@@ -207,7 +207,7 @@ def assimilate_ensemble(decoder: Decoder, dynamics: Dynamics, prior: StatePrior,
 def deviations(dynamics: Dynamics, estimate: StateEstimate, times: Tensor) -> Iterator[Tensor]:
     """Deviations (S, M, n) of members from their centre, for each of increasing times (S, T), not NaN.
 
-    After the last observed frame members and centre fly on by themselves; between two observed frames, deviations are
+    After the last observed frame members and centre are integrated further; between two observed frames, deviations are
     interpolated.
     """
     assert estimate.members is not None
@@ -233,8 +233,7 @@ def deviations(dynamics: Dynamics, estimate: StateEstimate, times: Tensor) -> It
 
 
 def decoded_change(decoder: Decoder, x: Tensor, away: Tensor) -> Tensor:
-    """What changes (S, M, Z) of codes change of the values (S, M, N, C) of an affine decoder at points (S or 1, N, d).
-    """
+    """Changes (S, M, N, C) of values of an affine decoder at points (S or 1, N, d), for changes (S, M, Z) of codes."""
     with torch.no_grad():
         return (decoder(x[:, None], away) - decoder(x[:, None], torch.zeros_like(away[:1, :1]))).double()
 
@@ -246,6 +245,6 @@ def spread_of(decoder: Decoder, x: Tensor, away: Tensor) -> Tensor:
 
 
 def _like(frame: TrajectoryBatch, values: Tensor, seen: Tensor) -> TrajectoryBatch:
-    """Frames of some values (S, M, N, C) where those of a frame (S, 1) are seen."""
+    """Frames with values (S, M, N, C) where a frame (S, 1) is observed."""
     values = torch.where(seen, values, torch.nan)
     return TrajectoryBatch(frame.t[:, :1].expand(len(values), values.shape[1]), frame.x, values)

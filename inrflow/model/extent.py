@@ -1,5 +1,5 @@
-"""The box and time span of the training data: warnings where a query leaves them, and the farthest lead time; and what
-is said where numbers leave no answer."""
+"""Extent of the training data in space and time: warnings for queries outside, the longest lead time, and errors for
+numbers out of proportion."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     from inrflow.domains import Domain
 
-DIVERGED = 10.0  # times as far from the mean of the training data as they or the observed frames are
+DIVERGED = 10.0  # ratio of the distance from the mean of the training data to the largest in training or observations
 _GAP = 2.5  # distances to a nearest neighbour, the longest of 20, that gaps between random points may span
-_PERIODS, _FARTHEST = 1.0, 1e30  # beyond the training data: coordinates in another unit; no place at all
-_PLACES = 1000  # that stand for the points of the training data
-_MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
-_DIGITS = 5  # of places that are kept
+_PERIODS, _FARTHEST = 1.0, 1e30  # periods beyond the training data that suggest another unit; largest coordinate
+_PLACES = 1000  # points that represent those of the training data
+_MARGIN = 1e-6  # of the width: tolerance for rounded coordinates and times
+_DIGITS = 5  # of stored places
 
 
 def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
-    """Warn that a forecast has diverged from a time on; nothing where that is infinite."""
+    """Warn that a forecast has diverged from a time on; no warning if that is infinite."""
     if math.isfinite(time):
         warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, of the times asked for, it is no number or "
                       f"{DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
@@ -38,8 +38,8 @@ def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
 
 @contextmanager
 def arithmetic_as_user_error() -> Iterator[None]:
-    """Raise UserError for matrices that cannot be factored and numbers that overflow: where a model is asked, of files
-    with damaged numbers that are numbers of a model each, or of observations out of all proportion."""
+    """Raise UserError for matrices that cannot be factored and numbers that overflow, in queries: of models from
+    damaged files with valid numbers, or with observations out of all proportion."""
     try:
         yield
     except (ArithmeticError, LinAlgError, np.linalg.LinAlgError) as error:
@@ -50,7 +50,7 @@ def arithmetic_as_user_error() -> Iterator[None]:
 
 
 def mesh_of(state: Mapping[str, Any]) -> Domain:
-    """The domain of a `state()`."""
+    """The domain of a stored `state()`."""
     from inrflow.domains import from_state  # finite elements take a second to import
 
     return from_state(state)
@@ -58,14 +58,14 @@ def mesh_of(state: Mapping[str, Any]) -> Domain:
 
 @dataclass(frozen=True)
 class Seen:
-    """The neighbourhood of the training data's points: what lies within `radius` of one of `places` (M, d)."""
+    """Neighbourhood of the training data's points: all within `radius` of one of `places` (M, d)."""
 
     places: np.ndarray
     radius: float
 
     @classmethod
     def of(cls, points: np.ndarray) -> Seen:
-        """That of points (N, d): what no gap between points that lie at random exceeds."""
+        """The neighbourhood of points (N, d), with a radius that covers gaps between random points."""
         from scipy.spatial import cKDTree  # slow to import
 
         points = np.unique(points[np.isfinite(points).all(1)], axis=0)
@@ -76,15 +76,15 @@ class Seen:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Seen:
-        """From what `state` gave."""
+        """The inverse of `state`."""
         return cls(np.asarray(state["places"], np.float64), float(state["radius"]))
 
     def state(self) -> dict[str, Any]:
-        """Plain values."""
+        """State as plain values."""
         return {"places": np.round(self.places, _DIGITS).tolist(), "radius": self.radius}
 
     def away(self, x: np.ndarray) -> np.ndarray:
-        """Which of the points (N, d) lie farther from all places."""
+        """Which of the points (N, d) lie outside the neighbourhood."""
         return ~np.isfinite(self._tree.query(x, distance_upper_bound=self.radius)[0])
 
     @cached_property
@@ -102,10 +102,10 @@ class Extent:
         description: of the data.
         box: lowest and highest coordinates (2, d).
         horizon: time from the first to the last frame.
-        reach: the longest lead time that is answered, in the data's units.
-        domain: where the field lives, where that is known.
-        seen: where on a sphere the data lie, where that is known.
-        series: whether the training data are one trajectory, not several from their starts.
+        reach: the longest lead time of queries, in the data's units.
+        domain: of the field, where it is known.
+        seen: neighbourhood of the data on a sphere, where it is known.
+        series: whether the training data are one trajectory, rather than several from their starts.
     """
 
     description: Description
@@ -136,8 +136,8 @@ class Extent:
         return beyond.any(-1)
 
     def check_places(self, x: np.ndarray | Tensor) -> None:
-        """Raise UserError where points (..., d) lie so far away that nothing can be computed there; warn where some lie
-        more than a period beyond the box, as those in another unit do."""
+        """Raise UserError for points (..., d) too far away for any computation; warn where some lie more than a period
+        beyond the box, as points in another unit do."""
         points = np.asarray(x).reshape(-1, len(self.description.coordinates))
         low, high = np.nanmin(points, 0, initial=np.inf), np.nanmax(points, 0, initial=-np.inf)
         farthest = float(np.maximum(-low, high).max())
@@ -155,8 +155,8 @@ class Extent:
         return float(self.box[1, axis] - self.box[0, axis]) or 1.0
 
     def beyond(self, t: np.ndarray, first: float, last: float) -> np.ndarray:
-        """Which of the times t lie before the first observation, or farther after it than training saw; of one series,
-        which goes on, after the last."""
+        """Which of the times t lie before the first observation or, after it, beyond the time span of training; for a
+        single series, after the last observation."""
         margin = _MARGIN * self.horizon
         return (t < first - margin) | (t > (last if self.series else first) + self.horizon + margin)
 
@@ -180,7 +180,7 @@ class Extent:
         )
 
     def require_gaps(self, t: np.ndarray) -> None:
-        """Raise UserError where two observations at increasing times t have more than `reach` between them."""
+        """Raise UserError where two observations at successive times t have more than `reach` between them."""
         gaps = np.diff(t)
         if not (gaps > self.reach).any():
             return
@@ -192,7 +192,7 @@ class Extent:
         )
 
     def warn_outside(self, outside: int, points: int) -> None:
-        """Warn, once, where any of so many points asked for lie `outside`."""
+        """Warn, once, where any of the queried points lie `outside`."""
         if not outside:
             return
         if self.seen is not None:
@@ -216,7 +216,7 @@ class Extent:
         )
 
     def warn_beyond(self, beyond: int, points: int) -> None:
-        """Warn, once, where any of so many points asked for lie `beyond` the time span of training."""
+        """Warn, once, where any of the queried points lie `beyond` the time span of training."""
         if not beyond:
             return
         units = f" {self.description.duration_units}".rstrip()

@@ -1,8 +1,7 @@
-"""Families: several physics in one model, with one library of terms for the laws of all.
+"""Families: several physics in one model, with a common library of terms for all laws.
 
-Each physics has its own decoder, normalisation, time scale and prior, and lives on a domain of its own. Those whose
-dynamics are a law share the library: of each, the family keeps its coefficients alone. What follows no law keeps its
-own vector field.
+Each physics has its own decoder, normalisation, time scale and prior, and a domain of its own. Those whose dynamics are
+a law share the library: the family stores their coefficients alone. Other physics keep their own vector field.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _LAW = "law"  # the registered name of the term
 
 @dataclass(frozen=True)
 class TermLibrary:
-    """Terms of several laws, dz/dt = sum_j theta_jc term_j.
+    """Union of the terms of several laws, dz/dt = sum_j theta_jc term_j.
 
     Attributes:
-        terms: J as plain values; theta: by physics, (J, C) coefficients in its own units, 0 where it lacks a term.
+        terms: J as plain values; theta: by physics, (J, C) coefficients in its own units, 0 for terms that it lacks.
     """
 
     terms: list[dict[str, Any]]
@@ -39,7 +38,7 @@ class TermLibrary:
 
     @classmethod
     def of(cls, fields: Mapping[str, VectorField]) -> TermLibrary:
-        """The terms of all fields that are a law of one system."""
+        """The library of all fields that are a law without contexts."""
         laws = {name: law for name, field in fields.items() if (law := _law_of(field)) is not None}
         terms: list[dict[str, Any]] = []
         for law in laws.values():
@@ -52,7 +51,7 @@ class TermLibrary:
         return cls(terms, theta)
 
     def structure(self, name: str, structure: dict[str, Any]) -> dict[str, Any]:
-        """The structure of a field whose law has no terms, with those of one physics."""
+        """The structure of a field, with the terms of its law from the library."""
         theta = self.theta[name]
         own = theta.ne(0).any(1).nonzero()[:, 0].tolist()
         law = {**structure["terms"][0], "terms": [self.terms[j] for j in own], "theta": theta[own].tolist()}
@@ -61,7 +60,7 @@ class TermLibrary:
 
 @dataclass
 class Family:
-    """Several physics; `surrogate` gives the model of one."""
+    """Several physics in one model; `surrogate` gives the model of one."""
 
     members: dict[str, Surrogate]
 
@@ -79,8 +78,8 @@ class Family:
     def forms(self) -> dict[str, list[str]]:
         """Terms of laws in words, with letters a, b, ... for channels, and the names of the physics that have them.
 
-        A term is the same whichever channel it acts on, and whatever its coefficient: "lap a" of a temperature and of a
-        velocity.
+        Terms are identified irrespective of channel and coefficient: "lap a" of a temperature and of a velocity are the
+        same.
         """
         library, owners = self.library, dict[str, list[str]]()
         words = [term_in_letters(term) for term in library.terms]
@@ -91,7 +90,7 @@ class Family:
 
     @property
     def about(self) -> str:
-        """A description of what is shared."""
+        """A description of the shared library."""
         library = self.library
         if not library.theta:
             return "nothing: no physics follows a law"
@@ -103,7 +102,7 @@ class Family:
                 + (f"; {', '.join(alone)} without a law" if alone else ""))
 
     def known_from(self, name: str) -> str:
-        """Which terms of a law those of other physics have, and which are its own; empty where it has no law."""
+        """Sentence on the terms of a law that other physics share, and on its own ones; empty where it has no law."""
         own = {form: [one for one in owners if one != name] for form, owners in self.forms.items() if name in owners}
         if not own:
             return ""
@@ -113,7 +112,7 @@ class Family:
                 f"{', '.join(new) or 'none'}")
 
     def surrogate(self, name: str) -> Surrogate:
-        """The surrogate of one physics. Raises UserError where there is none of that name."""
+        """The surrogate of one physics. Raises UserError for an unknown name."""
         if name not in self.members:
             raise UserError(f"physics={name} is unknown; this run knows {', '.join(self.names)}: choose one of them")
         return self.members[name]
@@ -139,7 +138,7 @@ class Family:
     # ---- storing ----
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write `model.safetensors` into the directory: the library once, the rest for each physics.
+        """Write `model.safetensors` into the directory: the library once, the other parts for each physics.
 
         Raises UserError where a term of a field is not registered.
         """
@@ -184,7 +183,7 @@ def _read(stored: StoredModel, physics: str | None) -> Surrogate:
 
 
 def term_in_letters(state: dict[str, Any]) -> str:
-    """A term of a law, given by its plain values, in words; its channels are letters in the order of their numbers."""
+    """A term of a law (plain values) in words, with letters for its channels in the order of their indices."""
     from inrflow.dynamics.laws.network.sine import Sine
     from inrflow.dynamics.laws.terms import term_from_state
 
@@ -198,13 +197,13 @@ def term_in_letters(state: dict[str, Any]) -> str:
 
 
 def _law_of(field: VectorField) -> dict[str, Any] | None:
-    """The structure of a field's only term where that is a law of one system."""
+    """The structure of a field's only term, if that is a law without contexts; else None."""
     terms = [term.structure() for term in field.summands if term.name == _LAW]
     alone = len(terms) == len(field.terms) == 1 and not field.context_size
     return terms[0] if alone and any(map(any, terms[0]["theta"])) else None
 
 
 def _without_terms(field: VectorField) -> dict[str, Any]:
-    """The structure of a field that is a law, without the terms that the library holds."""
+    """The structure of a field that is a law, without the terms that the library stores."""
     structure = field.structure()
     return {**structure, "terms": [{**structure["terms"][0], "terms": [], "theta": [], "by_context": []}]}

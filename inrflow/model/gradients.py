@@ -1,8 +1,8 @@
-"""Gradients of what a solution answers: by times and points that are asked for, by observed values, by states.
+"""Gradients of a solution's values with respect to query times and points, observed values, and states.
 
-Values are those of an ordinary query. By times and points the gradient is the closed form of their first derivatives,
-attached to them, so that there is no second derivative; by observations and states it is that of torch, through
-assimilation, integration and decoding.
+Values are those of an ordinary query. Gradients in times and points are first derivatives in closed form, attached to
+the values, so that there is no second derivative; those in observations and states are torch's, through assimilation,
+integration and decoding.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from inrflow.model.state_prior import StateEstimate
 
 def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, points: Tensor, by_row: bool
                   ) -> Tensor:
-    """The values `mean`, (R, C) of rows or (T, N, C), with their gradient; times and points as `asked_points` has them.
-    """
+    """The values `mean`, (R, C) of rows or (T, N, C), with their gradient; times and points as from `asked_points`."""
     if solution.estimate.mean.requires_grad:
         mean = _decoded(solution, times, points, by_row)
     if isinstance(x, Tensor) and x.requires_grad:
@@ -42,7 +41,7 @@ def _on_sphere(degrees: Tensor) -> Tensor:
 
 
 def _decoded(solution: Any, times: Tensor, points: Tensor, by_row: bool) -> Tensor:
-    """Values of states with a gradient."""
+    """Decoded values of states with a gradient."""
     model, decoder = solution.surrogate, solution.surrogate.decoder
     if solution.estimate.residual is not None:
         raise UserError(f"the model of {model.description.name} adds a residual field that is conditioned on the "
@@ -59,7 +58,7 @@ def _decoded(solution: Any, times: Tensor, points: Tensor, by_row: bool) -> Tens
 
 
 def _rates(solution: Any, times: Tensor, points: Tensor, by_row: bool) -> Tensor:
-    """Derivatives by time of the values at detached times and points, along the path of states, whose kinks lie at the
+    """Time derivatives of the values at detached times and points, along the path of states, which has kinks at
     observed frames."""
     if solution.estimate.residual is not None:
         return solution._collected(times, points, by_row, ("dt",))["dt"]
@@ -85,7 +84,7 @@ def _dtype(solution: Any) -> torch.dtype:
 
 
 def estimate_of(state: Tensor, time: Tensor) -> StateEstimate:
-    """The estimate that a state (n,) at an internal time is known exactly."""
+    """The estimate of an exactly known state (n,) at an internal time."""
     n = len(state)
     zero = torch.zeros(1, dtype=torch.float64)
     return StateEstimate(time.reshape(1, 1).double(), state.double()[None, None],

@@ -1,8 +1,7 @@
-"""Joint posteriors of many values of a solution: correlated draws, and the places that would tell most.
+"""Joint posteriors of many values of a solution: correlated samples, and sensor placement.
 
-Marginal standard deviations are those of `Solution.std`; correlations are those of the states, moved by the linearised
-flow, and of the residual field given the observations near the points.
-"""
+Marginal standard deviations are those of `Solution.std`; correlations are those of the states, propagated by the
+linearised flow, and of the residual field given the observations near the points."""
 
 from __future__ import annotations
 
@@ -24,12 +23,12 @@ from inrflow.model.ensemble import decoded_change
 from inrflow.model.extent import Extent
 from inrflow.model.state_prior import StateEstimate, StatePrior
 
-MOST_ROWS = 3000  # values of a channel that are drawn together
+MOST_ROWS = 3000  # most values of a channel in a joint sample
 _JITTER = 1e-9  # of the mean variance
 
 
 class Model(Protocol):
-    """What a solution needs of its surrogate; see `Surrogate`."""
+    """Interface of a surrogate that a solution uses; see `Surrogate`."""
 
     description: Description
     normalisation: Normalisation
@@ -54,11 +53,12 @@ class Model(Protocol):
 
 
 class JointPosterior:
-    """Values of a solution at times t (R,) and points x (R, d), data's units of time and normalised values, together.
+    """Joint distribution of values of a solution at times t (R,) and points x (R, d), data's units of time and
+    normalised values.
 
     Args:
-        states: (D, n) at the distinct times, `which` (R,) of them each row has, and covariances (1, n, n) or deviations
-            of members (1, M, n) of each of these states.
+        states: (D, n) at the distinct times, `which` (R,) the index of each row among them, and covariances (1, n, n)
+            or deviations of members (1, M, n) of each of these states.
     Raises:
         UserError: for more than MOST_ROWS rows.
     """
@@ -84,10 +84,10 @@ class JointPosterior:
         self.std = model.prior.std(variance, places, inner, estimate) * widening
         lead = inner - estimate.last[0]
         grown = model.prior.spread_at(lead) * model.prior.own(estimate.factor[0], lead).sqrt() * widening
-        if estimate.louder is not None:  # where it has all of its variance, states have all of theirs
+        if estimate.louder is not None:  # whose states keep all of their variance
             usual = model.prior.std(variance, places, inner, replace(estimate, louder=None)) * widening
             grown = torch.where(self.std > usual, widening, grown)
-        self.codes = grown / self.std  # factors that turn decoded deviations of states into shares of all
+        self.codes = grown / self.std  # ratios of decoded deviations of states to total ones
         self.own: list[Tensor | None] = [None] * model.decoder.channels
         conditioned = None if estimate.residual is None else estimate.residual[0]
         for c in range(model.decoder.channels if conditioned is not None else 0):
@@ -97,7 +97,7 @@ class JointPosterior:
                 self.codes[:, c] *= share
 
     def sample(self, count: int, random: torch.Generator) -> Tensor:
-        """Draws (count, R, C) of what observations differ from the mean, normalised units."""
+        """Samples (count, R, C) of deviations of observations from the mean, normalised units."""
         result = torch.empty(count, len(self.t), self.std.shape[1], dtype=torch.float64)
         for k, away in enumerate(self._paths(count, random)):
             rows = self.which == k
@@ -112,7 +112,7 @@ class JointPosterior:
         return result * self.std
 
     def covariance(self, c: int) -> tuple[Tensor, Tensor]:
-        """Covariance (R, R) of a channel of the field and white variance (R,) of observations; of rows of one time."""
+        """Covariance (R, R) of a channel of the field and white variance (R,) of observations, for rows of one time."""
         every = torch.ones(len(self.t), dtype=torch.bool)
         root = self._change(every, self._roots[0].T)[..., c] * self.codes[:, c]
         shared = root.T @ root
@@ -122,7 +122,7 @@ class JointPosterior:
         return shared * self.std[:, c] * self.std[:, c, None], rest * self.std[:, c].square()
 
     def _shares(self, c: int) -> Tensor:
-        """(R,) of the variance that are correlated."""
+        """Correlated shares (R,) of the variance."""
         total = torch.zeros(len(self.t), dtype=torch.float64)
         for k, root in enumerate(self._roots):
             rows = self.which == k
@@ -131,7 +131,7 @@ class JointPosterior:
         return total if own is None else total + own.diagonal()
 
     def _change(self, rows: Tensor, away: Tensor) -> Tensor:
-        """What deviations (A, n) of the states of rows of one time change of the values (A, R, C) there."""
+        """Changes (A, R, C) of values in rows of one time, for deviations (A, n) of their state."""
         decoder, size = self.model.decoder, self.model.code_size
         dtype = next(decoder.parameters()).dtype
         x, away = self.x[rows].to(dtype), away[:, :size]
@@ -143,9 +143,9 @@ class JointPosterior:
         return torch.einsum("rcz,az->arc", jacobian, away)
 
     def _paths(self, count: int, random: torch.Generator) -> list[Tensor]:
-        """Draws (count, n) of the deviations of states at each of the distinct times.
+        """Samples (count, n) of the deviations of states at each of the distinct times.
 
-        From one time to the next by the linearised flow, as much of it as the covariances of both leave room for.
+        From one time to the next by the linearised flow, scaled down where the covariance of the later time is smaller.
         """
         if self.estimate.members is not None:
             weights = _normal(random, count, self._roots[0].shape[1])
@@ -169,7 +169,7 @@ class JointPosterior:
 
 @dataclass(frozen=True)
 class Placement:
-    """Places of new sensors, the most telling first.
+    """Places of new sensors, in the order of their choice.
 
     Attributes:
         index: (k,) of the candidates. x: (k, d). left: (k,) share of the variance at all candidates that remains when
@@ -182,10 +182,10 @@ class Placement:
 
 
 def placed(joint: JointPosterior, count: int, weights: Tensor) -> Placement:
-    """The `count` of M places of one time that reduce the weighted variance of all most, chosen one after another.
+    """Greedy choice of `count` of M places of one time that reduce the total weighted variance.
 
-    Variances are in units of the variance of each channel, `weights` (M,); an observation at place j takes
-    S[:, j] S[j, :] / (S[j, j] + noise[j]) from the covariance S (Krause, Singh and Guestrin, 2008, for the scheme).
+    Variances are in units of the variance of each channel, `weights` (M,); an observation at place j reduces the
+    covariance S by S[:, j] S[j, :] / (S[j, j] + noise[j]) (Krause, Singh and Guestrin, 2008, for the scheme).
     """
     parts = [joint.covariance(c) for c in range(joint.std.shape[1])]
     total = sum(float((weights * shared.diagonal()).sum()) for shared, _ in parts)
@@ -206,13 +206,13 @@ def placed(joint: JointPosterior, count: int, weights: Tensor) -> Placement:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """A root (n, n) of a covariance, of which rounding may have made some eigenvalues negative."""
+    """Square root (n, n) of a covariance, without negative eigenvalues due to rounding."""
     eigenvalues, vectors = torch.linalg.eigh(covariance)
     return vectors * eigenvalues.clamp(min=0).sqrt()
 
 
 def _root_of_members(away: Tensor) -> Tensor:
-    """A root (n, M) of the covariance of deviations (M, n) of members."""
+    """Square root (n, M) of the covariance of deviations (M, n) of members."""
     return away.nan_to_num(0.0).T / len(away) ** 0.5
 
 

@@ -28,17 +28,16 @@ _STEP = 1e-3  # of internal time and of the box, for differences of the residual
 
 
 class Solution(Shown):
-    """u(t, x) of one trajectory. Made by `Surrogate.assimilate`; numpy in, numpy out, torch in, torch out.
+    """The field u(t, x) of one trajectory. Made by `Surrogate.assimilate`; numpy in, numpy out, torch in, torch out.
 
     Calling it and all its methods take times and points as
         t (R,) and x (R, d): R single points, values (R, C);
         t scalar and x (N, d): one frame, values (N, C);
-        t (T, 1), or (T,) with T not N, and x (N, d): all points at all times, values (T, N, C), as `frames` has them.
+        t (T, 1), or (T,) with T not N, and x (N, d): all points at all times, values (T, N, C), as in `frames`.
     Units are those of the training data; times may be dates where its times are ("2020-01-31T12", datetime64), points
-    of a sphere degrees (N, 2), longitude and latitude; data without places need no x, and answer (C,) or (T, C). Times
-    farther off all observations than `Extent.reach` raise UserError: 100 time spans of training or 1000 of its steps,
-    whichever is longer; a million time spans where the dynamics are affine, whose flow is known at any time.
-    """
+    of a sphere degrees (N, 2), longitude and latitude; data without places need no x, with values (C,) or (T, C). Times
+    farther from all observations than `Extent.reach` raise UserError: 100 time spans of training or 1000 of its steps,
+    whichever is longer; a million time spans where the dynamics are affine, with an exact flow."""
 
     def __init__(
         self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False,
@@ -46,7 +45,7 @@ class Solution(Shown):
     ) -> None:
         self.surrogate, self.estimate, self.as_torch, self._update = surrogate, estimate, as_torch, update
         self.path = StatePath(surrogate.dynamics, estimate)
-        self.diverged = math.inf  # the earliest time asked for so far from which the forecast is none
+        self.diverged = math.inf  # earliest queried time from which the forecast has diverged
         self._known: tuple[Tensor, list[Tensor]] | None = None
         self._moved: tuple[Tensor, Tensor] | None = None
 
@@ -77,10 +76,9 @@ class Solution(Shown):
 
     @property
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Known parameters of the system as read off its context: name -> (estimate, standard deviation).
+        """Known parameters of the system, inferred from its context: name -> (estimate, standard deviation).
 
-        Empty for a surrogate that was not trained with parameters that vary.
-        """
+        Empty for a surrogate that was not trained with parameters that vary."""
         known = self.surrogate.contexts
         if known is None or known.map is None:
             return {}
@@ -89,12 +87,12 @@ class Solution(Shown):
         return {name: (float(m), float(s)) for name, m, s in zip(known.names, mean, spread, strict=True)}
 
     def std(self, t: Any, x: Any = None) -> Any:
-        """Standard deviation (..., C) of the field there; white noise of training values is not in it."""
+        """Standard deviation (..., C) of the field, without white noise of the training values."""
         return self._ask(t, x, ("std",))["std"]
 
     def quantiles(self, t: Any, x: Any = None, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
-        """Quantiles (Q, ..., C) of the field there, normally distributed, of amounts no less than 0. Raises UserError
-        for levels that do not lie between 0 and 1."""
+        """Quantiles (Q, ..., C) of the field, by normal distributions, clipped at 0 for amounts. Raises UserError for
+        levels not between 0 and 1."""
         chosen = np.atleast_1d(np.asarray(levels))
         if chosen.dtype.kind != "f" or not chosen.size or not ((chosen > 0) & (chosen < 1)).all():
             raise UserError(f"quantiles {chosen.tolist()} are asked for; give levels between 0 and 1")
@@ -103,12 +101,12 @@ class Solution(Shown):
         return torch.stack(parts) if isinstance(parts[0], Tensor) else np.stack(parts)
 
     def quantile(self, answer: dict[str, Any], level: float) -> Any:
-        """One quantile (..., C) of a query with standard deviations."""
+        """Quantile (..., C) at one level, from a query with standard deviations."""
         values = answer["mean"] + NormalDist().inv_cdf(level) * answer["std"]
         return self.surrogate.normalisation.possible(values)
 
     def extrapolated(self, t: Any, x: Any = None) -> np.ndarray:
-        """Whether values (...) are of points outside of the training data, or of times that training did not see."""
+        """Whether points lie outside of the training data, or times beyond those of training, (...)."""
         times, points, by_row, shape = asked_points(t, x, self.surrogate.description)
         t_, x_ = (times, points) if by_row else (times[:, None], points[None])
         return self.surrogate.extent.extrapolated(t_.numpy(), x_, *self.observed).astype(bool).reshape(shape)
@@ -124,10 +122,9 @@ class Solution(Shown):
                              self.surrogate.description, t, x, axes)
 
     def sample(self, n: int, t: Any, x: Any = None, seed: int = 0) -> Any:
-        """Joint draws (n, ..., C) of the field, for sums, extremes, first times; of at most 3000 points.
+        """Joint samples (n, ..., C) of the field, for sums, extremes, first passage times; of at most 3000 points.
 
-        At each point they have the mean and the standard deviation of `query`.
-        """
+        Their mean and standard deviation at each point are those of `query`."""
         if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"{n} draws are asked for; give a whole number from 1 on")
         mean = self.query(t, x)["mean"]
@@ -140,11 +137,12 @@ class Solution(Shown):
         return torch.as_tensor(mean) + draws if isinstance(mean, Tensor) else mean + draws.numpy()
 
     def where_next(self, candidates: Any, k: int = 1, weights: Any = None, t: Any = None) -> Placement:
-        """The k of the candidates (M, d) at which sensors would reduce the posterior variance at all of them most.
+        """Optimal sensor placement: the k of the candidates (M, d) whose observation reduces the total posterior
+        variance at all of them most.
 
         Args:
             candidates: points, of a sphere also degrees (M, 2).
-            weights: (M,) not negative, how much the variance at each candidate counts; by default all alike.
+            weights: (M,) nonnegative weights of the variance at each candidate; equal by default.
             t: the time, a number or a date, by default that of the last observation.
         """
         self.surrogate.description.require_places("further sensors are chosen among places")
@@ -167,13 +165,14 @@ class Solution(Shown):
         return JointPosterior(self.surrogate, self.estimate, times, x.double(), states, which, covariances)
 
     def update(self, observations: Observations) -> Solution:
-        """The solution of all observations, the last given of the same value counts; later frames are quick."""
+        """The solution given further observations; of repeated ones the last count. Later frames are assimilated
+        quickly."""
         assert self._update is not None
         with arithmetic_as_user_error():
             return self._update(observations)
 
     def derivatives(self, t: Any, x: Any = None, which: tuple[str, ...] = ("dx", "dt")) -> dict[str, Any]:
-        """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C), or those of them that are asked for."""
+        """Derivatives `dx`: du/dx (..., C, d), and `dt`: du/dt (..., C), or one of them."""
         if unknown := set(which) - {"dx", "dt"}:
             raise UserError(f"derivatives {', '.join(map(str, sorted(unknown)))} are asked for; give ('dx', 'dt')")
         return self._ask(t, x, which)
@@ -183,7 +182,7 @@ class Solution(Shown):
         return self._ask(t, x, _keys(std, derivatives))
 
     def rows(self, t: np.ndarray, x: np.ndarray, std: bool = False, derivatives: bool = False) -> dict[str, np.ndarray]:
-        """As `query`, of R points x (R, d) at times t (R,) that are numbers in the data's units, as tables are read."""
+        """`query` for R points x (R, d) at times t (R,), plain numbers in the data's units, as read from tables."""
         answers = self._answers(torch.as_tensor(t).double(), torch.as_tensor(x), True, _keys(std, derivatives))
         return {key: value.numpy() for key, value in answers.items()}
 
@@ -199,7 +198,7 @@ class Solution(Shown):
         return result if torch_out else {key: value.numpy() for key, value in result.items()}
 
     def _answers(self, times: Tensor, points: Tensor, by_row: bool, what: tuple[str, ...]) -> dict[str, Tensor]:
-        """Answers (R, ...) of rows or (T, N, ...) of frames, checked; warns of what is not to be trusted."""
+        """Answers (R, ...) of rows or (T, N, ...) of frames, after checks; warns of divergence."""
         self._check(times, points)
         diverged, self.diverged = self.diverged, math.inf
         with arithmetic_as_user_error():
@@ -210,7 +209,7 @@ class Solution(Shown):
 
     @torch.no_grad()
     def _collected(self, times: Tensor, points: Tensor, by_row: bool, what: tuple[str, ...]) -> dict[str, Tensor]:
-        """Answers block by block: beside them, no more memory is needed for more points."""
+        """Answers block by block, so that memory beyond the result does not grow with the number of points."""
         result: dict[str, Tensor] = {}
         for place, part in (self._by_row if by_row else self._by_frame)(times, points, what):
             for key, value in part.items():
@@ -234,7 +233,7 @@ class Solution(Shown):
         self.surrogate.extent.warn_beyond(self.surrogate.extent.beyond(times.numpy(), *self.observed).sum(), len(times))
 
     def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
-        """Blocks of rows, in the order of time so that each needs few states, and the answers (B, ...) of each."""
+        """Blocks of rows, sorted by time so that each needs few states, and the answers (B, ...) of each."""
         for block in torch.argsort(times, stable=True).split(_POINTS_PER_BLOCK):
             states, which = self.states(times[block])
             yield block, self._block(times[block], states, which, x[block].double(), what)
@@ -262,8 +261,8 @@ class Solution(Shown):
                 yield (chosen, slice(start, start + len(points))), answers
 
     def states(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """States (D, n) at the distinct times, those of the last call from memory, and which of them each of the times
-        (R,) is."""
+        """States (D, n) at the distinct times, cached for the last call, and the index of each of the times (R,) among
+        them."""
         distinct, which = torch.unique(times, return_inverse=True)
         if self._moved is None or not torch.equal(self._moved[0], distinct):
             self._moved = distinct, self.path.at(self.surrogate.scale.internal(distinct))
@@ -279,7 +278,8 @@ class Solution(Shown):
 
     def _block(self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
                ) -> dict[str, Tensor]:
-        """Answers (R, ...) for rows of one point and one time each; their states are rows `which` (R,) of (D, n)."""
+        """Answers (R, ...) for rows of one point and one time each, with indices `which` (R,) of their states in (D,
+        n)."""
         model = self.surrogate
         decoder, size = model.decoder, model.code_size
         dtype = next(decoder.parameters()).dtype
@@ -322,7 +322,7 @@ class Solution(Shown):
     def _of_observations(
         self, times: Tensor, x: Tensor, mean: Tensor, variance: Tensor | None, what: tuple[str, ...]
     ) -> dict[str, Tensor]:
-        """`mean` and `std` (R, C) of observations, data units, from mean and variance of what codes give."""
+        """`mean` and `std` (R, C) of observations, data units, from mean and variance of decoded values."""
         model = self.surrogate
         inner, std = model.scale.internal(times), None
         if variance is not None:
@@ -336,7 +336,7 @@ class Solution(Shown):
 
     def _slopes(self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
                 ) -> dict[str, Tensor]:
-        """`dx` and `dt`, where asked for, of rows as in `_block` by central differences, with a residual field."""
+        """Derivatives `dx` and `dt` of rows as in `_block`, by central differences, with a residual field."""
 
         def mean(t: Tensor, at: Tensor, rows: Tensor, points: Tensor) -> Tensor:
             return self._block(t, at, rows, points, ("mean",))["mean"]
@@ -359,11 +359,11 @@ class Solution(Shown):
     def _variance(
         self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor | None, x: Tensor
     ) -> Tensor:
-        """Variances (R, C), normalised units, of what codes give, in rows as in `_block`; `jacobian` (R, C, Z), or x
-        (R, d) of ensembles."""
+        """Variances (R, C), normalised units, of decoded values in rows as in `_block`; with `jacobian` (R, C, Z), or x
+        (R, d) for ensembles."""
         size, at = self.surrogate.code_size, states
         inner = self.surrogate.scale.internal(torch.unique(times))
-        if len(inner) > _FEW_TIMES:  # covariances change slowly: those at the nearest of a few times
+        if len(inner) > _FEW_TIMES:  # covariances change slowly: taken at the nearest of a few times
             nodes = cell_ends(inner)
             if len(nodes) > EXACT_TIMES:
                 nodes = inner[torch.linspace(0, len(inner) - 1, EXACT_TIMES).round().long()]
@@ -380,11 +380,11 @@ class Solution(Shown):
                 continue
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
-        return torch.where(torch.isfinite(variance), variance, torch.inf)  # of unstable dynamics, far ahead
+        return torch.where(torch.isfinite(variance), variance, torch.inf)  # of unstable dynamics at long leads
 
     def covariances(self, inner: Tensor, states: Tensor | None) -> list[Tensor]:
-        """Covariances at internal times (T,), of the states (T, n) there if known, or deviations of the members of an
-        ensemble; those of the last call are kept, for many blocks ask for the same."""
+        """Covariances at internal times (T,), of the states (T, n) there if known, or deviations of ensemble members;
+        cached for the last times, as many blocks share them."""
         if self._known is None or not torch.equal(self._known[0], inner):
             if self.estimate.members is not None:
                 self._known = inner, list(deviations(self.surrogate.dynamics, self.estimate, inner[None]))
@@ -396,5 +396,5 @@ class Solution(Shown):
 
 
 def _keys(std: bool, derivatives: bool) -> tuple[str, ...]:
-    """What is asked for, by its names in an answer."""
+    """Keys of an answer."""
     return ("mean", *(("std",) if std else ()), *(("dx", "dt") if derivatives else ()))

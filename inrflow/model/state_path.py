@@ -1,5 +1,5 @@
-"""Paths of states: states of assimilated trajectories and their covariances as functions of time; residual fields,
-conditioned on the observations, beside what they give."""
+"""Paths of states: states of assimilated trajectories and their covariances as functions of time, and residual fields
+conditioned on the observations."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from inrflow.encoding.residual.field import Codes, Conditioned, ResidualField, R
 from inrflow.errors import UserError
 from inrflow.model.state_prior import KNOWN_CONTEXT, StateEstimate
 
-EXACT_TIMES, _CELL = 512, 0.125  # times that the flow gives one by one; of internal time, between others
-_STEP = 1.5  # units of time, the distance of training frames, that covariances move at a time
+EXACT_TIMES, _CELL = 512, 0.125  # most times that are integrated one by one; cells in between, internal time
+_STEP = 1.5  # longest step of covariances in units of time (the distance of training frames)
 _MOST_STEPS = 64
-_DIFFERENCE = 1e-4  # of time, for rates of maps from step to step
+_DIFFERENCE = 1e-4  # of time, for derivatives of maps from step to step
 
 
 @dataclass(frozen=True)
 class StatePath:
     """States of S trajectories as functions of internal time, through the states at the observed frames.
 
-    Between two observed frames the path is the flow from the earlier one plus a linear share of what that flow misses
-    at the later one, so it is continuous and passes through both; after the last frame it is the free forecast, before
-    the first the flow backwards.
+    Between two observed frames the path is the flow from the earlier one plus, linearly in time, its difference to the
+    later one, so it is continuous and passes through both; after the last frame it is the forecast, before the first
+    the flow backwards.
     """
 
     dynamics: Dynamics
@@ -49,7 +49,7 @@ class StatePath:
             asked, place = _packed(times[rows], inside[rows], backwards=k < 0)
             here = max(k, 0)
             begin, follows = knots[rows, here : here + 1], (k >= 0) & (last[rows] > k)
-            # After its last knot a trajectory stays at the last time asked for, which costs nothing.
+            # After its last knot a trajectory stays at its last queried time, at no cost.
             end = torch.where(follows, knots[rows, min(here + 1, knots.shape[1] - 1)], asked[:, -1])[:, None]
             path = self.dynamics.flow(states[rows, here], torch.cat([begin, asked, end], 1), check)
             inner = path[:, 1:-1]
@@ -62,8 +62,8 @@ class StatePath:
         return result
 
     def at(self, times: Tensor) -> Tensor:
-        """States (T, n) of a single trajectory at increasing times (T,); at very many by cubic Hermite interpolation
-        between states at the ends of the fine cells that hold any."""
+        """States (T, n) of a single trajectory at increasing times (T,); if these are very many, by cubic Hermite
+        interpolation between states at the ends of the fine cells that contain them."""
         nodes = cell_ends(times) if len(times) > EXACT_TIMES else None
         if nodes is None or len(nodes) > len(times):
             return self.mean(times)[0]
@@ -83,8 +83,8 @@ class StatePath:
         )
 
     def rate(self, times: Tensor, states: Tensor) -> Tensor:
-        """Derivatives (T, n) by internal time of the path of a single trajectory at increasing times (T,), where its
-        states are (T, n); without gradients."""
+        """Derivatives (T, n) by internal time of the path of a single trajectory at increasing times (T,), with states
+        (T, n) there; without gradients."""
         dynamics, knots = self.dynamics, self.estimate.t[0][torch.isfinite(self.estimate.t[0])]
         if dynamics.integrator.method == "map":  # interpolated between steps
             return (self.mean(times + _DIFFERENCE)[0] - self.mean(times - _DIFFERENCE)[0]) / (2 * _DIFFERENCE)
@@ -101,8 +101,8 @@ class StatePath:
     def covariance(self, times: Tensor, mean: Tensor) -> Iterator[Tensor]:
         """Covariances, one tensor (S or 1, n, n) for each of increasing times (T,) or (S, T); `mean` as from `mean`.
 
-        A 1 where all trajectories share it. Where a trajectory's times are padded with NaN, its covariance is that of
-        its last time.
+        (1, n, n) where all trajectories share it. Where a trajectory's times are padded with NaN, its covariance is
+        that of its last time.
         """
         knots, every = self.estimate.t, torch.arange(len(self.estimate.t))
         last = _last_knot(knots)
@@ -112,7 +112,7 @@ class StatePath:
         for i in range(times.shape[1]):
             k, time = segments[:, i], times[:, i]
             begin, cov, state = knots[every, k], self._at_knots(k), self.estimate.mean[every, k]
-            if previous is not None and self.dynamics.integrator.method != "map":  # whose errors are those of its leads
+            if previous is not None and self.dynamics.integrator.method != "map":  # errors of maps depend on leads
                 further = (previous[0] >= begin) & (time >= begin)
                 begin = torch.where(further, previous[0], begin)
                 cov = _either(further, previous[1], cov)
@@ -122,7 +122,7 @@ class StatePath:
                 moved = self._propagated(cov, state, mean[:, i], begin, time)
                 moved = _either(time == begin, cov, moved)
                 between = (k < last) & (time != begin)
-                if bool(between.any()):  # between two observed frames both sides inform
+                if bool(between.any()):  # informed by both frames
                     after = (k + 1).clamp(max=knots.shape[1] - 1)
                     share = (time - knots[every, k]) / (knots[every, after] - knots[every, k])
                     share = _shared(torch.where(between, share, 0.0))[:, None, None]
@@ -133,8 +133,8 @@ class StatePath:
             previous = (time, moved, mean[:, i])
 
     def _propagated(self, covariance: Tensor, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-        """Covariances at `end`, in steps of about a unit of time where the flow is not that of a linear field: it is
-        linearised between the states at both ends of a step."""
+        """Covariances at `end`, in steps of about a unit of time for nonlinear fields, with the flow linearised between
+        the states at both ends of a step."""
         gap = (end - begin).nan_to_num(0.0)
         longest, size = float(gap.abs().max()), self.dynamics.field.state_size
         contexts = bool((covariance.diagonal(dim1=1, dim2=2)[:, size:] > KNOWN_CONTEXT).any())
@@ -151,7 +151,7 @@ class StatePath:
         return covariance
 
     def _at_knots(self, k: Tensor) -> Tensor:
-        """Covariances (S or 1, n, n) at the knot k (S,) of every trajectory."""
+        """Covariances (S or 1, n, n) at knot k (S,) of each trajectory."""
         covariances = self.estimate.covariance
         assert covariances is not None
         if bool((k == k[0]).all()):
@@ -169,8 +169,8 @@ def _segments(knots: Tensor, times: Tensor) -> Tensor:
 
 
 def _packed(times: Tensor, inside: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
-    """The times (S, T) that are `inside`, moved to the front and the last of them repeated, (S, M), latest first if
-    `backwards`; and the column (S, T) in which each of them is now."""
+    """The times (S, T) that are `inside`, moved to the front and padded with the last of them, (S, M), latest first if
+    `backwards`; and the new column (S, T) of each."""
     place = (inside.flip(1) if backwards else inside).cumsum(1) - 1
     place = place.flip(1) if backwards else place
     counts = inside.sum(1)
@@ -182,13 +182,13 @@ def _packed(times: Tensor, inside: Tensor, backwards: bool) -> tuple[Tensor, Ten
 
 
 def filled(times: Tensor) -> Tensor:
-    """Times (S, T) whose padding at the end repeats the last of them."""
+    """Times (S, T) with the padding at the end replaced by the last of them."""
     last = times.gather(1, (torch.isfinite(times).sum(1, keepdim=True) - 1).clamp(min=0))
     return torch.where(torch.isnan(times), last, times)
 
 
 def _shared(values: Tensor) -> Tensor:
-    """Values (S,), or (1,) where all are the same."""
+    """Values (S,), reduced to (1,) where all are equal."""
     return values[:1] if bool((values == values[0]).all()) else values
 
 
@@ -200,7 +200,7 @@ def _either(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 
 def cell_ends(times: Tensor) -> Tensor:
-    """The ends of fine cells, from the first to the last of increasing times, that hold any."""
+    """The ends of those fine cells, from the first to the last of increasing times, that contain any."""
     first, span = times[0], times[-1] - times[0]
     cells = max(1.0, math.ceil(float(span) / _CELL))
     index = torch.unique(((times - first) / span * cells).floor().clamp(max=cells - 1))
@@ -212,7 +212,7 @@ def with_residual(
     decoder: Decoder, dynamics: Dynamics, estimate: StateEstimate, inner: TrajectoryBatch, residual: ResidualField
 ) -> StateEstimate:
     """An estimate with a residual field conditioned on the observations of a window (internal units). Raises UserError
-    for values that require a gradient: the field has none by them."""
+    for values that require a gradient, which the field does not have."""
     if inner.u.requires_grad:
         raise UserError("the observed values require a gradient, which this model's residual field between the sensors "
                         "does not have; give values that require none, as u.detach()")
@@ -226,7 +226,7 @@ def with_residual(
 def rows_and_codes(
     decoder: Decoder, dynamics: Dynamics, estimate: StateEstimate, inner: TrajectoryBatch
 ) -> list[tuple[Rows, np.ndarray, Codes]]:
-    """Observed values of each trajectory, what its states give there, (R, C), and what they give elsewhere."""
+    """Observations of each trajectory, decoded values there (R, C), and a function for decoded values elsewhere."""
     decoded = _decoded(decoder, inner.x, estimate.mean[..., : decoder.code_size])
     seen = torch.isfinite(inner.u).any(-1, keepdim=True)
     both = torch.cat([inner.u.double(), torch.where(seen, decoded, torch.nan)], -1)

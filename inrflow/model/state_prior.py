@@ -20,35 +20,34 @@ from inrflow.encoding.posterior import (
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
-KNOWN_CONTEXT = 1e-9  # variance of a number of a context up to which it is taken as known
+KNOWN_CONTEXT = 1e-9  # variance of a context up to which it counts as known
 _FAR = 5.0  # standard deviations
-_DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes
-_ANY = 460.0  # logarithm of a variance, relative to noise, that none exceeds
-_LITTLE, _TINY = 1e-4, 1e-12  # of a standard deviation, of the largest variance: changes that do not matter
+_DETERMINED = 2.0  # states per code, from which on memory is regressed on the codes
+_ANY = 460.0  # bound on the logarithm of a variance relative to noise
+_LITTLE, _TINY = 1e-4, 1e-12  # of a standard deviation; of the largest variance: negligible changes
 
 
 @dataclass
 class StatePrior:
-    """Gaussian model of states [code, memory, context] and of their motion.
+    """Gaussian model of states [code, memory, context] and of forecast errors.
 
     Attributes:
-        mean: (n,) and covariance: (n, n) of a state at the start of a trajectory; or (n,), the variances of so many
-            independent codes that an ensemble carries their spread.
-        noise: (C,) variance of an observed value around the decoded one, normalised units; white: (C,) what of it is
-            noise of the observed values and not in the field, None: not known.
+        mean: (n,) and covariance: (n, n) of a state at the start of a trajectory; or (n,), the variances of independent
+            codes, for ensembles.
+        noise: (C,) variance of an observed value around the decoded one, normalised units; white: (C,) its part due to
+            observation noise, which is not in the field, None: not known.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
-        spread: (C,), or (K, C) at times `leads` (K,) from 0 on after the last observed frame: factors of deviations;
-            (M, K, C) where they also differ with the share of codes in the variance.
-        growth: (C,) powers of 1 + lead with which these grow later; None: not at all.
-        relative: (M, K, C) logarithms of 1 + variance that the covariance gives / noise to which factors belong; first
-            those where all is observed. Greater factors take no variance beyond that of the data. None: of any.
-        fading: (C,) powers of 1 / (1 + lead) with which the logarithm of a trajectory's own variance factor counts: 1
-            where later errors are those of dynamics that all have in common; None: 0.
-        unseen: what the decoder misses where no training frame has a point.
+        spread: (C,), or (K, C) at lead times `leads` (K,) from 0 on after the last observed frame: factors on standard
+            deviations; (M, K, C) where they also depend on the share of codes in the variance.
+        growth: (C,) powers of 1 + lead of their growth thereafter; None: no growth.
+        relative: (M, K, C) logarithms of 1 + variance by the covariance / noise to which factors belong, the first for
+            full observations. Larger factors raise no variance above that of the data. None: for any.
+        fading: (C,) powers of 1 / (1 + lead) that the logarithm of a trajectory's own variance factor is multiplied by:
+            1 where later errors are those of dynamics that all have in common; None: 0.
+        unseen: interpolation error of the decoder away from points of training frames.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean.
-        tail: (C,) the most that `Decoder.tail` is of states of the training data.
-        roughest: (C,) variance that codes leave of the training frames of which they leave most. None: not known.
-    """
+        tail: (C,) maximum of `Decoder.tail` over states of the training data.
+        roughest: (C,) largest residual variance of a training frame. None: not known."""
 
     mean: Tensor
     covariance: Tensor
@@ -67,7 +66,7 @@ class StatePrior:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
-        """From nested values as `dataclasses.asdict` gives them."""
+        """The prior from nested values as of `dataclasses.asdict`, also of older files."""
         parts = {key: one for key, one in state.items() if key not in ("least", "inflation")}  # of old files
         parts["unseen"] = None if state.get("unseen") is None else InterpolationError(**state["unseen"])
         if (power := state.get("inflation")) is not None:  # of 1 + variance / noise
@@ -78,7 +77,7 @@ class StatePrior:
 
     @property
     def variances(self) -> Tensor:
-        """(n,) of the states."""
+        """Variances (n,) of the states."""
         return self.covariance if self.covariance.dim() == 1 else self.covariance.diagonal()
 
     def codes(self, size: int) -> GaussianPrior:
@@ -95,18 +94,18 @@ class StatePrior:
         return self.codes(codes.shape[-1]).mahalanobis(codes)
 
     def widening(self, codes: Tensor, estimate: StateEstimate) -> Tensor:
-        """Factors (S,) for standard deviations, of the farthest of the codes (S, K, Z) of an estimate, as
-        `posterior.widening` has them; in units of its own `factor`, which widens forecasts already."""
+        """Factors (S,) on standard deviations (`posterior.widening`) by the largest distance of the codes (S, K, Z) of
+        an estimate, relative to its own `factor`, which already widens forecasts."""
         farthest = self.distance(codes).nan_to_num(0.0).amax(1)
         return widening(farthest / estimate.factor.clamp(min=1.0), self.limit(codes.shape[-1]))
 
     def limit(self, size: int, frames: int | None = None) -> float:
         """Squared Mahalanobis distance up to which codes count as inside the training distribution: the 99.9 % quantile
-        under its Gaussian, or that of the farthest training code where it lies beyond; where these are not known, that
-        of 5 standard deviations in every dimension.
+        under its Gaussian, or the distance of the farthest training code if larger; that of 5 standard deviations in
+        every dimension where this is unknown.
 
-        frames: of a single trajectory that all is known from, of whose later frames no others told how far they are:
-        that quantile for a covariance of so few (Hotelling 1931).
+        frames: number of frames, if the training data are a single trajectory, none of whose later frames gave
+        distances: the quantile accounts for the estimated covariance (Hotelling 1931).
         """
         if self.farthest is None:
             return _FAR**2 * size
@@ -114,9 +113,9 @@ class StatePrior:
             QUANTILE, size, frames))
 
     def factors_at(self, lead: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithms (M, ..., C) of factors on standard deviations of forecasts a time `lead` (...) after the last
-        observed frame, linear in those of 1 + `leads`, and of the relative variances to which they belong. Errors of a
-        law or of a fitted field add up with one sign, those of white process noise do not."""
+        """Logarithms (M, ..., C) of factors on standard deviations of forecasts at lead times `lead` (...) after the
+        last observed frame, interpolated linearly in log(1 + lead), and of the relative variances to which they belong.
+        Errors of a law or of a fitted field accumulate coherently, unlike white process noise."""
         at, knots = lead.clamp(min=0).log1p(), torch.zeros(1, dtype=lead.dtype)
         knots = knots if self.leads is None else self.leads.log1p().to(at)
         below = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 1)
@@ -129,7 +128,7 @@ class StatePrior:
         return (factors if self.growth is None else factors + later * self.growth), places
 
     def spread_at(self, lead: Tensor, relative: Tensor | None = None) -> Tensor:
-        """Factors (..., C) at times `lead` (...), linear between those of relative variances; by default the first."""
+        """Factors (..., C) at lead times `lead` (...), interpolated in relative variance; the first ones by default."""
         factors, places = self.factors_at(lead)
         log = factors[0]
         for low, high, step in [] if relative is None else zip(places, places[1:], factors.diff(dim=0), strict=False):
@@ -137,19 +136,19 @@ class StatePrior:
         return log.exp()
 
     def own(self, factor: Tensor, lead: Tensor) -> Tensor:
-        """Variance factors (..., C) of forecasts a time `lead` (...) after the last observed frame of trajectories
-        with some `factor` (...)."""
+        """Variance factors (..., C) of forecasts at lead times `lead` (...) after the last observed frame, for
+        trajectories with variance factors `factor` (...)."""
         factor = factor[..., None]
         return factor if self.fading is None else factor ** (1 + lead.clamp(min=0))[..., None] ** -self.fading
 
     @property
     def rest(self) -> Tensor:
-        """(C,) variance that codes leave of the field itself."""
+        """Variance (C,) of the field itself around decoded values, without observation noise."""
         return self.noise if self.white is None else self.noise - self.white
 
     @property
     def quiet(self) -> StatePrior:
-        """The prior of windows whose values are not noisy."""
+        """The prior without observation noise."""
         return replace(self, noise=self.rest, white=None)
 
     def std(self, variance: Tensor, x: Tensor, t: Tensor, estimate: StateEstimate) -> Tensor:
@@ -157,10 +156,10 @@ class StatePrior:
         units; or (R, C) in rows x (R, d) of one trajectory.
 
         Args:
-            variance: of the same shape, that the covariance of the state gives, with what is `unresolved`.
+            variance: of the same shape, of decoded values by the covariance of the state, with the `unresolved` part.
             t: internal times (S, T, 1) or (R,).
-            estimate: of the trajectories. Where one is `louder` than any of training the variance stems from noise
-                found in its window, of which forecasts that calibrate knew nothing: they do not shrink it.
+            estimate: of the trajectories. Where one is `louder` than training data, calibration factors do not reduce
+                the variance, as they were fitted to forecasts without such noise.
         """
         def each(values: Tensor) -> Tensor:
             return values.reshape(-1, *(variance.dim() - 1) * (1,))
@@ -177,20 +176,20 @@ class StatePrior:
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
     def bounded(self, covariance: Tensor, states: Tensor, size: int) -> Tensor:
-        """Covariances (S or 1, n, n) of states (S, n), scaled so that codes, the first `size`, have at most `_FAR`
-        deviations of those of the data, or of as large states, whatever linearised dynamics say."""
+        """Covariances (S or 1, n, n) of states (S, n), scaled down so that codes, the first `size` dimensions, have at
+        most `_FAR` standard deviations of the data or of the states themselves, where linearised dynamics give more."""
         most = torch.maximum((states[:, :size] - self.mean[:size]).square().sum(1), self.variances[:size].sum())
         share = _FAR**2 * most / covariance.diagonal(dim1=1, dim2=2)[:, :size].sum(1)
         share = share if len(covariance) > 1 else share.max(0, True).values
         return covariance * share.clamp(max=1)[:, None, None] if bool((share < 1).any()) else covariance
 
     def unresolved(self, tail: Tensor) -> Tensor:
-        """Variance (..., C) that codes leave of forecasts whose `Decoder.tail` is `tail`, beyond what they leave of
-        training data: details may become finer than any that were seen."""
+        """Variance (..., C) of scales that codes do not resolve, by `Decoder.tail` of forecasts beyond its maximum in
+        training data, as forecasts may develop finer scales."""
         return (tail - (tail if self.tail is None else self.tail)).clamp(min=0)
 
     def context(self, size: int) -> ContextPrior:
-        """Prior of the last `size` dimensions."""
+        """Prior of contexts, the last `size` dimensions."""
         n = len(self.mean) - size
         own = torch.diag(self.covariance[n:]) if self.covariance.dim() == 1 else self.covariance[n:, n:]
         return ContextPrior(self.mean[n:], own)
@@ -199,7 +198,7 @@ class StatePrior:
 @dataclass
 class ContextPrior:
     """Gaussian prior of contexts: mean (P,) or (S, P), covariance (P, P) or (S, P, P), and the `nominal` contexts (P,)
-    or (S, P) at which the flow is linearised, the mean if None; `curve`: that they lie about."""
+    or (S, P) at which the flow is linearised, the mean if None; `curve`: a `Curve` near which they lie."""
 
     mean: Tensor
     covariance: Tensor
@@ -208,16 +207,16 @@ class ContextPrior:
 
     @classmethod
     def told(cls, mean: Tensor) -> ContextPrior:
-        """Contexts (P,) or (S, P) that are known, also to whoever rounds their variance."""
+        """The prior of known contexts (P,) or (S, P), with a variance well below `KNOWN_CONTEXT`."""
         return cls(mean, KNOWN_CONTEXT / 2 * torch.eye(mean.shape[-1], dtype=torch.float64))
 
     @property
     def known(self) -> bool:
-        """Whether nothing is left to find out about them."""
+        """Whether the contexts are known."""
         return bool(self.covariance.diagonal(dim1=-2, dim2=-1).max() <= KNOWN_CONTEXT)
 
     def select(self, rows: Tensor) -> ContextPrior:
-        """Those of some of S trajectories."""
+        """The prior of a subset of S trajectories."""
         mean = self.mean if self.mean.dim() == 1 else self.mean[rows]
         covariance = self.covariance if self.covariance.dim() == 2 else self.covariance[rows]
         nominal = self.nominal if self.nominal is None or self.nominal.dim() == 1 else self.nominal[rows]
@@ -226,18 +225,18 @@ class ContextPrior:
 
 @dataclass
 class StateEstimate:
-    """States at the observed frames.
+    """Posterior of the states at the observed frames.
 
     Attributes:
         t: internal times (S, K).
         mean: (S, K, n).
-        covariance: K tensors (S or 1, n, n); a 1 where all trajectories share it. None if not asked for.
+        covariance: K tensors (S or 1, n, n); (1, n, n) where all trajectories share it. None if not requested.
         quadratic: (S,) squared innovation of the whole window, and
         count: (S,) number of values it sums over; 0 where it is not known.
-        residual: of each trajectory given its observations (None without any); None where codes leave white noise.
-        members: (S, K, M, n) draws of the states from their posterior, in place of `covariance` where codes are many.
-        gains: K - 1 tensors (S or 1, n, n), of the smoother from each frame's successor to it; None where the estimate
-            cannot go on.
+        residual: conditioned residual field of each trajectory (None without observations); None for white residuals.
+        members: (S, K, M, n) samples of the posterior, in place of `covariance` where codes are many.
+        gains: K - 1 tensors (S or 1, n, n), smoother gains from each frame's successor to it; None where the estimate
+            cannot be continued.
         louder, quieter: (S,) whether the window has clearly more noise, or less, than training data; None: no.
     """
 
@@ -253,8 +252,8 @@ class StateEstimate:
     quieter: Tensor | None = None
 
     def joined(self, later: StateEstimate) -> StateEstimate:
-        """With later frames, the first of which is the last of these: what they tell of it is carried back by the
-        smoother (Rauch, Tung and Striebel 1965), as far as it matters."""
+        """The estimate continued with later frames, the first of which is its last: the change of this state is
+        propagated backwards by the smoother (Rauch, Tung and Striebel 1965) until it is negligible."""
         assert self.covariance is not None and self.gains is not None
         assert later.covariance is not None and later.gains is not None
         mean, covariance = self.mean.clone(), list(self.covariance)
@@ -277,7 +276,7 @@ class StateEstimate:
         )
 
     def replaced(self, rows: Tensor, other: StateEstimate) -> StateEstimate:
-        """The estimate with those of some trajectories in place of its own; the filter cannot go on from it."""
+        """The estimate with that of some trajectories replaced; it cannot be continued by the filter."""
         covariances = None
         if self.covariance is not None and other.covariance is not None:
             covariances = []
@@ -297,7 +296,7 @@ class StateEstimate:
 
     @property
     def known(self) -> bool:
-        """Whether the uncertainty of the states was asked for."""
+        """Whether the uncertainty of the states is known."""
         return self.covariance is not None or self.members is not None
 
     def last_context(self, size: int) -> tuple[Tensor, Tensor]:
@@ -313,7 +312,7 @@ class StateEstimate:
 
     @property
     def factor(self) -> Tensor:
-        """(S,) factors of all variances of a trajectory, predicted ones included, relative to the prior's."""
+        """Variance factors (S,) of trajectories, relative to the prior's; these apply to predicted variances, too."""
         return variance_factor(self.quadratic, self.count)
 
     @property
@@ -352,7 +351,7 @@ def lift(
 
 
 def with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tuple[Tensor, Tensor | None]:
-    """[code, memory] (S, n) and its covariance, joined by a context that is independent of them."""
+    """States and their covariance, with independent contexts appended to [code, memory] (S, n)."""
     size = context.covariance.shape[-1]
     joined = torch.cat([mean, context.mean.expand(len(mean), size)], 1)
     if cov is None:
@@ -383,11 +382,12 @@ def _with_memory(states: CodeData, mean: Tensor, covariance: Tensor, memory: int
     size = len(mean)
     seen = states.codes[states.observed]
     code, hidden = seen[:, :size] - mean, seen[:, size : size + memory]
-    if len(seen) < _DETERMINED * size or covariance.ndim == 1:  # no regression: most directions were never seen
+    if len(seen) < _DETERMINED * size or covariance.ndim == 1:  # too few for a regression
         own = hidden.var(0)
         return torch.cat([mean, hidden.mean(0)]), torch.cat([covariance, own]) if covariance.ndim == 1 else (
             torch.block_diag(covariance, own.diag()))
-    # means of codes that values hardly tell vary less than the codes, and say little of what would follow from these
+    # Posterior means of poorly observed codes vary less than the codes: the missing variance is added to their Gram
+    # matrix.
     untold = len(code) * (covariance.diagonal() - code.square().mean(0)).clamp(min=0)
     gram = code.T @ code + untold.diag() + 1e-6 * code.square().sum() / size * torch.eye(size)
     gain = torch.linalg.solve(gram, code.T @ (hidden - hidden.mean(0))).T

@@ -1,8 +1,8 @@
-"""Model files: one safetensors file a run directory, tensors in it and the structure as JSON in its header.
+"""Model files: one safetensors file per run directory, with tensors and, as JSON in its header, the structure.
 
-A vector field is saved by the registered names of its terms; `store_v1` reads files from before that. Whether a file
-holds one physics or several is said by its header, and the reader registered for that format makes the model. What is
-read is checked: types, finite numbers, signs.
+A vector field is saved by the registered names of its terms; `store_v1` reads files from before that. The header gives
+the format, one physics or several, and the reader registered for it makes the model. All values are checked: types,
+finite numbers, signs.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from inrflow.runtime.tensor_files import load_metadata, load_tensors
 MODEL_FILE = "model.safetensors"
 FORMAT, FAMILY_FORMAT = "inrflow-surrogate", "inrflow-family"
 VERSIONS = {FORMAT: 3, FAMILY_FORMAT: 5}  # of the formats that are written
-_BEFORE = {FORMAT: 2, FAMILY_FORMAT: 4}  # read where they have no eigenfunctions, then of any orientation
-_SOLVED = "region", "surface", "network", "flows"  # kinds of domains whose eigenfunctions are solved for
-_INDEFINITE = 1e-6  # of the largest variance: eigenvalues of covariances that rounding may make negative
+_BEFORE = {FORMAT: 2, FAMILY_FORMAT: 4}  # read unless eigenfunctions were computed, then of any orientation
+_SOLVED = "region", "surface", "network", "flows"  # kinds of domains with computed eigenfunctions
+_INDEFINITE = 1e-6  # tolerance for negative eigenvalues of covariances, relative to the largest variance
 Reader = Callable[["StoredModel", str | None], Any]
 _Made = TypeVar("_Made")
 _READERS: dict[str, Reader] = {}
@@ -35,11 +35,11 @@ _READERS: dict[str, Reader] = {}
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What a model file holds.
+    """Contents of a model file.
 
     Attributes:
         path: of the file.
-        format: what it is, the name of a reader.
+        format: name of its reader.
         state: nested tensors.
         metadata: nested plain values.
     """
@@ -50,7 +50,7 @@ class StoredModel:
     metadata: dict[str, Any]
 
     def require_proportions(self) -> None:
-        """Raise UserError where the structure declares a size that a file of these bytes cannot fill."""
+        """Raise UserError where the structure declares a size larger than the file."""
         most = self.path.stat().st_size // 4  # bytes of a number
         for key, value in (item for part in _parts(self.metadata) for item in _integers(part)):
             if value > most:
@@ -58,7 +58,7 @@ class StoredModel:
                                 "damaged: restore it or train again")
 
     def require_numbers(self) -> None:
-        """Raise UserError where a tensor or plain value is no number (NaN), which none of a model is."""
+        """Raise UserError where a tensor or plain value is NaN, which no model has."""
         for name, value in (*_values(self.state), *_values(self.metadata)):
             if bool(torch.as_tensor(value).isnan().any()):
                 raise UserError(f"{self.path}: {name} holds nan where a number is expected; the file is damaged: "
@@ -72,13 +72,13 @@ class StoredModel:
 
 
 def _parts(metadata: Mapping[str, Any]) -> list[Any]:
-    """Structures of decoders and fields, of all physics."""
+    """Structures of decoders and fields, for all physics."""
     members = [metadata, *metadata.get("members", {}).values()]
     return [member.get(kind) for member in members for kind in ("decoder", "field")]
 
 
 def _values(nested: Any, name: str = "") -> Iterator[tuple[str, Tensor | float]]:
-    """Tensors and floating-point numbers in nested dictionaries and lists, by where they are."""
+    """Tensors and floating-point numbers in nested dictionaries and lists, with their paths."""
     if isinstance(nested, dict | list):
         for key, item in nested.items() if isinstance(nested, dict) else enumerate(nested):
             yield from _values(item, f"{name}.{key}" if name else str(key))
@@ -87,7 +87,7 @@ def _values(nested: Any, name: str = "") -> Iterator[tuple[str, Tensor | float]]
 
 
 def _integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    """Integers in nested dictionaries and lists of them, by their keys."""
+    """Integers in nested dictionaries and lists of them, with their keys."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _integers(item, key)
@@ -99,7 +99,8 @@ def _integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
 
 
 def reader(name: str) -> Callable[[Reader], Reader]:
-    """Decorator: the function that makes the model of a file of this format, of the named physics or of none."""
+    """Decorator: register the function that makes the model of a file of this format, with the name of a physics or
+    None."""
 
     def register(function: Reader) -> Reader:
         _READERS[name] = function
@@ -152,7 +153,7 @@ def read_model(directory: str | os.PathLike[str]) -> StoredModel:
 
 
 def _is_solved(value: Any) -> bool:
-    """Whether nested values hold the state of a domain whose eigenfunctions are solved for."""
+    """Whether nested values contain the state of a domain with computed eigenfunctions."""
     if isinstance(value, dict):
         return ("nodes" in value and value.get("kind") in _SOLVED) or any(_is_solved(item) for item in value.values())
     return isinstance(value, list) and any(_is_solved(item) for item in value if isinstance(item, dict))
@@ -168,8 +169,7 @@ def load_model(directory: str | os.PathLike[str], physics: str | None = None) ->
 
 
 def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
-    """What `make` makes of a model file. Raises UserError where it cannot: each number of a damaged file fails in its
-    own way."""
+    """The result of `make` for a model file. Raises UserError for any failure, as damaged files fail in many ways."""
     try:
         stored.require_proportions()
         stored.require_numbers()
@@ -187,7 +187,7 @@ def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
 def check_numbers(
     path: Path, name: str, values: Tensor | float, least: float | None = None, above: bool = False
 ) -> None:
-    """Raise UserError where values are no finite floating-point numbers, below `least`, or (`above`) equal to it."""
+    """Raise UserError where values are not finite floating-point numbers, below `least`, or (`above`) equal to it."""
     real = values.is_floating_point() if isinstance(values, Tensor) else type(values) in (int, float)
     if not real:
         found = values.dtype if isinstance(values, Tensor) else type(values).__name__
@@ -224,7 +224,7 @@ def check_parameters(path: Path, name: str, module: nn.Module) -> None:
 
 
 def check_surrogate(path: Path, model: Any) -> None:
-    """Raise UserError for numbers of a surrogate read from a file that no fitted model has."""
+    """Raise UserError for numbers of a stored surrogate that are not valid."""
     prior, name, box = model.prior, model.description.name, torch.as_tensor(model.box)
     for key, finite in (("mean", model.normalisation.mean), ("box", box), ("prior.mean", prior.mean),
                         ("prior.covariance", prior.covariance), ("scale.origin", model.scale.origin)):
@@ -254,13 +254,13 @@ def check_surrogate(path: Path, model: Any) -> None:
 
 
 def _check_answers(path: Path, name: str, model: Any) -> None:
-    """Raise UserError where a surrogate has no finite answer at the mean of its training data: numbers and sizes that a
-    model may have may not fit each other."""
+    """Raise UserError where a surrogate has no finite answer at the mean of its training data, as with sizes or numbers
+    that are valid by themselves but do not fit each other."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             answers = model.answers_at_mean()
-        except UserError:  # is told where a model is asked for more
+        except UserError:  # raised again at other queries
             return
     for key, values in answers.items():
         if not np.isfinite(values).all() or (key == "std" and (np.asarray(values) < 0).any()):
@@ -269,7 +269,7 @@ def _check_answers(path: Path, name: str, model: Any) -> None:
 
 
 def _check_covariance(path: Path, name: str, covariance: Tensor) -> None:
-    """Raise UserError where a matrix (n, n), or variances (n,), are no covariance, to a small share of the largest."""
+    """Raise UserError where a matrix (n, n), or variances (n,), is not a covariance, up to rounding."""
     if not bool(covariance.any()):
         raise UserError(f"{path}: {name} is 0 everywhere; the file is damaged: restore it or train again")
     if covariance.dim() == 1:

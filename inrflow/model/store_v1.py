@@ -1,6 +1,5 @@
-"""A reader of model files of version 1: a field was saved as 13 sizes, the kind of its dynamics as a note of training.
-And a term that such fields have.
-"""
+"""Reader of model files of version 1, where a field is stored as 13 sizes and the kind of its dynamics as a note of the
+training, and a term of such fields."""
 
 from __future__ import annotations
 
@@ -28,9 +27,9 @@ _RENAMED = {  # beginnings of the names of a field's tensors
 
 
 def upgraded(path: Path, state: dict[str, Any], metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """State and metadata of a surrogate of version 1 as those of the present version.
+    """State and metadata of a surrogate of version 1, converted to the present version.
 
-    Raises UserError where the file is damaged or has a term that exists no more.
+    Raises UserError where the file is damaged or has a term that was removed.
     """
     try:
         about = {**metadata, "version": 2, "field": _structure(path, metadata["field"])}
@@ -40,7 +39,7 @@ def upgraded(path: Path, state: dict[str, Any], metadata: dict[str, Any]) -> tup
 
 
 def _field_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Tensors by their new names."""
+    """Tensors by their present names."""
     result = {}
     for name, value in state.items():
         first, *others = name.split(".")
@@ -49,7 +48,7 @@ def _field_state(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _structure(path: Path, shape: dict[str, Any]) -> dict[str, Any]:
-    """The structure of the field that 13 sizes described."""
+    """The structure of a field described by 13 sizes."""
     size, contexts = shape["state_size"], shape["context_size"]
     if shape["quadratic_rank"]:
         raise UserError(f"{path} has a quadratic part of given rank (dynamics.quadratic_rank), which this version of "
@@ -110,7 +109,7 @@ class Products(FieldTerm):
         return result
 
     def _derivative(self, weight: Tensor, state: Tensor) -> Tensor:
-        """Derivative of W p(z), through the tensor of its second derivatives: no memory for every state and pair."""
+        """Jacobian of W p(z), by its tensor of second derivatives, without memory for every state and pair."""
         size = state.shape[-1]
         tensor, weight = state.new_zeros(len(weight), size * size), weight.to(state)
         tensor.index_add_(1, self.left * size + self.right, weight)

@@ -49,27 +49,27 @@ from inrflow.model.variational import contexts_of_each, solved_context
 from inrflow.runtime.shown import Shown
 from inrflow.runtime.tensor_files import save_tensors
 
-_REACH, _REACH_STEPS, _REACH_EXACT = 100.0, 1000.0, 1e6  # minutes for a few hundred codes; nine digits of phases left
+_REACH, _REACH_STEPS, _REACH_EXACT = 100.0, 1000.0, 1e6  # minutes for some hundred codes; nine digits of phases left
 
 
 @dataclass(repr=False)
 class Surrogate(Shown):
-    """A decoder, a vector field, and what relates both to data: normalisation, time scale and priors.
+    """A trained model: decoder and vector field, with normalisation, time scale and priors.
 
     Attributes:
         description: of the training data (names, units, domain).
         normalisation: per channel.
         decoder: u = D(x; z), normalised units.
         field: ds/dtau = f(tau, s) of states [code, memory, context], internal time.
-        integrator: how the field is integrated.
+        integrator: time integration of the field.
         prior: of states, of observed values around decoded ones, and of the field's error.
         scale: internal time from the data's time.
         box: lowest and highest coordinates of the training data, (2, d).
         horizon: time from the first to the last training frame, in the data's units.
         training: notes of the training for reports, plain values (seed, fraction of points, ...).
-        encoder: how the first observed frame is encoded; the solve, but for the published baselines.
-        contexts: those of the training environments and how parameters map to them; None without contexts.
-        residual: what codes leave, as a Gaussian process; None: white noise.
+        encoder: of the first observed frame; the solve, except in published baselines.
+        contexts: of the training environments, and their map from parameters; None without contexts.
+        residual: Gaussian process of residuals of codes; None: white noise.
     """
 
     description: Description
@@ -94,34 +94,35 @@ class Surrogate(Shown):
 
     @property
     def context_size(self) -> int:
-        """P, 0 without contexts."""
+        """Context size P, 0 without contexts."""
         return self.field.context_size
 
     @property
     def code_size(self) -> int:
-        """Z, without memory."""
+        """Code size Z, without memory."""
         return self.decoder.code_size
 
     @property
     def window(self) -> int:
-        """Observed frames that a forecast needs: 1, or several where memory completes a frame to a state."""
+        """Number of observed frames that a forecast needs: 1, or more where memory completes a frame to a state."""
         memory = self.field.state_size - self.code_size
         return frames_needed(self.code_size, memory) if memory else 1
 
     @property
     def parameters(self) -> int:
-        """Number of trained or fitted numbers of decoder and vector field."""
+        """Number of parameters of decoder and vector field."""
         return sum(p.numel() for m in (self.decoder, self.field) for p in m.parameters())
 
     @property
     def dynamics(self) -> Dynamics:
-        """The vector field with its integrator and error."""
+        """The vector field with its integrator and process noise."""
         return Dynamics(self.field, self.integrator, self.prior.process)
 
     @property
     def extent(self) -> Extent:
-        """What was seen of space and time, and how far forecasts reach: `_REACH_EXACT` horizons of fields with an exact
-        flow, whose cost does not grow with the lead time; otherwise `_REACH` horizons or `_REACH_STEPS` time steps."""
+        """Extent of the training data in space and time, and the longest lead time: `_REACH_EXACT` horizons of fields
+        with an exact flow, whose cost does not grow with lead time; otherwise `_REACH` horizons or `_REACH_STEPS` time
+        steps."""
         far = _REACH_EXACT * self.horizon
         if not self.field.has_exact_flow:
             far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
@@ -131,8 +132,8 @@ class Surrogate(Shown):
 
     @cached_property
     def _places(self) -> tuple[Any, Seen | None]:
-        """Mesh of the training data as a Domain, of decoders that do not know where the field lives, and where on a
-        sphere the data lie; None: unknown."""
+        """Mesh of the training data as a Domain, for decoders without a domain, and the neighbourhood of the data on a
+        sphere; None: unknown."""
         mesh, seen = self.training.get("mesh"), self.training.get("seen")
         return None if mesh is None else mesh_of(mesh), None if seen is None else Seen.from_state(seen)
 
@@ -174,8 +175,8 @@ class Surrogate(Shown):
     def load(cls, directory: str | os.PathLike[str], device: str = "cpu", physics: str | None = None) -> Surrogate:
         """Read a run directory; the decoder computes on `device` ("auto", "cpu", "cuda" or "cuda:N").
 
-        `physics`: which one, of a run that knows several. Raises UserError where the device does not exist, no finished
-        model is in the directory, its numbers are not those of a model, or it knows no such physics.
+        `physics`: name, for runs with several. Raises UserError where the device does not exist, no finished model is
+        in the directory, its numbers are not those of a model, or the physics is unknown.
         """
         home = choose_device(device)
         surrogate = load_model(directory, physics)
@@ -186,7 +187,7 @@ class Surrogate(Shown):
 
     @classmethod
     def from_stored(cls, stored: StoredModel, state: dict[str, Any], metadata: dict[str, Any]) -> Surrogate:
-        """From what `save` wrote, a part of `stored`. Raises UserError where that is not a surrogate's."""
+        """The surrogate of stored values, a part of `stored`. Raises UserError where they are not a surrogate's."""
         field = VectorField.from_structure(metadata["field"]).double()
         if state["field"] is not None:  # else all of it is structure
             field.load_state_dict(state["field"])
@@ -216,7 +217,7 @@ class Surrogate(Shown):
                  ) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C).
 
-        `context`: prior of contexts, by default the surrogate's; several frames tell first where flows are linearised.
+        `context`: prior of contexts, by default the surrogate's. Several frames determine where flows are linearised.
         """
         inner = self._plausible(window)
         if self.context_size and inner.u.shape[1] > 1:
@@ -229,7 +230,7 @@ class Surrogate(Shown):
 
     def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """A window in internal time and normalised values. Raises UserError for values with times of their own where
-        codes are so many that these are not carried to those of frames."""
+        codes are independent (an ensemble), as these are not propagated to the times of frames."""
         if window.delay is not None and self.prior.covariance.dim() == 1:
             raise UserError(f"observations of {self.description.name}, a model of {self.code_size} codes, have times "
                             "of their own; give frames, whose values share a time")
@@ -237,7 +238,7 @@ class Surrogate(Shown):
         return TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u), delay)
 
     def _plausible(self, window: TrajectoryBatch) -> TrajectoryBatch:
-        """The same without values far beyond all of training that no neighbour supports."""
+        """The window without outliers: values far beyond all of training that no neighbour supports."""
         inner, kept = self._inner(window), self.training.get("faults") == "kept"
         if "series" in self.training and not kept:
             inner = inner.with_values(torch.stack([without_jumps(u, self.normalisation.least, True) for u in inner.u]))
@@ -249,7 +250,8 @@ class Surrogate(Shown):
         return self._codes(self._inner(window))
 
     def unknown(self, window: TrajectoryBatch, codes: CodeData) -> float:
-        """How far codes of the frames of a window are not known, as `encode.unknown` says it."""
+        """Posterior variance of codes of the first frames of a window, relative to their mean square
+        (`encode.unknown`)."""
         return unknown(self.decoder, self._inner(window), codes.codes, self.prior.codes(self.code_size), self.encoder)
 
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
@@ -262,7 +264,7 @@ class Surrogate(Shown):
         return solved_context(self, windows)
 
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
-        """The context of known parameters, by the map that was fitted. Raises UserError where one is not known."""
+        """The context of known parameters, by the fitted map. Raises UserError where one is unknown or missing."""
         if self.contexts is None or self.contexts.map is None:
             raise UserError(f"{self.description.name} was trained with no parameters that vary; leave `parameters` out")
         prior = ContextPrior(*self.contexts.at(parameters))
@@ -279,10 +281,10 @@ class Surrogate(Shown):
 
         Observations may be a pandas DataFrame or an xarray Dataset with the names of channels and coordinates, dates
         and degrees. A list or a dict of them gives a list or a dict of solutions. Warns where the observations lie
-        outside what the surrogate was trained on. Raises UserError where they do not fit its channels or coordinates.
+        outside the training data. Raises UserError where they do not fit its channels or coordinates.
 
         Args:
-            examples: other trajectories of the same system, of several frames each, that tell its context.
+            examples: other trajectories of the same system, of several frames each, from which its context is inferred.
             parameters: known parameters of the system, by name, instead.
         """
         observations = all_observations_from(observations, self.description)
@@ -320,14 +322,13 @@ class Surrogate(Shown):
         return ContextPrior(estimate.mean, estimate.covariance)
 
     def warn_context(self, context: Tensor, misfit: float = 0.0) -> bool:
-        """Warn if a context (P,) lies outside the training distribution, or does not explain what was seen, by what it
-        misses of it; whether it does."""
+        """Warn if a context (P,) lies outside the training distribution, or its `misfit` is large; whether it does."""
         if said := None if self.contexts is None else self.contexts.warning(context, misfit):
             warnings.warn(said, stacklevel=4)
         return bool(said)
 
     def answers_at_mean(self) -> dict[str, Any]:
-        """What is answered to one value, the mean of the training data, at its time and a time step later."""
+        """Answers at the mean point of the training data at two times, given their mean value as observation."""
         x = np.eye(1, 3) if self.description.geometry == "sphere" else self.box.mean(0, keepdims=True)
         t = self.scale.origin + np.array([0.0, self.scale.unit])
         solution = self.solution_of(Observations(t[0], x, self.normalisation.mean[None].numpy()))
@@ -335,12 +336,12 @@ class Surrogate(Shown):
         return {**answer, "quantiles": np.stack([solution.quantile(answer, level) for level in (0.05, 0.95)])}
 
     def unresolved(self, states: Tensor) -> Tensor:
-        """Variance (..., C), normalised units, that states (..., n) leave beyond what codes leave of training data."""
+        """Variance (..., C), normalised units, of unresolved scales of states (..., n), beyond that of training."""
         return self.prior.unresolved(self.decoder.tail(states[..., : self.code_size]))
 
     def widening(self, estimate: StateEstimate) -> Tensor:
-        """Factors (S,) for deviations of forecasts: 1 inside of the training distribution, growing with the Mahalanobis
-        distance of the codes or of the context, whichever is larger."""
+        """Factors (S,) on standard deviations of forecasts: 1 inside of the training distribution, growing with the
+        Mahalanobis distance of the codes or of the context, whichever is larger."""
         states = estimate.mean
         factor = self.prior.widening(states[..., : self.code_size], estimate)
         if self.contexts is None:
@@ -348,8 +349,7 @@ class Surrogate(Shown):
         return torch.maximum(factor, self.contexts.widening(states[:, -1, -self.contexts.size :]))
 
     def solution_of(self, observations: Observations, context: ContextPrior | None = None) -> Solution:
-        """As `assimilate`, of numbers in the data's units, as tables are read; `context`: of the system, where it is
-        known."""
+        """`assimilate` for numbers in the data's units, as read from tables; `context`: of the system, where known."""
         with arithmetic_as_user_error():
             window = self._checked(observations)
             if (seen := int(window.observed.sum())) < self.window:
@@ -360,7 +360,7 @@ class Surrogate(Shown):
             return self._solution(estimate, [observations], context)
 
     def _checked(self, observations: Observations, last: Sequence[float] = ()) -> TrajectoryBatch:
-        """The window of observations after a last time; warns of places and values unlike all of the training data."""
+        """The window of observations after a last time; warns of places and values outside the training data."""
         frames, extent = observations.frames(), self.extent
         extent.require_gaps(np.append(last, frames.t))
         extent.check_places(frames.x)
@@ -371,10 +371,10 @@ class Surrogate(Shown):
 
     def _solution(self, estimate: StateEstimate, parts: list[Observations], context: ContextPrior | None, first: int = 0
                   ) -> Solution:
-        """The solution of all parts of observations; warns where states from frame `first` on are unlike training."""
+        """The solution of all parts of observations; warns of states, from frame `first` on, unlike training data."""
         distance = float(self.prior.distance(estimate.mean[0, first:, : self.code_size].detach()).max())
         only = self.training.get("frames") if self.training.get("trajectories") == 1 else None
-        if distance > 1.01 * (limit := self.prior.limit(self.code_size, only)):  # training's own differ by rounding
+        if distance > 1.01 * (limit := self.prior.limit(self.code_size, only)):  # rounding
             warnings.warn(f"the observed field is unlike the training data (squared distance of its code "
                           f"{distance:.4g}, limit {limit:.4g}): do not trust the forecast without checking it; its "
                           "intervals are widened", stacklevel=4)

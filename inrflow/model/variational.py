@@ -1,10 +1,9 @@
-"""Variational assimilation of windows that one pass of a smoother does not explain.
+"""Variational assimilation (strong-constraint 4D-Var) of windows that one pass of a smoother does not explain.
 
-The flow from a first state, and a context, that comes closest to what was observed: Gauss-Newton steps by the smoother
-linearised around the flow so far, with as much noise as that flow misses. From a start that is far off, windows grow
-(quasi-static variational assimilation, Pires, Vautard and Talagrand 1996): long ones of chaotic fields have many
-minima.
-"""
+The initial state and context whose trajectory best fits the observations, by Gauss-Newton steps: the smoother
+linearised around the current trajectory, with observation noise inflated to its misfit. From a poor first guess,
+windows are lengthened step by step (quasi-static variational assimilation, Pires, Vautard and Talagrand 1996), as long
+windows of chaotic fields have many minima."""
 
 from __future__ import annotations
 
@@ -23,30 +22,30 @@ from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.encode import CodeData
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
-_DIRECT, _STEPS, _SHARES = 3, 10, (1.0, 0.5, 0.25, 0.1)  # from the start, for one length; of a step that are tried
-_SETTLED = 0.95  # of the misfit, which a whole step leaves
-_LOUDER, _LOUDEST, _CALMER = 10.0, 1e3, 1 / 3  # noise beside what is missed: after a failure, at most, after a success
-_CLOSER = 0.5  # of the variance factor, that linearising around the closest flow must leave
-_AS_LOUD = 0.25  # of what the whole window misses, that a short one misses where it is noise
-_PASSES = 24  # of the whole window that all steps may cost
-_KNOWN, _SPARE = 0.1, 1.5  # of what flows miss: codes that well known need no smoothing; values a code, at least
-_TURNS, _STILL = 8, 0.1  # times that contexts and hidden parts are found; squared step, in standard deviations
-_FAR_WORSE, _ROUNDING = 3.0, 1e-14  # times a misfit, and a share of the variance that is none
-_SINGULAR = 1e-10  # of the mean variance of a prior
-_ALONG = 2  # times that a context is solved along the curve of parameters, whose tangent the first one tells roughly
+_DIRECT, _STEPS, _SHARES = 3, 10, (1.0, 0.5, 0.25, 0.1)  # steps: of the whole window, per length; shares of one
+_SETTLED = 0.95  # ratio of misfits above which a full step has converged
+_LOUDER, _LOUDEST, _CALMER = 10.0, 1e3, 1 / 3  # noise factor after a failure, its maximum, factor after a success
+_CLOSER = 0.5  # largest ratio of variance factors for an estimate around the closest trajectory
+_AS_LOUD = 0.25  # ratio of the misfit of a short window to that of the whole, above which it is noise
+_PASSES = 24  # cost limit: passes over the whole window
+_KNOWN, _SPARE = 0.1, 1.5  # code variance over misfit below which no smoothing is needed; least values per code
+_TURNS, _STILL = 8, 0.1  # iterations of contexts and hidden states; squared step of convergence, in standard deviations
+_FAR_WORSE, _ROUNDING = 3.0, 1e-14  # ratio of misfits; rounding, as a share of the variance
+_SINGULAR = 1e-10  # ridge, relative to the mean variance of a prior
+_ALONG = 2  # solves of a context along the parameter curve, as the first tangent is rough
 
-Smoother = Callable[..., StateEstimate]  # of a prior and a window, the `context` and the states to linearise `around`
+Smoother = Callable[..., StateEstimate]  # arguments: prior, window, `context`, states to linearise `around`
 
 
 def near_closest_flows(
     smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch,
     context: ContextPrior | None, estimate: StateEstimate, most: float
 ) -> tuple[StateEstimate, Tensor, Tensor]:
-    """An estimate of S trajectories, with those whose variance factor is above `most` linearised around their closest
-    flow where this explains them far better; the states (S, K, n) that these are linearised around, and which (S,).
+    """An estimate of S trajectories, in which those with a variance factor above `most` are linearised around the
+    closest trajectory of the flow if this fits far better; the states (S, K, n) of linearisation, and which are changed
+    (S,).
 
-    Of windows of several frames of fields that move nonlinearly.
-    """
+    For windows of several frames and nonlinear fields."""
     around, flown = estimate.mean.clone(), torch.zeros(len(window.u), dtype=torch.bool)
     simple = dynamics.field.is_linear_at_context or not decoder.affine
     simple = simple or window.u.shape[1] < 2 or window.delay is not None
@@ -66,8 +65,9 @@ def closest_flow(
     smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch,
     context: ContextPrior | None, start: Tensor, most: float
 ) -> Tensor | None:
-    """States (1, K, n) of one trajectory along the flow that comes closest to its window: from `start` (1, n), else,
-    where it misses more than `most` times the variance of noise, over growing windows. None where none is found."""
+    """States (1, K, n) along the trajectory of the flow that best fits a window, by optimisation from `start` (1, n)
+    or, if the misfit exceeds `most` times the noise variance, over windows of growing length. None if there is no
+    finite one."""
     given = context if context is not None else prior.context(dynamics.field.context_size)
     search = _Search(smoother, decoder, dynamics, prior, window, given if dynamics.field.context_size else None)
     frames = window.u.shape[1]
@@ -76,15 +76,15 @@ def closest_flow(
         known = search.first()
         for length in [k for k in (1 + 2**i for i in range(frames)) if k < frames] + [frames]:
             known = search.approach(known, length, _STEPS, _LOUDEST, most)
-            if length > 2 and search.last > _AS_LOUD * search.least:  # what is missed is noise, in short windows, too
+            if length > 2 and search.last > _AS_LOUD * search.least:  # the misfit of short windows is noise, too
                 break
     return search.path
 
 
 class _Search:
-    """States (1, n) at the first frame of a window, improved step by step; `path` (1, K, n), the flow from that which
-    came closest to the whole window, and `least`, what it misses, a value in variances of noise; `last`, of the last
-    window, what is missed."""
+    """Iterative optimisation of the state (1, n) at the first frame of a window. `path` (1, K, n) and `least` are the
+    best trajectory over the whole window and its misfit, per value in noise variances; `last` is the misfit of the last
+    window."""
 
     def __init__(self, smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior,
                  window: TrajectoryBatch, context: ContextPrior | None) -> None:
@@ -96,12 +96,12 @@ class _Search:
         self.decode = [(offset.double(), basis.double()) for offset, basis in bases]
 
     def first(self) -> Tensor:
-        """What the first frame alone says."""
+        """The state given the first frame alone."""
         return self.smoother(self.prior, self.window.first_frames(1), context=self.context).mean[:, 0]
 
     def approach(self, state: Tensor, length: int, steps: int, loudest: float, most: float = 0.0) -> Tensor:
-        """The state from which the flow comes closest to so many frames, in so many steps, or, where these are not all,
-        closer than `most` variances of noise."""
+        """The state of best fit to the first `length` frames, after at most `steps` steps; for shorter windows than the
+        whole, until the misfit is below `most` noise variances."""
         window, louder = self.window.first_frames(length), 1.0
         count = max(1.0, float(torch.isfinite(window.u).sum()))
         data, others, path = self._missed(state, window)
@@ -128,8 +128,8 @@ class _Search:
         return state
 
     def _missed(self, state: Tensor, window: TrajectoryBatch) -> tuple[float, float, Tensor]:
-        """Squares, in standard deviations, of what the flow misses of a window, and of what the prior misses of the
-        state; and states (1, K, n) of the flow."""
+        """Squared misfit of a trajectory to a window, and squared deviation of its first state from the prior, in
+        standard deviations; and states (1, K, n) of the trajectory."""
         path = self.dynamics.flow(state, window.t, check=False)
         squares = torch.zeros((), dtype=torch.float64)
         for k, u in enumerate(window.u[0].double()):
@@ -152,9 +152,9 @@ class _Search:
 
 
 def solved_context(surrogate: Any, windows: Sequence[TrajectoryBatch]) -> ContextEstimate:
-    """Posterior of the context of one system from windows of its trajectories in data units: of any numbers, then,
-    where fewer parameters tell contexts, along the curve of these, unless it explains the windows far worse: the
-    polynomials that it is made of end with the systems of training, and are the worse the farther one is from these."""
+    """Posterior of the context of one system from windows of its trajectories in data units: unconstrained, then, where
+    fewer parameters determine contexts, along their curve, unless its misfit is far larger: the fitted polynomials
+    become inaccurate away from the training systems."""
     found = context_of_windows(surrogate, windows, surrogate.prior.context(surrogate.context_size))
     for _ in range(_ALONG):
         if surrogate.contexts is not None and (prior := surrogate.contexts.along(found)) is not None:
@@ -170,15 +170,15 @@ def context_of_windows(
 ) -> ContextEstimate:
     """Posterior of the context of one system from windows of its trajectories in data units.
 
-    From codes of each frame by itself, then, unless these are known far better than the flow hits them, from states
-    along it: also where frames have so few values that what codes leave of a new system is taken for codes. Hidden
-    parts of states are what a context makes of them: they are found in turn with it. States along the flow hardly miss
-    it, noisy as frames may be: what these leave open is added to the covariance. An ensemble tells nothing of it.
+    First from the codes of each frame by itself; then, unless these are far more accurate than the flow, from smoothed
+    states. These also help where frames have few values, so that residuals of a new system are absorbed by codes.
+    Hidden parts of states depend on the context, and are estimated alternately with it. As smoothed states fit the flow
+    closely, however noisy the frames, their posterior covariance of the context is added (not for ensembles).
     """
     flown = surrogate.prior.covariance.dim() == 1
     parts = [surrogate.codes(window) for window in windows]
     hidden, nominal = surrogate.field.state_size > surrogate.code_size, prior.mean
-    if not hidden:  # memory has no value before the filter has run
+    if not hidden:  # memory is unknown before the filter has run
         found = _given(surrogate, parts, prior)
         seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
         spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
@@ -200,7 +200,7 @@ def context_of_windows(
 
 
 def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
-    """Covariance (P, P) of a context that several trajectories tell, each with a covariance (S, P, P) of its own."""
+    """Posterior covariance (P, P) of a context from several trajectories, given its covariance (S, P, P) from each."""
     ridge = _SINGULAR * prior.covariance.diagonal().mean() * torch.eye(len(prior.covariance))  # curves have no width
     before = torch.linalg.inv(prior.covariance + ridge)
     told = torch.linalg.inv(torch.cat(list(covariances)).double() + ridge) - before
@@ -208,8 +208,8 @@ def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
 
 
 def contexts_of_each(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> ContextPrior:
-    """The prior with contexts (S, P), each estimated from the frames of its own trajectory, a window or its codes,
-    around which flows are linearised; the posterior where an ensemble carries it."""
+    """The prior with nominal contexts (S, P) for linearisation, each estimated from the frames of its own trajectory
+    (window and codes); for ensembles, their posterior."""
     count, size = len(window), surrogate.context_size
     hidden = surrogate.field.state_size > surrogate.code_size
     priors = [replace(prior, mean=mean, covariance=own) for mean, own in zip(
@@ -232,6 +232,6 @@ def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> Co
         told = solve_context(field, integrator, states, mean, covariance, process, curve.starts, curve=curve)
         slopes = curve.slopes(told.mean)
         found = ContextEstimate(curve(told.mean), slopes @ told.covariance @ slopes.T, told.misfit, told.growing)
-    if (known := surrogate.contexts) is not None:  # a law is the less known the farther it is from training systems
+    if (known := surrogate.contexts) is not None:  # the uncertainty of a law grows with distance from training systems
         found.covariance *= known.spread * float(known.widening(found.mean)) ** 2 * known.excess(found)
     return found

@@ -1,4 +1,4 @@
-"""Connected components of a square matrix, on each of which functions of the matrix are evaluated by themselves."""
+"""Connected components of the sparsity pattern of a square matrix, for blockwise matrix functions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 _ZERO = 1e-12  # entries below, relative to the largest one, are rounding
-_MOST = 64  # rows of a component: of larger ones little is gained
+_MOST = 64  # largest size of a component: larger blocks save little
 
 
 def groups_of(links: np.ndarray) -> list[np.ndarray]:
-    """Rows of each connected component of a relation (n, n)."""
+    """Indices of each connected component of a symmetric relation (n, n)."""
     total, label = connected_components(csr_array(links), directed=False)
     return [np.flatnonzero(label == number) for number in range(total)]
 
 
 def turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Rows (..., K), those of each group in turn, by the map (n, n) of each, in the order of the columns."""
+    """Block-diagonal map (..., K): components of the input are ordered group by group, those of the output by index."""
     result, start = np.zeros_like(rows), 0
     for own, turn in zip(groups, maps, strict=True):
         result[..., own] = rows[..., start : start + len(own)] @ turn
@@ -29,7 +29,7 @@ def turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -
 
 
 def components(matrix: Tensor) -> Tensor | None:
-    """Rows (M, g) of the M components of a matrix (n, n), filled up with n; None where one of them is large."""
+    """Indices (M, g) of the M connected components of a matrix (n, n), padded with n; None if one exceeds 64."""
     sizes = matrix.detach().abs()
     groups = groups_of((sizes > _ZERO * sizes.max()).numpy())
     width = max(map(len, groups))
@@ -40,19 +40,19 @@ def components(matrix: Tensor) -> Tensor | None:
 
 
 def parted(matrix: Tensor, rows: Tensor | None) -> Tensor:
-    """The blocks (M, g, g) of a matrix (n, n), 0 where a component is filled up; one of all where rows are none."""
+    """Diagonal blocks (M, g, g) of a matrix (n, n), zero at padding; the whole matrix if `rows` is None."""
     return matrix[None] if rows is None else pad(matrix, (0, 1, 0, 1))[rows[:, :, None], rows[:, None]]
 
 
 def whole(blocks: Tensor, rows: Tensor, size: int) -> Tensor:
-    """The matrix (n, n) of blocks (M, g, g)."""
+    """Matrix (n, n) assembled from its diagonal blocks (M, g, g)."""
     result = blocks.new_zeros(size + 1, size + 1)
     result[rows[:, :, None], rows[:, None]] = blocks
     return result[:size, :size]
 
 
 def applied(blocks: Tensor, rows: Tensor, z: Tensor) -> Tensor:
-    """Products (B, n) of the matrix of blocks (M, g, g) and vectors (B, n)."""
+    """Products (B, n) of a block-diagonal matrix, given as blocks (M, g, g), and vectors (B, n)."""
     result = pad(torch.empty_like(z), (0, 1))
     result[:, rows] = torch.einsum("mij,bmj->bmi", blocks, pad(z, (0, 1))[:, rows])
     return result[:, :-1]

@@ -1,4 +1,4 @@
-"""Preconditioned conjugate gradients (Hestenes and Stiefel 1952), of several systems at once."""
+"""Preconditioned conjugate gradients (Hestenes and Stiefel 1952) for several systems at once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ def conjugate_gradients(
     precondition: Callable[[Tensor], Tensor] = lambda residual: residual,
     late: Callable[[int], bool] = lambda count: False,
 ) -> Tensor:
-    """Solutions (..., K) of operator(x) = right, each of K unknowns.
+    """Solutions (..., K) of operator(x) = right, a batch of systems of K unknowns each.
 
     Args:
-        operator: symmetric and positive, of all systems at once.
-        tolerance: of the residual's norm, relative to the first; steps end where all systems reach it, or after so many
-            iterations.
-        precondition: an approximate inverse of the operator, symmetric and positive as well.
-        late: whether to end after so many steps for another reason.
+        operator: symmetric positive definite linear map, applied to all systems at once.
+        tolerance: of the norm of the residual relative to the initial one; iteration ends once all systems reach it.
+        iterations: largest number of iterations.
+        precondition: approximate inverse of the operator, also symmetric positive definite.
+        late: further stopping rule, called with the number of iterations done.
     """
     solution, residual = right.new_zeros(right.shape), right
     direction = ahead = precondition(residual)

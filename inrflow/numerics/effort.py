@@ -1,4 +1,4 @@
-"""Effort: a clock that advances with the work that is done. What is decided by it repeats, unlike what time decides."""
+"""Effort: a deterministic clock that counts operations, so that decisions made by it are the same in repeated runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-_PRODUCTS = 1e10  # multiplications of matrices' entries in a second of a usual core
+_PRODUCTS = 1e10  # multiplications in matrix products per second of a typical core
 _ELEMENTS = 1.2e9  # operations on single elements, memory included
 _CALLS = 2e5  # operations on tensors, however small
-_SLOWEST = 2.5  # times slower than a usual core: beyond, time counts after all, so that budgets hold
+_SLOWEST = 2.5  # slow-down relative to a typical core beyond which measured time counts
 
 
 class OutOfTime(Exception):
-    """The time of a computation is over; what it has not finished is abandoned."""
+    """A limit of effort or time was reached; unfinished work is abandoned."""
 
 
 @dataclass
 class Limit:
-    """Where computations end: at so much effort, at a time of a clock, or where what is `asked` says so."""
+    """Stopping rule of computations: an amount of effort, a time of a clock, or a predicate `asked`."""
 
     most: float = math.inf
     until: float = math.inf
@@ -29,10 +29,10 @@ class Limit:
 
 
 class Effort:
-    """Seconds of a usual core that computations take by their sizes, as far as these are added.
+    """Estimated run time, in seconds of a typical processor core, from operation counts passed to `add`.
 
-    On a machine that is many times slower, seconds of the processor since the start stand in for them. Long
-    computations that add to it, or `check` it, end where a limit has been reached.
+    On a machine that is many times slower, the measured processor time is used instead. Long computations that call
+    `add` or `check` are ended by OutOfTime once a limit is reached.
     """
 
     def __init__(self) -> None:
@@ -40,20 +40,20 @@ class Effort:
         self._limits: list[Limit] = []
 
     def add(self, products: float = 0.0, elements: float = 0.0, calls: float = 0.0, seconds: float = 0.0) -> None:
-        """Count multiplications in products of matrices, operations on elements, operations on whole tensors, and what
-        is known in seconds."""
+        """Count multiplications in matrix products, operations on elements, operations on whole tensors, and work that
+        is known in seconds. Raises OutOfTime as `check` does."""
         self._spent += seconds + seconds_of(products, elements, calls)
         self.check()
 
     def check(self) -> None:
-        """Raise OutOfTime where a limit has been reached: once in a second, or more often."""
+        """Raise OutOfTime if a limit is reached. Long computations call this at least once a second."""
         for limit in self._limits:
             if self() > limit.most or limit.clock() > limit.until or (limit.asked is not None and limit.asked()):
                 raise OutOfTime
 
     @property
     def spent(self) -> float:
-        """What was added since the start."""
+        """Effort added since the start, in seconds."""
         return self._spent
 
     def left(self) -> float:
@@ -62,7 +62,7 @@ class Effort:
 
     @contextmanager
     def limited(self, limit: Limit) -> Iterator[None]:
-        """While the body runs, computations end at a limit, which may be changed meanwhile."""
+        """Context manager under which computations end at a limit; the limit may be changed meanwhile."""
         self._limits.append(limit)
         try:
             yield
@@ -70,16 +70,16 @@ class Effort:
             self._limits.pop()
 
     def restart(self) -> None:
-        """Begin to count anew."""
+        """Reset the count to zero."""
         self._spent, self._began = 0.0, time.process_time()
 
     def __call__(self) -> float:
-        """Seconds since the start."""
+        """Seconds since the start: the effort added, or a share of the processor time on slow machines."""
         return max(self._spent, (time.process_time() - self._began) / _SLOWEST)
 
 
 def seconds_of(products: float = 0.0, elements: float = 0.0, calls: float = 0.0) -> float:
-    """Seconds of a usual core for operations as they are added to an `Effort`."""
+    """Estimated seconds on a typical processor core for operation counts as in `Effort.add`."""
     return products / _PRODUCTS + elements / _ELEMENTS + calls / _CALLS
 
 

@@ -1,7 +1,7 @@
 """ETDRK4: exponential time differencing Runge-Kutta of order four, exact in the linear part of u_t = L u + N(u).
 
 Cox & Matthews 2002, Kassam & Trefethen 2005, in terms of the entire functions phi_k(z) = sum_n z^n / (n + k)!, of
-numbers by their series near zero and by recurrence elsewhere, which loses no digits, or of matrices.
+matrices, or of numbers by Taylor series near zero and by recurrence elsewhere, to rounding error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 _SERIES_TERMS = 20  # 1 / 20! is below the rounding error of float64
-_LARGE = 16  # rows of matrices
+_LARGE = 16  # size from which matrices use scaling and doubling of Taylor series
 
 
 def phi_functions(z: Tensor, order: int = 3) -> list[Tensor]:
@@ -33,10 +33,9 @@ def phi_functions(z: Tensor, order: int = 3) -> list[Tensor]:
 
 
 def phi_matrix_functions(z: Tensor, order: int = 3) -> list[Tensor]:
-    """[phi_0, ..., phi_order] of matrices (..., C, C): of small ones, the first row of blocks of exp([[z, 1, 0], [0, 0,
-    1], [0, 0, 0]]); of others by series of a part of them, which is doubled again and again,
-    phi_k(2 z) = 2^-k (phi_0(z) phi_k(z) + sum_(j=1..k) phi_j(z) / (k - j)!), in a tenth of the time.
-    """
+    """[phi_0, ..., phi_order] of matrices (..., C, C). Small matrices: first block row of exp([[z, 1, 0], [0, 0, 1],
+    [0, 0, 0]]). Larger ones: Taylor series of z / 2^m, then m doublings with phi_k(2 z) = 2^-k (phi_0(z) phi_k(z) +
+    sum_(j=1..k) phi_j(z) / (k - j)!), ten times faster."""
     channels = z.shape[-1]
     eye = torch.eye(channels, dtype=z.dtype, device=z.device)
     if channels < _LARGE:
@@ -66,7 +65,7 @@ def phi_matrix_functions(z: Tensor, order: int = 3) -> list[Tensor]:
 
 
 def coefficients(linear: Tensor, h: Tensor | float, phi: Callable[[Tensor, int], list[Tensor]]) -> list[Tensor]:
-    """The six operators of a step of length h (to be multiplied with L): of half a step, of the whole, of its rates."""
+    """The six operators of a step h: exp(h L / 2), its integral, exp(h L), and three weights of nonlinear rates."""
     z = h * linear
     half = phi(z / 2, 1)
     p0, p1, p2, p3 = phi(z, 3)
@@ -75,7 +74,7 @@ def coefficients(linear: Tensor, h: Tensor | float, phi: Callable[[Tensor, int],
 
 def step(u: Tensor, operators: list[Tensor], apply: Callable[[Tensor, Tensor], Tensor],
          nonlinear: Callable[[Tensor], Tensor]) -> Tensor:
-    """One step from u (equations 26 to 29 of Cox & Matthews); `apply` lets an operator of `coefficients` act."""
+    """One step from u (equations 26 to 29 of Cox & Matthews); `apply` applies an operator of `coefficients`."""
     half, half_phi, whole, first, middle, last = operators
     nonlinear_u = nonlinear(u)
     carried = apply(half, u)

@@ -1,7 +1,7 @@
 """Nonlinear least squares: Gauss-Newton steps damped as by Levenberg (1944) and Marquardt (1963).
 
-`levenberg_marquardt` minimises many small problems of the same kind together, each with a damping of its own.
-`damped_descent` minimises one, of which a step may be anything that a damping determines.
+`levenberg_marquardt` minimises a batch of small problems of the same kind, each with its own damping. `damped_descent`
+minimises a single objective over points of any type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Point = TypeVar("Point")
 
 @dataclass(frozen=True)
 class Minimum:
-    """Points (B, U) and their objectives (B,), the dampings (B,) reached, the curvature (B, U, U) of the last step."""
+    """Points (B, U), objectives (B,), final dampings (B,), and curvatures (B, U, U) of the last linearisation."""
 
     point: Tensor
     value: Tensor
@@ -38,14 +38,14 @@ def levenberg_marquardt(
     raised: float = 10.0,
     bounds: tuple[float, float] = (1e-9, 1e6),
 ) -> Minimum:
-    """Minimise B sums of squares from points (B, U). A step that does not lower its objective is refused.
+    """Minimise B sums of squares from points (B, U). Steps that do not lower their objective are rejected.
 
     Args:
         objective: values (B,) at points (B, U).
         linearise: J^T J (B, U, U) and -J^T r (B, U) at points, with J the Jacobian of the residuals r.
-        steps: at most.
-        settled: which problems need no further step, given their Newton decrements (B,), the decrease of the
-            objective that an undamped step promises, and their values (B,); all of them end the iteration.
+        steps: largest number of iterations.
+        settled: convergence test (B,) given the Newton decrements (B,), the predicted decrease of the objective for an
+            undamped step, and the objectives (B,); the iteration ends once all problems have converged.
         damping: relative to the diagonal of the curvature; multiplied by `lowered` or `raised` within `bounds`.
     """
     value = objective(point)
@@ -66,14 +66,14 @@ def levenberg_marquardt(
 
 
 def damped(curvature: Tensor, damping: Tensor | float) -> Tensor:
-    """Curvature (..., U, U) with its diagonal enlarged by the share `damping` (...,)."""
+    """Curvature (..., U, U) with its diagonal multiplied by 1 + `damping` (...,)."""
     share = torch.as_tensor(damping, dtype=curvature.dtype, device=curvature.device)[..., None]
     return curvature + torch.diag_embed(share * curvature.diagonal(dim1=-2, dim2=-1))
 
 
 @dataclass(frozen=True)
 class Linearisation(Generic[Point]):
-    """The objective's value at a point, and the points that its linearised residuals propose, by the damping."""
+    """Value of the objective at a point, and the trial point proposed by its linearisation for a given damping."""
 
     value: float
     propose: Callable[[float], Point]
@@ -90,13 +90,13 @@ def damped_descent(
     least: float = 1e-12,
     settled: float = 1.0,
 ) -> tuple[Point, int]:
-    """The lowest point that is reached, and how many times the objective was linearised.
+    """The lowest point that is found, and the number of linearisations.
 
     Args:
-        linearise: at a point, of which `objective` was asked last. None ends the descent.
-        steps, tries: linearisations at most, and dampings tried for each.
-        damping: at first; ten times as much after a failure, a tenth, down to `least`, after a success.
-        settled: the descent ends where the objective keeps more than this share.
+        linearise: called at a point for which `objective` was evaluated last; None ends the descent.
+        steps, tries: largest numbers of linearisations, and of dampings tried for each.
+        damping: initial value; multiplied by 10 after a failure and by 0.1, down to `least`, after a success.
+        settled: the descent ends if a step leaves more than this share of the objective.
     """
     done = 0
     for done in range(1, steps + 1):  # noqa: B007

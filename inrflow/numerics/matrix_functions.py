@@ -7,21 +7,21 @@ import math
 import torch
 from torch import Tensor
 
-_FASTEST = 2.0  # growth of more than e^2 in a time step cannot be told from noise
-SHORTEST = 14.0  # decay of more than e^14: what is left of it is below the rounding of single precision
-_FARTHEST = 200.0  # norm of generator times time of a flow
-_REACH, _ORDER = 4.0, 40  # that norm in one Taylor step, and terms: few products for each unit, and rounding error e^4
-_TERMS = 20  # of a usual series
-_EXPONENTIAL, _CALL = 15, 2e4  # products of a matrix exponential, times n^3; products while torch is called
-_SAME = 2.0**-40  # of the longest time: times that differ by less are equal
+_FASTEST = 2.0  # growth of more than e^2 in a time step cannot be distinguished from noise
+SHORTEST = 14.0  # decay by more than e^14 is below the rounding error of single precision
+_FARTHEST = 200.0  # largest norm of generator times time for which `flow` is computed
+_REACH, _ORDER = 4.0, 40  # that norm in one Taylor step, and its terms: few products a unit, rounding error e^4
+_TERMS = 20  # of a typical series, to estimate its cost
+_EXPONENTIAL, _CALL = 15, 2e4  # products of a matrix exponential, in n^3; overhead of a call in products
+_SAME = 2.0**-40  # relative to the longest time: times that differ by less are equal
 
 
 def generator_of(step_map: Tensor, step: float, decay: float = _FASTEST) -> tuple[Tensor, Tensor]:
     """Matrix A and bias b of ds/dt = A s + b whose flow over `step` is the given affine map, as far as one exists.
 
-    Eigenvalues that no slow real flow can produce (negative real ones, a growth faster than e^2 or a decay faster than
+    Eigenvalues that no slow real flow can produce (negative real ones, growth faster than e^2 or decay faster than
     e^decay a step) belong to directions that the data do not determine; they are replaced by the nearest admissible
-    ones.
+    values.
     """
     values, vectors = torch.linalg.eig(step_map[1:, 1:])
     negative_real = (values.imag.abs() < 1e-9 * values.abs().clamp(min=1e-300)) & (values.real <= 0)
@@ -29,7 +29,7 @@ def generator_of(step_map: Tensor, step: float, decay: float = _FASTEST) -> tupl
     angle = torch.where(negative_real, 0.0, values.angle())
     logarithm = torch.complex(torch.where(negative_real, -decay, magnitude), angle)
     inverse = torch.linalg.inv(vectors)
-    # The affine column by itself, b = log(M) (M - 1)^-1 c: on [1, s] a mode at rest that drifts has no eigenvectors.
+    # Separate bias, b = log(M) (M - 1)^-1 c: with eigenvalue 1 and a drift, the map on [1, s] is not diagonalisable.
     distance = values - 1
     near = distance.abs() < 1e-6
     share = torch.where(near, 1 - distance / 2, logarithm / torch.where(near, torch.ones_like(distance), distance))
@@ -39,11 +39,10 @@ def generator_of(step_map: Tensor, step: float, decay: float = _FASTEST) -> tupl
 
 
 def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
-    """exp(generator times_p) states_p: states (P, n) carried over a time (P,) each; NaN where that is out of reach.
+    """exp(generator times_p) states_p for states (P, n) and times (P,); NaN if |generator times_p| may exceed 200.
 
-    Taylor series in a few steps: far cheaper than a matrix exponential for each time, unless few of them differ, as
-    lengths of months do.
-    """
+    Taylor series in a few steps, far cheaper than a matrix exponential for each time; if few times are distinct
+    (lengths of months, for example), one matrix exponential for each is used where that is cheaper."""
     if not len(times):
         return states
     size, longest = generator.abs(), float(times.abs().max())
@@ -71,9 +70,9 @@ def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
 
 
 def slow_enough(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """The nearest matrix A (n, n) and bias (n,) of ds/dt = A s + b without rates that steps of this length cannot tell.
+    """The nearest matrix A (n, n) and bias (n,) of ds/dt = A s + b with eigenvalues that such a step resolves.
 
-    A weakly regularised fit takes what it cannot tell to be over at once, which no explicit integrator follows.
+    Weakly regularised fits give undetermined directions very fast decay, which explicit integrators cannot follow.
     """
     values, vectors = torch.linalg.eig(matrix)
     slow = torch.complex(
@@ -82,5 +81,5 @@ def slow_enough(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tens
     if bool((slow == values).all()):
         return matrix, bias
     inverse = torch.linalg.inv(vectors)
-    share = torch.where(slow == values, torch.ones_like(values), slow / values)  # where it rests stays
+    share = torch.where(slow == values, torch.ones_like(values), slow / values)  # keeps the fixed point
     return ((vectors * slow) @ inverse).real, ((vectors * share) @ (inverse @ bias.to(vectors))).real

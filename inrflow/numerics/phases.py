@@ -1,4 +1,4 @@
-"""Phases of cycles: what a periodic function of time is made of."""
+"""Fourier features of time: cosines and sines of the harmonics of given periods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def periodic_phases(t: Tensor, period: float, harmonics: int) -> Tensor:
-    """cos and sin (..., 2 K) of the first K harmonics at times t (...,), float64: exact far from the origin."""
+    """cos and sin (..., 2 K) of the first K harmonics at times t (...,), float64, accurate far from the origin."""
     multiples = torch.arange(1, harmonics + 1, dtype=torch.float64, device=t.device)
     angle = 2 * math.pi * torch.remainder(t.double() / period, 1.0)[..., None] * multiples
     return torch.cat([angle.cos(), angle.sin()], -1)

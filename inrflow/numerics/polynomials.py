@@ -1,5 +1,5 @@
-"""Polynomials of several variables, or of their powers, logarithms or exponentials: monomials, fits of them, and what
-fits miss of points left out."""
+"""Polynomials in several variables, or in their powers, logarithms or exponentials: monomials, least-squares fits, and
+leave-one-out residuals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from inrflow.numerics.ridge import damped_solve
 
 _RIDGE = 1e-9
-_ALIKE = 3  # parameters from which on all have the same power
+_ALIKE = 3  # number of parameters from which all share one power
 MOST_LOGARITHM = 700.0
 
 
 def monomials(values: Tensor, degree: int) -> Tensor:
-    """All products (..., F) of up to `degree` of the values (..., Q), the constant first."""
+    """All monomials (..., F) up to `degree` of the values (..., Q), the constant first."""
     columns = [torch.ones_like(values[..., 0])]
     for order in range(1, degree + 1):
         for chosen in itertools.combinations_with_replacement(range(values.shape[-1]), order):
@@ -27,19 +27,19 @@ def monomials(values: Tensor, degree: int) -> Tensor:
 
 
 def ridge_solution(design: Tensor, target: Tensor) -> Tensor:
-    """Coefficients (F, P) of least squares of targets (E, P) by a design (E, F), with a slight ridge."""
+    """Least-squares coefficients (F, P) of targets (E, P) for a design matrix (E, F), with a small ridge."""
     return damped_solve(design.T @ design, target.T @ design, _RIDGE).T
 
 
 def left_out(design: Tensor, target: Tensor) -> Tensor:
-    """What the fit to all other environments misses of each one, (E, P)."""
+    """Leave-one-out residuals (E, P): target of each environment minus the prediction fitted to all others."""
     rows = torch.arange(len(design))
     return torch.stack([target[e] - design[e] @ ridge_solution(design[rows != e], target[rows != e]) for e in rows])
 
 
 def choices_of_powers(parameters: Tensor, choices: Sequence[float], alike: bool = False) -> list[Tensor]:
-    """Powers (Q,) of parameters (E, Q), 0 for logarithms, the simplest first: others than 1 of positive ones alone, and
-    infinite ones, for exponentials, of a single one."""
+    """Candidate powers (Q,) of parameters (E, Q), the simplest first; 0 denotes a logarithm and +-infinity an
+    exponential. Powers other than 1 need positive parameters, infinite ones a single parameter."""
     positive = (parameters > 0).all(0).tolist()
     count = len(positive)
     if count == 1:
@@ -55,8 +55,8 @@ def choices_of_powers(parameters: Tensor, choices: Sequence[float], alike: bool 
 
 
 def raised(parameters: Tensor, powers: Tensor, training: Tensor) -> Tensor:
-    """Powers of parameters (..., Q), logarithms where they are 0, exponentials where they are infinite."""
-    plain = torch.where(powers > 0, 1.0, parameters)  # powers of which are not asked for
+    """Parameters (..., Q) to given powers (Q,); logarithms where the power is 0, exponentials where it is infinite."""
+    plain = torch.where(powers > 0, 1.0, parameters)  # not used for positive powers
     grown = (powers.sign() * (parameters - training.mean(0)) / spread_of(training)).clamp(max=MOST_LOGARITHM).exp()
     raised = torch.where(powers > 0, parameters**powers, torch.where(powers == 0, plain.log(), 1 / plain))
     return torch.where(powers.isinf(), grown, raised)

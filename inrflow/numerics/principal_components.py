@@ -1,4 +1,4 @@
-"""Standardised coordinates of a few rows."""
+"""Principal components, scaled to unit variance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def standardised(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (E, P) of mean 0 and covariance 1, and the mean (P,) and factor W (P, P): old = mean + new W^T."""
+    """Whitened rows (E, P) of mean 0 and covariance 1, the mean (P,) and factor W (P, P): old = mean + new W^T."""
     mean = values.mean(0)
     variances, vectors = torch.linalg.eigh((values - mean).T @ (values - mean) / len(values))
     variances = variances.clamp(min=1e-12 * variances.max().clamp(min=1e-300)).flip(0)

@@ -1,4 +1,4 @@
-"""Sums of products of functions of one coordinate each, on grids: one axis at a time."""
+"""Sums of products of functions of single coordinates on tensor-product grids, evaluated one axis at a time."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 
 class SeparableSum:
-    """u(x) = sum_k z_k prod_j f_(m_kj)(x_j) of K coefficients on a grid of n_1 x ... x n_d points.
+    """u(x) = sum_k z_k prod_j f_(m_kj)(x_j) for K coefficients, on a grid of n_1 x ... x n_d points.
 
-    Costs K n instead of K n^d operations a field, n the points of an axis. modes (K, d): which function of each axis;
-    tables: values (n_j, m_j) of the functions of each axis, given with every call, so that some may be derivatives.
-    """
+    Costs K n instead of K n^d operations a field, with n points along an axis. modes (K, d): index of the function of
+    each axis. `tables` holds the values (n_j, m_j) of the functions of each axis; it is an argument of every call, so
+    that some of them may be derivatives."""
 
     def __init__(self, modes: np.ndarray, counts: Sequence[int]) -> None:
         self.counts = list(counts)
         self.places = torch.tensor(np.ravel_multi_index(tuple(modes.T), self.counts))
 
     def products(self, points: Sequence[int]) -> int:
-        """Multiplications of one field on a grid of so many points along each axis."""
+        """Number of multiplications for one field on a grid with the given numbers of points along each axis."""
         return sum(math.prod([*points[: j + 1], *self.counts[j:]]) for j in range(len(points)))
 
     def full(self, codes: Tensor) -> Tensor:
-        """Coefficients (..., K) as a product of axes (B, m_1, ..., m_d), those of no function 0."""
+        """Coefficients (..., K) as an array (B, m_1, ..., m_d) over all products, zero for absent ones."""
         flat = codes.reshape(-1, codes.shape[-1])
         full = flat.new_zeros(flat.shape[0], int(np.prod(self.counts)))  # torch.export takes len for a constant
         full[:, self.places[: codes.shape[-1]]] = flat
@@ -42,8 +42,8 @@ class SeparableSum:
 
 
 def along_axes(full: Tensor, tables: Sequence[Tensor]) -> Tensor:
-    """Matrices (n_j, m_j), one for each of the last axes, applied to numbers (..., m_1, ..., m_d), which may be flat:
-    (B, n_1, ..., n_d), the last of them flat, with no axis moved."""
+    """Matrices (n_j, m_j) applied to the last axes of an array (..., m_1, ..., m_d), which may be flattened; the result
+    is (B, n_1, ..., n_d) with the last axes flattened. No axis is transposed."""
     after = 1
     for table in reversed(tables):
         if after == 1:

@@ -1,8 +1,8 @@
-"""A team: the processes of one training. The first one trains; the others compute what it shares with them.
+"""Several processes that share the work of one training: the first process trains, the others compute for it.
 
 Every branch, clock, file and message is that of the first process, so that no two can disagree, and effort counts the
-work of all of them: a training makes the same choices in any number of processes, earlier in more. Single pieces of
-work go through connections, gradients through torch.distributed (gloo between processors, nccl between GPUs).
+work of all of them: a training makes the same choices with any number of processes, only sooner with more. Single items
+of work are sent through connections, gradients through torch.distributed (gloo between processors, nccl between GPUs).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from torch import nn
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.processes import RANKS, Processes
 
-_LOOK = 0.1  # seconds between looks at what another process has sent
-_GONE = (EOFError, OSError)  # of a connection whose other end has died
-_CUT = ("gloo", "peer", "onnection", "pipe", "NCCL")  # in messages of torch.distributed where one has
+_LOOK = 0.1  # seconds between polls for messages of another process
+_GONE = (EOFError, OSError)  # exceptions of a connection whose other end has died
+_CUT = ("gloo", "peer", "onnection", "pipe", "NCCL")  # in messages of torch.distributed after a process died
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -40,20 +40,20 @@ class Lost(KeyboardInterrupt):
 
 
 class Team:
-    """The processes of one training, as the first one sees them; without others, it does all by itself."""
+    """The processes of one training as seen by the first; with a single process, all work is done locally."""
 
     def __init__(self) -> None:
         self.size, self.device = 1, torch.device("cpu")
         self._others: list[Connection] = []
-        self._busy: dict[Connection, object] = {}  # and what it was asked
+        self._busy: dict[Connection, object] = {}  # and the identity of the item sent to it
         self._told: object = None
         self._known: object = None
         self._taught = False
 
     @contextmanager
     def gathered(self) -> Iterator[bool]:
-        """While the body runs, the processes of the job are a team. Gives whether this one leads it; the others work
-        until the first one is done, and their body is to do nothing. Raises UserError as `Processes.joined`."""
+        """Context manager of the team of all processes of the job. Yields True in the first; in the others, which only
+        work for it, False once it has finished. Raises UserError as `Processes.joined`."""
         if not RANKS & set(os.environ):
             yield True
             return
@@ -64,7 +64,7 @@ class Team:
                 try:
                     ended = _serve(processes, device)
                 except Exception:
-                    sys.stderr = sys.__stderr__  # a fault of the engine, which is told whoever it meets
+                    sys.stderr = sys.__stderr__  # an internal error is shown whichever process it occurs in
                     raise
                 if not ended and processes.rank == 1:
                     print("inrflow train: the first process of this job has ended; give resume=DIR to go on",
@@ -83,8 +83,8 @@ class Team:
                 self._busy.clear()
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-        """Results of a function in the order of the items; shared where both can be pickled. Their effort is added as
-        they are asked for, so that what follows from it is the same in any number of processes. Raises Lost."""
+        """Results of a function in the order of items, in parallel if both can be pickled. Effort is added as results
+        are consumed, so that decisions are the same for any number of processes. Raises Lost."""
         return map(function, items) if self.size == 1 else self._shared(function, items)
 
     def _shared(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
@@ -92,7 +92,7 @@ class Team:
         while batch := list(islice(items, self.size)):
             texts = [_pickled(item) for item in batch[1:]]
             text = _pickled(function) if texts and self._told is not own else b""
-            if text is None or None in texts:  # the work of all of them stays here
+            if text is None or None in texts:  # something cannot be pickled: compute all here
                 yield from map(function, chain(batch, items))
                 return
             if text:
@@ -104,18 +104,18 @@ class Team:
                 self._send(other, "item", effort.left(), told)
                 self._busy[other] = number
             yield function(batch[0])
-            for other, item, number in asked:  # unless something else was shared meanwhile
+            for other, item, number in asked:  # unless the process was given other work meanwhile
                 yield self._result(other) if self._busy.get(other) is number else function(item)
 
     def gradients(self, known: object, compute: Compute, module: nn.Module, *arguments: Any) -> tuple[float, ...]:
-        """Values whose parts sum up, and as many gradients, added to those of a module.
+        """Values and gradients that are sums over a batch, computed in parallel; the gradients are added to those of a
+        module.
 
         Args:
-            known: what is equal as long as `compute` and the parts of the module that are not trained are the same.
-            compute: (module, *arguments, part) -> values; adds gradients of the `part` of a batch, a slice. The work
-                is shared where it and the module can be pickled.
-        Raises Lost.
-        """
+            known: key that is equal as long as `compute` and the parts of the module that are not trained are the same.
+            compute: (module, *arguments, part) -> values; adds the gradients of the `part` of a batch, a slice. The
+                work is shared if it and the module can be pickled.
+        Raises Lost."""
         if self._others and known != self._known:
             text = _pickled((compute, copy.deepcopy(module).cpu()))
             for other in self._others if text is not None else []:
@@ -130,7 +130,7 @@ class Team:
             _broadcast(module, self.device)
             try:
                 values = compute(module, *arguments, slice(0, None, self.size))
-            finally:  # the others wait for it, whatever came here
+            finally:  # the others wait for this sum, even after an exception here
                 values, seconds = _summed(module, values, 0.0, self.device)
         except RuntimeError as error:
             if any(word in str(error) for word in _CUT):
@@ -141,7 +141,7 @@ class Team:
 
     def _send(self, other: Connection, *message: Any) -> None:
         try:
-            if other in self._busy:  # with what nobody waits for any more
+            if other in self._busy:  # with an item whose result is no longer needed
                 _tell(other, "drop")
                 del self._busy[other]
                 other.recv_bytes()
@@ -167,7 +167,7 @@ team = Team()
 
 
 def _tell(other: Connection, *message: Any) -> None:
-    other.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))  # `send` would leave tensors in files of this one
+    other.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))  # `send` would keep tensors in shared-memory files
 
 
 def _heard(other: Connection) -> Any:
@@ -175,7 +175,7 @@ def _heard(other: Connection) -> Any:
 
 
 def _pickled(what: object) -> bytes | None:
-    """A text that other processes can read; None for what has functions of its own within functions, or open files."""
+    """Pickled object; None for objects that cannot be pickled, such as local functions or open files."""
     try:
         return pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, AttributeError, TypeError):
@@ -183,7 +183,7 @@ def _pickled(what: object) -> bytes | None:
 
 
 def _connected(processes: Processes) -> list[Connection]:
-    """Connections of the first process to the others."""
+    """Connections from the first process to the others."""
     if processes.size == 1:
         return []
     key = secrets.token_bytes(32)
@@ -193,9 +193,9 @@ def _connected(processes: Processes) -> list[Connection]:
 
 
 def _serve(processes: Processes, device: torch.device) -> bool:
-    """Work for the first process until it says that this is the end; False where it has died before.
+    """Work for the first process until it sends "end"; False if it has died before.
 
-    Signals are left to it: it may want to save what this process still works on.
+    Signals are ignored here and left to the first process, which may want to save what this process still computes.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -223,7 +223,7 @@ def _serve(processes: Processes, device: torch.device) -> bool:
         return True
     except _GONE:
         return False
-    except RuntimeError:  # in the middle of a sum: the first process died, or it had to leave and says so
+    except RuntimeError:  # during a sum: the first process died, or it has ended and sent "end"
         with suppress(*_GONE):
             while first.poll(1.0):
                 if _heard(first)[0] == "end":
@@ -233,8 +233,8 @@ def _serve(processes: Processes, device: torch.device) -> bool:
 
 
 def _answer(first: Connection, function: Callable[[Any], Any], item: Any, left: float) -> tuple:
-    """Result of an item or the error that it raises, and the effort. Abandoned where more than `left` is needed, or
-    where the first process has sent something: it waits for it no more."""
+    """Result of an item or the exception it raises, and the effort. Work is abandoned once it needs more than `left`,
+    or if the first process has sent another message, since it then no longer waits for the result."""
     began, looked = effort.spent, monotonic()
 
     def over() -> bool:
@@ -253,13 +253,13 @@ def _answer(first: Connection, function: Callable[[Any], Any], item: Any, left: 
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that have gradients."""
+    """Parameters that require gradients."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 @torch.no_grad()
 def _broadcast(module: nn.Module, device: torch.device) -> None:
-    """Give the trained parameters of the first process to all."""
+    """Copy the trained parameters of the first process to all others."""
     own = trained(module)
     flat = torch.cat([parameter.detach().flatten() for parameter in own]).to(device)
     torch.distributed.broadcast(flat, 0)
@@ -270,8 +270,8 @@ def _broadcast(module: nn.Module, device: torch.device) -> None:
 @torch.no_grad()
 def _summed(module: nn.Module, values: tuple[float, ...] | None, seconds: float, device: torch.device
             ) -> tuple[tuple[float, ...], float]:
-    """Sums of values and of effort over all processes, in the first one; gradients become sums, too, or stay None where
-    no process has one."""
+    """Sums of values and effort over all processes, valid in the first one. Gradients are summed in place; they stay
+    None where no process has one."""
     own = trained(module)
     every = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
     given = own[0].new_tensor([p.grad is not None for p in own])

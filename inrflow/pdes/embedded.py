@@ -1,4 +1,4 @@
-"""The embedded default data as files, generated once and cached."""
+"""Files of the embedded default data, generated once and cached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VERSION = 2
 
 
 def cache_directory() -> Path:
-    """INRFLOW_CACHE, or inrflow in the user's cache folder."""
+    """Cache folder: INRFLOW_CACHE if set, else inrflow in the user's cache folder."""
     if "INRFLOW_CACHE" in os.environ:
         return Path(os.environ["INRFLOW_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "inrflow"

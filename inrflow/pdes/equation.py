@@ -19,7 +19,7 @@ AXES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number in the equation: its default, the range from which `sample` draws, and its least admissible value."""
+    """Parameter of an equation: default, range from which `sample` draws, and least admissible value."""
 
     default: float
     low: float
@@ -29,11 +29,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class DataProtocol:
-    """How a data set is generated from an equation: defaults of the settings of `generate`.
+    """Protocol of generating a data set from an equation: defaults of the settings of `generate`.
 
-    A run starts from a random field, is solved for `burn_in` units of time (with `burn_in_parameters` where given), and
+    A run starts from a random field, is solved for `burn_in` units of time (with `burn_in_parameters` if given), and
     is then cut into `windows` trajectories of `frames` frames, `dt` apart. The equation is solved on `resolution`
-    points per axis (None: those of the output) and observed on `grid`. `parameters` as in `generate`.
+    points per axis (None: as the output) and observed on `grid` points per axis. `parameters` as in `generate`.
     """
 
     frames: int = 20
@@ -50,8 +50,8 @@ class DataProtocol:
 
 @dataclass(frozen=True)
 class Transformation:
-    """A symmetry: `space` (d, d+1) and `values` (C, C), of a map x -> A x + b, u -> Q u or of a generator dx/ds = G x
-    + g, du/ds = R u.
+    """Symmetry of an equation: `space` (d, d+1) and `values` (C, C) of a map x -> A x + b, u -> Q u, or of a generator
+    dx/ds = G x + g, du/ds = R u.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Transformation:
 @dataclass(frozen=True)
 class EquationSymmetries:
     """Transformations that map solutions to solutions, for every value of the parameters. None acts on values alone:
-    that sums and multiples of solutions of linear equations are solutions needs no augmentation with a linear model.
+    linear models have the superposition of linear equations without augmentation.
     """
 
     generators: tuple[Transformation, ...]
@@ -90,7 +90,7 @@ class Equation:
     name: ClassVar[str]
     formula: ClassVar[str]
     dimensions: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    degree: ClassVar[int] = 1  # of the nonlinear term in u, for dealiasing; 1: there is none
+    degree: ClassVar[int] = 1  # polynomial degree of the nonlinear term in u, for dealiasing; 1: no such term
     protocols: ClassVar[Mapping[str, DataProtocol]]  # the first is the default
 
     def channels(self, dimensions: int) -> tuple[str, ...]:
@@ -100,35 +100,32 @@ class Equation:
         raise NotImplementedError
 
     def linear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The symbol of L: (S or 1, C or 1, *modes), or (S or 1, C, C, *modes) where it mixes channels."""
+        """Symbol of L: (S or 1, C or 1, *modes), or (S or 1, C, C, *modes) if it mixes channels."""
         raise NotImplementedError
 
     def nonlinear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor], u: Tensor) -> Tensor:
-        """N, from coefficients (S, C, *modes) to coefficients; the solver removes the aliased modes. Not called where
+        """Coefficients of N(u) from coefficients (S, C, *modes); the solver removes the aliased modes. Not called if
         degree is 1.
         """
         raise NotImplementedError
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        """Coefficients (C, *modes) of a random initial field; the same field for the same state of `rng` on every fine
-        enough grid.
+        """Coefficients (C, *modes) of a random initial field; for the same state of `rng` the same on all grids that
+        are fine enough.
         """
         raise NotImplementedError
 
     def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
-        """Translations, reflections of every axis and exchanges of every two axes of equal period, all channels
-        scalars.
-        """
+        """Translations, reflections of every axis and exchanges of axes of equal period; all channels are scalars."""
         return box_symmetries(period, len(self.channels(len(period))))
 
 
 def box_symmetries(
     period: Sequence[float], channels: int, vector: bool = False, reflections: bool = True
 ) -> EquationSymmetries:
-    """Translations along all axes and, with `reflections`, reflections and exchanges of axes that keep the box.
+    """Translations along all axes and, with `reflections`, reflections and exchanges of axes that preserve the box.
 
-    Channels are scalars or, with `vector`, the components of a vector: the one along a reflected axis changes its
-    sign, those of exchanged axes are exchanged.
+    Channels are scalars or, with `vector`, the components of a vector, which transform accordingly.
     """
     d = len(period)
     generators, maps = [], []

@@ -1,4 +1,4 @@
-"""The registered equations, each a small declaration; Navier-Stokes has its own module."""
+"""Registered equations; Navier-Stokes has its own module."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Advection(Equation):
 
 
 class Burgers(Equation):
-    """One velocity component per axis."""
+    """Viscous Burgers equation with one velocity component per axis."""
 
     name = "burgers"
     formula = "u_t + (u . grad) u = viscosity lap u"
@@ -82,8 +82,8 @@ class Burgers(Equation):
 
 
 class KuramotoSivashinsky(Equation):
-    """On a line for the slope u, whose nonlinear term is a transport; in higher dimensions for the height, without
-    its growing mean.
+    """Kuramoto-Sivashinsky equation: in one dimension for the slope u, with an advection term; in higher dimensions for
+    the height, without its growing mean.
     """
 
     name = "kuramoto_sivashinsky"
@@ -116,8 +116,8 @@ class KuramotoSivashinsky(Equation):
 
 
 class Wave(Equation):
-    """Second order in time: channels u and v = u_t. Initial conditions and protocol of the DINo paper, on its
-    physical domain.
+    """Wave equation of second order in time, with channels u and v = u_t. Initial conditions and protocol of the DINo
+    paper, on its physical domain.
     """
 
     name = "wave"
@@ -139,7 +139,7 @@ class Wave(Equation):
         return torch.stack([torch.cat([zero, one], 1), torch.cat([stiffness, zero], 1)], 1)
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        """At rest, one Gaussian bump of random radius (.125 to .15 of the period), height (2 to 4) and place."""
+        """Gaussian bump at rest of random radius (0.125 to 0.15 of the period), height (2 to 4) and place."""
         radius = grid.period[0] * (0.125 + 0.025 * rng.random())
         height = 2 + 2 * rng.random()
         u = gaussian_bump(grid, rng.random(grid.dimensions) * np.array(grid.period), radius, height)
@@ -147,7 +147,7 @@ class Wave(Equation):
 
 
 class GrayScott(Equation):
-    """Patterns of an autocatalytic reaction. Parameters and box of the CoDA paper, whose cells have unit size."""
+    """Gray-Scott autocatalytic reaction and diffusion, with the parameters and box (unit cells) of the CoDA paper."""
 
     name = "gray_scott"
     formula = "u_t = diffusivity_u lap u - u v^2 + feed (1 - u), v_t = diffusivity_v lap v + u v^2 - (feed + kill) v"
@@ -187,7 +187,7 @@ class GrayScott(Equation):
         return result
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        """u = .95, v = .05, but for three cubes of an eighth of the box, with soft edges, where u = 0 and v = 1."""
+        """u = 0.95, v = 0.05, except in three soft-edged cubes of an eighth of the box's side, with u = 0, v = 1."""
         outside = torch.ones(grid.shape, dtype=torch.float64)
         for _ in range(3):
             corner = rng.random(grid.dimensions) * np.array(grid.period)
@@ -210,7 +210,7 @@ EQUATIONS: dict[str, Equation] = {
 
 
 def register_equation(equation: type[Equation]) -> type[Equation]:
-    """Class decorator: make an equation known to `generate`. Raises ValueError where its name is taken."""
+    """Class decorator that registers an equation for `generate`. Raises ValueError if its name is taken."""
     if equation.name in EQUATIONS:
         raise ValueError(f"the equation {equation.name!r} is registered already; choose another name")
     EQUATIONS[equation.name] = equation()
@@ -218,7 +218,7 @@ def register_equation(equation: type[Equation]) -> type[Equation]:
 
 
 def find_equation(name: str) -> Equation:
-    """The equation of a name. Raises UserError, which lists the names, where there is none."""
+    """Equation of a name. Raises UserError, which lists the names, if there is none."""
     if name not in EQUATIONS:
         raise UserError(f"Unknown pde {name!r}: choose one of {', '.join(EQUATIONS)}.")
     return EQUATIONS[name]

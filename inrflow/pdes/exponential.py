@@ -1,7 +1,7 @@
 """Time integration of u_t = L u + N(u) in Fourier space, exact in the stiff linear part.
 
-ETDRK4, batched over trajectories of which each has its own parameters and its own step. Where N = 0, one exponential is
-the exact solution over any time.
+ETDRK4, batched over trajectories with individual parameters and step lengths. If N = 0, one exponential is the exact
+solution over any time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_STEPS = 2**20  # to the next output time; a solution that needs more is ab
 
 
 class UnresolvedError(Exception):
-    """No step size resolves the solution from time `time` on: it blows up, or the equation is not well posed there."""
+    """Error if no step size resolves the solution from time `time` on, by blow-up or an ill-posed equation."""
 
     def __init__(self, time: float):
         super().__init__(f"no step size resolves the solution at t = {time:g}")
@@ -27,16 +27,15 @@ class UnresolvedError(Exception):
 
 
 class ExponentialIntegrator:
-    """Advances Fourier coefficients u (S, C, *modes).
+    """Exponential time integrator (ETDRK4) of Fourier coefficients u (S, C, *modes).
 
-    `linear`: the symbol L, (S or 1, C or 1, *modes) where it acts on each channel by itself, or (S or 1, C, C,
-    *modes) where it mixes channels; real or complex. `nonlinear`: N, coefficients to coefficients, or None.
-    `dimensions`: d.
+    `linear`: symbol L, (S or 1, C or 1, *modes) if it acts on each channel separately, or (S or 1, C, C, *modes) if it
+    mixes channels; real or complex. `nonlinear`: N, coefficients to coefficients, or None. `dimensions`: d.
     """
 
     def __init__(self, linear: Tensor, nonlinear: Callable[[Tensor], Tensor] | None, dimensions: int):
         self._mixing = linear.ndim == dimensions + 3
-        # Matrix functions want the channels last.
+        # Matrix functions need the channels last.
         self._linear = linear.movedim((1, 2), (-2, -1)) if self._mixing else linear
         self._nonlinear = nonlinear
         self._coefficients: dict[tuple[float, ...], list[Tensor]] = {}
@@ -45,9 +44,9 @@ class ExponentialIntegrator:
         """Yield the coefficients at each of `times`, (T,) or (S, T), not decreasing, from `u` at time 0.
 
         `tolerance` bounds the local error of a step relative to the state's root mean square, in the worst trajectory.
-        It is estimated by step doubling at least once between every two times and every 16 steps, and the step is
-        halved or doubled by it. UnresolvedError where no step is small enough. Linear equations are exact, without
-        steps.
+        It is estimated by step doubling at least once between consecutive times and every 16 steps, and the step is
+        halved or doubled accordingly. Raises UnresolvedError if no step is small enough. Linear equations are solved
+        exactly, without steps.
         """
         times = times.expand(u.shape[0], -1)
         now = torch.zeros(u.shape[0], dtype=torch.float64)
@@ -70,8 +69,8 @@ class ExponentialIntegrator:
     def _advance(
         self, u: Tensor, interval: Tensor, step: float, tolerance: float, time: float
     ) -> tuple[Tensor, float]:
-        """Over `interval` (S,), in blocks of equal steps of which the last is checked; a block that fails is done
-        anew.
+        """Coefficients after `interval` (S,), in blocks of equal steps whose last step is checked (a failed block is
+        repeated), and the final step length.
         """
         remaining = interval
         while (longest := float(remaining.max())) > 0:
@@ -83,7 +82,7 @@ class ExponentialIntegrator:
             for _ in range(block - 1):
                 before = self.step(before, h)
             fine = self.step(self.step(before, h / 2), h / 2)
-            error = 16 / 15 * _relative_difference(self.step(before, h), fine)  # of the whole step, by Richardson
+            error = 16 / 15 * _relative_difference(self.step(before, h), fine)  # of the full step (Richardson)
             step = longest / count
             if error > tolerance:
                 step /= 2
@@ -95,9 +94,7 @@ class ExponentialIntegrator:
         return u, step
 
     def _coefficients_for(self, h: Tensor, order: int = 3) -> list[Tensor]:
-        """Coefficients of a step, for the step lengths in use kept: order 0 the exponential alone, else those of
-        `step`.
-        """
+        """Cached coefficients for step lengths h (S,): of `step`, or with order 0 the exponential alone."""
         key = (order, *h.tolist())
         if key not in self._coefficients:
             if len(self._coefficients) >= 4:  # per-trajectory times have new steps in every interval
@@ -118,7 +115,7 @@ class ExponentialIntegrator:
 
 
 def _relative_difference(a: Tensor, b: Tensor) -> float:
-    """Root mean square of a - b over that of b, in the worst trajectory; infinite where either is not finite."""
+    """Norm of a - b relative to that of b, for the worst trajectory; infinite if either is not finite."""
     difference = torch.linalg.vector_norm((a - b).flatten(1), dim=1)
     size = torch.linalg.vector_norm(b.flatten(1), dim=1)
     ratio = difference / size.clamp_min(torch.finfo(torch.float64).tiny)

@@ -17,8 +17,8 @@ def generate(
 ) -> Path:
     """Solve the equation `pde` from random initial conditions and write the trajectories to `output`.
 
-    `settings`: those of `simulate`. Returns the path. Raises UserError for what cannot be meant and, unless
-    `overwrite`, where the file exists, before anything is solved where that is possible.
+    `settings`: those of `simulate`. Returns the path. Raises UserError for inadmissible settings and, unless
+    `overwrite`, if the file exists.
     """
     path = Path(output)
     require_replaceable(path, overwrite)  # before anything is solved
@@ -37,7 +37,7 @@ def generate(
 
 
 def describe(simulation: Simulation, seed: int) -> Description:
-    """The description of a simulation as a data set: its names, domain, origin and symmetries."""
+    """Data-set description of a simulation: names, domain, origin and symmetries."""
     arrays = simulation.symmetries.arrays()
     return Description(
         name=simulation.equation.name,

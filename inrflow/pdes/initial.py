@@ -1,6 +1,4 @@
-"""Random initial fields, given by their Fourier coefficients, so that a finer grid sees the same field with more of
-its modes.
-"""
+"""Random initial fields, given by their Fourier coefficients, so that finer grids represent the same field."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from inrflow.pdes.spectral import SpectralGrid
 def random_field(
     grid: SpectralGrid, rng: np.random.Generator, deviation: Callable[[Tensor], Tensor], modes: int
 ) -> Tensor:
-    """A Gaussian random field of zero mean, coefficients (*modes of the grid).
+    """Coefficients (*modes) of a Gaussian random field of zero mean.
 
     u(x) = Re sum_m deviation(|m|^2) (a_m + i b_m) exp(i k_m x) over the integer modes m with |m_i| <= `modes`, a and
     b standard normal.
@@ -34,8 +32,8 @@ def random_field(
 
 
 def smooth_field(grid: SpectralGrid, rng: np.random.Generator, deviation: float, modes: int) -> Tensor:
-    """A random field whose power falls as exp(-4 |m|^2 / modes^2) and is cut at `modes`, of the given standard
-    deviation at every point.
+    """Random field with power spectrum exp(-4 |m|^2 / modes^2), cut at `modes`, and the given standard deviation at
+    every point.
     """
     numbers = torch.arange(-modes, modes + 1, dtype=torch.float64)
     power = torch.exp(-4 * numbers**2 / modes**2).sum() ** grid.dimensions - 1  # less the mean mode
@@ -43,9 +41,7 @@ def smooth_field(grid: SpectralGrid, rng: np.random.Generator, deviation: float,
 
 
 def _placed(grid: SpectralGrid, lattice: Tensor, modes: int) -> Tensor:
-    """A Hermitian lattice of modes -M..M on every axis, put into the grid's layout; modes the grid does not carry are
-    dropped.
-    """
+    """Grid layout of a Hermitian lattice of modes -M..M on every axis; modes beyond the grid's are dropped."""
     kept = min(modes, (grid.size - 1) // 2)
     result = torch.zeros([axis.numel() for axis in grid.integers], dtype=lattice.dtype)
     signed = torch.arange(-kept, kept + 1)
@@ -56,15 +52,15 @@ def _placed(grid: SpectralGrid, lattice: Tensor, modes: int) -> Tensor:
 
 
 def gaussian_bump(grid: SpectralGrid, place: np.ndarray, radius: float, height: float) -> Tensor:
-    """Coefficients of height exp(-|x - place|^2 / (2 radius^2)) summed over all its periodic images."""
+    """Coefficients of height exp(-|x - place|^2 / (2 radius^2)), summed over all periodic images."""
     volume = math.prod(math.sqrt(2 * math.pi) * radius / length for length in grid.period)
     phase = sum((k * p for k, p in zip(grid.wavenumbers, place, strict=True)), torch.zeros(()))
     return torch.polar(height * volume * torch.exp(-0.5 * radius**2 * grid.squared), -phase)
 
 
 def soft_block(grid: SpectralGrid, corner: np.ndarray, side: float, width: float) -> Tensor:
-    """Values (n, ..., n) of the indicator of a periodic cube smoothed by a Gaussian of standard deviation `width`;
-    `side` < period.
+    """Values (n, ..., n) of the indicator of a periodic cube of side `side` (below the period), smoothed by a Gaussian
+    of standard deviation `width`.
     """
     result = torch.ones(())
     for axis in range(grid.dimensions):

@@ -20,8 +20,8 @@ _BURN_IN = 28.5
 class NavierStokes(Equation):
     """Vorticity w on a periodic square; the velocity is (psi_y, -psi_x) with -lap psi = w, its mean zero.
 
-    The force on the vorticity is that of Li et al. (2021): forcing (sin s + cos s), s = 2 pi (x + y) / period. In
-    units of the box, of length 1 in all protocols.
+    The forcing of the vorticity is from Li et al. (2021): forcing (sin s + cos s), s = 2 pi (x + y) / period. The box
+    has length 1 in all protocols.
     """
 
     name = "navier_stokes"
@@ -50,8 +50,8 @@ class NavierStokes(Equation):
         return -parameters["viscosity"] * grid.squared
 
     def nonlinear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor], u: Tensor) -> Tensor:
-        """-(a, b) . grad w = d_xy (a^2 - b^2) - (d_xx - d_yy) (a b) for a divergence-free velocity (a, b): four
-        transforms (Basdevant 1983).
+        """Advection and forcing: -(a, b) . grad w = d_xy (a^2 - b^2) - (d_xx - d_yy) (a b) for a divergence-free
+        velocity (a, b), with four transforms (Basdevant 1983).
         """
         dx, dy = grid.derivative
         stream = u[:, 0] / torch.where(grid.squared == 0, 1.0, grid.squared)
@@ -59,13 +59,13 @@ class NavierStokes(Equation):
         a, b = velocity.unbind(dim=1)
         products = grid.transform(torch.stack([(a - b) * (a + b), a * b], dim=1))
         result = (dx * dy).real * products[:, 0] - (dx**2 - dy**2).real * products[:, 1]
-        # sin s + cos s = Re (1 - i) exp(i s): half of it in the mode (1, 1), half in its conjugate, not in the layout
+        # sin s + cos s = Re (1 - i) exp(i s): half in the mode (1, 1), half in its conjugate, which is not stored
         result[:, 1, 1] += parameters["forcing"].reshape(-1) * complex(0.5, -0.5)
         return result[:, None]
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        """The Gaussian random field of both protocols: covariance proportional to (-lap + 49)^-2.5, mean zero, modes
-        up to 16.
+        """Gaussian random field of both protocols: covariance proportional to (-lap + 49)^-2.5, mean zero, modes up to
+        16.
         """
 
         def deviation(squared: Tensor) -> Tensor:
@@ -74,11 +74,11 @@ class NavierStokes(Equation):
         return random_field(grid, rng, deviation, modes=16)[None]
 
     def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
-        """What the force leaves: it depends on x + y alone, is even about the lines x + y = period / 8 and changes
-        sign by half a period.
+        """Symmetries that the forcing preserves: it depends on x + y alone, is even about the lines x + y = period / 8
+        and changes sign after half a period.
 
-        A rotation keeps the sign of vorticity, an exchange of the axes changes it and so must meet a force of the
-        other sign.
+        A rotation keeps the sign of vorticity; an exchange of the axes changes it, and so must change the sign of the
+        forcing.
         """
         length = period[0]
         along = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])

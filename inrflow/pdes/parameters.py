@@ -1,4 +1,4 @@
-"""Values of an equation's parameters for each run: fixed, drawn from a range, or by environment."""
+"""Values of an equation's parameters for each run: fixed, drawn from a range, or listed by environment."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _HOW = "a number, `sample`, a range {low: .., high: ..} or a list with a value f
 
 
 def environment_count(given: Mapping[str, Any], environments: int | None) -> int | None:
-    """The number of environments: `environments`, or the length of the lists in `given`; None where there are none.
+    """Number of environments: `environments`, or the length of the lists in `given`; None if there are none.
 
-    Raises UserError where these disagree, or where all environments would be the same.
+    Raises UserError if these disagree, or if all environments would be the same.
     """
     lengths = {name: len(value) for name, value in given.items() if _is_list(value)}
     for name, length in lengths.items():
@@ -46,8 +46,8 @@ def parameter_values(
     environments: int | None,
     seed: Sequence[int],
 ) -> np.ndarray:
-    """Values (runs, P) in the order of declaration. Run r belongs to environment r mod `environments`, whose runs share
-    all drawn values.
+    """Parameter values (runs, P) in the order of declaration. Run r belongs to environment r mod `environments`, whose
+    runs share all drawn values.
 
     Raises UserError for names that are not declared and for inadmissible values.
     """

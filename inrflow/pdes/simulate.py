@@ -1,8 +1,8 @@
 """Simulation of observed trajectories: protocol, runs, windows, points, jittered times, noise and gaps.
 
-Each random draw has its own stream, which depends on the seed and on the index of the run (initial condition,
-parameters) or of the trajectory (points, times, noise, gaps) alone, so that more trajectories leave the earlier ones as
-they are.
+Each random draw has its own stream, which depends only on the seed and on the index of the run (initial condition,
+parameters) or of the trajectory (points, times, noise, gaps), so that additional trajectories do not change the earlier
+ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 _INITIAL, _PARAMETERS, _POINTS, _TIMES, _NOISE, _GAPS = range(6)  # the random streams of a seed
-_BATCH_VALUES = 2**15  # values of a state solved together: it stays in the cache
+_BATCH_VALUES = 2**15  # values of the states solved together, which fit the cache
 _TAIL = 5e-3  # amplitude share of the highest modes above which there is a warning; errors are about ten times smaller
 
 
@@ -85,24 +85,24 @@ def simulate(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Simulation:
-    """Solve `pde` from random initial conditions and observe it.
+    """Observed trajectories of the equation `pde` from random initial conditions.
 
-    `protocol`: a published or default way to generate the data (`find_equation(pde).protocols`). `settings` replace
-    its own: `frames` (each `dt` apart), `grid` (points per axis of the output), `dimensions`, `windows` (trajectories
-    cut one after the other from a run), `burn_in` (time before the first frame), `period` (length of each axis) and
+    `protocol`: a published or default way to generate the data (`find_equation(pde).protocols`). `settings` override
+    it: `frames` (each `dt` apart), `grid` (points per axis of the output), `dimensions`, `windows` (consecutive
+    trajectories cut from a run), `burn_in` (time before the first frame), `period` (length of each axis) and
     `resolution` (points per axis of the solver).
 
     `parameters`: for each name a number; `sample`, which draws from the equation's own range, or {"low": a, "high":
-    b}, drawn for each run, with environments for each environment; or a list with a value for each environment. Runs
-    take the environments in turn.
+    b}, drawn for each run or, with environments, for each environment; or a list with a value for each environment.
+    Runs take the environments in turn.
 
-    `points`: `grid`, or the number of random points, different ones in every trajectory or, with `shared_points`, the
-    same; values there are exact. `noise`: standard deviation, in units of each channel's own. `missing`: fraction of
+    `points`: `grid`, or the number of random points, different in every trajectory or, with `shared_points`, the same;
+    values there are exact. `noise`: standard deviation relative to each channel's own. `missing`: fraction of
     the values not observed. `time_jitter`: frames after the first move by up to half this fraction of `dt`.
-    `progress`: called with the number of steps done and of all steps, possibly from other threads.
+    `progress`: called with the numbers of completed and of all steps, possibly from other threads.
 
     Initial conditions depend on `seed` and the run's index alone. `tolerance`: relative local error of a time step.
-    Raises UserError for unknown names, inadmissible values, and where the solution cannot be resolved.
+    Raises UserError for unknown names, inadmissible values, and if the solution cannot be resolved.
     """
     equation = find_equation(pde)
     protocol, plan = _plan(equation, protocol, settings)
@@ -135,7 +135,7 @@ def simulate(
 
 
 def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> tuple[str, DataProtocol]:
-    """Name and content of the protocol, updated by the settings. Raises UserError where these are inadmissible."""
+    """Name and content of the protocol, updated by the settings. Raises UserError if these are inadmissible."""
     name = name or next(iter(equation.protocols))
     if name not in equation.protocols:
         names = ", ".join(equation.protocols)
@@ -188,13 +188,13 @@ def _at_least_zero(value: Any, zero: bool = False) -> bool:
 
 
 def _random_points(period: Sequence[float], count: int, sets: int, seed: int) -> Tensor:
-    """`sets` sets of uniformly random points, (sets, count, d)."""
+    """Uniformly random points (sets, count, d)."""
     draws = [np.random.default_rng([seed, _POINTS, index]).random((count, len(period))) for index in range(sets)]
     return torch.from_numpy(np.stack(draws)) * torch.tensor(period, dtype=torch.float64)
 
 
 def _times(plan: DataProtocol, trajectories: int, jitter: float, seed: int) -> np.ndarray:
-    """Times (S, T) within each trajectory, from 0. All but the first are moved by up to half of `jitter` times dt."""
+    """Times (S, T) within each trajectory, from 0; all but the first are shifted by up to half of `jitter` times dt."""
     regular = plan.dt * np.arange(plan.frames)
     times = np.tile(regular, (trajectories, 1))
     if jitter:
@@ -206,7 +206,7 @@ def _times(plan: DataProtocol, trajectories: int, jitter: float, seed: int) -> n
 
 @dataclass(frozen=True)
 class _Solving:
-    """Inputs of all runs: `x` (S or 1, N, d), None for the grid; `t` (S, T); parameter `values` (runs, P)."""
+    """Solution of all runs: `x` (S or 1, N, d), None for the grid; `t` (S, T); parameter `values` (runs, P)."""
 
     equation: Equation
     plan: DataProtocol
@@ -218,7 +218,7 @@ class _Solving:
     tolerance: float
 
     def all(self, progress: Progress | None) -> np.ndarray:
-        """Values (S, T, N, C), in batches of runs that fit the cache, as many batches at a time as torch has threads.
+        """Values (S, T, N, C), in batches of runs that fit the cache, with as many parallel batches as torch threads.
 
         Each batch is solved by one torch thread: the arrays are small, and synchronisation at every operation would
         cost more than it gains. Batches, and so the values, do not depend on the number of threads.
@@ -260,7 +260,7 @@ class _Solving:
         return u
 
     def batch(self, members: range, u: np.ndarray, report: Callable[[], None]) -> float:
-        """Write the trajectories of the runs `members` into `u`; returns the largest `_tail_share`."""
+        """Largest `_tail_share` of the runs `members`, whose trajectories are written into `u`."""
         equation, plan, grid = self.equation, self.plan, self.grid
         names = equation.parameters(grid.dimensions)
         parameters = {name: torch.tensor(self.values[list(members), column]) for column, name in enumerate(names)}
@@ -296,7 +296,7 @@ class _Solving:
         return torch.linspace(0, self.plan.burn_in, count + 1, dtype=torch.float64)[1:]
 
     def _run_times(self, members: range) -> Tensor:
-        """Times (R, windows T) since the end of the burn-in, of the windows one after the other."""
+        """Times (R, windows T) since the end of the burn-in, of consecutive windows."""
         plan = self.plan
         regular = plan.dt * np.arange(plan.frames)
         times = np.empty((len(members), plan.windows, plan.frames))
@@ -315,7 +315,7 @@ class _Solving:
 
 
 def _tail_share(grid: SpectralGrid, state: Tensor, degree: int) -> float:
-    """Root mean square of the outermost quarter of the modes kept, as a share of that of all but the mean; worst
+    """Root mean square of the outermost quarter of the retained modes, relative to all but the mean, for the worst
     trajectory and channel.
     """
     state = state.clone()

@@ -1,4 +1,4 @@
-"""Solution of a declared equation: Fourier coefficients at any times, for a batch of trajectories."""
+"""Solution of an equation: Fourier coefficients at given times, for a batch of trajectories."""
 
 from __future__ import annotations
 

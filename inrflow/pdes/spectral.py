@@ -18,7 +18,7 @@ _EVALUATED_TOGETHER = 2**22  # complex numbers in the largest intermediate of an
 
 
 class SpectralGrid:
-    """n^d equispaced points x_j = j period / n of a periodic box, and their Fourier modes.
+    """Grid of n^d equispaced points x_j = j period / n of a periodic box, and its Fourier modes.
 
     `size`: points per axis; `period`: length of each axis (its length is d). Fields have shape (..., n, ..., n),
     coefficients (..., n, ..., n // 2 + 1), complex128.
@@ -62,8 +62,8 @@ class SpectralGrid:
         return sum((wavenumbers**2 for wavenumbers in self.wavenumbers), torch.zeros(()))
 
     def mask(self, degree: int) -> Tensor:
-        """1 for the modes that a product of `degree` fields leaves free of aliasing (2: the 2/3 rule, 3: 1/2; 1: all
-        but Nyquist).
+        """Mask of the modes that are free of aliasing in products of `degree` fields (2: 2/3 rule, 3: 1/2; 1: all but
+        Nyquist).
         """
         keep = torch.ones((), dtype=torch.bool)
         for numbers in self.integers:
@@ -85,8 +85,8 @@ class SpectralGrid:
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, self.dimensions)
 
     def on_grid(self, coefficients: Tensor, size: int) -> Tensor:
-        """Values (..., size^d) at `points(size)`: the field's own where `size` divides the grid's, else the
-        trigonometric polynomial's.
+        """Values (..., size^d) at `points(size)`: a subset of the grid's if `size` divides its size, else of the
+        trigonometric polynomial.
         """
         if self.size % size == 0:
             chosen: Any = (..., *[slice(None, None, self.size // size)] * self.dimensions)
@@ -98,7 +98,7 @@ class SpectralGrid:
         return result.real.flatten(-self.dimensions)
 
     def evaluate(self, coefficients: Tensor, x: Tensor) -> Tensor:
-        """The trigonometric polynomial itself at any points: exact, whatever the grid.
+        """Values of the trigonometric polynomial at any points, exact whatever the grid.
 
         `coefficients` (S, C, *modes); `x` (N, d), shared, or (S, N, d). Returns (S, N, C).
         """
@@ -115,8 +115,8 @@ class SpectralGrid:
         return result.real.transpose(1, 2)
 
     def _basis(self, axis: int, positions: Tensor) -> Tensor:
-        """exp(i k x) of one axis, (S, N, K): at Nyquist its cosine, and on the halved axis doubled for the modes left
-        out.
+        """exp(i k x) of one axis, (S, N, K): at Nyquist its cosine, and on the halved axis doubled for the conjugate
+        modes that are not stored.
         """
         numbers = self.integers[axis].flatten()
         basis = torch.exp(1j * positions[..., None] * self.wavenumbers[axis].flatten())

@@ -1,9 +1,9 @@
-"""The embedded default data: the 2-D wave equation in the protocol of the DINo paper.
+"""Embedded default data: the 2-D wave equation in the protocol of the DINo paper.
 
 u_tt = c^2 lap u on a periodic square, channels u and v = u_t. A run starts at rest from one Gaussian bump of random
-radius, height and place, and is cut into consecutive windows of equal length: the trajectories. The equation is
-linear, so every frame is exact: no time step is involved. Coordinates, speed and initial conditions are those of DINo
-(Yin et al., ICLR 2023).
+radius, height and place, and is cut into trajectories, consecutive windows of equal length. The equation is linear, so
+every frame is exact, without time steps. Coordinates, speed and initial conditions are from DINo (Yin et al., ICLR
+2023).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Figures of forecasts, errors and training, written as PNG and GIF without touching matplotlib's global state.
+"""Figures of forecasts, errors and training, written as PNG and GIF without changing matplotlib's global state.
 
 Fields on (nearly) regular grids are drawn as images, on a sphere as maps, on scattered points of the plane over
-triangles, few scattered points as dots, in one dimension as lines. Truth and model share their colours; fields of both
-signs and errors are centred on white. Frames up to the last observed one are titled as assimilated, and what was
-observed is marked. Imports go one way: style, views, fields, lines, then the figures.
+triangles, on few scattered points as dots, in one dimension as lines. Truth and model share their colours; fields of
+both signs and errors are centred on white. Frames up to the last observation are titled as assimilated, and observed
+points are marked. Imports go one way: style, views, fields, lines, then the figures.
 """
 
 from inrflow.plotting.animations import animation

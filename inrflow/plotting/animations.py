@@ -31,7 +31,7 @@ def animation(
     frames_per_second: float = 8.0,
     largest: int = 60,
 ) -> Path:
-    """Draw truth, model, error and uncertainty of one channel moving in time, as a GIF of at most `largest` frames."""
+    """Animation of truth, model, error and uncertainty of one channel, as a GIF of at most `largest` frames."""
     data = scene.channel(channel)
     chosen = np.unique(np.linspace(0, len(data.t) - 1, min(largest, len(data.t))).round().astype(int)).tolist()
     lines = data.x.shape[-1] == 1
@@ -87,7 +87,7 @@ def animation(
                     figure.colorbar(drawn[place], ax=ax, aspect=15, pad=0.02, location=location), data.label(name)
                 )
         pictures.append(_picture(figure, palette))
-        figure.set_layout_engine("none")  # the first frame's layout serves all
+        figure.set_layout_engine("none")  # keep the first frame's layout
     duration = int(1000 / frames_per_second)
     with written_aside(path) as partial:
         pictures[0].save(partial, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
@@ -95,9 +95,9 @@ def animation(
 
 
 def _palette(maps: Sequence[Colormap]) -> Image.Image:
-    """The 256 colours of an animation: its colour maps, greys for text, the colours of lines on white.
+    """Palette of 256 colours of an animation: its colour maps, greys for text, and the colours of lines on white.
 
-    A palette chosen from the pixels of each frame would flicker and miss the ends of the colour bars.
+    A palette chosen from the pixels of each frame would flicker and omit the ends of the colour bars.
     """
     distinct = list({colours.name: colours for colours in maps}.values())
     ramps = [colours(np.linspace(0, 1, 60))[:, :3] for colours in distinct]

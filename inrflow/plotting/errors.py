@@ -1,4 +1,4 @@
-"""Errors of the model and of the reference forecasts against time."""
+"""Figure of the errors of the model and of the reference forecasts by time."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def error_figure(
     title: str | None = None,
     time_units: str | None = None,
 ) -> Path:
-    """Error against time, log scale: the model (the first of `errors`) and the reference forecasts, as a PNG.
+    """Figure (PNG) of errors by time, log scale, of the model (the first of `errors`) and of reference forecasts.
 
     Args:
-        times: (T,). errors: label -> (T,); values that are not positive or not finite leave gaps.
-        horizon: last time of training; what lies beyond is shaded.
+        times: (T,). errors: label -> (T,); gaps where values are not positive or not finite.
+        horizon: last time of training; later times are shaded.
     """
     times = np.asarray(times, np.float64)
     calendar = parse_units(time_units) is not None
@@ -65,7 +65,7 @@ def error_figure(
             fontsize=SIZE,
             color=BEYOND,
         )
-    if any_known:  # of a field that never changes, there are none
+    if any_known:  # none for constant fields
         ax.set_yscale("log")
     ax.margins(x=0.01)
     if calendar:

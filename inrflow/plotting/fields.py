@@ -1,4 +1,4 @@
-"""What is drawn: a trajectory, and one channel of it with its panels, their colours, limits and labels."""
+"""Trajectories to draw, and single channels with their panels, colours, limits and labels."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from inrflow.plotting.style import (
 )
 from inrflow.plotting.views import View, view_of
 
-_EVEN = 0.7  # least over largest uncertainty of panels that show no pattern
+_EVEN = 0.7  # ratio of smallest to largest uncertainty above which a panel counts as uniform
 
 
 @dataclass
 class Scene:
-    """One trajectory to draw.
+    """Trajectory to draw.
 
     Attributes:
         t: (T,). x: (N, d) or (T, N, d).
-        prediction: (T, N, C) in data units; truth, std: the same or None. NaN where not known.
+        prediction: (T, N, C) in data units; truth, std: the same or None. NaN where unknown.
         channels, units: C names; units of the values.
         triangles: (M, 3) corners of a mesh of the points.
-        coordinates, geometry, time_units: as a Description has them.
-        horizon: last time of training; later frames are marked as beyond it.
-        assimilated: last time with an observation that was assimilated; later frames are forecasts. None: no titles.
-        sensors: (n, d) places that were observed, to be marked; None where all points were.
+        coordinates, geometry, time_units: as in a Description.
+        horizon: last time of training; later frames are marked.
+        assimilated: last time with an assimilated observation; later frames are forecasts. None: no such titles.
+        sensors: (n, d) observed places, which are marked; None if all points were observed.
         edges: whether the edges of a mesh are drawn.
     """
 
@@ -59,7 +59,7 @@ class Scene:
     edges: bool = False
 
     def channel(self, channel: int | str) -> ChannelFields:
-        """One channel made ready for drawing. Raises ValueError where shapes do not fit together."""
+        """One channel, prepared for drawing. Raises ValueError if shapes do not fit together."""
         index = list(self.channels).index(channel) if isinstance(channel, str) else channel
         t, x = np.asarray(self.t, np.float64), np.asarray(self.x, np.float64)
         shape = (len(t), x.shape[-2], len(self.channels))
@@ -86,7 +86,7 @@ class Scene:
 
 @dataclass
 class ChannelFields:
-    """One channel of a trajectory: arrays (T, N) of the panels truth, model, error and std, as far as there are."""
+    """One channel of a trajectory, with arrays (T, N) of the available panels among truth, model, error and std."""
 
     scene: Scene
     t: np.ndarray
@@ -102,27 +102,27 @@ class ChannelFields:
         return self.scene.coordinates or ("x", "y", "z")[: self.x.shape[-1]]
 
     def places(self, frame: int) -> np.ndarray:
-        """The points (N, d) of a frame."""
+        """Points (N, d) of a frame."""
         return self.x if self.x.ndim == 2 else self.x[frame]
 
     def view(self, frame: int) -> View:
-        """How the points of a frame are drawn."""
+        """Rendering of the points of a frame."""
         triangles = None if self.scene.triangles is None else np.asarray(self.scene.triangles)
         view = view_of(self.places(frame), self.coordinates, self.scene.geometry, triangles)
-        view.edges, view.coasts = self.scene.edges, self.scene.time_units is not None  # else of no planet
-        if self.x.ndim == 3 and self.x.shape[-1] == 2:  # panels are alike, though points move
+        view.edges, view.coasts = self.scene.edges, self.scene.time_units is not None  # else not the Earth
+        if self.x.ndim == 3 and self.x.shape[-1] == 2:  # equal limits although points move
             view.reach = np.nanmin(self.x, (0, 1)), np.nanmax(self.x, (0, 1))
             across, along = view.reach[1] - view.reach[0]
             view.ratio = float(np.clip(across / along, 0.4, 8.0)) if view.aspect == "equal" else view.ratio
         return view
 
     def marked(self, panel: str, frame: int) -> bool:
-        """Whether the sensors are drawn into a panel: that of the truth, where the frame was assimilated."""
+        """Whether sensors are drawn: in the panel of the truth (else of the model), if the frame was assimilated."""
         first = "truth" if "truth" in self.panels else "model"
         return self.sensors is not None and panel == first and self.assimilated(frame)
 
     def styles(self, frames: Sequence[int]) -> dict[str, tuple[Colormap, tuple[float, float]]]:
-        """Colours and limits of each panel, over some frames."""
+        """Colour map and limits of each panel over some frames."""
         fields = self.panels.get("truth", self.panels["model"])[frames]
         shared = palette(fields)
         styles = {"truth": shared, "model": shared}
@@ -132,14 +132,12 @@ class ChannelFields:
         if "std" in self.panels:
             size = robust_size(self.panels["std"][frames])
             even = np.nanpercentile(self.panels["std"][frames], 1) > _EVEN * size
-            # Nearly the same everywhere, it would be black all over at the end of the scale.
+            # A nearly uniform field would be black everywhere at the end of the scale.
             styles["std"] = colours("magma_r"), (0.0, 2 * size if even else size)
         return {name: styles[name] for name in self.panels}
 
     def line_limits(self, panel: str) -> tuple[float, float]:
-        """Limits of a panel of lines that hold at all times; they hold the intervals as far as these are no wider than
-        three times what is drawn.
-        """
+        """Limits of a panel of lines for all times, with the intervals up to three times the range of the lines."""
         shown = np.concatenate(
             [
                 self.panels[name].ravel()
@@ -158,31 +156,31 @@ class ChannelFields:
         return low - margin, high + margin
 
     def label(self, panel: str) -> str:
-        """What a panel's values are, with their units."""
+        """Label of a panel's values, with units."""
         labels = {"truth": self.name, "model": self.name, "error": "error", "std": "std. deviation"}
         return f"{labels[panel]}{self.units}"
 
     def moment(self, frame: int) -> str:
-        """When a frame was, in words."""
+        """Label of the time of a frame."""
         return moment_label(self.t[frame], self.scene.time_units, float(np.diff(self.t).min(initial=np.inf)))
 
     def beyond(self, frame: int) -> bool:
-        """Whether a frame is later than all of training."""
+        """Whether a frame is later than the training horizon."""
         return self.scene.horizon is not None and bool(self.t[frame] > self.scene.horizon)
 
     def assimilated(self, frame: int) -> bool:
-        """Whether observations up to this frame's time were assimilated, so that it is no forecast."""
+        """Whether observations at or after this frame's time were assimilated, so that it is no forecast."""
         return self.scene.assimilated is not None and bool(self.t[frame] <= self.scene.assimilated)
 
     def status(self, frame: int) -> str:
-        """What the model's values of a frame are: assimilated or a forecast, and whether beyond training."""
+        """Status of a frame in words: assimilated or forecast, and whether beyond training."""
         kind = [] if self.scene.assimilated is None else ["assimilated" if self.assimilated(frame) else "forecast"]
         return ", ".join([*kind, *(["beyond training"] if self.beyond(frame) else [])])
 
     def stamp(self, ax: Axes, frame: int) -> None:
-        """Title a column with its time and status."""
+        """Set the title of a column, its time and status."""
         ax.set_title(f"{self.moment(frame)}\n{self.status(frame)}".rstrip(), fontsize=SIZE, color=self.colour(frame))
 
     def colour(self, frame: int) -> str:
-        """Colour of the words on a frame."""
+        """Colour of the text of a frame."""
         return BEYOND if self.beyond(frame) else TRUTH

@@ -1,4 +1,4 @@
-"""Still pictures of a forecast: truth, model, error and uncertainty at several times."""
+"""Still figures of a forecast: truth, model, error and uncertainty at several times."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def forecast_figure(
     frames: int | Sequence[int] = 5,
     title: str | None = None,
 ) -> Path:
-    """Draw truth, model, error and uncertainty of one channel at several times as a PNG; of a single place, the series.
+    """Figure (PNG) of truth, model, error and uncertainty of one channel at several times; of a single place, a series.
 
     Args:
-        path: replaced atomically. Raises UserError where it cannot be written.
-        channel: which one, by name or place.
-        frames: how many times, evenly spread, or the places of them.
+        path: file, replaced atomically. Raises UserError if it cannot be written.
+        channel: name or index of the channel.
+        frames: number of evenly spaced times, or indices of frames.
     """
     data = scene.channel(channel)
     alone = series_figure(path, scene, channel=channel, title=title) if data.x.shape[:-1] == (1,) else None
@@ -86,7 +86,7 @@ def forecast_figure(
 
 
 def _beside(ax: Axes, words: str, **style: object) -> None:
-    """Write to the left of a panel, beside the label of its axis."""
+    """Add text to the left of a panel, beside the label of its axis."""
     ax.annotate(words, (0, 0.5), xycoords=ax.yaxis.label, xytext=(-6, 0), textcoords="offset points", ha="right",
                 va="center", multialignment="center", fontsize=SIZE, **style)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Losses and validation errors of every stage of training, and of the candidates that were compared."""
+"""Figures of losses and validation errors of every stage of training, and of errors of candidates."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, dress_log, new_figure, save_figure
 
 _MOST_CANDIDATES = 20
-_DECADES = 5.0  # the largest over the smallest error from which their axis is logarithmic
+_DECADES = 5.0  # ratio of the largest to the smallest error above which the axis is logarithmic
 
 
 def loss_figure(
     path: str | os.PathLike[str], steps_by_stage: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str | None = None
 ) -> Path:
-    """Training loss and validation error of every stage against its steps, log scale, as a PNG.
+    """Figure (PNG) of training loss and validation error of every stage by step, log scale.
 
-    steps_by_stage: stage -> rows with `step` and, each where it was measured, `loss` and `validation` (as metrics.jsonl
-    has them). Stages with fewer than two such rows are left out.
+    steps_by_stage: stage -> rows with `step` and, if measured, `loss` and `validation` (as in metrics.jsonl). Stages
+    with fewer than two such rows are left out.
     """
     curves: dict[str, dict[str, np.ndarray]] = {}
     for stage, rows in steps_by_stage.items():
@@ -56,9 +56,9 @@ def loss_figure(
 def candidate_figure(
     path: str | os.PathLike[str], candidates: Sequence[Mapping[str, Any]], chosen: int | None, title: str | None = None
 ) -> Path:
-    """Held-out errors of candidate models (rows of candidates.json), the best at the top, the chosen one in colour."""
+    """Figure of held-out errors of candidates (rows of candidates.json), best at the top, the chosen one in colour."""
     known = [(row["validation_error"], index) for index, row in enumerate(candidates)
-             if row["validation_error"] and row["recipe"] != "residual_field"]  # which is beside one of them
+             if row["validation_error"] and row["recipe"] != "residual_field"]  # an addition to one of them
     rows = sorted(known)[:_MOST_CANDIDATES][::-1]
     figure = new_figure(6.0, 0.9 + 0.22 * len(rows), title)
     ax = figure.subplots()

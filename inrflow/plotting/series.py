@@ -1,4 +1,4 @@
-"""Series at some places: truth, model and the 90% interval against time."""
+"""Figure of time series at some places: truth, model and the 90% interval."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from inrflow.plotting.fields import ChannelFields, Scene
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, date_axis, new_figure, save_figure
 from inrflow.plotting.views import degrees
 
-_FEW = 80  # frames up to which values of the truth are marked
-_LEAST = 3  # frames of a series
+_FEW = 80  # largest number of frames for which values of the truth are marked
+_LEAST = 3  # least frames of a series
 
 
 def series_figure(
     path: str | os.PathLike[str], scene: Scene, *, channel: int | str = 0, places: int = 4, title: str | None = None
 ) -> Path | None:
-    """Draw the series of one channel at some places that lie far apart, as a PNG; None where points move or frames are
-    fewer than three. What was assimilated is shaded, and the end of training marked."""
+    """Figure (PNG) of the series of one channel at some distant places; None if points move or there are fewer than
+    three frames. The assimilated time span is shaded, and the end of training marked."""
     data = scene.channel(channel)
     if data.x.ndim > 2 or len(data.t) < _LEAST:
         return None
@@ -69,7 +69,7 @@ def series_figure(
 
 
 def _apart(data: ChannelFields, count: int) -> list[int]:
-    """Places that were seen, each the farthest from those before it; the first is the nearest to the middle."""
+    """Indices of observed places by farthest-point sampling, starting with the one nearest to the centre."""
     seen = np.flatnonzero(np.isfinite(data.panels.get("truth", data.panels["model"])).any(0))
     x = data.x[seen] / np.maximum(np.ptp(data.x[seen], axis=0), 1e-12)
     chosen = [int(np.square(x - x.mean(0)).sum(1).argmin())]

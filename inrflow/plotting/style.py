@@ -1,4 +1,4 @@
-"""Colours, sizes and labels of all figures, and saving them."""
+"""Colours, sizes and labels of all figures, and saving of figures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from inrflow.runtime.atomic_files import written_aside
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
 GREYS = ("#8a8a8a", "#c98a2b", "#5b9a68", "#9a6fb0", "#b06a6a", "#4aa3b5", "#7d6b4f")
-SIZE, DPI = 8.0, 150  # of text, in points; of a picture, per inch
+SIZE, DPI = 8.0, 150  # text size in points; resolution in dots per inch
 
 
 def palette(values: np.ndarray) -> tuple[Colormap, tuple[float, float]]:
-    """Colours and limits of a field: centred on zero where it takes both signs, else sequential."""
+    """Colour map and limits of a field: centred on zero if it has both signs, else sequential."""
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     if low < 0 < high and min(-low, high) > 0.1 * max(-low, high):
@@ -36,18 +36,18 @@ def palette(values: np.ndarray) -> tuple[Colormap, tuple[float, float]]:
 
 
 def colours(name: str) -> Colormap:
-    """A colour map in which unknown values are grey."""
+    """Colour map in which unknown values are grey."""
     return colormaps[name].with_extremes(bad=(0.87, 0.87, 0.87))
 
 
 def robust_size(values: np.ndarray) -> float:
-    """A colour limit that a few extreme values do not determine: the 99.8th percentile of |values|."""
+    """Colour limit that is robust to a few extreme values: the 99.8th percentile of |values|."""
     known = np.abs(values[np.isfinite(values)])
     return float(np.percentile(known, 99.8)) or 1e-12 if len(known) else 1.0
 
 
 class _Dates(ConciseDateFormatter):
-    """Dates of ticks, and below them the month or day that all have in common, or those of the first and the last."""
+    """Formatter of dates of ticks, with their common month or day, or those of the first and last tick, below them."""
 
     _ends: tuple[float, ...] = ()
 
@@ -64,7 +64,7 @@ class _Dates(ConciseDateFormatter):
 
 
 def date_axis(ax: Axes) -> None:
-    """Write the times of an axis as dates."""
+    """Label the times of an axis as dates."""
     locator = AutoDateLocator(minticks=3, maxticks=7)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(_Dates(locator))
@@ -72,7 +72,7 @@ def date_axis(ax: Axes) -> None:
 
 
 def units_label(text: str | None) -> str:
-    """Units in brackets, exponents raised; empty without units."""
+    """Label of units in brackets, with superscript exponents; empty without units."""
     if not text or text in ("1", "-"):
         return ""
     text = re.sub(r"(?<=[A-Za-z])-?\d", lambda m: m[0].translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")), text)
@@ -80,8 +80,8 @@ def units_label(text: str | None) -> str:
 
 
 def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
-    """A date where times are dates, with the hour where steps are shorter than a day; else the time and its units, in
-    digits that tell it from times a `step` away."""
+    """Label of a time: a date in a calendar, with the hour if steps are shorter than a day; else the number and its
+    units, with enough digits to resolve a `step`."""
     date = number_to_date(t, time_units)
     if date:
         own = other_calendar(time_units)
@@ -94,7 +94,7 @@ def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:
-    """A figure of width x height inches, outside of pyplot's state."""
+    """Figure of width x height inches, independent of pyplot's state."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
     if title:
@@ -103,7 +103,7 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure atomically, as PDF or SVG where the suffix says so, else as PNG."""
+    """Path of the figure, which is written atomically, as PDF or SVG according to the suffix, else as PNG."""
     kind = Path(path).suffix[1:].lower()
     kind = kind if kind in ("pdf", "svg") else "png"
     with written_aside(path) as partial:
@@ -115,7 +115,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def dress_bar(bar: Any, label: str) -> None:
-    """Set few ticks and a label on a colour bar; a common power of ten stands above or beside it."""
+    """Set few ticks and a label on a colour bar; a common power of ten is shown above or beside it."""
     bar.locator = MaxNLocator(5)
     bar.formatter = ScalarFormatter(useOffset=False, useMathText=True)
     bar.formatter.set_powerlimits((-2, 3))
@@ -127,7 +127,7 @@ def dress_bar(bar: Any, label: str) -> None:
 
 
 def dress_log(axis: Axis) -> None:
-    """Label a logarithmic axis at powers of ten, over few of them also at 2 and 5."""
+    """Label a logarithmic axis at powers of ten, and if it spans less than two also at 2 and 5."""
     low, high = sorted(axis.get_view_interval())
     if high < 100 * low:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -17,27 +17,27 @@ from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.plotting.coasts import draw_coasts
 from inrflow.plotting.style import SIZE
 
-WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
-_FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
-_MARGIN = 0.04  # of the extent, around dots
-_GAP = 20.0  # degrees of longitude without points, from which on they are no whole globe
+WIDE = 2.2  # ratio of width to height above which panels are stacked, one row for each time
+_FLATTEST = 6.0  # largest ratio of width to height of maps; narrow bands are stretched
+_MARGIN = 0.04  # margin around dots, relative to the extent
+_GAP = 20.0  # gap in longitude, in degrees, above which points do not cover the globe
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)  # degrees between ticks
-_STATIONS = 120  # scattered points up to this number are drawn as dots: triangles would show what nobody measured
+_STATIONS = 120  # up to this number scattered points are drawn as dots, since triangles would show unobserved values
 
 
 @dataclass
 class View:
-    """A rendering of N points.
+    """Rendering of N points.
 
     Attributes:
         kind: line, image, triangles or scatter.
-        x: (N, 2) places in the panel. labels: of the axes.
-        ratio: width over height of a panel. aspect: of its axes.
-        axes, cells: of an image, its columns and rows, and the column and row of each point.
+        x: (N, 2) places in the panel. labels: labels of the axes.
+        ratio: width over height of a panel. aspect: aspect of its axes.
+        axes, cells: for an image, coordinates of its columns and rows, and column and row of each point.
         triangles: (M, 3) corners.
-        longitude: whether the axes are degrees of a map. coasts: whether those of the Earth are drawn on it.
-        shown: indices of the points that are drawn, where not all can be. edges: whether those of triangles are.
-        reach: the least and the greatest coordinates that a panel shows, where other frames have other points.
+        longitude: whether the axes are degrees of a map. coasts: whether coastlines are drawn on it.
+        shown: indices of the drawn points, if not all are. edges: whether edges of triangles are drawn.
+        reach: lowest and highest coordinates of a panel, if points differ between frames.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class View:
     reach: tuple[np.ndarray, np.ndarray] | None = None
 
     def draw(self, ax: Axes, values: np.ndarray, colours: Colormap, limits: tuple[float, float]) -> Any:
-        """Draw values (N,) and return the artist."""
+        """Artist of values (N,) drawn on axes."""
         values = values if self.shown is None else values[self.shown]
         style: dict[str, Any] = {"cmap": colours, "vmin": limits[0], "vmax": limits[1]}
         if self.kind == "image" and self.cells is not None:
@@ -79,7 +79,7 @@ class View:
         return ax.scatter(self.x[:, 0], self.x[:, 1], c=np.ma.masked_invalid(values), s=_dot(len(self.x)), **style)
 
     def mark(self, ax: Axes, sensors: np.ndarray) -> Any:
-        """Mark the places (n, d) of sensors and return the marks; in space, all of them."""
+        """Artist of marks at the places (n, d) of sensors; in three dimensions of all sensors."""
         if self.longitude:
             sensors = xyz_to_lonlat(sensors)
             first = (self.x if self.reach is None else self.reach[0][None])[:, 0].min()
@@ -88,14 +88,14 @@ class View:
         return ax.scatter(sensors[:, 0], sensors[:, 1], s=size, c="k", edgecolors="w", linewidths=0.15 * size**0.5)
 
     def dress(self, ax: Axes, bottom: bool, left: bool) -> None:
-        """Set limits, ticks and labels of a panel; tick labels only at the outer ones."""
+        """Set limits, ticks and labels of a panel; tick labels only on outer panels (`bottom`, `left`)."""
         ax.set_aspect(self.aspect)
         ax.set_facecolor("white" if self.kind == "scatter" else "0.87")
         low, high = self.reach or (self.x.min(0), self.x.max(0))
         if self.kind != "image" or self.reach is not None:
             size = high - low
             most = size.max() or 1.0
-            flat = np.where((size > 0) & (self.aspect == "auto"), size, most)  # points on a line have no limits
+            flat = np.where((size > 0) & (self.aspect == "auto"), size, most)  # points on a line
             full = self.kind == "triangles" and (self.longitude or self.reach is None)
             margin = np.where((size > 0) & full, 0.0, _MARGIN * flat)
             (left_, bottom_), (right, top) = low - margin, high + margin
@@ -117,14 +117,14 @@ class View:
 
 
 def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:
-    """The rendering that fits points x (N, d); in space, of a surface or places with an elevation from above, else
-    of those in or near the plane through the middle."""
+    """Rendering for points x (N, d); in three dimensions surfaces and places with an elevation are seen from above, and
+    otherwise points in or near the plane through the middle are shown."""
     labels = tuple(coordinates)
     if x.shape[1] == 1:
         return View("line", x, labels)
     sphere = geometry == "sphere"
     if x.shape[1] == 3 and not sphere and triangles is not None and triangles.shape[1] == 3:
-        above = triangles[np.argsort(x[triangles, 2].mean(1), kind="stable")]  # a surface; what hides others comes last
+        above = triangles[np.argsort(x[triangles, 2].mean(1), kind="stable")]  # a surface; the uppermost is drawn last
         return view_of(x[:, :2], (f"{labels[0]}  (seen along {labels[2]})", labels[1]), None, above)
     if x.shape[1] == 3 and find_column(labels[2:], HEIGHTS) and len(np.unique(x[:, :2], axis=0)) == len(x):
         return view_of(x[:, :2], labels[:2], None, None)
@@ -161,8 +161,8 @@ def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, tri
 
 
 def _around(lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Points (N, 2) of a whole globe with copies of those near the edges of its map beyond these, and at the poles that
-    they come near to: which point each is (M,), places (M, 2), and the edges of the map."""
+    """Points (N, 2) of a globe with periodic copies beyond the edges of the map, and copies at poles close to points:
+    index of the point (M,), places (M, 2), and corners of the map."""
     spacing = np.degrees(np.sqrt(4 * np.pi / len(lonlat)))
     low, high = np.array([-180.0, lonlat[:, 1].min()]), np.array([180.0, lonlat[:, 1].max()])
     which, places = [np.arange(len(lonlat))], [lonlat]
@@ -180,7 +180,7 @@ def _around(lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarra
 
 
 def middle(heights: np.ndarray) -> np.ndarray:
-    """Indices of the points in the middle of the further coordinates (N, d - 2): one plane of a lattice, else the
+    """Indices of the points in the middle of the remaining coordinates (N, d - 2): one plane of a lattice, else the
     nearest quarter."""
     size = np.maximum(np.ptp(heights, axis=0), 1e-12)
     centre = heights.min(0) + size / 2
@@ -191,7 +191,7 @@ def middle(heights: np.ndarray) -> np.ndarray:
 
 
 def map_coordinates(x: np.ndarray) -> np.ndarray:
-    """Longitude and latitude (N, 2) in degrees of unit vectors (N, 3), the map cut at the widest gap in longitude."""
+    """Longitude and latitude (N, 2) in degrees of unit vectors (N, 3), with the map cut at the widest gap."""
     lonlat = xyz_to_lonlat(x)
     meridians = np.unique(np.round(lonlat[:, 0], 3))
     gaps = np.diff(np.append(meridians, meridians[0] + 360.0))
@@ -202,7 +202,7 @@ def map_coordinates(x: np.ndarray) -> np.ndarray:
 
 
 def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarray] | None]:
-    """Axes of the grid that points x (N, 2) mostly fill, and the column and row of each point; else (axes, None)."""
+    """Axes of the grid mostly filled by points x (N, 2), and column and row of each point; else (axes, None)."""
     axes: list[np.ndarray] = []
     places: list[np.ndarray] = []
     for values in x.T:
@@ -214,7 +214,7 @@ def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarr
         steps = np.diff(levels)
         counts = np.round(steps / steps.min())
         even = np.abs(steps / steps.min() - counts).max() < 0.05
-        if even and counts.sum() < 1.5 * len(levels):  # even spacing, of which some lines may lack
+        if even and counts.sum() < 1.5 * len(levels):  # even spacing; some lines may be missing
             spacing = (levels[-1] - levels[0]) / counts.sum()
             axes.append(levels[0] + spacing * np.arange(int(counts.sum()) + 1))
         else:
@@ -226,7 +226,7 @@ def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarr
         )
     filled = len(np.unique(places[0] * len(axes[1]) + places[1]))
     columns, rows = map(len, axes)
-    mostly = filled == len(x) > 0.4 * columns * rows and len(x) >= 2 * max(columns, rows)  # two in a line, on average
+    mostly = filled == len(x) > 0.4 * columns * rows and len(x) >= 2 * max(columns, rows)  # two per line on average
     return axes, (places[0], places[1]) if mostly else None
 
 
@@ -235,7 +235,7 @@ def _dot(points: int) -> float:
 
 
 def degrees(value: float, positive: str, negative: str) -> str:
-    """A longitude or latitude in words, with the letters of its two sides."""
+    """Label of a longitude or latitude, with the letters of its two sides."""
     value = (value + 180.0) % 360.0 - 180.0 if positive == "E" else value
     side = "" if abs(value) < 1e-9 or abs(abs(value) - 180) < 1e-9 else positive if value > 0 else negative
     return f"{abs(value):g}°{side}"

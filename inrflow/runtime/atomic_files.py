@@ -1,5 +1,5 @@
-"""Atomic writing: a temporary file beside the target, checked and renamed when complete; folders that one process
-writes to; reports that are read back. Failures of the disk and damaged files are reported as UserErrors."""
+"""Atomic writing of files (a temporary file beside the target is checked and renamed when complete), locked folders,
+and reading of reports. Disk failures and damaged files are reported as UserErrors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from inrflow.errors import UserError, is_disk_full
 
 try:
     import fcntl
-except ImportError:  # no Unix: leftovers of killed processes cannot be told from files in use, and stay
+except ImportError:  # not Unix: leftovers of killed processes cannot be distinguished from files in use, and stay
     fcntl = None  # type: ignore[assignment]
 
 _LONGEST_NAME = 255  # bytes of a file name
@@ -40,11 +40,11 @@ LOCK_FILE = ".lock"
 
 
 class AtomicFile:
-    """A new file under a temporary name beside `path`; `complete` gives it its name, `discard` removes it.
+    """New file under a temporary name beside `path`; `complete` renames it to `path`, `discard` removes it.
 
-    check: called with the temporary path of the finished file; if it raises, what is at `path` stays as it was.
-    Temporary files of killed processes that were writing the same target are removed.
-    Raises UserError as `require_replaceable`, and where the folder cannot be written.
+    check: called with the temporary path of the finished file; if it raises, an existing file at `path` is kept.
+    Temporary files left by killed processes for the same target are removed.
+    Raises UserError as `require_replaceable`, and if the folder cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False,
@@ -58,9 +58,9 @@ class AtomicFile:
             self.partial, self._lock = _new_temporary(self.path)
 
     def open_for_hdf5(self) -> Any:
-        """The file as an object that h5py and h5netcdf write to; the next `guard` raises failures of the disk.
+        """File object for h5py and h5netcdf; disk failures are raised by the next `guard`.
 
-        Raises UserError where it would replace a file that is neither HDF5 nor NetCDF.
+        Raises UserError if it would replace a file that is neither HDF5 nor NetCDF.
         """
         if self.path.is_file() and self.path.stat().st_size and not _holds_data(self.path):
             raise UserError(f"{self.path} is neither HDF5 nor NetCDF and is not written over by data; choose another "
@@ -71,7 +71,7 @@ class AtomicFile:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Turn failures of the disk in the body (full, read-only, not permitted) into UserErrors."""
+        """Context manager that converts disk failures (full, read-only, not permitted) to UserErrors."""
         try:
             yield
             if self._hdf5 is not None and self._hdf5.failure is not None:
@@ -86,7 +86,7 @@ class AtomicFile:
             raise reported from error
 
     def complete(self) -> None:
-        """Flush the finished file to the disk, check it, and give it its name."""
+        """Flush the finished file to the disk, check it, and rename it to its final name."""
         with self.guard():
             if self._hdf5 is not None:
                 self._hdf5.close()
@@ -98,10 +98,10 @@ class AtomicFile:
             os.replace(self.partial, self.path)
 
     def discard(self) -> None:
-        """Remove the temporary file, if it is still there."""
+        """Remove the temporary file, if it still exists."""
         if self._hdf5 is not None:
             self._hdf5.close()
-        with suppress(OSError):  # a folder that has become read-only must not hide what went wrong before
+        with suppress(OSError):  # a folder that became read-only must not hide earlier errors
             self.partial.unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -109,15 +109,15 @@ class AtomicFile:
 
 
 def require_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise UserError unless `path` can be the name of a new file: in a folder that exists, and free or, with
-    `overwrite`, the name of a regular file. Devices, pipes and folders are never replaced."""
+    """Check that `path` can be the name of a new file: in an existing folder, and free or, with `overwrite`, a regular
+    file. Devices, pipes and folders are never replaced. Raises UserError."""
     path = Path(path)
     try:
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: there is no folder {path.parent}; create it or choose another")
         mode = os.lstat(path).st_mode
         if stat.S_ISLNK(mode):
-            with suppress(FileNotFoundError):  # a link that leads nowhere is replaced like a file
+            with suppress(FileNotFoundError):  # a broken link is replaced like a file
                 mode = os.stat(path).st_mode
     except FileNotFoundError:
         return
@@ -138,7 +138,7 @@ def _holds_data(path: Path) -> bool:
 
 
 def _temporary_parts(path: Path) -> tuple[str, str]:
-    """What the name of a temporary file for `path` begins and ends with; no longer together than a name may be."""
+    """Beginning and end of the name of a temporary file for `path`, within the largest length of a name."""
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""
     room = _LONGEST_NAME - len(os.fsencode(f"..{'0' * 8}.partial{suffix}"))
     stem = os.fsencode(path.stem)[:room].decode(errors="ignore")
@@ -146,7 +146,7 @@ def _temporary_parts(path: Path) -> tuple[str, str]:
 
 
 def _new_temporary(path: Path) -> tuple[Path, int | None]:
-    """A new empty file beside `path`, and a descriptor that locks it for as long as this process lives."""
+    """New empty file beside `path`, and a descriptor that locks it during the life of this process."""
     begin, end = _temporary_parts(path)
     while True:
         partial = path.with_name(f"{begin}{secrets.token_hex(4)}{end}")
@@ -158,7 +158,7 @@ def _new_temporary(path: Path) -> tuple[Path, int | None]:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         if os.fstat(descriptor).st_nlink:
             return partial, descriptor
-        os.close(descriptor)  # taken for a leftover in the moment before it was locked
+        os.close(descriptor)  # removed as a leftover before it was locked
 
 
 def remove_leftovers(folder: Path, target: Path | None = None) -> None:
@@ -179,10 +179,10 @@ def remove_leftovers(folder: Path, target: Path | None = None) -> None:
 
 
 class _DeferredFailureFile(io.FileIO):
-    """A file whose writes never fail: the first failure is kept in `failure` and all later writes are dropped.
+    """File whose writes never fail: the first failure is stored in `failure` and all later writes are dropped.
 
     HDF5 cannot close a file that it failed to write: it repeats the failure in every destructor and may crash the
-    process. Here it does not see the failure, which AtomicFile.guard reports instead.
+    process. Here the failure is hidden from it and reported by AtomicFile.guard instead.
     """
 
     def __init__(self, path: Path) -> None:
@@ -216,7 +216,7 @@ class _DeferredFailureFile(io.FileIO):
 
 
 def disk_failure(path: str | os.PathLike[str], error: BaseException) -> UserError | None:
-    """A UserError if `error` means that `path` cannot be written (disk full, read-only, not permitted); else None."""
+    """UserError if `error` means that `path` cannot be written (disk full, read-only, not permitted), else None."""
     number = getattr(error, "errno", None)
     if is_disk_full(error):
         return UserError(f"{path} could not be written: no space left on the disk (or quota); free some or choose "
@@ -230,11 +230,10 @@ def disk_failure(path: str | os.PathLike[str], error: BaseException) -> UserErro
 
 @contextmanager
 def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary file beside `path`, for the body to fill, which then takes its place; nothing is left behind on
-    failure.
+    """Context manager of a temporary file beside `path` that replaces it on success and is removed on failure.
 
-    The folder is made where it is missing; what was at `path` is replaced. Raises UserError where the disk is full or
-    the folder cannot be written.
+    A missing folder is created; an existing file at `path` is replaced. Raises UserError if the disk is full or the
+    folder cannot be written.
     """
     make_folder(Path(path).parent)
     file = AtomicFile(path, overwrite=True)
@@ -247,7 +246,7 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a text file as `written_aside` does."""
+    """Write a text file atomically, as `written_aside`."""
     with written_aside(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
@@ -259,7 +258,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
-    """Create a folder and its parents where they are missing. Raises UserError where that is not possible."""
+    """Create a folder and its parents, if missing. Raises UserError if that is not possible."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -273,9 +272,9 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
 @contextmanager
 def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False,
                  check: Callable[[Path], Any] | None = None) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file that takes the place of `path` on success and is removed on any failure.
+    """Context manager of a new HDF5 file that replaces `path` on success and is removed on failure.
 
-    Raises UserError as AtomicFile does, where the disk is full, and what `check` raises.
+    Raises UserError as AtomicFile, and if the disk is full, and what `check` raises.
     """
     target = AtomicFile(path, overwrite, check)
     try:
@@ -290,11 +289,11 @@ def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False,
 
 @contextmanager
 def held_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """The folder, made where it is missing and kept from other processes while the body runs.
+    """Context manager of a folder, created if missing, that is locked against other processes.
 
-    The system frees the lock of a process that ends in any way; a lock left behind is told and taken over. Folders that
-    were made here and stay empty are removed. Raises UserError, naming the owner, where another process holds it, where
-    it cannot be written, and where something in it is a link, which would lead what is written elsewhere.
+    The system releases the lock when a process ends in any way; a lock file left behind is taken over with a warning.
+    Folders created here that stay empty are removed. Raises UserError, naming the owner, if another process holds the
+    lock, if the folder cannot be written, and if it contains links, through which files elsewhere would be written.
     """
     new = [one for one in (Path(folder), *Path(folder).parents) if not os.path.lexists(one)]
     path = make_folder(folder)
@@ -319,13 +318,13 @@ def held_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
             with suppress(OSError):
                 (path / LOCK_FILE).unlink()
             lock.release()
-        with suppress(OSError):  # the first that holds something
+        with suppress(OSError):  # stops at the first that is not empty
             for one in new:
                 one.rmdir()
 
 
 def _owner(path: Path) -> str:
-    """Who wrote the lock file; empty where nobody did."""
+    """Text of the lock file on its owner; empty if there is none."""
     with suppress(OSError):
         return (path / LOCK_FILE).read_text(errors="replace")[:_LONGEST_OWNER].strip()
     return ""
@@ -340,7 +339,7 @@ def _require_no_links(path: Path) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """A JSON file of a run; None without it. Raises UserError where it holds something else."""
+    """Content of a JSON file of a run; None if missing. Raises UserError if it is no JSON object."""
     path = Path(path)
     if not path.exists():
         return None
@@ -355,12 +354,13 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 @contextmanager
 def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
-    """Turn what libraries raise on damaged files into UserErrors that name the file, and the part of it being read.
+    """Context manager that converts errors of libraries on damaged files to UserErrors that name the file, and the part
+    of it being read.
 
     HDF5, NetCDF and zip files with a flipped byte raise nearly every kind of error, so only reading belongs inside.
     """
     place = f"{path}: {part}" if part else f"{path}"
-    if _CFGRIB.level != logging.CRITICAL:  # setting it anew takes time with every call
+    if _CFGRIB.level != logging.CRITICAL:  # setting the level takes time
         _CFGRIB.setLevel(logging.CRITICAL)
     try:
         yield
@@ -372,7 +372,7 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
                  RuntimeError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
         if not isinstance(error, known) and type(error).__module__.split(".")[0] not in ("gribapi", "cfgrib"):
             raise
-        if isinstance(error, ValueError) and "Python objects" in str(error):  # of numpy
+        if isinstance(error, ValueError) and "Python objects" in str(error):  # raised by numpy
             raise UserError(f"{place} holds Python objects, which are not read; save arrays of numbers") from error
         raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
                         "copy or generate it again") from error

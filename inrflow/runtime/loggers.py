@@ -1,5 +1,5 @@
-"""Loggers, to which metrics of training go while it runs: TensorBoard, and what other packages register under the entry
-points `inrflow.loggers`."""
+"""Loggers of training metrics: TensorBoard, and loggers that other packages register under the entry point group
+`inrflow.loggers`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-_WAITING = 100_000  # rows, at most, that loggers have not taken yet
-_PATIENCE = 20.0  # seconds for these at the end
+_WAITING = 100_000  # largest number of queued rows
+_PATIENCE = 20.0  # seconds to wait for queued rows at the end
 
-#: Called with a step, the name of its stage and what was measured; its `close`, if it has one, at the end.
+#: Called with a step, the name of its stage and measured values; its `close`, if any, is called at the end.
 Logger = Callable[[int, str, dict[str, float]], Any]
 
 
 class TensorBoard:
-    """Scalars in the folder tensorboard of a run."""
+    """Logger that writes scalars to the folder tensorboard of a run."""
 
     def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -31,10 +31,10 @@ class TensorBoard:
 
 
 class Loggers:
-    """All loggers of one run, made from its directory and configuration, and called in a thread of their own, for which
-    training does not wait. One that raises is told once, by `say`, and not called again.
+    """All loggers of one run, created from its directory and configuration, and called in a separate thread, so that
+    training does not wait. A logger that raises an exception is reported once, by `say`, and not called again.
 
-    registered: what loads the makers of loggers, by their names.
+    registered: functions that load the factories of loggers, by name.
     """
 
     def __init__(self, registered: Mapping[str, Callable[[], Any]], directory: Path, config: Mapping[str, Any],
@@ -45,7 +45,7 @@ class Loggers:
         self._thread.start()
 
     def log(self, step: int, name: str, values: Mapping[str, Any]) -> None:
-        """Hand the numbers among the values of a step on."""
+        """Queue the numbers among the values of a step."""
         if self._rows.qsize() < _WAITING:
             self._rows.put((step, name, {key: value for key, value in values.items()
                                          if isinstance(value, int | float) and not isinstance(value, bool)}))
@@ -53,7 +53,7 @@ class Loggers:
             self._lost += 1
 
     def close(self) -> None:
-        """Wait for the loggers, not for ever; what they did not take is told."""
+        """Wait for the loggers for a limited time, and report rows that were not logged."""
         self._rows.put(None)
         self._thread.join(_PATIENCE)
         lost = self._lost + (self._rows.qsize() if self._thread.is_alive() else 0)

@@ -1,6 +1,5 @@
-"""The processes of one job, which torchrun or SLURM's srun start, and what they tell each other through
-torch.distributed: by gloo, which goes from processor to processor; where every process has a GPU of its own, tensors
-there go by nccl.
+"""Processes of one job, started by torchrun or SLURM's srun, and their communication by torch.distributed: gloo on
+CPUs and, if every process has its own GPU, nccl for tensors there.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ from typing import Any
 
 from inrflow.errors import UserError
 
-_PATIENCE = timedelta(days=7)  # one process may be done long before another
+_PATIENCE = timedelta(days=7)  # timeout: one process may finish long before another
 _PORTS = 20_000
-_NAMES = ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # the latter is set by srun alone
-RANKS = frozenset(rank for rank, _ in _NAMES)  # a process without any of these in its environment is alone
+_NAMES = ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # the latter are set by srun only
+RANKS = frozenset(rank for rank, _ in _NAMES)  # a process without any of these in its environment is single
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process is number `rank` of `size`."""
+    """Process number `rank` (this one) among the `size` processes of a job."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Processes:
-        """As the environment says; one process where it says nothing. Raises UserError where it makes no sense."""
+        """Processes according to the environment, by default a single one. Raises UserError for invalid values."""
         for rank, size in _NAMES:
             if rank in environment and size in environment:
                 try:
@@ -45,14 +44,14 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes what belongs to all."""
+        """Whether this process is the first, which writes common results."""
         return self.rank == 0
 
     @contextmanager
     def joined(self) -> Iterator[Any]:
-        """While the body runs, the processes can talk; gives the device of the tensors that they exchange fastest.
+        """Context manager of communication between the processes; yields the device of fastest exchange.
 
-        Raises UserError where they cannot find each other."""
+        Raises UserError if they cannot find each other."""
         import torch
 
         device = torch.device("cpu")
@@ -77,7 +76,7 @@ class Processes:
             distributed.destroy_process_group()
 
     def _gpu(self) -> int | None:
-        """The number of this process's own GPU; None where processes of a machine outnumber its GPUs."""
+        """Number of this process's own GPU; None if a machine has more processes than GPUs."""
         import torch
 
         def told(names: tuple[str, ...], otherwise: int) -> int:
@@ -89,7 +88,7 @@ class Processes:
         return number if torch.cuda.is_available() and together <= torch.cuda.device_count() else None
 
     def agreed(self, value: Any) -> Any:
-        """The value of the first process, in all of them."""
+        """Value of the first process, broadcast to all."""
         if self.size == 1:
             return value
         import torch.distributed as distributed
@@ -99,7 +98,7 @@ class Processes:
         return values[0]
 
     def gathered(self, value: Any) -> list[Any]:
-        """The values of all processes, in each of them, by rank. Raises UserError where one has ended before."""
+        """Values of all processes by rank, gathered in each of them. Raises UserError if one has ended."""
         if self.size == 1:
             return [value]
         import torch.distributed as distributed
@@ -114,7 +113,8 @@ class Processes:
 
 
 def _say_where() -> None:
-    """Set where processes meet, of jobs of SLURM on one machine. Raises UserError where it is not known."""
+    """Set the address and port of the processes of a job on one machine. Raises UserError for several machines without
+    MASTER_ADDR."""
     if "MASTER_ADDR" not in os.environ:
         if int(os.environ.get("SLURM_NNODES", "1")) > 1:
             raise UserError("the job has several machines; set MASTER_ADDR to the name of the first, for instance "

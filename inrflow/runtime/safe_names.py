@@ -1,4 +1,4 @@
-"""Names that come from data files, made safe for use as file names and for printing on a terminal."""
+"""Sanitising of names from data files for use as file names and for printing on a terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _KEPT = " -_.,=+()"  # besides letters and digits of any script
 
 
 def safe_name(name: str) -> str:
-    """One component of a path for a `name` from a file: never empty, hidden, absolute, or a way out of its folder.
+    """Component of a path for a `name` from a file: never empty, hidden, absolute, or leading out of its folder.
 
-    A name that is safe already is returned as it is. Any other gets its unsafe characters replaced by `_` and a digest
-    of the original appended, so that different names stay different.
+    Safe names are unchanged. In others, unsafe characters are replaced by `_` and a digest of the original is appended,
+    so that different names stay different.
     """
     safe = "".join(c if c.isalnum() or c in _KEPT else "_" for c in name).strip(" ").lstrip(".")
     safe = safe.encode()[:_LONGEST].decode(errors="ignore").rstrip(" .")

@@ -1,4 +1,4 @@
-"""What the commands print: labelled rows, and text of files that cannot steer the terminal."""
+"""Printing of labelled rows by commands, with text of files escaped so that it cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from inrflow.runtime.safe_names import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WIDTH = 120  # of tables that go to a file or a pipe
+_WIDTH = 120  # width of tables that are written to a file or a pipe
 
 
 def screen() -> Console:
-    """A console on standard output, as wide as the terminal."""
+    """Console on standard output, as wide as the terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else _WIDTH)

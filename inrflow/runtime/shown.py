@@ -1,4 +1,4 @@
-"""Rich representations of surrogates and solutions in notebooks: a small table of what they are; numbers of things."""
+"""HTML representations of surrogates and solutions in notebooks, and numbers with nouns."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 from inrflow.runtime.safe_names import printable
 
-_LINES = 12  # of an equation
+_LINES = 12  # lines of an equation shown
 
 
 def counted(count: object, one: str, several: str | None = None) -> str:
-    """A number of things in words: 1 trajectory, 3 trajectories."""
+    """Number with its noun in the singular or plural: 1 frame, 3 frames."""
     return f"{count} {one if count == 1 else several or one + 's'}"
 
 
 def trajectories(count: object) -> str:
-    """A number of trajectories in words."""
+    """Number of trajectories with its noun: 1 trajectory, 3 trajectories."""
     return counted(count, "trajectory", "trajectories")
 
 
 class Shown:
-    """What notebooks show of a surrogate or a solution: its representation, the domain and the law that was found."""
+    """Mixin for the display of surrogates and solutions in notebooks: representation, domain and fitted law."""
 
     def _repr_html_(self) -> str:
         return _html(self)
@@ -41,5 +41,5 @@ def _html(thing: Any) -> str:
 
 
 def _words(text: str) -> str:
-    """Text of files, so that it is no markup."""
+    """Text of files, escaped for HTML."""
     return "\n".join(html.escape(printable(line)) for line in text.split("\n"))

@@ -1,4 +1,4 @@
-"""Nested state as safetensors files, without pickles, written atomically."""
+"""Storage of nested state in safetensors files, without pickles, written atomically."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from inrflow.runtime.atomic_files import written_aside
 
 
 def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:
-    """Save nested dicts, lists, numbers, strings and tensors as one safetensors file whose header holds the structure.
+    """Save nested dicts, lists, numbers, strings and tensors as one safetensors file with the structure in its header.
 
-    Tuples come back as lists, tensors with the strides they had. Raises TypeError for anything else, UserError as
-    `written_aside` does.
+    Tuples are loaded as lists, tensors with their strides. Raises TypeError for other types, UserError as
+    `written_aside`.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -31,7 +31,7 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
             tensors[key] = value.detach().cpu().contiguous().clone()
             if value.is_contiguous() or 0 in value.stride():
                 return {"__tensor__": key}
-            return {"__tensor__": key, "stride": list(value.stride())}  # the last bits of products depend on it
+            return {"__tensor__": key, "stride": list(value.stride())}  # rounding of products depends on it
         if isinstance(value, dict):
             return {"__items__": [[k, strip(v, f"{key}.{k}")] for k, v in value.items()]}
         if isinstance(value, list | tuple):
@@ -41,18 +41,18 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
         raise TypeError(f"cannot store a {type(value).__name__} at {key}")
 
     structure = strip(state, "state")
-    # One entry, since the order of several differs from run to run, and equal models should have equal bytes.
+    # A single entry: the order of several varies between runs, and equal models should have equal bytes.
     header = {"inrflow": json.dumps({"structure": structure, "metadata": metadata or {}})}
     with written_aside(path) as partial:
         partial.touch()
-        mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
+        mode = partial.stat().st_mode  # safetensors creates files that only their owner can read
         save_file(tensors, partial, metadata=header)
         partial.chmod(mode)
     return Path(path)
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """State and metadata from a file of `save_tensors`. Raises UserError where it is missing or no such file."""
+    """State and metadata from a file of `save_tensors`. Raises UserError if it is missing or no such file."""
     tensors: dict[str, Tensor] = {}
 
     def fill(value: Any) -> Any:
@@ -70,7 +70,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
             header = file.metadata() or {}
             stored = json.loads(header["inrflow"])
             structure, metadata = stored["structure"], stored["metadata"]
-            # Copies, because mapped memory is not aligned, and the last bits of matrix products may depend on that.
+            # Copies, because mapped memory is not aligned, on which the rounding of matrix products may depend.
             tensors.update({key: file.get_tensor(key).clone() for key in file.keys()})  # noqa: SIM118
         return fill(structure), metadata
     except Exception as error:
@@ -78,7 +78,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of a file of `save_tensors`, from its header alone. Raises UserError as `load_tensors` does."""
+    """Metadata of a file of `save_tensors`, from its header alone. Raises UserError as `load_tensors`."""
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads((file.metadata() or {})["inrflow"])["metadata"]
@@ -94,5 +94,5 @@ def _unreadable(path: str | os.PathLike[str], error: Exception) -> UserError:
 
 
 def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A detached copy of a state dict in main memory."""
+    """Detached copy of a state dict in main memory."""
     return {k: v.detach().cpu().clone() for k, v in state.items()}

@@ -1,5 +1,5 @@
-"""Candidates: fitted models that may become the surrogate; and the ending of every run, the chosen one refitted to all
-trajectories, with its prior and calibrated spread."""
+"""Candidates, fitted models that may become the surrogate; and completion: the chosen one refitted to all trajectories,
+with its prior and calibrated standard deviations."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Budget, Recorder, Tried
 
-_NOISY, _MOST_WHITE = 1e-4, 0.99  # share of the variance that makes values noisy; of what codes leave, white noise
-_LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of what codes leave of frames that tells that it is no noise
-_FREEDOM = 0.25  # share of the noise that codes leave, at least
-_OF_CONTEXTS = 0.03  # of the time, for contexts of held-out trajectories, also where it is over
-_SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
-_LEADS = 4  # at least, where flights of ensembles last longer than that
-_BRIEF = 0.8  # of the frames, fitted where those after them tell how errors grow beyond
-_OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of further trajectories, and how many at most
-_FEW = 1e-3  # unknowns a code, up to which training trajectories are as good as held-out ones
-_SOME = 0.05  # up to which they are better than their last frames, where none are held out
-_OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for all of the others to follow
+_NOISY, _MOST_WHITE = 1e-4, 0.99  # relative variance of noisy values; largest share of white noise in residuals
+_LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of residuals between frames above which they are not white
+_FREEDOM = 0.25  # least share of the noise that remains in residuals of codes
+_OF_CONTEXTS = 0.03  # share of the budget for contexts of held-out trajectories, even if it is spent
+_SHARE, _LEAST = 0.15, 1.0  # share of the budget for calibration, and seconds added
+_LEADS = 4  # least number of leads if ensemble rollouts exceed the time
+_BRIEF = 0.8  # share of the frames fitted if later ones show the growth of errors
+_OTHERS, _MOST = 0.2, 32  # share of that time for further trajectories, and their largest number
+_FEW = 1e-3  # parameters per code value up to which training trajectories are as good as held-out ones
+_SOME = 0.05  # up to which they are better than their last frames, if none are held out
+_OF_FIRST = 0.7  # share of the time for the first kind of windows, if all of the others are to follow
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a candidate forecasts held-out data.
+    """Errors of a candidate on held-out data.
 
     Attributes:
-        error: mean squared error of rollouts, share of the variance.
-        floor: what its decoder alone leaves.
-        unknowns: numbers of its dynamics that were fitted.
+        error: mean squared error of rollouts, relative to the variance.
+        floor: error of its decoder alone.
+        unknowns: number of fitted parameters of its dynamics.
     """
 
     error: float
@@ -72,12 +72,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Refitted:
-    """A candidate's dynamics fitted once more, to all trajectories.
+    """Dynamics of a candidate refitted to all trajectories.
 
     Attributes:
         field: float64.
-        states: of the trajectories that give the prior; None: those of the candidate.
-        contexts: of the training environments, where there are any.
+        states: of the trajectories that define the prior; None: those of the candidate.
+        contexts: of the training environments, if there are any.
     """
 
     field: VectorField
@@ -87,21 +87,21 @@ class Refitted:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fitted model that may become the surrogate. It has not seen the held-out data.
+    """A fitted model that may become the surrogate. It was not fitted to the held-out data.
 
     Attributes:
-        problem: as the recipe sees it: with a completed source, or fewer symmetries.
-        recipe, name: which recipe made it, and what it is in a few words.
+        problem: as seen by the recipe, for example with a completed source, or fewer symmetries.
+        recipe, name: the recipe that proposed it, and a short description.
         states: (S, T, n) states of the training trajectories; validation: of those it is judged by.
-        first: frame from which forecasts of the latter begin; first + 1 frames are needed for a forecast.
-        context_size: P, constant numbers at the end of a state; contexts: (S, P) of the validation trajectories.
-        explained: whether the law explains the data, so that nothing better can be expected on the same basis.
-        refit: fits the dynamics once more to all trajectories; refit_decoder: the decoder too, of a whole surrogate.
-        briefly: fits the dynamics to so many first frames alone; None where their numbers do not depend on the times.
-        left_out: dynamics fitted to all training trajectories but one, for each of some; empty where there are none.
-        calibrated: how many trajectories calibrate its standard deviations, and whether by forecasts `ahead` alone.
-        innovations: (n,) variance that one unit of time adds to a state, where the recipe knows it.
-        metadata: kept with the surrogate.
+        first: frame from which forecasts of the latter start; first + 1 frames are needed for a forecast.
+        context_size: P, constant components at the end of a state; contexts: (S, P) of the validation trajectories.
+        explained: whether the law explains the data, so that no better model of the same basis is to be expected.
+        refit: refits the dynamics to all trajectories; refit_decoder: also the decoder of a whole surrogate.
+        briefly: fits the dynamics to a number of first frames; None if parameters do not depend on the times.
+        left_out: fits the dynamics to all but one training trajectory, for each of some; empty if it cannot.
+        calibrated: number of trajectories for calibration; ahead: whether only forecasts `ahead` are calibrated.
+        innovations: (n,) process noise per unit of time, if the recipe knows it.
+        metadata: stored with the surrogate.
         row: of candidates.json; None: to be added.
     """
 
@@ -133,7 +133,7 @@ class Candidate:
 
     @cached_property
     def process(self) -> Tensor:
-        """Variance (n,) that one unit of time adds to a state, by default from forecasts of validation data."""
+        """Process noise (n,), a variance per unit of time; by default from forecasts of validation data."""
         if self.innovations is not None:
             return self.innovations
         unseen = self.validation.since(self.first)
@@ -145,10 +145,10 @@ class Candidate:
 
     @cached_property
     def noise(self) -> tuple[Tensor | None, Tensor | None]:
-        """What (C,) of the noise of the code prior is noise of the training values alone, None where they have none;
-        and the largest variance (C,) that codes leave of a frame of training, None where that is not known.
+        """White noise (C,) of the training values, and the largest residual variance (C,) of a frame; None if unknown.
 
-        The first is what is in all frames, those too that codes fit best, where they say nothing about the next ones.
+        The first is that part of the noise of the code prior which all frames have, including those that codes fit
+        best, and which is uncorrelated in time.
         """
         size, source = self.code_size, self.problem.source
         if self.problem.white and self.problem.noise is not None:
@@ -171,7 +171,7 @@ class Candidate:
 
     @property
     def _uncertain(self) -> Tensor | None:
-        """Variances (n,) that noise of the training values gives states; None where they have none."""
+        """Variances (n,) of states due to the white noise of the training values; None without noise."""
         if self.noise[0] is None:
             return None
         with torch.no_grad():
@@ -184,11 +184,11 @@ class Candidate:
 
     @property
     def judged(self) -> np.ndarray:
-        """Indices of the trajectories that it is judged by."""
+        """Indices of the trajectories by which it is judged."""
         return self.problem.validation if len(self.problem.validation) else self.problem.train
 
     def known_contexts(self, trajectories: np.ndarray) -> ContextPrior | None:
-        """Contexts of some of the trajectories that it is judged by, or was fitted to; None without contexts."""
+        """Contexts of trajectories that it is judged by or was fitted to; None without contexts."""
         if self.contexts is None:
             return None
         names = [*self.judged.tolist(), *self.stated.tolist()]
@@ -198,12 +198,12 @@ class Candidate:
 
     @property
     def stated(self) -> np.ndarray:
-        """Indices of the training trajectories whose states it has."""
+        """Indices of the training trajectories with known states."""
         return self.problem.train[: len(self.states.codes)]
 
     @property
     def fitted(self) -> float:
-        """Numbers of the dynamics that were fitted, for each code of the training trajectories."""
+        """Number of fitted parameters of the dynamics per code value of the training trajectories."""
         return self.score.unknowns / self.states.codes.numel()
 
     @property
@@ -213,15 +213,15 @@ class Candidate:
 
     @property
     def memory(self) -> int:
-        """Number of delayed dimensions of a state."""
+        """Number of delay coordinates of a state."""
         return self.states.codes.shape[-1] - self.code_size - self.context_size
 
 
 def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
-    """The surrogate of a candidate: refit, priors, calibration. What the time does not allow is left out.
+    """The surrogate of a candidate: refit, priors, calibration. Parts beyond the time budget are skipped.
 
-    The spread is that of forecasts by the candidate itself, to which the held-out trajectories are new; the field that
-    is kept is the refitted one.
+    Standard deviations are those of forecasts by the candidate itself, for which the held-out trajectories are new; the
+    field that is kept is the refitted one.
     """
     refitted: Refitted | None = None
     if candidate.refit is not None:
@@ -253,29 +253,29 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
 
 
 def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> StatePrior:
-    """The prior of a surrogate with standard deviations that are those of errors of held-out forecasts: of as many
-    trajectories, frames and points as there is time for. The surrogate may be left with another field."""
+    """The prior of a surrogate with standard deviations calibrated on errors of held-out forecasts, from as many
+    trajectories, frames and points as time permits. The field of the surrogate may be changed."""
     problem, judging = candidate.problem, candidate.judged[: candidate.calibrated]
     contexts = candidate.known_contexts(judging)
     several = not len(problem.validation) and len(judging) > 1 and candidate.fitted < _SOME
-    if several or (contexts is not None and not len(problem.validation)):  # whole trajectories, not windows
+    if several or (contexts is not None and not len(problem.validation)):  # whole trajectories
         past = surrogate.window if contexts is None else candidate.first + 1
         batch = problem.source.batch(judging, normalised=False)
     else:
         past = max(candidate.first + 1 if len(problem.validation) else problem.fewest_observed, surrogate.window)
         batch = problem.held_out(past, candidate.calibrated)
-    starts = STARTS if several or len(problem.validation) else ()  # windows of a series begin anywhere
+    starts = STARTS if several or len(problem.validation) else ()  # windows of a series start anywhere
     seconds = _SHARE * budget.total + _LEAST
     flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
     ahead, each = batch.u.shape[1] - past, flown * MEMBERS * len(batch.u)
-    if lasting := each * ahead > seconds:  # even of so few
+    if lasting := each * ahead > seconds:  # even for few trajectories
         starts, batch = (), batch.first_frames(past + max(min(_LEADS, ahead), int(seconds / each)))
     began = budget.elapsed
     others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf)
     frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0
     if candidate.briefly is not None and fewer < frames == candidate.states.codes.shape[1]:
-        with budget.part():  # what many numbers miss of later times shows in these
+        with budget.part():  # errors of overfitting show in later frames
             surrogate.field = candidate.briefly(fewer).double().eval()
             stretch = (frames - past) / (fewer - past)
     if several and candidate.left_out is not None:
@@ -295,9 +295,9 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
 
 
 def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> Others | None:
-    """Trajectories beside those of a batch, cut as they are, in so many intervals, and their contexts: held-out ones,
-    and those of training where so few numbers were fitted to them that they might have been held out; None without
-    any."""
+    """Further trajectories for calibration, cut to the frames of a batch, and their contexts; None without any. They
+    are held-out trajectories and, if few parameters were fitted, training ones, in at most `intervals` time intervals
+    in total."""
     problem, names = candidate.problem, candidate.judged[: candidate.calibrated]
     if not len(problem.validation) or problem.noise is not None:
         return None
@@ -310,12 +310,12 @@ def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> O
 
 
 def _kept(names: np.ndarray, batch: TrajectoryBatch) -> np.ndarray:
-    """Which of the named trajectories `affordable` has kept in a batch."""
+    """Positions, among the named trajectories, of those that `affordable` has kept in a batch."""
     return np.linspace(0, len(names) - 1, len(batch.u)).round().astype(int)
 
 
 def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
-    """The surrogate of a candidate as it was fitted, not calibrated. `states` give the prior, by default its own."""
+    """The surrogate of a candidate as it was fitted, not calibrated. `states` define the prior, by default its own."""
     problem, size, contexts = candidate.problem, candidate.code_size, candidate.context_size
     states = candidate.states if states is None else states
     mean, covariance = state_prior(states, candidate.code_prior, size, contexts)

@@ -1,4 +1,4 @@
-"""The judge of candidates: forecasts of held-out data, and whether one candidate is preferred to another."""
+"""The judge: forecast errors of candidates on held-out data, and whether one candidate is preferred to another."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WI
 from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.recorder import Recorder
 
-_FOLLOWED = 8  # held-out trajectories that are forecast beyond their ends
-_FEWEST, _CODES = 8, 128  # windows of a series, whose covariances take memory and time; codes up to which all judge
-_INTEGRATION, _LEAST_ERROR = 0.02, 1e-15  # share of a law's error that its integration may add
-_HALVINGS, _HARDLY = 3, 1.05  # of steps at most; times the error: as good
+_FOLLOWED = 8  # number of held-out trajectories that are forecast over twice their time
+_FEWEST, _CODES = 8, 128  # least number of windows of a series; codes up to which all windows are used
+_INTEGRATION, _LEAST_ERROR = 0.02, 1e-15  # errors of integration allowed, relative to the error of a law and absolute
+_HALVINGS, _HARDLY = 3, 1.05  # largest number of halvings of a step; error ratio of equally good forecasts
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Forecasts of the validation trajectories of a problem."""
+    """Comparison of candidates by forecasts of the validation trajectories of a problem."""
 
     problem: Problem
 
     def enough(self, best: Candidate | None) -> str | None:
-        """Why no further recipe need be tried: a law that explains the data on its basis is not improved on. None where
-        one may find a better candidate."""
+        """Why no further recipe need be tried (a law already explains the data on its basis), or None."""
         return f"{best.recipe} explains the data" if best is not None and best.explained else None
 
     def better(self, new: Candidate, best: Candidate | None, log: Recorder) -> bool:
-        """Whether a new candidate takes the place of the best one so far.
+        """Whether a new candidate replaces the best one so far.
 
-        Candidates of one recipe are compared by their scores and what their decoders leave; one with more unknowns must
-        be far better. Those of different recipes are compared in the data: recipes come in the order of their
-        generality, and the earlier, more special one stays where it is clearly better. Both forecast from the longer
-        window that either needs, and the one that needs more frames must be far better.
+        Candidates of the same recipe are compared by validation error plus decoder error; one with more unknowns must
+        be far better. Those of different recipes are compared in the data: recipes are tried in the order of their
+        generality, and the earlier, more special one is kept if it is clearly better. Both forecast from the longer of
+        their observation windows, and the one that needs more frames must be far better.
         """
         if best is None:
             return True
@@ -54,15 +53,15 @@ class Judge:
         models, _, (mine, theirs) = self.forecasts(new, best)
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
-        if len(self.problem.validation):  # an error of single frames counts in full
+        if len(self.problem.validation):  # longer windows are penalised
             mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
             theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0
-        if best.explained:  # a law says more than others that are as good
+        if best.explained:  # a law is preferred to equally good models
             return mine < BETTER_ON_FEW * theirs
         return not theirs < BETTER * mine
 
     def forecasts(self, *candidates: Candidate) -> tuple[list[Surrogate], int, list[float]]:
-        """Surrogates of candidates, the observed frames that all of them can begin at, and their errors from these."""
+        """Surrogates of candidates, the observed frames that all of them need, and their errors from these."""
         models = [assemble(one) for one in candidates]
         frames = max(self.problem.fewest_observed, *(model.window for model in models))
         contexts = [one.known_contexts(self.problem.validation) for one in candidates]
@@ -77,8 +76,8 @@ class Judge:
     ) -> float:
         """Normalised error of forecasts of the validation trajectories from their first frames.
 
-        Of the last third of the frames, for what grows with time shows there. `context`: those of the trajectories,
-        where they are known. `most`: trajectories, or windows of a series. Infinite where a forecast diverges.
+        The last third of the frames counts, where growing errors show. `context`: known contexts of the trajectories.
+        `most`: largest number of trajectories, or of windows of a series. Infinite if a forecast diverges.
         """
         problem = self.problem
         batch = problem.held_out(frames, most)
@@ -91,20 +90,20 @@ class Judge:
 
 
 def explains(error: float, floor: float) -> bool:
-    """Whether a law explains the data: its error is near what the basis leaves, or near rounding.
+    """Whether a law explains the data: its error is near that of its basis alone, or near rounding.
 
-    Where the basis leaves much, noise perhaps, no more than a little is to be missed beyond it.
+    If the basis has a large residual, noise perhaps, only a small further error is accepted.
     """
     return error < max(min(EXPLAINED * floor, floor + WHITE), ROUNDING * 1e-3)
 
 
 def rollout_error(field: VectorField, integrator: Integrator, states: CodeData, validation: CodeData, first: int,
                   size: int) -> float:
-    """Mean squared error of rollouts from frame `first`, share of the variance.
+    """Mean squared error of rollouts from frame `first`, relative to the variance.
 
     Args:
         states: (S, T, n) from which rollouts start, [code, memory, context].
-        validation: codes (S, T, Z) that they are compared with: those beyond the first `size` count as missed.
+        validation: reference codes (S, T, Z); those beyond the first `size` count in full as errors.
     """
     with torch.no_grad():
         parameter = next(field.parameters())
@@ -112,7 +111,7 @@ def rollout_error(field: VectorField, integrator: Integrator, states: CodeData, 
         predicted = integrator(field, start, states.t[:, first:].to(start.device), check=False).double().cpu()
     error = validation.codes[:, first:].clone()
     error[..., :size] -= predicted[..., :size]
-    seen = validation.observed[:, first:] & states.observed[:, first : first + 1]  # a start that nobody saw is no start
+    seen = validation.observed[:, first:] & states.observed[:, first : first + 1]  # and an observed start
     seen[:, 0] = False
     values = error[seen].square().sum(1)
     value = float(values.mean() / _variance(validation))
@@ -120,12 +119,11 @@ def rollout_error(field: VectorField, integrator: Integrator, states: CodeData, 
 
 
 class Forecasts:
-    """Forecasts of held-out states by the vector field of a law, their error, share of the variance, and forecasts
-    over twice the time.
+    """Rollouts of held-out states by the field of a law, over the observed and twice the time, and their error.
 
     Args:
-        states: (S, T, n) from frame `first` of which forecasts start. codes: (S, T, Z) that they are compared with.
-        error: of states elsewhere, where they are not those that the law is judged by.
+        states: (S, T, n); rollouts start from frame `first`. codes: (S, T, Z), the reference.
+        error: relative to the variance; given if the law is judged by other states.
     """
 
     def __init__(self, field: VectorField, integrator: Integrator, states: CodeData, codes: CodeData, first: int,
@@ -137,7 +135,7 @@ class Forecasts:
 
     @cached_property
     def paths(self) -> Tensor:
-        """Of some states over twice the time, (S, T, n); NaN of those that diverge."""
+        """Rollouts of some states over twice the time, (S, T, n); NaN for those that diverge."""
         return self._paths_of(self.field, self.integrator)
 
     def _paths_of(self, field: VectorField, integrator: Integrator) -> Tensor:
@@ -153,20 +151,20 @@ class Forecasts:
 
     @property
     def lost(self) -> float:
-        """The share of paths that diverge."""
+        """Share of rollouts that diverge."""
         return _lost(self.paths)
 
     def difference(self, paths: Tensor) -> float:
-        """Mean squared difference of paths, as of steps of another length, share of the variance of the states;
-        infinite where one of its own diverges."""
+        """Mean squared difference to other rollouts (of another step, for example), relative to the variance of the
+        states; infinite if one of its own diverges."""
         if self.lost:
             return float("inf")
         square = float((self.paths - paths).square().sum(-1).nanmean().nan_to_num())
         return square / float(_variance(self.states))
 
     def try_field(self, field: VectorField, most_lost: float) -> bool:
-        """Take another field with which no path is lost, and forecasts are hardly worse, no worse where none was lost
-        before; whether it was taken. With more lost than `most_lost`, whatever the error."""
+        """Accept another field if none of its rollouts diverges and its error is hardly larger (no larger if none
+        diverged before; any error if more than a share `most_lost` did); returns whether it was accepted."""
         error = self._error_of(field, self.integrator)
         if not (self.lost > most_lost or error <= _HARDLY * self.error):
             return False
@@ -177,14 +175,14 @@ class Forecasts:
         return taken
 
     def shorten_steps(self) -> None:
-        """Halve the steps while that changes paths by more than a share of their error, or makes up for lost ones, and
-        makes forecasts hardly worse."""
+        """Halve the step while that changes rollouts by more than a share of their error, or some diverge, provided
+        that the error hardly increases."""
         for _ in range(_HALVINGS):
             finer = replace(self.integrator, step=self.integrator.step / 2)
             paths = self._paths_of(self.field, finer)
             if self.difference(paths) < max(_INTEGRATION * self.error, _LEAST_ERROR):
-                break  # small errors may grow
-            if not (self.lost or self.elsewhere):  # longer steps may be what was fitted
+                break  # step is fine enough
+            if not (self.lost or self.elsewhere):  # coefficients may be fitted to longer steps
                 error = self._error_of(self.field, finer)
                 if not error < _HARDLY * self.error:
                     break
@@ -197,6 +195,6 @@ def _lost(paths: Tensor) -> float:
 
 
 def _variance(states: CodeData) -> Tensor:
-    """Mean squared distance of observed states from their mean: laws have codes of the data as they are."""
+    """Total variance of the observed states about their mean, since codes of laws are not centred."""
     seen = states.codes[states.observed]
     return (seen - seen.mean(0)).square().sum(1).mean()

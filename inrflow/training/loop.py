@@ -1,4 +1,4 @@
-"""The training loop: a fixed number of steps of descent, validated, checkpointed, resumable, best state kept."""
+"""The training loop: a fixed number of descent steps, validated, checkpointed, resumable, with the best state kept."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
 
 WARM_UP = 20
 _FEWEST_STEPS = 20
-_TIMED_AT = (900, 600, 250, 150, 50)  # of 1000
-_TIMED_SHARE = 0.02  # of the time that there is: long steps are timed less often
+_TIMED_AT = (900, 600, 250, 150, 50)  # steps that are timed, of 1000
+_TIMED_SHARE = 0.02  # share of the time spent on timing, so that long steps are timed less often
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class OptimiserSettings:
     clip: float = 1.0
 
     def make(self, parameters: list[nn.Parameter] | list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimiser of some parameters, or of groups of them with rates of their own."""
+        """The optimiser for parameters, or for parameter groups with their own learning rates."""
         if self.name == "soap":
             from pytorch_optimizer import SOAP
 
@@ -45,22 +45,22 @@ class OptimiserSettings:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Share of the full rate at a step: linear warm-up, then a cosine down to 1 %."""
+    """Learning rate at a step relative to the full one: linear warm-up, then cosine decay to 1 %."""
     warm = min(1.0, (step + 1) / WARM_UP)
     return warm * (0.99 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1))) + 0.01)
 
 
 def step_random(seed: int, stage: str, step: int) -> np.random.Generator:
-    """The random numbers of one step, a function of seed, stage and step alone, so that a resumed run repeats them."""
+    """Random generator of one step, a function of seed, stage and step alone, so that resumed runs repeat it."""
     return np.random.default_rng([seed, step, *stage.encode()])
 
 
 def timed_steps(
     stage: Stage, seconds: float, largest: int = 100_000, timer: Callable[[], float] = time.perf_counter
 ) -> int:
-    """How many steps fit into `seconds` of the timer from timing a few on a copy thrown away.
+    """Number of steps that fit into `seconds`, estimated by timing a few on a copy of the module that is discarded.
 
-    They are taken from all over the stage, late ones first: rollouts that grow make later steps longer.
+    Late steps of the stage are timed first, since growing rollouts make them longer.
     """
     if seconds <= 0:
         return 0
@@ -83,14 +83,14 @@ class Stage:
     """One stage of training.
 
     Attributes:
-        name: names its checkpoint and its random numbers.
-        module: what is trained, in place.
-        loss: (module, step, steps, random) -> scalar tensor; where it is `shared`, (..., part) -> what a part of the
-            batch, a slice, adds to it, and a team of processes computes the parts.
+        name: of its checkpoint and its random numbers.
+        module: trained in place.
+        loss: (module, step, steps, random) -> scalar tensor; if `shared`, (..., part) -> the contribution of a part of
+            the batch, a slice, and the parts are computed by a team of processes.
         validate: module -> error, smaller is better; None to keep the last state.
-        patience: stop when this share of the steps has passed without a better validation error; 1 for never.
-        tolerance: keep the latest state whose validation error is within this factor of the best.
-        title: what the log calls it; by default its name.
+        patience: stop once this share of the steps has passed without a better validation error; 1 for never.
+        tolerance: keep the latest state with a validation error within this factor of the best.
+        title: its name in the log; by default `name`.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Stage:
         return loss
 
     def gradients(self, compute: Compute, module: nn.Module, step: int, *further: int) -> tuple[float, ...]:
-        """Add the gradients of a step, by the team where they are shared; the values that `compute` returns."""
+        """Add the gradients of a step, computed by the team if `shared`; returns the values of `compute`."""
         random = step_random(self.seed, self.name, step)
         if not self.shared:
             return compute(module, step, *further, random)
@@ -136,23 +136,23 @@ class _Descent:
 
     def __call__(self, module: nn.Module, *arguments: Any) -> tuple[float]:
         loss = self.loss(module, *arguments)
-        if loss.requires_grad:  # a part may be empty
+        if loss.requires_grad:  # a part of a batch may be empty
             loss.backward()
         return (float(loss.detach()),)
 
 
 def _error(stage: Stage, module: nn.Module) -> float:
-    """Validation error; infinite where it is no number, which nothing would be better than."""
+    """Validation error; infinite instead of NaN."""
     assert stage.validate is not None
     error = stage.validate(module)
     return error if error == error else float("inf")
 
 
 def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
-    """Run a stage to its end, from its checkpoint where one exists; the module ends in its best state.
+    """Run a stage to its end, from its checkpoint if one exists; the module ends in its best state.
 
-    Where the time is over it ends early. Returns the best validation error.
-    Raises Interrupted after saving, when the log is told to stop.
+    It ends early if a limit of effort is reached. Returns the best validation error. Raises Interrupted, after saving,
+    if the log is stopping.
     """
     module, checkpoint = stage.module, log.directory / "checkpoints" / f"{stage.name}.safetensors"
     optimiser = stage.make_optimiser(module)
@@ -214,10 +214,10 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
                 save(done)
                 saved = time.monotonic()
     log.end()
-    optimiser.zero_grad(set_to_none=True)  # a user's own gradients would be added to them
+    optimiser.zero_grad(set_to_none=True)  # else a user's own gradients would be added to these
     if first < steps:
         save(steps)
-    if log.stopping:  # a signal between the last look at it and the end of the loop
+    if log.stopping:  # a signal after the last check in the loop
         raise Interrupted
     if stage.validate is not None:
         module.load_state_dict(best_state)

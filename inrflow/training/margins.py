@@ -1,10 +1,10 @@
-"""The table of margins: every number by which one candidate is preferred to another, and where its value comes from."""
+"""The table of margins: every threshold by which one candidate is preferred to another, and the origin of its value."""
 
 from __future__ import annotations
 
 
 class Margin(float):
-    """A number that decides between candidates, with its meaning and the origin of its value."""
+    """A threshold for decisions between candidates, with its meaning and the origin of its value."""
 
     meaning: str
     origin: str

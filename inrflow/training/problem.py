@@ -1,4 +1,4 @@
-"""The learning problem: data, split, symmetries, environments and settings of one training run. Immutable."""
+"""The learning problem of one training run: data, split, symmetries, environments and settings. Immutable."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ from inrflow.numerics.effort import effort
 if TYPE_CHECKING:
     from inrflow.domains import Domain
 
-HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
-_LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model
-WINDOWS, _PAST = 64, 10  # of one series, that judge and calibrate, and frames that these begin with at least
+HARMONIC_FEATURES = (200, 300)  # numbers of harmonics that are tried, the largest last
+_LARGEST_MESH = 20_000  # largest number of nodes of a mesh stored with the model
+WINDOWS, _PAST = 64, 10  # windows of one series for validation and calibration, and their observed frames
 _BLOCK = 16  # trajectories that are encoded at a time
 _LINEAR_STEP = 1 / 16  # of rk4, internal time
-_FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
-_FAR = 8.0  # deviations from 0, beyond which laws are those of what channels differ from their means by
+_FRAMES_TO_SPARE = 5  # number of frames from which the last ones can be held out
+_FAR = 8.0  # means in standard deviations beyond which laws use differences from the mean
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be learned. Variants (a completed source, fewer symmetries, another split) come from `replace`.
+    """A learning problem. Variants (a completed source, fewer symmetries, another split) are made by `replace`.
 
     Attributes:
-        config: settings of the run; never written.
+        config: settings of the run; never modified.
         file: the open data file.
-        source: trajectories that the decoder is trained on; observed: the same before anything was filled in.
+        source: trajectories that the decoder is trained on; observed: the same before missing values were filled in.
         train, validation: indices of trajectories. Without validation trajectories the last frames are held out.
-        symmetries: those that are used; environments: groups of trajectories with a context of their own.
-        interpolation_error: variance between the observed points, where it is known before training.
-        noise: (C,) variance of observed values around those of the source, normalised; None: they are the same.
-        white: whether all of it is noise of single values.
-        domain: where the source's fields live, where observed rows told; None: its points say.
+        symmetries: those in use; environments: groups of trajectories with a common context.
+        interpolation_error: variance between the observed points, if known before training.
+        noise: (C,) variance of observed values about those of the source, normalised; None: they are identical.
+        white: whether this variance is white noise of single values.
+        domain: of the fields of the source, if it is known from observed rows; None: it follows from the points.
     """
 
     config: Config
@@ -75,12 +75,12 @@ class Problem:
 
     @classmethod
     def of(cls, config: Config, file: TrajectoryFile, trajectories: int | None = None) -> Problem:
-        """The problem that a configuration poses on an open file.
+        """The problem of a configuration and an open file.
 
         Args:
             trajectories: only the first ones of the file, None for all.
         Raises:
-            UserError: for data that show no dynamics.
+            UserError: for data without dynamics.
         """
         data = config.data
         if data.points == 1.0 and not file.declares_domain:
@@ -89,7 +89,7 @@ class Problem:
         environments = environments_of(file, config.dynamics.context)
         groups = None if environments is None else environments.index
         symmetries = Symmetries.asked(data.symmetries, file.description, file.box)
-        # Moved copies make much of few trajectories, so that they can spare one.
+        # With symmetry copies, even few trajectories can spare one for validation.
         alone = groups is None and not len(symmetries)
         in_time = alone and source.times.shape[1] >= _FRAMES_TO_SPARE
         if trajectories is None:
@@ -107,14 +107,13 @@ class Problem:
     def open(cls, path: str | Path, *settings: str) -> Problem:
         """The problem of a data file, which stays open, with settings as on the command line ("data.frames=10").
 
-        Raises UserError for settings that do not exist or do not go together, and for a file that cannot be read or
-        trained on.
+        Raises UserError for unknown or incompatible settings, and for a file that cannot be read or trained on.
         """
         config: Config = resolve("train", Config, [*settings, f"data.train={path}"])
         check_settings(config)
         return cls.of(config, TrajectoryFile(path))
 
-    # ---- what the data are ----
+    # ---- properties of the data ----
 
     @property
     def description(self) -> Description:
@@ -128,12 +127,12 @@ class Problem:
 
     @cached_property
     def seen(self) -> dict[str, Any] | None:
-        """Where on a sphere the data lie."""
+        """Region of a sphere that the data cover."""
         return seen_of(self.file) if self.description.geometry == "sphere" else None
 
     @property
     def forcing_period(self) -> float:
-        """Period of the declared forcing, internal time; 0 for none. Raises UserError where it is asked for in vain."""
+        """Period of the declared forcing, internal time; 0 for none. Raises UserError if required but not declared."""
         wanted, period = self.config.dynamics.forcing, self.description.time_period
         if wanted and period is None:
             raise UserError("dynamics.forcing=true, but the data declare no time_period; add the attribute to the file")
@@ -141,7 +140,7 @@ class Problem:
 
     @property
     def unexplained(self) -> float:
-        """Share of the variance by which values of the source miss observed ones."""
+        """Variance of observed values about those of the source, relative to the variance."""
         return 0.0 if self.noise is None else float(self.noise.mean())
 
     @property
@@ -157,20 +156,20 @@ class Problem:
 
     @property
     def asks_for_other_dynamics(self) -> str | None:
-        """The first setting that asks for other dynamics than a law, in words; None where there is none."""
+        """The first setting that excludes laws, in words; None if there is none."""
         dynamics = self.config.dynamics
         settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
                     "dynamics.memory": dynamics.memory}
         return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
 
     def augmentation(self, symmetries: Symmetries | None = None) -> Augmentation:
-        """Random symmetry copies, under the symmetries in use or others."""
+        """Random symmetry copies, for the symmetries in use or others."""
         symmetries = self.symmetries if symmetries is None else symmetries
         extent = self.box[1] - self.box[0]
         return Augmentation(symmetries, extent, self.description.period)
 
     def judged_in_time(self) -> Problem:
-        """The problem that trains on all trajectories, and is judged by their last frames."""
+        """The problem that trains on all trajectories and is validated by their last frames."""
         every = np.sort(np.concatenate([self.train, self.validation]))
         return replace(self, train=every, validation=every[:0])
 
@@ -198,7 +197,7 @@ class Problem:
         self, decoder: Decoder, prior: GaussianPrior, rows: np.ndarray, augmentation: Augmentation | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> CodeData:
-        """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block."""
+        """Codes of whole trajectories, block by block; with an augmentation each is moved by a random symmetry."""
         parts, random = [], np.random.default_rng([self.config.seed, 17])
         for start in range(0, len(rows), _BLOCK):
             effort.check()
@@ -208,7 +207,7 @@ class Problem:
         return CodeData.join(parts)
 
     def judging(self, train: CodeData, validation: CodeData | None) -> tuple[CodeData, CodeData, int]:
-        """Codes to fit to, codes to judge by, and the frame from which forecasts of the latter begin.
+        """Codes to fit to, codes for validation, and the frame from which forecasts of the latter start.
 
         Without validation trajectories the last fifth of the frames of the training ones is held out.
         """
@@ -219,36 +218,36 @@ class Problem:
 
     @property
     def fitted_frames(self) -> int:
-        """Frames of the training trajectories that models are fitted to before the judge has chosen."""
+        """Number of frames of the training trajectories that models are fitted to before one is chosen."""
         frames = self.source.times.shape[1]
         return frames if len(self.validation) else max(2, int(0.8 * frames))
 
     @property
     def fewest_observed(self) -> int:
-        """Frames that windows of `held_out` begin with at least: of a series the past is known."""
+        """Least number of observed frames at the start of windows of `held_out`: the past of a series is known."""
         return 1 if len(self.validation) else min(_PAST, self.fitted_frames)
 
     @property
     def centre(self) -> torch.Tensor:
-        """Means (C,) of the channels over their deviations, where these are far from 0; 0 elsewhere.
+        """Means (C,) of the channels over their standard deviations if larger than 8 in size, else 0.
 
-        Of temperatures in kelvin, say, powers are all alike, and what is a step for them is none for the field.
-        """
+        Of temperatures in kelvin, for example, powers are nearly collinear, and differences from the mean are used
+        instead."""
         normal = self.source.normalisation
         mean = normal.mean.double().flatten() / normal.scale.double().flatten()
         return torch.where(mean.abs() > _FAR, mean, 0.0)
 
     @property
     def differences(self) -> list[str]:
-        """The channels' names, less their centres in the data's units."""
+        """Names of the channels minus their centres, in the units of the data."""
         means = self.centre * self.source.normalisation.scale.double().flatten()
         return [f"({name}{-mean:+.6g})" if mean else name
                 for name, mean in zip(self.description.channels, means.tolist(), strict=True)]
 
     def fields(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-        """Numbers (S,), internal times (S, T), points (S, N, d) and values (S, T, N, C), over the channels' deviations,
-        less their `centre`, of trajectories whose times are all known, at frames that are fitted to and points of which
-        some trajectory has values: others are land, or a body in a flow. None where points move."""
+        """Numbers (S,), internal times (S, T), points (S, N, d) and values (S, T, N, C) of trajectories with complete
+        times, at the fitted frames, and at points with values in some trajectory (others are land, or a body in a
+        flow). Values are divided by standard deviations of the channels, minus their `centre`. None if points move."""
         batch, scale = self.source.batch(rows, normalised=False), self.source.normalisation.scale.double().flatten()
         if batch.x.shape[1] != 1:
             return None
@@ -259,7 +258,7 @@ class Problem:
         return rows[whole], t[whole], x[whole][:, seen], u[whole][:, :, seen]
 
     def domains(self, x: np.ndarray) -> list[Domain]:
-        """Plausible domains of the points (S, N, d) of trajectories. Raises UserError where there are none."""
+        """Plausible domains of the points (S, N, d) of trajectories. Raises UserError if there are none."""
         from inrflow.domains import domains_of  # finite elements take a second to import
 
         if self.domain is not None:
@@ -269,12 +268,12 @@ class Problem:
         return domains_of(np.asarray(places, dtype=np.float64), about.period, about.geometry, cells)
 
     def fitted(self, most: int) -> TrajectoryBatch:
-        """The first training trajectories, at most so many, normalised."""
+        """The first training trajectories, at most `most`, normalised."""
         return self.source.batch(self.train[:most])
 
     def held_out(self, past: int, most: int | None = None, cut: int | None = None) -> TrajectoryBatch:
-        """Validation trajectories in data units or, without any, windows of the training ones: `past` frames, and leads
-        after them, which are all of the frames from `cut` on, by default the last fifth. At most so many; None: all
+        """Validation trajectories in data units or, without any, windows of the training ones: `past` observed frames,
+        then leads among the frames from `cut` on, by default the last fifth. At most `most` of them; None: all
         trajectories, or 64 windows."""
         if len(self.validation):
             source = self.source if self.noise is None else self.observed
@@ -286,20 +285,20 @@ class Problem:
     # ---- the result ----
 
     def integrator(self, linear: bool = False) -> Integrator:
-        """The configured integrator; of linear fields with a step that follows the fastest codes, which turn half
-        around from frame to frame, to 4e-5 a frame."""
+        """The configured integrator; for linear fields with a step that integrates the fastest codes, which rotate by
+        half a turn between frames, with an error of 4e-5 a frame."""
         settings = self.config.dynamics
         step = min(settings.step, _LINEAR_STEP) if linear else settings.step
         return Integrator(settings.method, step, settings.rtol, settings.atol, settings.adjoint)
 
     def encoder(self) -> Encoder:
-        """The configured encoder: least squares, or steps of descent."""
+        """The configured encoder: least squares, or descent."""
         encoding = self.config.encoding
         return Encoder.of(encoding.method, encoding.iterations, encoding.rate)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What models of it keep of data and settings, plain values."""
+        """Data and settings stored with models, as plain values."""
         config, data = self.config, self.config.data
         return {"seed": config.seed, "points": data.points, "same_points": data.same_points, "test": data.test,
                 "frames": self.source.times.shape[1], "trajectories": len(self.train) + len(self.validation),
@@ -308,7 +307,7 @@ class Problem:
 
     @property
     def mesh(self) -> dict[str, Any] | None:
-        """The mesh of the file, as the state of a region in plain values; None where it has none, or a huge one."""
+        """The mesh of the file as the state of a region in plain values; None if there is none, or a very large one."""
         cells = self.file.cells if self.file.points <= _LARGEST_MESH else None
         if cells is None or cells.shape[1] != self.box.shape[1] + 1:
             return None
@@ -317,7 +316,7 @@ class Problem:
 
 
 def check_settings(config: Config) -> None:
-    """Raise UserError for settings that do not go together, or not with this machine."""
+    """Raise UserError for settings that are incompatible with each other or with this machine."""
     choose_device(config.device)
     settings, method = config.decoder, config.encoding.method
     if settings.name not in decoder_names():

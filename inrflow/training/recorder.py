@@ -1,5 +1,5 @@
-"""The record of a run (metrics.jsonl, candidates.json, what loggers get, progress), and its budget: time that is left,
-and decisions that are made under it, in decisions.json."""
+"""Records of a run (metrics.jsonl, candidates.json, external loggers, progress), and its budget: remaining time and the
+decisions made under it (decisions.json)."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ CANDIDATES_FILE, DECISIONS_FILE = "candidates.json", "decisions.json"
 LOGGERS = "inrflow.loggers"  # entry points
 CHECKPOINT_SECONDS = 30.0
 _PLAIN_SECONDS = 20.0
-_LATEST, _START = 1.1, 8.0  # of the time, and seconds after it, when searches end: the least of models takes some
-_SPENDABLE = 0.8  # of what is left: no part may use up all of it
+_LATEST, _START = 1.1, 8.0  # share of the budget, and seconds added, after which searches end
+_SPENDABLE = 0.8  # share of the remaining time that a part may use
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came; what `resume` needs has been saved."""
+    """Ctrl-C or SIGTERM was received; everything that `resume` needs has been saved."""
 
 
 @dataclass
 class Tried:
-    """One row of candidates.json: a model that was fitted, its error on held-out data and why it was not taken.
+    """One row of candidates.json: a fitted model, its error on held-out data, and why it was not chosen.
 
     Attributes:
-        recipe, candidate: which recipe made it, and what it is in a few words.
-        code_size, memory, contexts: dimensions of a state; unknowns: numbers of its dynamics that were fitted.
-        seconds: from the row before.
-        validation_error, floor: of rollouts and of the decoder alone, shares of the variance; None for no number.
-        taken: whether it became the surrogate; why: else, what spoke against it.
+        recipe, candidate: the recipe that proposed it, and a short description.
+        code_size, memory, contexts: dimensions of a state; unknowns: number of fitted parameters of its dynamics.
+        seconds: since the row before.
+        validation_error, floor: of rollouts and of the decoder alone, relative to the variance; None if not finite.
+        taken: whether it became the surrogate; why: else, the reason against it.
     """
 
     recipe: str
@@ -65,11 +65,11 @@ class Tried:
 
 
 class Recorder:
-    """Logs of one run directory; use as a context manager.
+    """Logs of one run directory; used as a context manager.
 
-    Ctrl-C and SIGTERM raise Interrupted at once, for what is solved in closed form is solved anew by `resume`. Only a
-    loop that is `saving` goes on to the end of its step: they set `stopping`, and it saves its state and raises.
-    A second signal does not wait. With the configuration of a run, its metrics go to loggers, too, where there are any.
+    Ctrl-C and SIGTERM raise Interrupted at once, since closed-form solves are simply repeated by `resume`. Only a loop
+    under `saving` completes its step: the signal sets `stopping`, and the loop saves its state and raises. A second
+    signal is immediate. If a configuration is given, metrics are also sent to registered loggers.
     """
 
     def __init__(self, directory: Path, console: Console | None = None, config: Config | None = None) -> None:
@@ -125,7 +125,7 @@ class Recorder:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """While the body runs, which looks at `stopping` after every step, a signal only sets that."""
+        """Context manager for a loop that checks `stopping` after every step: a signal only sets this attribute."""
         self._saving = True
         try:
             yield
@@ -133,7 +133,7 @@ class Recorder:
             self._saving = False
 
     def tried(self, row: Tried) -> Tried:
-        """Add a row to candidates.json; it may be changed until the run ends. Returns it."""
+        """Add a row to candidates.json and return it; it may be changed until the run ends."""
         now = time.monotonic()
         row.seconds, self._last_tried = round(now - self._last_tried, 3), now
         for key in ("validation_error", "floor"):
@@ -157,8 +157,8 @@ class Recorder:
         })
 
     def read_decisions(self) -> dict[str, int]:
-        """Decisions of the run that was stopped in this directory; none where there was none. Raises UserError where
-        they cannot be read."""
+        """Decisions of a run that was stopped in this directory, empty if there was none. Raises UserError if they
+        cannot be read."""
         path = self.directory / DECISIONS_FILE
         if not path.exists():
             return {}
@@ -171,16 +171,16 @@ class Recorder:
         return decisions
 
     def save_decisions(self, decisions: Mapping[str, int]) -> None:
-        """Write decisions.json, by which a resumed run repeats."""
+        """Write decisions.json, from which a resumed run repeats the same choices."""
         self._decisions = dict(decisions)
         write_json(self.directory / DECISIONS_FILE, self._decisions)
 
     def say(self, message: str) -> None:
-        """One line for the user."""
+        """Print one line for the user."""
         self.console.print(message, highlight=False, soft_wrap=True)
 
     def begin(self, stage: str, steps: int, done: int = 0) -> None:
-        """A new stage of `steps` steps, of which `done` were done before."""
+        """Start a stage of `steps` steps, of which `done` were completed before."""
         self.end()
         self._stage, self._steps = stage, steps
         self._task = self._progress.add_task(stage, total=steps, completed=done, note="")
@@ -190,18 +190,18 @@ class Recorder:
         if self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self._told > _PLAIN_SECONDS:  # no bar can be drawn: a line, sparsely
+        if not self.console.is_terminal and now - self._told > _PLAIN_SECONDS:  # no terminal: a line now and then
             self._told = now
             self.say(f"{self._stage}: {done} of {self._steps}{', ' + note if note else ''}")
 
     def end(self) -> None:
-        """Take the current stage off the screen."""
+        """Remove the progress bar of the current stage."""
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
 
     def log(self, stage: str, step: int, **values: float | int | str | bool | None) -> None:
-        """Append a line to metrics.jsonl; numbers that are not finite become null, JSON has none."""
+        """Append a line to metrics.jsonl; non-finite numbers become null."""
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         row = {"stage": stage, "step": step, "seconds": round(time.monotonic() - self._started, 3), **values}
         self._metrics.write(json.dumps(row) + "\n")
@@ -209,17 +209,17 @@ class Recorder:
             self._loggers.log(step, stage, values)
 
     def notes(self, stage: str) -> Callable[[str], None]:
-        """What appends lines of text to metrics.jsonl, as notes of a stage."""
+        """Function that appends lines of text to metrics.jsonl as notes of a stage."""
         return lambda line: self.log(stage, 0, note=line)
 
 
 class Budget:
-    """Seconds that are left by an injected clock, and decisions: numbers of steps, copies and rounds.
+    """Remaining seconds by an injected clock, and decisions under the budget: numbers of steps, copies and rounds.
 
     Args:
         minutes: time for all of training.
-        decisions: those of an earlier run or of the configuration, which are repeated. None is open.
-        clock: seconds; processor time on a machine that is shared.
+        decisions: of an earlier run or of the configuration, which are repeated; None values are undecided.
+        clock: seconds; processor time on a shared machine.
         record: called with all decisions whenever one is added.
     """
 
@@ -232,7 +232,7 @@ class Budget:
         self.started = clock()
 
     def seconds(self, share: float, least: float = 0.0) -> float:
-        """A share of the budget, less where little of it is left, but no less than `least` of it."""
+        """A share of the budget, limited by the remaining time, but at least the share `least`."""
         return max(min(share * self.total, _SPENDABLE * (self.total - self.elapsed)), least * self.total)
 
     @property
@@ -246,18 +246,18 @@ class Budget:
 
     @property
     def over(self) -> bool:
-        """Whether all of the time is gone: what can be left out is."""
+        """Whether the time is spent, so that optional work is skipped."""
         return self.elapsed > self._end
 
     @contextmanager
     def part(
         self, share: float = math.inf, ended: Callable[[], None] = lambda: None, most: float = 1.0
     ) -> Iterator[Clock]:
-        """The body is a part of training that may be left unfinished: it is abandoned where its time is over.
+        """Context manager for optional work, which is abandoned once its limit is reached; `ended` is then called.
 
-        `share` of the time, in effort, so that runs repeat; and as a guard, on machines that are slower or busy, the
-        end of all of the time by the clock, or a share `most` of it. `ended` is called then. Gives what tells the
-        seconds that are left by the clock.
+        The limit is a `share` of the budget in effort, so that runs repeat, and, as a safeguard on slow or busy
+        machines, the end of the budget by the clock or a share `most` of it. Yields a function that returns the
+        remaining seconds by the clock.
         """
         until = min(self._end, self.elapsed + most * self.total + _START)
         try:
@@ -267,7 +267,7 @@ class Budget:
             ended()
 
     def decide(self, name: str, value: int | Callable[[], int]) -> int:
-        """The recorded decision, or else a value, or what finds one where that takes long, then recorded."""
+        """The recorded decision, or else a value (or the result of a costly function), which is then recorded."""
         if name not in self.decisions:
             self.record(name, value() if callable(value) else value)
         return self.decisions[name]

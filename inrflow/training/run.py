@@ -1,5 +1,5 @@
-"""A run: the problem, the judge, the budget and the log that every part of training is given; and the protocol of
-recipes, ways from a run to candidates."""
+"""A training run: problem, judge, budget and log, which all parts of training share; and the protocol of recipes, which
+propose candidates."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Run:
     """One training run.
 
     Attributes:
-        problem: what is to be learned.
+        problem: the learning problem.
         judge: of the problem as it was posed.
-        budget: time that is left and decisions; log: what the run tells and records.
+        budget: remaining time and recorded decisions; log: messages and records of the run.
         config: settings of the problem.
     """
 
@@ -33,17 +33,17 @@ class Run:
     config: Config
 
     def on(self, problem: Problem) -> Run:
-        """The run on a variant of its problem; the judge stays."""
+        """The run with a variant of its problem and the same judge."""
         return replace(self, problem=problem)
 
     def without_symmetries(self) -> Run:
-        """The run without symmetries, which codes of single training frames cannot use."""
+        """The run without symmetries, for codes that are parameters of single training frames."""
         if len(self.problem.symmetries):
             self.log.say("symmetries are not used: these codes belong to single training frames")
         return self.on(replace(self.problem, symmetries=self.problem.symmetries.only([])))
 
     def steps(self, name: str, stage: Stage, share: float, largest: int) -> int:
-        """Steps of a training loop that fit into a share of the time, measured on a copy that is thrown away."""
+        """Number of steps of a training loop that fit into a share of the budget, timed on a copy that is discarded."""
         budget = self.budget
         return budget.decide(name, lambda: timed_steps(stage, budget.seconds(share), largest=largest,
                                                        timer=budget.clock))
@@ -51,12 +51,12 @@ class Run:
 
 @runtime_checkable
 class Recipe(Protocol):
-    """A way to candidates.
+    """A method that proposes candidates.
 
-    `applies` returns None, or one line that says why the recipe is not tried, given the best candidate so far.
-    `propose` yields candidates; an earlier one of the same recipe is replaced by a clearly better later one.
-    Optional are `is_late(problem)`: it is tried after the others, for it takes much time and seldom finds a model of
-    such data; and `is_quick(problem)`: it is tried however late it is.
+    `applies` returns None, or one line with the reason why the recipe is not tried, given the best candidate so far.
+    `propose` yields candidates; an earlier one of the same recipe is replaced by a clearly better later one. Optional
+    methods: `is_late(problem)`, whether it is tried after the others, since it takes much time and seldom succeeds on
+    such data; `is_quick(problem)`, whether it is tried even after the time budget is spent.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Training: recipes propose candidates, the judge compares them, the best one is completed. Read `train`."""
+"""Training: recipes propose candidates, the judge compares them, and the best one is completed. See `train`."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from inrflow.training.run import Recipe, Run
 RECIPES: list[Recipe] = [
     LawRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),
 ]
-_FRAMES, _OF_ONE = 0.15, 0.2  # of the time, for frames of rows; share of the variance that those of one trajectory miss
-_RESIDUAL_FIELD = 0.4  # of the time, at least, after which the search for one is given up
+_FRAMES, _OF_ONE = 0.15, 0.2  # share of the budget for frames of rows; their largest error for one trajectory
+_RESIDUAL_FIELD = 0.4  # least share of the budget after which the search for one is abandoned
 ALIASES = {"coral": "auto_decoding", "local_equation": "law", "translation_equivariant": "law"}
 
 
 def register_recipe(recipe: Recipe) -> Recipe:
-    """Add a recipe, the last that `recipe=auto` tries and one that can be asked for by its name.
+    """Add a recipe as the last one that `recipe=auto` tries; it can also be selected by its name.
 
-    Raises ValueError where the name is taken.
+    Raises ValueError if the name is taken.
     """
     if any(recipe.name in ("auto", *ALIASES, other.name) for other in RECIPES):
         raise ValueError(f"the recipe {recipe.name!r} is registered already; choose another name")
@@ -53,7 +53,7 @@ def register_recipe(recipe: Recipe) -> Recipe:
 
 
 def recipes_named(name: str) -> list[Recipe]:
-    """All recipes for `auto`, else the one of a name. Raises UserError for an unknown name."""
+    """All recipes for `auto`, else the one with this name. Raises UserError for an unknown name."""
     chosen = [recipe for recipe in RECIPES if name in ("auto", recipe.name) or recipe.name == ALIASES.get(name)]
     if not chosen:
         names = ", ".join(["auto", *(recipe.name for recipe in RECIPES), *ALIASES])
@@ -64,15 +64,15 @@ def recipes_named(name: str) -> list[Recipe]:
 def fit(
     problem: Problem, recipes: Sequence[Recipe] | None = None, directory: str | Path | None = None, quiet: bool = False
 ) -> Surrogate:
-    """The surrogate of the best candidate of all recipes that apply.
+    """The surrogate of the best candidate of all applicable recipes.
 
     Args:
         problem: see `Problem.open`.
         recipes: in the order of their trials, from the special to the general; by default those of the configuration.
-        directory: of candidates.json, metrics.jsonl and checkpoints, of which a stopped run goes on; None: not kept.
+        directory: of candidates.json, metrics.jsonl and checkpoints, from which a stopped run resumes; None: temporary.
         quiet: print nothing.
     Raises:
-        UserError: where no recipe applies or none finds a model, and for other than a Problem.
+        UserError: if no recipe applies or none finds a model, and if `problem` is not a Problem.
     """
     if not isinstance(problem, Problem):
         raise UserError(f"fit takes a Problem, not {type(problem).__name__}; inrflow.train(FILE) takes files")
@@ -83,7 +83,7 @@ def fit(
 
 
 def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter) -> Run:
-    """A run with the configured budget, and the decisions of the configuration and of a run that was stopped."""
+    """A run with the configured budget, and with the decisions of the configuration and of a stopped run."""
     training = problem.config.training
     decisions = {**log.read_decisions(), **{k: v for k, v in asdict(training.steps).items() if v is not None}}
     if decisions:
@@ -97,14 +97,14 @@ def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter)
 
 
 def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
-    """The surrogate of the best candidate of all recipes that apply.
+    """The surrogate of the best candidate of all applicable recipes.
 
     Args:
         run: problem, judge, budget and log.
         recipes: in the order in which they are tried; by default those of the configuration.
     Raises:
-        UserError: where no recipe applies or none finds a model.
-        Interrupted: after saving, when the log is told to stop.
+        UserError: if no recipe applies or none finds a model.
+        Interrupted: after saving, if the log is stopping.
     """
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
     run = _with_frames(run) if run.problem.source.moves else run
@@ -119,12 +119,12 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
             best = _better(candidate, best, run)
     chosen = _taken(best, run)
     surrogate = _beside_residual(complete(chosen, run.budget, run.log), chosen, run)
-    run.log.save_candidates()  # with what was decided since
+    run.log.save_candidates()  # with later decisions
     return surrogate
 
 
 def _with_frames(run: Run) -> Run:
-    """The run on frames at places that stay, where splines of its rows or harmonics of its frames give such."""
+    """The run with frames at fixed places, if splines of its rows or harmonics of its frames can provide them."""
     from inrflow.encoding.row_frames import frames_at_places  # finite elements take a second to import
 
     problem, part = run.problem, run.budget.part(_FRAMES)
@@ -139,7 +139,7 @@ def _with_frames(run: Run) -> Run:
 
 
 def _better(new: Candidate, best: Candidate | None, run: Run) -> Candidate | None:
-    """The better one of a new candidate and the best one so far; the row of the other one says why it is not."""
+    """The better of a new candidate and the best one so far; the row of the other records why it is not chosen."""
     row = new.row or run.log.tried(Tried(
         new.recipe, new.name, new.code_size, new.score.error, new.score.floor, new.score.unknowns, new.memory,
         new.context_size))
@@ -156,7 +156,7 @@ def _better(new: Candidate, best: Candidate | None, run: Run) -> Candidate | Non
 
 
 def _taken(best: Candidate | None, run: Run) -> Candidate:
-    """The best candidate, recorded as the one that becomes the surrogate. Raises UserError where there is none."""
+    """The best candidate, recorded as the one that becomes the surrogate. Raises UserError if there is none."""
     log = run.log
     if best is None or best.row is None:
         why = "; ".join(f"{row['recipe']}: {row['why']}" for row in log.not_applied) or "every model diverged"
@@ -170,14 +170,14 @@ def _taken(best: Candidate | None, run: Run) -> Candidate:
 
 
 def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surrogate:
-    """The surrogate with a residual field beside its codes, where forecasts of held-out data gain by one; none is
-    looked for where codes alone tell what is observed."""
+    """The surrogate with a residual field added to its codes if that improves forecasts of held-out data; not tried if
+    codes alone explain the observations."""
     wanted = run.config.training.residual_field
-    alone = not len(run.problem.validation) and run.problem.unexplained > WHITE  # frames in place of what is observed
+    alone = not len(run.problem.validation) and run.problem.unexplained > WHITE  # frames replace observations
     rest = alone or (not best.explained and best.score.error > ROUNDING)
     if not (wanted == "on" or (wanted == "auto" and rest)):
         return surrogate
-    judged = assemble(best)  # which has not seen the held-out data
+    judged = assemble(best)  # not fitted to the held-out data
     judged.prior = pooled(judged.prior, [surrogate.prior])
     budget = run.budget
     until = budget.clock() + budget.seconds(1.0, _RESIDUAL_FIELD)
@@ -188,7 +188,7 @@ def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surroga
 
 
 def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
-    """The candidates of a recipe; one that fails numerically is passed over, and told."""
+    """The candidates of a recipe; one that fails numerically is skipped, with a message."""
     try:
         yield from recipe.propose(run)
     except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is a ValueError
@@ -200,5 +200,5 @@ def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
 
 
 def _words(row: Tried | None, other: Tried) -> str:
-    """What a candidate is called beside another one."""
+    """Description of a candidate relative to another one."""
     return "" if row is None else row.candidate if row.recipe == other.recipe else row.recipe

@@ -1,4 +1,4 @@
-"""`inrflow explore`: a local page on a run, to look at its forecasts, errors and law, and to assimilate a table."""
+"""`inrflow explore`: a local web page of a run, with its forecasts, errors and law, and assimilation of tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     surrogate.description.require_places("the page shows places")
     trained = place.config().data if place.begun else None
     path = config.data.test or surrogate.training.get("test") or (trained.train if trained is not None else None)
-    for key in ("test", "train"):  # files of users are read as training has converted them
+    for key in ("test", "train"):  # files converted by training
         kept = place.path / "data" / f"data_{key}.h5"
         if config.data.test is None and kept.exists():
             path = str(kept)

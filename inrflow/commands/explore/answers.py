@@ -1,4 +1,4 @@
-"""What the page shows, as arrays: fields at a time, series at a point, solutions of trajectories and of tables."""
+"""Data of the page as arrays: fields at a time, series at a point, solutions of trajectories and of tables."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.plotting.views import lattice, map_coordinates, middle
 
 _STATIONS = 200
-MOST_BYTES = 20_000_000  # of a table that is given
-_CELLS, _LINE, _SERIES = 100, 400, 160  # of an image along each axis, of a line, of times of a series
-_KEPT = 8  # solutions
-_QUICK, _NODES = 0.08, (5, 40)  # seconds of an answer while a slider moves, and nodes of its grid along each axis
+MOST_BYTES = 20_000_000  # largest size of an uploaded table
+_CELLS, _LINE, _SERIES = 100, 400, 160  # points of an image along each axis, of a line, times of a series
+_KEPT = 8  # solutions that are cached
+_QUICK, _NODES = 0.08, (5, 40)  # seconds for a picture while a slider moves; range of grid nodes along each axis
 VALUE, ERROR, SPREAD, RATE = "value", "error", "spread", "d/dt"
 OWN = "this run"
 
 
 @dataclass(frozen=True)
 class View:
-    """What is shown at a time: values (N,) at places (N, 1 or 2), on a grid of `shape` (rows, columns), a line or
-    single points; NaN outside of the domain. `words`: what else is to be said."""
+    """Picture at a time: values (N,) at places (N, 1 or 2) on a grid of `shape` (rows, columns), a line or single
+    points, NaN outside of the domain; and a remark, `words`."""
 
     places: np.ndarray
     values: np.ndarray
@@ -50,19 +50,19 @@ class View:
 
 
 class _Drawn(Solution):
-    """A solution at places of a picture, of which those outside are not shown: they are not looked for at each time."""
+    """Solution at places of a picture, without the check for places outside of the domain, which are masked anyway."""
 
     def _check(self, times: torch.Tensor, points: torch.Tensor) -> None:
         self.surrogate.extent.require_reach(times.numpy(), *self.observed)
 
     def of_codes(self) -> _Drawn:
-        """The same without a residual field, with the states that it has."""
+        """Solution without a residual field, from the same states."""
         other = copy(self)
         other.estimate = replace(self.estimate, residual=None)
         return other
 
     def of_channel(self, channel: int) -> _Drawn:
-        """The same with a residual field of one channel alone."""
+        """Solution with a residual field of one channel alone."""
         if self.estimate.residual is None:
             return self
         other = copy(self)
@@ -72,7 +72,7 @@ class _Drawn(Solution):
 
 @dataclass(frozen=True)
 class _Canvas:
-    """The places (N, 1 or 2) of a picture over a window (2, 1 or 2), by lines along its axes, and which are outside."""
+    """Places (N, 1 or 2) of a picture over a window (2, 1 or 2), lines along its axes, and mask of places outside."""
 
     window: np.ndarray
     lines: list[np.ndarray]
@@ -81,11 +81,11 @@ class _Canvas:
 
 
 class Explored:
-    """A run and the trajectories of a file, assimilated from their first frames when they are asked for.
+    """Run with the trajectories of a file, which are assimilated from their first frames on demand.
 
-    observe: number of first frames that are assimilated; None: as many as a forecast of any model needs. others:
-    further runs of the same system by their names, and `references` of the run: what else may be shown in place of its
-    model. read: options of `convert` with which the files of the run were read.
+    observe: number of first frames that are assimilated; None: as many as forecasts of all models need. others,
+    references: further runs of the same system by name, and reference forecasts of the run, which may be shown instead
+    of its model. read: options of `convert` with which the files of the run were read.
     """
 
     def __init__(
@@ -112,42 +112,42 @@ class Explored:
 
     @property
     def models(self) -> dict[str, str]:
-        """Titles and keys of what forecasts: the run, others beside it, and its reference forecasts."""
+        """Keys of the models by title: the run, other runs, and reference forecasts."""
         fitted = [] if self._references is None else self._references.fitted
         return {name: name for name in self._runs} | {title_of(name): name for name in fitted}
 
     @property
     def names(self) -> list[str]:
-        """Of what may be shown: numbers of trajectories, and tables that were given."""
+        """Names of what can be shown: uploaded tables, and numbers of trajectories."""
         return [*self.tables, *map(str, range(self.trajectories))]
 
     @property
     def quantities(self) -> list[str]:
-        """What can be shown of a channel."""
+        """Quantities of a channel that can be shown."""
         return [VALUE, ERROR, SPREAD, RATE, *(f"d/d{name}" for name in self.about.coordinates)]
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Names of the coordinates of the picture: those of the data, longitude and latitude, or two of three."""
+        """Names of the coordinates of the picture: those of the data (two at most), or longitude and latitude."""
         return ("longitude", "latitude") if self.on_sphere else self.about.coordinates[:2]
 
     @property
     def box(self) -> np.ndarray:
-        """Lowest and highest coordinates (2, 1 or 2) of the picture at first."""
+        """Lowest and highest coordinates (2, 1 or 2) of the initial picture."""
         if not self.on_sphere:
             return self.surrogate.box[:, :2]
         return self._map
 
     @cached_property
     def _map(self) -> np.ndarray:
-        """Lowest and highest longitudes and latitudes (2, 2), the map cut where nothing was observed."""
+        """Lowest and highest longitudes and latitudes (2, 2), with the map cut at unobserved longitudes."""
         _, frames = self._observed(self.names[0])
         lonlat = map_coordinates(frames.x.reshape(-1, 3))
         lonlat[:, 0] -= 360.0 * (lonlat[:, 0].mean() > 180)
         return np.stack([lonlat.min(0), lonlat.max(0)])
 
     def _observed(self, name: str) -> tuple[Observations, Frames]:
-        """What is assimilated of a trajectory, and all that was observed of it."""
+        """Assimilated observations of a trajectory, and all of its frames."""
         if name not in self._seen:
             with TrajectoryFile(self.path, check=False) as file:
                 frames = file.read(int(name))
@@ -157,7 +157,7 @@ class Explored:
         return self._seen[name]
 
     def solution(self, name: str) -> tuple[Solution, Frames]:
-        """The solution of a trajectory by the chosen run, and all that was observed of it."""
+        """Solution of a trajectory by the chosen run, and all observed frames."""
         observations, frames = self._observed(name)
         key = (self.model, name)
         if key not in self._known:
@@ -166,8 +166,8 @@ class Explored:
         return self._known[key], frames
 
     def _reference(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Times (T,) of the frames of a trajectory and of usual steps after them, and values (T, N, C) of the chosen
-        reference forecast then, at the points of the data."""
+        """Times (T,) of the frames of a trajectory and of typical steps after them, and values (T, N, C) of the chosen
+        reference forecast at these times, at the points of the data."""
         key = (self.model, name)
         if key not in self._forecasts:
             observations, frames = self._observed(name)
@@ -187,9 +187,9 @@ class Explored:
         return self._forecasts[key]
 
     def assimilate(self, name: str, table: bytes) -> str:
-        """The name under which a table of observations, given as a file's content, is shown from now on.
+        """Name under which a table of observations, given as the content of a file, is shown from now on.
 
-        Raises UserError where it is too large, or cannot be read or assimilated.
+        Raises UserError if it is too large, or cannot be read or assimilated.
         """
         if len(table) > MOST_BYTES:
             raise UserError(f"the table has {len(table) / 1e6:.0f} MB; give at most {MOST_BYTES / 1e6:.0f} MB")
@@ -208,23 +208,23 @@ class Explored:
         return label
 
     def span(self, name: str) -> tuple[float, float, float]:
-        """First time of a trajectory, the last that is offered, and the usual step."""
+        """First time of a trajectory, last time of the slider, and typical step."""
         _, frames = self._observed(name)
         start, unit = float(frames.t[0]), self.surrogate.scale.unit
         last = max(float(frames.t[-1]), start + self.surrogate.horizon)
         return start, last + max(0.5 * (last - start), 4 * unit), unit
 
     def stations(self, name: str) -> np.ndarray:
-        """Places (N, 2) of a trajectory's observations where they are few and stay; (0, 2) otherwise."""
+        """Places (N, 2) of a trajectory's observations if they are few and fixed; (0, 2) otherwise."""
         x = self._observed(name)[1].x
         few = x.ndim == 2 and len(x) <= _STATIONS and len(self.axes) == 2
         return self._places(x)[:, :2] if few else np.zeros((0, 2))
 
     def view(self, name: str, t: float, channel: int, quantity: str, window: np.ndarray, quick: bool = False) -> View:
-        """A quantity at a time, on a grid (a line in one dimension) over a window (2, 1 or 2) of the picture; errors at
-        the places of the frame nearest in time.
+        """View of a quantity at a time, on a grid (a line in one dimension) over a window (2, 1 or 2) of the picture;
+        errors are at the places of the frame nearest in time.
 
-        quick: what a residual field adds is interpolated from a grid as coarse as an answer while a slider moves needs.
+        quick: interpolate the residual field from a coarse grid, to respond while a slider moves.
         """
         if self.model not in self._runs or quantity == ERROR:
             return self._at_points(name, t, channel, quantity)
@@ -232,7 +232,7 @@ class Explored:
         solution, canvas = _Drawn(whole.surrogate, whole.estimate).of_channel(channel), self._drawn_on(window)
         lines = canvas.lines
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of forecasts that diverge, where nothing can be seen
+            warnings.simplefilter("ignore", UserWarning)  # diverging forecasts are visible
             if quick and len(lines) == 2 and solution.estimate.residual is not None:
                 values = self._quickly(solution, t, channel, quantity, lines)
             else:
@@ -243,7 +243,7 @@ class Explored:
                     "beyond the time span of training: an extrapolation" if beyond else "")
 
     def _drawn_on(self, window: np.ndarray) -> _Canvas:
-        """The places of a picture over a window, those of the last one from memory."""
+        """Places of a picture over a window, cached for the latest one."""
         if self._canvas is None or not np.array_equal(self._canvas.window, window):
             lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
             places = _crossed(lines)
@@ -252,8 +252,8 @@ class Explored:
         return self._canvas
 
     def _empty(self, places: np.ndarray) -> np.ndarray:
-        """Which places (N, 1 or 2) of the picture lie in cells of the data's grid that never have a value, land or a
-        body, or, in the plane, in a gap between scattered points that is no chance."""
+        """Mask of the places (N, 1 or 2) of the picture in cells of the data's grid that never have a value (land,
+        bodies), or, in the plane, in significant gaps between scattered points."""
         frames = self._grid
         axes, cells = ([], None) if frames is None else lattice(frames)
         if frames is None or places.shape[1] < 2 or (cells is None and self.on_sphere):
@@ -268,8 +268,8 @@ class Explored:
 
     @cached_property
     def _grid(self) -> np.ndarray | None:
-        """Places (N, 2) in the plane of the picture that have values in the first trajectory; None where these are few,
-        or move."""
+        """Places (N, 2) in the plane of the picture that have values in the first trajectory; None if they are few or
+        move."""
         x, u = (one := self._observed("0")[1]).x, one.u
         if x.ndim == 3:
             return None
@@ -280,7 +280,7 @@ class Explored:
     def _quantity(
         self, solution: Solution, t: float, channel: int, quantity: str, places: np.ndarray
     ) -> np.ndarray:
-        """A quantity (N,) of a solution at places (N, 1 or 2) of the picture."""
+        """Quantity (N,) of a solution at places (N, 1 or 2) of the picture."""
         x = self._points(places)
         if quantity == VALUE:
             return solution(t, x)[:, channel]
@@ -291,15 +291,15 @@ class Explored:
         return solution.derivatives(t, x, ("dx",))["dx"][:, channel, self._axis(quantity)]
 
     def _axis(self, quantity: str) -> int:
-        """Of the coordinates, that along which a slope is."""
+        """Index of the coordinate of a spatial derivative."""
         return self.quantities.index(quantity) - self.quantities.index(RATE) - 1
 
     def _quickly(
         self, solution: _Drawn, t: float, channel: int, quantity: str, lines: list[np.ndarray]
     ) -> np.ndarray:
-        """A quantity on the grid of two lines: of codes everywhere, and what the residual field adds at as many nodes
-        as the last answer leaves time for, cubic between them. Slopes are those of the picture, and the spread is that
-        at the nodes."""
+        """Quantity on the grid of two lines: codes are evaluated everywhere, the residual field by cubic interpolation
+        between nodes, whose number is adapted to the time of the last call. Slopes are differences of the picture, and
+        the spread is interpolated as a whole."""
         began = time.perf_counter()
         along = -1 if self.on_sphere or quantity in (VALUE, SPREAD, RATE) else self._axis(quantity)
         asked = VALUE if along in (0, 1) else quantity
@@ -321,7 +321,7 @@ class Explored:
         return values.ravel()
 
     def _at_points(self, name: str, t: float, channel: int, quantity: str) -> View:
-        """Errors of the frame nearest in time, or values of a reference forecast, at the points of the data."""
+        """View of errors of the frame nearest in time, or of a reference forecast, at the points of the data."""
         _, frames = self._observed(name)
         nearest = int(np.abs(frames.t - t).argmin())
         moment = float(frames.t[nearest]) if quantity == ERROR else t
@@ -343,13 +343,13 @@ class Explored:
                     f"errors of the frame at {self._moment(moment)}")
 
     def _moment(self, t: float) -> str:
-        """A time in words: its date, where the data count from one."""
+        """Time as text: a date if the data have a calendar."""
         return number_to_date(float(t), self.about.time_units) or f"t = {t:.6g}"
 
     def series(self, name: str, place: np.ndarray, channel: int) -> dict[str, np.ndarray]:
-        """Times, quantiles (low, middle, high) of a channel at a place of the picture, and times and values that were
-        observed at the nearest place, which is `near` (of points that move, that of the first frame); whether it lies
-        `outside` of the training data."""
+        """Times `t` and quantiles (`low`, `middle`, `high`) of a channel at a place of the picture; times and values
+        observed at the nearest place `near` (of moving points in the first frame); and whether the place lies `outside`
+        of the training data."""
         _, frames = self._observed(name)
         start, stop, _ = self.span(name)
         times = np.linspace(start, stop, _SERIES)
@@ -368,7 +368,7 @@ class Explored:
                 "near": self._places(every[0, near[:1]])[0], "outside": self.surrogate.extent.outside(x)}
 
     def _points(self, places: np.ndarray) -> np.ndarray:
-        """Points (N, d) of places of the picture, at the `further` coordinates."""
+        """Points (N, d) at places of the picture, with the `further` coordinates."""
         if self.on_sphere:
             return lonlat_to_xyz(places[:, 0], places[:, 1])
         further = list(self.further.values())
@@ -376,7 +376,7 @@ class Explored:
 
     @cached_property
     def further(self) -> dict[str, float]:
-        """Coordinates beside those of the picture, and their values there: of the data's points in the middle."""
+        """Remaining coordinates and their values in the picture, medians of central points of the data."""
         names = () if self.on_sphere else self.about.coordinates[2:]
         x = self._observed("0")[1].x[..., 2:].reshape(-1, max(len(names), 1)) if names else np.zeros((1, 0))
         return dict(zip(names, np.median(x[middle(x)], 0).tolist() if names else (), strict=True))
@@ -391,10 +391,10 @@ class Explored:
 
     @property
     def law(self) -> list[str]:
-        """The lines of the law that was found; none of other models."""
+        """Lines of the fitted law; empty for other models."""
         return [str(line) for line in self.surrogate.training.get("equation") or ()]
 
 
 def _crossed(lines: list[np.ndarray]) -> np.ndarray:
-    """Points (N, d) of the grid of d lines, the first of which changes fastest."""
+    """Points (N, d) of the grid of d lines, with the first coordinate fastest."""
     return np.stack(np.meshgrid(*lines, indexing="xy"), -1).reshape(-1, len(lines))

@@ -1,4 +1,4 @@
-"""The page, of Panel and Bokeh: their server sends arrays to the browser, which draws, zooms and reports clicks."""
+"""Web page with Panel and Bokeh: the server sends arrays to the browser, which draws, zooms and reports clicks."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from inrflow.runtime.safe_names import printable
 
 _ADDRESS = "127.0.0.1"
 _CANDIDATES = 12
-_FEW = 200  # points that are drawn with an outline
+_FEW = 200  # largest number of points drawn with an outline
 _WIDTH, _HEIGHT = 640, 420
-_INNER, _LONGEST = (490, 440), 3.0  # pixels within the axes of the picture; ratio of sides that are drawn to scale
-_BAR = 86  # pixels of the bar of colours and of numbers such as -1.25e-08
+_INNER, _LONGEST = (490, 440), 3.0  # pixels within the axes of the picture; largest ratio of sides drawn to scale
+_BAR = 86  # pixels of the colour bar and of labels such as -1.25e-08
 
 
 def serve(explored: Explored, port: int, show: bool, console: Console) -> None:
     """Serve the page to this machine until Ctrl-C."""
     pn.extension(notifications=False)
-    largest = int(1.4 * MOST_BYTES) + 10_000  # of a message; files are sent in base 64
+    largest = int(1.4 * MOST_BYTES) + 10_000  # message size; files are sent in base 64
     server = pn.serve(lambda: Page(explored).layout, address=_ADDRESS, port=port, show=show, start=False,
                       title=f"inrflow: {explored.about.name}", websocket_max_message_size=largest, verbose=False)
     server.start()
@@ -44,7 +44,7 @@ def serve(explored: Explored, port: int, show: bool, console: Console) -> None:
 
 
 class Page:
-    """Controls, the picture at a time, the series at a point that was clicked, and what is known of the model."""
+    """Controls, picture at a time, series at the clicked point, and information on the model."""
 
     def __init__(self, explored: Explored) -> None:
         self.explored, about = explored, explored.about
@@ -60,16 +60,16 @@ class Page:
         self.time = pn.widgets.FloatSlider(name="time", start=start, end=stop, value=start, step=step / 20,
                                            width=_WIDTH)
         self.dates = parse_units(about.time_units) is not None
-        self.time.show_value = self.time.tooltips = not self.dates  # the date stands in its name
+        self.time.show_value = self.time.tooltips = not self.dates  # dates are shown in its name
         self.file = pn.widgets.FileInput(accept=".csv,.tsv,.txt")
         self.said = pn.pane.HTML("", width=_WIDTH)
-        self.given = pn.pane.HTML("", width=300)  # of its own: a picture drawn meanwhile does not take the remark away
+        self.given = pn.pane.HTML("", width=300)  # separate, so that a new picture does not remove the remark
         self.took = pn.pane.HTML("", width=_WIDTH)
         self._draw_figures()
         for widget in (self.channel, self.quantity):
             widget.param.watch(lambda _: self.refresh(), "value")
         self.time.param.watch(lambda _: self.show(quick=True), "value")
-        self.time.param.watch(lambda _: self.show(), "value_throttled")  # when the slider is let go
+        self.time.param.watch(lambda _: self.show(), "value_throttled")  # when the slider is released
         self.model.param.watch(lambda _: self.refresh(), "value")
         self.trajectory.param.watch(lambda _: self._chosen(), "value")
         self.file.param.watch(lambda _: self._given(), "value")
@@ -89,7 +89,7 @@ class Page:
             ranges["y_range"] = (box[0, 1] - pad[1], box[1, 1] + pad[1])
         sides = (box[1] - box[0])[:2]
         size: dict[str, Any] = {"width": _WIDTH, "height": _HEIGHT}
-        if not self.flat and sides.max() < _LONGEST * sides.min():  # a disc is round
+        if not self.flat and sides.max() < _LONGEST * sides.min():  # equal scales
             inner = sides * min(_INNER / sides)
             size = {"frame_width": round(inner[0]), "frame_height": round(inner[1])}
         beside = ", ".join(f"{name} = {value:.4g}" for name, value in self.explored.further.items())
@@ -142,12 +142,12 @@ class Page:
         return float(self.time.value)  # type: ignore[arg-type]
 
     def _on_axis(self, t: Any) -> np.ndarray:
-        """Times as the axis of the series has them: dates, where the data's count from one."""
+        """Times for the axis of the series: dates if the data have a calendar."""
         t = np.asarray(t, np.float64)
         return numbers_to_moments(t, self.explored.about.time_units) if self.dates else t
 
     def refresh(self) -> None:
-        """Draw everything anew."""
+        """Redraw everything."""
         self.show()
         self.show_series()
 
@@ -189,7 +189,7 @@ class Page:
 
     @property
     def _unit(self) -> str:
-        """Of the channel, in words for the page; none where it is not known."""
+        """Unit of the channel as text for the page; empty if unknown."""
         units = self.explored.about.units
         return _words(units[self._number]) if units else ""
 
@@ -205,7 +205,7 @@ class Page:
                            palette=RdBu11 if signed else Viridis256)
 
     def show_series(self) -> None:
-        """Draw the series at the place that was clicked last."""
+        """Draw the series at the place clicked last."""
         self.explored.model = str(self.model.value)
         try:
             series = self.explored.series(str(self.trajectory.value), self.place, self._number)
@@ -262,7 +262,7 @@ def _told(words: str, wrong: bool = False) -> str:
 
 
 def _of_model(explored: Explored) -> str:
-    """The law and the candidates, as HTML."""
+    """Law and candidates as HTML."""
     parts = []
     if explored.law:
         parts.append("<h3>law</h3><pre style='white-space:pre-wrap'>" + _words("\n".join(explored.law)) + "</pre>")
@@ -280,6 +280,6 @@ def _of_model(explored: Explored) -> str:
 
 
 def _words(text: Any) -> str:
-    """Text of a file or user, so that it is no markup."""
+    """Text of a file or user, escaped for HTML."""
     lines = str(text).split("\n")
     return "\n".join(html.escape(printable(line)) for line in lines)

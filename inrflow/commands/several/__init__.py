@@ -1,2 +1,2 @@
-"""Several at once: sweeps over settings, and how `inrflow train` and `inrflow adapt` make and grow runs on several
-physics."""
+"""Sweeps over settings, and training and extension of runs on several physics by `inrflow train` and `inrflow adapt`.
+"""

@@ -1,5 +1,5 @@
-"""`inrflow adapt` of a run on several physics: another one is trained and joins them, and they stay what they were; one
-of them is adapted to a new system as it would be alone."""
+"""`inrflow adapt` of a run on several physics: a new physics is trained and added without changing the others, or a
+known physics is adapted to a new system as if it were alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from inrflow.training.recorder import Interrupted
 
 
 def run_of_several(config: AdaptConfig, adapt: Callable[[AdaptConfig, Surrogate, RunDirectory], int]) -> int:
-    """Fit a new physics, join it to the others, evaluate; or adapt one of the known ones, as `adapt` does."""
+    """Fit a new physics, add it to the others and evaluate it; or adapt a known physics by `adapt`."""
     family = Family.load(str(config.run))
     place = RunDirectory.new(config.output, "adapt")
     console = Console(stderr=True)
@@ -56,7 +56,7 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
     trained = Config()
     trained.device, trained.seed = config.device, config.seed
     if before.begun:
-        others = before.config()  # after a physics has joined: that one's
+        others = before.config()  # of the physics that was added last, if any
         trained.training.minutes = others.training.minutes / len(several(others.data.train) or [path])
     trained.training.minutes = config.adapt.minutes or trained.training.minutes
     data = trained.data
@@ -86,5 +86,5 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
             report_evaluation(joined.surrogate(name), Path(data.test), observe, directory, console,
                               place.references(name))
     place.write_config(config, ADAPT_FILE)
-    place.write_config(trained)  # last: until then adapt begins there again
+    place.write_config(trained)  # last: until then adapt can start there again
     return 0

@@ -1,4 +1,4 @@
-"""`inrflow train --multirun seed=0,1,2`: one run for every combination of settings, and a table of their results."""
+"""`inrflow train --multirun seed=0,1,2`: a run for every combination of settings, and a table of their results."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _COLUMNS = {"in_t": "NMSE in-t", "out_t": "NMSE out-t"}
 
 
 def run_sweep(arguments: Sequence[str], run: Callable[[list[str]], int], check: Callable[[Config], None]) -> int:
-    """Train every combination into a folder of its own, `OUTPUT/0`, `OUTPUT/1`, ..., and write `OUTPUT/sweep.json`.
+    """Train every combination of settings in folders `OUTPUT/0`, `OUTPUT/1`, ..., and write `OUTPUT/sweep.json`.
 
-    Runs that are finished are not repeated: a sweep that was stopped goes on with the same command and output. A run
-    that fails is told, and the others go on. Raises UserError where a combination is refused before any is trained.
+    Finished runs are not repeated: an interrupted sweep continues with the same command and output. A run that fails is
+    reported, and the others continue. Raises UserError if a combination is invalid, before any is trained.
 
-    The processes of a job share the combinations, each run by one of them; the first writes the table.
+    The processes of a job share the combinations, each run by one process; the first writes the table.
 
     Args:
-        run, check: of `inrflow train`.
+        run, check: functions of `inrflow train`.
     """
     processes = Processes.of()
     with processes.joined():
@@ -90,7 +90,7 @@ def _run_sweep(
 
 
 def choices(override: str) -> list[str]:
-    """The overrides that one stands for: `seed=0,1` and `seed=range(2)` for two, any other for itself."""
+    """Single overrides of a swept one: two for `seed=0,1` and `seed=range(2)`; others are returned unchanged."""
     key, found, value = override.partition("=")
     if not found:
         return [override]
@@ -104,7 +104,7 @@ def choices(override: str) -> list[str]:
 
 
 def _split(value: str) -> Iterator[str]:
-    """The parts of a text between commas that are in no brackets or quotes."""
+    """Parts of a text separated by commas outside of brackets and quotes."""
     depth, quote, start = 0, "", 0
     for at, letter in enumerate(value):
         if quote:
@@ -122,7 +122,7 @@ def _split(value: str) -> Iterator[str]:
 
 
 def _results(place: RunDirectory) -> dict[str, Any]:
-    """Errors and coverage of a run's own evaluation; none where it has none."""
+    """Errors and coverage from a run's evaluation; None if missing."""
     report = place.json(EVALUATION_FILE) or {}
     errors = report.get("nmse", {})
     return {key: errors.get(key) for key in _COLUMNS} | {"coverage_90": report.get("coverage_90")}

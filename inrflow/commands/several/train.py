@@ -1,7 +1,7 @@
 """`inrflow train data.train=[a.h5,b.h5]`: several physics in one run directory, with one library of terms.
 
-Each physics has the same share of the time and is trained as it would be alone, on its own domain; the laws that are
-found share their terms.
+Each physics has the same share of the time and is trained as if it were alone, on its own domain; the fitted laws share
+a library of terms.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from inrflow.training.train import start_run, train
 
 
 def run_several(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:
-    """Train every physics, join them, evaluate each on its test file."""
+    """Train every physics, combine them, and evaluate each on its test file."""
     files = several(config.data.train) or []
     tests = config.data.test if isinstance(config.data.test, str | None) else [str(f) for f in config.data.test]
     if isinstance(tests, str) or (tests is not None and len(tests) != len(files)):
@@ -79,7 +79,7 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
 
 
 def physics_names(files: list[str]) -> list[str]:
-    """Names of the physics in files. Raises UserError where two have one name."""
+    """Names of the physics in files. Raises UserError if two have the same name."""
     names: list[str] = []
     for path in files:
         with TrajectoryFile(path, check=False) as file:
@@ -92,7 +92,7 @@ def physics_names(files: list[str]) -> list[str]:
 
 
 def part_of(config: Config, index: int, count: int) -> Config:
-    """The configuration of one physics: its files, its share of the time."""
+    """Configuration of one physics, with its files and its share of the time."""
     part = copy.deepcopy(config)
     part.data.train = config.data.train[index]
     part.data.test = None if config.data.test is None else config.data.test[index]
@@ -103,7 +103,7 @@ def part_of(config: Config, index: int, count: int) -> Config:
 def train_physics(
     config: Config, directory: Path, references: Path, console: Console, trajectories: int | None = None
 ) -> Surrogate:
-    """One physics, from the first trajectories of its file (None: all); its reference forecasts are written too."""
+    """Surrogate of one physics, from the first trajectories of its file (None: all); also writes references."""
     make_folder(directory)
     with TrajectoryFile(config.data.train) as file, Recorder(directory, console, config) as log:
         problem = Problem.of(config, file, trajectories)
@@ -115,7 +115,7 @@ def train_physics(
 def evaluate_all(
     family: Family, tests: dict[str, str], config: Config, directory: Path, console: Console
 ) -> None:
-    """evaluation.json of every physics in a folder of its name, and all of them together in the run directory."""
+    """Write evaluation.json of every physics in a folder of its name, and of all together in the run directory."""
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
     reports = {}
     for name, path in tests.items():

@@ -1,4 +1,4 @@
-"""Columns of a table in blocks of rows, and which of them are time, place, trajectory and channels."""
+"""Columns of a table in blocks of rows, and their roles: time, place, trajectory and channels."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of, warn_of_duplicates
 from inrflow.errors import UserError
 
-IN_FILES = "/", "\u2215"  # names of channels name files, too: `O3 [ug/m3]` has the sign of a division for the slash
-IN_TABLES = IN_FILES[::-1]  # what str.replace makes of names, and back
+IN_FILES = "/", "\u2215"  # arguments of str.replace for names of channels, which also name files: `O3 [ug/m3]`
+IN_TABLES = IN_FILES[::-1]  # the reverse replacement
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "date\u2215time", "valid_time", "date")
-HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate beside those of the plane
+HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate in addition to those of the plane
 BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|ft|masl|m[ _]asl|deg|degrees)$|[ _.]?(utc|gmt)$")
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
@@ -48,10 +48,10 @@ _MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|
 
 @dataclass(frozen=True)
 class Grid:
-    """The structure of a gridded file: its dimensions, and the variables that live on some of them only.
+    """Structure of a gridded file: its dimensions, and the variables (axes) that have only some of them.
 
-    cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh. attributes: of variables by their names, and of the file
-    under "". scalars: single values beside the variables, as of a projection or a level.
+    cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh. attributes: attributes by variable name, and of the file
+    under "". scalars: single values, such as a projection or a level.
     """
 
     dims: tuple[str, ...]
@@ -67,13 +67,13 @@ class Columns(ABC):
 
     names: tuple[str, ...]
     grid: Grid | None = None
-    #: Units that the file has of its columns.
+    #: Units of columns, as far as the file states them.
     units: Mapping[str, str] = MappingProxyType({})
-    #: Columns that the file itself says are times, longitudes, latitudes or heights: by TIMES, LONGITUDES, LATITUDES,
-    #: HEIGHTS.
+    #: Columns that the file itself declares as times, longitudes, latitudes or heights, with the keys TIMES,
+    #: LONGITUDES, LATITUDES, HEIGHTS.
     meant: Mapping[tuple[str, ...], str] = MappingProxyType({})
 
-    #: Columns that hold dates or parts of them, whatever they are called.
+    #: Columns that hold dates or parts of them, whatever their names.
     dates: tuple[str, ...] = ()
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Columns(ABC):
         """Consecutive blocks of at most `rows` rows; text columns as arrays of str objects."""
 
     def column_of_times(self, called: str | None) -> str | None:
-        """The column called so; where None is asked for, that of which the file says it, or one of TIMES."""
+        """Column of times of the given name; for None, the column that the file declares, or one named in TIMES."""
         if called is None:
             return self.meant.get(TIMES) or find_column(self.names, TIMES)
         return find_column(self.names, (called,))
@@ -99,10 +99,10 @@ class Columns(ABC):
 
 @dataclass(frozen=True)
 class PointTable:
-    """R points in time and space: trajectory (R,) int64, t (R,) float64, x (R, d) float64.
+    """Table of R points in time and space: trajectory (R,) int64, t (R,) float64, x (R, d) float64.
 
-    columns: all columns of the file in their order, as they were (text of a CSV's further columns untouched).
-    grid: the structure of a gridded file, whose points are its cells in C order. time: the name of the column of times.
+    columns: all columns of the file in their order, unchanged (further columns of a CSV as text).
+    grid: structure of a gridded file, whose points are its cells in C order. time: name of the column of times.
     """
 
     trajectory: np.ndarray
@@ -119,8 +119,8 @@ class PointTable:
 # ---- which column is what ----
 
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """The first of the `wanted` names that is among `names`: as it is written, else in any case, else before a unit,
-    as in `Elev (m)` and `time_utc`. Beside places as ParaView writes them, whose times are called Time, T is none."""
+    """First of the `wanted` names among `names`: exactly, else in any case, else before a unit as in `Elev (m)` and
+    `time_utc`. T does not count as a time beside ParaView's coordinates (Points:0 ...), whose times are called Time."""
     available = list(names)
     if "t" in wanted and any(str(name).startswith(("Points:", "Points_")) for name in available):
         available = [name for name in available if name != "T"]
@@ -135,7 +135,7 @@ def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
 
 
 def meant_by_dates(dated: Iterable[str], names: Iterable[str]) -> dict[tuple[str, ...], str]:
-    """The column of times where none is called so and one alone holds dates; `dated`: those that do."""
+    """Column of times if no name denotes it and exactly one column holds dates; `dated`: columns that do."""
     found = list(dated)
     return {TIMES: found[0]} if len(found) == 1 and find_column(names, TIMES) is None else {}
 
@@ -147,9 +147,9 @@ def spanning_columns(description: Description) -> list[tuple[str, ...]]:
 
 
 class Roles:
-    """Time, place and trajectory among the columns of a file. Raises UserError where time or place are missing.
+    """Columns of time, place and trajectory of a file. Raises UserError if time or place are missing.
 
-    time: the name of the column of times, where it is none of TIMES; "": times do not matter.
+    time: name of the column of times, if it is none of TIMES; "": times are not needed.
     """
 
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
@@ -175,8 +175,8 @@ class Roles:
                          "optionally trajectory; rename or add columns")
 
     def require_channels(self, strict: bool, labels: Iterable[str] = ()) -> None:
-        """Raise UserError where a channel is missing or, if `strict`, where there are columns of no known role that
-        are no `labels`."""
+        """Check that no channel is missing and, if `strict`, that all columns except `labels` have a known role. Raises
+        UserError."""
         channels = self.description.channels
         missing = [name for name in channels if name not in self.names]
         known = {"", "trajectory", self.time, *channels, *self.description.coordinates, *labels, *self._dates}
@@ -189,7 +189,7 @@ class Roles:
             raise self._mismatch(" and ".join(problem), channels)
 
     def points(self, block: dict[str, np.ndarray], first: int, observed: np.ndarray | None = None) -> PointTable:
-        """The points of a block whose first row is number `first`; rows not `observed` may lack time and place."""
+        """Points of a block that starts at row `first`; rows that are not `observed` may lack time and place."""
         own = next(iter(block.values())) if self.time is None else block[self.time]
         t = np.zeros(len(own)) if self.time is None else self._times(own, first)
         if self.by_lonlat:
@@ -245,13 +245,13 @@ class Roles:
 
 
 def _whole(given: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Numbers of text as whole ones, where all are written so."""
+    """Numbers as int64 if they were given as text without decimal points, else unchanged."""
     written = given.dtype == object and all(str(cell).strip().lstrip("+-").isdecimal() for cell in given.tolist())
     return numbers.astype(np.int64) if written and np.abs(numbers).max(initial=0) < 2**53 else numbers
 
 
 def labels(block: Mapping[str, np.ndarray]) -> list[str]:
-    """Columns of text, of yes and no, and of the numbers by which stations and flags are called, in a block of rows."""
+    """Names of the columns of text, booleans, station numbers and flags in a block of rows."""
     return [name for name, values in block.items() if values.dtype.kind == "b" or _are_whole_names(name, values) or (
         values.dtype == object and not all_numbers(values))]
 
@@ -262,12 +262,12 @@ def _is_fixed(name: str, values: np.ndarray) -> bool:
 
 
 def is_station(name: str) -> bool:
-    """Whether a column is called as those of the names or numbers of stations are."""
+    """Whether the name of a column denotes names or numbers of stations."""
     return _STATION.fullmatch(name) is not None
 
 
 def _are_whole_names(name: str, values: np.ndarray) -> bool:
-    """Whether a column holds the whole numbers of stations, or of flags, some of which may be missing."""
+    """Whether a column holds integer numbers of stations, or integer flags, some of which may be missing."""
     flags = _FLAG.fullmatch(name) is not None
     if not (flags or is_station(name)) or values.dtype.kind not in "iufO" or not all_numbers(values):
         return False
@@ -276,7 +276,7 @@ def _are_whole_names(name: str, values: np.ndarray) -> bool:
 
 
 def all_numbers(values: np.ndarray) -> bool:
-    """Whether text is numbers, or stands for missing ones; where there is no number, whether cells are empty."""
+    """Whether all cells are numbers or denote missing values; without any number, whether cells are empty or NaN."""
     cells = {str(value).strip() for value in values.tolist()}
     try:
         numbers = np.array([_number(cell) for cell in cells], np.float64)
@@ -291,18 +291,18 @@ def is_missing(cell: str) -> bool:
 
 
 def _number(cell: str) -> str:
-    """A cell for numpy, which must not take `1_000` for a number, as Python's source text has it."""
+    """Text of a cell for conversion by numpy, which would accept `1_000` as a number."""
     return "nan" if is_missing(cell) else cell.replace("_", "?")
 
 
 def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.ndarray:
-    """A column as float64; an empty cell is NaN."""
+    """Column as float64, NaN for empty cells. Raises UserError, naming the row, for other text."""
     if values.dtype.kind in "fiub":
         return values.astype(np.float64)
     try:
         if "_" not in "".join(values):
             return np.where(values == "", "nan", values).astype(np.float64)
-    except (TypeError, ValueError):  # other words for missing values, or none of numbers
+    except (TypeError, ValueError):  # other words for missing values, or no numbers
         pass
     cells = [_number(str(value).strip()) for value in values.tolist()]
     try:
@@ -319,7 +319,7 @@ def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.
 
 
 def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) -> None:
-    """Warn where channels of a file are in other units than those of the data that are described."""
+    """Warn if units of channels in a file differ from those of the described data."""
     apart = [f"{name} is in {own} here and in {known} there" for name, own, known in zip(
         about.channels, units, about.units or (), strict=False) if own and known and str(own) != str(known)]
     if apart:
@@ -329,10 +329,10 @@ def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) ->
 
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
                     time: str | None = None) -> dict[int, Observations]:
-    """Observations by trajectory number, from columns with one for each channel; those of `path`, for messages.
+    """Observations by trajectory number, from columns with one for each channel; `path`: source, for messages.
 
-    strict: columns of no known role are refused. time: the name of the column of times, where it is none of TIMES.
-    An empty cell or NaN is a missing value. Raises UserError where a channel, time or coordinate is missing.
+    strict: refuse columns of unknown role. time: name of the column of times, if it is none of TIMES.
+    Empty cells and NaN are missing values. Raises UserError if a channel, time or coordinate is missing.
     """
     roles = Roles(path, columns, description, time)
     tables: list[PointTable] = []
@@ -358,7 +358,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     held = {} if columns.grid is None else columns.grid.attributes
     warn_of_other_units(path, description, [held.get(name, {}).get("units", "") for name in description.channels])
     warn_of_duplicates(path, trajectory, t, x, u, description.time_units)
-    if roles.by_lonlat and columns.grid is None:  # the units of gridded files were looked at
+    if roles.by_lonlat and columns.grid is None:  # units of gridded files were checked
         places = xyz_to_lonlat(x)
         places[:, 0] = (places[:, 0] + 180) % 360 - 180
         warn_of_radians(path, places)

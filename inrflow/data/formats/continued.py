@@ -1,4 +1,4 @@
-"""Rows of later times at the places of a file: with its own columns, or on its own grid."""
+"""Tables of later times at the places of a file, with its own columns or on its own grid."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from inrflow.data.formats.columns import TIMES, PointTable, find_column, is_stat
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, xyz_to_lonlat
 from inrflow.errors import UserError
 
-_ROUNDING = 1e-9  # of the span of times, how far off whole numbers they may be
+_ROUNDING = 1e-9  # tolerance of whole numbers, relative to the span of times
 
 
 @dataclass(frozen=True)
 class Places:
-    """Places x (N, d), and `columns` (N,) of what is known of each: coordinates as they were given, names of stations.
+    """Places x (N, d) with `columns` (N,) of their properties: coordinates as given, names of stations.
 
-    time: the name of the column of times. numbers: whether it holds these as numbers in the data's units, and whole:
-    as whole ones. example: a date as it is written there.
+    time: name of the column of times. numbers: whether it holds numbers in the data's units; whole: whether these are
+    integers. example: a date in the format of that column.
     """
 
     x: np.ndarray
@@ -33,7 +33,7 @@ class Places:
 
     @classmethod
     def of_points(cls, x: np.ndarray, about: Description) -> Places:
-        """Points without columns of their own; of a sphere, their degrees."""
+        """Places of points without further columns; on a sphere with longitude and latitude in degrees."""
         names, values = about.places, x[:, :len(about.places)]
         if about.geometry == "sphere" and x.shape[1] == 3:
             names, values = ("lon", "lat"), xyz_to_lonlat(x)
@@ -41,7 +41,7 @@ class Places:
 
     @classmethod
     def of_table(cls, table: PointTable, about: Description, time: str | None = None) -> Places:
-        """The places of a table in the order of their first rows, with the columns that do not change at a place."""
+        """Places of a table in the order of their first rows, with the columns that are constant at each place."""
         _, first, which = np.unique(table.x, axis=0, return_index=True, return_inverse=True)
         which, order = which.ravel(), np.sort(first)
         dated = [name for name, values in table.columns.items() if values.dtype.kind == "M"]
@@ -60,9 +60,9 @@ class Places:
 
     def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: str | None
              ) -> PointTable:
-        """Rows at times t (R,) and points x (R, d), each with the columns of the place nearest to it.
+        """Table of rows at times t (R,) and points x (R, d), with the columns of the nearest places.
 
-        several: with a column `trajectory`, which is `number`. dates: times as ISO dates ("text") or "moments".
+        several: whether to add a column `trajectory` with `number`. dates: times as ISO dates ("text") or "moments".
         """
         near = cKDTree(self.x).query(x)[1]
         which, columns = np.full(len(t), number), {}
@@ -83,8 +83,8 @@ class Places:
 
 
 def last_of_each(table: PointTable, about: Description) -> PointTable:
-    """Of points that move, the rows of the last time of each, with what does not change along its path: its places are
-    those from which it goes on. Raises UserError where no column says which is which."""
+    """Last row of each moving point, with the columns that are constant along its path, as start of its forecast.
+    Raises UserError if no column identifies the points."""
     dates = {name for name, values in table.columns.items() if values.dtype.kind == "M"} | {table.time, find_column(
         table.columns, TIMES)}
     named = [name for name in labels(table.columns) if name not in dates]
@@ -107,7 +107,7 @@ def last_of_each(table: PointTable, about: Description) -> PointTable:
 
 
 def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTable | None:
-    """The rows of a gridded file at other times (T,), on its grid; None where it has none along time."""
+    """Rows on the grid of a file at other times (T,); None if it has no grid with an axis of time."""
     grid = table.grid
     name = None if grid is None else find_column(grid.axes, TIMES)
     name = name or next((key for key, known in (grid.attributes if grid else {}).items() if known.get(

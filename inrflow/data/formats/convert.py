@@ -1,4 +1,4 @@
-"""Conversion of files of any registered format to the project's schema; its own files are packed anew."""
+"""Conversion of files of any registered format to the project's schema; files in the schema are repacked."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _OWN = (".h5", ".hdf5")  # names of files in the schema
 
 
 def count_times_as(path: str | os.PathLike[str], units: str) -> None:
-    """Change a file in the project's schema so that its times count in other units, where it says in which they do.
-    Raises UserError where these have another calendar, or none."""
+    """Convert, in place, the times of a file in the project's schema to other units, if it declares its own.
+    Raises UserError if these have another calendar, or none."""
     with damage_as_user_error(Path(path)), h5py.File(path, "r+") as file:
         own = str(file.attrs.get("time_units", units))
         if own != units:
@@ -37,16 +37,16 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
             stations: str | None = None, **description: Any) -> None:
     """Write `source`, a file of any readable format (recognised by its content), to `target` in the project's schema.
 
-    source: a file, a folder in Zarr's format, a pattern with *, ? or [, or a list of files of one format: they are
-    joined along time where one goes on where another ends, and hold further trajectories otherwise.
-    channels, coordinates, time: names of variables or columns, where they do not follow from the file. Longitude and
-    latitude become unit vectors (geometry "sphere", the degrees are kept as `lonlat`). Named dimensions only (NetCDF,
-    Zarr): trajectory, the dimension along which trajectories are stacked, and select, an index for a dimension that is
-    neither time nor space. stations: a table with the names and places of stations, for tables that have a column for
-    each, or a column of names. description: name, units, time_units, source, licence, period, geometry, time_period,
-    symmetries (names) as in Description, in place of what the file says. Large files are read and written in blocks.
-    The target is checked by the reader of trajectory files before it gets its name.
-    Raises UserError where the file cannot be read or understood, or the target exists (unless `overwrite`).
+    source: a file, a Zarr folder, a pattern with *, ? or [, or a list of files of one format, which are joined along
+    time if one continues another, and are separate trajectories otherwise.
+    channels, coordinates, time: names of variables or columns, if they do not follow from the file. Longitude and
+    latitude become unit vectors (geometry "sphere", the degrees are kept as `lonlat`). For named dimensions only
+    (NetCDF, Zarr): trajectory, the dimension along which trajectories are stacked, and select, an index for a dimension
+    that is neither time nor space. stations: a table of names and places of stations, for tables with a column for each
+    station, or a column of names. description: name, units, time_units, source, licence, period, geometry, time_period,
+    symmetries (names) as in Description, which override the file. Large files are read and written in blocks.
+    The target is validated by the reader of trajectory files before it is renamed to its final name.
+    Raises UserError if the file cannot be read or understood, or the target exists (unless `overwrite`).
     """
     given = [source] if isinstance(source, str | os.PathLike) else list(source)
     paths = [path for item in given for path in expanded(os.fspath(item))]

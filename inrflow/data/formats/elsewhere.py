@@ -1,4 +1,4 @@
-"""Formats that are recognised to be named, with what turns them into files that are read."""
+"""Unsupported formats that are recognised in order to name them, with advice on their conversion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inrflow.errors import UserError
 
 
 class Elsewhere(Format):
-    """A format that another program writes in a form that is read. advice: how."""
+    """Unsupported format; advice: how to convert its files to a supported one."""
 
     about = ""
     advice: ClassVar[str]
@@ -25,8 +25,7 @@ class Elsewhere(Format):
 
 
 class Blocks(Elsewhere):
-    """Checkpoints and plot files of codes whose grid is in blocks of their own places: FLASH, Athena++, Parthenon and
-    Chombo."""
+    """Checkpoints and plot files of codes with block-structured adaptive grids: FLASH, Athena++, Parthenon, Chombo."""
 
     name = "FLASH, Athena++ or another code of blocks"
     advice = ("resample each to a regular grid, as by yt: yt.load(FILE).covering_grid(level, left_edge, dims), or "
@@ -41,11 +40,11 @@ class Blocks(Elsewhere):
 
 
 def _known(name: str, signature: bytes, advice: str, flags: int = 0) -> type[Elsewhere]:
-    """A format by its first bytes."""
+    """Unsupported format recognised by its first bytes."""
     return type(name, (Elsewhere,), {"name": name, "signature": re.compile(signature, flags), "advice": advice})
 
 
-#: Of which others are special cases: the last that recognises a file counts.
+#: General containers, of which other formats are special cases: the last format that recognises a file counts.
 GENERAL = (
     _known("zip, tar or the like", rb"PK\x03\x04|7z\xbc\xaf|Rar!|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
            "unpack it and give the files in it, several by a pattern (*); tables may stay compressed by gzip",

@@ -1,4 +1,4 @@
-"""What is in a data file, in a screenful of labelled rows, and what `inrflow convert` makes of it."""
+"""Summary of a data file as labelled rows, and of its interpretation by `inrflow convert`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
 
 _OPTIONS = ("channels", "coordinates", "time", "trajectory", "select", "stations")
-_READ = 2e7  # bytes of files that are read as a whole, which takes seconds
-_OF_FILES = ("name", "layout", "symmetries")  # told of files in the schema alone
+_READ = 2e7  # largest size in bytes of files that are read completely, which takes seconds
+_OF_FILES = ("name", "layout", "symmetries")  # shown only for files in the schema
 
 
 def is_store(path: Path) -> bool:
@@ -30,10 +30,10 @@ def is_store(path: Path) -> bool:
 
 def describe(source: str | os.PathLike[str], read: Mapping[str, Any] | None = None, said: Sequence[str] = ()
              ) -> list[tuple[str, str]]:
-    """(label, text) rows that describe a data file of any registered format, or the files of a pattern together, fit
-    to print on a terminal. read: options of `convert` with which it is read, as the user has `said` them.
+    """(label, text) rows, printable on a terminal, that describe a data file of any registered format, or all files of
+    a pattern. read: options of `convert` with which it is read; said: the same as typed by the user.
 
-    Raises UserError where a file cannot be read.
+    Raises UserError if a file cannot be read.
     """
     facts = dict(read or {})
     options = ReadOptions(**{key: facts.pop(key) for key in _OPTIONS if key in facts}, description=facts)
@@ -53,8 +53,8 @@ def describe(source: str | os.PathLike[str], read: Mapping[str, Any] | None = No
 
 def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, options: ReadOptions, told: Sequence[str]
                 ) -> list[tuple[str, str]]:
-    """How `inrflow convert` understands files, of small ones (`whole`) also what it makes of them, or why it cannot
-    without being told more."""
+    """Rows on the interpretation of files by `inrflow convert` and, for small files (`whole`), on the result; or the
+    reason why it needs further options."""
     try:
         with read_files(paths, options) as content:
             rows, frames = _converted(content) if whole else ([], None)
@@ -71,7 +71,7 @@ def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, option
 
 
 def _converted(content: Content) -> tuple[list[tuple[str, str]], int]:
-    """Rows on times, places and channels of what is read from a file, and the largest number of frames."""
+    """Rows on times, places and channels of the content of a file, and the largest number of frames."""
     with TemporaryDirectory() as folder:
         target = Path(folder) / "content.h5"
         content.write(target)

@@ -1,5 +1,5 @@
-"""The two layouts of the schema with one interface: frames (trajectory, time, point), and scattered rows; and partial
-reads of their arrays, in blocks that fit in memory."""
+"""The two layouts of the schema (frames by trajectory, time and point; scattered rows) with a common interface, and
+partial reads of their arrays in blocks that fit in memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from inrflow.data.formats.schema import LARGEST, resolves
 from inrflow.data.observations import Frames, place_rows
 from inrflow.errors import UserError
 
-_OFF_SPHERE = 1e-3  # how far from 1 the length of a unit vector may be: float32 coordinates pass, mistakes do not
+_OFF_SPHERE = 1e-3  # tolerance of the length of unit vectors, wide enough for float32 coordinates
 VALUES_PER_BLOCK = 1 << 21  # 16 MB of float64
 
 
 def blocks(shape: Sequence[int], values: int = VALUES_PER_BLOCK) -> Iterator[tuple[slice, ...]]:
-    """Slices that cover an array of `shape` in C order, each holding at most about `values` entries."""
+    """Slices that cover an array of `shape` in C order, each with at most about `values` entries."""
     if not shape:
         yield ()
         return
@@ -36,11 +36,11 @@ def blocks(shape: Sequence[int], values: int = VALUES_PER_BLOCK) -> Iterator[tup
 
 
 def hyperslabs(shape: Sequence[int], start: int, stop: int) -> Iterator[tuple[tuple[slice, ...], int, int]]:
-    """Cut the C-order range [start, stop) of an array of `shape` into rectangular parts: (slices, first, last), where
-    [first, last) is the part's place in the range."""
+    """Rectangular parts of the C-order range [start, stop) of an array of `shape`: (slices, first, last), where
+    [first, last) is the part's position in the range."""
     begin = start
     while start < stop:
-        # The longest rectangle from here: grow over trailing axes while start is aligned and enough is left.
+        # The longest rectangle from here: grow over trailing axes while start is aligned and enough remains.
         axis, size = len(shape), 1
         while axis > 0 and start % (size * shape[axis - 1]) == 0 and stop - start >= size * shape[axis - 1]:
             axis -= 1
@@ -59,8 +59,8 @@ def hyperslabs(shape: Sequence[int], start: int, stop: int) -> Iterator[tuple[tu
 
 
 def spans(indices: np.ndarray, gap: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Cut sorted unique `indices` into runs [first, last) of positions: indices of one run are at most `gap` apart and
-    reach over at most `longest`, so that each run is one contiguous read with little waste."""
+    """Runs [first, last) of positions in sorted unique `indices`: indices of one run are at most `gap` apart and
+    extend over at most `longest`, so that each run is one contiguous read with little waste."""
     start = 0
     cuts = np.flatnonzero(np.diff(indices) > gap) + 1
     for stop in (*cuts.tolist(), len(indices)):
@@ -72,8 +72,8 @@ def spans(indices: np.ndarray, gap: int, longest: int) -> Iterator[tuple[int, in
 
 def gather(dataset: h5py.Dataset, axis: int, fixed: tuple[int, ...], wanted: Sequence[np.ndarray],
            dtype: type = np.float64) -> np.ndarray:
-    """dataset[fixed] taken at the outer product of `wanted` (one index array for each axis from `axis` on, any order,
-    repetition allowed); the remaining axes whole. Reads contiguous spans instead of single points."""
+    """dataset[fixed] at the outer product of `wanted` (one index array for each axis from `axis` on, in any order, with
+    repetitions), with the remaining axes whole. Reads contiguous spans instead of single points."""
     unique = [np.unique(indices, return_inverse=True) for indices in wanted]
     tail = dataset.shape[axis + len(wanted):]
     out = np.empty((*(len(indices) for indices, _ in unique), *tail), dtype)
@@ -104,7 +104,7 @@ def gather(dataset: h5py.Dataset, axis: int, fixed: tuple[int, ...], wanted: Seq
 
 
 class Layout(ABC):
-    """Interface of both layouts; `points` is the largest number of points of a frame."""
+    """Common interface of both layouts; `points` is the largest number of points of a frame."""
 
     name: str
     point_layout: str
@@ -117,26 +117,26 @@ class Layout(ABC):
 
     @abstractmethod
     def times(self) -> np.ndarray:
-        """(S, T) float64, NaN padded."""
+        """Times (S, T) float64, padded by NaN."""
 
     @abstractmethod
     def count(self, trajectory: int) -> int:
-        """The number of frames of a trajectory."""
+        """Number of frames of a trajectory."""
 
     @abstractmethod
     def check_values(self) -> np.ndarray:
-        """Read u as far as needed, and x; returns the box (2, d) of the coordinates. Raises UserError for bad ones."""
+        """Bounding box (2, d) of the coordinates, after a check of x and u. Raises UserError for invalid ones."""
 
     @abstractmethod
     def read(self, trajectory: int, chosen: np.ndarray, points: np.ndarray | None) -> Frames:
-        """The frames with indices `chosen` of one trajectory."""
+        """Frames with indices `chosen` of one trajectory."""
 
     def fail(self, dataset: str, problem: str, remedy: str) -> UserError:
-        """A UserError that names file and dataset."""
+        """UserError that names file and dataset."""
         return UserError(f"{self.path}: {dataset} {problem}; {remedy}")
 
     def dataset(self, name: str, kinds: str = "fiu") -> h5py.Dataset:
-        """A dataset of the file, of a numeric type."""
+        """Non-empty dataset of the file with a numeric type. Raises UserError."""
         dataset = self.file[name] if resolves(self.file, name) else None
         if not isinstance(dataset, h5py.Dataset):
             others = ", ".join(sorted(set(self.file) - {name})) or "no datasets"
@@ -149,7 +149,7 @@ class Layout(ABC):
         return dataset
 
     def empty(self, name: str, shape: tuple[int, ...]) -> str:
-        """Which axes of a shape have no entries, for messages."""
+        """Names of the axes of a shape without entries, for messages."""
         axes = {("u", 4): ("trajectories", "times", "points", "channels"), ("x", 2): ("points", "coordinates"),
                 ("x", 3): ("trajectories", "points", "coordinates"),
                 ("x", 4): ("trajectories", "times", "points", "coordinates"),
@@ -158,7 +158,7 @@ class Layout(ABC):
         return " and ".join(f"zero {axis}" for axis in lacking) or "empty"
 
     def checked_values(self, u: np.ndarray, where: str) -> np.ndarray:
-        """The values themselves. Raises UserError where one is infinite or beyond LARGEST."""
+        """The values, unchanged. Raises UserError if any is infinite or beyond LARGEST."""
         largest = np.abs(u).max(initial=0, where=~np.isnan(u))
         if largest > LARGEST:
             found = "infinite values" if np.isinf(largest) else f"values beyond {LARGEST:g}"
@@ -166,7 +166,7 @@ class Layout(ABC):
         return u
 
     def widened(self, box: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The box (2, d) extended to the points x (n, d). Raises UserError where they do not lie on the geometry."""
+        """Box (2, d) extended to the points x (n, d). Raises UserError if they do not lie on the geometry."""
         if self.description.geometry == "sphere" and (np.abs(np.linalg.norm(x, axis=1) - 1) > _OFF_SPHERE).any():
             raise self.fail("x", "holds points that are not unit vectors although geometry is sphere",
                             "divide each by its length or drop the attribute geometry")
@@ -176,14 +176,14 @@ class Layout(ABC):
         return np.stack([np.minimum(box[0], lowest), np.maximum(box[1], highest)])
 
     def missing_channels(self, has_value: np.ndarray) -> UserError:
-        """The error for channels without a single value."""
+        """UserError for channels without any value."""
         names = [name for name, has in zip(self.description.channels, has_value, strict=True) if not has]
         return self.fail("u", f"has no value at all in channel {', '.join(names)} (all NaN)",
                          "remove the channel or supply its values")
 
 
 class FrameLayout(Layout):
-    """t (T,) or (S, T); x (N, d), (S, N, d) or (S, T, N, d); u (S, T, N, C)."""
+    """Frame layout: t (T,) or (S, T); x (N, d), (S, N, d) or (S, T, N, d); u (S, T, N, C)."""
 
     name = "frames"
 
@@ -277,10 +277,10 @@ class FrameLayout(Layout):
 
 
 class ScatteredLayout(Layout):
-    """trajectory (R,), t (R,), x (R, d), u (R, C): each row an observation of its own.
+    """Scattered layout: trajectory (R,), t (R,), x (R, d), u (R, C), where each row is a separate observation.
 
-    Rows of equal trajectory and time form a frame. The index in memory has an entry for each run of such rows, so that
-    of an ordered file is as small as its number of frames.
+    Rows of equal trajectory and time form a frame. The index in memory has an entry for each run of consecutive rows of
+    a frame, so that it is as small as the number of frames for sorted files.
     """
 
     name = "scattered"
@@ -324,7 +324,7 @@ class ScatteredLayout(Layout):
         length = np.diff(np.append(start, rows))
         order = np.lexsort((start, t, identity))
         self._start, self._length, identity, t = start[order], length[order], identity[order], t[order]
-        # Runs of one frame lie side by side now; frames of one trajectory too.
+        # Runs of one frame are adjacent now, as are frames of one trajectory.
         new = np.append(True, (identity[1:] != identity[:-1]) | (t[1:] != t[:-1]))
         self._frame_run = np.append(np.flatnonzero(new), len(new))  # first run of each frame
         self._frame_t, frame_id = t[new], identity[new]
@@ -382,5 +382,5 @@ class ScatteredLayout(Layout):
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ... as one array."""
+    """Concatenated ranges starts[0], starts[0] + 1, ... (counts[0] numbers), starts[1], ..."""
     return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))

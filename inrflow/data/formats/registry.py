@@ -1,7 +1,7 @@
-"""Registry of data formats: what a format offers, and which one a file has.
+"""Registry of data formats, their interface, and recognition of the format of a file.
 
-A new format is one module: a subclass of Format, or of TableFormat (table_format.py) where its files are tables,
-registered with `@register_format`. It then works in `inrflow convert`, `inrflow inspect` and `inrflow query`.
+A new format is one module: a subclass of Format, or of TableFormat (table_format.py) if its files are tables,
+registered with `@register_format`. It is then available in `inrflow convert`, `inrflow inspect` and `inrflow query`.
 Tables are written by a TableWriter, which appends blocks of columns to a file that is renamed when complete.
 """
 
@@ -42,14 +42,14 @@ from inrflow.errors import UserError, missing
 from inrflow.runtime.atomic_files import AtomicFile, damage_as_user_error
 
 CHUNK_ROWS = 16384
-FLAG, FLAG_MEANINGS = "extrapolated", "as_in_training extrapolated"  # a column of answers, 0 or 1, and what these mean
+FLAG, FLAG_MEANINGS = "extrapolated", "as_in_training extrapolated"  # a column of results, 0 or 1, and their meanings
 
 
 class TableWriter(ABC):
-    """Appends blocks of equal columns to a new file, which gets its name when it is complete.
+    """Writer that appends blocks of columns to a new file, which gets its name when it is complete.
 
-    A format implements `_start` (create `_file`, at `_target`) and `_add` (a block). verbatim: whether numbers that
-    were read as text are written as that text.
+    A format implements `_start` (create `_file`, at `_target`) and `_add` (a block). verbatim: whether numbers read as
+    text are written as the same text.
     """
 
     verbatim = False
@@ -62,7 +62,7 @@ class TableWriter(ABC):
         self._rows, self._numbers = 0, set[str]()
 
     def append(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        """Add rows; names and grid are those of the first call."""
+        """Add rows; names and grid are the same in every call."""
         try:
             with self._target.guard():
                 encoded = {name: self._encoded(values) for name, values in columns.items()}
@@ -99,18 +99,18 @@ class TableWriter(ABC):
         try:
             self._finish()
         except OSError:
-            pass  # text that a full disk did not take is removed anyway
+            pass  # text that did not fit a full disk is removed anyway
         self._target.discard()
 
     def _encoded(self, values: np.ndarray) -> np.ndarray:
-        """Text and dates as arrays of str objects, numbers as they are."""
+        """Text and dates as arrays of str objects; numbers unchanged."""
         values = np.asarray(values)
         if values.dtype.kind == "M":
             return moments_to_texts(values)
         return values.astype(object) if values.dtype.kind in "US" else values
 
     def _is_number(self, name: str) -> bool:
-        """Whether a column is of places or channels, which are numbers even where a table of text has them."""
+        """Whether a column holds places or channels, which are numbers even if a table gives them as text."""
         about = self.description
         known = () if about is None else (*about.coordinates, *about.channels)
         return name.removesuffix("_observed") in known or name.lower() in (*LONGITUDES, *LATITUDES)
@@ -126,13 +126,13 @@ class TableWriter(ABC):
             self._file.close()
 
 
-#: What is predicted of a channel: in words, and as CF modifies standard names.
+#: Suffix of predicted columns -> description and CF modifier of the standard name.
 _PREDICTED = {"std": ("standard deviation", " standard_error"), "q05": ("5 % quantile", ""), "q50": ("median", ""),
               "q95": ("95 % quantile", "")}
 
 
 def units_of_columns(description: Description | None) -> dict[str, str]:
-    """Units by column name, of those that are known: channels, their standard deviations and quantiles, and t."""
+    """Known units by column name: channels, their standard deviations and quantiles, and t."""
     if description is None:
         return {}
     units = dict(zip(description.channels, description.units or (), strict=False))
@@ -141,7 +141,7 @@ def units_of_columns(description: Description | None) -> dict[str, str]:
 
 
 def attributes_of(name: str, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Attributes of a column: its own, those of what was observed, or names after those of the channel it is of."""
+    """Attributes of a column: its own, of the observed column, or derived from those of its channel."""
     own = known.get(name, known.get(name.removesuffix("_observed")))
     channel, _, what = name.rpartition("_")
     if own is not None or what not in _PREDICTED:
@@ -158,12 +158,12 @@ _LISTED = 1000  # files of a folder that are looked at
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user says about a file that is read as trajectories; None or empty: as the file says.
+    """Options of the user for reading a file as trajectories; None or empty: as the file declares.
 
     channels, coordinates: names of variables or columns. time: name of the variable or column of times. trajectory:
     dimension along which trajectories are stacked. select: an index for each of some other dimensions. stations: a
     table with the names and places of stations.
-    description: attributes of Description (symmetries by their names) in place of those found in the file.
+    description: attributes of Description (symmetries by their names) that override those of the file.
     """
 
     channels: Sequence[str] | None = None
@@ -182,7 +182,7 @@ class ReadOptions:
                 object.__setattr__(self, key, [str(name).replace(*IN_FILES) for name in names])
 
     def describe(self, path: Path, channels: Sequence[str], coordinates: Sequence[str], **found: Any) -> Description:
-        """The description of a file: what was found in it (None: nothing), with what the user gave in its place."""
+        """Description of a file from the attributes found in it (None: not found), overridden by the user's."""
         values = {"name": path.stem, **{key: value for key, value in found.items() if value is not None},
                   **self.description}
         symmetries = values.pop("symmetries", ())
@@ -195,13 +195,14 @@ class ReadOptions:
 
 
 class Content(ABC):
-    """The trajectories of a file whose structure has been understood; values are read by `write`. Use with `with`."""
+    """Context manager of the trajectories of a file with known structure; values are read by `write`."""
 
     description: Description
 
     @abstractmethod
     def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
-        """Write them to `target` in the project's schema. Raises UserError, which names the source, for bad values."""
+        """Write the trajectories to `target` in the project's schema. Raises UserError, naming the source, for invalid
+        values."""
 
     def close(self) -> None:  # noqa: B027  most formats keep nothing open
         """Close the file."""
@@ -214,17 +215,16 @@ class Content(ABC):
 
 
 class Format(ABC):
-    """A format of data files.
+    """Format of data files.
 
-    name: as shown to users. about: the name with what is expected inside, for messages. suffixes: of files that
-    `open_writer` writes; none where the format is only read. answers: of files that
-    `open_answer` writes in the layout of the file of points. endings: of names of other files of the format. table:
-    whether `open_columns` reads it. text: whether it is written by hand, so that unknown columns are likely mistakes.
-    binary: whether every file has a NUL byte near its start, so that text need not be looked at. named_dimensions:
-    whether ReadOptions.trajectory and select apply. folder: whether it is a folder and no file. fixed_points: whether
-    tables of it are numbers at the same points at every time, and others are refused. dates: what forecasts write dates
-    as, "text" or "moments" (datetime64); None: as numbers in the data's units. signature: of the first bytes, by which
-    `sniff` knows it.
+    name: as shown to users. about: name and expected content, for messages. suffixes: suffixes of files that
+    `open_writer` writes; none if the format is only read. answers: suffixes of files that `open_answer` writes in the
+    layout of the file of points. endings: of names of other files of the format. table: whether `open_columns` reads
+    it. text: whether it is written by hand, so that unknown columns are likely mistakes. binary: whether every file has
+    a NUL byte near its start, so that text need not be examined. named_dimensions: whether ReadOptions.trajectory and
+    select apply. folder: whether it is a folder and no file. fixed_points: whether its tables must have numbers at the
+    same points at every time. dates: form of dates in forecasts, "text" or "moments" (datetime64); None: numbers in the
+    data's units. signature: pattern of the first bytes, by which `sniff` recognises it.
     """
 
     name: ClassVar[str]
@@ -243,35 +243,35 @@ class Format(ABC):
     options: ReadOptions = ReadOptions()
 
     def told(self, options: ReadOptions) -> Format:
-        """The format of files that are read with these options as tables, too."""
+        """Copy of the format that also reads tables with these options."""
         told = copy(self)
         told.options = options
         return told
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        """Whether a regular file (`folder`: a folder) has this format, by its content; `start`: its first bytes."""
+        """Whether a regular file (or a folder, if `folder`) has this format; `start`: its first bytes."""
         return self.signature is not None and self.signature.match(start) is not None
 
     @abstractmethod
     def read(self, path: Path, options: ReadOptions) -> Content:
-        """The file as trajectories. Raises UserError where it does not say which of its parts are what."""
+        """File as trajectories. Raises UserError if the roles of its parts cannot be determined."""
 
     @abstractmethod
     def summary(self, path: Path) -> list[tuple[str, str]]:
-        """(label, text) rows on what is in the file."""
+        """(label, text) rows on the content of the file."""
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        """The file as a table, for observations and query points.
+        """File as a table, for observations and query points.
 
-        wanted: groups of alternative names of the columns that span the rows, where the file holds arrays of several
-        shapes. Raises UserError where it is no table.
+        wanted: groups of alternative names of the columns that define the rows, if the file has arrays of several
+        shapes. Raises UserError if it is no table.
         """
         tables = ", ".join(known.about for known in FORMATS if known.table)
         raise UserError(f"{path} holds {self.about}, which is no table; convert it with `inrflow convert`, or give one "
                         f"of {tables}")
 
     def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
-        """The query points of a file in blocks of about `rows`; see tables.PointReader."""
+        """Query points of a file in blocks of about `rows`; see tables.PointReader."""
         with self.open_columns(path, spanning_columns(description)) as columns:
             roles = Roles(path, columns, description, self.options.time)
             count = 0
@@ -283,18 +283,18 @@ class Format(ABC):
                 raise UserError(f"{path} has no rows; give at least one point")
 
     def observations(self, path: Path, description: Description) -> dict[int, Observations]:
-        """The observations in a file by trajectory number; see tables.read_observations."""
+        """Observations in a file by trajectory number; see tables.read_observations."""
         wanted = [*spanning_columns(description), *((name,) for name in description.channels)]
         with self.open_columns(path, wanted) as columns:
-            strict = self.text and self.options.channels is None  # else other columns were left out by whoever asks
+            strict = self.text and self.options.channels is None  # chosen channels leave out other columns
             return observations_of(columns, path, description, strict, self.options.time)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
-        """A writer of a table with the new columns; UserError where the format is only read."""
+        """Writer of a table with new columns. Raises UserError if the format is only read."""
         raise UserError(f"{path}: {self.name} is read but not written; use one of {', '.join(writable())}")
 
     def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
-        """A writer of the points of the file `asked`, which has this format, and of new columns, in its layout."""
+        """Writer of the points of the file `asked`, which has this format, with new columns in its layout."""
         return self.open_writer(path, description, overwrite)
 
 
@@ -303,13 +303,13 @@ _Registered = TypeVar("_Registered", bound=type[Format])
 
 
 def register_format(kind: _Registered) -> _Registered:
-    """Class decorator: make a format known. Of several that recognise a file, the one registered last is used."""
+    """Class decorator that registers a format. If several recognise a file, the one registered last is used."""
     FORMATS.append(kind())
     return kind
 
 
 def format_of(path: Path) -> Format:
-    """The format of a file, by its content. Raises UserError where it is missing, no regular file, or of none."""
+    """Format of a file, by its content. Raises UserError if it is missing, not a regular file, or unknown."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -341,8 +341,8 @@ def format_of(path: Path) -> Format:
 
 
 def expanded(source: str | os.PathLike[str]) -> list[Path]:
-    """The files that a name with *, ? or [ stands for, in the order of their names; those of a list [a.csv,b.csv]; any
-    other name as it is. Raises UserError where there is none.
+    """Files that match a name with *, ? or [, in the order of their names; the files of a list [a.csv,b.csv]; any other
+    name unchanged. Raises UserError if nothing matches.
     """
     if Path(source).exists() or not glob.has_magic(str(source)):
         return [Path(source)]
@@ -365,7 +365,7 @@ def pattern_in(folder: Path) -> str | None:
 
 
 def format_for_writing(path: Path) -> Format:
-    """The format that writes files with the suffix of `path`; UserError where none does."""
+    """Format that writes files with the suffix of `path`. Raises UserError if there is none."""
     for known in reversed(FORMATS):
         if path.name.lower().endswith(known.suffixes):
             return known
@@ -374,10 +374,10 @@ def format_for_writing(path: Path) -> Format:
 
 
 def readable() -> str:
-    """All formats that are read, for messages."""
+    """Names of all readable formats, for messages."""
     return ", ".join(known.about for known in FORMATS if known.about)
 
 
 def writable() -> list[str]:
-    """All suffixes of files that are written as tables."""
+    """Suffixes of all files that can be written as tables."""
     return [suffix for known in FORMATS for suffix in known.suffixes]

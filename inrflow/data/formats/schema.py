@@ -1,4 +1,4 @@
-"""The project's file schema, version 1: names, attributes to and from a Description, and checks on opening."""
+"""File schema of the project, version 1: names, attributes to and from a Description, and checks on opening."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ FORMAT = "inrflow-trajectories"
 VERSION = 1
 DATASETS = ("trajectory", "t", "x", "u", "parameters", "environment", "symmetries")
 SYMMETRY_DATASETS = ("generators", "generators_channels", "maps", "maps_channels")
-LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
-_LARGEST_ATTRIBUTE = 64000  # bytes that HDF5 keeps of an attribute; a text is a reference of 16 bytes
-_UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; the most that gzip gains is 1032
+LARGEST = 1e30  # larger values are fill values, and their squares exceed single precision
+_LARGEST_ATTRIBUTE = 64000  # largest HDF5 attribute in bytes; a text is a reference of 16 bytes
+_UNSTORED, _COMPRESSION = 1e9, 1100  # size in bytes allowed without stored data; compression ratio (gzip: at most 1032)
 _DEEPEST = 2
-_SECONDS, _WAITED = 2, 15  # of processor time for reading the attributes of a file; so many times as long by the clock
+_SECONDS, _WAITED = 2, 15  # processor time for reading the attributes of a file; factor on it for wall-clock time
 _TEXTS = ("time_units", "source", "licence", "geometry")
 _ATTRIBUTES = ("format", "version", "name", "channels", "coordinates", "units", "period", "time_period", *_TEXTS)
-_NEAR = 0.85  # of names of attributes
-_ended: set[tuple[int, ...]] = set()  # states of files whose attributes could be read
-_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."  # a name that NetCDF gives
+_NEAR = 0.85  # similarity of names of attributes for suggestions
+_ended: set[tuple[int, ...]] = set()  # states of files whose attributes are known to be readable
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."  # defined by NetCDF
 
 
 def open_hdf5(path: Path, deepest: int = _DEEPEST) -> h5py.File:
-    """Open an HDF5 file for reading. deepest: levels of groups within groups that are looked at.
+    """HDF5 file opened for reading. deepest: levels of nested groups that are checked.
 
-    Raises UserError where it is missing, no regular file, no HDF5 file, damaged, refers to other files (external links,
+    Raises UserError if it is missing, no regular file, no HDF5 file, damaged, refers to other files (external links,
     virtual datasets, external storage), or declares far more values than it can hold.
     """
     if not path.exists():
@@ -68,27 +68,27 @@ def open_hdf5(path: Path, deepest: int = _DEEPEST) -> h5py.File:
 
 
 def survives(work: Callable[[], Any], seconds: int = _SECONDS) -> bool:
-    """Whether a forked copy of this process does the work, or fails in it in an orderly way, within some seconds of
-    processor time.
+    """Whether a forked child process completes `work`, or raises an exception in it, within `seconds` of processor
+    time, instead of crashing or hanging.
 
-    Always true where processes cannot be forked. Other threads may live, as that of a progress display: the work may
-    use h5py, which holds its lock while forking, but nothing else that such a thread could have locked. What the copy
-    changes is lost with it.
+    Always true on systems without fork. Other threads may exist, such as a progress display: the work may use h5py,
+    which holds its lock while forking, but nothing else that such a thread could have locked. Changes made by the child
+    are lost.
     """
     if not hasattr(os, "fork"):
         return True
-    import resource  # not where processes cannot be forked
+    import resource  # not available on systems without fork
 
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the copy uses none
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads, which the child does not use
         child = os.fork()
     if child == 0:
-        gc.disable()  # nothing of the original is to be closed here
+        gc.disable()  # the child must not close objects of the parent
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             work()
-        except Exception:  # for the original to meet and tell
+        except Exception:  # the parent will raise it as well
             pass
         finally:
             os.write(writing, b"!")
@@ -110,19 +110,19 @@ def _state(path: Path) -> tuple[int, ...]:
 
 
 def trust(path: Path) -> None:
-    """Note that the attributes of a file, as it is now, can be read: they were, or this process has just written them.
-    A file that is renamed is the same."""
+    """Record that the attributes of a file in its current state are readable, since this process has read or written
+    them. Renaming a file does not change its state."""
     _ended.add(_state(path))
 
 
 def _require_end(path: Path) -> None:
-    """Raise UserError where the HDF5 library does not end, or crashes, in reading the attributes of a file, which it
-    does on some damaged ones. They are read in another process."""
+    """Check, in another process, that the HDF5 library neither hangs nor crashes while reading the attributes of a
+    file, as it does for some damaged files. Raises UserError."""
 
     def read_attributes() -> None:
         with h5py.File(path, "r") as file:
             own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
-            for name in ("/", *own):  # one that fails in an orderly way does not spare the others
+            for name in ("/", *own):  # an exception for one does not end the check
                 with suppress(Exception):
                     attributes, keys = file[name].attrs, list(_ATTRIBUTES)
                     with suppress(Exception):
@@ -137,8 +137,8 @@ def _require_end(path: Path) -> None:
 
 
 def _check_items(group: h5py.Group, path: Path, levels: int) -> None:
-    """Raise UserError where an item of a group, or of groups in it, lies in another file, or cannot be as large as it
-    says."""
+    """Check that no item of a group and its subgroups is stored in another file, or declares an impossible size. Raises
+    UserError."""
     for name in group:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
@@ -161,12 +161,12 @@ def _check_items(group: h5py.Group, path: Path, levels: int) -> None:
 
 
 def is_scale(item: Any) -> bool:
-    """Whether an item of an HDF5 file is a dataset that names a dimension, and nothing else."""
+    """Whether an item of an HDF5 file is a dimension scale."""
     return isinstance(item, h5py.Dataset) and text(item.attrs.get("CLASS", "")) == "DIMENSION_SCALE"
 
 
 def resolves(group: h5py.Group, name: str) -> bool:
-    """Whether a link leads to an item, and not nowhere or to itself."""
+    """Whether a link resolves to an item, rather than to nothing or to itself."""
     try:
         return group.get(name) is not None
     except RuntimeError:
@@ -192,18 +192,18 @@ def is_hdf5_with(path: Path, test: Callable[[h5py.File], bool]) -> bool:
 
 
 def text(value: Any) -> str:
-    """An HDF5 attribute as str, whether stored as bytes or as text."""
+    """HDF5 attribute as str, whether stored as bytes or as text."""
     value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """An HDF5 attribute of one or several strings as a tuple of str."""
+    """HDF5 attribute of one or several strings as a tuple of str."""
     return tuple(text(item) for item in np.atleast_1d(np.asarray(value, object)).ravel())
 
 
 def read_description(file: h5py.File, path: Path) -> Description:
-    """The attributes of an open file of the project's schema; UserError where they are missing or contradictory."""
+    """Description in an open file of the project's schema. Raises UserError for missing or inconsistent attributes."""
     with damage_as_user_error(path):
         return _read_description(file, path)
 
@@ -275,7 +275,7 @@ def _read_symmetries(file: h5py.File, coordinates: tuple[str, ...], channels: in
 
 
 def require_storable(description: Description) -> None:
-    """Raise UserError where there are more names than an attribute of a file can hold."""
+    """Check that the names fit into attributes of a file. Raises UserError."""
     for key in ("channels", "coordinates"):
         count, most = len(getattr(description, key)), _LARGEST_ATTRIBUTE // 16
         if count > most:
@@ -303,8 +303,8 @@ def write_description(file: h5py.File, description: Description) -> None:
 
 
 def name_dimensions(file: h5py.File) -> None:
-    """Dimension scales, as NetCDF 4 has them, for the axes of all datasets of a complete file, by which other programs
-    name these: channels, coordinates and parameters with their names, the times that all trajectories share as such."""
+    """Add NetCDF 4 dimension scales for the axes of all datasets of a complete file, by which other programs name them:
+    channels, coordinates and parameters with their names, and shared times with their values."""
     labels = {"channel": texts(file.attrs["channels"]), "coordinate": texts(file.attrs["coordinates"])}
     if "parameters" in file and "names" in file["parameters"].attrs:
         labels["parameter"] = texts(file["parameters"].attrs["names"])
@@ -316,7 +316,7 @@ def name_dimensions(file: h5py.File) -> None:
             "parameters": ("trajectories", "parameter"), "environment": ("trajectories",)}
     scales: dict[str, h5py.Dataset] = {}
     shape = file["u"].shape
-    for name in set(file) - set(DATASETS):  # as quantiles beside values
+    for name in set(file) - set(DATASETS):  # such as quantiles
         beside = file[name].shape if isinstance(file[name], h5py.Dataset) else ()
         if beside in (shape, shape[:-1]) and len(beside) > 1:
             axes[name] = axes["u"][: len(beside)]
@@ -330,11 +330,11 @@ def name_dimensions(file: h5py.File) -> None:
 
 
 def _scale(file: h5py.File, label: str, size: int, names: tuple[str, ...] | None) -> h5py.Dataset:
-    """The scale of a dimension: a dataset of this name, of names, or without values, which NetCDF does not show."""
+    """Dimension scale: a dataset of this name that holds names, or no values, which NetCDF does not show."""
     if label == "t":
         file[label].make_scale(label)
         return file[label]
-    while label in file:  # a further dataset has that name
+    while label in file:  # another dataset has that name
         label += "_"
     if names is not None:
         scale, title = file.create_dataset(label, data=np.array(names, object), dtype=h5py.string_dtype()), label

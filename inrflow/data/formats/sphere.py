@@ -1,4 +1,4 @@
-"""Longitude and latitude in degrees, to and from the unit vectors that the engine computes with."""
+"""Conversion between longitude and latitude in degrees and unit vectors, which are used in all computations."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _REGION = 90.0  # degrees of longitude without data, at least, of a region
 
 
 def sphere_axes(taken: Iterable[str]) -> tuple[str, str, str]:
-    """Names of the components of unit vectors: x, y, z, but where a field is named so, as heights are in ERA5."""
+    """Names of the components of unit vectors: x, y, z unless a field has such a name, as the height z in ERA5."""
     named = set("xyz") & set(taken)
     return ("unit_x", "unit_y", "unit_z") if 0 < len(named) < 3 else ("x", "y", "z")
 
 
 def lonlat_to_xyz(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
-    """Degrees east and north, (...), as unit vectors (..., 3): x to (0, 0), y to (90 E, 0), z to the north pole."""
+    """Unit vectors (..., 3) of degrees east and north (...): x to (0, 0), y to (90 E, 0), z to the north pole."""
     lon, lat = np.radians(longitude, dtype=np.float64), np.radians(latitude, dtype=np.float64)
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1)
 
 
 def warn_of_radians(path: Path, lonlat: np.ndarray) -> None:
-    """Warn where degrees (N, 2) whose unit nothing names lie as radians would."""
+    """Warn if coordinates (N, 2) without a declared unit, taken as degrees, are in the range of radians."""
     lon, lat = lonlat[np.isfinite(lonlat).all(1)].T
     if len(lon) > 1 and np.abs(lat).max() <= np.pi / 2 and -np.pi <= lon.min() and lon.max() <= 2 * np.pi \
             and np.ptp(lon) <= 2 * np.pi:
@@ -51,14 +51,14 @@ def cut_elsewhere(longitude: np.ndarray) -> np.ndarray:
 
 
 def xyz_to_lonlat(x: np.ndarray) -> np.ndarray:
-    """Unit vectors (..., 3) as degrees (..., 2): longitude in [0, 360), latitude in [-90, 90]."""
+    """Degrees (..., 2) of unit vectors (..., 3): longitude in [0, 360), latitude in [-90, 90]."""
     longitude = np.degrees(np.arctan2(x[..., 1], x[..., 0])) % 360.0
     return np.stack([longitude, np.degrees(np.arcsin(np.clip(x[..., 2], -1.0, 1.0)))], -1)
 
 
 def rotated_to_lonlat(longitude: np.ndarray, latitude: np.ndarray, pole_longitude: float, pole_latitude: float,
                       grid_longitude: float = 0.0) -> np.ndarray:
-    """Degrees on a grid with a rotated north pole, (...), as true degrees (..., 2): longitude, latitude.
+    """True longitude and latitude (..., 2) in degrees of coordinates (...) on a grid with a rotated north pole.
 
     pole_longitude, pole_latitude: the grid's north pole; grid_longitude: longitude of the true north pole on the grid
     (CF conventions, Appendix F, rotated_latitude_longitude).

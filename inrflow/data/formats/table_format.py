@@ -1,4 +1,4 @@
-"""Formats of tables, and tables read as trajectories: frames where points recur, scattered rows where they do not."""
+"""Formats of tables, and tables read as trajectories: frames if points recur, else scattered rows."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, sphere_axes
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.errors import UserError
 
-_LOOKED_AT = 64  # rows, for what the columns hold
+_LOOKED_AT = 64  # rows examined to determine the kinds of columns
 _PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Points:", "Points_"))
 _AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s*[(\[].*[)\]]|[ _](mm|cm|m|km))?",
                    re.IGNORECASE)
 _GRID = ("easting", "eastings", "utm_easting", "utm_x"), ("northing", "northings", "utm_northing", "utm_y")
 _QUANTITY = re.compile(r"\s*[-+]?\d[\d.,]*\s*[^\d]{1,9}")  # a number with its unit
-_REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent, and latitude, below which a plane will do
+_REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent and latitude below which a plane suffices
 
 
 class TableFormat(Format):
-    """A format whose files are tables with a row for each point in time and space; needs `sniff` and `open_columns`."""
+    """Format of tables with a row for each point in time and space; needs `sniff` and `open_columns`."""
 
     table = True
 
@@ -60,7 +60,7 @@ class TableFormat(Format):
 
 
 class HeldColumns(Columns):
-    """Columns (R,) that are in memory; of text as arrays of str objects."""
+    """Columns (R,) in memory; text as arrays of str objects."""
 
     def __init__(self, table: Mapping[str, np.ndarray], units: Mapping[str, str] = MappingProxyType({}),
                  meant: Mapping[tuple[str, ...], str] = MappingProxyType({})) -> None:
@@ -75,17 +75,17 @@ class HeldColumns(Columns):
 
 
 def _regional(low: Sequence[float], high: Sequence[float]) -> bool:
-    """Whether all longitudes and latitudes lie so near each other that degrees are coordinates of a plane."""
+    """Whether the range of longitudes and latitudes is small enough to treat degrees as coordinates of a plane."""
     return max(high[0] - low[0], high[1] - low[1]) < _REGIONAL and max(abs(low[1]), abs(high[1])) < _POLAR
 
 
 class TableContent(Content):
-    """The trajectories of a table: time, coordinates and trajectory by the names of columns, all others channels, but
-    for labels: columns of text.
+    """Trajectories of a table: time, coordinates and trajectory by the names of columns; all others are channels,
+    except labels such as columns of text.
 
-    Longitude and latitude in degrees become unit vectors; beside an elevation, in a region, they stay coordinates of a
-    plane, and the elevation is one more. A table that names no places is a series at a single one. Raises UserError
-    where columns that are named are missing, and where there is no channel.
+    Longitude and latitude in degrees become unit vectors; in a region with an elevation they stay coordinates of a
+    plane, and the elevation is a third one. A table without places is a series at a single place. Raises UserError
+    if named columns are missing, or if there is no channel.
     """
 
     def __init__(self, kind: Format, path: Path, options: ReadOptions) -> None:
@@ -122,7 +122,7 @@ class TableContent(Content):
                                 f"coordinates=[{','.join(lonlat)},{height}], or take a part of {_REGIONAL:g} degrees")
             if plane and not sphere and not flat:
                 plane = [*plane, height]
-            level = (height,) if flat and (plane or sphere) else ()  # no coordinate, and no channel
+            level = (height,) if flat and (plane or sphere) else ()  # neither coordinate nor channel
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
         if options.coordinates is None and not sphere and set(axes) <= set(options.channels or ()):
             axes = (PLACE,)
@@ -133,13 +133,13 @@ class TableContent(Content):
             len(name) > 1 and name.lower() in TIMES)]  # T: temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ()), *level}
         others = [name for name in names if name not in taken]
-        numbered = [name for name in labels(block) if all_numbers(block[name])]  # as stations or flags are
+        numbered = [name for name in labels(block) if all_numbers(block[name])]  # stations or flags
         blank = [name for name in others if not options.channels and name not in numbered and all(
             map(_is_blank, block[name].tolist()))]
         empty = self._without_values(blank) if blank else set()
         texts = [name for name in others if (name in labels(block) or not name) and name not in empty]
         fields = tuple(options.channels or [name for name in others if name not in (*texts, *empty)])
-        if named := [name for name in blank if name in empty - {""}]:  # separators at ends of lines make a nameless one
+        if named := [name for name in blank if name in empty - {""}]:  # trailing separators make a nameless column
             warnings.warn(f"{path}: {', '.join(named)} {'has' if len(named) == 1 else 'have'} no values and "
                           f"{'is' if len(named) == 1 else 'are'} left out", stacklevel=2)
         if texts and not options.channels:
@@ -204,7 +204,7 @@ class TableContent(Content):
         return left
 
     def _extent(self, names: Sequence[str]) -> tuple[list[float], list[float]]:
-        """The lowest and the highest number of each of these columns."""
+        """Minimum and maximum of each of the named columns."""
         low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
         with self.kind.open_columns(self.path, [(name,) for name in names]) as columns:
             for block in columns.blocks(1 << 16):
@@ -236,7 +236,7 @@ class TableContent(Content):
 
 
 def _is_blank(cell: object) -> bool:
-    """Whether a cell holds no value."""
+    """Whether a cell is empty or missing."""
     return cell is None or cell != cell or (isinstance(cell, str) and is_missing(cell.strip()))
 
 
@@ -246,10 +246,10 @@ def _is_value(cell: object) -> bool:
 
 
 def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:
-    """Raise UserError for a column of numbers some cells of which are none, as measured values with remarks."""
+    """Raise UserError for a column of text that is mostly numbers, with a few other cells such as remarks."""
     cells = [str(value).strip() for value in values.tolist()]
     wrong = [row for row, cell in enumerate(cells) if not all_numbers(np.array([cell, "0"], object))]
-    filled = sum(bool(cell) for cell in cells)  # of remarks, most cells are empty
+    filled = sum(bool(cell) for cell in cells)  # columns of remarks are mostly empty
     if name and wrong and not is_station(name) and len(wrong) < filled / 2:
         raise UserError(f"{path}: {name} is {cells[wrong[0]]!r} in row {wrong[0] + 1} and a number in most others; "
                         "mend it, leave the cell empty where the value is missing, or name other columns with "
@@ -257,7 +257,7 @@ def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:
 
 
 def axes_among(names: Sequence[str]) -> list[str]:
-    """The columns of places: x, y, z, in capitals, as ParaView calls them, or as solvers do, also with their unit; or
+    """Columns of places: x, y, z, in lower or upper case, in ParaView's or solvers' names, possibly with a unit; or
     eastings and northings."""
     groups = (tuple("xyz"), tuple("XYZ"), *_PARAVIEW)
     exact = next((found for group in groups if (found := [name for name in group if name in names])), [])

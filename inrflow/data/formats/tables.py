@@ -29,11 +29,11 @@ __all__ = ["PointReader", "PointTable", "PointWriter", "read_observations", "rea
 
 
 class PointReader:
-    """Query points of a file in blocks of PointTable: `for table in PointReader(path, description): ...`
+    """Iterator over the query points of a file in blocks: `for table in PointReader(path, description): ...`
 
     Reads every registered format of tables (CSV, flat HDF5, NetCDF) and the project's schema, recognised by content.
-    Needed are t (or time) and the coordinates, on a sphere also as lon and lat; trajectory is optional (0). Where
-    `read` has "" for the column of times, none is needed. Raises UserError where columns are missing or times or
+    Needed are t (or time) and the coordinates, on a sphere also as lon and lat; trajectory is optional (0). If
+    `read` has "" for the column of times, none is needed. Raises UserError if columns are missing or times or
     coordinates cannot be read.
     """
 
@@ -48,8 +48,8 @@ class PointReader:
 
 @contextmanager
 def _as_table(path: Path, description: Description, read: Mapping[str, Any] | None) -> Iterator[tuple[Path, Format]]:
-    """A file and its format, told how the file is `read` (options of `convert`); of a file that is no table, one in the
-    project's schema with the same values for as long as the context lasts."""
+    """Context manager of a file and its format, with the options of `convert` by which it is `read`; a file that is no
+    table is replaced by a temporary one in the project's schema with the same values."""
     paths, told = expanded(path), dict(read or {})
     kind = format_of(paths[0])
     known = ReadOptions(**{key: told[key] for key in ("channels", "time", "trajectory", "select") if key in told})
@@ -61,7 +61,7 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
     if len(paths) == 1 and (kind.table or in_schema(path)):
         yield path, kind.told(known)
         return
-    if description.time_units and not kind.named_dimensions:  # whose files count from days of their own
+    if description.time_units and not kind.named_dimensions:  # named dimensions have own units
         told["time_units"] = description.time_units
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder) / "data.h5"
@@ -75,7 +75,7 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
 
 
 def _retime(path: Path, units: str) -> None:
-    """Turn the times of a file in the project's schema into other units of their calendar; as they are without any."""
+    """Convert, in place, the times of a file in the project's schema to other units; without units they are kept."""
     with h5py.File(path, "r+") as file:
         if (own := str(file.attrs.get("time_units", ""))) not in ("", units):
             file["t"][...] = retimed(file["t"][...], own, units)
@@ -84,7 +84,7 @@ def _retime(path: Path, units: str) -> None:
 
 def read_points(path: str | os.PathLike[str], description: Description, read: Mapping[str, Any] | None = None
                 ) -> PointTable:
-    """All query points of a file, in their order; see PointReader, which reads them in blocks."""
+    """All query points of a file, in their order; PointReader reads them in blocks."""
     tables = list(PointReader(path, description, read=read))
     columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
     trajectory, t, x = (np.concatenate([getattr(table, key) for table in tables]) for key in ("trajectory", "t", "x"))
@@ -95,10 +95,10 @@ def read_observations(path: str | os.PathLike[str], description: Description, st
                       read: Mapping[str, Any] | None = None) -> dict[int, Observations]:
     """Observations by trajectory number, from a file in any of the formats of PointReader with a column per channel.
 
-    An empty cell or NaN is a missing value. stations: a table with the names and places of stations, for tables that
-    have a column for each, or a column of names; tables with coordinates of their own are read as they are. read:
-    options of `convert` with which files of named dimensions, and such as are no tables, are read. Raises UserError
-    where a channel or coordinate is missing, and where a table of text has a column that is none of those expected.
+    Empty cells and NaN are missing values. stations: a table of names and places of stations, for tables with a column
+    for each station, or a column of names; it is ignored for tables with coordinates. read: options of `convert` for
+    files with named dimensions, and files that are no tables. Raises UserError if a channel or coordinate is missing,
+    or if a table of text has an unexpected column.
     """
     paths = expanded(path)
     kind = format_of(paths[0])
@@ -114,11 +114,11 @@ def read_observations(path: str | os.PathLike[str], description: Description, st
 
 
 class PointWriter:
-    """Writes blocks of points with new columns, in the registered format of the suffix of `path` (.csv, .h5, .nc).
+    """Writer of blocks of points with new columns, in the registered format of the suffix of `path` (.csv, .h5, .nc).
 
-    A column of the points that has the name of a new one is kept as `<name>_observed`. The file gets its name
-    when it is complete; use with `with`. asked: the file of points, whose layout is kept where the suffix allows
-    it. Raises UserError where the suffix is unknown or `path` exists (unless `overwrite`).
+    A column of the points that has the name of a new column is kept as `<name>_observed`. The file gets its name
+    when it is complete; use with `with`. asked: the file of points, whose layout is kept if the suffix allows
+    it. Raises UserError if the suffix is unknown or `path` exists (unless `overwrite`).
     """
 
     def __init__(self, path: str | os.PathLike[str], description: Description | None = None,
@@ -155,6 +155,6 @@ class PointWriter:
 def write_points(path: str | os.PathLike[str], table: PointTable, columns: Mapping[str, np.ndarray],
                  description: Description | None = None, overwrite: bool = False,
                  asked: str | os.PathLike[str] | None = None) -> None:
-    """Write points with all their original columns and the new ones; see PointWriter, which writes in blocks."""
+    """Write points with their original and new columns; PointWriter writes in blocks."""
     with PointWriter(path, description, overwrite, asked) as writer:
         writer.append(table, columns)

@@ -1,4 +1,4 @@
-"""Trajectory files: the project's schema, checked on opening and read lazily; the systems that they tell apart."""
+"""Trajectory files in the project's schema, checked on opening and read lazily; and their environments (systems)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 _MESHES = {"segments": 2, "triangles": 3, "tetrahedra": 4}  # corners of a cell
-_TRAJECTORIES_SEEN, _FRAMES_SEEN, _VALUES_SEEN = 8, 12, 2**22  # where a period is looked for
+_TRAJECTORIES_SEEN, _FRAMES_SEEN, _VALUES_SEEN = 8, 12, 2**22  # used to detect a period
 
 
 class TrajectoryFile:
-    """A file of S trajectories with C channels at up to T times and N points in d dimensions, either layout.
+    """File of S trajectories with C channels at up to T times and N points in d dimensions, in either layout.
 
-    Scattered rows of equal time form a frame, so that both layouts read alike. `check=False` skips the pass through
-    the coordinates and values (for a file checked before). name: the path that messages give, where it is not `path`.
-    Raises UserError, naming file and dataset, where the file is missing or is not what the schema says.
+    Scattered rows of equal time form a frame, so that both layouts are read alike. `check=False` skips the pass through
+    the coordinates and values (for a file checked before). name: path in messages, if it is not `path`.
+    Raises UserError, naming file and dataset, if the file is missing or violates the schema.
 
     Attributes: path, description, trajectories (S), frames (largest T), points (largest N),
     layout ("frames" | "scattered"), point_layout ("shared" | "per_trajectory" | "moving"), parameters (S, P) float64
-    or None, environment (S,) int64 or None, ids (S,): the number of each trajectory in the file.
+    or None, environment (S,) int64 or None, ids (S,): number of each trajectory in the file.
     """
 
     def __init__(self, path: str | os.PathLike[str], check: bool = True,
@@ -49,7 +49,7 @@ class TrajectoryFile:
             raise
 
     def __reduce__(self) -> tuple[type[TrajectoryFile], tuple[str, bool, Path]]:
-        return TrajectoryFile, (os.path.abspath(self._file.filename), False, self.path)  # another process opens it anew
+        return TrajectoryFile, (os.path.abspath(self._file.filename), False, self.path)  # reopened in another process
 
     def _open(self, check: bool) -> None:
         self.description = read_description(self._file, self.path)
@@ -67,7 +67,7 @@ class TrajectoryFile:
             self._box = self._layout.check_values()
 
     def _check_meshes(self) -> None:
-        """Raise UserError where cells of a mesh are not rows of numbers of points."""
+        """Check that cells of a mesh are rows of point indices. Raises UserError."""
         for name, corners in _MESHES.items():
             if name not in self.extra:
                 continue
@@ -86,14 +86,13 @@ class TrajectoryFile:
 
     @property
     def declares_domain(self) -> bool:
-        """Whether period or geometry of the description are the file's own word."""
+        """Whether the file itself declares period or geometry."""
         return bool({"period", "geometry"} & set(self._file.attrs))
 
     def apparent_domain(self, frames: int | None = None) -> dict[str, Any]:
-        """`geometry` or `period` of a description that the file does not declare, but its points, and values on a grid,
-        show; empty where they show none.
+        """Undeclared `geometry` or `period`, detected from points and from values on a grid; empty if there is none.
 
-        frames: of a trajectory that may be looked at, the first ones; None: all.
+        frames: number of first frames of a trajectory that may be used; None: all.
         """
         about = self.description
         fixed = self.layout == "frames" and self.point_layout == "shared" and self._mesh is None
@@ -108,7 +107,7 @@ class TrajectoryFile:
         return {} if period is None else {"period": period}
 
     def take_apparent_domain(self, frames: int | None = None) -> None:
-        """Describe the file by its `apparent_domain`, where it shows one, and say so."""
+        """Add the `apparent_domain`, if any, to the description, with a warning."""
         about, shown = self.description, self.apparent_domain(frames)
         if not shown:
             return
@@ -128,16 +127,16 @@ class TrajectoryFile:
 
     @property
     def meshes_differ(self) -> bool:
-        """Whether every trajectory has a mesh of its own."""
+        """Whether every trajectory has its own mesh."""
         return self._mesh is not None and self._file[self._mesh].ndim == 3
 
     @property
     def cells(self) -> np.ndarray | None:
-        """Cells of the one mesh of the points: `tetrahedra` (E, 4), else `triangles` (E, 3), else `segments` (E, 2)."""
+        """Cells of the common mesh: `tetrahedra` (E, 4), else `triangles` (E, 3), else `segments` (E, 2), or None."""
         return None if self._mesh is None or self.meshes_differ else self.read_extra(self._mesh)
 
     def cells_of(self, trajectory: int) -> np.ndarray | None:
-        """Cells of the mesh of a trajectory; None where points have none."""
+        """Cells of the mesh of a trajectory; None without a mesh."""
         if not self.meshes_differ:
             return self.cells
         with damage_as_user_error(self.path):
@@ -145,7 +144,7 @@ class TrajectoryFile:
         return cells[(cells >= 0).all(1)]
 
     def meshes_of(self, trajectories: np.ndarray) -> dict[str, np.ndarray]:
-        """The mesh of some trajectories, or theirs, by the name that it has in the file; empty where there is none."""
+        """Mesh or meshes of some trajectories, by name in the file; empty without a mesh."""
         cells = self.cells_of(trajectories[0])
         if self._mesh is None or cells is None:
             return {}
@@ -196,7 +195,7 @@ class TrajectoryFile:
         return self._box.copy()
 
     def require_frames(self, count: int = 2, purpose: str = "a forecast") -> None:
-        """Raise UserError where no trajectory has at least `count` frames."""
+        """Check that some trajectory has at least `count` frames. Raises UserError."""
         if self.frames < count:
             raise UserError(f"{self.path}: t has {self.frames} frame{'s' if self.frames != 1 else ''} in a trajectory "
                             f"at most, {purpose} needs at least {count}; give a file with more times")
@@ -205,9 +204,9 @@ class TrajectoryFile:
 
     def read(self, trajectory: int, frames: slice | Sequence[int] | np.ndarray | None = None,
              points: np.ndarray | None = None) -> Frames:
-        """Frames of one trajectory: its valid ones (without padding), of these the chosen `frames` and `points`.
+        """Frames of one trajectory: the chosen `frames` and `points` among its valid frames (without padding).
 
-        Raises IndexError where an index does not exist, UserError where values are infinite or the file is damaged.
+        Raises IndexError if an index does not exist, UserError if values are infinite or the file is damaged.
         """
         if not -self.trajectories <= trajectory < self.trajectories:
             raise IndexError(f"trajectory {trajectory} of {self.trajectories}")
@@ -225,9 +224,9 @@ class TrajectoryFile:
             return self._layout.read(trajectory, chosen, points)
 
     def value_blocks(self, every: int = 1) -> Iterator[np.ndarray]:
-        """All values u, without padded frames, in blocks (n, C) float32, or one block in `every`.
+        """All values u, without padded frames, in blocks (n, C) float32, or only one in `every` blocks.
 
-        Raises UserError where one is infinite."""
+        Raises UserError if any is infinite."""
         channels, number = len(self.description.channels), 0
         if self.layout == "scattered":
             step = max(1, VALUES_PER_BLOCK // (channels + len(self.description.coordinates)))
@@ -243,7 +242,7 @@ class TrajectoryFile:
 
     @property
     def rows(self) -> int:
-        """The number of rows R of the scattered layout."""
+        """Number of rows R of the scattered layout."""
         return len(self._file["t"]) if self.layout == "scattered" else 0
 
     def read_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -255,7 +254,7 @@ class TrajectoryFile:
 
     @property
     def parameter_ranges(self) -> dict[str, list[float]]:
-        """Least and largest value of each parameter."""
+        """Minimum and maximum of each parameter."""
         columns = () if self.parameters is None else self.parameters.T
         return {name: [float(own.min()), float(own.max())]
                 for name, own in zip(self.description.parameter_names, columns, strict=True)}
@@ -269,12 +268,12 @@ class TrajectoryFile:
                      and isinstance(self._file[name], h5py.Dataset) and not is_scale(self._file[name]))
 
     def extra_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Their shapes."""
+        """Shapes of the datasets beyond the schema."""
         with damage_as_user_error(self.path):
             return {name: self._file[name].shape for name in self.extra}
 
     def read_extra(self, name: str) -> np.ndarray:
-        """A dataset beyond the schema, whole. Raises KeyError where there is none."""
+        """Complete dataset beyond the schema. Raises KeyError if there is none."""
         if name not in self.extra:
             raise KeyError(name)
         with damage_as_user_error(self.path):
@@ -286,11 +285,11 @@ CONTEXTS = ("auto", "none", "environment", "trajectory", "parameters")
 
 @dataclass(frozen=True)
 class Environments:
-    """Systems of a trajectory file, numbered from 0.
+    """Environments of a trajectory file: systems with different dynamics, numbered from 0.
 
-    kind: what distinguishes them, "parameters", "environment" or "trajectory". index: (S,) the environment of each
-    trajectory. labels: (E,) the file's own numbers ("environment"), else 0, 1, .... parameters: (E, Q) the values of
-    parameters that vary, None where unknown or not used. names: their Q names.
+    kind: what distinguishes them, "parameters", "environment" or "trajectory". index: (S,) environment of each
+    trajectory. labels: (E,) numbers in the file ("environment"), else 0, 1, .... parameters: (E, Q) values of the
+    parameters that vary, None if unknown or not used. names: their Q names.
     """
 
     kind: str
@@ -300,15 +299,15 @@ class Environments:
     names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """The number E of environments."""
+        """Number E of environments."""
         return len(self.labels)
 
 
 def environments_of(file: TrajectoryFile, wanted: str = "auto") -> Environments | None:
-    """The environments of a file; None where all trajectories belong to one, or `wanted` is "none".
+    """Environments of a file; None if all trajectories belong to one, or `wanted` is "none".
 
-    "auto": by parameters where the file holds some that vary, else by environment where it has several. Raises
-    UserError where the file does not hold what is wanted.
+    "auto": by parameters if some vary, else by environment numbers if there are several. Raises UserError if the file
+    does not have what is wanted.
     """
     if wanted not in CONTEXTS:
         raise UserError(f"dynamics.context={wanted!r}; choose from {', '.join(CONTEXTS)}")
@@ -333,7 +332,7 @@ def environments_of(file: TrajectoryFile, wanted: str = "auto") -> Environments 
 
 
 def varying_parameters(file: TrajectoryFile) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names (Q,) and values (S, Q) of the parameters that are not the same for all trajectories."""
+    """Names (Q,) and values (S, Q) of the parameters that vary between trajectories."""
     if file.parameters is None:
         return (), np.zeros((file.trajectories, 0))
     values = file.parameters
@@ -343,7 +342,7 @@ def varying_parameters(file: TrajectoryFile) -> tuple[tuple[str, ...], np.ndarra
 
 
 def named_parameters(file: TrajectoryFile, names: tuple[str, ...]) -> np.ndarray | None:
-    """Values (S, Q) of the named parameters, None where the file lacks one of them."""
+    """Values (S, Q) of the named parameters, None if the file lacks one of them."""
     available = file.description.parameter_names
     if file.parameters is None or not names or not set(names) <= set(available):
         return None

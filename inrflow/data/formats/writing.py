@@ -1,4 +1,4 @@
-"""Writers of the project's schema: one trajectory after another, compressed, checked by the reader and renamed."""
+"""Writers of the project's schema, by trajectory: files are compressed, validated by the reader and then renamed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LAYOUTS = ("shared", "per_trajectory", "moving")
 
 
 class TrajectoryWriter:
-    """Appends trajectories to a new file in the frame layout; `with` makes it complete or leaves nothing.
+    """Writer that appends trajectories to a new file in the frame layout; as context manager it completes the file or,
+    after an exception, removes it.
 
-    Points and times are stored once while all trajectories share them, and for each trajectory from the first that
-    differs. Trajectories may differ in numbers of times and points (the shorter are padded with NaN). The file is
-    opened by the reader before it gets its name. source: of converted files, the path that messages give instead of
-    `path`; their values are checked by the reader, too.
-    Raises UserError where the file exists (unless `overwrite`), shapes disagree, values are infinite or missing
-    altogether, or the disk is full.
+    Points and times are stored once if all trajectories share them, else for each trajectory. Trajectories may differ
+    in numbers of times and points (shorter ones are padded with NaN). The file is opened by the reader before it gets
+    its name. source: for converted files, the path in messages; their values are also checked by the reader.
+    Raises UserError if the file exists (unless `overwrite`), shapes disagree, values are infinite or all missing,
+    or the disk is full.
     """
 
     def __init__(self, path: str | os.PathLike[str], description: Description, overwrite: bool = False,
@@ -51,7 +51,7 @@ class TrajectoryWriter:
                 write_description(self._file, description)
         except BaseException:
             if hasattr(self, "_file"):
-                self._file.close()  # left open, HDF5 would write to it when the process ends, and crash
+                self._file.close()  # otherwise HDF5 would write to it at exit, and crash
             self._target.discard()
             raise
 
@@ -80,12 +80,12 @@ class TrajectoryWriter:
             self._environment.append(int(environment))
 
     def beside(self, extra: Mapping[str, np.ndarray]) -> None:
-        """Add datasets beyond the schema, which are written at the end."""
+        """Add datasets beyond the schema, which are written on completion."""
         require_extra_names(extra)
         self._extra |= extra
 
     def extend(self, t: Any, x: Any, u: Any) -> None:
-        """Add later frames to the last trajectory, arguments as for `append`: for trajectories larger than memory."""
+        """Add later frames to the last trajectory; arguments as in `append`. For trajectories larger than memory."""
         if not self._times:
             self.append(t, x, u)
             return
@@ -119,7 +119,7 @@ class TrajectoryWriter:
             raise
 
     def _write_frames(self, index: int, start: int, x: np.ndarray, u: np.ndarray) -> None:
-        """Put frames at [index, start:], in the layout of points that all trajectories so far need."""
+        """Write frames at [index, start:], in the layout of points needed by all trajectories so far."""
         T, N, C = u.shape
         stop = start + T
         if "u" not in self._file:
@@ -155,7 +155,7 @@ class TrajectoryWriter:
                                          chunks=chunk, fillvalue=np.nan, **_COMPRESSED)
 
     def _promote(self, layout: str) -> None:
-        """Store points in a richer layout from now on, those of earlier trajectories included."""
+        """Convert stored points to a more general layout, which is used from now on."""
         if _LAYOUTS.index(layout) <= _LAYOUTS.index(self._layout):
             return
         earlier = self._file.get("x")
@@ -200,7 +200,7 @@ class TrajectoryWriter:
         if self._layout == "shared":
             self._file["x"] = self._shared
         else:
-            # Padding repeats the first point: coordinates are finite everywhere.
+            # Padding repeats the first point, so that all coordinates are finite.
             places, widest = self._file["x"], max(self._sizes)
             for index, size in enumerate(self._sizes):
                 if size < widest and self._layout == "per_trajectory":
@@ -228,7 +228,7 @@ class TrajectoryWriter:
 
 
 def _single(u: Any) -> np.ndarray:
-    """Values as float32; those beyond its range become infinite, which is refused later."""
+    """Values as float32; values beyond its range become infinite and are refused later."""
     with np.errstate(over="ignore"):
         return np.asarray(u, np.float32)
 
@@ -243,7 +243,7 @@ def _check_places(x: np.ndarray, u: np.ndarray, owner: str) -> None:
 
 
 def _reader_check(path: str | os.PathLike[str], source: str | os.PathLike[str] | None) -> Callable[[Path], None]:
-    """Open a finished file as whoever uses it next will; files of points alone, without values, may be written."""
+    """Validation of a finished file by the reader; without a source, files of points without values are allowed."""
     def check(partial: Path) -> None:
         trust(partial)
         TrajectoryFile(partial, check=source is not None, name=source or path).close()
@@ -252,7 +252,7 @@ def _reader_check(path: str | os.PathLike[str], source: str | os.PathLike[str] |
 
 
 def require_extra_names(extra: Iterable[str]) -> None:
-    """Raise UserError where a dataset beyond the schema has a name that it cannot have."""
+    """Check the names of datasets beyond the schema. Raises UserError."""
     for name in extra:
         if name in DATASETS or not name or "/" in name or name == ".":
             raise UserError(f"the further dataset {name!r} has a name that the schema uses or HDF5 cannot hold; "
@@ -268,7 +268,7 @@ def _write_extra(file: h5py.File, extra: Mapping[str, np.ndarray]) -> None:
 
 def require_fit(t: tuple[int, ...], x: tuple[int, ...], u: tuple[int, ...], source: str | os.PathLike[str],
                 parameters: Any = None, environment: Any = None) -> None:
-    """Raise UserError where arrays of these shapes are no trajectories in the frame layout."""
+    """Check that arrays of these shapes are trajectories in the frame layout. Raises UserError."""
     if len(u) != 4 or t not in ((u[1],), u[:2]) or len(x) not in (2, 3, 4):
         raise UserError(f"t {t}, x {x} and u {u} do not fit together for {source}; expected (T,) or (S, T), (N, d) or "
                         "(S, N, d) or (S, T, N, d), (S, T, N, C)")
@@ -303,8 +303,8 @@ def write_scattered(path: str | os.PathLike[str], trajectory: Any, t: Any, x: An
                     overwrite: bool = False, source: str | os.PathLike[str] | None = None) -> None:
     """Write R observations in the scattered layout: trajectory (R,), t (R,), x (R, d), u (R, C).
 
-    Rows are stored by trajectory and time, so that reading a trajectory touches one stretch of the file; parameters
-    (S, P) and environment (S,) follow the sorted trajectory numbers. Raises UserError as TrajectoryWriter does.
+    Rows are sorted by trajectory and time, so that a trajectory is contiguous in the file; parameters (S, P) and
+    environment (S,) follow the sorted trajectory numbers. Raises UserError as TrajectoryWriter does.
     """
     trajectory, t = np.asarray(trajectory), np.asarray(t, np.float64)
     x, u = np.asarray(x, np.float64), _single(u)

@@ -1,7 +1,7 @@
-"""The context of a system from transitions of its states: P numbers by Gauss-Newton through the integrated flow.
+"""The context of a system from transitions of its states: P numbers by Gauss-Newton along the integrated flow.
 
-For any vector field with contexts: derivatives by the context are differences of the flow, P integrations in one batch.
-The posterior covariance comes from the same solve.
+For any vector field with contexts: derivatives with respect to the context are differences of the flow, P integrations
+in one batch. The posterior covariance comes from the same solve.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from inrflow.numerics.levenberg_marquardt import Linearisation, damped, damped_d
 
 _STEP = 1e-4
 _ITERATIONS = 30
-_TRIES = 12  # dampings of a step
-_SETTLED, _ENOUGH = 1e-4, 1e-2  # square of a step in standard deviations of the posterior; of the step not taken
-_STARTS = 3  # frames: each holds as many equations as there are codes
+_TRIES = 12  # dampings tried for a step
+_SETTLED, _ENOUGH = 1e-4, 1e-2  # squared step in posterior standard deviations; squared predicted next step
+_STARTS = 3  # first frames of spans: each gives as many equations as there are codes
 _LAGS = (1, 2, 4, 8)
-_DIVERGED = 100.0  # times the variance of the states
+_DIVERGED = 100.0  # squared residual of diverged spans, relative to the variance of the states
 
 
 @dataclass
 class ContextEstimate:
-    """Gaussian posterior of a context: mean (P,), covariance (P, P); misfit: mean square of what the flow misses, share
-    of the variance of the states; growing: share of it that single steps do not miss, as they do where noise does."""
+    """Gaussian posterior of a context: mean (P,), covariance (P, P). misfit: mean square residual of the flow relative
+    to the variance of the states; growing: share of it that is absent from spans of one frame, small for noise."""
 
     mean: Tensor
     covariance: Tensor
@@ -42,19 +42,19 @@ class ContextEstimate:
 def solve_context(field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor,
                   noise: Tensor | float = 0.0, near: Tensor | None = None, most: int | None = None,
                   curve: Callable[[Tensor], Tensor] | None = None) -> ContextEstimate:
-    """The context that explains trajectories of codes and memory (S, T, n) of one system, given its prior.
+    """Context estimated from trajectories of codes and memory (S, T, n) of one system, given a Gaussian prior.
 
-    Spans of 1, 2, 4 and 8 frames and of all are forecast from observed frames, few of them where the flow is nonlinear,
-    and compared with what was observed at their ends: long spans show slow motion, short ones cannot be lost in a wrong
-    one.
+    Spans of 1, 2, 4 and 8 frames and of all are forecast from observed frames, only a few of them if the flow is
+    nonlinear, and compared with the observations at their ends. Long spans reveal slow motion; short ones have no
+    spurious minima.
 
     Args:
         mean, covariance: prior, (P,) and (P, P).
-        noise: (n,) variance that the field's own error adds to a state in a unit of time.
-        near: (P,) a context that is close, from which the search begins, or several (N, P), the best of which does; by
-            default that of the shortest spans, which have no other minima where waves turn over between frames far
-            apart. most: frames of a span.
-        curve: contexts (B, P) of unknowns (B, U), of which prior, `near` and the estimate are then.
+        noise: (n,) variance that process noise adds to a state per unit of time.
+        near: starting point (P,) of the search, or several (N, P), of which the best is taken; by default the estimate
+            from spans of one frame, which has a single minimum even if waves turn over between distant frames.
+        most: largest number of frames of a span.
+        curve: map of unknowns (B, U) to contexts (B, P); prior, `near` and the estimate then refer to the unknowns.
     """
     longest = min(max(1, states.codes.shape[1] - 1), most or states.codes.shape[1])
     if near is None and longest > 1:
@@ -87,7 +87,7 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
 class _Spans:
     """Spans of `lags` frames between observed states (S, T, n), and the residuals of the flow at their ends.
 
-    All spans that begin at one frame are stops of one integration.
+    All spans with the same first frame are stops of one integration.
     """
 
     def __init__(self, field: VectorField, integrator: Integrator, states: CodeData, lags: list[int]) -> None:
@@ -102,18 +102,18 @@ class _Spans:
         self.start = states.codes[rows, first]
         self.stop = states.codes[rows[:, None], ends[first]]
         times = [states.t[rows, first]]
-        for lag in range(len(lags)):  # where nothing was seen, time stands still until the next stop
+        for lag in range(len(lags)):  # unobserved stops repeat the time of the stop before
             times.append(torch.where(self.seen[:, lag], states.t[rows, ends[first, lag]], times[-1]))
         self.times = torch.stack(times, 1)
 
     def thin(self, most: int) -> None:
-        """Keep at most `most` of the frames to start from, evenly spread."""
+        """Keep at most `most` of the first frames, evenly spaced."""
         rows = evenly_spread(len(self.start), most)
         parts = self.seen, self.start, self.stop, self.times
         self.seen, self.start, self.stop, self.times = (one[rows] for one in parts)
 
     def keep(self, kept: Tensor) -> None:
-        """Keep some of the spans, a mask (Q,)."""
+        """Keep the spans selected by a mask (Q,)."""
         self.seen = self.seen.masked_scatter(self.seen, kept)
 
     def residual(self, contexts: Tensor) -> Tensor:
@@ -128,20 +128,19 @@ class _Spans:
 
 def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor,
                           start: tuple[Tensor, Tensor]) -> tuple[ContextEstimate, Tensor]:
-    """The context that minimises residuals (Q, n) under a Gaussian prior, by damped Gauss-Newton; their squares (Q,).
+    """Maximum a posteriori context for residuals (Q, n) and a Gaussian prior by damped Gauss-Newton; squares (Q,).
 
-    Residuals are weighed by one variance, which is estimated from themselves. The misfit of the estimate is the mean
-    square of a residual. Spans that share frames do not err independently: the covariance is widened by the number of
-    spans a frame.
+    All residuals have one variance, estimated from themselves. The misfit of the estimate is the mean square of a
+    residual. Spans that share frames are not independent: the covariance is multiplied by the number of spans a frame.
 
     Args:
         residual: residuals (B, Q, n) at contexts (B, P).
         mean, covariance: prior, (P,) and (P, P).
-        least: variances (Q, n) of a residual at least.
-        start: a context, and residuals (1 + P, Q, n) on its stencil of differences.
+        least: variances (Q, n) added to that of the residuals.
+        start: a context, and residuals (1 + P, Q, n) at its finite-difference stencil.
     """
     precision, stencil = torch.linalg.inv(covariance), _stencil(len(mean))
-    before, weight, curvature = start[0], torch.ones(1), precision  # of the last linearisation
+    before, weight, curvature = start[0], torch.ones(1), precision  # at the last linearisation
     last: Tensor | None = None
 
     def objective(at: tuple[Tensor, Tensor]) -> float:
@@ -159,7 +158,7 @@ def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, co
         gradient = torch.einsum("qnk,qn->k", weighted, values[0]) - precision @ (context - mean)
         step, moved, before = torch.linalg.solve(curvature, gradient), context - before, context
         size = float(step @ curvature @ step)
-        # Steps shrink by the same factor at least: the one after this would be shorter than what matters.
+        # Linear convergence: steps shrink by at least this factor, so that the next step would be negligible.
         if size < _SETTLED or size * size < _ENOUGH * float(moved @ curvature @ moved):
             last = context + step
             return None
@@ -176,5 +175,5 @@ def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, co
 
 
 def _stencil(size: int) -> Tensor:
-    """Moves (1 + P, P) of a context by which derivatives are taken: they cost little beside the flow at the context."""
+    """Displacements (1 + P, P) of a context for forward differences, with 0 first."""
     return _STEP * torch.cat([torch.zeros(1, size), torch.eye(size)]).double()

@@ -1,7 +1,7 @@
-"""Linear fields with contexts, A(c) = A_0 + sum_k c_k A_k: how many codes, how many contexts, which ridge.
+"""Model selection for linear fields with contexts, A(c) = A_0 + sum_k c_k A_k: code size, context size and ridge.
 
-Candidates are scored by rollouts of held-out trajectories of the same environments. A trajectory of a new environment
-(as where every trajectory has a context of its own) gets its context from its own transitions.
+Candidates are scored by rollouts of held-out trajectories of the same environments. The context of a trajectory from a
+new environment (if every trajectory has its own, for example) is estimated from its own transitions.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from inrflow.numerics.ridge import ridge_grid
 _FIRST_RIDGE = 1e-8
 _RIDGES = (1e-16, *(ridge for ridge in ridge_grid(-12, -2) if ridge != _FIRST_RIDGE))
 _CLEARLY_BETTER, _FAR_BETTER = 0.95, 0.1
-_ENOUGH = 1.2  # transitions for each unknown of a row of the operators
+_ENOUGH = 1.2  # transitions required for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
-_SMALL = 48  # codes with which contexts are found from nothing
+_SMALL = 48  # codes used for the initial fit of contexts
 _ROUNDS, _REFINED = 40, 6
 
 
 class ContextSearch:
-    """Fits and judges fields with contexts.
+    """Fitting and validation of linear fields with contexts.
 
     Args:
-        training, environment: codes (S, T, n) of training trajectories and copies, and which environment (S,) each
-            belongs to, numbered from 0 to `environments` - 1.
-        held, held_environment: of held-out trajectories; -1 where the environment is not among those of training.
-        floor: error of the decoder alone, share of the variance.
-        told: contexts (E, P) that known parameters may be.
+        training, environment: codes (S, T, n) of training trajectories and copies, and the number (S,) of the
+            environment of each, from 0 to `environments` - 1.
+        held, held_environment: the same for held-out trajectories; -1 for environments not in the training data.
+        floor: error of the decoder alone, relative to the variance.
+        told: candidate contexts (E, P) computed from known parameters; contexts from these are not fitted.
     """
 
     def __init__(
@@ -68,20 +68,20 @@ class ContextSearch:
             self.new_moments = moments_of(held.at(self.new), torch.arange(len(self.new)), len(self.new))
 
     def determined(self, size: int, contexts: int) -> bool:
-        """Whether there are more transitions than unknowns."""
+        """Whether there are more transitions than unknowns, by a factor of 1.2."""
         return self.transitions >= _ENOUGH * (1 + contexts) * (1 + size)
 
     def fit(
         self, size: int, contexts: Tensor, ridge: float, told: bool = False,
         data: tuple[CodeData, Tensor] | None = None,
     ) -> ContextFit:
-        """A field for the first `size` codes, at contexts that are told or solved again; fitted to other `data` than
-        those of training, codes and the number (S,) of the environment of each."""
+        """A field for the first `size` codes, with contexts fixed (`told`) or refitted; from the training data or from
+        `data`, codes and the number (S,) of the environment of each."""
         moments = self.moments if data is None else moments_of(*data, len(self.moments.counts))
         return refine(moments.truncated(size), contexts, ridge, _REFINED, told=told)
 
     def held_contexts(self, fit: ContextFit) -> Tensor:
-        """Contexts (S, P) of the held-out trajectories in a field."""
+        """Contexts (S, P) of the held-out trajectories for a fitted field."""
         contexts = torch.zeros(len(self.held.codes), fit.context_size, dtype=torch.float64)
         known = self.held_environment >= 0
         contexts[known] = fit.contexts[self.held_environment[known]]
@@ -90,8 +90,8 @@ class ContextSearch:
         return contexts
 
     def score(self, fit: ContextFit) -> float:
-        """Mean squared error of rollouts of the held-out trajectories, from their first observed frames, over the
-        variance of the codes; what the field's size cuts off counts."""
+        """Mean squared error of rollouts of the held-out trajectories, from their first observed frames, relative to
+        the variance of the codes; codes beyond the size of the field count as errors."""
         held, step, size = self.held, self.step, fit.size
         distinct, which = torch.unique(self.held_contexts(fit), dim=0, return_inverse=True)
         generators = fit.generators(distinct)
@@ -112,8 +112,8 @@ class ContextSearch:
         return value / self.variance if value == value else math.inf
 
     def search(self, sizes: Sequence[int], counts: Sequence[int]) -> tuple[ContextFit, float]:
-        """The field of the best code size, context size and ridge, simpler ones first: more must be clearly better, and
-        solved contexts far better than told ones; and its validation error, share of the variance of the codes."""
+        """The field of the best sizes and ridge, and its validation error relative to the variance of the codes. Larger
+        fields must be clearly better than smaller ones, fitted contexts far better than known ones."""
         tried: dict[tuple[bool, int, int, float], tuple[ContextFit, float]] = {}
         limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
 
@@ -141,7 +141,7 @@ class ContextSearch:
             return fit, error
 
         starts = [fit_contexts(self.moments, count, _FIRST_RIDGE) for count in counts]
-        for start in (*starts, *starts[:-1]):  # those of few numbers again, of sizes near the best one
+        for start in (*starts, *starts[:-1]):  # smaller contexts again, with code sizes near the best
             of_sizes(start, False)
         if self.told:
             of_sizes(best_told(self.moments, best()[0], self.told), True)
@@ -152,15 +152,15 @@ class ContextSearch:
 
 
 def best_told(moments: Moments, fit: ContextFit, forms: Sequence[Tensor]) -> Tensor:
-    """Which of several contexts (E, P) says most of the operators of environments left out, one at a time.
+    """The best of several candidate contexts (E, P) by leave-one-out cross-validation over environments.
 
-    In the metric of their moments, from equations about the flow of a fit. More numbers must say far more: small
-    coefficients of theirs make flows unstable where parameters lie beyond those of training.
+    Errors are differences of operators in the metric of the moments, linearised about a fit. Contexts of more numbers
+    must be far better: their small coefficients can make flows unstable for parameters outside the training range.
     """
     gram, target, _ = moments.truncated(fit.size).about(fit.generators())
     own = torch.cat([solve_operators(gram[e : e + 1], target[e : e + 1], gram.new_zeros(1, 0), fit.ridge)
                      for e in range(len(gram))])
-    weights = gram / torch.einsum("eni,eij,enj->e", own, gram, own)[:, None, None]  # large fields are no better known
+    weights = gram / torch.einsum("eni,eij,enj->e", own, gram, own)[:, None, None]  # relative to each field
     least, best = math.inf, forms[0]
     for form in forms:
         missed, bound = 0.0, (_CLEARLY_BETTER if form.shape[1] == best.shape[1] else _FAR_BETTER) * least
@@ -169,7 +169,7 @@ def best_told(moments: Moments, fit: ContextFit, forms: Sequence[Tensor]) -> Ten
             operators = solve_operators(gram[rest], target[rest], form[rest], fit.ridge)
             apart = own[e] - torch.einsum("k,kni->ni", pad(form[e], (1, 0), value=1.0), operators)
             missed += float(torch.einsum("ni,ij,nj->", apart, weights[e], apart))
-            if not missed < bound:  # further ones only add
+            if not missed < bound:  # the sum can only increase
                 break
         else:
             least, best = missed, form
@@ -177,16 +177,16 @@ def best_told(moments: Moments, fit: ContextFit, forms: Sequence[Tensor]) -> Ten
 
 
 def fit_contexts(moments: Moments, context_size: int, ridge: float) -> Tensor:
-    """Contexts (E, P) of the environments when nothing is known of them, standardised; at most E - 1 can be told apart.
+    """Standardised contexts (E, P) of the environments without prior knowledge; P is at most E - 1.
 
-    They start from the principal components of how the operators of single environments depart from that of all.
-    """
+    The initial guess is the principal components of the deviations of single environments' operators from the pooled
+    one."""
     size = min(context_size, len(moments.counts) - 1)
     small = moments.truncated(min(_SMALL, moments.size))
     gram, target = small.first_guess()
     every = gram.mean(0) + ROUNDING * gram.mean(0).diagonal().max() * torch.eye(gram.shape[-1], dtype=gram.dtype)
     pooled = torch.linalg.solve(every, target.mean(0).T).T
     apart = torch.linalg.solve(gram + every, (target - pooled @ gram).mT)  # (E, m, n)
-    table = (torch.linalg.cholesky(every).T @ apart).flatten(1)  # in units of what they change
+    table = (torch.linalg.cholesky(every).T @ apart).flatten(1)  # in the metric of their effect on rates
     values, sizes, _ = torch.linalg.svd(table - table.mean(0), full_matrices=False)
     return refine(small, standardised((values * sizes)[:, :size])[0], ridge, _ROUNDS).contexts

@@ -1,9 +1,9 @@
-"""Autoregressions as terms, beside codes that are known functions of time:
+"""Vector autoregressions as terms of fields, with optional codes that are known functions of time:
 
     state = [phases of known periods (k), codes (R), the leading r of them at the p - 1 steps before]
 
-Between two steps states are interpolated. Of a process that is not linear the iterated map is no best forecast some
-steps ahead: it is damped there, by code and lead as held-out forecasts say, whose errors are those of the lead, too.
+States between two steps are interpolated. The iterated map is not the best forecast of a nonlinear process at long
+leads: forecasts are damped for each code and lead, with error covariances for each lead, both from held-out forecasts.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from inrflow.dynamics.fields.base import register_term
 from inrflow.dynamics.fields.step_map import MapTerm, stepped
 from inrflow.numerics.phases import phases_of
 
-_ON_STEP = 0.1  # of a step: times closer than this are those of a step (months of a calendar differ by so much)
+_ON_STEP = 0.1  # share of a step below which a time counts as that of a step (calendar months vary as much)
 _MOST_STEPS = 1 << 20
-_NEXT = 4  # steps that are taken one by one
+_NEXT = 4  # steps that are added one by one
 
 
 @register_term("autoregression")
 class AutoregressionTerm(MapTerm):
-    """z(t + h step) = D_h z_h, where z_h is the h-th iterate of bias + sum_k A_k z(t - (k - 1) step); the phases are
-    what the time says.
+    """z(t + h step) = D_h z_h with the h-th iterate z_h of bias + sum_k A_k z(t - (k - 1) step), and phases of time.
 
     Args:
-        size: R, codes. lags: p. step: internal time. periods: internal time; harmonics: of each period.
-        delayed: r, codes of which the past is kept; None: all.
-        leads: H, steps ahead at which damping, errors and shares are known; beyond them all go on as they did last.
-        stays: whether shares of the latest codes stay.
+        size: R, number of codes. lags: p. step: internal time. periods: internal time; harmonics: of each period.
+        delayed: r, number of codes whose past is kept; None: all.
+        leads: H, number of steps with given damping, errors and persistence; they are extrapolated beyond.
+        stays: whether forecasts contain a share of the latest codes (persistence).
     """
 
     damping: Tensor
@@ -53,7 +52,7 @@ class AutoregressionTerm(MapTerm):
         self.register_buffer("errors", torch.zeros(leads, size, size))
         self.register_buffer("staying", torch.zeros(leads, 1), persistent=stays)
         self.register_buffer("reach", torch.tensor([[-math.inf], [math.inf]]).repeat(1, size), persistent=stays)
-        latest = torch.cat([torch.arange(size), torch.arange(delayed).repeat(lags - 1)])  # of each past code
+        latest = torch.cat([torch.arange(size), torch.arange(delayed).repeat(lags - 1)])  # code of each entry
         self.register_buffer("latest", latest, persistent=False)
 
     @property
@@ -63,8 +62,8 @@ class AutoregressionTerm(MapTerm):
 
     def set(self, companion: Tensor, errors: Tensor, damping: Tensor | None = None, staying: Tensor | None = None,
             reach: Tensor | None = None) -> None:
-        """Set the map of [z(t), z(t - step), ...], and of leads 1 .. H the covariances (H, R, R) of the codes' errors,
-        their damping (H, R) and the shares (H,) that stay, by default none, and the reach (2, R), by default all."""
+        """Set the companion map, error covariances (H, R, R) and damping (H, R) at leads 1 .. H, shares (H,) of the
+        latest codes (default 0), and the range (2, R) within which codes are subject to the map (default: all)."""
         with torch.no_grad():
             self.matrix.copy_(companion)
             self.errors.copy_(errors)
@@ -94,7 +93,7 @@ class AutoregressionTerm(MapTerm):
         return result.expand(len(z), n, n)
 
     def _steps(self, gap: float) -> tuple[int, float]:
-        """Whole steps of a time, and the share of the next one. Backwards as forwards: stationary series look alike."""
+        """Whole steps in a time, and fraction of the next; backwards as forwards, since series are stationary."""
         steps = min(abs(gap) / self.step, float(_MOST_STEPS))
         whole = math.floor(steps + _ON_STEP)
         return whole, min(max((steps - whole - _ON_STEP) / (1 - 2 * _ON_STEP), 0.0), 1.0)
@@ -125,12 +124,12 @@ class AutoregressionTerm(MapTerm):
         return result
 
     def beyond(self, states: Tensor) -> Tensor:
-        """What of states (S, n - k) lies beyond the reach: of past codes as of the latest."""
+        """Part of states (S, n - k) outside the range `reach`; past codes use that of the latest."""
         codes = states[:, : self.size]
         return (codes - codes.clamp(*self.reach.to(codes)))[:, self.latest]
 
     def _shares(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Factors (n - k,) of the iterate after so many steps, and of the latest codes; each past step has its own."""
+        """Factors (n - k,) of the iterated map and of the latest codes after `steps` steps, for all lags."""
         sizes = [self.size, *[self.delayed] * (self.lags - 1)]
         damped, stays = (torch.cat([self._at_lead(factors, steps - lag, first).expand(self.size)[:size]
                                     for lag, size in enumerate(sizes)])
@@ -138,8 +137,8 @@ class AutoregressionTerm(MapTerm):
         return (1 - stays) * damped, stays
 
     def _at_lead(self, factors: Tensor, steps: int, first: float) -> Tensor:
-        """Of factors (H, R or 1) those after so many steps, `first` after none; beyond the last known lead they go on
-        as they did over half of them."""
+        """Factors (H, R or 1) at a lead, `first` at lead 0; extrapolated geometrically beyond lead H with the mean rate
+        of the last half of the leads."""
         if steps <= 0:
             return torch.full((1,), first, dtype=torch.float64)
         if steps <= self.leads:
@@ -150,22 +149,21 @@ class AutoregressionTerm(MapTerm):
         return last * rate ** (steps - self.leads)
 
     def _error(self, steps: int) -> Tensor:
-        """Covariance (R, R) of the errors after so many steps; beyond the last known lead it grows as that of the map
-        with the errors of one step."""
+        """Error covariance (R, R) at a lead; beyond lead H it grows as that of the map driven by one-step errors."""
         if steps <= self.leads:
             return self.errors[max(steps, 1) - 1].double() * float(steps > 0)
         return self.errors[-1].double() * max(self._total(steps) / max(self._total(self.leads), 1e-300), 1.0)
 
     def _total(self, steps: int) -> float:
-        """Variance of all codes that so many steps with errors of one step give."""
+        """Total variance of the codes after `steps` steps of the map driven by one-step errors."""
         totals = self._cache().setdefault("totals", {})
         if steps not in totals:
             self._iterate(steps)
         return totals[steps]
 
     def _iterate(self, steps: int) -> Tensor:
-        """The map (n - k, n - k) of so many steps, not damped; the variance that their errors give is kept beside. From
-        the steps asked for last where these are next to it, else by doubling."""
+        """The undamped map (n - k, n - k) of `steps` steps; the variance of its accumulated one-step errors is cached.
+        Continues from the last result if few steps are missing, else by repeated squaring."""
         kept = self._cache()
         at, flow, noise = kept.get("iterate", (-1, None, None))
         if at == steps:
@@ -186,8 +184,8 @@ class AutoregressionTerm(MapTerm):
         return flow
 
     def propagate(self, covariance: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
-        """Covariances after times gap (S or 1,) and the maps (S or 1, n, n) that lead there, from covariances
-        (S or 1, n, n)."""
+        """Covariances after times gap (S or 1,), and the linear maps (S or 1, n, n) to them, from covariances (S or 1,
+        n, n)."""
         k = self.known
         steps = [self._steps(one) for one in gap.tolist()]
         distinct = sorted(set(steps))
@@ -205,8 +203,7 @@ class AutoregressionTerm(MapTerm):
         return (moved + moved.mT) / 2, flow
 
     def _moved(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Map (n - k, n - k) of so many steps, and the covariance of its errors; past codes have those of their step.
-        """
+        """Map (n - k, n - k) of `steps` steps, damped, and the covariance of its errors for all lags of the state."""
         kept = self._cache().setdefault("moved", {})
         if steps not in kept:
             with torch.no_grad():

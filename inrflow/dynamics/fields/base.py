@@ -16,12 +16,12 @@ T = TypeVar("T", bound="type[FieldTerm]")
 class FieldTerm(nn.Module):
     """One summand of dz/dt = sum_k f_k(t, z; c), affine in the context c.
 
-    A subclass implements `forward` and is registered with `@register_term("name")`, so that a field that has it can be
-    saved and loaded. It keeps every argument of its constructor as an attribute of the same name, or overrides
+    A subclass implements `forward` and is registered with `@register_term("name")`, so that fields with this term can
+    be saved and loaded. It keeps every argument of its constructor as an attribute of the same name, or overrides
     `structure`.
 
     Attributes:
-        degree: of the polynomial in z at given t and c: 0 for none of z, 1 for affine with coefficients that are
+        degree: of the polynomial in z at given t and c: 0 if independent of z, 1 for affine with coefficients that are
             constant in time, 2 for quadratic, None for any other function.
         name: under which the class is registered.
     """
@@ -34,18 +34,18 @@ class FieldTerm(nn.Module):
         raise NotImplementedError
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """Derivative (S, n, n) by z at times t (S,), states z (S, n) and contexts c (S, P); by default automatic."""
+        """Derivative (S, n, n) by z at times t (S,), states z (S, n), contexts c (S, P); automatic by default."""
         if c is None:
             return torch.func.vmap(torch.func.jacrev(self, argnums=1))(t, z)
         return torch.func.vmap(torch.func.jacrev(self, argnums=1))(t, z, c)
 
     def structure(self) -> dict[str, Any]:
-        """The arguments of the constructor, plain values fit for JSON."""
+        """Arguments of the constructor as plain values fit for JSON."""
         return {name: getattr(self, name) for name in list(inspect.signature(type(self).__init__).parameters)[1:]}
 
 
 def register_term(name: str) -> Callable[[T], T]:
-    """Class decorator: register a term under `name`. Raises ValueError where another class has it."""
+    """Class decorator that registers a term under `name`. Raises ValueError if another class has that name."""
 
     def register(term: T) -> T:
         other = TERMS.get(name)

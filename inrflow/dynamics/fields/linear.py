@@ -48,7 +48,7 @@ class LinearTerm(FieldTerm):
             self.bias.copy_(bias)
 
     def set_context(self, matrices: Tensor, biases: Tensor) -> None:
-        """Set A_k (P, n, n) and b_k (P, n), what each number of the context adds."""
+        """Set A_k (P, n, n) and b_k (P, n), the coefficients of each component of the context."""
         with torch.no_grad():
             self.context_matrix.copy_(matrices)
             self.context_bias.copy_(biases)
@@ -93,7 +93,7 @@ class ForcingTerm(FieldTerm):
         return self.weight + torch.einsum("...k,knj->...nj", c, self.context_weight)
 
     def set(self, weight: Tensor) -> None:
-        """Set the coefficients (n, 2 K), those of the cosines first."""
+        """Set the coefficients (n, 2 K), cosines first."""
         with torch.no_grad():
             self.weight.copy_(weight)
 

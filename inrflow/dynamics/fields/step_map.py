@@ -1,8 +1,8 @@
-"""Maps from step to step as terms, and linear dynamics that also flow between steps.
+"""Maps from step to step as terms, and linear dynamics with a continuous flow between steps.
 
-Between two steps a generator moves states, and what its flow misses of three steps of the map is added as a cubic: maps
-need not be the flow of any linear field (negative or vanishing eigenvalues). Back in time another map leads, for the
-inverse of the first blows up what it damps.
+A generator moves states between two steps, and the residual of its flow at three steps of the map is added as a cubic:
+maps need not be the flow of any linear field (negative or vanishing eigenvalues). Backwards in time a second map is
+used, since the inverse of the first amplifies what it damps.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from inrflow.dynamics.states import SeasonalMean
 from inrflow.numerics.matrix_functions import flow
 
 _FEW_STEPS = 100
-_TIGHT, _HALVINGS = 1e-7, 8  # of a step: times closer are those of a step; flows over 2, 1, 1/2, .. steps are kept
+_TIGHT, _HALVINGS = 1e-7, 8  # tolerance of whole steps, in steps; number of halvings of stored flows
 
 
 class MapTerm(FieldTerm):
-    """States that an affine map moves from step to step, internal time; `path` gives them at any time."""
+    """States moved by an affine map from step to step (internal time); `path` evaluates them at any time."""
 
     degree = 1
 
@@ -34,17 +34,17 @@ class MapTerm(FieldTerm):
         self._kept: tuple[Any, dict[Any, Any]] | None = None
 
     def path(self, start: Tensor, times: Tensor) -> Tensor:
-        """States (S, T, n) at times (S, T), the first of which are those of the states `start` (S, n)."""
+        """States (S, T, n) at times (S, T), the first of which are the times of the states `start` (S, n)."""
         raise NotImplementedError
 
     def _affine(self) -> Tensor:
-        """The map of a step on [1, s], float64, without gradients."""
+        """Map of one step on [1, s], float64, without gradients."""
         step = torch.zeros(len(self.bias) + 1, len(self.bias) + 1, dtype=torch.float64)
         step[0, 0], step[1:, 0], step[1:, 1:] = 1.0, self.bias.detach(), self.matrix.detach()
         return step
 
     def _cache(self) -> dict[Any, Any]:
-        """What is kept until parameters change."""
+        """Dictionary of cached values, cleared when parameters or buffers change."""
         values = [*self.parameters(), *self.buffers()]
         version = [one._version for one in values], self.bias.dtype, self.bias.data_ptr()
         if self._kept is None or self._kept[0] != version:
@@ -54,10 +54,10 @@ class MapTerm(FieldTerm):
 
 @register_term("step_map")
 class StepMapTerm(MapTerm):
-    """ds/dt of states that a map moves from step to step around a mean, and a generator in between.
+    """ds/dt of states moved by a map from step to step around a mean, with a generator in between.
 
     Args:
-        size: n. step: internal time. season, season_harmonics: internal time, of the mean.
+        size: n. step: internal time. season, season_harmonics: period (internal time) and harmonics of the mean.
     """
 
     back: Tensor
@@ -67,7 +67,7 @@ class StepMapTerm(MapTerm):
 
     def __init__(self, size: int, step: float, season: float = 0.0, season_harmonics: int = 0) -> None:
         super().__init__(size, step)
-        self.requires_grad_(False)  # fitted, not descended
+        self.requires_grad_(False)  # fitted in closed form, not by descent
         self.size, self.season, self.season_harmonics = size, season, season_harmonics
         self.register_buffer("back", torch.zeros(size + 1, size + 1))
         self.register_buffer("generators", torch.zeros(2, size + 1, size + 1))
@@ -75,8 +75,8 @@ class StepMapTerm(MapTerm):
         self.register_buffer("between", torch.zeros(size))
 
     def set(self, maps: Tensor, generators: Tensor, mean: Tensor, between: Tensor | None = None) -> None:
-        """Set maps and generators (2, n + 1, n + 1) on [1, s], forwards and back, coefficients of the mean, and the
-        variance (n,) that is added half way between steps."""
+        """Set maps and generators (2, n + 1, n + 1) on [1, s], forwards and backwards, coefficients of the mean, and
+        the variance (n,) added half way between steps."""
         with torch.no_grad():
             self.matrix.copy_(maps[0, 1:, 1:])
             self.bias.copy_(maps[0, 1:, 0])
@@ -100,8 +100,8 @@ class StepMapTerm(MapTerm):
         return (self._carried(begun, times - times[:, :1])[..., 1:] + mean(times)).to(start)
 
     def over(self, gaps: Tensor) -> Tensor:
-        """Linear maps (S, n, n) of the flow over times (S,); the identity over NaN, the times of frames that shorter
-        trajectories lack."""
+        """Linear maps (S, n, n) of the flow over times (S,); the identity over NaN, the padding of shorter
+        trajectories."""
         gaps = gaps.nan_to_num(nan=0.0)
         kept, eye = self._cache(), torch.eye(self.size, dtype=torch.float64)
         if len(kept) > _FEW_STEPS:
@@ -113,12 +113,12 @@ class StepMapTerm(MapTerm):
         return torch.stack([kept["over", gap] for gap in gaps.tolist()])
 
     def unsure(self, gaps: Tensor) -> Tensor:
-        """Variance (S, n) of where states are between steps, after times (S,): none at whole steps."""
+        """Interpolation variance (S, n) of states after times (S,): zero at whole steps."""
         share = torch.remainder(gaps.nan_to_num(nan=0.0).double().abs() / self.step, 1.0)
         return 4 * (share * (1 - share))[:, None] * self.between.double()
 
     def _carried(self, states: Tensor, gaps: Tensor) -> Tensor:
-        """States [1, s] (S, T, n + 1) after times (S, T), from those at first (S, n + 1)."""
+        """States [1, s] (S, T, n + 1) after times (S, T), from initial states (S, n + 1)."""
         result = states[:, None].repeat(1, gaps.shape[1], 1)
         for way, sign in enumerate((1, -1)):
             row, column = (sign * gaps > _TIGHT * self.step).nonzero(as_tuple=True)
@@ -127,7 +127,7 @@ class StepMapTerm(MapTerm):
             steps = sign * gaps[row, column].double() / self.step
             whole = (steps + _TIGHT).floor()
             inside = steps - whole > _TIGHT
-            anchor = torch.where(inside, (whole - 1).clamp(min=0), whole).long()  # of cubics, one step before
+            anchor = torch.where(inside, (whole - 1).clamp(min=0), whole).long()  # start of the cubic, one step before
             step, flows, missed = self._operators(way)
             for number, now in stepped(step, states, anchor):
                 here = anchor == number
@@ -138,8 +138,8 @@ class StepMapTerm(MapTerm):
         return result
 
     def _operators(self, way: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Of maps forwards (0) or back (1): a step, the flows of the generator over 2, 1, 1/2, .. steps, and what its
-        flow misses of one, two and three steps."""
+        """For the map forwards (0) or backwards (1): the map of a step, flows of the generator over 2, 1, 1/2, ..
+        steps, and the residuals of its flow at one, two and three steps."""
         kept = self._cache()
         if way not in kept:
             with torch.no_grad():
@@ -153,13 +153,13 @@ class StepMapTerm(MapTerm):
         return kept[way]
 
     def _start(self) -> Tensor:
-        """Generator of the flow at the beginning of a step forwards, by internal time."""
+        """Generator of the flow at the beginning of a forward step, per internal time."""
         one, two, three = self._operators(0)[2]
         return self.generators[0] + ((3 * one - 1.5 * two + three / 3) / self.step).to(self.generators)
 
 
 def stepped(step: Tensor, states: Tensor, numbers: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Each of some numbers of steps, in increasing order, and the states (S, m) after so many by a map (m, m)."""
+    """Each distinct number of steps in increasing order, with the states (S, m) after that many maps (m, m)."""
     at = 0
     for number in torch.unique(numbers).tolist():
         if number - at <= _FEW_STEPS:
@@ -172,8 +172,8 @@ def stepped(step: Tensor, states: Tensor, numbers: Tensor) -> Iterator[tuple[int
 
 
 def _between(start: Tensor, steps: Tensor, generator: Tensor, flows: list[Tensor], missed: list[Tensor]) -> Tensor:
-    """States [1, s] (P, n + 1) after `steps` (P,) below 4, by a generator whose flows over 2, 1, 1/2, .. steps are
-    given, and a cubic of what it misses of whole steps."""
+    """States [1, s] (P, n + 1) after `steps` (P,) below 4: flow of the generator, given its flows over 2, 1, 1/2, ..
+    steps, plus a cubic through its residuals `missed` at whole steps."""
     moved, rest = start, steps
     for power, one in enumerate(flows):
         length = 2.0 ** (1 - power)

@@ -1,7 +1,7 @@
 """Vector fields dz/dt = sum_k f_k(t, z; c): ordered sums of registered terms.
 
-A state is the code z of the decoded field, followed by delayed codes where a frame alone is no state, and by the
-context c, which stays constant along a trajectory (parameters of an equation, an environment): dc/dt = 0.
+A state is the code z of the decoded field, followed by delayed codes if a single frame does not determine the state,
+and by the context c, which is constant along a trajectory (parameters of an equation, an environment): dc/dt = 0.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from inrflow.errors import UserError
 from inrflow.numerics.phases import periodic_phases
 
 T = TypeVar("T", bound=FieldTerm)
-_BLOCK = 2**23  # numbers of all exponentials formed at once: 64 MiB
+_BLOCK = 2**23  # elements of the matrix exponentials computed at once: 64 MiB
 _GONE = {"local": "a local equation", "couplings": "sparse products"}  # terms of earlier versions
-_ELSEWHERE = {"law": "inrflow.dynamics.laws.term"}  # terms of the package that are imported where a model has them
+_ELSEWHERE = {"law": "inrflow.dynamics.laws.term"}  # terms of the package that are imported on demand
 
 
 class VectorField(nn.Module):
-    """A sum of terms, of states (..., n + P) at times t, () or (...,), both in internal units.
+    """A sum of terms as a function of states (..., n + P) and times t, () or (...,), both in internal units.
 
     Args:
         state_size: n, code and delayed codes together.
         terms: in the order of summation.
-        context_size: P, numbers at the end of a state that do not move.
+        context_size: P, constant components at the end of a state.
 
     Attributes:
-        is_linear_at_context: whether the field of code and delayed codes is affine in them, given the context.
-        is_linear: whether it is affine in the whole state, at all times with the same matrix.
+        is_linear_at_context: whether the field is affine in code and delayed codes for a given context.
+        is_linear: whether it is affine in the whole state, with the same matrix at all times.
     """
 
     def __init__(self, state_size: int, terms: Iterable[FieldTerm] = (), context_size: int = 0) -> None:
@@ -54,7 +54,7 @@ class VectorField(nn.Module):
         cls, state_size: int, *, linear: bool = True, forcing_period: float = 0.0, forcing_harmonics: int = 2,
         depth: int = 0, width: int = 256, swish: bool = False, context_size: int = 0,
     ) -> VectorField:
-        """A field of the engine's own terms: those whose size is not 0, in a fixed order. See their classes."""
+        """A field of built-in terms, in a fixed order; terms of size 0 are left out. See their classes."""
         terms: list[FieldTerm] = []
         if linear:
             terms.append(LinearTerm(state_size, context_size))
@@ -65,7 +65,7 @@ class VectorField(nn.Module):
         return cls(state_size, terms, context_size)
 
     def add(self, term: FieldTerm) -> None:
-        """Append a term. The second of a class is saved as `name_2`, and so on."""
+        """Append a term. The second term of a class is saved as `name_2`, and so on."""
         name = term.name or type(term).__name__
         count = sum(type(other) is type(term) for other in self.terms.values())
         self.terms[f"{name}_{count + 1}" if count else name] = term
@@ -73,11 +73,11 @@ class VectorField(nn.Module):
         self.is_linear &= self.is_linear_at_context
 
     def get(self, kind: type[T]) -> T | None:
-        """The first term of a class, None where there is none."""
+        """The first term of a class, or None."""
         return next((term for term in self.terms.values() if isinstance(term, kind)), None)
 
     def term(self, kind: type[T]) -> T:
-        """The first term of a class. Raises LookupError where there is none."""
+        """The first term of a class. Raises LookupError if there is none."""
         found = self.get(kind)
         if found is None:
             raise LookupError(f"the vector field has no {kind.__name__}")
@@ -90,7 +90,7 @@ class VectorField(nn.Module):
 
     @property
     def has_exact_flow(self) -> bool:
-        """Whether `exact_flow` crosses any time by one exponential."""
+        """Whether `exact_flow` applies: all terms are affine or a periodic forcing."""
         return all(term.degree == 1 or isinstance(term, ForcingTerm) for term in self.terms.values())
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class VectorField(nn.Module):
         with torch.no_grad():
             for term in self.summands:
                 total[:, :n, :n] += term.jacobian(t, z, c)
-            if c is not None:  # every term is affine in it
+            if c is not None:  # every term is affine in the context
                 none = self(t, torch.cat([z, torch.zeros_like(c)], 1))[:, :n]
                 for k in range(self.context_size):
                     unit = torch.zeros_like(c)
@@ -120,12 +120,12 @@ class VectorField(nn.Module):
         return total
 
     def known_codes(self, t: Tensor) -> Tensor | None:
-        """The first k codes (..., k) at times t (...,), where the time alone says them; None for fields of others."""
+        """The leading k codes (..., k) that are functions of time alone, at times t (...,); None if there are none."""
         series = self.get(AutoregressionTerm)
         return series.phases(t) if series is not None and series.known else None
 
     def matrix_at(self, context: Tensor | None = None) -> Tensor:
-        """A(c) (..., n, n) of the affine terms at contexts (..., P), (n, n) without contexts; without gradients."""
+        """Matrix A(c) (..., n, n) of the affine terms at contexts (..., P) or without; without gradients."""
         like = next(self.parameters())
         shape = () if context is None else context.shape[:-1]
         c = None if context is None or not self.context_size else context.reshape(-1, self.context_size)
@@ -138,12 +138,12 @@ class VectorField(nn.Module):
         return total.reshape(*shape, self.state_size, self.state_size)
 
     def exact_flow(self, start: Tensor, begin: Tensor, gap: Tensor) -> Tensor:
-        """States (S, n + P) at `gap` (S,) after times `begin` (S,), from `start` (S, n + P), of a field that
+        """States (S, n + P) at `gap` (S,) after times `begin` (S,), from `start` (S, n + P), for a field with
         `has_exact_flow`; without gradients.
 
         One exponential for each distinct pair of context and gap, by scaling and squaring (torch.linalg.matrix_exp),
-        whose cost grows with the logarithm of the gap. The phases of a periodic forcing, harmonic oscillators, join the
-        state.
+        whose cost grows with the logarithm of the gap. The phases of a periodic forcing, harmonic oscillators, are
+        appended to the state.
         """
         n = self.state_size
         context, z = start[:, n:].double(), start[:, :n].double()
@@ -189,8 +189,7 @@ class VectorField(nn.Module):
             self.term(ForcingTerm).set(forcing)
 
     def structure(self) -> dict[str, Any]:
-        """Plain values from which `from_structure` makes a field of the same terms. Raises UserError as
-        `term_structure` does."""
+        """Plain values from which `from_structure` rebuilds the field. Raises UserError as `term_structure`."""
         return {
             "state_size": self.state_size, "context_size": self.context_size,
             "terms": [term_structure(term) for term in self.summands],
@@ -198,7 +197,7 @@ class VectorField(nn.Module):
 
     @classmethod
     def from_structure(cls, structure: dict[str, Any]) -> VectorField:
-        """The field of a structure, its parameters still to be loaded. Raises UserError as `build_term` does."""
+        """Field with a given structure and untrained parameters. Raises UserError as `build_term`."""
         terms = [build_term(one) for one in structure["terms"]]
         return cls(structure["state_size"], terms, structure["context_size"])
 
@@ -214,7 +213,7 @@ class VectorField(nn.Module):
 
 
 def term_structure(term: FieldTerm) -> dict[str, Any]:
-    """The name and structure of a term. Raises UserError where its class is not registered."""
+    """Name and constructor arguments of a term. Raises UserError if its class is not registered."""
     if TERMS.get(term.name) is not type(term):
         raise UserError(f'the term {type(term).__name__} is not registered: decorate its class with '
                         '@register_term("name") to save a field that has it')
@@ -222,7 +221,7 @@ def term_structure(term: FieldTerm) -> dict[str, Any]:
 
 
 def build_term(structure: dict[str, Any]) -> FieldTerm:
-    """The term of a structure, its parameters still to be loaded. Raises UserError where its name is unknown."""
+    """Term with a given structure and untrained parameters. Raises UserError if its name is unknown."""
     arguments = dict(structure)
     name = arguments.pop("term")
     if name in _GONE:

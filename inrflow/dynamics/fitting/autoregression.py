@@ -1,15 +1,15 @@
-"""Vector autoregression of codes with ridge, chosen by folds that respect time.
+"""Vector autoregression of codes with ridge, chosen by blocked cross-validation in time.
 
     z(t+1) = sum_k A_k z(t+1-k),  k = 1 .. p
 
-on the leading codes of one long series: a linear inverse model (Penland and Sardeshmukh 1995) with lags; each of the
-others persists, damped, on its own. Forecasts of contiguous blocks that were left out tell how much of the iterated map
-is to be believed at each lead (a factor for each code and lead, by regression), the covariance of the errors that are
-left, and the number of leading codes, of lags and the ridge that miss least; a lead counts by the share of the variance
-that can be forecast there at all.
+for the leading codes of one long series: a linear inverse model (Penland and Sardeshmukh 1995) with lags; each of the
+other codes has damped persistence. Forecasts of contiguous blocks that were left out give the damping of the iterated
+map (a regression factor for each code and lead), the covariance of the remaining errors, and the number of leading
+codes, number of lags and ridge with the smallest error. Leads are weighted by the share of their variance that can be
+forecast at all.
 
-Blocks within a series know its mean. Later frames may have another one: forecasts of blocks from what came before them
-alone tell what share of the latest codes stays, and how much of all is to be believed (stacking, Wolpert 1992).
+Cross-validated blocks share the mean of the series, but later frames may have another mean: forecasts of blocks from
+earlier frames alone give the share of the latest codes that persists, and an overall damping (stacking, Wolpert 1992).
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from torch import Tensor
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 
 LAGS = (1, 2, 3)
-RIDGES = (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  # towards damped persistence
+RIDGES = (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  # of the deviation from damped persistence
 _SIZES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 28, 40, 55, 75, 100)
 _BLOCKS, _LEADS = 5, 20
-_STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them all
-_STARTS_OF_ERRORS = 500  # of a block
-_PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
-_FRAMES_OF_LAG = 80  # for each beyond the first, with fewer frames folds choose it by chance
-_BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose by chance: a code for each of so many is
-# taken unless another choice has so many times its error
-_DETERMINED = 8.0  # frames for each coupled code and lag, at least
-_LEAST_RIDGE = 1e-8  # of a choice half way to damped persistence
-_ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
-_LATER, _SURE, _REACH = 6, 4.0, 1.5  # blocks of the second half; squared standard errors; times the range of codes seen
-_WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
+_STARTS, _NUMBERS = 200, 6000  # largest number of forecasts in a block, and of their values
+_STARTS_OF_ERRORS = 500  # largest number in a block
+_PRIOR_STARTS = 50.0  # weight of the prior (the undamped map) in numbers of forecasts
+_FRAMES_OF_LAG = 80  # frames for each lag beyond the first: with fewer, folds choose by chance
+_BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose by chance:
+# frames a code by default; error of another choice, relative to the default, to be preferred
+_DETERMINED = 8.0  # least number of frames for each coupled code and lag
+_LEAST_RIDGE = 1e-8  # of the choice with `half`
+_ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # tolerances of the least error; frames an unknown for the second
+_LATER, _SURE, _REACH = 6, 4.0, 1.5  # blocks of the second half; squared standard errors; times the range of codes
+_WORSE, _PATIENCE = 1.01, 2  # early stopping: times the least error, and number of sizes in a row
 
 
 @dataclass(frozen=True)
 class Choice:
-    """size: codes r; lags: p; ridge, relative to the mean square of the codes, towards damped persistence of each;
-    half: whether it is the mean of least squares and that."""
+    """Hyperparameters. size: codes r; lags: p; ridge, relative to the mean square of the codes, towards their damped
+    persistence; half: whether to average the least-squares solution and damped persistence."""
 
     size: int
     lags: int
@@ -57,10 +57,10 @@ class Autoregression:
     """A fitted autoregression.
 
     Attributes:
-        choice: how it was fitted.
-        matrices: (p, r, r), the first of the latest code.
+        choice: its hyperparameters.
+        matrices: (p, r, r), that of the latest code first.
         damping: (H, r) factors of forecasts at leads 1 .. H; covariances: (H, r, r) of their errors.
-        errors: (H,) mean squared error of held-out forecasts at leads 1 .. H, share of the variance of all codes.
+        errors: (H,) mean squared error of held-out forecasts at leads 1 .. H, relative to the variance of all codes.
     """
 
     choice: Choice
@@ -70,8 +70,8 @@ class Autoregression:
     errors: Tensor
 
     def of_unseen(self, ratio: Tensor, variances: Tensor, lasting: Tensor) -> Autoregression:
-        """With damping and covariances of all R codes of frames that patterns were not fitted to: `ratio` (R,) times as
-        variable, with `variances` (R,), and beyond the coupled ones correlations `lasting` (H, R) over 1 to H steps."""
+        """Extension to all R codes and to frames not used to fit the modes, where codes are `ratio` (R,) times as
+        variable; uncoupled codes have `variances` (R,) and autocorrelations `lasting` (H, R) at lags 1 to H."""
         wider = ratio[: self.choice.size].clamp(min=1.0).sqrt()
         powers = lasting[0] ** torch.arange(1, len(lasting) + 1)[:, None]
         rest, powers = (one[:, len(wider) :] for one in (lasting, powers))
@@ -83,8 +83,8 @@ class Autoregression:
 
 
 def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:
-    """Map (n, n) of [z(t), z(t-1), ...] over one step, from coefficients (p, r, r) of the leading codes and decays
-    (R - r,) of the others, of which the past is not kept: n = R + (p - 1) r."""
+    """Companion matrix (n, n) of [z(t), z(t-1), ...] from coefficients (p, r, r) of the leading codes and decays (R -
+    r,) of the others, whose past is not part of the state: n = R + (p - 1) r."""
     lags, size, _ = matrices.shape
     others = 0 if decays is None else len(decays)
     codes = size + others
@@ -99,8 +99,8 @@ def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:
 
 
 def lagged(codes: Tensor, known: Tensor, lags: int, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """States (T, n) [z(t), z(t-1), ...] of codes (T, Z), and where (T,) all of these frames are known; `past`: codes
-    (T, r) whose past is kept, by default all of them."""
+    """States (T, n) [z(t), z(t-1), ...] of codes (T, Z), and where (T,) all their frames are known; `past`: codes (T,
+    r) to be used at past frames, by default all."""
     parts, whole = [], known.clone()
     for lag in range(lags):
         parts.append((codes if past is None or not lag else past).roll(lag, 0))
@@ -111,20 +111,20 @@ def lagged(codes: Tensor, known: Tensor, lags: int, past: Tensor | None = None) 
 
 
 def blocks_of(frames: int) -> list[tuple[int, int]]:
-    """First frames and ends of the contiguous blocks that are left out in turn."""
+    """First frames and ends of contiguous blocks for cross-validation."""
     edges = torch.linspace(0, frames, min(_BLOCKS, max(2, frames // 8)) + 1).round().long().tolist()
     return list(itertools.pairwise(edges))
 
 
 def reach_of(codes: Tensor) -> Tensor:
-    """Least and largest values (2, R) within which codes (T, R) and those of later frames return to their mean."""
+    """Bounds (2, R), 1.5 times the range of codes (T, R), within which codes relax to their mean."""
     return _REACH * torch.stack([codes.amin(0), codes.amax(0)])
 
 
 def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tuple[Tensor, Tensor]:
-    """Factors (H,) of forecasts of codes (T, R), where frames are `known` (T,), and shares (H,) of the latest codes in
-    them: these, and then how much of both is to be believed, by regression on forecasts of the blocks of the second
-    half, each by a fit to what came before it and around its mean, as far as blocks agree (James and Stein)."""
+    """Factors (H,) of forecasts of codes (T, R), and shares (H,) of the latest codes added to them. First the shares,
+    then an overall factor, by regression on forecasts of blocks of the second half of the frames that are `known` (T,),
+    each fitted to earlier frames around their mean; shrunk where blocks disagree (James and Stein)."""
     choice, (leads, size), products = regression.choice, regression.damping.shape, list[Tensor]()
     edges = torch.linspace(len(codes) / 2, len(codes), _LATER + 1).round().long().tolist()
     for low, high in itertools.pairwise(edges):
@@ -148,8 +148,8 @@ def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tu
 
 def _starts(whole: Tensor, known: Tensor, block: tuple[int, int], leads: int, most: int, stop: int
             ) -> tuple[Tensor, Tensor, Tensor]:
-    """At most so many of the `whole` (T,) frames (S,) of a block, from which forecasts start, which (S, H) of
-    the leads have a known frame before `stop`, and its index (S, H)."""
+    """At most `most` initial frames (S,) in a block with known lags (`whole`, (T,)), which leads (S, H) end in known
+    frames before `stop`, and the indices (S, H) of these."""
     starts = torch.arange(*block)[whole[slice(*block)]]
     starts = starts[:: max(1, -(-len(starts) // most))]
     ends = starts[:, None] + torch.arange(1, leads + 1)
@@ -158,8 +158,8 @@ def _starts(whole: Tensor, known: Tensor, block: tuple[int, int], leads: int, mo
 
 
 def _agreed(products: Tensor, missed: Tensor, direction: Tensor) -> Tensor:
-    """Shares (H,), from 0 to 1, of a direction (H, 3) that explain what is missed (H, 3), from products (B, H, 3, 3) of
-    blocks, as far as these agree."""
+    """Regression coefficients (H,) in [0, 1] of residuals `missed` on a direction, both combinations (H, 3) of truth,
+    forecast and latest codes, from products (B, H, 3, 3) of blocks; shrunk by the variance between blocks."""
     cross, square = (torch.einsum("bhij,hi,hj->bh", products, one, direction) for one in (missed, direction))
     total = square.sum(0).clamp(min=1e-300)
     share = cross.sum(0) / total
@@ -168,12 +168,12 @@ def _agreed(products: Tensor, missed: Tensor, direction: Tensor) -> Tensor:
 
 
 class AutoregressionSearch:
-    """Autoregressions of one series of codes on equal steps, from one pass over their products.
+    """Autoregressions of one series of codes with equal steps, from one pass over its lagged products.
 
     Args:
         codes: (T, Z), ordered by variance. known: (T,) frames that were observed.
-        rest: variance that the codes leave, which every forecast misses.
-        persistent: whether codes beyond the leading ones persist, damped; else they are forecast by nothing.
+        rest: variance outside the codes, an error of every forecast.
+        persistent: whether the codes that are not coupled have damped persistence; else their forecast is zero.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class AutoregressionSearch:
         self.whole, self.mean_square = whole, float(self.codes[known].square().sum(1).mean())
         self.leads, self.blocks = max(1, min(_LEADS, frames // 5)), blocks_of(frames)
         rows = [pairs[(pairs >= low) & (pairs < high)] for low, high in self.blocks]
-        kept = [[k for k in range(len(rows)) if k != left_out] for left_out in range(len(rows) + 1)]  # all at last
+        kept = [[k for k in range(len(rows)) if k != left_out] for left_out in range(len(rows) + 1)]  # last: all
         parts = torch.stack([states[some].T @ torch.cat([states[some], self.codes[some + 1]], 1) for some in rows])
         self.products = [parts[some].sum(0) for some in kept]
         self.pairs = [sum(len(rows[k]) for k in some) for some in kept]
@@ -196,22 +196,22 @@ class AutoregressionSearch:
         self.persistent = float(persistent)
 
     def decays(self, left_out: int = -1) -> Tensor:
-        """Damped persistence (Z,) of each code over one step, of all blocks but one, or of all: least squares without
-        the bias that they have in few frames (Kendall, 1954), never beyond 1."""
+        """Autocorrelation (Z,) of each code at lag 1, from all blocks or all but one: least squares corrected for its
+        bias in short series (Kendall, 1954), clipped to [-1, 1]."""
         gram, cross = (one.diagonal()[: self.codes.shape[1]] for one in self._split(left_out))
         decays = cross / gram.clamp(min=1e-300)
         return (decays + (1 + 3 * decays) / max(self.pairs[left_out], 1)).clamp(-1.0, 1.0)
 
     def _split(self, left_out: int) -> tuple[Tensor, Tensor]:
-        """Products of states with themselves, and with the codes that follow."""
+        """Products of states with themselves, and with the codes of the next frame."""
         products, size = self.products[left_out], self.codes.shape[1]
         return products[:, :-size], products[:, -size:]
 
     def fit(self, choice: Choice, left_out: int = -1, stable: bool = False) -> Tensor:
-        """Coefficients (p, r, r) of all blocks but one, or of all; `stable`: scaled down to the unit circle where they
-        grow. Codes return to 0, which is their mean."""
+        """Coefficients (p, r, r) from all blocks or all but one; `stable`: scaled to spectral radius 1 if unstable.
+        There is no intercept: the mean of codes is 0."""
         (gram, cross), size, lags = self._split(left_out), choice.size, torch.arange(choice.lags)[:, None]
-        index = (lags * self.codes.shape[1] + torch.arange(size)).flatten()  # columns of its codes
+        index = (lags * self.codes.shape[1] + torch.arange(size)).flatten()  # columns of its codes and lags
         gram, cross = gram[index[:, None], index], cross[index, :size]
         target = torch.zeros_like(cross)
         target.diagonal().copy_(self.decays(left_out)[:size])
@@ -225,8 +225,8 @@ class AutoregressionSearch:
 
     @cached_property
     def _persistence(self) -> tuple[Tensor, Tensor]:
-        """Mean squared error (H, 1 + Z) of damped persistence of blocks left out, at each lead that of all codes from
-        one on, none at the end; and (H,) of the cycle alone."""
+        """Mean squared errors (H, 1 + Z) of damped persistence in blocks left out, summed over the codes from each
+        index on, and errors (H,) of the zero forecast (the seasonal cycle)."""
         moments = _Moments()
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = _starts(self.whole, self.known, (low, high), self.leads, _STARTS, high)
@@ -248,14 +248,14 @@ class AutoregressionSearch:
 
     def _forecasts(self, choice: Choice, most: int, stable: bool = False
                    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Each block's leads that count, their frames, and forecasts (S, H, r) by a fit to the others."""
+        """For each block: which leads count, their frames, and forecasts (S, H, r) by a fit to the other blocks."""
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = _starts(self.whole, self.known, (low, high), self.leads, most, high)
             yield inside, ends, self._path(choice, self.fit(choice, number, stable), starts)
 
     def errors(self, choice: Choice) -> Tensor:
-        """Mean squared error (H,) of damped forecasts of the blocks, each from its own frames by a fit to all others,
-        share of the variance of all codes."""
+        """Cross-validated mean squared error (H,) of damped forecasts, started in each block and fitted to all others,
+        relative to the variance of all codes."""
         moments, size = _Moments(), choice.size
         for inside, ends, path in self._forecasts(choice, min(_STARTS, _NUMBERS // size)):
             moments.add(self.codes[ends, :size], path, inside)
@@ -263,8 +263,8 @@ class AutoregressionSearch:
         return every[moments.count > 0] / max(self.mean_square + self.rest, 1e-300)
 
     def held_out(self, choice: Choice) -> tuple[Tensor, Tensor]:
-        """Damping (H, r) of forecasts of the blocks by fits to all others, and the covariances (H, r, r) of errors;
-        where starts are few, nearer to what the errors of one step become by the map."""
+        """Cross-validated damping (H, r) of forecasts and covariances (H, r, r) of their errors; shrunk towards
+        one-step errors propagated by the map if there are few starts."""
         moments, size, parts = _Moments(), choice.size, []
         for inside, ends, path in self._forecasts(choice, _STARTS_OF_ERRORS, stable=True):
             parts.append((self.codes[ends, :size], path, inside))
@@ -285,9 +285,9 @@ class AutoregressionSearch:
         return damping, (total + _PRIOR_STARTS * torch.stack(later)) / (count + _PRIOR_STARTS)
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
-        """The best choice, of equals the smallest, fitted to all blocks; of few frames, whose blocks choose by chance,
-        half of what least squares add to damped persistence (Zellner's prior of the weight of the data), unless another
-        choice does far better."""
+        """The smallest choice among those of nearly least error, fitted to all blocks. In short series, whose blocks
+        choose by chance, the average of least squares and damped persistence (a Zellner prior with the weight of the
+        data) is used unless another choice is far better."""
         room = max(1, int(len(self.codes) / _DETERMINED))
         most = min(self.codes.shape[1], room)
         errors: dict[Choice, Tensor] = {}
@@ -296,7 +296,7 @@ class AutoregressionSearch:
         for size in sorted({min(size, most) for size in sizes}):
             for lags in (lags for lags in self.lags if size * lags <= room * self.lags[0]):
                 alike: list[Choice] = []
-                for ridge in RIDGES:  # from strong to weak, until it does harm
+                for ridge in RIDGES:  # from strong to weak, until errors increase
                     alike.append(Choice(size, lags, ridge))
                     errors[alike[-1]] = self.errors(alike[-1])
                     now = scores(errors, usual)
@@ -321,18 +321,18 @@ class AutoregressionSearch:
         return self.fitted(chosen)
 
     def fitted(self, choice: Choice) -> Autoregression:
-        """That of a choice, fitted to all blocks."""
+        """Autoregression of given hyperparameters, fitted to all blocks."""
         return Autoregression(choice, self.fit(choice, stable=True), *self.held_out(choice), self.errors(choice))
 
 
 class _Moments:
-    """Second moments of truth and forecasts (S, H, Z) at each lead, of the starts of each block."""
+    """Second moments of truth and forecasts (S, H, Z) at each lead, by block."""
 
     def __init__(self) -> None:
         self.blocks: list[tuple[Tensor, ...]] = []
 
     def add(self, truth: Tensor, forecast: Tensor, inside: Tensor) -> None:
-        """A block's, of those that are `inside` (S, H)."""
+        """Add a block; only forecasts that are `inside` (S, H) count."""
         seen = inside[..., None].double()
         products = [(seen * one).sum(0) for one in (truth.square(), truth * forecast, forecast.square())]
         self.blocks.append((inside.sum(0).double(), *products))
@@ -343,15 +343,15 @@ class _Moments:
         return torch.stack([block[0] for block in self.blocks]).sum(0)
 
     def damping(self, left_out: int | None = None) -> Tensor:
-        """Factors (H, Z) from 0 to 1 by regression on the forecasts of all blocks but one, or of all: where starts are
-        few, nearer to 1."""
+        """Regression factors (H, Z) in [0, 1] of truth on forecasts of all blocks, or all but one; shrunk towards 1 if
+        there are few starts."""
         kept = [block for number, block in enumerate(self.blocks) if number != left_out]
         count, _, products, forecasts = (torch.stack(parts).sum(0) for parts in zip(*kept, strict=True))
         usual = _PRIOR_STARTS * forecasts / count.clamp(min=1)[:, None]
         return ((products + usual) / (forecasts + usual).clamp(min=1e-300)).clamp(0.0, 1.0)
 
     def errors(self) -> Tensor:
-        """Mean squared errors (H, Z) of forecasts of each block, damped as the other blocks say."""
+        """Mean squared errors (H, Z) of forecasts, those of each block damped by the factors of the others."""
         total = torch.zeros_like(self.blocks[0][1])
         for number, (_, squares, products, forecasts) in enumerate(self.blocks):
             damping = self.damping(number)
@@ -360,8 +360,8 @@ class _Moments:
 
 
 def scores(errors: dict[Choice, Tensor], usual: Tensor) -> dict[Choice, float]:
-    """Geometric means of errors (H,) over leads, which count by the share of what the cycle alone leaves, `usual` (H,)
-    or more leads, that any of them forecasts; 1 where none does."""
+    """Geometric means of errors (H,) over leads, weighted by the largest share of the error of the zero forecast,
+    `usual` (H,) or more leads, that any choice removes; without any, the least error, but at least 1."""
     every = torch.stack(list(errors.values())).nan_to_num(torch.inf)
     weights = (1 - every.amin(0) / usual[: every.shape[1]].clamp(min=1e-300)).clamp(min=0.0)
     if not float(weights.sum()) > 0:

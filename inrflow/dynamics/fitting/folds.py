@@ -1,10 +1,9 @@
 """Cross-validation of dynamics: held-out trajectories, or single frames left out of a trajectory.
 
-The dynamics do not depend on time, so transitions after a frame that is left out are as good for fitting as those
-before: nearly all frames are fitted to in every fold, and there are many folds (Bergmeir, Hyndman and Koo 2018). The
-forecast of the frame that is left out goes on through frames that are fitted to, which shows how its error grows.
-Rolling origins, each fitted on what came before alone, leave so few transitions that candidates of many codes seem
-worse than they are.
+For autonomous dynamics, transitions after a frame that is left out are as good for fitting as those before it: nearly
+all frames are used in every fold, and there are many folds (Bergmeir, Hyndman and Koo 2018). The forecast of the frame
+left out is continued through frames used for fitting, which shows the growth of its error. Rolling origins, which fit
+to earlier frames alone, leave few transitions and are biased against candidates with many codes.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ import numpy as np
 
 from inrflow.encoding.encode import CodeData
 
-_FOLDS, _UNEQUAL = 24, 12  # and where steps are unequal: every fit follows the flow of every transition there
-_FEWEST, _PLENTY = 4, 10_000  # folds at least, fewer than that from so many transitions on: each is fitted to all
-_COPIED, _COPIED_UNEQUAL = 1024, 512  # transitions up to which copies are fitted to in folds
-_EARLIEST = 10  # no frame among the first one of so many is left out
-_HORIZON, _LONGEST = 0.4, 50  # of the frames, and frames: how far forecasts go on
+_FOLDS, _UNEQUAL = 24, 12  # numbers of folds, and for unequal steps, where every fit integrates all transitions
+_FEWEST, _PLENTY = 4, 10_000  # least number of folds; transitions from which their number is reduced
+_COPIED, _COPIED_UNEQUAL = 1024, 512  # largest number of transitions including copies in folds
+_EARLIEST = 10  # inverse share of first frames that are never left out
+_HORIZON, _LONGEST = 0.4, 50  # length of forecasts, as a share of the frames and in frames
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Codes to fit to, and codes whose frames after `first` are forecast from it."""
+    """Codes to fit to, and codes whose frames after index `first` are forecast from that frame."""
 
     training: CodeData
     validation: CodeData
@@ -39,10 +38,9 @@ class Fold:
 
 
 def frames_left_out(frames: int, count: int = _FOLDS) -> list[tuple[int, int]]:
-    """Frames to leave out one at a time, `count` of them, evenly spread, and where forecasts from before them end.
+    """Frames to leave out one at a time, `count` of them evenly spaced, and the ends of forecasts from before them.
 
-    Empty where there are too few frames to leave any out.
-    """
+    Empty if there are too few frames."""
     earliest = max(2, frames // _EARLIEST)
     if frames <= earliest:
         return []
@@ -51,11 +49,11 @@ def frames_left_out(frames: int, count: int = _FOLDS) -> list[tuple[int, int]]:
 
 
 def folds_of(training: CodeData, originals: int, uniform: bool = True) -> list[Fold]:
-    """Folds of single frames, left out of trajectories and forecast in the first `originals` of them.
+    """Folds with single frames left out of all trajectories, forecast in the first `originals` of them.
 
-    Of symmetry copies, which come after the originals, only so many are fitted to that folds stay cheap.
+    Symmetry copies, which come after the originals, are limited in number so that folds stay cheap.
 
-    `uniform`: whether all steps are equal. Empty where trajectories are too short.
+    `uniform`: whether all steps are equal. Empty if trajectories are too short.
     """
     copied = _COPIED if uniform else _COPIED_UNEQUAL
     training = training.first(max(originals, copied // training.codes.shape[1]))

@@ -1,7 +1,6 @@
-"""Transitions of states over equal steps: the map of one step by ridge regression, and its generator.
+"""Transitions of states over equal steps: the map of one step by ridge regression, and rollouts.
 
-Dynamic mode decomposition in continuous time: the generator is the matrix logarithm of the map. `moments` fits steps
-that differ.
+Dynamic mode decomposition; the generator is the matrix logarithm of the map. `moments` fits unequal steps.
 """
 
 from collections.abc import Callable
@@ -31,7 +30,7 @@ class Transitions:
 
 def transitions_of(data: CodeData) -> Transitions:
     """All pairs of successive observed frames of states (S, T, n)."""
-    row, frame = data.observed.nonzero(as_tuple=True)  # of each trajectory in turn
+    row, frame = data.observed.nonzero(as_tuple=True)  # ordered by trajectory
     same = row[1:] == row[:-1]
     row, start, end = row[1:][same], frame[:-1][same], frame[1:][same]
     step = data.t[row, end] - data.t[row, start]
@@ -39,7 +38,7 @@ def transitions_of(data: CodeData) -> Transitions:
 
 
 class LinearFit:
-    """Ridge regressions of one data set for many sizes and strengths, from one pass over the transitions.
+    """Ridge regressions of one data set for any size and ridge, from one pass over the transitions.
 
     Codes are ordered by variance, so the regression on the first n of them is a leading block of the same normal
     equations. The ridge is relative to the mean diagonal of the Gram matrix.
@@ -52,8 +51,8 @@ class LinearFit:
         self.cross = start.T @ transitions.end
 
     def step_map(self, size: int, ridge: float) -> Tensor:
-        """Affine map (n + 1, n + 1) of one time step on [1, s]; meaningful for uniform steps only. The ridge pulls
-        towards the mean."""
+        """Affine map (n + 1, n + 1) of one time step on [1, s], for uniform steps only. The ridge pulls towards the
+        mean."""
         gram = self.gram[: size + 1, : size + 1].clone()
         gram.diagonal()[1:].add_(ridge * gram.diagonal()[1:].mean())
         gram.diagonal()[0].add_(1e-12 * gram[0, 0])
@@ -65,12 +64,11 @@ def affine_rollout(
     states: Tensor, observed: Tensor, t: Tensor, step: float | None, step_map: Tensor | None,
     move: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Forecasts (S, T - 1, m) of states (S, T, m) on [1, s] from the first observed frame of each, and which (S, T - 1)
-    of them have one before and are observed themselves.
+    """Forecasts (S, T - 1, m) of states (S, T, m) on [1, s] from the first observed frames, and which (S, T - 1) count.
 
     Args:
-        step: to which `step_map`, (m, m) or (S, m, m), belongs: taken where all trajectories are that far apart.
-        move: states (S, m) over times (S,), where they are not.
+        step: time step of `step_map`, (m, m) or (S, m, m), which is used where the gaps of all trajectories equal it.
+        move: function of states (S, m) and times (S,) that is used for other gaps.
     """
     gaps = t[:, 1:] - t[:, :-1]
     finite, gaps = torch.isfinite(gaps), gaps.nan_to_num(0.0)
@@ -85,7 +83,7 @@ def affine_rollout(
             state = state @ step_map.T if step_map.dim() == 2 else torch.einsum("sij,sj->si", step_map, state)
         else:
             state = move(state, gaps[:, i])
-        if late:  # nothing was observed before: the forecast begins here
+        if late:  # forecasts begin at the first observed frame
             state = torch.where(begun[:, i, None], state, states[:, i + 1])
         path.append(state)
     forecast = torch.stack(path, 1) if path else states[:, 1:]

@@ -1,8 +1,8 @@
-"""Linear dynamics chosen on validation: how many codes, how much memory, which ridge.
+"""Model selection for linear dynamics: number of codes, memory and ridge.
 
-Every candidate is a map of a step, or a linear field where steps are unequal, fitted by least squares and scored by
-rollouts of held-out trajectories or, where there is a single one, of frames left out of it. As these do not show
-whether forecasts stay bounded, candidates of a single trajectory are checked for that too.
+Every candidate is the map of a step or, for unequal steps, a linear field, fitted by least squares and scored by
+rollouts of held-out trajectories or, for a single trajectory, of frames left out of it. Since these do not show whether
+forecasts stay bounded, candidates of a single trajectory are checked for that too.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from inrflow.numerics.ridge import ridge_grid
 RIDGES = (1e-15, 1e-13, *ridge_grid(-12, -2), 1e-1, 1.0)
 _CLEARLY_BETTER = 0.98
 _FINALISTS = 12
-_FEW, _PARTS = 20, 5  # held-out trajectories that hide what a candidate does to others; parts left out in turn
-_SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
-_ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # times the least error of a single trajectory: does about as well
-_NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error without memory
-_WEAKEST_APART = 1e-10  # weaker ridges do the same where steps are unequal
-_SOLVE, _IRREGULAR, _FEWEST_RIDGES = 2, 20, 4  # products of a solve, times n^3; solves that unequal steps take
-_IRREGULAR_CALLS = 1500, 40  # operations on tensors of their fit, and of each of their steps in a forecast
-_DETERMINED = 1e-2  # share of the variance: forecasts that miss less are known well
-_BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
+_FEW, _PARTS = 20, 5  # held-out trajectories below which others are left out too; parts left out in turn
+_SCREEN, _SCREENED = 4, 6  # stride over many folds in screening; inverse share of candidates kept
+_ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # tolerance of the least error, for a single trajectory
+_NOISY, _MEMORY_PAYS = 0.1, 0.5  # relative error of noisy forecasts; error ratio by which memory pays
+_WEAKEST_APART = 1e-10  # weaker ridges change nothing for unequal steps
+_SOLVE, _IRREGULAR, _FEWEST_RIDGES = 2, 20, 4  # products of a solve, times n^3; solves for unequal steps
+_IRREGULAR_CALLS = 1500, 40  # tensor operations of such a fit, and of a step of its forecasts
+_DETERMINED = 1e-2  # relative error below which dynamics count as well determined
+_BEYOND = 1.5  # margin of bounded forecasts, relative to the range of the data and its growth
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """size: codes; memory: hidden dimensions; ridge: which pulls to the mean, or to no change where steps differ."""
+    """size: codes; memory: delay coordinates; ridge: towards the mean or, for unequal steps, towards zero rates."""
 
     size: int
     memory: int
@@ -52,21 +52,21 @@ class Candidate:
 
     @property
     def past(self) -> int:
-        """Frames before the present one that the memory looks back on."""
+        """Number of past frames that the memory uses."""
         return past_frames(self.size, self.memory)
 
 
 @dataclass
 class ClosedForm:
-    """Linear dynamics of states [codes, memory], and how well they forecast.
+    """Linear dynamics of states [codes, memory], and their validation error.
 
     Attributes:
-        candidate: what was chosen.
-        directions: (size, memory) of the memory, None without.
-        field: float64: the map of a step where steps are equal, else ds/dt = A s + b + forcing(t).
-        score: validation error, share of the variance of the codes.
+        candidate: the chosen hyperparameters.
+        directions: (size, memory) of the memory; None without memory.
+        field: float64: the map of a step if steps are equal, else ds/dt = A s + b + forcing(t).
+        score: validation error, relative to the variance of the codes.
         scores: of all candidates tried.
-        back: ridge of the map of a step back, where steps are equal.
+        back: ridge of the map of a backward step, if steps are equal.
     """
 
     candidate: Candidate
@@ -78,27 +78,27 @@ class ClosedForm:
 
     @property
     def steps(self) -> StepMapTerm | None:
-        """The maps of a step, where steps are equal."""
+        """The maps of a step, None if steps are unequal."""
         return self.field.get(StepMapTerm)
 
     @property
     def least(self) -> float:
-        """The least error of all candidates: what searches are compared by, for the choice need not have it."""
+        """The least error of all candidates, by which searches are compared; the chosen one may have more."""
         return min(self.scores.values(), default=self.score)
 
 
 class ClosedFormSearch:
-    """Fits and judges candidates.
+    """Fitting and validation of candidates.
 
     Args:
         training: codes of the training trajectories and of their symmetry copies.
-        validation: codes of held-out trajectories; None to judge by frames left out of `training`, whose first
-            `originals` trajectories are no copies.
+        validation: codes of held-out trajectories; None to use frames left out of `training`, whose first `originals`
+            trajectories are no copies.
         period, harmonics: of an external forcing, period 0 for none.
         originals: see `validation`.
-        window: frames that are known before a forecast of a validation trajectory begins.
-        floor: error of the decoder itself, share of the variance: smaller differences than it decide nothing.
-        seconds: of effort for `search`: fewer ridges, then fewer sizes are tried where all would take more.
+        window: number of observed frames before a forecast of a validation trajectory begins.
+        floor: error of the decoder itself, relative to the variance; it is added to all errors compared.
+        seconds: budget of effort for `search`: ridges, then sizes are thinned until all candidates fit.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ class ClosedFormSearch:
     def step_model(self, fold: int, candidate: Candidate
                    ) -> tuple[Tensor, SeasonalMean, Tensor | None, float | None, LinearFit]:
         """Affine map of a step (uniform data) or generator (otherwise) of the anomalies, their mean, the directions of
-        memory, the step (None: steps differ) and the fit; of what a fold is fitted to, or, for fold -1, of all training
-        codes."""
+        memory, the step (None if steps differ) and the fit; from the training data of a fold or, for fold -1, all
+        training codes."""
         # without memory, smaller sizes are leading blocks of the fit of all codes
         key = fold, candidate.size if candidate.memory else -1, candidate.memory
         data = self.folds[fold].training if fold >= 0 else self.training
         if key not in self._fits:
-            if candidate.memory:  # one size with memory at a time: sums of many would fill the memory
+            if candidate.memory:  # keep one size with memory at a time, to save storage
                 self._fits = {k: v for k, v in self._fits.items() if k[0] != fold or k[1] < 0}
             directions = memory_directions(data, candidate.size, candidate.memory) if candidate.memory else None
             size = candidate.size if candidate.memory else data.codes.shape[-1]
@@ -136,16 +136,16 @@ class ClosedFormSearch:
         return _affine(*fit_irregular(pairs.truncated(n), candidate.ridge)), mean, directions, None, fit
 
     def score(self, candidate: Candidate, every: int = 1) -> float:
-        """Mean squared error of rollouts over the variance of all codes: those beyond the size count as errors.
+        """Mean squared error of rollouts relative to the variance of all codes; codes beyond the size count as errors.
 
-        Of several folds it is the geometric mean: one that is hard to forecast, whatever the candidate, must not hide
-        the others. There, unbounded forecasts score infinity.
+        Geometric mean over folds, so that one that is hard to forecast for any candidate does not dominate. With frames
+        left out of a single trajectory, candidates with unbounded forecasts score infinity.
 
         `every`: stride over the folds.
         """
         effort.add(*self._cost(candidate, every))
         fewest = min(self.training.codes.shape[1] - 1, *(fold.training.codes.shape[1] for fold in self.folds))
-        if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
+        if candidate.memory and fewest < 3:  # memory starts at the second frame: no transitions
             return float("inf")
         totals, counts, variance = self._errors(candidate, every)
         scored = counts > 0
@@ -158,7 +158,7 @@ class ClosedFormSearch:
         return value if value == value else float("inf")
 
     def _cost(self, candidate: Candidate, every: int = 1) -> tuple[float, float, float]:
-        """Products, elements and calls of a score."""
+        """Numbers of products, element operations and calls of a score."""
         n, folds = candidate.size + candidate.memory + 1, len(self.folds[::every]) + self.left_out
         states, frames = self.folds[0].validation.observed.shape
         solves, fit, step = (1, 30, 8) if self.uniform else (_IRREGULAR, *_IRREGULAR_CALLS)
@@ -167,7 +167,7 @@ class ClosedFormSearch:
 
     def _affordable(self, sizes: Sequence[int], memories: Sequence[float], ridges: Sequence[float]
                     ) -> tuple[list[int], list[float]]:
-        """Sizes and ridges that can be tried in the time: every second ridge, then every second size goes."""
+        """Sizes and ridges within the budget: every second ridge, then every second size is dropped."""
         sizes, ridges = sorted(set(sizes)), sorted(ridges)
         every = _SCREEN if len(self.folds) >= 2 * _SCREEN else 1
 
@@ -182,7 +182,7 @@ class ClosedFormSearch:
         return sizes, ridges
 
     def _errors(self, candidate: Candidate, every: int) -> tuple[Tensor, Tensor, float]:
-        """Summed squared errors and their number, (folds,), zero where unscored, and the variance of the codes."""
+        """Sums of squared errors and their numbers, (folds,), zero if unscored, and the variance of codes."""
         totals, counts = torch.zeros(2, len(self.folds), dtype=torch.float64)
         variance, numbers = 0.0, range(0, len(self.folds), every)
         for number in numbers:
@@ -210,9 +210,9 @@ class ClosedFormSearch:
     def _bounded(self, candidate: Candidate, determined: bool) -> bool:
         """Whether forecasts from the last frames, over half the training time, stay near the range of the data.
 
-        The range is widened by a margin, and by the growth of the trajectories since their first half. determined: no
-        mode may grow by more, for what is known well may leave what was seen, as waves do of which frames show a part.
-        """
+        The range is widened by a margin and by the growth of the trajectories since their first half. determined: bound
+        the growth of all modes instead, since well-determined forecasts may leave the range (as waves that are partly
+        observed)."""
         model, mean, directions, unit, _ = self.step_model(-1, candidate)
         original = self.training.first(self.originals)
         states = around(with_memory(original, candidate.size, directions), mean)
@@ -241,19 +241,19 @@ class ClosedFormSearch:
         return transitions_of(self.training).uniform
 
     def grid(self, sizes: Sequence[int], memories: Sequence[float], ridges: Sequence[float]) -> list[Candidate]:
-        """Candidates of every size, share of memory and ridge."""
+        """Candidates of every size, memory (as a share of the size) and ridge."""
         every = itertools.product(memories, sizes, ridges)
         return [Candidate(size, round(share * size), ridge) for share, size, ridge in every]
 
     def search(
         self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
     ) -> ClosedForm:
-        """The best candidate, fitted on all training codes.
+        """The chosen candidate, fitted to all training codes.
 
         Args:
-            sizes: numbers of codes to try; memories: of memory dimensions, as shares of them.
+            sizes: numbers of codes to try; memories: memory dimensions to try, as shares of the size.
         """
-        if not self.uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions
+        if not self.uniform and max(ridges) > _WEAKEST_APART:  # each fit integrates all transitions
             ridges = [ridge for ridge in ridges if ridge >= _WEAKEST_APART]
         sizes, ridges = self._affordable(sizes, memories, ridges)
         candidates = self._screened(self.grid(sizes, memories, ridges))
@@ -261,8 +261,8 @@ class ClosedFormSearch:
         return self.fit(self._most_codes(scores) if self.left_out else self._simplest(self._judged(scores)), scores)
 
     def _judged(self, scores: dict[Candidate, float]) -> dict[Candidate, float]:
-        """Scores; where few are held out and none are copies, geometric means of the best ones and of those with others
-        left out in turn: weak ridges forecast some trajectories well and others not at all."""
+        """Scores; if few trajectories are held out and none are copies, the best ones are averaged geometrically with
+        five-fold cross-validation scores, since weak ridges forecast some trajectories well and others not at all."""
         held = self.folds[0].validation
         if len(held.codes) >= _FEW or len(self.training.codes) > self.originals:
             return scores
@@ -276,19 +276,19 @@ class ClosedFormSearch:
         return {c: math.sqrt(scores[c] * sum(s.score(c) for s in searches) / _PARTS) for c in best}
 
     def _simplest(self, scores: dict[Candidate, float]) -> Candidate:
-        """The candidate with the fewest dimensions, and of these the strongest ridge, of those that no other is clearly
-        better than."""
+        """The candidate with the fewest dimensions, then the strongest ridge, among those within a tolerance of the
+        best."""
         limit = (min(scores.values()) + self.floor) / _CLEARLY_BETTER
         alike = [c for c in scores if scores[c] + self.floor <= limit]
         return min(alike or scores, key=lambda c: (c.memory, c.size, -c.ridge))
 
     def _most_codes(self, scores: dict[Candidate, float]) -> Candidate:
-        """The best candidate with as many codes as do about as well as the best, and with memory only where it pays.
+        """The candidate with most codes among those about as good as the best, with memory only if it pays.
 
-        All transitions of a single trajectory determine more codes than those of a fold do, the ridge holds back what
-        they do not determine, and what is cut off is missed ever more as a forecast goes on. Where forecasts miss much
-        whatever the size, noise does more harm than what is cut off: as few codes as do about as well, and of equals
-        the most regularised. Memory asks for several frames before every forecast.
+        All transitions of a single trajectory determine more codes than those of a fold, the ridge shrinks what they do
+        not determine, and truncation errors grow along a forecast. If forecasts are poor for any size, noise does more
+        harm than truncation: then the fewest codes are taken, with the strongest ridge among equally good ones. Memory
+        requires several observed frames before every forecast.
         """
         best = min(scores, key=lambda c: scores[c])
         alone = min((c for c in scores if not c.memory), key=lambda c: scores[c], default=best)
@@ -305,19 +305,19 @@ class ClosedFormSearch:
         return max(equals or [chosen], key=lambda c: c.ridge)
 
     def _screened(self, candidates: list[Candidate]) -> list[Candidate]:
-        """All candidates, or, of many folds, those that are best by a few of them, and the best of each size."""
+        """All candidates or, with many folds, the best by a subset of folds and the best of each size."""
         if len(self.folds) < 2 * _SCREEN:
             return candidates
         scores = {c: self.score(c, every=_SCREEN) for c in candidates}
         ranked = sorted(candidates, key=lambda c: scores[c])
-        best = {(c.size, c.memory > 0): c for c in reversed(ranked)}  # the first one
+        best = {(c.size, c.memory > 0): c for c in reversed(ranked)}  # the best of each
         return list(dict.fromkeys([*ranked[: _kept(len(ranked))], *best.values()]))
 
     def fit(
         self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None,
         like: ClosedForm | None = None,
     ) -> ClosedForm:
-        """The field of one candidate, from all training codes or from `data`; `like` one that was chosen before."""
+        """The field of one candidate from all training codes or `data`; `like`: a fit whose backward ridge is kept."""
         if data is not None:
             self.training = data
             self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
@@ -325,7 +325,7 @@ class ClosedFormSearch:
         size, back = len(model) - 1, 0.0
         if unit is not None:
             states, before = None, None if like is None or like.steps is None else (like.steps, like.back)
-            if before is None:  # else ridges are chosen, and a refit may have more codes than those held out
+            if before is None:  # choose the ridge of the map back
                 held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
                 states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
             term, back = step_maps(fit, model, mean, states, before)
@@ -339,7 +339,7 @@ class ClosedFormSearch:
 
 
 def _kept(candidates: int) -> int:
-    """How many candidates go on after they were screened."""
+    """Number of candidates that remain after screening."""
     return min(candidates, max(3 * _FINALISTS, candidates // _SCREENED))
 
 

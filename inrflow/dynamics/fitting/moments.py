@@ -1,14 +1,14 @@
 """Linear fields, with contexts A(c) = A_0 + sum_k c_k A_k or without, from second moments of code transitions.
 
-The A_k and the contexts of environments are found together by alternating least squares. Given contexts, the operators
-are one linear solve over all environments; given operators, each context is a solve of P numbers. Contexts are damped,
-not shrunk (a ridge on them would make them vanish into the operators), and in the end standardised: mean 0, covariance
-1.
+The A_k and the contexts of environments are estimated by alternating least squares. Given contexts, the operators solve
+one linear system over all environments; given operators, each context solves one of P numbers. Steps in contexts are
+damped, not shrunk (with a ridge, contexts would shrink while operators grow); in the end contexts are standardised:
+mean 0, covariance 1.
 
-The generator G of the affine flow on [1, s] is found from the integral form of the equation. About a current guess of
-G, what the exact flow misses, pulled back to the middle of its step, is (to second order) the change of G times the
-integral of the state over the step. So each environment gives normal equations G (M M^T) = (T M^T), of moments M and
-targets T, summed anew for each guess.
+The generator G of the affine flow on [1, s] is estimated from the integral form of the equation. For a current guess of
+G, the residual of the exact flow, moved back to the middle of the step, is (to second order) the change of G times the
+integral of the state over the step. Hence normal equations G (M M^T) = (T M^T) of moments M and targets T for each
+environment, recomputed for each guess.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from inrflow.numerics.ridge import damped_solve
 Equations = tuple[Tensor, Tensor]
 
 _DAMPING = 1e-3
-_SETTLED = 1e-6  # change of contexts
-_GAIN = 1e-2  # of many fits over unequal steps
-ROUNDING = 1e-15  # of normal equations with unit diagonal
+_SETTLED = 1e-6  # tolerance of contexts
+_GAIN = 1e-2  # relative decrease below which iteration ends, for unequal steps
+ROUNDING = 1e-15  # added to normal equations with unit diagonal
 
 
 @dataclass
@@ -51,11 +51,11 @@ class Moments:
         return torch.tensor([len(pairs.start) for pairs in self.transitions])
 
     def truncated(self, size: int) -> Moments:
-        """The first `size` codes."""
+        """Moments of the first `size` codes."""
         return Moments([pairs.truncated(size + 1) for pairs in self.transitions])
 
     def first_guess(self) -> tuple[Tensor, Tensor]:
-        """Normal equations (E, m, m) and (E, n, m) of the trapezoidal rule, which needs no guess; m = n + 1."""
+        """Normal equations (E, m, m) and (E, n, m) of the trapezoidal rule, which needs no initial guess; m = n + 1."""
         parts = [
             _products(pairs.step[:, None] * (pairs.start + pairs.end) / 2, pairs.end - pairs.start)
             for pairs in self.transitions
@@ -63,8 +63,8 @@ class Moments:
         return _stacked(parts)
 
     def about(self, generators: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normal equations (E, m, m) and (E, n, m) about generators (E, m, m), and the sum of squares (E,) of what
-        their flow misses at the end of the steps."""
+        """Normal equations (E, m, m) and (E, n, m) linearised about generators (E, m, m), and the sums of squares (E,)
+        of the residuals of their flow at the end of the steps."""
         parts, errors = [], []
         for pairs, generator in zip(self.transitions, generators, strict=True):
             half = pairs.step / 2
@@ -78,14 +78,14 @@ class Moments:
         return *_stacked(parts), torch.stack(errors)
 
     def variance(self) -> Tensor:
-        """Sum of squares (E,) of the change over a step: what no motion at all misses."""
+        """Sums of squares (E,) of the changes over a step: the residual of constant states."""
         return torch.stack([(pairs.end - pairs.start).square().sum() for pairs in self.transitions])
 
 
 def moments_of(data: CodeData, environment: Tensor, environments: int) -> Moments:
-    """Moments of codes of trajectories that belong to environments (S,) numbered from 0.
+    """Transitions of codes of trajectories, grouped by environments (S,), which are numbered from 0.
 
-    An environment without any transition has moments of zero.
+    Environments without any transition give moments of zero.
     """
     return Moments([_with_one(transitions_of(data.at(environment == e))) for e in range(environments)])
 
@@ -99,7 +99,7 @@ def _stacked(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def _with_one(pairs: Transitions) -> Transitions:
-    """The transitions of [1, s]."""
+    """Transitions of [1, s]."""
     start, end = (pad(state, (1, 0), value=1.0) for state in (pairs.start, pairs.end))
     return Transitions(start, end, pairs.step)
 
@@ -109,11 +109,11 @@ class ContextFit:
     """A linear field with contexts.
 
     Attributes:
-        operators: (1 + P, n, 1 + n), [bias, matrix] of the mean field and of what a unit of each context adds.
-        contexts: (E, P) of the training environments, standardised.
-        residual: what the flow misses of the transitions, share of the change over a step.
+        operators: (1 + P, n, 1 + n), [bias, matrix] of the mean field and of each context.
+        contexts: (E, P) of the training environments, standardised unless `told`.
+        residual: squared residual of the flow over a step, relative to the squared change.
         ridge: of the operators.
-        told: whether contexts were given, not solved.
+        told: whether contexts were given (known parameters) instead of fitted.
     """
 
     operators: Tensor
@@ -129,7 +129,7 @@ class ContextFit:
 
     @property
     def context_size(self) -> int:
-        """P."""
+        """Number of components P of a context."""
         return self.contexts.shape[1]
 
     def generators(self, contexts: Tensor | None = None) -> Tensor:
@@ -138,15 +138,15 @@ class ContextFit:
 
 
 def generators_at(operators: Tensor, contexts: Tensor) -> Tensor:
-    """Generators (E, 1 + n, 1 + n) on [1, s] of operators (1 + P, n, 1 + n) at contexts (E, P)."""
+    """Generators (E, 1 + n, 1 + n) on [1, s] for operators (1 + P, n, 1 + n) at contexts (E, P)."""
     field = torch.einsum("ek,kij->eij", pad(contexts, (1, 0), value=1.0), operators)
     return pad(field, (0, 0, 1, 0))
 
 
 def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, gain: float = 1e-6, told: bool = False
            ) -> ContextFit:
-    """The field for all codes of `moments`, from contexts (E, P), solved again too unless they are told, while what its
-    flow misses falls by more than a share."""
+    """The field for all codes of `moments`, starting from contexts (E, P), which are refitted unless `told`; iterates
+    while the residual of the flow decreases by more than a share `gain`."""
     total = max(float(moments.variance().sum()), 1e-300)
 
     def fitted(operators: Tensor, contexts: Tensor) -> tuple[ContextFit, Equations]:
@@ -163,7 +163,7 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, ga
             contexts = solve_contexts(*equations, operators, contexts)
             operators = solve_operators(*equations, contexts, ridge)
         candidate, again = fitted(operators, contexts)
-        if not candidate.residual < best.residual:  # fast dynamics: the correction is right for small changes only
+        if not candidate.residual < best.residual:  # fast dynamics: the linearisation holds for small changes only
             candidate, again = fitted((best.operators + operators) / 2, (best.contexts + contexts) / 2)
             if not candidate.residual < best.residual:
                 break
@@ -175,7 +175,7 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, ga
 
 
 def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
-    """Contexts (E, P) of other environments in a field that is known, from their mean."""
+    """Contexts (E, P) of other environments for known operators, starting from the mean context."""
     contexts = torch.zeros(len(moments.counts), len(operators) - 1, dtype=torch.float64)
     equations = moments.first_guess()
     for _ in range(rounds):
@@ -190,8 +190,8 @@ def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
 def solve_operators(gram: Tensor, target: Tensor, contexts: Tensor, ridge: float) -> Tensor:
     """Operators (1 + P, n, m) that solve the normal equations gram (E, m, m), target (E, n, m) at contexts (E, P).
 
-    The ridge is relative to the mean diagonal of the moments and spares the bias of the mean field. Codes enter in
-    units of their own size, so that rounding does not drown the smallest of them.
+    The ridge is relative to the mean diagonal of the moments; the bias of the mean field is not penalised. Codes are
+    scaled to unit moments so that rounding does not dominate the smallest ones.
     """
     weights = pad(contexts, (1, 0), value=1.0)
     parts, m = weights.shape[1], gram.shape[-1]
@@ -207,7 +207,7 @@ def solve_operators(gram: Tensor, target: Tensor, contexts: Tensor, ridge: float
 
 
 def solve_contexts(gram: Tensor, target: Tensor, operators: Tensor, contexts: Tensor) -> Tensor:
-    """Contexts (E, P) that fit each environment best given the operators; a damped step from `contexts`."""
+    """Contexts (E, P) of least squares for given operators; a damped step from `contexts`."""
     base, directions = operators[0], operators[1:]
     moved = torch.einsum("kni,eij->eknj", directions, gram)
     hessian = torch.einsum("eknj,lnj->ekl", moved, directions)
@@ -225,9 +225,9 @@ def in_gauge(fit: ContextFit) -> ContextFit:
 
 
 def fit_irregular(transitions: Transitions, ridge: float) -> tuple[Tensor, Tensor]:
-    """Matrix A (n, n) and bias b (n,) of ds/dt = A s + b from transitions over unequal steps; exact where the data are.
+    """Matrix A (n, n) and bias b (n,) of ds/dt = A s + b from transitions over unequal steps; exact for exact data.
 
-    The ridge is relative to the mean square of the states and spares the bias.
+    The ridge is relative to the mean square of the states; the bias is not penalised.
     """
     operators = refine(Moments([_with_one(transitions)]), torch.zeros(1, 0).double(), ridge, gain=_GAIN).operators[0]
     return slow_enough(operators[:, 1:], operators[:, 0], float(transitions.step.median()))

@@ -1,7 +1,7 @@
-"""fit_network_law: laws with a pointwise network of sines beside a few terms, its output layer solved.
+"""fit_network_law: laws with a pointwise network of sines beside a few terms, whose output layer is solved.
 
-The hidden layer is random (Rahimi & Recht 2007), scaled to the data, so that a network is a number of further columns
-of the normal equations that terms of laws have; a ridge, chosen by trajectories that are left out, keeps it smooth.
+The hidden layer is random (Rahimi & Recht 2007) and scaled to the data, so that the network adds columns to the normal
+equations of a law; a ridge, chosen by left-out trajectories, keeps it smooth.
 """
 
 from __future__ import annotations
@@ -41,35 +41,35 @@ from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 
-_FEWEST, _LEFT = 160, 0.02  # harmonics that networks see, at least; share of what a short law misses, beyond these
-_ROWS = 100  # harmonics that give equations
-_TRAJECTORIES, _FEW = 16, 6  # that give equations, at most; those by which networks are compared
-_TRIED = 3  # of these networks
-_UNITS, _COLUMNS = (64, 128), 256  # of a network of one feature, and of several; columns of all its forms
-_SPAN = (0.25, 1.5)  # deviations of weights, of features in units of their own deviations
-_LENGTHS = (0.15, 0.4, 1.0)  # of smoothed fields, in units of the longest wave over 2 pi
+_FEWEST, _LEFT = 160, 0.02  # least number of harmonics of networks; share of the error of a short law beyond them
+_ROWS = 100  # number of harmonics whose equations are used
+_TRAJECTORIES, _FEW = 16, 6  # largest numbers of trajectories for the fit, and for the comparison of networks
+_TRIED = 3  # number of networks that are tried
+_UNITS, _COLUMNS = (64, 128), 256  # units for one feature, and for several; columns of all forms together
+_SPAN = (0.25, 1.5)  # range of standard deviations of weights, for standardised features
+_LENGTHS = (0.15, 0.4, 1.0)  # of smoothing, in units of the longest wavelength over 2 pi
 _RIDGES = tuple(10.0**power for power in range(-12, 0))
-_OF_CONTEXTS, _ALTERNATED = 1e-8, 8  # ridge while contexts are solved in turn with the network, and how often
-_SMOOTHER = 1.05  # times the least left-out misfit, up to which a larger ridge is taken: it extrapolates better
-_FEWER = 1.02  # the same for fewer terms beside the network
-_HARDLY = 2.0  # times the least error, which that of the least misfit may have
-_ROUNDS, _GAIN = 4, 0.9  # passes along a network's own flow, and what each must leave of the error for another one
-_SOLVED, _SEARCHED = 0.4, 0.6  # shares of the time
-_STEPS = 64  # of an interval, at most
-_INVERSE = 10  # products of matrices that one inverse takes
-_EXPLAINED = 0.5  # share of changes that networks may leave, to be tried
+_OF_CONTEXTS, _ALTERNATED = 1e-8, 8  # ridge and rounds of the alternation of contexts and network
+_SMOOTHER = 1.05  # tolerance of the least misfit for a larger ridge, which extrapolates better
+_FEWER = 1.02  # tolerance of the least misfit for fewer terms
+_HARDLY = 2.0  # times the least forecast error, up to which the network of least misfit is preferred
+_ROUNDS, _GAIN = 4, 0.9  # refits along own rollouts, and error ratio that justifies another one
+_SOLVED, _SEARCHED = 0.4, 0.6  # shares of the budget for the comparison and for the search
+_STEPS = 64  # largest number of steps in an interval
+_INVERSE = 10  # cost of an inverse in matrix products
+_EXPLAINED = 0.5  # largest unexplained share of changes of networks to be tried
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network sees, what is made of it, and how many hidden units it has."""
+    """Inputs of a network, the forms in which its output enters a law, and its number of hidden units."""
 
     name: str
     inputs: tuple[Local, ...]
     forms: tuple[Form, ...] = (Form(),)
 
     def sines(self, mean: np.ndarray, deviation: np.ndarray, seed: int, factor: int = 1) -> list[Sine]:
-        """Hidden units of random weights and phases; mean, deviation (I,): of the features."""
+        """Hidden units with random weights and phases; mean, deviation (I,): of the features."""
         units = factor * max(min(_UNITS[len(self.inputs) > 1], _COLUMNS // len(self.forms)), 16)
         generator = np.random.default_rng(seed)
         scale = np.exp(generator.uniform(math.log(_SPAN[0]), math.log(_SPAN[1]), (units, 1)))
@@ -80,7 +80,7 @@ class Architecture:
 
 
 def architectures(domain: Domain, channels: int, longest: float) -> list[Architecture]:
-    """Networks that are tried, the quickest first; longest: wave of the domain over 2 pi."""
+    """Networks to try, the cheapest first; longest: largest wavelength of the domain over 2 pi."""
     each, axes = range(channels), range(domain.dimensions)
     values = tuple(Local(VALUE, c) for c in each)
     lengths = [longest * factor for factor in _LENGTHS]
@@ -97,7 +97,7 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
 
 
 def moments(inputs: Sequence[Local], codes: HarmonicCodes, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and deviations (I,) of features of states (S, T, C, K)."""
+    """Means and standard deviations (I,) of features of states (S, T, C, K)."""
     transform = transform_of(codes.harmonics, 2)
     unit = Sine(tuple(inputs), (1.0,) * len(inputs), 0.0)
     layer = Layer([unit], transform, torch.tensor(codes.harmonics.eigenvalues))
@@ -113,9 +113,9 @@ def fit_network_law(
 ) -> Law:
     """The law with a network whose forecasts of held-out trajectories are best; arguments are those of `fit_law`.
 
-    basis: the law of a few terms that was found, whose terms may stand beside the network, or where none was, the
-    ground on which it was sought; missed: least error of the laws so far; most: share of changes that it may leave.
-    Raises UserError where none forecasts.
+    basis: the law of a few terms found before, whose terms may stand beside the network, or, without one, its setting
+    (`Ground`: domain, harmonics and codes); missed: least error of the laws so far; most: largest share of changes that
+    a network may leave unexplained. Raises UserError if no network forecasts.
     """
     start, short = effort(), basis if isinstance(basis, Law) else None
     say: Log = log or (lambda _: None)
@@ -138,14 +138,14 @@ def fit_network_law(
 
 
 def seen_by(codes: HarmonicCodes, missed: float) -> int:
-    """How many harmonics networks see beside laws that miss so much: what they do not see counts against them."""
+    """Number of harmonics that networks act on: the variance beyond is below a share of the error of other laws."""
     tails = codes.variance[:, ::-1].cumsum(1)[:, ::-1]
     seen = int(((tails / tails[:, :1]).mean(0) > _LEFT * missed).sum())
     return min(max(_FEWEST, seen), codes.harmonics.count)
 
 
 def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
-    """Root mean square of what the network adds to the rates of each channel, relative to that of all terms."""
+    """Root mean square of the rates of the network, relative to that of all terms, for each channel."""
     library = law.field().library
     assert library.network is not None
     flat = np.zeros((len(states), states.shape[2], law.codes.harmonics.count))
@@ -158,7 +158,7 @@ def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
 
 @dataclass
 class Search:
-    """Networks, tried in turn; the law with the least error of forecasts so far."""
+    """Search over networks, and the law with the least forecast error so far."""
 
     ground: Ground
     judge: Data
@@ -170,8 +170,8 @@ class Search:
     least: float = np.inf
 
     def run(self, start: float, seconds: float, most: float) -> None:
-        """Try architectures that leave less than a share `most` of changes, from an effort on, then those that are best
-        along their own flow, with more units."""
+        """Try architectures that leave less than a share `most` of changes unexplained, then refine the best along
+        their own rollouts, with more units; `start`: effort at the beginning, `seconds`: budget."""
         ground = self.ground
         longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
         likely: list[tuple[float, Architecture, list[Sine]]] = []
@@ -186,7 +186,7 @@ class Search:
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
             if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
-                continue  # when time is over, smaller ones alone
+                continue  # late: only networks with fewer columns
             law, _ = solved(ground, self.short, self.terms, sines)
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
             if tried is not None:
@@ -194,7 +194,7 @@ class Search:
         if not scored:
             return
         least = min(scored, key=lambda each: each[0])
-        first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # the least misfit comes first
+        first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # ordered by misfit
         until = start + seconds
         for error, one, sines, law in [first] if first is least else [first, least]:
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
@@ -207,8 +207,8 @@ class Search:
                     break
 
     def followed(self, name: str, sines: list[Sine], error: float, law: Law, until: float) -> tuple[float, Law]:
-        """A law solved again along its own flow, at least once, and while its forecasts improve; taken unless they are
-        clearly worse, for errors of splines have one sign, and add up beyond the frames."""
+        """A law solved again along its own rollouts, at least once and while its forecasts improve. The result is
+        accepted unless clearly worse, since errors of splines have one sign and accumulate beyond the frames."""
         for _ in range(_ROUNDS):
             paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems.number)
             if paths is None:
@@ -225,13 +225,13 @@ class Search:
         return error, law
 
     def tried(self, name: str, sines: list[Sine], law: Law) -> tuple[float, Law | None]:
-        """The geometric mean of the errors of a law's forecasts, and the law with its step; None where it cannot be
-        integrated, or has no network."""
+        """Geometric mean of the forecast errors of a law, and the law with its time step; None if it cannot be
+        integrated or has no network."""
         t = self.ground.train.t
         one = integrable(law, t, self.ground.states) if well_posed(law, float((t[:, -1] - t[:, 0]).max())) else None
         if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
-        error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # one may lie near a threshold
+        error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # robust to single ones
         self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
         if error < self.least:
             self.best, self.least = one, error
@@ -239,7 +239,7 @@ class Search:
 
 
 def terms_beside(ground: Ground, short: Law | None, units: Sequence[float] | None) -> list[Term]:
-    """Terms that may stand beside a network: linear ones, transport, and those of a short law that are no products of
+    """Terms that may stand beside a network: linear ones, transport, and those of a short law that are not products of
     values."""
     families = families_of(ground.domain, ground.codes.harmonics, ground.states, units).terms
     few = [term for name in ("linear", "transport", "flow") for term in families.get(name, ()) if term.power < 2]
@@ -250,16 +250,16 @@ def terms_beside(ground: Ground, short: Law | None, units: Sequence[float] | Non
 
 def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequence[Sine],
            paths: Tensor | None = None) -> tuple[Law, np.ndarray]:
-    """The law of a network and those terms that matter beside it, from equations along splines or `paths`.
+    """The law of a network and of relevant terms beside it, from equations along splines or trajectories `paths`.
 
-    And of left-out trajectories the share of changes that it leaves, and the mean logarithm of that, shell by shell.
+    Also, for left-out trajectories, the unexplained share of changes, and the mean over shells of its logarithm.
     """
     every: list[Term | Sine] = [*terms, *sines]
     channels = ground.states.shape[2]
     systems = ground.train.systems
     (each,) = ground.equations(every, folds=len(ground.states), rows=_ROWS, paths=paths)
     effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)
-    few = short if short and 0 < short.count <= max(systems.counts, default=0) else None  # each costs as many columns
+    few = short if short and 0 < short.count <= max(systems.counts, default=0) else None  # they multiply columns
     contexts, told = np.zeros((systems.total, 0)), few is not None and few.told
     if systems.counts:
         contexts = few.contexts if few else contexts_of(
@@ -289,10 +289,10 @@ def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequ
 
 def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: list[int], network: list[int]
                 ) -> tuple[NormalEquations, list[int], np.ndarray]:
-    """Equations with a ridge, active terms, and weights of shells, of a channel; chosen by left-out trajectories.
+    """Equations with the chosen ridge, active terms, and weights of shells for a channel; chosen by cross-validation.
 
-    beside: terms, of which some that a network holds, `plain`, do not stand beside it; without a network where that
-    leaves as little.
+    beside: candidate terms; `plain`: those that the network can represent, which are excluded beside it. The network is
+    dropped if the terms alone leave as small a residual.
     """
     others = [j for j in beside if j not in plain]
     smoothed = np.isin(np.arange(equations.gram.shape[-1]), network)
@@ -307,7 +307,7 @@ def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: li
 
 def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int], weights: np.ndarray
             ) -> tuple[list[int], float]:
-    """As few terms as leave hardly more than the least misfit, with those that are kept; and that misfit."""
+    """The fewest terms, including `kept`, with nearly the least cross-validated misfit; and the least misfit."""
     path = equations.eliminations(c, terms, weights, kept)
     least = min(misfit for _, misfit in path)
     return [active for active, misfit in path if misfit <= _FEWER * least][-1], least

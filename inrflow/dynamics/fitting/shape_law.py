@@ -1,7 +1,7 @@
-"""fit_law_on_shapes: one law of trajectories that lie on shapes of their own, each with its harmonics.
+"""fit_law_on_shapes: one law for trajectories on different shapes, each with its own harmonics.
 
-The equations of all shapes are added, shell by shell of as many harmonics; coefficients are refined along flights on
-all of them at once.
+The normal equations of all shapes are added, shell by shell of equally many harmonics; coefficients are refined along
+rollouts on all of them at once.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
 
-_JUDGED = 6  # candidates
-_LENGTHS = (1, 3)  # frames of the flights that refine coefficients
-_SHARE = 0.2  # of the time, for a refinement
-_EXACT = 1e-12  # error of forecasts that is hardly more than rounding
+_JUDGED = 6  # number of candidates
+_LENGTHS = (1, 3)  # frames of the rollouts that refine coefficients
+_SHARE = 0.2  # share of the budget for a refinement
+_EXACT = 1e-12  # forecast error at the level of rounding
 
 
 def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]], judges: Sequence[Data | None], *,
                       seconds: float, seed: int, log: Log) -> tuple[list[Law], float]:
     """The law whose forecasts of held-out trajectories are best, on each shape, and their mean error.
 
-    data: of each shape, of no trajectory where it judges alone; domains: plausible ones of each shape, alike in order;
-    judges: held-out trajectories on the same shapes. Raises UserError where no law forecasts.
+    data: of each shape, without trajectories if the shape is held out; domains: plausible ones of each shape, in the
+    same order; judges: held-out trajectories on the same shapes. Raises UserError if no law forecasts.
     """
     effort.restart()
     start = effort()
@@ -86,7 +86,7 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
 
 
 def _refinement(law: Law, shapes: Sequence[Ground], length: int, seconds: float) -> Refinement:
-    """Of coefficients, along flights of some frames on all shapes at once."""
+    """Refinement of coefficients along rollouts of `length` frames on all shapes at once."""
     parts, before = [], 0
     for number, shape in enumerate(shapes):
         own = flights(shape.train.t, shape.states, shape.spread, length, np.full(len(shape.states), number))

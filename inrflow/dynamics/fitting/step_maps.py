@@ -1,8 +1,8 @@
-"""What goes with the map of a step: the generator that moves states between steps, and the map of a step back.
+"""Completion of the map of a step: the generator that moves states between steps, and the map of a backward step.
 
-The generator is the logarithm of the map, but where states half a step later differ from a cubic of those at steps by
-more than half of a step's change: maps of what is carried out of a domain have no logarithm, and what goes for it blows
-states up between steps. The inverse of a map blows up what it damps: the map of a step back is a regression of its own.
+The generator is the logarithm of the map, unless states half a step later differ from a cubic interpolation by more
+than half the change over a step: transport out of a domain has no logarithm, and an approximate one amplifies states
+between steps. The inverse of a map amplifies what it damps: the backward map is a regression of its own.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from inrflow.numerics.effort import effort
 from inrflow.numerics.matrix_functions import SHORTEST, generator_of
 
 _BACK = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
-_LOGARITHM = 60  # products of n^3
-_APART = 0.25  # a turn of 2.6 in a step
+_LOGARITHM = 60  # cost of a matrix logarithm in products, times n^3
+_APART = 0.25  # squared ratio of that difference to the change over a step; a rotation by 2.6 radians
 
 
 def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeData | None,
               like: tuple[StepMapTerm, float] | None) -> tuple[StepMapTerm, float]:
-    """The term of the map of a step (n + 1, n + 1) of states around a mean, float64, and the ridge of the map back.
+    """The term of the map of a step (n + 1, n + 1) of states around a mean, float64, and the ridge of the backward map.
 
     Args:
-        fit: of what it was fitted to.
-        held: states around the mean, (S, T, n), by which the ridge is chosen, where it is not that of `like`.
-    """
+        fit: normal equations from which the forward map was fitted.
+        held: held-out states around the mean, (S, T, n), by which the ridge is chosen, unless taken from `like`.
+        like: an earlier term and its ridge, whose choices are kept."""
     n, pairs = len(forward) - 1, fit.transitions.truncated(len(forward) - 1)
     returning = LinearFit(Transitions(pairs.end, pairs.start, pairs.step))
     unit = float(pairs.step.median())
@@ -56,7 +56,7 @@ def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeDat
 
 
 def _generator(step: Tensor, unit: float, moves: bool) -> Tensor:
-    """Generator (n + 1, n + 1) of the map of a step; 0 where none `moves` states."""
+    """Generator (n + 1, n + 1) of the map of a step; 0 unless `moves`."""
     result = torch.zeros_like(step)
     if moves:
         effort.add(_LOGARITHM * len(step) ** 3)
@@ -65,14 +65,14 @@ def _generator(step: Tensor, unit: float, moves: bool) -> Tensor:
 
 
 def _half_way(step: Tensor, states: Tensor, moves: bool) -> Tensor:
-    """States (P, n) half a step after others by a map (n + 1, n + 1), with or without a generator."""
+    """States (P, n) half a step after `states` for a map (n + 1, n + 1), with or without a generator."""
     term = StepMapTerm(len(step) - 1, 1.0).double()
     term.set(step.expand(2, -1, -1), _generator(step, 1.0, moves).expand(2, -1, -1), torch.zeros(1, 1))
     return term.path(states, torch.tensor([[0.0, 0.5]], dtype=torch.float64).expand(len(states), 2))[:, 1]
 
 
 def _error_back(step: Tensor, held: CodeData, unit: float) -> float:
-    """Mean squared error of states from the last one of each trajectory back to the first; infinite where they
+    """Mean squared error of backward rollouts from the last state of each trajectory to the first; infinite if they
     diverge."""
     states = torch.nn.functional.pad(held.codes.flip(1), (1, 0), value=1.0)
     path, seen = affine_rollout(states, held.observed.flip(1), -held.t.flip(1), unit, step,

@@ -1,4 +1,4 @@
-"""Laws: differential equations found in data, on the harmonics of a domain."""
+"""Laws: differential equations found in data, for coefficients ("codes") of fields on the harmonics of a domain."""
 
 from inrflow.dynamics.laws.fit import fit_law
 from inrflow.dynamics.laws.law import Law

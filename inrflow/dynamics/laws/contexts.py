@@ -1,7 +1,7 @@
 """Contexts of laws: coefficients theta + sum_p c_p by_context_p, with numbers c of the system that a trajectory is of.
 
 Contexts and coefficients are solved in turn from the same normal equations (alternating least squares), with the terms
-of a law alone: with all terms of a family, contexts of few systems make up for other errors and tell nothing of others.
+of one law only: with all terms of a family, contexts of few systems fit other errors and do not generalise.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.principal_components import standardised
 
-_OF_NOISE = 0.02  # error of steps in units of noise
-_WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
-_LESS = 0.1  # share of the misfit with contexts that are told, below which parameters do not tell all
+_OF_NOISE = 0.02  # error of integrator steps over the noise
+_WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: factor, most per point, most codes
+_LESS = 0.1  # ratio of misfits below which solved contexts replace given ones
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
-_FLOWN, _SECONDS = 4, 4.0  # times that contexts of systems not seen are solved, along the flow of those before; effort
-_ROUNDING = 1e-12  # of what contexts add to a coefficient
+_FLOWN, _SECONDS = 4, 4.0  # of `known_contexts`: rounds; seconds of effort
+_ROUNDING = 1e-12  # coefficients are zero below this share of by_context
 
 
 @dataclass(frozen=True)
 class InSystems:
-    """Laws of some active terms with contexts of `count` numbers: from simple ones, that are the same for all systems.
+    """Laws with contexts of `count` numbers, on the supports of laws without contexts (`simple`).
 
-    equations: of each trajectory. told: contexts (E, count) that are known.
+    equations: of each trajectory; active: candidate terms; told: given contexts (E, count), None where they are solved.
     """
 
     equations: NormalEquations
@@ -51,7 +51,7 @@ class InSystems:
 
     @cached_property
     def laws(self) -> list[tuple[np.ndarray, list[Supported]]]:
-        """Contexts with laws of several sizes."""
+        """Contexts, each with laws of several sizes."""
         size = self.equations.gram.shape[-1]
         every = (tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in self.simple)
         return [(contexts := self._contexts(support), self._solved(contexts, support))
@@ -59,12 +59,12 @@ class InSystems:
 
     @property
     def misfit(self) -> float:
-        """The least one of all laws."""
+        """Least misfit of all laws."""
         return min((law[3] for _, solved in self.laws for law in solved), default=math.inf)
 
     def anew(self, pays: bool) -> InSystems:
-        """Those with the terms that matter at the contexts of the best law; where these do not pay, at contexts that
-        were solved with all active terms."""
+        """Search on supports that are selected at the contexts of the best law; where these do not pay, at contexts
+        solved with all active terms."""
         every = [self.active] * self.equations.right.shape[-1]
         if pays and self.told is None:
             contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
@@ -88,8 +88,8 @@ class InSystems:
 
 def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray],
                solve: bool = True) -> list[InSystems]:
-    """Laws of several families with contexts of `count` numbers, the least misfit first: the best for each family of
-    those contexts (E, P) that are told, or where solved ones, if these are asked for, explain far more, these."""
+    """Searches of several families with contexts of `count` numbers, the least misfit first. Contexts are the best of
+    those given (`told`, (E, P)) or, if `solve`, solved ones, where none are given or solved ones explain far more."""
     forms = [form for form in told if form.shape[1] == count]
     known = sorted((min((search(count=count, told=form) for form in forms), key=lambda one: one.misfit)
                     for search in searches if forms), key=lambda one: one.misfit)
@@ -99,7 +99,7 @@ def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: S
 
 
 def attainable(ground: Ground, terms: Sequence[Term]) -> float:
-    """The misfit of all terms with coefficients of each system's own: contexts leave no less."""
+    """Misfit of all terms with separate coefficients in each system, a lower bound of that with contexts."""
     number, every = ground.train.systems.number, list(range(len(terms)))
     (equations,) = ground.equations(terms, folds=len(number))
     parts = [equations.without(np.flatnonzero(number != system)) for system in np.unique(number)]
@@ -111,8 +111,8 @@ def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[S
                 ) -> np.ndarray:
     """Contexts (E, count) of systems, from equations of each trajectory with some active terms of each channel.
 
-    They start from the principal components of the coefficients of each system, in the metric of their normal matrices:
-    in units of their standard errors.
+    They start from the principal components of the systems' own coefficients, in the metric of their normal matrices,
+    that is, in units of their standard errors.
     """
     contexts = np.zeros((systems.total, count))
     if not count:
@@ -128,7 +128,7 @@ def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[S
 
 
 def _apart(equations: NormalEquations, c: int, active: list[int]) -> np.ndarray:
-    """Coefficients (E, M) of channel c of each system alone, in coordinates where their mean normal matrix is one."""
+    """Coefficients (E, M) of channel c in each system alone, in units where their mean normal matrix is 1."""
     weights = equations.weights(c, active)
     grams = np.einsum("l,slij->sij", weights, equations.gram[:, :, active][:, :, :, active])
     rights = np.einsum("l,sli->si", weights, equations.right[:, :, active, c])
@@ -139,7 +139,7 @@ def _apart(equations: NormalEquations, c: int, active: list[int]) -> np.ndarray:
 
 
 def with_contexts(equations: NormalEquations, contexts: np.ndarray) -> NormalEquations:
-    """Equations of trajectories with a column for each term, then for each product of context (S, P) and term."""
+    """Equations of trajectories with columns for each term and each product of a context number (S, P) and a term."""
     weights = np.concatenate([np.ones((len(contexts), 1)), contexts], 1)  # (S, 1 + P)
     gram = np.einsum("sa,sb,slij->slaibj", weights, weights, equations.gram)
     right = np.einsum("sa,slic->slaic", weights, equations.right)
@@ -150,10 +150,9 @@ def with_contexts(equations: NormalEquations, contexts: np.ndarray) -> NormalEqu
 
 def alternate(equations: NormalEquations, systems: Systems, active: Sequence[list[int]], contexts: np.ndarray,
               rounds: int = _ROUNDS) -> np.ndarray:
-    """Contexts (E, P), solved in turn with the coefficients of the active terms of each channel, and standardised over
-    their systems.
+    """Contexts (E, P) by alternating least squares with the coefficients of the active terms of each channel.
 
-    equations: of each system.
+    equations: of each system. Contexts are standardised over their systems.
     """
     number, size, channels = systems.number, equations.gram.shape[-1], equations.right.shape[-1]
     seen = np.unique(number)
@@ -174,8 +173,8 @@ def alternate(equations: NormalEquations, systems: Systems, active: Sequence[lis
 
 def contexts_given(equations: NormalEquations, number: np.ndarray, theta: np.ndarray, weights: list[np.ndarray],
                    contexts: np.ndarray) -> np.ndarray:
-    """Contexts (E, P) of systems, given coefficients theta (1 + P, J, C) and weights (L,) of each channel; those of
-    systems without equations are kept."""
+    """Contexts (E, P) by least squares, given coefficients theta (1 + P, J, C) and weights (L,) of each channel; those
+    of systems without equations are kept."""
     result = contexts.copy()
     for system in np.unique(number):
         rows = np.flatnonzero(number == system)
@@ -189,7 +188,7 @@ def contexts_given(equations: NormalEquations, number: np.ndarray, theta: np.nda
 
 
 def standard(law: Law, systems: np.ndarray) -> Law:
-    """The law with contexts of mean 0 and covariance 1 over some systems: other numbers for the same coefficients."""
+    """Law with contexts of mean 0 and covariance 1 over some systems, and the same coefficients in each system."""
     _, mean, factor = (part.numpy() for part in standardised(torch.tensor(law.contexts[systems])))
     by_context = np.einsum("pq,pjc->qjc", factor, law.by_context)
     contexts = (law.contexts - mean) @ np.linalg.inv(factor).T
@@ -199,20 +198,20 @@ def standard(law: Law, systems: np.ndarray) -> Law:
 
 
 def columns_of(active: list[int], size: int, count: int) -> list[int]:
-    """Columns of the active ones of `size` terms, and of their products with `count` numbers of a context."""
+    """Columns of the active ones of `size` terms, and of their products with `count` context numbers."""
     return [j + p * size for p in range(1 + count) for j in active]
 
 
 def _standard(contexts: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Contexts (E, P) whose mean is 0 and covariance 1 over those of systems that were seen; 0 for others."""
+    """Contexts (E, P) standardised to mean 0 and covariance 1 over the systems that were seen; 0 for others."""
     result = np.zeros_like(contexts)
     result[seen] = standardised(torch.tensor(contexts[seen]))[0].numpy()
     return result
 
 
 def known_contexts(law: Law, train: Data, judge: Data) -> Law:
-    """The law with contexts of systems that no training trajectory shows, solved from equations along splines, then in
-    turn with paths along its own flow, where it has no rates."""
+    """Law with contexts of systems that only `judge` has, solved from equations along splines and then, without rates,
+    repeatedly along its own flow."""
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
     if law.told or not len(rows):
         return law
@@ -235,14 +234,14 @@ def known_contexts(law: Law, train: Data, judge: Data) -> Law:
 
 
 def widened(law: Law, train: Data) -> Law:
-    """The law on more harmonics, those too that noise hides: its flow tells them, and products need them. In steps that
-    are as accurate as noise asks for."""
+    """Law on more harmonics, including those hidden by noise, which its flow determines and products need; with steps
+    as accurate as the noise requires."""
     observed, few = int(np.isfinite(train.u[0, 0, :, 0]).sum()), law.codes.harmonics.count
     count = min(_WIDER * few, int(_MOST_OF_POINTS * observed), _MOST_CODES // train.u.shape[-1])
     if isinstance(law.domain, Flows):
         return law
     codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u) if count > few else law.codes
     states = encode(codes, train)[0]
-    states[..., few:] = 0.0  # noise there would ask for shorter steps than paths need
+    states[..., few:] = 0.0  # noise there would require shorter steps than rollouts do
     error = _OF_NOISE * float(np.sqrt(np.max(train.noise / np.nanvar(train.u, (0, 1, 2)))))
     return integrable(replace(law, codes=codes), train.t, states, error) or law

@@ -1,4 +1,4 @@
-"""Families of terms that laws are sought in, simplest first, and the regression of their laws."""
+"""Families of candidate terms of laws, simplest first, and the sparse regression on them."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ from inrflow.dynamics.laws.terms import (
 
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
-_ORDERS = (1, 2)  # of powers of the Laplacian
-FRAMES = 16  # looked at
-_FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
-_LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of growths in place, and of others; of winds, over linear terms and axes
-_STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # none up to these: changes of means over others, and noise; of slopes
-_TRAJECTORIES = 32  # give equations, at most
-_PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # share of the misfit without contexts, with fewer; families chosen from anew
-_FITTED, _MOST_COLUMNS = 1e-6, 160  # misfit for contexts of more numbers; of terms chosen from anew
-_ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # trajectories and rounds along laws' own flow; of the misfit, left by each
-_ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
+_ORDERS = (1, 2)  # highest powers of the Laplacian, tried in turn
+FRAMES = 16  # sampled, at most
+_FAR, _VARIES = 0.02, 0.02  # divisors: least over largest value, deviation over mean, at least
+_LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of a in a u; in forces, fluxes; in a du/dx, times linear terms
+_STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # bounds: change of means over others, over noise; divergence
+_TRAJECTORIES = 32  # most trajectories of a regression
+_PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # largest misfit over that without contexts, with fewer; repetitions
+_FITTED, _MOST_COLUMNS = 1e-6, 160  # misfit below which contexts suffice; most columns of repeated searches
+_ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # of `along_flow`: trajectories; rounds; largest ratio of misfits
+_ROUGHLY, _TOLD = 1e-2, 1e-3  # integrator error there; misfit below which other families are not tried
 
 
 def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
     """Families of terms, simplest first: linear, products of values, transport, fluxes.
 
-    intrinsic: on a surface, where derivatives along single coordinates mean nothing; turns: it is a sphere, whose last
-    axis may be that of its own rotation.
+    intrinsic: on a surface, where derivatives along coordinates have no meaning; turns: on a sphere, which may rotate
+    about its last axis.
     """
     every, axes = range(channels), () if intrinsic else range(dimensions)
     value = [(c, VALUE) for c in every]
@@ -81,8 +81,8 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
 
 
 def directed(channels: int, axes: Sequence[str]) -> list[Term]:
-    """Linear terms that tell directions apart: d^2/dx_i dx_j, whose last one follows from lap, and along
-    periodic axes d lap/dx_j, which is among other terms on lines, and d lap^-1/dx_j, with lap^-1 itself."""
+    """Anisotropic linear terms: d^2/dx_i dx_j, except the last one, which follows from lap, and along periodic axes
+    lap^-1, d lap^-1/dx_j and, in more than one dimension, d lap/dx_j."""
     d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
     pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
     linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1)[d == 1 :] for j in periodic]
@@ -91,9 +91,9 @@ def directed(channels: int, axes: Sequence[str]) -> list[Term]:
 
 
 def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
-    """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
-    1: drifts along gradients of others, of fields of matter, and in films; with lap^2 (a b), lap (grad a . grad b) they
-    hold those of active matter, as div(lap a grad b)."""
+    """Drifts div(m grad L b), with L = 1, lap or lap^-1 and monomials m of degree up to three for one channel, two for
+    two, one for more: of chemotaxis, charges, films. With lap^2 (a b) and lap (grad a . grad b) they span terms of
+    active matter such as div(lap a grad b)."""
     value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
     products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
                                for m in itertools.combinations_with_replacement(value, degree)]
@@ -106,7 +106,7 @@ def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
 
 @dataclass(frozen=True)
 class Families:
-    """Terms by the names of their families, the families that laws are sought in together, and further ones."""
+    """Terms by family, combinations of families for joint regressions (`combined`), and further families (`later`)."""
 
     terms: dict[str, list[Term]]
     combined: tuple[tuple[str, ...], ...] = _COMBINED
@@ -114,15 +114,15 @@ class Families:
 
     @property
     def every(self) -> list[Term]:
-        """All terms."""
+        """Terms of all families."""
         return [term for family in self.terms.values() for term in family]
 
     @property
     def active(self) -> list[list[int]]:
-        """Of families sought together, the numbers of their terms: without lap^2, then with it.
+        """Indices of the terms of each combination of families: without lap^2, then with it.
 
-        Without: a little of it often makes up for errors of splines or of the domain's outline, but with the wrong sign
-        lets short waves grow without limit.
+        Without: a small lap^2 often compensates errors of splines or of the domain's outline; with the wrong sign, it
+        makes short waves grow without limit.
         """
         every = self.every
         found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order or (
@@ -130,18 +130,18 @@ class Families:
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
     def with_season(self, channels: int, harmonics: Harmonics) -> Families:
-        """The same with forces of a season, whose cosine and sine follow so many channels."""
+        """Families with forces of a season, whose cosine and sine are the channels after `channels` others."""
         terms = {**self.terms, "season": seasonal(channels, min(harmonics.lowest(_LOW).count, harmonics.count))}
         return Families(terms, tuple((*a, "season") for a in (("linear",), *self.combined)))
 
     def with_inertia(self, inertia: float) -> Families:
-        """The same as what (1 - inertia lap) du/dt is."""
+        """Families of terms of (1 - inertia lap) du/dt."""
         return replace(self, terms={name: [replace(term, inertia=inertia) for term in terms]
                                     for name, terms in self.terms.items()})
 
     def with_multipliers(self, domain: Domain, harmonics: Harmonics, channels: int) -> Iterator[Families]:
-        """Linear terms with others that are not local, without and with transport; with what distances from an axis of
-        rotation divide. None for flows and velocities."""
+        """Families with fractional powers of the Laplacian, without and with transport; then with terms divided by
+        distances from an axis of rotation. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
             more = multipliers(channels, domain.dimensions, domain.curved)
             yield Families({**self.terms, "multipliers": more}, (
@@ -154,7 +154,7 @@ class Families:
                 yield Families({**self.terms, "about": about}, tuple((*names, "about") for names in self.combined))
 
     def steep(self, domain: Domain, channels: int) -> Iterator[Families]:
-        """With lap^3, on lines with fifth derivatives and u^2 du/dx, too. None for flows and velocities."""
+        """Families with lap^3 and, on lines, fifth derivatives and u^2 du/dx. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
             line, each = domain.dimensions == 1, range(channels)
             steep = [Term((((c, VALUE),),), *order) for order in ((3, VALUE), (2, 0))[: 1 + line] for c in each]
@@ -164,15 +164,15 @@ class Families:
             yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
 
     def further(self, ground: Ground) -> Iterator[Families]:
-        """In flat space, with terms that tell directions apart; with flows in pores; less their means, where those of
-        codes do not change; with drifts; on boxes, with what is divided by channels far from zero."""
+        """Families, in turn: `later` ones; anisotropic terms, flows in porous media (flat space); terms less their
+        means, if these are constant in time; drifts; terms divided by channels far from zero (boxes)."""
         domain, harmonics, states = ground.domain, ground.codes.harmonics, ground.states
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
         axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
         ways = directed(states.shape[2], axes) if domain.kind in ("box", "region") else []
-        flat = domain.kind == "box" and domain.dimensions == 2 and states[0, 0].size <= MOST_OF_GRID  # tables of modes
+        flat = domain.kind == "box" and domain.dimensions == 2 and states[0, 0].size <= MOST_OF_GRID  # dense tables
         for name, more, most in (("directed", ways, None), ("driven", driven(states.shape[2]) if flat else [], 2)):
             if more:
                 yield Families({**self.terms, name: more}, tuple(
@@ -195,9 +195,9 @@ class Families:
                     "linear", "transport", "fluxes", "divided"), ("linear", "transport", *by)))
 
     def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
-        """The same with a force that varies in place; then values with div(a grad .) of one channel, or of all, and
-        products; then slopes of values times coefficients of place; then values, or slopes, or both, times these. None
-        for modes of flows. Of one: little of another's, which makes up for errors of splines, lets short waves grow."""
+        """Families with coefficients a(x), in turn: a force a; div(a grad u) of one channel or of all, as a small one
+        of another channel, which compensates errors of splines, makes short waves grow; d(a u)/dx; a u and a du/dx.
+        None for modes of flows and seasons."""
         if harmonics.components > 1 or "season" in self.terms:
             return
         winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
@@ -217,7 +217,7 @@ class Families:
         slopes = [replace(term, axis=axis) for term in own for axis in range(domain.dimensions)]
         parts = {"places": [replace(term, place=m) for term in own for m in low],
                  "winds": [replace(term, place=m) for term in slopes for m in many]}
-        carried = [replace(term, flux=True) for term in parts["winds"]]  # of what none is lost
+        carried = [replace(term, flux=True) for term in parts["winds"]]  # conservative
         yield Families({**self.terms, "slopes": slopes, "carried": carried}, (
             ("linear", "slopes", "carried"), ("linear", "products", "slopes", "carried")))
         yield Families({**self.terms, "slopes": slopes, **parts}, (("linear", "products", "places"), (
@@ -225,21 +225,20 @@ class Families:
 
 
 def of_channels(active: list[int], terms: Sequence, channels: int, period: float) -> list[list[int]]:
-    """The terms sought in each channel: some, of a clock, the last two channels with a period, its other one."""
+    """Active terms of each channel; with a period, each of the last two channels has the other one as its only term."""
     turned = [[terms.index(Term((((channels + c, VALUE),),)))] for c in (-1, -2)] if period else []
     return [active] * (channels - len(turned)) + turned
 
 
 def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0, rates: Sequence[int] = ()
               ) -> list[tuple[float, Law]]:
-    """Laws of families of terms, of several sizes, on the harmonics of the first ground, with their misfits, that with
-    the least one first; those with contexts where these pay.
+    """Misfits and sparse laws of several sizes from families of terms, least misfit first; with contexts if these pay.
 
-    grounds: one, or several shapes of as many harmonics, whose equations are added. period: of a forcing, whose cosine
-    and sine are the last two channels. rates: channels of second order, as `normal_equations` has them.
+    grounds: training data, or several on shapes with as many harmonics, whose equations are added; laws are on the
+    first. period: of a forcing, whose cosine and sine are the last two channels. rates: channels of second order.
     """
     systems = grounds[0].train.systems
-    several = len(grounds) == 1 and bool(systems.counts)  # each may have few trajectories
+    several = len(grounds) == 1 and bool(systems.counts)  # all are used: a system may have few
     grounds = grounds if several else [one.some(_TRAJECTORIES) for one in grounds]
     first, channels, terms = grounds[0], grounds[0].states.shape[2], families.every
     found: dict[tuple, tuple[float, Law]] = {}
@@ -253,7 +252,7 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
                                                told=told, period=period)
 
     searches = []
-    kinds = (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]  # many take long, and have no noise
+    kinds = (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]  # many take long, and have little noise
     singly = several or len(grounds) > 1
     parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in grounds]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
@@ -281,16 +280,15 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
 
 
 def settled(ground: Ground) -> Ground | None:
-    """The ground without first frames in which fields settle within less than a gap, None where there are none."""
+    """Training data without first frames in which fields settle within less than a gap; None if there are none."""
     return ground.since(first) if (first := unsettled(ground.train.t, ground.states)) else None
 
 
 def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:
-    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle:
-    the best so far, again and again.
+    """Iterate over the best laws so far, with coefficients regressed along their own flow, until misfits settle.
 
-    Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
-    rank families wrongly: each is tried after the law given, until one explains the data.
+    Splines in time are poor where waves pass a point, or decay, between frames: they hide weak terms and rank families
+    wrongly. The support of the given law comes first, then all families, until one explains the data.
     """
     channels, terms, some = ground.states.shape[2], law.terms, ground.some(_ALONG)
     t, states, number = some.train.t, some.states, some.train.systems.number
@@ -322,12 +320,12 @@ def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[La
 
 def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float] | None = None
                 ) -> Families:
-    """Families of terms for codes (S, T, C, K) of channels in units (C,), 1 by default."""
+    """Families of terms for codes (S, T, C, K) on harmonics of a domain; units (C,) of channels, 1 by default."""
     channels, units = states.shape[2], units or (1.0,) * states.shape[2]
     if isinstance(domain, Flows):
         return Families(TERMS)
     terms = short_list(channels, domain.dimensions, domain.curved, isinstance(domain, Sphere))
-    if harmonics.allowed is not None:  # joined, of channels of unlike conditions
+    if harmonics.allowed is not None:  # of channels with different boundary conditions
         terms["linear"] += [Term((((c, ACROSS),),)) for c in range(channels)]
     vectors = solenoidal(domain, harmonics, states, units)
     if not vectors:
@@ -338,12 +336,12 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
 
 def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]], units: Sequence[float],
                  held: Sequence[int] = ()) -> Families:
-    """Families of terms where some channels are vectors without divergence, and which are sought in together.
+    """Families of terms where some channels are components of divergence-free vectors, and the combinations to regress.
 
-    terms: those of `short_list`; vectors: their channels (d,) each; units (C,): of all channels. Each vector carries
-    itself, the others and the scalars; what a pressure leaves of a force by a scalar is lap^-1 of second derivatives.
-    held: first channels of vectors that walls hold, of which it leaves less. Later, of scalars: what tension P(lap a
-    grad b) and fluxes lap m do; what the divergence of a stress does, which slopes of velocities stretch.
+    terms: of `short_list`; vectors: channels (d,) of each; units (C,): of all channels. Vectors carry themselves, each
+    other and scalars. Forces by scalars are projected on divergence-free fields (P), by lap^-1 of second derivatives
+    where there are no walls. held: first channels of vectors with no-slip walls, where P acts on Laplacians, too.
+    Later: tension P(lap a grad b) and fluxes lap m; the divergence of a stress stretched by velocity gradients.
     """
     linear, d = terms["linear"], len(vectors[0])
     scalars = [c for c in range(len(units)) if not any(c in vector for vector in vectors)]
@@ -383,7 +381,7 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
 
 def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]
                ) -> list[tuple[int, ...]]:
-    """Channels, one after the other, that are components of a vector without divergence, on a box that allows it."""
+    """Consecutive channels that are components of a divergence-free vector, on a box with such harmonics."""
     d, found = domain.dimensions, list[tuple[int, ...]]()
     if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == {}:
         return found

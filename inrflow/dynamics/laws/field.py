@@ -19,36 +19,36 @@ from inrflow.numerics import etdrk4
 from inrflow.numerics.components import applied, components, parted, whole
 from inrflow.numerics.effort import effort
 
-_WHOLE = 256  # codes up to which products with one matrix of all are quicker than with those of components
-_DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated as one matrix; bounded terms
+_WHOLE = 256  # codes up to which one matrix of all is faster than matrices of components
+_DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated; bounded ones
 _MOST_STEPS = 2**14  # of one interval
-_EXPONENTIAL = 20  # products of matrices in their exponential
-_SHOTS, _SETTLED, _ROUGHLY = 12, 1e-6, 1e-2  # of rates; their last change, relative to them; that of long steps
-_LONG = 4  # times the longest accurate step
-_SHOWN = 0.2  # of an interval: rates whose part in the next frame is less are left as they are
-_BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
+_EXPONENTIAL = 20  # products of matrices for their exponential
+_SHOTS, _SETTLED, _ROUGHLY = 12, 1e-6, 1e-2  # iterations for rates; their relative change at the end, of long steps
+_LONG = 4  # long steps over the longest accurate one
+_SHOWN = 0.2  # rates whose effect on the next frame, over the interval, is less are not corrected
+_BOUND = 30.0  # norm of codes over the largest of the data, beyond which forecasts have diverged
 
 
 class LawField(nn.Module):
-    """dz/dt = sum_j theta_jc term_j(z), codes (..., C K); linear terms in blocks, which `advance` exponentiates."""
+    """dz/dt = sum_j theta_jc term_j(z) of codes (..., C K); `advance` exponentiates its linear terms, `blocks`."""
 
     theta: Tensor
     forced: dict[Term, dict[int, Tensor]] = {}  # linear terms of channels with steady codes  # noqa: RUF012
-    leading = 320  # codes that products couple in the linearised flow
-    shift: Tensor | None = None  # (K, C, C): the part of `blocks` that `products` lack
+    leading = 320  # most codes that products couple in the linearised flow
+    shift: Tensor | None = None  # (K, C, C): linearised diffusion, in `blocks` and not in `products`
     rests: Tensor | None = None  # (C, 3): as `LawTerm` has them
 
     @classmethod
     def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics, theta: Tensor, about: Tensor | None = None
            ) -> LawField:
-        """The vector field of coefficients theta (J, C) of terms on harmonics of a domain, or on modes of flows; about:
-        (V, C) values, of which that of the strongest nonlinear diffusion tells its linear part."""
+        """Vector field of coefficients theta (J, C) of terms on harmonics of a domain, or on modes of flows. about:
+        (V, C) values, at the one of strongest nonlinear diffusion this is linearised."""
         library = Library.of(terms, harmonics)
         library.about = about
         return (library.field or cls)(library, theta)
 
     def at(self, theta: Tensor) -> LawField:
-        """The vector field of other coefficients (J, C) of the same terms."""
+        """Vector field of other coefficients (J, C) of the same terms."""
         return type(self)(self.library, theta)
 
     def __init__(self, library: Library, theta: Tensor):
@@ -57,21 +57,21 @@ class LawField(nn.Module):
         self.library, self.channels = library, theta.shape[1]
         self.network = library.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
-        allowed, limits = library.moving, {False: _DENSE, True: _FEW}  # others are bounded: no step needs them exact
-        self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)  # rates too
-        separable = isinstance(library.transform, SeparableTransform)  # of few components
+        allowed, limits = library.moving, {False: _DENSE, True: _FEW}  # bounded terms need no exact integration
+        self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)  # and of rates
+        separable = isinstance(library.transform, SeparableTransform)  # few components
         self._linear = [j for j in active if isinstance(term := library.terms[j], Term) and term.linear and (
             (self.size <= limits[term.bounded] and (term.axis < SECOND or (separable and not term.power)))
             or not (term.varies or term.axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
         self.forced = {} if library.from_steady is None else {
-            term: {c: weight for c, weight in fields.items() if not weight.ndim}  # matrices of the others have it
+            term: {c: weight for c, weight in fields.items() if not weight.ndim}  # matrices of the others include it
             for term, fields in self.coefficients(self._linear).items()
             if not term.power and term.axis == VALUE and not term.varies}
         self._cache: dict[float, list[Tensor]] = {}
         self.blocks = self._blocks()
-        if library.about is not None and not self.coupled:  # less than half of the strongest one makes steps short
+        if library.about is not None and not self.coupled:  # less than half of the strongest would need short steps
             shift = min(map(self._diffusion, library.about), key=lambda one: float(one.diagonal(dim1=1, dim2=2).sum()))
             self.shift = shift if bool(shift.any()) else None
             self.blocks = self.blocks + shift
@@ -79,11 +79,11 @@ class LawField(nn.Module):
 
     @property
     def size(self) -> int:
-        """Number of codes C K."""
+        """Number of codes, C K."""
         return self.channels * len(self.library.eigenvalues)
 
     def _blocks(self) -> Tensor:
-        """The linear part: (K, C, C), or one matrix (1, C K, C K) where odd derivatives couple harmonics."""
+        """The linear part: (K, C, C), or (1, C K, C K) where derivatives or coefficients couple harmonics."""
         library, count = self.library, len(self.library.eigenvalues)
         if not any(library.terms[j].axis != VALUE or library.terms[j].varies for j in self._linear):
             blocks = self.theta.new_zeros(count, self.channels, self.channels)
@@ -101,7 +101,7 @@ class LawField(nn.Module):
         return dense.reshape(1, self.size, self.size)
 
     def _diffusion(self, about: Tensor) -> Tensor:
-        """How nonlinear diffusion acts on small changes of constants (C,): (K, C, C)."""
+        """Linearisation (K, C, C) of nonlinear diffusion about constants (C,)."""
         shift = self.theta.new_zeros(len(self.library.eigenvalues), self.channels, self.channels)
         for term, fields in self.products_of.items():
             if term.diffusive:
@@ -111,7 +111,7 @@ class LawField(nn.Module):
         return shift if self.allowed is None else shift * self.allowed.T[:, :, None]
 
     def coefficients(self, terms: Sequence[int]) -> dict[Term, dict[int, Tensor]]:
-        """Of each term without its place, and each channel that has it: the coefficient, a number or a field (Q,)."""
+        """Coefficients by term (without place) and by channel: numbers, or fields (Q,) where they vary in space."""
         result: dict[Term, dict[int, Tensor]] = {}
         for j in terms:
             term = self.library.terms[j]
@@ -126,7 +126,7 @@ class LawField(nn.Module):
         return result
 
     def matrix(self, term: Term, weight: Tensor) -> Tensor:
-        """A linear term (K, K) with a coefficient, a number or a field (Q,)."""
+        """Matrix (K, K) of a linear term with a coefficient, a number or a field (Q,)."""
         library = self.library
         symbol = library.filter(term)
         if term.flux:
@@ -141,11 +141,11 @@ class LawField(nn.Module):
 
     @property
     def coupled(self) -> bool:
-        """Whether `blocks` are one matrix of all codes."""
+        """Whether `blocks` is one matrix of all codes."""
         return len(self.blocks) == 1 and self.blocks.shape[-1] == self.size
 
     def act(self, blocks: Tensor, z: Tensor) -> Tensor:
-        """Blocks (K, C, C), (1, C K, C K) or those of components on codes (B, C, K)."""
+        """Product of blocks (K, C, C), (1, C K, C K) or those of components, with codes (B, C, K)."""
         if self.rows is not None and blocks.shape[-1] < self.size:
             return applied(blocks, self.rows, z.flatten(1)).reshape(z.shape)
         if self.coupled:
@@ -157,7 +157,7 @@ class LawField(nn.Module):
         return result
 
     def products(self, z: Tensor) -> Tensor:
-        """The terms that are not in `blocks`, of codes (B, C, K)."""
+        """Terms that are not in `blocks`, of codes (B, C, K)."""
         library, groups = self.library, self.products_of
         total = torch.zeros_like(z)
         if self.network is not None:
@@ -168,7 +168,7 @@ class LawField(nn.Module):
         if not groups:
             return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
-        sums: dict[tuple, tuple[Tensor | None, list[Tensor | None]]] = {}  # of those projected and filtered alike
+        sums: dict[tuple, tuple[Tensor | None, list[Tensor | None]]] = {}  # by projection and filter
         known: dict[tuple, list[Tensor]] = {}
         for term, fields in groups.items():
             constant = term.linear and not term.flux and not any(weight.ndim for weight in fields.values())
@@ -186,7 +186,7 @@ class LawField(nn.Module):
                     part = value * weight
                     before = group[c]
                     group[c] = part if before is None else before.add_(part)
-        projected: dict[int, list[tuple[int, Tensor | None, Tensor]]] = {}  # along an axis, all at once
+        projected: dict[int, list[tuple[int, Tensor | None, Tensor]]] = {}  # by axis, all at once
         for (axis, *_), (symbol, group) in sums.items():
             projected.setdefault(axis, []).extend(
                 (c, symbol, field) for c, field in enumerate(group) if field is not None)
@@ -208,9 +208,9 @@ class LawField(nn.Module):
         return result.flatten(2, 3).flatten(0, 1)
 
     def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
-        """Derivative (B, C lead, C lead) of `products` by and of the leading harmonics (all), at codes (B, C K).
+        """Jacobian (B, C lead, C lead) of `products`, restricted to the leading harmonics (all), at codes (B, C K).
 
-        A multiplication at each quadrature point.
+        Products act on small changes by multiplication at each quadrature point.
         """
         library, count = self.library, len(self.library.eigenvalues)
         codes = z.reshape(-1, self.channels, count).double()
@@ -254,7 +254,7 @@ class LawField(nn.Module):
         return rate.reshape(z.shape).to(z.dtype)
 
     def growth(self, rows: slice = slice(None)) -> float:
-        """Largest real part of the eigenvalues of the linear part on some of the harmonics, 1 / time."""
+        """Largest real part of eigenvalues of the linear part, restricted to some of the harmonics; 1 / time."""
         if not self.coupled:
             return float(torch.linalg.eigvals(self.blocks[rows]).real.max())
         kept = torch.arange(self.size).reshape(self.channels, -1)[:, rows].flatten()
@@ -264,21 +264,21 @@ class LawField(nn.Module):
         return float(torch.linalg.eigvals(parted(inside, components(inside))).real.max())
 
     def exponential(self, h: float) -> Tensor:
-        """exp(h L) of the linear part L, as `blocks`."""
+        """exp(h L) of the linear part L, in the form of `blocks`."""
         flow = torch.linalg.matrix_exp(h * self._linear_part)
         return flow if self.rows is None else whole(flow, self.rows, self.size)[None]
 
     @property
     def _linear_part(self) -> Tensor:
-        """`blocks`, or those of components."""
+        """`blocks`, or those of its components."""
         return parted(self.blocks[0], self.rows) if self.coupled else self.blocks
 
     def _whole(self, blocks: Tensor) -> Tensor:
-        """Blocks of components as one matrix, where codes are so few that this takes less time."""
+        """Blocks of components as one matrix, if this is faster for so few codes."""
         return blocks if self.rows is None or self.size > _WHOLE else whole(blocks, self.rows, self.size)[None]
 
     def _operators(self, h: float, exact: bool) -> list[Tensor]:
-        """Of a step of length h, kept for the last few: the flow of a linear law, or the six operators of ETDRK4."""
+        """Operators of a step of length h, cached: the flow of a linear law (exact), or the six of ETDRK4."""
         if h not in self._cache:
             linear = self._linear_part
             effort.add(products=_EXPONENTIAL * len(linear) * (1 if exact else 6) * linear.shape[-1] ** 3,
@@ -290,7 +290,7 @@ class LawField(nn.Module):
 
     @cached_property
     def _operations(self) -> tuple[int, int]:
-        """Transforms and multiplications of fields that the terms outside of `blocks` take."""
+        """Numbers of transforms and of pointwise multiplications of fields for the terms outside of `blocks`."""
         groups = self.products_of
         factors = {factor for term in groups for product in term.every() for factor in product}
         projected = {(term.power, term.centred, channel, axis) for term, fields in groups.items() for channel in fields
@@ -300,7 +300,7 @@ class LawField(nn.Module):
         return len(factors) + len(projected) + added[0], multiplied + added[1]
 
     def counted(self, states: int, steps: int) -> None:
-        """Add steps of some states to the effort."""
+        """Add the work of steps of some states to the effort."""
         library, (transforms, multiplied) = self.library, self._operations
         acted = 6 * self.size * (self.channels if not self.coupled else self.size if self.rows is None
                                  else self.rows.shape[1])
@@ -309,7 +309,7 @@ class LawField(nn.Module):
                    calls=steps * (4 * (transforms * 3 + multiplied) + 40))
 
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
-        """Codes (B, C K) after a time dt, by ETDRK4 in equal steps: exact in the linear part."""
+        """Codes (B, C K) after a time dt, by ETDRK4 in equal steps; the linear part is exact."""
         linear = not self.products_of and self.network is None and not self.forced
         self.counted(len(z), 1 if linear else steps)
         now = z.reshape(len(z), self.channels, -1)
@@ -322,7 +322,7 @@ class LawField(nn.Module):
         return now.reshape(z.shape)
 
     def over(self, z: Tensor, gaps: Tensor, longest: float) -> Tensor:
-        """Codes (B, C K) after times gaps (B,), in steps of at most so long."""
+        """Codes (B, C K) after times gaps (B,), in steps of at most `longest`."""
         later = torch.empty_like(z)
         for gap in gaps.unique().tolist():
             rows = gaps == gap
@@ -330,16 +330,15 @@ class LawField(nn.Module):
         return later
 
     def held(self, z: Tensor, rests: Tensor) -> Tensor:
-        """Codes (B, C, K) of fields that stay within bounds, and at a bound where they are near it (Brunet and Derrida
-        1997: in states that grow, less than the noise of codes is nothing)."""
+        """Codes (B, C, K) of fields clipped to bounds, and set to a bound where they are near it
+        (Brunet and Derrida 1997): in states that grow, values below the noise of codes count as zero."""
         fields, (low, high, near) = self.library.transform.fields(z), rests.T[..., None]
         kept = torch.where(fields < low + near, low, torch.where(fields > high - near, high, fields))
         return z + self.library.transform.project(kept - fields)
 
     def bounded(self, z: Tensor, dt: float, step: float, largest: float) -> Tensor:
-        """Codes (B, C K) after a time dt in steps of at most `step`; NaN where these are too many, or codes far beyond
-        the `largest` norm of the data's.
-        """
+        """Codes (B, C K) after a time dt, in steps of at most `step`; NaN if these are too many, or if the norm of
+        codes far exceeds `largest`, that of the data."""
         steps = max(math.ceil(abs(dt) / step - 1e-9), 1)
         if steps > _MOST_STEPS:
             return torch.full_like(z, math.nan)
@@ -349,16 +348,15 @@ class LawField(nn.Module):
 
 def rates_between(field: LawField, rates: Sequence[int], longest: float, gap: Tensor, now: Tensor, then: Tensor,
                   unsure: float = 0.0, roughly: bool = False) -> Tensor:
-    """Rates (B, R K) of R channels with which codes `now` (B, C K) become `then` after times (B,), along the field of a
-    law with rates of these.
+    """Rates (B, R K) of R channels with which a law leads from codes `now` (B, C K) to `then` in times gap (B,).
 
-    Quasi-Newton with the derivative of the linear part; rates of which the later codes show little are differences.
-    unsure: error of the codes, which need not be met any closer. roughly: to a percent, in long steps.
+    Quasi-Newton iteration with the derivative of the linear part; rates that hardly affect the later codes are
+    differences. unsure: error of the codes, which is tolerated. roughly: to a percent, in long steps.
     """
     own = list(rates)
     rate = (_of(then, field, own) - _of(now, field, own)) / gap[:, None]
     for time in gap.unique().tolist():
-        rows, long = gap == time, longest if field.coupled else _LONG * longest  # whose operators take their time
+        rows, long = gap == time, longest if field.coupled else _LONG * longest  # whose operators are costly
         for step, part in ((long, _ROUGHLY), (longest, _SETTLED))[: 2 - roughly]:
             settled = max(part * float(torch.linalg.vector_norm(rate[rows], dim=1).median()), unsure / time)
             rate[rows] = _shot(field, own, step, time, now[rows], then[rows], rate[rows], settled)
@@ -366,7 +364,7 @@ def rates_between(field: LawField, rates: Sequence[int], longest: float, gap: Te
 
 
 def _of(codes: Tensor, field: LawField, channels: list[int]) -> Tensor:
-    """Codes (B, R K) of some channels, of those (B, n) of all."""
+    """Codes (B, R K) of some channels, from those (B, n) of all."""
     return codes.unflatten(1, (-1, len(field.library.eigenvalues)))[:, channels].flatten(1)
 
 
@@ -380,7 +378,7 @@ def _shot(field: LawField, rates: list[int], longest: float, time: float, now: T
     else:
         u, s, v = torch.linalg.svd(flow[:, rates, observed:])
     inverse = (u * torch.where(s > _SHOWN * time, 1 / s, 0.0)[..., None, :]) @ v
-    rows = torch.arange(len(now))  # those that still change
+    rows = torch.arange(len(now))  # not settled
     before = torch.full((len(now),), math.inf).double()
     for _ in range(_SHOTS):
         later = field.bounded(torch.cat([now[rows], rate[rows]], 1), time, longest, math.inf)

@@ -1,4 +1,4 @@
-"""fit_law: the search for a law of trajectories on a domain's harmonics."""
+"""fit_law: search for the law of trajectories on the harmonics of a domain."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.phases import periodic_phases
 from inrflow.numerics.team import team
 
-_FEW_JUDGES = 3  # trajectories of many codes that judge laws, at most
-_LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
-_COMPARED = 2  # laws that are forecast, at least
-_CODES = 128  # of a second, on large grids
-_CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort and of the clock for harmonics, and planned for
-_HALF = 0.5  # of the clock, after which no further families are regressed before laws are forecast
-_PAYS, _CLEARLY_PAYS = 0.5, 0.1  # share of the least misfit of simpler laws that those of further families may have
-_WORTH = 0.05  # of the misfit, that a term saves where systems differ
-_JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
-_NEARLY, _HIDDEN = 1.1, 0.6  # of noisy laws: times the least error, for simpler ones; share of time to forecast
-_EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
-_DIVERGED = 5  # laws, without one that did not, after which there are no further ones
-_OF_FLOWS = 0.15  # share of the time for laws along their own flow
-_NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # times harmonics' error from which single steps are tried; until, or for
-_HOPELESS, _RESORT = 0.3, 0.75  # error from which on single steps have a larger share of the time
-_STEPS = 0.1  # errors of the integrator over those of harmonics in the search
-_STEPS_WITH_RATES = 64  # of an interval, at most
-_OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
-_ALONE = 1e-3  # error of laws of second order from which on first order has no time
-_VISIBLE = 1e-4  # share of squared changes that terms leave, from which on it is told
-_POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
-_UNEXPLAINED, _RANKED = 1e-2, 0.2  # a share of them; of the time to compare families
-_QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # of the time: a quick search; no families are regressed, or forecast, later
-_VAIN, _FAIR = 1.5, 10.0  # times the effort, and at least, to forecast laws of which none has been found yet
+_FEW_JUDGES = 3  # most trajectories that judge laws, of many codes
+_LITTLE, _NOISY = 1e-4, 10.0  # forecast errors that suffice: absolute; over that of harmonics
+_COMPARED = 2  # least number of laws forecast
+_CODES = 128  # most codes per second of effort, on large grids
+_CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort, clock to choose harmonics; of clock used
+_HALF = 0.5  # share of the clock after which forecasts come before further regressions
+_PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the least of simpler ones
+_WORTH = 0.05  # log misfit that a term must save where systems differ
+_JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
+_NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
+_EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
+_DIVERGED = 5  # laws after which the search ends if all diverged
+_OF_FLOWS = 0.15  # share of the time for `along_flow`
+_NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # single steps: least error over that of harmonics; shares of time
+_HOPELESS, _RESORT = 0.3, 0.75  # error above which single steps have a larger share of the time
+_STEPS = 0.1  # errors of the integrator over those of harmonics, in the search
+_STEPS_WITH_RATES = 64  # most steps of an interval
+_OF_FIRST, _OF_RATES = 0.25, 0.35  # shares of time: first order before second order; second order
+_ALONE = 1e-3  # error of second order below which first order is not continued
+_VISIBLE = 1e-4  # unexplained share of squared changes above which `missed` is called
+_POLYNOMIAL = 1e-5  # unexplained share below which the first families suffice
+_UNEXPLAINED, _RANKED = 1e-2, 0.2  # unexplained share that counts as much; share of time to compare families
+_QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # shares of time: a quick search; end of regressions, of forecasts
+_VAIN, _FAIR = 1.5, 10.0  # limit of effort while no law is found: over the seconds, at least
 
-_Regressed = tuple[float, list[Law], Families]  # the least misfit of a family, its laws, the likeliest first, and it
+_Regressed = tuple[float, list[Law], Families]  # least misfit, laws (likeliest first), families
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
@@ -66,20 +66,20 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False,
             noise: float = 0.0, period: float = 0.0, told: Callable[[Ground], None] = lambda _: None,
             missed: Callable[[Ground, float], None] = lambda *_: None) -> Law:
-    """The law whose forecasts of held-out trajectories are best.
+    """Law with the best forecasts of held-out trajectories.
 
-    t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
-    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a
-    processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that are
-    left; on a busy machine less effort is made. rates: whether it may be of second order in time, with rates as
-    channels. noise: variance by which u is wrong, a share. period: of a forcing. told: on which ground a law is
-    sought; missed: what share of changes families of terms leave there, if much. Raises UserError where none forecasts.
+    t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where unobserved. Of several domains, and of boundary
+    conditions if none is given, those whose harmonics fit best are used. seconds: of effort, about those of a core.
+    systems: groups of trajectories whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds
+    left; on a busy machine less effort is made. rates: whether laws of second order in time may be tried, with rates as
+    channels. noise: relative error variance of u. period: of a forcing. told: called with the training data; missed:
+    with these and the unexplained share of changes, if not small. Raises UserError where no law forecasts.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
     say: Log = log or (lambda _: None)
     data, channels = Data.of(t, x, u, systems), u.shape[-1]
-    if period:  # its cosine and sine are further channels, whose law is known
+    if period:  # its cosine and sine are further channels with a known law
         season = np.broadcast_to(periodic_phases(torch.tensor(data.t), period, 1)[:, :, None], (*u.shape[:3], 2))
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
@@ -102,17 +102,17 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if search.lowest > _VISIBLE:
         missed(ground, search.lowest)
     turns = search.in_turn()
-    with suppress(OutOfTime):  # that of the clock: the best law so far is kept, here and below
+    with suppress(OutOfTime):  # of the clock: the best law so far is kept, here and below
         turns = iter(()) if rates and not period and search.of_second_order(units) else turns
     search.run(turns)
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    began, most = effort(), _NEARLY * search.least  # noise hides what others lack: terms that are none go later
+    began, most = effort(), _NEARLY * search.least  # noise hides missing terms; needless ones go later
     best = simplest(search.scored, HARDLY if search.noiseless and not search.several else _NEARLY)
     if not search.noiseless:
         close = min(search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
-        best = best if 2 * best[1].size <= close[1].size else close  # half the terms are no chance
-    if clock:  # at this pace: what comes last is worth as much as what comes first
+        best = best if 2 * best[1].size <= close[1].size else close  # half as many terms
+    if clock:  # effort that the clock allows at this pace: refinement is worth as much as the search
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     brief = began - start < _QUICK * search.seconds and search.noiseless
@@ -123,7 +123,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             search.enough = _NOISY * max(search.floor, EXACT)
             best = refined(*best, brief=True)
             search.scored = [best]
-            if search.spent < _REST * search.seconds:  # more terms may be what is missing
+            if search.spent < _REST * search.seconds:  # terms may be missing
                 search.run(turns)
                 best = simplest(search.scored)
         best = refined(*best)
@@ -133,28 +133,28 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
 
 class LawSearch:
-    """Laws of families of terms, regressed on a ground and judged by forecasts; `scored`, with their errors (S,).
+    """Laws regressed on families of terms and judged by forecasts: `scored`, pairs of errors (S,) and law.
 
-    families: the first ones. floor: error of harmonics. start, seconds: effort when it began, and how much it may make.
-    late: whether laws are to be forecast now, for the clock says so.
+    families: the first ones. floor: held-out error of the harmonics. start, seconds: effort at the start, and its
+    limit. late: whether the clock asks for forecasts now.
     """
 
     def __init__(self, ground: Ground, judge: Data, families: Families, floor: float, say: Log, start: float,
                  seconds: float, period: float, late: Callable[[], bool] = lambda: False) -> None:
         self.ground, self.judge, self.families, self.floor, self.say = ground, judge, families, floor, say
         self.late = late
-        self.settled = ground  # without first frames that splines are poor for
+        self.settled = ground  # without first frames that splines resolve poorly
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
         self.many = ground.states[0, 0].size > FEW_CODES
         self.noiseless = not np.any(ground.train.noise)
-        exactly = self.noiseless and not (self.many or self.several)  # their flows take their time
+        exactly = self.noiseless and not (self.many or self.several)  # else forecasts are slow
         self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
         self.scored, self.enough = list[tuple[np.ndarray, Law]](), max(_LITTLE, _NOISY * floor)
-        self.limit, self.diverged = Limit(), 0  # of effort for further laws; laws that diverged
-        self.found: list[_Regressed] = []  # of families that were regressed
-        self.wider: list[Families | None] = []  # of those that were not yet
-        self.lowest, self.ranked = math.inf, self.found  # the least misfit of the former; these, the likeliest first
+        self.limit, self.diverged = Limit(), 0  # of effort; number of laws that diverged
+        self.found: list[_Regressed] = []  # families regressed so far
+        self.wider: list[Families | None] = []  # families still to be regressed
+        self.lowest, self.ranked = math.inf, self.found  # least misfit of `found`; these, likeliest first
 
     @property
     def spent(self) -> float:
@@ -163,29 +163,29 @@ class LawSearch:
 
     @property
     def least(self) -> float:
-        """The least error of forecasts."""
+        """Least mean error of forecasts."""
         return min((float(errors.mean()) for errors, _ in self.scored), default=np.inf)
 
     @property
     def hopeless(self) -> bool:
-        """Whether many laws were forecast, and all diverged."""
+        """Whether many laws have been forecast, with much of the time, and all diverged."""
         return not self.scored and self.diverged >= _DIVERGED and self.spent > _SOUGHT * self.seconds
 
     def regress(self, channels: int) -> None:
-        """Regress the first families, and further ones where these leave much; the others wait."""
+        """Regress the first families, and further ones while much is unexplained; the others wait in `wider`."""
         ground, families, found = self.ground, self.families, self.found
         place, harmonics = ground.domain, ground.codes.harmonics
         by_place = list(families.in_place(place, harmonics))
         inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
         more = [*families.steep(place, channels), *families.with_multipliers(place, harmonics, channels)]
-        last = 1 + (place.kind == "region")  # there materials of place are likelier
-        matrices = ground.states[0, 0].size > MOST_OF_GRID  # of all codes, as terms of these families are
+        last = 1 + (place.kind == "region")  # where coefficients of materials likely vary in space
+        matrices = ground.states[0, 0].size > MOST_OF_GRID  # these terms are matrices of all codes
         wider = self.wider = [] if matrices else [
             *by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
         found.append(self._regressed(families))
         least = found[0][0]
 
-        def pays(one: Families, ground: Ground) -> _Regressed | None:  # of several systems laws take long to be found
+        def pays(one: Families, ground: Ground) -> _Regressed | None:  # regression of several systems is slow
             may = not self.several or attainable(ground, one.every) < _PAYS * least
             return its if may and (its := self._regressed(one, ground))[0] < _PAYS * least else None
 
@@ -198,15 +198,15 @@ class LawSearch:
         def on(until: float) -> bool:
             return effort() < until and not self.late()
 
-        with suppress(ValueError):  # LinAlgError is one, of what has no solution: families before it are kept
+        with suppress(ValueError):  # or LinAlgError: families before it are kept
             further = () if least < _POLYNOMIAL or self.period else families.further(ground)
-            if self.many and wider and least > _UNEXPLAINED:  # each takes long, and this one is the likeliest
+            if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             found += [its for one in further if on(pause) and (its := pays(one, self.settled))]
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
                 lowest = min(misfit for misfit, *_ in found)
-                until, kept = (pause, 0) if lowest < _MOSTLY else (max(pause, rest), later)  # forecasts say nothing
+                until, kept = (pause, 0) if lowest < _MOSTLY else (max(pause, rest), later)  # forecasts would be poor
                 if lowest <= _UNEXPLAINED or len(wider) <= kept or not on(until):
                     break
                 found.append(self._regressed(wider.pop(0)))
@@ -214,7 +214,7 @@ class LawSearch:
         self.ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
 
     def of_second_order(self, units: Sequence[float] | None) -> bool:
-        """Judge laws of second order in time, where those of first order explain little; whether they are better."""
+        """Judge laws of second order in time if those of first order explain little; whether they are better."""
         if _UNEXPLAINED < self.lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
             self._judge(*self.ranked.pop(0), _OF_FIRST)
         first = self.least
@@ -225,19 +225,19 @@ class LawSearch:
         return self.least < min(_ALONE, first)
 
     def run(self, turns: Iterator[_Regressed | None]) -> None:
-        """Judge families in turn, until forecasts of a law miss little."""
+        """Judge families in turn until the error of a law is small."""
         if not self.scored:
             self.limit.most = effort() + max(_VAIN * self.seconds, _FAIR)
         with suppress(OutOfTime, ValueError), effort.limited(self.limit):
             while self.least > self.enough and not self.hopeless and (each := next(turns, ())) != ():
-                if each and (not self.scored or self.spent < _SOUGHT * self.seconds):  # the first one in any case
+                if each and (not self.scored or self.spent < _SOUGHT * self.seconds):  # the first in any case
                     self._judge(*each, _SOUGHT)
                 elif each is None and not (self.period or self.several) and (
                         self.least > max(_LITTLE, _NEAR * self.floor)):
                     self._single_steps()
 
     def _single_steps(self) -> None:
-        """Judge laws along single steps, with more time where no law forecasts: there is none to be refined."""
+        """Judge laws fitted to single steps, for longer where no law forecasts, as there is none to refine."""
         far = self.noiseless and self.least > _HOPELESS
         if far:
             self.deadline = self.limit.most = self.start + _RESORT * self.seconds
@@ -248,8 +248,8 @@ class LawSearch:
             self._consider(law, forecast_errors(law, self.judge))
 
     def in_turn(self) -> Iterator[_Regressed | None]:
-        """The likeliest family, those that leave far less than the first one, single steps (None) and the others; where
-        none explains much, single steps come last."""
+        """Iterate over the likeliest family, those with far smaller misfits than the first one, None (single steps),
+        and the others; None comes last where no family explains much."""
         cut = 1 if self.lowest < _UNEXPLAINED else len(self.ranked)
         yield from self.ranked[:cut]
         others = self.ranked[cut:]
@@ -262,7 +262,7 @@ class LawSearch:
         yield from [*others[:better], None, *others[better:]]
 
     def _regressed(self, families: Families | None, ground: Ground | None = None) -> _Regressed:
-        """On a ground, by default where fields have settled. None: the first families with an inertia."""
+        """Regress families on a ground, by default `settled`. None: the first families with an inertia."""
         families = families or inertial(self.ground, self.families)
         laws = regressed([ground or self.settled], families, self.period)
         least, worth = laws[0][0], _WORTH if self.several else 0.0
@@ -271,19 +271,19 @@ class LawSearch:
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
-        """Forecast laws of a family, along their own flow, too, until a share of the time is over."""
+        """Forecast laws of a family, also with coefficients along their own flow, until a share of the time is over."""
         until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
         if misfit > _POLYNOMIAL and not (
                 self.several or "carried" in families.terms or self.late() and not self.scored):
             best, flown = list[Law](), along_flow(self.ground, laws[0], families)
             while effort() < until and (found := next(flown, None)) is not None:
                 best = found
-            laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # levels may agree
+            laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
         share, t = share * (1.0 if self.noiseless else _HIDDEN), self.ground.train.t
         self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
-        """Forecast laws, in at most so many steps an interval, until a share of the time is over."""
+        """Forecast laws with at most `most` steps per interval, until a share of the time is over."""
         ground = self.ground
         for judged in team.map(partial(_judged, ground.train, ground.states, self.step_error, self.judge, most), laws):
             if judged is not None:
@@ -301,8 +301,8 @@ class LawSearch:
 
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law
             ) -> tuple[Law, np.ndarray] | None:
-    """The law as it can be integrated, in at most so many steps an interval, and its errors (S,) of forecasts; None
-    where it cannot. Nonlinear diffusion, which is stiff, is split where it takes too many steps otherwise."""
+    """Law with the longest step of at most `most` per interval, and its errors (S,) of forecasts; None if there is no
+    such step. Nonlinear diffusion, which is stiff, is split where it would take too many steps."""
     if (one := integrable(law, train.t, states, error, most)) is None and (split := law.split()) is not None:
         one = integrable(split, train.t, states, error, most)
     if one is None:

@@ -1,7 +1,7 @@
-"""Laws of flows between walls: transport, viscosity and friction, projected onto modes without divergence.
+"""Laws of flows between walls: transport, viscosity and friction, projected on divergence-free modes.
 
-The pressure drops out, for it does no work on such modes. Codes (B, 1, K): both components of a velocity have one code;
-those of steady modes stay constant.
+The pressure drops out, for it does no work on such modes. Codes (B, 1, K): both components of a velocity share one
+code; those of steady modes are constant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TERMS = {"linear": [VISCOSITY], "products": [], "transport": [TRANSPORT], "fluxe
 
 
 class FlowLibrary(Library):
-    """The terms of flows on their modes."""
+    """Terms of flows on their modes."""
 
     def __init__(self, terms: Sequence[Term], harmonics: FlowHarmonics):
         nn.Module.__init__(self)
@@ -37,13 +37,13 @@ class FlowLibrary(Library):
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
         steady = self.values[..., self.free :].flatten(0, 1)
         weighted = self.slopes * weights
-        self.by_steady = {  # what steady modes add to linear terms: (free, R)
+        self.by_steady = {  # contributions of steady modes to linear terms: (free, R)
             FRICTION: self.projection @ steady,
             VISCOSITY: -torch.einsum("acqk,acqr->kr", weighted[..., : self.free], self.slopes[..., self.free :]),
         }
 
     def linear(self, term: Term) -> Tensor:
-        """A linear term on each mode: (K,), 0 on steady ones."""
+        """Multipliers (K,) of modes by a linear term, 0 for steady ones."""
         symbol = torch.ones_like(self.eigenvalues) if term == FRICTION else -self.eigenvalues
         return torch.cat([symbol[: self.free], torch.zeros_like(symbol[self.free :])])
 
@@ -59,7 +59,7 @@ class FlowLibrary(Library):
         return nn.functional.pad(along.flatten(1) @ self.projection.T, (0, len(self.eigenvalues) - self.free))
 
     def transport_slopes(self, z: Tensor, lead: int) -> Tensor:
-        """Derivatives (B, lead, lead) of the transport by and of the leading codes of (B, K)."""
+        """Jacobian (B, lead, lead) of the transport with respect to the leading codes, on these, at codes (B, K)."""
         velocity, slopes = self.fields(z)
         carried = torch.einsum("baq,acqk->bcqk", velocity, self.slopes[..., :lead])
         carried = carried + torch.einsum("bacq,aqk->bcqk", slopes, self.values[..., :lead])
@@ -67,7 +67,7 @@ class FlowLibrary(Library):
         return nn.functional.pad(slopes, (0, 0, 0, lead - slopes.shape[1]))
 
     def driven(self, term: Term, z: Tensor) -> Tensor:
-        """What steady modes of codes (B, K) add to a linear term: (B, K)."""
+        """Contribution (B, K) of steady modes of codes (B, K) to a linear term."""
         return nn.functional.pad(z[:, self.free :] @ self.by_steady[term].T, (0, len(self.eigenvalues) - self.free))
 
     def work(self, states: int, rows: int) -> tuple[float, float, float]:
@@ -81,10 +81,10 @@ class FlowLibrary(Library):
 
 
 class FlowField(LawField):
-    """dz/dt of a flow's codes (..., K)."""
+    """dz/dt of the codes (..., K) of a flow."""
 
     library: FlowLibrary
-    leading = 96  # at most: spreads of steady codes move no others where they are not among these
+    leading = 96  # at most: if steady codes are not among these, their uncertainty has no effect on others
 
     def __init__(self, library: FlowLibrary, theta: Tensor):
         nn.Module.__init__(self)

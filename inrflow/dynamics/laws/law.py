@@ -1,5 +1,5 @@
-"""Law: a differential equation found in data, on the harmonics of a domain; paths that it is compared with; and which
-laws can be integrated."""
+"""Law: a differential equation found in data, on the harmonics of a domain; its rollouts and whether it is
+integrable."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from inrflow.dynamics.laws.regression import NODES, spline_order
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
-_WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all channels, or of some
-_STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
-MOST_STEPS = 256  # of one interval; a law that needs more is not taken
-_ORDER = 4  # by which errors of steps fall at best
-HARDLY, _OTHER_ORDER = 2.0, 1.5  # times the error of the best law: of shorter ones, of those of another order in time
-_NONE, _LITTLE = 3.0, 1e-2  # standard errors, and share of a coefficient, of parts that are not written
-_WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
+_WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of all channels, or of some
+_STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
+MOST_STEPS = 256  # per interval; laws that need more are rejected
+_ORDER = 4  # of convergence of the integrator
+HARDLY, _OTHER_ORDER = 2.0, 1.5  # largest errors over the least, of shorter laws; of another order in time
+_NONE, _LITTLE = 3.0, 1e-2  # not written: parts within these standard errors; below this share
+_WRITTEN = 20  # most terms of a line: those with the largest ratios to their standard errors
 
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """dz/dt = sum_j theta_jc term_j on K harmonics of a domain.
+    """Equation dz/dt = sum_j theta_jc term_j of codes z (C, K), coefficients of C channels on K harmonics of a domain.
 
-    theta, std (J, C): coefficients and their standard errors; codes: prior of codes; longest: step of the integrator;
-    largest: norm of the largest code of the data. by_context (P, J, C): what each number of a context adds to theta;
-    contexts (E, P): those of the systems that trajectories are of; told: parameters tell them. shares (C,): of the
-    network in the root mean square of rates, where there is one. rates: observed channels whose rates are further
-    channels, after those observed. period: of a forcing; the last two channels are its cosine and sine then, constant
-    in space. about (V, C): values that tell the linear part of nonlinear diffusion, where it is integrated so.
+    theta, std (J, C): coefficients and standard errors; codes: encoder of fields, with the prior of codes; longest:
+    largest step of the integrator; largest: largest norm of codes in the data. by_context (P, J, C): change of theta
+    per unit of each context number; contexts (E, P): of systems; told: whether these are given parameters. shares (C,):
+    of a network in the root mean square rate. rates: observed channels whose time derivatives are further channels,
+    after these. period: of a forcing, whose cosine and sine, constant in space, are the last two channels. about
+    (V, C): values about which nonlinear diffusion is linearised.
     """
 
     domain: Domain
@@ -70,7 +70,7 @@ class Law:
 
     @property
     def size(self) -> int:
-        """How many coefficients are not zero."""
+        """Number of non-zero coefficients."""
         return int(np.count_nonzero(self.theta) + np.count_nonzero(self.by_context))
 
     @property
@@ -83,13 +83,13 @@ class Law:
         return self.theta + np.tensordot(context, self.by_context, 1) if self.count else self.theta
 
     def context_of(self, system: int) -> np.ndarray:
-        """The context (P,) of a system."""
+        """Context (P,) of a system; empty without contexts."""
         return self.contexts[system] if self.count else np.zeros(0)
 
     def field(self, context: np.ndarray | None = None) -> LawField:
-        """The vector field as a module: forward(t, z) of codes (..., C K) in float64 or float32, and `advance`.
+        """Vector field at a context (P,), by default 0: a module with forward(t, z) of codes (..., C K) and `advance`.
 
-        At a context (P,), by default 0.
+        Codes may be float64 or float32.
         """
         fields = self.__dict__.setdefault("_fields", {})
         context = np.zeros(self.count) if context is None else context
@@ -101,16 +101,16 @@ class Law:
         return fields[key]
 
     def split(self) -> Law | None:
-        """The law whose nonlinear diffusion is integrated with its linear part; None where there is none, or it is."""
+        """Law whose integrator is exact for linearised nonlinear diffusion; None if there is none, or it is so."""
         if self.about is not None or not any(isinstance(term, Term) and term.diffusive for term in self.terms):
             return None
         mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
         usual = np.pad([mean + deviation, mean - deviation], ((0, 0), (0, self.theta.shape[1] - len(mean))))
-        law = dataclasses.replace(self, about=usual)  # 0 of rates and clocks
+        law = dataclasses.replace(self, about=usual)  # 0 for rates and phases
         return None if law.field().shift is None else law
 
     def at(self, context: np.ndarray) -> Law:
-        """The law of a system with a context (P,), without contexts."""
+        """Law of a system with context (P,), without contexts of its own."""
         if not self.count:
             return self
         law = dataclasses.replace(self, theta=self.theta_at(context), by_context=self.by_context[:0],
@@ -119,36 +119,36 @@ class Law:
         return law
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:
-        """Codes (..., C K) of fields u (..., N, C) at points x (N, d); NaN was not observed."""
+        """Codes (..., C K) of fields u (..., N, C) at points x (N, d), NaN where unobserved."""
         return torch.tensor(self.codes.encode(x, u)[0]).flatten(-2)
 
     @property
     def has_rates(self) -> bool:
-        """Whether its last channels are rates of others, which alone are observed."""
+        """Whether its last channels are time derivatives of observed channels (second order in time)."""
         return bool(self.rates)
 
     @property
     def columns(self) -> list[int]:
-        """Columns of theta that its equations have, of each observed channel: of second order that of its rate."""
+        """Columns of theta with the equations of the observed channels: of second order, those of their rates."""
         channels = len(self.codes.mean)
         return [channels + self.rates.index(c) if c in self.rates else c for c in range(channels)]
 
     def decode(self, z: Tensor, x: np.ndarray) -> np.ndarray:
-        """Fields (..., N, C) at points (N, d) of codes (..., C K), and maybe their rates."""
+        """Fields (..., N, C) at points (N, d) of codes (..., C K), which may include codes of rates."""
         codes = z.detach().cpu().double().unflatten(-1, (-1, self.codes.mean.shape[1]))
         return self.codes.decode(codes[..., : len(self.codes.mean), :].numpy(), x)
 
     def left(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Variance (C,) that harmonics leave of fields u (T, N, C) at points (N, d), for the freedom of codes."""
+        """Residual variance (C,) of fields u (T, N, C) at points (N, d), corrected for degrees of freedom."""
         left, freedom = self.codes.left(x, u)
         return np.asarray(np.nanmean(left**2, axis=(0, 1)) / freedom)
 
     def step(self, z: Tensor, dt: float, context: np.ndarray | None = None) -> Tensor:
-        """Codes (B, C K) after a time dt, at a context (P,); NaN where they left what the data hold."""
+        """Codes (B, C K) after a time dt, at a context (P,); NaN where they far exceed the codes of the data."""
         return self.field(context).bounded(z, dt, self.longest, self.largest)
 
     def rollout(self, z: Tensor, t: np.ndarray, context: np.ndarray | None = None) -> Tensor:
-        """Codes (B, T, C K) at increasing times (T,), from codes z (B, C K) at the first; NaN where they diverged."""
+        """Rollout (B, T, C K) at increasing times t (T,), from codes z (B, C K) at the first; NaN where it diverges."""
         path = z.new_full((len(z), len(t), z.shape[1]), math.nan)
         path[:, 0] = z
         for n, dt in enumerate(np.diff(t)):
@@ -160,10 +160,10 @@ class Law:
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None,
                 contexts: Sequence[str] | None = None) -> list[str]:
-        """One line for each channel, as "du/dt = 0.0099(1) lap u - 0.33(2) u^3": standard error of the last digit.
+        """Equations as text, one line per channel: "du/dt = 0.0099(1) lap u - 0.33(2) u^3", with errors of last digits.
 
-        Coefficients that depend on a context are written as "(0.03 + 0.01 c)": c is standardised, or what its numbers
-        are called.
+        Coefficients that depend on a context are written as "(0.03 + 0.01 c)", with c standardised, or the numbers
+        named by `contexts`.
         """
         contexts = contexts or (["c"] if self.count == 1 else [f"c{p + 1}" for p in range(self.count)])
         names = coordinates or ("x", "y", "z")
@@ -189,8 +189,8 @@ class Law:
         return lines
 
     def coefficients_of_place(self, c: int, x: np.ndarray | None = None) -> dict[Term, tuple[list[int], np.ndarray]]:
-        """Terms of channel c whose coefficient varies in place: which of the law's terms they are of, and the
-        coefficient (N,) at points x (N, d), by default at those of a quadrature."""
+        """Coefficients of channel c that vary in space, by their term: indices of the law's terms that make them up,
+        and values (N,) at points x (N, d), by default those of a quadrature."""
         result: dict[Term, tuple[list[int], np.ndarray]] = {}
         bases = dict.fromkeys(term.base for j, term in enumerate(self.terms)
                               if isinstance(term, Term) and term.place and self.theta[j, c])
@@ -206,7 +206,7 @@ class Law:
         return result
 
     def _of_network(self, c: int, channels: Sequence[str], names: Sequence[str]) -> list[str]:
-        """A part of a line that says which network channel c has, with its share of the rate, if it has one."""
+        """Description of the network of channel c, with its share of the rate: a list of one text, or none."""
         mine = [term for term, theta in zip(self.terms, self.theta[:, c], strict=True)
                 if theta and isinstance(term, Sine)]
         if not mine:
@@ -228,8 +228,8 @@ class Law:
         return f"({text.replace(' -', ' - ').replace(' +', ' + ')})" if len(base) + len(added) > 1 else text
 
     def in_terms_of(self, base: np.ndarray, slopes: np.ndarray, sizes: np.ndarray) -> Law:
-        """The law to be written with numbers f (Q,), of at most some sizes (Q,), in place of contexts, which are
-        base (P,) + slopes (P, Q) f: without parts of little effect on a coefficient, or within its error."""
+        """Law for printing: contexts are base (P,) + slopes (P, Q) f, with numbers f (Q,) of magnitudes up to sizes
+        (Q,). Small dependences on f, and constants within their standard error, are dropped."""
         theta, by_context = self.theta_at(base), np.tensordot(slopes.T, self.by_context, 1)
         whole = _LITTLE * np.abs(self.theta)
         by_context = np.where(np.abs(by_context) * sizes[:, None, None] < whole, 0.0, by_context)
@@ -240,7 +240,7 @@ class Law:
 
 
 def turning(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> np.ndarray:
-    """Coefficients (J, C) whose last two channels are the cosine and the sine of a period."""
+    """Coefficients (J, C) with the known equations of the last two channels, the cosine and sine of a period."""
     theta, (cosine, sine) = theta.copy(), (terms.index(Term((((c + theta.shape[1], VALUE),),))) for c in (-2, -1))
     theta[:, -2:] = 0.0
     theta[sine, -2], theta[cosine, -1] = -2 * math.pi / period, 2 * math.pi / period
@@ -248,8 +248,8 @@ def turning(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> n
 
 
 def worse(errors: np.ndarray, others: np.ndarray) -> bool:
-    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference, to
-    which one lost trajectory adds as much as to the mean, or by as much as the others."""
+    """Whether errors (S,) exceed others (S,) on average by more than the standard error of the difference, or by more
+    than the others' mean, as a single outlier raises that standard error by as much as the mean."""
     if np.isfinite(errors).all() > np.isfinite(others).all():
         return False
     difference = errors - others
@@ -258,10 +258,10 @@ def worse(errors: np.ndarray, others: np.ndarray) -> bool:
 
 
 def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -> Tensor | None:
-    """Codes (S, T - 1, N, C, K) at Gauss points of the intervals between frames of states (S, T, C, K), along the law's
-    own flow from the first frame; what it misses at the second is spread over the interval. None where it diverges.
+    """Rollouts over single intervals between frames of states (S, T, C, K): codes (S, T - 1, N, C, K) at Gauss points.
 
-    number (S,): systems, whose contexts the law has.
+    The defect at the next frame is spread linearly over the interval. None where the law diverges. number (S,):
+    systems.
     """
     gaps, result = np.diff(t, axis=1), np.zeros((len(t), t.shape[1] - 1, len(NODES), *states.shape[2:]))
     for system in np.unique(number):
@@ -280,8 +280,8 @@ def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -
 
 @dataclasses.dataclass(frozen=True)
 class Flights:
-    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes, and
-    the numbers (B,) of the system and of the trajectory that each is of."""
+    """Segments of trajectories for rollouts ("flights"): codes (B, M, C K) of B segments of M frames, times dt
+    (B, M - 1) between frames, variances (B, C K) of codes, and the system (B,) and trajectory (B,) of each."""
 
     codes: Tensor
     dt: Tensor
@@ -290,18 +290,18 @@ class Flights:
     trajectory: Tensor
 
     def take(self, pick: Tensor) -> Flights:
-        """Some of the flights."""
+        """Subset of the segments."""
         return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
 
     @staticmethod
     def join(parts: list[Flights]) -> Flights:
-        """All flights of several parts."""
+        """Segments of several parts together."""
         return Flights(*(torch.cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Flights)))
 
 
 def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
             ) -> Flights:
-    """All flights of some steps, end to end, of codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
+    """Consecutive segments of `length` steps of codes (S, T, C, K) with variances (S, C, K) at times t (S, T)."""
     system = np.zeros(len(codes), dtype=int) if system is None else system
     starts = range(0, codes.shape[1] - length, length)
     flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
@@ -311,16 +311,16 @@ def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, s
 
 
 def pruned(law: Law) -> Law:
-    """The law without terms that no channel has."""
+    """Law without terms whose coefficients are zero in all channels."""
     keep = np.flatnonzero((law.theta != 0).any(1) | (law.by_context != 0).any((0, 2)))
     return dataclasses.replace(law, terms=tuple(law.terms[j] for j in keep), theta=law.theta[keep], std=law.std[keep],
                    by_context=law.by_context[:, keep])
 
 
 def well_posed(law: Law, span: float) -> bool:
-    """Whether the highest harmonics grow no faster than lower ones, but for less than e-fold over a span of time.
+    """Whether the highest third of the harmonics outgrows the others by less than one e-fold over a span of time.
 
-    Else finer details grow faster without limit, as where time runs backwards in a diffusion.
+    Else fine details grow without limit, as in a diffusion that runs backwards.
     """
     field, third = law.field(), max(law.codes.harmonics.count // 3, 1)
     if not np.isfinite(law.theta).all():
@@ -330,10 +330,10 @@ def well_posed(law: Law, span: float) -> bool:
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = MOST_STEPS
                ) -> Law | None:
-    """The law without terms that no channel has, with the longest step of its integrator that is accurate, to a part of
-    10^5 or a relative error, at first codes of states (S, T, C, K) at t; None where an interval takes more than `most`.
+    """Law without unused terms and with the longest accurate integrator step; None if intervals need more than `most`.
 
-    With rates at third ones, where slopes of splines are good.
+    Errors over an interval are up to 1e-5, or `error` if larger, relative to codes. They are measured from first frames
+    of states (S, T, C, K) at times t; with rates from third frames, where slopes of splines are good.
     """
     if not np.isfinite(law.theta).all() or not np.isfinite(law.by_context).all():
         return None
@@ -358,8 +358,8 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
 
 
 def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
-    """Of the laws that forecast hardly worse than the best one, times so many errors, that with the fewest terms.
-    Those of another order in time only where the mean says so, too: few trajectories tell little."""
+    """Errors and law of the fewest terms, of those with errors not significantly above `hardly` times the least ones.
+    Laws of another order in time also need a mean error near the least, as few trajectories are weak evidence."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
     equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
         law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
@@ -367,13 +367,13 @@ def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tu
 
 
 def most_with_rates(rates: Sequence[int], channels: int) -> int:
-    """Harmonics of each channel that laws with rates of some channels have at most."""
+    """Most harmonics per channel of laws with rates of some channels."""
     return (_WITH_RATES if len(rates) == channels else _WITH_SOME_RATES) // channels
 
 
 def with_slopes(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -> np.ndarray:
-    """Codes (S, T, C + R, K) of values and of rates of R channels by splines in time, of codes (S, T, C, K) at times
-    (S, T)."""
+    """Codes (S, T, C + R, K) of values and, from splines in time, of rates of R channels, from codes (S, T, C, K) at
+    times t (S, T)."""
     slopes = [make_interp_spline(time, path[:, list(rates)], k=spline_order(len(time))).derivative()(time)
               for time, path in zip(t, states, strict=True)]
     return np.concatenate([states, np.stack(slopes)], 2)

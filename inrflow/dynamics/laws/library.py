@@ -1,4 +1,4 @@
-"""Library: the terms of a law on a domain's harmonics, one by one, projected by quadrature."""
+"""Library: the terms of a law on a domain's harmonics, each projected on these by quadrature."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ from inrflow.dynamics.laws.terms import (
     Term,
 )
 
-PLACES = 64  # low harmonics that coefficients of place are made of
-_SINE = 16  # operations on elements that a sine takes
-LIBRARIES: dict[type, type[Library]] = {}  # by the class of their harmonics; others have a `Library`
+PLACES = 64  # low harmonics of coefficients that vary in space
+_SINE = 16  # elementwise operations that a sine costs
+LIBRARIES: dict[type, type[Library]] = {}  # by class of harmonics; `Library` for others
 
 
 class Library(nn.Module):
-    """Terms on K harmonics of a domain: their rates, one by one, as projections on harmonics.
+    """Terms on K harmonics of a domain: the rates of codes by each of them, as projections on harmonics.
 
-    The hidden units of a network, of which each is a term too, are evaluated together.
+    Hidden units of a network, each of which is a term, are evaluated together.
     """
 
     eigenvalues: Tensor
-    families: Tensor | None = None  # (C, K), as harmonics have `allowed`, and a row of steady ones; `moving` without
+    families: Tensor | None = None  # (C, K): `allowed` of harmonics and a row of steady ones; `moving` without
     moving: Tensor | None = None
-    from_steady: Tensor | None = None  # (K, R): projections of what steady codes carry
+    from_steady: Tensor | None = None  # (K, R): projections of the steady modes
     network: Layer | None = None
-    about: Tensor | None = None  # (V, C): values of channels, about which vector fields are split
-    field: ClassVar[type | None] = None  # of vector fields, where it is not that of most libraries
+    about: Tensor | None = None  # (V, C): values about which nonlinear diffusion is linearised
+    field: ClassVar[type | None] = None  # class of vector fields, if not `LawField`
 
     @classmethod
     def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics) -> Library:
-        """The library of some terms on harmonics of a domain, or on modes of flows."""
+        """Library of terms on harmonics of a domain, or on modes of flows."""
         return LIBRARIES.get(type(harmonics), cls)(terms, harmonics)
 
     def __init__(self, terms: Sequence[Term | Sine], harmonics: Harmonics):
@@ -78,7 +78,7 @@ class Library(nn.Module):
             self.families = torch.cat([self.moving, ~moving[None]])
             carried = self.transform.fields(torch.eye(len(moving)).double()[self.first_steady :])
             self.from_steady = (self.transform.project(carried) * moving).T
-        self.low: Tensor | None = None  # (P, Q), with the constant 1, whose sign as a harmonic of a region is any
+        self.low: Tensor | None = None  # (P, Q), with 1 in place of the constant harmonic of arbitrary sign
         if places := max((term.place for term in terms), default=0):
             low = harmonics.lowest(PLACES).values(self.transform.points).T
             self.low = torch.tensor(np.insert(low[1 : places + 1], 0, 1.0, 0))
@@ -87,7 +87,7 @@ class Library(nn.Module):
             self.network = Layer(sines, self.transform, self.eigenvalues)
 
     def shells(self, count: int) -> np.ndarray:
-        """Numbers (K,) of groups of the first harmonics, wider the higher they are; of the same channels each."""
+        """Indices (K,) of shells of the first harmonics: groups with the same channels, wider the higher they are."""
         return shells_of(count, self.families)
 
     def project(self, field: Tensor, axis: int = VALUE) -> Tensor:
@@ -95,7 +95,7 @@ class Library(nn.Module):
         return self.transform.project(field, axis)
 
     def _factor(self, axis: int) -> tuple[Tensor | float, int]:
-        """What codes are multiplied by where a factor has an axis, and the axis of derivatives that is left."""
+        """Multiplier of codes for a factor with an axis, and axis of the derivative that remains."""
         if axis in (RECIPROCAL, ACROSS):
             return 1.0, VALUE
         if axis >= BENT or axis == LAPLACIAN:
@@ -105,7 +105,7 @@ class Library(nn.Module):
         return 1.0, axis
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
-        """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
+        """The first harmonics (all) at quadrature points, as they enter a factor with an axis: (Q, lead)."""
         if SECOND <= axis < BENT or axis >= DRIVEN:
             return self._wide(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
         symbol, along = self._factor(axis)
@@ -113,7 +113,7 @@ class Library(nn.Module):
         return table * symbol[:lead] if isinstance(symbol, Tensor) else table
 
     def _wide(self, codes: Tensor, axis: int) -> Tensor:
-        """Factors (..., Q) of codes (..., K): second derivatives on a box, or components of flows that are driven."""
+        """Factors (..., Q) of codes (..., K): second derivatives on a box, or components of flows in porous media."""
         if axis < DRIVEN:
             assert isinstance(self.transform, SeparableTransform)
             return self.transform.second(codes, *divmod(axis - SECOND, 3))
@@ -123,35 +123,35 @@ class Library(nn.Module):
 
     @cached_property
     def _in_pores(self) -> Tensor:
-        """Orthonormal flows (2, Q, K) at quadrature points of a box in the plane that pass no wall: curls of stream
-        functions that vanish there."""
+        """Orthonormal flows (2, Q, K) at quadrature points of a box in the plane, without divergence and flux through
+        walls: curls of stream functions that vanish there."""
         assert isinstance(self.harmonics, BoxHarmonics)
         streams = self.harmonics.box.harmonics(len(self.eigenvalues), HELD)
         slopes = torch.tensor(streams.gradients(self.transform.points)).permute(2, 0, 1)
         return torch.stack([slopes[1], -slopes[0]]) * (-inverse_of(torch.tensor(streams.eigenvalues))).sqrt()
 
     def acted(self, term: Term, codes: Tensor) -> Tensor:
-        """A linear term of constant coefficient, but for what steady codes carry, of codes (..., K): (..., K)."""
+        """A linear term of constant coefficient, without the part of steady codes, of codes (..., K): (..., K)."""
         codes = self.filter(term) * codes
         if term.axis == VALUE:
             return codes
         i, j = divmod(term.axis - SECOND, 3) if term.axis >= SECOND else (term.axis, -1)
-        if term.axis >= SECOND and not term.power:  # in weak form, whose natural walls no flux passes
+        if term.axis >= SECOND and not term.power:  # weak form, without flux through natural walls
             return self._weak(codes, i, j)
         return self.transform.derive(codes, i, *(() if j < 0 else (j,)))
 
     def _weak(self, codes: Tensor, i: int, j: int) -> Tensor:
-        if isinstance(self.transform, DenseTransform):  # as a matrix, that is smaller than tables
+        if isinstance(self.transform, DenseTransform):  # as a matrix, which is smaller than tables
             return codes @ self.transform.second(i, j).to(codes)
         slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
         return -0.5 * sum(slopes, torch.zeros(()))
 
     def carried(self, codes: Tensor) -> Tensor | float:
-        """What steady ones of codes (B, K) of a channel add to its values: (B, K)."""
+        """Contribution (B, K) of steady modes to the projected values of a channel with codes (B, K)."""
         return 0.0 if self.from_steady is None else codes[:, self.first_steady :] @ self.from_steady.T
 
     def within(self, codes: Tensor, channel: int) -> Tensor:
-        """Codes (..., lead) of the first harmonics without those that a channel has not."""
+        """Codes (..., lead) of the first harmonics, set to zero on harmonics that the channel does not have."""
         return codes if self.moving is None else codes * self.moving[channel % len(self.moving), : codes.shape[-1]]
 
     def projected(self, table: Tensor, lead: int | None = None, axis: int = VALUE) -> Tensor:
@@ -159,7 +159,7 @@ class Library(nn.Module):
         return (self.table(axis, lead) * self.transform.weights[:, None]).T @ table
 
     def at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
-        """The factors (channel, axis) that terms need, of codes (B, C, K), at quadrature points: (B, Q)."""
+        """Factors (channel, axis) that terms need, at quadrature points: fields (B, Q) of codes (B, C, K)."""
         needed = {factor for term in terms for product in term.every() for factor in product}
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
@@ -176,7 +176,7 @@ class Library(nn.Module):
         return result
 
     def symbol(self, power: float, rows: int | None = None) -> Tensor:
-        """lap^power on the first harmonics (all), (-lap)^power of fractions: (rows,)."""
+        """Multipliers (rows,) of the first harmonics (all) by lap^power, by (-lap)^power of fractions."""
         if power < 0:
             return inverse_of(self.eigenvalues)[:rows]
         if power % 1:
@@ -184,7 +184,7 @@ class Library(nn.Module):
         return (-self.eigenvalues[:rows]) ** int(power)
 
     def filter(self, term: Term, rows: int | None = None) -> Tensor:
-        """What a term's products are multiplied by on the first harmonics (all): (rows,)."""
+        """Multipliers (rows,) of the first harmonics (all) by which a term acts on its products."""
         symbol = self.symbol(term.power, rows)
         symbol = symbol / (1 + term.inertia * self.eigenvalues[:rows]) if term.inertia else symbol
         if term.across is not None and (allowed := self.harmonics.allowed) is not None:
@@ -192,13 +192,13 @@ class Library(nn.Module):
         return symbol * varying(self.eigenvalues)[:rows] if term.centred else symbol
 
     def work(self, states: int, rows: int) -> tuple[float, float, float]:
-        """Products, elements and calls of `features`, as they are added to an effort."""
+        """Products, elements and calls of `features`, in the sense of `effort.add`."""
         terms, points = len(self.terms), self.transform.count
         return (2 * terms * states * self.transform.products,
                 (4 * terms * (points + rows) + _SINE * len(self.sines) * points) * states, 10 * terms)
 
     def features(self, z: Tensor, rows: int) -> Tensor:
-        """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
+        """Each term of codes (B, C, K), projected on the first harmonics: (B, J, rows)."""
         result = z.new_zeros(len(z), len(self.terms), rows)
         groups: dict[Term, list[int]] = {}
         for j, term in enumerate(self.terms):
@@ -227,8 +227,8 @@ class Library(nn.Module):
         return result
 
     def parts(self, term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor) -> Iterator[tuple[Tensor, int]]:
-        """Fields (B, Q) and axes: a term is the sum of their projections on the harmonics' derivatives along these, on
-        their values for `VALUE`; if it is not linear, times its filter."""
+        """Fields (B, Q) and axes that make up a term: it is the sum of their projections on derivatives of the
+        harmonics along the axes, on values for `VALUE`; unless it is linear, its filter is still to be applied."""
         if term.linear and not term.flux:
             yield self.transform.fields(self.filter(term) * z[:, term.products[0][0][0]], term.axis), VALUE
         elif term.linear and term.axis != VALUE:
@@ -243,14 +243,14 @@ class Library(nn.Module):
             yield pointwise(term.products, term.signs, factors, z, self.transform.count), VALUE
 
     def pressure(self, first: int) -> Pressure:
-        """What acts on the vector whose first component is a channel."""
+        """Projection on divergence-free vectors, for the vector whose first component is channel `first`."""
         if first not in self._pressures:
             self._pressures[first] = Pressure(self.transform, self.harmonics, first, self.moving)
         return self._pressures[first]
 
     def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[tuple, list[Tensor]]
                    ) -> Tensor:
-        """A component of what a pressure leaves of a vector: (B, K); what components share is kept."""
+        """One component (B, K) of a projected vector; `known` keeps what the components share."""
         key = term.parts, term.signs, term.carried
         if key not in known:
             zero = torch.zeros((1, self.transform.count), dtype=torch.float64)
@@ -263,8 +263,8 @@ class Library(nn.Module):
 
     def operators(self, term: Term, lead: int
                   ) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None, int]]:
-        """Products of a term with their signs, the map (lead, lead) of their projections on the first harmonics (None:
-        the identity), and the axis along which these are projections on derivatives."""
+        """Products of a term with their signs, the matrix (lead, lead) that acts on their projections on the first
+        harmonics (None: the identity), and the axis along which these are projections on derivatives."""
         if term.flux:
             for axis, product in enumerate(term.products):
                 yield [(product, -1.0)], None, axis
@@ -281,7 +281,7 @@ class Library(nn.Module):
 
 
 def shells_of(count: int, allowed: Tensor | None = None) -> np.ndarray:
-    """Numbers (K,) of groups of harmonics, wider the higher they are; of the same channels (C, K) each."""
+    """Indices (K,) of shells of harmonics: groups with the same channels (C, K), wider the higher they are."""
     if allowed is not None:
         _, channels = np.unique(allowed.numpy()[:, :count], axis=1, return_inverse=True)
         result = np.zeros(count, dtype=int)

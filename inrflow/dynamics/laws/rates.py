@@ -1,11 +1,10 @@
-"""Laws of second order in time, u'' = f(u, u'), for values that alone do not say what follows; and with inertia,
-(1 - m lap) u' = f(u).
+"""Laws of second order in time, u'' = f(u, u'), for fields whose rates are not observed, and (1 - m lap) u' = f(u).
 
-A wave of which no velocity is observed obeys such a law, or one of two coupled species, or only some of the channels
-do: the height of shallow water beside its vorticity, where the divergence is not observed. It is a law of first order
-of values and of these rates. Equations are weak in time: against hat functions of three frames, changes of slope are
-integrals of the law along splines. First rates of forecasts are those with which the law's own flow leads to the second
-frame (shooting).
+The former hold for a wave whose velocity is not observed, for one of two coupled species, or for some channels only, as
+the height of shallow water beside its vorticity, without its divergence. They are laws of first order for values and
+their rates. Equations are weak in time: changes of slope against hat functions over three frames are integrals of the
+law along splines. Initial rates of forecasts are those with which the law's own flow reaches the second frame
+(shooting).
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort
 
 _FEWEST_FRAMES = 5
-_TRAJECTORIES = 32  # that give equations, at most
-_FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # of trials of an inertia; sizes tried first; error of its logarithm
-_WORTH = 0.1  # of the misfit, that a term saves
-_UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
-_PAYS = 0.2  # share of the misfit of laws of first order
-_PAYS_FOR_SOME = 0.5  # the same where rates of some channels alone are sought
-_HIDDEN = 0.3  # share of the changes of a channel that these miss, from which on its rates are states, if not of all
-_AT_ONCE = 4_000_000  # values of a field of states whose rates are sought at once, at most
-_JUDGED, _CLOSE = 5, 5.0  # laws are forecast, and all others whose misfit is at most so many times the least
+_TRAJECTORIES = 32  # most trajectories of a regression
+_FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # trials of an inertia: trajectories; sizes; error of its logarithm
+_WORTH = 0.1  # log misfit that a term must save
+_UNEXPLAINED = 1e-2  # misfit above which coefficients that vary in space are tried
+_PAYS = 0.2  # most misfit, over that of laws of first order
+_PAYS_FOR_SOME = 0.5  # the same with rates of some channels only
+_HIDDEN = 0.3  # unexplained share of changes above which rates of a channel are states, if not of all
+_AT_ONCE = 4_000_000  # most field values of states whose rates are solved together
+_JUDGED, _CLOSE = 5, 5.0  # laws forecast; those with misfits up to this times the least, too
 
 
 def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequence[float] | None, log: Log, first: Law
                      ) -> list[Law]:
     """Laws of second order, the likeliest first.
 
-    None where they miss more than a fifth of what laws of first order do (`misfit`), of which `first` is the best.
-    deadline: of effort.
+    None where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
+    best. deadline: of effort.
     """
     states, t = ground.states, ground.train.t
     frames, channels, count = states.shape[1:]
@@ -64,15 +63,15 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
     span = float((t[:, -1] - t[:, 0]).max())
     near = sorted((pair for number, pair in enumerate(ordered)
                    if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], span)),
-                  key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # what splines miss makes terms
+                  key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # errors of splines add terms
     return [law for _, law in near]
 
 
 def rotating(families: Families, carriers: Sequence[int]) -> Families:
-    """Families of terms of flow on a rotating sphere, whose vorticity is among the channels of first order (carriers).
+    """Families of terms of flow on a rotating sphere, with vorticities among the channels of first order (`carriers`).
 
-    It carries every channel; z c and grad z . grad lap^-1 c are what rotation adds, lap(grad lap^-1 c . grad lap^-1 c)
-    and div(c grad lap^-1 c) the energy of the flow and the part of transport that has divergence.
+    These carry every channel; rotation adds z c and grad z . grad lap^-1 c; the energy of the flow, lap(grad lap^-1 c .
+    grad lap^-1 c), and the divergent part of transport, div(c grad lap^-1 c), are the family `winds`.
     """
     every = [term.products[0][0][0] for term in families.terms["linear"] if term.linear and not term.power]
     flow = [Term.jacobian_on_sphere(a, c) for a in carriers for c in every]
@@ -87,7 +86,7 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
 
 
 def inertial(ground: Ground, families: Families) -> Families:
-    """The families, with J(a, lap b) in the plane, with the inertia with which all terms miss the least of changes."""
+    """The families, with J(a, lap b) in the plane, with the inertia for which all terms have the least misfit."""
     few, every = ground.some(_FEW_TRAJECTORIES), range(ground.states.shape[2])
     if "transport" in families.terms and ground.domain.dimensions == 2 and not ground.domain.curved:
         streams = [Term.jacobian(a, b, 0, BENT) for a in every for b in every]
@@ -104,7 +103,7 @@ def inertial(ground: Ground, families: Families) -> Families:
 
 
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
-    """Channels whose changes a law of first order does not explain, where it explains those of others."""
+    """Channels whose changes a law of first order does not explain, if it explains those of others."""
     some = ground.some(_TRAJECTORIES)
     (equations,) = some.equations(law.terms, folds=len(some.states))
     theta = np.concatenate([law.theta, *law.by_context])
@@ -118,7 +117,7 @@ def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
 
 def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Sequence[float] | None
              ) -> list[tuple[float, Law]]:
-    """Laws of second order of some channels with their misfits, that with the least misfit first."""
+    """Misfits and laws of second order in some channels, the least misfit first."""
     both = with_slopes(ground.train.t, ground.states, rates)
     families, largest = families_of(ground.domain, ground.codes.harmonics, both, units), largest_of(both)
     carriers = [c for c in range(ground.states.shape[2]) if c not in rates]
@@ -138,7 +137,7 @@ def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Seq
 
 
 def of_first_order(law: Law, rates: Sequence[int]) -> Law:
-    """The law of values and of the rates of some channels, of coefficients (J, C) for these rates and other values."""
+    """Law of values and of rates of some channels, from the equations (J, C) of these rates and of other values."""
     own = [Term((((law.theta.shape[1] + i, VALUE),),)) for i in range(len(rates))]
     terms = (*law.terms, *(term for term in own if term not in law.terms))
     every = np.stack([law.theta, law.std, *law.by_context])
@@ -150,7 +149,7 @@ def of_first_order(law: Law, rates: Sequence[int]) -> Law:
 
 
 def solved_anew(law: Law, data: Data) -> Law:
-    """The law's coefficients by regression on its present harmonics."""
+    """Law with coefficients regressed again on its present harmonics."""
     (equations,), own = Ground.of(law, data).equations(law.terms, rates=law.rates), law.columns
     theta, std = law.theta.copy(), law.std.copy()
     theta[:, own], std[:, own] = equations.solved(
@@ -160,12 +159,11 @@ def solved_anew(law: Law, data: Data) -> Law:
 
 def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, unsure: float = 0.0, roughly: bool = False
                ) -> CodeData:
-    """States (S, T, n): codes (S, T, C K), and the rates that lead along the law, at contexts (S, P) that it has, to
-    the next frame.
+    """States (S, T, n): codes (S, T, C K), and rates that lead to the next frame along the law, at its contexts (S, P).
 
-    At frames between others, the mean of those and of the rates with which the flow from the frame before arrives: to
-    second order of the steps, what the law misses has no part in it. Frames between unobserved ones count as
-    unobserved. unsure, roughly: as `rates_between` has them; roughly, frames have the rates that lead on from them.
+    Inner frames have the mean of these and of the rates with which the flow from the frame before arrives, so that
+    errors of the law cancel to second order of the steps. Frames between unobserved ones count as unobserved. unsure,
+    roughly: as in `rates_between`; roughly, all frames have the rates that lead on from them.
     """
     if law.count and contexts is not None:
         distinct, which = torch.unique(contexts, dim=0, return_inverse=True)

@@ -1,8 +1,8 @@
-"""Sparse regression of laws in integral, weak form: normal equations by shells of harmonics, weights, eliminations.
+"""Sparse regression of laws in integral (weak) form: normal equations by shells of harmonics, weights, elimination.
 
-An equation says that the change of a code over an interval of time is the integral of the law along the path, a spline
-through the codes. Test functions are the harmonics, so that boundary conditions hold by themselves; those whose paths
-frames do not resolve have large residuals, and weigh little.
+Each equation says that the change of a code over an interval is the integral of the law along a spline through the
+codes. Test functions are the harmonics, so that boundary conditions hold by themselves; those whose motion frames do
+not resolve have large residuals and small weights.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 
 FOLDS = 4
-_LEAST_FREE = 0.05  # of equations, beyond unknowns
+_LEAST_FREE = 0.05  # least share of equations in excess of unknowns
 _ORDER = 5  # of splines in time
-_FEWEST_FRAMES, _SETTLED, _LOOKED_AT = 6, 0.1, 8  # that are left; of splines' errors, without a frame; trajectories
-_LEFT_OUT, _AROUND = 16, 24  # frames at most; on both sides: what farther ones say halves from each to the next
-_LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
-# above the least by no more than these shares of the least, and of what terms explain at all
+_FEWEST_FRAMES, _SETTLED, _LOOKED_AT = 6, 0.1, 8  # frames left at least; ratio of errors without a frame; trajectories
+_LEFT_OUT, _AROUND = 16, 24  # most frames left out; frames on both sides, whose weights halve from each to the next
+_LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose cross-validated
+# misfit exceeds the least by at most these shares of the least, and of what terms explain at all
 _NODES = np.polynomial.legendre.leggauss(4)
 NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit interval
-_CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
+_CHUNK, _FEW = 128, 40  # states evaluated at a time; terms up to which they are as many
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
-_OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4, 1e-2), 0.3, 1e-2  # least energies of shells, of the largest one,
-# tried in turn; of what is missed, that fewer shells must leave; and below which all are kept
-_RESOLVED = 0.2  # share of changes that splines miss at frames left out, from which on second derivatives say nothing
-_KNOWN = 0.9  # share of a shell's variance that points determine, at least: codes shrunk by more dilute coefficients
-_ROUNDING = 1e-9  # share of squares, from which on rounding of their parts counts
-_LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes: rounding and the spline's own error
+_OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4, 1e-2), 0.3, 1e-2  # least energies of shells over the largest, tried
+# in turn; ratio of misfits that justifies fewer shells; misfit below which no others are tried
+_RESOLVED = 0.2  # squared errors of splines at left-out frames, over changes, too large for second derivatives
+_KNOWN = 0.9  # least share of a shell's variance that points determine: shrunken codes bias coefficients
+_ROUNDING = 1e-9  # rounding of sums of squares that counts, over these
+_LEAST_VARIANCE = 1e-12  # of residuals, relative to the largest changes: rounding and errors of splines
 
 Supported = tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, float]  # as `supports_of` gives them
 
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """Sums over equations, of each fold of trajectories and each shell of harmonics.
+    """Normal equations, summed for each fold of trajectories and each shell of harmonics.
 
-    gram (F, L, J, J), right (F, L, J, C), total (F, L, C), count (F, L). start, least (L, C): variances of residuals to
-    begin with, and those that the uncertainty of codes alone makes. energy (L, C): variances of codes. ridge: a number
-    or (J,), relative to the diagonal.
+    gram (F, L, J, J), right (F, L, J, C), total (F, L, C): squared changes, count (F, L): equations. start, least
+    (L, C): initial variances of residuals, and those due to the uncertainty of codes, as lower bounds. energy (L, C):
+    variances of codes. ridge: a number or (J,), relative to the diagonal.
     """
 
     gram: np.ndarray
@@ -66,7 +66,7 @@ class NormalEquations:
 
     @classmethod
     def added(cls, parts: Sequence[NormalEquations]) -> NormalEquations:
-        """Equations of several shapes, shell by shell of as many harmonics; their folds one after the other."""
+        """Equations of several shapes with as many harmonics, shell by shell; their folds are concatenated."""
         if len(parts) == 1:
             return parts[0]
         joined = {name: np.concatenate([getattr(one, name) for one in parts])
@@ -75,24 +75,24 @@ class NormalEquations:
         return cls(**joined, **means)
 
     def grouped(self, label: np.ndarray) -> NormalEquations:
-        """Equations whose folds are single trajectories, summed over those of the same label (S,)."""
+        """Equations whose folds are trajectories, summed over trajectories of the same label (S,)."""
         parts = [label == value for value in np.unique(label)]
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
     def without(self, fold: int | np.ndarray) -> NormalEquations:
-        """Equations of the other folds."""
+        """Equations without one or several folds."""
         return replace(self, **{name: np.delete(getattr(self, name), fold, 0)
                                 for name in ("gram", "right", "total", "count")})
 
     def only(self, terms: Sequence[int]) -> NormalEquations:
-        """Equations of some terms."""
+        """Equations restricted to some terms."""
         ridge = self.ridge if np.ndim(self.ridge) == 0 else np.asarray(self.ridge)[list(terms)]
         return replace(self, gram=self.gram[:, :, terms][:, :, :, terms], right=self.right[:, :, terms], ridge=ridge)
 
     @cached_property
     def sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Gram, right, total and count of all folds."""
+        """Gram, right, total and count, summed over folds."""
         return self.gram.sum(0), self.right.sum(0), self.total.sum(0), self.count.sum(0)
 
     def solve(self, c: int, active: list[int], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,7 @@ class NormalEquations:
         return np.broadcast_to(self.ridge, self.gram.shape[-1])
 
     def solved(self, active: list[list[int]], count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients of the active terms of each channel and their standard errors (count, C), of all equations."""
+        """Coefficients (count, C) of the active terms of each channel, and standard errors, from all folds."""
         theta, std = np.zeros((2, count, len(active)))
         for c, terms in enumerate(active):
             weights = self.weights(c, terms)
@@ -115,23 +115,23 @@ class NormalEquations:
         return theta, std
 
     def squares(self, c: int, active: list[int], theta: np.ndarray) -> np.ndarray:
-        """Sums of squared residuals (L,) of coefficients of active terms."""
+        """Sums of squared residuals (L,) by shell, with coefficients theta of the active terms."""
         gram, right, total, _ = self.sums
         return _squares(gram, right[..., c], total[:, c], active, theta)
 
     def missed(self, c: int, active: list[int], theta: np.ndarray) -> float:
-        """Share of changes that coefficients of active terms do not explain, shells weighed by the variance of their
-        codes: changes of high harmonics, which frames may not resolve, say little about a law."""
+        """Unexplained share of squared changes with coefficients of active terms; shells are weighted by the variance
+        of their codes, for frames may not resolve the changes of high harmonics."""
         _, _, total, count = self.sums
         energy, changes = self.energy[:, c] * count, total[:, c]
         shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
         return float(energy @ np.minimum(shares, 1.0) / (energy.sum() + 1e-300))  # poor splines tell no law
 
     def weights(self, c: int, active: list[int]) -> np.ndarray:
-        """Inverse residual variances (L,) of shells, found in turn with the coefficients of all active terms.
+        """Inverse residual variances (L,) of shells, by iteratively reweighted least squares with all active terms.
 
-        Zero of those of little energy where a law without them explains far more: what walls elsewhere leave in high
-        harmonics is not the law's, however small it is, and errors of codes there, amplified by rates, shrink terms.
+        Zero for shells of little energy if the law explains far more without them: there, changes due to misplaced
+        walls are explained by no law, and errors of codes bias coefficients towards zero.
         """
         _, _, total, count = self.sums
         least = self.least[:, c] + _LEAST_VARIANCE * (total[:, c] / count).max() + 1e-300
@@ -145,7 +145,7 @@ class NormalEquations:
         return best
 
     def _weights(self, c: int, active: list[int], least: np.ndarray) -> np.ndarray:
-        """Those whose variances are at least so large (L,)."""
+        """Weights with residual variances of at least `least` (L,)."""
         count, variance = self.sums[3], np.maximum(self.start[:, c], least)
         for _ in range(_REWEIGHTED):
             theta, _ = self.solve(c, active, 1 / variance)
@@ -153,13 +153,13 @@ class NormalEquations:
         return 1 / variance
 
     def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
-        """Mean squared residual, in units of its variance, of equations of trajectories that were left out."""
+        """Mean squared residual, in units of its variance, of left-out trajectories."""
         return float(weights @ self._missed(c, active, weights)) / float(self.sums[3].sum())
 
     def left_out(self, c: int, active: list[int], weights: np.ndarray) -> tuple[float, float]:
-        """Share of such residuals in the squares of all changes; mean logarithm of their share, shell by shell.
+        """Squared residuals of left-out trajectories over squared changes; mean logarithm of this ratio over shells.
 
-        In which variances are no less than those that codes are known to.
+        In the latter, variances are at least those due to the uncertainty of codes.
         """
         left, total, count = self._missed(c, active, weights), self.sums[2][:, c], self.sums[3]
         least = self.least[:, c] + _LEAST_VARIANCE * (total / count).max() + 1e-300
@@ -168,7 +168,7 @@ class NormalEquations:
         return float(left[told].sum() / (total[told].sum() + 1e-300)), float(count[told] @ shares / count[told].sum())
 
     def _missed(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
-        """Sums of squared residuals (L,) of trajectories that were left out."""
+        """Sums of squared residuals (L,) of left-out trajectories (cross-validation by folds)."""
         (gram, right, _, _), missed = self.sums, np.zeros(len(weights))
         for mine, own, squares in zip(self.gram, self.right[..., c], self.total[..., c], strict=True):
             theta, _ = _solved(np.tensordot(weights, gram - self._left_out * mine, 1)[np.ix_(active, active)],
@@ -178,20 +178,20 @@ class NormalEquations:
 
     @property
     def _left_out(self) -> int:
-        """1, or 0 of a single fold, which is not left out."""
+        """1, or 0 for a single fold, which is not left out."""
         return int(len(self.gram) > 1)
 
     def _unfair(self, unknowns: int, weights: np.ndarray) -> float:
-        """Factor of what equations miss that are not left out (generalised cross-validation, Golub et al. 1979)."""
+        """Factor on residuals of equations that are not left out (generalised cross-validation, Golub et al. 1979)."""
         free = 1 - unknowns / float(self.sums[3][weights > 0].sum() + 1e-300)
         return 1.0 if self._left_out else 1 / max(free, _LEAST_FREE) ** 2
 
     def eliminations(self, c: int, active: list[int], weights: np.ndarray, kept: Sequence[int] = ()
                      ) -> list[tuple[list[int], float]]:
-        """Supports of decreasing size and their left-out misfits: each time the term that matters least goes, but for
-        those that are kept.
+        """Backward elimination: supports of decreasing size, with cross-validated misfits, down to the terms `kept`.
 
-        The misfit is the mean squared residual, in units of its variance, of equations of trajectories left out.
+        Each step drops the term whose removal costs least. The misfit is the mean squared residual, in units of its
+        variance, of left-out trajectories.
         """
         every = [*active, *kept]
         grams = np.einsum("l,flij->fij", weights, self.gram[:, :, every][:, :, :, every])
@@ -199,7 +199,7 @@ class NormalEquations:
         totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[every]
         gram, right = (np.concatenate([own.sum(0) - self._left_out * own, own.sum(0)[None]]) for own in (grams, rights))
         left, path = np.arange(len(every)), []  # all folds but one, then all
-        while True:  # inverses that follow from those of one term more lose all digits where terms stand for each other
+        while True:  # updates of the inverse would lose all digits where terms are collinear
             effort.check()
             here = (slice(None), left[:, None], left)
             (*apart, theta), inverse = _solved(gram[here], right[:, left], ridges[left])
@@ -214,7 +214,7 @@ class NormalEquations:
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solutions (..., J) of normal equations, the diagonal scaled to one, and inverses of the matrices (..., J, J)."""
+    """Solutions (..., J) of normal equations with the diagonal scaled to one, and inverse matrices (..., J, J)."""
     diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     scales = scale[..., None] * scale[..., None, :]
@@ -224,11 +224,11 @@ def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np
 
 def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray
              ) -> np.ndarray:
-    """Sums of squared residuals (L,), of normal matrices (L, J, J), right sides (L, J) and squares (L,)."""
+    """Sums of squared residuals (L,), from normal matrices (L, J, J), right sides (L, J) and squares (L,)."""
     whole = np.zeros(gram.shape[-1])
     whole[active] = theta
     size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2)) @ np.abs(whole)
-    rounding = np.finfo(float).eps * size**2  # of huge coefficients that cancel it is all that is left
+    rounding = np.finfo(float).eps * size**2  # dominates where huge coefficients cancel
     return np.maximum(total - 2 * right @ whole + gram @ whole @ whole, np.where(
         rounding > _ROUNDING * total, rounding, 0.0))
 
@@ -237,14 +237,14 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
                      spread: np.ndarray, known: np.ndarray, kinds: Sequence[bool], folds: int = FOLDS,
                      rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = ()
                      ) -> list[NormalEquations]:
-    """Equations of terms on paths: codes (S, T, C, K) on harmonics, their variances (S, C, K), times (S, T).
+    """Equations of terms along trajectories: codes (S, T, C, K) on harmonics, variances (S, C, K), times t (S, T).
 
-    The intervals at both ends, where splines are poor, are left out where there are enough. kinds: whether changes are
-    those since the mean of a path, which noise of codes spoils once, instead of those from frame to frame. known
-    (C, K): share of the variance of codes that points determine; shells of which they determine too little are no
-    equations. rows: equations are of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at
-    `NODES` of each interval in place of splines; then all intervals give equations. rates: channels whose equations are
-    of second order, of terms of values and these rates; those of the others then have the same test functions.
+    The outer intervals, where splines are poor, are left out if there are enough. kinds: True for changes from the mean
+    of a trajectory, in which noise of codes enters once, False for those between frames. known (C, K): shares of the
+    variance of codes that points determine; shells with small shares have no weight. rows: number of harmonics as test
+    functions, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of all intervals in place of splines.
+    rates: channels whose equations are of second order, in values and these rates; others then have the same test
+    functions.
     """
     library, (trajectories, times, channels) = Library.of(terms, harmonics), codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
@@ -272,7 +272,7 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
         changes = np.diff(codes[..., :rows], axis=1).var((0, 1))
         coarse = start > _RESOLVED * np.stack([changes[:, shell == g].mean(1) for g in range(groups)])
         coarse[:, [c for c in range(channels) if c not in rates]] = False
-        coarse = np.logical_or.accumulate(coarse, 0) & ~coarse[0]  # waves are the faster the shorter they are
+        coarse = np.logical_or.accumulate(coarse, 0) & ~coarse[0]  # shorter waves are faster
         noise = np.where(coarse, np.inf, noise)
         energy = np.where(np.isfinite(noise), energy, 0.0) + 1e-300
     times_noise = [1 if cumulative else 6 if rates else 2 for cumulative in kinds]
@@ -282,8 +282,8 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
 
 def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int, last: int, shell: np.ndarray,
           given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> list[tuple[np.ndarray, ...]]:
-    """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of one path's equations of each kind, its times,
-    codes and codes at nodes given."""
+    """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of each kind, for one trajectory: its times, codes
+    and codes at nodes."""
     steps, result = _equations(library, *given[:2], first, last, len(shell), given[2], rates), []
     for cumulative in kinds:
         integrals, changes = steps
@@ -302,10 +302,10 @@ def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int,
 
 def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int,
                path: Tensor | None = None, second: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Integrals (I, J, rows) of terms over the intervals first ... last - 1 of a path, and changes (I, C, rows).
+    """Integrals (I, J, rows) of terms over intervals first ... last - 1 of a trajectory, and changes (I, C, rows).
 
-    With channels of second order: integrals against the hat functions of all three frames there, and changes of their
-    mean slopes, and of the others' mean values.
+    With channels of second order: integrals against hat functions over three frames, and changes of mean slopes of
+    these channels and of mean values of the others.
     """
     starts, lengths = t[first:last], np.diff(t)[first:last]
     if path is None:
@@ -332,8 +332,8 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
 
 def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: int
                 ) -> list[Supported]:
-    """Supports, coefficients, standard errors (count, C) and misfits of laws of several sizes from some active terms of
-    each channel."""
+    """Supports, coefficients and standard errors (count, C), and misfits of sparse laws of several sizes from the
+    active terms of each channel."""
     paths, weights, channels = [], [], len(active)
     for c, terms in enumerate(active):
         weights.append(equations.weights(c, terms))
@@ -354,7 +354,7 @@ def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: 
 
 
 def _left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.ndarray:
-    """Mean squared errors (C, K) at inner frames of codes (S, T, C, K) of splines through others from `first` on."""
+    """Mean squared errors (C, K) of splines, through frames from `first` on, at inner frames that they leave out."""
     times, errors = codes.shape[1], []
     order = spline_order(times - first - 1)
     for n in np.unique(np.linspace(times // 3, times - times // 3 - 1, _LEFT_OUT).astype(int)):
@@ -365,8 +365,8 @@ def _left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.nda
 
 
 def unsettled(t: np.ndarray, codes: np.ndarray) -> int:
-    """How many first frames of codes (S, T, C, K) splines leave out: those through frames in which fields settle within
-    less than a gap swing at later ones, too."""
+    """Number of first frames of codes (S, T, C, K) that splines should leave out: where fields settle within less than
+    an interval, splines through them oscillate at later frames, too."""
     some = slice(None, None, max(len(codes) // _LOOKED_AT, 1))
     size, first, least = np.diff(codes, axis=1).var((0, 1, 3))[:, None] + 1e-300, 0, math.inf
     while codes.shape[1] - first >= _FEWEST_FRAMES:
@@ -378,5 +378,5 @@ def unsettled(t: np.ndarray, codes: np.ndarray) -> int:
 
 
 def spline_order(points: int) -> int:
-    """Highest odd order up to quintic that so many points determine."""
+    """Highest odd order up to quintic that a number of points determines."""
     return min(_ORDER, points - 1 - (points % 2))

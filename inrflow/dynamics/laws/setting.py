@@ -1,4 +1,4 @@
-"""What a law is sought in: trajectories, their codes and forecasts, the choice of harmonics, families of terms."""
+"""Setting of a law search: trajectories and their codes, the choice of domain and harmonics, errors of forecasts."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ from inrflow.encoding.harmonic_codes import (
 )
 from inrflow.errors import UserError
 
-DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
-FEW_HARMONICS, _FEWEST, _ENOUGH = 256, 8, 4096  # that laws are sought on; at least; points that choose among them
-_OF_POINTS = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
-FEW_CODES, _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 1024, 8, 12  # of more, fewer trajectories are looked at
-_FEWEST_CODES, _USUAL = 32768, 32  # of a frame of these trajectories together, beyond two; frames that count as one
-_TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
-_MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
-_FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
-_SOLID = 2.0  # times as little quadratic elements in space must miss, whose sums are sixteen times as long
-_STILL = 0.5  # the same of harmonics that hold values which never change, and of flows: a law with others lets these go
-_HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
-_TIGHT, _HOLDING = 1e-4, 0.01  # errors: from here on walls that leak are tried; up to here no others, if it is late
-_SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # of trajectories judge laws; so many at most; so many tell the noise
-_WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
-_FEW, _SHORTEST, _SLOW = 3, 5, 0.5  # fewer trajectories are parted into so many; frames; changes, over the variance
-_RESOLVED, _UNSURE = 1 / 3, 0.02  # of the modes of flows, that give equations; of the noise: how well it is known
-_ROUGH, MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
-_COARSE, _TWICE = 1e-4, 2.0  # error from which on more are looked for; in so many times the time to choose
-_FINE = 1e-6  # share of the variance that harmonics of a large grid leave, where as many can be afforded
-_FURTHER, _STEPS, _HALVED = 1.6, 2, 0.5  # times as many, so often; share of the error that these leave at most
-_SETTLED, _OF_GRID, _FLAT = 0.3, 1e-4, 2.0  # of the error, in highest harmonics; that of a grid; noise in these
+DETERMINED = 0.5  # least share of a code's variance that points determine, for its residual to count
+FEW_HARMONICS, _FEWEST, _ENOUGH = 256, 8, 4096  # most and fewest harmonics tried; points they are compared on
+_OF_POINTS = {1: 0.95, 2: 0.75, 3: 0.5}  # resolved harmonics per point of a grid, by dimension
+FEW_CODES, _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 1024, 8, 12  # codes above which trajectories are sampled
+_FEWEST_CODES, _USUAL = 32768, 32  # codes of all sampled trajectories; frames per unit of their length
+_TOLD = 0.7  # harmonics per point shared by all trajectories, in two or more dimensions: more are nearly collinear
+_MOST_OF_FLOWS = 160  # most modes of flows: their transport costs a sum over all quadrature points per mode
+_FEWER = 1.05  # ratio of held-out errors up to which fewer harmonics are preferred
+_SOLID = 2.0  # factor on errors of quadratic elements in three dimensions, which cost sixteen times as much
+_STILL = 0.5  # the same of harmonics that keep steady values, and of flows: on others, laws let these values drift
+_HOPELESS = 5.0  # ratio to the least error above which fewer harmonics are not tried
+_TIGHT, _HOLDING = 1e-4, 0.01  # errors above which leaky walls are tried; below which, if late, no other basis is
+_SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # share of trajectories that judge laws; most of them; most for the noise
+_WINDOW, _WINDOWS = (10, 25), 12  # least and most frames of a window of long trajectories; windows aimed at
+_FEW, _SHORTEST, _SLOW = 3, 5, 0.5  # least number of windows; of frames; changes over the variance
+_RESOLVED, _UNSURE = 1 / 3, 0.02  # share of modes of flows that have equations; relative error of the noise variance
+_ROUGH, MOST_OF_GRID = 1e-3, 4096  # error above which all harmonics of a grid are used; most codes of these
+_COARSE, _TWICE = 1e-4, 2.0  # error above which more harmonics are tried; times the time to choose, for this
+_FINE = 1e-6  # unresolved share of the variance on large grids, where enough harmonics are affordable
+_FURTHER, _STEPS, _HALVED = 1.6, 2, 0.5  # factor on harmonics; most steps; ratio of errors that justifies each
+_SETTLED, _OF_GRID, _FLAT = 0.3, 1e-4, 2.0  # highest harmonics over the error; error of a grid; noise over highest ones
 
 Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Systems:
-    """Systems of trajectories: the number (S,) of that of each, from 0 to E - 1; counts: numbers of contexts to try;
-    told: contexts (E, P) that parameters may be."""
+    """Systems that trajectories belong to. number (S,): system of each trajectory, 0 to E - 1; total: E; counts:
+    context sizes P to try; told: given contexts (E, P), made of known parameters."""
 
     number: np.ndarray
     total: int = 1
@@ -67,14 +67,14 @@ class Systems:
     told: tuple[np.ndarray, ...] = ()
 
     def take(self, rows: np.ndarray) -> Systems:
-        """Those of some trajectories."""
+        """Systems of a subset of the trajectories."""
         return replace(self, number=self.number[rows])
 
     def split(self, order: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-        """Trajectories (in some order) that laws are fitted to, and a share that judges them.
+        """Trajectories to fit laws to, and a share of them to judge laws by, from trajectories in some order.
 
-        Contexts of P numbers are told by P + 1 systems at least, and tested by one more: where fewer would be left, a
-        trajectory judges only if another one of its system is fitted to; without any, those that are fitted judge.
+        A fit of contexts of P numbers needs P + 1 systems, a test one more. Where fewer would remain, trajectories
+        judge only if others of their system are fitted; if there are none, all trajectories are used for both.
         """
         judged = max(1, round(share * len(order)))
         left = np.unique(self.number[order[judged:]])
@@ -87,8 +87,8 @@ class Systems:
 
 @dataclass(frozen=True)
 class Data:
-    """Trajectories: times (S, T), points (S, N, d), fields (S, T, N, C), the systems they are of, and the variance (C,)
-    of noise in the fields."""
+    """Trajectories: times t (S, T), points x (S, N, d), fields u (S, T, N, C), NaN where unobserved, their systems, and
+    the variance (C,) of noise in the fields."""
 
     t: np.ndarray
     x: np.ndarray
@@ -98,28 +98,28 @@ class Data:
 
     @classmethod
     def of(cls, t: np.ndarray, x: np.ndarray, u: np.ndarray, systems: Systems | None = None) -> Data:
-        """Fields u (S, T, N, C) at times (T,) or (S, T) and points (N, d) or (S, N, d); of one system by default."""
+        """Data of fields u (S, T, N, C) at times (T,) or (S, T), points (N, d) or (S, N, d); one system by default."""
         return cls(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
                    np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
                    systems or Systems(np.zeros(len(u), dtype=int)))
 
     def take(self, rows: np.ndarray) -> Data:
-        """The trajectories of some indices."""
+        """Subset of the trajectories, by index."""
         return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows), self.noise)
 
     @property
     def thinned(self) -> Data:
-        """Few frames of each, evenly spread, that tell what fields are like as well as all."""
+        """Evenly spaced subset of the frames, 32 to 63 of long trajectories, which represents all."""
         every = max(self.u.shape[1] // _USUAL, 1)
         return replace(self, t=self.t[:, ::every], u=self.u[:, ::every])
 
     def at_some(self, seed: int) -> Data:
-        """Some of many points, that tell so few harmonics as well as all."""
+        """Random subset of the points, at most _ENOUGH, which suffices to compare few harmonics."""
         few = np.sort(np.random.default_rng(seed).permutation(self.u.shape[2])[:_ENOUGH])
         return replace(self, x=self.x[:, few], u=self.u[:, :, few])
 
     def parted(self, seed: int) -> tuple[Data, Data]:
-        """Trajectories, or windows of long ones, that laws are fitted to, and some that judge them, or UserError."""
+        """Trajectories, or windows of long ones, for the fit and for judging laws; UserError if there are too few."""
         data = windows(self)
         if data.u.shape[1] < 4 or len(data.u) < 2:
             raise UserError(f"{len(self.u)} trajectories of {self.u.shape[1]} frames are given; a law needs at least 2 "
@@ -129,8 +129,8 @@ class Data:
 
 
 def windows(data: Data) -> Data:
-    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole; one
-    or two trajectories too, so that there are some to judge by. Those of slow fields are longer: noise hides less."""
+    """Windows of long trajectories, or of the only one or two; each starts at the last frame of the one before. Chaotic
+    rollouts are thus short. Windows of slow fields are longer, so that their changes exceed the noise."""
     trajectories, frames = data.u.shape[:2]
     length = max(_WINDOW[0], min(_WINDOW[1], trajectories * frames // _WINDOWS))
     if trajectories < _FEW:
@@ -150,16 +150,16 @@ def windows(data: Data) -> Data:
 
 def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log,
            late: Callable[[], bool] = lambda: False) -> tuple[Domain, str, int, float]:
-    """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close.
+    """Domain, boundary condition and number of harmonics per channel with the least held-out error, and this error.
 
-    The number is that of a channel. And their error at these points. late: whether no more are to be tried.
+    Where errors are close, fewer harmonics are preferred. late: whether to stop trying others.
     """
     some = data.take(evenly(len(data.u), 1, 6))
-    some = replace(some, u=some.u[:, :: 3 if np.isnan(some.u).mean() > HOLES else 1])  # a factorisation for each frame
-    meshed = any(isinstance(place, Region) for place in domains)  # and may end before the walls of a box
+    some = replace(some, u=some.u[:, :: 3 if np.isnan(some.u).mean() > HOLES else 1])  # holes: a factorisation a frame
+    meshed = any(isinstance(place, Region) for place in domains)  # which may end inside the box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
-    known, first, alone = None, domains[0], len(domains) == 1  # of which there is no other guess
+    known, first, alone = None, domains[0], len(domains) == 1  # alone: no other guess
     same = boundary is None and np.equal(some.x, some.x[:1]).all()
     if same and isinstance(first, Box) and first.bounded and (found := walled(first, data.x[0], data.u, known=alone)):
         (first, known), domains = found, [found[0], *(place for place in domains if not isinstance(place, Box))]
@@ -174,12 +174,12 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
               if (place, kind) not in bases]
     still = [one for own in domains if same and isinstance(own, Region) and (one := own.with_steady(data.x[0], data.u))]
     bases += [one for one in still if one not in bases]
-    bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
+    bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # flows first: they are given for velocities only
     some = some.at_some(seed)
     errors: dict[tuple[int, int], float] = {}
     shared = data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all()
     points = int((_TOLD if shared else 1.0) * np.isfinite(data.u[0, 0, :, 0]).sum())
-    linear: dict[str, float] = {}  # errors on linear elements, which tell what quadratic ones need not be solved for
+    linear: dict[str, float] = {}  # errors on linear elements: where large, quadratic ones are skipped
     in_box = cache(partial(choose, boxes, boundary, data, seed, say, late))
     for i in sorted(range(len(bases)), key=lambda i: getattr(bases[i][0], "order", 0)):
         (place, kind), least = bases[i], min(errors.values(), default=np.inf)
@@ -219,8 +219,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
 
 
 def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor: float) -> tuple[int, float]:
-    """As many more harmonics as would leave _COARSE of a field whose error falls on as it did so far, and the error of
-    these, where it falls by half at least."""
+    """More harmonics, as many as an extrapolation of their held-out error to _COARSE requires, and their error; `count`
+    and `floor` where this does not halve the error."""
     def error(size: int) -> float:
         return held_out_errors(place.harmonics(size * joined(boundary), boundary), some.x, some.u, seed)
 
@@ -232,13 +232,13 @@ def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor
 
 
 def joined(boundary: str) -> int:
-    """How many families of harmonics channels of these boundary conditions have together."""
+    """Number of families of harmonics of a comma-separated list of boundary conditions: one for each distinct one."""
     return len(set(boundary.split(", ")))
 
 
 def resolved(domain: Domain, boundary: str, data: Data, flow: bool = False) -> tuple[Domain, int]:
-    """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box, those
-    of flows there up to some wavenumber, half as many as points of a sphere, as many elsewhere."""
+    """The domain with harmonics that the points resolve, and their number: all of a grid of a box, a share of the
+    points for flows or scattered points there, half of the points of a sphere, as many as points elsewhere."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if not isinstance(domain, Box):
         return domain, int(_OF_POINTS[3] * points) if isinstance(domain, Sphere) else points
@@ -249,7 +249,7 @@ def resolved(domain: Domain, boundary: str, data: Data, flow: bool = False) -> t
 
 
 def evenly(trajectories: int, codes: int, most: int | None = None, frames: int = 1) -> np.ndarray:
-    """Indices of trajectories, of many codes, or frames, fewer: those tell as much."""
+    """Indices of evenly spaced trajectories, at most `most`; fewer of many codes or frames."""
     most = min(most or trajectories, trajectories)
     if (codes := codes * max(frames // _USUAL, 1)) > FEW_CODES:
         most = min(most, max(2, min(_FEWEST_TRAJECTORIES, _FEWEST_CODES // codes), _OF_FEW_CODES * FEW_CODES // codes))
@@ -257,8 +257,8 @@ def evenly(trajectories: int, codes: int, most: int | None = None, frames: int =
 
 
 def forecast_errors(law: Law, data: Data) -> np.ndarray:
-    """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged.
-    Without the noise of the values that they are compared with."""
+    """Squared errors (S,) of forecasts from the first frames, relative to the variance, mean over channels; inf if they
+    diverge. The variance of noise in the data is subtracted."""
     result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
     for members, places in point_sets(data.x):
         z = first_states(law, places, data, members)
@@ -276,7 +276,7 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
 
 
 def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Tensor:
-    """States (M, n) at first frames of members of the data, at points x (N, d): codes, and rates to second frames."""
+    """States (M, n) at the first frames of members of the data: codes, and rates that lead to the second frames."""
     z = law.encode(x, data.u[members, : 1 + law.has_rates])
     if not law.has_rates:
         return z[:, 0]
@@ -289,8 +289,8 @@ def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Te
 
 
 def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
-    """Shares (C, K) of the variance of codes that points determine, of their variances (S, C, K); none of flows' higher
-    modes, whose rates lack the transport by those that are left out."""
+    """Shares (C, K) of the prior variance of codes that points determine, from posterior variances (S, C, K). Zero for
+    steady modes and for higher modes of flows, whose equations lack transport by truncated modes."""
     known = 1 - spread.mean(0) / codes.variance
     if codes.harmonics.allowed is not None:
         known = known * codes.harmonics.allowed
@@ -301,7 +301,7 @@ def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
 
 
 def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (S, T, C, K) of trajectories and their variances (S, C, K)."""
+    """Codes (S, T, C, K) of trajectories and their variances (S, C, K); codes of steady modes are means over time."""
     states = np.zeros((*data.u.shape[:2], *codes.variance.shape))
     spread = np.zeros((len(states), *states.shape[2:]))
     for members, places in point_sets(data.x):
@@ -313,7 +313,7 @@ def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Ground:
-    """What laws are fitted on: codes states (S, T, C, K) of `train` and their variances spread (S, C, K)."""
+    """Training data of laws: codes ("states") (S, T, C, K) of `train`, and their variances ("spread") (S, C, K)."""
 
     domain: Domain
     boundary: str
@@ -324,41 +324,41 @@ class Ground:
 
     @classmethod
     def of(cls, law: Law, data: Data) -> Ground:
-        """That of the codes of a law."""
+        """Data encoded on the harmonics of a law."""
         return cls(law.domain, law.boundary, law.codes, data, *encode(law.codes, data))
 
     @property
     def known(self) -> np.ndarray:
-        """Shares (C, K) of codes that points determine."""
+        """Shares (C, K) of the prior variance of codes that points determine."""
         return shares_known(self.codes, self.spread)
 
     def take(self, rows: np.ndarray) -> Ground:
-        """That of some trajectories."""
+        """Subset of the trajectories, by index."""
         return replace(self, train=self.train.take(rows), states=self.states[rows], spread=self.spread[rows])
 
     def since(self, first: int) -> Ground:
-        """That of the frames from one on."""
+        """Frames from index `first` on."""
         train = replace(self.train, t=self.train.t[:, first:], u=self.train.u[:, first:])
         return replace(self, train=train, states=self.states[:, first:])
 
     def some(self, most: int) -> Ground:
-        """That of so many trajectories at most, evenly spread; fewer where codes or frames are many."""
+        """Evenly spaced trajectories, at most `most`; fewer where codes or frames are many."""
         return self.take(evenly(len(self.states), self.states[0, 0].size, most, self.states.shape[1]))
 
     def law(self, terms: Sequence[Term | Sine], theta: np.ndarray, std: np.ndarray, **further: Any) -> Law:
-        """The law of coefficients theta (J, C) with standard errors."""
+        """Law on these harmonics with coefficients theta (J, C) and their standard errors."""
         return Law(self.domain, self.boundary, tuple(terms), theta, std, self.codes, largest=largest_of(self.states),
                    **further)
 
     def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
                   **further: Any) -> list[NormalEquations]:
-        """Normal equations of some terms, as `normal_equations` gives them, of one kind by default."""
+        """Normal equations of terms, as `normal_equations` returns them, of changes between frames by default."""
         return normal_equations(terms, self.codes.harmonics, self.train.t, self.states, self.spread, self.known, kinds,
                                 folds, **further)
 
     def supported(self, terms: Sequence[Term | Sine], families: Sequence[list[list[int]]], **further: Any
                   ) -> list[list[Supported]]:
-        """Laws of several sizes from the terms of each channel, of each family, as `supports_of` gives them."""
+        """Sparse laws of several sizes, as `supports_of` returns them, for the active terms of each family."""
         (equations,) = self.equations(terms, **further)
         return [supports_of(equations, active, len(terms)) for active in families]
 
@@ -366,18 +366,18 @@ class Ground:
 def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
               late: Callable[[float], bool] = lambda _: False, most_codes: int = MOST_OF_GRID
               ) -> tuple[Ground, Data, float]:
-    """What laws of trajectories are fitted on, on harmonics as `choose` finds them, trajectories that judge them, and
-    the error of the harmonics at held-out points. late: whether so many times the time for this is over. most_codes: on
-    a grid of more points than MOST_OF_GRID."""
+    """Training data on harmonics as `choose` finds them, trajectories that judge laws, and the held-out error of the
+    harmonics. late(n): whether n times the time for this is over. most_codes: on a grid of more points than
+    MOST_OF_GRID."""
     train, judge = data.parted(seed)
     few, channels = train.thinned, train.u.shape[-1]
     place, boundary, count, floor = choose(domains, boundary, few, seed, say, lambda: late(1.0))
     small, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
-    if small or floor > _COARSE:  # more would leave less: where all of a grid can be afforded, all
+    if small or floor > _COARSE:  # more harmonics may help: all of a grid, if affordable
         grid, every = resolved(place, boundary, train)
         most = FEW_HARMONICS if small else MOST_OF_GRID // channels
         whole = (small or rough) and (grid is not place or place.kind == "sphere" and rough)
-        if whole and count < every <= most and (flat := tail(  # that of noise is flat
+        if whole and count < every <= most and (flat := tail(  # flat if noise
                 grid.harmonics(every * joined(boundary), boundary), few.x[0], few.u)) < _SETTLED * floor:
             place, count, floor, highest = grid, every, _SETTLED * floor if small else _OF_GRID, flat
         elif not (small or late(_TWICE)):
@@ -389,10 +389,10 @@ def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int
     some = few.take(evenly(len(few.u), count * channels))
     codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
     holding, used = codes.used(place)
-    if used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
+    if used < codes.harmonics.count:  # products would fill harmonics that are empty in the data
         place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
     told = fit_codes(place.harmonics(int(_TOLD * count) * joined(boundary), boundary), some.x, some.u
-                     ) if highest else codes  # all leave no noise: what fewer do, if the highest have their share of it
+                     ) if highest else codes  # all of a grid leave no residual: noise is estimated on fewer harmonics
     noise = white_noise(told, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
     if highest and (noise / np.nanvar(train.u, (0, 1, 2))).mean() > _FLAT * highest:
         noise = np.zeros_like(noise)

@@ -1,10 +1,10 @@
-"""Laws of coarse frames, refined along single steps of their flow.
+"""Refinement of laws along single steps of their flow, for trajectories of coarse frames.
 
-Where the field changes too much from frame to frame, splines resolve its paths poorly. The flow of a law that they give
-may do better (`along_flow`); where it does not, single steps do: from the codes of each frame to those of the next, all
-terms of a family by Gauss-Newton, then fewer.
-They are weighted as by a Cauchy distribution (iteratively reweighted least squares), so that those that the first
-coefficients carry anywhere wait until others have corrected them.
+Where fields change too much between frames, splines resolve their motion poorly. The flow of the law that they give may
+resolve it better (`along_flow`); where it does not, single steps do: from the codes of each frame to those of the next,
+with all terms of a family, by Levenberg-Marquardt, then with fewer. Residuals are weighted as for a Cauchy distribution
+(iteratively reweighted least squares): steps that the first coefficients predict badly count little until others have
+corrected these.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
 _ITERATIONS = 25
-_CONVERGED = 1e-3  # relative change of the misfit
-_DAMPING, _LEAST_DAMPING, _TRIALS = 1e-4, 1e-14, 8  # of Levenberg and Marquardt, relative to the normal matrix
-_FAR = 1e3  # error of a step that diverges, in units of the channels' deviations; codes are clamped there
-_ROUGHLY = 1e-3  # error of the integrator at first coefficients, which are farther off
-_STEEP = 1e6  # derivative from which on a step is left out
-_PLANNED = 0.75  # of the time, that descents take
-_LEFT, _FAR_FEWER = 3e-3, 0.7  # share of the variance that leading harmonics leave; share of all, that they are at most
-_FIRST = 0.7  # of the time, for these
-_INCREASES = (1.05, 1.5, 4.0)  # of the misfit, by each term that laws of fewer may lack
+_CONVERGED = 1e-3  # relative decrease of the misfit at convergence
+_DAMPING, _LEAST_DAMPING, _TRIALS = 1e-4, 1e-14, 8  # first and least, relative to the normal matrix
+_FAR = 1e3  # largest residual, also of divergent steps, in units of the channels' deviations
+_ROUGHLY = 1e-3  # error of the integrator at the first coefficients, which are inaccurate
+_STEEP = 1e6  # derivative above which a step is left out
+_PLANNED = 0.75  # share of the time for descents
+_LEFT, _FAR_FEWER = 3e-3, 0.7  # unresolved share of the variance of leading harmonics; most of them, over all
+_FIRST = 0.7  # share of the time for these
+_INCREASES = (1.05, 1.5, 4.0)  # factors on the misfit up to which a term is dropped
 
-Shot = tuple[Law, Tensor, Tensor]  # a law, paths of its steps, (B, 2, C K), and what these miss, (B, C K)
+Shot = tuple[Law, Tensor, Tensor]  # a law, its steps (B, 2, C K), and their residuals (B, C K)
 
 
 class Shooting(Refinement):
-    """That of single steps, weighted as by a Cauchy distribution; `gram` is the normal matrix of the last law."""
+    """Refinement along single steps with a Cauchy likelihood; `gram` is the normal matrix of the last law."""
 
     filtered, iterations = False, _ITERATIONS
     gram = np.zeros((0, 0))
@@ -50,8 +50,8 @@ class Shooting(Refinement):
         return float(self.iterations * max(len(self.active), 1))
 
     def run(self, law: Law | None = None) -> Law:
-        """The law with coefficients that steps determine."""
-        unit = torch.ones(())  # of the last linearisation
+        """Law with coefficients fitted to the steps."""
+        unit = torch.ones(())  # squared scale of residuals, at the last linearisation
 
         def shot(one: Law) -> Shot:
             path = self._path(one)
@@ -88,7 +88,7 @@ class Shooting(Refinement):
         return self._with_errors(found, np.linalg.pinv(self.gram, hermitian=True))
 
     def shorter(self, law: Law) -> Iterator[Law]:
-        """Laws without terms whose removal raises the misfit little, by the normal matrix of all, and then more."""
+        """Iterate over laws without terms whose removal raises the misfit little (normal matrix), then more."""
         self._of(law)
         freedom, covariance = float(len(self.data.codes) * int(self.rows.sum())), scaled_inverse(self.gram)
         for most in _INCREASES:
@@ -96,9 +96,9 @@ class Shooting(Refinement):
 
 
 def along_single_steps(ground: Ground, families: Families, deadline: float, far: bool) -> Iterator[Law]:
-    """Laws of each family of terms, of all of them and of fewer, refined along single steps. deadline: of effort, for
-    their forecasts, too. far: whether coefficients are so far off that no law forecasts: leading harmonics come first,
-    which say less of which terms are needed."""
+    """Laws fitted along single steps, for each combination of families, of all terms and of fewer. deadline: of effort,
+    with forecasts. far: whether coefficients are so wrong that no law forecasts: leading harmonics, which are less
+    informative about terms, are then fitted first."""
     deadline = effort() + _PLANNED * (deadline - effort())
     if few := _leading(ground) if far else None:
         yield from _on(few, families, effort() + _FIRST * (deadline - effort()), ground)
@@ -107,7 +107,7 @@ def along_single_steps(ground: Ground, families: Families, deadline: float, far:
 
 
 def _on(ground: Ground, families: Families, deadline: float, whole: Ground | None = None) -> Iterator[Law]:
-    """Laws along single steps of a ground; those of fewer terms then on the harmonics of the whole one."""
+    """Laws along single steps of a ground, with all terms, then fewer; lastly on the harmonics of `whole`."""
     terms, t, states = families.every, ground.train.t, ground.states
     (equations,) = ground.equations(terms)
     for active in families.active if effort() < deadline else ():
@@ -126,8 +126,8 @@ def _on(ground: Ground, families: Families, deadline: float, whole: Ground | Non
 
 
 def _leading(ground: Ground) -> Ground | None:
-    """The ground on the harmonics that hold nearly all of the variance, if these are far fewer: phases of fast waves
-    are wrong by turns until coefficients are nearly right. None where noise hides these anyway."""
+    """Ground on the harmonics that hold nearly all of the variance, if far fewer: phases of fast waves are wrong by
+    whole turns until coefficients are nearly right. None otherwise, and with noise, which hides the others anyway."""
     variance = np.square(ground.states).mean((0, 1))
     left = 1 - np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     count = int((left > _LEFT).sum(1).max()) + 1
@@ -139,7 +139,7 @@ def _leading(ground: Ground) -> Ground | None:
 
 
 def _widened(law: Law, ground: Ground, deadline: float) -> Law:
-    """The law on the harmonics of a ground, refined along single steps there; as it is where none are integrated."""
+    """Law refined along single steps on the harmonics of a ground; unchanged if it cannot be integrated there."""
     law_there = replace(law, codes=ground.codes, largest=largest_of(ground.states))
     wide = integrable(law_there, ground.train.t, ground.states)
     return law if wide is None else Shooting.along(wide, ground, ground.known, 1, deadline - effort()).run()

@@ -1,4 +1,4 @@
-"""LawTerm: a law on a domain's harmonics as a registered term of vector fields."""
+"""LawTerm: a law on the harmonics of a domain, as a registered term of vector fields."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from inrflow.dynamics.laws.terms import VALUE, Term, term_from_state
 from inrflow.errors import UserError
 from inrflow.numerics.phases import periodic_phases
 
-_KEPT = 64  # contexts
-_MOST_STEPS, _DENSE = 2.0**8, 400  # of the splitting of stiff laws; of more codes that are coupled, no more of them
-_SERIES = 1.0  # norm up to which the series of the products is used: an error of 1/24 of a standard deviation
+_KEPT = 64  # most contexts cached
+_MOST_STEPS, _DENSE = 2.0**8, 400  # most steps for stiffness in the splitting; coupled codes above which it adds none
+_SERIES = 1.0  # largest norm for the series of the products, with an error of 1/24 standard deviations
 
 
 @register_term("law")
 class LawTerm(FieldTerm):
-    """dz/dt = sum_j (theta_jc + sum_p c_p by_context_pjc) term_j, projected onto K harmonics.
+    """dz/dt = sum_j (theta_jc + sum_p c_p by_context_pjc) term_j, projected on K harmonics.
 
-    Codes (C K,), those of the first channel first; contexts c (P,).
+    Codes are (C K,), those of the first channel first; contexts c are (P,).
 
     Args:
-        domain, boundary, count: of the harmonics, as `DomainHarmonicDecoder` has them, or the domain itself.
+        domain, boundary, count: of the harmonics, as for `DomainHarmonicDecoder`, or the domain itself.
         terms: J terms as plain values; theta: (J, C) coefficients.
         largest: norm of the largest code of the data; forecasts far beyond it have diverged.
-        by_context: (P, J, C), what each number of the context adds to theta.
+        by_context: (P, J, C), change of theta per unit of each context number.
         period: of a forcing, internal time; the last two of C channels are its cosine and sine then, and no codes.
-        rests: (C, 3) bounds of values, and how near to one they are at it; none where there are none.
-        about: (V, C) values that tell the linear part of nonlinear diffusion; none where there is none.
+        rests: (C, 3): lower and upper bounds of values, and the distance within which they are set to a bound; or none.
+        about: (V, C) values about which nonlinear diffusion is linearised for the integrator; or none.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LawTerm(FieldTerm):
 
     @classmethod
     def of(cls, law: Law) -> LawTerm:
-        """The term of a fitted law."""
+        """Term of a fitted law."""
         return cls(law.domain, law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
                    law.theta.tolist(), law.largest, law.by_context.tolist(), law.period,
                    about=[] if law.about is None else law.about.tolist())
@@ -67,20 +67,20 @@ class LawTerm(FieldTerm):
                 "period": self.period, "rests": self.rests, **({"about": self.about} if self.about else {})}
 
     def rated(self, channels: int) -> tuple[int, ...]:
-        """Which of so many channels of values have the further channels as rates: their equations are these alone."""
+        """Channels of values, of the first `channels`, whose rates are the further channels: their only terms."""
         alone = self.theta[:, :channels].ne(0).sum(0) == 1
         rows = [self.terms.index(Term((((c, VALUE),),)).state()) for c in range(channels, self.theta.shape[1])]
         return tuple(int((alone & self.theta[row, :channels].ne(0)).nonzero()[0]) for row in rows)
 
     def rated_codes(self, memory: int) -> Tensor:
-        """Numbers (memory,) of the codes whose rates the last codes are."""
+        """Indices (memory,) of the codes whose rates are the last `memory` codes."""
         own = torch.tensor(self.rated(self.theta.shape[1] - memory // self.count))
         return (own[:, None] * self.count + torch.arange(self.count)).flatten()
 
     def on(self, domain: Mapping[str, Any], count: int) -> LawTerm:
         """The same law on harmonics of another domain, given by its `state()`.
 
-        Raises UserError where coefficients depend on the place.
+        Raises UserError where coefficients vary in space.
         """
         if any(term_from_state(term).place for term in self.terms):
             raise UserError("coefficients of the law vary from place to place, and are not known on another domain; "
@@ -88,7 +88,7 @@ class LawTerm(FieldTerm):
         return type(self)(**{**self.structure(), "domain": domain, "count": count})
 
     def law(self, c: Tensor | None = None) -> LawField:
-        """The field of the present coefficients at a context (P,), by default 0, float64."""
+        """Vector field in float64, of the present coefficients at a context (P,), by default 0."""
         versions = self.theta._version, self.by_context._version
         key = (*versions, b"" if c is None else c.detach().cpu().double().numpy().tobytes())
         if key not in self._built:
@@ -103,7 +103,7 @@ class LawTerm(FieldTerm):
         return self._built[key]
 
     def _laws(self, c: Tensor | None, count: int) -> Iterator[tuple[Tensor, LawField]]:
-        """Rows of `count` states whose contexts (S, P) agree, and the field there."""
+        """Groups of equal contexts (S, P): indices among `count` states, and the field there."""
         if c is None or not len(self.by_context):
             yield torch.arange(count), self.law()
             return
@@ -112,7 +112,7 @@ class LawTerm(FieldTerm):
             yield (which == index).nonzero()[:, 0], self.law(context)
 
     def seasoned(self, t: Tensor | float, z: Tensor) -> Tensor:
-        """Codes (..., C K) at times t (...,), internal, with those of the season, which are no codes of the model."""
+        """Codes (..., C K) with those of the forcing's phases at internal times t (...,), which are no states."""
         if not self.period:
             return z
         now = (periodic_phases(torch.as_tensor(t), self.period, 1)[..., None] * self._constant).flatten(-2)
@@ -120,7 +120,7 @@ class LawTerm(FieldTerm):
 
     @cached_property
     def _constant(self) -> Tensor:
-        """Codes (K,) of the constant 1 of the last channel."""
+        """Codes (K,) of the constant 1 in the last channel."""
         harmonics = self.law().library.harmonics
         own, codes = harmonics.own(-1), torch.zeros(self.count, dtype=torch.float64)
         first = int(own[harmonics.eigenvalues[own].argmin()])
@@ -139,7 +139,7 @@ class LawTerm(FieldTerm):
         return torch.cat([rate for _, rate in parts])[order].reshape(z.shape)
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """Derivative (S, n, n) by codes (S, n), in closed form."""
+        """Jacobian (S, n, n) with respect to codes (S, n), in closed form."""
         result = z.new_zeros(len(z), z.shape[1], z.shape[1])
         for rows, law in self._laws(c, len(z)):
             whole = (law.slopes(self.seasoned(t, z)[rows]) + law.linear).to(z)
@@ -147,18 +147,17 @@ class LawTerm(FieldTerm):
         return result
 
     def tangent_flow(self, state: Tensor, gap: Tensor, at: Tensor) -> Tensor:
-        """Flow (S, n + P, n + P) of the law linearised at states (S, n + P) and times (S,), over times gap (S or 1,);
-        contexts stay.
+        """Tangent linear flow (S, n + P, n + P) over `gap`, at states (S, n + P) and times `at` (S,).
 
-        Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks; the products, a series
-        of third order, in steps that are short for them, and for the waves that both make together: longer ones grow
-        without limit. Products couple the leading harmonics alone, so that the cost of spreads is bounded: errors of
-        the others are small, and decay.
+        Contexts are constant. Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks;
+        the products, by a series of third order, in steps that are short for them and for the waves that both make
+        together, as errors grow without limit in longer ones. Products couple the leading harmonics only, which bounds
+        the cost of covariances; errors in the others are small, and decay.
         """
         size = state.shape[1] - len(self.by_context)
         result = torch.eye(state.shape[1]).to(state).repeat(len(state), 1, 1)
         known = torch.isfinite(state).all(1)
-        result[~known] = math.nan  # codes have diverged
+        result[~known] = math.nan  # diverged
         for every, law in self._laws(state[:, size:], len(state)):
             rows = every[known[every]]
             if not len(rows):
@@ -168,7 +167,7 @@ class LawTerm(FieldTerm):
         return result
 
     def advance(self, state: Tensor, begin: Tensor, gap: Tensor, step: float) -> Tensor:
-        """States (S, n + P) at times gap (S,) after `begin` (S,), exact in the linear part, in steps of at most `step`;
+        """States (S, n + P) at times gap (S,) after `begin` (S,), in steps of at most `step` with an exact linear part;
         NaN where they diverge."""
         size, result = state.shape[1] - len(self.by_context), state.clone()
         for same, law in self._laws(state[:, size:], len(state)):
@@ -214,7 +213,7 @@ def _tangent_flow(law: LawField, z: Tensor, gap: Tensor) -> Tensor:
 
 
 def _embedded(law: LawField, small: Tensor, lead: int) -> Tensor:
-    """Maps (S, C lead, C lead) of the leading harmonics as maps (S, n, n) that leave the others."""
+    """Maps (S, n, n) that act on the leading harmonics as maps (S, C lead, C lead), and as the identity on others."""
     channels, count = law.channels, len(law.library.eigenvalues)
     result = torch.eye(channels * count).to(small).repeat(len(small), 1, 1)
     index = (torch.arange(channels)[:, None] * count + torch.arange(lead)).flatten()

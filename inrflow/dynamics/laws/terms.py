@@ -1,4 +1,4 @@
-"""Term: one summand of a law, a differential monomial of the field; and lists of terms of a kind."""
+"""Term: a summand of a law, a differential monomial of the fields; and lists of terms of a kind."""
 
 from __future__ import annotations
 
@@ -11,29 +11,26 @@ from inrflow.dynamics.laws.network.sine import Sine
 
 Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
-TURN = 3  # added to the axis of a derivative on a sphere: that by the angle of turns about it, (x cross grad)_axis
-POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
+TURN = 3  # added to an axis on a sphere: derivative by the angle of rotation about it, (x cross grad)_axis
+POTENTIAL = 8  # added to an axis: derivative of lap^-1 of the channel, of mean zero
 RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
-BENT = 32  # added to the axis of a derivative: that of lap of the channel
-INVERSE = 48  # "axis" of a factor that is no channel: 1 / the coordinate of this number
-ACROSS = 49  # "axis" of a value that acts on harmonics that its channel has not: its codes add to its own alone
-DRIVEN = 64  # added to 3 i + j: component j of the flow of channel e_i in a porous medium, less a pressure's gradient
+BENT = 32  # added to an axis: derivative of the Laplacian of the channel
+INVERSE = 48  # "axis" of a factor 1 / coordinate, whose index takes the place of the channel
+ACROSS = 49  # "axis" of a value that acts on the harmonics that its channel does not have, those of other conditions
+DRIVEN = 64  # added to 3 i + j: component j of P(channel e_i), the flow that a force drives in a porous medium
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)  # powers of the Laplacian
 
 
 @dataclass(frozen=True)
 class Term:
-    """lap^power d_axis of a sum of products; a factor (channel, axis) is a value (axis -1), a first derivative, the
-    Laplacian or the reciprocal of a channel.
+    """lap^power d_axis of a sum of products of factors (channel, axis): values (axis -1), derivatives, others as above.
 
-    Of a fraction, (-lap)^power. No factors at all: the constant 1. signs: factors of the products, 1 where not given.
-    place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead, with
-    an axis d_axis(harmonic .), or of several factors, the divergence of the products, one along each axis.
-    solenoidal: products are (u . grad) of one component of a vector, u a velocity whose components have `signs` as
-    units, and the gradient part of all its components, that a pressure takes, is left out. vector, units: the channels
-    of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1. centred: less its
-    mean over the domain. Without signs, what a pressure leaves of the Laplacian of a vector, or in its component number
-    `row` of a value along an axis. With an inertia m, multiplied by (1 - m lap)^-1.
+    Without factors it is the constant 1; a fraction is the power of -lap. signs: factors of the products. place: index
+    of a low harmonic that the term is multiplied by, 0 for the constant; flux: div(harmonic grad .) instead, or with an
+    axis d_axis(harmonic .); of several factors, the divergence of the products, one along each axis. solenoidal:
+    projected on divergence-free vectors (P). With signs (units of the velocity u), it is one component of P (u . grad)
+    b; without, of P lap b, or component `row` of P (value e_axis). vector, units: channels of b, by default the first
+    ones, and their units, by default those of u. centred: less its mean. inertia: m of a factor (1 - m lap)^-1.
     """
 
     products: tuple[Product, ...] = ((),)
@@ -62,9 +59,9 @@ class Term:
     @classmethod
     def transport(cls, component: int, units: Sequence[float], velocity: Sequence[int] = (),
                   vector: Sequence[int] = (), of_vector: Sequence[float] = ()) -> Term:
-        """A component of P (u . grad) b, with P the projection onto fields without divergence; u in units (d,).
+        """A component of P (u . grad) b, with P the projection on divergence-free fields; u in units (d,).
 
-        velocity, vector: channels (d,) of u and of b, by default the first ones and those of u; of_vector: units of b.
+        velocity, vector: channels (d,) of u and b, by default the first ones and those of u; of_vector: units of b.
         """
         carried = (vector or velocity or range(len(units)))[component]
         products = tuple(((j, VALUE), (carried, axis)) for axis, j in enumerate(velocity or range(len(units))))
@@ -72,29 +69,29 @@ class Term:
 
     @property
     def carried(self) -> tuple[int, ...]:
-        """Channels (d,) of the vector that a velocity carries."""
+        """Channels (d,) of the vector b."""
         return self.vector or tuple(range(len(self.signs)))
 
     @property
     def sizes(self) -> tuple[float, ...]:
-        """Their units (d,)."""
+        """Units (d,) of the channels in `carried`."""
         return self.units or self.signs
 
     @property
     def forces(self) -> bool:
-        """Of those that a pressure acts on: whether it is a force, given by its components, along an axis or all."""
+        """Whether a solenoidal term is the projection of a force, given along one axis or by all of its components."""
         return not self.signs and (len(self.products) > 1 or self.products[0][0][1] != LAPLACIAN)
 
     @property
     def component(self) -> int:
-        """Which component of its vector it is."""
+        """Index of its component of the vector."""
         if self.forces:
             return self.row
         return self.carried.index(self.products[0][-1][0])
 
     @property
     def parts(self) -> tuple[tuple[Product, ...], ...]:
-        """The products of every component of the vector, none where it is zero."""
+        """Products of each component of the vector before projection; empty where it is zero."""
         if self.signs:
             velocity = [product[0][0] for product in self.products]
             return tuple(tuple(((v, VALUE), (c, axis)) for axis, v in enumerate(velocity)) for c in self.carried)
@@ -106,7 +103,7 @@ class Term:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Of the components: units of the vector, 1 of a force."""
+        """Factors (d,) of the components before projection: units of the vector, or 1 for a force."""
         return (1.0,) * len(self.sizes) if self.forces else self.sizes
 
     @property
@@ -116,39 +113,39 @@ class Term:
 
     @property
     def filtered(self) -> bool:
-        """Whether the harmonics of its products are multiplied by numbers of their own."""
+        """Whether the projections of its products are multiplied by numbers that depend on the harmonic."""
         return bool(self.power or self.centred or self.inertia or self.across is not None)
 
     @property
     def across(self) -> int | None:
-        """The channel whose values act on harmonics that it has not."""
+        """Channel whose values act on harmonics that it does not have (`ACROSS`), if any."""
         return next((c for c, axis in self.products[0] if axis == ACROSS), None)
 
     @property
     def varies(self) -> bool:
-        """Whether its coefficient depends on place."""
+        """Whether its coefficient varies in space."""
         return self.place > 0 or (self.flux and self.linear)
 
     def every(self) -> tuple[Product, ...]:
-        """The products that its evaluation needs: of all components where it is projected."""
+        """Products that its evaluation needs: those of all components if it is solenoidal."""
         if not self.solenoidal:
             return self.products
         return tuple(product for part in self.parts for product in part)
 
     @property
     def linear(self) -> bool:
-        """Whether it is a linear operator that acts on the values of one channel."""
+        """Whether it is a linear operator on the values of one channel."""
         one = not self.solenoidal and len(self.products) == 1 and len(self.products[0]) == 1
         return one and self.products[0][0][1] == VALUE
 
     @property
     def bounded(self) -> bool:
-        """Whether it is values times a coefficient of place: no operator that grows with wavenumbers."""
+        """Whether it is values times a coefficient that varies in space: its norm does not grow with wavenumbers."""
         return self.place > 0 and not self.flux and not self.power and self.axis == VALUE
 
     @property
     def diffusive(self) -> bool:
-        """Whether it is a product of values under Laplacians, stiff as diffusion."""
+        """Whether it is a Laplacian of a product of values, which is stiff like diffusion."""
         plain = len(self.products) == 1 and not (self.linear or self.flux or self.solenoidal)
         return self.power > 0 and plain and all(axis == VALUE for _, axis in self.products[0])
 
@@ -198,7 +195,7 @@ class Term:
         return f"({bare} less its mean)" if self.centred else text
 
     def varying(self, channels: Sequence[str], coordinates: Sequence[str], letter: str) -> str:
-        """The term with a coefficient of place, as "div(a grad u)" or "a u"."""
+        """The term as text with a coefficient that varies in space, as "div(a grad u)" or "a u"."""
         if self.flux and self.axis != VALUE:
             return _derivative(f"({letter} {channels[self.products[0][0][0]]})", self.axis, coordinates)
         if self.flux:
@@ -206,7 +203,7 @@ class Term:
         return f"{letter} {self.base.written(channels, coordinates)}".removesuffix(" 1")
 
     def state(self) -> dict[str, object]:
-        """Plain values."""
+        """Its attributes as plain values."""
         return {field.name: _plain(getattr(self, field.name), list) for field in fields(self)}
 
     @classmethod
@@ -216,7 +213,7 @@ class Term:
 
 
 def seasonal(channels: int, places: int) -> list[Term]:
-    """Forces, steady or of a season, the last two channels, by low harmonics of place; values, Laplacians times it."""
+    """Forces by low harmonics, steady or of a season, whose phases follow the channels; u, lap u times these phases."""
     cosine, sine = (channels, VALUE), (channels + 1, VALUE)
     times: tuple[Product, ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
     forces = [Term((product,), place=m) for product in times for m in range(not product, places)]
@@ -232,21 +229,20 @@ def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list
 
 
 def driven(channels: int) -> list[Term]:
-    """Transport in the plane by the flow that each channel drives in a porous medium, as buoyancy does, P(a e_i) . grad
-    b."""
+    """Transport P(a e_i) . grad b in the plane by flows that channels a drive in a porous medium, as buoyancy does."""
     return [Term(tuple(((a, DRIVEN + 3 * i + j), (b, j)) for j in range(2)))
             for i in range(2) for a in range(channels) for b in range(channels)]
 
 
 def centred(terms: Sequence[Term]) -> list[Term]:
-    """The terms less their means, as in laws of fields whose means do not change; without the constant."""
+    """The terms less their means, for fields whose means are constant; without the constant term."""
     return [term if term.power or term.axis != VALUE else replace(term, centred=True)
             for term in terms if term.products != ((),)]
 
 
 def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:
-    """Families of terms of matter of density q, a channel of one sign: forces and diffusions per unit of it, as
-    (1 / q) dc/dx_j and (1 / q) lap c, those of a stress, as (1 / q) d^2c/dx_i dx_j, and its work, dc/dx_i db/dx_j."""
+    """Families of terms per unit of a density q, a channel of one sign: forces (1 / q) dc/dx_j and diffusions (1 / q)
+    lap c; stresses (1 / q) d^2c/dx_i dx_j and their work dc/dx_i db/dx_j."""
     others, axes = [c for c in range(channels) if c != channel], range(dimensions)
     over = (channel, RECIPROCAL)
     forces = [Term(((over, (c, axis)),)) for axis in axes for c in range(channels)]
@@ -259,17 +255,17 @@ def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term
 
 
 def _plain(value: Any, kind: type[list] | type[tuple]) -> Any:
-    """A value whose sequences are of one kind, lists or tuples."""
+    """A value with all its sequences as lists or as tuples."""
     return kind(_plain(one, kind) for one in value) if isinstance(value, (list, tuple)) else value
 
 
 def term_from_state(state: dict) -> Term | Sine:
-    """The term, or the hidden unit of a network, of a `state()`."""
+    """The term, or hidden unit of a network, of a `state()`."""
     return Sine.from_state(state) if "weights" in state else Term.from_state(state)
 
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
-    """A first derivative, reciprocal or Laplacian in words."""
+    """Name of a derivative, Laplacian or reciprocal of a channel."""
     if axis in (RECIPROCAL, LAPLACIAN, ACROSS):
         return {RECIPROCAL: "1/", LAPLACIAN: "lap ", ACROSS: ""}[axis] + channel
     if axis >= SECOND:

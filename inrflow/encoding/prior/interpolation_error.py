@@ -15,11 +15,11 @@ from torch import Tensor
 from inrflow.decoders.rbf_features import spacings
 from inrflow.numerics.normal import HALF_WIDTH_90
 
-MOST_POINTS = 4096  # more points are assumed to be dense enough
+MOST_POINTS = 4096  # denser points are assumed to have no interpolation error
 _RIDGES = tuple(10.0**k for k in range(-10, 0))
 _NEIGHBOURS = 4
-_ALONE = 1e-9  # spacing of a single point, or of one that is there twice: others are as unknown as the variance says
-_LEAST = 1e-150  # spacing, whose square is a number: 0 of a file that is damaged
+_ALONE = 1e-9  # spacing of a single or duplicate point, so that others have the full variance
+_LEAST = 1e-150  # spacing, whose square does not underflow: it is 0 in a damaged file
 _BLOCK = 4096
 
 
@@ -44,14 +44,14 @@ class InterpolationError:
 
     @classmethod
     def between(cls, points: Tensor, variance: Tensor) -> InterpolationError:
-        """From the leave-one-out variance (M, C) at points (M, d)."""
+        """The error with leave-one-out variances (M, C) at points (M, d)."""
         spacing = spacings(points.double())
         apart = torch.isfinite(spacing) & (spacing > 0)  # not the many points that a grid has at a pole
         return cls(points.double(), spacing.where(apart, _ALONE), variance.double())
 
     def known_also(self, x: Tensor) -> InterpolationError:
-        """The same where points x (N, d), its own among them, are observed; the others get the variances around
-        them."""
+        """The error where points x (N, d), which include the present ones, are observed; each gets the variance of the
+        nearest known one."""
         if not len(self.points):
             return self
         near = torch.cdist(x.double(), self.points).argmin(1)

@@ -29,9 +29,9 @@ from inrflow.numerics.effort import effort
 
 _FEATURE_FLOOR = 1e-9
 # Observed values of a frame per feature from which on the noise is updated by MacKay's fixed point, and from which on
-# it starts small. Measured with Fourier features on Kuramoto-Sivashinsky and Burgers, 1.13 and 1.16 values per feature,
-# noise 0 to 1e-2: the fixed point takes 4e-5 to 1e-4 of spurious noise off clean data and leaves errors of noisy frames
-# within 10 %; a small start as well made these up to 1.8 times larger at random points.
+# its initial value is small. Measured with Fourier features on Kuramoto-Sivashinsky and Burgers, 1.13 and 1.16 values
+# per feature, noise 0 to 1e-2: the fixed point removes 4e-5 to 1e-4 of spurious noise from clean data and changes
+# errors of noisy frames by at most 10 %; a small initial value as well raised these up to 1.8 times at random points.
 _DETERMINED, _WELL_DETERMINED = 1.05, 1.2
 
 
@@ -120,7 +120,7 @@ def fit_output_modes(
 
 
 def _blocks(groups: list[tuple[Tensor, Tensor]], dimension: int) -> list[tuple[Tensor, Tensor]]:
-    """Runs of groups of equal shape, x (G, N, d) and u (G, frames, N, C), each as long as is solved at once."""
+    """Runs of groups of equal shape, x (G, N, d) and u (G, frames, N, C), short enough to be solved in one batch."""
     blocks: list[tuple[Tensor, Tensor]] = []
     run: list[tuple[Tensor, Tensor]] = []
     for group in groups:
@@ -141,11 +141,11 @@ def _whitening(
     features: Callable[[Tensor], Tensor], groups: list[tuple[Tensor, Tensor]], points: int = 8192
 ) -> tuple[Tensor, Tensor]:
     """Map (F, size) to features that are orthonormal over a sample of the points, and their strength (size,), the mean
-    square before. Linearly dependent features are dropped."""
+    square before normalisation. Linearly dependent features are dropped."""
     pooled = torch.cat([x for x, _ in groups])
     sample = pooled[torch.randperm(len(pooled), generator=torch.Generator().manual_seed(0))[:points]]
     psi = features(sample).double() / math.sqrt(len(sample))
-    few = len(psi) < psi.shape[1]  # points: the matrix of these has the same eigenvalues, but for zeros
+    few = len(psi) < psi.shape[1]  # the Gram matrix of few points has the same nonzero eigenvalues
     values, vectors = torch.linalg.eigh(psi @ psi.T if few else psi.T @ psi)
     keep = values > _FEATURE_FLOOR * values[-1]
     values, vectors = values[keep], vectors[:, keep]
@@ -262,14 +262,14 @@ def refit_variances(
     groups: Sequence[tuple[Tensor, Tensor]],
     iterations: int = 3,
 ) -> OutputModes:
-    """The same modes with variances and noise of other frames, by expectation maximisation; ordered by variance.
+    """The same modes with variances and noise re-estimated from other frames, by expectation maximisation; ordered by
+    variance.
 
     Args:
         modes: as fitted.
         features: map of points (N, d) to features (N, F).
         groups: frames that the modes were not fitted to, grouped by shared points, each x (N, d) and u (frames, N, C)
-            with NaN = not observed. Without any the modes are returned unchanged.
-    """
+            with NaN = not observed. Without any the modes are returned unchanged."""
     groups = [(x, u[torch.isfinite(u).flatten(1).any(1)]) for x, u in groups]
     groups = [(x, u) for x, u in groups if len(u)]
     if not groups:

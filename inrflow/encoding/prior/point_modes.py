@@ -1,7 +1,7 @@
-"""Modes of one series at fixed points: its seasonal cycle by harmonics, and the principal components of what is left.
+"""Modes of one series at fixed points: its seasonal cycle by harmonics, and principal components of the anomalies.
 
-Everything is of the values at the points themselves, so that many frames cost little; a decoder interpolates the
-patterns between the points.
+All are arrays of values at the points themselves, so that many frames cost little; a decoder interpolates the patterns
+between the points.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from inrflow.numerics.phases import phases_of
 
-_MOST_PERSISTENT = 0.95  # of noise: more is taken for cycles
+_MOST_PERSISTENT = 0.95  # autocorrelation of noise; larger ones are attributed to cycles
 _MOST, _MOST_WITH_GAPS = 200, 60
 _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance
-_LEFT = 1e-3  # of the noise, beside codes that are as many as the values
-_FRAMES = 1500  # of more values are thinned to so many where modes of some of them are tried on others
-_ROWS = 1 << 24  # numbers of all products of codes held at once
+_LEFT = 1e-3  # share of the noise that remains where there are as many codes as values
+_FRAMES = 1500  # most frames in a cross-validation with more values than this in a frame
+_ROWS = 1 << 24  # numbers in a block of products of codes
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _design(t: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Te
 
 
 def fit_cycle(t: Tensor, values: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Cycle:
-    """Least squares at each value of its own observations; values (T, M), NaN where not observed."""
+    """Least squares at each value from its own observations; values (T, M), NaN where not observed."""
     design = _design(t, periods, harmonics)
     seen = torch.isfinite(values).double()
     normal = torch.einsum("tk,tl,tm->mkl", design, design, seen)
@@ -61,9 +61,9 @@ def fit_cycle(t: Tensor, values: Tensor, periods: Sequence[float], harmonics: Se
 
 
 def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]]) -> Cycle:
-    """Harmonics by least squares, each times the share of its power that noise would not give (James and Stein 1961),
-    all values together; noise is what they leave, a first-order autoregression at each value. cycles: periods and the
-    most harmonics of each; those after the last that keep a share are dropped."""
+    """Harmonics by least squares, each shrunk by the share of its power expected from noise (James and Stein 1961),
+    pooled over all values. The noise, from the residuals, is a first-order autoregression at each value. cycles:
+    periods and the largest number of harmonics of each; those after the last with a positive share are dropped."""
     periods, most = [period for period, _ in cycles], [count for _, count in cycles]
     cycle = fit_cycle(t, values, periods, most)
     if not sum(most):
@@ -71,7 +71,7 @@ def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]])
     left, count = values - cycle(t), torch.isfinite(values).sum(0)
     pairs = (left[1:] * left[:-1]).nan_to_num(0.0).sum(0)
     persistence = pairs / (left[:-1].square() * torch.isfinite(left[1:])).nansum(0).clamp(min=1e-300)
-    persistence = (persistence + (1 + 3 * persistence) / len(t)).clamp(0.0, _MOST_PERSISTENT)  # least squares are low
+    persistence = (persistence + (1 + 3 * persistence) / len(t)).clamp(0.0, _MOST_PERSISTENT)  # less biased
     variance = left.square().nansum(0) / (count - len(cycle.coefficients)).clamp(min=1)
     step, place, coefficients, kept = float(torch.diff(t).median()), 1, cycle.coefficients.clone(), []
     for period, number in cycles:
@@ -95,8 +95,8 @@ class PointModes:
 
     Attributes:
         patterns: (R, M), orthonormal, ordered by variance.
-        covariance: (R,) variances of their codes.
-        noise: (M,) variance that they leave of each value.
+        variances: (R,) of their codes.
+        noise: (M,) residual variance of each value.
         codes: (T, R) posterior means of the frames that they were fitted to.
     """
 
@@ -106,20 +106,20 @@ class PointModes:
     codes: Tensor
 
     def leading(self, count: int) -> PointModes:
-        """The first of them; what the others hold counts as noise."""
+        """The first `count` components; the variance of the others is added to the noise."""
         lost = (self.patterns[count:].square() * self.variances[count:, None]).sum(0)
         return PointModes(self.patterns[:count], self.variances[:count], self.noise + lost, self.codes[:, :count])
 
     def cross_validated(
         self, values: Tensor, blocks: Sequence[tuple[int, int]], leads: int = 1
     ) -> tuple[PointModes, Tensor, Tensor]:
-        """The same patterns of anomalies (T, M) with variances and noise as frames have them that modes were not fitted
-        to, what variances (R,) are multiplied with, and correlations (H, R) over 1 to `leads` steps: leading variances
-        of few, or lasting, frames are too large, all others and what is left too small (Bartz 2016), so that few
-        observed values would be trusted too much; what late patterns hold of the field lasts, in the frames of the fit
-        it is noise.
+        """The patterns of anomalies (T, M) with cross-validated variances and noise, the ratios (R,) of these variances
+        to those of the fit, and correlations (H, R) over 1 to `leads` steps. In the frames of the fit, leading
+        variances of few or persistent frames are too large, all others and the noise too small (Bartz 2016), so that
+        few observed values would get too much weight, and trailing patterns, which persist in the field, look like
+        noise.
 
-        Told by blocks of frames that are left out in turn, rank by rank, as far as blocks agree (James and Stein).
+        From `blocks` of frames left out in turn, rank by rank, shrunk by their variance over blocks (James and Stein).
         """
         filled = torch.where(torch.isfinite(values), values, self.codes @ self.patterns)
         known, logs, left = torch.isfinite(values).any(1), list[Tensor](), list[Tensor]()
@@ -143,7 +143,7 @@ class PointModes:
                 products[lag - 1, : len(patterns)] += (start * codes[lag:]).sum(0)
                 squares[lag - 1, : len(patterns)] += start.square().sum(0)
                 ends[lag - 1, : len(patterns)] += (codes[lag:] * known[low : high - lag, None]).square().sum(0)
-        lasting = products / (squares * ends).sqrt().clamp(min=1e-300)  # a slope beyond 1 would leave no innovation
+        lasting = products / (squares * ends).sqrt().clamp(min=1e-300)  # a slope above 1 would leave no innovation
         if len(logs) < 2:
             return self, torch.ones_like(self.variances), lasting
         middle, unsure = torch.stack(logs).mean(0), torch.stack(logs).var(0) / len(logs)
@@ -168,8 +168,8 @@ class PointModes:
         return torch.cat(parts)
 
     def saturated(self, values: Tensor) -> PointModes:
-        """Where there are as many as values (T, M) that any frame has: what is left counts as codes, nothing tells it
-        from them."""
+        """The modes where there are as many as values (T, M) of any frame: the noise, then indistinguishable from
+        codes, is added to their variances."""
         if len(self.patterns) < int(torch.isfinite(values).any(0).sum()):
             return self
         noise = self.noise.mean()
@@ -178,7 +178,7 @@ class PointModes:
 
 
 def principal_components(values: Tensor, most: int = _MOST) -> PointModes:
-    """Principal components of anomalies (T, M), NaN where not observed: by expectation maximisation where any is
+    """Principal components of anomalies (T, M), NaN where not observed: by expectation maximisation where any value is
     missing (Tipping and Bishop 1999)."""
     seen = torch.isfinite(values)
     known = seen.any(1)
@@ -197,7 +197,7 @@ def principal_components(values: Tensor, most: int = _MOST) -> PointModes:
 
 
 def leading_components(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Patterns (R, M) and codes (T, R) of complete rows (T, M), from the smaller matrix of products."""
+    """Patterns (R, M) and codes (T, R) of complete rows (T, M), from the smaller of their Gram matrices."""
     by_rows = len(rows) < rows.shape[1]
     squares, vectors = torch.linalg.eigh(rows @ rows.T if by_rows else rows.T @ rows)
     squares, vectors = squares.flip(0)[:most], vectors.flip(1)[:, :most]
@@ -209,15 +209,15 @@ def leading_components(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 def as_others_hold(values: Tensor, frames: Tensor, most: int) -> Tensor:
-    """Values (..., M) as the mean and so many principal components of other frames (T, M) hold them: modes of few
-    frames hold these frames better than frames between them. NaN in frames counts as their mean."""
+    """Projection of values (..., M) onto the mean and `most` principal components of other frames (T, M), as modes of
+    few frames represent these better than frames between them. NaN in frames counts as their mean."""
     mean = frames.nanmean(0).nan_to_num(0.0)
     patterns, _ = leading_components((frames - mean).nan_to_num(0.0), most)
     return mean + (values - mean) @ patterns.T @ patterns
 
 
 def _with_gaps(values: Tensor, patterns: Tensor, variances: Tensor) -> PointModes:
-    """Expectation maximisation from a start, codes N(0, diag(variances)), noise the same for all values."""
+    """Expectation maximisation from given patterns, with codes N(0, diag(variances)) and equal noise for all values."""
     seen, filled = torch.isfinite(values).double(), values.nan_to_num(0.0)
     number = seen.sum(0)
     known = seen.any(1)
@@ -244,7 +244,7 @@ def _with_gaps(values: Tensor, patterns: Tensor, variances: Tensor) -> PointMode
         loadings = torch.linalg.solve(moment + 1e-9 * torch.eye(size), cross[..., None])[..., 0]
         left = filled.square().sum(0) - (loadings * cross).sum(1)
         noise = max(float(left.sum() / number.sum()), floor)
-        # codes of unit covariance: what they have else belongs to the loadings
+        # Codes are scaled to unit covariance, and the loadings inversely.
         root = torch.linalg.cholesky(total / known.sum())
         loadings = loadings @ root
         codes = torch.linalg.solve_triangular(root, codes.T, upper=False).T

@@ -1,7 +1,7 @@
-"""Radial functions through the principal components of frames at fixed points of observation.
+"""Radial basis functions through the principal components of frames at fixed points of observation.
 
-Frames are spanned by few patterns over the points, as the field itself is. Errors at held-out points tell whether these
-are structure, which should be interpolated, or noise, which should not.
+Frames are spanned by few patterns over the points, as the field itself is. Errors at held-out points decide whether
+these are structure, which should be interpolated, or noise, which should not.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.encoding.prior.interpolation_error import complete_frames
 
-_TOLERANCE = 1e-13  # what the patterns leave at the points, relative to the mean square of the field
+_TOLERANCE = 1e-13  # largest residual of the patterns at the points, relative to the mean square of the field
 _NULL = 1e-8  # ridge, relative: numerical null space of features at few points
 
 
 def principal_functions(inner: Embedding, x: Tensor, u: Tensor, most: int) -> RadialFeatures | None:
-    """The embedding with at most so many radial functions through the principal components of frames u (frames, N, C)
-    at points x (N, d), around the mean of each frame and channel.
+    """The embedding with at most `most` radial functions through the principal components of frames u (frames, N, C) at
+    points x (N, d), around the mean of each frame and channel.
 
     None where no frame is complete, or all are constant.
     """
@@ -50,11 +50,11 @@ def error_between_points(inner: Embedding, x: Tensor, u: Tensor, held: Tensor) -
 
 
 def known_at(decoder: Decoder, x: Tensor) -> Decoder:
-    """A copy of a decoder whose output layer knows its modes at the points x (N, d) alone.
+    """A copy of a decoder with an output layer determined by its values at the points x (N, d) alone.
 
-    By projection onto their features: as many features as points interpolate anything there, and the error at others
-    is that of interpolation. Radial features are anew those through the points. A decoder without an output layer that
-    codes set is returned as it is.
+    The layer is projected onto the features of the points: with as many features as points it interpolates any values
+    there, with the error of interpolation elsewhere. Radial features are refitted through the points. A decoder without
+    an output layer that codes set is returned unchanged.
     """
     if not has_output_layer(decoder):
         return decoder

@@ -1,7 +1,7 @@
-"""Skewed values, as amounts of rain, of snow or of dust, by their square roots, whose process is nearly Gaussian.
+"""Square root transform of skewed values, as amounts of rain, snow or dust, whose process is then nearly Gaussian.
 
-Trans-Gaussian kriging (Cressie, 1993, 3.2.2): a value is as uncertain as it is large. Below the least value roots go on
-as their tangent, so that all roots are those of some value.
+Trans-Gaussian kriging (Cressie, 1993, 3.2.2): the uncertainty of a value grows with it. Below the least value the
+transform is continued along its tangent, so that it can be inverted everywhere.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 _SKEWED = 1.0  # skewness from which on roots are tried
-_FOOT = 0.05  # of the deviation, above which values are no tangent's
+_FOOT = 0.05  # of the standard deviation: offset of the root at the least value
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)  # of the normal distribution
 
 
 @dataclass(frozen=True)
 class Roots:
-    """sqrt(value - low + foot) - middle."""
+    """The transform sqrt(value - low + foot) - middle."""
 
     low: float
     foot: float
@@ -27,7 +27,7 @@ class Roots:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Roots | None:
-        """Of values (R,); None where they are not skewed to large ones."""
+        """The transform for values (R,); None where they are not positively skewed."""
         scale = float(values.std())
         if not scale > 0 or float(np.mean((values - values.mean()) ** 3)) < _SKEWED * scale**3:
             return None
@@ -41,12 +41,12 @@ class Roots:
                           - self.middle)
 
     def values(self, roots: Tensor) -> Tensor:
-        """The inverse."""
+        """The inverse transform."""
         edge, root = self.foot**0.5, roots + self.middle
         return torch.where(root > edge, root.square() - self.foot, 2 * edge * (root - edge)) + self.low
 
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (...) of values whose roots are normal with these."""
+        """Mean and variance (...) of values, by Gauss-Hermite quadrature, from those of their roots (normal)."""
         values = self.values(mean[..., None] + variance.sqrt()[..., None] * torch.as_tensor(_NODES))
         weights = torch.as_tensor(_WEIGHTS / _WEIGHTS.sum())
         middle = values @ weights
@@ -54,5 +54,5 @@ class Roots:
 
     @property
     def stretch(self) -> float:
-        """Variance of values near the mean of the roots for one of these."""
+        """Ratio of a variance of values to that of their roots, near the mean of the roots."""
         return 4 * max(self.middle**2, self.foot)

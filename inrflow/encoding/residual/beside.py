@@ -1,10 +1,10 @@
-"""What other channels say of a value, at a place and time at which they were observed and its own channel was not.
+"""Collocated cokriging: a correction of kriging by other channels, where these were observed and the channel was not.
 
-Errors of kriging are alike between channels: a place that is warmer than those around it say is drier, too. What the
-processes of others miss there, each given values where the channel has some, tells what its own misses, by covariances
-of what they miss where single values, and where whole places are left out (Dubrule, 1983). Where covariances of
-channels are proportional this is cokriging; else it is collocated cokriging (Xu, Tran, Srivastava and Journel, 1992).
-"""
+Kriging errors of channels are correlated: a place warmer than predicted from those around it is drier, too. Errors of
+the other channels' processes there, each conditioned on its values where the channel was observed, predict that of the
+channel, by covariances of leave-one-out errors of single values and of whole places (Dubrule, 1983). Where covariances
+of channels are proportional this is cokriging; else it is collocated cokriging (Xu, Tran, Srivastava and Journel,
+1992)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from inrflow.encoding.residual.blocks import Blocks, Samples, blocks_with
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance
 from inrflow.encoding.residual.neighbours import Sites, krige
 
-_NEAR = 0.3  # of internal time, within which values of a place are of one time
-_WINDOWS, _AROUND = 12, 64  # that tell covariances; values of each where places are many
-_FEWEST, _LEAST = 30, 1e-3  # pairs of errors that tell a covariance; its eigenvalues
-_FAR = 4.0  # deviations, beyond which errors count as so many
+_NEAR = 0.3  # of internal time, within which values at a place are simultaneous
+_WINDOWS, _AROUND = 12, 64  # in estimates of covariances: windows; values in each where places are many
+_FEWEST, _LEAST = 30, 1e-3  # fewest pairs of errors for a covariance; its least eigenvalue
+_FAR = 4.0  # standard deviations at which errors are clipped
 
 
 class Beside:
     """Values of all channels at the same places and times.
 
     Args:
-        t: (R,). y: (R, p) embedded places. values: (R, C), what the processes are of, NaN where there is none.
-        sites: of each channel that has a process, of its values in this order, and these.
+        t: (R,). y: (R, p) embedded places. values: (R, C) of the processes, NaN where not observed.
+        sites: for each channel with a process, the sites of its observations, in this order, and their values.
     """
 
     def __init__(self, t: np.ndarray, y: np.ndarray, values: np.ndarray, sites: list[tuple[Sites, Tensor] | None]
@@ -40,13 +40,13 @@ class Beside:
         self._covariances: dict[int, tuple[Tensor, Tensor]] = {}
 
     def told(self, c: int, t: np.ndarray, y: np.ndarray, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (Q,) of observations of a channel at times (Q,) and embedded places (Q, p), from those that
-        its process gives."""
+        """Mean and variance (Q,) of observations of a channel at times (Q,) and embedded places (Q, p), conditioned on
+        errors of other channels there; from the `mean` and `variance` of its own process."""
         if not self._unlike:
             return mean, variance
         row = self._rows_at(t, y)
         known = np.isfinite(self._values[row]) & (row >= 0)[:, None]
-        known[known[:, c]] = False  # its own is there
+        known[known[:, c]] = False  # its own value is observed
         if not known.any():
             return mean, variance
         z = torch.zeros(len(t), known.shape[1], dtype=torch.float64)
@@ -58,7 +58,7 @@ class Beside:
             said, doubt = krige(*given, self._t[row[asked]], y[asked])
             deviation = (doubt + given[0].covariance.nugget).sqrt()
             z[asked, other] = (torch.as_tensor(self._values[row[asked], other]) - said) / deviation
-        known &= (z.abs() < DOUBTFUL).numpy()  # faults tell nothing
+        known &= (z.abs() < DOUBTFUL).numpy()  # faults are not used
         mean, variance = mean.clone(), variance.clone()
         if c not in self._covariances:
             self._covariances[c] = self._covariances_where(c)
@@ -75,20 +75,20 @@ class Beside:
 
     @cached_property
     def _unlike(self) -> bool:
-        """Whether channels are observed at unlike places or times."""
+        """Whether channels are observed at different places or times."""
         known = np.isfinite(self._values[:, [one is not None for one in self._sites]])
         return bool((known.any(1) & ~known.all(1)).any())
 
     @cached_property
     def _places(self) -> dict[bytes, np.ndarray]:
-        """Rows at each embedded place, in the order of time."""
+        """Observations (indices) at each embedded place, in the order of time."""
         _, which = np.unique(self._y, axis=0, return_inverse=True)
         order = np.lexsort((self._t, which.reshape(-1)))
         parts = np.split(order, np.flatnonzero(np.diff(which.reshape(-1)[order])) + 1)
         return {self._y[rows[0]].tobytes(): rows for rows in parts}
 
     def _rows_at(self, t: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The row (Q,) of values at each time (Q,) and embedded place (Q, p), -1 for none."""
+        """Index (Q,) of the observation at each time (Q,) and embedded place (Q, p), -1 for none."""
         result = np.full(len(t), -1)
         places, which = np.unique(y, axis=0, return_inverse=True)
         for number, place in enumerate(places):
@@ -101,7 +101,7 @@ class Beside:
         return result
 
     def _where_both(self, c: int, other: int) -> tuple[Sites, Tensor] | None:
-        """Values of another channel where a channel has some; None where there are none."""
+        """Observations of another channel where the channel is observed; None where there are none."""
         if (c, other) not in self._given:
             sites, values = self._sites[other]  # type: ignore[misc]
             both = np.isfinite(self._values[np.isfinite(self._values[:, other]), c])
@@ -111,8 +111,8 @@ class Beside:
         return self._given[c, other]
 
     def _covariances_where(self, c: int) -> tuple[Tensor, Tensor]:
-        """Covariances (2, C, C) of errors over their deviations where a channel is observed, of single values and of
-        whole places left out, and the logarithms (2,) of the usual variances of this channel's errors."""
+        """Covariances (2, C, C) of standardised errors where a channel is observed, with single values and with whole
+        places left out, and mean log variances (2,) of this channel's errors."""
         windows = self._windows(c)
         rows, first = np.unique(np.concatenate(windows)), np.cumsum([0, *map(len, windows)])
         where = np.split(np.searchsorted(rows, np.concatenate(windows)), first[1:-1])
@@ -132,17 +132,17 @@ class Beside:
         products = torch.zeros(int(place.max()) + 1, 2, *2 * (values.shape[1],), dtype=torch.float64)
         products.index_add_(0, torch.as_tensor(place), torch.einsum("kra,krb->rkab", errors, errors))
         total, pairs = products.sum(0), known.mT @ known
-        # places are independent, values of one are not: by chance sums are as large as their own deviation over places
+        # Places are independent, values of one are not: correlations are shrunk by their sampling variance over places.
         chance = products.var(0, correction=0) * len(products) / total.square().clamp(min=1e-300)
         sure = (1 - chance).clamp(min=0.0)
         sure.diagonal(dim1=1, dim2=2).fill_(1.0)
         alone = torch.eye(values.shape[1], dtype=torch.float64)
         found = torch.where(pairs < _FEWEST, alone, sure * total / pairs.clamp(min=1))
-        size, axes = torch.linalg.eigh(found)  # of errors that are not all at the same places
+        size, axes = torch.linalg.eigh(found)  # may be indefinite, as errors are known at different places
         return (axes * size.clamp(min=_LEAST)[:, None]) @ axes.mT, usual
 
     def _windows(self, c: int) -> list[np.ndarray]:
-        """Rows of values near each other, where a channel is observed."""
+        """Observations (indices) in windows of nearby values, where a channel is observed."""
         random, seen = np.random.default_rng(0), np.flatnonzero(np.isfinite(self._values[:, c]))
         sites = self._sites[c][0]  # type: ignore[index]
         if sites.windowed:
@@ -155,7 +155,7 @@ class Beside:
 def _left_out(
     blocks: Blocks, rows: list[np.ndarray], covariance: Covariance
 ) -> list[tuple[np.ndarray, Tensor, Tensor]]:
-    """Of single values and of whole places of blocks left out: rows (V,), errors (V,) and variances (V,)."""
+    """With single values and with whole places of blocks left out: indices, errors and variances (V,) of values."""
     factor = blocks.factor(covariance)
     inverse, known = torch.cholesky_inverse(factor), ~blocks.missing
     precision = inverse.diagonal(dim1=1, dim2=2)

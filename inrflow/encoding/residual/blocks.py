@@ -1,4 +1,4 @@
-"""Values of a channel, and blocks of them by which covariances of a residual field are judged."""
+"""Values of a channel, and blocks of them for composite likelihoods of covariances."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance
 
-_BLOCKS, _VALUES = 14, 110  # of the likelihood, and of each where values hardly share times
-_OF_FRAMES, _FEWEST = 230, 4  # values of a block of frames, most, and of more than others so many fewer blocks
-_ONE_TIME = 400  # values of a block of places without time
-_FEWEST_TIMES = 8  # that tell how smooth a field is in time
-_FRAMES = 4  # values of a time, from which on blocks are of whole frames
-FEW = 150  # places of a network of few
-_LOUD, _LOUD_ROUNDS, _OFTEN_SEEN = 3.5, 4, 10  # times the expected variance, refinements, values of a place
-_JITTER, _RESCUE = 1e-8, 1e-6  # of the variance, of the values and of a process
+_BLOCKS, _VALUES = 14, 110  # blocks of a likelihood; values of each where these hardly share times
+_OF_FRAMES, _FEWEST = 230, 4  # most values of a block of frames; fewest blocks, where larger ones are fewer
+_ONE_TIME = 400  # values of a block, where there is a single time
+_FEWEST_TIMES = 8  # for an estimate of the smoothness in time
+_FRAMES = 4  # mean number of values at a time from which on blocks are of whole frames
+FEW = 150  # places of a small network
+_LOUD, _LOUD_ROUNDS, _OFTEN_SEEN = 3.5, 4, 10  # ratio to the expected variance; iterations; least values of a place
+_JITTER, _RESCUE = 1e-8, 1e-6  # of the variance: of values; of a process
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Samples:
 
     Attributes:
         t: (R,) times, those of different trajectories far apart. y: (R, p). place: (R,) identities. value: (R,).
-        velocity: (m,) along the moving coordinates, where frames tell it.
+        velocity: (m,) along the moving coordinates, where block matching gives one.
     """
 
     t: np.ndarray
@@ -40,8 +40,8 @@ class Samples:
 
 @dataclass
 class Blocks:
-    """Values in B blocks of m: t (B, m), y (B, m, p), value (B, m), place (B, m), `missing` (B, m) where there are
-    fewer; floor, noise (B, m): variances that are added to the nugget."""
+    """Values in B blocks of m: t (B, m), y (B, m, p), value (B, m), place (B, m), `missing` (B, m) marks padding;
+    floor, noise (B, m): variances that are added to the nugget."""
 
     t: Tensor
     y: Tensor
@@ -57,19 +57,19 @@ class Blocks:
         own = torch.where(self.missing, 1.0, covariance.nugget + self.floor + self.noise + covariance.loudness(self.y))
         between = covariance(self.t, self.y, self.t, self.y).masked_fill(off, 0.0)
         factor, failed = torch.linalg.cholesky_ex(between + torch.diag_embed(own))
-        if bool(failed.any()):  # some values are told by others but for rounding
+        if bool(failed.any()):  # singular up to rounding
             factor = torch.linalg.cholesky(between + torch.diag_embed(own + _RESCUE * covariance.variance))
         return factor
 
     def surprise(self, covariance: Covariance, factor: Tensor | None = None) -> Tensor:
-        """Minus the mean log density of a value."""
+        """Negative mean log density of a value."""
         factor = self.factor(covariance) if factor is None else factor
         white = torch.linalg.solve_triangular(factor, self.value[..., None], upper=False)
         total = 0.5 * white.square().sum() + factor.diagonal(dim1=1, dim2=2).log().sum()
         return total / (~self.missing).sum() + 0.5 * np.log(2 * np.pi)
 
     def places_left_out(self, covariance: Covariance, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Errors (V,) of values as predicted from all values of other places in their block, and their variances."""
+        """Errors (V,) of values predicted from all values of other places in their block, and their variances."""
         inverse = torch.cholesky_inverse(self.factor(covariance) if factor is None else factor)
         weighted, (number, rows, none) = (inverse @ self.value[..., None])[..., 0], self._places
         own = inverse[number[:, None, None], rows[:, :, None], rows[:, None]]
@@ -80,13 +80,13 @@ class Blocks:
 
     @property
     def place_order(self) -> tuple[Tensor, Tensor]:
-        """Block and value (V,) of each, in the order of `places_left_out`."""
+        """Block and position (V,) of each value, in the order of `places_left_out`."""
         number, rows, none = self._places
         return number[:, None].expand(rows.shape)[~none], rows[~none]
 
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each place of each block (G,) its block, its values (G, k) and where there are fewer (G, k)."""
+        """For each place in each block (G,): its block, positions of its values (G, k), and padding (G, k)."""
         known = ~self.missing
         number, row = known.nonzero().T
         group = torch.unique(torch.stack([number, self.place[known]]), dim=1, return_inverse=True)[1]
@@ -99,12 +99,12 @@ class Blocks:
         return number[order][rank == 0], rows, none
 
     def with_loud(self, covariance: Covariance) -> Covariance:
-        """The covariance with the places of which others leave far more than they should."""
+        """The covariance with the loud places: those with errors far larger than their variance by other places."""
         values = self.place_order
         _, which, count = torch.unique(self.place[values], return_inverse=True, return_counts=True)
         y, own = self.y.new_zeros(len(count), self.y.shape[-1]), self.y.new_zeros(len(count))
         y[which] = self.y[values]
-        for _ in range(_LOUD_ROUNDS if covariance.form.site else 0):  # one makes its neighbours look loud
+        for _ in range(_LOUD_ROUNDS if covariance.form.site else 0):  # as it also affects its neighbours
             with torch.no_grad():
                 errors, variances = self.places_left_out(covariance)
             missed, due = (torch.bincount(which, one) / count for one in (errors.square(), variances))
@@ -114,7 +114,7 @@ class Blocks:
         return covariance
 
     def surprise_left_out(self, covariance: Covariance) -> Tensor:
-        """Minus the mean log density (P,) of the values of each place, each predicted from other places."""
+        """Negative mean log density (P,) of the values of each place, predicted from other places, up to a constant."""
         with torch.no_grad():
             errors, variances = self.places_left_out(covariance)
             place = torch.unique(self.place[self.place_order], return_inverse=True)[1]
@@ -122,16 +122,16 @@ class Blocks:
             return torch.bincount(place, errors.square() / variances + variances.log()) / (2 * count)
 
     def misfit(self, covariance: Covariance) -> Tensor:
-        """The mean of the surprise by a value and of that by a value of a place which the others tell."""
+        """Mean of the negative log densities of values jointly and of values predicted from other places."""
         factor = self.factor(covariance)
         errors, variances = self.places_left_out(covariance, factor)
         return 0.5 * self.surprise(covariance, factor) + 0.25 * (errors.square() / variances + variances.log()).mean()
 
 
 def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
-    """Random blocks: some places at three times, the third of which is the later the luckier: all places of a network
-    of few, or of more of them as many times as small blocks allow, which tell of motion; of values that hardly share
-    times, those near one of them."""
+    """Random blocks of values at two successive times and a later one, whose lag is log-uniform: all places of a small
+    network, else as many as small blocks allow, mostly neighbours, which determine motion; of values that hardly share
+    times, the nearest ones to a random value."""
     t, y, place = samples.t, samples.y, samples.place
     times, frame = np.unique(t, return_inverse=True)
     frame = frame.reshape(-1)
@@ -157,15 +157,15 @@ def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
 
 
 def step_of(t: np.ndarray) -> float:
-    """The step of times (R,); of values that hardly share any, what half of a block of them takes."""
+    """Time step of times (R,); for values that hardly share times, the time that half a block of them spans."""
     times = np.unique(t)
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
     return step if len(t) >= _FRAMES * len(times) else step * max(1.0, _VALUES / 2 * len(times) / len(t))
 
 
 def frames_of(samples: Samples, seed: int) -> Blocks | None:
-    """Random blocks of three times that follow each other, which stand for places: each is told by the other two. None
-    where values hardly share times."""
+    """Random blocks of three successive times, with times in the role of places, each predicted from the other two.
+    None where values hardly share times."""
     times, frame = np.unique(samples.t, return_inverse=True)
     if len(times) < _FEWEST_TIMES or len(samples.t) < _FRAMES * len(times):
         return None
@@ -177,7 +177,7 @@ def frames_of(samples: Samples, seed: int) -> Blocks | None:
 
 
 def blocks_with(samples: Samples, rows: list[np.ndarray], noise: np.ndarray | None = None) -> Blocks:
-    """Blocks of which each has some rows (m,) of the values, with a variance (R,) beside the nugget."""
+    """Blocks of given rows (m,) of the values, with optional variances (R,) that are added to the nugget."""
     index = np.full((len(rows), max(map(len, rows))), -1)
     for number, own in enumerate(rows):
         index[number, : len(own)] = own
@@ -191,7 +191,7 @@ def blocks_with(samples: Samples, rows: list[np.ndarray], noise: np.ndarray | No
 def _some_places(
     y: np.ndarray, place: np.ndarray, rows: np.ndarray, count: int, random: np.random.Generator
 ) -> np.ndarray:
-    """Those of rows (R,) that are of `count` places, two thirds of which are the nearest to a random one."""
+    """Rows of `rows` (R,) at `count` places, two thirds of which are the nearest to a random one."""
     distinct, first = np.unique(place[rows], return_index=True)
     if len(distinct) <= count:
         return rows
@@ -204,5 +204,5 @@ def _some_places(
 
 
 def variance_of(samples: Samples) -> float:
-    """Of the values."""
+    """Variance of the values."""
     return float(samples.value.var()) + 1e-12

@@ -3,13 +3,12 @@
     k(dy, dt) = sum_q s_q^2 M_nu(|(dy - v dt) / l_q|) M_mu(|dt| / tau_q) + e^2 [dy = 0] exp(-|dt| / tau),
     and a nugget in observed values
 
-The first component is constant in space (an unknown mean of every time, as in ordinary kriging), and linear along
-coordinates with a trend (an unknown slope of every time, as in universal kriging), and maybe along their squares, as
-pressure falls with elevation: s_0^2 + f(y) . diag(b^2) f(y'), f = y or [y, y^2].
-Lengths l_q differ between groups of coordinates (geometric anisotropy); v is the velocity of a frozen field (Gneiting,
-Genton and Guttorp, 2007). Matern functions of half-integer smoothness (Rasmussen and Williams, 2006, 4.16) are positive
-definite in R^p, hence with chordal distances on circles and spheres.
-"""
+The first component is constant in space (an unknown mean at each time, as in ordinary kriging). With a trend it is also
+linear along coordinates (an unknown slope at each time, as in universal kriging), and optionally along their squares,
+as pressure is along elevation: s_0^2 + f(y) . diag(b^2) f(y'), f = y or [y, y^2]. Lengths l_q differ between groups of
+coordinates (geometric anisotropy); v is the velocity of a frozen field (Gneiting, Genton and Guttorp, 2007). Matern
+functions of half-integer smoothness (Rasmussen and Williams, 2006, 4.16) are positive definite in R^p, hence with
+chordal distances on circles and spheres."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from inrflow.encoding.residual.motion import path_beside
 
 SMOOTHNESS = (0.5, 1.5, 2.5)
-DOUBTFUL = 5.0  # deviations from what others say
+DOUBTFUL = 5.0  # standardised leave-one-out errors
 
 
 def matern(distance: Tensor, smoothness: float) -> Tensor:
@@ -41,18 +40,17 @@ def matern(distance: Tensor, smoothness: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Form:
-    """What is chosen, not fitted.
+    """Discrete choices of a covariance function.
 
     Attributes:
         smoothness: nu of each Matern component in space.
         memory: mu of the decay in time, 1/2 (AR(1)) or 3/2.
-        groups: of every embedded coordinate, the length scale that it has.
-        moving: of every embedded coordinate, whether the field may move along it.
-        drift: whether it does.
-        trend: of every embedded coordinate, whether there is one along it; empty: along none.
-        curved: whether there is one along their squares, too.
-        site: whether every place has an error of its own that lasts, as of an instrument or of what surrounds it.
-    """
+        groups: index of the length scale of each embedded coordinate.
+        moving: for each embedded coordinate, whether the field may move along it.
+        drift: whether the field moves.
+        trend: for each embedded coordinate, whether there is a trend along it; empty: no trend.
+        curved: whether the trend is quadratic.
+        site: whether each place has a persistent error of its own, as of an instrument or of its surroundings."""
 
     smoothness: tuple[float, ...]
     memory: float
@@ -86,15 +84,14 @@ class Covariance:
     """A covariance function of one channel.
 
     Attributes:
-        form: what it is a sum of.
+        form: its discrete choices.
         parameters: (form.size,) float64: logarithms of s_0^2 .. s_q^2, of tau_0 .. tau_q, of the nugget's variance, of
             the lengths, of e^2 and tau, and of the squares of b, then the velocity.
-        loud: (L, p + 1) embedded places that vary far more than others tell, and a variance of each: what values there
-            say of other places is the less sure.
-        doubtful: deviations from what others say from which on values count less.
-        others: weights and covariances of other forms that may be as true: that of the field is the mean of all.
-        path: (K, 1 + p) times, and displacements beside those by the velocity, of a field that drifts.
-    """
+        loud: (L, p + 1) embedded places whose values vary far more than predicted from others, and an added variance of
+            their values in predictions at other places.
+        doubtful: standardised leave-one-out error beyond which values are given less weight.
+        others: weights and covariances of alternative forms; the covariance of the field is the weighted mean of all.
+        path: (K, 1 + p) times, and displacements in addition to those by the velocity, of a field that drifts."""
 
     form: Form
     parameters: Tensor
@@ -113,7 +110,7 @@ class Covariance:
         return cls(form, torch.cat([torch.tensor(logs, dtype=torch.float64).log(), torch.tensor(moved).double()]))
 
     def state(self) -> dict[str, Any]:
-        """Nested tensors and plain values."""
+        """State as nested tensors and plain values."""
         return {"form": asdict(self.form), "parameters": self.parameters, "loud": self.loud, "doubtful": self.doubtful,
                 "others": [(weight, other.state()) for weight, other in self.others]}
 
@@ -127,18 +124,19 @@ class Covariance:
                    state.get("doubtful", DOUBTFUL), others)
 
     def at(self, parameters: Tensor) -> Covariance:
-        """The same form with other parameters."""
+        """A covariance of the same form with other parameters."""
         return replace(self, parameters=parameters)
 
     def followed(self, t: np.ndarray, y: np.ndarray, value: np.ndarray) -> Covariance:
-        """The same along the path of values (R,) at times (R,) and embedded places (R, p), where it drifts."""
+        """The covariance with the path estimated from values (R,) at times (R,) and embedded places (R, p), if it
+        drifts."""
         if not self.form.drift:
             return self
         return replace(self, path=path_beside(self.velocity.numpy(), t, y, value, self.form.moving))
 
     def rigid(self) -> Covariance:
-        """One component, of smoothness 1/2 in space and 3/2 in time, with the lengths of the strongest in place of all:
-        what moves as a whole, and is told by the frames before and after."""
+        """A covariance with one component, of smoothness 1/2 in space and 3/2 in time, with the lengths of the
+        strongest one: for a field that moves as a whole and is interpolated between frames."""
         form = replace(self.form, smoothness=(0.5,), memory=1.5, trend=(), curved=False, site=False)
         first, *others = self.variances.tolist()
         strongest = int(self.variances[1:].argmax())
@@ -148,12 +146,12 @@ class Covariance:
 
     @property
     def variances(self) -> Tensor:
-        """(Q + 1,) of the components, that which is constant in space first."""
+        """Variances (Q + 1,) of the components; the first is constant in space."""
         return self.parameters[: len(self.form.smoothness) + 1].exp()
 
     @property
     def times(self) -> Tensor:
-        """(Q + 1,) decay times."""
+        """Decay times (Q + 1,) of the components."""
         q = len(self.form.smoothness) + 1
         return self.parameters[q : 2 * q].exp()
 
@@ -164,13 +162,13 @@ class Covariance:
 
     @property
     def lengths(self) -> Tensor:
-        """(Q, L) length scales."""
+        """Length scales (Q, L)."""
         begin, q = 2 * len(self.form.smoothness) + 3, len(self.form.smoothness)
         return self.parameters[begin : begin + q * self.form.lengths].exp().view(q, -1)
 
     @property
     def site(self) -> Tensor:
-        """(2,) variance and decay time of an error of each place."""
+        """Variance and decay time (2,) of the persistent error of each place."""
         if not self.form.site:
             return self.parameters.new_tensor([0.0, 1.0])
         begin = len(self.form.smoothness) * (2 + self.form.lengths) + 3
@@ -178,7 +176,7 @@ class Covariance:
 
     @property
     def slopes(self) -> Tensor:
-        """(p,) variances of the slope along each embedded coordinate, or (2 p,) along their squares, too."""
+        """Variances (p,) of the slopes along embedded coordinates, or (2 p,) with those along their squares."""
         form, begin = self.form, self.parameters.shape[0] - (sum(self.form.moving) if self.form.drift else 0)
         none = self.parameters.new_zeros(len(form.groups) * (1 + form.curved))
         if not any(form.trend):
@@ -187,12 +185,12 @@ class Covariance:
         return none.masked_scatter(some, self.parameters[begin - form.slopes : begin].exp())
 
     def _along(self, y: Tensor) -> Tensor:
-        """What slopes are along (..., p) or (..., 2 p), of embedded places (..., p)."""
+        """Regressors (..., p) or (..., 2 p) of the trend at embedded places (..., p)."""
         return torch.cat([y, y.square()], -1) if self.form.curved else y
 
     @property
     def velocity(self) -> Tensor:
-        """(p,) of the embedded coordinates."""
+        """Velocity (p,) of the embedded coordinates."""
         moving = torch.tensor(self.form.moving)
         if not self.form.drift:
             return self.parameters.new_zeros(len(moving))
@@ -200,20 +198,20 @@ class Covariance:
 
     @property
     def variance(self) -> Tensor:
-        """Of the field in the middle of the places, without the nugget."""
+        """Variance of the field at the origin of the embedding, without the nugget."""
         return self._mean(lambda one: one.variances.sum() + one.site[0])
 
     def variance_at(self, y: Tensor) -> Tensor:
-        """(...) of the field at embedded places (..., p), without the nugget."""
+        """Variance (...) of the field at embedded places (..., p), without the nugget."""
         return self.variance + self._mean(lambda one: (one._along(y).square() * one.slopes).sum(-1))
 
     def _mean(self, part: Callable[[Covariance], Tensor]) -> Tensor:
-        """Of what this form and the others have."""
+        """Weighted mean of a quantity over this form and the others."""
         own = (1 - sum(weight for weight, _ in self.others)) * part(self)
         return sum((weight * part(other) for weight, other in self.others), own)
 
     def loudness(self, y: Tensor) -> Tensor:
-        """Variances (...) beside the nugget with which values at embedded places (..., p) tell of other places."""
+        """Variances (...) added to the nugget of values at embedded places (..., p) in predictions at other places."""
         if not len(self.loud):
             return y.new_zeros(y.shape[:-1])
         return (y[..., None, :] == self.loud[:, :-1]).all(-1).double() @ self.loud[:, -1]
@@ -223,10 +221,10 @@ class Covariance:
         return self._mean(lambda one: one._between(t, y, other_t, other_y))
 
     def _between(self, t: Tensor, y: Tensor, other_t: Tensor, other_y: Tensor) -> Tensor:
-        """Those of this form alone."""
+        """Covariances of this form alone."""
         level = (self._along(y) * self.slopes) @ self._along(other_y).mT if any(self.form.trend) else 0.0
         same = (y[..., :, None, :] == other_y[..., None, :, :]).all(-1) if self.form.site else None
-        centre = other_t[..., :1]  # moving frames and Gram matrices lose digits far from the origin
+        centre = other_t[..., :1]  # centred, as distances by Gram matrices lose digits far from the origin
         if self.form.drift:
             y, other_y = (p - (s - centre)[..., None] * self.velocity - torch.as_tensor(self._beside(s.numpy()))
                           for p, s in ((y, t), (other_y, other_t)))
@@ -244,13 +242,15 @@ class Covariance:
         return total if same is None else total + self.site[0] * matern(lag / self.site[1], 0.5) * same
 
     def _beside(self, t: np.ndarray) -> np.ndarray | float:
-        """Displacements (..., p) at times (...) beside those by the velocity, beyond a path as at its ends."""
+        """Displacements (..., p) at times (...) in addition to those by the velocity, constant beyond the ends of the
+        path."""
         if not len(self.path):
             return 0.0
         return np.stack([np.interp(t, self.path[:, 0], along) for along in self.path[:, 1:].T], -1)
 
     def metric(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """Coordinates (R, p + 1) in which near means strongly correlated: those of the strongest component."""
+        """Coordinates (R, p + 1) in units of the lengths and decay time of the strongest component, to find neighbours.
+        """
         with torch.no_grad():
             lengths = self.lengths[self._strongest][torch.tensor(self.form.groups)].numpy()
             moved = y - t[:, None] * self.velocity.numpy() - self._beside(t)

@@ -1,4 +1,4 @@
-"""Stored processes of channels as earlier versions wrote them."""
+"""Conversion of stored channel processes of earlier versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inrflow.encoding.residual.covariance import Covariance
 
 
 def with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]:
-    """What a version had that told no places apart: one factor outside of the observations, a variance that grew."""
+    """Fields of an earlier version, with the same factor and growth of variance at observed and new places."""
     (first, later), (level, power) = state["spread"], state.get("growth", (0.0, 1.0))
     decay, away = state["decay"], np.array([0.0, *2.0 ** np.arange(-2, 8)])
     grown = np.minimum(level**2 * away ** (2 * power), 2.0) / float(covariance.variance + covariance.nugget)

@@ -1,12 +1,11 @@
-"""Residual fields: what codes leave, or the whole field without codes, as Gaussian processes in space and time.
+"""Residual fields: residuals of codes, or the whole field without codes, as Gaussian processes in space and time.
 
     u(t, x) = codes(t, x) + w(t) (own(t, x) - codes(t, x)) + noise
 
-`own` is the posterior mean of a Gaussian process around the mean or around what codes give. Its weight w is constant
-between the channel's first and last observation, and decays outside of them; there, what own - codes was at the
-nearest observed time stands for what it is, for a while: an innovation that persists. Outside of the observations what
-codes give at the observed places may be kriged to others. Values are normalised, times internal.
-"""
+`own` is the posterior mean of a Gaussian process around the mean or around the values decoded from codes (`codes`). Its
+weight w is constant between the channel's first and last observation, and decays outside. There the difference own -
+codes at the nearest observed time persists for a while, like an innovation of an autoregression, and decoded values at
+observed places may be kriged to others. Values are normalised, times internal."""
 
 from __future__ import annotations
 
@@ -29,14 +28,14 @@ from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_d
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
-_APART = 1e3  # time spans between trajectories, so that they are independent
-_NO_WEIGHT, _FASTEST = 1e-3, 2.0  # below which a field is not evaluated; largest power with which deviations grow
-Codes = Callable[[np.ndarray, np.ndarray], Tensor]  # values (T, P, C) at times (T,) and points (P, d)
+_APART = 1e3  # separation of trajectories, in time spans, that makes them independent
+_NO_WEIGHT, _FASTEST = 1e-3, 2.0  # least weight of an evaluated field; largest power of growth of deviations
+Codes = Callable[[np.ndarray, np.ndarray], Tensor]  # decoded values (T, P, C) at times (T,) and points (P, d)
 
 
 @dataclass
 class Rows:
-    """Values u (R, C) of single times and places: t (R,), x (R, d), and the identity of each place (R,)."""
+    """Observations u (R, C) at times t (R,) and points x (R, d), with the identity of each place (R,)."""
 
     t: np.ndarray
     x: np.ndarray
@@ -46,14 +45,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Decay:
-    """Weight of a field a time h outside of the observations: kept + (1 - kept) exp(-h / memory).
+    """Weight of a field at a time h outside of the observations: kept + (1 - kept) exp(-h / memory).
 
     Attributes:
-        memory: 0: none but within a step of time, so that values are continuous. kept: a share that stays.
-        held: of what is weighted, a share exp(-h / held) is what the field differed by at the nearest observed time,
-            the rest what it differs by at that time; 0: all of it is the latter.
-        whole: whether it is that beside none of the codes, in place of the weight of the channel.
-    """
+        memory: decay time; 0: the field acts within a fraction of a time step alone, so that values are continuous.
+        kept: share of the weight that does not decay.
+        held: decay time of the share exp(-h / held) by which the difference at the nearest observed time replaces that
+            at the queried time; 0: the latter alone.
+        whole: whether the weight starts at 1 in place of the weight of the channel."""
 
     memory: float = 0.0
     kept: float = 0.0
@@ -61,24 +60,23 @@ class Decay:
     whole: bool = False
 
     def __call__(self, away: np.ndarray) -> np.ndarray:
-        """Weights of times `away` (...) from the observed ones."""
+        """Weights at times `away` (...) from the observed ones."""
         fading = np.exp(-away / self.memory) if self.memory > 0 else np.exp(-((4 * away) ** 2))
         return self.kept + (1 - self.kept) * fading
 
     def stays(self, away: np.ndarray) -> np.ndarray:
-        """Shares of what the field differed by at the nearest observed time, times `away` (...) from it."""
+        """Shares of the difference at the nearest observed time, at times `away` (...) from it."""
         return np.exp(-away / self.held) if self.held > 0 else np.zeros_like(away)
 
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a field is outside of the observations.
+    """A field outside of the observations.
 
     Attributes:
         decay: of its weight.
-        leads, spread: factors on its standard deviations at times from the observations, between these log-linear in
-            1 + time, and after the last one as they grew before it. missed: deviations that codes have at these times.
-    """
+        leads, spread: factors on its standard deviations at times from the observations, interpolated log-linearly in
+            1 + time, and extrapolated with their last growth. missed: standard deviations of errors of codes there."""
 
     decay: Decay = Decay()
     leads: tuple[float, ...] = (0.0,)
@@ -86,14 +84,14 @@ class Ahead:
     missed: tuple[float, ...] = ()
 
     def factor(self, away: np.ndarray) -> np.ndarray:
-        """On deviations a time `away` (...) outside of the observations."""
+        """Factor on standard deviations at a time `away` (...) outside of the observations."""
         time, at, size = np.log1p(away), np.log1p(self.leads), np.log(self.spread)
         late = at >= at[-1] / 2
         growth = np.polyfit(at[late], size[late], 1)[0].clip(0.0, _FASTEST) if late.sum() > 2 else 0.0
         return np.asarray(np.exp(np.interp(time, at, size) + growth * np.maximum(time - at[-1], 0.0)))
 
     def variance(self, away: np.ndarray) -> np.ndarray:
-        """Of codes a time `away` (...) outside of the observations, 0 where it is not known."""
+        """Error variance of codes at a time `away` (...) outside of the observations, 0 where it is not known."""
         return np.interp(np.log1p(away), np.log1p(self.leads), np.square(self.missed or np.zeros(len(self.leads))))
 
 
@@ -102,14 +100,14 @@ class ChannelField:
     """The Gaussian process of one channel.
 
     Attributes:
-        on_codes: whether it is around what codes give.
-        weight: that it has beside codes.
+        on_codes: whether it is a process of residuals of codes.
+        weight: its weight in the sum with decoded values.
         spread: factor on its own standard deviations between the observations.
-        observed, new: what comes outside of the observations at places that these have, and at others.
-        fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
-        known: (M, d) places at which codes are alone.
-        kriged: whether codes of places that are not observed are kriged, outside of the observations, from the others.
-        roots: of values, whose process it is; None: it is that of values.
+        observed, new: the field outside of the observations, at observed places and at others.
+        fewest: number of observed places per frame below which codes alone are used.
+        known: (M, d) places at which codes alone are used.
+        kriged: whether decoded values at unobserved places are kriged, outside of the observations, from observed ones.
+        roots: square root transform of values, before the process; None: no transform.
     """
 
     covariance: Covariance
@@ -124,20 +122,21 @@ class ChannelField:
     roots: Roots | None = None
 
     def left_to_codes(self, x: np.ndarray) -> np.ndarray:
-        """Which of points x (R, d) are places at which codes are alone."""
+        """Which of points x (R, d) are places at which codes alone are used."""
         known = {place.tobytes() for place in self.known}
         return np.array([place.tobytes() in known for place in x], dtype=bool)
 
     def outside(self, away: np.ndarray, new: np.ndarray) -> Tensor:
-        """Of times `away` (R,) outside of the observations, at places that are `new` (R,) or not: weights of
-        differences and of deviations, shares that stay, factors on deviations, and what variances have more, (5, R)."""
+        """At times `away` (R,) outside of the observations, at places that are `new` (R,) or not: weights of
+        differences and of standard deviations, shares that persist, factors on standard deviations, and added
+        variances, (5, R)."""
         both = [[(1.0 if one.decay.whole else self.weight) * one.decay(away), one.decay.stays(away), one.factor(away)]
                 for one in (self.observed, self.new)]
         found = np.where(new, both[1], both[0])
         found[0], found[2] = (np.where(away > 0, found[k], at) for k, at in ((0, self.weight), (2, self.spread)))
         kriged = self.kriged & new & (away > 0)
         nugget = float(self.covariance.nugget) * (self.roots.stretch if self.roots else 1.0)
-        missed = np.maximum(self.observed.variance(away) - nugget, 0.0)  # which deviations hold
+        missed = np.maximum(self.observed.variance(away) - nugget, 0.0)  # in standard deviations
         wide, added = np.where(kriged, self.weight, found[0]), np.where(kriged, missed, 0.0)
         return torch.as_tensor(np.stack([found[0], wide, found[1], found[2], added]))
 
@@ -146,7 +145,8 @@ class ChannelField:
         cls, places: Places, rows: Rows, channel: int, on_codes: bool = False, seed: int = 0,
         near: ChannelField | None = None, richer: bool = True, lasting: bool = False,
     ) -> ChannelField:
-        """By composite likelihood: of the form of `near`, of the same data, the simplest, or `richer`; or `lasting`."""
+        """Fit by composite likelihood: with the form of `near`, the simplest one, or `richer` ones; or a `lasting`
+        process."""
         seen, u = np.isfinite(rows.u[:, channel]), rows.u[:, channel].astype(np.float64)
         samples = Samples(rows.t[seen], places(rows.x[seen]), rows.place[seen], u[seen])
         kind = places.groups, places.moving
@@ -162,22 +162,22 @@ class ChannelField:
 
 @dataclass(frozen=True)
 class ResidualField:
-    """Gaussian processes in space and time, one a channel or None where codes are better alone.
+    """Gaussian processes in space and time, for each channel one, or None where codes alone are used.
 
     Attributes:
-        places: how coordinates are embedded.
+        places: embedding of the coordinates.
     """
 
     places: Places
     channels: tuple[ChannelField | None, ...]
 
     def state(self) -> dict[str, Any]:
-        """Nested tensors and plain values."""
+        """State as nested tensors and plain values."""
         return {"places": asdict(self.places), "channels": [None if c is None else _state(c) for c in self.channels]}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ResidualField:
-        """The inverse of `state`. Raises UserError for that of a version without weights or with means of places."""
+        """The inverse of `state`. Raises UserError for states of versions without weights or with means of places."""
         if any(c and c.get("offsets") is not None for c in state.get("channels", [{"offsets": ()}])):
             raise UserError("the residual field of this run was written by an earlier version; train it again")
         stored: dict[str, Any] = {name: v if name == "sphere" else tuple(v) for name, v in state["places"].items()}
@@ -185,17 +185,17 @@ class ResidualField:
 
 
 class Conditioned:
-    """A residual field given observed values: what it makes of the values that codes give.
+    """A residual field conditioned on observed values, and its combination with decoded values.
 
-    rows: observed values; codes: (R, C), what codes give there; given: what they give at other times and points.
+    rows: observations; codes: (R, C) decoded values there; given: decoded values at other times and points.
     """
 
     def __init__(self, field: ResidualField, rows: Rows, codes: np.ndarray, given: Codes) -> None:
         self.field, self._given = field, given
         self._spans: list[tuple[float, float]] = []  # first and last observed times of channels
         self._sites: list[tuple[Sites, Tensor] | None] = []
-        self._for_new: list[Sites | None] = []  # of channels, for places that are not observed
-        self._places: list[set[bytes]] = []  # that are
+        self._for_new: list[Sites | None] = []  # of channels, for predictions at unobserved places
+        self._places: list[set[bytes]] = []  # observed places of channels
         y, self._points = field.places(rows.x), list[np.ndarray]()
         left = rows.u - np.where([one is not None and one.on_codes for one in field.channels], codes, 0.0)
         for c, channel in enumerate(field.channels):
@@ -220,18 +220,18 @@ class Conditioned:
         self._beside = Beside(rows.t, y, left, self._sites)
 
     def alone(self, c: int) -> Conditioned:
-        """The same of one channel, beside which codes stand for the others."""
+        """The field of one channel; for the others codes alone are used."""
         other = copy(self)
         other._sites = [sites if channel == c else None for channel, sites in enumerate(self._sites)]
         return other
 
     def own(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Mean (R,) of the process of a channel at times (R,) and points (R, d), and the variance of observations."""
+        """Mean and variance (R,) of observations of a channel by its process, at times (R,) and points (R, d)."""
         channel, (mean, variance) = self.field.channels[c], self._process(c, t, x)
         return channel.roots.moments(mean, variance) if channel and channel.roots else (mean, variance)
 
     def _process(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The same of what it is a process of, values or their roots."""
+        """Mean and variance (R,) of observations of the process itself, before the inverse transform of roots."""
         channel, sites = self.field.channels[c], self._sites[c]
         assert channel is not None
         y = self.field.places(x)
@@ -244,14 +244,14 @@ class Conditioned:
             for rows, given in ((new, self._for_new[c] or sites[0]), (~new, sites[0])):
                 if rows.any():
                     mean[rows], variance[rows] = krige(given, sites[1], t[rows], y[rows])
-        # beyond the places of training a field may go on changing as it does between them
+        # The variance grows beyond the box of the training data.
         whole, nugget = channel.covariance.variance + channel.covariance.nugget, channel.covariance.nugget
         mean, variance = self._beside.told(c, t, y, mean, variance + nugget)
         return mean, variance + torch.as_tensor(self.field.places.beyond(y)) * whole
 
     def codes(self, c: int, t: np.ndarray, x: np.ndarray, new: np.ndarray) -> Tensor:
-        """What codes give (R,) of a channel at times (R,) and points (R, d), where these are `new` (R,) from what they
-        give at the observed places at the same time."""
+        """Decoded values (R,) of a channel at times (R,) and points (R, d), those at `new` (R,) points kriged from
+        decoded values at the observed places at the same time."""
         channel, seen, result = self.field.channels[c], self._points[c], torch.empty(len(t), dtype=torch.float64)
         assert channel is not None
         for when in np.unique(t[~new]):
@@ -269,12 +269,12 @@ class Conditioned:
         return np.array([place.tobytes() not in self._places[c] for place in np.ascontiguousarray(y)], dtype=bool)
 
     def joint(self, c: int, std: Tensor, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
-        """The deviation of observations at times (R,) and points (R, d) in its parts: standard deviation (R,) in all,
-        factors (R,) on the correlation of codes, and covariance (R, R) of the process beside it, of unit deviation in
-        all; None where codes are alone.
+        """Parts of the standard deviation of observations at times (R,) and points (R, d): total (R,), factors (R,) on
+        the correlation of codes, and covariance (R, R) of the process, relative to the total; None where codes alone
+        are used.
 
         Args:
-            std: (R,) of observations by codes alone.
+            std: (R,) standard deviations of observations by codes alone.
         """
         channel, sites = self.field.channels[c], self._sites[c]
         if channel is None or sites is None:
@@ -291,7 +291,7 @@ class Conditioned:
         every = joint(self._for_new[c] or sites[0], times, np.tile(y, (len(parts), 1))) * shares * shares[:, None]
         covariance = every.view(len(parts), len(t), len(parts), len(t)).sum((0, 2))
         less = (variance - channel.covariance.nugget) / covariance.diagonal().clamp(min=1e-300)
-        covariance *= less.sqrt() * less.sqrt()[:, None]  # loud places know of themselves what they tell no others
+        covariance *= less.sqrt() * less.sqrt()[:, None]  # added noise of loud places does not apply to themselves
         own, codes = parts_of_std(channel, wide, of_values + added, std)
         own *= factor
         size = (own.square() + codes.square()).sqrt()
@@ -300,7 +300,7 @@ class Conditioned:
 
     def combined(self, mean: Tensor, std: Tensor | None, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation (R, C) of observations at internal times t (R,) and points x (R, d), given those
-        that codes give alone."""
+        by codes alone."""
         times, points = t.double().numpy(), x.double().numpy()
         mean, std = mean.double().clone(), None if std is None else std.double().clone()
         for c, channel in enumerate(self.field.channels):
@@ -319,7 +319,7 @@ class Conditioned:
                 rows, new = rows[some.numpy()], new[some.numpy()]
                 weight, wide, stays, factor, added = (part[some] for part in (weight, wide, stays, factor, added))
                 if not later:
-                    stays = torch.zeros_like(stays)  # both are the same
+                    stays = torch.zeros_like(stays)  # both times coincide
                 new &= channel.kriged
                 if new.any():
                     mean[rows[new], c] = self.codes(c, times[rows[new]], points[rows[new]], new[new])
@@ -328,7 +328,7 @@ class Conditioned:
                     own, variance = self.own(c, times[rows], points[rows])
                     differs += (1 - stays) * (own if channel.on_codes else own - mean[rows, c])
                     deviation += (1 - stays) * variance.sqrt()
-                if bool((stays > 0).any()):  # the same at all times
+                if bool((stays > 0).any()):  # evaluated once for each point
                     asked = np.concatenate([inside[rows, None], points[rows]], 1)
                     distinct, first, which = np.unique(asked, axis=0, return_index=True, return_inverse=True)
                     at = distinct[:, 0], distinct[:, 1:]
@@ -345,9 +345,9 @@ class Conditioned:
 
 
 def parts_of_std(channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the process, of some variance (R,), and of codes, of deviations `std` (R,) alone, in the standard deviation
-    (R,) of a weighted sum whose parts err alike."""
-    if channel.on_codes:  # which have an uncertainty of their own
+    """Standard deviations (R,) of the process, with a variance (R,), and of codes, with `std` (R,) alone, whose sum is
+    that of the weighted combination, as errors of both are taken as fully correlated."""
+    if channel.on_codes:  # uncertain themselves
         covariance = channel.covariance
         explained = covariance.variance + covariance.nugget - variance
         variance = torch.maximum(variance, std.square() - explained)
@@ -355,7 +355,7 @@ def parts_of_std(channel: ChannelField, weight: Tensor, variance: Tensor, std: T
 
 
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:
-    """Rows of each of S trajectories: t (S, T), x (S or 1, T or 1, N, d), u (S, T, N, C), delay (S, T, N)."""
+    """Observations of each of S trajectories: t (S, T), x (S or 1, T or 1, N, d), u (S, T, N, C), delay (S, T, N)."""
     result = []
     for s in range(len(u)):
         seen = (torch.isfinite(u[s]).any(-1) & torch.isfinite(t[s])[:, None]).numpy()
@@ -370,8 +370,8 @@ def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> lis
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """Rows of independent trajectories, apart in time; places of the same coordinates are the same, or where few recur
-    those of one sensor, which moves."""
+    """Observations of several trajectories, separated in time to be independent. Places are identified by their
+    coordinates, or, where few coordinates recur, by sensor (of each trajectory)."""
     span = max(float(np.ptp(rows.t)) for rows in parts) + 1.0
     t = np.concatenate([rows.t - rows.t.min() + index * _APART * span for index, rows in enumerate(parts)])
     x = np.concatenate([rows.x for rows in parts])

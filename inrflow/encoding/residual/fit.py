@@ -1,13 +1,12 @@
 """Hyper-parameters of a residual field by composite likelihoods with weak priors.
 
-The likelihood of blocks of values, all places (or near ones) at a few times each, so that the cost does not grow with
-the data (composite likelihood: Varin, Reid and Firth, 2011); and as much that of the values of each place as predicted
-from those of the other places, in closed form (Dubrule, 1983; Sundararajan and Keerthi, 2001). No covariance is that of
-the data, and what is asked for is at other places: where the two differ, the latter holds (Bachoc, 2013), and alone it
-says less of time. Values of one place at many times are no independent evidence of how places are correlated: the
-likelihood counts as so many values as there are places, a few times, beside log-normal priors. The form of the
-covariance is chosen by what each place leaves when it is left out.
-"""
+The loss is the mean of two composite likelihoods. One is of blocks of values, all places (or near ones) at a few times
+each, so that the cost does not grow with the data (Varin, Reid and Firth, 2011); the other of the values of each place
+predicted from other places, in closed form (Dubrule, 1983; Sundararajan and Keerthi, 2001). The latter is more robust
+to a misspecified covariance, for predictions at other places (Bachoc, 2013), but less informative on correlation in
+time. As values of one place at many times are not independent evidence of correlations between places, the likelihood
+is weighted as that of a few values for each place, with log-normal priors. The form of the covariance is chosen by the
+predictions of each place from others."""
 
 from __future__ import annotations
 
@@ -35,26 +34,26 @@ from inrflow.encoding.residual.motion import common_velocity
 from inrflow.encoding.residual.neighbours import Sites, noise_of_doubtful
 from inrflow.numerics.normal import gaussian_crps
 
-_LOST = 0.1  # share of a gain between times that may be lost between places
+_LOST = 0.1  # largest loss of prediction between places, as a share of a gain between times
 _ITERATIONS, _OF_TRIALS = 40, 20
-_GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form must predict places better
-_OFTEN = 2  # values of a place from which on it may have an error that lasts
-_EVIDENCE = 5.0  # values that a place counts as, beside the priors
-_TOLD, _LITTLE = 2.0, 0.05  # values of a place that tell forms apart, weight of a form that is left out
-_DOUBT, _WINDOWS = (1.0, 2.0, 4.0, 8.0), 40  # factors on the threshold of doubt, windows by which it is chosen
-_ROOTS = 0.98  # times the error and the CRPS of processes of values, which those of roots must have at most
-_OUTLIER = 10.0  # times as far from the median as most values are
-_APART, _LEAST_LASTING, _MOST_LASTING = 0.2, 0.01, 0.999  # of a step; correlations over one
-_NOTHING = 1e-6  # share of variances and extents
+_GAIN, _SURE = 0.01, 2.0  # least gain of a richer form: nats; standard errors
+_OFTEN = 2  # values per place from which on it may have a persistent error
+_EVIDENCE = 5.0  # effective number of values of a place, against the priors
+_TOLD, _LITTLE = 2.0, 0.05  # effective values of a place in weights of forms; least weight of a form
+_DOUBT, _WINDOWS = (1.0, 2.0, 4.0, 8.0), 40  # factors on the threshold of doubt; windows of its choice
+_ROOTS = 0.98  # largest ratio of error times CRPS of processes of roots to that of values
+_OUTLIER = 10.0  # distance from the median, relative to that of the quantiles
+_APART, _LEAST_LASTING, _MOST_LASTING = 0.2, 0.01, 0.999  # tolerance in a step; bounds on correlations over a step
+_NOTHING = 1e-6  # relative lower bound on variances and lengths
 
 
 def fit_covariance(
     samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, near: Covariance | None = None,
     richer: bool = True,
 ) -> Covariance:
-    """The covariance of one channel: two Matern functions with a length along each group of coordinates, which move
-    where frames tell a velocity, then of `richer` forms where they predict places clearly better, of few places the
-    mean of those with and without a trend or a drift; of the form of `near` where that is given."""
+    """Covariance of one channel: two Matern functions with a length along each group of coordinates, which drift where
+    block matching gives a velocity. With `richer`, other forms are adopted if they predict places clearly better; for
+    few places, forms with and without a trend or a drift are averaged. With `near`, the form of that covariance."""
     whole, samples = samples, _without_outliers(samples)
     if near is None:
         samples.velocity = common_velocity(samples.t, samples.y, samples.value, moving)
@@ -67,7 +66,7 @@ def fit_covariance(
     first = first.followed(samples.t, samples.y, samples.value)
     best = fitted(first, samples, data)
     least, unsure = data.surprise_left_out(best), list[Covariance]()
-    few = len(np.unique(samples.place)) <= FEW  # a smoothness is soon fitted, and may be most of what is gained
+    few = len(np.unique(samples.place)) <= FEW  # a smoothness is easily fitted, and may be most of the gain
     for change in (CHANGES if richer else CHANGES[:few]) if near is None else ():
         with torch.no_grad():
             starts = sorted(change(best, samples), key=lambda other: float(data.misfit(other)))
@@ -83,7 +82,7 @@ def fit_covariance(
                 least = min(least, surprise, key=torch.mean)
             elif better:
                 best, least, unsure = new, surprise, []
-    if best.form.drift and samples.velocity is None:  # to be found
+    if best.form.drift and samples.velocity is None:  # not yet fitted
         best = fitted(best, samples, data)
     best = data.with_loud(_mean_of([best, *unsure], data))
     return _with_doubt(best, whole) if near is None else best
@@ -92,8 +91,9 @@ def fit_covariance(
 def fit_values_or_roots(
     samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, richer: bool = True
 ) -> tuple[Covariance, Roots | None]:
-    """The covariance of values, or of their roots where values are skewed and the simplest process of these predicts
-    places better, by the product of error and CRPS; not of fields that move, which are asked for between frames."""
+    """Covariance of values, or of their roots where values are skewed and roots, with the simplest form, predict places
+    better, by the product of RMSE and CRPS. Roots are not used for fields that drift, which are interpolated between
+    frames."""
     roots = Roots.of(_without_outliers(samples).value)
     first = fit_covariance(samples, groups, moving, seed, richer=richer and roots is None)
     if roots is None:
@@ -107,7 +107,7 @@ def fit_values_or_roots(
 
 
 def _missed(covariance: Covariance, samples: Samples, seed: int, roots: Roots | None) -> float:
-    """The error times the CRPS of values of places that others tell."""
+    """Root mean square error times CRPS of values predicted from other places."""
     data = blocks_of(samples, np.random.default_rng([seed, 17]))
     with torch.no_grad():
         errors, variances = data.places_left_out(covariance)
@@ -120,8 +120,8 @@ def _missed(covariance: Covariance, samples: Samples, seed: int, roots: Roots | 
 
 
 def _mean_of(forms: list[Covariance], data: Blocks) -> Covariance:
-    """The mean of covariances, weighted by how likely each makes a few values of every place that the others tell: of
-    few places, a choice of one would be one by chance."""
+    """Mean of covariances weighted by likelihoods of a few values of each place predicted from others, as a choice of
+    one form by few places would be by chance."""
     surprises = torch.stack([data.surprise_left_out(one) for one in forms])
     weights = torch.softmax(-_TOLD * surprises.sum(1), 0)
     weights = weights.where(weights > _LITTLE, 0.0) / weights[weights > _LITTLE].sum()
@@ -130,13 +130,13 @@ def _mean_of(forms: list[Covariance], data: Blocks) -> Covariance:
 
 
 def _clearly(gain: Tensor) -> bool:
-    """Whether a gain (P,) is worth a richer form."""
+    """Whether a gain (P,) in log density of places is worth a richer form."""
     return float(gain.mean()) > max(_GAIN, _SURE * float(gain.std()) / len(gain) ** 0.5)
 
 
 def _with_doubt(covariance: Covariance, samples: Samples) -> Covariance:
-    """The covariance with the threshold of doubt with which places are best predicted from others: peaks of a skewed
-    field, as of rain, are no faults, and tell of what is around them."""
+    """The covariance with the threshold of doubt that predicts places best: peaks of a skewed field, as of rain, are no
+    faults, and inform predictions around them."""
     def noise(tried: Covariance) -> np.ndarray:
         return noise_of_doubtful(Sites(samples.t, samples.y, tried), torch.as_tensor(samples.value))
 
@@ -158,7 +158,7 @@ def _with_doubt(covariance: Covariance, samples: Samples) -> Covariance:
 
 
 def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None) -> Covariance:
-    """The covariance with the parameters of largest posterior density, by L-BFGS within limits."""
+    """The covariance with the parameters of largest posterior density, by L-BFGS within bounds."""
     middle, width = priors(samples, covariance.form)
     strength = 1 / (_EVIDENCE * len(np.unique(samples.place)))
     expected = covariance.at(torch.as_tensor(middle)).lengths.log()
@@ -185,24 +185,24 @@ def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: i
 
 
 def spent(places: int, axes: int) -> float:
-    """Factor on deviations that so many places were fitted with: a mean, a variance and a length along each axis were
-    spent on them, as restricted likelihoods count."""
+    """Factor on standard deviations for the degrees of freedom spent in a fit to `places` places: a mean, a variance
+    and a length along each axis (as in restricted likelihoods)."""
     return float((places / max(places - 2 - axes, 1)) ** 0.5)
 
 
 # ---- first values and priors ----
 
-_PARTS, _LENGTHS, _STEPS = (0.5, 0.2), (1.5, 0.4), (15.0, 4.0)  # of the variance, the deviation of places, the step
+_PARTS, _LENGTHS, _STEPS = (0.5, 0.2), (1.5, 0.4), (15.0, 4.0)  # of the variance; of places' std; of the step
 _SITE = (0.05, 100.0)  # of the variance, of the step
-_FARTHEST, _OF_ERRORS = 3.0, 4.0  # deviations of priors; those of variances of errors, which smooth fields do not have
-_ANISOTROPY = 0.5  # deviation of logarithms of three lengths of a component or more around their mean
-_UNSURE = 0.05  # share of a prior's deviation that a velocity has which frames tell
+_FARTHEST, _OF_ERRORS = 3.0, 4.0  # bounds, in prior standard deviations; wide prior of error variances
+_ANISOTROPY = 0.5  # prior deviation of log lengths around their mean, for three or more lengths
+_UNSURE = 0.05  # prior deviation of a velocity by block matching, relative to the usual one
 
 
 def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
-    """Middle and deviation (size,) of the normal priors of the parameters: half and a fifth of the variance in space,
-    over one and a half and .4 deviations of the places, a tenth nugget, a twentieth errors that last; factors of e
-    to e^4."""
+    """Means and standard deviations (size,) of the normal priors of the parameters: half and a fifth of the variance in
+    space, over 1.5 and 0.4 standard deviations of the places, a tenth nugget, a twentieth persistent errors; standard
+    deviations of logarithms 1 to 4."""
     variance, q = variance_of(samples), len(form.smoothness)
     extents, step = _extents(samples, form), step_of(samples.t)
     middle = [np.log(0.2 * variance), *np.log(variance * np.array(_PARTS[:q])), np.log(_STEPS[0] * step),
@@ -226,8 +226,8 @@ def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lasting_covariance(samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...]) -> Covariance:
-    """That of values which last at their own places and say nothing of others, AR(1) and a nugget, by the products of
-    values one and two steps apart. Doubtful ones are not looked for."""
+    """Covariance of values that persist at their own places and are independent between places: AR(1) and a nugget,
+    from autocovariances at lags of one and two steps, without a search for doubtful values."""
     order = np.lexsort((samples.t, samples.place))
     t, place, value = samples.t[order], samples.place[order], samples.value[order]
     step = float(np.median(np.diff(np.unique(samples.t)))) if len(t) > 2 else 0.0
@@ -239,7 +239,7 @@ def lasting_covariance(samples: Samples, groups: tuple[int, ...], moving: tuple[
     rate = min(max(products[1] / (products[0] or np.inf), _LEAST_LASTING), _MOST_LASTING)
     held = max(min(products[0] / rate, variance), _NOTHING * variance)
     tiny, time = _NOTHING * held, -(step or 1.0) / np.log(rate)
-    length = _NOTHING * float(np.ptp(samples.y, 0).max() or 1.0)  # near means the same place
+    length = _NOTHING * float(np.ptp(samples.y, 0).max() or 1.0)  # correlates values of the same place alone
     form = Form((0.5,), 0.5, groups, moving, site=True)
     found = Covariance.of(form, [tiny, tiny], [time, time], max(variance - held, tiny), [[length] * form.lengths],
                           site=(held, time))
@@ -247,19 +247,19 @@ def lasting_covariance(samples: Samples, groups: tuple[int, ...], moving: tuple[
 
 
 def start(samples: Samples, form: Form) -> Covariance:
-    """The middle of the priors."""
+    """The covariance at the prior means."""
     return Covariance(form, torch.as_tensor(priors(samples, form)[0]))
 
 
 def _without_outliers(samples: Samples) -> Samples:
-    """Those without gross errors, one of which would be most of the variance."""
+    """Values without gross errors, a single one of which would dominate the variance."""
     low, middle, high = np.quantile(samples.value, (0.05, 0.5, 0.95))
     kept = np.abs(samples.value - middle) <= (_OUTLIER * (high - low) / 2 if high > low else np.inf)
     return Samples(samples.t[kept], samples.y[kept], samples.place[kept], samples.value[kept], samples.velocity)
 
 
 def _extents(samples: Samples, form: Form) -> np.ndarray:
-    """(L,) deviations of the places along each group of coordinates."""
+    """Standard deviations (L,) of the places along each group of coordinates."""
     spread = samples.y.std(0)
     groups = np.array(form.groups)
     extents = np.array([spread[groups == group].max() for group in range(form.lengths)])
@@ -285,7 +285,7 @@ def _trend(best: Covariance, samples: Samples, curved: bool = False) -> Iterator
 
 
 def _curve(best: Covariance, samples: Samples) -> Iterator[Covariance]:
-    yield from _trend(best, samples, curved=True)  # whose slopes may hide what is linear
+    yield from _trend(best, samples, curved=True)  # a quadratic trend may appear without a linear one
 
 
 def _drift(best: Covariance, samples: Samples) -> Iterator[Covariance]:

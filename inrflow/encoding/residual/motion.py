@@ -1,9 +1,8 @@
-"""The velocity that a field moves with as a whole, from the values of frames that follow each other (block matching).
+"""Velocity of a field that moves as a whole, by block matching of successive frames.
 
-Likelihoods have many maxima in a velocity, most of them where nothing overlaps; which shift makes two frames alike is
-told by a search of all of them. What veers or freshens moves beside its common velocity: by how much between two frames
-is told by these and their neighbours.
-"""
+Likelihoods have many maxima in a velocity, most of them where nothing overlaps, so that the shift that makes two frames
+most similar is found by exhaustive search. Changes of the velocity in time are estimated for each pair of frames from
+it and its neighbours."""
 
 from __future__ import annotations
 
@@ -13,11 +12,11 @@ from itertools import product
 import numpy as np
 from scipy.spatial import cKDTree
 
-_PAIRS, _VALUES, _FEWEST = 12, 300, 100  # of frames that are matched, values of each, and the fewest
-_REACH, _PARTS, _HALVINGS = 0.2, 40, 4  # share of the extent that a field moves in a step at most, steps, refinements
-_LONGEST = 3.5  # usual steps between two frames
-_NEIGHBOURS, _INSIDE, _OVERLAP = 4, 1.5, 0.25  # of an interpolation, spacings to the nearest, share of values
-_ALIKE = 0.85  # times the difference of frames that do not move, or move the other way
+_PAIRS, _VALUES, _FEWEST = 12, 300, 100  # of frames that are matched; values in a frame, at most and at least
+_REACH, _PARTS, _HALVINGS = 0.2, 40, 4  # largest shift in a step, over the extent; search steps; refinements
+_LONGEST = 3.5  # most time steps between two frames
+_NEIGHBOURS, _INSIDE, _OVERLAP = 4, 1.5, 0.25  # points of interpolation, spacings to the nearest, share of values
+_ALIKE = 0.85  # largest ratio of mismatch to that without a shift, or with the opposite one
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,14 @@ class _Pair:
 
     @property
     def spacing(self) -> float:
-        """Of the places."""
+        """Median distance between neighbouring places."""
         return float(np.median(self.tree.query(self.tree.data, 2)[0][:, 1]))
 
 
 def common_velocity(t: np.ndarray, y: np.ndarray, value: np.ndarray, moving: tuple[bool, ...]) -> np.ndarray | None:
-    """Velocity (m,) along the moving coordinates, of values (R,) at times (R,) and places (R, p); None where frames are
-    not clearly more alike when they are shifted, hold few values, or there are neither one nor two such coordinates."""
+    """Velocity (m,) along the moving coordinates, of values (R,) at times (R,) and places (R, p); None where a shift
+    does not clearly reduce the mismatch of frames, frames hold few values, or there are not one or two such
+    coordinates."""
     axes, times = np.flatnonzero(moving), np.unique(t)
     if len(axes) not in (1, 2) or len(times) < 3:
         return None
@@ -51,15 +51,15 @@ def common_velocity(t: np.ndarray, y: np.ndarray, value: np.ndarray, moving: tup
     unit = max(spacing, extent / _PARTS ** (2 / len(axes)))
     missed = _Mismatch(list(pairs.values()), axes, spacing)
     best = _refined(missed, _searched(missed, still, unit / usual, int(np.ceil(_REACH * extent / unit))), unit / usual)
-    opposite = missed(-best)  # interpolation smooths noise wherever places do not coincide
+    opposite = missed(-best)  # interpolation smooths noise where places do not coincide
     return best if missed(best) < _ALIKE * min(missed(still), opposite) else None
 
 
 def path_beside(
     velocity: np.ndarray, t: np.ndarray, y: np.ndarray, value: np.ndarray, moving: tuple[bool, ...]
 ) -> np.ndarray:
-    """Times and displacements (K, 1 + p) of a field, beside those by a common velocity (p,), as winds veer and freshen:
-    of the steps between frames, by matching of these and their neighbours; none where frames hold few values."""
+    """Times and displacements (K, 1 + p) of a field in addition to those by a common velocity (p,), as winds veer and
+    freshen: by matching each pair of frames with its neighbours; empty where frames hold few values."""
     axes, times = np.flatnonzero(moving), np.unique(t)
     pairs = _pairs(t, y, value, np.arange(len(times) - 1)) if len(times) > 2 else {}
     if not pairs or len(axes) not in (1, 2):
@@ -78,7 +78,7 @@ def path_beside(
 
 
 def _pairs(t: np.ndarray, y: np.ndarray, value: np.ndarray, numbers: np.ndarray) -> dict[int, _Pair]:
-    """Frames k and k + 1 of the times for each of `numbers`, which hold many values and are no long time apart."""
+    """Pairs of frames k and k + 1 for each k of `numbers`, where both hold many values and are close in time."""
     times = np.unique(t)
     usual, order = float(np.median(np.diff(times))), np.argsort(t, kind="stable")
     frames, pairs = np.split(order, np.searchsorted(t[order], times[1:])), {}
@@ -116,13 +116,13 @@ class _Mismatch:
 
 
 def _searched(missed: _Mismatch, middle: np.ndarray, unit: float, reach: int) -> np.ndarray:
-    """The best of velocities up to `reach` units from one along each axis."""
+    """The best of velocities up to `reach` units from `middle` along each axis."""
     steps = product(range(-reach, reach + 1), repeat=len(middle))
     return min((middle, *(middle + np.array(one) * unit for one in steps)), key=missed)
 
 
 def _refined(missed: _Mismatch, velocity: np.ndarray, unit: float) -> np.ndarray:
-    """A velocity that is moved to better neighbours a unit away while there are some, then by halved units."""
+    """Pattern search from a velocity: moves by a unit while the mismatch decreases, then by halved units."""
     for halving in range(_HALVINGS + 1):
         while (better := _searched(missed, velocity, unit / 2**halving, 1)) is not velocity:
             velocity = better

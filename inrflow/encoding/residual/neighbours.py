@@ -1,11 +1,10 @@
-"""Conditioning of Gaussian fields on near observations.
+"""Kriging: Gaussian fields conditioned on nearby observations.
 
-Of networks of few places that stay: on all places at the times around, the same for all that is asked between two of
-these, so that values are smooth in space. Of sensors that move, or values with times of their own: on many more before
-and after, as long as these reach as far as the field lasts, for the nearest of all are those of one path, which screen
-the others off. Else a value is conditioned on the nearest observations, in units of the covariance's own lengths and
-times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact. A value between two frames of
-many places has neighbours in the two before and the two after it.
+Few fixed places: conditioned on all places at the nearest times, the same set between two times, so that predictions
+are smooth in space. Moving sensors, or values with times of their own: on many more observations before and after, if
+these span the decay time of the field, as the nearest ones are those of a single path, which screen off the others.
+Otherwise on the nearest observations, in units of the covariance's own lengths and times (Vecchia, 1988; Katzfuss and
+Guinness, 2021), which is exact if these are all; between frames of many places, from two before and two after.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance
 
-NEIGHBOURS, _COMPARED = 32, 16  # that a value is conditioned on, and compared with in the search for doubtful ones
-_OF_PLACE = 8  # that a value is conditioned on by which only those of its own place are told
-MOST_OF_TIME = 150  # places of a network of few
-_WINDOW = 240  # values in a window of times
-_TILE, _ASKED = 600, 4096  # values of paths, to which as many before and after are added; values asked for together
-_LASTS = 2.0  # times as long as these that a field may last which they tell
-_ROWS_SEEN = 2000  # observations that tell whether places recur, or sensors move
-_LAYERS = 2  # frames before a value between frames, and after it, that it is conditioned on
+NEIGHBOURS, _COMPARED = 32, 16  # neighbours in predictions, and in the search for doubtful values
+_OF_PLACE = 8  # neighbours, with a covariance that correlates values of the same place alone
+MOST_OF_TIME = 150  # most places of a small network
+_WINDOW = 240  # observations in a window of times
+_TILE, _ASKED = 600, 4096  # observations in a segment of paths (its neighbours join it); predictions at once
+_LASTS = 2.0  # largest ratio of a field's decay time to the time that segments span
+_ROWS_SEEN = 2000  # observations in a test of whether places recur
+_LAYERS = 2  # frames before and after a time between frames from which neighbours are taken
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
 _JITTER = 1e-9
 _ROUNDS, _WORST, _NOTHING, _NO_VALUE = 20, 0.7, 3.0, 1e4  # of the search for doubtful values
-_MOST_JOINT = 2500  # observations that many values are conditioned on together
+_MOST_JOINT = 2500  # observations on which a joint covariance is conditioned
 
 
 class Sites:
-    """Observations at times and embedded places, with a search for those that a value is conditioned on.
+    """Observations at times and embedded places, with a search for those on which a prediction is conditioned.
 
     Args:
-        t: (R,). y: (R, p). covariance: of the field. noise: (R,) variance beside the nugget, of doubtful values.
+        t: (R,). y: (R, p). covariance: of the field. noise: (R,) variance added to the nugget, for doubtful values.
     """
 
     def __init__(self, t: np.ndarray, y: np.ndarray, covariance: Covariance, noise: np.ndarray | None = None) -> None:
@@ -56,7 +55,7 @@ class Sites:
         self._frames: dict[int, cKDTree] = {}  # trees of single times
 
     def _tiles_suffice(self) -> bool:
-        """Whether values of a stretch of paths last as long as the field, or have as many near them as are taken."""
+        """Whether segments of paths span the decay time of the field, or have many observations within a length."""
         middle = len(self.t) // 2
         near = self._order[max(middle - 3 * _TILE // 2, 0) : middle + 3 * _TILE // 2]
         if len(near) == len(self.t) or _LASTS * np.ptp(self.t[near]) >= self.covariance.lasting:
@@ -65,7 +64,7 @@ class Sites:
         return bool(np.median(cKDTree(scaled).query_ball_point(scaled, 1.0, return_length=True)) > NEIGHBOURS)
 
     def window(self, interval: int) -> np.ndarray:
-        """Observations of whole times around the interval that ends at one of the times."""
+        """Indices of the observations at the times around the interval that ends at time number `interval`."""
         first = last = min(interval, len(self.times) - 1)  # grows to both sides in turn, to the nearer one
         middle = 0.5 * (self.times[max(interval - 1, 0)] + self.times[first])
         while self._starts[last + 1] - self._starts[first] < _WINDOW:
@@ -77,8 +76,8 @@ class Sites:
         return self._order[self._starts[first] : self._starts[last + 1]]
 
     def windows(self, t: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Which of times (Q,) are between the same two times of the observations, or in the same stretch of paths, and
-        the window that they have."""
+        """Groups of times (Q,) in the same interval between observed times, or the same segment of paths: their
+        indices, and those of the observations in their window."""
         intervals = np.searchsorted(self.times, t)
         if not self._stay:
             intervals = np.minimum(self._starts[intervals], len(self.t) - 1) // _TILE
@@ -91,14 +90,14 @@ class Sites:
                 yield from ((rows[k : k + _ASKED], near) for k in range(0, len(rows), _ASKED))
 
     def tiles(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Which of observations `rows` (Q,) are in windows that follow each other, and these windows."""
+        """Observations `rows` (Q,) by successive windows of time: positions in `rows`, and the window's."""
         tile = np.empty(len(self.t), dtype=np.int64)
         tile[self._order] = np.repeat(self._starts[:-1] // _WINDOW, np.diff(self._starts))
         for number in np.unique(tile[rows]):
             yield np.flatnonzero(tile[rows] == number), np.flatnonzero(tile == number)
 
     def near(self, t: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:
-        """Indices (Q, count) of the nearest observations, count at most all."""
+        """Indices (Q, count) of the nearest observations; between frames, evenly from the frames before and after."""
         tree, asked = self._tree or cKDTree(self.covariance.metric(self.y, self.t)), self.covariance.metric(y, t)
         found: np.ndarray = tree.query(asked, count)[1].reshape(len(t), count)
         interval = np.searchsorted(self.times, t)
@@ -112,7 +111,7 @@ class Sites:
         return found
 
     def _near_at(self, number: int, asked: np.ndarray, count: int) -> np.ndarray:
-        """Indices (Q, count) of the nearest observations at one of the times."""
+        """Indices (Q, count) of the nearest observations at time number `number`."""
         rows = self._order[self._starts[number] : self._starts[number + 1]]
         if number not in self._frames:
             self._frames[number] = cKDTree(self.covariance.metric(self.y[rows], self.t[rows]))
@@ -128,9 +127,10 @@ class Sites:
 def krige(
     sites: Sites, values: Tensor, t: np.ndarray, y: np.ndarray, count: int = NEIGHBOURS
 ) -> tuple[Tensor, Tensor]:
-    """Means and variances (Q,) of the field at times (Q,) and embedded places (Q, p), given observed values (R,).
+    """Kriging means and variances (Q,) of the field at times (Q,) and embedded places (Q, p), given observed values
+    (R,).
 
-    count: of neighbours, where there are no windows.
+    count: number of neighbours, where there are no windows.
     """
     mean, variance = torch.empty(2, len(t), dtype=torch.float64)
     covariance, asked = sites.covariance, (torch.as_tensor(t), torch.as_tensor(y))
@@ -149,7 +149,7 @@ def krige(
 
 
 def weights_of_places(covariance: Covariance, known: np.ndarray, asked: np.ndarray) -> Tensor:
-    """Weights (Q, P) of values at embedded places (P, p) in those at others (Q, p), all of one time: simple kriging."""
+    """Simple kriging weights (Q, P) of values at embedded places (P, p) for predictions at (Q, p), all at one time."""
     near, far, t = torch.as_tensor(known), torch.as_tensor(asked), torch.zeros(1, dtype=torch.float64)
     with torch.no_grad():
         own = covariance.nugget + _JITTER * covariance.variance + covariance.loudness(near)
@@ -159,7 +159,7 @@ def weights_of_places(covariance: Covariance, known: np.ndarray, asked: np.ndarr
 
 
 def _parts(sites: Sites, t: np.ndarray, y: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What is asked for in parts, and what it is conditioned on: (m,) together, or (Q, m) each."""
+    """Groups of predictions (indices), and observations on which they are conditioned: (m,) in common, or (Q, m)."""
     if sites.windowed:
         yield from sites.windows(t)
         return
@@ -171,8 +171,8 @@ def _parts(sites: Sites, t: np.ndarray, y: np.ndarray, count: int) -> Iterator[t
 
 
 def joint(sites: Sites, t: np.ndarray, y: np.ndarray) -> Tensor:
-    """Joint covariance (Q, Q) of the field at times (Q,) and embedded places (Q, p), given the observations that any of
-    them is conditioned on; of so many that not all can be used, the nearest to each."""
+    """Joint posterior covariance (Q, Q) of the field at times (Q,) and embedded places (Q, p), given the union of the
+    observations on which the predictions are conditioned; if these are too many, of the nearest ones to each."""
     covariance, times, places = sites.covariance, torch.as_tensor(t), torch.as_tensor(y)
     with torch.no_grad():
         own = covariance(times, places, times, places)
@@ -187,8 +187,8 @@ def joint(sites: Sites, t: np.ndarray, y: np.ndarray) -> Tensor:
 
 
 def left_out(sites: Sites, values: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Errors (Q,) of `rows` (Q,) of values (R,) as predicted from others around them, and their variances with the
-    noise that they have (Dubrule, 1983): in closed form, of windows one after another or of the neighbours of each."""
+    """Leave-one-out errors (Q,) of observations `rows` (Q,) of values (R,), and their variances with the observation
+    noise (Dubrule, 1983): in closed form, within windows or the neighbours of each."""
     error, variance = torch.empty(2, len(rows), dtype=torch.float64)
     with torch.no_grad():
         for some, near in _around(sites, rows):
@@ -205,14 +205,14 @@ def left_out(sites: Sites, values: Tensor, rows: np.ndarray) -> tuple[Tensor, Te
 
 
 def _around(sites: Sites, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Observations `rows` (Q,) in parts, and those that each is compared with, itself among them."""
+    """Groups of observations `rows` (Q,): positions, and observations that predict them, with themselves."""
     return sites.tiles(rows) if sites.windowed else _parts(sites, sites.t[rows], sites.y[rows], _COMPARED)
 
 
 def noise_of_doubtful(sites: Sites, values: Tensor) -> np.ndarray:
-    """Variances (R,) beside the nugget with which no value lies more than `covariance.doubtful` deviations from what
-    the others around it say (a Huber weight), the most doubtful first, as it makes its neighbours look doubtful. What
-    lies three times as far counts for nothing."""
+    """Variances (R,) added to the nugget so that no value has a leave-one-out error beyond `covariance.doubtful`
+    standard deviations (a Huber weight), the largest errors first, as they affect their neighbours. Values beyond three
+    times this threshold get no weight."""
     noise, rows, threshold = np.zeros(len(values)), np.arange(len(values)), sites.covariance.doubtful
     for _ in range(_ROUNDS):
         now = Sites(sites.t, sites.y, sites.covariance, noise)

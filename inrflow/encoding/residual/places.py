@@ -12,21 +12,20 @@ from itertools import product
 
 import numpy as np
 
-_ANTIPODE = 1e-6  # of which nothing is said
-REGION = 1.0  # radii: the largest extent of a region of a sphere
-_NO_COMMON_UNIT = 10.0  # times the smallest extent that the largest is
+_ANTIPODE = 1e-6  # least 1 + cosine of the angle to the middle: predictions near the antipode have no meaning
+REGION = 1.0  # largest extent of a region of a sphere, in radii
+_NO_COMMON_UNIT = 10.0  # ratio of largest to smallest extent beyond which coordinates are scaled
 
 
 @dataclass(frozen=True)
 class Places:
-    """Places of d coordinates as points of R^p.
+    """Embedding of places with d coordinates in R^p.
 
     Attributes:
         period: (d,) of the coordinates, 0 where not periodic. sphere: whether coordinates are unit vectors.
         origin, unit: (d,) subtracted from the coordinates that are not periodic, and what these are divided by; empty:
-            0 and 1. Of a region of a sphere, origin is its middle.
-        extent: (p,) of the places along embedded coordinates, around the origin; 0 or empty: not known, or periodic.
-    """
+            0 and 1. For a region of a sphere, origin is its middle.
+        extent: (p,) of the places along embedded coordinates, around the origin; 0 or empty: not known, or periodic."""
 
     period: tuple[float, ...]
     sphere: bool = False
@@ -36,7 +35,7 @@ class Places:
 
     @classmethod
     def of(cls, period: tuple[float, ...], sphere: bool, box: np.ndarray) -> Places:
-        """Those of data in a box (2, d)."""
+        """The embedding of data in a box (2, d)."""
         if sphere:
             middle = np.asarray(box, np.float64).mean(0)
             small = np.ptp(box, axis=0).max() <= REGION
@@ -70,21 +69,22 @@ class Places:
         return np.stack(parts, -1)
 
     def beyond(self, y: np.ndarray) -> np.ndarray:
-        """Squared distances (...,) of embedded places (..., p) from the box of the data's places, in extents of it."""
+        """Squared distances (...,) of embedded places (..., p) from the box of the data's places, relative to its
+        extents."""
         extent = np.array(self.extent or (0.0,) * y.shape[-1])
         away = np.maximum(np.abs(y) - extent / 2, 0.0) / np.where(extent > 0, extent, np.inf)
         return np.asarray((away**2).sum(-1))
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """Of every embedded coordinate, which length scale it has: one a coordinate, one for all on spheres."""
+        """Index of the length scale of each embedded coordinate: one per coordinate, a single one on spheres."""
         if self.sphere:
             return (0, 1) if self.origin else (0,) * len(self.period)
         return tuple(axis for axis, period in enumerate(self.period) for _ in range(2 if period else 1))
 
     @property
     def moving(self) -> tuple[bool, ...]:
-        """Of every embedded coordinate, whether a field may move along it."""
+        """For each embedded coordinate, whether a field may move along it."""
         if self.sphere:
             return (True, True) if self.origin else (False,) * len(self.period)
         return tuple(not period for period in self.period for _ in range(2 if period else 1))

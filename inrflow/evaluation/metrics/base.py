@@ -1,7 +1,7 @@
 """The metric interface and its registry.
 
-A metric is one class in one file, decorated with `@register_metric`. `evaluate` then feeds it every block of forecasts,
-puts its values into evaluation.json, and the report on the screen shows those that it gives a title.
+A metric is one class in one file, decorated with `@register_metric`. `evaluate` then calls it with every block of
+forecasts and writes its values to evaluation.json; the report on the screen shows those with a title.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inrflow.evaluation.metrics.statistics import ChannelStatistics
 
 @dataclass(frozen=True)
 class Block:
-    """Forecasts of S trajectories in data units, beside the truth.
+    """Forecasts of S trajectories in data units, with the truth.
 
     Attributes:
         prediction, truth: (S, T, N, C). NaN in `truth` is unknown and ignored. A prediction may be non-finite.
@@ -77,7 +77,7 @@ class Metric(ABC):
 
     @abstractmethod
     def value(self) -> dict[str, Any]:
-        """Keys of evaluation.json, each a number, list or dictionary; what is not finite is written as null."""
+        """Keys of evaluation.json, each a number, list or dictionary; null where not finite."""
 
 
 METRICS: dict[str, type[Metric]] = {}
@@ -103,13 +103,13 @@ def report_of(metrics: Iterable[Metric]) -> dict[str, Any]:
 
 
 def compared_report(metrics: Iterable[Metric]) -> dict[str, Any]:
-    """The values that are given for reference forecasts as well, ready for JSON."""
+    """The values that are also computed for reference forecasts, ready for JSON."""
     return {key: _plain(value) for metric in metrics if metric.compared
             for key, value in metric.value().items() if key in metric.compared}
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of Python, None for what is not finite."""
+    """Plain Python numbers, None for values that are not finite."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Tensor | np.ndarray | np.generic):

@@ -1,4 +1,4 @@
-"""Calibration by the time after the last observation and by the distance to the nearest one."""
+"""Calibration by lead time after the last observation and by distance to the nearest one."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _HALF_WIDTHS = [half_width(level / 100) for level in LEVELS]
 
 
 class _Rows:
-    """Counts, values inside of intervals of each level, CRPS and squared z, of B groups and C channels."""
+    """Sums for B groups and C channels: counts, values inside of intervals of each level, CRPS and squared z."""
 
     def __init__(self, ends: tuple[float, ...], channels: int) -> None:
         self.ends = ends
         self.sums = np.zeros((len(LEVELS) + 3, len(ends), channels))
 
     def add(self, where: Tensor, known: Tensor, values: list[Tensor]) -> None:
-        """Add values (S, T, N, C), or whether there are any, to the groups of `where` (S, T or 1, N or 1)."""
+        """Add values (S, T, N, C), masked by `known`, to the groups of `where` (S, T or 1, N or 1)."""
         group = torch.bucketize(where, torch.tensor(self.ends, dtype=where.dtype)).clamp(max=len(self.ends) - 1)
         for index in group.unique().tolist():
             chosen = known & (group == index)[..., None]
             self.sums[:, index] += [torch.where(chosen, v, 0).sum((0, 1, 2)).cpu().numpy() for v in values]
 
     def table(self, variance: np.ndarray) -> list[dict[str, Any]]:
-        """A row for each group that has values: means over the channels."""
+        """A row for each group that has values, with means over the channels."""
         rows, low = [], 0.0
         for index, high in enumerate(self.ends):
             count, *inside, crps, squares = self.sums[:, index]
@@ -52,8 +52,8 @@ class _Rows:
 
 @register_metric
 class CalibrationTable(Metric):
-    """`calibration`: rows `by_lead` and `by_distance` with the shares that intervals of 50 to 95 % hold, CRPS in
-    deviations of the channels, and the root mean square of errors in predicted deviations (1 if these are right)."""
+    """`calibration`: rows `by_lead` and `by_distance` with the coverage of intervals of 50 to 95 %, CRPS in standard
+    deviations of the channels, and root mean square of standardised errors (ideally 1)."""
 
     name = "calibration_table"
 
@@ -62,7 +62,7 @@ class CalibrationTable(Metric):
         self._rows = {"by_lead": _Rows(LEADS, len(channels)), "by_distance": _Rows(DISTANCES, len(channels))}
 
     def update(self, block: Block) -> None:
-        """Add a block of trajectories; one without standard deviations is ignored."""
+        """Add a block of trajectories; blocks without standard deviations are ignored."""
         if block.std is None:
             return
         std = block.std.detach().double().clamp(min=1e-300)

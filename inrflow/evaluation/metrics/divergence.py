@@ -1,4 +1,4 @@
-"""Forecasts that leave what was seen."""
+"""Number of diverging forecasts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from inrflow.evaluation.metrics.base import Block, Metric, register_metric
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
 
-_FAR = 10.0  # ranges of a channel's true values by which a forecast leaves them
+_FAR = 10.0  # distance from the truth, in ranges of the channel's true values
 
 
 @register_metric
 class Divergence(Metric):
     """Number of trajectories whose forecast diverges: `diverged`, null where none does.
 
-    A forecast diverges where it is not finite, or 10 ranges of the true values of its channel away from these.
+    A forecast diverges where it is not finite, or its error exceeds 10 ranges of the true values of its channel.
     """
 
     name = "divergence"

@@ -85,7 +85,7 @@ class SquaredErrors(Metric):
         return {**means, "per_channel": each}
 
     def by_frame(self) -> np.ndarray:
-        """NMSE of every frame by its place in the trajectory, mean over channels: (T,), NaN where nothing is known."""
+        """NMSE (T,) of every frame by its position in the trajectory, mean over channels; NaN where unknown."""
         variance = self.channels.variance
         with np.errstate(divide="ignore", invalid="ignore"):
             values = self._frame_squared / self._frame_count / variance
@@ -93,7 +93,7 @@ class SquaredErrors(Metric):
         return np.array([channel_mean(*pair) for pair in zip(values, chosen, strict=True)])
 
     def _mse(self) -> np.ndarray:
-        """(groups, C), NaN where a group holds no value."""
+        """MSE (groups, C), NaN where a group holds no value."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.stack([self._squared[_cells(group)].sum((0, 1)) / self._count[_cells(group)].sum((0, 1))
                              for group in GROUPS])

@@ -1,4 +1,4 @@
-"""How well predicted standard deviations describe the errors."""
+"""Coverage and CRPS of predicted standard deviations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inrflow.evaluation.metrics.errors import channel_mean, channel_sums
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
 from inrflow.numerics.normal import HALF_WIDTH_90, gaussian_crps
 
-_FEWEST = 3  # trajectories that tell how they differ
+_FEWEST = 3  # trajectories for a standard error
 
 
 @register_metric
@@ -22,7 +22,7 @@ class Intervals(Metric):
 
     `coverage_90` is the fraction of known values inside the central 90 % interval, `crps` the Gaussian CRPS in standard
     deviations of each channel over the test set. `coverage_90_error` is the standard error of the former as a mean over
-    trajectories, whose values err alike; null for fewer than three.
+    trajectories, within which errors are correlated; null for fewer than three.
     """
 
     name = "intervals"
@@ -35,7 +35,7 @@ class Intervals(Metric):
         self._shares: list[float] = []
 
     def update(self, block: Block) -> None:
-        """Add a block of trajectories; one without standard deviations is ignored."""
+        """Add a block of trajectories; blocks without standard deviations are ignored."""
         if block.std is None:
             return
         known, error = block.known, block.error

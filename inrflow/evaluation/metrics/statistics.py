@@ -12,7 +12,7 @@ from torch import Tensor
 class ChannelStatistics:
     """Names of the channels and the variance of each over blocks (..., C) of values; NaN is ignored, no block is kept.
 
-    Blocks are merged by counts, means and squared deviations (Chan et al. 1983), which a large mean does not harm.
+    Blocks are merged by counts, means and squared deviations (Chan et al. 1983), which is stable for large means.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -39,7 +39,7 @@ class ChannelStatistics:
 
     @property
     def variance(self) -> np.ndarray:
-        """(C,) float64; NaN for a channel that is constant or never known."""
+        """Variances (C,) float64; NaN for a channel that is constant or never known."""
         count = np.broadcast_to(self._count, len(self.names))
         variance = np.broadcast_to(self._deviation, len(self.names)) / np.maximum(count, 1)
         return np.where(variance > 0, variance, np.nan)

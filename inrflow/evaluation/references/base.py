@@ -1,4 +1,4 @@
-"""Reference forecasts of a run: what a user would otherwise use; their interface, registry and file.
+"""Reference forecasts of a run, simple alternatives to the model: their interface, registry and file.
 
 A model that does not beat them is not worth its training. All are fitted to the training and validation data; none sees
 test data. A reference is one class in one file and one registration: training then fits it, saves it with the run, and
@@ -29,13 +29,13 @@ _KIND, _VERSION = "inrflow-references", 2
 
 
 class Reference(ABC):
-    """A forecast that needs no training to speak of; usually a dataclass of what was fitted.
+    """A forecast with hardly any training; usually a dataclass of fitted values.
 
     Attributes:
         name: key in evaluation.json and in the file of references; unique.
         title: label in figures and tables.
-        on_shared_points: whether it holds only at the points that all training trajectories share: it is then fitted
-            only where there are such points, and asked only for them.
+        on_shared_points: whether it applies only at the points that all training trajectories share: it is then fitted
+            only where there are such points, and used only at them.
         of_one_series: whether it is fitted only where there is one training trajectory.
     """
 
@@ -59,12 +59,12 @@ class Reference(ABC):
         Args:
             t: (S, T) float64 in the units of the training times; NaN at the end of a shorter trajectory.
             x: (S or 1, T or 1, N, d).
-            observed: (S, n, N, C) values of the first n frames, NaN where not observed. An observed frame is forecast
-                by what the reference makes of its observations.
+            observed: (S, n, N, C) values of the first n frames, NaN where not observed. The forecast of an observed
+                frame is an analysis of its observations.
         """
 
     def state(self) -> dict[str, Any]:
-        """What was fitted, as nested dicts of tensors, numbers and strings; by default the fields of the dataclass."""
+        """Fitted values as nested dicts of tensors, numbers and strings; by default the fields of the dataclass."""
         if not is_dataclass(self):
             raise NotImplementedError(f"{type(self).__name__} is no dataclass; define state and from_state")
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Kriging of each frame by itself: what a user of a network of stations has without dynamics."""
+"""Kriging of each frame by itself: the reference for a network of stations, without dynamics."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from inrflow.encoding.residual.neighbours import weights_of_places
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.references.base import Reference
 
-_FEWEST, _MOST, _ROWS = 8, 300, 10_000  # values of a frame, and rows that covariances are fitted to
-_KEPT = 16  # sets of weights
-_APART = 1e6  # frames: independent of each other
+_FEWEST, _MOST, _ROWS = 8, 300, 10_000  # values of a frame, at least and at most, and rows of a fit of covariances
+_KEPT = 16  # sets of weights in a cache
+_APART = 1e6  # time between frames, which makes them independent
 
 
 @dataclass
 class Kriging(Reference):
-    """Observed frames kriged to all points with a Matern covariance, as fitted to training frames, and kept afterwards.
+    """Kriging of each observed frame to all points with a Matern covariance fitted to training frames; later frames
+    persist.
 
     Attributes:
         mean, scale: (C,) of the training values. covariances: (C, 6) parameters of one Matern function of smoothness
-            3/2 around a mean of every frame. places: period, sphere, origin and unit of the coordinates.
-    """
+            3/2 around a mean of every frame. places: period, sphere, origin and unit of the coordinates."""
 
     mean: Tensor
     scale: Tensor
@@ -45,7 +45,7 @@ class Kriging(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> Kriging | None:
-        """None for frames of too few values, and of so many that nearness says as much."""
+        """The fit; None for frames of too few values, or so many that interpolation does as well."""
         u = train.u.double()
         seen = torch.isfinite(u)
         values = float(seen[..., 0].sum(-1).double().median())
@@ -74,13 +74,13 @@ class Kriging(Reference):
         return cls(mean, scale, torch.stack(parameters), about)
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
-        """Kriged observed frames, the last of them at all later times."""
+        """Kriged observed frames; the last of them at all later times."""
         seen = torch.isfinite(observed)
         places = Places(tuple(self.places["period"]), self.places["sphere"], tuple(self.places["origin"]),
                         tuple(self.places["unit"]))
         form = Form((1.5,), 0.5, (0,) * len(places.groups), places.moving)
         result = self.mean.expand(*t.shape, *observed.shape[2:]).clone()
-        known_weights: dict[tuple[Any, ...], Tensor] = {}  # frames of the same places, all observed, share theirs
+        known_weights: dict[tuple[Any, ...], Tensor] = {}  # cached for frames with the same observed places
         for s in range(len(observed)):
             for k in range(t.shape[1]):
                 for c in range(observed.shape[-1]):

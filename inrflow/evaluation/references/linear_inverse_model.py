@@ -1,5 +1,5 @@
-"""Linear inverse model with lags of one series: seasonal cycle, EOFs and a vector autoregression of their coefficients
-(Penland and Sardeshmukh 1995), all of them chosen by blocks of frames that are left out."""
+"""Linear inverse model with lags for one series: seasonal cycle, EOFs and a vector autoregression of their coefficients
+(Penland and Sardeshmukh 1995), chosen by cross-validation over blocks of frames."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class LaggedInverseModel(Reference):
     """The forecast of one series at N points.
 
     Attributes:
-        step: time step and periods: of the cycle, in units of t, with so many harmonics each; cycle: (1 + k, N C).
-        scale: (C,) deviations of the channels. modes: (N C, r). noise: (C,) variance that they leave, and
-        variances: (r,) of the coefficients, in normalised units.
-        matrices: (p, r, r), the first of the latest coefficients.
+        step: time step and periods: of the cycle, in units of t, with `harmonics` each; cycle: (1 + k, N C).
+        scale: (C,) standard deviations of the channels. modes: (N C, r). noise: (C,) residual variance of the modes,
+            and variances: (r,) of the coefficients, in normalised units.
+        matrices: (p, r, r) of the autoregression, for lags 1 to p.
     """
 
     step: float
@@ -50,7 +50,7 @@ class LaggedInverseModel(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> LaggedInverseModel | None:
-        """None for several trajectories, short ones, and times that are no multiples of a step."""
+        """The fit; None for several trajectories, short ones, and times that are not multiples of a step."""
         whole = stacked(train, validation)
         if len(whole) > 1 or not bool(torch.isfinite(whole.u).any()):
             return None
@@ -80,7 +80,7 @@ class LaggedInverseModel(Reference):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> LaggedInverseModel:
-        """The inverse of `state`; of versions with a bias, which was next to none, without it."""
+        """The inverse of `state`; a (negligible) bias of earlier versions is ignored."""
         return super().from_state({name: value for name, value in state.items() if name != "bias"})
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor | None:

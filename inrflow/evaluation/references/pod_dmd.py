@@ -46,9 +46,8 @@ class PodDmd(Reference):
         mean, scale: (C,) normalisation of the channels.
         modes: (N C, r).
         step_map: (1 + r, r): z_next = [1, z] @ step_map.
-        prior: of the coefficients, and the variance that the modes leave.
-        ridge: chosen, relative to the mean square of the regressors.
-    """
+        prior: of the coefficients, and residual variance of the modes.
+        ridge: chosen, relative to the mean square of the regressors."""
 
     step: float
     mean: Tensor
@@ -66,7 +65,8 @@ class PodDmd(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> PodDmd | None:
-        """None where times are not multiples of one step, or fewer than two complete frames follow one another."""
+        """The fit; None where times are not multiples of one step, or fewer than two complete frames follow one
+        another."""
         step = regular_step(stacked(train, validation).t)
         return None if step is None else fit_pod_dmd(*split(train, validation), step)
 
@@ -81,7 +81,7 @@ class PodDmd(Reference):
         return self.modes.shape[1]
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor | None:
-        """Observed frames as their own projection, gaps filled; then steps of the map.
+        """Observed frames as their own projection, gaps filled; then iterations of the map.
 
         None where times are not whole steps apart.
         """

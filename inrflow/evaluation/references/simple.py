@@ -1,5 +1,5 @@
-"""References without dynamics: persistence (the last observed frame, kept), the mean training field, climatology (the
-mean field at each phase of a period, declared or of the calendar) and damped persistence of the anomalies around it."""
+"""References without dynamics: persistence (the last observed frame), the mean training field, climatology (the mean
+field at each phase of a period, declared or of the calendar) and damped persistence of the anomalies around it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ON_PHASE = 0.15  # times closer than this fraction of a bin to its phase belong
 
 @dataclass
 class Persistence(Reference):
-    """The last observed frame, kept; a point without an observation takes the value of the nearest observed one.
+    """Persistence: the last observed frame; points without an observation take the value of the nearest observed one.
 
     Attributes:
         channel_mean: (C,) mean of each channel over the training data, for channels that are not observed at all.
@@ -58,7 +58,7 @@ class Persistence(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> Persistence:
-        """Applies to all data."""
+        """The fit; applies to all data."""
         period = None if description.period is None else torch.tensor(description.period, dtype=torch.float64)
         return cls(channel_mean(train, validation), period)
 
@@ -86,8 +86,7 @@ class Persistence(Reference):
 
 @dataclass
 class TrainingMean(Reference):
-    """The mean training field where training trajectories share their points and these are asked for, else the channel
-    means.
+    """The mean training field, at points that all training trajectories share, else the channel means.
 
     Attributes:
         channel_mean: (C,) mean of each channel over the training data.
@@ -106,12 +105,12 @@ class TrainingMean(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> TrainingMean:
-        """Applies to all data."""
+        """The fit; applies to all data."""
         mean, points = channel_mean(train, validation), shared_points(train, validation)
         return cls(mean, points, None if points is None else mean_field(train, validation))
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
-        """The same at all times."""
+        """The mean at all times."""
         on_points = self.points is not None and x.shape[-2] == len(self.points) and same_points(x, self.points)
         mean = self.field if on_points and self.field is not None else self.channel_mean
         return mean.to(observed).expand(*t.shape, *observed.shape[2:])
@@ -123,7 +122,7 @@ class Climatology(Reference):
 
     Attributes:
         period: in units of t.
-        bins: number of phases with a mean of their own; 0: harmonic regression.
+        bins: number of phases with a separate mean; 0: harmonic regression.
         offset: phase of the first bin, in bins.
         fields: (bins, N, C) means, or (1 + 2 harmonics, N, C) coefficients of 1, cos, sin, cos 2, sin 2 ...
     """
@@ -141,7 +140,8 @@ class Climatology(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> Climatology | None:
-        """The longest cycle that is declared or follows from the calendar; None where the data span none."""
+        """The fit, for the longest cycle that is declared or follows from the calendar; None where the data do not span
+        one."""
         whole = stacked(train, validation)
         period = description.time_period
         if period is None:
@@ -161,21 +161,21 @@ class Climatology(Reference):
         return (1 - weight) * self.fields[low] + weight * self.fields[(low + 1) % self.bins]
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
-        """The mean field of each time's phase."""
+        """The mean field at the phase of each time."""
         return self.mean(t)
 
 
 @dataclass
 class DampedAnomalies(Reference):
-    """Climatology, and damped persistence of each of the leading modes of the anomalies around it, an AR(1).
+    """Climatology with damped persistence, an AR(1) process, of each of the leading modes of the anomalies around it.
 
     Attributes:
         climatology: the mean field of each phase.
         step: time step, in units of t.
         scale: (C,) standard deviation of the anomalies of each channel.
         modes: (N C, r).
-        propagator: (r,) regressions of the coefficients on themselves one step before, from 0 to 1.
-        prior: of the coefficients, and the variance that the modes leave.
+        propagator: (r,) lag-one regression coefficients, from 0 to 1.
+        prior: of the coefficients, and residual variance of the modes.
     """
 
     climatology: Climatology
@@ -193,7 +193,7 @@ class DampedAnomalies(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> Self | None:
-        """None where there is no climatology, times are irregular, or there are too few of them."""
+        """The fit; None where there is no climatology, times are irregular, or there are too few of them."""
         climatology = Climatology.fit(train, validation, description)
         together = stacked(train, validation)
         step = regular_step(together.t)
@@ -275,7 +275,7 @@ def fit_climatology(batch: TrajectoryBatch, period: float, fallback: Tensor) -> 
 
 
 def _phases(phase: Tensor, bins: int) -> tuple[int, float, Tensor]:
-    """Number of bins (0: the phases do not fall into bins, all taken), their offset, and the bin of each time."""
+    """Number of bins (0: phases do not fall into bins that are all occupied), their offset, and the bin of times."""
     angle = 2 * math.pi * (phase * bins)
     offset = math.atan2(float(torch.sin(angle).mean()), float(torch.cos(angle).mean())) / (2 * math.pi)
     position = phase * bins - offset
@@ -288,7 +288,7 @@ def _phases(phase: Tensor, bins: int) -> tuple[int, float, Tensor]:
 
 
 def _regression(phase: Tensor, values: Tensor, fallback: Tensor) -> Tensor:
-    """Least squares on harmonics at each point, its missing values left out; (1 + 2 harmonics, N, C)."""
+    """Least squares on harmonics at each point, without its missing values; (1 + 2 harmonics, N, C)."""
     harmonics = max(0, min(_HARMONICS, (len(phase.unique()) - 1) // 2))
     design = _harmonics(phase, 1 + 2 * harmonics)
     known = torch.isfinite(values).to(values.dtype)

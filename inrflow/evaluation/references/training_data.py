@@ -1,6 +1,5 @@
-"""What several references share: training data as they take them, cycles that these may follow, sets of points
-(whether two are the same, which of them are nearest), and leading modes with their coefficients in frames with gaps and
-rollouts from frame to frame."""
+"""Common functions of references: training data in their form, cycles in time, comparison of sets of points (equal,
+nearest), and leading modes with their coefficients in frames with gaps and rollouts from frame to frame."""
 
 from __future__ import annotations
 
@@ -18,10 +17,10 @@ from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.encoding.prior.point_modes import Cycle, shrunk_cycle
 
 _YEAR, _WEEK, _DAY = 365.2425 * 86400.0, 7 * 86400.0, 86400.0  # seconds
-_WEEKS = 4.0  # turns that tell a week of people from others
-_TURNS = 1.5  # of a cycle that the data must span
-_WEEK_FOLDS, _LOOKED_AT = 3, 16  # parts of the weeks that are left out; values that tell it
-_EACH = 4.0  # frames of a turn at least
+_WEEKS = 4.0  # weeks of data for a weekly cycle
+_TURNS = 1.5  # least turns of a cycle in the data
+_WEEK_FOLDS, _LOOKED_AT = 3, 16  # folds of weeks; values in their comparison
+_EACH = 4.0  # least frames of a turn
 _MOST = 3  # harmonics
 _OFF = 0.1  # of a step: months of a calendar are regular
 
@@ -42,14 +41,15 @@ def channel_mean(train: TrajectoryBatch, validation: TrajectoryBatch | None) -> 
 
 
 def mean_field(train: TrajectoryBatch, validation: TrajectoryBatch | None) -> Tensor:
-    """Mean of each channel at each of the shared points, (N, C) float64; that of the channel where nothing is known."""
+    """Mean of each channel at each of the shared points, (N, C) float64; the channel mean at points without
+    observations."""
     values = stacked(train, validation).u.double().flatten(0, 1)
     return torch.where(torch.isfinite(values).any(0), values.nanmean(0), channel_mean(train, validation))
 
 
 def split(train: TrajectoryBatch, validation: TrajectoryBatch | None) -> tuple[TrajectoryBatch, TrajectoryBatch | None]:
-    """The data as given, but for a single validation trajectory that continues a single training trajectory: joined to
-    it, without any validation data."""
+    """The data as given; but a single validation trajectory that continues a single training trajectory is appended to
+    it, without validation data."""
     if validation is None or not len(train.u) == len(validation.u) == 1:
         return train, validation
     kept = torch.isfinite(train.t[0])
@@ -114,7 +114,7 @@ def filled(u: Tensor, sources: Tensor, targets: Tensor | None, otherwise: Tensor
 
     Args:
         targets: None for the sources themselves.
-        otherwise: (C,) values of channels that are observed nowhere.
+        otherwise: (C,) values of channels without any observation.
         neighbours: cache of the nearest points by mask, for one pair of sources and targets.
     """
     complete = otherwise.to(u).repeat(len(u if targets is None else targets), 1)
@@ -141,9 +141,9 @@ _LARGEST_GRAM = 4096
 
 
 def cycles_of(description: Description, times: np.ndarray) -> list[tuple[float, int]]:
-    """Periods, in units of t, that times (T,) span and resolve, the longest first, each with the most harmonics that it
-    may have."""
-    times = np.unique(times[np.isfinite(times)])  # trajectories may share theirs
+    """Periods, in units of t, that times (T,) span and resolve, the longest first, each with its largest number of
+    harmonics."""
+    times = np.unique(times[np.isfinite(times)])  # trajectories may share times
     if len(times) < 2:
         return []
     span, step = float(times.max() - times.min()), float(np.median(np.diff(times)))
@@ -162,11 +162,11 @@ def _resolved(period: float, step: float) -> int:
 
 
 def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 1.0) -> Cycle:
-    """The cycle of values (T, M) of some `description` at times t (T,), of which one is `unit` of its units; NaN where
+    """The cycle of values (T, M) of a `description` at times t (T,), in multiples `unit` of its time units; NaN where
     not observed.
 
-    Where weeks that are left out are surely told better by weeks than by days, as those of people are, harmonics are
-    those of a week, up to what lies beside the last ones of a day.
+    A weekly cycle, as of human activity, replaces the daily one if it predicts held-out weeks significantly better; it
+    has as many harmonics as to include the neighbours of the daily ones.
     """
     cycles = [(period / unit, most) for period, most in cycles_of(description, t.numpy() * unit)]
     calendar = parse_units(description.time_units) if description.time_units else None
@@ -189,7 +189,7 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
 
 def regular_frames(times: np.ndarray) -> tuple[float, np.ndarray] | None:
     """(step, numbers): the mean step of which all intervals of increasing times (T,) are about whole multiples, and the
-    number of each time, from 0; None where there is none."""
+    index of each time in steps, from 0; None for irregular times."""
     intervals = np.diff(times)
     if not len(intervals) or not (intervals > 0).all():
         return None
@@ -202,7 +202,7 @@ def regular_frames(times: np.ndarray) -> tuple[float, np.ndarray] | None:
 
 
 def regular_step(t: Tensor, step: float | None = None) -> float | None:
-    """The time step of which all intervals of t (S, T), NaN-padded, are whole multiples; None where there is none."""
+    """The time step of which all intervals of t (S, T), NaN-padded, are whole multiples; None for irregular times."""
     intervals = torch.diff(t, dim=1)
     intervals = intervals[torch.isfinite(intervals)]
     if not len(intervals):
@@ -218,8 +218,8 @@ def leading_modes(rows: Tensor, count: int) -> Tensor:
     """Leading right singular vectors of rows (F, M) as orthonormal columns (M, r): r at most `count`.
 
     From the eigenvectors of the smaller Gram matrix (method of snapshots, Sirovich 1987), which resolves singular
-    values down to 1e-7 of the largest, about the rounding of the data; smaller ones are left out. Where both
-    dimensions are large, every k-th row is used.
+    values down to 1e-7 of the largest, about the rounding of the data; smaller ones are left out. Where both dimensions
+    are large, every k-th row is used.
     """
     if min(rows.shape) > _LARGEST_GRAM:
         rows = rows[:: -(-len(rows) // _LARGEST_GRAM)]
@@ -253,11 +253,11 @@ def coefficients(u: Tensor, offset: Tensor, modes: Tensor, prior: GaussianPrior)
 
 def march(t: Tensor, step: float, start: Tensor, observed: Tensor, seen: Tensor,
           advance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Coefficients (S, T, r) at all frames: those of observed frames, and the forecast between and after them.
+    """Coefficients (S, T, r) at all frames: of observed frames as given, and forecast between and after them.
 
     Args:
         t: (S, T), NaN-padded. step: unit of the intervals handed to `advance`.
-        start: (r,) coefficients before anything is observed.
+        start: (r,) coefficients before any observation.
         observed: (S, n, r) coefficients of the first n frames, of which `seen` (S, n) bool are known.
         advance: from coefficients (S, r) and numbers of steps (S,) to the coefficients after them.
     """

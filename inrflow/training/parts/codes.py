@@ -1,4 +1,4 @@
-"""Codes of the training trajectories and of their symmetry copies, within the time that there is for them."""
+"""Codes of the training trajectories and of their symmetry copies, within the time budget."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.run import Run
 
 _FEWEST = 2
-_COPIES_SHARE = 0.15  # of the time
+_COPIES_SHARE = 0.15  # share of the time budget
 
 
 @dataclass
 class TrainingCodes:
-    """Codes of the original trajectories `rows`, and whatever their copies need.
+    """Codes of the original trajectories `rows`, and all that is needed to encode their copies.
 
     Attributes:
         train, validation: codes of the training and of the validation trajectories, None without the latter.
-        seconds: that a fresh solve of all training trajectories takes.
+        seconds: needed to encode all training trajectories.
     """
 
     run: Run
@@ -38,19 +38,19 @@ class TrainingCodes:
     seconds: float
 
     def __post_init__(self) -> None:
-        """Codes move under symmetries by `action` instead of being solved anew, where that is exact."""
+        """Set `action`, by which symmetries act on codes directly, if that is exact; else copies are encoded."""
         problem = self.run.problem
         self.action = code_action(self.decoder, problem.source, problem.augmentation()) if isinstance(
             self.decoder, AffineDecoder) else None
 
     @property
     def wanted(self) -> int:
-        """Copies of every trajectory that the symmetries of the run deserve, were there time for all."""
+        """Number of copies of every trajectory for the symmetries of the run, without a time limit."""
         return copies_for(len(self.run.problem.train), len(self.run.problem.symmetries), self.run.config.data.copies)
 
     def affordable(self, name: str, wanted: int, share: float, passes: int = 1) -> int:
-        """Copies of every trajectory, the original among them: as many of the wanted ones as are solved within a share
-        of the time, but at least two; then recorded under a name."""
+        """Number of copies of every trajectory, including the original: at most `wanted`, as many as can be encoded
+        within a share of the budget, but at least two; recorded as a decision under `name`."""
         budget, most = self.run.budget, wanted
         if self.action is None and wanted > _FEWEST:
             each = passes * max(self.seconds, 1e-6)
@@ -58,8 +58,8 @@ class TrainingCodes:
         return budget.decide(name, most)
 
     def with_copies(self, copies: int | None = None, augmentation: Augmentation | None = None) -> CodeData:
-        """Originals first, then `copies` - 1 copies of each, by default as many as the time allows, every one moved by
-        a random symmetry of its own, by default those of the problem."""
+        """Originals first, then `copies` - 1 copies of each (default: as many as the budget allows), each moved by a
+        random symmetry (default: of the problem)."""
         run = self.run
         copies = self.affordable("copies", self.wanted, _COPIES_SHARE) if copies is None else copies
         augmentation = run.problem.augmentation() if augmentation is None else augmentation
@@ -94,7 +94,7 @@ def solve_codes(
     run: Run, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray,
     augmentation: Augmentation | None = None,
 ) -> CodeData:
-    """Codes of some trajectories of a run, with its progress."""
+    """Codes of some trajectories of a run, with a progress bar."""
     run.log.begin("codes", len(trajectories))
     codes = run.problem.codes(decoder, prior, trajectories, augmentation, run.log.advance)
     run.log.end()
@@ -102,7 +102,7 @@ def solve_codes(
 
 
 def copies_for(trajectories: int, symmetries: int, wanted: int | None) -> int:
-    """How many copies of every training trajectory are made, the original among them."""
+    """Number of copies of every training trajectory, including the original."""
     if not symmetries:
         return 1
     return wanted if wanted is not None else int(np.clip(math.ceil(1024 / trajectories), 4, 64))

@@ -1,4 +1,4 @@
-"""Affine decoders: the harmonics of the domain, or a trained SIREN trunk; and the POD modes of their features."""
+"""Affine decoders: harmonics of the domain or a trained SIREN trunk, and the POD modes of their features."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from inrflow.training.run import Run
 
 _SHARE, _MODES_SHARE = 0.3, 0.15
 _MODE_ITERATIONS, _FEWEST_FOR_MODES, _MOST_FOR_MODES = 6, 8, 96
-_RATE = 3e-3  # of the optimiser, a third of it off periodic domains
-_FEWEST_STEPS = 60  # of a trunk beside harmonics: the rate has risen for 20 of them
+_RATE = 3e-3  # learning rate, a third of it on domains that are not periodic
+_FEWEST_STEPS = 60  # least number for a trunk beside harmonics, 20 of them warm-up
 
 
 @dataclass(frozen=True)
 class FittedDecoder:
-    """An affine decoder with its POD modes set as output.
+    """An affine decoder with its POD modes as output layer.
 
     Attributes:
-        modes: all of them, of which the decoder may take the leading ones.
-        interpolation_error: what it misses where no training frame has a point; None: not known.
-        missed: error at held-out points, share of the variance; unseen: of a trunk that had not been trained at these.
-    """
+        modes: all of them; the decoder may use the leading ones.
+        interpolation_error: error away from the points of the training frames; None if unknown.
+        missed: error at held-out points, relative to the variance; unseen: that of a trunk before it was trained on
+            these."""
 
     decoder: AffineDecoder
     modes: OutputModes
@@ -43,14 +43,14 @@ class FittedDecoder:
     unseen: float = float("nan")
 
     def leading(self, size: int) -> FittedDecoder:
-        """The decoder of the leading modes."""
+        """The decoder with the leading modes."""
         modes = self.modes.truncated(size)
         self.decoder.set_output(modes.mean, modes.modes)
         return replace(self, decoder=self.decoder.float(), modes=modes)
 
 
 def fit_decoder(run: Run) -> FittedDecoder:
-    """The domain's harmonics where they suffice, else a trained SIREN trunk where it meets held-out points better."""
+    """Harmonics of the domain if they suffice, else a trained SIREN trunk if it has a smaller held-out error."""
     frames = decoder_training(run)
     harmonics = None if run.config.decoder.depth else _fit_harmonics(run, frames)
     if harmonics is None:
@@ -72,11 +72,11 @@ def fit_decoder(run: Run) -> FittedDecoder:
 
 
 def _without_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder:
-    """Components at shared points where they suffice or the time is over, else whichever of these and a trunk misses
-    less at held-out points."""
+    """Principal components at shared points if they suffice or the time is spent, else these or a trunk, by the error
+    at held-out points."""
     patterns = _fit_patterns(run, frames)
     if patterns is not None and (patterns.missed < PATTERNS_SUFFICE or run.budget.over or isinstance(
-            run.problem.source, CompletedSource)):  # nothing between its points is left to be guessed
+            run.problem.source, CompletedSource)):  # which has no gaps between points
         run.budget.record("decoder", 0)
         return patterns
     trunk = fit_trunk(run)
@@ -87,8 +87,8 @@ def _without_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder:
 
 
 def _fit_patterns(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
-    """Principal components at points that all frames share, and radial functions through them; None where a network is
-    asked for."""
+    """Principal components at points shared by all frames, with radial functions through them; None if a network is
+    configured."""
     settings, problem = run.config.decoder, run.problem
     if settings.depth or not issubclass(decoder_class(settings.name), ModulatedSiren) or problem.source.time_bins:
         return None
@@ -104,7 +104,7 @@ def _fit_patterns(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
 
 
 def _fit_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
-    """The domain's harmonics, few or many, whichever meet held-out points better; None where there are none."""
+    """Harmonics of the domain, in the number with the smaller error at held-out points; None if there are none."""
     problem, best, known = run.problem, None, -1
     for features in HARMONIC_FEATURES:
         if best is not None and run.budget.over:
@@ -131,7 +131,7 @@ def _fit_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
 def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
     """A SIREN trunk trained with its codes solved at every step (variable projection), and its POD modes.
 
-    Raises OutOfTime where there is no time for as many steps as `fewest`, and their number is not given.
+    Raises OutOfTime if the budget allows fewer steps than `fewest` and their number is not configured.
     """
     problem, settings = run.problem, run.config.decoder
     frames, channels = decoder_training(run), len(problem.description.channels)
@@ -168,13 +168,13 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
 
 
 def decoder_training(run: Run) -> DecoderTraining:
-    """Losses and scores of a decoder on the run's trajectories."""
+    """Loss and scores of a decoder for the trajectories of a run."""
     problem = run.problem
     return DecoderTraining(problem.source, problem.train, problem.validation, problem.augmentation())
 
 
 def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> OutputModes:
-    """Output modes of the decoder's features, from as many trajectories as the time allows."""
+    """Output modes of the features of a decoder, from as many trajectories as the budget allows."""
     largest = run.config.decoder.largest_code_size
     source, channels = run.problem.source, len(run.problem.description.channels)
     size, frames = channels * decoder.features_size, source.times.shape[1]

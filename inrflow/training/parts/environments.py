@@ -1,4 +1,4 @@
-"""Dynamics affine in contexts: groups of trajectories with one context each, the search, and its candidate.
+"""Linear dynamics affine in contexts: groups of trajectories with a common context, and the candidate.
 
 Contexts are solved, not descended: by alternating least squares on code transitions.
 """
@@ -26,16 +26,16 @@ from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _UNKNOWN_SIZES = (1, 2)
-_SECOND_ORDER = 2.0  # growth of variances of linear dynamics: what operators affine in contexts miss goes with squares
+_SECOND_ORDER = 2.0  # exponent of growth of variances: the error of operators affine in contexts is quadratic
 
 
 class ContextGroups:
-    """Groups of training trajectories that share a context, and how many numbers a context may have.
+    """Groups of training trajectories with a common context, and the context sizes to try.
 
     Attributes:
         used: (E,) environments with training trajectories.
         number: (S,) group of every trajectory of the file, -1 for none.
-        parameters: (E, Q) that are known of the groups, None where none are.
+        parameters: (E, Q) known parameters of the groups, None if there are none.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -54,12 +54,12 @@ class ContextGroups:
         return self.number[torch.as_tensor(self.problem.validation)]
 
     def train(self, copies: int = 1) -> Tensor:
-        """Groups of the training trajectories and of so many copies of each, originals first."""
+        """Groups of the training trajectories, repeated for `copies` copies of them, originals first."""
         return self.number[torch.as_tensor(self.problem.train)].repeat(copies)
 
     def sizes(self, say: Callable[[str], None] = lambda line: None) -> tuple[int, ...]:
-        """Context sizes to try: the configured one; the number of known parameters, and one more, for each may enter
-        coefficients in several ways; or one and two."""
+        """Context sizes to try: the configured one; else the number of known parameters and one more, since a parameter
+        may enter coefficients in several ways; without parameters, one and two."""
         wanted, known = self.problem.config.dynamics.context_size, self.environments.parameters
         possible = len(self.used) - 1
         sizes = list(_UNKNOWN_SIZES) if wanted is None else [wanted]
@@ -71,23 +71,23 @@ class ContextGroups:
         return tuple(sorted({min(size, possible) for size in sizes} - {0}))
 
     def told(self, alike: bool = False) -> list[Tensor]:
-        """Contexts (E, P) of the groups that known parameters may be; alike: all are taken to the same power."""
+        """Candidate contexts (E, P) of the groups as functions of known parameters; alike: all with the same power."""
         wanted = self.problem.config.dynamics.context_size
         forms = [] if self.parameters is None else told_contexts(self.parameters, alike)
         return [form for form in forms if wanted in (None, form.shape[1])]
 
     def told_validation(self, values: Tensor) -> Tensor:
-        """Contexts (S, P) of the validation trajectories, given those (E, P) that parameters tell of the groups."""
+        """Contexts (S, P) of the validation trajectories by the map from parameters to `values` (E, P)."""
         assert self.parameters is not None and self.environments.parameters is not None
         theirs = self.environments.parameters[self.environments.index[self.problem.validation]]
         return ParameterMap.fit(self.parameters, values).contexts(torch.as_tensor(theirs))
 
     def in_parameters(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
-        """What contexts (E, P) of the groups are, as `straight` says it of the known parameters."""
+        """Contexts (E, P) of the groups in terms of the known parameters, see `straight`; None without parameters."""
         return None if self.parameters is None else straight(self.parameters, values, self.environments.names)
 
     def contexts(self, values: Tensor, say: Callable[[str], None], growth: float = 0.0) -> Contexts:
-        """Contexts (E, P) of the groups, of some `growth` at least, with a map from parameters where these are told."""
+        """Contexts (E, P) of the groups, with `growth` at least as given, and a map from known parameters."""
         names, labels = self.environments.names, torch.as_tensor(self.environments.labels[self.used])
         if self.parameters is None:
             return Contexts(self.environments.kind, values, labels, growth=missed_by(1))
@@ -99,10 +99,10 @@ class ContextGroups:
 
 
 def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) -> Candidate | None:
-    """The candidate of linear dynamics affine in contexts; None where they do not help.
+    """The candidate of linear dynamics affine in contexts; None if contexts do not lower the error.
 
     Args:
-        fitted: decoder and modes, of which the candidate takes the leading ones.
+        fitted: decoder and modes, of which the candidate uses the leading ones.
         without: the best dynamics without contexts, of the same codes.
     """
     groups, log, codes, validation = ContextGroups(run.problem), run.log, without.train, without.validation
@@ -138,7 +138,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
     integrator, held = run.problem.integrator(linear=True), search.held_contexts(fit)
-    if groups.parameters is not None:  # as users tell them
+    if groups.parameters is not None:  # by the map from parameters, as in queries
         held = torch.where(groups.validation[:, None] < 0, groups.told_validation(fit.contexts), held)
     judged = with_contexts(validation, size, held)
 

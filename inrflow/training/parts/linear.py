@@ -1,10 +1,10 @@
-"""Linear dynamics of codes: which number of codes, delays and ridge, and which declared symmetries, judged by held-out
-rollouts.
+"""Linear dynamics of codes: the number of codes, delays and ridge, and valid symmetries, chosen by held-out rollouts.
 
-Delays are embedded where single frames do not determine what follows (Takens 1981): systems whose frame is not their
-state (a wave whose velocity is not observed) leave dynamics without memory an error far above the decoder's own. There
-delayed codes, as rates, are added to the state. All dynamics, those without delays too, forecast held-out trajectories
-from the end of the same window; delays have to gain much, for they ask the user for several frames before a forecast.
+Delay embedding is used if single frames do not determine the future (Takens 1981): for systems whose frame is not their
+state (a wave whose velocity is not observed), dynamics without memory have an error far above that of the decoder. Then
+delayed codes, as rates, are added to the state. All dynamics, also those without delays, forecast held-out trajectories
+from the end of the same window; delays must reduce the error by much, since forecasts then require several observed
+frames.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
-_SHARE, _LATE = 0.2, 0.05  # of the time, and where it is over
-_OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # shares of as many codes as there are transitions of a single trajectory
-_APART = 1.5  # the most by which code sizes to try there differ
+_SHARE, _LATE = 0.2, 0.05  # shares of the budget, usually and when it is spent
+_OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # code sizes relative to the number of transitions of a single trajectory
+_APART = 1.5  # largest ratio of successive code sizes there
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
-_LONGEST = 3  # frames that memory looks back on, with a rate of every code for each
+_LONGEST = 3  # largest number of past frames, each with a rate of every code
 _DELAY_RIDGES = (1e-15, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
-_SIZES, _LARGEST_STATE = 4, 512  # numbers of codes that are tried with delays, and dimensions at most
-_FINALISTS = 3  # of each size, judged in continuous time
-_CHECK_SHARE = 0.1  # of the time, for symmetries
+_SIZES, _LARGEST_STATE = 4, 512  # how many code sizes are tried with delays, and the largest state
+_FINALISTS = 3  # best candidates without delays that are scored again, times the number of ridges
+_CHECK_SHARE = 0.1  # share of the budget for symmetries
 _MOST_COPIES = 6
-_CHECK_RIDGES = (1e-10, 1e-6, 1e-3, 1.0, 1e2, 1e4)  # the last where all forecasts diverge: these hardly move
+_CHECK_RIDGES = (1e-10, 1e-6, 1e-3, 1.0, 1e2, 1e4)  # the last ones keep forecasts bounded if others diverge
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ChosenDynamics:
     """Dynamics in closed form and the codes that they were fitted to.
 
     Attributes:
-        search, fit: linear dynamics, and how they were looked for.
+        search, fit: the search, and the linear dynamics that it found.
         train, validation: codes of the training trajectories and their copies, originals first, and of validation ones.
         row: of candidates.json.
     """
@@ -70,12 +70,12 @@ class ChosenDynamics:
 
     @property
     def memory(self) -> int:
-        """Number of delayed dimensions."""
+        """Number of delay coordinates."""
         return self.fit.candidate.memory
 
     @property
     def score(self) -> float:
-        """Validation error, share of the variance of the codes."""
+        """Validation error, relative to the variance of the codes."""
         return self.fit.score
 
 
@@ -89,20 +89,20 @@ def linear_search(run: Run, train: CodeData, validation: CodeData | None, floor:
 
 
 def candidate_sizes(variances: Tensor, transitions: int, fixed: int | None = None) -> list[int]:
-    """Code sizes to try: a fixed one, or those at which the spectrum's tail falls below some shares, as far as the data
-    determine a field."""
+    """Code sizes to try: a fixed one, or those at which the tail of the spectrum falls below given shares, limited by
+    the number of transitions."""
     if fixed is not None:
         return [min(fixed, len(variances))]
     tail = variances.flip(0).cumsum(0).flip(0) / variances.sum()
     sizes = {int((tail > share).sum()) for share in _TAILS} | {len(variances)}
-    limit = max(2, transitions - 1)  # what fewer do not determine a ridge holds back
+    limit = max(2, transitions - 1)  # undetermined directions are left to the ridge
     return sorted({max(1, min(size, limit)) for size in sizes})
 
 
 def closer_sizes(sizes: list[int], most: int) -> list[int]:
-    """Code sizes with others in between, up to the number of transitions of a single trajectory.
+    """Code sizes with intermediate ones, up to the number of transitions of a single trajectory.
 
-    There the best size depends as much on the number of transitions as on the spectrum.
+    Their best size depends as much on the number of transitions as on the spectrum.
     """
     closer = {min(size, most) for size in sizes} | {max(1, round(share * most)) for share in _OF_MOST}
     for low, high in itertools.pairwise(sorted(closer)):
@@ -115,7 +115,7 @@ def choose_linear(
     run: Run, train: CodeData, validation: CodeData | None, floor: float, sizes: list[int],
     recipe: str = "reduced_order",
 ) -> ChosenDynamics:
-    """The linear dynamics of these codes that validation prefers, for a recipe."""
+    """Linear dynamics of these codes with the least validation error, for a recipe."""
     search = linear_search(run, train, validation, floor)
     memory, fixed = run.config.dynamics.memory, run.config.decoder.code_size
     memories = (0.0, 0.5, 1.0) if memory is None and validation is None else (0.0,)
@@ -145,11 +145,11 @@ def choose_linear(
 
 
 def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenDynamics:
-    """The dynamics chosen without delays, or some with delays where these forecast far better.
+    """The dynamics chosen without delays, or some with delays if these forecast far better.
 
-    Tried where the configuration leaves them open, steps are equal (else rates are too crude for states), there are
-    validation trajectories, and the dynamics chosen so far leave clearly more than the decoder does. `sizes`: numbers
-    of codes to try.
+    Tried if the configuration does not fix the memory, steps are equal (else difference quotients are too inaccurate),
+    there are validation trajectories, and the error so far is clearly above that of the decoder. `sizes`: numbers of
+    codes to try.
     """
     settings, floor = run.config.dynamics, chosen.search.floor
     orders = longest_memory(run.problem.source.times.shape[1])
@@ -159,7 +159,7 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
     ):
         return chosen
     window, before, scores = frames_needed(1, orders), chosen.search, chosen.fit.scores
-    search = ClosedFormSearch(  # judges from the last frame of the window
+    search = ClosedFormSearch(  # forecasts start at the last frame of the window
         chosen.train, chosen.validation, before.period, before.harmonics, before.originals, window, floor)
     finalists = sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(_DELAY_RIDGES)]
     free = min(search.score(c) for c in {chosen.fit.candidate, *finalists})
@@ -195,13 +195,13 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
 
 
 def longest_memory(frames: int) -> int:
-    """Frames that memory may look back on so that half of a trajectory is still forecast from the window it needs; 0
-    where the trajectories are too short for any."""
+    """Largest number of past frames such that half of a trajectory remains to be forecast after the window; 0 if
+    trajectories are too short."""
     return max((k for k in range(1, _LONGEST + 1) if frames - frames_needed(1, k) >= max(2, frames // 2)), default=0)
 
 
 def _possible(chosen: ChosenDynamics, sizes: list[int], order: int) -> list[int]:
-    """A few of the sizes, spread evenly, whose states are determined by the data and not too large."""
+    """A few of the sizes, evenly spaced, whose states are determined by the data and not too large."""
     seen = chosen.train.observed
     transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
     limit = min(_LARGEST_STATE, int(transitions / DETERMINED)) // (1 + order)
@@ -210,7 +210,7 @@ def _possible(chosen: ChosenDynamics, sizes: list[int], order: int) -> list[int]
 
 
 def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symmetries:
-    """The symmetries without which validation errors are not clearly lower. Forecasts that diverge drop none."""
+    """The symmetries that do not clearly raise validation errors. Diverging forecasts exclude none."""
     floor, declared = float(modes.noise.mean()), run.problem.symmetries
     copies = codes.affordable("check_copies", min(codes.wanted, _MOST_COPIES), _CHECK_SHARE, 1 + len(declared))
 
@@ -221,7 +221,7 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
         return linear_search(run, training, codes.validation, floor).search(few, ridges=_CHECK_RIDGES).least + floor
 
     with_all, kept = error(declared), declared
-    while len(kept):  # the worst first: beside a wrong symmetry, right ones may seem to do harm
+    while len(kept):  # the worst first: beside a wrong symmetry, valid ones may seem harmful
         errors = {name: error(kept.without(name)) for name in kept.names}
         for name, without in errors.items():
             run.log.log("symmetries", 0, name=name, kept=with_all, left_out=without)
@@ -235,5 +235,5 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
 
 
 def harms(kept: float, left_out: float) -> bool:
-    """Whether a symmetry does not hold, by the validation errors with and without it: both must be finite."""
+    """Whether a symmetry does not hold, by the validation errors with (`kept`) and without it: both must be finite."""
     return math.isfinite(kept) and math.isfinite(left_out) and left_out < SYMMETRY_HARMS * kept

@@ -1,8 +1,8 @@
-"""Refit of modes, codes and linear dynamics to all trajectories, those of validation among them.
+"""Refit of modes, codes and linear dynamics to all trajectories, including those of validation.
 
-Few trajectories show few directions of the space of fields: modes of the training trajectories cannot express what only
-the validation ones show. Variances and noise stay those of held-out frames: no others are left to estimate them.
-"""
+A few training trajectories span few directions of the space of fields: their modes cannot represent features that only
+the validation ones have. Variances and noise remain those of held-out frames, since no others are left to estimate
+them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.run import Run
 
-_LIMITED = 0.5  # codes a transition
+_LIMITED = 0.5  # codes a transition, from which transitions limit the number of codes
 
 
 def refit_to_all(
     run: Run, surrogate: Surrogate, fitted: OutputModes, chosen: ChosenDynamics, first: int, before: float
 ) -> Surrogate:
-    """The surrogate of linear dynamics refitted, with its modes, to all trajectories; as it was where that fails.
+    """The surrogate of linear dynamics refitted, with its modes, to all trajectories; unchanged if the refit fails.
 
     Args:
         fitted: all modes of the training trajectories, before their number was chosen.
-        before: error of rollouts of all trajectories from frame `first`, share of the variance.
+        before: error of rollouts of all trajectories from frame `first`, relative to the variance.
     """
     problem, size = run.problem, surrogate.code_size
     whole = np.sort(np.concatenate([problem.train, problem.validation]))
@@ -46,7 +46,7 @@ def refit_to_all(
     assert isinstance(decoder, AffineDecoder)
     modes = _modes(run, decoder, whole)
     wanted = len(modes.variances)
-    if size < len(fitted.variances):  # where transitions limit the number of codes, more of them determine more
+    if size < len(fitted.variances):  # if transitions limit the number of codes, more of them allow more
         limited = chosen.size > _LIMITED * chosen.train.transitions
         wanted = min(wanted, round(size * len(whole) / len(problem.train)) if limited else size)
     shared = min(len(modes.variances), len(fitted.variances))
@@ -61,7 +61,7 @@ def refit_to_all(
     candidate = replace(chosen.fit.candidate, size=wanted, memory=memory)
     field = chosen.search.fit(candidate, data=codes, like=chosen.fit).field
     after = rollout_error(field, surrogate.integrator, states.first(len(whole)), codes.first(len(whole)), first, wanted)
-    kept = not after < max(REFIT_FAILED * before, 1e-3 * ROUNDING)  # errors of rounding differ by more
+    kept = not after < max(REFIT_FAILED * before, 1e-3 * ROUNDING)  # rounding errors differ by more
     run.log.log("refit", 0, before=before, after=after, code_size=size if kept else wanted)
     if kept:
         return surrogate
@@ -74,7 +74,7 @@ def refit_to_all(
 
 
 def _modes(run: Run, decoder: AffineDecoder, whole: np.ndarray) -> OutputModes:
-    """Modes of all trajectories, and the decoder's radial functions as these have them."""
+    """Modes of all trajectories; radial functions of the decoder are replaced by those of all trajectories."""
     frames = DecoderTraining(run.problem.source, whole, whole[:0], run.problem.augmentation())
     radial = getattr(decoder, "embedding", None)
     if isinstance(decoder, HarmonicDecoder) and isinstance(radial, RadialFeatures):
@@ -85,7 +85,7 @@ def _modes(run: Run, decoder: AffineDecoder, whole: np.ndarray) -> OutputModes:
 
 def process_of_blocks(process: Tensor, size: int, states: int, wanted: int) -> Tensor:
     """Process noise of `states` dimensions in blocks of `wanted` (codes, their rates, ...), from blocks of `size`;
-    dimensions beyond the known ones of a block, and blocks beyond the known ones, are like the last."""
+    further dimensions of a block, and further blocks, repeat the last known one."""
     blocks = torch.nn.functional.pad(process[None], (0, -len(process) % size), "replicate").reshape(-1, size)
     index = torch.arange(states)
     return blocks[(index // wanted).clamp(max=len(blocks) - 1), (index % wanted).clamp(max=size - 1)]

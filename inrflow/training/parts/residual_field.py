@@ -1,7 +1,7 @@
 """The choice of the residual field, channel by channel: codes alone, a Gaussian process alone (kriging), or both.
 
-Judged where users ask, by a model that has not seen the last frames: at places that are held out, within observed
-windows, and after these at places held out and seen.
+Compared in the settings of queries, for a model not fitted to the last frames: at held-out places within observed
+windows, and after these at held-out and at observed places.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
-_FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 3, 4, 48, 500  # that judge
-_WINDOWS, _PAST, _LEADS, _AHEAD = 8, 24, 9, 3000  # of a series: frames before, leads and values after each
-_ROWS = 60_000  # that hyper-parameters are sought in
-_MOST_CODES, _DEAR, _SHORT = 1024, 128, 8  # more are observed all over; are dear to assimilate: frames that judge then
-_FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
-_FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
-_SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
-_SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
-_OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
-_AROUND_GAP, _AMPLE = 6, 10.0  # frames of a window of which two are hidden; for each code, of which modes are of all
-_FITS, _OF_FEW = (6.0, 9.0), 2 / 3  # of the simplest form that searches of more and more variants take as long as
+_FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 3, 4, 48, 500  # largest numbers for the comparison of variants
+_WINDOWS, _PAST, _LEADS, _AHEAD = 8, 24, 9, 3000  # for a series: windows, their observed frames, leads and values ahead
+_ROWS = 60_000  # largest number of rows for the search of hyperparameters
+_MOST_CODES, _DEAR, _SHORT = 1024, 128, 8  # largest and costly numbers of codes; frames of windows if costly
+_FEW_CODES = 4  # values of a frame for each code from which codes cannot fit noise
+_FAR_BETTER = 0.7  # ratio to the CRPS of kriging below which codes of few places are preferred
+_SHARE, _LEAST = 0.5, 0.15  # shares of the time budget, usually and at least
+_SHARES_SEEN, _FEWEST = (5, 20), 12  # inverse shares of observed places, and their least number
+_OFTEN, _NEARLY = 20.0, 1.05  # frames for each place from which codes know it; tolerance of the error ahead
+_AROUND_GAP, _AMPLE = 6, 10.0  # least window with two hidden frames; frames a code for reliable modes
+_FITS, _OF_FEW = (6.0, 9.0), 2 / 3  # cost of searches relative to a fit of the simplest form; share for few places
 
 
 def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
-    """The surrogate with the residual field that predicts held-out places clearly better than without, or as it is.
+    """The surrogate with a residual field if that predicts held-out places clearly better, else unchanged.
 
     `judged`: the surrogate before it was refitted to all frames.
     """
@@ -64,34 +64,34 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
-    if not len(problem.validation):  # frames that stand in for rows of one trajectory lack what these tell
+    if not len(problem.validation):  # use observed rows of one trajectory, not frames fitted to them
         problem = replace(problem, source=problem.observed)
-    stations = problem.source.points <= 1.5 * MOST_OF_TIME  # kriged however late
+    stations = problem.source.points <= 1.5 * MOST_OF_TIME  # kriged even if time is spent
     series = len(problem.source) == 1 and not len(problem.validation) and problem.source.shared_points
     hurried = run.budget.over and not stations
     if hurried and not series:
         return surrogate
     gap = _frames_hidden(judged, problem) if series and not hurried else None
     moving = gap is not None and float(gap.between.error.square().nanmean(0).max()) > WHITE
-    # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
-    learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # a law's functions are those of its domain
-    taught = learned and problem.source.moves and not len(problem.validation)  # by the values that judge
+    # codes trained at few places are overfitted there: they are not used beside kriging
+    learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # harmonics of a law are not trained
+    taught = learned and problem.source.moves and not len(problem.validation)  # by the values of the comparison
     if not moving and not taught and _clean(judged, problem):
         return surrogate
     folds: list[Fold] = []
     for fold in _folds(judged, problem, run.config.seed):
         folds.append(fold)
         left = torch.cat([one.between.error for one in folds]).square().nanmean(0)
-        if not float(left.nanmean()) > WHITE and not moving and not taught:  # or nothing to compare by
+        if not float(left.nanmean()) > WHITE and not moving and not taught:  # or no values
             return surrogate
     if not folds:
         return surrogate
     period = tuple(about.period or (0.0,) * len(about.coordinates))
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
     few = taught or (learned and problem.source.shared_points and folds[0].count <= MOST_OF_TIME)
-    trained = few and isinstance(judged.decoder, ModulatedSiren)  # at these places: nor what it is measured by
+    trained = few and isinstance(judged.decoder, ModulatedSiren)  # at these places: its error there is no measure
     gap = gap if moving and not few else None
-    # and modes of few frames look better in these frames than in others where a field moves through them
+    # modes of few frames are overfitted to them if structures move through the field
     seldom = gap is not None and problem.fitted_frames < _AMPLE * judged.code_size
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few,
                          seldom)
@@ -107,8 +107,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     for c, channel in enumerate(about.channels if effort or series else ()):
         best, words, least = None, f"{channel}: codes alone", torch.empty(0)
         leaves = without = float(left[c])
-        late = over()  # stations are kriged all the same, at last by the simplest form
-        for name, new in variants.of(c, late) if effort and (stations or gap or not late) else ():  # fitted when asked
+        late = over()  # stations are kriged anyway, at least by the simplest form
+        for name, new in variants.of(c, late) if effort and (stations or gap or not late) else ():  # fitted on demand
             tried += not late
             alone = few or (seldom and new.covariance.form.drift)
             weighed, inside, ahead = _weighed(new, c, folds, gap, places, alone)
@@ -140,8 +140,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
 
 
 def _lasting(c: int, folds: list[Fold], places: Places) -> ChannelField | None:
-    """The process by which what codes leave of a channel at a place lasts there after its last observation; None where
-    forecasts gain nothing by it."""
+    """The Gaussian process of residuals of a channel that persist at their places after the last observation; None if
+    forecasts do not improve."""
     rows = joined([replace(rows, u=rows.u - codes) for fold in folds for rows, codes, _ in fold.observed])
     channel = ChannelField.fit(places, rows, c, on_codes=True, lasting=True)
     ahead = Comparison.joined([_against(channel, c, fold, places)[1] for fold in folds])
@@ -151,10 +151,10 @@ def _lasting(c: int, folds: list[Fold], places: Places) -> ChannelField | None:
 
 def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places, seed: int
                 ) -> list[ChannelField | None]:
-    """The processes of channels with the fewest observed places from which on each does better than codes alone: they
-    were chosen where most of the places of training are seen, and users may see few of them."""
+    """The processes of channels with the smallest number of observed places from which each is better than codes alone:
+    they were chosen with most places of training observed, but in queries fewer may be."""
     count, fewest = problem.source.points, [0.0] * len(chosen)
-    if judged.code_size > _DEAR and not len(problem.validation):  # not tried with few
+    if judged.code_size > _DEAR and not len(problem.validation):  # not tested with few
         return [channel and replace(channel, fewest=count / 2) for channel in chosen]
     before = count * (1 - 1 / _FOLDS)
     for kept in sorted({max(count // share, _FEWEST) for share in _SHARES_SEEN} | {_FEWEST}, reverse=True):
@@ -171,9 +171,9 @@ def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: P
 
 def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places, rows: Rows,
                    run: Run) -> list[ChannelField | None]:
-    """The processes of channels, each without the places of training where codes alone tell a third of them surely
-    better from the others, and what comes later nearly as well: they know means of places, and how these move together.
-    """
+    """The processes of channels, disabled at the places of training (`known`) if codes alone predict a third of these
+    clearly better from the others, and the future nearly as well: codes contain the means of these places and their
+    covariance."""
     result = list(chosen)
     for fold in _folds(judged, problem, run.config.seed, round(problem.source.points * (1 - 1 / _FOLDS))):
         for c, channel in enumerate(chosen):
@@ -188,16 +188,16 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
 
 
 def _against(channel: ChannelField, c: int, fold: Fold, places: Places) -> tuple[Comparison, Comparison]:
-    """What the process of a channel, given what a fold observes, differs from codes between these values and ahead of
-    them."""
+    """Comparison of the process of a channel, conditioned on the observations of a fold, with codes alone, between
+    these values and ahead of them."""
     field = ResidualField(places, (*(None,) * c, channel, *(None,) * (fold.between.error.shape[1] - c - 1)))
     given = [Conditioned(field, *parts) for parts in fold.observed]
     return fold.between.against(given, c), fold.ahead.against(given, c)
 
 
 def _clean(surrogate: Surrogate, problem: Problem) -> bool:
-    """Whether far fewer codes than values hold all that is observed: then there is no noise, and what they miss between
-    the places is a matter of their decoder."""
+    """Whether far fewer codes than values reproduce all observations: then there is no noise, and errors between the
+    places are due to the decoder."""
     window = TrajectoryBatch.first_frames(*_windows(surrogate, problem))
     parts = rows_and_codes(surrogate.decoder, surrogate.dynamics, _estimate(surrogate, window), window)
     missed = np.concatenate([(rows.u - codes) ** 2 for rows, codes, _ in parts])
@@ -207,7 +207,7 @@ def _clean(surrogate: Surrogate, problem: Problem) -> bool:
 
 @dataclass
 class _Variants:
-    """Candidates for the process of a channel, fitted to training values, or to what codes leave at held-out places."""
+    """Candidate processes of a channel, fitted to training values or to residuals at held-out places."""
 
     places: Places
     rows: Rows
@@ -215,15 +215,15 @@ class _Variants:
     run: Run
     few: bool
     seldom: bool
-    simplest: ChannelField | None = None  # of the first channel, which measured the time
+    simplest: ChannelField | None = None  # of the first channel, fitted to measure the time
 
     @property
     def seconds(self) -> float:
-        """Time for all of the search."""
+        """Time budget of the search."""
         return max(self.run.budget.seconds(_SHARE), _LEAST * self.run.budget.total)
 
     def effort(self, channels: int) -> int:
-        """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for it."""
+        """2: all forms of covariance are tried, 1: the simplest form, 0: no time."""
 
         def choose() -> int:
             budget, left, began = self.run.budget, self.seconds, self.run.budget.elapsed
@@ -234,7 +234,7 @@ class _Variants:
         return self.run.budget.decide("residual_field", choose)
 
     def of(self, c: int, late: bool = False) -> Iterator[tuple[str, ChannelField]]:
-        """Around the mean, of what moves first as one component, and on the codes, of the form of the former."""
+        """Variants: moving as one component, around the mean, and around codes with the same covariance."""
         richer, seed = not late and (self.run.budget.decisions.get("residual_field") or 0) > 1, self.run.config.seed
         known = self.simplest if c == 0 and not richer else None
         first = known or ChannelField.fit(self.places, self.rows, c, seed=seed, richer=richer)
@@ -245,7 +245,7 @@ class _Variants:
         if not self.few and not (self.seldom and first.covariance.form.drift):
             try:
                 on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
-            except torch.linalg.LinAlgError:  # what is left is nothing but rounding
+            except torch.linalg.LinAlgError:  # residuals at the level of rounding
                 return
             yield "on the codes", on_codes
 
@@ -253,25 +253,25 @@ class _Variants:
 def _weighed(
     channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
-    """A channel's process with its weight beside codes (of `few` places 1), its decay ahead and its spreads, its errors
-    between the observed places, and of what moves in hidden frames, which count as much, and its mean squared error
-    ahead of them."""
+    """The process of a channel with fitted weight relative to codes (1 for `few` places), decay ahead and spreads; its
+    errors between the observed places, including those in hidden frames (with equal weight) if it has a drift; and its
+    mean squared error ahead of them."""
     between, ahead = map(list, zip(*(_against(channel, c, fold, places) for fold in folds), strict=True))
     hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap and channel.covariance.form.drift else []
     inside, outside = Comparison.joined(between + hidden), Comparison.joined(ahead)
     best = float((inside.own * inside.error).sum()) / (float(inside.own.square().sum()) or math.inf)  # least squares
     weighed = [replace(channel, weight=weight) for weight in ((1.0,) if few else (min(max(best, 0.0), 1.0), 1.0))]
-    # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
+    # covariances were fitted to the held-out places too: deviations must not shrink
     least = spent(folds[0].count, len(places.period))
     weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weighed]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
-    for seen in (True, False):  # what codes miss at observed places they miss where they are kriged from there
+    for seen in (True, False):  # decay ahead, at observed places and at new ones
         channel = outside.select(outside.seen == seen).ahead(channel)
     return channel, inside, float(outside.missed(channel).square().mean())
 
 
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
-    """Rows of the training frames, as many as are looked at."""
+    """Rows of the training frames, up to a limit."""
     parts: list[Rows] = []
     for inner in (surrogate._inner(problem.source.batch([index], normalised=False)) for index in problem.train):
         parts += rows_of(inner.t, inner.x, inner.u, inner.delay)
@@ -281,10 +281,9 @@ def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
 
 
 def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None = None) -> Iterator[Fold]:
-    """Places held out in turn, a part each, as though training had not seen them; moving or scattered points: values.
+    """Folds with a part of the places held out in turn, as if not used in training; if points move, of the values.
 
-    Or all places but a few that are kept, which training has seen.
-    """
+    With `kept`: all but this number of places are held out."""
     inner, past = _windows(surrogate, problem)
     points = inner.u.shape[2]
     if points < 2 * _FOLDS:
@@ -310,8 +309,8 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
 
 
 def _later(inner: TrajectoryBatch, past: int) -> tuple[TrajectoryBatch, Tensor]:
-    """Some of the frames of windows after the first `past`, early ones before all, at every k-th point, so that about
-    as many values are left as are looked at; and which points these are."""
+    """Some of the frames of windows after the first `past`, denser at early leads, at every k-th point so that the
+    number of values is limited; and the indices of these points."""
     count = inner.u.shape[1] - past
     leads = torch.as_tensor(np.unique(np.geomspace(1, count, min(count, _LEADS)).round().astype(int)) - 1) + past
     points = torch.arange(0, inner.u.shape[2], max(1, len(inner) * len(leads) * inner.u.shape[2] // _AHEAD))
@@ -322,7 +321,7 @@ def _targets(
     model: Surrogate, estimate: StateEstimate, batch: TrajectoryBatch, seen: Tensor | None = None,
     mean: Tensor | None = None,
 ) -> Targets:
-    """Values of a batch beside what codes make of them, or a `mean` in its place; `seen`: which of its places were
+    """Residuals of the values of a batch with respect to codes (or a given `mean`); `seen`: which of its places were
     observed, by default none."""
     last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)
     given = forecast(model, estimate, _external(model, batch))
@@ -339,7 +338,7 @@ def _targets(
 
 
 def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
-    """The middle of observed windows of one series hidden at all places; None where they are short."""
+    """Fold with the middle of observed windows of a series hidden at all places; None if they are short."""
     inner, past = _windows(surrogate, problem)
     if past < _AROUND_GAP:
         return None
@@ -361,8 +360,8 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
 
 
 def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, int]:
-    """Windows of frames that the surrogate was not fitted to, at least in part, internal units, and how many of the
-    frames are taken as observed."""
+    """Windows of frames, at least in part not fitted by the surrogate, in internal units, and the number of their
+    frames that count as observed."""
     if len(problem.validation):
         batch = surrogate._inner(problem.source.batch(problem.validation[:_TRAJECTORIES], normalised=False))
         frames = batch.u.shape[1]
@@ -379,6 +378,6 @@ def _external(surrogate: Surrogate, inner: TrajectoryBatch) -> TrajectoryBatch:
 
 
 def _estimate(surrogate: Surrogate, inner: TrajectoryBatch) -> StateEstimate:
-    """As `Surrogate.estimate`, of a window in internal units."""
+    """`Surrogate.estimate` for a window in internal units."""
     outer = _external(surrogate, inner)
     return surrogate.estimate(outer.with_values(surrogate.normalisation.invert(outer.u)))

@@ -18,12 +18,12 @@ from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.run import Run
 
-_SHARE = 0.55  # of the time
+_SHARE = 0.55  # share of the time budget
 _GROWING = 1 / 3  # share of the steps over which rollouts grow to their full length
 
 
 class RolloutTraining:
-    """Losses of rollouts on states (S, T, n); float32."""
+    """Loss of rollouts of states (S, T, n); float32."""
 
     def __init__(self, states: CodeData, integrator: Integrator, batch: int) -> None:
         self.codes, self.t, self.observed = states.codes.float(), states.t, states.observed
@@ -35,7 +35,7 @@ class RolloutTraining:
     def loss(
         self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
     ) -> Tensor:
-        """Mean squared error of a batch of rollouts from random frames, share of the variance."""
+        """Mean squared error of a batch of rollouts from random frames, relative to the variance."""
         frames = self.codes.shape[1]
         length = 1 + round((frames - 2) * min(1.0, step / max(1.0, _GROWING * steps)))
         usable = self.starts[self.starts[:, 1] + length < frames]
@@ -57,11 +57,11 @@ def network_candidate(
     run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, train: CodeData, validation: CodeData | None,
     interpolation_error: InterpolationError | None = None, field: VectorField | None = None,
 ) -> Candidate:
-    """A candidate whose vector field is trained by descent alone, no closed form before it.
+    """A candidate with a vector field trained by descent alone, without a closed form.
 
     Args:
         train: codes of training trajectories, originals first, and of copies; validation: of held-out ones.
-        field: what is trained; by default a network of the configured depth and width.
+        field: to be trained; by default a network of the configured depth and width.
     """
     problem, settings, size = run.problem, run.config.dynamics, decoder.code_size
     fitted, judged, first = problem.judging(train, validation)

@@ -1,4 +1,4 @@
-"""Laws refined by the observed rows that frames at places that stay stand in for."""
+"""Laws refined by observed rows (times of their own, or moving points), to which fields at fixed places were fitted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from inrflow.encoding.row_splines import Rows
 from inrflow.numerics.effort import OutOfTime
 from inrflow.training.problem import Problem
 
-_JUDGES, _MOST_VALUES = 4, 5e7  # trajectories; values of harmonics at rows, at most
-_NOISY, _MISSED = 1e-4, 0.1  # shares of the variance: less is no noise, and more is not explained
+_JUDGES, _MOST_VALUES = 4, 5e7  # validation trajectories; largest number of values of harmonics at rows
+_NOISY, _MISSED = 1e-4, 0.1  # relative errors of noisy rows that are explained
 
 
 def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, Problem]:
-    """The law refined by rows of training trajectories, where fields stand in for these; held-out ones judge. And the
-    problem, with fields along its flights in place of others where rows have noise and these miss no more of it."""
+    """The law refined by rows of training trajectories and validated by held-out ones; and the problem, with fields
+    along rollouts of the law in place of others if rows are noisy and these fit them as well."""
     noise = problem.unexplained
     if law.has_rates or law.period or law.count or law.codes.harmonics.components > 1:
         return law, problem
@@ -55,7 +55,7 @@ def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, 
         if found is None:
             return law, problem
         fields, left = found
-        if fields.shape[:2] != problem.source.times.shape:  # frames are held out, or some have no time
+        if fields.shape[:2] != problem.source.times.shape:  # frames are held out, or times are missing
             return law, problem
         if _NOISY < left.mean() < min(noise, _MISSED):
             say(f"  flights of the law miss {left.mean():.2e} of the variance of rows: fields are those along these")

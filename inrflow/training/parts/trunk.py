@@ -1,9 +1,9 @@
 """The trunk of an affine decoder, trained through the solve of its codes (variable projection).
 
-At each step the codes of a batch of frames are solved by ridge regression and held fixed while the trunk moves: at the
-solved code, the gradient of the (regularised) loss with respect to the weights is that of the residual alone (Golub and
-Pereyra 1973). Some points are held out of every trajectory: what the decoder makes of them says when to stop. In the
-end the output layer, the code dimensions, their prior and the noise are fitted in closed form to all points.
+At each step the codes of a batch of frames are solved by ridge regression and held fixed while the trunk is updated: at
+the solved code, the gradient of the (regularised) loss with respect to the weights is that of the residual alone (Golub
+and Pereyra 1973). Some points of every trajectory are held out for early stopping. Finally the output layer, the code
+dimensions, their prior and the noise are fitted in closed form to all points.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _POINTS_PER_STEP = 2048
 _FRAMES_PER_STEP = 128
 _HELD_OUT, _FEW_POINTS = 0.1, 20
 _TRAJECTORIES_LEFT_OUT = 16
-_LOOKED_AT = 64, 512  # trajectories and frames whose principal components are taken
+_LOOKED_AT = 64, 512  # numbers of trajectories and frames for principal components
 _GROUP_ELEMENTS = 48
-_FLOOR = 1e-13  # smallest variance of a mode, share of the largest
+_FLOOR = 1e-13  # smallest variance of a mode relative to the largest
 
 
 class DecoderTraining:
-    """Losses and scores of the trunk on a source of trajectories.
+    """Loss and scores of the trunk on a source of trajectories.
 
-    Batches are moved by `augmentation` in data units, then normalised. Frames of one step share a trajectory's points.
-    """
+    Batches are transformed by `augmentation` in data units, then normalised. Frames of one step share a trajectory's
+    points."""
 
     def __init__(
         self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray, augmentation: Augmentation
     ) -> None:
         self.source, self.augmentation = source, augmentation
         self.training, self.validation = training, validation
-        self.all_points = False  # the last part of the stage sees the held-out points too
+        self.all_points = False  # finally the held-out points are used too
         points = source.batch(training[:1]).u.shape[2]
         self.together = max(1, min(len(training), _POINTS_PER_STEP // points))
         scored = source.batch(validation[:8] if len(validation) else training[:8])
@@ -86,7 +86,7 @@ class DecoderTraining:
 
     @torch.no_grad()
     def score(self, module: nn.Module) -> float:
-        """Error at held-out points of validation frames whose codes see the other points."""
+        """Error at held-out points of validation frames whose codes are solved from the other points."""
         assert isinstance(module, AffineDecoder)
         x, u = (part.to(device_of(module)) for part in self.scored[:2])
         offset, basis = module.basis(x)
@@ -105,10 +105,9 @@ class DecoderTraining:
     def fixed_points(
         self, trajectories: int = _TRAJECTORIES_LEFT_OUT, most: int = _FRAMES_PER_STEP
     ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Points x (N, d) that all frames share, at most so many of the frames u (F, N, C) there, and the points held
-        out.
+        """Points x (N, d) shared by all frames, at most `most` of the frames u (F, N, C), and the held-out points.
 
-        None where other trajectories show other points, symmetries move them, or they are many.
+        None if trajectories have different points, symmetries move them, or there are too many.
         """
         first = self.source.batch(self.training[:1])
         fixed = first.x.shape[:2] == (1, 1) and (len(self.source) == 1 or self.source.shared_points)
@@ -121,10 +120,9 @@ class DecoderTraining:
         return x[0], u[0, pick], held
 
     def interpolation_error(self, module: AffineDecoder) -> InterpolationError | None:
-        """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
+        """Error of the decoder away from the points of the frames, before training on the held-out points.
 
-        None where points are not fixed.
-        """
+        None if points are not fixed."""
         fixed = self.fixed_points()
         if fixed is None:
             return None
@@ -132,8 +130,8 @@ class DecoderTraining:
         return interpolation_error(x, _features(module, x), u, held).known_also(x)
 
     def patterns(self, inner: Embedding, most: int) -> tuple[RadialFeatures, InterpolationError, float] | None:
-        """At most so many functions through the principal components of frames at fixed points, what they miss between
-        the points, and mean squared at points held out. None where points are not fixed, or no frame is complete."""
+        """Radial functions (at most `most`) through the principal components of frames at fixed points, their
+        interpolation error, and its mean square at held-out points. None if points move, or no frame is complete."""
         fixed = self.fixed_points(*_LOOKED_AT)
         if fixed is None:
             return None
@@ -150,7 +148,7 @@ class DecoderTraining:
 
     @torch.no_grad()
     def held_out_error(self, module: AffineDecoder, modes: OutputModes) -> float:
-        """Error at held-out points of validation frames whose codes see the others, with the modes and their prior."""
+        """Error at held-out points of validation frames with codes from the others, for the modes and their prior."""
         fitted, (x, u, *_) = copy.deepcopy(module).double(), self.scored
         fitted.set_output(modes.mean, modes.modes)
         offset, basis = fitted.basis(x.double())
@@ -160,15 +158,14 @@ class DecoderTraining:
         self, module: AffineDecoder, largest: int, trajectories: int = 96, iterations: int = 6,
         progress: Callable[[int], None] = lambda done: None,
     ) -> OutputModes:
-        """Output layer, code dimensions, prior and noise from the given features, in closed form on all points.
+        """Output layer, code dimensions, prior and noise for given features, in closed form from all points.
 
-        At most `trajectories` (of moving points: 4 frames for each) are looked at; `progress` is called after each of
-        the iterations.
+        At most `trajectories` are used (if points move, 4 frames for each); `progress` is called after each iteration.
         """
         random = np.random.default_rng([11])
         box = invariant_box(module, self.source, self.augmentation)
         average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None
-        if box is not None:  # the prior is averaged over the group instead of fitted to moved trajectories
+        if box is not None:  # average the prior over the group instead of fitting it to moved copies
             action = FeatureAction.of(module, self.source.normalisation, box)
             elements = self.augmentation.sample(random, _GROUP_ELEMENTS)
 
@@ -184,19 +181,19 @@ class DecoderTraining:
 
         known: list[tuple[Tensor, Tensor]] = []
 
-        def features(points: Tensor) -> Tensor:  # every iteration asks again, of shared points for the same ones
+        def features(points: Tensor) -> Tensor:  # cached for repeated points
             if not known or not torch.equal(known[0][0], points):
                 with torch.no_grad():
                     known[:] = [(points, module.features(points.to(module.output.dtype)))]
             return known[0][1]
 
-        # A span that the symmetries keep is worth its last modes: operators can be averaged over the group on it.
+        # Keep all modes of a span that is invariant under symmetries: operators on it can be averaged over the group.
         floor = _FLOOR if box is None else -1.0
         modes = fit_output_modes(features, groups, iterations, floor, largest, progress, average)
         return refit_variances(modes, features, self._further_groups(trajectories))
 
     def _further_groups(self, trajectories: int) -> list[tuple[Tensor, Tensor]]:
-        """Frames to which the modes are not fitted: of validation, and of fresh copies of all trajectories."""
+        """Frames that the modes are not fitted to: of validation, and of new copies of all trajectories."""
         random = np.random.default_rng([13])
         every = np.concatenate([self.training, self.validation]) if self.augmentation else self.validation
         if not len(every):
@@ -206,8 +203,7 @@ class DecoderTraining:
 
 
 def split_points(points: int) -> tuple[Tensor, Tensor]:
-    """Indices of kept and held-out points, none of few; the same for a point whatever the width to which its batch is
-    padded."""
+    """Indices of kept and held-out points (none if there are few), whatever the width to which a batch is padded."""
     held = torch.as_tensor(np.random.default_rng([0]).random(points) < _HELD_OUT)
     if points < _FEW_POINTS:
         held[:] = False
@@ -220,14 +216,14 @@ def _features(module: AffineDecoder, x: Tensor) -> Tensor:
 
 
 def _grouped(batch: TrajectoryBatch, most: int, random: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
-    """Frames grouped by shared points, at most so many groups: where points move, every frame is one of its own."""
+    """Frames grouped by shared points, at most `most` groups; if points move, every frame is its own group."""
     x, u = batch.groups()
     pick = torch.as_tensor(random.permutation(len(x))[:most]) if len(x) > most else slice(None)
     return list(zip(x[pick], u[pick], strict=True))
 
 
 def _residual(offset: Tensor, basis: Tensor, u: Tensor, codes: Tensor) -> Tensor:
-    """Decoded minus observed (G, F, N, C), 0 where not observed."""
+    """Decoded minus observed values (G, F, N, C), 0 where not observed."""
     decoded = offset[:, None] + torch.einsum("gncz,gfz->gfnc", basis, codes)
     return torch.where(torch.isfinite(u), decoded - torch.nan_to_num(u), 0.0)
 

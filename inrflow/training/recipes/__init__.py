@@ -1,1 +1,1 @@
-"""Recipes: ways to candidates, in the order in which they are tried, from the special to the general."""
+"""Recipes: methods that propose candidates, in the order in which they are tried, from the special to the general."""

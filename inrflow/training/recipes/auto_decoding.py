@@ -1,4 +1,4 @@
-"""Recipe: auto-decoding, codes descended or solved step by step with their decoder (Park et al. 2019; CORAL 2023)."""
+"""Recipe: auto-decoding, codes of training frames optimised with their decoder (Park et al. 2019; CORAL 2023)."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from inrflow.training.recipes.reduced_order import closed_form_candidate
 from inrflow.training.run import Run
 
 DEFAULT_CODE_SIZE = 50
-_SHARE = 0.45  # of the time: descended codes need the longer part of it
+_SHARE = 0.45  # share of the time budget
 _RATE = 3e-3
 _TRAJECTORIES_PER_STEP = 16
 _FRAMES_PER_STEP = 64
-_PAIRS_PER_STEP = 2**14  # pairs of frame and point
-_PAIRS_OF_GRADIENT_STEPS = 2**12  # each costs several passes forward and back: more steps are worth more than points
+_PAIRS_PER_STEP = 2**14  # pairs of frame and point in a step
+_PAIRS_OF_GRADIENT_STEPS = 2**12  # fewer, since each costs several passes forward and back
 _RIDGE = 1e-3
 _SCORED_FRAMES = 32
 SMALLEST_NOISE = 1e-8
 
 
 class AutoDecodingRecipe:
-    """Modulated SIREN or filter network with the codes of its training frames, then dynamics of these codes.
+    """Modulated SIREN or filter network trained with the codes of its frames, then dynamics of these codes.
 
     With dynamics.linear they are fitted in closed form, else they are a network alone, as in CORAL (Serrano et al.,
     NeurIPS 2023). Symmetries are not used: codes belong to single frames.
@@ -51,7 +51,7 @@ class AutoDecodingRecipe:
     name = "auto_decoding"
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
-        """None, or why codes are not descended."""
+        """None, or why codes are not optimised with the decoder."""
         if problem.has_solved_codes:
             return "the configured decoder has codes in closed form"
         if problem.config.training.joint:
@@ -71,7 +71,7 @@ class AutoDecodingRecipe:
 
 
 def make_decoder(problem: Problem) -> Decoder:
-    """A decoder of the configured kind and code size, with weights that the seed says."""
+    """A decoder of the configured kind and code size, with weights initialised by the seed."""
     torch.manual_seed(problem.config.seed)
     settings, embedding, channels = problem.config.decoder, problem.embedding(), len(problem.description.channels)
     size = settings.code_size or DEFAULT_CODE_SIZE * channels
@@ -94,7 +94,7 @@ def auto_decode(run: Run) -> tuple[Decoder, GaussianPrior, CodeData, CodeData | 
 
 
 def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, GaussianPrior, Tensor]:
-    """Train decoder and codes together; the decoder, the prior of its codes and the codes (S, T, Z) of training."""
+    """Decoder trained jointly with its codes, the prior of the codes, and the training codes (S, T, Z)."""
     problem, config = run.problem, run.config
     decoder = make_decoder(problem)
     frames = AutoDecoderTraining(problem.source, problem.train, problem.validation)
@@ -105,7 +105,7 @@ def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, Gaussian
     training = config.training
     optimiser = OptimiserSettings(training.optimiser, training.decoder_rate or _RATE, training.weight_decay)
     stage = Stage("decoder", module, frames.loss, frames.score, optimiser=optimiser, seed=config.seed, validations=10,
-                  title="auto-decoder", shared=config.encoding.method != "gauss_newton")  # which moves codes itself
+                  title="auto-decoder", shared=config.encoding.method != "gauss_newton")  # which updates codes itself
     steps = run.steps("decoder", stage, share, 100_000)
     error = run_stage(stage, steps, run.log)
     run.log.say(f"auto-decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
@@ -113,13 +113,13 @@ def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, Gaussian
 
 
 class AutoDecoder(nn.Module):
-    """A decoder and the codes of its training frames: what a stage trains and its checkpoint holds.
+    """A decoder and the codes of its training frames: the module of a stage and its checkpoint.
 
     Args:
         decoder: any decoder.
-        trajectories, frames: size of the table.
+        trajectories, frames: size of the table of codes.
         method: one of METHODS.
-        code_rate: rate of the codes as a share of the decoder's ("adam"; DINo: 1e-3 against 1e-2).
+        code_rate: learning rate of the codes relative to the decoder's ("adam"; DINo: 1e-3 against 1e-2).
         inner_rate, inner_steps: of "gradient_steps"; encoding must use the same.
     """
 
@@ -137,8 +137,8 @@ class AutoDecoder(nn.Module):
         self.code_rate, self.inner_rate, self.inner_steps = code_rate, inner_rate, inner_steps
         self.shape = (trajectories, frames, decoder.code_size)
         if method == "adam":
-            # Adam moves every number by about its rate, whatever the gradient's scale, so codes that are `code_rate`
-            # times the parameter have their own rate. One dimension: SOAP then treats it as Adam does.
+            # Adam steps have about the size of the learning rate for any scale of the gradient, so codes defined as
+            # `code_rate` times the parameter have their own rate. A flat parameter: SOAP then acts as Adam.
             self.table = nn.Parameter(torch.zeros(trajectories * frames * decoder.code_size))
         elif method == "gauss_newton":
             self.register_buffer("table", torch.zeros(self.shape))
@@ -152,14 +152,14 @@ class AutoDecoder(nn.Module):
 
 
 class AutoDecoderTraining:
-    """Losses, score and statistics of a `AutoDecoder` on a source of trajectories.
+    """Loss, score and statistics of an `AutoDecoder` on a source of trajectories.
 
-    Row i of the table is trajectory `training[i]`. Frames of one step may have points of their own and miss values.
+    Row i of the table is trajectory `training[i]`. Frames of one step may have their own points and missing values.
 
     Args:
         source: normalised trajectories.
-        training, validation: their indices; without validation trajectories the score is that of held-out points of
-            training trajectories.
+        training, validation: their indices; without validation trajectories, held-out points of training ones are
+            scored.
     """
 
     def __init__(self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray) -> None:
@@ -167,7 +167,7 @@ class AutoDecoderTraining:
 
     @cached_property
     def observed(self) -> Tensor:
-        """(S, T) which training frames have values."""
+        """Mask (S, T) of training frames with values."""
         return torch.cat([self.source.batch([int(i)]).observed for i in self.training])
 
     def make(self, decoder: Decoder, method: str, **options: float) -> AutoDecoder:
@@ -180,7 +180,7 @@ class AutoDecoderTraining:
     def loss(
         self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
     ) -> Tensor:
-        """Mean squared error of a random batch of frames, normalised units; moves the table of "gauss_newton"."""
+        """Mean squared error of a random batch of frames, normalised units; updates the table of "gauss_newton"."""
         assert isinstance(module, AutoDecoder)
         rows = random.permutation(len(self.training))[:_TRAJECTORIES_PER_STEP]
         batch = self.source.batch(self.training[rows])
@@ -212,10 +212,10 @@ class AutoDecoderTraining:
 
     @torch.no_grad()
     def score(self, module: nn.Module) -> float:
-        """Error at held-out points of validation frames whose codes see the other points, normalised units.
+        """Error at held-out points of validation frames whose codes are solved from the other points, normalised units.
 
-        Codes come from the inner steps for "gradient_steps", else from the solve with the prior of the table's codes.
-        """
+        Codes come from the inner steps for "gradient_steps", else from least squares with the prior of the table's
+        codes."""
         assert isinstance(module, AutoDecoder)
         judged = self.validation if len(self.validation) else self.training
         batch = self.source.batch(judged[:8])
@@ -235,7 +235,7 @@ class AutoDecoderTraining:
 
     @torch.no_grad()
     def codes(self, module: AutoDecoder) -> Tensor:
-        """Codes (S, T, Z) of all training frames, in the order of `training`; zero for frames that nobody observed."""
+        """Codes (S, T, Z) of all training frames, in the order of `training`; zero for unobserved frames."""
         if module.method == "adam":
             return module.code_rate * module.table.detach().cpu().view(module.shape)
         if module.method == "gauss_newton":
@@ -250,8 +250,7 @@ class AutoDecoderTraining:
 
     @torch.no_grad()
     def prior(self, module: AutoDecoder) -> GaussianPrior:
-        """Gaussian prior fitted on the codes of the observed training frames, and the noise that they leave; float64.
-        """
+        """Gaussian prior of the codes of observed training frames, and their residual noise; float64."""
         parts = module.decoder.channels if module.decoder.code_per_channel else 1
         return prior_of(self.source, self.training, module.decoder, self.codes(module), self.observed, parts)
 
@@ -261,8 +260,8 @@ def prior_of(
     source: TrajectorySource, trajectories: np.ndarray, decoder: Decoder, codes: Tensor, observed: Tensor,
     parts: int = 1,
 ) -> GaussianPrior:
-    """Gaussian prior of codes (S, T, Z) of trajectories, of which frames (S, T) are observed, and the noise that they
-    leave in some of these; float64. Codes consist of independent `parts`."""
+    """Gaussian prior of codes (S, T, Z) of trajectories at `observed` frames (S, T), with the residual noise in some of
+    these; float64. `parts`: number of independent blocks of codes."""
     rows = np.unique(np.linspace(0, len(trajectories) - 1, 8).astype(int))
     x, u, seen = source.batch(trajectories[rows]).some_frames(_SCORED_FRAMES)
     error = (decoder(x, codes[torch.as_tensor(rows)[seen[:, 0]], seen[:, 1]].float()) - u).square()
@@ -273,7 +272,7 @@ def prior_of(
 
 @torch.no_grad()
 def _gauss_newton_step(module: AutoDecoder, x: Tensor, u: Tensor, rows: Tensor, frames: Tensor) -> None:
-    """One Levenberg-Marquardt step on the table's rows; a step that makes its frame worse is refused."""
+    """One Levenberg-Marquardt step for rows of the table; a step that increases the error of its frame is rejected."""
     decoder, observed = module.decoder, torch.isfinite(u).flatten(1)
     count = observed.sum(1).clamp(min=1)
 

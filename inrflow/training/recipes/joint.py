@@ -1,4 +1,4 @@
-"""Recipe: DINo, codes, decoder and vector field trained in the same iterations (Yin et al., ICLR 2023)."""
+"""Recipe: DINo, in which codes, decoder and vector field are trained in the same iterations (Yin et al., ICLR 2023)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from inrflow.training.run import Run
 
 ENCODING_STEPS = (60, 100, 300, 500, 1000)
 _JUDGED = 16  # validation trajectories on which the number of encoding steps is chosen
-_SHARE = 0.95  # of the time
+_SHARE = 0.95  # share of the time budget
 _RATE = 3e-3
 _FORCING, _FORCING_DECAY, _FORCING_EVERY = 0.99, 0.99, 100
 _PAIRS = 2**14  # pairs of frame and point decoded at once
 
 
 class JointRecipe:
-    """DINo: a table of codes, a decoder and a network field, all by descent; no closed form and no validation.
+    """DINo: a table of codes, a decoder and a network field, all by descent; without closed form and validation.
 
-    Symmetries are not used: codes belong to single frames, and copies of trajectories leave each fewer steps.
+    Symmetries are not used: codes belong to single frames, and copies of trajectories would leave fewer steps for each.
     """
 
     name = "dino"
@@ -75,8 +75,8 @@ class JointRecipe:
 
 
 def _choose_iterations(run: Run, module: JointModule, joint: JointTraining) -> int:
-    """The number of Adam steps whose codes of first frames give the best rollouts of validation trajectories, judged
-    in the data. More steps fit a frame better, and lead the code away from those that the field knows."""
+    """The number of Adam steps whose codes of first frames give the best rollouts of validation trajectories, compared
+    in the data. More steps fit a frame better, but may leave the region of codes where the field was trained."""
     config, source, validation = run.config, run.problem.source, run.problem.validation
     if config.encoding.iterations:
         return config.encoding.iterations
@@ -98,10 +98,10 @@ def _choose_iterations(run: Run, module: JointModule, joint: JointTraining) -> i
 
 
 class JointModule(nn.Module):
-    """A decoder, a field and the table of codes: what the stage trains and its checkpoint holds.
+    """A decoder, a field and the table of codes: the module of the stage and its checkpoint.
 
     Attributes:
-        table: one parameter (T, Z) for each trajectory, so that an optimiser can leave those of others alone.
+        table: one parameter (T, Z) for each trajectory, so that an optimiser changes only those of the batch.
     """
 
     def __init__(self, decoder: Decoder, field: VectorField, trajectories: int, frames: int) -> None:
@@ -116,13 +116,13 @@ class JointModule(nn.Module):
 
 
 class JointTraining:
-    """The losses of an iteration and their gradients.
+    """Losses of an iteration and their gradients.
 
     Args:
         source: normalised trajectories.
-        trajectories: their indices; those of training.
+        trajectories: indices of the training trajectories.
         scale: internal time.
-        batch: trajectories in an iteration.
+        batch: number of trajectories in an iteration.
     """
 
     def __init__(
@@ -133,15 +133,15 @@ class JointTraining:
         self.batch = min(batch, len(trajectories))
 
     def rows_of(self, step: int) -> np.ndarray:
-        """Rows in the batch of iteration `step`: every pass visits all rows once, in a random order of its own."""
+        """Rows of the batch of iteration `step`: each epoch visits all rows once, in a new random order."""
         batches = -(-len(self.trajectories) // self.batch)
         order = np.random.default_rng([self.seed, 29, step // batches]).permutation(len(self.trajectories))
         return np.sort(order[step % batches :: batches])
 
     def accumulate(self, module: JointModule, step: int, random: np.random.Generator, part: slice = slice(None)
                    ) -> tuple[float, float]:
-        """Add the gradients of a part of iteration `step`; returns the error of decoded frames and that of rollouts in
-        code, of which it is a share."""
+        """Add the gradients of a part of iteration `step`; returns its contributions to the errors of decoded frames
+        and of rollouts of codes."""
         rows = self.rows_of(step)
         batch = self.source.batch(self.trajectories[rows])
         whole = int(torch.isfinite(batch.u).sum()), int(batch.observed.sum())
@@ -153,8 +153,8 @@ class JointTraining:
 
     @staticmethod
     def decoded_error(module: JointModule, batch: TrajectoryBatch, rows: np.ndarray, count: int) -> float:
-        """Squared error of the decoded frames over a count of values, normalised units; gradients of decoder and codes
-        are added."""
+        """Sum of squared errors of decoded frames over `count`, the number of values, normalised units; adds the
+        gradients of decoder and codes."""
         observed = torch.isfinite(batch.u)
         frames, points = batch.u.shape[1:3]
         together = max(1, min(len(rows), _PAIRS // (frames * points)))
@@ -174,8 +174,8 @@ class JointTraining:
         self, module: JointModule, batch: TrajectoryBatch, rows: np.ndarray, step: int, random: np.random.Generator,
         count: int,
     ) -> float:
-        """Squared error of rollouts in code with teacher forcing, mean over codes and a count of frames; the gradient
-        of the field is added."""
+        """Squared error of rollouts of codes with teacher forcing, mean over codes and `count` frames; adds the
+        gradient of the field."""
         codes = torch.stack([module.table[row].detach() for row in rows])
         seen, times = batch.observed, self.scale.internal(batch.t)
         forced = random.random(codes.shape[1]) < teacher_forcing(step)
@@ -193,7 +193,7 @@ class JointTraining:
 
 
 def teacher_forcing(step: int) -> float:
-    """The probability that a rollout of iteration `step` is put back on the codes at a frame."""
+    """Probability that a rollout of iteration `step` is reset to the codes at a frame."""
     return _FORCING * _FORCING_DECAY ** (step // _FORCING_EVERY)
 
 
@@ -202,15 +202,15 @@ class JointStage(Stage):
     """A stage whose step is one iteration of DINo.
 
     Attributes:
-        training: what an iteration does.
-        code_rate: of codes and field; `optimiser.rate` is that of the decoder.
+        training: computes the losses of an iteration.
+        code_rate: learning rate of codes and field; `optimiser.rate` is that of the decoder.
     """
 
     training: JointTraining | None = None
     code_rate: float = 1e-3
 
     def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
-        """The configured optimiser, the decoder at a rate of its own."""
+        """The configured optimiser, with a separate learning rate for the decoder."""
         assert isinstance(module, JointModule)
         slow = [*module.field.parameters(), *module.table]
         return self.optimiser.make([
@@ -219,7 +219,7 @@ class JointStage(Stage):
         ])
 
     def advance(self, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, steps: int) -> float:
-        """One iteration at constant rates; returns the error of decoded frames."""
+        """One iteration at constant learning rates; returns the error of decoded frames."""
         assert isinstance(module, JointModule) and self.training is not None
         optimiser.zero_grad(set_to_none=True)
         decoded, rollout = self.gradients(self.training.accumulate, module, step)

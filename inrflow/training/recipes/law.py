@@ -35,39 +35,39 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-_SHARE, _MOST_SECONDS, _FRAME = 0.5, 60.0, 4096  # of the time, and seconds at most: of more values in a frame, longer
-_OF_NETWORK, _ALONE = 0.25, 0.35  # of the time, beside a law of few terms, or where there is none
-_AT_FIRST, _FAR_LESS = 0.05, 0.5  # of the time, for a network that leaves far less than terms do
-_FIRST_SECONDS, _FEWEST_SECONDS = 1.0, 2.0  # for that one, and for others: what less finds takes longer to be judged
-_GUARD = 0.75  # of the time by the clock, beside the effort
+_SHARE, _MOST_SECONDS, _FRAME = 0.5, 60.0, 4096  # share of the budget; most seconds for that many values a frame
+_OF_NETWORK, _ALONE = 0.25, 0.35  # shares of the budget for a network, with a law of few terms, and without
+_AT_FIRST, _FAR_LESS = 0.05, 0.5  # share of the budget for an early network; residual ratio required of it
+_FIRST_SECONDS, _FEWEST_SECONDS = 1.0, 2.0  # least number of seconds for that one, and for others
+_GUARD = 0.75  # share of the budget, by the clock, after which the search is abandoned
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
-_SERIES, _FEWEST_PLACES, _ON_LINE = 12, 64, 24  # frames from which on a trajectory is a series; places, on a line
-_MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
-_LOST = 0.5  # share of forecasts that diverge, beyond which a law is not taken
-_MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
-_VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
-_RATED, _TOGETHER = 64, 8  # trajectories whose rates tell how they go with codes, so many at once
-_OF_RATES = 0.03  # of the time, for each of these parts after the first one
-_UNSURE = 0.1  # of the deviation that harmonics leave: rates need not meet codes more closely
+_SERIES, _FEWEST_PLACES, _ON_LINE = 12, 64, 24  # frames of a series; least number of places, and on a line
+_MOST_VALUES = 3e7  # largest number of values that a law is fitted to
+_LOST = 0.5  # share of diverging forecasts beyond which a law is rejected
+_MANY = 400  # codes from which fewer trajectories calibrate: covariances have cubic cost
+_VERY_MANY = 1024  # codes from which an accurate law without residual ends the search
+_RATED, _TOGETHER = 64, 8  # trajectories whose rates are estimated, and how many at once
+_OF_RATES = 0.03  # share of the budget for each further block of these
+_UNSURE = 0.1  # tolerance of codes in fits of rates, relative to the residual of the harmonics
 _LEAST_NOISE = 1e-14
-_OF_ROWS = 0.4  # of the time for a law, to refine it by rows
-_OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
-_AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
-_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: beyond it, at it
+_OF_ROWS = 0.4  # share of the time for a law, to refine it by observed rows
+_OF_STEPS = 0.1  # share of the budget for states of rest and shorter steps
+_AT_REST = 1e-3, 0.05  # distance to a bound relative to the range; share of values there
+_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # thresholds relative to the range
 
 
 class LawRecipe:
-    """A local law on walled boxes, regions of a mesh or of points, and spheres."""
+    """A local law on boxes with walls, regions given by a mesh or by points, and spheres."""
 
     name = "law"
 
     def is_late(self, problem: Problem) -> bool:
-        """Whether other recipes come first: a single series seldom says which law it obeys, and the search takes all
-        the time that it is given. Of fewer frames, other models are hardly more than an interpolation."""
+        """Whether other recipes are tried first: a single series seldom determines a law, and the search takes its
+        whole budget. With fewer frames, other models are hardly more than an interpolation."""
         return not len(problem.validation) and len(problem.train) == 1 and problem.fitted_frames >= _SERIES
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
-        """None, or why no law on harmonics is looked for."""
+        """None, or why no law on harmonics is sought."""
         if best is not None and (best.explained or best.score.error < ROUNDING):
             return f"{best.recipe} explains the data"
         if not problem.has_solved_codes:
@@ -89,7 +89,7 @@ class LawRecipe:
         return "a single place has no harmonics" if problem.source.points == 1 else None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
-        """The law that forecasts held-out data best, where any does."""
+        """The law with the best forecasts of held-out data, if one is found."""
         from inrflow.domains import flows_of  # finite elements take a second to import
         from inrflow.dynamics.laws import Systems, fit_law
 
@@ -97,7 +97,7 @@ class LawRecipe:
         if run.problem.environments is not None:
             groups = ContextGroups(run.problem)
             if len(groups.used) <= max(groups.sizes(), default=0) + 1:
-                run = run.on(run.problem.judged_in_time())  # all systems are needed to tell their contexts
+                run = run.on(run.problem.judged_in_time())  # contexts need all systems
                 groups = ContextGroups(run.problem)
         problem = run.problem
         if problem.file.point_layout == "per_trajectory" and len(shapes := shapes_of(problem.file)) > 1:
@@ -172,8 +172,8 @@ class LawRecipe:
 
 def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int, Clock], Found], most: float = 1.0
            ) -> Found | None:
-    """What a search finds, told its effort in seconds, a share of the time, and the seconds that are left by the clock;
-    None where it finds nothing, or not in `most` of the time."""
+    """Result of a search with a budget of effort in seconds, a share of the time, and a clock of the remaining seconds;
+    None if it finds nothing, or not within the share `most` of the time."""
     found, budget = None, run.budget
     size = run.problem.source.points * run.problem.source.normalisation.scale.numel() / _FRAME
     seconds = budget.decide(decision, math.ceil(min(_MOST_SECONDS * max(size, 1.0), budget.seconds(share))))
@@ -189,7 +189,7 @@ def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int,
 
 
 def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
-    """One law of trajectories on shapes of their own, as a candidate on the shape that most of them are on."""
+    """One law for trajectories on different shapes, as a candidate on the shape with most of them."""
     from inrflow.training.recipes.shapes import ShapeProblem
 
     problem = run.problem
@@ -211,15 +211,15 @@ def _candidates(
     run: Run, problem: Problem, law: Law, x: np.ndarray, u: np.ndarray, groups: ContextGroups | None, white: np.ndarray,
     error: float | None = None, refit_decoder: Callable[[Surrogate], Surrogate] | None = None,
 ) -> Iterator[Candidate]:
-    """The candidate of a law of fields u (S, T, N, C) at points x (S, N, d) of a problem on its domain.
+    """The candidate of a law for fields u (S, T, N, C) at points x (S, N, d) of a problem on its domain.
 
-    white: of the noise, (C,) or (1,). error: of forecasts of held-out trajectories where these do not lie there.
-    """
+    white: variance of white noise, (C,) or (1,). error: of forecasts of held-out trajectories if these lie on other
+    shapes."""
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
 
     term, noise = LawTerm.of(law), _noise(law, x, u)
-    noise = np.where(noise < white / 2, white, noise)  # all harmonics of a grid leave none
+    noise = np.where(noise < white / 2, white, noise)  # as many harmonics as grid points leave no residual
     decoder, prior = _basis(problem, law, noise)
     codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
     _, judged, first = problem.judging(codes[0], codes[1] if len(codes) > 1 else None)
@@ -232,7 +232,7 @@ def _candidates(
         every, number = torch.tensor(law.contexts), groups.validation if len(problem.validation) else groups.train()
         theirs, contexts = every[groups.train()[: len(train.codes)]], torch.where(number[:, None] < 0, 0, every[number])
         if groups.parameters is not None and len(problem.validation):
-            contexts = torch.where(number[:, None] < 0, groups.told_validation(every), contexts)  # as users tell them
+            contexts = torch.where(number[:, None] < 0, groups.told_validation(every), contexts)  # as in queries
     if law.has_rates:
         unsure, rated, known = _UNSURE * float(noise.sum()) ** 0.5, list[CodeData](), list[CodeData]()
         for done, some in enumerate(torch.arange(min(_RATED, len(train.codes))).split(_TOGETHER)):
@@ -251,7 +251,7 @@ def _candidates(
         solved = None
         with run.budget.part():
             solved = _contexts(every, number, field, integrator, validation)
-            if law.has_rates:  # theirs were those of the mean context
+            if law.has_rates:  # rates above used the mean context
                 solved = _contexts(every, number, field, integrator, with_rates(law, judged, solved, unsure))
                 validation = with_rates(law, judged, solved, unsure)
         if solved is None:
@@ -295,7 +295,7 @@ def _candidates(
     if flown.lost > _LOST:
         return
     error = flown.error + rows
-    complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # all of a grid: no basis holds more
+    complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # as many harmonics as points
     name = f"law on harmonics, {law.size} coefficients" + ", with a network" * law.has_network
     yield Candidate(
         problem, LawRecipe.name, name, decoder, prior, flown.field, flown.integrator, train, validation, first,
@@ -309,8 +309,8 @@ def _candidates(
 
 
 def _left_out(problem: Problem, law: Law, size: int, rows: np.ndarray) -> list[VectorField]:
-    """The law with the coefficients of all training trajectories but one, for each of some rows of them, that equations
-    along its own flow have. Empty where it leaves what the data hold, or times are missing."""
+    """The law refitted to all training trajectories but one, for each of some `rows`, by normal equations along its own
+    rollouts. Empty if rollouts diverge or times are missing."""
     from inrflow.dynamics.laws.law import own_paths
     from inrflow.dynamics.laws.setting import Data, Ground
     from inrflow.dynamics.laws.term import LawTerm
@@ -332,7 +332,7 @@ def _left_out(problem: Problem, law: Law, size: int, rows: np.ndarray) -> list[V
 
 
 def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, GaussianPrior]:
-    """The decoder of a law's harmonics, and the prior of their codes; noise (C,): variance that they leave."""
+    """The decoder of the harmonics of a law, and the prior of their codes; noise (C,): their residual variance."""
     from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 
     scale, mean = (getattr(problem.source.normalisation, name).double().flatten() for name in ("scale", "mean"))
@@ -346,7 +346,7 @@ def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, Gaus
 
 def _contexts(every: torch.Tensor, number: torch.Tensor, field: VectorField, integrator: Integrator, states: CodeData
               ) -> torch.Tensor:
-    """Contexts (S, P) of trajectories of systems with contexts `every` (E, P), solved for other systems (-1)."""
+    """Contexts (S, P) of trajectories: those of their systems, `every` (E, P), or solved if the system is new (-1)."""
     contexts, prior = every[number], (torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double())
     for row in (number < 0).nonzero()[:, 0].tolist():
         contexts[row] = solve_context(field, integrator, states.at([row]), *prior).mean
@@ -354,17 +354,17 @@ def _contexts(every: torch.Tensor, number: torch.Tensor, field: VectorField, int
 
 
 def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Variance (C,) that harmonics leave of the values of most trajectories, for the freedom that codes take.
+    """Residual variance (C,) of the harmonics, corrected for degrees of freedom, in most trajectories.
 
-    The median: where a shock forms in some of them, it is no noise of the others.
+    The median: a shock that forms in some of them is not noise of the others.
     """
     left = [law.left(one, values) for one, values in zip(x[:16], u[:16], strict=True)]
     return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
 
 
 def _rests(u: np.ndarray) -> list[list[float]]:
-    """Bounds (C, 3) of fields u (S, T, N, C) that many values are next to, far ones where there is none, and ranges of
-    values: states of rest, perhaps unstable. Empty where no channel has any."""
+    """Lower and upper bounds of channels that many values of fields u (S, T, N, C) are close to, infinite if there is
+    none, and ranges of values, (C, 3): candidates for states of rest, which may be unstable. Empty without any."""
     low, high = np.nanmin(u, (0, 1, 2)), np.nanmax(u, (0, 1, 2))
     at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
     bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
@@ -372,14 +372,14 @@ def _rests(u: np.ndarray) -> list[list[float]]:
 
 
 def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
-    """A line for each channel, in the data's units; coefficients by known parameters where these tell contexts."""
+    """A line for each channel, in the data's units; coefficients by known parameters where these give contexts."""
     from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
 
     about, called, time = problem.description, None, problem.scale.unit
     if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
         *numbers, called = told
         law = law.in_terms_of(*(part.numpy() for part in numbers))
-    if law.domain.kind == "flows":  # codes have the units of the data
+    if law.domain.kind == "flows":  # codes in the units of the data
         scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
         return scaled.written([f"({', '.join(about.channels)})"], about.coordinates, called)
     scale = problem.source.normalisation.scale.double().flatten().numpy()

@@ -1,4 +1,4 @@
-"""Recipe: the neural path, a modulated SIREN and a network vector field trained by descent through the integrator."""
+"""Recipe: a modulated SIREN and a network vector field, trained by descent through the integrator."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import auto_decode
 from inrflow.training.run import Run
 
-_TAIL = 1e-4  # share of the variance that further codes would hold
+_TAIL = 1e-4  # share of the variance of the codes that are left out
 
 
 class NeuralRecipe:
-    """A modulated SIREN with a network vector field, no search for a closed form before it.
+    """A modulated SIREN with a network vector field, without a search for closed-form dynamics.
 
-    Codes of an output modulation are solved (variable projection), those of other modulations descended with the
-    decoder. The field is trained on rollouts through torchdiffeq.
+    Codes of output modulation are solved (variable projection), those of other modulations descended with the decoder.
+    The field is trained on rollouts through torchdiffeq.
 
     Args:
-        field: code size -> the vector field to train, by default a network of the configured depth and width.
-        decoder: run -> the fitted affine decoder, by default a SIREN trunk.
+        field: function of the code size to the vector field to train, by default a network as configured.
+        decoder: function of the run to the fitted affine decoder, by default a SIREN trunk.
     """
 
     name = "neural"
@@ -48,7 +48,7 @@ class NeuralRecipe:
         unseen = None
         if run.problem.has_solved_codes:
             fitted = self.decoder(run)
-            sizes, fixed = fitted.modes.variances, run.config.decoder.code_size  # or as many as leave a small tail
+            sizes, fixed = fitted.modes.variances, run.config.decoder.code_size  # or by variance
             large = int((sizes.flip(0).cumsum(0).flip(0) / sizes.sum() > _TAIL).sum())
             fitted = fitted.leading(min(len(sizes), fixed or max(1, large)))
             decoder, prior, unseen = fitted.decoder, fitted.modes.prior(), fitted.interpolation_error

@@ -1,6 +1,6 @@
-"""Recipe: POD codes with linear dynamics in closed form (DMD, operator inference), and what they need.
+"""Recipe: POD codes with linear dynamics in closed form (DMD, operator inference).
 
-Delays where single frames are no state, contexts where trajectories belong to several systems.
+Delays are added if single frames do not determine the state, contexts if trajectories belong to several systems.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from inrflow.training.parts.refit import refit_to_all
 from inrflow.training.problem import Problem
 from inrflow.training.run import Run
 
-_MEMORY_SHARE = 0.3  # of the time, at most
-_LONG_SERIES = 200  # frames
+_MEMORY_SHARE = 0.3  # largest share of the budget
+_LONG_SERIES = 200  # least number of frames
 _FEW_VALUES = 5e6
 
 
 class ReducedOrderRecipe:
-    """POD codes of an affine decoder, dynamics in closed form."""
+    """POD codes of an affine decoder with linear dynamics in closed form."""
 
     name = "reduced_order"
 
@@ -63,7 +63,7 @@ class ReducedOrderRecipe:
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
-        """The candidate of the best closed form."""
+        """The best closed-form candidate."""
         problem = run.problem
         completed = completed_by_flow(problem.source, problem.train, run.config, MESH_FLOW_PAYS, run.log.say)
         if completed is not None:
@@ -92,7 +92,7 @@ class ReducedOrderRecipe:
         with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: time is over")):
             delayed = choose_memory(run, chosen, sizes)
         candidate = self._candidate(run, fitted, delayed)
-        if delayed.memory > chosen.memory:  # states were exact so far; users' come from observed frames
+        if delayed.memory > chosen.memory:  # judge again with estimated states, as in queries
             other = self._candidate(run, replace(fitted, decoder=copy.deepcopy(fitted.decoder)), chosen)
             _, frames, errors = run.judge.forecasts(candidate, other)
             if not errors[0] < LONGER_WINDOW * errors[1]:
@@ -115,8 +115,8 @@ def closed_form_candidate(
     """The candidate of linear dynamics.
 
     Args:
-        decoder, prior: of as many codes as the dynamics have.
-        fitted: all modes, of which the decoder has the leading ones: then they are refitted to all trajectories.
+        decoder, prior: with as many codes as the dynamics.
+        fitted: all modes, of which the decoder has the leading ones; if given, they are refitted to all trajectories.
     """
     problem, size = run.problem, decoder.code_size
     fit, validation = chosen.fit, chosen.validation
@@ -124,7 +124,7 @@ def closed_form_candidate(
     every = chosen.train if validation is None else CodeData.join([chosen.train, validation])
     early = fit if validation is not None else chosen.search.fit(fit.candidate, data=train, like=fit)
     field = early.field
-    if validation is not None:  # forecasts are judged from the window that determines a state
+    if validation is not None:  # forecasts start after a window that determines a state
         first = min(frames_needed(size, chosen.memory) - 1, judged.codes.shape[1] - 2)
     first = max(first, fit.candidate.past)
     states = with_memory(train, size, early.directions)

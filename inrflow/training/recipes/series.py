@@ -38,22 +38,22 @@ from inrflow.training.candidate import Candidate, Score
 from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.run import Run
 
-_FEWEST_OF_SERIES = 24  # frames
-_FEWEST_NODES, _MOST_NODES = 512, 4096  # radial functions
-_SHARE, _SOLVES = 0.1, 3.0  # of the time for these, and products that they take, times n^3
-_AROUND = 1.4  # times fewer or more codes, which all frames together may support
+_FEWEST_OF_SERIES = 24  # least number of frames
+_FEWEST_NODES, _MOST_NODES = 512, 4096  # numbers of radial functions
+_SHARE, _SOLVES = 0.1, 3.0  # share of the budget for these; their cost in products, times n^3
+_AROUND = 1.4  # factor by which the number of codes may change with all frames
 _PHASE_VARIANCE = 0.5
-_CALIBRATED = 400  # windows
-_FRAMES_OF_CODE = 6.0  # at least, of a code that no other is forecast by
+_CALIBRATED = 400  # largest number of windows for calibration
+_FRAMES_OF_CODE = 6.0  # least number of frames for each code that is not coupled
 
 
 class SeriesRecipe:
-    """Seasonal cycle, principal components at the points, a vector autoregression of their codes."""
+    """Seasonal cycle, principal components at the points, and a vector autoregression of their codes."""
 
     name = "series"
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
-        """None, or why the data are no series that this is for."""
+        """None, or why the data are not a regular series."""
         if not problem.has_solved_codes:
             return "the configuration asks for other codes"
         if asked := problem.asks_for_other_dynamics:
@@ -72,7 +72,7 @@ class SeriesRecipe:
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
-        """One candidate, chosen by blocks of frames that are left out."""
+        """One candidate, chosen by cross-validation over blocks of frames."""
         problem = run.problem
         grid = _grid(problem)
         assert grid is not None
@@ -107,7 +107,7 @@ class SeriesRecipe:
 
 
 def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
-    """A surrogate of this recipe fitted to all frames of a problem in its units, as it was chosen; its spreads stay."""
+    """A surrogate of this recipe refitted to all frames of a problem in its units; hyperparameters stay fixed."""
     grid, about = _grid(problem), surrogate.training["series"]
     assert grid is not None
     choice = Choice(*(about[name] for name in ("coupled", "lags", "ridge", "half")))
@@ -115,7 +115,7 @@ def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
 
 
 def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Series) -> Surrogate:
-    """A surrogate whose decoder, dynamics and prior are those of a series of all frames."""
+    """A surrogate with decoder, dynamics and prior replaced by those of a series fitted to all frames."""
     surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
     states, prior = whole.as_unseen(whole.states(grid)), whole.prior()
     mean, covariance = state_prior(states, prior, whole.size)
@@ -126,8 +126,8 @@ def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Serie
 
 @dataclass(frozen=True)
 class _Grid:
-    """The frames of a series on equal steps: internal times t (T,), values (T, N, C), NaN in frames that are missing;
-    step: internal time; frames (T,): number of the frame of the file, -1 for one that is missing."""
+    """The frames of a series on equal steps: internal times t (T,); values (T, N, C), NaN in missing frames; step:
+    internal time; frames (T,): number of the frame in the file, -1 if it is missing."""
 
     t: Tensor
     values: Tensor
@@ -140,7 +140,7 @@ class _Grid:
 
 
 def _grid(problem: Problem) -> _Grid | None:
-    """The series of a problem on equal steps, normalised; None where its times have none."""
+    """The series of a problem on equal steps, normalised; None if its times are not multiples of one step."""
     batch = problem.source.batch(problem.train)
     kept = torch.isfinite(batch.t[0])
     tau = problem.scale.internal(batch.t[0][kept])
@@ -160,13 +160,13 @@ def _grid(problem: Problem) -> _Grid | None:
 
 @dataclass(frozen=True)
 class _Series:
-    """A fitted series: cycle (of M = N C values), modes, autoregression of the leading r of R codes.
+    """A fitted series: cycle (of M = N C values), modes, and an autoregression of the leading r of R codes.
 
     Attributes:
-        share: of the variance of all values that anomalies have.
-        ratio: (R,) variances of codes of frames that the modes were not fitted to, relative to those that they were.
-        decays: (R,) of codes of such frames over a step.
-        stays: (H,) shares of the latest codes that stay.
+        share: variance of the anomalies relative to that of all values.
+        ratio: (R,) variances of codes in frames not used to fit the modes, relative to those in frames that were.
+        decays: (R,) autocorrelation over a step of codes of such frames.
+        stays: (H,) shares of the latest codes in forecasts.
     """
 
     x: Tensor
@@ -182,7 +182,7 @@ class _Series:
 
     @classmethod
     def fitted(cls, problem: Problem, grid: _Grid, around: int | None = None, choice: Choice | None = None) -> _Series:
-        """Chosen by folds, `around` so many coupled codes, or by a `choice`, where one is given."""
+        """A series with cross-validated hyperparameters (near `around` coupled codes, if given) or a `choice`."""
         values = grid.values.flatten(1)
         cycle = shrunk_cycle(grid.t, values, []) if problem.config.dynamics.forcing is False else cycle_of(
             problem.description, grid.t, values, problem.scale.unit)
@@ -224,7 +224,7 @@ class _Series:
 
     @property
     def size(self) -> int:
-        """Number of codes, phases among them."""
+        """Number of codes including phases."""
         return self.known + self.codes
 
     def field(self) -> VectorField:
@@ -239,7 +239,7 @@ class _Series:
         return field
 
     def states(self, grid: _Grid) -> CodeData:
-        """States (1, T, n) of the frames of a grid: posterior means under the modes, and their past."""
+        """States (1, T, n) of the frames of a grid: posterior means given the modes, and their past."""
         values = grid.values.flatten(1) - self.cycle(grid.t)
         codes, known = self.modes.posterior(values), torch.isfinite(values).any(1)
         leading = codes[:, : self.regression.choice.size]
@@ -248,23 +248,23 @@ class _Series:
         return CodeData(torch.cat([phases, past], 1)[None], grid.t[None], whole[None])
 
     def as_unseen(self, states: CodeData) -> CodeData:
-        """States that vary as those of frames that the modes were not fitted to."""
+        """States scaled to the variances of frames not used to fit the modes."""
         factors = self.ratio.sqrt()
         past = factors[: self.regression.choice.size].repeat(self.regression.choice.lags - 1)
         return replace(states, codes=states.codes * torch.cat([torch.ones(self.known).double(), factors, past]))
 
     def prior(self) -> GaussianPrior:
-        """Prior of the codes, and the variance (C,) that they leave of each channel."""
+        """Prior of the codes, with the residual variance (C,) of each channel."""
         noise = self.modes.noise.unflatten(0, (-1, self.channels)).mean(0)
         return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), torch.diag(self._scales()[1:]), noise)
 
     def process(self) -> Tensor:
-        """Variance (n,) that a unit of time adds."""
+        """Process noise (n,), a variance per unit of time."""
         added = self.regression.covariances[0].diagonal() / self.step
         return torch.nn.functional.pad(added, (self.known, self.past))
 
     def decoder(self, problem: Problem) -> tuple[HarmonicDecoder, InterpolationError]:
-        """Radial functions through the patterns at the points, and what they miss between them."""
+        """Radial basis functions that interpolate the patterns at the points, and their error between the points."""
         patterns = torch.cat([self.cycle.coefficients, self.modes.patterns])  # mean, phases, codes: (1 + Z, M)
         tables = patterns.unflatten(1, (-1, self.channels))  # (1 + Z, N, C)
         nodes = torch.arange(len(self.x))
@@ -286,13 +286,13 @@ class _Series:
             "nzc,z->nc", missed, self._scales()))
 
     def _scales(self) -> Tensor:
-        """Mean squares (1 + Z,) of what multiplies the patterns."""
+        """Mean squares (1 + Z,) of the coefficients of the patterns."""
         phases = torch.full((self.known,), _PHASE_VARIANCE, dtype=torch.float64)
         return torch.cat([torch.ones(1, dtype=torch.float64), phases, self.modes.variances])
 
 
 def _windows(states: CodeData, cut: int, past: int) -> CodeData:
-    """Windows of a series (1, T, n) whose frames after the first `past` come after `cut`."""
+    """Windows of a series (1, T, n) whose frames after the first `past` lie after `cut`."""
     leads, starts = series_windows(states.codes.shape[1], cut, past, WINDOWS)
     parts = [CodeData(*(v[:, s : s + past + leads] for v in (states.codes, states.t, states.observed))) for s in starts]
     return CodeData.join(parts)

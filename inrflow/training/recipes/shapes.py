@@ -1,4 +1,4 @@
-"""One law of trajectories that lie on shapes of their own: its data, and spreads calibrated on all held-out shapes."""
+"""One law for trajectories on different shapes: its data, and calibration on all held-out shapes."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from inrflow.evaluation.new_domain import Place, models_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
 
-_CALIBRATED = 6  # shapes, at most
+_CALIBRATED = 6  # largest number of shapes
 
 
 @dataclass(frozen=True)
 class ShapeProblem:
-    """Groups of trajectories (`shapes`, indices) on shapes of their own, and the one most are on: the law's home."""
+    """Groups of trajectories (`shapes`, indices) that lie on different shapes; the law's home is the shape of most."""
 
     problem: Problem
     shapes: list[np.ndarray]
 
     @property
     def home(self) -> int:
-        """Number of the shape of most training trajectories."""
+        """Index of the shape with most training trajectories."""
         return int(np.argmax([len(self._rows(members, self.problem.train)) for members in self.shapes]))
 
     @property
     def at_home(self) -> Problem:
-        """The problem of the trajectories there; without held-out ones, those that are fitted are."""
+        """The problem restricted to the home shape; without held-out trajectories, fitted ones replace them."""
         members = self.shapes[self.home]
         train, held = (self._rows(members, chosen) for chosen in (self.problem.train, self.problem.validation))
         return replace(self.problem, train=train, validation=held if len(held) else train)
 
     def data(self, members: np.ndarray, chosen: np.ndarray) -> Data:
-        """The chosen ones of some trajectories, internal time, channels divided by their deviations."""
+        """Those of some trajectories that are `chosen`; internal time, channels in standard deviations."""
         rows = self._rows(members, chosen)
         given = self.problem.fields(rows if len(rows) else members[:1])
-        assert given is not None  # points rest
+        assert given is not None  # points are fixed
         _, t, x, u = (part[: len(rows)] for part in given)
         return Data(t, x, u, Systems(np.zeros(len(t), dtype=int)))
 
     def law(self, seconds: float, seed: int, log: Callable[[str], None]) -> tuple[Law, float, Data]:
         """The law at home, the error of its forecasts of held-out trajectories on all shapes, and the data at home.
 
-        Raises UserError where none forecasts.
+        Raises UserError if no law forecasts.
         """
         data = [self.data(members, self.problem.train) for members in self.shapes]
         held = [self.data(members, self.problem.validation) for members in self.shapes]
@@ -60,7 +60,7 @@ class ShapeProblem:
         return laws[self.home], error, data[self.home]
 
     def calibrated(self, surrogate: Surrogate) -> Surrogate:
-        """The surrogate with standard deviations calibrated on held-out trajectories of several shapes, the mean."""
+        """The surrogate with standard deviations averaged over calibrations on several held-out shapes."""
         held = [rows for members in self.shapes if len(rows := self._rows(members, self.problem.validation))]
         priors, farthest = [], surrogate.prior.farthest or 0.0
         for rows, model in models_of(surrogate, self.problem.file, held[:_CALIBRATED]):

@@ -1,7 +1,7 @@
-"""The formats that inrflow brings; importing this package registers them. A new one is a module here, listed below.
+"""Built-in formats, registered by importing this package. A new one is a module that is listed below.
 
-Of several formats that recognise a file the last one is used: text, which is CSV for want of better, comes first, and
-formats of one's own, registered by the `register_format` of this package, come after all of these.
+If several formats recognise a file, the last one is used: CSV, the fallback for text, comes first, and user-defined
+formats, registered by the `register_format` of this package, come after all of these.
 """
 
 from inrflow.data.formats.builtin.dedalus import DedalusFormat

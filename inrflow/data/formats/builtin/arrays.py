@@ -1,9 +1,9 @@
-"""Files of named arrays: npy, tensors of PyTorch, and what npz and MATLAB files hold, as trajectories on grids.
+"""Files of named arrays (npy, npz, MATLAB, PyTorch tensors) as trajectories on grids.
 
-Which axis of a field is which follows from sizes: a field is (S, T, X, Y, ...), (T, X, Y, ...), or as MATLAB files of
-published sets have it (S, X, Y, ..., T) or (X, Y, ..., T), in all cases with channels behind, too, or, as tensors have
-them, between times and places; beside an array of points (N, d) it is over these and the times, in any order. An array
-of the shape of the field without its last axis is its first state: times are last. Complex numbers are two channels.
+The axes of a field follow from sizes: a field is (S, T, X, Y, ...), (T, X, Y, ...), or, as in MATLAB files of published
+data sets, (S, X, Y, ..., T) or (X, Y, ..., T), possibly with channels last or, as in tensors, between times and places;
+with an array of points (N, d) its axes are points and times in any order. If another array has the shape of the field
+without its last axis (an initial state), times are last. Complex numbers become two channels.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
 _AXES, _MOST_AXES = ("x", "y", "z"), 3
-_FEWEST = 5  # places along an axis without coordinates
+_FEWEST = 5  # least number of places along an axis without coordinates
 _TIMES = (*TIMES, "tt", "ts", "t_star", "times", "tspan", "tcoord", "t_coord", "t_coordinate", "tgrid", "t_grid")
 _POINTS = ("x", "x_star", "xy", "xyz", "points", "nodes", "coords", "coordinates", "pos", "mesh_pos", "position",
-           "positions", "vertices", "locations")  # of arrays (N, d)
+           "positions", "vertices", "locations")  # names of arrays (N, d)
 _HINT = "name arrays with channels=[...], coordinates=[...] and time=NAME"
 
 
 class ArrayContent(StreamedContent):
-    """Fields on a grid, of arrays by their names.
+    """Fields on a grid from named arrays.
 
-    Times are the vector of that name, or that of `options.time`; axes are vectors x, y, z, or those named; where there
-    are none, points lie at i / n of a unit box. All other arrays that fit are channels, but for `parameters` (S, P) or
-    (S,); others are left out and named. Raises UserError where they do not say which of their axes are what.
+    Times are the vector named as times, or `options.time`; axes are vectors x, y, z, or those named; without axes,
+    points are i / n in a unit box. All other arrays that fit are channels, except `parameters` (S, P) or (S,); others
+    are left out with a warning. Raises UserError if the axes of the arrays cannot be determined.
     """
 
     def __init__(self, path: Path, arrays: Mapping[str, np.ndarray], options: ReadOptions) -> None:
@@ -117,8 +117,8 @@ class ArrayContent(StreamedContent):
                           f"{'is' if len(others) == 1 else 'are'} left out{hint}", stacklevel=3)
 
     def _at_points(self, arrays: Mapping[str, np.ndarray], time: str, options: ReadOptions) -> bool:
-        """Whether there is an array of points (N, d) and fields over these and the times, whose further axis is of
-        trajectories where it is the first, else of channels; they are taken then."""
+        """Whether there is an array of points (N, d) and fields over these and the times, which are then used. A third
+        axis of fields is of trajectories if it is the first, else of channels."""
         group = _POINTS if options.coordinates is None else tuple(options.coordinates)
         name = find_column([name for name, array in arrays.items() if array.ndim == 2 and array.shape[1] <= _MOST_AXES
                             < len(array)], group)
@@ -136,7 +136,7 @@ class ArrayContent(StreamedContent):
             frames = len(sizes) - 1 - sizes[::-1].index(len(t)) if len(x) == len(t) else sizes.index(len(t))
             points = next(axis for axis, size in enumerate(sizes) if size == len(x) and axis != frames)
             rest = [axis for axis in range(len(sizes)) if axis not in (frames, points)]
-            first = rest[:1] if rest[:1] == [0] or len(rest) == 2 else []  # of trajectories
+            first = rest[:1] if rest[:1] == [0] or len(rest) == 2 else []  # trajectories
             moved = np.transpose(array, [*first, frames, points, *rest[len(first):]])
             moved = moved if first else moved[None]
             fields[own] = moved if moved.ndim == 4 else moved[..., None]
@@ -149,8 +149,8 @@ class ArrayContent(StreamedContent):
         return True
 
     def _at_one_place(self, arrays: Mapping[str, np.ndarray], time: str, options: ReadOptions) -> bool:
-        """Whether there are series alone, over times (T,), with few channels behind (T, C), also of several
-        trajectories (S, T, C); they are taken then, as those of a single place."""
+        """Whether there are only time series (T,), with few channels (T, C), or of several trajectories (S, T, C),
+        which are then used as data of a single place."""
         t, parameters = np.asarray(arrays[time], np.float64), arrays.get("parameters")
         others = {name: array for name, array in arrays.items() if name not in (time, "parameters")}
         fields = {name: array for name, array in others.items() if not options.channels or name in options.channels}
@@ -174,7 +174,7 @@ class ArrayContent(StreamedContent):
     def _axes_by_size(
         self, arrays: Mapping[str, np.ndarray], vectors: Sequence[str], time: str | None, options: ReadOptions
     ) -> list[str] | None:
-        """The vectors that are neither times nor of a known name, where their sizes are those of a field's axes."""
+        """Names of vectors, other than times, whose sizes match the axes of a field; None if there are none."""
         others = [name for name in vectors if name != time and len(np.unique(arrays[name])) == len(arrays[name])]
         if not 0 < len(others) <= _MOST_AXES + 1:
             return None
@@ -190,8 +190,8 @@ class ArrayContent(StreamedContent):
 
     def _fields(self, arrays: Mapping[str, np.ndarray], taken: set[str | None], options: ReadOptions
                 ) -> dict[str, np.ndarray]:
-        """The arrays that are channels: those named, else all of the most axes that have one shape, but for few
-        channels behind."""
+        """Arrays that are channels: those named, else all with the largest number of axes, which must have one shape up
+        to a small last axis of channels."""
         wanted = [name for name in options.channels or () if name in arrays]
         if options.channels and len(wanted) not in (0, len(options.channels)):
             raise UserError(f"{self._held}, not all of {', '.join(options.channels)}; {_HINT}")
@@ -207,13 +207,13 @@ class ArrayContent(StreamedContent):
 
     def _order(self, shape: Sequence[int], times: np.ndarray | None, axes: Sequence[np.ndarray], named: int, late: bool
                ) -> tuple[int | None, int, tuple[int, ...], int | None]:
-        """The axis of trajectories (None: one), of times, those of space and that of channels.
+        """Axes of trajectories (None: a single one), times, space and channels (None: one channel).
 
-        The first reading whose sizes fit is taken; without vectors of times or places, every size does, and where times
-        are `late`, readings in which they come after places are first.
+        The first interpretation whose sizes fit is used; without vectors of times or places every size fits, and with
+        `late`, interpretations with times after places come first.
         """
         n, film = len(shape), not axes and bool(self._film)
-        with_samples = [*range(min(n - 2, _MOST_AXES), 0, -1), min(n - 1, _MOST_AXES)]  # as published sets have them
+        with_samples = [*range(min(n - 2, _MOST_AXES), 0, -1), min(n - 1, _MOST_AXES)]  # as in published sets
         usual = [2] if film else with_samples
         for d in [len(axes)] if axes else [named] if named else usual:
             readings: list[tuple[int | None, int, int, int | None]] = [  # trajectory, time, first of space, channels
@@ -257,12 +257,12 @@ class ArrayContent(StreamedContent):
 
 
 def _labelled(counts: Mapping[str, int]) -> list[str]:
-    """Names of channels, so many of each field; numbered where there are several."""
+    """Names of channels by their number in each field; numbered if there are several."""
     return [name if count == 1 else f"{name}{index}" for name, count in counts.items() for index in range(count)]
 
 
 def _narrowed(arrays: Mapping[str, np.ndarray], lines: Sequence[str]) -> dict[str, np.ndarray]:
-    """Without axes of one entry: of rows, columns, and a channel between times and places; repeated `lines` once."""
+    """Arrays without axes of one entry (rows, columns, a channel between times and places); repeated `lines` once."""
     found = {name: np.squeeze(array) if array.ndim == 2 and 1 in array.shape else
              array[:, :, 0] if array.ndim > 3 and array.shape[2] == 1 else array for name, array in arrays.items()}
     repeated = {name: array for name, array in found.items() if name.lower() in lines and array.ndim == 2}
@@ -287,8 +287,8 @@ def _known_sets(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarr
 
 
 def _untimed(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """What is wrong with arrays without times of which one is of points (N, d): nothing tells places and times of rows
-    apart where all others are of as many rows, else times are lacking."""
+    """Problem of arrays without times if one is of points (N, d): if all others have as many rows, places and times of
+    rows cannot be distinguished, else times are missing; None if there are no points."""
     name = next((name for name, array in arrays.items() if name.lower() in _POINTS and array.ndim == 2
                  and array.shape[1] <= _MOST_AXES < len(array)), None)
     count = 0 if name is None else len(arrays[name])
@@ -301,8 +301,8 @@ def _untimed(arrays: Mapping[str, np.ndarray]) -> str | None:
 
 
 def _with_points(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """With an array of points (N, d) in place of matrices X, Y of the places of a grid (meshgrid, ndgrid), and with
-    other arrays over their axes over these points."""
+    """Arrays with matrices X, Y of a grid (meshgrid, ndgrid) replaced by points (N, d), over which other arrays with
+    these axes are flattened."""
     called = {name.lower(): name for name in arrays}
     axes = [called[axis] for axis in _AXES if axis in called]
     shapes = {arrays[name].shape for name in axes}
@@ -319,7 +319,7 @@ def _with_points(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _of_parts(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """With real and imaginary parts in place of complex numbers."""
+    """Arrays with complex numbers replaced by real and imaginary parts."""
     found: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         found |= {f"{name}_re": array.real, f"{name}_im": array.imag} if array.dtype.kind == "c" else {name: array}
@@ -327,12 +327,12 @@ def _of_parts(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class ArrayFormat(Format):
-    """A format whose files are named arrays; needs `sniff` and `arrays`, and where it has suffixes, `save`."""
+    """Format of named arrays; needs `sniff` and `arrays` and, if it has suffixes, `save`."""
 
     binary = fixed_points = True
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
-        """The arrays of a file."""
+        """Arrays of a file by name."""
         raise NotImplementedError
 
     def save(self, file: Any, arrays: dict[str, np.ndarray]) -> None:
@@ -360,7 +360,7 @@ class ArrayFormat(Format):
 
 
 class _Table(TableFormat):
-    """Vectors of one length, as the columns of a table."""
+    """Vectors of equal length as the columns of a table."""
 
     name = about = "vectors"
 

@@ -1,4 +1,4 @@
-"""Snapshots of Dedalus, versions 2 and 3: HDF5 with `tasks` over the grids and times of `scales`."""
+"""Dedalus snapshots, versions 2 and 3: HDF5 with `tasks` on the grids and times of `scales`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DedalusFormat(Format):
 
 
 class DedalusContent(OpenedContent):
-    """Tasks on one Cartesian grid; those of tensors by component, others left out and named."""
+    """Tasks on one Cartesian grid, tensors by component; others are left out with a warning."""
 
     def _understand(self, options: ReadOptions) -> None:
         tasks = {str(name): item for name, item in self._file["tasks"].items()
@@ -67,7 +67,7 @@ class DedalusContent(OpenedContent):
         self.description = options.describe(self.path, channels, options.coordinates or names)
 
     def _axes(self, task: Any) -> dict[str, np.ndarray]:
-        """The axes of the grid of a task by the names of their coordinates; none of one in coefficients."""
+        """Axes of the grid of a task by name; empty for a task in coefficient space."""
         if not np.all(task.attrs.get("grid_space", True)):
             return {}
         labelled = {text(task.dims[axis].label): axis for axis in range(1, task.ndim) if len(task.dims[axis])}
@@ -87,7 +87,7 @@ def _same(own: dict[str, np.ndarray], axes: dict[str, np.ndarray]) -> bool:
 
 
 def _components(shape: tuple[int, ...], names: list[str]) -> list[str]:
-    """What is put behind the name of a task for each component of a tensor of this shape, in C order."""
+    """Suffixes of the name of a task for the components of a tensor of this shape, in C order."""
     words = [""]
     for size in shape:
         words = [f"{word}_{names[index] if size == len(names) else index}" for word in words for index in range(size)]

@@ -1,5 +1,5 @@
-"""HDF5 of no known layout: 1-D datasets of equal length in the root, or the fields of a compound one, are the columns
-of a table, others named arrays, also in groups."""
+"""HDF5 without a known layout: 1-D datasets of equal length in the root, or the fields of a compound dataset, are
+columns of a table; others are named arrays, possibly in groups."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
-_LARGEST = 5e8  # bytes of arrays, which are held in memory
-_DEEPEST = 2  # groups within groups that are looked into
+_LARGEST = 5e8  # largest size of arrays in bytes, which are read into memory
+_DEEPEST = 2  # levels of nested groups that are searched
 
 
 class Hdf5Format(TableFormat):
-    """Any HDF5 file that no other format recognises."""
+    """HDF5 tables; any HDF5 file that no other format recognises."""
 
     name = "HDF5, flat"
     about = "flat HDF5 (1-D datasets as columns)"
@@ -41,7 +41,7 @@ class Hdf5Format(TableFormat):
 
 
 class Hdf5ArrayFormat(ArrayFormat):
-    """An HDF5 file of no known layout with arrays of several axes, and no table beside them."""
+    """HDF5 file without a known layout that has arrays of several axes, and no table beside them."""
 
     name = "HDF5, arrays"
     about = "HDF5 (named arrays)"
@@ -65,8 +65,7 @@ class Hdf5ArrayFormat(ArrayFormat):
 
 
 def _numbers(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The arrays of numbers in a file by their names, whatever groups they are in; those of the root where names would
-    not tell them apart."""
+    """Numeric datasets of a file by name, from all groups; only those of the root if names are not unique."""
     held = list(_items(file, _DEEPEST))
     numbers = [(name, item) for name, item in held if item.dtype.kind in "fiu" and item.ndim]
     own = [(name, item) for name, item in numbers if item.parent == file]
@@ -74,7 +73,7 @@ def _numbers(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def _items(group: h5py.Group, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Names and datasets of a group, and of those in it."""
+    """Names and datasets of a group and its subgroups."""
     for name in group:
         item = group[name] if resolves(group, name) else None
         if isinstance(item, h5py.Dataset):
@@ -84,7 +83,7 @@ def _items(group: h5py.Group, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
 
 
 class Hdf5Columns(Columns):
-    """1-D datasets of equal length in the root of an HDF5 file."""
+    """Columns of 1-D datasets of equal length in the root of an HDF5 file."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, open_hdf5(path)
@@ -109,7 +108,7 @@ class Hdf5Columns(Columns):
             raise UserError(f"{path} holds {holds}; expected the project's schema, or 1-D datasets of equal "
                             f"length named as the columns of a table{advice}")
         self._rows, self._record = lengths.pop(), None
-        if len(flat) == 1 and (fields := next(iter(flat.values())).dtype.names):  # as arrays of records are stored
+        if len(flat) == 1 and (fields := next(iter(flat.values())).dtype.names):  # a structured array
             self._record, flat = next(iter(flat)), dict.fromkeys(fields, next(iter(flat.values())))
         self.names = tuple(flat)
         self.units = {name: str(item.attrs["units"]) for name, item in flat.items() if "units" in item.attrs}
@@ -132,7 +131,7 @@ class Hdf5Columns(Columns):
 
 
 def _decoded(values: np.ndarray) -> np.ndarray:
-    """Text of bytes as objects, numbers as they are. Raises UserError for arrays within records."""
+    """Bytes as str objects; numbers unchanged. Raises UserError for arrays within records."""
     if values.ndim > 1:
         raise UserError(f"a record of the table holds arrays of {values.shape[1:]}; write a column for each number")
     if values.dtype.kind not in "SO":
@@ -142,7 +141,7 @@ def _decoded(values: np.ndarray) -> np.ndarray:
 
 
 class Hdf5Writer(TableWriter):
-    """One 1-D dataset for each column."""
+    """Writer of a 1-D dataset for each column."""
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         self._file = h5py.File(self._target.open_for_hdf5(), "w", track_order=True)

@@ -133,7 +133,7 @@ def _version_5(data: bytes) -> dict[str, Any]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Type and content of the elements, each behind a tag of its type and size."""
+    """Type and content of the elements, each preceded by a tag of its type and size."""
     place = 0
     while place + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, place)
@@ -151,7 +151,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
 
 
 def _following(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
-    """The next element. Raises ValueError where there is none."""
+    """Next element. Raises ValueError if there is none."""
     found = next(parts, None)
     if found is None:
         raise ValueError("an element is missing")
@@ -184,7 +184,7 @@ def _matrix(content: memoryview, order: str) -> tuple[str, Any] | None:
 
 
 def _flat(part: tuple[int, memoryview], name: str, order: str, shape: list[int]) -> np.ndarray:
-    """The numbers of an element in an array of this shape."""
+    """Numbers of an element as an array of the given shape. Raises ValueError if the size differs."""
     kind, values = part
     if kind not in _NUMBERS:
         raise UserError(f"the array {name} has numbers of an unknown type {kind}; write it again")

@@ -1,4 +1,4 @@
-"""Datasets in layouts of models and programs as such of the CF conventions: WRF, MPAS, UGRID, HEALPix, ERA5, Exodus."""
+"""Conversion of model-specific layouts (WRF, MPAS, UGRID, HEALPix, ERA5, Exodus) to datasets with CF conventions."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from inrflow.data.formats.streams.netcdf_writers import require_package
 from inrflow.errors import UserError
 
 _WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
-#: Elements of Exodus, by the first letters of their types: names of meshio, and numbers of corners.
+#: Exodus elements by the first letters of their types: meshio's names, and numbers of corners.
 _ELEMENTS = {"tri": ("triangle", 3), "qua": ("quad", 4), "she": ("quad", 4), "tet": ("tetra", 4), "bar": ("line", 2),
              "bea": ("line", 2), "tru": ("line", 2)}
 
 
 def of_models(path: Path, data: Any) -> Any:
-    """A dataset with fields at places that it names, where it is of a known layout."""
+    """Dataset with fields at named coordinates, converted if it has a known layout."""
     return _of_mesh(path, _of_wrf(path, _of_mpas(path, _of_healpix(path, _of_versions(_of_exodus(data))))))
 
 
 def _of_versions(data: Any) -> Any:
-    """ERA5's first release (expver 1) with its preliminary one (5) where that alone has values."""
+    """ERA5 with its final release (expver 1) filled by the preliminary one (5)."""
     if data.sizes.get("expver") != 2:
         return data
     return data.isel(expver=0, drop=True).fillna(data.isel(expver=1, drop=True))
 
 
 def _of_healpix(path: Path, data: Any) -> Any:
-    """Fields over pixels of HEALPix, with longitudes and latitudes."""
+    """Fields on HEALPix pixels with added longitudes and latitudes."""
     about = next((one.attrs for one in data.variables.values()
                   if "healpix" in (one.attrs.get("grid_mapping_name"), one.attrs.get("grid_name"))), None)
     if about is None:
@@ -55,7 +55,7 @@ def _of_healpix(path: Path, data: Any) -> Any:
 
 
 def _of_exodus(data: Any) -> Any:
-    """Exodus' fields of nodes, else of elements at their centres, under their names, with the cells of the mesh."""
+    """Exodus fields at nodes, else at centres of elements, under their names, with the cells of the mesh."""
     if not {"time_whole", "connect1"} <= set(data.variables):
         return data
     import xarray
@@ -91,9 +91,9 @@ def _of_exodus(data: Any) -> Any:
 
 
 def _of_wrf(path: Path, data: Any) -> Any:
-    """WRF's files with dates in place of the text in `Times`, and places without a time dimension.
+    """WRF dataset with the text in `Times` converted to dates, and places without a time dimension.
 
-    Fields between the others (staggered) are left out, with a warning. Raises UserError for a grid that moves.
+    Staggered fields are left out, with a warning. Raises UserError for a moving grid.
     """
     if "Times" not in data.variables or not {"XLAT", "XLONG"} <= set(data.variables):
         return data
@@ -119,7 +119,7 @@ def _of_wrf(path: Path, data: Any) -> Any:
 
 
 def _of_mpas(path: Path, data: Any) -> Any:
-    """MPAS' files with fields of cells at the places of these, and dates in place of the text in `xtime`.
+    """MPAS dataset with coordinates for fields of cells, and the text in `xtime` converted to dates.
 
     Fields of edges and vertices are left out, with a warning.
     """
@@ -140,9 +140,9 @@ def _of_mpas(path: Path, data: Any) -> Any:
 
 
 def _of_mesh(path: Path, data: Any) -> Any:
-    """The fields of a UGRID mesh at its faces, nodes or edges, whichever has most, with the coordinates of these.
+    """UGRID dataset with the fields at faces, nodes or edges, whichever has most, and their coordinates.
 
-    Topology and connectivity are left out; so are fields at other places, with a warning.
+    Topology and connectivity are left out, and fields at other places with a warning.
     """
     for mesh in [name for name, one in data.data_vars.items() if one.attrs.get("cf_role") == "mesh_topology"]:
         words = {key: str(value).split() for key, value in data[mesh].attrs.items()}

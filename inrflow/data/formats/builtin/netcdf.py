@@ -1,4 +1,4 @@
-"""NetCDF 3 and 4, by the CF conventions: variables over named dimensions, read as trajectories or as a table."""
+"""NetCDF 3 and 4 with CF conventions: variables over named dimensions, read as trajectories or as a table."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from inrflow.data.formats.table_format import TableContent
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
-_SHOWN = 12  # entries of a dimension, in messages
-_FLAGS = {"flag_values", "flag_masks", "flag_meanings"}  # attributes of variables that hold no quantities, after CF
+_SHOWN = 12  # entries of a dimension shown in messages
+_FLAGS = {"flag_values", "flag_masks", "flag_meanings"}  # CF attributes of variables that are no quantities
 
 
 class NetcdfFormat(Format):
-    """NetCDF 3 by its first bytes; NetCDF 4 is HDF5 with the marks of its library or with dimension scales."""
+    """NetCDF 3, by its first bytes, and NetCDF 4, HDF5 with attributes of the NetCDF library or dimension scales."""
 
     name = "NetCDF"
     about = "NetCDF"
@@ -60,9 +60,9 @@ class NetcdfFormat(Format):
 
         def marked(file: h5py.File) -> bool:
             items = [file[name] for name in file if resolves(file, name)]
-            if len(items) == 1 and isinstance(items[0], h5py.Group):  # as of satellites' grids
+            if len(items) == 1 and isinstance(items[0], h5py.Group):  # e.g. satellite grids
                 items = [items[0][name] for name in items[0] if resolves(items[0], name)]
-            if {"format", "version", "channels"} <= set(file.attrs):  # of the schema, whatever is wrong with it
+            if {"format", "version", "channels"} <= set(file.attrs):  # the project's schema, possibly invalid
                 return False
             return "_NCProperties" in file.attrs or any(isinstance(item, h5py.Dataset) and "CLASS" in item.attrs
                                                         for item in items)
@@ -97,7 +97,7 @@ class NetcdfFormat(Format):
 
 
 class ZarrFormat(NetcdfFormat):
-    """A folder with the metadata of a Zarr group, version 2 or 3; read by the package zarr (the extra `zarr`)."""
+    """Folder with the metadata of a Zarr group, version 2 or 3; read by the package zarr (the extra `zarr`)."""
 
     name = "Zarr"
     about = "Zarr"
@@ -112,7 +112,7 @@ class ZarrFormat(NetcdfFormat):
 
 
 class GribFormat(NetcdfFormat):
-    """Editions 1 and 2 by their first bytes; read by the package cfgrib (the extra `grib`)."""
+    """GRIB editions 1 and 2, by their first bytes; read by the package cfgrib (the extra `grib`)."""
 
     name = "GRIB"
     endings = (".grib", ".grib2", ".grb")
@@ -124,7 +124,7 @@ class GribFormat(NetcdfFormat):
 
 
 class PpFormat(NetcdfFormat):
-    """Records of the UK Met Office; read by the package iris (the extra `pp`)."""
+    """PP files of the UK Met Office; read by the package iris (the extra `pp`)."""
 
     name = "PP"
     about = "PP of the UK Met Office"
@@ -135,9 +135,9 @@ class PpFormat(NetcdfFormat):
 
 
 class NetcdfContent(OpenedContent):
-    """Variables over time and space as channels, read in blocks; points that never hold a value (land) are left out.
+    """Variables over time and space as channels, read in blocks; points that never have a value (land) are left out.
 
-    Which variables and dimensions are what follows from names, CF standard names, axes and units, or from the options.
+    The roles of variables and dimensions follow from names, CF standard names, axes and units, or from the options.
     """
 
     def _understand(self, options: ReadOptions) -> None:
@@ -183,8 +183,8 @@ class NetcdfContent(OpenedContent):
                                             geometry=None if self._lonlat is None else "sphere", **texts)
 
     def _without_repeats(self, t: np.ndarray, time: str | None) -> np.ndarray:
-        """Entries of the frames at sorted times t (T,), those that are there again left out. Raises UserError where
-        values of one time differ."""
+        """Indices of the frames at sorted times t (T,) without repetitions. Raises UserError if values of repeated
+        times differ."""
         again = np.flatnonzero(np.diff(t) == 0)
         count = 1 if self._stacked is None else self._selected.sizes[self._stacked]
         for frame in again.tolist():
@@ -200,7 +200,7 @@ class NetcdfContent(OpenedContent):
         return np.delete(self._order, again + 1)
 
     def _values(self, trajectory: int, frames: slice) -> np.ndarray:
-        """Values (T, N, C) of some frames of one trajectory."""
+        """Values (T, N, C) of a range of frames of one trajectory."""
         parts = []
         for name in self._names:
             part = self._selected[name]
@@ -239,8 +239,8 @@ class NetcdfContent(OpenedContent):
 
 
 def _is_table(data: Any, options: ReadOptions) -> bool:
-    """Whether the fields of a file are rows, each with a time and a place (point data, series): there are times on one
-    dimension, nothing on that and others, and places on it, or a single one."""
+    """Whether the fields of a file are rows with a time and a place each (point data, series): all are on the dimension
+    of times alone, with places on it or a single place."""
     time = options.time or time_of(data)
     if options.trajectory or options.select or time not in data.variables or data[time].ndim != 1:
         return False
@@ -252,7 +252,7 @@ def _is_table(data: Any, options: ReadOptions) -> bool:
 
 
 def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: Any, stacked: Any) -> list[str]:
-    """The variables that are fields over space: those named, else the numeric ones of most dimensions along time."""
+    """Variables that are fields over space: those named, else numeric ones with most dimensions, including time."""
     ends = {variable.attrs.get(key) for variable in data.variables.values() for key in ("bounds", "climatology")}
     numeric = {str(name): variable.dims for name, variable in data.data_vars.items()
                if variable.dtype.kind in "fiu" and variable.dims and name not in ends}
@@ -283,7 +283,7 @@ def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: A
 
 def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: list[Any], geometry: str | None,
             channels: list[str]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
-    """Coordinate names, points (N, d) in C order of the space dimensions, and their degrees (N, 2) on a sphere."""
+    """Coordinate names, points (N, d) in C order of the space dimensions, and degrees (N, 2) on a sphere, else None."""
     own = data.drop_vars([name for name, one in data.variables.items() if not set(one.dims) <= set(space)])
     lonlat = [place_of(own, words) or place_of(data, words) for words in (LONGITUDES, LATITUDES)]
     may_be_sphere = coordinates is None and geometry in (None, "sphere")
@@ -292,7 +292,7 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     if may_be_sphere and None in lonlat and None not in rotated:
         raise UserError(f"{path}: {' and '.join(map(str, rotated))} are places on a rotated grid whose pole is not "
                         "given; add lon and lat, or the grid_mapping, or take them as flat with coordinates=[...]")
-    sphere = may_be_sphere and None not in lonlat and any(data[name].dims for name in lonlat)  # else at one place
+    sphere = may_be_sphere and None not in lonlat and any(data[name].dims for name in lonlat)  # else a single place
     names: list[Any] = lonlat if sphere else list(coordinates or [dim for dim in space if dim in data.variables])
     if not sphere and coordinates is None and len(names) < len(space):
         names = [name for name in "xyz" if name in data.variables and data[name].dims] or names
@@ -304,7 +304,7 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
         which = f"the coordinates {', '.join(map(str, names))} {spanned}" if names else "no coordinates were recognised"
         chosen = " ".join(f"select.{dim}=0" for dim in space if dim not in covered) or "select.DIMENSION=INDEX"
         times = "" if time_of(data) else ", or name what holds the times with time=NAME"
-        if "expver" in space:  # of ERA5's last months, which are preliminary in the second
+        if "expver" in space:  # recent months of ERA5 are preliminary
             times += ("; join versions of ERA5 in Python: data.sel(expver=1).combine_first(data.sel(expver=5))"
                       ".to_netcdf(FILE)")
         elif (ahead := {"step", "lead", "leadtime", "lead_time"} & set(space)) and time_of(data) in data.dims:
@@ -337,8 +337,7 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
 
 
 def _still(data: Any, along: Sequence[Any]) -> Any:
-    """With longitudes and latitudes that are the same along these dimensions, as where files of several times are
-    joined, once."""
+    """Dataset with longitudes and latitudes reduced along dimensions on which they are constant, as in joined files."""
     for name in filter(None, (place_of(data, words) for words in (LONGITUDES, LATITUDES))):
         repeated = [dim for dim in data[name].dims if dim in along]
         if repeated and len(repeated) < data[name].ndim:
@@ -349,7 +348,7 @@ def _still(data: Any, along: Sequence[Any]) -> Any:
 
 
 def _times(path: Path, data: Any, time: str | None) -> tuple[np.ndarray, str | None]:
-    """Times (T,) as numbers, and their units. Numbers of another calendar are kept, which their units say."""
+    """Times (T,) as numbers, and their units, which name the calendar if it is not the standard one."""
     if time is None:
         return np.zeros(1), None
     values = np.atleast_1d(data[time].values)

@@ -1,4 +1,4 @@
-"""NetCDF files opened with decoded dates, and as tables: variables as columns, read and written in blocks of rows."""
+"""Opening of NetCDF files with decoded dates, and reading as tables: variables as columns, in blocks of rows."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "reali
 
 
 def open_netcdf(path: Path) -> Any:
-    """A NetCDF, GRIB or PP file, or a Zarr folder, as a lazy xarray.Dataset.
+    """NetCDF, GRIB or PP file, or Zarr folder, as a lazy xarray.Dataset.
 
-    Times of the standard calendar are decoded, others left as numbers; radians of longitude and latitude become
-    degrees; true places stand beside those of a rotated pole. Raises UserError where it cannot be read.
+    Times of the standard calendar are decoded, others remain numbers; longitudes and latitudes in radians are converted
+    to degrees; true places are added for rotated grids. Raises UserError if it cannot be read.
     """
     import xarray
 
@@ -79,7 +79,7 @@ def open_netcdf(path: Path) -> Any:
 
 @contextmanager
 def _told_by(name: str) -> Iterator[list[str]]:
-    """Errors that a package logs, in place of their display."""
+    """Context manager that captures, as a list, errors logged by a package, which are not displayed."""
     told: list[str] = []
     logger, handler = logging.getLogger(name), logging.Handler(logging.ERROR)
     handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
@@ -95,8 +95,8 @@ def _told_by(name: str) -> Iterator[list[str]]:
 
 
 def _of_all_levels(path: Path, first: Any, skipped: Sequence[str]) -> Any:
-    """The fields of a GRIB file at several heights, as winds at 10 m beside a temperature at 2 m: all, where their
-    names, places and times go together, else the first, with a warning of those that were skipped."""
+    """Fields of a GRIB file at several heights, such as winds at 10 m and temperature at 2 m: all if their names,
+    places and times are compatible, else the first, with a warning about the others."""
     import cfgrib
     import xarray
 
@@ -115,7 +115,7 @@ def _of_all_levels(path: Path, first: Any, skipped: Sequence[str]) -> Any:
 
 
 def _engine(path: Path) -> str:
-    """Name of xarray's engine for a file. Raises UserError where its package is not installed."""
+    """Name of xarray's engine for a file. Raises UserError if its package is not installed."""
     if path.is_dir():
         engine, package = "zarr", "zarr"
     else:
@@ -129,8 +129,8 @@ def _engine(path: Path) -> str:
 
 
 def _group(path: Path) -> str | None:
-    """The group of an HDF5 file that holds its variables, None for its root. Raises UserError where several do."""
-    with open_hdf5(path) as file:  # refuses what refers to other files
+    """Group of an HDF5 file that holds its variables, None for its root. Raises UserError if several do."""
+    with open_hdf5(path) as file:  # refuses references to other files
         if any(isinstance(file[name], h5py.Dataset) for name in file if resolves(file, name)):
             return None
         held: list[str] = []
@@ -143,7 +143,7 @@ def _group(path: Path) -> str | None:
 
 
 def _group_of_zarr(path: Path) -> str | None:
-    """The group of a Zarr folder that holds its arrays, None for its root. Raises UserError where several do."""
+    """Group of a Zarr folder that holds its arrays, None for its root. Raises UserError if several do."""
     import zarr
 
     with damage_as_user_error(path):
@@ -159,7 +159,7 @@ def _group_of_zarr(path: Path) -> str | None:
 
 
 def _with_dates(data: Any) -> Any:
-    """Times as datetime64 where their calendar is the standard one and they are in the range of datetime64."""
+    """Dataset with times as datetime64 if they have the standard calendar and are in the range of datetime64."""
     from xarray.conventions import decode_cf_variable
 
     decoded = {}
@@ -186,7 +186,7 @@ def _with_dates(data: Any) -> Any:
             continue
         if dates.dtype.kind == "M":
             decoded[name] = dates
-    if time_of(data) is None and "time_coverage_start" in data.attrs:  # of one moment, as daily maps of satellites
+    if time_of(data) is None and "time_coverage_start" in data.attrs:  # a single moment, as in daily satellite maps
         start = str(data.attrs["time_coverage_start"]).removesuffix("Z")
         with suppress(ValueError):
             data = data.assign_coords(time=np.datetime64(start, "us"))
@@ -195,7 +195,7 @@ def _with_dates(data: Any) -> Any:
 
 
 def _texts_as_dates(name: Any, variable: Any) -> dict[Any, Any]:
-    """The same variable of times with dates in place of text, by its name; nothing where some are no dates."""
+    """Variable of times, by name, with text converted to dates; empty if some text is no date."""
     values = np.asarray(variable.values)
     try:
         t = numbers_of_dates((np.char.decode(values) if values.dtype.kind == "S" else values).astype(object),
@@ -208,7 +208,7 @@ def _texts_as_dates(name: Any, variable: Any) -> dict[Any, Any]:
 
 
 def _renamed(data: Any) -> Any:
-    """With other names of fields that are called like times: temperatures `t` by their CF standard name."""
+    """Dataset in which a field named like times, such as temperature `t`, is renamed to its CF standard name."""
     if "t" not in data.data_vars or data["t"].ndim < 2:
         return data
     name = str(data["t"].attrs.get("standard_name", "temperature"))
@@ -240,7 +240,7 @@ def _going_on(path: Path, data: Any) -> Any:
 
 
 def _true_places(data: Any) -> Any:
-    """Longitudes and latitudes `lon`, `lat` beside the coordinates of a rotated grid whose pole is given."""
+    """Dataset with true longitudes and latitudes `lon`, `lat` added for a rotated grid with a given pole."""
     if None not in (place_of(data, LONGITUDES), place_of(data, LATITUDES)):
         return data
     names = {v.attrs.get("grid_mapping") or v.encoding.get("grid_mapping") for v in data.data_vars.values()}
@@ -262,13 +262,13 @@ def _true_places(data: Any) -> Any:
 
 
 def _attributes(item: Any) -> dict[str, Any]:
-    """Attributes that say what a variable, or a file, is; not how it is packed."""
+    """Descriptive attributes of a variable or file, without those of packing."""
     return {str(key): value for key, value in item.attrs.items() if key not in _PACKING and isinstance(
         value, str | int | float | np.integer | np.floating)}
 
 
 def _height_in_rows(data: Any, time: str | None) -> str | None:
-    """The heights or depths of rows that each have a time of their own."""
+    """Name of the heights or depths of rows with individual times; None if there are none."""
     if time is None or data[time].ndim != 1:
         return None
     own = {str(name): one.attrs for name, one in data.variables.items() if one.dims == data[time].dims and name != time}
@@ -277,9 +277,9 @@ def _height_in_rows(data: Any, time: str | None) -> str | None:
 
 
 class NetcdfColumns(Columns):
-    """NetCDF variables as columns: the rows are the points of the dimensions that the wanted variables span.
+    """NetCDF variables as columns: rows are the points of the dimensions spanned by the wanted variables.
 
-    Dimensions that the options select are gone, and what counts trajectories is a column of their numbers.
+    Dimensions with a selected index are removed, and the dimension of trajectories becomes a column of numbers.
     """
 
     def __init__(self, path: Path, wanted: Sequence[Sequence[str]], options: ReadOptions) -> None:
@@ -293,13 +293,13 @@ class NetcdfColumns(Columns):
         found |= {names: place_of(data, names) for names in (LONGITUDES, LATITUDES)}
         found[HEIGHTS] = _height_in_rows(data, found[TIMES])
         self.meant = {names: name for names, name in found.items() if name is not None}
-        # first what training takes: beside the valid times of its steps, `time` is when a forecast began
+        # as in training: beside valid times of its steps, `time` is when a forecast began
         chosen = [self.meant.get(tuple(names)) or find_column(map(str, data.variables), names) for names in wanted]
         spanning = [self._data[name] for name in chosen if name is not None]
         widest = max((variable.dims for variable in spanning), key=len, default=())
         dims = tuple(dict.fromkeys((*widest, *(dim for variable in spanning for dim in variable.dims))))
         stored = (v.dims for v in self._data.data_vars.values() if set(v.dims) == set(dims))
-        dims = next(stored, dims)  # answers keep the order that the file's fields have
+        dims = next(stored, dims)  # results keep the order of the file's fields
         sizes = tuple(self._data.sizes[dim] for dim in dims)
         self._on = {str(name): variable for name, variable in self._data.variables.items()
                     if set(variable.dims) <= set(dims) and (variable.dims or name in chosen)}
@@ -311,7 +311,7 @@ class NetcdfColumns(Columns):
             raise UserError(f"{path} holds {available or 'nothing'}; expected variables "
                             + ", ".join(" or ".join(names) for names in wanted))
         self._dims, self._shape = dims, sizes
-        series = dims == (found[TIMES],)  # a single place along its times
+        series = dims == (found[TIMES],)  # a series at a single place
         if len(dims) > 1 or series:
             axes = {name: (tuple(map(str, variable.dims)), np.asarray(variable.values))
                     for name, variable in self._on.items()

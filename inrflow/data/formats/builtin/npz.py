@@ -1,4 +1,4 @@
-"""npz: arrays t, x, u of numpy.savez, with names, parameters and environments where they are given."""
+"""npz files: arrays t, x, u of numpy.savez, optionally with names, parameters and environments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _USED = {"t", "x", "u", "trajectory", "channels", "coordinates", "parameters", "
 
 
 class NpzFormat(ArrayFormat):
-    """A zip archive of .npy files alone (a PyTorch file, also a zip archive, is none)."""
+    """Zip archive of .npy files only (unlike PyTorch files, which are zip archives, too)."""
 
     name = "npz"
     suffixes = (".npz",)
@@ -55,8 +55,8 @@ class NpzFormat(ArrayFormat):
 
 
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and type of every array, from the headers alone. Raises UserError where one is damaged, holds Python
-    objects, or declares more values than the archive has."""
+    """Shape and type of every array, from the headers alone. Raises UserError if one is damaged, contains Python
+    objects, or declares more values than the archive holds."""
     headers = {}
     with damage_as_user_error(path), zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -74,15 +74,15 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran's order, and type of an array, from an open .npy file."""
+    """Shape, Fortran order flag and type of an array, from an open .npy file."""
     version = np.lib.format.read_magic(file)
     return (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
 
 
 class NpzContent(Content):
-    """t (T,) or (S, T), x (N, d), (S, N, d) or (S, T, N, d), u (S, T, N, C) or (T, N, C); or rows t (R,), x (R, d),
-    u (R, C) and optionally trajectory (R,). Arrays channels, coordinates, parameters and environment are used, all
-    others are kept."""
+    """Arrays t (T,) or (S, T), x (N, d), (S, N, d) or (S, T, N, d), u (S, T, N, C) or (T, N, C); or rows t (R,),
+    x (R, d), u (R, C) and optionally trajectory (R,). Arrays channels, coordinates, parameters and environment are
+    used, all others are kept as further datasets."""
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
@@ -142,7 +142,7 @@ class NpzContent(Content):
 
     def _stream(self, writer: TrajectoryWriter, t: np.ndarray, x: np.ndarray | None, shape: tuple[int, ...],
                 context: dict[str, Any]) -> None:
-        """Write values u of this shape (S, T, N, C), and where x is None points (S, T, N, d), block by block."""
+        """Write values u of shape (S, T, N, C) and, if x is None, points (S, T, N, d), in blocks."""
         S, T, N, C = shape
         step = max(1, VALUES_PER_BLOCK // (N * C))
         with zipfile.ZipFile(self.path) as archive:
@@ -166,19 +166,19 @@ class NpzContent(Content):
 
 
 class _Frames:
-    """Frames (N, C) of an array (..., N, C) of an open npz file, read in their order."""
+    """Sequential reader of the frames (N, C) of an array (..., N, C) in an open npz file."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self._file = archive.open(f"{name}.npy")
         shape, fortran, self._dtype = _header(self._file)
         self._frame, self._next = shape[-2:], 0
-        self._whole = None  # columns come first in the file: it cannot be read in the order of frames
+        self._whole = None  # arrays in Fortran order cannot be read frame by frame
         if fortran:
             data = self._file.read(math.prod(shape) * self._dtype.itemsize)
             self._whole = np.frombuffer(data, self._dtype).reshape(shape[::-1]).T.reshape(-1, *self._frame)
 
     def take(self, count: int) -> np.ndarray:
-        """The next frames (count, N, C)."""
+        """Next frames (count, N, C)."""
         self._next += count
         if self._whole is not None:
             return self._whole[self._next - count : self._next]

@@ -1,4 +1,4 @@
-"""Parquet: a table in columns, read and written by pyarrow (the extra `parquet`) in batches of rows."""
+"""Parquet tables, read and written by pyarrow (the extra `parquet`) in batches of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 
 
 class ParquetFormat(TableFormat):
-    """Files that begin with Parquet's mark."""
+    """Parquet files, recognised by their first bytes."""
 
     name = "Parquet"
     about = "Parquet"
@@ -62,8 +62,8 @@ def _pyarrow(path: Path) -> Any:
 
 
 class ParquetColumns(Columns):
-    """Columns of numbers, dates (in UTC) and text; nested ones and pandas' row numbers are left out. Dates by which
-    pandas numbers its rows are called time."""
+    """Columns of numbers, dates (in UTC) and text; nested columns and pandas' row numbers are left out. A pandas index
+    of dates becomes the column `time`."""
 
     def __init__(self, path: Path) -> None:
         pyarrow = _pyarrow(path)
@@ -91,9 +91,9 @@ class ParquetColumns(Columns):
 
 
 class ParquetWriter(TableWriter):
-    """Columns of their own types, dates as such to the microsecond, units as metadata of columns.
+    """Writer of typed columns, with dates to the microsecond and units as metadata of columns.
 
-    kinds: types by name of columns of text and of dates, of others than the usual: categories, zones, nanoseconds.
+    kinds: special types of columns of text and dates by name: categories, time zones, nanoseconds.
     """
 
     kinds: Mapping[str, Any] = MappingProxyType({})
@@ -119,7 +119,7 @@ class ParquetWriter(TableWriter):
 
 
 def _values(column: Any) -> np.ndarray:
-    """A column as numpy; missing numbers are NaN, missing texts empty."""
+    """Column as a numpy array, with NaN for missing numbers and empty strings for missing text."""
     import pyarrow.types as types
 
     if types.is_timestamp(column.type) or types.is_date(column.type):

@@ -1,11 +1,11 @@
-"""PDEBench (Takamoto et al., NeurIPS 2022, data sets D&B): its three layouts of HDF5, recognised by their datasets.
+"""PDEBench files (Takamoto et al., NeurIPS 2022, data sets D&B) in three HDF5 layouts, recognised by their datasets.
 
 1. `tensor` (S, T, X, ...) with `x-coordinate`, `t-coordinate`: 1-D advection, Burgers, diffusion-reaction, Darcy flow.
 2. `density`, `pressure`, `Vx`, ... (S, T, X, ...) with the same coordinates: compressible Navier-Stokes.
 3. groups `0000`, `0001`, ... that hold `data` (T, X, ..., C) and `grid/x`, `grid/y`, `grid/t`: shallow water, 2-D
    diffusion-reaction, incompressible Navier-Stokes.
 
-Answers come back in the layout of the file that they answer to.
+Predictions are written in the layout of the file of query points.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ class PdeBenchFormat(Format):
 
 
 def _groups(file: h5py.File) -> list[str]:
-    """Names of the numbered groups that each hold a sample."""
+    """Names of the numbered groups, one for each sample; empty in the other layouts."""
     names = sorted(name for name in file if str(name).isdigit())
     found = bool(names) and all(isinstance(file[name], h5py.Group) for name in names)
     return names if found and {"data", "grid"} <= set(file[names[0]]) else []
 
 
 class PdeBenchContent(OpenedContent):
-    """The trajectories of a file of PDEBench. Points are the cell centres that the file names.
+    """Trajectories of a PDEBench file, at the cell centres given in the file.
 
-    Whether an axis is periodic is not in the file; give period=[...] where it is known.
+    The file does not declare periodic axes; give period=[...] if it is known.
     """
 
     def _understand(self, options: ReadOptions) -> None:
@@ -100,7 +100,7 @@ class PdeBenchContent(OpenedContent):
                 raise UserError(f"{path} holds fields {shape} without times (a steady problem); give fields at several "
                                 "times, from which dynamics are learned")
         times = shape[0] if self._samples else shape[1]
-        edges = len(t) == times + 1  # compressible flow names one time more than there are frames
+        edges = len(t) == times + 1  # compressible flow has one more time than frames
         if len(space) != len(axes) or any(size != len(axis) for size, axis in zip(space, axes, strict=True)) \
                 or not (edges or len(t) == times):
             raise UserError(f"{path}: fields of shape {shape} do not fit {len(t)} times and axes of "
@@ -131,7 +131,7 @@ class PdeBenchContent(OpenedContent):
 
 
 class StackedWriter(GridWriter):
-    """The first two layouts: a dataset (S, T, X, ...) for each field, and the axes."""
+    """Writer of the first two layouts: a dataset (S, T, X, ...) for each field, and the axes."""
 
     def _axes(self) -> list[tuple[str, np.ndarray]]:
         with open_hdf5(self._source) as old:
@@ -161,8 +161,8 @@ class StackedWriter(GridWriter):
 
 
 class GroupsWriter(GridWriter):
-    """The third layout: a group of `data` (T, X, ..., C) and `grid` for each trajectory; what else is told of the
-    channels as `data_std` and so on."""
+    """Writer of the third layout: a group of `data` (T, X, ..., C) and `grid` for each trajectory, with standard
+    deviations and quantiles as `data_std` and so on."""
 
     def _axes(self) -> list[tuple[str, np.ndarray]]:
         with open_hdf5(self._source) as old:

@@ -1,8 +1,8 @@
 """The Well (Ohana et al., NeurIPS 2024, data sets D&B): HDF5 with `t0_fields`, `t1_fields`, `dimensions`, `scalars`.
 
-Scalar and vector fields that vary in time become channels, vectors one for each component; scalars that differ between
-trajectories, or, where none does, all of them, for other files may have others, become known parameters; boundary
-conditions of type PERIODIC become periods. Answers come back so, too.
+Scalar and vector fields that vary in time become channels, vectors by component; scalars that differ between
+trajectories (or all, if none does, since they may differ between files) become known parameters; boundary conditions of
+type PERIODIC become periods. Predictions are written in the same layout.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TheWellFormat(Format):
 
 
 class TheWellContent(OpenedContent):
-    """Fields (S, T, X, ...[, component]) over a Cartesian grid, as trajectories."""
+    """Trajectories of fields (S, T, X, ...[, component]) on a Cartesian grid."""
 
     def _understand(self, options: ReadOptions) -> None:
         file, path = self._file, self.path
@@ -104,7 +104,7 @@ class TheWellContent(OpenedContent):
                                             parameter_names=parameter_names or None)
 
     def _scalars(self, count: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        """Numbers (S, P) that differ between trajectories, or all where none does, and their names."""
+        """Scalars (S, P) that differ between trajectories, or all if none does, and their names."""
         held = {str(name): np.asarray(item[()], np.float64) for name, item in self._file.get("scalars", {}).items()}
         same = {name: np.broadcast_to(values, count) for name, values in held.items()
                 if values.shape in ((), (1,), (count,))}
@@ -137,8 +137,7 @@ def _components(name: str, axes: Sequence[str], count: int) -> list[str]:
 
 
 class TheWellWriter(GridWriter):
-    """Fields by their tensor order, and whatever the answered file has beside its fields that does not change in
-    time."""
+    """Writer of fields by tensor order, with all time-independent data of the file of query points."""
 
     def _axes(self) -> list[tuple[str, np.ndarray]]:
         with open_hdf5(self._source) as old:

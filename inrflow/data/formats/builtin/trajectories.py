@@ -1,5 +1,5 @@
-"""The project's own schema as a format: copied with compression, read as points and observations, and written as
-answers to such points."""
+"""Format of the project's own schema: copied with compression, read as points and observations, and written as
+predictions at such points."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error, written_hdf5
 
-_CHUNK = 16384  # points of an answer in a chunk
+_CHUNK = 16384  # points in a chunk of predictions
 
 
 class TrajectoryFormat(Format):
@@ -55,7 +55,7 @@ class TrajectoryFormat(Format):
         with _open_matching(path, description, check=False) as file:
             order = [file.description.coordinates.index(name) for name in description.coordinates]
             held = _held_channels(file, description)
-            rows_of_file = Grid(("row",), (-1,), {})  # all of them, in their order
+            rows_of_file = Grid(("row",), (-1,), {})  # all rows in their order
             if file.layout == "scattered":
                 for start in range(0, file.rows, rows):
                     number, t, x, u = file.read_rows(start, start + rows)
@@ -88,7 +88,7 @@ class TrajectoryFormat(Format):
 
 
 class TrajectoryContent(Content):
-    """A file of the schema, all of whose values are checked, and copied with large datasets in compressed blocks."""
+    """File of the schema, whose values are checked, and which is copied with large datasets in compressed blocks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -119,9 +119,9 @@ class TrajectoryContent(Content):
 
 
 class AnswerWriter(GatheredWriter):
-    """Answers as a file of the schema: u holds values or medians, what else is told of all channels stands beside it as
-    `u_std`, `u_q05` and so on, all other columns by their names. Trajectories of the answered file keep their
-    parameters, environments and further datasets. Rows that are those of that file are written as they come."""
+    """Writer of predictions as a file of the schema: values or medians as u, standard deviations and quantiles of all
+    channels as `u_std`, `u_q05` and so on, other columns by name. Trajectories keep the parameters, environments and
+    further datasets of the file of query points. If rows are exactly those of that file, they are streamed."""
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool, source: Path) -> None:
         super().__init__(path, description, overwrite, source)
@@ -131,7 +131,7 @@ class AnswerWriter(GatheredWriter):
         if self._shape:
             super()._complete()
         else:
-            self._finish()  # by a writer that gives the file its name
+            self._finish()  # by a writer that also renames the file
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         self._require_numbers(columns)
@@ -156,7 +156,7 @@ class AnswerWriter(GatheredWriter):
         fields = {name: single(values) for name, values in self._stacked(named, about).items()}
         if not self._rows:
             for name, values in fields.items():
-                self._file.pop(name, None)  # of an answer that is answered to
+                self._file.pop(name, None)  # earlier predictions
                 shape = (*self._shape, *values.shape[1:])
                 missing = np.nan if values.dtype.kind == "f" else 0
                 chunk = (*(1,) * (len(self._shape) - 1), min(self._shape[-1], _CHUNK), *values.shape[1:])
@@ -178,13 +178,13 @@ class AnswerWriter(GatheredWriter):
         self._parts.append((t, x, {name: single(values) for name, values in self._stacked(columns, about).items()}))
 
     def _about(self) -> Description:
-        """The description of the answered file where it has the channels that were asked for, else that of these."""
+        """Description of the file of query points if it has the predicted channels, else that of the predictions."""
         with TrajectoryFile(self._source, check=False) as file:
             known = self.description
             return file.description if known is None or known.same_system(file.description) else known
 
     def _stacked(self, columns: dict[str, np.ndarray], about: Description) -> dict[str, np.ndarray]:
-        """Columns (R,) as datasets: u (R, C) and what is told of all channels, others as they are."""
+        """Columns (R,) as datasets: u (R, C), `u_std` and so on, stacked over channels; others unchanged."""
         found: dict[str, np.ndarray] = {}
         for what, own in by_quantity(list(self._named(columns)), about.channels).items():
             if set(own) == set(about.channels):
@@ -224,8 +224,8 @@ class AnswerWriter(GatheredWriter):
 
 
 def _frames(t: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Times (T,) of rows, their points (N, d), or (T, N, d) where frames have points of their own, and the row of each
-    cell (T, N), -1 where there is none."""
+    """Times (T,) of rows, points (N, d), or (T, N, d) if they differ between frames, and row indices (T, N), -1 if
+    there is no row."""
     times, frame = np.unique(t, return_inverse=True)
     order = np.argsort(frame, kind="stable")
     counts = np.bincount(frame)
@@ -247,7 +247,7 @@ def _frames(t: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _at(cells: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values of the rows of cells; of empty ones NaN, of whole numbers 0."""
+    """Values at row indices `cells`; missing ones are NaN, or 0 for integers."""
     missing = np.array(np.nan if values.dtype.kind == "f" else 0, values.dtype)
     shape = cells.shape + (1,) * (values.ndim - 1)
     return np.where((cells < 0).reshape(shape), missing, values[cells])
@@ -270,7 +270,7 @@ def _open_matching(path: Path, description: Description, check: bool) -> Traject
 
 
 def _held_channels(file: TrajectoryFile, description: Description) -> dict[str, int]:
-    """Places of the channels in a file; none where it has no values, since it holds points that are asked."""
+    """Indices of channels in a file; empty if it has no values, but only query points."""
     stored = file.description.channels
     if not any(np.isfinite(block).any() for block in file.value_blocks()):
         return {}
@@ -279,7 +279,7 @@ def _held_channels(file: TrajectoryFile, description: Description) -> dict[str, 
 
 def _point_table(trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, description: Description, u: np.ndarray,
                  held: dict[str, int]) -> PointTable:
-    """Rows of points x (R, d) with the values u (R, C) of the channels that are `held`."""
+    """Table of points x (R, d) with the values u (R, C) of the channels in `held`."""
     places = {} if description.placeless else dict(zip(description.coordinates, x.T, strict=True))
     columns = {"trajectory": trajectory, "t": t, **places}
     return PointTable(trajectory, t, x, columns | {name: u[:, place] for name, place in held.items()})

@@ -1,4 +1,4 @@
-"""Summary of a trajectory file in labelled rows. Statistics stream through the file, or a part of a large one."""
+"""Summary of a trajectory file in labelled rows, with statistics streamed from the file, or a part of a large one."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.runtime.shown import counted, trajectories
 
-_LOOKED_AT = 2e7  # values, of which statistics take seconds
+_LOOKED_AT = 2e7  # values used for statistics, which takes seconds
 
 
 def channel_statistics(file: TrajectoryFile, every: int = 1) -> tuple[np.ndarray, ...]:
-    """Mean, standard deviation, share of missing values, least and greatest value of each channel over a whole file, or
-    one block of values in `every`, each (C,) float64.
+    """Mean, standard deviation, share of missing values, minimum and maximum of each channel over a whole file, or one
+    in `every` blocks of values; each (C,) float64.
 
     One pass in blocks; sums of squares are merged about each block's own mean (Chan, Golub and LeVeque 1983), so that
-    a mean far from zero costs no digits. Raises UserError where values are infinite.
+    a mean far from zero loses no digits. Raises UserError if values are infinite.
     """
     channels = len(file.description.channels)
     count, total = np.zeros(channels), np.zeros(channels)
@@ -81,7 +81,7 @@ def _times(file: TrajectoryFile) -> str:
     text = f"{first:g} to {last:g}" + (f" {units}" if units else "")
     dates = [number_to_date(value, units) for value in (first, last)]
     if dates[0] and dates[1]:
-        digits = None if dates[0][:10] == dates[1][:10] else 10  # the clock where all is of one day
+        digits = None if dates[0][:10] == dates[1][:10] else 10  # clock times if all on one day
         text += f" ({dates[0][:digits]} to {dates[1][:digits]})"
     steps = np.diff(times, axis=1)
     steps = steps[np.isfinite(steps)]

@@ -1,1 +1,1 @@
-"""Fields on meshes and cells of solvers: VTK, XDMF, Tecplot, EnSight, OpenFOAM."""
+"""Formats of fields on meshes: VTK, XDMF, Tecplot, EnSight, OpenFOAM, COMSOL."""

@@ -1,4 +1,4 @@
-"""COMSOL's exports of data as text or CSV: places, then a column for each expression, parameter and time."""
+"""COMSOL data exports as text or CSV: coordinates, then a column for each expression, parameter and time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIME = "t"
 
 
 class ComsolFormat(Format):
-    """Text whose first lines, after a sign for per cent, say of which model it is."""
+    """Text that starts with comment lines (%) on the model."""
 
     name = "COMSOL"
     about = "COMSOL's export of data as text"
@@ -37,7 +37,7 @@ class ComsolFormat(Format):
 
 
 def _about(path: Path) -> dict[str, str]:
-    """What the lines above the values say, by their labels; the names of columns under ""."""
+    """Entries of the comment lines above the values by label; the names of columns under ""."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         lines = [line[1:].strip() for line in takewhile(lambda line: line.startswith("%"), file)]
     said = dict(re.split(r"\s*[:,]\s*", line, maxsplit=1) for line in lines[:-1] if re.match(r"[A-Z][\w ]*[:,]", line))
@@ -45,8 +45,8 @@ def _about(path: Path) -> dict[str, str]:
 
 
 class ComsolContent(StreamedContent):
-    """Expressions at the nodes of an export; values of a parameter are trajectories. Raises UserError where columns and
-    their names do not fit, or name no time."""
+    """Expressions at the nodes of an export; each combination of parameters is a trajectory. Raises UserError if
+    columns do not match their names, or have no time."""
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         super().__init__(path)

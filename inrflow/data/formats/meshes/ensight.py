@@ -1,6 +1,6 @@
-"""Cases of EnSight Gold, ASCII or C binary, as meshes; a part that fills space is kept, its boundaries are not.
+"""EnSight Gold cases, ASCII or C binary, as meshes; only parts of the highest dimension are kept, not boundaries.
 
-Of VTK, which reads them too, one in ten damaged files ended the process, and others were read as wrong numbers.
+VTK, which also reads them, crashed on one in ten damaged files, and read others as wrong numbers.
 Layout: EnSight User Manual, chapter 9.1, "EnSight Gold Casefile Format".
 """
 
@@ -22,7 +22,7 @@ from inrflow.data.formats.meshes.vtk_files import Mesh
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
-_SIZES = {  # nodes of an element, and its dimension
+_SIZES = {  # number of nodes of an element, and its dimension
     "point": (1, 0), "bar2": (2, 1), "bar3": (3, 1), "tria3": (3, 2), "tria6": (6, 2), "quad4": (4, 2),
     "quad8": (8, 2), "tetra4": (4, 3), "tetra10": (10, 3), "pyramid5": (5, 3), "pyramid13": (13, 3),
     "penta6": (6, 3), "penta15": (15, 3), "hexa8": (8, 3), "hexa20": (20, 3), "nsided": (0, 2), "nfaced": (0, 3)}
@@ -31,12 +31,12 @@ _COMPONENTS = {"scalar": 1, "vector": 3, "tensor symm": 6, "tensor asym": 9}
 _VARIABLE = re.compile(r"(scalar|vector|tensor symm|tensor asym) per (node|element):\s*((?:\d+\s+){0,2})(\S+)\s+(\S+)$")
 _MODEL = re.compile(r"model:\s*((?:\d+\s+){0,2})(\S+)")
 _STATED = re.compile(r"([a-z][a-z ]*):\s*(.*)")
-_KEPT = 4  # geometries
+_KEPT = 4  # geometries that are cached
 _ADVICE = "open the case in ParaView and save the data as a PVD collection (.pvd), all time steps"
 
 
 class EnsightFormat(MeshFormat):
-    """The text file of a case, which names those of its geometry and values."""
+    """Text file of a case, which names its files of geometry and values."""
 
     name = "EnSight"
     about = "a case of EnSight Gold"
@@ -50,7 +50,7 @@ class EnsightFormat(MeshFormat):
 
 @dataclass
 class _Part:
-    """Nodes (N, 3); per type of element their number and (E, nodes) or, of polygons and polyhedra, centres."""
+    """Part of a geometry: nodes (N, 3), and by element type the count, nodes (E, size) and centres (E, 3)."""
 
     nodes: np.ndarray
     counts: dict[str, int]
@@ -59,9 +59,8 @@ class _Part:
 
 
 class EnsightSeries(MeshSeries):
-    """The parts of highest dimension, one after the other, with the variables that are given at nodes, else those of
-    elements; a part without values of one has none. Raises UserError for damaged cases, and for files outside of the
-    case's folder."""
+    """Concatenated parts of highest dimension with the variables at nodes, else at elements, NaN for parts without
+    values. Raises UserError for damaged cases, and for files outside of the case's folder."""
 
     def _open(self, path: Path) -> list[tuple[int, float]]:
         self._geometry = lru_cache(_KEPT)(self._read_geometry)
@@ -92,7 +91,7 @@ class EnsightSeries(MeshSeries):
         return [(0, time) for time in times]
 
     def _file(self, times: dict[float, int] | None, name: str, time: float) -> Path | None:
-        """The file of a name with wildcards at a time; None where it has none."""
+        """File for a name with wildcards at a time; None if there is none."""
         if times is not None and time not in times and "*" in name:
             return None
         stars = re.search(r"\*+", name)
@@ -162,7 +161,7 @@ class EnsightSeries(MeshSeries):
 
 
 def _add_elements(file: _File, word: str, part: _Part, ids: bool) -> None:
-    """Read the elements of one type into a part; those of ghosts, which other files hold, are left out."""
+    """Read the elements of one type into a part, without ghost elements, which belong to other files."""
     kind = word.removeprefix("g_")
     if kind not in _SIZES:
         raise UserError(f"{file.path} holds elements {word!r}, which are unknown; write it again")
@@ -202,7 +201,7 @@ def _of_highest_dimension(parts: dict[int, _Part]) -> list[int]:
 
 
 def _values(file: _File, parts: dict[int, _Part], kept: list[int], size: int, where: str) -> np.ndarray:
-    """Values (N, size) of a variable at the nodes, or elements, of parts; NaN where it has none."""
+    """Values (N, size) of a variable at the nodes or elements of parts; NaN if missing."""
     path = file.path
     file.line()
     held = {number: {"coordinates": np.full((len(part.nodes), size), np.nan, np.float32)} if where == "node" else
@@ -238,7 +237,7 @@ def _values(file: _File, parts: dict[int, _Part], kept: list[int], size: int, wh
 
 
 class _File:
-    """Lines and numbers of a file of a case, ASCII or binary, one after the other. Raises UserError where it is cut."""
+    """Sequential reader of lines and numbers in a file of a case, ASCII or binary. Raises UserError if truncated."""
 
     def __init__(self, path: Path, binary: bool | None = None) -> None:
         self.path, self._data, self._at = path, path.read_bytes(), 0
@@ -251,7 +250,7 @@ class _File:
             self._at = 80
 
     def line(self) -> str:
-        """The next line, without spaces around it; empty at the end."""
+        """Next line without surrounding spaces; empty at the end."""
         if self.binary:
             found = self._data[self._at : self._at + 80]
             self._at += 80
@@ -264,14 +263,14 @@ class _File:
         return found.split(b"\0")[0].decode("latin-1").strip()
 
     def word(self) -> str:
-        """The next line that is not empty; empty at the end."""
+        """Next non-empty line; empty at the end."""
         found = self.line()
         while not found and self._at < len(self._data):
             found = self.line()
         return found
 
     def one(self) -> int:
-        """The next whole number, of a part or a count."""
+        """Next integer, the number of a part or a count."""
         if self.binary and not self._order:
             there = self._data[self._at : self._at + 4]
             self._order = "<" if int.from_bytes(there, "little") <= int.from_bytes(there, "big") else ">"
@@ -282,13 +281,13 @@ class _File:
         return number
 
     def size(self, counts: np.ndarray) -> int:
-        """The sum of counts, none of which may be below one."""
+        """Sum of counts. Raises UserError if any is below one."""
         if len(counts) and counts.min() < 1:
             raise UserError(f"{self.path} has an element without nodes or faces; write it again")
         return int(counts.sum(dtype=np.int64))
 
     def numbers(self, count: int, kind: type) -> np.ndarray:
-        """The next `count` numbers, from the beginning of a line."""
+        """Next `count` numbers, from the beginning of a line."""
         if self.binary:
             end = self._at + 4 * count
             if end > len(self._data):
@@ -314,7 +313,7 @@ class _File:
 
 
 def _sections(path: Path) -> dict[str, list[str]]:
-    """The lines of a case by section, without comments."""
+    """Lines of a case by section, without comments."""
     sections: dict[str, list[str]] = {}
     name = ""
     for line in path.read_text(encoding="latin-1").splitlines():
@@ -327,7 +326,7 @@ def _sections(path: Path) -> dict[str, list[str]]:
 
 
 def _stated(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """(words before the colon, text after it), the latter with lines that go on."""
+    """(key before the colon, text after it), including continuation lines."""
     key, text = "", ""
     for line in lines:
         match = _STATED.match(line)
@@ -342,7 +341,7 @@ def _stated(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _time_sets(path: Path, lines: list[str]) -> dict[int, dict[float, int]]:
-    """By number of the time set: the numbers of files by time."""
+    """Time sets by number, each as file numbers by time."""
     sets: dict[int, dict[str, str]] = {}
     for key, text in _stated(lines):
         if key == "time set":
@@ -370,7 +369,7 @@ def _time_sets(path: Path, lines: list[str]) -> dict[int, dict[float, int]]:
 
 
 def _set_of(path: Path, numbers: str, sets: dict[int, dict[float, int]]) -> dict[float, int] | None:
-    """The time set that a line names first; of a single one, which need not be named, that."""
+    """Time set that a line names first, or the only one if none is named."""
     named = numbers.split()
     if not named:
         return next(iter(sets.values())) if len(sets) == 1 else None

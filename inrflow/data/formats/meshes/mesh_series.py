@@ -1,8 +1,8 @@
-"""Meshes of VTK, XDMF and Tecplot, read by meshio (the extra `mesh`): a file, or a PVD collection of one per time;
-others, such as pieces, blocks and images, by VTK (vtk_files.py).
+"""Meshes of VTK, XDMF and Tecplot, read by meshio (the extra `mesh`): a file, or a PVD collection with a file per time;
+others, such as pieces, blocks and images, are read by VTK (vtk_files.py).
 
-Fields at the nodes become channels, vectors one for each component; without any, fields of the cells at their
-centres. Triangles, of curved surfaces, too, tetrahedra and curves are kept as the mesh of the trajectory.
+Fields at the nodes become channels, one for each component of vectors; if there are none, fields of the cells at their
+centres do. Triangles (also of curved surfaces), tetrahedra and segments are kept as the mesh of the trajectory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWri
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, number_in_name
 from inrflow.errors import UserError
 
-#: Linear cells in place of others, by their nodes: curved ones have nodes in the middles of their sides.
+#: Decomposition of cells into linear simplices, by nodes; quadratic cells have nodes at the midpoints of their sides.
 _PARTS: dict[str, dict[str, list[list[int]]]] = {
     "line": {"line": [[0, 1]], "line3": [[0, 2], [2, 1]]},
     "triangle": {
@@ -53,14 +53,14 @@ _PARTS: dict[str, dict[str, list[list[int]]]] = {
                     [4, 9, 7, 8], [4, 9, 8, 5], [4, 9, 5, 6], [4, 9, 6, 7]],
     },
 }
-_FLAT = 1e-7  # of the extent: numbers of single precision
+_FLAT = 1e-7  # relative extent that counts as flat, in single precision
 _TIMES = ("TimeValue", "TIME", "time")
 _TECPLOT = rb"(title\b[^\n]*\s+)?variables\s*="
 
 
 class MeshFormat(Format):
-    """VTU, PVD and XDMF are XML, ParaView's series JSON, legacy VTK is text or binary with a comment as its first line,
-    Tecplot's ASCII text that names its variables."""
+    """VTU, PVD and XDMF (XML), ParaView's series (JSON), legacy VTK (text or binary with a comment as first line), and
+    Tecplot ASCII (text that names its variables)."""
 
     name = "VTU, PVD, VTK, XDMF or Tecplot"
     about = "VTU, PVD, VTK, XDMF, Tecplot (meshes)"
@@ -93,7 +93,7 @@ class MeshFormat(Format):
 
 
 class VtkFormat(MeshFormat):
-    """XML of VTK other than one unstructured grid."""
+    """VTK XML files other than a single unstructured grid."""
 
     name = "VTK's images, grids, surfaces, blocks or pieces"
     about = "VTI, VTR, VTS, VTP, VTM, PVTU and the like"
@@ -103,7 +103,7 @@ class VtkFormat(MeshFormat):
 
 
 class VtkBinaryFormat(VtkFormat):
-    """HDF5 of VTK, and CGNS."""
+    """VTKHDF and CGNS files."""
 
     name = "VTKHDF or CGNS"
     about = "VTKHDF, CGNS"
@@ -118,11 +118,11 @@ class VtkBinaryFormat(VtkFormat):
         try:
             return super().summary(path)
         except UserError:
-            return []  # `read` says why
+            return []  # `read` raises the error
 
 
 def _time_of_legacy(start: bytes) -> list[float]:
-    """The time in the first bytes of a legacy VTK file, whose field data meshio leaves out; none where it has none."""
+    """Time in the first bytes of a legacy VTK file, whose field data meshio ignores; empty if there is none."""
     match = re.search(rb"\n(?:TIME|TimeValue) 1 1 (double|float)\n", start)
     if not start.startswith(b"# vtk") or match is None:
         return []
@@ -133,7 +133,7 @@ def _time_of_legacy(start: bytes) -> list[float]:
 
 
 def _read_vtu(path: Path) -> Any:
-    """VTU of any version: of what meshio refuses, 2 and up, polyhedra alone differ from 1."""
+    """VTU of any version: versions from 2 on, which meshio refuses, differ from 1 only for polyhedra."""
     import meshio
 
     whole = path.read_bytes()
@@ -151,12 +151,12 @@ def _is_tecplot(head: bytes) -> bool:
 
 
 class MeshSeries:
-    """Fields at the points of one mesh at S steps. Meshes after the first are read as they are asked for.
+    """Fields at the points of one mesh at S steps. Meshes after the first are read on demand.
 
-    parts (S,), times (S,): number of the trajectory (the `part` of a PVD collection) and time of each step, in this
-    order; points (N, d), d = 2 where all lie in a plane of constant z (one layer of cells); cells: `triangles`,
-    `tetrahedra` or, of curves, `segments`.
-    Raises UserError where a file is damaged or refers to others outside of its folder.
+    parts (S,), times (S,): number of the trajectory (the `part` of a PVD collection) and time of each step, sorted in
+    this order; points (N, d), d = 2 if all lie in a plane of constant z (one layer of cells); cells: `triangles`,
+    `tetrahedra` or, for curves, `segments`.
+    Raises UserError if a file is damaged or refers to files outside of its folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -185,11 +185,11 @@ class MeshSeries:
         self.cells = simplices(first.cells_dict) if self.at_nodes else {}
 
     def _reading(self) -> AbstractContextManager[Any]:
-        """In which damage becomes a UserError."""
+        """Context in which errors of damaged files become UserErrors."""
         return meshio_for(self.path)
 
     def left_out(self) -> str:
-        """What is there beside the fields, for a summary."""
+        """Note on fields of cells that are left out, for a summary."""
         others = sorted(_of_users(self._mesh(0).cell_data)) if self.at_nodes else []
         verb = "is" if len(others) == 1 else "are"
         return f" (of nodes; {', '.join(others)} of cells {verb} left out)" if others else ""
@@ -203,7 +203,7 @@ class MeshSeries:
         return np.concatenate([np.asarray(mesh.points, np.float64)[block.data].mean(1) for block in mesh.cells])
 
     def _open(self, path: Path) -> list[tuple[int, float]]:
-        """Part and time of each step; fills `_steps`: a file for each, or a number in `_reader`."""
+        """Part and time of each step; sets `_steps`, a file or the index in `_reader` of each."""
         start = path.open("rb").read(4096).lstrip()
         if kind := kind_of(path, start):
             return self._open_by_vtk(path, kind)
@@ -218,7 +218,7 @@ class MeshSeries:
         if b"<Xdmf" in start:
             import meshio.xdmf
 
-            require_own(path, path.parent.resolve())  # heavy data lie in another file
+            require_own(path, path.parent.resolve())  # heavy data are in another file
             root = xml.parse(path).getroot()
             kinds = [str(one.get("TopologyType") or one.get("Type")).upper() for one in root.iter("Topology")]
             grids = [kind for kind in kinds if kind.endswith("MESH")]
@@ -249,14 +249,14 @@ class MeshSeries:
         return [(0, known[0] if known else number_in_name(path) or 0.0)]
 
     def _open_by_vtk(self, path: Path, kind: str) -> list[tuple[int, float]]:
-        """As `_open`, of files that VTK reads."""
+        """Part and time of each step, as in `_open`, for files that VTK reads."""
         found = meshes_of([path], kind)[0]
         self._steps = [arrays for _, arrays in found]
         return [(0, (number_in_name(path) or 0.0) if time is None else time) for time, _ in found]
 
     @staticmethod
     def _inside(path: Path, name: str) -> Path:
-        """A file that another one names, which must lie in its folder or below."""
+        """File referred to by another one, which must be in its folder or below."""
         return inside(path, name, path.parent.resolve())
 
     def _read(self, path: Path | Zone) -> Any:
@@ -282,7 +282,7 @@ class MeshSeries:
             return self._read(self._steps[step])
 
     def _values(self, step: int) -> dict[str, np.ndarray]:
-        """Values (N, components) by label at one time. Raises UserError where the mesh is not that of the first."""
+        """Values (N, components) by label at one step. Raises UserError if the mesh differs from the first one."""
         mesh = self._mesh(step)
         if mesh.points.shape != self._nodes.shape or not np.allclose(
                 mesh.points, self._nodes, 1e-6, 1e-6 * np.ptp(self._nodes, axis=0).max()):
@@ -296,15 +296,15 @@ class MeshSeries:
         return {label: value.reshape(len(value), -1) for label, value in numbers.items() if value.dtype.kind in "fiu"}
 
     def across(self) -> list[str]:
-        """Components of vectors across the plane of a flat mesh that are not zero, at first or at last."""
+        """Names of vector components normal to a flat mesh that are non-zero in the first or last step."""
         both = [self._values(0)] if self.axes == 2 else []
-        with suppress(UserError):  # of a damaged file, which those who come to it tell
+        with suppress(UserError):  # a damaged file is reported when it is read
             both += [self._values(len(self.times) - 1)] if both else []
         return sorted({f"{label}_z" for values in both for label, one in values.items() if one.shape[1] == 3 and (
             np.abs(one[:, 2]).max(initial=0) > _FLAT * np.abs(one).max(initial=0))})
 
     def fields(self, step: int, across: bool = False) -> dict[str, np.ndarray]:
-        """Values (N,) by name at one time, of vectors on a flat mesh those in its plane, and others if asked for."""
+        """Values (N,) by name at one step; on flat meshes, normal components of vectors only if `across`."""
         columns: dict[str, np.ndarray] = {}
         for label, value in self._values(step).items():
             count = value.shape[1]
@@ -316,12 +316,12 @@ class MeshSeries:
 
 
 def _of_users(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields but for those that VTK keeps for itself, as `vtkGhostType` and `vtkValidPointMask`."""
+    """Fields without those internal to VTK, such as `vtkGhostType` and `vtkValidPointMask`."""
     return {name: values for name, values in fields.items() if not str(name).startswith("vtk")}
 
 
 def simplices(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Simplices of the cells of most dimensions, by their name in the schema; none where some cannot be cut."""
+    """Simplices of the cells of highest dimension, by their name in the schema; empty if some cannot be decomposed."""
     dimensions = {kind: 0 if kind == "vertex" else 1 if kind.startswith("line") else 2 if kind.startswith(
         ("triangle", "quad", "polygon")) else 3 for kind, one in cells.items() if len(one)}
     most = max(dimensions.values(), default=0)
@@ -334,7 +334,7 @@ def simplices(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class MeshContent(StreamedContent):
-    """Trajectories on one mesh."""
+    """Trajectories of a mesh series."""
 
     def __init__(self, series: MeshSeries, options: ReadOptions) -> None:
         path = series.path
@@ -369,7 +369,7 @@ class MeshContent(StreamedContent):
 
 
 class MeshColumns(Columns):
-    """A mesh series as a table: a row for each time and point."""
+    """Mesh series as a table with a row for each time and point."""
 
     def __init__(self, series: MeshSeries) -> None:
         self._series = series

@@ -1,4 +1,4 @@
-"""Answers at the points of one mesh for ParaView: PVD collections of a VTU for each time, and XDMF in one file."""
+"""Writers of predictions at the points of one mesh for ParaView: PVD collections (a VTU per time), and single XDMF."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from inrflow.data.formats.registry import TableWriter
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import AtomicFile, make_folder
 
-CELLS = {"line": "segments", "triangle": "triangles", "tetra": "tetrahedra"}  # names of meshio and of the schema
+CELLS = {"line": "segments", "triangle": "triangles", "tetra": "tetrahedra"}  # names in meshio and in the schema
 Step = tuple[int, float, dict[str, np.ndarray]]  # trajectory, time and values (N,) by name
 
 
 @contextmanager
 def meshio_for(path: Path, used: str = "read") -> Iterator[Any]:
-    """The package, whose errors become UserErrors that name the file."""
+    """Context manager of the package meshio, whose errors become UserErrors that name the file."""
     try:
         import meshio
     except ImportError as error:
@@ -31,7 +31,7 @@ def meshio_for(path: Path, used: str = "read") -> Iterator[Any]:
         yield meshio
     except UserError:
         raise
-    except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
+    except Exception as error:  # damaged files raise all kinds of exceptions
         why = " ".join(f"{error}".split())[:200] or type(error).__name__
         remedy = ("write it again, as VTU with one grid (pyvista.read(FILE).cast_to_unstructured_grid())"
                   if used == "read" else "write .csv, .h5 or .nc instead")
@@ -39,10 +39,10 @@ def meshio_for(path: Path, used: str = "read") -> Iterator[Any]:
 
 
 class MeshWriter(TableWriter):
-    """Rows gathered to values at the points of one mesh, trajectory by trajectory and time by time.
+    """Writer that gathers rows to values at the points of one mesh, by trajectory and time.
 
-    Cells are those of the mesh that the points came from, single vertices otherwise. A format implements `_put`. Raises
-    UserError for columns of text, and for rows that are not the same points at every time.
+    Cells are those of the mesh that the points came from, else single vertices. A format implements `_put`. Raises
+    UserError for columns of text, and if the points differ between times.
     """
 
     name: ClassVar[str]
@@ -103,7 +103,7 @@ class MeshWriter(TableWriter):
 
 
 class PvdWriter(MeshWriter):
-    """A PVD collection with a VTU for each time in the folder beside it, `NAME_files/`. Trajectories are parts."""
+    """Writer of a PVD collection with a VTU per time in the folder `NAME_files/` beside it. Trajectories are parts."""
 
     name = "PVD"
 
@@ -133,7 +133,7 @@ class PvdWriter(MeshWriter):
 
 
 class XdmfWriter(MeshWriter):
-    """XDMF with values as text, so that one file holds everything; of one trajectory."""
+    """Writer of XDMF with values as text in one file, for one trajectory."""
 
     name = "XDMF"
 
@@ -145,5 +145,5 @@ class XdmfWriter(MeshWriter):
             writer.write_points_cells(points, cells)
             for _, t, fields in steps:
                 wide = {name: value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
-                        for name, value in fields.items()}  # single precision is written with 7 digits, int8 not at all
+                        for name, value in fields.items()}  # meshio writes float32 with 7 digits, int8 not at all
                 writer.write_data(t, point_data=wide)

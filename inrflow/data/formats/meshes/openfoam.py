@@ -1,5 +1,5 @@
-"""Cases of OpenFOAM, ASCII or binary, whole or decomposed: fields of cells at their centres, a frame for each time; and
-its probes, as tables."""
+"""OpenFOAM cases, ASCII or binary, whole or decomposed: fields of cells at their centres, a frame for each time; and
+OpenFOAM probes, as tables."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _LIST = re.compile(r"\b(\d+)\s*\(")
 _FIELD = re.compile(r"\binternalField\s+(?:uniform\s+([^;]*);|nonuniform\s+List<\w+>\s*(\d+)\s*(?=\())")
 _CLASSES = {"volScalarField": 1, "volVectorField": 3}
-_FLAT = 1e-9  # of the extent
+_FLAT = 1e-9  # relative extent that counts as flat
 _PROBE = re.compile(r"# Probe \d+ \(([^)]*)\)")
-_OUTSIDE = 1e250  # what probes outside of the mesh exceed
+_OUTSIDE = 1e250  # exceeded by values of probes outside of the mesh
 
 
 class OpenFoamFormat(Format):
-    """A folder with constant/polyMesh, or with folders processor0, ... that have one."""
+    """Folder with constant/polyMesh, or with folders processor0, ... that contain it."""
 
     name = "OpenFOAM"
     about = "a case of OpenFOAM"
@@ -53,10 +53,10 @@ class OpenFoamFormat(Format):
 
 
 class OpenFoamContent(StreamedContent):
-    """One trajectory: channels are the scalar and vector fields that every time has, vectors by their components.
+    """Trajectory whose channels are the scalar and vector fields (by component) present at every time.
 
-    Points are the means of the centres of a cell's faces, those of the parts of a decomposed case one after the other;
-    in a case of one layer of cells, two coordinates. Raises UserError where there are no fields.
+    Points are cell centres (means of the centres of faces), concatenated over the parts of a decomposed case; cases
+    with one layer of cells have two coordinates. Raises UserError if there are no fields.
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
@@ -98,7 +98,7 @@ class OpenFoamContent(StreamedContent):
 
 @dataclass
 class _File:
-    """A file of OpenFOAM: `text`, without comments where it is ASCII; else `sizes` of labels and numbers in bytes."""
+    """OpenFOAM file: `text` (without comments if ASCII), and, if binary, the `sizes` (dtypes) of labels and numbers."""
 
     path: Path
     text: str
@@ -106,7 +106,7 @@ class _File:
 
     @classmethod
     def read(cls, path: Path) -> _File:
-        """Raises UserError for links out of the case."""
+        """File at a path, possibly compressed. Raises UserError for links out of the case."""
         found = path if path.exists() else path.with_name(f"{path.name}.gz")
         case = path.parents[1] if path.parent.name != "polyMesh" else path.parents[2]
         if not found.resolve().is_relative_to(case.resolve()):
@@ -121,9 +121,9 @@ class _File:
                                  f"{order}f{int(scalar[1]) // 8 if scalar else 8}"))
 
     def numbers(self, start: int, count: int | None, size: int, labels: bool = False) -> tuple[np.ndarray, int]:
-        """Values (count, size) of the list that begins after `start` with its length and a bracket, and where it ends.
+        """Values (count, size) of the list that begins after `start` with its length and a bracket, and its end.
 
-        count: where the length stands before `start`. Raises UserError where the file is cut.
+        count: length, if it is given before `start`. Raises UserError if the file is truncated.
         """
         found = _LIST.search(self.text, start) if count is None else re.compile(r"\(").search(self.text, start)
         if found is None:
@@ -144,7 +144,7 @@ class _File:
 
 
 def _parts(path: Path) -> tuple[list[Path], list[tuple[float, str]]]:
-    """The case, or its parts where these hold more times, and the times that all have with their folders' names."""
+    """The case, or its parts if these have more times, and their common times with names of folders."""
     found = sorted(path.glob("processor[0-9]*"), key=lambda part: (len(part.name), part.name))
     parts = [part for part in found if (part / _MESH).is_dir()]
     whole, each = _times(path), [_times(part) for part in parts]
@@ -153,7 +153,7 @@ def _parts(path: Path) -> tuple[list[Path], list[tuple[float, str]]]:
 
 
 def _times(case: Path) -> list[tuple[float, str]]:
-    """Times and the names of their folders that hold fields, in order."""
+    """Sorted times that have fields, with the names of their folders."""
     found = []
     for folder in case.iterdir():
         try:
@@ -166,7 +166,7 @@ def _times(case: Path) -> list[tuple[float, str]]:
 
 
 def _fields(folder: Path) -> dict[str, int]:
-    """Names of the fields of cells in a time folder, and how many components they have."""
+    """Number of components by name of the cell fields in a time folder."""
     found = {}
     for path in sorted(folder.iterdir()):
         if path.is_file():
@@ -206,7 +206,7 @@ def _centres(case: Path) -> np.ndarray:
         text = faces.text[faces.text.find("}") :]
         each = [np.array(face.split(), np.int64) for face in re.findall(r"\d+\s*\(([0-9\s]*)\)", text)]
         corners, counts = np.concatenate(each), np.array([len(face) for face in each])
-    else:  # the first corner of each face, and all corners
+    else:  # index of the first corner of each face, then all corners
         starts, end = faces.numbers(faces.text.find("}"), None, 1, labels=True)
         corners, counts = faces.numbers(end, None, 1, labels=True)[0][:, 0], np.diff(starts[:, 0])
     if (len(owner) != len(counts) or len(neighbour) > len(counts) or corners.min() < 0 or corners.max() >= len(x)
@@ -224,7 +224,7 @@ def _centres(case: Path) -> np.ndarray:
 # ---- probes ----
 
 class ProbesFormat(TableFormat):
-    """The text files that the function object `probes` writes, one for each field, which is named after it."""
+    """Text files of the function object `probes`, one per field, named after it."""
 
     name = "OpenFOAM probes"
     about = "probes of OpenFOAM"
@@ -236,9 +236,9 @@ class ProbesFormat(TableFormat):
 
 
 class ProbesColumns(Columns):
-    """A row for each time and probe: t, x, y and, where it differs, z, and the field by its components.
+    """Table with a row for each time and probe: t, x, y, z (if not constant), and the components of the field.
 
-    What lies outside of the mesh (values of 1e300) is missing.
+    Values outside of the mesh (1e300) are missing.
     """
 
     def __init__(self, path: Path) -> None:

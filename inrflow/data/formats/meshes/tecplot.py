@@ -1,4 +1,4 @@
-"""Tecplot's ASCII files: their zones, structured ones read here, those of finite elements by meshio."""
+"""Tecplot ASCII files by zone: structured zones are read here, finite-element zones by meshio."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from inrflow.data.formats.table_format import axes_among
 from inrflow.errors import UserError
 
 _SHARED = ("VARSHARELIST", "CONNECTIVITYSHAREZONE", "VARLOCATION")
-_BEYOND = 3  # empty lines at the end
+_BEYOND = 3  # reads beyond the end before an error
 
 
 @dataclass(frozen=True)
 class Zone:
-    """One zone of a file: what stands above the first one, and its own text."""
+    """Zone of a file: the header above the first zone, and its own text."""
 
     path: Path
     head: str
@@ -27,7 +27,7 @@ class Zone:
 
     @property
     def _keys(self) -> tuple[dict[str, str], int]:
-        """What the zone says of itself, by words in capitals, and where its numbers begin."""
+        """Attributes of the zone by upper-case key, and the position of its numbers."""
         first = re.search(r"(?m)^\s*[-+.]?\d", self.text)
         start = len(self.text) if first is None else first.start()
         pairs = re.findall(r'(\w+)\s*=\s*("[^"]*"|\([^)]*\)|[^\s,]+)', self.text[:start])
@@ -35,12 +35,12 @@ class Zone:
 
     @property
     def time(self) -> float | None:
-        """The time that the zone says it is of."""
+        """Declared time of the zone, or None."""
         time = self._keys[0].get("SOLUTIONTIME")
         return None if time is None else float(time)
 
     def mesh(self) -> Any:
-        """Points, cells and fields as a meshio.Mesh. Raises UserError for zones that leave out what others hold."""
+        """Points, cells and fields as a meshio.Mesh. Raises UserError for zones that share data of others."""
         from meshio.tecplot import _tecplot
 
         keys, start = self._keys
@@ -59,7 +59,7 @@ class Zone:
         return re.findall(r'"([^"]+)"', said) or re.findall(r"[^\s,]+", said)
 
     def _structured(self, keys: dict[str, str], numbers: np.ndarray) -> Any:
-        """A zone of points numbered along I, J, K, with the quadrilaterals of a surface."""
+        """Mesh of a structured zone (I, J, K), with quadrilaterals if it is a surface."""
         import meshio
 
         names, sizes = self._variables(), [int(keys.get(axis, 1)) for axis in "IJK"]
@@ -77,7 +77,7 @@ class Zone:
 
 
 class _Ending(io.StringIO):
-    """Text that ends with an error for whoever reads on: meshio waits for the rest of a zone without end."""
+    """Text stream that raises an error when read beyond its end, where meshio would wait forever."""
 
     _beyond = 0
 
@@ -90,6 +90,6 @@ class _Ending(io.StringIO):
 
 
 def zones(path: Path) -> list[Zone]:
-    """The zones of a file."""
+    """Zones of a file."""
     head, *parts = re.split(r"(?im)^(?=[ \t]*zone\b)", path.read_text(encoding="latin-1"))
     return [Zone(path, head, part) for part in parts]

@@ -1,5 +1,5 @@
-"""What VTK reads and meshio does not (the extra `vtk`): images, grids, surfaces, blocks and pieces of its XML, VTKHDF,
-CGNS, and grids of XDMF."""
+"""Files that VTK (the extra `vtk`) reads and meshio does not: images, grids, surfaces, blocks and pieces in VTK XML,
+VTKHDF, CGNS, and grids of XDMF."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ XML_OF_VTK = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]
                         rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String")))""", re.DOTALL)
 _ADVICE = ("write VTU, one file for each time: pyvista.read(FILE).cast_to_unstructured_grid().save('NAME_0001.vtu'), "
            "of blocks pyvista.read(FILE).combine(), or, from ParaView, a PVD collection with all time steps")
-_MOST = 500  # files for one process
-_DEEPEST = 8  # groups within groups, in CGNS and VTKHDF
+_MOST = 500  # files per process
+_DEEPEST = 8  # levels of nested groups in CGNS and VTKHDF
 
 
 @dataclass
 class Mesh:
-    """As those of meshio; centres: of the cells, where these are given no nodes."""
+    """Mesh with the attributes of meshio.Mesh that are used; centres (M, 3): centres of cells without given nodes."""
 
     points: np.ndarray
     cells_dict: dict[str, np.ndarray]
@@ -38,7 +38,7 @@ class Mesh:
 
 
 def kind_of(path: Path, start: bytes) -> str | None:
-    """As what VTK reads a file that others do not: xml (also VTU that is packed by LZ4 or holds text), hdf, cgns."""
+    """Kind of a file that only VTK reads: xml (also VTU compressed by LZ4 or with text), hdf, cgns; None for others."""
     if XML_OF_VTK.match(start):
         return "xml"
     if b"ADF Database" in start[:64] or is_hdf5_with(path, lambda file: "CGNSLibraryVersion" in file):
@@ -47,15 +47,15 @@ def kind_of(path: Path, start: bytes) -> str | None:
 
 
 def arrays_for(files: list[Path]) -> list[Path]:
-    """Files of one mesh each, as those that VTK alone reads are written aside: all, if the first one is so."""
+    """Files of one mesh each, replaced by temporary files of arrays if the first is of a kind that only VTK reads."""
     kind = kind_of(files[0], files[0].open("rb").read(4096).lstrip()) if files else None
     return files if kind is None else [meshes[0][1] for meshes in meshes_of(files, kind)]
 
 
 def meshes_of(paths: list[Path], kind: str) -> list[list[tuple[float | None, Path]]]:
-    """For each file the times (None: not given) and arrays of its meshes, which `read_arrays` reads.
+    """Times (None: not given) and files of arrays (see `read_arrays`) of the meshes of each file.
 
-    Raises UserError where VTK is not installed or fails, and where files name others outside of their folder.
+    Raises UserError if VTK is not installed or fails, and if files refer to others outside of their folder.
     """
     if find_spec("vtk") is None:
         raise UserError(f"{paths[0]} is read by VTK; install it with `pip install inrflow[vtk]`, or {_ADVICE}")
@@ -69,7 +69,7 @@ def meshes_of(paths: list[Path], kind: str) -> list[list[tuple[float | None, Pat
 
 
 def inside(path: Path, name: str, folder: Path) -> Path:
-    """A file that another one names, which must lie in a folder or below."""
+    """File referred to by another one, which must be in a folder or below. Raises UserError."""
     found = path.parent / name
     if not found.resolve().is_relative_to(folder):
         raise UserError(f"{path} refers to {name}, outside of its folder, which is not followed; put the files "
@@ -80,8 +80,8 @@ def inside(path: Path, name: str, folder: Path) -> Path:
 
 
 def require_own(path: Path, folder: Path) -> None:
-    """Raise UserError where a file, or one that it names, leads out of a folder."""
-    head = path.read_bytes().partition(b"<AppendedData")[0]  # what follows is no XML
+    """Check that a file, and all files that it refers to, are in a folder. Raises UserError."""
+    head = path.read_bytes().partition(b"<AppendedData")[0]  # the rest is no XML
     if h5py.is_hdf5(path):
         open_hdf5(path, _DEEPEST).close()
     if not head[:64].lstrip().startswith(b"<"):
@@ -114,7 +114,7 @@ def join_collections(path: Path, reader: Any) -> None:
 
 
 def read_arrays(path: Path) -> Mesh:
-    """The mesh in a file of arrays that VTK was asked for."""
+    """Mesh in a file of arrays written by vtk_to_arrays.py."""
     with np.load(path) as file:
         found = {name: file[name] for name in file.files}
     parts = [{name.removeprefix(part): values for name, values in found.items() if name.startswith(part)}

@@ -1,7 +1,7 @@
-"""A script that writes what VTK reads as arrays, an .npz for each time, in a process of its own: KIND FILE ...
+"""Script, run in a separate process, that converts files by VTK to arrays, an .npz for each time: KIND FILE ...
 
-They go into the folder it is started in; their times (null: not given) and names are printed as JSON, a line for each
-file that is read. It imports nothing of inrflow.
+These are written into the current folder; their times (null: not given) and names are printed as JSON, a line for each
+file. It imports nothing of inrflow.
 """
 
 import json
@@ -15,17 +15,17 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonExecutionModel import vtkAlgorithm, vtkStreamingDemandDrivenPipeline
 from vtkmodules.vtkFiltersCore import vtkAppendFilter, vtkStaticCleanUnstructuredGrid
 
-#: Modules and classes; `xdmf2`: in two dimensions, which VTK has in the plane of y and z.
+#: Modules and classes; `xdmf2`: two-dimensional XDMF, which VTK places in the plane of y and z.
 _READERS = {"xml": "vtkIOXML.vtkXMLGenericDataObjectReader", "hdf": "vtkIOHDF.vtkHDFReader",
             "cgns": "vtkIOCGNSReader.vtkCGNSReader", "xdmf": "vtkIOXdmf2.vtkXdmfReader",
             "xdmf2": "vtkIOXdmf2.vtkXdmfReader"}
-#: Names of meshio by numbers of VTK; those of two dimensions that are not cut in triangles are polygons.
+#: meshio's names by VTK cell type; two-dimensional cells that are not decomposed into triangles are polygons.
 _CELLS = {1: "vertex", 3: "line", 5: "triangle", 9: "quad", 10: "tetra", 21: "line3", 22: "triangle6", 23: "quad8",
           24: "tetra10", 6: "polygon", 7: "polygon", 8: "polygon"}
 
 
 def joined(data: Any, pieces: bool) -> Any:
-    """The grids of several blocks or pieces as one, without cells that repeat those of others."""
+    """Union of the grids of several blocks or pieces, without duplicate points and ghost cells."""
     blocks = [data]
     if data.IsA("vtkCompositeDataSet"):
         blocks, iterator = [], data.NewIterator()
@@ -46,7 +46,7 @@ def joined(data: Any, pieces: bool) -> Any:
 
 
 def arrays(grid: Any) -> dict[str, np.ndarray]:
-    """Points (N, 3), centres of cells (M, 3), nodes of the cells of each kind, values of points and cells."""
+    """Arrays of a grid: points (N, 3), centres of cells (M, 3), nodes of cells by kind, values of points and cells."""
     points, cells = vtk_to_numpy(grid.GetPoints().GetData()), grid.GetCells()
     kinds = np.array([grid.GetCellType(index) for index in range(grid.GetNumberOfCells())], np.uint8)
     starts, nodes = vtk_to_numpy(cells.GetOffsetsArray()), vtk_to_numpy(cells.GetConnectivityArray())
@@ -59,7 +59,7 @@ def arrays(grid: Any) -> dict[str, np.ndarray]:
             found[f"cells/{_CELLS.get(int(kind), 'other')}"] = nodes[starts[rows][:, None] + np.arange(counts[rows[0]])]
     for where, data in (("point", grid.GetPointData()), ("cell", grid.GetCellData())):
         for one in map(data.GetArray, range(data.GetNumberOfArrays())):
-            found |= {} if one is None else {f"{where}/{one.GetName()}": vtk_to_numpy(one)}  # None: of texts
+            found |= {} if one is None else {f"{where}/{one.GetName()}": vtk_to_numpy(one)}  # None: text
     return found
 
 
@@ -74,7 +74,7 @@ for path in paths:
         getattr(reader, f"EnableAll{what}")()
     times = reader.GetOutputInformation(0).Get(vtkStreamingDemandDrivenPipeline.TIME_STEPS()) or [None]
     if kind == "cgns" and b"IterativeData" not in Path(path).read_bytes():
-        times = [None]  # where VTK says 0
+        times = [None]  # VTK reports 0
     for time in times:
         reader.Update() if time is None else reader.UpdateTimeStep(time)
         data = reader.GetOutputDataObject(0)

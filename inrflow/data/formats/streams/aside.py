@@ -1,4 +1,4 @@
-"""Files that a package reads in a process of its own, which damage may bring down, and writes aside for this one."""
+"""Conversion of files by a package in a separate process, which damaged files may crash, to temporary files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _written: dict[tuple[object, ...], tuple[TemporaryDirectory[str], str]] = {}  # 
 
 
 def written_aside(path: Path, code: Sequence[str], reader: str, advice: str) -> tuple[Path, str]:
-    """The folder that Python was started in with `code` as its arguments, and what it printed; once for each state of
-    the file. Raises UserError, with the advice, where it fails or tells of an error."""
+    """Temporary folder in which Python ran with the arguments `code`, and its output; cached for each state of the
+    file. Raises UserError, with the advice, if it fails or reports an error."""
     about = path.stat()
     key = (str(path.resolve()), about.st_size, about.st_mtime_ns, *code)
     if key not in _written:

@@ -1,4 +1,4 @@
-"""Times in tables whose columns are not called so: dates under any name, and years, months and days in columns."""
+"""Detection of times in tables without a column named so: dates under any name, or columns of year, month and day."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PARTS = (("year", "yyyy", "yr"), ("month", "mon"), ("day", "dd"), ("hour", "hr"
 _DAY_OF_YEAR = ("doy", "dayofyear", "day_of_year")
 _CALLED = re.compile(r"date|dat(um)?$|time|zeit|uhr|stamp|fecha|aaaa|yyyy|jjjj|mess_datum|epoch|unix|^ts$",
                      re.IGNORECASE)
-_LONG = 10  # digits of dates with an hour, which other numbers rarely look like
+_LONG = 10  # digits of dates with an hour, unlikely for other numbers
 
 
 def columns_of_dates(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The columns that hold dates in the first rows of a table."""
+    """Names of the columns that hold dates in the first rows of a table."""
     columns = list(zip(*(row for row in rows if len(row) == len(names)), strict=True))
     return [name for name, cells in zip(names, columns, strict=False) if _are_dates(name, [
         cell.strip() for cell in cells])]
@@ -43,7 +43,7 @@ def _are_dates(name: str, cells: Sequence[str]) -> bool:
 
 
 def parts_of_dates(names: Sequence[str]) -> list[str]:
-    """The columns of year, month, day and so on, or of year and day of the year; none where one of these is lacking."""
+    """Columns of year, month, day and so on, or of year and day of the year; empty if one of these is missing."""
     called = {name.lower().strip(): name for name in reversed(names)}
     found = [next((called[word] for word in words if word in called), None) for words in _PARTS]
     day = next((called[word] for word in _DAY_OF_YEAR if word in called), None)
@@ -54,7 +54,7 @@ def parts_of_dates(names: Sequence[str]) -> list[str]:
 
 
 def dates_of_parts(block: Mapping[str, np.ndarray], parts: Sequence[str], path: Path) -> np.ndarray:
-    """Dates (R,) of the columns of their parts, the last of which may have fractions; NaT where one is missing."""
+    """Dates (R,) from columns of their parts, of which the last may have fractions; NaT if a part is missing."""
     numbers = [column_numbers(block[name], name, path, 0) for name in parts]
     by_day = parts[1].lower().strip() in _DAY_OF_YEAR
     if by_day:

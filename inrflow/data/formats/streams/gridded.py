@@ -1,5 +1,5 @@
-"""Answers as arrays: rows gathered to fields (T, X, ...) of a trajectory, in the layout of the file of points, or as
-named arrays."""
+"""Writers of predictions as arrays: rows gathered to fields (T, X, ...) of a trajectory, in the layout of the file of
+points, or as named arrays."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from inrflow.data.formats.registry import TableWriter
 from inrflow.errors import UserError
 
 _MEDIAN = "_q50"
-_OFF = 1e-6  # of the length of an axis, how far off its points places may be
+_OFF = 1e-6  # tolerance of places on an axis, relative to its length
 
 
 class GatheredWriter(TableWriter):
-    """Rows of one trajectory after another, gathered before they are written. A format implements `_place`.
+    """Writer that gathers the rows of each trajectory before writing them. A format implements `_place`.
 
-    Raises UserError for columns of text, and rows of a trajectory that are not together.
+    Raises UserError for columns of text, and if the rows of a trajectory are not consecutive.
     """
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool, source: Path) -> None:
@@ -34,10 +34,10 @@ class GatheredWriter(TableWriter):
 
     @abstractmethod
     def _place(self, number: int, t: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-        """Take the rows of a trajectory, at times t (R,)."""
+        """Process the rows of a trajectory at times t (R,)."""
 
-    def _last(self) -> None:  # noqa: B027  most formats have nothing left
-        """Write what is known when all trajectories are."""
+    def _last(self) -> None:  # noqa: B027  not needed by most formats
+        """Write data that need all trajectories."""
 
     def abandon(self) -> None:
         self._blocks = []
@@ -68,7 +68,7 @@ class GatheredWriter(TableWriter):
         self._place(number, columns.pop(str(find_column(columns, TIMES))), columns)
 
     def _named(self, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """With medians under the names of their channels, which programs that read this layout look for."""
+        """Fields with medians renamed to their channels, as expected by programs that read this layout."""
         channels = () if self.description is None else self.description.channels
         medians = {f"{name}{_MEDIAN}": name for name in channels if name not in fields}
         return {medians.get(name, name): values for name, values in fields.items()}
@@ -83,10 +83,10 @@ class GatheredWriter(TableWriter):
 
 
 class GridWriter(GatheredWriter):
-    """Rows gathered to fields over the grid of the file that they answer to.
+    """Writer that gathers rows to fields on the grid of the file of query points.
 
-    Cells of which there is no row are NaN. A format implements `_axes` and `_put`, which appends a trajectory to
-    `_file`. Raises UserError for places off the grid.
+    Cells without a row are NaN. A format implements `_axes` and `_put`, which appends a trajectory to `_file`. Raises
+    UserError for places off the grid.
     """
 
     _t = np.empty(0)
@@ -115,14 +115,14 @@ class GridWriter(GatheredWriter):
         self._put(number, t, self._named(fields))
 
     def _cells(self, columns: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
-        """Numbers of the points of each axis where rows lie, and sizes of axes; takes the coordinates out."""
+        """Indices of rows along each axis, and sizes of axes; removes the coordinates from the columns."""
         named = {name for name, _ in self._grid} <= set(columns)
         names = [name for name, _ in self._grid] if named or self.description is None else self.description.coordinates
         return [self._on_axis(axis, columns.pop(name)) for name, (_, axis) in zip(names, self._grid, strict=True)], [
             len(axis) for _, axis in self._grid]
 
     def _on_axis(self, axis: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Numbers of the points of an axis."""
+        """Indices of places among the points of an axis. Raises UserError for places off the axis."""
         order = np.argsort(axis)
         ends = (axis[order][1:] + axis[order][:-1]) / 2
         nearest = order[np.searchsorted(ends, places)]
@@ -132,7 +132,7 @@ class GridWriter(GatheredWriter):
         return nearest
 
     def _require_same(self, t: np.ndarray) -> None:
-        """Raise UserError where a trajectory has other times than the first."""
+        """Check that a trajectory has the times of the first. Raises UserError."""
         self._t = t if len(self._written) == 1 else self._t
         if not np.array_equal(self._t, t):
             raise UserError(f"{self.path}: trajectories have different times, and files of this layout one row of "
@@ -149,8 +149,8 @@ class GridWriter(GatheredWriter):
 
 
 class ArrayWriter(GridWriter):
-    """Named arrays: times t, axes of a grid or else points x (N, d), and fields (S, T, ...), of one trajectory (T,
-    ...). save: writes them to an open file.
+    """Writer of named arrays: times t, axes of a grid or else points x (N, d), and fields (S, T, ...), or (T, ...) for
+    one trajectory. save: function that writes them to an open file.
     """
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool,
@@ -199,8 +199,7 @@ class ArrayWriter(GridWriter):
 
 
 def by_quantity(names: Sequence[str], channels: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Names of fields by their channels, by what they are of these: "" (the values), "_std", "_q05", ...; under ", "
-    those of none."""
+    """Names of fields by quantity ("" for values, "_std", "_q05", ...) and channel; fields of no channel under ", "."""
     found: dict[str, dict[str, str]] = {}
     for name in names:
         own = max((one for one in channels if name == one or name.startswith(f"{one}_")), key=len, default=None)
@@ -209,5 +208,5 @@ def by_quantity(names: Sequence[str], channels: Sequence[str]) -> dict[str, dict
 
 
 def single(values: np.ndarray) -> np.ndarray:
-    """Floating-point values in single precision, as published sets are; others as they are."""
+    """Floating-point values in single precision, as in published data sets; others unchanged."""
     return values.astype(np.float32) if values.dtype.kind == "f" else values

@@ -38,9 +38,9 @@ def is_footer(rows: Sequence[Sequence[str]], columns: int) -> bool:
 
 
 def lines_of_units(ahead: Sequence[str], cells: Callable[[str], list[str]]) -> list[list[str]]:
-    """The lines before the first that holds a value, where most of their cells are words, some above values."""
+    """Cells of the lines before the first one with a value, if most of these are words, some of them above values."""
     if any(line.count('"') % 2 for line in ahead):
-        return []  # a cell goes on in the next line
+        return []  # a cell continues in the next line
     rows = [[cell.strip() for cell in cells(line)] for line in ahead]
     first = next((index for index, row in enumerate(rows) if any(_VALUE.match(cell) for cell in row if cell != "1")), 0)
     above = rows[:first]
@@ -51,12 +51,12 @@ def lines_of_units(ahead: Sequence[str], cells: Callable[[str], list[str]]) -> l
 
 
 def bare_unit(cell: str) -> str:
-    """A unit without brackets around it."""
+    """Unit without surrounding brackets."""
     return re.sub(r"^\s*[(\[]\s*(.*?)\s*[)\]]\s*$", r"\1", cell).strip()
 
 
 def slashed(cells: Sequence[str]) -> bool:
-    """Whether all cells, but for empty ones, are dates such as 12/31/2024, of which day or month may come first."""
+    """Whether all non-empty cells are dates such as 12/31/2024, with the day or the month first."""
     filled = [cell for cell in cells if cell.strip()]
     return bool(filled) and all(_SLASHED.fullmatch(cell) for cell in (filled[0], filled[-1])) and all(
         map(_SLASHED.fullmatch, filled))
@@ -74,7 +74,7 @@ def month_first(blocks: Iterator[Sequence[str]]) -> bool | None:
 
 
 def with_years_first(cells: Sequence[str], month: bool) -> list[str]:
-    """Dates such as 12/31/2024 as 2024/12/31; `month`: whether it comes first."""
+    """Dates such as 12/31/2024 rewritten as 2024/12/31; `month`: whether the month comes first."""
     done: dict[str, str] = {}
     for cell in dict.fromkeys(cells):
         found = _SLASHED.fullmatch(cell)

@@ -1,5 +1,5 @@
 """Discrete sampling geometries of the CF conventions (chapter 9) as rows: single points, contiguous and indexed ragged
-arrays, series that have times of their own (incomplete arrays), and profiles of Argo floats."""
+arrays, series with individual times (incomplete arrays), and profiles of Argo floats."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 
 def as_rows(data: Any, times: Sequence[str]) -> Any:
-    """An xarray.Dataset with what belongs to instances (stations) repeated for each of their observations.
+    """xarray.Dataset with variables of instances (stations) repeated for each of their observations.
 
-    times: names of variables of times. Any other dataset comes back as it is.
+    times: names of variables of times. Other datasets are returned unchanged.
     """
     for name, variable in list(data.variables.items()):
         rows, instances = variable.attrs.get("sample_dimension"), variable.attrs.get("instance_dimension")
@@ -36,8 +36,8 @@ def as_rows(data: Any, times: Sequence[str]) -> Any:
 
 
 def of_argo(path: Path, data: Any) -> Any:
-    """Profiles of Argo floats as rows of time, place, pressure and what was measured: adjusted values where there are
-    any, without those whose flags say bad (3, 4) or missing (9). Any other dataset comes back as it is."""
+    """Profiles of Argo floats as rows of time, place, pressure and measured values: adjusted values if there are any,
+    without values flagged as bad (3, 4) or missing (9). Other datasets are returned unchanged."""
     if not {"JULD", "LATITUDE", "LONGITUDE", "PRES", "PRES_QC"} <= set(data.variables) or data["PRES"].ndim != 2:
         return data
     across, along = data["PRES"].dims
@@ -64,7 +64,7 @@ def of_argo(path: Path, data: Any) -> Any:
     changed |= {name: (across, held[name], {**data[name].attrs, "standard_name": standard})
                 for name, standard in places.items()}
     changed["PRES"][2]["axis"] = "Z"
-    if "PLATFORM_NUMBER" in held and held["PLATFORM_NUMBER"].shape == (len(lost),):  # says which float is which
+    if "PLATFORM_NUMBER" in held and held["PLATFORM_NUMBER"].shape == (len(lost),):  # identifies the floats
         names = [one.decode("ascii", "replace") if isinstance(one, bytes) else str(one)
                  for one in held["PLATFORM_NUMBER"].tolist()]
         changed["PLATFORM_NUMBER"] = (across, np.array([name.strip() for name in names], object), {})
@@ -72,7 +72,7 @@ def of_argo(path: Path, data: Any) -> Any:
 
 
 def _bad(flags: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Where flags of Argo's reference table 2 say that a value is bad or missing."""
+    """Mask of values that flags of Argo's reference table 2 mark as bad or missing."""
     if flags is None:
         return np.zeros(shape, bool)
     letters = np.array([cell.decode("ascii", "replace") if isinstance(cell, bytes) else str(cell)
@@ -81,14 +81,14 @@ def _bad(flags: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _repeated(data: Any, instances: Any, rows: Any, which: np.ndarray) -> Any:
-    """With variables over the dimension of instances alone over rows, row r of instance `which[r]`."""
+    """Dataset with variables of the instance dimension expanded to rows, where row r belongs to instance `which[r]`."""
     changed = {name: ((rows,), variable.values[which], variable.attrs) for name, variable in data.variables.items()
                if variable.dims == (instances,)}
     return _with(data.drop_dims(instances), changed, data)
 
 
 def _raveled(data: Any, dims: Sequence[Any]) -> Any:
-    """With what lives on one or both of two dimensions over rows."""
+    """Dataset with variables on one or both of two dimensions flattened to rows."""
     shape = [data.sizes[dim] for dim in dims]
     changed = {}
     for name, variable in data.variables.items():
@@ -100,7 +100,7 @@ def _raveled(data: Any, dims: Sequence[Any]) -> Any:
 
 
 def _with(data: Any, changed: dict[Any, Any], before: Any) -> Any:
-    """With variables in place of others, coordinates as coordinates."""
+    """Dataset with replaced variables; those that were coordinates remain coordinates."""
     data = data.drop_vars([name for name in changed if name in data.variables])
     return data.assign({name: value for name, value in changed.items() if name not in before.coords}).assign_coords(
         {name: value for name, value in changed.items() if name in before.coords})

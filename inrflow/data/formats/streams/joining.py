@@ -1,4 +1,4 @@
-"""Several files of one system read as one: later frames of the same run, or further trajectories."""
+"""Joining of several files of one system: later frames of the same run, or further trajectories."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from inrflow.data.formats.streams.streamed import Part, StreamedContent, number_
 from inrflow.data.formats.table_format import TableContent, TableFormat, axes_among
 from inrflow.errors import UserError
 
-_LOOKED_AT = 4096  # rows of a table
-_DIGITS = 9  # of the largest coordinate
-_PACKED = 1e-3  # deviations by which values of one frame differ, where two files are packed in their own ways
+_LOOKED_AT = 4096  # rows of a table that are examined
+_DIGITS = 9  # significant digits of coordinates
+_PACKED = 1e-3  # tolerance, in standard deviations, of equal values in files with different packing
 _DATE = re.compile(r"(?<!\d)(\d{4})([-_.]?)(\d{2})\2(\d{2})(?:[-_.T]?(\d{2})(?:[-_.:h]?(\d{2}))?)?(?!\d)")
-_SHARED = 0.5  # share of the points of two files that makes them the same network or grid, with values missing
+_SHARED = 0.5  # least share of common points for the same network or grid, with points missing
 
 
 def read_files(paths: Sequence[Path], options: ReadOptions) -> Content:
-    """The content of one file, or of several of one format together. Raises UserError where they do not fit."""
+    """Joint content of one or several files of one format. Raises UserError if they do not fit together."""
     kinds = [format_of(path) for path in paths]
     if len(paths) == 1 and options.stations is None:
         return kinds[0].read(paths[0], options)
@@ -41,14 +41,14 @@ def read_files(paths: Sequence[Path], options: ReadOptions) -> Content:
     if options.stations is not None:
         raise UserError(f"stations is for tables, and {paths[0]} is {kinds[0].about}; leave it out")
     with kinds[0].read(paths[0], options) as first:
-        rows = isinstance(first, TableContent)  # as profiles and series in NetCDF are
+        rows = isinstance(first, TableContent)  # such as profiles and series in NetCDF
     if rows:
         return TableContent(_JoinedTables(kinds[0], paths, options), paths[0], options)
     return JoinedContent(kinds[0], paths, options)
 
 
 def _require_alike(paths: Sequence[Path]) -> None:
-    """Raise UserError where files have different formats."""
+    """Check that files have the same format. Raises UserError."""
     kinds = [format_of(path) for path in paths]
     other = next((path for path, kind in zip(paths, kinds, strict=True) if kind is not kinds[0]), None)
     if other is not None:
@@ -56,7 +56,7 @@ def _require_alike(paths: Sequence[Path]) -> None:
 
 
 def joined_tables(paths: Sequence[Path], options: ReadOptions) -> TableFormat:
-    """Several tables as one. Raises UserError where some are none."""
+    """Several tables joined to one. Raises UserError if their formats differ."""
     _require_alike(paths)
     kind = format_of(paths[0])
     assert isinstance(kind, TableFormat)
@@ -66,11 +66,11 @@ def joined_tables(paths: Sequence[Path], options: ReadOptions) -> TableFormat:
 class JoinedContent(StreamedContent):
     """Trajectories of several files.
 
-    Where every file holds the same number of trajectories, at the same places and later than the file before, frames
-    continue them (monthly files of one run); otherwise files hold further trajectories. First frames that the file
-    before ends with are taken once. Points that some of the files lack, for they hold no value there, are filled with
-    NaN. Times in other units are turned into those of the first. Files of one frame without times are of the date, or
-    the last number, in their names.
+    If every file has the same number of trajectories, at the same places and later than the previous file, its frames
+    continue them (monthly files of one run); otherwise files have further trajectories. Initial frames that repeat the
+    last ones of the previous file are dropped. Points that are missing in some files have NaN there. Times are
+    converted to the units of the first file. Files of one frame without time get the date, or the last number, in their
+    names.
     """
 
     def __init__(self, kind: Format, paths: Sequence[Path], options: ReadOptions) -> None:
@@ -137,7 +137,7 @@ class JoinedContent(StreamedContent):
             for row in zip(*files, strict=True):
                 yield _chained(row)
             if len({len(parts[0].x) for parts in files}) > 1:
-                self.extra = {}  # of the points of one file
+                self.extra = {}  # valid for the points of one file only
             return
         times = [float(parts[0].t[0]) for parts in files]
         if len(set(times)) == len(files) > 1 and all(len(part.t) == 1 for parts in files for part in parts):
@@ -152,7 +152,7 @@ class JoinedContent(StreamedContent):
             self.extra = {}
 
     def _without_repeats(self, files: list[list[Part]]) -> list[list[Part]]:
-        """Files without the first frames that the one before ends with; unchanged where one has others there."""
+        """Files without initial frames that repeat the end of the previous file; unchanged if values differ there."""
         cut, repeated = files[:1], 0
         for before, after in zip(files, files[1:], strict=False):
             counts = {int(np.searchsorted(second.t, first.t[-1], "right"))
@@ -185,7 +185,7 @@ class JoinedContent(StreamedContent):
 
 
 def _repeats(first: Part, second: Part, count: int) -> bool:
-    """Whether the first frames of a trajectory are the last of another: times, places and values, but for packing."""
+    """Whether the first `count` frames of `second` repeat the last of `first`, up to differences by packing."""
     ours, theirs = _rounded([first.x, second.x])
     if len(first.t) < count or not np.array_equal(ours, theirs):
         return False
@@ -201,13 +201,12 @@ def _repeats(first: Part, second: Part, count: int) -> bool:
 
 
 def _from(part: Part, first: int) -> Part:
-    """A trajectory without its first frames."""
+    """Trajectory without its first `first` frames."""
     return replace(part, t=part.t[first:], values=lambda start, stop: part.values(start + first, stop + first))
 
 
 def _times_in_names(paths: Sequence[Path]) -> tuple[list[float], str | None] | None:
-    """Times that names of files hold, and their units: dates, else the last numbers; None where some hold none, or the
-    same."""
+    """Times in names of files, and their units: dates, else the last numbers; None if some have none, or the same."""
     moments = [next((moment for match in _DATE.finditer(path.name) if (moment := _moment(match)) is not None), None)
                for path in paths]
     dates = [moment for moment in moments if moment is not None]
@@ -218,7 +217,7 @@ def _times_in_names(paths: Sequence[Path]) -> tuple[list[float], str | None] | N
 
 
 def _moment(match: re.Match[str]) -> np.datetime64 | None:
-    """The moment of a date in a name; None where there is no such day."""
+    """Moment of a date in a name; None if it is no valid date."""
     year, _, month, day, hour, minute = match.groups(default="0")
     try:
         return np.datetime64(datetime(int(year), int(month), int(day), int(hour), int(minute)), "us")
@@ -231,7 +230,7 @@ def _listed(content: Content) -> str:
 
 
 def _continues(files: list[list[Part]]) -> bool:
-    """Whether each file goes on where the one before ends, with the same trajectories at the same places."""
+    """Whether each file starts after the end of the previous one, with the same trajectories at the same places."""
     for before, after in zip(files, files[1:], strict=False):
         if len(before) != len(after):
             return False
@@ -244,19 +243,19 @@ def _continues(files: list[list[Part]]) -> bool:
 
 
 def _rounded(points: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Points (N, d) of files to the digits that tell places apart, though longitudes are from 0 or from -180."""
+    """Points (N, d) of files, divided by a common scale and rounded so that equal places are exactly equal."""
     scale = max(float(np.abs(x).max(initial=0.0)) for x in points) or 1.0
     return [np.round(x / scale, _DIGITS) for x in points]
 
 
 def _shared(first: np.ndarray, second: np.ndarray) -> float:
-    """Share of the points of the larger set that are in both."""
+    """Number of common points relative to the larger set."""
     union = len(np.unique(np.concatenate(_rounded([first, second])), axis=0))
     return (len(first) + len(second) - union) / max(len(first), len(second))
 
 
 def _chained(parts: Sequence[Part]) -> Part:
-    """One trajectory of parts that follow each other, at all points of any of them."""
+    """Concatenation of successive parts to one trajectory, at the union of their points."""
     x = parts[0].x
     places: list[Any] = [slice(None)] * len(parts)
     if any(not np.array_equal(part.x, x) for part in parts):
@@ -283,10 +282,10 @@ def _chained(parts: Sequence[Part]) -> Part:
 
 
 class _JoinedTables(TableFormat):
-    """The rows of several tables of one format with the same columns, one table after another.
+    """Concatenated rows of several tables of one format with the same columns.
 
-    Tables without a column of times are of one time each, the number at the end of their names. Tables that have rows
-    of the same times and places are of different trajectories.
+    Tables without a column of times have one time each, the last number in their names. Tables with the same times and
+    places are different trajectories.
     """
 
     def __init__(self, kind: Format, paths: Sequence[Path], options: ReadOptions) -> None:
@@ -310,7 +309,7 @@ class _JoinedTables(TableFormat):
 
 
 def _head(kind: Format, path: Path, called: str | None) -> tuple[str | None, dict[str, np.ndarray]]:
-    """The column of times of a table, which may be called so, and its first rows."""
+    """Column of times of a table (`called`: its name, if given), and its first rows."""
     with kind.open_columns(path, [TIMES]) as columns:
         rows = next(columns.blocks(_LOOKED_AT), {name: np.empty(0) for name in columns.names})
         return columns.column_of_times(called), rows
@@ -332,7 +331,7 @@ def _number(text: str) -> float | None:
 
 
 def _repeat(heads: Sequence[Mapping[str, np.ndarray]], time: str | None, options: ReadOptions) -> bool:
-    """Whether most rows of two tables are of the same times and places (and trajectories, and stations)."""
+    """Whether most rows of two tables have the same times and places (and trajectories, and stations)."""
     named = {time, "trajectory", *(options.coordinates or ()), *axes_among(list(heads[0])),
              *(find_column(heads[0], group) for group in (LONGITUDES, LATITUDES, HEIGHTS))}
     keys = [name for name in heads[0] if name in named or is_station(name)]
@@ -343,7 +342,7 @@ def _repeat(heads: Sequence[Mapping[str, np.ndarray]], time: str | None, options
 
 
 class _JoinedColumns(Columns):
-    """The rows of tables; with a column `time` where each is of one, `trajectory` where these are of each."""
+    """Rows of several tables, with a column `time` if each has one time, and `trajectory` if these are separate."""
 
     def __init__(self, tables: list[Columns], paths: Sequence[Path], times: Sequence[float] | None, apart: bool
                  ) -> None:
@@ -358,7 +357,7 @@ class _JoinedColumns(Columns):
                                 "give tables with the same columns")
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
-        first = last = 0  # of the trajectories of a table
+        first = last = 0  # numbers of the trajectories of a table
         for index, (table, path) in enumerate(zip(self._tables, self._paths, strict=True)):
             for own in table.blocks(rows):
                 block = {name: own[name] for name in self._own}

@@ -1,6 +1,6 @@
-"""PP of the UK Met Office: iris reads it (the extra `pp`) and writes it aside as NetCDF by the CF conventions.
+"""PP files of the UK Met Office: iris (the extra `pp`) converts them to temporary NetCDF files with CF conventions.
 
-It does so in a process of its own: libraries that iris loads and those of GRIB files do not bear each other.
+It runs in a separate process, since libraries that iris loads and those of GRIB files are incompatible.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ _CODE = "import sys, iris; iris.save(iris.load(sys.argv[1]), 'fields.nc')"
 
 
 def as_netcdf(path: Path) -> Path:
-    """A NetCDF file of the fields of a PP file, one for all readers of this process. UserError for damaged files."""
+    """NetCDF file of the fields of a PP file, cached in this process. Raises UserError for damaged files."""
     code = ("-c", _CODE, str(path.resolve()))
     return written_aside(path, code, "iris", "copy or write it again, or save it as NetCDF")[0] / "fields.nc"

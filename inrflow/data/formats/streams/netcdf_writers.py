@@ -1,4 +1,4 @@
-"""Tables as NetCDF and Zarr: variables over rows, or over the grid of the file of points with all that it says."""
+"""Writers of tables as NetCDF and Zarr: variables over rows, or over the grid (with metadata) of the file of points."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from inrflow.data.formats.registry import (
 )
 from inrflow.errors import UserError
 
-RADIANS = "inrflow_radians"  # attribute of angles that became degrees: their units in the file
+RADIANS = "inrflow_radians"  # attribute of angles converted to degrees: their units in the file
 _EXTRAS = {"cfgrib": "grib", "iris": "pp", "astropy_healpix": "healpix"}
 
 
 def require_package(package: str, path: Path) -> None:
-    """Raise UserError where the package that reads or writes a file is not installed."""
+    """Check that the package that reads or writes a file is installed. Raises UserError."""
     if find_spec(package) is None:
         raise UserError(f"{path} needs the package {package}; install it with `pip install "
                         f"inrflow[{_EXTRAS.get(package, package)}]`")
 
 
 class NetcdfWriter(TableWriter):
-    """Variables over one dimension `row`, or over the grid that the points came from; dates as CF numbers."""
+    """Writer of variables over a dimension `row`, or over the grid that the points came from; dates as CF numbers."""
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
         super().__init__(path, description, overwrite)
@@ -57,7 +57,7 @@ class NetcdfWriter(TableWriter):
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         import h5netcdf
 
-        grid = self._grid = None if grid is None or not grid.axes else grid  # else a mesh alone
+        grid = self._grid = None if grid is None or not grid.axes else grid  # without axes it is only a mesh
         self._file = h5netcdf.File(self._target.open_for_hdf5(), "w")
         dims: tuple[str, ...] = ("row",) if grid is None else grid.dims
         self._file.dimensions = {"row": None} if grid is None else dict(zip(dims, grid.shape, strict=True))
@@ -113,9 +113,9 @@ class NetcdfWriter(TableWriter):
 
 
 class ZarrWriter(NetcdfWriter):
-    """What NetcdfWriter writes, as a folder in Zarr's format; written aside, then renamed. Folders are not replaced.
+    """Writer of the same content as NetcdfWriter as a Zarr folder, which is renamed when complete and never replaced.
 
-    Raises UserError where the package zarr is not installed.
+    Raises UserError if the package zarr is not installed.
     """
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
@@ -129,7 +129,7 @@ class ZarrWriter(NetcdfWriter):
         aside = self._target.partial.with_suffix(".folder")
         try:
             with self._target.guard(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of text in Zarr 3, which zarr calls a draft
+                warnings.simplefilter("ignore")  # text in Zarr 3 is a draft
                 with xarray.open_dataset(self._target.partial, engine="h5netcdf", decode_times=False) as data:
                     data.to_zarr(aside, mode="w")
                 os.rename(aside, self.path)

@@ -1,4 +1,4 @@
-"""Tables of stations whose places are in a second table: a column for each station, or a column of their names."""
+"""Tables of stations with places in a second table: a column for each station, or a column of station names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROWS, _SHOWN = 1 << 14, 8
 
 
 class StationTables(TableFormat):
-    """A format of tables, read as rows of time, place and values with the places of a second table."""
+    """Format that reads tables as rows of time, place and values with the places of a second table."""
 
     def __init__(self, kind: TableFormat, options: ReadOptions) -> None:
         self.kind, self.options = kind, options
@@ -35,14 +35,14 @@ class StationTables(TableFormat):
         return False
 
     def fits(self, path: Path) -> bool:
-        """Whether a table has a column for some station, or no places of its own."""
+        """Whether a table has a column for some station, or lacks coordinates."""
         with self.kind.open_columns(path) as columns:
             axes = next(iter(self.places.values()), {})
             return any(_key(name) in self.places for name in columns.names) or not set(axes) <= set(columns.names)
 
     def stations_at(self, x: np.ndarray, about: Description) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The order of points (N, d) in which their stations stand in the second table, and the columns there of names
-        and places, in this order."""
+        """Order of points (N, d) by their stations in the second table, and its columns of names and places in this
+        order."""
         places = list(self.places.values())
         if about.geometry == "sphere" and not set(about.coordinates) <= set(places[0]):
             where = lonlat_to_xyz(*np.array([list(place.values())[:2] for place in places]).T)
@@ -54,7 +54,7 @@ class StationTables(TableFormat):
         return order, {self.named: np.array(list(self.places), object)[near[order]]} | columns
 
     def time_in(self, path: Path) -> tuple[str, str]:
-        """The column of times of a table, "t" without one, and its first cell."""
+        """Name of the column of times of a table ("t" if there is none), and its first cell."""
         with self.kind.open_columns(path) as columns:
             name = columns.column_of_times(self.options.time)
             first = next(columns.blocks(1), {}).get(name or "", np.zeros(0))
@@ -65,8 +65,7 @@ class StationTables(TableFormat):
 
 
 def _places(path: Path, coordinates: Sequence[str] | None) -> tuple[dict[str, dict[str, float]], str]:
-    """Coordinates by the names of stations, and the column of these. Raises UserError where the table has no names or
-    no places."""
+    """Coordinates by station name, and the column of names. Raises UserError if the table has no names or no places."""
     kind = format_of(path)
     if not kind.table:
         raise UserError(f"stations={path} is {kind.about}, which is no table; give one with names and places")
@@ -92,15 +91,15 @@ def _places(path: Path, coordinates: Sequence[str] | None) -> tuple[dict[str, di
 
 
 def _key(value: object) -> str:
-    """A name as text: numbers of stations are written 12 in one file and 12.0 in another."""
+    """Station name as text, where a number may be written as 12 or 12.0."""
     text = str(value).strip()
     return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
 
 
 class StationColumns(Columns):
-    """The rows of a table of stations: each time and station of a wide table, or those of a long one with its places.
+    """Rows of a table of stations: a row for each time and station of a wide table, or rows of a long one with places.
 
-    Raises UserError where no column has the name of a station, nor does any hold names of stations.
+    Raises UserError if no column is named after a station and none holds names of stations.
     """
 
     def __init__(self, columns: Columns, path: Path, kind: StationTables) -> None:

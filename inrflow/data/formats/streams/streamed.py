@@ -1,4 +1,4 @@
-"""Files of regular arrays as trajectories: times, points and a function that reads frames, written block by block."""
+"""Files of regular arrays as trajectories: times, points and a function that reads frames, written in blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"(?<![A-Za-z\d.])[tT]?\d+\.\d+(?:[eE][-+]?\d+)?(?![\d.])|\
 
 
 def number_in_name(path: Path) -> float | None:
-    """The last number in the name of a file, without its suffixes; None where there is none."""
+    """Last number in the name of a file without its suffixes; None if there is none."""
     stem = re.sub(r"(\.[A-Za-z]\w*)+$", "", path.name)
     found = _NUMBER.findall(stem)
     return float(found[-1].lstrip("tT")) if found else None
@@ -29,7 +29,7 @@ def number_in_name(path: Path) -> float | None:
 
 @dataclass(frozen=True)
 class Part:
-    """One trajectory: t (T,), x (N, d), `values(first, last)` its frames (last - first, N, C), parameters (P,)."""
+    """Trajectory: t (T,), x (N, d), `values(first, last)` reads frames (last - first, N, C), parameters (P,)."""
 
     t: np.ndarray
     x: np.ndarray
@@ -40,11 +40,11 @@ class Part:
 class StreamedContent(Content):
     """Content whose trajectories are read one block of frames at a time.
 
-    A format implements `parts`; datasets beyond the schema (cells of a mesh) go into `extra`, there at the latest.
+    A format implements `parts`, which at the latest fills `extra`, datasets beyond the schema (cells of a mesh).
     """
 
     extra: dict[str, np.ndarray]
-    #: Whether the file holds one frame and no time of it.
+    #: Whether the file holds one frame without a time.
     timeless = False
 
     def __init__(self, path: Path) -> None:
@@ -52,11 +52,11 @@ class StreamedContent(Content):
 
     @abstractmethod
     def parts(self) -> Iterator[Part]:
-        """The trajectories in their order."""
+        """Trajectories in order."""
 
     def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
         with damage_as_user_error(self.path):
-            parts = list(self.parts())  # their values are read later
+            parts = list(self.parts())  # values are read later
             with TrajectoryWriter(target, self.description, overwrite, self.extra, self.path) as writer:
                 self._write(writer, parts)
 
@@ -71,9 +71,9 @@ class StreamedContent(Content):
 
 
 class OpenedContent(StreamedContent):
-    """Content of a file that stays open while its values are read, and is closed where it is not understood.
+    """Content of a file that stays open while its values are read, and is closed if its structure is invalid.
 
-    A format implements `_understand`, which finds out what the parts of `file` are.
+    A format implements `_understand`, which determines the roles of the parts of `file`.
     """
 
     def __init__(self, path: Path, file: Any, options: ReadOptions) -> None:
@@ -88,7 +88,7 @@ class OpenedContent(StreamedContent):
 
     @abstractmethod
     def _understand(self, options: ReadOptions) -> None:
-        """Fill `description` and what `parts` needs. Raises UserError where the file does not say which is what."""
+        """Set `description` and what `parts` needs. Raises UserError if roles cannot be determined."""
 
     def close(self) -> None:
         self._file.close()
@@ -100,5 +100,5 @@ def lattice(axes: list[np.ndarray]) -> np.ndarray:
 
 
 def periodic_axis(axis: np.ndarray) -> float:
-    """Period of a uniform axis of cell centres or of nodes without the last one: its length plus one step."""
+    """Period of a uniform axis of cell centres, or of nodes without the last: its length plus one step."""
     return float(axis[-1] - axis[0] + (axis[-1] - axis[0]) / (len(axis) - 1)) if len(axis) > 1 else 0.0

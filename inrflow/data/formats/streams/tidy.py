@@ -1,4 +1,4 @@
-"""Tidy tables, whose rows name what they hold (`variable`, `value`), as tables with a column for each variable."""
+"""Pivoting of tidy tables (columns `variable` and `value`) to tables with a column for each variable."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _VALUES = ("value", "values", "measurement", "result", "reading")
 _PLACES = (("x", "X"), LONGITUDES, LATITUDES)
 _UNITS = ("unit", "units", "uom")
 _ROWS, _LOOKED_AT, _SHOWN = 1 << 16, 64, 8
-_NAN = float("nan")  # one object, so that it is found again
+_NAN = float("nan")  # a single object, so that dictionaries find it
 
 
 def tidied(opened: Callable[[], Columns], path: Path) -> Columns:
-    """A table whose names are not disjoint from VARIABLES, with a column for each variable, where it is tidy.
+    """Table with a column for each variable if the given one, which has a column named in VARIABLES, is tidy.
 
-    It is not where it has no column of values, or where variables are numbers, which may be values of a parameter.
+    It is not tidy without a column of values, or if variables are numbers, which may be values of a parameter.
     """
     with opened() as columns:
         named = [find_column(columns.names, wanted) for wanted in (sorted(VARIABLES), _VALUES)]
@@ -35,12 +35,12 @@ def tidied(opened: Callable[[], Columns], path: Path) -> Columns:
 
 
 class TidyColumns(Columns):
-    """A table without its columns of variables and their values, and with a column for each variable.
+    """Pivoted table: a column for each variable instead of the columns of variables and values.
 
-    Rows are those that agree in all other columns, in the order of the first of each, but for columns that belong to
-    single values: what the variable determines (its unit), and text or numbers of sensors that tell apart nothing but
-    variables of one place. What several rows say of one variable stays in several rows. Raises UserError for a row that
-    names no variable, or one that is a column as well.
+    Rows that agree in all other columns become one row, in the order of their first occurrence. Columns that belong to
+    single values are dropped: those determined by the variable (its unit), and text or sensor numbers that only
+    distinguish variables of one place. Repeated values of a variable stay in separate rows. Raises UserError for a row
+    without a variable, or a variable with the name of a column.
     """
 
     def __init__(self, columns: Columns, path: Path, variables: str, value: str) -> None:
@@ -92,7 +92,7 @@ class TidyColumns(Columns):
 
 
 class _Coded:
-    """A column that comes in blocks, as its different values and which of them each row holds."""
+    """Dictionary encoding of a column that is read in blocks: distinct values and the index of each row."""
 
     def __init__(self) -> None:
         self._index: dict[Any, int] = {}
@@ -107,18 +107,18 @@ class _Coded:
         self._codes.append(np.array(list(map(self._index.__getitem__, cells)), np.int32))
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """The different values (K,) in the type of the file, and indices (R,) into them."""
+        """Distinct values (K,) in the type of the file, and indices (R,) into them."""
         return np.array(list(self._index), self._kind), np.concatenate(self._codes or [np.zeros(0, np.int32)])
 
 
 def _determined(which: np.ndarray, codes: np.ndarray) -> bool:
-    """Whether a column of codes (R,), of several values, is a function of another one (R,)."""
+    """Whether a non-constant column of codes (R,) is a function of another column `which` (R,)."""
     pairs = len(np.unique(which.astype(np.int64) * (codes.max(initial=0) + 1) + codes))
     return pairs == len(np.unique(which)) and len(np.unique(codes)) > 1
 
 
 def _of_values(columns: dict[str, tuple[np.ndarray, np.ndarray]], which: np.ndarray) -> set[str]:
-    """Labels that part rows with places, but are not needed to tell apart what is said of a variable, `which` (R,)."""
+    """Labels that split rows with places, but are not needed to distinguish the values of a variable `which` (R,)."""
     if not any(find_column(columns, group) for group in _PLACES):
         return set()
     labelled = [name for name in labels({name: found[:_LOOKED_AT] for name, (found, _) in columns.items()})
@@ -134,12 +134,12 @@ def _of_values(columns: dict[str, tuple[np.ndarray, np.ndarray]], which: np.ndar
 
 
 def _count(keys: list[np.ndarray]) -> int:
-    """How many different rows there are of keys (R,)."""
+    """Number of distinct rows of keys (R,)."""
     return int(_groups(keys, len(keys[0])).max(initial=-1)) + 1 if keys else 1
 
 
 def _groups(keys: list[np.ndarray], rows: int) -> np.ndarray:
-    """Numbers of groups of rows that agree in all keys (R,), one after the other, for products of sizes overflow."""
+    """Group number of each row, by equality in all keys (R,), which are added one by one to avoid overflow."""
     group = np.zeros(rows, np.int64)
     for codes in keys:
         group = np.unique(group * (codes.max(initial=0) + 1) + codes, return_inverse=True)[1].ravel()
@@ -147,7 +147,7 @@ def _groups(keys: list[np.ndarray], rows: int) -> np.ndarray:
 
 
 def _repetitions(keys: list[np.ndarray]) -> np.ndarray:
-    """For each row, how many before it agree with it in all keys."""
+    """Number of previous rows with equal keys, for each row."""
     group = _groups(keys, len(keys[-1]))
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))

@@ -1,4 +1,4 @@
-"""Which variables of an xarray.Dataset are times, longitudes and latitudes, by names, standard names, axes, units."""
+"""Detection of times, longitudes and latitudes in an xarray.Dataset by names, standard names, axes and units."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from inrflow.data.formats.sphere import LONGITUDES
 
 
 def find_variable(data: Any, names: Sequence[str], standard: str, axis: Sequence[str], unit: str) -> str | None:
-    """The first variable with one of these names (in any case), or with this CF standard name, axis, or units that
-    begin with this pattern."""
+    """First variable with one of the names (in any case), the CF standard name, the axis, or units that match the
+    pattern `unit` at their beginning."""
     for name, variable in data.variables.items():
         attributes = variable.attrs
         if (str(name).lower() in names or attributes.get("standard_name") == standard or attributes.get("axis") in axis
@@ -24,20 +24,20 @@ def find_variable(data: Any, names: Sequence[str], standard: str, axis: Sequence
 
 
 def place_of(data: Any, names: Sequence[str]) -> str | None:
-    """The variable of LONGITUDES or LATITUDES."""
+    """Variable of longitudes or latitudes; names: LONGITUDES or LATITUDES."""
     standard, unit = ("longitude", "e(ast)?") if names == LONGITUDES else ("latitude", "n(orth)?")
     return find_variable(data, names, standard, (), rf"degrees?_?{unit}\s*$")
 
 
 def numbered(data: Any, coordinates: Sequence[str] | None) -> Any:
-    """With the numbers of their points as those of the named coordinates that are dimensions without values."""
+    """Dataset in which named coordinates that are dimensions without values get the indices of their points."""
     lacking = [name for name in coordinates or () if name in data.dims and name not in data.variables]
     return data.assign_coords({name: np.arange(data.sizes[name], dtype=np.float64) for name in lacking})
 
 
 def time_of(data: Any) -> str | None:
-    """The variable of times: on one dimension at most, for T may be a temperature; on one, if there is such a one; else
-    the axis of another name that holds dates, as `ocean_time` of ROMS."""
+    """Variable of times with at most one dimension (T may be a temperature), preferably one; else the dimension
+    coordinate of another name that holds dates, such as `ocean_time` of ROMS."""
     lines = data.drop_vars([name for name, variable in data.variables.items() if variable.ndim != 1])
     if not any(str(name).lower() in TIMES or one.attrs.get("standard_name") == "time" or one.attrs.get("axis") == "T"
                for name, one in lines.variables.items()):

@@ -1,1 +1,1 @@
-"""Tables of text in the layouts of instruments and of networks of observation."""
+"""Text tables: CSV, and layouts of instruments and observation networks."""

@@ -1,9 +1,9 @@
-"""CSV: text with a header, a row for each point; numbers are written with as many digits as their type holds.
+"""CSV: text with a header and a row for each point; numbers are written with all digits of their type.
 
-Separators are commas, semicolons, tabs, bars or, where there are none of these, spaces; numbers may have decimal
-commas, in quotes where commas separate. Letters that are no UTF-8 are taken as Windows-1252. Lines before the header
-that begin with # are left out; if no other header follows, the last of them is one. Lines of units below it are read as
-such. A file may be compressed by gzip.
+Separators are commas, semicolons, tabs, bars or, if there are none of these, spaces; numbers may have decimal commas,
+in quotes if commas are separators. Bytes that are not UTF-8 are read as Windows-1252. Lines before the header that
+begin with # are skipped; if no other header follows, the last of them is the header. Lines of units below it are
+recognised. Files may be compressed by gzip.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.texts.csv_writer import CsvWriter
 from inrflow.errors import UserError
 
-_OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # what XML (VTU, PVD), JSON, OpenFOAM and scripts begin with
+_OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # beginnings of XML (VTU, PVD), JSON, OpenFOAM and scripts
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
-    (".", ","), (",", "."))}  # numbers with a sign between thousands, by that of their decimals
+    (".", ","), (",", "."))}  # numbers with thousands separators, by their decimal sign
 _PARTED, _FORTRAN = re.compile(r"[-+]?\d{1,3}(['’\u00a0\u202f]\d{3})+([.,]\d+)?"), re.compile(
-    r"[-+]?(\d+\.?\d*|\.\d+)[dD][-+]?\d+")  # thousands parted by other signs; exponents in double precision
-_NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # decimals behind a comma
-_LOOKED_AT = 3  # lines, for units
+    r"[-+]?(\d+\.?\d*|\.\d+)[dD][-+]?\d+")  # other thousands separators; Fortran exponents
+_NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # a decimal comma
+_LOOKED_AT = 3  # lines searched for units
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
 
 _GZIP = b"\x1f\x8b"
@@ -70,7 +70,7 @@ _LONGEST_HEADER = 1 << 22  # characters
 
 
 def _unpacked(start: bytes) -> bytes:
-    """The beginning of the text in the beginning of a gzip file; none where it is damaged."""
+    """Decompressed beginning of a gzip file; empty if it is damaged."""
     try:
         return zlib.decompressobj(31).decompress(start, 4096)
     except zlib.error:
@@ -78,7 +78,7 @@ def _unpacked(start: bytes) -> bytes:
 
 
 class CsvColumns(Columns):
-    """A CSV file with a header; separator as the header shows. All is text."""
+    """Columns of a CSV file as text, with the separator inferred from its header."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,12 +87,12 @@ class CsvColumns(Columns):
         opened: Any = gzip.open if mark == _GZIP else open
         how = ("utf-16", None) if mark in _UTF_16 else ("utf-8-sig", _bytes_of_windows(path))
         self._file: io.TextIOBase = opened(path, "rt", newline="", encoding=how[0], errors=how[1])
-        self._line = 0  # of the last that was read
+        self._line = 0  # number of the last line that was read
         try:
             comment, header = "", self._header(path)
             while header and (header.lstrip().startswith("#") or not header.strip()):
                 comment, header = header.lstrip("# \t") or comment, self._header(path)
-            told = _SEPARATOR.fullmatch(header)  # as spreadsheets write it
+            told = _SEPARATOR.fullmatch(header)  # written by spreadsheets
             header = self.line_of_names(self._header(path) if told else header)
             separator, ahead = told[1] if told else separator_of(header), list[str]()
             if header.count(separator) > 1 and len([cell for cell in header.split(separator) if cell.strip(' "\r\n')
@@ -114,16 +114,16 @@ class CsvColumns(Columns):
                                 "a line above them")
             self._decimal_commas = separator != ","
             self._months = dict[str, bool]()  # whether months come first in columns of dates with slashes
-            self._quoted_commas = set[str]()  # columns whose numbers have decimal commas
-            self._grouped = dict[str, str]()  # columns whose numbers have signs between thousands
+            self._quoted_commas = set[str]()  # columns of numbers with decimal commas
+            self._grouped = dict[str, str]()  # columns of numbers with thousands separators -> decimal sign
             self.separator, self._line = separator, self._line - 1
             self._footers = False
             self.commas = False  # whether a number with a decimal comma was read
             self._lines = (" ".join(line.split()) + "\n" for line in lines) if separator == " " else iter(lines)
             self.names = tuple(name.strip().replace(*IN_FILES) for name in next(self._parsed(self._lines), []))
-            self._own = self.names  # but for a column of times of their parts
+            self._own = self.names  # without an added column of times
             self._parts: list[str] = []
-            self._clock: tuple[str, str] | None = None  # the columns of days and of clocks, where dates are in both
+            self._clock: tuple[str, str] | None = None  # columns of days and of clock times, if separate
         except UserError:
             self._file.close()
             raise
@@ -138,11 +138,11 @@ class CsvColumns(Columns):
                             "one (table.columns.map('_'.join)), or a row for each time and station (table.stack())")
 
     def line_of_names(self, line: str) -> str:
-        """The line of names, where the first that is no comment is this one."""
+        """Line of names, given the first line that is no comment."""
         return line
 
     def names_in(self, comment: str, separator: str, count: int) -> str:
-        """The line of names in the last comment above rows of so many numbers."""
+        """Line of names, given the last comment above rows of `count` numbers."""
         return comment
 
     @classmethod
@@ -172,8 +172,8 @@ class CsvColumns(Columns):
         self._lines = itertools.chain(ahead[len(above):], self._lines)
 
     def _find_dates(self) -> None:
-        """Say which columns hold dates, where none is called as times are, but for a T, which may be a temperature; a
-        column of times where their parts are."""
+        """Find columns of dates if no column is named as times (T may be a temperature), or add a column of times from
+        columns of year, month and so on."""
         called = {name.lower() for name in self.names if name != "T"}
         if not called.isdisjoint(TIMES) or find_column(self.names, TIMES) not in (None, "T"):
             return
@@ -213,7 +213,7 @@ class CsvColumns(Columns):
                             "it") from error
 
     def _parsed(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """The cells of each row, which may be quoted."""
+        """Cells of each row, which may be quoted."""
         reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=self.separator != " ")
         first = self._line
         for row in reader:
@@ -221,8 +221,8 @@ class CsvColumns(Columns):
             yield row
 
     def _split(self, lines: list[str]) -> list[list[str]] | None:
-        """The columns of lines without quotes that all have as many cells, several times faster than `_parsed`; None of
-        other lines."""
+        """Columns of lines without quotes that all have the expected number of cells, several times faster than
+        `_parsed`; None for other lines."""
         count, text = len(self._own), "".join(lines).removesuffix("\n").replace("\r\n", "\n").removesuffix("\r")
         regular = count > 1 and set(map(methodcaller("count", self.separator), lines)) == {count - 1}
         blanks = self.separator != " " and " " in text and re.search(rf"(^|\n|{re.escape(self.separator)}) ", text)
@@ -233,7 +233,7 @@ class CsvColumns(Columns):
         return [cells[column::count] for column in range(count)]
 
     def _quoted(self, lines: list[str]) -> list[Sequence[str]]:
-        """The columns of lines, with as many more as the last row goes on over; none where all are empty."""
+        """Columns of lines, including further lines that continue the last row; empty if all rows are."""
         last, block = self._line + len(lines), []
         source = itertools.chain(lines, self._lines)
         for row in self._parsed(source):
@@ -255,8 +255,7 @@ class CsvColumns(Columns):
         return list(zip(*block, strict=True))
 
     def _with_dates(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """With dates before the clock of a column `time`, where they stand in one called `date`; with the clock of
-        another column behind days."""
+        """Columns with dates and clock times of separate columns (such as `date` and `time`) combined."""
         if self._clock is not None:
             day, clock = self._clock
             columns[day] = columns[day] + " " + columns[clock]
@@ -267,8 +266,8 @@ class CsvColumns(Columns):
         return columns
 
     def _cells(self, name: str, column: Sequence[str]) -> np.ndarray:
-        """A column of text; decimal commas as points, and thousands without signs between them, where all of it reads
-        as numbers then, and one cell has both signs."""
+        """Column of text, with decimal commas replaced by points and thousands separators removed if all cells are then
+        numbers, and dates such as 12/31/2024 with years first."""
         if len(column) and "/" in column[0] + column[-1] and slashed(column):
             column = with_years_first(column, self._month_first(name))
         text = "".join(column)
@@ -297,7 +296,7 @@ class CsvColumns(Columns):
         return np.array(column, object)
 
     def _month_first(self, name: str) -> bool:
-        """Whether months come first in a column of dates such as 12/31/2024, which a day beyond 12 tells."""
+        """Whether months come first in a column of dates such as 12/31/2024, as a day above 12 shows."""
         if name not in self._months:
             with closing(type(self)(self.path)) as again:
                 rows = again._parsed(again._lines)
@@ -313,8 +312,8 @@ class CsvColumns(Columns):
 
 
 class CsvFormat(TableFormat):
-    """Text in UTF-8 that does not begin like a known other kind of text. Other programs' tables have `columns` that
-    read what stands above their rows."""
+    """Text that does not begin like another known kind of text. Subclasses for tables of other programs have `columns`
+    that read their headers."""
 
     name = "CSV"
     about = "CSV"
@@ -326,7 +325,7 @@ class CsvFormat(TableFormat):
 
     @staticmethod
     def text_in(start: bytes) -> str:
-        """The text in the first bytes of a file, "" of bytes that are none."""
+        """Text in the first bytes of a file, "" if they are binary."""
         if start.startswith(_GZIP):
             start = _unpacked(start)
         if start[:2] in _UTF_16:
@@ -370,8 +369,8 @@ def _cells_of_numbers(line: str, separator: str) -> int:
 
 
 def _bytes_of_windows(path: Path) -> str:
-    """The name of a handler of errors in decoding UTF-8 that takes other bytes of a file as Windows-1252, which has all
-    printed characters of Latin-1; tells once that it does."""
+    """Name of an error handler for decoding UTF-8 that reads other bytes of a file as Windows-1252, which includes all
+    printable characters of Latin-1, with one warning."""
     told, name = list[str](), f"inrflow {hash(path)}"
 
     def decoded(error: UnicodeError) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Tables of text as instruments and services write them: loggers of Campbell, DaVis, gauges of the USGS."""
+"""Text tables of instruments and services: Campbell loggers (TOA5), DaVis, USGS gauges (RDB)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from inrflow.data.formats.texts.csv_table import CsvColumns, CsvFormat
 from inrflow.errors import UserError
 
 _WIDTHS = re.compile(r"(\d+[sdn]\t)+\d+[sdn]\s*$")
-#: Hours from UTC by the abbreviations of zones that the USGS writes.
+#: Offsets from UTC in hours of the time zones that the USGS writes.
 _ZONES = {"UTC": 0, "GMT": 0, "AST": -4, "ADT": -3, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6,
           "PST": -8, "PDT": -7, "AKST": -9, "AKDT": -8, "HST": -10, "HDT": -9, "SST": -11, "CHST": 10, "GST": 10}
 
 
 class Toa5Columns(CsvColumns):
-    """A table whose names stand in the second line."""
+    """Columns of a table with names in the second line."""
 
     def line_of_names(self, line: str) -> str:
         return self._header(self.path)
 
 
 class Toa5Format(CsvFormat):
-    """A line on the logger, then names, units, and how values were made."""
+    """TOA5: a line on the logger, then names, units, and kinds of processing."""
 
     name = "TOA5"
     about = "TOA5 of Campbell's loggers"
@@ -37,8 +37,8 @@ class Toa5Format(CsvFormat):
 
 
 class RdbColumns(CsvColumns):
-    """A table with a line of widths and types, which are no values, below the names; times, which are local with their
-    zone in a column `tz_cd`, in UTC."""
+    """Columns of a table with a line of widths and types below the names; local times with the zone in a column `tz_cd`
+    are converted to UTC."""
 
     def _take_units(self) -> None:
         first = next(self._lines, "")
@@ -59,18 +59,18 @@ class RdbColumns(CsvColumns):
 
 
 def _in_utc(local: np.ndarray, zones: np.ndarray) -> np.ndarray:
-    """Dates such as `2024-03-10 01:45` in local zones, in UTC and the same form."""
+    """Dates such as `2024-03-10 01:45` converted from local zones to UTC, in the same form."""
     hours = np.array([_ZONES.get(zone.upper(), 0) for zone in zones.tolist()])
     try:
         moments = np.array([cell.replace(" ", "T") or "NaT" for cell in local.tolist()], "datetime64[m]")
-    except ValueError:  # days alone, or what is no date: told where they are read
+    except ValueError:  # days alone, or no dates: reported when read
         return local
     return np.array([text.replace("T", " ") for text in moments_to_texts(moments - hours * np.timedelta64(1, "h"), "m")
                      ], object)
 
 
 class RdbFormat(CsvFormat):
-    """Comments, names, and a line of widths and types below them, as of water data of the USGS."""
+    """RDB, as of USGS water data: comments, names, and a line of widths and types."""
 
     name = "RDB"
     about = "RDB of the USGS"
@@ -80,8 +80,8 @@ class RdbFormat(CsvFormat):
 
 
 class DavisColumns(CsvColumns):
-    """Places x, y (of six columns also z), and components u, v (of more than four also w), empty where all are zero,
-    as DaVis writes what it does not know."""
+    """Columns of places x, y (with six columns also z) and components u, v (with more than four also w), empty if all
+    components are zero, as DaVis writes missing vectors."""
 
     _vectors: tuple[str, ...] = ()
 
@@ -99,7 +99,7 @@ class DavisColumns(CsvColumns):
 
 
 class DavisFormat(CsvFormat):
-    """A comment with sizes and units, then rows of places and vectors."""
+    """DaVis: a comment with sizes and units, then rows of places and vectors."""
 
     name = "DaVis"
     about = "DaVis' vectors"

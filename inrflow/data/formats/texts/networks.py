@@ -1,6 +1,6 @@
-"""Tables of networks of observation: buoys of NDBC, stations of GHCN-daily, spreadsheets of ODV, exports of InfluxDB.
+"""Text tables of observation networks: NDBC buoys, GHCN-daily stations, ODV spreadsheets, InfluxDB exports.
 
-Each is read whole, as a table with a row for each time and station, and a column for each quantity.
+Each file is read completely, as a table with a row for each time and station, and a column for each quantity.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from inrflow.data.formats.texts.csv_table import CsvFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
-_MOST = 4_000_000  # values of a file, which is held in memory
-Record = tuple[tuple[str, ...], str, str]  # labels of a row, what a value is of, the value
+_MOST = 4_000_000  # largest number of values of a file, which are kept in memory
+Record = tuple[tuple[str, ...], str, str]  # labels of a row, quantity, value
 
 
 def _held(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], units: Mapping[str, str],
           meant: Mapping[tuple[str, ...], str]) -> HeldColumns:
-    """A table of text, of which columns without any value are left out and named."""
+    """Table of text without empty columns, which are left out with a warning."""
     if not rows or len(set(names)) < len(names):
         raise UserError(f"{path} has the columns {', '.join(names)} and {len(rows)} rows; expected different names and "
                         "a row for each observation")
@@ -42,7 +42,7 @@ def _held(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], units
 
 
 class NetworkFormat(CsvFormat):
-    """A format of text that begins as its `signature` says; needs `columns_in`. May be compressed by gzip."""
+    """Text format recognised by its `signature`, possibly compressed by gzip; needs `columns_in`."""
 
     suffixes = answers = ()
 
@@ -54,11 +54,11 @@ class NetworkFormat(CsvFormat):
 
     @abstractmethod
     def columns_in(self, path: Path, lines: Iterable[str]) -> HeldColumns:
-        """The table that the lines of a file hold."""
+        """Table in the lines of a file."""
 
 
 def _gathered(path: Path, labels: Sequence[str], records: Iterable[Record], units: Mapping[str, str]) -> HeldColumns:
-    """A table with a row for each different `labels` of records, and a column for each quantity."""
+    """Table with a row for each distinct `labels` of records, and a column for each quantity."""
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     names: dict[str, None] = {}
     for count, (key, name, value) in enumerate(records):
@@ -73,7 +73,7 @@ def _gathered(path: Path, labels: Sequence[str], records: Iterable[Record], unit
 
 
 class NdbcFormat(NetworkFormat):
-    """Rows of a buoy with year, month, day and hour in columns of their own; MM or nines where there is no value."""
+    """NDBC buoy data: year, month, day and hour in separate columns; MM or nines for missing values."""
 
     name = "NDBC"
     about = "NDBC's meteorological text"
@@ -92,7 +92,7 @@ class NdbcFormat(NetworkFormat):
             if len(row) != len(names):
                 raise UserError(f"{path} has {len(row)} cells in line {number} and {len(names)} names; mend it")
             year, month, day, *time = row[:clock]
-            year = f"19{year}" if len(year) == 2 else year  # of files before 1999
+            year = f"19{year}" if len(year) == 2 else year  # files before 1999
             values = ["" if cell == "MM" or re.fullmatch(rf"{nines.get(name, '99')}(\.0*)?", cell) else cell
                       for name, cell in zip(names[clock:], row[clock:], strict=True)]
             table.append([f"{year}-{month:0>2}-{day:0>2} {':'.join([*time, '00'][:2])}", *values])
@@ -101,8 +101,8 @@ class NdbcFormat(NetworkFormat):
 
 
 class GhcnFormat(NetworkFormat):
-    """Daily values of stations: a line of fixed width for each month and element, or a row for each value; and the list
-    of their places. Values whose flag says that they failed a check are left out; weather types are no quantities."""
+    """GHCN daily station data: a fixed-width line for each month and element, or a row for each value; and the list of
+    station places. Values that failed a quality check, and weather types, are left out."""
 
     name = "GHCN-daily"
     about = "GHCN-daily (.dly, or by year)"
@@ -145,8 +145,8 @@ class GhcnFormat(NetworkFormat):
 
 
 class OdvFormat(NetworkFormat):
-    """Stations of cruises: what is said of a station stands in its first row alone, flags behind each quantity. Values
-    with a flag that says bad are left out."""
+    """ODV spreadsheets of cruise stations: station data are in the first row of each station only, flags follow each
+    quantity. Values flagged as bad are left out."""
 
     name = "ODV"
     about = "ODV spreadsheets"
@@ -189,7 +189,7 @@ class OdvFormat(NetworkFormat):
 
 
 class InfluxFormat(NetworkFormat):
-    """InfluxDB's CSV with or without annotations, and its line protocol: tags are labels, fields quantities."""
+    """InfluxDB CSV with or without annotations, and line protocol: tags are labels, fields are quantities."""
 
     name = "InfluxDB"
     about = "InfluxDB's CSV or line protocol"
@@ -214,7 +214,7 @@ class InfluxFormat(NetworkFormat):
         for row in csv.reader(lines):
             if not any(row) or row[0].startswith("#"):
                 continue
-            if {"result", "table"} <= set(row) or not names:  # each table has names of its own
+            if {"result", "table"} <= set(row) or not names:  # each table has its own names
                 names = row
                 if "_time" not in names:
                     raise UserError(f"{path} has the columns {', '.join(names)} and no _time; export it by `influx "

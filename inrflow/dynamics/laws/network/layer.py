@@ -1,4 +1,4 @@
-"""Layer: the hidden units of a law's network at quadrature points, what they add to rates, and derivatives of that."""
+"""Layer: hidden units of a law's network at quadrature points, their contributions to rates, and derivatives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Transform = DenseTransform | SeparableTransform | SphereTransform
 
 
 class Layer:
-    """H hidden units, on K harmonics with a transform and eigenvalues (K,)."""
+    """H hidden units on K harmonics, with a transform to quadrature points and eigenvalues (K,)."""
 
     def __init__(self, sines: Sequence[Sine], transform: Transform, eigenvalues: Tensor):
         self.transform, self.eigenvalues = transform, eigenvalues
@@ -26,7 +26,7 @@ class Layer:
                 row[self.inputs.index(one)] = weight
         self.phases = torch.tensor([phase for _, _, phase in units], dtype=torch.float64)
         number = {unit: h for h, unit in enumerate(units)}
-        self.forms: dict[Form, tuple[list[int], list[int]]] = {}  # numbers of sines, and of their units
+        self.forms: dict[Form, tuple[list[int], list[int]]] = {}  # indices of sines and of their units
         for j, sine in enumerate(sines):
             mine = self.forms.setdefault(sine.form, ([], []))
             mine[0].append(j)
@@ -34,11 +34,11 @@ class Layer:
 
     @property
     def axes(self) -> range:
-        """Those of the coordinates."""
+        """Axes of the coordinates."""
         return range(self.transform.points.shape[1])
 
     def symbol(self, one: Local | Form) -> Tensor:
-        """The multiplier (K,) of a feature or form."""
+        """Multipliers (K,) of harmonics by a feature or form."""
         if one.kind == LAPLACIAN:
             return -self.eigenvalues
         if one.kind in (SMOOTHED, NONLOCAL):
@@ -46,7 +46,7 @@ class Layer:
         return torch.ones_like(self.eigenvalues)
 
     def seen(self, z: Tensor) -> Tensor:
-        """Features (B, I, Q) of codes (B, C, K)."""
+        """Inputs (B, I, Q) of the network at quadrature points, of codes (B, C, K)."""
         fields = []
         for one in self.inputs:
             codes = z[:, one.channel] * self.symbol(one)
@@ -54,11 +54,11 @@ class Layer:
         return torch.stack(fields, 1)
 
     def angles(self, z: Tensor) -> Tensor:
-        """Arguments (B, H, Q) of the sines of codes (B, C, K)."""
+        """Arguments (B, H, Q) of the sines, of codes (B, C, K)."""
         return self.weights @ self.seen(z) + self.phases[:, None]
 
     def _formed(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None) -> Tensor:
-        """Rates (B, n, rows) on the first harmonics (all) that a form makes of fields (B, n, Q) and codes (B, C, K)."""
+        """Rates (B, n, rows) on the first harmonics (all): a form of fields (B, n, Q), at codes (B, C, K)."""
         if form.kind == TRANSPORT:
             values = values * self.transform.fields(z[:, form.channel], form.axis)[:, None]
         if form.kind == FLUX:
@@ -66,7 +66,7 @@ class Layer:
         return self.transform.project(values, lead=rows) * self.symbol(form)[:rows]
 
     def features(self, z: Tensor, rows: int) -> Tensor:
-        """Each sine in its form, projected on the first harmonics: (B, J, rows)."""
+        """Each unit in its form, projected on the first harmonics: (B, J, rows)."""
         sines = torch.sin(self.angles(z))
         result = z.new_zeros(len(z), sum(len(mine) for mine, _ in self.forms.values()), rows)
         for form, (mine, units) in self.forms.items():
@@ -74,26 +74,26 @@ class Layer:
         return result
 
     def _of_forms(self, theta: Tensor, values: Tensor) -> Iterator[tuple[Form, Tensor]]:
-        """Each form and the network's fields (B, C, Q), of values (B, H, Q) of units and coefficients (J, C)."""
+        """Forms and the fields (B, C, Q) that they act on, from values (B, H, Q) of units and coefficients (J, C)."""
         for form, (mine, units) in self.forms.items():
             weights = theta.new_zeros(len(self.phases), theta.shape[1]).index_put(
                 (torch.tensor(units),), theta[mine], accumulate=True)
             yield form, weights.T @ values
 
     def rates(self, z: Tensor, theta: Tensor) -> Tensor:
-        """Rates (B, C, K) of codes (B, C, K) by coefficients (J, C)."""
+        """Rates (B, C, K) of codes (B, C, K) with coefficients (J, C)."""
         sines = torch.sin(self.angles(z))
         return torch.stack([self._formed(form, field, z) for form, field in self._of_forms(theta, sines)]).sum(0)
 
     def slopes(self, z: Tensor, theta: Tensor, lead: int) -> Tensor:
-        """Derivative (B, C, lead, C, lead) of `rates` by and of the leading harmonics."""
+        """Jacobian (B, C, lead, C, lead) of `rates`, restricted to the leading harmonics."""
         channels = theta.shape[1]
         result = z.new_zeros(len(z), channels, lead, channels, lead)
         angles = self.angles(z)
         tables = {axis: self.transform.table(axis, lead) for axis in (VALUES, *self.axes)}  # (Q, lead)
         weighted = tables[VALUES] * self.transform.weights[:, None]
         for form, field in self._of_forms(theta, torch.sin(angles)):
-            if form.kind == TRANSPORT:  # of the factor
+            if form.kind == TRANSPORT:  # derivative of the factor
                 part = torch.einsum("qk,bcq,ql->bckl", weighted, field, tables[form.axis])
                 result[:, :, :, form.channel] += part
         cosines = torch.cos(angles)
@@ -104,7 +104,7 @@ class Layer:
         return result
 
     def _projected(self, form: Form, field: Tensor, z: Tensor, table: Tensor, weighted: Tensor) -> Tensor:
-        """Maps (B, C, lead, lead) of fields (B, C, Q) times a table (Q, lead), in a form."""
+        """Projections (B, C, lead, lead) in a form of fields (B, C, Q) times functions in a table (Q, lead)."""
         if form.kind == TRANSPORT:
             field = field * self.transform.fields(z[:, form.channel], form.axis)[:, None]
         part = torch.einsum("qk,bcq,ql->bckl", weighted, field, table)
@@ -113,5 +113,5 @@ class Layer:
         return part * self.symbol(form)[: part.shape[2], None]
 
     def operations(self) -> tuple[int, int]:
-        """Transforms of fields that rates of one channel take, and operations at each point."""
+        """Numbers of transforms for rates of one channel, and of operations at each point."""
         return len(self.inputs) * self.axes.stop + len(self.forms), 5 * len(self.phases)

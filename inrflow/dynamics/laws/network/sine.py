@@ -1,4 +1,4 @@
-"""Sine: a hidden unit of a law's network, with what is made of it; the local features that the network sees."""
+"""Sine: a hidden unit of a law's network in a form; Local: an input of the network, computed from fields at a point."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RATE, TRANSPORT, FLUX, NONLOCAL = "rate", "transport", "flux", "nonlocal"
 
 @dataclass(frozen=True)
 class Local:
-    """A feature of a field at a point: the value of a channel, its derivative along an axis, its Laplacian, or the
+    """Input of the network at a point: the value of a channel, its derivative along an axis, its Laplacian, or the
     channel smoothed over a length, (1 - length^2 lap)^-1 u."""
 
     kind: str
@@ -21,7 +21,7 @@ class Local:
     length: float = 0.0
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
-        """The feature in the names of channels and coordinates."""
+        """The input as text, in names of channels and coordinates."""
         name = channels[self.channel]
         return {VALUE: name, SLOPE: f"d{name}/d{coordinates[self.axis]}", LAPLACIAN: f"lap {name}",
                 SMOOTHED: f"{name} smoothed over {self.length:.2g}"}[self.kind]
@@ -29,7 +29,7 @@ class Local:
 
 @dataclass(frozen=True)
 class Form:
-    """What is made of the values f of a hidden unit: f, f du/dx_axis of a channel u, df/dx_axis, lap f, or f smoothed
+    """How values f of a hidden unit enter a rate: as f, f du/dx_axis of a channel u, df/dx_axis, lap f, or f smoothed
     over a length."""
 
     kind: str = RATE
@@ -38,7 +38,7 @@ class Form:
     length: float = 0.0
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
-        """The form with f for the network."""
+        """The form as text, with f for the network."""
         name, x = channels[self.channel], coordinates[self.axis]
         return {RATE: "f", TRANSPORT: f"f d{name}/d{x}", FLUX: f"df/d{x}", LAPLACIAN: "lap f",
                 NONLOCAL: f"f smoothed over {self.length:.2g}"}[self.kind]
@@ -46,7 +46,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Sine:
-    """sin(weights . inputs + phase), in a form: a summand of a law, with coefficients as other terms have them."""
+    """sin(weights . inputs + phase) in a form: a summand of a law, with a coefficient for each channel."""
 
     inputs: tuple[Local, ...]
     weights: tuple[float, ...]
@@ -58,7 +58,7 @@ class Sine:
     axis, power, place = -1, 0, 0
 
     def state(self) -> dict[str, Any]:
-        """Plain values."""
+        """Its attributes as plain values."""
         return {"inputs": [list(vars(one).values()) for one in self.inputs], "weights": list(self.weights),
                 "phase": self.phase, "form": list(vars(self.form).values())}
 

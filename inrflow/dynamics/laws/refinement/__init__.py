@@ -1,1 +1,1 @@
-"""Refinement of a law that was found: coefficients along its own flow, first codes with them, steps and harmonics."""
+"""Refinement of a law: its coefficients along rollouts, initial codes with these, integrator steps and harmonics."""

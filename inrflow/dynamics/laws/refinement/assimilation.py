@@ -1,8 +1,8 @@
-"""Refinement of a law's coefficients and of first codes of flights together, where codes are noisy.
+"""Refinement of law coefficients together with initial codes of rollouts, where codes are noisy.
 
-Variational assimilation (4D-Var; Courtier, Thepaut & Hollingsworth 1994) by steps of Gauss and Newton. First codes are
-eliminated (Golub & Pereyra 1973): what is seen of a flight tells no others. Those that points tell have no prior: with
-one the most probable codes are too small, and coefficients make up for it.
+Variational assimilation (4D-Var; Courtier, Thepaut & Hollingsworth 1994) by Gauss-Newton steps. Initial codes are
+eliminated from the normal equations (Golub & Pereyra 1973), as each belongs to one segment. Those that points determine
+have no prior: it would make the most probable codes too small, for which coefficients would compensate.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from inrflow.dynamics.laws.law import Flights, Law
 from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse, shortened
 from inrflow.numerics.effort import effort
 
-_STEPS, _EXPECTED = 8, 2  # of Gauss and Newton, at most, and as far as flights are chosen by them
-_TANGENT, TOGETHER = 1e-5, 1024  # length of tangents, relative to codes; so many at once
-_CONVERGED = 0.1  # change of the misfit, which is in units of variances: a third of a standard error
-_LEAST = 0.3  # share of the last step's time that a further one needs
-_SHORTEST = 0.1  # of a step that is halved
+_STEPS, _EXPECTED = 8, 2  # most Gauss-Newton steps; their number for the choice of segments
+_TANGENT, TOGETHER = 1e-5, 1024  # finite differences of codes, relative to these; tangents at once
+_CONVERGED = 0.1  # decrease of the misfit at convergence, in units of variances: a third of a standard error
+_LEAST = 0.3  # least time left for another step, over that of the last one
+_SHORTEST = 0.1  # least share of a step
 
-Compared = tuple[Tensor, Callable[[Tensor], Tensor]]  # what (R,) a flight misses, and its change (B, R) by paths
+Compared = tuple[Tensor, Callable[[Tensor], Tensor]]  # residuals (R,) of a segment; map of paths to values (B, R)
 
 
 class WithFirstCodes(Refinement):
-    """That of flights, not corrected, whose first codes are unknown as well.
+    """Refinement along rollouts without corrections, with initial codes as further unknowns.
 
-    A subclass says what paths are to have the least of, seen from one (`_objective`), what is compared of each flight,
-    over its deviations (`_compared`), and what else is known of first codes (`_of_first`).
+    Subclasses have the objective of rollouts, linearised at one (`_objective`), the weighted residuals of each segment
+    (`_compared`), and other information on initial codes (`_of_first`).
     """
 
-    filtered, iterations, fixed = False, _STEPS, False  # fixed: first codes alone are sought
+    filtered, iterations, fixed = False, _STEPS, False  # fixed: initial codes alone are fitted
     shortest, converged = _SHORTEST, _CONVERGED
     path: Tensor | None = None  # (B, M, C K) after the last step
 
@@ -67,15 +67,15 @@ class WithFirstCodes(Refinement):
         raise NotImplementedError
 
     def _compared(self, path: Tensor) -> Iterator[Compared]:
-        """Of each of the paths (B, M, C K)."""
+        """Weighted residuals of each of the rollouts (B, M, C K), and their derivative as a linear map."""
         raise NotImplementedError
 
     def _of_first(self, path: Tensor) -> tuple[Tensor, Tensor]:
-        """Precisions of first codes, and these times what they are to change by: (B, C K)."""
+        """Precisions (B, C K) of initial codes by other information, and these times the changes towards its mean."""
         raise NotImplementedError
 
     def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, Tensor]:
-        """Step (U,) of the unknowns and change (B, C K) of first codes."""
+        """Gauss-Newton step (U,) of the unknowns of the law, and change (B, C K) of initial codes."""
         design, (precision, pull) = self.design(law)[self.which], self._of_first(path)
         slopes = path.new_zeros(*path.shape, design.shape[2])
         if not self.fixed:
@@ -97,7 +97,7 @@ class WithFirstCodes(Refinement):
         return step, change[..., -1] - change[..., :-1] @ torch.tensor(step)
 
     def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
-        """Derivatives (C K, M, C K) of the path (M, C K) of each flight by its first codes."""
+        """Derivatives (C K, M, C K) of each rollout (M, C K) with respect to its initial codes."""
         size, at = path.shape[2], self._at(law)
         unit = torch.eye(size, dtype=path.dtype)
         for some in torch.arange(len(path)).split(max(TOGETHER // size, 1)):
@@ -108,21 +108,21 @@ class WithFirstCodes(Refinement):
 
 
 class Assimilation(WithFirstCodes):
-    """That of noisy flights."""
+    """Refinement of a law and of initial codes along segments of noisy codes."""
 
     needed = _LEAST
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float):
         super().__init__(law, data, known, seconds, uncertain=True)
-        self.rows = torch.tensor(known.ravel() > 0)  # many codes tell together what none does alone
+        self.rows = torch.tensor(known.ravel() > 0)  # weakly determined codes are informative together
         self._fill(self.data)
-        # precisions of first codes by points (B, C K), and by the prior, of those that points do not tell (C K,)
+        # precisions of initial codes by points (B, C K), and by the prior where points do not determine them (C K,)
         self.points = torch.where(self.rows, 1 / self.noise, 0.0)
         self.others = torch.where(self.rows, 0.0, 1 / (self.prior + 1e-12 * self.prior.max()))
 
     @property
     def left(self) -> float:
-        """What flights miss after the last step, in units of noise."""
+        """Mean squared residual after the last step, in units of the variance of noise."""
         if self.path is None:
             return math.inf
         return float(self._misfit(self.path, self.noise[:, None]).sum()) / (
@@ -133,7 +133,7 @@ class Assimilation(WithFirstCodes):
         return _EXPECTED * float(len(self.active) + len(self.prior))
 
     def _objective(self, path: Tensor) -> Callable[[Tensor], float]:
-        """Weighted squares of what flights and first codes miss, and of what these differ from their mean by."""
+        """Weighted squares of residuals of rollouts, of initial codes, and of their deviations from the prior mean."""
         variance = self._variances(path)
 
         def missed(later: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The end of a search: a law refined along its own flow, in its steps and on more harmonics, without needless terms."""
+"""Final refinement of a law: steps of its integrator, coefficients along rollouts, needless terms, more harmonics."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from inrflow.dynamics.laws.setting import Data, Ground, Log, forecast_errors, jo
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 
-_FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmonics, tried in turn; those of flows
-_BETTER = 0.9  # share of the error that more harmonics or shorter steps leave
-KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
-_LENGTHS, _OF_NOISY = (1, 3, 9), (24, 200)  # frames of flights that refine coefficients in turn; of noisy ones
+_FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # factors on harmonics, tried in turn; those of flows
+_BETTER = 0.9  # ratio of errors that justifies more harmonics or shorter steps
+KEPT = 0.35  # largest share of the time reserved for forecasts on more harmonics
+_LENGTHS, _OF_NOISY = (1, 3, 9), (24, 200)  # lengths of segments, in turn; of noisy ones
 _LAST = 3.0  # seconds for standard errors
-_FILTERED, _WITH_FIRST = 0.6, 0.6  # shares of the time that is left: of noisy flights, and of these with first codes
-_NO_NOISE = 0.1  # share of the error that is left without noise
-EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
-_AS_MANY = 0.75  # share of the frames of filtered flights, at least, of those with first codes
-_FITS = 1.5  # times the noise that flights with first codes may miss: of chaos long ones cannot be followed
+_FILTERED, _WITH_FIRST = 0.6, 0.6  # shares of the time left: noisy segments; these with initial codes
+_NO_NOISE = 0.1  # ratio of errors on more harmonics that only data without noise have
+EXACT = 1e-12  # error of forecasts close to rounding in single precision: nothing to refine
+_AS_MANY = 0.75  # least frames of segments with initial codes, over those of filtered ones
+_FITS = 1.5  # largest residual over noise of segments with initial codes: long chaotic ones cannot be followed
 
 
 def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Data, start: float, seconds: float,
            say: Log, brief: bool = False) -> tuple[np.ndarray, Law]:
-    """Errors and law, refined in its steps, along its own flow and on more harmonics, without terms that are near zero.
+    """Errors and law after refinement of integrator steps, of coefficients along rollouts, of terms and of harmonics.
 
-    errors (S,): of its forecasts; whole: all trajectories, for laws of noisy ones; start: effort when the search began,
-    which ends so many seconds later. brief: along flights of one frame alone. The law itself where the time is over
-    before forecasts are as good again.
+    errors (S,): of its forecasts; whole: all trajectories, for noisy data; start: effort when the search began, which
+    has `seconds`. brief: along single steps, on the same harmonics. Where the result is worse, the arguments are
+    returned.
     """
-    if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more of them
+    if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more harmonics
         ground = Ground.of(law, ground.train)
     ending = _Ending(errors, law, ground, ground.train, judge, start, seconds, say)
     with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(Limit(start + seconds)):
@@ -50,10 +50,10 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
 
 @dataclass
 class _Ending:
-    """A law in the course of its refinement, which may end at any time; `errors` (S,) are those of its forecasts.
+    """State of a refinement, which may end at any time: law and errors (S,) of its forecasts.
 
-    ground: of the flights. noisy: whether its codes are uncertain; hardly: times the errors that a step may leave then.
-    judging: effort of one forecast; kept: of the seconds, for more harmonics.
+    ground: data that rollouts start from. noisy: whether its codes are uncertain; hardly: ratio of errors that a step
+    may cost then. judging: effort of one forecast; kept: seconds reserved for more harmonics.
     """
 
     errors: np.ndarray
@@ -70,13 +70,13 @@ class _Ending:
     kept: float = 0.0
 
     def run(self, whole: Data, brief: bool) -> None:
-        """All steps, as far as the time allows."""
+        """Run all steps for which there is time."""
         second, exact, place = self.law.has_rates, self.errors.mean() < EXACT, self.ground.domain
         if not exact:
             self.shorten_steps()
         last = self._along(2 if second else 1, min(_LAST, 0.1 * self.seconds), uncertain=False if second else None,
                            little=LITTLE if np.any(self.train.noise) else UNRESOLVED)
-        if last.uncertain:  # forecasts from single frames tell little
+        if last.uncertain:  # forecasts from single frames are inaccurate
             wide = widened(self.law, whole)
             ground, errors = Ground.of(wide, whole), forecast_errors(wide, self.judge)
             self.law, self.ground, self.errors = wide, ground, errors
@@ -90,14 +90,14 @@ class _Ending:
         self.shorten(last)
         if self.noisy and not second and self.law.size:
             self.with_first_codes(lengths, last)
-        if self.noisy:  # clean starts ask for more
+        if self.noisy:  # accurate starts need shorter steps
             self.law = integrable(self.law, self.ground.train.t, self.ground.states) or self.law
         if not (brief or isinstance(place, Flows)):
             for better in finer(self.law, self.train, self.judge, self.start + self.seconds, self.say, not self.noisy):
-                self.errors, self.law = better  # kept where the time ends before the next
+                self.errors, self.law = better  # kept where the time ends before the next one
 
     def shorten_steps(self) -> None:
-        """Halve the integrator's step while forecasts improve: errors of steps may grow along paths."""
+        """Halve the integrator's step while forecasts improve, for its errors may grow along rollouts."""
         errors, law, deadline = self.errors, self.law, self.start + (1 - KEPT) * self.seconds
         while math.isfinite(law.longest) and effort() < deadline:
             halved, began = replace(law, longest=law.longest / 2), effort()
@@ -111,23 +111,23 @@ class _Ending:
         self.kept = more if (more := 3 * _FINER[0] ** 2 * self.judging) < KEPT * self.seconds else 0.0
 
     def along_flights(self, lengths: list[int], every: int) -> Refinement | None:
-        """Refine coefficients along ever longer flights, of `every` lengths in all; the last ones that helped."""
+        """Refine coefficients along ever longer segments, of `every` lengths in all; the last that helped."""
         last = None
         for index, length in enumerate(lengths):
             if (left := self._left - self.kept) < 0:
                 break
-            left *= _FILTERED if self.noisy else 0.5  # the rest is for forecasts
+            left *= _FILTERED if self.noisy else 0.5  # forecasts need time, too
             trial = self._along(length, left / (every - index), uncertain=self.noisy)
-            while self.noisy and trial.overtaxed and length > 1:  # short flights tell less, but none would end in time
+            while self.noisy and trial.overtaxed and length > 1:  # longer ones would not end in time
                 trial = self._along(length := length // 3 or 1, left / (every - index), uncertain=True)
-            trial.deadline = effort() + left if self.noisy else trial.deadline  # what short ones leave is for others
+            trial.deadline = effort() + left if self.noisy else trial.deadline  # longer ones may use spare time
             refined, after = self._forecast(trial.run(), f"along flights of {length}")
             if not worse(after, self.hardly * self.errors):
                 self.law, self.errors, last = refined, after, trial
         return last
 
     def shorten(self, last: Refinement) -> None:
-        """Leave out terms that no forecast needs; truncation is not in their errors."""
+        """Drop terms that forecasts do not need; truncation of harmonics is not part of their standard errors."""
         size = self.law.size
         self.law, (short, *shorter) = last.estimated(self.law)
         tried = [(short, HARDLY * self.errors + EXACT), *((one, self.errors) for one in shorter if self.noisy)]
@@ -137,12 +137,12 @@ class _Ending:
         self.law = pruned(last.run(self.law) if self.noisy and self.law.size < size else self.law)
 
     def with_first_codes(self, lengths: list[int], last: Refinement) -> None:
-        """Refine coefficients and first codes of flights together, of about as many frames as the `last` ones."""
+        """Refine coefficients and initial codes together, on about as many frames as the `last` refinement."""
         for length in lengths:
             if (left := self._left) < 0:
                 break
             final = Assimilation.along(self.law, self.ground, self.ground.known, length, _WITH_FIRST * left)
-            if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # fewer frames tell less
+            if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # less informative
                 continue
             refined = final.run()
             refined, after = self._forecast(
@@ -154,7 +154,7 @@ class _Ending:
 
     @property
     def _left(self) -> float:
-        """Seconds that are left, but for two forecasts."""
+        """Seconds that are left, less those of two forecasts."""
         return self.seconds - 2 * self.judging - (effort() - self.start)
 
     def _along(self, length: int, seconds: float, **options: Any) -> Refinement:
@@ -162,7 +162,7 @@ class _Ending:
         return Refinement.along(self.law, self.ground, self.ground.known, length, seconds, **options)
 
     def _forecast(self, law: Law, how: str) -> tuple[Law, np.ndarray]:
-        """A refined law, with contexts of systems that were not seen, and its errors."""
+        """Refined law, with contexts of systems that only forecasts have, and its errors."""
         law = known_contexts(law, self.train, self.judge) if law.count else law
         after = forecast_errors(law, self.judge)
         self.say(f"  {how}: {self.errors.mean():.2e} to {after.mean():.2e}, {effort() - self.start:.1f} s")
@@ -171,9 +171,9 @@ class _Ending:
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True
           ) -> Iterator[tuple[np.ndarray, Law]]:
-    """Errors and law on more and more harmonics while its forecasts improve: it makes waves that points do not tell.
+    """Iterate over errors and law on ever more harmonics, even unresolved by the points, while forecasts improve.
 
-    anew: whether coefficients are solved anew on them, too.
+    anew: whether coefficients are regressed again on these, too.
     """
     began = effort()
     errors = forecast_errors(law, judge)
@@ -196,7 +196,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
         anew = anew or bool(after.mean() < _NO_NOISE * errors.mean())
-        if anew and wider is not None and not (law.count or law.has_network):  # they made up for missing harmonics
+        if anew and wider is not None and not (law.count or law.has_network):  # they compensated for harmonics
             solved = solved_anew(wider, train)
             again = forecast_errors(solved, judge)
             wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)

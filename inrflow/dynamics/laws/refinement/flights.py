@@ -1,8 +1,8 @@
-"""Refinement of a law's coefficients along its own flow, by Gauss-Newton.
+"""Gauss-Newton refinement of law coefficients along rollouts of trajectory segments ("flights").
 
-Where codes are exact, along short flights from each of them. Where they are noisy, by prediction errors (Ljung 1999,
-7.2): before it flies on, every flight is corrected towards the frame that it has reached, as by a Kalman filter; gains,
-those of a shell of harmonics alike, are the likeliest ones.
+With exact codes, rollouts start from those of first frames of short segments. With noisy codes, it is a prediction
+error method (Ljung 1999, 7.2): at each frame, rollouts are corrected towards the codes there, as by a Kalman filter,
+with gains for each shell of harmonics that minimise the residuals.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ T = TypeVar("T")
 
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients
-LITTLE, UNRESOLVED = 1e-7, 3e-5  # share of the variance of codes up to which noise is neglected; what is no noise
-_ALIKE = 3  # frames of noisy flights after which gains are those of all later ones
-_LESS = 0.25  # times as large gains of later frames are tried for every step
-_CONVERGED = 1e-5  # relative change of the misfit, which is mostly noise: a standard error is few units of thousands
-_SHORTEST = 0.05  # of a step that is halved
-_FEWEST, _FEW_ENOUGH = 8, 0.5  # flights; share of these that the time must suffice for
-_BATCH = 2048  # flights at a time
-_SIGNIFICANT = (3.0, 6.0, 12.0)  # standard errors by which coefficients differ from zero: by the BIC of 10^4 values 3
+LITTLE, UNRESOLVED = 1e-7, 3e-5  # variance of noise over that of codes up to which it is neglected; in noiseless data
+_ALIKE = 3  # frames of noisy segments after which residual variances are shared
+_LESS = 0.25  # factor on gains that is tried before every step
+_CONVERGED = 1e-5  # relative decrease of the misfit at convergence; it is small, as the misfit is mostly noise
+_SHORTEST = 0.05  # least share of a step
+_FEWEST, _FEW_ENOUGH = 8, 0.5  # segments; share of these that must be affordable
+_BATCH = 2048  # segments at a time
+_SIGNIFICANT = (3.0, 6.0, 12.0)  # standard errors of coefficients kept: 3 is the BIC of 10^4 values
 
 
 class Refinement:
-    """Least squares of a law's coefficients and of the contexts of its systems along flights; of prediction
-    errors where codes are uncertain (None: where this is more than a little share of their variance). shapes: harmonics
-    of each system, where these have shapes of their own."""
+    """Least squares of a law's coefficients, and of contexts of its systems, along rollouts of segments. Residuals are
+    prediction errors where codes are uncertain (None: where noise exceeds the share `little` of their variance).
+    shapes: harmonics of each system, if these are of different shapes."""
 
-    filtered, overtaxed = True, False  # whether noisy flights are corrected; whether even few take longer than the time
-    iterations, needed = _ITERATIONS, 1.0  # most steps; share of the last one's time that a further one needs
-    covariance = np.zeros((0, 0))  # (U, U) of the unknowns, by the last linearisation
+    filtered, overtaxed = True, False  # whether noisy rollouts are corrected; whether even few take too long
+    iterations, needed = _ITERATIONS, 1.0  # most steps; least time left for another one, over that of the last
+    covariance = np.zeros((0, 0))  # (U, U) of the unknowns, at the last linearisation
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool | None = None,
                  shapes: Sequence[Harmonics] = (), little: float = UNRESOLVED):
@@ -55,7 +55,7 @@ class Refinement:
         self.fields = [law.field()] if not shapes else [
             LawField.of(law.terms, harmonics, torch.tensor(law.theta)) for harmonics in shapes]
         self.active = _active(law)
-        self.rows = torch.tensor(known.ravel() >= DETERMINED)  # codes that points determine: those compared
+        self.rows = torch.tensor(known.ravel() >= DETERMINED)  # codes that points determine, whose residuals count
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
         shell = self.fields[0].library.shells(law.codes.harmonics.count)
@@ -64,17 +64,17 @@ class Refinement:
         noise = data.variance.mean(0)[self.rows].sum() / self.prior[self.rows].sum()
         self.uncertain = bool(noise > little) if uncertain is None else uncertain
         self.level = torch.ones(int(self.shell.max()) + 1, dtype=torch.float64)
-        self.gains: Tensor | None = None  # (B, M, C K), of noisy flights
+        self.gains: Tensor | None = None  # (B, M, C K), of noisy segments
         self.longest = law.longest
         self._fill(self._affordable(data, seconds))
 
     def _fill(self, data: Flights) -> None:
-        """Take some flights: what they miss is compared with what points alone say of their codes."""
+        """Set the segments, and their codes as points alone determine them, without the prior, as targets."""
         self.data = data
         systems, self.which = data.system.unique(return_inverse=True)
         self.systems = systems.numpy()
         variance = torch.maximum(data.variance, 1e-12 * self.prior)  # codes are exact where points have no noise
-        shrink = 1 / variance - 1 / self.prior  # precision of the points alone, and what they alone say
+        shrink = 1 / variance - 1 / self.prior  # precision by points alone, without the prior
         self.noise = 1 / shrink.clamp_min(1e-6 / self.prior)
         self.target = self.noise[:, None] * (data.codes / variance[:, None] - self.mean / self.prior)
         self.target = torch.where(self.rows, self.target, data.codes)
@@ -82,26 +82,26 @@ class Refinement:
             self.gains = self._gains(self.level)
 
     def _gains(self, level: Tensor) -> Tensor:
-        """Gains (B, M, C K): those of ever surer codes of an exact law, but no less than a level (L,) of each shell."""
+        """Gains (B, M, C K) of a filter with an exact law, which decay in time, but at least `level` (L,) by shell."""
         sure = 1 / (torch.arange(self.data.dt.shape[1], dtype=torch.float64) + 2)
         shares = torch.where(self.rows, self.prior / (self.prior + self.noise), 0.0)
         return shares[:, None] * torch.maximum(sure[:, None], level[self.shell])
 
     @classmethod
     def along(cls, law: Law, ground: Ground, known: np.ndarray, length: int, seconds: float, **options: Any) -> Self:
-        """That along all flights of so many frames of a ground; known (C, K): shares that points determine."""
+        """Refinement along all segments of `length` steps of training data; known (C, K) as `Ground` has it."""
         every = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number)
         return cls(law, every, known, seconds, **options)
 
     def _affordable(self, data: Flights, seconds: float) -> Flights:
-        """As many flights as the time allows."""
+        """Evenly spaced subset of the segments, as many as the time allows."""
         at = self._at(self.law)
         some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
         start = effort()
         self._fly(at, some.codes[:, 0], some)
         cost = (effort() - start) / len(some.codes)
         many = min(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), _BATCH // len(some.codes))
-        if many > 1:  # larger batches cost less for each flight
+        if many > 1:  # larger batches cost less for each segment
             start = effort()
             self._fly(at, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
             cost = (effort() - start) / len(some.codes) / many
@@ -113,16 +113,16 @@ class Refinement:
 
     @property
     def _expected(self) -> float:
-        """Times that all flights are flown."""
+        """Expected number of rollouts of all segments."""
         return _ITERATIONS * (len(self.active) + 2.0 + 2 * self.uncertain)
 
     @staticmethod
     def _at(law: Law, shift: np.ndarray | float = 0.0) -> Callable[[int], Tensor]:
-        """Coefficients (J, C) of each system, shifted by (J, C)."""
+        """Coefficients (J, C) as a function of the system, all shifted by (J, C)."""
         return lambda system: torch.tensor(law.theta_at(law.context_of(system)) + shift)
 
     def _fly(self, theta: Callable[[int], Tensor], z: Tensor, data: Flights) -> Tensor:
-        """Codes (B, M, C K) along flights from z (B, C K), of coefficients (J, C) by system; before corrections."""
+        """Rollouts (B, M, C K) from z (B, C K), before corrections; theta gives coefficients (J, C) of a system."""
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
@@ -132,7 +132,7 @@ class Refinement:
 
     def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor, mine: Tensor) -> Tensor:
         size = z.shape[1]
-        if field.size > size:  # a law with rates: first ones are those that lead to the second frame
+        if field.size > size:  # a law with rates: initial ones lead to the second frame
             z = torch.cat([z, rates_between(field, self.law.rates, self.longest, dt[:, 0], z, then)], 1)
         path = [z[:, :size]]
         for m in range(dt.shape[1]):
@@ -143,7 +143,7 @@ class Refinement:
         return torch.stack(path, 1)
 
     def _parts(self, law: Law, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Active coefficients (M,) at context 0, what contexts add (P, M), contexts (E, P); after a step (U,)."""
+        """Active coefficients (M,) at context 0, by_context (P, M) of these, contexts (E, P): after a step (U,)."""
         here = tuple(self.active.T)
         every = law.contexts[self.systems] if law.count else np.zeros((len(self.systems), 0))
         theta, by_context, contexts = map(torch.tensor, (law.theta[here], law.by_context[(slice(None), *here)], every))
@@ -167,16 +167,16 @@ class Refinement:
         return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
     def _weights(self, variance: Tensor) -> Tensor:
-        """Inverse deviations (B, M, C K) of codes of variances (B, M, C K); 0 of those that are not compared."""
+        """Inverse standard deviations (B, M, C K) from variances (B, M, C K); 0 for codes that are not compared."""
         return torch.where(self.rows, variance.rsqrt(), 0.0)
 
     def _misfit(self, path: Tensor, variance: Tensor) -> Tensor:
-        """Weighted squares (B,) of what flights miss."""
+        """Weighted sums of squared residuals (B,) of rollouts."""
         return ((path - self.target)[:, 1:] * self._weights(variance)).square().sum((1, 2))
 
     def _missed(self, path: Tensor) -> Tensor:
-        """Mean squares (M, L) of what flights miss, by shells; of noisy ones at each of the first frames and later, of
-        others (1, L) at all frames."""
+        """Mean squared residuals by shell: (M, L) of noisy segments, where later frames share their mean, else (1, L),
+        the mean of all frames."""
         missed = self._by_shell((path - self.target)[:, 1:].square().mean(0))
         if self.gains is None:
             return missed.mean(0, keepdim=True)
@@ -184,22 +184,22 @@ class Refinement:
         return missed
 
     def _by_shell(self, values: Tensor) -> Tensor:
-        """Means (M, L) of values (M, C K), by shells."""
+        """Means (M, L) over shells of values (M, C K)."""
         sums = values.new_zeros(len(values), int(self.shell.max()) + 1).index_add_(1, self.shell, values)
         return sums / torch.bincount(self.shell, minlength=sums.shape[1]).clamp_min(1)
 
     def _variances(self, path: Tensor) -> Tensor:
-        """Variances (B, M, C K), or of all frames (B, 1, C K), of what flights miss: noise of the codes, or where it is
-        larger the mean square of their shell."""
+        """Residual variances (B, M, C K), or (B, 1, C K) of all frames: noise of the codes, or the mean square of their
+        shell where this is larger."""
         return torch.maximum(self.noise[:, None], self._missed(path)[:, self.shell]) + 1e-12 * self.prior.max()
 
     def _path(self, law: Law) -> Tensor:
-        """Codes (B, M, C K) along the flights of a law."""
+        """Codes (B, M, C K) along rollouts of a law."""
         return self._fly(self._at(law), self.data.codes[:, 0], self.data)
 
     def _flown(self, law: Law) -> tuple[Tensor, Tensor]:
-        """Codes (B, M, C K) along the flights of a law, and variances of what these miss. Of noisy ones with gains that
-        are reduced in shells of which they then miss less."""
+        """Codes (B, M, C K) along rollouts of a law, and residual variances. Gains of noisy segments are reduced in
+        shells where this reduces the residuals."""
         path = self._path(law)
         if self.gains is not None:
             self.gains = self._gains(_LESS * self.level)
@@ -212,9 +212,9 @@ class Refinement:
         return path, self._variances(path)
 
     def run(self, law: Law | None = None) -> Law:
-        """The law with refined coefficients and their standard errors; the law itself where nothing is gained.
+        """Law with refined coefficients and their standard errors; the law itself where nothing is gained.
 
-        law: another one of the same terms.
+        law: another one of the same terms, to start from.
         """
         law, gained = self._of(law), False
         self._bound(law)
@@ -229,7 +229,7 @@ class Refinement:
         return self._with_errors(law, self.covariance) if gained and len(self.covariance) else law
 
     def _advanced(self, law: Law) -> tuple[Law, bool] | None:
-        """The law after a step, and whether no further one is worth its time; None where nothing is gained."""
+        """Law after a step, and whether the search has converged; None where nothing is gained."""
         path, variance = self._flown(law)
         if not torch.isfinite(path).all():
             return None
@@ -239,7 +239,7 @@ class Refinement:
         return (trial, after > (1 - _CONVERGED) * before) if after < before else None
 
     def _bound(self, law: Law) -> None:
-        """Shorten steps until no flight diverges, and leave out those that still do: one would end all the others."""
+        """Halve the integrator's step if rollouts diverge, and drop those that still do: one would end them all."""
         while True:
             finite = torch.isfinite(self._path(law)).flatten(1).all(1)
             if finite.all() or self.longest < law.longest:
@@ -249,10 +249,11 @@ class Refinement:
             self._fill(self.data.take(finite.nonzero()[:, 0]))
 
     def _stepped(self, law: Law, variance: Tensor, step: np.ndarray, before: float) -> tuple[Law, float]:
-        """The law after a step, halved until flights miss less than before, and what they miss.
+        """Law after a step, which is halved until the misfit falls, and this misfit.
 
-        Or doubled while noisy ones miss less and less: slopes of fast waves whose phases are wrong by turns, so that
-        these ask for no step, make all steps too short."""
+        With noise, it is doubled while the misfit falls on: fast waves whose phases are wrong by whole turns make all
+        steps too short.
+        """
         def along(share: float) -> tuple[Law, float]:
             trial = self._moved(law, share * step)
             return trial, float(self._misfit(self._path(trial), variance).sum())
@@ -263,17 +264,16 @@ class Refinement:
         return best
 
     def _of(self, law: Law | None) -> Law:
-        """The law, or another one of the same terms, which takes its place."""
+        """The law, or another one of the same terms, which replaces it."""
         if law is not None:
             self.law, self.active = law, _active(law)
         return self.law
 
     def estimated(self, law: Law | None = None) -> tuple[Law, list[Law]]:
-        """The law with standard errors of its coefficients, and the same without terms that hardly differ from zero: by
-        three of these errors, and by more.
+        """Law with standard errors, and laws without coefficients that are within 3, 6 or 12 of these errors of zero.
 
-        The coefficients of the first may miss those that fit flights best, which adds to their errors; those of the
-        others are those of the normal distribution of all coefficients where the others vanish.
+        Errors of the first law include the distance of its coefficients from the best fit. Coefficients of the others
+        are the conditional means of the normal distribution of all coefficients, given that the dropped ones are zero.
         """
         law = self._of(law)
         path, variance = self._flown(law)
@@ -307,10 +307,10 @@ class Refinement:
         return replace(law, std=std)
 
     def _linearised(self, law: Law, path: Tensor, variance: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Covariance of the unknowns and their step.
+        """Covariance of the unknowns, and their Gauss-Newton step.
 
-        What flights of one trajectory miss may have one cause: the covariance is the larger one of that of independent
-        errors and of that of whole trajectories (the sandwich of White 1980, Liang & Zeger 1986).
+        Residuals of one trajectory may be correlated: the covariance is that of independent errors, or that of whole
+        trajectories (sandwich estimator of White 1980, Liang & Zeger 1986) where this is larger.
         """
         weight = self._weights(variance)
         left, slopes, design = (self.target - path)[:, 1:] * weight, self.slopes(law, path, weight), self.design(law)
@@ -324,7 +324,7 @@ class Refinement:
         return self._robust(inverse, step, design[self.which], both), step
 
     def slopes(self, law: Law, path: Tensor, weight: Tensor) -> Tensor:
-        """Derivatives (B, M, C K, p) of weighted codes along flights by the p active coefficients of their systems."""
+        """Derivatives (B, M, C K, p) of weighted rollouts by p active coefficients, as finite differences."""
         size = np.abs([law.theta_at(law.context_of(s)) for s in self.systems]).max(0)
         steps = [_DELTA * max(size[j, c], 1e-3 * size.max()) for j, c in self.active]
         every = team.map(partial(self._shifted, law), list(zip(self.active, steps, strict=True)))
@@ -332,20 +332,20 @@ class Refinement:
                             for later, step in zip(every, steps, strict=True)], -1)
 
     def design(self, law: Law) -> Tensor:
-        """Derivatives (E, p, U) of the active coefficients of each system by the unknowns."""
+        """Derivatives (E, p, U) of the active coefficients of each system with respect to the unknowns."""
         added = len(self.active) + int(np.count_nonzero(law.by_context))
         zero = torch.zeros(added + (0 if law.told else len(self.systems) * law.count), dtype=torch.float64)
         return torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)
 
     def _shifted(self, law: Law, shift: tuple[np.ndarray, float]) -> Tensor:
-        """Codes along all flights, one coefficient (term, channel) of the law shifted by a step."""
+        """Rollouts of all segments with one coefficient (term, channel) shifted by a step."""
         where, step = shift
         shifts = np.zeros_like(law.theta)
         shifts[tuple(where)] = step
         return self._fly(self._at(law, shifts), self.data.codes[:, 0], self.data)
 
     def _robust(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
-        """Covariance (U, U), from the normal matrices and pulls (B, p, p + 1) of flights by p coefficients."""
+        """Covariance (U, U) clustered by trajectory, from normal equations (B, p, p + 1) of p coefficients."""
         left = both[..., -1] - (both[..., :-1] @ (design @ torch.tensor(step))[..., None])[..., 0]  # after the step
         own = (design.mT @ left[..., None])[..., 0]
         names, number = self.data.trajectory.unique(return_inverse=True)
@@ -358,8 +358,8 @@ class Refinement:
 
 def shortened(along: Callable[[float], tuple[T, float]], before: float, shortest: float
               ) -> tuple[float, tuple[T, float]] | None:
-    """Share of a step, halved until what is left `along` it, the second that this gives, is less than before, and what
-    it gives; None where even the shortest one leaves no less."""
+    """Backtracking line search: the first share 1, 1/2, ... of a step for which the second item of `along(share)` is
+    less than `before`, and `along(share)`; None where there is none down to `shortest`."""
     share = 1.0
     while share >= shortest:
         found = along(share)
@@ -370,14 +370,14 @@ def shortened(along: Callable[[float], tuple[T, float]], before: float, shortest
 
 
 def scaled_inverse(gram: np.ndarray) -> np.ndarray:
-    """Pseudoinverse of a normal matrix (U, U) whose diagonal is scaled to one."""
+    """Pseudoinverse of a normal matrix (U, U), taken with its diagonal scaled to one."""
     size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
     return np.linalg.pinv(gram / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
 
 
 def _active(law: Law) -> np.ndarray:
-    """Terms and channels (M, 2) of the coefficients that are not zero, but those of values by their rates."""
+    """Terms and channels (M, 2) of non-zero coefficients, except known ones: of values by their rates, of a forcing."""
     present = (law.theta != 0) | (law.by_context != 0).any(0)
     present[:, list(law.rates)] = False
-    present[:, -2:] &= not law.period  # clocks are known
+    present[:, -2:] &= not law.period  # those of a forcing are known
     return np.argwhere(present)

@@ -1,7 +1,7 @@
-"""Refinement of a law by values that each have a place and time of their own.
+"""Refinement of a law by rows: values that each have a place and time of their own.
 
-Coefficients and first codes of flights together, as `assimilation` has them, by the values themselves: splines in time,
-which codes of such values come from, flatten noisy waves.
+Coefficients and initial codes of segments are fitted together, as in `assimilation`, to the values themselves: splines
+in time, which codes of such values come from, flatten noisy waves.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from inrflow.numerics.effort import OutOfTime, effort, seconds_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_EXPECTED, _SHORTEST = 12, 0.05  # steps of Gauss and Newton in all; of one that is halved
-_CONVERGED = 0.5  # change of the misfit, in units of variances
-_LONGEST, _ORDER = 24, 5  # frames of a flight; order of splines between these
-_ROUNDS = 4  # of leaving terms out
-_LEAST_FREEDOM = 0.1  # of rows, that first codes leave
+_EXPECTED, _SHORTEST = 12, 0.05  # Gauss-Newton steps in all; least share of a step
+_CONVERGED = 0.5  # decrease of the misfit at convergence, in units of variances
+_LONGEST, _ORDER = 24, 5  # most frames of a segment; order of splines between them
+_ROUNDS = 4  # of elimination of terms
+_LEAST_FREEDOM = 0.1  # least share of the degrees of freedom of rows that initial codes leave
 _STEP_ERROR = 0.02  # of the integrator, over the noise
-_ERRORS = 3.0  # standard errors from zero of the coefficients that are kept: by the BIC of 10^4 values
+_ERRORS = 3.0  # standard errors from zero of coefficients that are kept: by the BIC of 10^4 values
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Values (R, C) of a flight, NaN: unknown, and the shares of its frames (R, M) and harmonics (R, K) in them."""
+    """Rows of a segment: values (R, C), NaN where unknown, and their weights of frames (R, M) and harmonics (R, K)."""
 
     values: Tensor
     frames: Tensor
     harmonics: Tensor
 
     def of(self, path: Tensor) -> Tensor:
-        """Values (B, R, C) along paths (B, M, C K)."""
+        """Predicted values (B, R, C) along rollouts (B, M, C K)."""
         codes = path.unflatten(-1, (self.values.shape[1], -1))
         effort.add(products=path.numel() * len(self.values), calls=4)
         return (codes @ self.harmonics.T * self.frames.T[:, None]).sum(1).mT
 
 
 def seen_along(law: Law, t: np.ndarray, rows: Rows) -> Seen:
-    """Rows along a path with frames at times t (M,)."""
+    """Rows along a segment with frames at times t (M,), by splines between these."""
     times, x, u = rows
     one_of = times[:, None] == t
     order = min(_ORDER, (len(t) - 1) // 2 * 2 + 1, len(t) - 1)
@@ -61,13 +61,13 @@ def seen_along(law: Law, t: np.ndarray, rows: Rows) -> Seen:
 
 
 class RowRefinement(WithFirstCodes):
-    """Most probable coefficients and first codes of flights, of values along these.
+    """Most probable coefficients and initial codes of segments, given rows of values along these.
 
-    fixed: first codes alone.
+    fixed: coefficients are kept; initial codes alone are fitted.
     """
 
     shortest, converged, needed = _SHORTEST, _CONVERGED, 0.0
-    alone = 0.0  # effort of one flight
+    alone = 0.0  # effort of one rollout
 
     def __init__(self, law: Law, data: Flights, seen: Sequence[Seen], seconds: float, fixed: bool = False):
         self.seen, self.fixed = seen, fixed
@@ -76,7 +76,7 @@ class RowRefinement(WithFirstCodes):
 
     @classmethod
     def by(cls, law: Law, ground: Ground, rows: Sequence[Rows], seconds: float, fixed: bool = False) -> Self:
-        """That of rows of the trajectories of a ground, up to half a gap beyond its frames."""
+        """Refinement by rows of the trajectories of a ground, up to half an interval beyond its frames."""
         frames = ground.train.t.shape[1] - 1
         length = math.ceil(frames / math.ceil(frames / _LONGEST))
         every, seen = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number), []
@@ -89,7 +89,7 @@ class RowRefinement(WithFirstCodes):
         return cls(law, every, seen, seconds, fixed)
 
     def _affordable(self, data: Flights, seconds: float) -> Flights:
-        """As many flights as the time allows, each with a tangent for every code."""
+        """As many segments as the time allows, each with a tangent for every code."""
         size, seen = data.codes.shape[2], self.seen[0]
         together = max(TOGETHER // size, 1)
 
@@ -106,11 +106,11 @@ class RowRefinement(WithFirstCodes):
         return data.take(pick)
 
     def _bound(self, law: Law) -> None:
-        """No flight is left out, for each has rows of its own."""
+        """Keep all segments, for each has rows of its own."""
 
     def chosen(self, law: Law, wide: bool = False) -> Law:
-        """The law after further steps, without coefficients that are within three standard errors of zero; wide: also
-        with those that were zero and are not."""
+        """Law after further steps, without coefficients that are within three standard errors of zero; wide: those that
+        are zero at first are candidates, too."""
         law = self._of(law)
         self.active = np.argwhere(np.ones_like(law.theta)) if wide else self.active
         for _ in range(_ROUNDS):
@@ -127,9 +127,8 @@ class RowRefinement(WithFirstCodes):
         return self.missed
 
     def missed(self, path: Tensor) -> float:
-        """-2 log of the probability of values along paths (B, M, C K), but for a constant; infinite where they diverge.
-
-        Of noise of the likeliest variance, and the prior of first codes."""
+        """-2 log posterior density, up to a constant, of rollouts (B, M, C K), with the likeliest variance of noise and
+        the prior of initial codes; infinite where rollouts diverge."""
         if not torch.isfinite(path).all():
             return math.inf
         squares = ((path[:, 0] - self.mean).square() / self._prior).sum()
@@ -140,7 +139,7 @@ class RowRefinement(WithFirstCodes):
         return self.prior + 1e-12 * self.prior.max()
 
     def _variance(self, path: Tensor) -> Tensor:
-        """Mean squares (C,) of what paths (B, M, C K) miss."""
+        """Mean squared residuals (C,) of values along rollouts (B, M, C K)."""
         left = [(one.values - one.of(path[b : b + 1])[0]).square().nansum(0) for b, one in enumerate(self.seen)]
         return torch.stack(left).sum(0) / self.known.clamp_min(1) + 1e-300
 
@@ -158,11 +157,10 @@ class RowRefinement(WithFirstCodes):
 
 def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Sequence[Rows], judge: Ground,
                     judging: Sequence[Rows], noise: float, seconds: float, say: Log) -> Law:
-    """The law refined by rows of the trajectories of a ground, without terms that they do not need, and with further
-    ones that they ask for, which splines in time may have hidden.
+    """Law refined by rows of trajectories, without needless terms, with `further` ones that splines may have hidden.
 
-    The law itself where rows of trajectories that judge say that it is no worse. noise: share of the variance of rows,
-    about; seconds: of effort.
+    Without gain in rows of the trajectories that judge, it is the given law. noise: rough variance of noise over that
+    of rows; seconds: of effort.
     """
     def integrated(one: Law, error: float) -> Law | None:
         return integrable(one, ground.train.t, ground.states, error) if one.size else None
@@ -193,9 +191,9 @@ def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Seq
 
 def smoothed(law: Law, ground: Ground, rows: Sequence[Rows], noise: float, seconds: float
              ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Fields (S, T, N, C) of the trajectories of a ground along flights that miss their rows least, and the variance
-    (C,) of what these miss, for the freedom of first codes; None of trajectories of several flights, or where the time
-    is too short."""
+    """Fields (S, T, N, C) of trajectories along the rollouts that fit their rows best, and the residual variance (C,),
+    corrected for the freedom of initial codes; None for trajectories of several segments, or if the time is too
+    short."""
     if ground.train.t.shape[1] - 1 > _LONGEST:
         return None
     coarse = integrable(law, ground.train.t, ground.states, _STEP_ERROR * math.sqrt(noise)) or law
@@ -210,7 +208,7 @@ def smoothed(law: Law, ground: Ground, rows: Sequence[Rows], noise: float, secon
 
 
 def _with_terms(law: Law, terms: Sequence[Term]) -> Law:
-    """The law with further terms, whose coefficients are zero."""
+    """Law with further terms of coefficient zero."""
     new = tuple(term for term in terms if term not in law.terms)
     theta = np.concatenate([law.theta, np.zeros((len(new), law.theta.shape[1]))])
     return replace(law, terms=law.terms + new, theta=theta, std=np.zeros_like(theta), by_context=np.zeros((0, 1, 1)))
