@@ -162,8 +162,8 @@ def _at(wanted: np.ndarray, t: np.ndarray, u: np.ndarray, step: float) -> np.nda
 
 def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
                        units: str | None = None) -> None:
-    """Warn where rows with values share trajectory, time and place, and say how many of them contradict each other; and
-    where times in these `units` look local."""
+    """Warn about rows with values that share trajectory, time and place, and how many contradict each other, and about
+    times in `units` that appear to be local."""
     used = ~np.isnan(u).all(-1)
     keys = np.column_stack([trajectory, t, x])[used]
     order = np.lexsort(keys.T)

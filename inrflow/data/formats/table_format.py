@@ -194,7 +194,7 @@ class TableContent(Content):
         return tuple(name for name in axes if name not in fixed), fixed
 
     def _without_values(self, names: Sequence[str]) -> set[str]:
-        """Those of some columns that hold no value at all, but for words."""
+        """Names of the columns without any value but words."""
         left = set(names)
         with self.kind.open_columns(self.path, [(name,) for name in names]) as columns:
             for block in columns.blocks(1 << 16):

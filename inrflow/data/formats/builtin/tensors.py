@@ -12,7 +12,7 @@ from inrflow.errors import UserError
 
 
 class NpyFormat(ArrayFormat):
-    """A single array of numpy.save, whose axes coordinates=[x,y] and the order of sizes say."""
+    """Single array of numpy.save, whose axes follow from coordinates=[x,y] and the order of sizes."""
 
     name = "npy"
     endings = (".npy",)
@@ -26,9 +26,9 @@ class NpyFormat(ArrayFormat):
 
 
 class TorchFormat(ArrayFormat):
-    """Tensors saved by torch.save, one or by names, loaded without running anything (weights_only).
+    """Tensors saved by torch.save, a single one or by name, loaded without running code (weights_only).
 
-    Pairs x, y of one shape, as neuraloperator has them, are two frames a unit of time apart; a list of tensors of one
+    Pairs x, y of one shape, as in neuraloperator, are two frames a unit of time apart; a list of tensors of one
     shape is stacked.
     """
 
@@ -54,7 +54,7 @@ class TorchFormat(ArrayFormat):
 
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a damaged or hostile file makes of it
+        except Exception as error:  # damaged or hostile files raise all kinds
             raise UserError(f"{path} cannot be read without running code from it, or is damaged "
                             f"({type(error).__name__}); save a dictionary of tensors") from error
         several = isinstance(loaded, list | tuple) and all(isinstance(value, torch.Tensor) for value in loaded) and len(

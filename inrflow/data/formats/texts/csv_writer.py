@@ -14,14 +14,14 @@ from inrflow.data.formats.registry import TableWriter
 
 
 class CsvWriter(TableWriter):
-    """Numbers with as many digits as their type holds, missing ones as empty cells; separators, and whether it is
-    compressed, by the suffix, where it is not `written_as` another file."""
+    """Writer of numbers with all digits of their type, and empty cells for missing ones; separator and compression
+    follow from the suffix, or from another file by `written_as`."""
 
     verbatim = True
     _separator, _commas = ",", False
 
     def written_as(self, separator: str, commas: bool) -> None:
-        """Write with this separator, where it is none of blanks, and numbers with decimal commas."""
+        """Set the separator (unless it is a blank), and whether numbers have decimal commas."""
         self._separator, self._commas = separator.replace(" ", ","), commas
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
