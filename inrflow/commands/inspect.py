@@ -63,7 +63,12 @@ def show_run(directory: Path) -> None:
 
         if (directory / SWEEP_FILE).is_file():
             raise UserError(f"{directory} holds the runs of a sweep; give one of them, such as {directory / '0'}")
-        raise UserError(f"{directory} holds neither a run nor an evaluation; give a data file or a run directory")
+        from inrflow.data.formats.registry import pattern_in
+
+        found = pattern_in(directory)
+        hint = f", such as '{found}'" if found else ""
+        raise UserError(f"{directory} holds neither a run nor an evaluation; give a run directory, or a data file or "
+                        f"several by a pattern{hint}")
     parts: list[str] = []
     if run.begun or run.finished:
         parts.append(_printed(console, show, describe_run(run)))

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.tri import Triangulation
 from rich.console import Console
 
+from inrflow.commands.forecast import time_number
 from inrflow.commands.report import draw_errors
 from inrflow.commands.run_directory import (
     CANDIDATES_FILE,
@@ -74,9 +75,14 @@ def _check(config: PlotConfig, about: Description) -> None:
         raise UserError(f"channel={config.channel} is unknown; choose one of {', '.join(about.channels)}")
     if config.resolution is not None and config.points is not None:
         raise UserError(f"resolution={config.resolution} and points={config.points} both say where to draw; give one")
-    times = config.times
-    if times is not None and (not times or not np.isfinite(times).all() or (np.diff(times) <= 0).any()):
-        raise UserError(f"times={times}; give increasing times in units of the data")
+    times = _times(config, about)
+    if times is not None and (not len(times) or not np.isfinite(times).all() or (np.diff(times) <= 0).any()):
+        raise UserError(f"times=[{', '.join(config.times or ())}]; give increasing times, as numbers or dates")
+
+
+def _times(config: PlotConfig, about: Description) -> np.ndarray | None:
+    """The times (T,) that the user wants, if any."""
+    return None if config.times is None else np.array([time_number("times", one, about) for one in config.times])
 
 
 def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
@@ -150,12 +156,13 @@ def _observed(config: PlotConfig, surrogate: Surrogate, frames: Frames, observe:
 def _elsewhere(
     config: PlotConfig, surrogate: Surrogate, frames: Frames, triangles: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Requested times (T,) and points (N, d), and whether the points are those of the data."""
-    t = frames.t if config.times is None else np.asarray(config.times, np.float64)
+    """Times (T,) and points (N, d) that the user wants, and whether the points are those of the data."""
+    times = _times(config, surrogate.description)
+    t = frames.t if times is None else times
     if config.points is not None:
         table = read_points(config.points, surrogate.description)
         own = np.unique(table.t)
-        return (own if config.times is None else t), np.unique(table.x, axis=0), False
+        return (own if times is None else t), np.unique(table.x, axis=0), False
     places = frames.x if frames.x.ndim == 2 else frames.x[0]
     if config.resolution is None:
         return t, places, True

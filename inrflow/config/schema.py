@@ -207,7 +207,7 @@ class PlotConfig:
     animation: bool = setting(True, "Draw the animation as well.")
     pdf: bool = setting(False, "Write still pictures as PDF (vectors) in place of PNG.")
     edges: bool = setting(False, "Draw the edges of a mesh.")
-    times: list[float] | None = setting(None, "Times to draw, [0.1,0.2]. null: those of the data.")
+    times: list[str] | None = setting(None, "Times to draw, [0.1,0.2], or dates. null: those of the data.")
     points: str | None = setting(None, "File of points to draw. null: those of the data.")
     resolution: int | None = setting(None, "Draw on a grid of so many points along each axis instead.", least=2)
     device: str = setting("auto", _DEVICE)

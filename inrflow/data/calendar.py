@@ -72,7 +72,8 @@ def _parse_date(text: str) -> np.datetime64:
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
-        raise ValueError(f"{text!r}, which is no ISO date ({error})") from error
+        why = "" if "isoformat" in str(error) else f" ({error})"
+        raise ValueError(f"{text!r}, which is no ISO date{why}") from error
     if moment.tzinfo is not None:
         moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
     return np.datetime64(moment, "us")
@@ -348,7 +349,7 @@ def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray
     if calendar in _OF_30_DAYS:
         return 30 * t, days, "360_day"
     epoch, whole = parsed[1], np.floor(np.nan_to_num(t)).astype(np.int64)
-    first = epoch.astype("datetime64[M]") + whole
+    first = epoch.astype("datetime64[M]") + whole.astype("timedelta64[M]")
     within = epoch - epoch.astype("datetime64[M]").astype("datetime64[us]")
     begin, end = (month.astype("datetime64[us]") + within for month in (first, first + 1))
     length = (end - begin) / np.timedelta64(1, "D")

@@ -220,8 +220,7 @@ class Solution(Shown):
         return result
 
     def _check(self, times: Tensor, points: Tensor) -> None:
-        """Raise UserError for times or points that are not finite or too far; warn of points outside the box of the
-        training data."""
+        """Raise UserError for what is not finite or too far in time; warn of places and times outside of training."""
         finite, outside = bool(torch.isfinite(times).all()), 0
         for block in points.split(_POINTS_PER_BLOCK):
             finite = finite and bool(torch.isfinite(block).all())
@@ -231,6 +230,7 @@ class Solution(Shown):
         self.surrogate.extent.check_places(points)
         self.surrogate.extent.require_reach(times.numpy(), *self.observed)
         self.surrogate.extent.warn_outside(outside, len(points))
+        self.surrogate.extent.warn_beyond(self.surrogate.extent.beyond(times.numpy(), *self.observed).sum(), len(times))
 
     def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         """Blocks of rows, sorted by time so that each needs few states, and the answers (B, ...) of each."""

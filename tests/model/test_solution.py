@@ -151,6 +151,15 @@ def test_points_outside_and_times_that_are_no_numbers_are_told(monkeypatch):
         solution(TIMES, places(0))
 
 
+def test_times_beyond_those_of_training_are_told_in_python_too():
+    solution, x = make("output"), places()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solution(4.0, x)
+    with pytest.warns(UserWarning, match="50 % of the points lie before the first observation or more than 4 ahead"):
+        solution.frames([1.0, 9.0], x)
+
+
 @pytest.mark.parametrize("given", ["seen.csv", (np.zeros(1), np.zeros((1, 2)), np.zeros((1, 2))), None])
 def test_what_is_no_observations_is_told(given, tiny_run):
     with pytest.raises(UserError, match="assimilate takes Observations"):

@@ -77,6 +77,24 @@ def cells(path):
     savemat(path, {"t": T, "x": X, "y": Y, "runs": held})
 
 
+def structures(path):
+    """Structures of MATLAB, one in another."""
+    field = np.random.default_rng(0).random((len(T), len(X), len(Y)))
+    savemat(path, {"run": {"t": T, "grid": {"x": X, "y": Y + 1}, "fields": {"u": field}}, "about": "a run"})
+
+
+def matrices(path):
+    """Matrices of MATLAB 4."""
+    savemat(path, {"t": T, "x": X, "u": np.random.default_rng(0).random((len(T), len(X)))}, format="4")
+
+
+def footed(path):
+    """A logger's table with a title, a remark and a footer."""
+    rows = [f'{n},"{day:02d}.03.2024 12:00",{n / 8}\n' for n, day in enumerate(range(1, 17))]
+    path.write_text('Plot Title: Creek 4\n"#","Date Time","Temp, C"\n' + "".join(rows[:9]) + "# battery\n"
+                    + "".join(rows[9:]) + "\nEND OF DATA\n")
+
+
 def film(path):
     """Frames of bytes."""
     np.savez(path, film=np.random.default_rng(0).integers(0, 255, (9, 6, 8, 3)).astype(np.uint8))
@@ -172,6 +190,7 @@ def healpix(path):
 
 
 FILES = {"argo.nc": argo, "roms.nc": roms, "toa5.dat": toa5, "davis00001.txt": davis, "zones.dat": zones,
-         "cells.mat": cells, "film.npz": film, "buoy.txt": ndbc, "station.dly": ghcn, "2020.csv": ghcn_by_year,
+         "cells.mat": cells, "structures.mat": structures, "four.mat": matrices, "footed.csv": footed,
+         "film.npz": film, "buoy.txt": ndbc, "station.dly": ghcn, "2020.csv": ghcn_by_year,
          "section.odv": odv, "points.lp": line_protocol, "series.npz": series,
          "moose.e": exodus} | ({"pixels.nc": healpix} if find_spec("astropy_healpix") else {})

@@ -21,12 +21,11 @@ from inrflow.data.calendar import (
     other_calendar,
     parse_units,
     retimed,
-    turned_clocks,
 )
 from inrflow.data.description import PLACE, Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
-from inrflow.data.stations import stations_of
+from inrflow.data.stations import stations_of, warn_of_duplicates
 from inrflow.errors import UserError
 
 IN_FILES = "/", "\u2215"  # arguments of str.replace for names of channels, which also name files: `O3 [ug/m3]`
@@ -37,13 +36,14 @@ BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|ft|masl|m[ _]asl|deg|degrees)$|[ _.]?(utc|gmt)$")
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
                       r"([_ ]?(ids?|nr|no|number|code))?|ids?|"
-                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?)[_ ]?(ids?|number|code)|"
-                      r"(particle|atom|tracer|track)([_ ]?(ids?|number))?",
-                      re.IGNORECASE)
+                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?|entry|rows?|records?)[_ ]?"
+                      r"(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?|#", re.IGNORECASE)
 _FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*",
                    re.IGNORECASE)
-_SINGLE = 0.9  # least ratio of distinct times to rows in data without places
-_MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "missing", "-", "--", "---", "*"))  # any case
+_PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
+_SINGLE = 0.9  # times for each row, at least, of data without places
+_MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|-|--|---|*|bad|err|error|invalid|"
+                     "#value!|#ref!|#div/0!".split("|"))  # in any case
 
 
 @dataclass(frozen=True)
@@ -219,9 +219,8 @@ class Roles:
         if self.time is not None and (own.dtype != object or all_numbers(own)):
             columns[self.time] = own if own.dtype.kind in "Miu" else _whole(own, column_numbers(
                 own, self.time, self.path, first))
-        for axis, name in enumerate(self.places):
-            if name in block and not self.by_lonlat:
-                columns[name] = _whole(block[name], x[:, axis])
+        places = () if self.by_lonlat else [(axis, name) for axis, name in enumerate(self.places) if name in block]
+        columns |= {name: _whole(block[name], x[:, axis]) for axis, name in places}
         return PointTable(trajectory, t, x, columns, self.grid, self.time or None)
 
     def _times(self, values: np.ndarray, first: int) -> np.ndarray:
@@ -240,8 +239,9 @@ class Roles:
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from error
         except ValueError as error:
-            raise UserError(f"{self.path}: {self.time} cannot be read as numbers or ISO dates in the rows from "
-                            f"{first + 1} on ({error}); write dates as 2024-01-31T18:00") from error
+            row = next((row for row, cell in enumerate(values) if repr(str(cell).strip()) in str(error)), 0)
+            raise UserError(f"{self.path}: {self.time} cannot be read as a number or ISO date in row {first + row + 1} "
+                            f"({error}); write 2024-01-31T18:00, without rows of sums or means") from error
 
 
 def _whole(given: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -254,6 +254,11 @@ def labels(block: Mapping[str, np.ndarray]) -> list[str]:
     """Names of the columns of text, booleans, station numbers and flags in a block of rows."""
     return [name for name, values in block.items() if values.dtype.kind == "b" or _are_whole_names(name, values) or (
         values.dtype == object and not all_numbers(values))]
+
+
+def _is_fixed(name: str, values: np.ndarray) -> bool:
+    """Whether a column is called as a coordinate or height, and has one value, as z of a plane has."""
+    return _PLACE.fullmatch(_UNIT.sub("", name.lower())) is not None and len(set(values.tolist())) == 1
 
 
 def is_station(name: str) -> bool:
@@ -281,8 +286,8 @@ def all_numbers(values: np.ndarray) -> bool:
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell is empty, or a word that denotes a missing value."""
-    return cell.lower() in _MISSING
+    """Whether a cell is empty, or a word that stands for a missing value."""
+    return cell.lower() in _MISSING or cell == "M"  # of weather stations; m is a unit
 
 
 def _number(cell: str) -> str:
@@ -322,25 +327,6 @@ def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) ->
                       stacklevel=3)
 
 
-def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
-                       units: str | None = None) -> None:
-    """Warn about rows with values that share trajectory, time and place, and how many contradict each other, and about
-    times in `units` that appear to be local."""
-    used = ~np.isnan(u).all(-1)
-    keys = np.column_stack([trajectory, t, x])[used]
-    order = np.lexsort(keys.T)
-    keys, values = keys[order], u[used][order]
-    repeated = (keys[1:] == keys[:-1]).all(1)
-    if repeated.any():
-        apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
-        warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
-                      f"{apart.sum()} with other values; places that recur take their mean, of others "
-                      "all are used", stacklevel=2)
-    dated = units is not None and " since " in units
-    if dated and (remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
-        warnings.warn(f"{path}: {remark}", stacklevel=2)
-
-
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
                     time: str | None = None) -> dict[int, Observations]:
     """Observations by trajectory number, from columns with one for each channel; `path`: source, for messages.
@@ -354,7 +340,8 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     rows = 0
     for block in columns.blocks(BLOCK_ROWS):
         if not rows:
-            roles.require_channels(strict, labels(block))
+            roles.require_channels(strict, [*labels(block), *(name for name, cells in block.items() if _is_fixed(
+                name, cells))])
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which Observations refuses
             u = np.stack([column_numbers(block[name], name, path, rows) for name in description.channels],
                          -1).astype(np.float32)

@@ -8,10 +8,12 @@ Tables are written by a TableWriter, which appends blocks of columns to a file t
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import stat
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -150,7 +152,8 @@ def attributes_of(name: str, known: Mapping[str, dict[str, Any]]) -> dict[str, A
     return {"long_name": f"{found.get('long_name', channel)}, {words}", **named}
 
 
-_HEAD = 4096  # bytes of a file passed to `sniff`
+_HEAD = 4096  # bytes of a file that `sniff` is given
+_LISTED = 1000  # files of a folder that are looked at
 
 
 @dataclass(frozen=True)
@@ -314,7 +317,7 @@ def format_of(path: Path) -> Format:
             if store is not None:
                 return store
             raise UserError(f"{path} is a folder, and neither Zarr nor a case of OpenFOAM; give a file in it, or "
-                            f"several by a pattern, as '{path}/*.nc'")
+                            f"several by a pattern, as '{pattern_in(path) or path / '*.nc'}'")
         if not stat.S_ISREG(mode):
             raise UserError(f"{path} is a device, pipe or socket; give a regular file: {readable()}")
         with path.open("rb") as file:
@@ -349,6 +352,16 @@ def expanded(source: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise UserError(f"no file matches {source}; check the folder and the pattern")
     return [Path(name) for name in found]
+
+
+def pattern_in(folder: Path) -> str | None:
+    """A pattern of most files in a folder, or, where there are none, in those in it; None where they have no suffix."""
+    for level in ("*", "*/*", "*/*/*"):
+        files = [item for item in itertools.islice(folder.glob(level), _LISTED) if item.is_file() and item.suffix]
+        named = next((str(item) for item in files if item.suffix in (".case", ".pvd", ".xdmf")), None)
+        if named or files:
+            return named or f"{folder}/{level}{Counter(item.suffix for item in files).most_common(1)[0][0]}"
+    return None
 
 
 def format_for_writing(path: Path) -> Format:

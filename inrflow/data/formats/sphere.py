@@ -12,6 +12,7 @@ LONGITUDES = ("lon", "longitude", "lons", "longitudes", "lng", "long", "clon", "
               "longitud", "longitudine", "längengrad", "laengengrad", "geolänge", "geolaenge")
 LATITUDES = ("lat", "latitude", "lats", "latitudes", "clat", "nav_lat",
              "latitud", "latitudine", "breitengrad", "geobreite")
+_REGION = 90.0  # degrees of longitude without data, at least, of a region
 
 
 def sphere_axes(taken: Iterable[str]) -> tuple[str, str, str]:
@@ -34,6 +35,19 @@ def warn_of_radians(path: Path, lonlat: np.ndarray) -> None:
         warnings.warn(f"{path}: longitudes {lon.min():.3g} to {lon.max():.3g} and latitudes {lat.min():.3g} to "
                       f"{lat.max():.3g} are read as degrees; if they are radians, say so by the attribute units="
                       "radian of a NetCDF file, or multiply them by 180/pi", stacklevel=3)
+
+
+def cut_elsewhere(longitude: np.ndarray) -> np.ndarray:
+    """Longitudes (N,) in degrees of a region across the meridian where they begin anew, such as 350 to 359 and 0 to 10,
+    counted from where it begins (-10 to 10); the same array where there is no such meridian."""
+    different = np.unique(longitude[np.isfinite(longitude)] % 360.0)
+    gaps = np.diff(different, append=different[:1] + 360.0)
+    if len(different) < 2 or gaps.max() < _REGION or not np.ptp(longitude[np.isfinite(longitude)]) > (
+            360.0 - gaps.max() + 1e-6):
+        return longitude
+    widest = int(gaps.argmax())
+    first = different[(widest + 1) % len(different)]
+    return (longitude - first) % 360.0 + first - (360.0 if first >= 180.0 else 0.0)
 
 
 def xyz_to_lonlat(x: np.ndarray) -> np.ndarray:

@@ -115,6 +115,9 @@ class TableContent(Content):
                             "the column of times with time=NAME, or, where there is a table for each time with its "
                             "number in the name, give all of them by a pattern (*)")
         lonlat = [name for name in places if name is not None]
+        if all(_is_blank(cell) for name in lonlat for cell in block[name].tolist()) and lonlat and (
+                self._without_values(lonlat) == {*lonlat}):
+            lonlat = []
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
         plane, level = axes_among(names), tuple[str, ...]()
@@ -134,6 +137,9 @@ class TableContent(Content):
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
         if options.coordinates is None and not sphere and set(axes) <= set(options.channels or ()):
             axes = (PLACE,)
+        if options.coordinates is None and not sphere:
+            axes, fixed = self._that_vary(axes, block)
+            level += fixed
         times = [name for name in names if name in TIMES or name in dated or (
             len(name) > 1 and name.lower() in TIMES)]  # T: temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ()), *level}
@@ -185,12 +191,25 @@ class TableContent(Content):
                                             units=known if any(known) else None,
                                             geometry="sphere" if sphere else None)
 
+    def _that_vary(self, axes: tuple[str, ...], block: Mapping[str, np.ndarray]
+                   ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Coordinates, and those left out, which is told, that have one value in all rows, as z of a plane has."""
+        same = [name for name in axes if name in block and len(set(block[name].tolist())) == 1]
+        if not 0 < len(same) < len(axes):
+            return axes, ()
+        low, high = self._extent(same)
+        fixed = tuple(name for name, *ends in zip(same, low, high, strict=True) if ends[0] == ends[1])
+        if fixed:
+            values = ", ".join(f"{name} is {low[same.index(name)]:g}" for name in fixed)
+            warnings.warn(f"{self.path}: {values} in all rows, and no coordinate", stacklevel=3)
+        return tuple(name for name in axes if name not in fixed), fixed
+
     def _without_values(self, names: Sequence[str]) -> set[str]:
-        """Names of the columns without any value."""
+        """Names of the columns without any value but words."""
         left = set(names)
         with self.kind.open_columns(self.path, [(name,) for name in names]) as columns:
             for block in columns.blocks(1 << 16):
-                left = {name for name in left if all(map(_is_blank, block[name].tolist()))}
+                left = {name for name in left if not any(map(_is_value, set(block[name].tolist())))}
                 if not left:
                     break
         return left
@@ -230,6 +249,11 @@ class TableContent(Content):
 def _is_blank(cell: object) -> bool:
     """Whether a cell is empty or missing."""
     return cell is None or cell != cell or (isinstance(cell, str) and is_missing(cell.strip()))
+
+
+def _is_value(cell: object) -> bool:
+    """Whether a cell holds a number, and neither nothing nor words."""
+    return not _is_blank(cell) and (not isinstance(cell, str) or all_numbers(np.array([cell, "0"], object)))
 
 
 def _require_no_numbers(path: Path, name: str, values: np.ndarray) -> None:

@@ -125,7 +125,7 @@ class NormalEquations:
         _, _, total, count = self.sums
         energy, changes = self.energy[:, c] * count, total[:, c]
         shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
-        return float(energy @ np.minimum(shares, 1.0) / energy.sum())  # bounded where splines are poor
+        return float(energy @ np.minimum(shares, 1.0) / (energy.sum() + 1e-300))  # poor splines tell no law
 
     def weights(self, c: int, active: list[int]) -> np.ndarray:
         """Inverse residual variances (L,) of shells, by iteratively reweighted least squares with all active terms.
@@ -137,7 +137,7 @@ class NormalEquations:
         least = self.least[:, c] + _LEAST_VARIANCE * (total[:, c] / count).max() + 1e-300
         best, missed = np.zeros(0), np.inf
         for kept in np.unique(self.energy[:, c] >= np.outer(_OF_ENERGY, self.energy[:, c].max()), axis=0)[::-1]:
-            one = self._weights(c, active, np.where(kept, least, np.inf))
+            one = self._weights(c, active, np.where(kept & self.energy[:, c].any(), least, np.inf))  # or of one value
             if (left := self.missed(c, active, self.solve(c, active, one)[0])) < _CLEARLY * missed:
                 best, missed = one, left
             if missed < _TOLD:

@@ -32,6 +32,7 @@ from inrflow.evaluation.references.training_data import (
 
 RANKS = (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200, 300)
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
+_OF_MANY = 250  # frames of which one may be left out together with others
 _FEW = 4  # trajectories below which single frames are held out in place of trajectories
 _SMALLEST_NOISE = 1e-8  # least residual variance of the modes, in normalised units
 
@@ -109,11 +110,11 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
     """
     if validation is None and len(training) >= _FEW:
         kept = len(training) - len(training) // _FEW
-        folds = [([training.select(slice(0, kept))], training.select(slice(kept, None)))]
+        folds = [([training.select(slice(0, kept))], [training.select(slice(kept, None))])]
     elif validation is None:
         folds = _frames_left_out(training)
     else:
-        folds = [([training], validation)]
+        folds = [([training], [validation])]
     everything = [training] if validation is None else [training, validation]
     pairs = [int(step_pairs(batch.t, _complete(batch), step).sum()) for batch in everything]
     if sum(pairs) < 2:
@@ -122,20 +123,24 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
             if any(bool(step_pairs(batch.t, _complete(batch), step).any()) for batch in fitted)]
     largest = min((fit.largest_rank for fit in fits), default=1)
     cells = [(rank, ridge) for rank in (*(rank for rank in RANKS if rank < largest), largest) for ridge in RIDGES]
-    errors = sum((fit.rollout_errors(test, cells) for fit, (_, test) in zip(fits, folds, strict=False)),
-                 torch.zeros(len(cells), dtype=torch.float64))
+    errors = sum((fit.rollout_errors(test, cells) for fit, (_, tests) in zip(fits, folds, strict=False)
+                  for test in tests), torch.zeros(len(cells), dtype=torch.float64))
     rank, ridge = cells[int(errors.argmin())]
     return _Projection(everything, step).model(rank, ridge)
 
 
-def _frames_left_out(batch: TrajectoryBatch) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
-    """Cross-validation folds: the frames before and after a single frame, and that frame with its predecessor."""
-    frames, folds = batch.t.shape[1], []
-    for out, end in frames_left_out(frames):
-        fitted = [batch.first_frames(out)]
-        if out + 1 < frames:
-            fitted.append(batch.frames(slice(out + 1, None)))
-        folds.append((fitted, batch.frames(slice(out - 1, end))))
+def _frames_left_out(batch: TrajectoryBatch) -> list[tuple[list[TrajectoryBatch], list[TrajectoryBatch]]]:
+    """Folds of trajectories without single frames, each with the frames around those left out: one, or of long
+    trajectories, whose modes take long, one of so many frames, which change the fit as little."""
+    frames = batch.t.shape[1]
+    windows = frames_left_out(frames)
+    count, folds = -(-len(windows) // max(1, frames // _OF_MANY)), []
+    for first in range(count):
+        chosen = windows[first::count]
+        bounds = [0, *(bound for out, _ in chosen for bound in (out, out + 1)), frames]
+        between = zip(bounds[::2], bounds[1::2], strict=True)
+        fitted = [batch.frames(slice(begin, end)) for begin, end in between if begin < end]
+        folds.append((fitted, [batch.frames(slice(out - 1, end)) for out, end in chosen]))
     return folds
 
 

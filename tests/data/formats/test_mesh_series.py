@@ -73,6 +73,38 @@ def test_an_xdmf_series_is_read(tmp_path, monkeypatch):
     check(tmp_path / "a.h5", ("p",))
 
 
+def write_of_fenicsx(path, mesh="", times=TIMES):
+    """Two functions as FEniCSx writes them: a series each, with the mesh of the same file included."""
+    def item(values):
+        values = np.asarray(values)
+        return (f'<DataItem Dimensions="{" ".join(map(str, values.shape))}" Format="XML" NumberType='
+                f'"{"Int" if values.dtype.kind == "i" else "Float"}" Precision="8">'
+                f'{" ".join(map(repr, values.ravel().tolist()))}</DataItem>')
+
+    own = (f'<Topology TopologyType="Triangle">{item(TRIANGLES)}</Topology>'
+           f'<Geometry GeometryType="XY">{item(NODES[:, :2])}</Geometry>')
+    include = f"""<xi:include {mesh}xpointer="xpointer(/Xdmf/Domain/Grid[1]/*[self::Topology or self::Geometry])"/>"""
+    series = "".join(f'<Grid Name="{name}" GridType="Collection" CollectionType="Temporal">' + "".join(
+        f'<Grid Name="{name}" GridType="Uniform">{include}<Time Value="{t}"/><Attribute Name="{name}" Center="Node">'
+        f"{item(field(t)[index])}</Attribute></Grid>" for t in at) + "</Grid>"
+        for index, (name, at) in enumerate((("p", times), ("U", TIMES))))
+    path.write_text('<?xml version="1.0"?><!DOCTYPE Xdmf SYSTEM "Xdmf.dtd" []><Xdmf Version="3.0" xmlns:xi='
+                    f'"https://www.w3.org/2001/XInclude"><Domain><Grid Name="mesh" GridType="Uniform">{own}</Grid>'
+                    f"{series}</Domain></Xdmf>")
+
+
+def test_series_of_fenicsx_include_their_own_mesh_alone(tmp_path):
+    write_of_fenicsx(tmp_path / "flow.xdmf")
+    convert(tmp_path / "flow.xdmf", tmp_path / "a.h5", channels=["p", "U_x", "U_y"])
+    check(tmp_path / "a.h5", ("p", "U_x", "U_y"))
+    write_of_fenicsx(tmp_path / "b.xdmf", mesh='href="/etc/hostname" ')
+    with pytest.raises(UserError, match="includes of other files, which are not followed"):
+        convert(tmp_path / "b.xdmf", tmp_path / "b.h5")
+    write_of_fenicsx(tmp_path / "c.xdmf", times=[0.0, 0.5, 1.0])
+    with pytest.raises(UserError, match="series of fields at different times"):
+        convert(tmp_path / "c.xdmf", tmp_path / "b.h5")
+
+
 def test_fields_of_cells_lie_at_their_centres(tmp_path):
     mesh = meshio.Mesh(NODES, [("triangle", TRIANGLES)], cell_data={"k": [np.arange(4.0)]})
     meshio.vtu.write(str(tmp_path / "c_7.vtu"), mesh)

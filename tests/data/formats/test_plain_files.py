@@ -368,8 +368,9 @@ def test_zarr_arrays_in_a_group_and_dimensions_without_values(tmp_path):
         held(tmp_path / "a.zarr", tmp_path)
 
 
-def test_structures_of_matlab_are_named(tmp_path):
-    scipy.io.savemat(tmp_path / "a.mat", {"data": {"u": np.eye(3)}, "t": np.arange(3.0)})
+def test_arrays_of_structures_of_matlab_are_named(tmp_path):
+    runs = np.array([(np.eye(3),), (np.eye(3),)], [("u", object)])
+    scipy.io.savemat(tmp_path / "a.mat", {"data": runs, "t": np.arange(3.0)})
     with pytest.raises(UserError, match=r"data \(no numbers\)"):
         held(tmp_path / "a.mat", tmp_path)
 

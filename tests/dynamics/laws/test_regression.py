@@ -126,3 +126,16 @@ def test_errors_of_splines_of_many_frames_are_those_of_all_of_them_from_a_few() 
     each = [(make_interp_spline(np.delete(t, n), np.delete(path, n, 0), k=5)(t[n]) - path[n]) ** 2
             for n in range(40, 80)]
     assert _left_out_frames(t[None], path[None, :, None])[0] == pytest.approx(np.mean(each, 0), rel=0.2)
+
+
+def test_a_channel_of_one_value_does_not_keep_others_from_their_law() -> None:
+    """Diffusion on a circle beside a velocity that is zero, as that across the plane of a flow."""
+    random, x, t = np.random.default_rng(0), np.arange(48) / 48, np.arange(8) * 0.5
+    wave, modes = 2 * np.pi * np.arange(1, 5), random.standard_normal((6, 2, 4))
+    decay = np.exp(-2e-3 * wave**2 * t[:, None])
+    u = np.einsum("sm,tm,mn->stn", modes[:, 0], decay, np.cos(wave[:, None] * x)) + np.einsum(
+        "sm,tm,mn->stn", modes[:, 1], decay, np.sin(wave[:, None] * x))
+    law = fit_law(t / t[1], x[:, None], np.stack([u, 0 * u], -1), Box([0.0], [1.0], ["periodic"]), seconds=1.0)
+    later = law.rollout(law.encode(x[:, None], np.stack([u, 0 * u], -1)[:, :1])[:, 0], t / t[1])
+    found = law.decode(later, x[:, None])
+    assert ((found[..., 0] - u) ** 2).mean() < 1e-6 * u.var() and np.abs(found[..., 1]).max() < 1e-6

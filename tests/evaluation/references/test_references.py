@@ -9,6 +9,7 @@ from standing_waves import DESCRIPTION, PERIOD, relative, waves
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
+from inrflow.dynamics.fitting.folds import frames_left_out
 from inrflow.errors import UserError
 from inrflow.evaluation.references.base import (
     REFERENCES,
@@ -18,6 +19,7 @@ from inrflow.evaluation.references.base import (
     register_reference,
     title_of,
 )
+from inrflow.evaluation.references.pod_dmd import _frames_left_out
 from inrflow.evaluation.references.training_data import leading_modes, nearest, regular_step
 from inrflow.runtime.tensor_files import save_tensors
 
@@ -116,6 +118,19 @@ def test_pod_dmd_of_one_trajectory_is_chosen_by_frames_left_out():
         references = fit_references(TrajectoryBatch(training.t, training.x, noisy), part, DESCRIPTION)
         forecast = references.forecast(long.t, long.x, long.u[:, :60])["pod_dmd"]
         assert relative(forecast[:, 60:], long.u[:, 60:]) < 1e-2
+
+
+def test_frames_of_a_long_trajectory_are_left_out_together_and_each_is_forecast_as_by_itself():
+    for frames, fits in ((120, 24), (2000, 3)):
+        t = torch.arange(frames).double()[None]
+        folds = _frames_left_out(TrajectoryBatch(t, torch.zeros(1, 1, 1, 1), t[..., None, None]))
+        windows = frames_left_out(frames)
+        assert len(folds) == fits and len(windows) == 24
+        for fitted, tests in folds:
+            out = {int(test.t[0, 1]) for test in tests}
+            assert torch.cat([part.t[0] for part in fitted]).tolist() == [n for n in range(frames) if n not in out]
+        found = {(int(test.t[0, 1]), int(test.t[0, -1]) + 1) for _, tests in folds for test in tests}
+        assert found == set(windows)
 
 
 def test_pod_dmd_leaves_out_what_is_incomplete_or_padded_and_is_absent_without_transitions():

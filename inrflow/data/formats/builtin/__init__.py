@@ -4,7 +4,6 @@ If several formats recognise a file, the last one is used: CSV, the fallback for
 formats, registered by the `register_format` of this package, come after all of these.
 """
 
-from inrflow.data.formats.builtin.arrays import NpyFormat, TorchFormat
 from inrflow.data.formats.builtin.dedalus import DedalusFormat
 from inrflow.data.formats.builtin.hdf5_table import Hdf5ArrayFormat, Hdf5Format
 from inrflow.data.formats.builtin.matlab import MatlabFormat
@@ -12,6 +11,7 @@ from inrflow.data.formats.builtin.netcdf import GribFormat, NetcdfFormat, PpForm
 from inrflow.data.formats.builtin.npz import NpzFormat
 from inrflow.data.formats.builtin.parquet_table import ParquetFormat
 from inrflow.data.formats.builtin.pdebench import PdeBenchFormat
+from inrflow.data.formats.builtin.tensors import NpyFormat, TorchFormat
 from inrflow.data.formats.builtin.the_well import TheWellFormat
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
 from inrflow.data.formats.elsewhere import GENERAL, SPECIAL, Blocks

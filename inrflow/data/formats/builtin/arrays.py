@@ -8,6 +8,7 @@ without its last axis (an initial state), times are last. Complex numbers become
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +52,7 @@ class ArrayContent(StreamedContent):
         self._held = f"{path} holds the arrays {held}"
         kept = {name: array for name, array in _of_parts(arrays).items() if array.dtype.kind in "fiu" and array.size}
         times_of = _TIMES if options.time is None else (options.time,)
-        arrays = _with_points(_narrowed(kept, (*times_of, *_AXES)))
+        arrays = _known_sets(path, _with_points(_narrowed(kept, (*times_of, *_AXES))))
         vectors = [name for name, array in arrays.items() if array.ndim == 1]
         time = find_column(vectors, times_of)
         if options.time is not None and time is None:
@@ -71,16 +72,25 @@ class ArrayContent(StreamedContent):
         fields = self._fields(arrays, {time, *named}, options)
         self._film = all(field.dtype == np.uint8 for field in fields.values())
         times = None if time is None else np.asarray(arrays[time], np.float64)
+        if next(iter(fields.values())).ndim == len(named) and (times is None or len(times) == 1):  # a single frame
+            fields = {name: field[None] for name, field in fields.items()}
+            self.timeless, times = times is None, np.zeros(1) if times is None else times
         first = next(iter(fields.values()))
-        order = self._order(first.shape, times, axes, len(absent), any(
-            array.shape == first.shape[:-1] for name, array in arrays.items() if name not in fields))
+        late = any(array.shape == first.shape[:-1] for name, array in arrays.items() if name not in fields)
+        try:
+            order = self._order(first.shape, times, axes, len(absent), late)
+        except UserError:  # rows of y, as of meshgrid
+            if options.coordinates is None:
+                named, axes = named[::-1], axes[::-1]
+            order = self._order(first.shape, times, axes, len(absent), late)
         if not axes:
             sizes = [first.shape[axis] for axis in order[2]]
             axes = [np.arange(size) / size for size in sizes]
             named = absent or list(_AXES[: len(axes)])
-            read = "" if order[0] is None or times is not None else (
-                f" of {first.shape[order[0]]} trajectories of {first.shape[order[1]]} frames (of one by coordinates="
-                f"[{','.join(_AXES[:len(named) + 1])}])")
+            further = f" by coordinates=[{','.join(_AXES[:len(named) + 1])}]"
+            read = "" if times is not None else f" of {first.shape[order[1]]} frames (of a single one{further})" if (
+                order[0] is None) else (
+                f" of {first.shape[order[0]]} trajectories of {first.shape[order[1]]} frames (of one{further})")
             warnings.warn(f"{path} names no places: points{read} are taken at i / n of a unit box along "
                           f"{', '.join(named)}; give coordinates=[...] where they are others", stacklevel=2)
         channels = _labelled({name: 1 if order[3] is None else field.shape[order[3]] for name, field in fields.items()})
@@ -88,7 +98,8 @@ class ArrayContent(StreamedContent):
             channels = list(options.channels)
         if times is None:
             times = np.arange(first.shape[order[1]], dtype=np.float64)
-            warnings.warn(f"{path} names no times: frames are counted, a unit of time apart", stacklevel=2)
+            warnings.warn(f"{path} names no times: {len(times)} frames are counted along axis {order[1] + 1} of "
+                          f"{first.shape}, a unit of time apart", stacklevel=2)
         self._t, self._x, self._order_of, self._arrays = times, lattice(axes), order, list(fields.values())
         count = 1 if order[0] is None else first.shape[order[0]]
         self._parameters = None if numbers is None or len(numbers) != count else numbers.reshape(count, -1)
@@ -97,10 +108,10 @@ class ArrayContent(StreamedContent):
         self.description = options.describe(path, channels, named)
 
     def _tell_left_out(self, others: Mapping[str, np.ndarray], trajectories: int) -> None:
-        """Warn about arrays that are not used."""
-        others = {name: array for name, array in others.items() if array.size > 1}
+        """Warn of arrays, and single numbers but for whole ones, that are not used."""
+        others = {name: array for name, array in others.items() if array.size > 1 or array.dtype.kind == "f"}
         if others:
-            known = any(array.shape == (trajectories,) != (1,) for array in others.values())
+            known = any(array.shape == (trajectories,) or array.size == 1 for array in others.values())
             hint = "; what is known of each trajectory goes in an array parameters (trajectories, numbers)" * known
             warnings.warn(f"{self.path}: {', '.join(f'{name} {array.shape}' for name, array in others.items())} "
                           f"{'is' if len(others) == 1 else 'are'} left out{hint}", stacklevel=3)
@@ -255,8 +266,24 @@ def _narrowed(arrays: Mapping[str, np.ndarray], lines: Sequence[str]) -> dict[st
     found = {name: np.squeeze(array) if array.ndim == 2 and 1 in array.shape else
              array[:, :, 0] if array.ndim > 3 and array.shape[2] == 1 else array for name, array in arrays.items()}
     repeated = {name: array for name, array in found.items() if name.lower() in lines and array.ndim == 2}
-    same = all((array == array[:1]).all() for array in repeated.values())  # unlike matrices of a grid
-    return found | {name: array[0] for name, array in repeated.items() if same}
+    same = all((array == array[:1]).all() for array in repeated.values())  # not so of matrices of a grid
+    single = {name: array.ravel() for name, array in found.items() if name.lower() in _TIMES and array.size == 1}
+    return found | {name: array[0] for name, array in repeated.items() if same} | single
+
+
+def _known_sets(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays as two published kinds of sets mean them: snapshots as columns (N, T) beside the sizes nx, ny of their
+    grid, N = nx ny in MATLAB's order, as (1, T, nx, ny); first states `a` and last `u` of one shape as two frames."""
+    sizes = [int(arrays[name].ravel()[0]) for name in ("nx", "ny", "nz") if name in arrays and arrays[name].size == 1]
+    found = {name: array.T.reshape(1, -1, *sizes[::-1]).transpose(0, 1, *range(len(sizes) + 1, 1, -1))
+             if len(sizes) > 1 and array.ndim == 2 and len(array) == math.prod(sizes) else array
+             for name, array in arrays.items()}
+    first, last = (found.get(name, np.empty(0)) for name in "au")
+    if first.shape == last.shape and first.ndim > 1:
+        warnings.warn(f"{path}: a and u of one shape are the first and the last frame of {len(first)} trajectories",
+                      stacklevel=3)
+        return {"u": np.stack([first, last], 1)} | {name: array for name, array in found.items() if array.ndim == 1}
+    return found
 
 
 def _untimed(arrays: Mapping[str, np.ndarray]) -> str | None:
@@ -345,56 +372,3 @@ class _Table(TableFormat):
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         return HeldColumns(self._held)
-
-
-class NpyFormat(ArrayFormat):
-    """Single array of numpy.save, whose axes follow from coordinates=[x,y] and the order of sizes."""
-
-    name = "npy"
-    endings = (".npy",)
-    about = "npy (fields over trajectories, times and places)"
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        return start.startswith(b"\x93NUMPY")
-
-    def arrays(self, path: Path) -> dict[str, np.ndarray]:
-        return {"u": np.load(path, allow_pickle=False, mmap_mode="r")}
-
-
-class TorchFormat(ArrayFormat):
-    """Tensors saved by torch.save, a single one or by name, loaded without running code (weights_only).
-
-    Pairs x, y of one shape, as in neuraloperator, are two frames a unit of time apart.
-    """
-
-    name = "PyTorch"
-    suffixes = (".pt", ".pth")
-    about = "PyTorch's .pt (tensors)"
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        import zipfile
-
-        if not start.startswith(b"PK") or not zipfile.is_zipfile(path):
-            return False
-        with zipfile.ZipFile(path) as archive:
-            return any(member.endswith("/data.pkl") for member in archive.namelist())
-
-    def save(self, file: Any, arrays: dict[str, np.ndarray]) -> None:
-        import torch
-
-        torch.save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, file)
-
-    def arrays(self, path: Path) -> dict[str, np.ndarray]:
-        import torch
-
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged or hostile files raise all kinds
-            raise UserError(f"{path} cannot be read without running code from it, or is damaged "
-                            f"({type(error).__name__}); save a dictionary of tensors") from error
-        found = loaded if isinstance(loaded, dict) else {"u": loaded}
-        arrays = {str(name): (value.float() if value.dtype == torch.bfloat16 else value).detach().resolve_conj().numpy()
-                  for name, value in found.items() if isinstance(value, torch.Tensor)}
-        if set(arrays) == {"x", "y"} and arrays["x"].shape == arrays["y"].shape and arrays["x"].ndim > 1:
-            return {"u": np.stack([arrays["x"], arrays["y"]], 1)}
-        return arrays

@@ -27,6 +27,7 @@ from inrflow.data.formats.schema import is_hdf5_with, resolves
 from inrflow.data.formats.sphere import (
     LATITUDES,
     LONGITUDES,
+    cut_elsewhere,
     lonlat_to_xyz,
     sphere_axes,
     warn_of_radians,
@@ -323,6 +324,9 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
         columns.append(np.broadcast_to(spread, shape).ravel())
     places = np.stack(columns, -1)
     if not sphere:
+        if lonlat[0] in names and cut_elsewhere(lon := places[:, names.index(lonlat[0])]) is not lon:
+            raise UserError(f"{path}: {lonlat[0]} begins anew within the region; leave out coordinates=[...], so that "
+                            "places are on a sphere, or write longitudes that go on")
         return tuple(map(str, names)), places, None
     if (np.abs(places[:, 1]) > 90.0001).any():
         raise UserError(f"{path}: {names[1]} goes beyond 90 degrees; name other coordinates with coordinates=[...] if "

@@ -27,7 +27,7 @@ from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_col
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
 from inrflow.data.formats.schema import open_hdf5, resolves
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, cut_elsewhere, rotated_to_lonlat
 from inrflow.data.formats.streams.instances import as_rows, of_argo
 from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.streams.netcdf_writers import RADIANS, require_package
@@ -71,7 +71,7 @@ def open_netcdf(path: Path) -> Any:
                 raise UserError(f"{path} holds sweeps of a radar in polar coordinates (CfRadial), which is not read; "
                                 "interpolate them to a grid of x and y, as Py-ART's grid_from_radars does")
             data = _with_dates(as_rows(of_argo(path, data), TIMES))
-            return _true_places(_degrees(of_models(path, _renamed(data))))
+            return _going_on(path, _true_places(_degrees(of_models(path, _renamed(data)))))
     except BaseException:
         data.close()
         raise
@@ -224,6 +224,19 @@ def _degrees(data: Any) -> Any:
                 degrees = (variable.dims, np.degrees(variable.values.astype(np.float64)), attributes)
                 data = data.assign_coords({name: degrees}) if name in data.coords else data.assign({name: degrees})
     return data
+
+
+def _going_on(path: Path, data: Any) -> Any:
+    """With longitudes without latitudes, as of a section, that go on across the meridian where they begin anew."""
+    name = place_of(data, LONGITUDES)
+    if name is None or data[name].ndim != 1 or place_of(data, LATITUDES) is not None or data[name].dtype.kind != "f":
+        return data
+    values = data[name].values
+    if (cut := cut_elsewhere(values)) is values:
+        return data
+    warnings.warn(f"{path}: {name} is counted from {np.nanmin(cut):g} to {np.nanmax(cut):g} degrees: the section lies "
+                  "across the meridian where it begins anew", stacklevel=3)
+    return data.assign_coords({name: (data[name].dims, cut, data[name].attrs)})
 
 
 def _true_places(data: Any) -> Any:

@@ -36,7 +36,8 @@ class NpzFormat(ArrayFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         shapes = {name: shape for name, (shape, _) in _headers(path).items()}
-        if len(shapes) == 1 or ("u" in shapes and len(shapes.get("x", ())) > 1):
+        single = len(shapes) == 1 and all(len(shape) < 2 for shape in shapes.values())
+        if single or ("u" in shapes and len(shapes.get("x", ())) > 1):
             return NpzContent(path, options)
         return super().read(path, options)  # the axes of a grid, series, or fields by their names
 

@@ -29,6 +29,7 @@ from inrflow.data.formats.meshes.vtk_files import (
     Mesh,
     arrays_for,
     inside,
+    join_collections,
     kind_of,
     meshes_of,
     read_arrays,
@@ -225,6 +226,7 @@ class MeshSeries:
                 return self._open_by_vtk(path, "xdmf2" if grids and grids[0].startswith("2") else "xdmf")
             try:
                 self._reader = meshio.xdmf.TimeSeriesReader(str(path))
+                join_collections(path, self._reader)
                 self._shared = self._reader.read_points_cells()
                 data = [self._reader.read_data(index) for index in range(self._reader.num_steps)]
                 self._data = [part[1:] for part in data]

@@ -86,16 +86,31 @@ def require_own(path: Path, folder: Path) -> None:
         open_hdf5(path, _DEEPEST).close()
     if not head[:64].lstrip().startswith(b"<"):
         return
-    if b"<!ENTITY" in head or b"xi:include" in head.lower():
-        raise UserError(f"{path} has entities or includes of XML, which are not followed; write it in one file")
+    words = f"{path} has entities or includes of other files, which are not followed; write it in one file"
+    if b"<!ENTITY" in head:
+        raise UserError(words)
     parser: Any = xml.XMLPullParser(["start", "end"])
     parser.feed(head)
     for event, item in parser.read_events():
+        if item.tag.lower().endswith("include") and item.get("href"):
+            raise UserError(words)
         name = item.get("Source") or item.get("file") if event == "start" else None
         if event == "end" and item.tag == "DataItem" and item.get("Format", "XML").upper() in ("HDF", "BINARY"):
             name = (item.text or "").strip().split(":")[0]
         if name:
             require_own(inside(path, name, folder), folder)
+
+
+def join_collections(path: Path, reader: Any) -> None:
+    """Take the fields of all series of an XDMF file, which FEniCSx writes one for each function, where meshio has the
+    last. Raises UserError where they are at different times."""
+    series = [list(grid) for grid in reader.domain if grid.get("GridType") == "Collection"]
+    times = [[time.get("Value") for grid in grids for time in grid.iter("Time")] for grids in series]
+    if any(own != times[-1] for own in times):
+        raise UserError(f"{path} holds series of fields at different times; write one file for each")
+    for grids in series[:-1]:
+        for grid, last in zip(grids, reader.collection, strict=True):
+            last.extend(grid.findall("Attribute"))
 
 
 def read_arrays(path: Path) -> Mesh:

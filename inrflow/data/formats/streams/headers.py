@@ -1,15 +1,40 @@
-"""Header lines of text tables below the names (units), and dates such as 12/31/2024 in their cells."""
+"""What stands above and below the rows of a table of text: a title, lines of units below the names, a footer."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 from inrflow.data.formats.columns import is_missing
 
 _VALUE = re.compile(r"[-+]?\.?\d")
-_SLASHED = re.compile(r"\s*(\d{1,2})/(\d{1,2})/(\d{4})(?:[T, ]+(.*?))?\s*")
-_WORDS = 2  # largest number of lines between names and rows: units, and kinds of processing
+_SLASHED = re.compile(r"\s*(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[T, ]+(.*?))?\s*")
+SEPARATORS = ",;\t|"
+FOOTER = 20  # lines below the rows, at most
+_WORDS = 2  # lines between names and rows, at most: of units, and of how values were made
+
+
+def separator_of(header: str) -> str:
+    """What separates the names in a line: the sign of SEPARATORS that is most in it, else blanks."""
+    separator = max(SEPARATORS, key=header.count)
+    return separator if separator in header or not header.split()[1:] else " "
+
+
+def is_title(line: str, ahead: Sequence[str]) -> bool:
+    """Whether a line is a title: it has no sign that separates, and those after it, names and a row of values, have."""
+    mark = separator_of(ahead[0])
+    if mark == " " or any(sign in line for sign in SEPARATORS):
+        return False
+    names, row = (next(csv.reader([text], delimiter=mark), []) for text in ahead)
+    return len(names) == len(row) > 1 and not any(map(_VALUE.match, names)) and any(map(_VALUE.match, row))
+
+
+def is_footer(rows: Sequence[Sequence[str]], columns: int) -> bool:
+    """Whether the last rows of a table of so many columns are a footer: words, in at most half of the columns."""
+    filled = [[cell for cell in row if cell.strip()] for row in rows]
+    return all(2 * len(cells) <= columns and not (cells and (len(row) == columns or _VALUE.match(cells[0].strip())))
+               for cells, row in zip(filled, rows, strict=True))
 
 
 def lines_of_units(ahead: Sequence[str], cells: Callable[[str], list[str]]) -> list[list[str]]:
@@ -38,12 +63,13 @@ def slashed(cells: Sequence[str]) -> bool:
 
 
 def month_first(blocks: Iterator[Sequence[str]]) -> bool | None:
-    """Whether months come first in dates such as 12/31/2024; None if no day is greater than 12."""
+    """Whether months come first in dates such as 12/31/2024; None where no day is greater than 12, and where a year of
+    two digits may as well be the first number."""
     for cells in blocks:
         for cell in dict.fromkeys(cells):
             found = _SLASHED.fullmatch(cell)
             if found is not None and max(int(found[1]), int(found[2])) > 12:
-                return int(found[2]) > 12
+                return int(found[2]) > 12 or (None if len(found[3]) == 2 else False)
     return None
 
 
@@ -52,6 +78,6 @@ def with_years_first(cells: Sequence[str], month: bool) -> list[str]:
     done: dict[str, str] = {}
     for cell in dict.fromkeys(cells):
         found = _SLASHED.fullmatch(cell)
-        day = "" if found is None else "/".join((found[3], *found.group(*((1, 2) if month else (2, 1)))))
+        day = "" if found is None else "/".join((f"20{found[3]}"[-4:], *found.group(*((1, 2) if month else (2, 1)))))
         done[cell] = cell if found is None else f"{day} {found[4] or ''}".strip()
     return [done[cell] for cell in cells]

@@ -76,9 +76,10 @@ class JoinedContent(StreamedContent):
     def __init__(self, kind: Format, paths: Sequence[Path], options: ReadOptions) -> None:
         super().__init__(paths[0])
         self._contents: list[StreamedContent] = []
+        told = set[str]()
         try:
             for path in paths:
-                content = kind.read(path, options)
+                content = self._told_once(kind, path, options, told)
                 if not isinstance(content, StreamedContent):
                     raise UserError(f"{path}: files of {kind.name} are not joined; give one file, or convert each")
                 self._contents.append(content)
@@ -104,6 +105,18 @@ class JoinedContent(StreamedContent):
             shown = "as dates" if own else f"{min(t):g} to {max(t):g}"
             warnings.warn(f"{paths[0]} and the other files hold no times: those in their names are taken ({shown})",
                           stacklevel=3)
+
+    def _told_once(self, kind: Format, path: Path, options: ReadOptions, told: set[str]) -> Content:
+        """The content of a file, without warnings that were `told` of another."""
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            content = kind.read(path, options)
+        for warning in found:
+            words = str(warning.message).replace(str(path), "")
+            if words not in told:
+                told.add(words)
+                warnings.warn(warning.message, warning.category, stacklevel=4)
+        return content
 
     def close(self) -> None:
         for content in self._contents:
@@ -283,8 +296,9 @@ class _JoinedTables(TableFormat):
         self._times = None if time or kind.named_dimensions else _numbers_in(paths)
         self._apart = self._times is None and options.stations is None and _repeat(heads, time, options)
         if self._times is not None:
-            warnings.warn(f"{paths[0]} and the other tables have no column of times: the numbers at the end of their "
-                          f"names are taken, {min(self._times):g} to {max(self._times):g}", stacklevel=3)
+            where = "that name their folders" if number_in_name(paths[0]) is None else "at the end of their names"
+            warnings.warn(f"{paths[0]} and the other tables have no column of times: the numbers {where} are taken, "
+                          f"{min(self._times):g} to {max(self._times):g}", stacklevel=3)
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return self._kind.sniff(path, start)
@@ -302,9 +316,18 @@ def _head(kind: Format, path: Path, called: str | None) -> tuple[str | None, dic
 
 
 def _numbers_in(paths: Sequence[Path]) -> list[float] | None:
-    """Last numbers in names of files; None if some have none, or the same."""
-    numbers = [number for path in paths if (number := number_in_name(path)) is not None]
-    return numbers if len(set(numbers)) == len(paths) else None
+    """The last numbers in names of files, else those that are the names of their folders; None where some have none, or
+    the same."""
+    for found in ([number_in_name(path) for path in paths], [_number(path.resolve().parent.name) for path in paths]):
+        numbers = [number for number in found if number is not None]
+        if len(set(numbers)) == len(paths):
+            return numbers
+    return None
+
+
+def _number(text: str) -> float | None:
+    """The number that is all of a text, if it is one."""
+    return float(text) if re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?", text) else None
 
 
 def _repeat(heads: Sequence[Mapping[str, np.ndarray]], time: str | None, options: ReadOptions) -> bool:

@@ -16,7 +16,7 @@ import itertools
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from operator import methodcaller
 from pathlib import Path
@@ -28,10 +28,8 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import (
     BLOCK_ROWS,
     IN_FILES,
-    IN_TABLES,
     TIMES,
     Columns,
-    Grid,
     all_numbers,
     find_column,
     is_missing,
@@ -39,14 +37,20 @@ from inrflow.data.formats.columns import (
 from inrflow.data.formats.registry import TableWriter
 from inrflow.data.formats.streams.clocks import columns_of_dates, dates_of_parts, parts_of_dates
 from inrflow.data.formats.streams.headers import (
+    FOOTER,
+    SEPARATORS,
     bare_unit,
+    is_footer,
+    is_title,
     lines_of_units,
     month_first,
+    separator_of,
     slashed,
     with_years_first,
 )
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
+from inrflow.data.formats.texts.csv_writer import CsvWriter
 from inrflow.errors import UserError
 
 _OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # beginnings of XML (VTU, PVD), JSON, OpenFOAM and scripts
@@ -90,16 +94,19 @@ class CsvColumns(Columns):
                 comment, header = header.lstrip("# \t") or comment, self._header(path)
             told = _SEPARATOR.fullmatch(header)  # written by spreadsheets
             header = self.line_of_names(self._header(path) if told else header)
-            separator = max(",;\t|", key=header.count)
-            separator = separator if separator in header or not header.split()[1:] else " "
-            separator = told[1] if told else separator
+            separator, ahead = told[1] if told else separator_of(header), list[str]()
             if header.count(separator) > 1 and len([cell for cell in header.split(separator) if cell.strip(' "\r\n')
                                                     ]) == 1 and separator != " ":  # a title above the names
                 header = self._header(path)
-            lines = itertools.chain([header], self._file)
+            elif separator not in SEPARATORS and is_title(header, ahead := [self._header(path) for _ in range(2)]):
+                header, *ahead = ahead
+                self._line, separator = self._line - 1, separator_of(header)
+            else:
+                self._line -= len(ahead)
+            lines = itertools.chain([header, *ahead], self._file)
             count = _cells_of_numbers(header, separator) if re.match(r"\s*[-+.]?\d", header) else 0
             comment = self.names_in(comment, separator, count)
-            if comment and count == len(comment.split(separator)):
+            if comment and count == len(_split_at(separator, comment)):
                 lines = itertools.chain([comment], lines)
                 self._line -= 1
             elif count:
@@ -110,6 +117,7 @@ class CsvColumns(Columns):
             self._quoted_commas = set[str]()  # columns of numbers with decimal commas
             self._grouped = dict[str, str]()  # columns of numbers with thousands separators -> decimal sign
             self.separator, self._line = separator, self._line - 1
+            self._footers = False
             self.commas = False  # whether a number with a decimal comma was read
             self._lines = (" ".join(line.split()) + "\n" for line in lines) if separator == " " else iter(lines)
             self.names = tuple(name.strip().replace(*IN_FILES) for name in next(self._parsed(self._lines), []))
@@ -139,8 +147,10 @@ class CsvColumns(Columns):
 
     @classmethod
     def with_units(cls, path: Path) -> CsvColumns:
-        """Columns of a table that may have lines of units (the first) and the like between names and rows."""
+        """A table whose lines between names and rows, if there are any, say units (the first) and more, and below whose
+        rows may be a footer."""
         columns = cls(path)
+        columns._footers = True
         try:
             columns._take_units()
             columns._find_dates()
@@ -225,12 +235,20 @@ class CsvColumns(Columns):
     def _quoted(self, lines: list[str]) -> list[Sequence[str]]:
         """Columns of lines, including further lines that continue the last row; empty if all rows are."""
         last, block = self._line + len(lines), []
-        for row in self._parsed(itertools.chain(lines, self._lines)):
-            blank = not row or (row == [""] and len(self._own) > 1)
+        source = itertools.chain(lines, self._lines)
+        for row in self._parsed(source):
+            blank = not row or (row == [""] and len(self._own) > 1) or (
+                len(row) != len(self._own) and row[0].startswith("#"))  # a remark
             if len(row) != len(self._own) and not blank:
-                raise UserError(f"{self.path} has {len(row)} cells in a row ({', '.join(row)[:60]}) but "
-                                f"{len(self._own)} columns ({', '.join(self._own)[:60]}), at line {self._line}; mend "
-                                "it, and remove what stands before the header")
+                at, below = self._line, [row, *self._parsed(itertools.islice(source, FOOTER))]
+                cut = len(below) == 1 and len(row) < len(self._own) and not lines[-1].endswith(("\n", "\r"))
+                if not self._footers or next(source, None) is not None or not (cut or is_footer(below, len(self._own))):
+                    raise UserError(f"{self.path} has {len(row)} cells in a row ({', '.join(row)[:60]}) but "
+                                    f"{len(self._own)} columns ({', '.join(self._own)[:60]}), at line {at}; mend "
+                                    "it, and remove what stands above the names or between rows")
+                warnings.warn(f"{self.path}: what stands below the rows, from line {at} on ({', '.join(row)[:60]}), is "
+                              "left out", stacklevel=2)
+                break
             block += [row] * (not blank)
             if self._line >= last:
                 break
@@ -339,44 +357,15 @@ class CsvFormat(TableFormat):
         return writer
 
 
+def _split_at(separator: str, line: str) -> list[str]:
+    """The cells of a line without quotes; several blanks separate as one does."""
+    return line.split() if separator == " " else line.split(separator)
+
+
 def _cells_of_numbers(line: str, separator: str) -> int:
-    """Number of cells of a line if all are numbers, else 0."""
-    cells = line.split(separator)
+    """How many cells of a line there are, if all are numbers, else 0."""
+    cells = _split_at(separator, line)
     return len(cells) if line.strip() and all_numbers(np.array([cell.strip() for cell in cells], object)) else 0
-
-
-class CsvWriter(TableWriter):
-    """Writer of numbers with all digits of their type, and empty cells for missing ones; separator and compression
-    follow from the suffix, or from another file by `written_as`."""
-
-    verbatim = True
-    _separator, _commas = ",", False
-
-    def written_as(self, separator: str, commas: bool) -> None:
-        """Set the separator (unless it is a blank), and whether numbers have decimal commas."""
-        self._separator, self._commas = separator.replace(" ", ","), commas
-
-    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        name = self.path.name.lower()
-        opened: Any = gzip.open if name.endswith(".gz") else open
-        self._file = opened(self._target.partial, "wt", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, delimiter="\t" if ".tsv" in name else self._separator)
-        self._writer.writerow([name.replace(*IN_TABLES) for name in columns])
-
-    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
-        cells = {name: self._cells(values) for name, values in columns.items()}
-        if self._commas:
-            cells |= {name: [str(cell).replace(".", ",") for cell in column] for name, column in cells.items()
-                      if columns[name].dtype.kind == "f" or all_numbers(columns[name])}
-        self._writer.writerows(zip(*cells.values(), strict=True))
-
-    @staticmethod
-    def _cells(values: np.ndarray) -> list[object]:
-        if values.dtype.kind != "f":
-            return values.tolist()
-        if values.dtype.itemsize < 8:
-            return [f"{value:.9g}" if value == value else "" for value in values.tolist()]
-        return [value if value == value else "" for value in values.tolist()]
 
 
 def _bytes_of_windows(path: Path) -> str:
