@@ -1,5 +1,8 @@
-"""Diagnostic channels: fields that others determine at the same time, as velocities a pressure. They have no equation of
-their own; laws are sought for the other, prognostic channels, and completed by sparse regressions of these."""
+"""Diagnostic channels: fields that others determine at the same time, as velocities do a pressure.
+
+They have no equation of their own: laws are sought for the other, prognostic channels, and completed by sparse
+regressions on these.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +63,12 @@ def relation(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
         with torch.no_grad():
             features = library.within(library.features(torch.tensor(path), rows), channel)
         parts.append(by_shells(features.numpy(), path[:, [channel], :rows], shell))
-    sums = [np.stack([np.sum([part[i] for part in parts[fold::folds]], 0) for fold in range(folds)]) for i in range(4)]
+    gram, right, total, count = (np.stack([np.sum([part[i] for part in parts[fold::folds]], 0)
+                                           for fold in range(folds)]) for i in range(4))
     energy, known, noise = (of_shells(one[None], shell) for one in (
         own.var((0, 1)), ground.known[channel, :rows], ground.spread[some][:, channel, :rows].mean(0)))
-    equations = NormalEquations(*sums, energy, np.where(known < DETERMINED, np.inf, noise), energy)
+    noise = np.where(known < DETERMINED, np.inf, noise)
+    equations = NormalEquations(gram, right, total, count, energy, noise, energy)
     _, theta, std, _ = supports_of(equations, [list(range(len(terms)))], len(terms))[0]
     active = np.flatnonzero(theta[:, 0])
     left = equations.squares(0, active.tolist(), theta[active, 0]).sum()
@@ -71,8 +76,16 @@ def relation(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
                     float(left / (((own - own.mean((0, 1))) ** 2).sum() + 1e-300)))
 
 
-def diagnostic_channels(ground: Ground) -> list[int]:
-    """Channels that the others determine, the best determined first removed from these."""
+class Diagnostic(Exception):
+    """Raised where some channels are diagnostic."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__(channels)
+        self.channels = channels
+
+
+def require_prognostic(ground: Ground) -> None:
+    """Raise Diagnostic if some channels are determined by the others; of these, the best determined ones first."""
     left, found = list(range(ground.states.shape[2])), list[int]()
     while len(left) > 1:
         shares = {c: relation(ground, c, [other for other in left if other != c]).share for c in left}
@@ -81,14 +94,16 @@ def diagnostic_channels(ground: Ground) -> list[int]:
             break
         found.append(best)
         left.remove(best)
-    return sorted(found)
+    if found:
+        raise Diagnostic(sorted(found))
 
 
-def completed(law: Law, data: Data, kept: Sequence[int], boundary: str) -> Law:
-    """The law of the channels `kept`, with relations for all others of the data, on harmonics of boundary conditions."""
-    channels, dimensions = data.u.shape[-1], law.theta.shape[1]
-    at = [*kept, *range(channels, channels + dimensions - len(kept))]  # rates, phases
-    size = channels + dimensions - len(kept)
+def completed(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, kept: Sequence[int], boundary: str) -> Law:
+    """The law of the channels `kept` of fields u (S, T, N, C), with relations for all others, whose boundary conditions
+    are given."""
+    data, channels = Data.of(t, x, u), u.shape[-1]
+    size = channels + law.theta.shape[1] - len(kept)
+    at = [*kept, *range(channels, size)]  # rates, phases
     own, theirs = (kind.split(", ") for kind in (law.boundary, boundary))
     kinds = [theirs[c if len(theirs) > 1 else 0] for c in range(channels)]
     for i, c in enumerate(kept):
@@ -116,8 +131,10 @@ def completed(law: Law, data: Data, kept: Sequence[int], boundary: str) -> Law:
     about = None if law.about is None else np.zeros((len(law.about), size))
     if about is not None:
         about[:, at] = law.about
+    shares = dict(zip(kept, law.shares, strict=False))
     return replace(law, boundary=boundary, terms=tuple(terms), theta=theta, std=std, codes=codes, about=about,
                    largest=largest_of(ground.states), by_context=placed(law.by_context), values=values,
+                   shares=tuple(shares.get(c, 0.0) for c in range(channels)) if shares else (),
                    rates=tuple(kept[c] for c in law.rates))
 
 

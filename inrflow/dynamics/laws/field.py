@@ -35,7 +35,6 @@ class LawField(nn.Module):
     leading = 320  # most codes that products couple in the linearised flow
     shift: Tensor | None = None  # (K, C, C): linearised diffusion, in `blocks` and not in `products`
     rests: Tensor | None = None  # (C, 3): as `LawTerm` has them
-    values: DiagnosticField | None = None  # of channels that follow from others
 
     @classmethod
     def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics, theta: Tensor, about: Tensor | None = None
@@ -54,6 +53,7 @@ class LawField(nn.Module):
         super().__init__()
         active = [j for j in range(len(library.terms)) if bool((theta[j] != 0).any()) and j not in library.sines]
         self.library, self.channels = library, theta.shape[1]
+        self.values: DiagnosticField | None = None  # of channels that follow from others
         self.network = library.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
         allowed, limits = library.moving, {False: _DENSE, True: _FEW}  # bounded terms need no exact integration
