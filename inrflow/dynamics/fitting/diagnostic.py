@@ -7,12 +7,14 @@ regressions on these.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.library import Library
@@ -25,7 +27,10 @@ from inrflow.numerics.effort import effort
 
 _STATES, _ROWS = 64, 1024  # most states that give equations, and harmonics that are test functions
 _PLACES = 24  # low harmonics that a steady part is made of
-_UNEXPLAINED = 1e-2  # share of the variance, below which a channel is diagnostic
+_UNEXPLAINED = 1e-2  # share of the variance of diagnostic channels, below, and of the changes of others, above
+_TRAJECTORIES = 16  # most that tell what a law explains
+_SCREENED = -10.0, 0.0, 6  # logarithms of m over that of the longest wave: first, last, number
+_WIDTH, _ACCURATE = 2.0, 1e-4  # of the search between these
 
 
 class Relation(NamedTuple):
@@ -39,19 +44,20 @@ class Relation(NamedTuple):
 
 def diagnostic_terms(channels: Sequence[int], dimensions: int) -> list[Term]:
     """Terms of diagnostic channels: a steady part, values, slopes, products of two values, and solutions of the Poisson
-    equation with natural walls (in weak form) for sources db/dx_i and d(a db/dx_j)/dx_i, as pressures have them."""
-    axes, values = range(dimensions), [((c, VALUE),) for c in channels]
-    slopes = [((c, axis),) for c in channels for axis in axes]
-    pairs = [a + b for a, b in itertools.combinations_with_replacement(values, 2)]
-    products: list[Product] = [(), *values, *slopes, *pairs]
+    equation for these products and, with natural walls in weak form, for the sources of pressures: db/dx_i and
+    d(a db/dx_j)/dx_i."""
+    axes, slopes = range(dimensions), [((c, axis),) for c in channels for axis in range(dimensions)]
+    values = [((c, VALUE),) for c in channels]
+    products: list[Product] = [*values, *(a + b for a, b in itertools.combinations_with_replacement(values, 2))]
     sources: list[Product] = [*values, *(a + b for a in values for b in slopes)]
-    return [*(Term((product,)) for product in products), *(Term(place=m) for m in range(1, _PLACES)),
+    return [*(Term(place=m) for m in range(_PLACES)), *(Term((product,)) for product in [*products, *slopes]),
+            *(Term((product,), -1) for product in products),
             *(Term((source,), -1, axis, flux=True) for axis in axes for source in sources)]
 
 
-def relation(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
+def relation(ground: Ground, channel: int, terms: list[Term]) -> Relation:
     """Sparse regression of a channel on diagnostic terms of others, at some states of the training data."""
-    terms, harmonics = diagnostic_terms(others, ground.train.x.shape[-1]), ground.codes.harmonics
+    harmonics = ground.codes.harmonics
     rows, folds = min(harmonics.count, _ROWS), min(FOLDS, len(ground.states))
     library, some = Library.of(terms, harmonics), evenly(len(ground.states), ground.states[0, 0].size, 4 * folds)
     shell, frames = library.shells(rows), max(_STATES // len(some), 2)
@@ -84,16 +90,41 @@ class Diagnostic(Exception):
         self.channels = channels
 
 
-def require_prognostic(ground: Ground) -> None:
-    """Raise Diagnostic if some channels are determined by the others; of these, the best determined ones first."""
-    left, found = list(range(ground.states.shape[2])), list[int]()
-    while len(left) > 1:
-        shares = {c: relation(ground, c, [other for other in left if other != c]).share for c in left}
+def related(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
+    """The relation of a channel to others: that of `diagnostic_terms`, or, where this explains too little, of a screened
+    Poisson equation, (1 - m lap) channel = sum of a constant, values and products of two."""
+    terms = diagnostic_terms(others, ground.train.x.shape[-1])
+    if (plain := relation(ground, channel, terms)).share < _UNEXPLAINED:
+        return plain
+    local = [term for term in terms if not (term.power or term.place) and all(axis < 0 for _, axis in term.products[0])]
+    longest = 1 / ground.codes.harmonics.eigenvalues[ground.codes.harmonics.eigenvalues > 0].min()
+
+    def screened(size: float) -> Relation:
+        return relation(ground, channel, [replace(term, inertia=longest * math.exp(size)) for term in local])
+
+    tried = np.linspace(*_SCREENED)
+    best = tried[int(np.argmin([screened(size).share for size in tried]))]
+    found = minimize_scalar(lambda size: screened(size).share, bounds=(best - _WIDTH, best + _WIDTH), method="bounded",
+                            options={"xatol": _ACCURATE})
+    return min(plain, screened(found.x), key=lambda one: one.share)
+
+
+def require_prognostic(ground: Ground, law: Law) -> None:
+    """Raise Diagnostic if other channels determine some whose rates the law does not explain; the best determined ones
+    are the first."""
+    some = ground.some(_TRAJECTORIES)
+    (equations,) = some.equations(law.terms)
+    active = [np.flatnonzero(own).tolist() for own in law.theta.T[: len(law.codes.mean)]]
+    left = [c for c, own in enumerate(active) if equations.missed(c, own, law.theta[own, c]) > _UNEXPLAINED]
+    kept, found = [*range(len(active))], list[int]()
+    while left and len(kept) > 1:
+        shares = {c: related(ground, c, [other for other in kept if other != c]).share for c in left}
         best = min(left, key=lambda c: shares[c])
         if not shares[best] < _UNEXPLAINED:
             break
         found.append(best)
         left.remove(best)
+        kept.remove(best)
     if found:
         raise Diagnostic(sorted(found))
 
@@ -114,7 +145,7 @@ def completed(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, kept: Seque
     few = few.take(evenly(len(few.u), count * channels))
     codes = fit_codes(law.domain.harmonics(count, boundary), few.x, few.u)
     ground = Ground(law.domain, boundary, codes, data, *encode(codes, data))
-    found = {c: relation(ground, c, kept) for c in range(channels) if c not in kept}
+    found = {c: related(ground, c, kept) for c in range(channels) if c not in kept}
     terms = [_renumbered(term, at) for term in law.terms]
     terms += dict.fromkeys(term for one in found.values() for term in one.terms if term not in terms)
 

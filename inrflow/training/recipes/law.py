@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -31,6 +30,7 @@ from inrflow.training.recorder import Clock
 from inrflow.training.run import Run
 
 if TYPE_CHECKING:
+    from inrflow.domains import Domain
     from inrflow.dynamics.laws import Law
     from inrflow.dynamics.laws.setting import Ground
 
@@ -51,7 +51,6 @@ _RATED, _TOGETHER = 64, 8  # trajectories whose rates are estimated, and how man
 _OF_RATES = 0.03  # share of the budget for each further block of these
 _UNSURE = 0.1  # tolerance of codes in fits of rates, relative to the residual of the harmonics
 _LEAST_NOISE = 1e-14
-_UNEXPLAINED = 1e-2  # share of squared changes above which channels may have no law of their own
 _OF_ROWS = 0.4  # share of the time for a law, to refine it by observed rows
 _OF_STEPS = 0.1  # share of the budget for states of rest and shorter steps
 _AT_REST = 1e-3, 0.05  # distance to a bound relative to the range; share of values there
@@ -138,31 +137,32 @@ class LawRecipe:
                 max(share, _OF_NETWORK))
             return [] if law is None else [law]
 
-        def at_first(ground: Ground, missed: float) -> None:
-            if problem.noise is None and missed > _UNEXPLAINED and len(kept) == len(scale):
-                require_prognostic(ground)
+        def at_first(ground: Ground, missed: float, law: Law) -> None:
+            if problem.noise is None and len(kept) == len(scale) > 1 and ground.codes.harmonics.components == 1:
+                require_prognostic(ground, law)
             if ground.codes.harmonics.components == 1 and network != "off" and groups is None:
                 seconds = run.budget.seconds(_AT_FIRST)
                 if run.budget.decide("first_network", math.ceil(seconds) if seconds >= _FIRST_SECONDS else 0):
                     networks.extend(with_network("first_network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
-        search = partial(fit_law, t, x, rates=run.config.dynamics.memory is None, noise=problem.unexplained,
-                         period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
+        def search(places: Sequence[Domain], seconds: float, clock: Clock) -> Law:
+            return fit_law(t, x, u[..., kept], places, units=scale[kept].tolist(), seconds=seconds, clock=clock,
+                           rates=run.config.dynamics.memory is None, noise=problem.unexplained,
+                           period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
 
         def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
-            if problem.noise is None:
-                try:
-                    return search(u, tried, units=scale.tolist(), seconds=seconds, clock=left), problem
-                except Diagnostic as found:
-                    kept[:] = [c for c in kept if c not in found.channels]
-                    others = ", ".join(problem.description.channels[c] for c in found.channels)
-                    run.log.say(f"diagnostic: {others}, given by the other channels at each time")
-                return search(u[..., kept], domains, units=scale[kept].tolist(), seconds=seconds - effort(), clock=left
-                              ), problem
-            from inrflow.training.parts.rows import by_rows
-            later = _OF_ROWS * left()
-            law = search(u, tried, units=scale.tolist(), seconds=(1 - _OF_ROWS) * seconds, clock=lambda: left() - later)
-            return by_rows(problem, law, _OF_ROWS * seconds, further["log"])
+            if problem.noise is not None:
+                from inrflow.training.parts.rows import by_rows
+                later = _OF_ROWS * left()
+                law = search(tried, (1 - _OF_ROWS) * seconds, lambda: left() - later)
+                return by_rows(problem, law, _OF_ROWS * seconds, further["log"])
+            try:
+                return search(tried, seconds, left), problem
+            except Diagnostic as found:
+                kept[:] = [c for c in kept if c not in found.channels]
+                others = ", ".join(problem.description.channels[c] for c in found.channels)
+                run.log.say(f"diagnostic: {others}, given by the other channels at each time")
+            return search(domains, seconds - effort(), left), problem
 
         short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
         explained, missed = False, math.inf
