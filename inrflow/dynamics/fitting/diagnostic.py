@@ -26,6 +26,7 @@ from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
 
 _STATES, _ROWS = 64, 1024  # most states that give equations, and harmonics that are test functions
+_NEARLY = 1.5  # times the least share, that of a relation of fewer terms
 _PLACES = 24  # low harmonics that a steady part is made of
 _UNEXPLAINED = 1e-2  # share of the variance of diagnostic channels, below, and of the changes of others, above
 _TRAJECTORIES = 16  # most that tell what a law explains
@@ -69,17 +70,20 @@ def relation(ground: Ground, channel: int, terms: list[Term]) -> Relation:
         with torch.no_grad():
             features = library.within(library.features(torch.tensor(path), rows), channel)
         parts.append(by_shells(features.numpy(), path[:, [channel], :rows], shell))
-    gram, right, total, count = (np.stack([np.sum([part[i] for part in parts[fold::folds]], 0)
+    gram, right, squares, count = (np.stack([np.sum([part[i] for part in parts[fold::folds]], 0)
                                            for fold in range(folds)]) for i in range(4))
     energy, known, noise = (of_shells(one[None], shell) for one in (
         own.var((0, 1)), ground.known[channel, :rows], ground.spread[some][:, channel, :rows].mean(0)))
     noise = np.where(known < DETERMINED, np.inf, noise)
-    equations = NormalEquations(gram, right, total, count, energy, noise, energy)
-    _, theta, std, _ = supports_of(equations, [list(range(len(terms)))], len(terms))[0]
-    active = np.flatnonzero(theta[:, 0])
-    left = equations.squares(0, active.tolist(), theta[active, 0]).sum()
-    return Relation([terms[j] for j in active], theta[active, 0], std[active, 0],
-                    float(left / (((own - own.mean((0, 1))) ** 2).sum() + 1e-300)))
+    equations = NormalEquations(gram, right, squares, count, energy, noise, energy)
+    total = ((own - own.mean((0, 1))) ** 2).sum() + 1e-300
+    found = []
+    for _, theta, std, _ in supports_of(equations, [list(range(len(terms)))], len(terms)):
+        active = np.flatnonzero(theta[:, 0])
+        left = equations.squares(0, active.tolist(), theta[active, 0]).sum()
+        found.append(Relation([terms[j] for j in active], theta[active, 0], std[active, 0], float(left / total)))
+    least = min(one.share for one in found)
+    return min((one for one in found if one.share <= _NEARLY * least), key=lambda one: len(one.terms))
 
 
 class Diagnostic(Exception):
@@ -91,8 +95,8 @@ class Diagnostic(Exception):
 
 
 def related(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
-    """The relation of a channel to others: that of `diagnostic_terms`, or, where this explains too little, of a screened
-    Poisson equation, (1 - m lap) channel = sum of a constant, values and products of two."""
+    """Relation of a channel to others: of `diagnostic_terms`, or, where this explains too little, of a screened Poisson
+    equation, (1 - m lap) channel = sum of a constant, values and products of two."""
     terms = diagnostic_terms(others, ground.train.x.shape[-1])
     if (plain := relation(ground, channel, terms)).share < _UNEXPLAINED:
         return plain
