@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
+from inrflow.domains.transform import varying
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
@@ -25,13 +26,15 @@ from inrflow.dynamics.laws.terms import INVERSE, VALUE, Product, Term
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
 
-_STATES, _ROWS = 64, 1024  # most states that give equations, and harmonics that are test functions
+_STATES, _ROWS = 64, 1024  # most states, and harmonics, that are regressed on
 _NEARLY = 1.5  # times the least share, that of a relation of fewer terms
 _PLACES = 24  # low harmonics that a steady part is made of
-_UNEXPLAINED = 1e-2  # share of the variance of diagnostic channels, below, and of the changes of others, above
-_TRAJECTORIES = 16  # most that tell what a law explains
-_SCREENED = -10.0, 0.0, 6  # logarithms of m over that of the longest wave: first, last, number
-_WIDTH, _ACCURATE = 2.0, 1e-4  # of the search between these
+_UNEXPLAINED = 1e-2  # most of the variance of a diagnostic channel
+_EXACT = 1e-6  # share below which no other relation is tried
+_FAR_LESS = 0.1  # share of what a law leaves of its changes, that the relation may
+_TRAJECTORIES = 16  # most that are regressed on
+_SCREENED = -10.0, 1.0, 12  # logarithms of m over that of the longest wave: first, last, number
+_WIDTH, _ACCURATE = 1.0, 1e-4  # of the search between these
 
 
 class Relation(NamedTuple):
@@ -56,34 +59,62 @@ def diagnostic_terms(channels: Sequence[int], dimensions: int) -> list[Term]:
             *(Term((source,), -1, axis, flux=True) for axis in axes for source in sources)]
 
 
-def relation(ground: Ground, channel: int, terms: list[Term]) -> Relation:
-    """Sparse regression of a channel on diagnostic terms of others, at some states of the training data."""
-    harmonics = ground.codes.harmonics
-    rows, folds = min(harmonics.count, _ROWS), min(FOLDS, len(ground.states))
-    library, some = Library.of(terms, harmonics), evenly(len(ground.states), ground.states[0, 0].size, 4 * folds)
-    shell, frames = library.shells(rows), max(_STATES // len(some), 2)
-    at = np.unique(np.linspace(0, ground.states.shape[1] - 1, frames).astype(int))
-    states = ground.states[some][:, at]
-    own, parts = states[:, :, channel, :rows], []
-    for path in states:
-        effort.add(*library.work(len(path), rows))
+class Sample:
+    """States of training data by which a channel is regressed on terms of others: codes on leading harmonics."""
+
+    def __init__(self, ground: Ground, channel: int, terms: list[Term]) -> None:
+        self.terms, harmonics = terms, ground.codes.harmonics
+        library, rows = Library.of(terms, harmonics), min(harmonics.count, _ROWS)
+        some = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
+        self.folds = min(FOLDS, len(some))
+        frames = np.linspace(0, ground.states.shape[1] - 1, max(_STATES // len(some), 2)).astype(int)
+        states = ground.states[some][:, np.unique(frames)]
+        effort.add(*library.work(len(states) * states.shape[1], rows))
         with torch.no_grad():
-            features = library.within(library.features(torch.tensor(path), rows), channel)
-        parts.append(by_shells(features.numpy(), path[:, [channel], :rows], shell))
-    gram, right, squares, count = (np.stack([np.sum([part[i] for part in parts[fold::folds]], 0)
-                                           for fold in range(folds)]) for i in range(4))
-    energy, known, noise = (of_shells(one[None], shell) for one in (
-        own.var((0, 1)), ground.known[channel, :rows], ground.spread[some][:, channel, :rows].mean(0)))
-    noise = np.where(known < DETERMINED, np.inf, noise)
-    equations = NormalEquations(gram, right, squares, count, energy, noise, energy)
-    total = ((own - own.mean((0, 1))) ** 2).sum() + 1e-300
-    found = []
-    for _, theta, std, _ in supports_of(equations, [list(range(len(terms)))], len(terms)):
-        active = np.flatnonzero(theta[:, 0])
-        left = equations.squares(0, active.tolist(), theta[active, 0]).sum()
-        found.append(Relation([terms[j] for j in active], theta[active, 0], std[active, 0], float(left / total)))
-    least = min(one.share for one in found)
-    return min((one for one in found if one.share <= _NEARLY * least), key=lambda one: len(one.terms))
+            self.features = [library.within(library.features(torch.tensor(path), rows), channel).numpy()
+                             for path in states]
+        self.shell, self.eigenvalues = library.shells(rows), harmonics.eigenvalues[:rows]
+        self.own = states[:, :, [channel], :rows]
+        known, noise = ground.known[channel, :rows], ground.spread[some][:, channel, :rows].mean(0)
+        known, noise = (of_shells(one[None], self.shell) for one in (known, noise))
+        self.noise = np.where(known < DETERMINED, np.inf, noise)
+
+    def relation(self, active: list[int], inertia: float = 0.0) -> Relation:
+        """Sparse relation of some terms, each with the factor (1 - inertia lap)^-1."""
+        symbol = 1 / (1 + inertia * self.eigenvalues)
+        parts = [by_shells(features[:, active] * symbol, own, self.shell)
+                 for features, own in zip(self.features, self.own, strict=True)]
+        gram, right, squares, count = (np.stack([np.sum([part[i] for part in parts[fold :: self.folds]], 0)
+                                                 for fold in range(self.folds)]) for i in range(4))
+        energy = of_shells(self.own.var((0, 1)), self.shell)
+        equations = NormalEquations(gram, right, squares, count, energy, self.noise, energy)
+        total, found = ((self.own - self.own.mean((0, 1))) ** 2).sum() + 1e-300, []
+        for _, theta, std, _ in supports_of(equations, [[*range(len(active))]], len(active)):
+            used = np.flatnonzero(theta[:, 0])
+            left = equations.squares(0, used.tolist(), theta[used, 0]).sum()
+            found.append(Relation([replace(self.terms[active[j]], inertia=inertia) for j in used], theta[used, 0],
+                                  std[used, 0], float(left / total)))
+        least = min(one.share for one in found)
+        return min((one for one in found if one.share <= _NEARLY * least), key=lambda one: len(one.terms))
+
+
+def related(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
+    """Relation of a channel to others: of `diagnostic_terms`, or, if that explains more, a screened Poisson equation,
+    (1 - m lap) channel = sum of a constant, values and products of two."""
+    terms = diagnostic_terms(others, ground.train.x.shape[-1])
+    sample = Sample(ground, channel, terms)
+    if (plain := sample.relation([*range(len(terms))])).share < _EXACT:
+        return plain
+    local = [j for j, term in enumerate(terms)
+             if not (term.power or term.place) and all(axis == VALUE for _, axis in term.products[0])]
+    wave = 1 / sample.eigenvalues[varying(torch.tensor(sample.eigenvalues)).numpy()].min()
+
+    def missed(size: float) -> float:
+        return sample.relation(local, wave * math.exp(size)).share
+
+    best = min(np.linspace(*_SCREENED), key=missed)
+    near = minimize_scalar(missed, bounds=(best - _WIDTH, best + _WIDTH), options={"xatol": _ACCURATE}).x
+    return min(plain, sample.relation(local, wave * math.exp(near)), key=lambda one: one.share)
 
 
 class Diagnostic(Exception):
@@ -94,41 +125,25 @@ class Diagnostic(Exception):
         self.channels = channels
 
 
-def related(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
-    """Relation of a channel to others: of `diagnostic_terms`, or, where this explains too little, of a screened Poisson
-    equation, (1 - m lap) channel = sum of a constant, values and products of two."""
-    terms = diagnostic_terms(others, ground.train.x.shape[-1])
-    if (plain := relation(ground, channel, terms)).share < _UNEXPLAINED:
-        return plain
-    local = [term for term in terms if not (term.power or term.place) and all(axis < 0 for _, axis in term.products[0])]
-    longest = 1 / ground.codes.harmonics.eigenvalues[ground.codes.harmonics.eigenvalues > 0].min()
-
-    def screened(size: float) -> Relation:
-        return relation(ground, channel, [replace(term, inertia=longest * math.exp(size)) for term in local])
-
-    tried = np.linspace(*_SCREENED)
-    best = tried[int(np.argmin([screened(size).share for size in tried]))]
-    found = minimize_scalar(lambda size: screened(size).share, bounds=(best - _WIDTH, best + _WIDTH), method="bounded",
-                            options={"xatol": _ACCURATE})
-    return min(plain, screened(found.x), key=lambda one: one.share)
-
-
 def require_prognostic(ground: Ground, law: Law) -> None:
-    """Raise Diagnostic if other channels determine some whose rates the law does not explain; the best determined ones
-    are the first."""
+    """Raise Diagnostic if relations to other channels miss far less of some than a law misses of their changes from the
+    first frame to the last; those that miss least are the first."""
     some = ground.some(_TRAJECTORIES)
     (equations,) = some.equations(law.terms)
     active = [np.flatnonzero(own).tolist() for own in law.theta.T[: len(law.codes.mean)]]
-    left = [c for c, own in enumerate(active) if equations.missed(c, own, law.theta[own, c]) > _UNEXPLAINED]
-    kept, found = [*range(len(active))], list[int]()
-    while left and len(kept) > 1:
-        shares = {c: related(ground, c, [other for other in kept if other != c]).share for c in left}
-        best = min(left, key=lambda c: shares[c])
-        if not shares[best] < _UNEXPLAINED:
+    changes = (some.states[:, -1] - some.states[:, 0]).var(0).sum(1) / (some.states.var((0, 1)).sum(1) + 1e-300)
+    most = {c: min(_FAR_LESS * equations.missed(c, own, law.theta[own, c]) * changes[c], _UNEXPLAINED)
+            for c, own in enumerate(active)}
+    kept, found = [*most], list[int]()
+    while most and len(kept) > 1:
+        excess = {c: related(ground, c, [other for other in kept if other != c]).share / (bound + 1e-300)
+                  for c, bound in most.items()}
+        best = min(excess, key=lambda c: excess[c])
+        if excess[best] > 1:
             break
         found.append(best)
-        left.remove(best)
         kept.remove(best)
+        del most[best]
     if found:
         raise Diagnostic(sorted(found))
 

@@ -176,7 +176,6 @@ class Law:
         contexts = contexts or (["c"] if self.count == 1 else [f"c{p + 1}" for p in range(self.count)])
         names = coordinates or ("x", "y", "z")
         letters, lines = [letter for letter in "abcdefghijklmnopqrs" if letter not in {*channels, *names}], []
-        inertia = max((term.inertia for term in self.terms if isinstance(term, Term)), default=0.0)
         for c, channel in enumerate(channels):
             fields = self.coefficients_of_place(c)
             hidden = {j for members, _ in fields.values() for j in members}
@@ -192,6 +191,7 @@ class Law:
             parts += self._of_network(c, channels, names)
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""
+            inertia = max((term.inertia for j in present if isinstance(term := self.terms[j], Term)), default=0.0)
             front = f"(1 - {inertia:.4g} lap) " if inertia else ""
             lines.append(f"{front}d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
         return lines

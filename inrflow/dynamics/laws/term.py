@@ -104,7 +104,8 @@ class LawTerm(FieldTerm):
                 [term_from_state(term) for term in self.terms], harmonics_of(self.domain, self.count, self.boundary),
                 theta, torch.tensor(self.about, dtype=torch.float64) if self.about else None)
             field.rests = torch.tensor(self.rests, dtype=torch.float64) if self.rests else None
-            field.values = DiagnosticField(field.library, torch.tensor(self.values).double()) if self.values else None
+            values = torch.tensor(self.values, dtype=torch.float64)
+            field.values = DiagnosticField(field.library, values) if self.values else None
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 
