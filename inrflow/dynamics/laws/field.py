@@ -362,9 +362,20 @@ class DiagnosticField(LawField):
 
     def rates(self, codes: Tensor, rate: Tensor) -> Tensor:
         """Rates (B, C, K) at codes (B, C, K), of diagnostic channels by the chain rule, as a central difference."""
-        step = _DELTA * (codes.norm() + 1e-300) / (rate.norm() + 1e-300)
-        return rate + (self(0.0, codes + step * rate) - self(0.0, codes - step * rate)) / (2 * step)
+        ahead, step = self._along(codes, rate)
+        return rate + (self(0.0, codes + ahead) - self(0.0, codes - ahead)) / (2 * step)
 
     def followed(self, flow: Tensor, z: Tensor) -> Tensor:
         """Linearised flow (B, n, n) whose rows of diagnostic channels follow from the others, at codes z (B, C K)."""
         return torch.where(self.own[:, None], (self.slopes(z) + self.linear).to(flow) @ flow, flow)
+
+    def jacobian(self, matrix: Tensor, z: Tensor, rate: Tensor) -> Tensor:
+        """Jacobian (B, n, n) of rates (B, n) at codes z (B, n), from that of the other channels."""
+        ahead, step = self._along(z, rate)
+        bent = (self.slopes(z + ahead) - self.slopes(z - ahead)) / (2 * step)
+        return torch.where(self.own[:, None], self.followed(matrix, z) + bent.to(matrix), matrix)
+
+    @staticmethod
+    def _along(codes: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        step = _DELTA * (codes.norm() + 1e-300) / (rate.norm() + 1e-300)
+        return step * rate, step

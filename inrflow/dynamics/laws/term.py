@@ -151,7 +151,7 @@ class LawTerm(FieldTerm):
         for rows, law in self._laws(c, len(z)):
             now = self.seasoned(t, z)[rows]
             whole = (law.slopes(now) + law.linear).to(z)
-            whole = whole if law.values is None else law.values.followed(whole, now)
+            whole = whole if law.values is None else law.values.jacobian(whole, now, law(t, now))
             result[rows] = whole[:, : z.shape[1], : z.shape[1]]
         return result
 
