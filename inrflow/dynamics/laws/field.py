@@ -23,9 +23,7 @@ _WHOLE = 256  # codes up to which one matrix of all is faster than matrices of c
 _DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated; bounded ones
 _MOST_STEPS = 2**14  # of one interval
 _EXPONENTIAL = 20  # products of matrices for their exponential
-_SHOTS, _SETTLED, _ROUGHLY = 12, 1e-6, 1e-2  # iterations for rates; their relative change at the end, of long steps
-_LONG = 4  # long steps over the longest accurate one
-_SHOWN = 0.2  # rates whose effect on the next frame, over the interval, is less are not corrected
+_DELTA = 1e-5  # of differences along rates, relative to codes
 _BOUND = 30.0  # norm of codes over the largest of the data, beyond which forecasts have diverged
 
 
@@ -55,6 +53,7 @@ class LawField(nn.Module):
         super().__init__()
         active = [j for j in range(len(library.terms)) if bool((theta[j] != 0).any()) and j not in library.sines]
         self.library, self.channels = library, theta.shape[1]
+        self.values: DiagnosticField | None = None  # of channels that follow from others
         self.network = library.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
         allowed, limits = library.moving, {False: _DENSE, True: _FEW}  # bounded terms need no exact integration
@@ -251,6 +250,7 @@ class LawField(nn.Module):
         """Rates (..., C K) of codes (..., C K); the law does not depend on time."""
         codes = z.reshape(-1, self.channels, len(self.library.eigenvalues)).to(self.theta.dtype)
         rate = self.act(self.blocks, codes) + self.products(codes)
+        rate = rate if self.values is None else self.values.rates(codes, rate)
         return rate.reshape(z.shape).to(z.dtype)
 
     def growth(self, rows: slice = slice(None)) -> float:
@@ -343,55 +343,39 @@ class LawField(nn.Module):
         if steps > _MOST_STEPS:
             return torch.full_like(z, math.nan)
         later = self.advance(z, dt, steps) if dt else z
+        later = later if self.values is None else self.values.completed(later)
         return torch.where(torch.linalg.vector_norm(later, dim=-1, keepdim=True) < _BOUND * largest, later, math.nan)
 
 
-def rates_between(field: LawField, rates: Sequence[int], longest: float, gap: Tensor, now: Tensor, then: Tensor,
-                  unsure: float = 0.0, roughly: bool = False) -> Tensor:
-    """Rates (B, R K) of R channels with which a law leads from codes `now` (B, C K) to `then` in times gap (B,).
+class DiagnosticField(LawField):
+    """Codes (..., C K), in place of rates, of the channels whose coefficients theta (J, C) are not all zero."""
 
-    Quasi-Newton iteration with the derivative of the linear part; rates that hardly affect the later codes are
-    differences. unsure: error of the codes, which is tolerated. roughly: to a percent, in long steps.
-    """
-    own = list(rates)
-    rate = (_of(then, field, own) - _of(now, field, own)) / gap[:, None]
-    for time in gap.unique().tolist():
-        rows, long = gap == time, longest if field.coupled else _LONG * longest  # whose operators are costly
-        for step, part in ((long, _ROUGHLY), (longest, _SETTLED))[: 2 - roughly]:
-            settled = max(part * float(torch.linalg.vector_norm(rate[rows], dim=1).median()), unsure / time)
-            rate[rows] = _shot(field, own, step, time, now[rows], then[rows], rate[rows], settled)
-    return rate
+    @cached_property
+    def own(self) -> Tensor:
+        """Mask (C K,) of the codes that it determines."""
+        kept = self.theta.ne(0).any(0)[:, None].expand(-1, len(self.library.eigenvalues))
+        return (kept if self.allowed is None else kept & self.allowed).flatten()
 
+    def completed(self, z: Tensor) -> Tensor:
+        """Codes (B, C K) with those of diagnostic channels determined by the others."""
+        return torch.where(self.own, self(0.0, z), z)
 
-def _of(codes: Tensor, field: LawField, channels: list[int]) -> Tensor:
-    """Codes (B, R K) of some channels, from those (B, n) of all."""
-    return codes.unflatten(1, (-1, len(field.library.eigenvalues)))[:, channels].flatten(1)
+    def rates(self, codes: Tensor, rate: Tensor) -> Tensor:
+        """Rates (B, C, K) at codes (B, C, K), of diagnostic channels by the chain rule, as a central difference."""
+        ahead, step = self._along(codes, rate)
+        return rate + (self(0.0, codes + ahead) - self(0.0, codes - ahead)) / (2 * step)
 
+    def followed(self, flow: Tensor, z: Tensor) -> Tensor:
+        """Linearised flow (B, n, n) whose rows of diagnostic channels follow from the others, at codes z (B, C K)."""
+        return torch.where(self.own[:, None], (self.slopes(z) + self.linear).to(flow) @ flow, flow)
 
-def _shot(field: LawField, rates: list[int], longest: float, time: float, now: Tensor, then: Tensor, rate: Tensor,
-          settled: float) -> Tensor:
-    size, observed = now.shape[1], field.channels - len(rates)
-    with torch.no_grad():
-        flow = field.exponential(time)
-    if field.coupled:
-        u, s, v = torch.linalg.svd(_of(flow[0, :, size:].T, field, rates).T)
-    else:
-        u, s, v = torch.linalg.svd(flow[:, rates, observed:])
-    inverse = (u * torch.where(s > _SHOWN * time, 1 / s, 0.0)[..., None, :]) @ v
-    rows = torch.arange(len(now))  # not settled
-    before = torch.full((len(now),), math.inf).double()
-    for _ in range(_SHOTS):
-        later = field.bounded(torch.cat([now[rows], rate[rows]], 1), time, longest, math.inf)
-        missed = _of(then[rows] - later[:, :size], field, rates).nan_to_num(0.0, 0.0, 0.0)
-        if field.coupled:
-            change = missed @ inverse
-        else:
-            change = torch.einsum("bck,kcd->bdk", missed.unflatten(1, (len(rates), -1)), inverse).flatten(1)
-        moved = torch.linalg.vector_norm(change, dim=1)
-        better = moved < before[rows]
-        rate[rows[better]] += change[better].to(rate)
-        before[rows] = moved.double()
-        rows = rows[better & (moved > settled)]
-        if not len(rows):
-            break
-    return rate
+    def jacobian(self, matrix: Tensor, z: Tensor, rate: Tensor) -> Tensor:
+        """Jacobian (B, n, n) of rates (B, n) at codes z (B, n), from that of the other channels."""
+        ahead, step = self._along(z, rate)
+        bent = (self.slopes(z + ahead) - self.slopes(z - ahead)) / (2 * step)
+        return torch.where(self.own[:, None], self.followed(matrix, z) + bent.to(matrix), matrix)
+
+    @staticmethod
+    def _along(codes: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        step = _DELTA * (codes.norm() + 1e-300) / (rate.norm() + 1e-300)
+        return step * rate, step

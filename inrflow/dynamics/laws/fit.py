@@ -65,7 +65,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
             units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False,
             noise: float = 0.0, period: float = 0.0, told: Callable[[Ground], None] = lambda _: None,
-            missed: Callable[[Ground, float], None] = lambda *_: None) -> Law:
+            missed: Callable[[Ground, float, Law], None] = lambda *_: None) -> Law:
     """Law with the best forecasts of held-out trajectories.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where unobserved. Of several domains, and of boundary
@@ -73,7 +73,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     systems: groups of trajectories whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds
     left; on a busy machine less effort is made. rates: whether laws of second order in time may be tried, with rates as
     channels. noise: relative error variance of u. period: of a forcing. told: called with the training data; missed:
-    with these and the unexplained share of changes, if not small. Raises UserError where no law forecasts.
+    with these, the unexplained share of changes, if not small, and a law that leaves it. Raises UserError if no law is
+    found.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
@@ -100,7 +101,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     search = LawSearch(ground, judge, families, max(floor, noise), say, start, seconds, period, partial(over, _HALF))
     search.regress(channels)
     if search.lowest > _VISIBLE:
-        missed(ground, search.lowest)
+        missed(ground, search.lowest, search.ranked[0][1][0])
     turns = search.in_turn()
     with suppress(OutOfTime):  # of the clock: the best law so far is kept, here and below
         turns = iter(()) if rates and not period and search.of_second_order(units) else turns

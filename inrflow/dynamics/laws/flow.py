@@ -88,7 +88,7 @@ class FlowField(LawField):
 
     def __init__(self, library: FlowLibrary, theta: Tensor):
         nn.Module.__init__(self)
-        self.library, self.channels = library, 1
+        self.library, self.channels, self.values = library, 1, None
         self.register_buffer("theta", theta)
         self.weights = dict(zip(library.every, theta[:, 0], strict=True))
         self._cache, self.products_of, self.network = {}, {TRANSPORT: {}}, None

@@ -13,14 +13,13 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.field import DiagnosticField, LawField
 from inrflow.dynamics.laws.library import PLACES
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import VALUE, Term, number_text
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
-_WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of all channels, or of some
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected
 _ORDER = 4  # of convergence of the integrator
@@ -38,7 +37,8 @@ class Law:
     per unit of each context number; contexts (E, P): of systems; told: whether these are given parameters. shares (C,):
     of a network in the root mean square rate. rates: observed channels whose time derivatives are further channels,
     after these. period: of a forcing, whose cosine and sine, constant in space, are the last two channels. about
-    (V, C): values about which nonlinear diffusion is linearised.
+    (V, C): values about which nonlinear diffusion is linearised. values (J, C): coefficients of diagnostic channels,
+    which follow from others at the same time.
     """
 
     domain: Domain
@@ -56,6 +56,7 @@ class Law:
     rates: tuple[int, ...] = ()
     period: float = 0.0
     about: np.ndarray | None = None
+    values: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.period:
@@ -71,7 +72,7 @@ class Law:
     @property
     def size(self) -> int:
         """Number of non-zero coefficients."""
-        return int(np.count_nonzero(self.theta) + np.count_nonzero(self.by_context))
+        return sum(int(np.count_nonzero(one)) for one in (self.theta, self.by_context, self.values) if one is not None)
 
     @property
     def has_network(self) -> bool:
@@ -98,6 +99,8 @@ class Law:
             other, theta = next(iter(fields.values()), None), torch.tensor(self.theta_at(context))
             fields[key] = other.at(theta) if other else LawField.of(
                 self.terms, self.codes.harmonics, theta, None if self.about is None else torch.tensor(self.about))
+            if self.values is not None:
+                fields[key].values = DiagnosticField(fields[key].library, torch.tensor(self.values))
         return fields[key]
 
     def split(self) -> Law | None:
@@ -165,10 +168,14 @@ class Law:
         Coefficients that depend on a context are written as "(0.03 + 0.01 c)", with c standardised, or the numbers
         named by `contexts`.
         """
+        if self.values is not None:  # of channels, in place of rates
+            lines = dataclasses.replace(self, theta=self.theta + self.values, values=None).written(
+                channels, coordinates, contexts)
+            return [line.replace(f"d{channel}/dt", channel, 1) if any(own) else line
+                    for line, channel, own in zip(lines, channels, self.values.T, strict=False)]
         contexts = contexts or (["c"] if self.count == 1 else [f"c{p + 1}" for p in range(self.count)])
         names = coordinates or ("x", "y", "z")
         letters, lines = [letter for letter in "abcdefghijklmnopqrs" if letter not in {*channels, *names}], []
-        inertia = max((term.inertia for term in self.terms if isinstance(term, Term)), default=0.0)
         for c, channel in enumerate(channels):
             fields = self.coefficients_of_place(c)
             hidden = {j for members, _ in fields.values() for j in members}
@@ -184,6 +191,7 @@ class Law:
             parts += self._of_network(c, channels, names)
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""
+            inertia = max((term.inertia for j in present if isinstance(term := self.terms[j], Term)), default=0.0)
             front = f"(1 - {inertia:.4g} lap) " if inertia else ""
             lines.append(f"{front}d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
         return lines
@@ -222,8 +230,8 @@ class Law:
         added = [f"{value:.4g} {name}" for name, value in zip(contexts, self.by_context[:, j : j + 1, c].ravel(),
                                                               strict=False) if value]
         if not added:
-            return _number(self.theta[j, c], self.std[j, c])
-        base = [_number(self.theta[j, c], self.std[j, c])] if self.theta[j, c] else []
+            return number_text(self.theta[j, c], self.std[j, c])
+        base = [number_text(self.theta[j, c], self.std[j, c])] if self.theta[j, c] else []
         text = " ".join(part if part.startswith("-") else f"+{part}" for part in (*base, *added)).removeprefix("+")
         return f"({text.replace(' -', ' - ').replace(' +', ' + ')})" if len(base) + len(added) > 1 else text
 
@@ -366,11 +374,6 @@ def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tu
     return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
-def most_with_rates(rates: Sequence[int], channels: int) -> int:
-    """Most harmonics per channel of laws with rates of some channels."""
-    return (_WITH_RATES if len(rates) == channels else _WITH_SOME_RATES) // channels
-
-
 def with_slopes(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -> np.ndarray:
     """Codes (S, T, C + R, K) of values and, from splines in time, of rates of R channels, from codes (S, T, C, K) at
     times t (S, T)."""
@@ -382,18 +385,3 @@ def with_slopes(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -> np.n
 def largest_of(states: np.ndarray) -> float:
     """Norm of the largest code of states (S, T, C, K)."""
     return float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
-
-
-def _number(value: float, error: float) -> str:
-    """A value and, in parentheses, its standard error in units of the last digit: "0.0300(12)", "-3.36(4)e-06".
-
-    The error has one digit, or two where the first one is 1.
-    """
-    if not (0 < error < math.inf) or value == 0:
-        return f"{value:.4g}"
-    power = math.floor(math.log10(max(abs(value), error)))
-    power = power if not -4 <= power < 6 else 0
-    value, error = value / 10.0**power, error / 10.0**power
-    first, exponent = f"{error:.0e}".split("e")
-    digits = min(max((first == "1") - int(exponent), 0), 12)
-    return f"{value:.{digits}f}({max(round(error * 10**digits), 1)})" + (f"e{power:+03d}" if power else "")

@@ -237,7 +237,7 @@ class Library(nn.Module):
             for axis in range(self.transform.points.shape[1]):
                 yield -self.transform.fields(z[:, term.products[0][0][0]], axis), axis
         elif term.flux:
-            for axis, product in enumerate(term.products):
+            for axis, product in term.along:
                 yield -pointwise((product,), (), factors, z, self.transform.count), axis
         else:
             yield pointwise(term.products, term.signs, factors, z, self.transform.count), VALUE
@@ -265,13 +265,13 @@ class Library(nn.Module):
                   ) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None, int]]:
         """Products of a term with their signs, the matrix (lead, lead) that acts on their projections on the first
         harmonics (None: the identity), and the axis along which these are projections on derivatives."""
+        symbol = torch.diag(self.filter(term, lead)) if term.filtered else None
         if term.flux:
-            for axis, product in enumerate(term.products):
-                yield [(product, -1.0)], None, axis
+            for axis, product in term.along:
+                yield [(product, -1.0)], symbol, axis
             return
         if not term.solenoidal:
             signs = term.signs or (1,) * len(term.products)
-            symbol = torch.diag(self.filter(term, lead)) if term.filtered else None
             yield list(zip(term.products, signs, strict=True)), symbol, VALUE
             return
         row, pressure = term.component, self.pressure(term.carried[0])

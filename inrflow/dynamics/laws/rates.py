@@ -22,13 +22,14 @@ from inrflow.domains import Flows
 from inrflow.domains.transform import varying
 from inrflow.dynamics.laws.contexts import attainable, with_contexts
 from inrflow.dynamics.laws.families import Families, families_of, regressed
-from inrflow.dynamics.laws.field import rates_between
-from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
+from inrflow.dynamics.laws.law import Law, largest_of, well_posed, with_slopes
+from inrflow.dynamics.laws.rate_solver import rates_between
 from inrflow.dynamics.laws.setting import Data, Ground, Log
 from inrflow.dynamics.laws.terms import BENT, POTENTIAL, TURN, VALUE, Term
 from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort
 
+_WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of all channels, or of some
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # most trajectories of a regression
 _FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # trials of an inertia: trajectories; sizes; error of its logarithm
@@ -39,6 +40,11 @@ _PAYS_FOR_SOME = 0.5  # the same with rates of some channels only
 _HIDDEN = 0.3  # unexplained share of changes above which rates of a channel are states, if not of all
 _AT_ONCE = 4_000_000  # most field values of states whose rates are solved together
 _JUDGED, _CLOSE = 5, 5.0  # laws forecast; those with misfits up to this times the least, too
+
+
+def most_with_rates(rates: Sequence[int], channels: int) -> int:
+    """Most harmonics per channel of laws with rates of some channels."""
+    return (_WITH_RATES if len(rates) == channels else _WITH_SOME_RATES) // channels
 
 
 def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequence[float] | None, log: Log, first: Law

@@ -265,12 +265,11 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
                 sums[s % folds] += part
     short = codes[..., :rows]
     missed = _left_out_frames(t, short) if times >= 4 else np.diff(short, axis=1).var((0, 1))  # (C, K), of splines
-    share, energy, noise, start = (np.stack([a[:, shell == g].mean(1) for g in range(groups)])
-                                   for a in (known, short.var((0, 1)), spread.mean(0), missed))
+    share, energy, noise, start = (of_shells(a, shell) for a in (known, short.var((0, 1)), spread.mean(0), missed))
     noise = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, noise)
     if rates:
         changes = np.diff(codes[..., :rows], axis=1).var((0, 1))
-        coarse = start > _RESOLVED * np.stack([changes[:, shell == g].mean(1) for g in range(groups)])
+        coarse = start > _RESOLVED * of_shells(changes, shell)
         coarse[:, [c for c in range(channels) if c not in rates]] = False
         coarse = np.logical_or.accumulate(coarse, 0) & ~coarse[0]  # shorter waves are faster
         noise = np.where(coarse, np.inf, noise)
@@ -290,14 +289,22 @@ def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int,
         if cumulative:
             integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in steps)
             integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
-        parts = []
-        for group in range(int(shell.max()) + 1):
-            own = shell == group
-            a = np.moveaxis(integrals[:, :, own], 1, -1).reshape(-1, integrals.shape[1])
-            y = np.moveaxis(changes[:, :, own], 1, -1).reshape(-1, changes.shape[1])
-            parts.append((a.T @ a, a.T @ y, (y**2).sum(0), np.asarray(len(y))))
-        result.append(tuple(map(np.stack, zip(*parts, strict=True))))
+        result.append(by_shells(integrals, changes, shell))
     return result
+
+
+def by_shells(features: np.ndarray, values: np.ndarray, shell: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of features (I, J, K) and values (I, C, K)."""
+    parts = []
+    for group in range(int(shell.max()) + 1):
+        a, y = (np.moveaxis(one[:, :, shell == group], 1, -1).reshape(-1, one.shape[1]) for one in (features, values))
+        parts.append((a.T @ a, a.T @ y, (y**2).sum(0), np.asarray(len(y))))
+    return tuple(map(np.stack, zip(*parts, strict=True)))
+
+
+def of_shells(values: np.ndarray, shell: np.ndarray) -> np.ndarray:
+    """Means (L, C) of values (C, K) over shells."""
+    return np.stack([values[:, shell == group].mean(1) for group in range(int(shell.max()) + 1)])
 
 
 def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, placed, walled
-from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.rate_solver import rates_between
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.conditions import conditions, leaky, steady

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inrflow.domains import Domain, harmonics_of, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.field import DiagnosticField, LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import VALUE, Term, term_from_state
 from inrflow.errors import UserError
@@ -37,16 +37,19 @@ class LawTerm(FieldTerm):
         period: of a forcing, internal time; the last two of C channels are its cosine and sine then, and no codes.
         rests: (C, 3): lower and upper bounds of values, and the distance within which they are set to a bound; or none.
         about: (V, C) values about which nonlinear diffusion is linearised for the integrator; or none.
+        values: (J, C) coefficients of diagnostic channels, which follow from others at the same time; or none.
     """
 
     def __init__(
         self, domain: Mapping[str, Any] | Domain, boundary: str, count: int, terms: Sequence[dict],
         theta: Sequence[Sequence], largest: float = math.inf, by_context: Sequence = (), period: float = 0.0,
         rests: Sequence[Sequence[float]] = (), about: Sequence[Sequence[float]] = (),
+        values: Sequence[Sequence[float]] = (),
     ) -> None:
         super().__init__()
         self.domain, self.boundary, self.count, self.largest = plain(domain), boundary, count, largest
         self.period, self.rests, self.about = period, [list(one) for one in rests], list(about)
+        self.values = [list(one) for one in values]
         self.terms = [dict(term) for term in terms]
         # Least squares in float64 found the coefficients; no gradient trains them.
         self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64), requires_grad=False)
@@ -59,12 +62,14 @@ class LawTerm(FieldTerm):
         """Term of a fitted law."""
         return cls(law.domain, law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
                    law.theta.tolist(), law.largest, law.by_context.tolist(), law.period,
-                   about=[] if law.about is None else law.about.tolist())
+                   about=[] if law.about is None else law.about.tolist(),
+                   values=[] if law.values is None else law.values.tolist())
 
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
                 "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist(),
-                "period": self.period, "rests": self.rests, **({"about": self.about} if self.about else {})}
+                "period": self.period, "rests": self.rests, **({"about": self.about} if self.about else {}),
+                **({"values": self.values} if self.values else {})}
 
     def rated(self, channels: int) -> tuple[int, ...]:
         """Channels of values, of the first `channels`, whose rates are the further channels: their only terms."""
@@ -99,6 +104,8 @@ class LawTerm(FieldTerm):
                 [term_from_state(term) for term in self.terms], harmonics_of(self.domain, self.count, self.boundary),
                 theta, torch.tensor(self.about, dtype=torch.float64) if self.about else None)
             field.rests = torch.tensor(self.rests, dtype=torch.float64) if self.rests else None
+            values = torch.tensor(self.values, dtype=torch.float64)
+            field.values = DiagnosticField(field.library, values) if self.values else None
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 
@@ -142,7 +149,9 @@ class LawTerm(FieldTerm):
         """Jacobian (S, n, n) with respect to codes (S, n), in closed form."""
         result = z.new_zeros(len(z), z.shape[1], z.shape[1])
         for rows, law in self._laws(c, len(z)):
-            whole = (law.slopes(self.seasoned(t, z)[rows]) + law.linear).to(z)
+            now = self.seasoned(t, z)[rows]
+            whole = (law.slopes(now) + law.linear).to(z)
+            whole = whole if law.values is None else law.values.jacobian(whole, now, law(t, now))
             result[rows] = whole[:, : z.shape[1], : z.shape[1]]
         return result
 
@@ -163,7 +172,9 @@ class LawTerm(FieldTerm):
             if not len(rows):
                 continue
             here = self.seasoned(at.expand(len(state))[rows], state[rows, :size])
-            result[rows, :size, :size] = _tangent_flow(law, here, gap.expand(len(state))[rows])[:, :size, :size]
+            flow = _tangent_flow(law, here, gap.expand(len(state))[rows])
+            flow = flow if law.values is None else law.values.followed(flow, here)
+            result[rows, :size, :size] = flow[:, :size, :size]
         return result
 
     def advance(self, state: Tensor, begin: Tensor, gap: Tensor, step: float) -> Tensor:

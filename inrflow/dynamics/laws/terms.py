@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -136,7 +137,12 @@ class Term:
     def linear(self) -> bool:
         """Whether it is a linear operator on the values of one channel."""
         one = not self.solenoidal and len(self.products) == 1 and len(self.products[0]) == 1
-        return one and self.products[0][0][1] == VALUE
+        return one and self.products[0][0][1] == VALUE and not (self.flux and self.power)
+
+    @property
+    def along(self) -> list[tuple[int, Product]]:
+        """Products of a flux, with the axis along which each is differentiated."""
+        return list(enumerate(self.products)) if self.axis == VALUE else [(self.axis, self.products[0])]
 
     @property
     def bounded(self) -> bool:
@@ -165,7 +171,7 @@ class Term:
         elif self.signs:
             (channel, axis), (stream, _) = self.products[0]
             text = f"J({'lap^-1 ' * (axis < BENT)}{channels[stream]}, {'lap ' * (axis >= BENT)}{channels[channel]})"
-        elif self.flux and not self.linear:
+        elif self.flux and not self.linear and self.axis == VALUE:
             (c, axis), factors = self.products[0][-1], self.products[0][:-1]
             kind = next(name for least, name in ((BENT, "lap "), (POTENTIAL, "lap^-1 "), (0, "")) if axis >= least)
             front = Term((factors,)).written(channels, coordinates)
@@ -273,3 +279,18 @@ def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
         return f"d2{channel}/d{coordinates[i]}d{coordinates[j]}"
     name, axis = (f"(lap^-1 {channel})", axis - POTENTIAL) if axis >= POTENTIAL else (channel, axis)
     return f"d{name}/d{coordinates[axis]}" if axis < TURN else f"d{name}/d(turn about {coordinates[axis - TURN]})"
+
+
+def number_text(value: float, error: float) -> str:
+    """A value and, in parentheses, its standard error in units of the last digit: "0.0300(12)", "-3.36(4)e-06".
+
+    The error has one digit, or two where the first one is 1.
+    """
+    if not (0 < error < math.inf) or value == 0:
+        return f"{value:.4g}"
+    power = math.floor(math.log10(max(abs(value), error)))
+    power = power if not -4 <= power < 6 else 0
+    value, error = value / 10.0**power, error / 10.0**power
+    first, exponent = f"{error:.0e}".split("e")
+    digits = min(max((first == "1") - int(exponent), 0), 12)
+    return f"{value:.{digits}f}({max(round(error * 10**digits), 1)})" + (f"e{power:+03d}" if power else "")

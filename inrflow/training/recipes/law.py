@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import effort
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import Forecasts, explains
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
@@ -30,6 +30,7 @@ from inrflow.training.recorder import Clock
 from inrflow.training.run import Run
 
 if TYPE_CHECKING:
+    from inrflow.domains import Domain
     from inrflow.dynamics.laws import Law
     from inrflow.dynamics.laws.setting import Ground
 
@@ -91,6 +92,7 @@ class LawRecipe:
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law with the best forecasts of held-out data, if one is found."""
         from inrflow.domains import flows_of  # finite elements take a second to import
+        from inrflow.dynamics.fitting.diagnostic import Diagnostic, completed, require_prognostic
         from inrflow.dynamics.laws import Systems, fit_law
 
         groups = None
@@ -121,8 +123,8 @@ class LawRecipe:
             return
         flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
         tried = [*domains, *(flows_of(domains, x[0], u, scale.numpy()) if flows else ())]
-        further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "units": scale.tolist(),
-                                   "log": run.log.notes("law")}
+        further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "log": run.log.notes("law")}
+        kept = [*range(len(scale))]  # channels that laws are sought for
         grounds: list[Ground] = []
         networks: list[Law] = []
         network = "off" if problem.forcing_period else run.config.dynamics.network
@@ -131,32 +133,48 @@ class LawRecipe:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
             law = _found(run, f"law with a {name.replace('_', ' ')}", name, share, lambda seconds, _: fit_network_law(
-                t, x, u, basis, seconds=seconds, **known, **further), max(share, _OF_NETWORK))
+                t, x, u[..., kept], basis, seconds=seconds, units=scale[kept].tolist(), **known, **further),
+                max(share, _OF_NETWORK))
             return [] if law is None else [law]
 
-        def at_first(ground: Ground, missed: float) -> None:
+        def at_first(ground: Ground, missed: float, law: Law) -> None:
+            if problem.noise is None and len(kept) == len(scale) > 1 and ground.codes.harmonics.components == 1:
+                require_prognostic(ground, law)
             if ground.codes.harmonics.components == 1 and network != "off" and groups is None:
                 seconds = run.budget.seconds(_AT_FIRST)
                 if run.budget.decide("first_network", math.ceil(seconds) if seconds >= _FIRST_SECONDS else 0):
                     networks.extend(with_network("first_network", _AT_FIRST, ground, most=_FAR_LESS * missed))
 
-        search = partial(fit_law, t, x, u, tried, rates=run.config.dynamics.memory is None, noise=problem.unexplained,
-                         period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
+        def search(places: Sequence[Domain], seconds: float, clock: Clock) -> Law:
+            return fit_law(t, x, u[..., kept], places, units=scale[kept].tolist(), seconds=seconds, clock=clock,
+                           rates=run.config.dynamics.memory is None, noise=problem.unexplained,
+                           period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
 
         def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
-            if problem.noise is None:
-                return search(seconds=seconds, clock=left), problem
-            from inrflow.training.parts.rows import by_rows
-            later = _OF_ROWS * left()
-            law = search(seconds=(1 - _OF_ROWS) * seconds, clock=lambda: left() - later)
-            return by_rows(problem, law, _OF_ROWS * seconds, further["log"])
+            if problem.noise is not None:
+                from inrflow.training.parts.rows import by_rows
+                later = _OF_ROWS * left()
+                law = search(tried, (1 - _OF_ROWS) * seconds, lambda: left() - later)
+                return by_rows(problem, law, _OF_ROWS * seconds, further["log"])
+            try:
+                return search(tried, seconds, left), problem
+            except Diagnostic as found:
+                kept[:] = [c for c in kept if c not in found.channels]
+                others = ", ".join(problem.description.channels[c] for c in found.channels)
+                run.log.say(f"diagnostic: {others}, given by the other channels at each time")
+            return search(domains, seconds - effort(), left), problem
 
         short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
         explained, missed = False, math.inf
-        noise = np.atleast_1d(grounds[0].train.noise if grounds else 0.0)[: len(scale)]
+        noise = np.zeros(len(scale))
+        noise[kept] = np.atleast_1d(grounds[-1].train.noise if grounds else 0.0)[: len(kept)]
+
+        def whole(law: Law) -> Law:
+            return law if len(kept) == len(scale) else completed(law, t, x, u, kept, grounds[0].boundary)
+
         for law in [*([] if short is None else [short]), *networks]:
             for candidate in [] if explained else _candidates(
-                    run, smooth if law is short else problem, law, x, u, groups, noise):
+                    run, smooth if law is short else problem, whole(law), x, u, groups, noise):
                 yield candidate
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
         basis = short or next((one for one in grounds if one.codes.harmonics.components == 1), None)
@@ -167,7 +185,7 @@ class LawRecipe:
                 run.log.say("no law with a network is looked for in so little time")
                 return
             for law in with_network("network", share, basis, missed=missed):
-                yield from _candidates(run, problem, law, x, u, groups, noise)
+                yield from _candidates(run, problem, whole(law), x, u, groups, noise)
 
 
 def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int, Clock], Found], most: float = 1.0
@@ -217,6 +235,7 @@ def _candidates(
     shapes."""
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
+    from inrflow.training.parts.equations import equations
 
     term, noise = LawTerm.of(law), _noise(law, x, u)
     noise = np.where(noise < white / 2, white, noise)  # as many harmonics as grid points leave no residual
@@ -268,7 +287,7 @@ def _candidates(
 
     flown = Forecasts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
-    lines = _written(law, problem, groups)
+    lines = equations(law, problem, groups)
     run.log.say(
         f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
@@ -325,7 +344,7 @@ def _left_out(problem: Problem, law: Law, size: int, rows: np.ndarray) -> list[V
     fields = []
     for fold in rows:
         theta, others = law.theta.copy(), equations.without(fold)
-        for c, active in enumerate([np.flatnonzero(own).tolist() for own in law.theta.T]):
+        for c, active in [(c, np.flatnonzero(own).tolist()) for c, own in enumerate(law.theta.T) if own.any()]:
             theta[active, c], _ = others.solve(c, active, equations.weights(c, active))
         fields.append(VectorField(size, [LawTerm.of(replace(law, theta=theta))]).double())
     return fields
@@ -369,32 +388,3 @@ def _rests(u: np.ndarray) -> list[list[float]]:
     at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
     bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
     return np.stack(bounds, 1).tolist() if np.any(at) else []
-
-
-def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
-    """A line for each channel, in the data's units; coefficients by known parameters where these give contexts."""
-    from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
-
-    about, called, time = problem.description, None, problem.scale.unit
-    if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
-        *numbers, called = told
-        law = law.in_terms_of(*(part.numpy() for part in numbers))
-    if law.domain.kind == "flows":  # codes in the units of the data
-        scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
-        return scaled.written([f"({', '.join(about.channels)})"], about.coordinates, called)
-    scale = problem.source.normalisation.scale.double().flatten().numpy()
-    seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
-    scale = np.concatenate([scale, scale[list(law.rates)] / time, np.ones(len(seasons))])
-    unit = np.array([
-        scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
-        np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0] if axis != INVERSE])
-        * (term.sizes[term.component] if isinstance(term, Term) and term.solenoidal and term.forces else 1.0)
-        if term.products else 1.0
-        for term in law.terms
-    ])
-    factor = scale[None] / unit[:, None] / time
-    scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
-    names = [*problem.differences, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
-    lines, left = scaled.written(names, about.coordinates, called), [*about.channels, *names[len(about.channels) :]]
-    return [line.replace(names[c], left[c], 1) for c, line in enumerate(lines[: len(names) - len(seasons)])
-            if c not in law.rates]

@@ -11,8 +11,9 @@ from inrflow.domains import NATURAL, Box, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.contexts import known_contexts
 from inrflow.dynamics.laws.families import Families, regressed, short_list
-from inrflow.dynamics.laws.field import LawField, rates_between
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.rate_solver import rates_between
 from inrflow.dynamics.laws.rates import inertial, of_first_order, rotating, with_rates
 from inrflow.dynamics.laws.setting import Data, Ground, encode
 from inrflow.dynamics.laws.terms import VALUE, Term

@@ -12,8 +12,8 @@ import numpy as np
 
 from inrflow.domains import Box, Flows
 from inrflow.dynamics.laws.contexts import known_contexts, widened
-from inrflow.dynamics.laws.law import HARDLY, Law, integrable, most_with_rates, pruned, worse
-from inrflow.dynamics.laws.rates import solved_anew
+from inrflow.dynamics.laws.law import HARDLY, Law, integrable, pruned, worse
+from inrflow.dynamics.laws.rates import most_with_rates, solved_anew
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.flights import LITTLE, UNRESOLVED, Refinement
 from inrflow.dynamics.laws.setting import Data, Ground, Log, forecast_errors, joined, resolved

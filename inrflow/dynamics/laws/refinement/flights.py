@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import Harmonics
-from inrflow.dynamics.laws.field import LawField, rates_between
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Flights, Law, flights
+from inrflow.dynamics.laws.rate_solver import rates_between
 from inrflow.dynamics.laws.setting import DETERMINED, Ground
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
