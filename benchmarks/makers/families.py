@@ -11,10 +11,11 @@ import scipy.sparse as sparse
 from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import splu
 
-from benchmarks.makers.base import FRAMES, Fields, Maker, bumps, linear, solve, stepped, write_fields
-from benchmarks.makers.elements import circle, elements, mesh
+from benchmarks.makers.base import FRAMES, Fields, Maker, bumps, bumps_of, linear, solve, stepped, write_fields
+from benchmarks.makers.elements import circle, elements, mesh, refined
 from benchmarks.makers.shapes.reactions import annulus, fhn_lshape
 from benchmarks.makers.shapes.spheres import GEOMETRY, Sphere, scattered
+from benchmarks.makers.walls.leaks import spread
 from benchmarks.makers.walls.lines import burgers_held
 
 EACH, TESTED = 6, 2  # trajectories for each value of a parameter
@@ -198,6 +199,43 @@ def twisted(generator: np.random.Generator, count: int, twist: float) -> Fields:
     return np.arange(FRAMES) * step * every, x, u, {"triangles": cells}
 
 
+def heated(generator: np.random.Generator, count: int, amplitude: float) -> Fields:
+    """u_t = .015 lap u + .3 u - u^3 + amplitude exp(-|x - (.5, -.3)|^2 / .08) on a disc with a hole, no flux: linear
+    elements on triangles a quarter as large as those read, Strang's splitting."""
+    step, every = 0.02, 10
+    nodes, triangles = mesh([circle((0, 0), 1.0, 0.11), circle((-0.3, 0.25), 0.25, 0.09)], 0.11)
+    x, cells = refined(nodes, triangles)
+    stiffness, masses = elements(x, cells)
+    implicit = splu((sparse.diags(masses) + step / 2 * 0.015 * stiffness).tocsc())
+    explicit = (sparse.diags(masses) - step / 2 * 0.015 * stiffness).tocsr()
+    source = amplitude * np.exp(-((x - [0.5, -0.3]) ** 2).sum(1) / 0.08)[:, None]
+
+    def half(u: np.ndarray) -> np.ndarray:
+        middle = u + step / 4 * (0.3 * u - u**3 + source)
+        return np.asarray(u + step / 2 * (0.3 * middle - middle**3 + source))
+
+    y = (x - x.min(0)) / np.ptp(x, axis=0)
+    u = np.stack([0.8 * np.tanh(bumps(generator, y, 3)) for _ in range(count)], 1)
+    frames = [u]
+    for index in range(1, every * (FRAMES - 1) + 1):
+        u = half(implicit.solve(explicit @ half(u)))
+        if index % every == 0:
+            frames.append(u)
+    fields = np.stack(frames)[:, : len(nodes)].transpose(2, 0, 1)[..., None]
+    return np.arange(FRAMES) * step * every, nodes, fields, {"triangles": triangles}
+
+
+def lossy(generator: np.random.Generator, count: int, loss: float) -> Fields:
+    """T_t = .03 lap T + T - T^2 in 1.2 x .8, dT/dn = -loss T at x = 0, no flux elsewhere: 48 x 32 finite volumes, every
+    second is read."""
+    h = 1 / 40
+    c = np.stack(np.meshgrid((np.arange(48) + 0.5) * h, (np.arange(32) + 0.5) * h, indexing="ij"), -1)
+    w = np.stack([np.abs(bumps_of(generator, c.reshape(-1, 2), 0.3, 0.6)).reshape(48, 32) for _ in range(count)])
+    frames = stepped(lambda u: 0.03 * (spread(u, h, -2, (loss, 0.0)) + spread(u, h, -1)) + u - u**2, w, 0.15, 40)
+    fields = frames[..., 1::2, 1::2].swapaxes(0, 1).reshape(count, FRAMES, -1, 1)
+    return np.arange(FRAMES) * 0.15, c[1::2, 1::2].reshape(-1, 2), fields, {"channels": ["T"]}
+
+
 FAMILIES = {  # maker, name of its parameter, values trained and tested
     "burgers_viscosities": (burgers_held, "viscosity", (0.02, 0.03, 0.045, 0.06), (0.025, 0.035, 0.05, 0.08)),
     "annulus_mortalities": (annulus, "mortality", (0.3, 0.4, 0.5, 0.6), (0.35, 0.45, 0.55, 0.7)),
@@ -209,6 +247,8 @@ FAMILIES = {  # maker, name of its parameter, values trained and tested
     "quench_sizes": (quenches, "size", (0.5, 0.7, 0.9, 1.2, 1.5, 2.0), (0.6, 0.8, 1.7, 2.5)),
     "budworm_predations": (budworm, "predation", (0.4, 0.6, 0.8, 1.0, 1.2, 1.4), (0.5, 0.9, 1.3, 1.7)),
     "landau_twists": (twisted, "twist", (0.4, 0.7, 1.0, 1.3, 1.6, 1.9), (0.55, 1.15, 1.75, 2.4)),
+    "heated_amplitudes": (heated, "amplitude", (0.4, 0.8, 1.2, 1.6, 2.0, 2.4), (1.0, 1.8, 0.1, 3.0, 4.0)),
+    "wall_losses": (lossy, "loss", (0.5, 1.0, 1.5, 2.0, 2.5, 3.0), (0.75, 2.25, 0.2, 4.0, 6.0)),
     "sphere_thresholds": (threshold_sphere, "threshold", (0.15, 0.22, 0.29, 0.36), (0.18, 0.26, 0.33, 0.45)),
 }
 

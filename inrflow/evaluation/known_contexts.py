@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, named_parameters
 from inrflow.data.source import TrajectorySource
+from inrflow.dynamics.states import evenly_spread
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
 _MARGIN = 1e-6  # of the values: tolerance for rounding
+_LEVEL = 0.95  # of the one-sided quantile of errors of contexts
 _SOLVED = 6  # most held-out trajectories whose contexts are solved
 CHOICES = ("auto", "parameters", "environment", "unknown")
 
@@ -59,17 +62,22 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
 
 
 def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Environments | None, held: np.ndarray,
-                    seconds: float) -> int:
+                    seconds: float, most: int = _SOLVED) -> int:
     """Set the spread of a surrogate's contexts: the mean squared Mahalanobis distance of contexts inferred from single
-    held-out trajectories to those of their systems, at least 1. Returns the number of solves; none begin after
-    `seconds`.
+    held-out trajectories to those of their systems, at least 1; and the bound on their errors by Student's quantile.
+    Returns the number of solves, `most` at most; none begin after `seconds`.
 
-    Residuals of codes, which contexts compensate, make posterior variances too small."""
+    Residuals of codes, which contexts compensate, make posterior variances too small. Trajectories are spread evenly,
+    one in the middle first, then those at both ends: a law may be far worse at one end of the systems.
+    """
     contexts, apart, misfits, began = surrogate.contexts, list[float](), list[float](), time.perf_counter()
-    for row in held[:_SOLVED] if contexts is not None and systems is not None else ():
+    squares: Tensor | float = 0.0
+    rows = held[evenly_spread(len(held), _SOLVED).numpy()]
+    first = dict.fromkeys([len(rows) // 2, 0, len(rows) - 1, *range(len(rows))])
+    for row in rows[list(first)] if len(rows) and contexts is not None and systems is not None else ():
         assert contexts is not None and systems is not None
         own = (contexts.labels == int(systems.labels[systems.index[row]])).nonzero()[:, 0].tolist()
-        if not own or (apart and time.perf_counter() - began > seconds):
+        if not own or len(apart) == most or (apart and time.perf_counter() - began > seconds):
             continue
         found = surrogate.solve_context([source.batch(np.array([row]), normalised=False)])
         mean, covariance, true = found.mean, found.covariance, contexts.values
@@ -78,9 +86,11 @@ def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Env
             (mean, covariance), true = contexts.map.parameters(mean, covariance), contexts.parameters
         misfits.append(found.misfit)
         missed = mean - true[own[0]]
+        squares = squares + missed.square()
         apart.append(float(missed @ torch.linalg.solve(covariance, missed)) / len(missed))
     if contexts is not None and apart:
         contexts.spread, contexts.missed = max(1.0, float(np.mean(apart))), max(misfits)
+        contexts.error = float(stdtrit(len(apart), _LEVEL)) * torch.as_tensor(squares / len(apart)).sqrt()
     return len(apart)
 
 

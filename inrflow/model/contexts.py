@@ -60,7 +60,8 @@ class Contexts:
         map: from parameters to contexts and back, None where none are known.
         growth: power of the variance of a regression with which that of forecasts grows beyond the environments.
         spread: ratio of the variance of contexts of held-out trajectories, around those of systems, to posterior ones.
-        missed: largest misfit of these solves, 0 where none is known."""
+        missed: largest misfit of these solves, 0 where none is known.
+        error: 95 % bounds on their errors, of each number (P,) or parameter (Q,); None where none is known."""
 
     kind: str
     values: Tensor
@@ -71,6 +72,7 @@ class Contexts:
     growth: float = 1.0
     spread: float = 1.0
     missed: float = 0.0
+    error: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -81,35 +83,36 @@ class Contexts:
         """Squared Mahalanobis distance (...,) of contexts (..., P) from the training prior."""
         return context.square().sum(-1)
 
-    def limit(self, context: Tensor) -> float:
+    def limit(self, context: Tensor, exact: bool = False) -> float:
         """Squared distance up to which contexts in the direction of a context (P,) count as inside: that of the
-        farthest training environment along it, with a margin.
-
-        Environments are few and chosen, so that a quantile of their Gaussian would lie far outside of all of them; and
-        seldom symmetric about their mean."""
+        farthest training environment along it, with a margin or, unless it is exact, the error of contexts of single
+        trajectories. A quantile of the Gaussian of environments, which are few and chosen, would lie far outside."""
         if not len(self.values):
             return chi_squared_quantile(QUANTILE, self.size)
-        reach = float((self.values * context).sum(1).max().clamp(min=0))
-        return (_MARGIN * reach) ** 2 / float(self.distance(context))
+        reach = float((self.values * (along := context / context.norm())).sum(1).max().clamp(min=0))
+        error = 0.0 if exact or self.error is None else float((self.error * along).norm())
+        return max(_MARGIN * reach, reach + error) ** 2
 
-    def outside(self, context: Tensor) -> bool:
-        """Whether a context (P,) lies beyond the limit or, where it lies on the curve of parameters, outside their
-        training range."""
+    def outside(self, context: Tensor, exact: bool = False) -> bool:
+        """Whether a context (P,) lies beyond the limit or, where it lies on the curve of parameters, these beyond their
+        training range, a margin and, unless it is exact, their error."""
         if (told := self._told(context)) is None:
-            return bool(context.any()) and float(self.distance(context)) > self.limit(context)
+            return bool(context.any()) and float(self.distance(context)) > self.limit(context, exact)
         values, least, most = told
-        return bool(((values - (least + most) / 2).abs() > _MARGIN * (most - least) / 2).any())
+        error = torch.zeros_like(values) if exact or self.error is None else self.error
+        slack = torch.maximum((_MARGIN - 1) * (most - least) / 2, error)
+        return bool(((values < least - slack) | (values > most + slack)).any())
 
-    def warning(self, context: Tensor, misfit: float = 0.0) -> str | None:
-        """Warning for a context (P,) outside, or with a misfit far above those of training; else None."""
-        if self.outside(context):
+    def warning(self, context: Tensor, misfit: float | None = 0.0) -> str | None:
+        """Warning for a context (P,), exact without a misfit, outside or with a misfit above training's, or None."""
+        if self.outside(context, misfit is None):
             where = f"squared distance {float(self.distance(context)):.1f}, limit {self.limit(context):.1f}"
             if (told := self._told(context)) is not None:
                 ends = zip(self.names, *map(Tensor.tolist, told), strict=True)
                 where = ", ".join(f"{name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
             return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
                     "and its intervals are widened")
-        return None if not self._unlike(misfit) > _UNLIKE else (
+        return None if misfit is None or not self._unlike(misfit) > _UNLIKE else (
             f"no context explains the frames that were seen: forecasts miss {misfit:.1e} of their variance, those of "
             f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
             "forecasts, and parameters read off, may be wrong")

@@ -268,7 +268,7 @@ class Surrogate(Shown):
         if self.contexts is None or self.contexts.map is None:
             raise UserError(f"{self.description.name} was trained with no parameters that vary; leave `parameters` out")
         prior = ContextPrior(*self.contexts.at(parameters))
-        self.warn_context(prior.mean)
+        self.warn_context(prior.mean, None)
         return prior
 
     def assimilate(
@@ -321,7 +321,7 @@ class Surrogate(Shown):
         self.warn_context(estimate.mean, estimate.misfit)
         return ContextPrior(estimate.mean, estimate.covariance)
 
-    def warn_context(self, context: Tensor, misfit: float = 0.0) -> bool:
+    def warn_context(self, context: Tensor, misfit: float | None = 0.0) -> bool:
         """Warn if a context (P,) lies outside the training distribution, or its `misfit` is large; whether it does."""
         if said := None if self.contexts is None else self.contexts.warning(context, misfit):
             warnings.warn(said, stacklevel=4)

@@ -243,8 +243,8 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         surrogate.contexts = refitted.contexts
         given, known = candidate.problem, budget.decisions.get("contexts")
         with suppress(OutOfTime), effort.limited(Limit(effort() + max(_LEAST, _OF_CONTEXTS * budget.total))):
-            if solved := spread_contexts(surrogate, given.source, given.environments, given.validation[:known],
-                                         _OF_CONTEXTS * budget.total if known is None else np.inf):
+            limits = (_OF_CONTEXTS * budget.total,) if known is None else (np.inf, known)
+            if solved := spread_contexts(surrogate, given.source, given.environments, given.validation, *limits):
                 budget.decide("contexts", solved)
     if candidate.refit_decoder is not None:
         with budget.part():

@@ -47,6 +47,23 @@ def test_where_the_time_is_over_one_trajectory_is_solved():
     assert model.contexts.spread == pytest.approx(expected)
 
 
+def test_errors_of_contexts_have_the_bounds_of_so_few():
+    model = surrogate([[0.4, 0.0], [0.0, -0.3], [0.2, 0.0]])
+    spread_contexts(model, SOURCE, SYSTEMS, np.array([0, 1, 3]), np.inf)
+    rms = np.sqrt([(0.4**2 + 0.2**2) / 3, 0.3**2 / 3])
+    np.testing.assert_allclose(model.contexts.error, 2.353363 * rms, rtol=1e-6)  # Student's quantile, 3 degrees
+
+
+def test_trajectories_in_the_middle_and_at_both_ends_come_first():
+    seen: list[int] = []
+    source: Any = SimpleNamespace(batch=lambda rows, normalised: seen.append(int(rows[0])) or 0)
+    held = Environments("environment", np.zeros(40, dtype=int), np.array([7]))
+    for most, expected in ((3, [27, 20, 32]), (6, [27, 20, 32, 22, 25, 30])):
+        seen.clear()
+        assert spread_contexts(surrogate([[0.1, 0.0]] * 6), source, held, np.arange(20, 33), np.inf, most) == most
+        assert seen == expected
+
+
 def test_models_without_contexts_have_none_to_spread():
     model: Any = SimpleNamespace(contexts=None)
     assert spread_contexts(model, SOURCE, SYSTEMS, np.array([0]), np.inf) == 0

@@ -103,6 +103,18 @@ def test_contexts_beyond_those_of_training_and_a_margin_are_outside():
     assert again.names == ("speed",) and again.map is not None and again.nearest(torch.tensor([9.0])) == 5
 
 
+def test_contexts_outside_by_less_than_those_of_training_systems_err_are_not_told_from_these():
+    known = Contexts("environment", CONTEXT, torch.arange(6), error=torch.tensor([0.5]).double())
+    farthest = CONTEXT[CONTEXT.abs().argmax()]
+    edge = farthest + 0.45 * farthest.sign()
+    assert not known.outside(edge) and known.warning(edge) is None and known.outside(farthest + 0.55 * farthest.sign())
+    assert known.outside(edge, exact=True) and "outside the training distribution" in known.warning(edge, None)
+    again = Contexts.from_state(known.state())
+    assert not again.outside(edge)
+    old = {key: value for key, value in known.state().items() if key != "error"}
+    assert Contexts.from_state(old).outside(edge)
+
+
 def test_no_context_between_those_of_training_is_outside():
     values = standardised(torch.tensor(np.random.default_rng(3).exponential(size=(6, 2))))[0]
     known = Contexts("environment", values, torch.arange(6))
@@ -227,6 +239,8 @@ def test_systems_on_a_curve_are_outside_where_their_parameter_is():
     outside = known.map.contexts(torch.tensor([2.2]).double())
     assert "a 2.2, in training 1 to 2" in known.warning(outside)
     assert "no context explains" in known.warning(inside[0], 4e-3)
+    known.error = torch.tensor([0.25]).double()  # of the parameter
+    assert known.warning(outside) is None and "a 2.2, in training 1 to 2" in known.warning(outside, None)
 
 
 def test_two_parameters_may_enter_by_unlike_powers():

@@ -98,13 +98,14 @@ def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: S
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
 
 
-def attainable(ground: Ground, terms: Sequence[Term]) -> float:
-    """Misfit of all terms with separate coefficients in each system, a lower bound of that with contexts."""
+def attainable(ground: Ground, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
+    """Misfit of all terms with separate coefficients in each system, a lower bound of that with contexts; the least one
+    of several equations with a fold for each trajectory, where they are given."""
     number, every = ground.train.systems.number, list(range(len(terms)))
-    (equations,) = ground.equations(terms, folds=len(number))
-    parts = [equations.without(np.flatnonzero(number != system)) for system in np.unique(number)]
-    return float(np.mean([own.missed(c, every, own.solve(c, every, own.weights(c, every))[0])
-                          for own in parts for c in range(ground.states.shape[2])]))
+    return min(float(np.mean([own.missed(c, every, own.solve(c, every, own.weights(c, every))[0])
+                              for own in (one.without(np.flatnonzero(number != system)) for system in np.unique(number))
+                              for c in range(ground.states.shape[2])]))
+               for one in given or ground.equations(terms, folds=len(number)))
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int

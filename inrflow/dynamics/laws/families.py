@@ -13,7 +13,7 @@ import torch
 from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
-from inrflow.dynamics.laws.contexts import InSystems, in_systems
+from inrflow.dynamics.laws.contexts import InSystems, attainable, in_systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
@@ -266,9 +266,9 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     least, fewest = min(misfit for misfit, _ in paying), min(systems.counts, default=0)
     further = {form.shape[1] for form in systems.told if several and form.shape[1] < max(systems.counts) + 2}
     for count in sorted({*systems.counts, *further}) if several else ():
-        if least < _FITTED and count != fewest:
+        most, costly = least * (_PAYS if count == fewest else _FURTHER), (1 + count) * len(terms) > _MOST_COLUMNS
+        if (least < _FITTED and count != fewest) or (costly and attainable(first, terms, parts[0]) > most):
             break
-        most = least * (_PAYS if count == fewest else _FURTHER)
         pays = (own := in_systems(searches, count, systems.told, count in systems.counts))[0].misfit < most
         again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
         for one in [*own, *(search.anew(pays) for search in again)]:

@@ -88,10 +88,8 @@ class Law:
         return self.contexts[system] if self.count else np.zeros(0)
 
     def field(self, context: np.ndarray | None = None) -> LawField:
-        """Vector field at a context (P,), by default 0: a module with forward(t, z) of codes (..., C K) and `advance`.
-
-        Codes may be float64 or float32.
-        """
+        """Vector field at a context (P,), by default 0: a module with `advance` and forward(t, z) of codes (..., C K),
+        float64 or float32."""
         fields = self.__dict__.setdefault("_fields", {})
         context = np.zeros(self.count) if context is None else context
         key = context.tobytes()
@@ -163,11 +161,8 @@ class Law:
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None,
                 contexts: Sequence[str] | None = None) -> list[str]:
-        """Equations as text, one line per channel: "du/dt = 0.0099(1) lap u - 0.33(2) u^3", with errors of last digits.
-
-        Coefficients that depend on a context are written as "(0.03 + 0.01 c)", with c standardised, or the numbers
-        named by `contexts`.
-        """
+        """Equations as text, one line per channel: "du/dt = 0.0099(1) lap u - 0.33(2) u^3", with errors of last digits,
+        "(0.03 + 0.01 c)" where a context c matters, which is standardised, or the numbers named by `contexts`."""
         if self.values is not None:  # of channels, in place of rates
             lines = dataclasses.replace(self, theta=self.theta + self.values, values=None).written(
                 channels, coordinates, contexts)
@@ -177,17 +172,18 @@ class Law:
         names = coordinates or ("x", "y", "z")
         letters, lines = [letter for letter in "abcdefghijklmnopqrs" if letter not in {*channels, *names}], []
         for c, channel in enumerate(channels):
-            fields = self.coefficients_of_place(c)
-            hidden = {j for members, _ in fields.values() for j in members}
-            hidden |= {j for j, term in enumerate(self.terms) if isinstance(term, Sine)}
-            present = [j for j in range(len(self.terms)) if j not in hidden
-                       and (self.theta[j, c] or self.by_context[:, j : j + 1, c].any())]
+            left, fields = np.concatenate([self.theta[None], self.by_context]), list[tuple[Term, str, np.ndarray]]()
+            for name, own in zip(("", *(f" {context}" for context in contexts)), left, strict=False):
+                for base, (members, field) in self.coefficients_of_place(c, of=own).items():
+                    fields, own[members, c] = [*fields, (base, name, field)], 0.0
+            bare = dataclasses.replace(self, theta=left[0], by_context=left[1:])
+            present = [j for j, term in enumerate(self.terms) if not isinstance(term, Sine) and left[:, j, c].any()]
             size = np.abs(self.theta[:, c]) / (self.std[:, c] + 1e-300)
             shown = sorted(sorted(present, key=lambda j: -size[j])[:_WRITTEN])  # noqa: B023
-            parts = [f"{self._coefficient(j, c, contexts)} {term.written(channels, names)}".removesuffix(" 1")
+            parts = [f"{bare._coefficient(j, c, contexts)} {term.written(channels, names)}".removesuffix(" 1")
                      for j in shown if isinstance(term := self.terms[j], Term)]
-            parts += [f"{base.varying(channels, names, letter)} ({letter} from {field.min():.3g} to {field.max():.3g})"
-                      for letter, (base, (_, field)) in zip(letters, fields.items(), strict=False)]
+            parts += [f"{base.varying(channels, names, letter)}{name} ({letter} from {field.min():.3g} to "
+                      f"{field.max():.3g})" for letter, (base, name, field) in zip(letters, fields, strict=False)]
             parts += self._of_network(c, channels, names)
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""
@@ -196,12 +192,14 @@ class Law:
             lines.append(f"{front}d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
         return lines
 
-    def coefficients_of_place(self, c: int, x: np.ndarray | None = None) -> dict[Term, tuple[list[int], np.ndarray]]:
-        """Coefficients of channel c that vary in space, by their term: indices of the law's terms that make them up,
-        and values (N,) at points x (N, d), by default those of a quadrature."""
+    def coefficients_of_place(self, c: int, x: np.ndarray | None = None, of: np.ndarray | None = None
+                              ) -> dict[Term, tuple[list[int], np.ndarray]]:
+        """Coefficients of channel c, or others `of` (J, C) those of a context, that vary in space, by term: indices of
+        the law's terms that make them up, and values (N,) at points x (N, d), by default those of a quadrature."""
         result: dict[Term, tuple[list[int], np.ndarray]] = {}
+        given = self.theta if of is None else of
         bases = dict.fromkeys(term.base for j, term in enumerate(self.terms)
-                              if isinstance(term, Term) and term.place and self.theta[j, c])
+                              if isinstance(term, Term) and term.place and given[j, c])
         if not bases:
             return result
         low = self.codes.harmonics.lowest(PLACES)
@@ -209,8 +207,8 @@ class Law:
         for base in bases:
             whole = {base, Term(base.products, int(base.axis == VALUE), base.axis)} if base.flux else {base}
             members = [j for j, term in enumerate(self.terms)
-                       if isinstance(term, Term) and term.base in whole and self.theta[j, c]]
-            result[base] = members, sum(self.theta[j, c] * values[:, self.terms[j].place] for j in members)
+                       if isinstance(term, Term) and term.base in whole and given[j, c]]
+            result[base] = members, sum(given[j, c] * values[:, self.terms[j].place] for j in members)
         return result
 
     def _of_network(self, c: int, channels: Sequence[str], names: Sequence[str]) -> list[str]:

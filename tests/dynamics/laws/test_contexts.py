@@ -9,8 +9,8 @@ import torch
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
-from inrflow.dynamics.laws import Systems, fit, fit_law
-from inrflow.dynamics.laws.contexts import attainable, known_contexts, standard
+from inrflow.dynamics.laws import Systems, families, fit, fit_law
+from inrflow.dynamics.laws.contexts import attainable, in_systems, known_contexts, standard
 from inrflow.dynamics.laws.families import Families, short_list
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
@@ -157,6 +157,20 @@ def test_what_terms_leave_with_coefficients_of_each_system() -> None:
     assert 50 * attainable(ground, TERMS) < min(attainable(shared, TERMS), attainable(ground, TERMS[:1]))
 
 
+def test_no_more_contexts_are_sought_than_separate_coefficients_would_pay_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One number explains the systems up to noise, as well as any more could; with many terms none are tried."""
+    number, sought = np.repeat(np.arange(4), 3), list[int]()
+    t, x, u = _paths(RATES[number])
+    noisy = u + 0.003 * u.std() * np.random.default_rng(1).standard_normal(u.shape)
+    monkeypatch.setattr(families, "_MOST_COLUMNS", 2 * len(SHORT.every))
+    monkeypatch.setattr(families, "in_systems", lambda searches, count, *further: sought.append(count) or in_systems(
+        searches, count, *further))
+    data = Data.of(t, x, noisy, Systems(number, 4, (1, 2)))
+    codes = fit_codes(LINE.harmonics(16), data.x, data.u)
+    laws = families.regressed([Ground(LINE, "natural", codes, data, *encode(codes, data))], SHORT)
+    assert laws[0][1].count == 1 and sought == [1]
+
+
 def test_other_numbers_of_contexts_leave_the_coefficients() -> None:
     generator = np.random.default_rng(0)
     theta, by_context = generator.standard_normal((3, 2)), generator.standard_normal((2, 3, 2))
@@ -228,3 +242,15 @@ def test_a_coefficient_of_place_may_depend_on_the_system() -> None:
         (base, (_, field)), = law.at(law.context_of(system)).coefficients_of_place(0, x[:, None]).items()
         assert base == Term((((0, VALUE),),))
         np.testing.assert_allclose(field, -parameter * decay, rtol=0.02)
+
+
+def test_a_coefficient_of_place_that_a_context_multiplies_is_written_as_one() -> None:
+    """du/dt = .5 u + c (2 + 1.5 sqrt(2) cos(pi x)), a force of place whose amplitude alone is the system's."""
+    t, x, u = _paths(RATES)
+    terms = [Term((((0, VALUE),),)), Term(), Term(place=1)]
+    law = Law(LINE, "natural", tuple(terms), np.array([[0.5], [0.0], [0.0]]), np.zeros((3, 1)),
+              fit_codes(LINE.harmonics(16, "natural"), x, u), longest=0.02, largest=1e3,
+              by_context=np.array([[[0.0], [2.0], [1.5]]]), contexts=np.zeros((4, 1)))
+    (line,) = law.written(["u"], ["x"], ["p"])
+    assert line.startswith("du/dt = 0.5") and " u + a p (a from " in line and line.endswith("0.121 to 4.12)")
+    assert law.written(["u"], ["x"]) == [line.replace("a p", "a c")]
