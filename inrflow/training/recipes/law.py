@@ -235,7 +235,7 @@ def _candidates(
     shapes."""
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
-    from inrflow.training.parts.equations import equations
+    from inrflow.training.parts.left_out import fields_without
 
     term, noise = LawTerm.of(law), _noise(law, x, u)
     noise = np.where(noise < white / 2, white, noise)  # as many harmonics as grid points leave no residual
@@ -287,7 +287,7 @@ def _candidates(
 
     flown = Forecasts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
-    lines = equations(law, problem, groups)
+    lines = _written(law, problem, groups)
     run.log.say(
         f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
@@ -323,31 +323,8 @@ def _candidates(
         refit=refit, calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
         left_out=None if law.count or law.has_rates or law.period or law.has_network
-        else lambda rows: _left_out(problem, law, size, rows),
+        else lambda rows: fields_without(problem, law, size, rows),
     )
-
-
-def _left_out(problem: Problem, law: Law, size: int, rows: np.ndarray) -> list[VectorField]:
-    """The law refitted to all training trajectories but one, for each of some `rows`, by normal equations along its own
-    rollouts. Empty if rollouts diverge or times are missing."""
-    from inrflow.dynamics.laws.law import own_paths
-    from inrflow.dynamics.laws.setting import Data, Ground
-    from inrflow.dynamics.laws.term import LawTerm
-
-    given = problem.fields(problem.train)
-    if given is None or len(given[0]) < len(problem.train):
-        return []
-    ground = Ground.of(law, Data.of(*given[1:]))
-    if (paths := own_paths(law, ground.train.t, ground.states, ground.train.systems.number)) is None:
-        return []
-    (equations,) = ground.equations(law.terms, folds=len(ground.states), paths=paths)
-    fields = []
-    for fold in rows:
-        theta, others = law.theta.copy(), equations.without(fold)
-        for c, active in [(c, np.flatnonzero(own).tolist()) for c, own in enumerate(law.theta.T) if own.any()]:
-            theta[active, c], _ = others.solve(c, active, equations.weights(c, active))
-        fields.append(VectorField(size, [LawTerm.of(replace(law, theta=theta))]).double())
-    return fields
 
 
 def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, GaussianPrior]:
@@ -388,3 +365,35 @@ def _rests(u: np.ndarray) -> list[list[float]]:
     at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
     bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
     return np.stack(bounds, 1).tolist() if np.any(at) else []
+
+
+def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
+    """A line for each channel, in the data's units; coefficients by known parameters where these give contexts."""
+    from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
+
+    about, called, time = problem.description, None, problem.scale.unit
+    if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
+        *numbers, called = told
+        law = law.in_terms_of(*(part.numpy() for part in numbers))
+    if law.domain.kind == "flows":  # codes in the units of the data
+        scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
+        return scaled.written([f"({', '.join(about.channels)})"], about.coordinates, called)
+    scale = problem.source.normalisation.scale.double().flatten().numpy()
+    seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
+    scale = np.concatenate([scale, scale[list(law.rates)] / time, np.ones(len(seasons))])
+    unit = np.array([
+        scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
+        np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0] if axis != INVERSE])
+        * (term.sizes[term.component] if isinstance(term, Term) and term.solenoidal and term.forces else 1.0)
+        if term.products else 1.0
+        for term in law.terms
+    ])
+    factor, values = scale[None] / unit[:, None] / time, law.values
+    if values is not None:  # of diagnostic channels, no rates
+        factor, values = np.where(values.any(0), time, 1.0) * factor, values * factor * time
+    scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor,
+                     values=values)
+    names = [*problem.differences, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
+    lines, left = scaled.written(names, about.coordinates, called), [*about.channels, *names[len(about.channels) :]]
+    return [line.replace(names[c], left[c], 1) for c, line in enumerate(lines[: len(names) - len(seasons)])
+            if c not in law.rates]
