@@ -234,6 +234,32 @@ def stratified(generator: np.random.Generator, count: int) -> Fields:
 
 
 @problem()
+def tracer_pressure(generator: np.random.Generator, count: int) -> Fields:
+    """A passive tracer, velocities and their pressure."""
+    return _with_pressure(tracer(generator, count), 0.0)
+
+
+@problem()
+def stratified_pressure(generator: np.random.Generator, count: int) -> Fields:
+    """A buoyancy in a stratified fluid, velocities and their pressure."""
+    return _with_pressure(stratified(generator, count), 2.0)
+
+
+def _with_pressure(fields: Fields, buoyancy: float) -> Fields:
+    """A scalar b, velocities and the pressure, lap p = -div(v . grad v) + buoyancy db/dy, from twice the points."""
+    t, x, u, attributes = fields
+    n = round(u.shape[2] ** 0.5)
+    w = np.fft.fftshift(np.fft.fft2(np.moveaxis(u, 3, 2).reshape(*u.shape[:2], 3, n, n)), axes=(-2, -1))
+    w = 4 * np.fft.ifftshift(np.pad(w, [(0, 0)] * 3 + [(n // 2, n // 2)] * 2), axes=(-2, -1))
+    kx, ky, _, _, inverse, _ = torus(2 * n)
+    xx, xy, yx, yy = (real(1j * k * w[:, :, j]) for j in (1, 2) for k in (kx, ky))
+    source = np.fft.fft2(xx**2 + 2 * xy * yx + yy**2) - buoyancy * 1j * ky * w[:, :, 0]
+    pressure = real(inverse * source)[..., ::2, ::2].reshape(*u.shape[:3], 1)
+    channels = [*attributes["channels"], "p"]
+    return t, x, np.concatenate([u, pressure], -1), {**attributes, "channels": channels}
+
+
+@problem()
 def magnetic(generator: np.random.Generator, count: int) -> Fields:
     """Incompressible flow with a magnetic field on a torus of length 1: velocities and field at 32 x 32 of 64 x 64."""
     n, gap, steps = 64, 0.03, 6
