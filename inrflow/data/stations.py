@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow.data.calendar import turned_clocks
+from inrflow.data.calendar import parse_units
 from inrflow.data.observations import Frames, Observations
 
 _ROUND = (1, 5, 6, 10, 15, 20, 30, 60, 300, 360, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
@@ -81,6 +81,23 @@ def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | No
             values[:, index, channel] = _at(times, t[mine], u[mine, channel], step)
     kept = ~np.isnan(values).all((1, 2))
     return Stations(times[kept], places, values[kept].astype(np.float32), step, float(np.median(off) * step), merged)
+
+
+def reported(path: Path, t: np.ndarray, x: np.ndarray, u: np.ndarray, units: str | None) -> Observations:
+    """Observations in rows t (R,), x (R, d), u (R, C) of one trajectory, as frames of stations where places recur.
+
+    Warns about reports that are interpolated to steps; units: of times, if known; path: source, for messages.
+    """
+    calendar = parse_units(units) if units else None
+    own = stations_of(t, x, u, calendar and calendar[0])
+    if own is None:
+        return Observations(t, x, u)
+    observations = Observations(own.t, own.x, own.u)
+    if own.step is not None:
+        unit = (units or "units of time").split(" since ")[0]
+        warnings.warn(f"{path}: reports lie around steps of {own.step:g} {unit}, half of them within {own.offset:.3g}; "
+                      "they are interpolated to these steps", stacklevel=3)
+    return observations
 
 
 def at_steps_of(known: Frames, steps: tuple[float, np.ndarray] | None, later: Observations) -> Observations:
@@ -158,22 +175,3 @@ def _at(wanted: np.ndarray, t: np.ndarray, u: np.ndarray, step: float) -> np.nda
     result[near] = u[nearest[near]]
     result[inside] = np.interp(wanted[inside], t, u)
     return result
-
-
-def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
-                       units: str | None = None) -> None:
-    """Warn about rows with values that share trajectory, time and place, and how many contradict each other, and about
-    times in `units` that appear to be local."""
-    used = ~np.isnan(u).all(-1)
-    keys = np.column_stack([trajectory, t, x])[used]
-    order = np.lexsort(keys.T)
-    keys, values = keys[order], u[used][order]
-    repeated = (keys[1:] == keys[:-1]).all(1)
-    if repeated.any():
-        apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
-        warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
-                      f"{apart.sum()} with other values; places that recur take their mean, of others "
-                      "all are used", stacklevel=2)
-    dated = units is not None and " since " in units
-    if dated and (remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
-        warnings.warn(f"{path}: {remark}", stacklevel=2)

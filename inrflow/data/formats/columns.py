@@ -21,11 +21,12 @@ from inrflow.data.calendar import (
     other_calendar,
     parse_units,
     retimed,
+    turned_clocks,
 )
 from inrflow.data.description import PLACE, Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
-from inrflow.data.stations import stations_of, warn_of_duplicates
+from inrflow.data.stations import reported
 from inrflow.errors import UserError
 
 IN_FILES = "/", "\u2215"  # arguments of str.replace for names of channels, which also name files: `O3 [ug/m3]`
@@ -327,6 +328,25 @@ def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) ->
                       stacklevel=3)
 
 
+def _warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
+                        units: str | None = None) -> None:
+    """Warn about rows with values that share trajectory, time and place, and how many contradict each other, and about
+    times in `units` that appear to be local."""
+    used = ~np.isnan(u).all(-1)
+    keys = np.column_stack([trajectory, t, x])[used]
+    order = np.lexsort(keys.T)
+    keys, values = keys[order], u[used][order]
+    repeated = (keys[1:] == keys[:-1]).all(1)
+    if repeated.any():
+        apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
+        warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
+                      f"{apart.sum()} with other values; places that recur take their mean, of others "
+                      "all are used", stacklevel=2)
+    dated = units is not None and " since " in units
+    if dated and (remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
+        warnings.warn(f"{path}: {remark}", stacklevel=2)
+
+
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
                     time: str | None = None) -> dict[int, Observations]:
     """Observations by trajectory number, from columns with one for each channel; `path`: source, for messages.
@@ -357,13 +377,12 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     u = blanked(u, Markers(description.channels).look(u).told(path))
     held = {} if columns.grid is None else columns.grid.attributes
     warn_of_other_units(path, description, [held.get(name, {}).get("units", "") for name in description.channels])
-    warn_of_duplicates(path, trajectory, t, x, u, description.time_units)
+    _warn_of_duplicates(path, trajectory, t, x, u, description.time_units)
     if roles.by_lonlat and columns.grid is None:  # units of gridded files were checked
         places = xyz_to_lonlat(x)
         places[:, 0] = (places[:, 0] + 180) % 360 - 180
         warn_of_radians(path, places)
     observations: dict[int, Observations] = {}
-    calendar = parse_units(description.time_units) if description.time_units else None
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number
         times = np.unique(t[chosen])
@@ -371,17 +390,10 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
             raise UserError(f"{path} names no places, and {chosen.sum()} rows have {len(times)} times, as those of "
                             "several sensors: name columns with coordinates=[...] and channels=[...], or give the "
                             "places of stations with stations=FILE")
-        several = len(times) > 1  # else there is one frame, wherever it was observed
-        try:
-            own = stations_of(t[chosen], x[chosen], u[chosen], calendar and calendar[0]) if several else None
-            if own is None:
-                observations[number] = Observations(t[chosen], x[chosen], u[chosen])
-                continue
-            observations[number] = Observations(own.t, own.x, own.u)
-            if own.step is not None:
-                unit = (description.time_units or "units of time").split(" since ")[0]
-                warnings.warn(f"{path}: reports lie around steps of {own.step:g} {unit}, half of them within "
-                              f"{own.offset:.3g}; they are interpolated to these steps", stacklevel=2)
+        own = t[chosen], x[chosen], u[chosen]
+        try:  # rows of one time are a frame, wherever it was observed
+            observations[number] = Observations(*own) if len(times) == 1 else reported(
+                path, *own, description.time_units)
         except UserError as error:
             raise UserError(f"{path}, trajectory {number}: {error}") from error
     return observations

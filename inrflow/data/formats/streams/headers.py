@@ -6,7 +6,9 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from inrflow.data.formats.columns import is_missing
+import numpy as np
+
+from inrflow.data.formats.columns import all_numbers, is_missing
 
 _VALUE = re.compile(r"[-+]?\.?\d")
 _SLASHED = re.compile(r"\s*(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[T, ]+(.*?))?\s*")
@@ -15,15 +17,20 @@ FOOTER = 20  # lines below the rows, at most
 _WORDS = 2  # lines between names and rows, at most: of units, and of how values were made
 
 
-def separator_of(header: str) -> str:
-    """What separates the names in a line: the sign of SEPARATORS that is most in it, else blanks."""
-    separator = max(SEPARATORS, key=header.count)
-    return separator if separator in header or not header.split()[1:] else " "
+def split_at(separator: str, line: str) -> list[str]:
+    """The cells of a line without quotes; several blanks separate as one does."""
+    return line.split() if separator == " " else line.split(separator)
 
 
-def is_title(line: str, ahead: Sequence[str]) -> bool:
-    """Whether a line is a title: it has no sign that separates, and those after it, names and a row of values, have."""
-    mark = separator_of(ahead[0])
+def cells_of_numbers(line: str, separator: str) -> int:
+    """How many cells of a line there are, if all are numbers, else 0."""
+    cells = split_at(separator, line)
+    return len(cells) if line.strip() and all_numbers(np.array([cell.strip() for cell in cells], object)) else 0
+
+
+def is_title(line: str, ahead: Sequence[str], mark: str) -> bool:
+    """Whether a line is a title: it has no sign that separates, and those after it, names and a row of values, are
+    separated by `mark`."""
     if mark == " " or any(sign in line for sign in SEPARATORS):
         return False
     names, row = (next(csv.reader([text], delimiter=mark), []) for text in ahead)

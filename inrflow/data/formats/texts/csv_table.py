@@ -16,7 +16,7 @@ import itertools
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from operator import methodcaller
 from pathlib import Path
@@ -28,8 +28,10 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import (
     BLOCK_ROWS,
     IN_FILES,
+    IN_TABLES,
     TIMES,
     Columns,
+    Grid,
     all_numbers,
     find_column,
     is_missing,
@@ -40,28 +42,24 @@ from inrflow.data.formats.streams.headers import (
     FOOTER,
     SEPARATORS,
     bare_unit,
+    cells_of_numbers,
     is_footer,
     is_title,
     lines_of_units,
     month_first,
-    separator_of,
     slashed,
+    split_at,
     with_years_first,
 )
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
-from inrflow.data.formats.texts.csv_writer import CsvWriter
+from inrflow.data.formats.texts.numerals import UNUSUAL, Numerals
 from inrflow.errors import UserError
 
 _OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # beginnings of XML (VTU, PVD), JSON, OpenFOAM and scripts
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-_GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
-    (".", ","), (",", "."))}  # numbers with thousands separators, by their decimal sign
-_PARTED, _FORTRAN = re.compile(r"[-+]?\d{1,3}(['’\u00a0\u202f]\d{3})+([.,]\d+)?"), re.compile(
-    r"[-+]?(\d+\.?\d*|\.\d+)[dD][-+]?\d+")  # other thousands separators; Fortran exponents
-_NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # a decimal comma
 _LOOKED_AT = 3  # lines searched for units
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
 
@@ -98,24 +96,23 @@ class CsvColumns(Columns):
             if header.count(separator) > 1 and len([cell for cell in header.split(separator) if cell.strip(' "\r\n')
                                                     ]) == 1 and separator != " ":  # a title above the names
                 header = self._header(path)
-            elif separator not in SEPARATORS and is_title(header, ahead := [self._header(path) for _ in range(2)]):
+            elif separator not in SEPARATORS and is_title(
+                    header, ahead := [self._header(path) for _ in range(2)], separator_of(ahead[0])):
                 header, *ahead = ahead
                 self._line, separator = self._line - 1, separator_of(header)
             else:
                 self._line -= len(ahead)
             lines = itertools.chain([header, *ahead], self._file)
-            count = _cells_of_numbers(header, separator) if re.match(r"\s*[-+.]?\d", header) else 0
+            count = cells_of_numbers(header, separator) if re.match(r"\s*[-+.]?\d", header) else 0
             comment = self.names_in(comment, separator, count)
-            if comment and count == len(_split_at(separator, comment)):
+            if comment and count == len(split_at(separator, comment)):
                 lines = itertools.chain([comment], lines)
                 self._line -= 1
             elif count:
                 raise UserError(f"{path} begins with numbers ({header.strip()[:60]}); give the names of its columns in "
                                 "a line above them")
-            self._decimal_commas = separator != ","
             self._months = dict[str, bool]()  # whether months come first in columns of dates with slashes
-            self._quoted_commas = set[str]()  # columns of numbers with decimal commas
-            self._grouped = dict[str, str]()  # columns of numbers with thousands separators -> decimal sign
+            self._numerals = dict[str, Numerals]()  # of columns with unusual signs
             self.separator, self._line = separator, self._line - 1
             self._footers = False
             self.commas = False  # whether a number with a decimal comma was read
@@ -271,28 +268,10 @@ class CsvColumns(Columns):
         if len(column) and "/" in column[0] + column[-1] and slashed(column):
             column = with_years_first(column, self._month_first(name))
         text = "".join(column)
-        if any(sign in text for sign in "'’\u00a0\u202fDd"):
-            changed = [re.sub("['’\u00a0\u202f]", "", cell) if _PARTED.fullmatch(cell.strip()) else
-                       cell.upper().replace("D", "E") if _FORTRAN.fullmatch(cell.strip()) else cell for cell in column]
-            if changed != list(column) and all_numbers(np.array([cell.replace(",", ".", 1) for cell in changed])):
-                column = changed
-        mark = self._grouped.get(name)
-        commas = "," in text
-        if mark is None and commas and any("," in cell and "." in cell for cell in column):
-            mark = next((sign for sign, form in _GROUPED.items() if all(
-                form.fullmatch(cell.strip()) or all_numbers(np.array([cell, "0"], object)) for cell in column)), None)
-        if mark is not None:
-            self._grouped[name] = mark
-            self.commas |= mark == ","
-            group = "," if mark == "." else "."
-            column = [cell.replace(group, "").replace(mark, ".") if _GROUPED[mark].fullmatch(cell.strip()) else cell
-                      for cell in column]
-        elif commas and not any("." in cell for cell in column) and (
-                self._decimal_commas or name in self._quoted_commas or any(map(_NO_THOUSANDS.fullmatch, column))):
-            changed = [cell.replace(",", ".", 1) for cell in column]
-            if all_numbers(np.array(changed, object)):
-                column, self.commas = changed, True
-                self._quoted_commas.add(name)
+        if name in self._numerals or any(sign in text for sign in UNUSUAL):
+            numerals = self._numerals.setdefault(name, Numerals(self.separator != ","))
+            column = numerals.rewritten(column)
+            self.commas |= numerals.commas
         return np.array(column, object)
 
     def _month_first(self, name: str) -> bool:
@@ -309,6 +288,40 @@ class CsvColumns(Columns):
 
     def close(self) -> None:
         self._file.close()
+
+
+class CsvWriter(TableWriter):
+    """Writer of numbers with all digits of their type, and empty cells for missing ones; separator and compression
+    follow from the suffix, or from another file by `written_as`."""
+
+    verbatim = True
+    _separator, _commas = ",", False
+
+    def written_as(self, separator: str, commas: bool) -> None:
+        """Set the separator (unless it is a blank), and whether numbers have decimal commas."""
+        self._separator, self._commas = separator.replace(" ", ","), commas
+
+    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+        name = self.path.name.lower()
+        opened: Any = gzip.open if name.endswith(".gz") else open
+        self._file = opened(self._target.partial, "wt", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, delimiter="\t" if ".tsv" in name else self._separator)
+        self._writer.writerow([name.replace(*IN_TABLES) for name in columns])
+
+    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
+        cells = {name: self._cells(values) for name, values in columns.items()}
+        if self._commas:
+            cells |= {name: [str(cell).replace(".", ",") for cell in column] for name, column in cells.items()
+                      if columns[name].dtype.kind == "f" or all_numbers(columns[name])}
+        self._writer.writerows(zip(*cells.values(), strict=True))
+
+    @staticmethod
+    def _cells(values: np.ndarray) -> list[object]:
+        if values.dtype.kind != "f":
+            return values.tolist()
+        if values.dtype.itemsize < 8:
+            return [f"{value:.9g}" if value == value else "" for value in values.tolist()]
+        return [value if value == value else "" for value in values.tolist()]
 
 
 class CsvFormat(TableFormat):
@@ -357,15 +370,10 @@ class CsvFormat(TableFormat):
         return writer
 
 
-def _split_at(separator: str, line: str) -> list[str]:
-    """The cells of a line without quotes; several blanks separate as one does."""
-    return line.split() if separator == " " else line.split(separator)
-
-
-def _cells_of_numbers(line: str, separator: str) -> int:
-    """How many cells of a line there are, if all are numbers, else 0."""
-    cells = _split_at(separator, line)
-    return len(cells) if line.strip() and all_numbers(np.array([cell.strip() for cell in cells], object)) else 0
+def separator_of(header: str) -> str:
+    """What separates the names in a line: the sign of SEPARATORS that is most in it, else blanks."""
+    separator = max(SEPARATORS, key=header.count)
+    return separator if separator in header or not header.split()[1:] else " "
 
 
 def _bytes_of_windows(path: Path) -> str:
