@@ -133,13 +133,13 @@ def require_prognostic(ground: Ground, law: Law) -> None:
     active = [np.flatnonzero(own).tolist() for own in law.theta.T[: len(law.codes.mean)]]
     changes = (some.states[:, -1] - some.states[:, 0]).var(0).sum(1) / (some.states.var((0, 1)).sum(1) + 1e-300)
     most = {c: min(_FAR_LESS * equations.missed(c, own, law.theta[own, c]) * changes[c], _UNEXPLAINED)
-            for c, own in enumerate(active)}
-    kept, found = [*most], list[int]()
+            for c, own in enumerate(active) if changes[c] > 0}
+    kept, found = [*range(len(active))], list[int]()
     while most and len(kept) > 1:
-        excess = {c: related(ground, c, [other for other in kept if other != c]).share / (bound + 1e-300)
+        excess = {c: related(ground, c, [other for other in kept if other != c]).share - bound
                   for c, bound in most.items()}
         best = min(excess, key=lambda c: excess[c])
-        if excess[best] > 1:
+        if excess[best] >= 0:
             break
         found.append(best)
         kept.remove(best)

@@ -126,6 +126,7 @@ class LawRecipe:
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "log": run.log.notes("law")}
         kept = [*range(len(scale))]  # channels that laws are sought for
         grounds: list[Ground] = []
+        former: list[Ground] = []  # of all channels, where some are diagnostic
         networks: list[Law] = []
         network = "off" if problem.forcing_period else run.config.dynamics.network
 
@@ -138,7 +139,8 @@ class LawRecipe:
             return [] if law is None else [law]
 
         def at_first(ground: Ground, missed: float, law: Law) -> None:
-            if problem.noise is None and len(kept) == len(scale) > 1 and ground.codes.harmonics.components == 1:
+            if len(kept) == len(scale) > 1 and ground.codes.harmonics.components == 1 and not (
+                    problem.noise is not None or problem.forcing_period):
                 require_prognostic(ground, law)
             if ground.codes.harmonics.components == 1 and network != "off" and groups is None:
                 seconds = run.budget.seconds(_AT_FIRST)
@@ -159,10 +161,11 @@ class LawRecipe:
             try:
                 return search(tried, seconds, left), problem
             except Diagnostic as found:
+                former.append(grounds.pop())
                 kept[:] = [c for c in kept if c not in found.channels]
                 others = ", ".join(problem.description.channels[c] for c in found.channels)
                 run.log.say(f"diagnostic: {others}, given by the other channels at each time")
-            return search(domains, seconds - effort(), left), problem
+            return search(domains, max(seconds - effort(), _FEWEST_SECONDS), left), problem
 
         short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
         explained, missed = False, math.inf
@@ -170,7 +173,7 @@ class LawRecipe:
         noise[kept] = np.atleast_1d(grounds[-1].train.noise if grounds else 0.0)[: len(kept)]
 
         def whole(law: Law) -> Law:
-            return law if len(kept) == len(scale) else completed(law, t, x, u, kept, grounds[0].boundary)
+            return law if len(kept) == len(scale) else completed(law, t, x, u, kept, former[0].boundary)
 
         for law in [*([] if short is None else [short]), *networks]:
             for candidate in [] if explained else _candidates(
@@ -350,10 +353,8 @@ def _contexts(every: torch.Tensor, number: torch.Tensor, field: VectorField, int
 
 
 def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Residual variance (C,) of the harmonics, corrected for degrees of freedom, in most trajectories.
-
-    The median: a shock that forms in some of them is not noise of the others.
-    """
+    """Residual variance (C,) of the harmonics, corrected for degrees of freedom: the median of trajectories, as a shock
+    that forms in some of them is not noise of the others."""
     left = [law.left(one, values) for one, values in zip(x[:16], u[:16], strict=True)]
     return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
 
