@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,9 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
     if len(t) * x.shape[-2] > _LARGEST:
         raise UserError(f"{len(t)} times at {x.shape[-2]} points are too many to draw; give fewer (resolution, times)")
     rows = np.broadcast_to(x, (len(t), *x.shape[-2:])).reshape(-1, x.shape[-1]).copy()  # copy: a view may be read-only
-    answer = solution.query(np.repeat(t, x.shape[-2]), rows, std=True)
+    with warnings.catch_warnings():  # pictures of forecasts show what lies beyond the training
+        warnings.filterwarnings("ignore", message=".* of the points lie before the first observation")
+        answer = solution.query(np.repeat(t, x.shape[-2]), rows, std=True)
     mean, std = (np.asarray(answer[key]).reshape(len(t), x.shape[-2], -1) for key in ("mean", "std"))
     about, seen = surrogate.description, observations.frames()
     return Scene(

@@ -40,6 +40,7 @@ _AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s
 _GRID = ("easting", "eastings", "utm_easting", "utm_x"), ("northing", "northings", "utm_northing", "utm_y")
 _QUANTITY = re.compile(r"\s*[-+]?\d[\d.,]*\s*[^\d]{1,9}")  # a number with its unit
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent and latitude below which a plane suffices
+_SOME_PLACES = 4  # from which on a coordinate of one value is none
 _DEPTHS, _LEVELS = ("depth", "pressure", "pres"), 2.0  # of profiles; rows of one time and place, at least
 
 
@@ -137,7 +138,7 @@ class TableContent(Content):
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
         if options.coordinates is None and not sphere and set(axes) <= set(options.channels or ()):
             axes = (PLACE,)
-        if options.coordinates is None and not sphere:
+        if options.coordinates is None and not sphere and "period" not in options.description:
             axes, fixed = self._that_vary(axes, block)
             level += fixed
         times = [name for name in names if name in TIMES or name in dated or (
@@ -193,8 +194,10 @@ class TableContent(Content):
 
     def _that_vary(self, axes: tuple[str, ...], block: Mapping[str, np.ndarray]
                    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Coordinates, and those left out, which is told, that have one value in all rows, as z of a plane has."""
-        same = [name for name in axes if name in block and len(set(block[name].tolist())) == 1]
+        """Coordinates, and those left out, which is told, that are the same at all of some places, as z of a plane."""
+        columns = {name: block[name].tolist() for name in axes if name in block}
+        some = len(set(zip(*columns.values(), strict=True))) >= _SOME_PLACES
+        same = [name for name, own in columns.items() if some and len(set(own)) == 1]
         if not 0 < len(same) < len(axes):
             return axes, ()
         low, high = self._extent(same)
