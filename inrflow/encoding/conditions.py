@@ -67,7 +67,7 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
         return float(known[name][channels].mean()) if name in known else np.inf
 
     def searched(channels: Sequence[int]) -> list[float]:
-        """The numbers h that suit some channels best."""
+        """Rates h of the parts with the least mean error of some channels."""
         rates, parts = start, [[i] for i in range(len(start))] if len(start) > 1 else []
         for part in ([*range(len(rates))], *parts, *parts):  # all, then each in turn
 

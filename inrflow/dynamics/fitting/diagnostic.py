@@ -21,7 +21,7 @@ from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, by_shells, of_shells, supports_of
-from inrflow.dynamics.laws.setting import DETERMINED, Data, Ground, encode, evenly, joined
+from inrflow.dynamics.laws.setting import DETERMINED, Data, Ground, evenly, joined
 from inrflow.dynamics.laws.terms import INVERSE, VALUE, Product, Term
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
@@ -65,18 +65,17 @@ class Sample:
     def __init__(self, ground: Ground, channel: int, terms: list[Term]) -> None:
         self.terms, harmonics = terms, ground.codes.harmonics
         library, rows = Library.of(terms, harmonics), min(harmonics.count, _ROWS)
-        some = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
-        self.folds = min(FOLDS, len(some))
-        frames = np.linspace(0, ground.states.shape[1] - 1, max(_STATES // len(some), 2)).astype(int)
-        states = ground.states[some][:, np.unique(frames)]
+        some = ground.some(_TRAJECTORIES)
+        self.folds = min(FOLDS, len(some.states))
+        frames = np.linspace(0, some.states.shape[1] - 1, max(_STATES // len(some.states), 2)).astype(int)
+        states = some.states[:, np.unique(frames)]
         effort.add(*library.work(len(states) * states.shape[1], rows))
         with torch.no_grad():
             self.features = [library.within(library.features(torch.tensor(path), rows), channel).numpy()
                              for path in states]
         self.shell, self.eigenvalues = library.shells(rows), harmonics.eigenvalues[:rows]
         self.own = states[:, :, [channel], :rows]
-        known, noise = ground.known[channel, :rows], ground.spread[some][:, channel, :rows].mean(0)
-        known, noise = (of_shells(one[None], self.shell) for one in (known, noise))
+        known, noise = (of_shells(one[None, channel, :rows], self.shell) for one in (ground.known, some.spread.mean(0)))
         self.noise = np.where(known < DETERMINED, np.inf, noise)
 
     def relation(self, active: list[int], inertia: float = 0.0) -> Relation:
@@ -163,7 +162,7 @@ def completed(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, kept: Seque
     few = data.thinned
     few = few.take(evenly(len(few.u), count * channels))
     codes = fit_codes(law.domain.harmonics(count, boundary), few.x, few.u)
-    ground = Ground(law.domain, boundary, codes, data, *encode(codes, data))
+    ground = Ground.of(replace(law, boundary=boundary, codes=codes), data)
     found = {c: related(ground, c, kept) for c in range(channels) if c not in kept}
     terms = [_renumbered(term, at) for term in law.terms]
     terms += dict.fromkeys(term for one in found.values() for term in one.terms if term not in terms)

@@ -274,8 +274,8 @@ class _Series:
         return torch.nn.functional.pad(added, (self.known, self.past))
 
     def missed(self, grid: _Grid, cut: int) -> float:
-        """Mean logarithm, over leads and channels, of squared errors of forecasts of the frames from `cut` on, where
-        what codes leave of each value lasts as it does before."""
+        """Mean logarithm, over leads and channels, of squared errors of forecasts of the frames from `cut` on, with the
+        residual of each value damped by its autocorrelation before."""
         values, states = grid.values.flatten(1) - self.cycle(grid.t), self.states(grid).codes[0]
         inner = slice(self.known, self.size)
         left = (values - states[:, inner] @ self.modes.patterns).nan_to_num(0.0)
