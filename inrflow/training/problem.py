@@ -160,7 +160,7 @@ class Problem:
         dynamics = self.config.dynamics
         settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
                     "dynamics.memory": dynamics.memory}
-        return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
+        return next((f"{key} sets other dynamics" for key, asked in settings.items() if asked), None)
 
     def augmentation(self, symmetries: Symmetries | None = None) -> Augmentation:
         """Random symmetry copies, for the symmetries in use or others."""

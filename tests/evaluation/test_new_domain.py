@@ -173,7 +173,7 @@ def test_the_commands_move_a_law_and_say_so(heat, bent, tmp_path, inrflow_comman
     heat.save(tmp_path / "run")
     told = inrflow_command("adapt", f"run={tmp_path / 'run'}", f"data.train={bent.path}", "adapt.strength=none",
                            f"output={tmp_path / 'moved'}")
-    assert told.code == 0 and "the law moves to" in told.err and "of that region" in told.err
+    assert told.code == 0 and "the law is moved from" in told.err and "of the new region" in told.err
     assert Surrogate.load(tmp_path / "moved").extent.domain.kind == "region"
     by_itself = inrflow_command("evaluate", f"run={tmp_path / 'run'}", f"data.test={bent.path}",
                                 f"output={tmp_path / 'evaluated'}")

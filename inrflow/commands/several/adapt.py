@@ -46,8 +46,8 @@ def run_of_several(config: AdaptConfig, adapt: Callable[[AdaptConfig, Surrogate,
             known = family.surrogate(name)
             if known.context_size or config.adapt.strength == "none":
                 return adapt(config, known, place)
-            raise UserError(f"{path} is named {name}, which {config.run} knows already, as one system; give another "
-                            "physics, or another name")
+            raise UserError(f"{path} has the name {name} of a physics that {config.run} contains already, as a single "
+                            "system; give another physics, or another name")
         return _join(config, family, name, place, console)
 
 
