@@ -119,8 +119,8 @@ def observations_from(data: Any, description: Description) -> Observations:
                        and not hasattr(data, "data_vars") else data)
         time = find_column([str(name) for name in data.variables], TIMES)
         if time is not None and data[time].dtype.kind in "fiu" and " since " in str(description.time_units):
-            warnings.warn(f"{time} holds numbers that are said to count from no date; they are taken as "
-                          f"{description.time_units}, as those of the training data are", stacklevel=4)
+            warnings.warn(f"{time} holds numbers without a date from which they count; they are taken as "
+                          f"{description.time_units}, as in the training data", stacklevel=4)
         data = data.to_dataframe().reset_index()
     if not hasattr(data, "columns") or not hasattr(data, "iloc"):
         raise UserError("assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict "

@@ -131,8 +131,8 @@ class Family:
         ]
         if len(fitting) == 1:
             return fitting[0]
-        problem = f"{len(fitting)} physics have its channels" if fitting else "no physics has its channels"
-        raise UserError(f"the data are named {description.name} with channels {', '.join(description.channels)}, and "
+        problem = f"{len(fitting)} physics have these channels" if fitting else "no physics has these channels"
+        raise UserError(f"the data are named {description.name} with channels {', '.join(description.channels)}, but "
                         f"{problem}; give physics=NAME, one of {', '.join(self.names)}")
 
     # ---- storing ----

@@ -84,7 +84,7 @@ def test_evaluate_finds_the_physics_from_the_file(
     assert still is not None and set(report["references"]) == set(still.fitted) >= {"persistence", "pod_dmd"}
     outcome = inrflow_command("evaluate", f"run={run}", f"data.test={files['wave']}", f"output={tmp_path / 'other'}")
     assert outcome.code == 2
-    assert "no physics has its channels; give physics=NAME, one of heat, burgers" in outcome.err
+    assert "no physics has these channels; give physics=NAME, one of heat, burgers" in outcome.err
 
 
 def test_inspect_lists_the_physics(run: Path, inrflow_command) -> None:

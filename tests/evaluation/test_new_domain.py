@@ -134,7 +134,7 @@ def test_points_a_little_beyond_guessed_walls_are_told_and_many_of_them_are_refu
 
 def test_a_model_that_is_no_law_cannot_move(heat, bent):
     heat.field = VectorField(heat.code_size, [LinearTerm(heat.code_size, 0)]).double()
-    with pytest.raises(UserError, match="is no law on a domain's harmonics, so that it cannot move"):
+    with pytest.raises(UserError, match="is not a law on harmonics, so it cannot be moved"):
         moved(heat, Place.of(bent))
 
 

@@ -76,7 +76,7 @@ def test_dates_of_spreadsheets_and_a_wide_table_with_units(tmp_path, dates):
 
 def test_dates_of_which_day_or_month_may_be_first_are_refused(tmp_path):
     write_rows(tmp_path / "a.csv", [["time", "x", "u"], ["01/02/2024", 0, 1], ["02/02/2024", 0, 2]])
-    with pytest.raises(UserError, match="none tells whether days or months come first"):
+    with pytest.raises(UserError, match="do not show whether days or months come first"):
         read(tmp_path, "a.csv")
 
 

@@ -295,7 +295,7 @@ def _untimed(arrays: Mapping[str, np.ndarray]) -> str | None:
     if not (others := [array for key, array in arrays.items() if key != name and count in array.shape]):
         return None
     if all(len(array) == count and array.size < _FEWEST * count for array in others):
-        return (f"the rows of {name} are places, and perhaps times, which nothing tells apart; write vectors of one "
+        return (f"the rows of {name} may be places or times, and nothing says which; write vectors of one "
                 "length, as t, x, y and u, or a table")
     return f"{name} holds {count} points, and nothing the times; add a vector t of times"
 

@@ -192,8 +192,8 @@ class NetcdfContent(OpenedContent):
             if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
                 first, second = (int(entry) for entry in self._order[frame:frame + 2])
                 moment = str(np.atleast_1d(self._selected[time].values)[first]).removesuffix(".000000000")
-                raise UserError(f"{self.path}: {time} is {moment} in the entries {first}, {second}; keep one "
-                                "frame for each time, for their values differ")
+                raise UserError(f"{self.path}: {time} is {moment} in the entries {first}, {second}; their "
+                                "values differ, so keep one frame for each time")
         if len(again):
             warnings.warn(f"{self.path}: {len(again)} of {len(t)} frames are there twice, with the same time and "
                           "values, and are taken once", stacklevel=2)

@@ -67,7 +67,7 @@ class EnsightSeries(MeshSeries):
         sections, unread = _sections(path), []
         kind = " ".join(sections.get("FORMAT", []))
         if "gold" not in kind.lower():
-            raise UserError(f"{path} is of EnSight 5 or 6, and Gold alone is read; {_ADVICE}")
+            raise UserError(f"{path} is of EnSight 5 or 6, but only Gold is read; {_ADVICE}")
         if "FILE" in sections:
             raise UserError(f"{path} has all times in one file, which is not read; write a file for each time")
         model = next((match for line in sections.get("GEOMETRY", []) if (match := _MODEL.match(line))), None)
