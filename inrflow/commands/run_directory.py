@@ -211,7 +211,7 @@ def load_run(run: str, device: str = "auto", physics: str | None = None, data: s
     except Exception as error:  # damaged files raise all kinds of exceptions
         raise damaged(run, error) from error
     if Path(data).suffix.lower() not in (".h5", ".hdf5"):
-        raise UserError(f"{data} does not say to which physics it belongs; give physics=NAME, one of "
+        raise UserError(f"{data} does not name its physics; give physics=NAME, one of "
                         f"{', '.join(family.names)}")
     with open_hdf5(Path(data)) as file:
         return family.surrogate(family.find(read_description(file, Path(data))))

@@ -189,7 +189,7 @@ def grid_points(axes: Mapping[str, Any], description: Description) -> tuple[np.n
     lines = {name: np.atleast_1d(numbers_of(axes[name], f"axis {name}").double().numpy()) for name in names}
     bad = next((name for name, line in lines.items() if line.ndim != 1 or not np.isfinite(line).all()), None)
     if bad is not None:
-        raise UserError(f"the axis {bad} has shape {lines[bad].shape} or holds what is no finite number; give a "
+        raise UserError(f"the axis {bad} has shape {lines[bad].shape} or values that are not finite; give a "
                         "line of numbers")
     points = lattice(list(lines.values()))
     on_sphere = description.geometry == "sphere" and len(names) == 2
@@ -270,8 +270,8 @@ def numbers_of(values: Any, name: str) -> Tensor:
         return values.detach()
     array = plain_array(values, f"the {name} of a query")
     if array.dtype.kind not in "fiub":
-        raise UserError(f"the {name} of a query are {type(values).__name__}, of which numpy makes {array.dtype}; give "
-                        "arrays of numbers")
+        raise UserError(f"the {name} of a query are {type(values).__name__}, which numpy converts to {array.dtype}; "
+                        "give arrays of numbers")
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
 

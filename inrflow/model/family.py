@@ -114,7 +114,7 @@ class Family:
     def surrogate(self, name: str) -> Surrogate:
         """The surrogate of one physics. Raises UserError for an unknown name."""
         if name not in self.members:
-            raise UserError(f"physics={name} is unknown; this run knows {', '.join(self.names)}: choose one of them")
+            raise UserError(f"physics={name} is unknown; this run holds {', '.join(self.names)}: choose one of them")
         return self.members[name]
 
     def find(self, description: Description) -> str:
@@ -177,7 +177,7 @@ class Family:
 def _read(stored: StoredModel, physics: str | None) -> Surrogate:
     family = Family.from_stored(stored)
     if physics is None:
-        raise UserError(f"{stored.path.parent} knows several physics; give physics=NAME, one of "
+        raise UserError(f"{stored.path.parent} holds several physics; give physics=NAME, one of "
                         f"{', '.join(family.names)}")
     return family.surrogate(physics)
 

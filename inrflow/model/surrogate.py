@@ -181,7 +181,7 @@ class Surrogate(Shown):
         home = choose_device(device)
         surrogate = load_model(directory, physics)
         if physics not in (None, name := surrogate.description.name):
-            raise UserError(f"physics={physics} is unknown; {directory} knows {name} alone: leave physics out")
+            raise UserError(f"physics={physics} is unknown; {directory} holds only {name}: leave physics out")
         surrogate.decoder.to(home)
         return surrogate
 

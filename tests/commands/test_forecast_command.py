@@ -95,7 +95,7 @@ def test_places_need_no_times_and_are_not_replaced_in_silence(tiny_run, seen, tm
 
 
 @pytest.mark.parametrize(("setting", "words"), [
-    ("until=0", "is not after the last observation"), ("until=soon", "is no time of data"),
+    ("until=0", "is not after the last observation"), ("until=soon", "is not a time in"),
     ("until=1e9", "larger `every`"), ("every=0", "every=0"), ("to=SEEN", "is an input of this forecast"),
 ])
 def test_what_cannot_be_forecast_is_told(tiny_run, seen, inrflow_command, setting, words):

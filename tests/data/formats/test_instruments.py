@@ -82,7 +82,7 @@ def test_dates_of_which_day_or_month_may_be_first_are_refused(tmp_path):
 
 def test_a_logger_of_campbell(tmp_path):
     toa5(tmp_path / "a.dat")
-    with pytest.warns(UserWarning, match="RECORD is no station"):
+    with pytest.warns(UserWarning, match="RECORD is not a station"):
         one, about = read(tmp_path, "a.dat", stations=places(tmp_path))
     assert about.units == ("Deg C",) and np.isnan(np.asarray(one.u)).sum() == 1
     assert float(np.nanmax(np.asarray(one.u))) == 7.5

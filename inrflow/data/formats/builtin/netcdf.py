@@ -325,8 +325,8 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     places = np.stack(columns, -1)
     if not sphere:
         if lonlat[0] in names and cut_elsewhere(lon := places[:, names.index(lonlat[0])]) is not lon:
-            raise UserError(f"{path}: {lonlat[0]} begins anew within the region; leave out coordinates=[...], so that "
-                            "places are on a sphere, or write longitudes that go on")
+            raise UserError(f"{path}: {lonlat[0]} wraps around within the region; leave out coordinates=[...], so that "
+                            "places are on a sphere, or write continuous longitudes")
         return tuple(map(str, names)), places, None
     if (np.abs(places[:, 1]) > 90.0001).any():
         raise UserError(f"{path}: {names[1]} goes beyond 90 degrees; name other coordinates with coordinates=[...] if "
