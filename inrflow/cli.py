@@ -30,7 +30,7 @@ COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (without file: embedded wave data)",
     "evaluate": "report errors of forecasts of a test file: run=DIR data.test=FILE observe.frames=1",
     "query": "predict values at points: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
-    "forecast": "quantiles of forecasts after observations: run=DIR observations=FILE until=TIME to=FILE",
+    "forecast": "forecast quantiles after the last observation: run=DIR observations=FILE until=TIME to=FILE",
     "next": "choose places for further sensors: run=DIR observations=FILE count=3 to=FILE",
     "update": "update a run with new observations: run=DIR data.train=FILE output=DIR",
     "inspect": "describe a data file or run directory: FILE",

@@ -67,7 +67,7 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
         added = train_physics(trained, folder, directory / safe_name(name) / REFERENCES_FILE, console,
                               config.data.trajectories)
     except Interrupted:
-        console.print("stopped; nothing is written", highlight=False)
+        console.print("stopped; nothing was written", highlight=False)
         return INTERRUPTED
     for known in family.names:
         keep_references(before.references_file(known), directory / safe_name(known) / REFERENCES_FILE)
