@@ -183,7 +183,7 @@ def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> Ou
     each = seconds_of(designs * size**2 * (2 * values + size) + frames * size * (2 * values + size))
     affordable = _MODES_SHARE * run.budget.total / (_MODE_ITERATIONS * each)
     trajectories = run.budget.decide("mode_trajectories", int(np.clip(affordable, _FEWEST_FOR_MODES, _MOST_FOR_MODES)))
-    run.log.begin("modes", _MODE_ITERATIONS)
+    run.log.begin("POD modes", _MODE_ITERATIONS)
     modes = training.fit_modes(decoder.double(), largest, trajectories, _MODE_ITERATIONS, run.log.advance)
     run.log.end()
     return modes
