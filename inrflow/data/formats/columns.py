@@ -387,7 +387,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         chosen = trajectory == number
         times = np.unique(t[chosen])
         if not roles.places and len(times) < _SINGLE * (~np.isnan(u[chosen]).all(-1)).sum():
-            raise UserError(f"{path} names no places, and {chosen.sum()} rows have {len(times)} times, as those of "
+            raise UserError(f"{path} has no coordinates, and {chosen.sum()} rows have {len(times)} times, as those of "
                             "several sensors: name columns with coordinates=[...] and channels=[...], or give the "
                             "places of stations with stations=FILE")
         own = t[chosen], x[chosen], u[chosen]

@@ -178,7 +178,7 @@ def test_files_of_one_frame_each(tmp_path, given):
     (frames,), _, told = held(str(tmp_path / "frame_*.npz"), tmp_path, **given)
     np.testing.assert_allclose(frames.t, np.arange(6) if given else T)
     np.testing.assert_allclose(frames.u.reshape(U.shape), U, rtol=1e-6)
-    assert ("names no places" in told) == bool(given) and "frame_1" not in told  # once for all files
+    assert ("has no coordinates" in told) == bool(given) and "frame_1" not in told  # once for all files
 
 
 def test_numbers_beside_arrays_and_lists_of_tensors_are_told(tmp_path):

@@ -153,7 +153,7 @@ def test_variables_in_a_group_and_dimensions_without_values(tmp_path):
     seen = read_observations(tmp_path / "a.nc", about, None, {"coordinates": ["row", "column"]})[0].frames()
     np.testing.assert_array_equal(seen.u, frames.u)
     data.to_netcdf(tmp_path / "a.nc", group="other", mode="a", engine="h5netcdf")
-    with pytest.raises(UserError, match="groups model/run, other, of which one"):
+    with pytest.raises(UserError, match="groups model/run, other, but only one"):
         held(tmp_path / "a.nc", tmp_path)
     stacked = xarray.concat([field(), field()], xarray.DataArray([500.0, 850.0], dims="plev", name="plev"))
     stacked.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
