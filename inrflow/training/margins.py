@@ -21,7 +21,7 @@ _SINGLE = "benchmarks/forecasts/single_trajectory.py: generated systems and trun
 # ---- between candidates ----
 BETTER = Margin(0.95, "ratio of errors below which a candidate is clearly better than another", _HAND)
 BETTER_ON_FEW = Margin(0.5, "the same ratio if the held-out data are the last frames of one trajectory", _HAND)
-MORE_UNKNOWNS = Margin(1 / 3, "ratio of errors below which a candidate with more unknowns of a recipe is preferred",
+MORE_UNKNOWNS = Margin(1 / 3, "ratio of errors below which a candidate of more unknowns in its recipe is preferred",
                        "set by hand for networks in laws, before their benchmarks")
 LONGER_WINDOW = Margin(0.2, "ratio of errors below which a model that needs more observed frames is preferred", _HAND)
 EXPLAINED = Margin(5.0, "ratio of errors, of a law to its basis alone, below which the law explains the data", _HAND)
@@ -39,7 +39,7 @@ LONGER_MEMORY = Margin(0.5, "ratio of errors below which one more delay is prefe
 SYMMETRY_HARMS = Margin(0.8, "ratio of errors, without a symmetry to with it, below which it is dropped", _HAND)
 HARMONICS_SUFFICE = Margin(1e-5, "share of the variance: no trunk for a smaller residual of harmonics", _HAND)
 PATTERNS_SUFFICE = Margin(1e-2, "share of the variance: no trunk for a smaller error of interpolated components",
-                          "held-out points of rod, fhn, tracer_channel, waves_disc, plate, swirl; cavity needs one")
+                          "held-out points of rod, fhn, tracer_channel, waves_disc, plate, swirl; cavity needs a trunk")
 MESH_FLOW_PAYS = Margin(0.25, "ratio of errors, of a simulated flow to interpolation, below which it is used", _HAND)
 
 
