@@ -15,7 +15,7 @@ from inrflow.data.source import TrajectorySource
 from inrflow.domains import Domain, Region, domains_of
 from inrflow.encoding.residual.places import REGION
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 
 _TRIED, _FRAMES = 12, 48  # trajectories in the comparison (four may all be smooth); their frames where points move
 _POINTS = 3000  # most points that outline a domain
@@ -52,7 +52,7 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
                         splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
         if splines is None:
-            say(f"no frames at places that stay ({str(reason).splitlines()[0]})")
+            say(f"no frames at places that stay ({first_line(reason)})")
             return None
     if splines is None:
         say("no frames at places that stay, for points lie in a region, are too few, or time is over")

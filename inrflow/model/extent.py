@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError
 
 from inrflow.data.description import Description
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from inrflow.domains import Domain
@@ -43,10 +43,9 @@ def arithmetic_as_user_error() -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, LinAlgError, np.linalg.LinAlgError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"numbers of the model, or of the observations, are out of all proportion ({reason}); check "
-                        "the units of the observations; if these are right, the model's file is damaged: restore it or "
-                        "train again") from error
+        raise UserError("numbers of the model, or of the observations, are out of all proportion "
+                        f"({first_line(error)}); check the units of the observations; if these are right, the model's "
+                        "file is damaged: restore it or train again") from error
 
 
 def mesh_of(state: Mapping[str, Any]) -> Domain:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.model.store_v1 import EARLIER, upgraded
 from inrflow.runtime.tensor_files import load_metadata, load_tensors
 
@@ -66,9 +66,8 @@ class StoredModel:
 
     def other_version(self, error: Exception) -> UserError:
         """The error of a file whose parts do not fit this version."""
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return UserError(f"{self.path} is damaged, or of another version of inrflow ({reason}); restore it, or "
-                         "train again")
+        return UserError(f"{self.path} is damaged, or of another version of inrflow ({first_line(error)}); restore it, "
+                         "or train again")
 
 
 def _parts(metadata: Mapping[str, Any]) -> list[Any]:

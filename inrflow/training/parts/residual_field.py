@@ -24,7 +24,7 @@ from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, Re
 from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
 from inrflow.model.state_path import rows_and_codes
@@ -57,8 +57,7 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
         possible = surrogate.decoder.affine and surrogate.code_size <= _MOST_CODES
         return _chosen(surrogate, judged, run) if possible else surrogate
     except (ArithmeticError, ValueError, RuntimeError, UserError) as error:  # LinAlgError is one of these
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        run.log.say(f"the search for a residual field failed and is passed over: {reason}")
+        run.log.say(f"the search for a residual field failed and is passed over: {first_line(error)}")
         return surrogate
 
 
