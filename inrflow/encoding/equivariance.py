@@ -73,7 +73,6 @@ class FeatureAction:
 
     def averaged(self, prior: GaussianPrior, whitening: Tensor, transformations: Transformations) -> GaussianPrior:
         """Average over transformations of a prior of weights (C size,) of the features psi @ whitening."""
-        channels, size = len(self._mean), whitening.shape[1]
         inverse = torch.linalg.pinv(whitening)
         constant = inverse[:, 0]
         parts = []
@@ -86,7 +85,6 @@ class FeatureAction:
         means = torch.stack(parts)
         mean = means.mean(0)
         covariance = (total + (means - mean).T @ (means - mean)) / len(means)
-        assert len(mean) == channels * size
         return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)
 
 
@@ -109,28 +107,6 @@ class CodeAction:
         moved = torch.einsum("sij,stjf->stif", turn, weights) @ rotation[:, None]
         moved[..., 0] += shift[:, None]
         return (moved - self._output).flatten(2) @ self._projection
-
-    def affine(self, transformations: Transformations) -> Tensor:
-        """Matrices (K, 1 + Z, 1 + Z) of the action on [1, code] of K transformations."""
-        size = len(self._modes)
-        points = torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
-        result = torch.zeros(len(transformations), 1 + size, 1 + size, dtype=torch.float64)
-        result[:, 0, 0] = 1.0
-        for k, matrix in enumerate(result):
-            one = Transformations(*(m[k : k + 1] for m in (transformations.A, transformations.b, transformations.Q)))
-            moved = self(points[None], one)[0]
-            matrix[1:, 0], matrix[1:, 1:] = moved[0], (moved[1:] - moved[0]).T
-        return result
-
-    def averaged(self, prior: GaussianPrior, transformations: Transformations) -> GaussianPrior:
-        """Average of a prior of codes over transformations of the fields."""
-        moves = self.affine(transformations)
-        turns = moves[:, 1:, 1:]
-        means = moves[:, 1:, 0] + turns @ prior.mean
-        total = (turns @ prior.covariance @ turns.mT).sum(0)
-        mean = means.mean(0)
-        covariance = (total + (means - mean).T @ (means - mean)) / len(means)
-        return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)
 
 
 def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
