@@ -48,13 +48,6 @@ def arithmetic_as_user_error() -> Iterator[None]:
                         "file is damaged: restore it or train again") from error
 
 
-def mesh_of(state: Mapping[str, Any]) -> Domain:
-    """The domain of a stored `state()`."""
-    from inrflow.domains import from_state  # finite elements take a second to import
-
-    return from_state(state)
-
-
 @dataclass(frozen=True)
 class Seen:
     """Neighbourhood of the training data's points: all within `radius` of one of `places` (M, d)."""

@@ -19,7 +19,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.flow import Dynamics
-from inrflow.encoding.encode import CodeData
+from inrflow.encoding.encode import CodeData, unknown
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 _DIRECT, _STEPS, _SHARES = 3, 10, (1.0, 0.5, 0.25, 0.1)  # steps: of the whole window, per length; shares of one
@@ -182,7 +182,9 @@ def context_of_windows(
         found = _given(surrogate, parts, prior)
         seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
         spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
-        if spare and surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
+        first, codes = surrogate._inner(windows[0]), surrogate.prior.codes(surrogate.code_size)
+        share = unknown(surrogate.decoder, first, parts[0].codes, codes, surrogate.encoder) if spare else math.inf
+        if share < _KNOWN * found.misfit:
             return found
         nominal = found.mean
     for turn in range(_TURNS if hidden else 1):
