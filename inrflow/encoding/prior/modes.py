@@ -101,7 +101,7 @@ def fit_output_modes(
     prior = GaussianPrior(torch.zeros(dimension, dtype=torch.float64), covariance, noise)
     blocks = _blocks(groups, dimension)
     for done in range(iterations):
-        statistics = Statistics.empty(prior)
+        statistics = Statistics(prior)
         for x, u in blocks:
             psi = (features(x.flatten(0, 1)).double() @ whitening).unflatten(0, x.shape[:2])
             statistics.add(partial(_block_design, psi, channels), torch.zeros(()), u)
@@ -155,7 +155,6 @@ def _whitening(
 NOISE_FLOOR = 1e-14  # rounding of float32 values of a few standard deviations
 
 
-@dataclass
 class Statistics:
     """Sufficient statistics of the E step, in the whitened coordinates of the prior.
 
@@ -166,23 +165,11 @@ class Statistics:
             the number of these that the codes fit (the trace of the projection).
     """
 
-    prior: GaussianPrior
-    factor: Tensor
-    first: Tensor
-    second: Tensor
-    residual: Tensor
-    values: Tensor
-    leverage: Tensor
-    count: float = 0.0
-
-    @classmethod
-    def empty(cls, prior: GaussianPrior) -> Statistics:
-        """Statistics of no frames."""
-        factor = prior.factor
-        size, channels = factor.shape[1], len(prior.noise)
-        first, second = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
-        residual, values, leverage = torch.zeros(3, channels, dtype=torch.float64)
-        return cls(prior, factor, first, second, residual, values, leverage)
+    def __init__(self, prior: GaussianPrior) -> None:
+        self.prior, self.factor, self.count = prior, prior.factor, 0
+        size = self.factor.shape[1]
+        self.first, self.second = torch.zeros(size).double(), torch.zeros(size, size).double()
+        self.residual, self.values, self.leverage = torch.zeros(3, len(prior.noise), dtype=torch.float64)
 
     def add(self, design: Callable[[Tensor], Tensor], offset: Tensor, u: Tensor) -> None:
         """Add frames u (G, F, N, C), NaN = not observed; the frames of each of the G groups share points.
@@ -232,7 +219,7 @@ class Statistics:
         self.values += frames * observed.sum(0).unflatten(0, (-1, channels)).sum(0)
         self.count += codes.shape[0] * frames
 
-    def maximise(self, swift: bool = False) -> GaussianPrior:
+    def maximise(self, swift: bool) -> GaussianPrior:
         """M step: prior and noise of largest likelihood; unchanged without frames.
 
         `swift`: the noise is residual / (values - leverage), the fixed point of MacKay (1992). Expectation maximisation
