@@ -49,36 +49,17 @@ def near_closest_flows(
     around, flown = estimate.mean.clone(), torch.zeros(len(window.u), dtype=torch.bool)
     simple = dynamics.field.is_linear_at_context or not decoder.affine
     simple = simple or window.u.shape[1] < 2 or window.delay is not None
+    if contexts := dynamics.field.context_size:
+        context = context or prior.context(contexts)
     for row in () if simple else (estimate.factor > most).nonzero():
-        one, known = window.select(row), None if context is None else context.select(row)
-        path = closest_flow(smoother, decoder, dynamics, prior, one, known, estimate.mean[row, 0], most)
+        one, known = window.select(row), context.select(row) if context is not None and contexts else None
+        path = _Search(smoother, decoder, dynamics, prior, one, known).closest_flow(estimate.mean[row, 0], most)
         if path is None:
             continue
         other = smoother(prior, one, context=known, around=path)
         if bool(other.factor < _CLOSER * estimate.factor[row]):
             estimate, around[row], flown[row] = estimate.replaced(row, other), path, True
     return estimate, around, flown
-
-
-@torch.no_grad()
-def closest_flow(
-    smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch,
-    context: ContextPrior | None, start: Tensor, most: float
-) -> Tensor | None:
-    """States (1, K, n) along the trajectory of the flow that best fits a window, by optimisation from `start` (1, n)
-    or, if the misfit exceeds `most` times the noise variance, over windows of growing length. None if there is no
-    finite one."""
-    given = context if context is not None else prior.context(dynamics.field.context_size)
-    search = _Search(smoother, decoder, dynamics, prior, window, given if dynamics.field.context_size else None)
-    frames = window.u.shape[1]
-    search.approach(start, frames, _DIRECT, 1.0)
-    if not search.least < most:
-        known = search.first()
-        for length in [k for k in (1 + 2**i for i in range(frames)) if k < frames] + [frames]:
-            known = search.approach(known, length, _STEPS, _LOUDEST, most)
-            if length > 2 and search.last > _AS_LOUD * search.least:  # the misfit of short windows is noise, too
-                break
-    return search.path
 
 
 class _Search:
@@ -95,9 +76,20 @@ class _Search:
         bases = [decoder.basis(x.to(dtype)) for x in window.x[0]]
         self.decode = [(offset.double(), basis.double()) for offset, basis in bases]
 
-    def first(self) -> Tensor:
-        """The state given the first frame alone."""
-        return self.smoother(self.prior, self.window.first_frames(1), context=self.context).mean[:, 0]
+    @torch.no_grad()
+    def closest_flow(self, start: Tensor, most: float) -> Tensor | None:
+        """States (1, K, n) along the trajectory of the flow that best fits the window, by optimisation from `start`
+        (1, n) or, if the misfit exceeds `most` times the noise variance, over windows of growing length. None if there
+        is no finite one."""
+        frames = self.window.u.shape[1]
+        self.approach(start, frames, _DIRECT, 1.0)
+        if not self.least < most:
+            known = self.smoother(self.prior, self.window.first_frames(1), context=self.context).mean[:, 0]
+            for length in [k for k in (1 + 2**i for i in range(frames)) if k < frames] + [frames]:
+                known = self.approach(known, length, _STEPS, _LOUDEST, most)
+                if length > 2 and self.last > _AS_LOUD * self.least:  # the misfit of short windows is noise, too
+                    break
+        return self.path
 
     def approach(self, state: Tensor, length: int, steps: int, loudest: float, most: float = 0.0) -> Tensor:
         """The state of best fit to the first `length` frames, after at most `steps` steps; for shorter windows than the
