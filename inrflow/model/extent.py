@@ -185,27 +185,17 @@ class Extent:
 
     def warn_outside(self, outside: int, points: int) -> None:
         """Warn, once, where any of the queried points lie `outside`."""
-        if not outside:
-            return
         if self.seen is not None:
-            warnings.warn(f"{100 * outside / points:.3g} % of the points lie away from all points of the training data "
-                          "on the sphere: values there are extrapolated", stacklevel=3)
-            return
-        if self.domain is not None:
-            warnings.warn(
-                f"{100 * outside / points:.3g} % of the points lie outside the {self.domain.kind} that the model lives "
-                "on (off its mesh, in a hole or behind a wall): values there are those of the nearest place, or mean "
-                "nothing", stacklevel=3)
-            return
-        box = ", ".join(
-            f"{name} {low:.4g} to {high:.4g}"
-            for name, low, high in zip(self.description.coordinates, *self.box, strict=True)
-        )
-        warnings.warn(
-            f"{100 * outside / points:.3g} % of the points lie outside the box of the training data ({box}): values "
-            "there are extrapolated",
-            stacklevel=3,
-        )
+            where = "away from all points of the training data on the sphere: values there are extrapolated"
+        elif self.domain is not None:
+            where = (f"outside the {self.domain.kind} that the model lives on (off its mesh, in a hole or behind a "
+                     "wall): values there are those of the nearest place, or mean nothing")
+        else:
+            ends = zip(self.description.coordinates, *self.box, strict=True)
+            box = ", ".join(f"{name} {low:.4g} to {high:.4g}" for name, low, high in ends)
+            where = f"outside the box of the training data ({box}): values there are extrapolated"
+        if outside:
+            warnings.warn(f"{100 * outside / points:.3g} % of the points lie {where}", stacklevel=3)
 
     def warn_beyond(self, beyond: int, points: int) -> None:
         """Warn, once, where any of the queried points lie `beyond` the time span of training."""

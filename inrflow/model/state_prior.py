@@ -82,8 +82,7 @@ class StatePrior:
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""
-        own = self.covariance[:size] if self.covariance.dim() == 1 else self.covariance[:size, :size]
-        return GaussianPrior(self.mean[:size], own, self.noise)
+        return GaussianPrior(self.mean, self.covariance, self.noise).truncated(size)
 
     def reach(self, data: CodeData, size: int) -> float:
         """The largest squared Mahalanobis distance of observed codes (the first `size` dimensions); 0 without any."""

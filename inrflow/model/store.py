@@ -62,11 +62,6 @@ class StoredModel:
             if bool(torch.as_tensor(value).isnan().any()):
                 raise damaged(self.path, f"{name} holds nan where a number is expected")
 
-    def other_version(self, error: Exception) -> UserError:
-        """The error of a file whose parts do not fit this version."""
-        return UserError(f"{self.path} is damaged, or of another version of inrflow ({first_line(error)}); restore it, "
-                         "or train again")
-
 
 def damaged(path: Path, found: str) -> UserError:
     """The error of a model file in which something was found that no model has."""
@@ -183,7 +178,8 @@ def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
     except MemoryError:
         raise
     except Exception as error:
-        raise stored.other_version(error) from error
+        raise UserError(f"{stored.path} is damaged, or of another version of inrflow ({first_line(error)}); restore it, "
+                        "or train again") from error
 
 
 def check_numbers(
