@@ -178,8 +178,8 @@ def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
     except MemoryError:
         raise
     except Exception as error:
-        raise UserError(f"{stored.path} is damaged, or of another version of inrflow ({first_line(error)}); restore it, "
-                        "or train again") from error
+        raise UserError(f"{stored.path} is damaged, or of another version of inrflow ({first_line(error)}); restore "
+                        "it, or train again") from error
 
 
 def check_numbers(

@@ -67,6 +67,7 @@ class _Search:
     best trajectory over the whole window and its misfit, per value in noise variances; `last` is the misfit of the last
     window."""
 
+    @torch.no_grad()
     def __init__(self, smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior,
                  window: TrajectoryBatch, context: ContextPrior | None) -> None:
         self.smoother, self.dynamics, self.prior, self.window, self.context = smoother, dynamics, prior, window, context
