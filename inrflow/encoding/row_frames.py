@@ -13,6 +13,7 @@ from inrflow.data.completed import CompletedSource
 from inrflow.data.description import Description
 from inrflow.data.source import TrajectorySource
 from inrflow.domains import Domain, Region, domains_of
+from inrflow.encoding.residual.field import rows_of as observations_of
 from inrflow.encoding.residual.places import REGION
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
 from inrflow.errors import UserError, first_line
@@ -109,7 +110,5 @@ def _outlining(points: np.ndarray) -> np.ndarray:
 def rows_of(source: TrajectorySource, trajectory: int) -> Rows:
     """Rows (t, x, u) of a trajectory, with normalised values."""
     batch = source.batch([trajectory])
-    seen = batch.u[0].isfinite().any(-1)
-    t = (batch.t[0, :, None] + (0.0 if batch.delay is None else batch.delay[0])).expand(seen.shape)
-    x = batch.x[0].expand(*seen.shape, -1)
-    return t[seen].numpy(), x[seen].double().numpy(), batch.u[0][seen].double().numpy()
+    (rows,) = observations_of(batch.t, batch.x, batch.u, batch.delay)
+    return rows.t, rows.x, rows.u

@@ -107,7 +107,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     """
     groups, log, codes, validation = ContextGroups(run.problem), run.log, without.train, without.validation
     counts = groups.sizes(log.say)
-    if validation is None or not len(validation.codes) or not counts:
+    if validation is None or not counts:
         log.say("contexts are not used: they need several environments and a held-out trajectory; give more")
         return None
     floor = float(fitted.modes.noise.mean())

@@ -67,7 +67,7 @@ class AutoDecodingRecipe:
             return
         floor = float(prior.noise.mean())
         chosen = choose_linear(run, train, validation, floor, [decoder.code_size], self.name)
-        yield closed_form_candidate(run, self.name, decoder, prior, chosen, None)
+        yield closed_form_candidate(run, self.name, decoder, prior, chosen)
 
 
 def make_decoder(problem: Problem) -> Decoder:
