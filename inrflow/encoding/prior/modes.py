@@ -28,6 +28,7 @@ from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior, block_l
 from inrflow.numerics.effort import effort
 
 _FEATURE_FLOOR = 1e-9
+_SAMPLED = 8192  # points of which features are made orthonormal
 # Observed values of a frame per feature from which on the noise is updated by MacKay's fixed point, and from which on
 # its initial value is small. Measured with Fourier features on Kuramoto-Sivashinsky and Burgers, 1.13 and 1.16 values
 # per feature, noise 0 to 1e-2: the fixed point removes 4e-5 to 1e-4 of spurious noise from clean data and changes
@@ -137,13 +138,11 @@ def _block_design(psi: Tensor, channels: int, factor: Tensor) -> Tensor:
     return torch.stack([psi @ part for part in factor.chunk(channels)], 2)
 
 
-def _whitening(
-    features: Callable[[Tensor], Tensor], groups: list[tuple[Tensor, Tensor]], points: int = 8192
-) -> tuple[Tensor, Tensor]:
+def _whitening(features: Callable[[Tensor], Tensor], groups: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Map (F, size) to features that are orthonormal over a sample of the points, and their strength (size,), the mean
     square before normalisation. Linearly dependent features are dropped."""
     pooled = torch.cat([x for x, _ in groups])
-    sample = pooled[torch.randperm(len(pooled), generator=torch.Generator().manual_seed(0))[:points]]
+    sample = pooled[torch.randperm(len(pooled), generator=torch.Generator().manual_seed(0))[:_SAMPLED]]
     psi = features(sample).double() / math.sqrt(len(sample))
     few = len(psi) < psi.shape[1]  # the Gram matrix of few points has the same nonzero eigenvalues
     values, vectors = torch.linalg.eigh(psi @ psi.T if few else psi.T @ psi)
