@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from inrflow.errors import UserError, first_line
 from inrflow.model.store_v1 import EARLIER, upgraded
+from inrflow.runtime.run_files import MODEL_FILE
 from inrflow.runtime.tensor_files import load_metadata, load_tensors
 
-MODEL_FILE = "model.safetensors"
 FORMAT, FAMILY_FORMAT = "inrflow-surrogate", "inrflow-family"
 VERSIONS = {FORMAT: 3, FAMILY_FORMAT: 5}  # of the formats that are written
 _BEFORE = {FORMAT: 2, FAMILY_FORMAT: 4}  # read unless eigenfunctions were computed, then of any orientation
