@@ -8,14 +8,13 @@ transformed trajectories need no encoding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import Normalisation
-from inrflow.data.description import Symmetries
 from inrflow.data.source import TrajectorySource
 from inrflow.data.transformations import Augmentation, Transformations
 from inrflow.decoders.base import AffineDecoder
@@ -50,10 +49,9 @@ class FeatureAction:
         exact = copy.deepcopy(decoder).double()
         return cls(exact.features, exact.features_size, normalisation, box)
 
-    def exact_under(self, symmetries: Symmetries, extent: np.ndarray, period: Sequence[float] | None) -> bool:
+    def exact_under(self, augmentation: Augmentation) -> bool:
         """Whether the span of the features is invariant under the symmetries, up to rounding."""
-        probe = Augmentation(symmetries, extent, period).sample(np.random.default_rng([29]), 8)
-        moved = self._moved(probe)
+        moved = self._moved(augmentation.sample(np.random.default_rng([29]), 8))
         error = self._features @ (self._inverse @ moved) - moved
         return bool(error.abs().max() < _EXACT * moved.abs().max())
 
@@ -116,9 +114,7 @@ def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation
     box, period = source.file.box, augmentation.period
     if period is not None:
         box = np.stack([box[0], np.where(np.asarray(period) > 0, box[0] + np.asarray(period), box[1])])
-    action = FeatureAction.of(decoder, source.normalisation, box)
-    exact = action.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
-    return box if exact else None
+    return box if FeatureAction.of(decoder, source.normalisation, box).exact_under(augmentation) else None
 
 
 def code_action(

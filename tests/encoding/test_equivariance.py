@@ -56,7 +56,7 @@ def test_moved_codes_are_those_of_moved_observations():
 @pytest.mark.parametrize(("depth", "symmetries", "exact"), [(0, GROUP, True), (0, TILT, False), (1, GROUP, False)])
 def test_only_spans_that_symmetries_keep_count_as_exact(depth, symmetries, exact):
     action = FeatureAction.of(decoder(depth), NORMALISATION, BOX)
-    assert action.exact_under(symmetries, BOX[1] - BOX[0], PERIOD) == exact
+    assert action.exact_under(Augmentation(symmetries, BOX[1] - BOX[0], PERIOD)) == exact
 
 
 def test_an_averaged_prior_is_that_of_moved_weights():
