@@ -22,7 +22,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import LONGER_WINDOW, MESH_FLOW_PAYS
-from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.environments import context_candidate
 from inrflow.training.parts.linear import (
@@ -70,14 +70,14 @@ class ReducedOrderRecipe:
         fitted = fit_decoder(run)
         if completed is not None:
             fitted = replace(fitted, interpolation_error=completed[1])
-        codes = encode_all(run, fitted.decoder, fitted.modes.prior())
+        codes = TrainingCodes(run, fitted.decoder, fitted.modes.prior())
         if len(run.problem.symmetries):
             kept = check_symmetries(run, codes, fitted.modes)
             if len(kept) < len(run.problem.symmetries):
                 run = run.on(replace(run.problem, symmetries=kept))
                 modes = fit_modes(run, decoder_training(run), fitted.decoder)
                 fitted = replace(fitted, modes=modes).leading(len(modes.variances))
-                codes = encode_all(run, fitted.decoder, modes.prior())
+                codes = TrainingCodes(run, fitted.decoder, modes.prior())
             run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
         train = codes.with_copies()
         sizes = candidate_sizes(fitted.modes.variances, train.transitions, run.config.decoder.code_size)
