@@ -17,9 +17,10 @@ modes were not fitted to have no such bias (Bartz 2016, "Cross-validation based 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ def fit_output_modes(
     typical = float(torch.stack([torch.isfinite(g[1]).float().mean() * len(g[0]) for g in groups]).median())
     noise = ((1e-8 if typical > _WELL_DETERMINED * size else 1e-3) * total).clamp(min=NOISE_FLOOR)
     prior = GaussianPrior(torch.zeros(dimension, dtype=torch.float64), covariance, noise)
-    blocks = _blocks(groups, dimension)
+    blocks = list(_blocks(groups, dimension))
     for done in range(iterations):
         statistics = Statistics(prior)
         for x, u in blocks:
@@ -120,17 +121,14 @@ def fit_output_modes(
     return OutputModes(prior.mean.reshape(channels, size) @ whitening.T, modes, kept, prior.noise + lost)
 
 
-def _blocks(groups: list[tuple[Tensor, Tensor]], dimension: int) -> list[tuple[Tensor, Tensor]]:
+def _blocks(groups: list[tuple[Tensor, Tensor]], dimension: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Runs of groups of equal shape, x (G, N, d) and u (G, frames, N, C), short enough to be solved in one batch."""
-    blocks: list[tuple[Tensor, Tensor]] = []
-    run: list[tuple[Tensor, Tensor]] = []
-    for group in groups:
-        full = run and len(run) >= block_length(group[1][0].numel(), dimension)
-        if full or (run and (run[0][0].shape != group[0].shape or run[0][1].shape != group[1].shape)):
-            blocks.append((torch.stack([x for x, _ in run]), torch.stack([u for _, u in run])))
-            run = []
-        run.append(group)
-    return [*blocks, (torch.stack([x for x, _ in run]), torch.stack([u for _, u in run]))]
+    for _, alike in groupby(groups, key=lambda group: (group[0].shape, group[1].shape)):
+        run = list(alike)
+        length = block_length(run[0][1][0].numel(), dimension)
+        for start in range(0, len(run), length):
+            x, u = zip(*run[start : start + length], strict=True)
+            yield torch.stack(x), torch.stack(u)
 
 
 def _block_design(psi: Tensor, channels: int, factor: Tensor) -> Tensor:
