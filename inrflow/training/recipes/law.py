@@ -253,8 +253,8 @@ def _candidates(
         assert groups is not None
         every, number = torch.tensor(law.contexts), groups.validation if len(problem.validation) else groups.train()
         theirs, contexts = every[groups.train()[: len(train.codes)]], torch.where(number[:, None] < 0, 0, every[number])
-        if groups.parameters is not None and len(problem.validation):
-            contexts = torch.where(number[:, None] < 0, groups.told_validation(every), contexts)  # as in queries
+        if len(problem.validation):
+            contexts = groups.told_validation(every, contexts)
     if law.has_rates:
         unsure, rated, known = _UNSURE * float(noise.sum()) ** 0.5, list[CodeData](), list[CodeData]()
         for done, some in enumerate(torch.arange(min(_RATED, len(train.codes))).split(_TOGETHER)):
