@@ -196,8 +196,8 @@ def check_numbers(
         bad |= (tensor <= least) if above else (tensor < least)
     if bool(bad.any()):
         limit = "" if least is None else f" {'above' if above else 'of at least'} {least:g}"
-        found = float(tensor[bad].flatten()[0])
-        raise damaged(path, f"{name} holds {found:g} where a finite number{limit} is expected")
+        first = float(tensor[bad].flatten()[0])
+        raise damaged(path, f"{name} holds {first:g} where a finite number{limit} is expected")
 
 
 def plain_values(path: Path, kind: type[_Made], values: Mapping[str, Any]) -> _Made:
