@@ -27,7 +27,6 @@ _MANY = 300  # harmonics, not orthogonal at the points, from which on orthogonal
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as zero
 _PROBES, _SLANT = 4, 1e-12  # random sums of columns in a test of orthogonality, and its tolerance
 _SVD = 8  # products of a decomposition, over those of a matrix times itself
-_HELD_OUT = 0.15  # share of the points
 _NO_RANK = 1e-6  # ratio of singular values of harmonics that are not independent at the points
 HOLES, _GAPS = 0.5, 4  # largest share of missing values that is imputed, where more patterns of them than this
 
@@ -197,15 +196,15 @@ def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield members, x[members[0]]
 
 
-def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int) -> float:
+def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> float:
     """Mean squared error at held-out points, relative to the variance (mean over channels), of codes of the other
     points; infinite without held-out points, or where a channel has no harmonics."""
-    return float(held_out(harmonics, x, u, seed).mean())
+    return float(held_out(harmonics, x, u, seed, share).mean())
 
 
-def held_out(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int) -> np.ndarray:
+def held_out(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> np.ndarray:
     """`held_out_errors` of each trajectory (S,)."""
-    hidden = np.asarray(np.random.default_rng(seed).random(u.shape[2]) < _HELD_OUT)
+    hidden = np.asarray(np.random.default_rng(seed).random(u.shape[2]) < share)
     if not hidden.any() or hidden.all() or not all(len(harmonics.own(c)) for c in range(u.shape[-1])):
         return np.full(len(u), np.inf)
     codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
