@@ -38,7 +38,7 @@ from inrflow.data.formats.registry import expanded
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import choose_device
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.new_domain import Place, moved
 from inrflow.evaluation.place import require_place
@@ -96,7 +96,7 @@ def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int
             try:
                 scratch = train_from_scratch(trained, source, np.arange(count), config.adapt.scratch_minutes)
             except UserError as reason:  # the adapted run does not depend on it
-                console.print(f"no model was trained from scratch for comparison: {str(reason).splitlines()[0]}",
+                console.print(f"no model was trained from scratch for comparison: {first_line(reason)}",
                               highlight=False)
     if config.data.test is not None:
         told["errors"] = compare(surrogate, adaptation, scratch, config, console)
@@ -221,7 +221,7 @@ def compare(
         try:
             rows["from scratch, the same frames"] = errors(scratch, None)
         except UserError as reason:  # frames of few places may outline another domain
-            console.print(f"the model trained from scratch makes no forecasts: {str(reason).splitlines()[0]}",
+            console.print(f"the model trained from scratch makes no forecasts: {first_line(reason)}",
                           highlight=False)
     table = Table(title="MSE of forecasts of the test file")
     for title in ("", "in-t", "out-t"):

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inrflow.commands.run_directory import CANDIDATES_FILE, EVALUATION_FILE, RunDirectory, damaged
+from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, damaged
 from inrflow.errors import UserError, missing
+from inrflow.runtime.run_files import CANDIDATES_FILE
 from inrflow.runtime.screen import screen, show
 from inrflow.runtime.shown import trajectories
 

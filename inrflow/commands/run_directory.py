@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow.errors import UserError
+from inrflow.runtime.run_files import METRICS_FILE, MODEL_FILE
 from inrflow.runtime.safe_names import safe_name
 
 if TYPE_CHECKING:
@@ -34,10 +35,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 TOLD_FILE = "warnings.json"
 ADAPT_FILE = "adapt.yaml"
-MODEL_FILE = "model.safetensors"
-METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
-CANDIDATES_FILE = "candidates.json"
 REFERENCES_FILE = "references.safetensors"
 DATA_FOLDER = "data"  # folder of converted files
 _OPTION = re.compile(r"(?<![\w.])(?=(channels|coordinates|time|trajectory|stations|select\.\w+|period)=)")  # of convert

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from inrflow.commands.run_directory import (
     ADAPT_FILE,
-    CANDIDATES_FILE,
     REFERENCES_FILE,
     RunDirectory,
     as_trajectories,
@@ -31,10 +30,10 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
+from inrflow.runtime.run_files import CANDIDATES_FILE, MODEL_FILE
 from inrflow.training.problem import Problem, check_settings
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run

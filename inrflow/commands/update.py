@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from inrflow.commands.run_directory import CANDIDATES_FILE, DATA_FOLDER, RunDirectory, as_trajectories, several
+from inrflow.commands.run_directory import DATA_FOLDER, RunDirectory, as_trajectories, several
 from inrflow.commands.train import run_one
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import Config, UpdateConfig
@@ -22,6 +22,7 @@ from inrflow.data.stations import at_steps_of
 from inrflow.errors import UserError
 from inrflow.evaluation.references.training_data import regular_frames
 from inrflow.runtime.atomic_files import make_folder
+from inrflow.runtime.run_files import CANDIDATES_FILE
 
 
 def run(arguments: list[str]) -> int:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from inrflow.config.setting import Limits
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 
 #: Old keys of settings and their present names; both are accepted, on the command line and in config.yaml of a run.
 ALIASES = {"data.equation": "data.completion"}
@@ -160,8 +160,7 @@ def from_yaml(path: Path, schema: type) -> Any:
         return settings
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError, ArithmeticError,
             RecursionError, UserError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is not a configuration of this inrflow ({reason})") from error
+        raise UserError(f"{path} is not a configuration of this inrflow ({first_line(error)})") from error
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[tuple[str, str]]:

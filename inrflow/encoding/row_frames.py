@@ -13,9 +13,10 @@ from inrflow.data.completed import CompletedSource
 from inrflow.data.description import Description
 from inrflow.data.source import TrajectorySource
 from inrflow.domains import Domain, Region, domains_of
+from inrflow.encoding.residual.field import rows_of as observations_of
 from inrflow.encoding.residual.places import REGION
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 
 _TRIED, _FRAMES = 12, 48  # trajectories in the comparison (four may all be smooth); their frames where points move
 _POINTS = 3000  # most points that outline a domain
@@ -52,7 +53,7 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
                         splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
         if splines is None:
-            say(f"moving points: no frames at fixed places ({str(reason).splitlines()[0]})")
+            say(f"moving points: no frames at fixed places ({first_line(reason)})")
             return None
     if splines is None:
         say("moving points: no frames at fixed places (in a general region, too few points, or no time)")
@@ -109,7 +110,5 @@ def _outlining(points: np.ndarray) -> np.ndarray:
 def rows_of(source: TrajectorySource, trajectory: int) -> Rows:
     """Rows (t, x, u) of a trajectory, with normalised values."""
     batch = source.batch([trajectory])
-    seen = batch.u[0].isfinite().any(-1)
-    t = (batch.t[0, :, None] + (0.0 if batch.delay is None else batch.delay[0])).expand(seen.shape)
-    x = batch.x[0].expand(*seen.shape, -1)
-    return t[seen].numpy(), x[seen].double().numpy(), batch.u[0][seen].double().numpy()
+    (rows,) = observations_of(batch.t, batch.x, batch.u, batch.delay)
+    return rows.t, rows.x, rows.u

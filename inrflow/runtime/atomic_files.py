@@ -26,7 +26,7 @@ from typing import Any
 import h5py
 from filelock import FileLock, Timeout
 
-from inrflow.errors import UserError, is_disk_full
+from inrflow.errors import UserError, first_line, is_disk_full
 
 try:
     import fcntl
@@ -365,7 +365,7 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise UserError(f"{place} needs more memory than there is ({_first_line(error)}); it is too large or "
+        raise UserError(f"{place} needs more memory than there is ({first_line(error)[:200]}); it is too large or "
                         "damaged") from error
     except Exception as error:
         known = (ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError,
@@ -374,9 +374,5 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
             raise
         if isinstance(error, ValueError) and "Python objects" in str(error):  # raised by numpy
             raise UserError(f"{place} holds Python objects, which are not read; save arrays of numbers") from error
-        raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
-                        "copy or generate it again") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{place} cannot be read ({first_line(error)[:200]}); it is damaged, incomplete or being "
+                        "written, copy or generate it again") from error

@@ -25,7 +25,6 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import series_windows
 from inrflow.encoding.encode import METHODS, CodeData, Encoder, encode
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.evaluation.place import seen_of
 from inrflow.numerics.effort import effort
@@ -52,7 +51,6 @@ class Problem:
         source: trajectories that the decoder is trained on; observed: the same before missing values were filled in.
         train, validation: indices of trajectories. Without validation trajectories the last frames are held out.
         symmetries: those in use; environments: groups of trajectories with a common context.
-        interpolation_error: variance between the observed points, if known before training.
         noise: (C,) variance of observed values about those of the source, normalised; None: they are identical.
         white: whether this variance is white noise of single values.
         domain: of the fields of the source, if it is known from observed rows; None: it follows from the points.
@@ -68,7 +66,6 @@ class Problem:
     environments: Environments | None
     scale: TimeScale
     device: torch.device
-    interpolation_error: InterpolationError | None = None
     noise: torch.Tensor | None = None
     white: bool = False
     domain: Domain | None = None

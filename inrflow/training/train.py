@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from inrflow.data.batch import TimeScale
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import Limit, OutOfTime, effort
@@ -194,9 +194,8 @@ def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
     except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is a ValueError
         if isinstance(error, UserError):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        run.log.skip(recipe.name, f"failed: {reason}")
-        run.log.say(f"recipe {recipe.name} failed and is skipped: {reason}")
+        run.log.skip(recipe.name, f"failed: {first_line(error)}")
+        run.log.say(f"recipe {recipe.name} failed and is skipped: {first_line(error)}")
 
 
 def _words(row: Tried | None, other: Tried) -> str:

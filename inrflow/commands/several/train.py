@@ -26,9 +26,9 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
-from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import make_folder, write_json
+from inrflow.runtime.run_files import MODEL_FILE
 from inrflow.runtime.safe_names import safe_name
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Interrupted, Recorder

@@ -76,11 +76,14 @@ class ContextGroups:
         forms = [] if self.parameters is None else told_contexts(self.parameters, alike)
         return [form for form in forms if wanted in (None, form.shape[1])]
 
-    def told_validation(self, values: Tensor) -> Tensor:
-        """Contexts (S, P) of the validation trajectories by the map from parameters to `values` (E, P)."""
-        assert self.parameters is not None and self.environments.parameters is not None
+    def told_validation(self, values: Tensor, contexts: Tensor) -> Tensor:
+        """Contexts (S, P) of the validation trajectories, those of new systems by the map from parameters to `values`
+        (E, P), as in queries; unchanged without parameters."""
+        if self.parameters is None or self.environments.parameters is None:
+            return contexts
         theirs = self.environments.parameters[self.environments.index[self.problem.validation]]
-        return ParameterMap.fit(self.parameters, values).contexts(torch.as_tensor(theirs))
+        mapped = ParameterMap.fit(self.parameters, values).contexts(torch.as_tensor(theirs))
+        return torch.where(self.validation[:, None] < 0, mapped, contexts)
 
     def in_parameters(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
         """Contexts (E, P) of the groups in terms of the known parameters, see `straight`; None without parameters."""
@@ -107,7 +110,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     """
     groups, log, codes, validation = ContextGroups(run.problem), run.log, without.train, without.validation
     counts = groups.sizes(log.say)
-    if validation is None or not len(validation.codes) or not counts:
+    if validation is None or not counts:
         log.say("contexts are not used: they need several environments and a held-out trajectory; give more")
         return None
     floor = float(fitted.modes.noise.mean())
@@ -137,9 +140,8 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     leading = fitted.leading(size)
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
-    integrator, held = run.problem.integrator(linear=True), search.held_contexts(fit)
-    if groups.parameters is not None:  # by the map from parameters, as in queries
-        held = torch.where(groups.validation[:, None] < 0, groups.told_validation(fit.contexts), held)
+    integrator = run.problem.integrator(linear=True)
+    held = groups.told_validation(fit.contexts, search.held_contexts(fit))
     judged = with_contexts(validation, size, held)
 
     def refit() -> Refitted:

@@ -17,7 +17,7 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import frames_needed, with_contexts
 from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import MANY, GaussianPrior
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
@@ -119,7 +119,7 @@ class LawRecipe:
         try:
             domains = problem.domains(x)
         except UserError as reason:
-            run.log.say(f"law on the domain's harmonics: none found ({str(reason).splitlines()[0]})")
+            run.log.say(f"law on the domain's harmonics: none found ({first_line(reason)})")
             return
         flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
         tried = [*domains, *(flows_of(domains, x[0], u, scale.numpy()) if flows else ())]
@@ -202,7 +202,7 @@ def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int,
         with budget.part(most=most) as left:
             found = fit(seconds, left)
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
-        run.log.say(f"{name}: none found ({str(reason).splitlines()[0]})")
+        run.log.say(f"{name}: none found ({first_line(reason)})")
         return None
     if found is None:
         run.log.say(f"{name}: none found within the time budget")
@@ -253,8 +253,8 @@ def _candidates(
         assert groups is not None
         every, number = torch.tensor(law.contexts), groups.validation if len(problem.validation) else groups.train()
         theirs, contexts = every[groups.train()[: len(train.codes)]], torch.where(number[:, None] < 0, 0, every[number])
-        if groups.parameters is not None and len(problem.validation):
-            contexts = torch.where(number[:, None] < 0, groups.told_validation(every), contexts)  # as in queries
+        if len(problem.validation):
+            contexts = groups.told_validation(every, contexts)
     if law.has_rates:
         unsure, rated, known = _UNSURE * float(noise.sum()) ** 0.5, list[CodeData](), list[CodeData]()
         for done, some in enumerate(torch.arange(min(_RATED, len(train.codes))).split(_TOGETHER)):

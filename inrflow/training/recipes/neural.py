@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.training.candidate import Candidate
-from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.parts.decoder import FittedDecoder, fit_trunk
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
@@ -52,7 +52,7 @@ class NeuralRecipe:
             large = int((sizes.flip(0).cumsum(0).flip(0) / sizes.sum() > _TAIL).sum())
             fitted = fitted.leading(min(len(sizes), fixed or max(1, large)))
             decoder, prior, unseen = fitted.decoder, fitted.modes.prior(), fitted.interpolation_error
-            codes = encode_all(run, decoder, prior)
+            codes = TrainingCodes(run, decoder, prior)
             train, validation = codes.with_copies(), codes.validation
         else:
             run = run.without_symmetries()

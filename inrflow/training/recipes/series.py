@@ -321,5 +321,4 @@ class _Series:
 def _windows(states: CodeData, cut: int, past: int) -> CodeData:
     """Windows of a series (1, T, n) whose frames after the first `past` lie after `cut`."""
     leads, starts = series_windows(states.codes.shape[1], cut, past, WINDOWS)
-    parts = [CodeData(*(v[:, s : s + past + leads] for v in (states.codes, states.t, states.observed))) for s in starts]
-    return CodeData.join(parts)
+    return CodeData.join([states.at((slice(None), slice(start, start + past + leads))) for start in starts])
