@@ -57,7 +57,7 @@ class ContextSearch:
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
         pairs = transitions_of(training)
-        self.step = float(pairs.step.median()) if len(pairs.step) and pairs.uniform else None
+        self.step = float(pairs.step.median()) if pairs.uniform else None
         self.floor, self.told = floor, told
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]

@@ -22,7 +22,8 @@ class Transitions:
 
     @property
     def uniform(self) -> bool:
-        return bool((self.step - self.step[0]).abs().max() < 1e-4 * self.step[0].abs())
+        """Whether all steps are equal; False without transitions."""
+        return len(self.step) > 0 and bool((self.step - self.step[0]).abs().max() < 1e-4 * self.step[0].abs())
 
     def truncated(self, size: int) -> "Transitions":
         return Transitions(self.start[:, :size], self.end[:, :size], self.step)

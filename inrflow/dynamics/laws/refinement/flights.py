@@ -240,8 +240,8 @@ class Refinement:
         return (trial, after > (1 - _CONVERGED) * before) if after < before else None
 
     def _bound(self, law: Law) -> None:
-        """Halve the integrator's step if rollouts diverge, and drop those that still do: one would end them all."""
-        while True:
+        """Halve the integrator's step, once, if rollouts diverge; drop those that still do: one would end them all."""
+        for _ in range(2):
             finite = torch.isfinite(self._path(law)).flatten(1).all(1)
             if finite.all() or self.longest < law.longest:
                 break
