@@ -89,28 +89,29 @@ class Refinement:
         return shares[:, None] * torch.maximum(sure[:, None], level[self.shell])
 
     @classmethod
-    def along(cls, law: Law, ground: Ground, known: np.ndarray, length: int, seconds: float, **options: Any) -> Self:
-        """Refinement along all segments of `length` steps of training data; known (C, K) as `Ground` has it."""
+    def along(cls, law: Law, ground: Ground, length: int, seconds: float, **options: Any) -> Self:
+        """Refinement along all segments of `length` steps of training data."""
         every = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number)
-        return cls(law, every, known, seconds, **options)
+        return cls(law, every, ground.known, seconds, **options)
 
     def _affordable(self, data: Flights, seconds: float) -> Flights:
         """Evenly spaced subset of the segments, as many as the time allows."""
-        at = self._at(self.law)
         some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
-        start = effort()
-        self._fly(at, some.codes[:, 0], some)
-        cost = (effort() - start) / len(some.codes)
+        cost = self._cost(some) / len(some.codes)
         many = min(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), _BATCH // len(some.codes))
         if many > 1:  # larger batches cost less for each segment
-            start = effort()
-            self._fly(at, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
-            cost = (effort() - start) / len(some.codes) / many
+            cost = self._cost(some.take(torch.arange(len(some.dt)).repeat(many))) / len(some.codes) / many
         affordable = seconds / (cost * self._expected)
         fewest = max(_FEWEST, len(data.system.unique()))
         self.overtaxed = affordable < _FEW_ENOUGH * fewest
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
         return data.take(pick)
+
+    def _cost(self, data: Flights) -> float:
+        """Effort of rollouts of segments."""
+        began = effort()
+        self._fly(self._at(self.law), data.codes[:, 0], data)
+        return effort() - began
 
     @property
     def _expected(self) -> float:
@@ -178,16 +179,13 @@ class Refinement:
     def _missed(self, path: Tensor) -> Tensor:
         """Mean squared residuals by shell: (M, L) of noisy segments, where later frames share their mean, else (1, L),
         the mean of all frames."""
-        missed = self._by_shell((path - self.target)[:, 1:].square().mean(0))
+        squares = (path - self.target)[:, 1:].square().mean(0)
+        sums = squares.new_zeros(len(squares), len(self.level)).index_add_(1, self.shell, squares)
+        missed = sums / torch.bincount(self.shell)
         if self.gains is None:
             return missed.mean(0, keepdim=True)
         missed[_ALIKE:] = missed[_ALIKE:].mean(0)
         return missed
-
-    def _by_shell(self, values: Tensor) -> Tensor:
-        """Means (M, L) over shells of values (M, C K)."""
-        sums = values.new_zeros(len(values), int(self.shell.max()) + 1).index_add_(1, self.shell, values)
-        return sums / torch.bincount(self.shell, minlength=sums.shape[1]).clamp_min(1)
 
     def _variances(self, path: Tensor) -> Tensor:
         """Residual variances (B, M, C K), or (B, 1, C K) of all frames: noise of the codes, or the mean square of their
