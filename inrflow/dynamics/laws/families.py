@@ -257,9 +257,8 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in grounds]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
         each = NormalEquations.added(of_kind)
-        folds = each.grouped(np.arange(len(each.gram)) % FOLDS)
         for active in families.active:
-            simple = supports_of(folds, of_channels(active, terms, channels, period), len(terms))
+            simple = supports_of(each.folded, of_channels(active, terms, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches.append(partial(InSystems, each, systems, active, simple, cumulative=cumulative))
     paying = list(found.values())

@@ -10,7 +10,7 @@ law along splines. Initial rates of forecasts are those with which the law's own
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +32,7 @@ from inrflow.numerics.effort import effort
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of all channels, or of some
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # most trajectories of a regression
-_FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # trials of an inertia: trajectories; sizes; error of its logarithm
+_FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # trials of an inertia: trajectories; sizes; error of a logarithm
 _WORTH = 0.1  # log misfit that a term must save
 _UNEXPLAINED = 1e-2  # misfit above which coefficients that vary in space are tried
 _PAYS = 0.2  # most misfit, over that of laws of first order
@@ -103,9 +103,13 @@ def inertial(ground: Ground, families: Families) -> Families:
         return attainable(few, families.with_inertia(math.exp(size)).every)
 
     sizes = np.linspace(-float(waves.max()), -float(waves.min()), _SIZES)
+    return families.with_inertia(math.exp(least_near(missed, sizes)))
+
+
+def least_near(missed: Callable[[float], float], sizes: np.ndarray) -> float:
+    """Where a function is least, between the neighbours of the best of evenly spaced sizes."""
     best, gap = min(sizes, key=missed), sizes[1] - sizes[0]
-    found = minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE})
-    return families.with_inertia(math.exp(found.x))
+    return minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE}).x
 
 
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
