@@ -13,7 +13,7 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.field import DiagnosticField, LawField
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import PLACES
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
@@ -95,10 +95,9 @@ class Law:
         key = context.tobytes()
         if key not in fields:
             other, theta = next(iter(fields.values()), None), torch.tensor(self.theta_at(context))
+            about, values = (None if one is None else torch.tensor(one) for one in (self.about, self.values))
             fields[key] = other.at(theta) if other else LawField.of(
-                self.terms, self.codes.harmonics, theta, None if self.about is None else torch.tensor(self.about))
-            if self.values is not None:
-                fields[key].values = DiagnosticField(fields[key].library, torch.tensor(self.values))
+                self.terms, self.codes.harmonics, theta, about, values)
         return fields[key]
 
     def split(self) -> Law | None:
