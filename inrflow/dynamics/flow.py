@@ -112,9 +112,8 @@ class Integrator:
             options = {"rtol": self.rtol, "atol": self.atol, "options": {"max_num_steps": int(_MOST)}}
         try:
             if self.adjoint:
-                parameters = tuple(p for p in field.parameters() if p.requires_grad)
-                options["adjoint_params"] = parameters
-                return odeint_adjoint(_Rate(rate), state, grid, method=self.method, **options)[-1]
+                options["adjoint_params"] = tuple(p for p in field.parameters() if p.requires_grad)
+                return odeint_adjoint(rate, state, grid, method=self.method, **options)[-1]
             # torchdiffeq stores the states of all steps; without gradients, a few at a time save memory.
             length = len(grid) if recorded else _KEPT
             for first in range(0, len(grid) - 1, length):
@@ -145,15 +144,6 @@ class Integrator:
             f"internal units; state norm {float(norms[trajectory, frame]):.3g}, limit {self.largest_norm:.3g}): query "
             "shorter horizons, take smaller steps (dynamics.step), or train longer or on more frames"
         )
-
-
-class _Rate(nn.Module):
-    def __init__(self, rate) -> None:  # noqa: ANN001
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, s: Tensor, y: Tensor) -> Tensor:
-        return self.rate(s, y)
 
 
 @dataclass
