@@ -86,7 +86,7 @@ class InSystems:
 
 
 def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray],
-               solve: bool = True) -> list[InSystems]:
+               solve: bool) -> list[InSystems]:
     """Searches of several families with contexts of `count` numbers, the least misfit first. Contexts are the best of
     those given (`told`, (E, P)) or, if `solve`, solved ones, where none are given or solved ones explain far more."""
     forms = [form for form in told if form.shape[1] == count]

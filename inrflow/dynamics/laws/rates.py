@@ -51,7 +51,7 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
                      ) -> list[Law]:
     """Laws of second order, the likeliest first.
 
-    None where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
+    Empty where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
     best. deadline: of effort.
     """
     states, t = ground.states, ground.train.t

@@ -268,7 +268,7 @@ class Refinement:
             self.law, self.active = law, _active(law)
         return self.law
 
-    def estimated(self, law: Law | None = None) -> tuple[Law, list[Law]]:
+    def estimated(self, law: Law) -> tuple[Law, list[Law]]:
         """Law with standard errors, and laws without coefficients that are within 3, 6 or 12 of these errors of zero.
 
         Errors of the first law include the distance of its coefficients from the best fit. Coefficients of the others

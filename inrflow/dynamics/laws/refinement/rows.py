@@ -103,7 +103,7 @@ class RowRefinement(WithFirstCodes):
     def _bound(self, law: Law) -> None:
         """Keep all segments, for each has rows of its own."""
 
-    def chosen(self, law: Law, wide: bool = False) -> Law:
+    def chosen(self, law: Law, wide: bool) -> Law:
         """Law after further steps, without coefficients that are within three standard errors of zero; wide: those that
         are zero at first are candidates, too."""
         law = self._of(law)
