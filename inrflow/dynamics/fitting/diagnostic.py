@@ -81,8 +81,9 @@ class Sample:
         symbol = 1 / (1 + inertia * self.eigenvalues)
         parts = [by_shells(features[:, active] * symbol, own, self.shell)
                  for features, own in zip(self.features, self.own, strict=True)]
+        gram, right, squares, count = map(np.stack, zip(*parts, strict=True))
         energy = of_shells(self.own.var((0, 1)), self.shell)
-        equations = NormalEquations(*map(np.stack, zip(*parts, strict=True)), energy, self.noise, energy).folded
+        equations = NormalEquations(gram, right, squares, count, energy, self.noise, energy).folded
         total, found = ((self.own - self.own.mean((0, 1))) ** 2).sum() + 1e-300, []
         for _, theta, std, _ in supports_of(equations, [[*range(len(active))]], len(active)):
             used = np.flatnonzero(theta[:, 0])

@@ -193,11 +193,8 @@ class ClosedFormSearch:
         def generator() -> Tensor:
             return model if unit is None else _affine(*generator_of(model, unit, SHORTEST))
 
-        forecast, seen = affine_rollout(
-            torch.nn.functional.pad(states.codes, (1, 0), value=1.0), states.observed, states.t, unit, model,
-            lambda states, times: flow(generator(), states, times),
-        )
-        forecast = forecast[..., 1:] + mean(states.t[:, 1:].nan_to_num())
+        forecast, seen = affine_rollout(states, unit, model, lambda begun, times: flow(generator(), begun, times))
+        forecast = forecast + mean(states.t[:, 1:].nan_to_num())
         error = fold.validation.codes[:, first + 1 :].clone()
         error[..., : candidate.size] -= forecast[..., : candidate.size]
         return float(error[seen].square().sum()), int(seen.sum())
