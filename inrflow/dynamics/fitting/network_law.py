@@ -228,7 +228,7 @@ class Search:
         """Geometric mean of the forecast errors of a law, and the law with its time step; None if it cannot be
         integrated or has no network."""
         t = self.ground.train.t
-        one = integrable(law, t, self.ground.states) if well_posed(law, float((t[:, -1] - t[:, 0]).max())) else None
+        one = integrable(law, t, self.ground.states) if well_posed(law, t) else None
         if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
         error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # robust to single ones

@@ -322,12 +322,12 @@ def pruned(law: Law) -> Law:
                    by_context=law.by_context[:, keep])
 
 
-def well_posed(law: Law, span: float) -> bool:
-    """Whether the highest third of the harmonics outgrows the others by less than one e-fold over a span of time.
+def well_posed(law: Law, t: np.ndarray) -> bool:
+    """Whether the highest third of the harmonics outgrows the others by less than one e-fold over times t (S, T).
 
     Else fine details grow without limit, as in a diffusion that runs backwards.
     """
-    field, third = law.field(), max(law.codes.harmonics.count // 3, 1)
+    field, third, span = law.field(), max(law.codes.harmonics.count // 3, 1), float(np.ptp(t, axis=1).max())
     if not np.isfinite(law.theta).all():
         return False
     return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1

@@ -54,8 +54,7 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
     Empty where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
     best. deadline: of effort.
     """
-    states, t = ground.states, ground.train.t
-    frames, channels, count = states.shape[1:]
+    frames, channels, count = ground.states.shape[1:]
     if isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES:
         return []
     ordered: list[tuple[float, Law]] = []
@@ -66,9 +65,8 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
             log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order of "
                 f"{len(rates)} of {channels} channels")
             ordered = ordered if ordered[0][0] < pays * misfit else []
-    span = float((t[:, -1] - t[:, 0]).max())
     near = sorted((pair for number, pair in enumerate(ordered)
-                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], span)),
+                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], ground.train.t)),
                   key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # errors of splines add terms
     return [law for _, law in near]
 
