@@ -110,7 +110,7 @@ class Refinement:
     def _cost(self, data: Flights) -> float:
         """Effort of rollouts of segments."""
         began = effort()
-        self._fly(self._at(self.law), data.codes[:, 0], data)
+        self._fly(self.law, data.codes[:, 0], data)
         return effort() - began
 
     @property
@@ -118,17 +118,12 @@ class Refinement:
         """Expected number of rollouts of all segments."""
         return _ITERATIONS * (len(self.active) + 2.0 + 2 * self.uncertain)
 
-    @staticmethod
-    def _at(law: Law, shift: np.ndarray | float = 0.0) -> Callable[[int], Tensor]:
-        """Coefficients (J, C) as a function of the system, all shifted by (J, C)."""
-        return lambda system: torch.tensor(law.theta_at(law.context_of(system)) + shift)
-
-    def _fly(self, theta: Callable[[int], Tensor], z: Tensor, data: Flights) -> Tensor:
-        """Rollouts (B, M, C K) from z (B, C K), before corrections; theta gives coefficients (J, C) of a system."""
+    def _fly(self, law: Law, z: Tensor, data: Flights, shift: np.ndarray | float = 0.0) -> Tensor:
+        """Rollouts (B, M, C K) of a law from z (B, C K), before corrections; all coefficients are shifted by (J, C)."""
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
-            mine = data.system == system
-            field = self.fields[system if len(self.fields) > 1 else 0].at(theta(system))
+            mine, theta = data.system == system, law.theta_at(law.context_of(system)) + shift
+            field = self.fields[system if len(self.fields) > 1 else 0].at(torch.tensor(theta))
             paths[mine] = self._of_one_system(field, z[mine], data.dt[mine], data.codes[mine, 1], mine)
         return paths
 
@@ -153,11 +148,6 @@ class Refinement:
         where, added = by_context.nonzero(as_tuple=True), step[len(theta) : own]
         theta, by_context = theta + step[: len(theta)], by_context.index_put(where, added, accumulate=True)
         return theta, by_context, contexts if law.told else contexts + step[own:].reshape(contexts.shape)
-
-    def _values(self, law: Law, step: Tensor) -> Tensor:
-        """Active coefficients (E, M) of each system after a step (U,) of the unknowns."""
-        theta, by_context, contexts = self._parts(law, step)
-        return theta + contexts @ by_context
 
     def _moved(self, law: Law, step: np.ndarray) -> Law:
         """The law after a step (U,) of the unknowns."""
@@ -194,7 +184,7 @@ class Refinement:
 
     def _path(self, law: Law) -> Tensor:
         """Codes (B, M, C K) along rollouts of a law."""
-        return self._fly(self._at(law), self.data.codes[:, 0], self.data)
+        return self._fly(law, self.data.codes[:, 0], self.data)
 
     def _flown(self, law: Law) -> tuple[Tensor, Tensor]:
         """Codes (B, M, C K) along rollouts of a law, and residual variances. Gains of noisy segments are reduced in
@@ -332,16 +322,20 @@ class Refinement:
 
     def design(self, law: Law) -> Tensor:
         """Derivatives (E, p, U) of the active coefficients of each system with respect to the unknowns."""
+        def values(step: Tensor) -> Tensor:
+            theta, by_context, contexts = self._parts(law, step)
+            return theta + contexts @ by_context
+
         added = len(self.active) + int(np.count_nonzero(law.by_context))
         zero = torch.zeros(added + (0 if law.told else len(self.systems) * law.count), dtype=torch.float64)
-        return torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)
+        return torch.autograd.functional.jacobian(values, zero)
 
     def _shifted(self, law: Law, shift: tuple[np.ndarray, float]) -> Tensor:
         """Rollouts of all segments with one coefficient (term, channel) shifted by a step."""
         where, step = shift
         shifts = np.zeros_like(law.theta)
         shifts[tuple(where)] = step
-        return self._fly(self._at(law, shifts), self.data.codes[:, 0], self.data)
+        return self._fly(law, self.data.codes[:, 0], self.data, shifts)
 
     def _robust(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
         """Covariance (U, U) clustered by trajectory, from normal equations (B, p, p + 1) of p coefficients."""
