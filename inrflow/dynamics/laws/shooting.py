@@ -114,12 +114,12 @@ def _on(ground: Ground, families: Families, deadline: float, whole: Ground | Non
         theta, _ = equations.solved([active] * states.shape[2], len(terms))
         law = integrable(ground.law(terms, theta, np.zeros_like(theta)), t, states, _ROUGHLY)
         if law is not None:
-            steps = Shooting.along(law, ground, 1, deadline - effort())
+            steps = Shooting.along(law, ground, ground.known, 1, deadline - effort())
             every = steps.run()
             refined = (integrable(one, t, states) for one in (every, *steps.shorter(every)))
             for i, one in enumerate(refined):
                 if one is not None and one.size:  # elimination may have left no term
-                    one = Shooting.along(one, ground, 1, deadline - effort()).run() if i else one
+                    one = Shooting.along(one, ground, ground.known, 1, deadline - effort()).run() if i else one
                     yield one if whole is None else _widened(one, whole, deadline)
         if effort() > deadline:
             break
@@ -142,4 +142,4 @@ def _widened(law: Law, ground: Ground, deadline: float) -> Law:
     """Law refined along single steps on the harmonics of a ground; unchanged if it cannot be integrated there."""
     law_there = replace(law, codes=ground.codes, largest=largest_of(ground.states))
     wide = integrable(law_there, ground.train.t, ground.states)
-    return law if wide is None else Shooting.along(wide, ground, 1, deadline - effort()).run()
+    return law if wide is None else Shooting.along(wide, ground, ground.known, 1, deadline - effort()).run()

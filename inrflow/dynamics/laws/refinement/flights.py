@@ -89,10 +89,10 @@ class Refinement:
         return shares[:, None] * torch.maximum(sure[:, None], level[self.shell])
 
     @classmethod
-    def along(cls, law: Law, ground: Ground, length: int, seconds: float, **options: Any) -> Self:
-        """Refinement along all segments of `length` steps of training data."""
+    def along(cls, law: Law, ground: Ground, known: np.ndarray, length: int, seconds: float, **options: Any) -> Self:
+        """Refinement along all segments of `length` steps of training data; known (C, K) as `Ground` has it."""
         every = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number)
-        return cls(law, every, ground.known, seconds, **options)
+        return cls(law, every, known, seconds, **options)
 
     def _affordable(self, data: Flights, seconds: float) -> Flights:
         """Evenly spaced subset of the segments, as many as the time allows."""
