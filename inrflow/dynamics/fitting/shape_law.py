@@ -57,9 +57,9 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
 
     scored = []
     first = shapes[0]
-    largest, span = max(largest_of(shape.states) for shape in shapes), float(np.ptp(first.train.t, 1).max())
+    largest, t = max(largest_of(shape.states) for shape in shapes), first.train.t
     for _, one in regressed(shapes, families_of(first.domain, first.codes.harmonics, first.states)):
-        law = integrable(replace(one, largest=largest), first.train.t, first.states) if well_posed(one, span) else None
+        law = integrable(replace(one, largest=largest), t, first.states) if well_posed(one, t) else None
         if law is None:
             continue
         missed = errors(law)

@@ -280,8 +280,8 @@ class LawSearch:
             while effort() < until and (found := next(flown, None)) is not None:
                 best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
-        share, t = share * (1.0 if self.noiseless else _HIDDEN), self.ground.train.t
-        self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
+        share *= 1.0 if self.noiseless else _HIDDEN
+        self._forecast([law for law in laws if well_posed(law, self.ground.train.t)], share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
         """Forecast laws with at most `most` steps per interval, until a share of the time is over."""

@@ -10,7 +10,7 @@ law along splines. Initial rates of forecasts are those with which the law's own
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +32,7 @@ from inrflow.numerics.effort import effort
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of all channels, or of some
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # most trajectories of a regression
-_FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # trials of an inertia: trajectories; sizes; error of its logarithm
+_FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # trials of an inertia: trajectories; sizes; error of a logarithm
 _WORTH = 0.1  # log misfit that a term must save
 _UNEXPLAINED = 1e-2  # misfit above which coefficients that vary in space are tried
 _PAYS = 0.2  # most misfit, over that of laws of first order
@@ -51,11 +51,10 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
                      ) -> list[Law]:
     """Laws of second order, the likeliest first.
 
-    None where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
+    Empty where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
     best. deadline: of effort.
     """
-    states, t = ground.states, ground.train.t
-    frames, channels, count = states.shape[1:]
+    frames, channels, count = ground.states.shape[1:]
     if isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES:
         return []
     ordered: list[tuple[float, Law]] = []
@@ -66,9 +65,8 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
             log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order of "
                 f"{len(rates)} of {channels} channels")
             ordered = ordered if ordered[0][0] < pays * misfit else []
-    span = float((t[:, -1] - t[:, 0]).max())
     near = sorted((pair for number, pair in enumerate(ordered)
-                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], span)),
+                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], ground.train.t)),
                   key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # errors of splines add terms
     return [law for _, law in near]
 
@@ -103,9 +101,13 @@ def inertial(ground: Ground, families: Families) -> Families:
         return attainable(few, families.with_inertia(math.exp(size)).every)
 
     sizes = np.linspace(-float(waves.max()), -float(waves.min()), _SIZES)
+    return families.with_inertia(math.exp(least_near(missed, sizes)))
+
+
+def least_near(missed: Callable[[float], float], sizes: np.ndarray) -> float:
+    """Where a function is least, between the neighbours of the best of evenly spaced sizes."""
     best, gap = min(sizes, key=missed), sizes[1] - sizes[0]
-    found = minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE})
-    return families.with_inertia(math.exp(found.x))
+    return minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE}).x
 
 
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:

@@ -189,9 +189,9 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         harmonics = place.harmonics(size, law.boundary)
         if harmonics.count <= now:
             break
-        finer = replace(law, domain=place, codes=fit_codes(harmonics, train.x, train.u, train.noise))
+        there = replace(law, domain=place, codes=fit_codes(harmonics, train.x, train.u, train.noise))
         some = judge.take(np.arange(min(4, len(judge.u))))
-        wider = integrable(finer, some.t, Ground.of(finer, some).states)
+        wider = integrable(there, some.t, Ground.of(there, some).states)
         began = effort()
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
