@@ -49,6 +49,10 @@ class LawField(nn.Module):
         """Vector field of other coefficients (J, C) of the same terms."""
         return type(self)(self.library, theta)
 
+    def following(self, values: Tensor) -> DiagnosticField:
+        """Diagnostic channels with coefficients (J, C) of the same terms."""
+        return DiagnosticField(self.library, values)
+
     def __init__(self, library: Library, theta: Tensor):
         super().__init__()
         active = [j for j in range(len(library.terms)) if bool((theta[j] != 0).any()) and j not in library.sines]

@@ -13,7 +13,7 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.field import DiagnosticField, LawField
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import PLACES
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
@@ -98,7 +98,7 @@ class Law:
             fields[key] = other.at(theta) if other else LawField.of(
                 self.terms, self.codes.harmonics, theta, None if self.about is None else torch.tensor(self.about))
             if self.values is not None:
-                fields[key].values = DiagnosticField(fields[key].library, torch.tensor(self.values))
+                fields[key].values = fields[key].following(torch.tensor(self.values))
         return fields[key]
 
     def split(self) -> Law | None:

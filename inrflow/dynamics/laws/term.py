@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inrflow.domains import Domain, harmonics_of, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.laws.field import DiagnosticField, LawField
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import VALUE, Term, term_from_state
 from inrflow.errors import UserError
@@ -105,7 +105,7 @@ class LawTerm(FieldTerm):
                 theta, torch.tensor(self.about, dtype=torch.float64) if self.about else None)
             field.rests = torch.tensor(self.rests, dtype=torch.float64) if self.rests else None
             values = torch.tensor(self.values, dtype=torch.float64)
-            field.values = DiagnosticField(field.library, values) if self.values else None
+            field.values = field.following(values) if self.values else None
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 
