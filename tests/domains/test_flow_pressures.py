@@ -31,7 +31,8 @@ def test_a_steady_channel_flow_has_a_pressure_that_falls_to_zero_at_its_outlet()
     mesh, (x, y) = region.basis.mesh, region.basis.doflocs
     facets = mesh.boundary_facets()
     closed = mesh.p[0, mesh.facets[:, facets]].mean(0) < 2 - 1e-9
-    flows = Flows(nodes, cells, np.ones(2), np.stack([4 * y * (1 - y), 0 * x])[None], np.where(closed, [facets] * 2, -1))
+    inflow = np.stack([4 * y * (1 - y), 0 * x])[None]
+    flows = Flows(nodes, cells, np.ones(2), inflow, np.where(closed, [facets] * 2, -1))
     harmonics = from_state(flows.with_pressure(Pressure(0, 1.0, 0.1, 12)).state()).harmonics(30)
     values = harmonics.values(_X).reshape(30, 3, -1)[..., -2]
     np.testing.assert_allclose(values, np.stack([0.8 * (2 - _X[:, 0]), 4 * _X[:, 1] * (1 - _X[:, 1]), 0 * _X[:, 0]], 1),
@@ -45,7 +46,8 @@ def test_pressures_that_are_fixed_at_a_point_are_zero_there() -> None:
     for zero in ((), at[0]):
         harmonics = flows.with_pressure(Pressure(2, 1.0, modes=120, zero=zero)).harmonics(141)
         rule = harmonics.quadrature()
-        codes = harmonics.tests_at_gauss_points().T @ np.concatenate([rule.weights * rule.points[:, 1], 0 * rule.weights])
+        force = np.concatenate([rule.weights * rule.points[:, 1], 0 * rule.weights])
+        codes = harmonics.tests_at_gauss_points().T @ force
         values = harmonics.values(np.concatenate([at, _X])).reshape(31, 3, -1)[:, 2]
         found.append(np.concatenate([values[:, 20 : 20 + len(codes)] @ codes[:, None], values[:, :20]], 1))
     size = np.abs(found[0]).max(0)
