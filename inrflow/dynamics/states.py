@@ -27,7 +27,7 @@ def frames_needed(size: int, memory: int) -> int:
 def short_window(seen: int, needed: int) -> str:
     """Error message for fewer observed frames than a forecast needs."""
     return (
-        f"only {seen} observed frame{'s' if seen > 1 else ''}: this system's state does not show in single frames; "
+        f"only {seen} observed frame{'s' if seen > 1 else ''}: a single frame does not determine the state; "
         f"forecasts need at least {needed} observed frames (observe.frames={needed})"
     )
 

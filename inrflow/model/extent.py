@@ -32,8 +32,8 @@ _DIGITS = 5  # of stored places
 def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
     """Warn that a forecast has diverged from a time on; no warning if that is infinite."""
     if math.isfinite(time):
-        warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, of the times asked for, it is no number or "
-                      f"{DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
+        warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, values are not finite or {DIVERGED:g} times as "
+                      "large as any observed one; do not use them", stacklevel=4)
 
 
 @contextmanager
@@ -44,9 +44,9 @@ def arithmetic_as_user_error() -> Iterator[None]:
         yield
     except (ArithmeticError, LinAlgError, np.linalg.LinAlgError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"numbers of the model, or of the observations, are out of all proportion ({reason}); check "
-                        "the units of the observations; if these are right, the model's file is damaged: restore it or "
-                        "train again") from error
+        raise UserError(f"a computation with the model and the observations failed ({reason}); check the units of the "
+                        "observations; if these are right, the file of the model is damaged: restore it or train "
+                        "again") from error
 
 
 def mesh_of(state: Mapping[str, Any]) -> Domain:
@@ -201,9 +201,9 @@ class Extent:
             return
         if self.domain is not None:
             warnings.warn(
-                f"{100 * outside / points:.3g} % of the points lie outside the {self.domain.kind} that the model lives "
-                "on (off its mesh, in a hole or behind a wall): values there are those of the nearest place, or mean "
-                "nothing", stacklevel=3)
+                f"{100 * outside / points:.3g} % of the points lie outside the {self.domain.kind} of the model "
+                "(off its mesh, in a hole or behind a wall): values there are those of the nearest place, or "
+                "meaningless", stacklevel=3)
             return
         box = ", ".join(
             f"{name} {low:.4g} to {high:.4g}"

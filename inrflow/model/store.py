@@ -279,5 +279,5 @@ def _check_covariance(path: Path, name: str, covariance: Tensor) -> None:
     least = _INDEFINITE * matrix.diagonal().abs().max().clamp(min=1e-300)
     apart = float((matrix - matrix.mT).abs().max()) > least
     if apart or int(torch.linalg.cholesky_ex(matrix + least * torch.eye(len(matrix), dtype=matrix.dtype))[1]):
-        raise UserError(f"{path}: {name} is no covariance, for it is not symmetric or has a negative eigenvalue; the "
+        raise UserError(f"{path}: {name} is not a covariance: it is not symmetric or has a negative eigenvalue; the "
                         "file is damaged: restore it or train again")

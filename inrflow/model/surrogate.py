@@ -181,7 +181,7 @@ class Surrogate(Shown):
         home = choose_device(device)
         surrogate = load_model(directory, physics)
         if physics not in (None, name := surrogate.description.name):
-            raise UserError(f"physics={physics} is unknown; {directory} knows {name} alone: leave physics out")
+            raise UserError(f"physics={physics} is unknown; {directory} holds only {name}: leave physics out")
         surrogate.decoder.to(home)
         return surrogate
 
@@ -290,10 +290,10 @@ class Surrogate(Shown):
         observations = all_observations_from(observations, self.description)
         examples = None if examples is None else all_observations_from(examples, self.description)
         if examples is not None and parameters is not None:
-            raise UserError("both examples and parameters are given, which both tell the context; give one of them")
+            raise UserError("both examples and parameters are given, and either sets the context; give one of them")
         if (examples is not None or parameters is not None) and not self.context_size:
             raise UserError(f"the surrogate of {self.description.name} has no contexts, so examples and parameters "
-                            "tell it nothing; train on a file with several environments or parameters that vary")
+                            "have no effect; train on a file with several environments or parameters that vary")
         with arithmetic_as_user_error():
             context = None if parameters is None else self.context_of(parameters)
             context = context if examples is None else self.context_from(examples)
@@ -315,8 +315,8 @@ class Surrogate(Shown):
         """Posterior of the context of the system to which example trajectories of several frames belong."""
         windows = [self._window(example) for example in examples]
         if not windows or max(window.u.shape[1] for window in windows) < 2:
-            raise UserError(f"{len(windows)} example trajectories are given, none with 2 frames; a context shows in "
-                            "how a field moves: give at least one with 2 or more")
+            raise UserError(f"{len(windows)} example trajectories are given, none with 2 frames; a context is "
+                            "estimated from changes between frames: give at least one with 2 or more")
         estimate = self.solve_context(windows)
         self.warn_context(estimate.mean, estimate.misfit)
         return ContextPrior(estimate.mean, estimate.covariance)

@@ -334,8 +334,8 @@ def _require_no_links(path: Path) -> None:
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_symlink():
-                raise UserError(f"{entry.path} is a link, which would lead what is written out of the folder; remove "
-                                "it, or choose another output=DIR")
+                raise UserError(f"{entry.path} is a link, through which files would be written outside of the folder; "
+                                "remove it, or choose another output=DIR")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:

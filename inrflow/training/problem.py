@@ -160,7 +160,7 @@ class Problem:
         dynamics = self.config.dynamics
         settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
                     "dynamics.memory": dynamics.memory}
-        return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
+        return next((f"{key} sets other dynamics" for key, asked in settings.items() if asked), None)
 
     def augmentation(self, symmetries: Symmetries | None = None) -> Augmentation:
         """Random symmetry copies, for the symmetries in use or others."""
@@ -334,9 +334,8 @@ def check_settings(config: Config) -> None:
         )
     if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
         raise UserError(
-            f"training.joint=true moves codes by Adam and trains a network alone as field, found encoding.method="
-            f"{method}, dynamics.linear={str(config.dynamics.linear).lower()}, dynamics.depth={config.dynamics.depth}; "
-            "give adam, false and 1 or more"
+            f"training.joint=true needs encoding.method=adam, dynamics.linear=false and dynamics.depth of 1 or more; "
+            f"found {method}, {str(config.dynamics.linear).lower()} and {config.dynamics.depth}"
         )
 
 

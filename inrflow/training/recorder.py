@@ -167,7 +167,7 @@ class Recorder:
             if not isinstance(decisions, dict) or not all(type(value) is int for value in decisions.values()):
                 raise ValueError("expected whole numbers by name")
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({error}); remove it, and the decisions are made again") from error
+            raise UserError(f"{path} cannot be read ({error}); remove it to make the decisions again") from error
         return decisions
 
     def save_decisions(self, decisions: Mapping[str, int]) -> None:

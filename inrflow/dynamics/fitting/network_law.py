@@ -214,7 +214,7 @@ class Search:
             if paths is None:
                 break
             solution, _ = solved(self.ground, self.short, self.terms, sines, paths)
-            after, new = self.tried(f"{name}, along its flow", sines, solution)
+            after, new = self.tried(f"{name}, refitted along its rollouts", sines, solution)
             if new is None or after > error / (_GAIN if len(new.terms) == len(law.terms) else 1):
                 break
             if after < self.least / _GAIN:
@@ -232,7 +232,7 @@ class Search:
         if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
         error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # robust to single ones
-        self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
+        self.say(f"  error {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
         if error < self.least:
             self.best, self.least = one, error
         return (error, one) if np.isfinite(error) else (np.inf, None)

@@ -63,7 +63,7 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
         if law is None:
             continue
         missed = errors(law)
-        log(f"  {missed.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
+        log(f"  error {missed.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
         if np.isfinite(missed).all():
             scored.append((missed, law))
         if len(scored) >= _JUDGED or (scored and effort() - start > 0.5 * seconds):
@@ -79,7 +79,7 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
         refinement = _refinement(law, shapes, length, _SHARE * seconds)
         refined = refinement.estimated(refinement.run())[1][0]
         after = np.maximum(errors(refined), _EXACT)
-        log(f"  along flights of {length}: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
+        log(f"  refined on {length} frames: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
         if not worse(after, best):
             law, best = pruned(refined), after
     return [there(law, i) for i in range(len(places))], float(best.mean())

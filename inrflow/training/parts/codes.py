@@ -95,7 +95,7 @@ def solve_codes(
     augmentation: Augmentation | None = None,
 ) -> CodeData:
     """Codes of some trajectories of a run, with a progress bar."""
-    run.log.begin("codes", len(trajectories))
+    run.log.begin("encoded trajectories", len(trajectories))
     codes = run.problem.codes(decoder, prior, trajectories, augmentation, run.log.advance)
     run.log.end()
     return codes

@@ -66,8 +66,8 @@ class ContextGroups:
         if wanted is None and known is not None:
             sizes = [known.shape[1], *([known.shape[1] + 1] if known.shape[1] + 1 < possible else [])]
         if max(sizes) > possible:
-            say(f"{len(self.used)} training environments tell {possible} context{'s' * (possible != 1)} apart; "
-                f"{possible} of {max(sizes)} used")
+            say(f"contexts: {len(self.used)} training environments determine at most {possible} "
+                f"number{'s' * (possible != 1)} each, of {max(sizes)}")
         return tuple(sorted({min(size, possible) for size in sizes} - {0}))
 
     def told(self, alike: bool = False) -> list[Tensor]:
@@ -116,13 +116,13 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     sizes = candidate_sizes(fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size)
     fit, error = search.search(sizes, counts)
     size = fit.size
-    log.say(f"linear dynamics with contexts: {len(groups.used)} environments, {fit.context_size} numbers each, "
+    log.say(f"linear dynamics with contexts: {len(groups.used)} environments of {fit.context_size} numbers, "
             f"{size} codes, ridge {fit.ridge:g}, validation error {error:.2e} of "
             f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})")
     log.log("contexts", 0, validation=error, without=without.score, code_size=size, contexts=fit.context_size)
     if not search.determined(size, fit.context_size) or error > POOR:
         log.say(f"the data do not determine the dynamics: {search.transitions} transitions for "
-                f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
+                f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns per code, validation error {error:.2g} of the "
                 "variance; declare symmetries or give more trajectories")
     field = context_field(fit)
     row = log.tried(Tried(

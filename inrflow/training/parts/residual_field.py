@@ -58,7 +58,7 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
         return _chosen(surrogate, judged, run) if possible else surrogate
     except (ArithmeticError, ValueError, RuntimeError, UserError) as error:  # LinAlgError is one of these
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        run.log.say(f"the search for a residual field failed and is passed over: {reason}")
+        run.log.say(f"residual field: not used, the search failed: {reason}")
         return surrogate
 
 
@@ -96,8 +96,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few,
                          seldom)
     effort = 0 if hurried else variants.effort(len(about.channels)) or int(stations or gap is not None)
-    log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
-            + ("" if effort else "; no time is left to look for one"))
+    log.say(f"residual field: error of codes alone {float(left.nanmean()):.2e} of the variance at held-out places"
+            + ("" if effort else "; no time left to search"))
     chosen: list[ChannelField | None] = []
     tried, most, ends = 0, run.budget.decisions.get("residual_variants"), run.budget.elapsed + variants.seconds
 
@@ -125,8 +125,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             if late or over():
                 break
         if series and best is None and (best := _lasting(c, folds, places)):
-            words += ", whose errors last at their places"
-        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
+            words += ", with lasting errors at each place"
+        log.say(f"residual field, {words}: error {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
         chosen.append(best)
     if effort:
         run.budget.record("residual_variants", tried)

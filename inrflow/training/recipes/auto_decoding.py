@@ -53,7 +53,7 @@ class AutoDecodingRecipe:
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why codes are not optimised with the decoder."""
         if problem.has_solved_codes:
-            return "the configured decoder has codes in closed form"
+            return "the configured codes are a linear solve"
         if problem.config.training.joint:
             return "training.joint=true trains decoder and dynamics together"
         return None

@@ -73,21 +73,21 @@ class LawRecipe:
         if best is not None and (best.explained or best.score.error < ROUNDING):
             return f"{best.recipe} explains the data"
         if not problem.has_solved_codes:
-            return "the configuration asks for other codes"
+            return "the configured codes are not a linear solve"
         if asked := problem.asks_for_other_dynamics:
             return asked
         if problem.forcing_period and problem.environments is not None:
             return "the data have a periodic forcing and several systems"
         if problem.source.time_bins is not None:
-            return "values have times of their own, and splines between them miss too much"
+            return "values have individual times, and splines in time are too inaccurate"
         if (frames := problem.fitted_frames) < _FEWEST_FRAMES:
-            return f"{frames} frames are fitted to, a law needs {_FEWEST_FRAMES}"
+            return f"the training data have {frames} frames, a law needs {_FEWEST_FRAMES}"
         if problem.source.moves:
-            return "points move, and harmonics of each frame miss too much"
+            return "points move, and harmonics of single frames are too inaccurate"
         line = len(problem.description.coordinates) == 1
         few = problem.source.points < (_ON_LINE if line else _FEWEST_PLACES) and not len(problem.validation)
         if few and not problem.has_harmonics and (best is not None if self.is_late(problem) else not line):
-            return "few trajectories at a few dozen places say no law"
+            return "few trajectories at a few dozen places do not determine a law"
         return "a single place has no harmonics" if problem.source.points == 1 else None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
@@ -120,7 +120,7 @@ class LawRecipe:
         try:
             domains = problem.domains(x)
         except UserError as reason:
-            run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
+            run.log.say(f"law on the domain's harmonics: none found ({str(reason).splitlines()[0]})")
             return
         may_flow = x.shape[-1] == 2 and len(scale) in (2, 3) and np.equal(x, x[:1]).all()
         velocities = velocities_of(x[0], u * scale.numpy()) if may_flow else []
@@ -183,7 +183,7 @@ class LawRecipe:
                 former.append(grounds.pop())
                 kept[:] = [c for c in kept if c not in found.channels]
                 others = ", ".join(problem.description.channels[c] for c in found.channels)
-                run.log.say(f"diagnostic: {others}, given by the other channels at each time")
+                run.log.say(f"diagnostic channels, determined by the others at each time: {others}")
             return search(domains, max(seconds - effort(), _FEWEST_SECONDS), left), problem
 
         short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
@@ -205,7 +205,7 @@ class LawRecipe:
         if basis is not None and beside and (network == "on" or (network == "auto" and not explained)):
             share = _ALONE if short is None else _OF_NETWORK
             if short is not None and network != "on" and run.budget.seconds(share) < _FEWEST_SECONDS:
-                run.log.say("no law with a network is looked for in so little time")
+                run.log.say("law with a network: not sought, for lack of time")
                 return
             for law in with_network("network", share, basis, missed=missed):
                 yield from _candidates(run, problem, whole(law), x, u, groups, noise)
@@ -222,10 +222,10 @@ def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int,
         with budget.part(most=most) as left:
             found = fit(seconds, left)
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
-        run.log.say(f"no {name} was found ({str(reason).splitlines()[0]})")
+        run.log.say(f"{name}: none found ({str(reason).splitlines()[0]})")
         return None
     if found is None:
-        run.log.say(f"no {name} was found in the time")
+        run.log.say(f"{name}: none found within the time budget")
     return found
 
 
@@ -235,8 +235,8 @@ def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
 
     problem = run.problem
     if problem.environments is not None or not len(problem.validation):
-        run.log.say("trajectories have shapes of their own: no law is looked for of several systems, or without "
-                    "held-out trajectories")
+        run.log.say("trajectories have different domains: a law of all is sought only for one system, with held-out "
+                    "trajectories")
         return
     shaped = ShapeProblem(problem, shapes)
     found = _found(run, f"law of all {len(shapes)} shapes", "law", _SHARE, lambda seconds, _: shaped.law(
@@ -284,7 +284,7 @@ def _candidates(
             if len(rated) == done:
                 break
         if not rated:
-            run.log.say("the rates that a law needs were not found in the time: it is not taken")
+            run.log.say("law on harmonics: not used, for its rates were not estimated in time")
             return
         train, validation = CodeData.join(rated), known[0]
         needed = frames_needed(size, memory)
@@ -297,7 +297,7 @@ def _candidates(
                 solved = _contexts(every, number, field, integrator, with_rates(law, judged, solved, unsure))
                 validation = with_rates(law, judged, solved, unsure)
         if solved is None:
-            run.log.say("contexts of held-out trajectories were not found in the time: the law is not taken")
+            run.log.say("law on harmonics: not used, for contexts of held-out trajectories were not estimated in time")
             return
         contexts = solved
     if contexts is not None:
@@ -314,12 +314,12 @@ def _candidates(
     run.log.say(
         f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
-        f"validation error {flown.error + rows:.2e} of the variance (harmonics alone leave {floor:.1e})"
+        f"validation error {flown.error + rows:.2e} of the variance (harmonics alone {floor:.1e})"
     )
     for line in lines:
         run.log.say(f"  {line}")
     if law.has_rates:
-        run.log.say(f"  single frames do not say what follows: forecasts need at least {needed} observed frames "
+        run.log.say(f"  a single frame does not determine the state: forecasts need at least {needed} observed frames "
                     f"(observe.frames={needed})")
     if not np.isfinite(flown.error):
         return
@@ -329,11 +329,11 @@ def _candidates(
             rests = [[low, high, near * extent] for low, high, extent in bounds]
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
             if flown.try_field(held, _LOST):
-                run.log.say(f"values that rest at a bound are held from {near:.0e} off it: error {flown.error:.2e}")
+                run.log.say(f"law on harmonics: values within {near:.0e} of a bound rest, error {flown.error:.2e}")
         flown.shorten_steps()
     if flown.lost:
-        run.log.say(f"{100 * flown.lost:.0f} % of the forecasts of held-out trajectories diverge within twice their "
-                    "time: it " + ("is not taken" if flown.lost > _LOST else "cannot be trusted far beyond the data"))
+        run.log.say(f"law on harmonics: {100 * flown.lost:.0f} % of held-out forecasts diverge in twice their time; "
+                    + ("it is not used" if flown.lost > _LOST else "do not trust forecasts far beyond the data"))
     if flown.lost > _LOST:
         return
     error = flown.error + rows

@@ -40,7 +40,7 @@ class NeuralRecipe:
         asked = problem.config.recipe == self.name or self.field is not None
         if asked or (problem.has_solved_codes and not problem.config.dynamics.linear):
             return None
-        return "dynamics in closed form are searched for instead; recipe=neural asks for it"
+        return "closed-form dynamics are sought instead; give recipe=neural to train a network"
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The trained model."""

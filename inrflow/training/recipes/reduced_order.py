@@ -55,9 +55,9 @@ class ReducedOrderRecipe:
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why POD codes are not tried."""
         if not problem.has_solved_codes:
-            return "the configured decoder and encoding have no codes in closed form"
+            return "the configured codes are not a linear solve"
         if not problem.config.dynamics.linear:
-            return "dynamics.linear=false asks for a network alone"
+            return "dynamics.linear=false sets a network alone"
         if best is not None and best.recipe == "series" and problem.source.times.shape[1] >= _LONG_SERIES:
             return "the autoregression of the long series is linear in the same codes"
         return None
@@ -89,16 +89,16 @@ class ReducedOrderRecipe:
                 yield candidate
                 return
         delayed = chosen
-        with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: time is over")):
+        with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: search stopped, for lack of time")):
             delayed = choose_memory(run, chosen, sizes)
         candidate = self._candidate(run, fitted, delayed)
         if delayed.memory > chosen.memory:  # judge again with estimated states, as in queries
             other = self._candidate(run, replace(fitted, decoder=copy.deepcopy(fitted.decoder)), chosen)
             _, frames, errors = run.judge.forecasts(candidate, other)
             if not errors[0] < LONGER_WINDOW * errors[1]:
-                run.log.say(f"delay embedding: left out, for forecasts from {frames} observed frames have an error of "
+                run.log.say(f"delay embedding: left out, error of forecasts from {frames} observed frames "
                             f"{errors[0]:.2e} of the variance, without delays {errors[1]:.2e}")
-                candidate, delayed.row.why = other, "observed frames do not tell delayed codes well"
+                candidate, delayed.row.why = other, "observed frames hardly determine delayed codes"
                 chosen.row.why = ""
         yield candidate
 

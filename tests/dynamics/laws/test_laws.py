@@ -336,7 +336,7 @@ def test_the_law_found_when_the_time_is_over_is_kept() -> None:
     judged = Limit(asked=lambda: any(" terms, effort" in line for line in said))
     with effort.limited(judged):
         law = fit_law(t, x, u, LINE, log=said.append)
-    assert law.size and np.isfinite(law.theta).all() and not any("flights" in line for line in said)
+    assert law.size and np.isfinite(law.theta).all() and not any("rollouts" in line for line in said)
     with pytest.raises(OutOfTime), effort.limited(Limit(-1.0)):
         fit_law(t, x, u, LINE)
 

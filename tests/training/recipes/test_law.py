@@ -181,8 +181,8 @@ def test_a_law_without_a_trajectory_does_not_know_what_it_alone_shows(tmp_path):
 
 
 @pytest.mark.parametrize(("setting", "reason"), [
-    ("dynamics.equation=false", "dynamics.equation"), ("data.frames=3", "3 frames are fitted to"),
-    ("decoder.modulation=[shift]", "other codes"),
+    ("dynamics.equation=false", "dynamics.equation"), ("data.frames=3", "data have 3 frames"),
+    ("decoder.modulation=[shift]", "linear solve"),
 ])
 def test_a_reason_is_given_where_no_law_is_looked_for(data, tmp_path, setting, reason):
     extra = ["encoding.method=adam"] if "modulation" in setting else []

@@ -182,8 +182,8 @@ def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Seq
             if found is None or (wide and ((refined.theta != 0) == (within.theta != 0)).all()):
                 continue
             after = missed(pruned(refined)) + refined.size
-            say(f"  by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of others "
-                f"{least:.1f} to {after:.1f}")
+            say(f"  refined by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of "
+                f"others {least:.1f} to {after:.1f}")
             if after < least:
                 best, within, least = found, refined, after
     return law if best is coarse else best
