@@ -43,9 +43,9 @@ def arithmetic_as_user_error() -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, LinAlgError, np.linalg.LinAlgError) as error:
-        raise UserError(f"a computation with the model and the observations failed ({first_line(error)}); check the units "
-                        "of the observations; if these are right, the file of the model is damaged: restore it or train "
-                        "again") from error
+        raise UserError(f"a computation with the model and the observations failed ({first_line(error)}); check the "
+                        "units of the observations; if these are right, the file of the model is damaged: restore it "
+                        "or train again") from error
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class LawField(nn.Module):
         library = Library.of(terms, harmonics)
         library.about = about
         field = (library.field or cls)(library, theta)
-        field.values = None if values is None else DiagnosticField(library, values)
+        field.values = None if values is None else field.following(values)
         return field
 
     def at(self, theta: Tensor) -> LawField:
@@ -53,6 +53,10 @@ class LawField(nn.Module):
         field = type(self)(self.library, theta)
         field.values = self.values
         return field
+
+    def following(self, values: Tensor) -> DiagnosticField:
+        """Diagnostic channels with coefficients (J, C) of the same terms."""
+        return DiagnosticField(self.library, values)
 
     def __init__(self, library: Library, theta: Tensor):
         super().__init__()

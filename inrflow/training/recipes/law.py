@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import Forecasts, explains
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.environments import ContextGroups
+from inrflow.training.parts.equations import equations_of
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Clock
 from inrflow.training.run import Run
@@ -91,7 +92,7 @@ class LawRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law with the best forecasts of held-out data, if one is found."""
-        from inrflow.domains import flows_of  # finite elements take a second to import
+        from inrflow.domains import flows_of, velocities_of  # finite elements take a second to import
         from inrflow.dynamics.fitting.diagnostic import Diagnostic, completed, require_prognostic
         from inrflow.dynamics.laws import Systems, fit_law
 
@@ -121,8 +122,10 @@ class LawRecipe:
         except UserError as reason:
             run.log.say(f"law on the domain's harmonics: none found ({first_line(reason)})")
             return
-        flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
-        tried = [*domains, *(flows_of(domains, x[0], u, scale.numpy()) if flows else ())]
+        may_flow = x.shape[-1] == 2 and len(scale) in (2, 3) and np.equal(x, x[:1]).all()
+        velocities = velocities_of(x[0], u * scale.numpy()) if may_flow else []
+        flows = flows_of(domains, x[0], u[..., velocities], scale[velocities].numpy()) if may_flow else []
+        tried = [*domains, *(flows if len(scale) == 2 else ())]
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "log": run.log.notes("law")}
         kept = [*range(len(scale))]  # channels that laws are sought for
         grounds: list[Ground] = []
@@ -152,7 +155,23 @@ class LawRecipe:
                            rates=run.config.dynamics.memory is None, noise=problem.unexplained,
                            period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
 
+        def of_flow(seconds: float, clock: Clock) -> Law | None:
+            """Law of velocities on modes of flows, with the pressure that follows from them; None if none is found."""
+            from inrflow.dynamics.fitting.flow_pressure import with_pressure
+
+            kept[:] = velocities
+            with suppress(UserError):
+                if (found := with_pressure(search(flows, seconds, clock), t, x, u, velocities, float(scale[
+                        3 - sum(velocities)]))) is not None:
+                    run.log.say(f"the other channel is a pressure, but for {found[1]:.1e} of its variance")
+                    return found[0]
+            kept[:] = range(len(scale))
+            grounds.clear()
+            return None
+
         def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
+            if flows and len(scale) > 2 and problem.noise is None and (law := of_flow(seconds, left)) is not None:
+                return law, problem
             if problem.noise is not None:
                 from inrflow.training.parts.rows import by_rows
                 later = _OF_ROWS * left()
@@ -173,7 +192,8 @@ class LawRecipe:
         noise[kept] = np.atleast_1d(grounds[-1].train.noise if grounds else 0.0)[: len(kept)]
 
         def whole(law: Law) -> Law:
-            return law if len(kept) == len(scale) else completed(law, t, x, u, kept, former[0].boundary)
+            complete = law.values is not None or len(kept) == len(scale)
+            return law if complete else completed(law, t, x, u, kept, former[0].boundary)
 
         for law in [*([] if short is None else [short]), *networks]:
             for candidate in [] if explained else _candidates(
@@ -290,7 +310,7 @@ def _candidates(
 
     flown = Forecasts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
-    lines = _written(law, problem, groups)
+    lines = equations_of(law, problem, groups)
     run.log.say(
         f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
@@ -366,35 +386,3 @@ def _rests(u: np.ndarray) -> list[list[float]]:
     at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
     bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
     return np.stack(bounds, 1).tolist() if np.any(at) else []
-
-
-def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
-    """A line for each channel, in the data's units; coefficients by known parameters where these give contexts."""
-    from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
-
-    about, called, time = problem.description, None, problem.scale.unit
-    if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
-        *numbers, called = told
-        law = law.in_terms_of(*(part.numpy() for part in numbers))
-    if law.domain.kind == "flows":  # codes in the units of the data
-        scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
-        return scaled.written([f"({', '.join(about.channels)})"], about.coordinates, called)
-    scale = problem.source.normalisation.scale.double().flatten().numpy()
-    seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
-    scale = np.concatenate([scale, scale[list(law.rates)] / time, np.ones(len(seasons))])
-    unit = np.array([
-        scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
-        np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0] if axis != INVERSE])
-        * (term.sizes[term.component] if isinstance(term, Term) and term.solenoidal and term.forces else 1.0)
-        if term.products else 1.0
-        for term in law.terms
-    ])
-    factor, values = scale[None] / unit[:, None] / time, law.values
-    if values is not None:  # of diagnostic channels, no rates
-        factor, values = np.where(values.any(0), time, 1.0) * factor, values * factor * time
-    scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor,
-                     values=values)
-    names = [*problem.differences, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
-    lines, left = scaled.written(names, about.coordinates, called), [*about.channels, *names[len(about.channels) :]]
-    return [line.replace(names[c], left[c], 1) for c, line in enumerate(lines[: len(names) - len(seasons)])
-            if c not in law.rates]
