@@ -177,3 +177,12 @@ def most_probable_context(residual: Callable[[Tensor], Tensor], mean: Tensor, co
 def _stencil(size: int) -> Tensor:
     """Displacements (1 + P, P) of a context for forward differences, with 0 first."""
     return _STEP * torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
+
+
+def contexts_of_systems(every: Tensor, number: Tensor, field: VectorField, integrator: Integrator, states: CodeData
+              ) -> Tensor:
+    """Contexts (S, P) of trajectories: those of their systems, `every` (E, P), or solved if the system is new (-1)."""
+    contexts, prior = every[number], (torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double())
+    for row in (number < 0).nonzero()[:, 0].tolist():
+        contexts[row] = solve_context(field, integrator, states.at([row]), *prior).mean
+    return contexts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +15,24 @@ from inrflow.dynamics.laws.flow import TRANSPORT, VISCOSITY, FlowLibrary
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.setting import Data, encode, evenly
 from inrflow.encoding.harmonic_codes import fit_codes
+from inrflow.errors import UserError
 
 _UNEXPLAINED = 3e-2  # most of the variance of a pressure
 _FIXED = 1e-9  # variance at a point, over the mean of all, where a pressure is held at zero
 _POINTS = 4  # least points for each mode of a pressure, and states for each that is corrected
 _CORRECTED, _BETTER = (-1, 0, 8, 24), 0.5  # velocities whose pressures are corrected, besides steady ones (-1: none);
 # ratio of errors of held-out trajectories that justifies more
+
+
+def flow_law(search: Callable[[], Law], t: np.ndarray, x: np.ndarray, u: np.ndarray, velocities: Sequence[int],
+             scale: np.ndarray, log: Callable[[str], None]) -> Law | None:
+    """Law of velocities on modes of flows, as `search` finds it, with the pressure that follows from them; None if no
+    law is found, or if the third channel is no such pressure. scale (3,): divisors of the channels."""
+    with suppress(UserError):
+        if (found := with_pressure(search(), t, x, u, velocities, float(scale[3 - sum(velocities)]))) is not None:
+            log(f"the third channel is the pressure of the velocities: {found[1]:.1e} of its variance unexplained")
+            return found[0]
+    return None
 
 
 def with_pressure(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, velocities: Sequence[int], scale: float

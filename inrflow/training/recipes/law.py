@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.contexts.posterior import solve_context
+from inrflow.dynamics.contexts.posterior import contexts_of_systems
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import frames_needed, with_contexts
@@ -25,7 +25,6 @@ from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import Forecasts, explains
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.environments import ContextGroups
-from inrflow.training.parts.equations import equations_of
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Clock
 from inrflow.training.run import Run
@@ -155,23 +154,16 @@ class LawRecipe:
                            rates=run.config.dynamics.memory is None, noise=problem.unexplained,
                            period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
 
-        def of_flow(seconds: float, clock: Clock) -> Law | None:
-            """Law of velocities on modes of flows, with the pressure that follows from them; None if none is found."""
-            from inrflow.dynamics.fitting.flow_pressure import with_pressure
-
-            kept[:] = velocities
-            with suppress(UserError):
-                if (found := with_pressure(search(flows, seconds, clock), t, x, u, velocities, float(scale[
-                        3 - sum(velocities)]))) is not None:
-                    run.log.say(f"the other channel is a pressure, but for {found[1]:.1e} of its variance")
-                    return found[0]
-            kept[:] = range(len(scale))
-            grounds.clear()
-            return None
-
         def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
-            if flows and len(scale) > 2 and problem.noise is None and (law := of_flow(seconds, left)) is not None:
-                return law, problem
+            if flows and len(scale) > 2 and problem.noise is None:
+                from inrflow.dynamics.fitting.flow_pressure import flow_law
+
+                kept[:] = velocities
+                law = flow_law(lambda: search(flows, seconds, left), t, x, u, velocities, scale.numpy(), run.log.say)
+                if law is not None:
+                    return law, problem
+                kept[:] = range(len(scale))
+                grounds.clear()
             if problem.noise is not None:
                 from inrflow.training.parts.rows import by_rows
                 later = _OF_ROWS * left()
@@ -292,9 +284,9 @@ def _candidates(
     if law.count and groups is not None and groups.parameters is None and bool((number < 0).any()):
         solved = None
         with run.budget.part():
-            solved = _contexts(every, number, field, integrator, validation)
+            solved = contexts_of_systems(every, number, field, integrator, validation)
             if law.has_rates:  # rates above used the mean context
-                solved = _contexts(every, number, field, integrator, with_rates(law, judged, solved, unsure))
+                solved = contexts_of_systems(every, number, field, integrator, with_rates(law, judged, solved, unsure))
                 validation = with_rates(law, judged, solved, unsure)
         if solved is None:
             run.log.say("law on harmonics: not used, for contexts of held-out trajectories were not estimated in time")
@@ -310,7 +302,7 @@ def _candidates(
 
     flown = Forecasts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
-    lines = equations_of(law, problem, groups)
+    lines = _written(law, problem, groups)
     run.log.say(
         f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
@@ -363,15 +355,6 @@ def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, Gaus
                                   variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
 
 
-def _contexts(every: torch.Tensor, number: torch.Tensor, field: VectorField, integrator: Integrator, states: CodeData
-              ) -> torch.Tensor:
-    """Contexts (S, P) of trajectories: those of their systems, `every` (E, P), or solved if the system is new (-1)."""
-    contexts, prior = every[number], (torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double())
-    for row in (number < 0).nonzero()[:, 0].tolist():
-        contexts[row] = solve_context(field, integrator, states.at([row]), *prior).mean
-    return contexts
-
-
 def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Residual variance (C,) of the harmonics, corrected for degrees of freedom: the median of trajectories, as a shock
     that forms in some of them is not noise of the others."""
@@ -386,3 +369,43 @@ def _rests(u: np.ndarray) -> list[list[float]]:
     at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
     bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
     return np.stack(bounds, 1).tolist() if np.any(at) else []
+
+
+def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
+    """A line for each channel, in the data's units; coefficients by known parameters where these give contexts."""
+    from inrflow.domains import Flows
+    from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
+
+    about, called, time = problem.description, None, problem.scale.unit
+    if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
+        *numbers, called = told
+        law = law.in_terms_of(*(part.numpy() for part in numbers))
+    if isinstance(law.domain, Flows):  # codes in the units of the data
+        scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time, values=None)
+        names, pressure = [*about.channels], law.domain.pressure
+        own = None if pressure is None else names.pop(pressure.channel)
+        velocity = f"({', '.join(names)})"
+        lines = scaled.written([velocity], about.coordinates, called)
+        if own is None or pressure is None or law.values is None:
+            return lines
+        return [*lines, f"{own} = {law.values.max():.4g} times the pressure of {velocity}" + (
+            f", with corrections linear in {len(pressure.linear)} velocities" if len(pressure.linear) else "")]
+    scale = problem.source.normalisation.scale.double().flatten().numpy()
+    seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
+    scale = np.concatenate([scale, scale[list(law.rates)] / time, np.ones(len(seasons))])
+    unit = np.array([
+        scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
+        np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0] if axis != INVERSE])
+        * (term.sizes[term.component] if isinstance(term, Term) and term.solenoidal and term.forces else 1.0)
+        if term.products else 1.0
+        for term in law.terms
+    ])
+    factor, values = scale[None] / unit[:, None] / time, law.values
+    if values is not None:  # of diagnostic channels, no rates
+        factor, values = np.where(values.any(0), time, 1.0) * factor, values * factor * time
+    scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor,
+                     values=values)
+    names = [*problem.differences, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
+    lines, left = scaled.written(names, about.coordinates, called), [*about.channels, *names[len(about.channels) :]]
+    return [line.replace(names[c], left[c], 1) for c, line in enumerate(lines[: len(names) - len(seasons)])
+            if c not in law.rates]

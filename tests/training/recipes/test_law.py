@@ -18,8 +18,7 @@ from inrflow.dynamics.laws import Law
 from inrflow.dynamics.laws.terms import LAPLACIAN, VALUE, Term
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import rollout_error
-from inrflow.training.parts.equations import equations_of
-from inrflow.training.recipes.law import LawRecipe
+from inrflow.training.recipes.law import LawRecipe, _written
 
 DIFFUSIVITY, TIMES = 0.05, 0.2 * np.arange(12)
 
@@ -66,7 +65,7 @@ def test_laws_of_flows_that_walls_hold_are_written_in_the_units_of_the_data():
         description=SimpleNamespace(channels=("u", "v", "T"), coordinates=("x", "y")), scale=SimpleNamespace(unit=0.5),
         source=SimpleNamespace(normalisation=SimpleNamespace(scale=torch.tensor([2.0, 3.0, 5.0]))),
         differences=["u", "v", "T"])
-    assert equations_of(law, problem)[0] == "du/dt = 0.2 P lap u + 0.4 (P T e_y)_x"  # 1 2 / (5 2 .5), of u over 2
+    assert _written(law, problem)[0] == "du/dt = 0.2 P lap u + 0.4 (P T e_y)_x"  # 1 2 / (5 2 .5), of u over 2
 
 
 def test_laws_of_values_far_from_zero_are_those_of_their_differences(tmp_path):
