@@ -22,6 +22,7 @@ _LEAST_NOISE = 1e-8  # share of the variance
 _LEFT = 1e-3  # share of the noise that remains where there are as many codes as values
 _FRAMES = 1500  # most frames in a cross-validation with more values than this in a frame
 _PARTS = 5  # parts of the frames whose correlations are compared
+_CORRELATED, _SURE = (0.25, 0.5, 0.75, 0.9, 0.97), 1.0  # shares of correlations; standard errors of a gain
 _ROWS = 1 << 24  # numbers in a block of products of codes
 
 
@@ -137,7 +138,7 @@ class PointModes:
         left = torch.where(seen, values - every @ patterns, 0.0).square().sum(0) / seen.sum(0).clamp(min=1)
         own = (patterns.unflatten(1, (-1, channels)) != 0).any(1).double()  # (R, C)
         return PointModes(patterns, codes.square().mean(0), torch.maximum(left, self.noise), every, channels,
-                          _correlation(codes, own @ own.T == 0))
+                          _correlation(codes, own))
 
     def cross_validated(
         self, values: Tensor, blocks: Sequence[tuple[int, int]], leads: int = 1
@@ -257,16 +258,33 @@ def leading_components(rows: Tensor, most: int, channels: int = 1) -> tuple[Tens
     return vectors.T.contiguous(), rows @ vectors
 
 
-def _correlation(codes: Tensor, between: Tensor) -> Tensor:
-    """Correlations (R, R) of codes (T, R) where `between` (R, R), shrunk by the share of their squares in which parts
-    of the frames agree (James and Stein 1961), weighted by variance."""
-    size = codes.square().mean(0)
-    parts = torch.stack([rows.T @ rows / len(rows) for rows in codes.tensor_split(min(_PARTS, len(codes)))]) * between
-    whole = codes.T @ codes / len(codes) * between
-    unsure = parts.var(0).sum() / len(parts)
-    share = (1 - unsure / whole.square().sum().clamp(min=1e-300)).clamp(min=0.0)
-    scale = size.sqrt().clamp(min=1e-150)
-    return torch.eye(len(size), dtype=torch.float64) + share * whole / scale[:, None] / scale
+def _correlation(codes: Tensor, own: Tensor) -> Tensor:
+    """Correlations (R, R) of codes (T, R) of different channels (`own` (R, C): which are of each), shrunk to the share
+    of their squares, weighted by variance, in which parts of the frames agree (James and Stein 1961), or to a larger
+    share for channels that are then better predicted from the others in parts left out."""
+    between, parts = own @ own.T == 0, codes.tensor_split(min(_PARTS, len(codes)))
+    products = torch.stack([rows.T @ rows for rows in parts]) * between
+    squares = torch.stack([rows.square().sum(0) for rows in parts])
+    unsure = torch.stack([one / len(rows) for one, rows in zip(products, parts, strict=True)]).var(0).sum() / len(parts)
+    share = (1 - unsure / (products.sum(0) / len(codes)).square().sum().clamp(min=1e-300)).clamp(0.0, _CORRELATED[-1])
+    tried = [float(share), *(larger for larger in _CORRELATED if larger > share)]
+    errors = torch.stack([torch.stack([_missed(part, own, product, square, one) for one in tried]) for part, product,
+                          square in zip(parts, products.sum(0) - products, squares.sum(0) - squares, strict=True)])
+    gains = errors[:, :1] - errors  # (parts, shares, C)
+    surely = gains.mean(0) - _SURE * gains.std(0) / len(parts) ** 0.5
+    shares = torch.tensor(tried, dtype=torch.float64)[surely.argmax(0)]
+    scale = (own @ shares).sqrt() / squares.sum(0).sqrt().clamp(min=1e-150)
+    return torch.eye(len(scale), dtype=torch.float64) + scale[:, None] * products.sum(0) * scale
+
+
+def _missed(codes: Tensor, own: Tensor, products: Tensor, squares: Tensor, share: float) -> Tensor:
+    """Logarithms (C,) of squared errors of the codes (T, R) of each channel by those of the others, given products (R,
+    R) of different channels, times a share, and squares (R,) in other frames."""
+    covariance, errors = share * products + (squares + 1e-9 * squares.max()).diag(), []
+    for some in own.bool().T:
+        weights = torch.linalg.solve(covariance[~some][:, ~some], covariance[~some][:, some])
+        errors.append((codes[:, some] - codes[:, ~some] @ weights).square().sum().clamp(min=1e-300).log())
+    return torch.stack(errors)
 
 
 def as_others_hold(values: Tensor, frames: Tensor, most: int) -> Tensor:

@@ -138,7 +138,7 @@ def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
     rows: list[np.ndarray] = []
     if len(times) == 1:
         rows = [random.permutation(len(t))[:_ONE_TIME]]
-    elif len(t) >= _FRAMES * len(times):
+    elif share_times(samples):
         order = np.argsort(frame, kind="stable")
         starts = np.searchsorted(frame[order], np.arange(len(times) + 1))
         count = len(np.unique(place))
@@ -156,18 +156,24 @@ def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
     return blocks_with(samples, rows)
 
 
-def step_of(t: np.ndarray) -> float:
-    """Time step of times (R,); for values that hardly share times, the time that half a block of them spans."""
-    times = np.unique(t)
+def share_times(samples: Samples) -> bool:
+    """Whether there are values of several places at most times."""
+    both = np.unique(np.stack([samples.t, samples.place], 1), axis=0)
+    return len(both) >= _FRAMES * len(np.unique(samples.t))
+
+
+def step_of(samples: Samples) -> float:
+    """Time step of values; if these hardly share times, the time that half a block of them spans."""
+    times = np.unique(samples.t)
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    return step if len(t) >= _FRAMES * len(times) else step * max(1.0, _VALUES / 2 * len(times) / len(t))
+    return step if share_times(samples) else step * max(1.0, _VALUES / 2 * len(times) / len(samples.t))
 
 
 def frames_of(samples: Samples, seed: int) -> Blocks | None:
     """Random blocks of three successive times, with times in the role of places, each predicted from the other two.
     None where values hardly share times."""
     times, frame = np.unique(samples.t, return_inverse=True)
-    if len(times) < _FEWEST_TIMES or len(samples.t) < _FRAMES * len(times):
+    if len(times) < _FEWEST_TIMES or not share_times(samples):
         return None
     random, frame = np.random.default_rng([seed, 19]), frame.reshape(-1)
     firsts = random.permutation(len(times) - 2)[:_BLOCKS]

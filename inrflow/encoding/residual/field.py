@@ -25,7 +25,7 @@ from inrflow.encoding.residual.covariance import Covariance
 from inrflow.encoding.residual.earlier import with_ahead
 from inrflow.encoding.residual.fit import fit_covariance, fit_values_or_roots, lasting_covariance
 from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful, weights_of_places
-from inrflow.encoding.residual.places import Places
+from inrflow.encoding.residual.places import Places, recurring
 from inrflow.errors import UserError
 
 _APART = 1e3  # separation of trajectories, in time spans, that makes them independent
@@ -371,12 +371,12 @@ def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> lis
 
 def joined(parts: Sequence[Rows]) -> Rows:
     """Observations of several trajectories, separated in time to be independent. Places are identified by their
-    coordinates, or, where few coordinates recur, by sensor (of each trajectory)."""
+    coordinates, those of columns, or, where few of these recur, by sensor (of each trajectory)."""
     span = max(float(np.ptp(rows.t)) for rows in parts) + 1.0
     t = np.concatenate([rows.t - rows.t.min() + index * _APART * span for index, rows in enumerate(parts)])
     x = np.concatenate([rows.x for rows in parts])
-    place = np.unique(x, axis=0, return_inverse=True)[1].reshape(-1)
-    if 2 * place.max() > len(x):
+    place = recurring(x)
+    if place is None:
         most = 1 + max(int(rows.place.max()) for rows in parts)
         place = np.concatenate([rows.place + index * most for index, rows in enumerate(parts)])
     return Rows(t, x, np.concatenate([rows.u for rows in parts]), place)

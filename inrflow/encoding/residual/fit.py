@@ -204,7 +204,7 @@ def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
     space, over 1.5 and 0.4 standard deviations of the places, a tenth nugget, a twentieth persistent errors; standard
     deviations of logarithms 1 to 4."""
     variance, q = variance_of(samples), len(form.smoothness)
-    extents, step = _extents(samples, form), step_of(samples.t)
+    extents, step = _extents(samples, form), step_of(samples)
     middle = [np.log(0.2 * variance), *np.log(variance * np.array(_PARTS[:q])), np.log(_STEPS[0] * step),
               *np.log(step * np.array(_STEPS[:q])), np.log(0.1 * variance),
               *np.log(np.outer(_LENGTHS[:q], extents).reshape(-1))]

@@ -88,3 +88,14 @@ class Places:
         if self.sphere:
             return (True, True) if self.origin else (False,) * len(self.period)
         return tuple(not period for period in self.period for _ in range(2 if period else 1))
+
+
+def recurring(x: np.ndarray) -> np.ndarray | None:
+    """Identities (R,) of points (R, d) that recur, or whose columns do: points in space with all coordinates but one in
+    common, as in profiles along depth. None if few recur."""
+    axes = range(x.shape[1])
+    for kept in ([axes], [[axis for axis in axes if axis != out] for out in axes] if x.shape[1] > 2 else []):
+        places = [np.unique(x[:, list(some)], axis=0, return_inverse=True)[1].reshape(-1) for some in kept]
+        if alike := [place for place in places if 2 * place.max() <= len(x)]:
+            return max(alike, key=np.max)
+    return None

@@ -130,6 +130,19 @@ def test_a_channel_that_is_missing_is_told_by_codes_of_the_other():
     assert (found - values[:, ::2] @ slopes).square().mean() < 0.02 * values[:, 1::2].square().mean()
 
 
+def test_a_channel_is_told_by_the_other_though_their_common_amplitude_changes_with_time():
+    random = np.random.default_rng(4)
+    common = random.standard_normal((400, 3)) * np.repeat([0.3, 3.0, 0.2, 1.0, 0.1], 80)[:, None]
+    fields = [common @ random.standard_normal((3, 6)) + 0.1 * random.standard_normal((400, 6)) for _ in range(2)]
+    values = torch.as_tensor(np.stack(fields, -1)).flatten(1)
+    modes, seen = principal_components(values).of_each(2, values), values.clone()
+    seen[:, 1::2] = torch.nan
+    found = (modes.posterior(seen) @ modes.patterns)[:, 1::2]
+    slopes = torch.linalg.lstsq(values[:, ::2], values[:, 1::2]).solution
+    regressed = (values[:, ::2] @ slopes - values[:, 1::2]).square().mean()
+    assert (found - values[:, 1::2]).square().mean() < 3 * regressed
+
+
 def test_codes_of_channels_with_nothing_in_common_hardly_correlate():
     walks = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)).double().cumsum(0)
     walks = walks - walks.mean(0)

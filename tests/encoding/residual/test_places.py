@@ -6,7 +6,7 @@ import torch
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows
-from inrflow.encoding.residual.places import Places
+from inrflow.encoding.residual.places import Places, recurring
 
 LINE_AND_CIRCLE = Places.of((0.0, 2.0), False, np.array([[1.0, 0.0], [5.0, 1.9]]))
 KILOMETRES = Places.of((0.0, 0.0), False, np.array([[0.0, 0.0], [100.0, 2.0]]))
@@ -45,3 +45,18 @@ def test_deviations_grow_with_the_distance_from_all_places_of_training():
         0, np.zeros(4), asked)
     assert mean == pytest.approx(usual[0], abs=1e-12)
     assert variance - usual[1] == pytest.approx(torch.tensor([0, 0, 4.0, 128.0]).double() * 1.2, abs=1e-6)
+
+
+def test_points_of_a_profile_are_of_one_place_and_those_of_sensors_that_move_of_none():
+    random = np.random.default_rng(0)
+    casts = np.repeat(random.uniform(size=(30, 2)), 8, 0)  # at new places each time, depths that do not recur
+    profiles = np.column_stack([casts, random.uniform(0, 500, len(casts))])
+    found = recurring(profiles)
+    assert found is not None
+    np.testing.assert_array_equal(found.reshape(30, 8), np.repeat(found[::8, None], 8, 1))
+    assert len(np.unique(found)) == 30
+    assert recurring(random.uniform(size=(240, 3))) is None
+    line = np.repeat(random.uniform(size=(30, 1)), 8, 0)  # in the plane, one coordinate in common is no column
+    assert recurring(np.column_stack([line, random.uniform(size=240)])) is None
+    stations = np.tile(random.uniform(size=(8, 3)), (30, 1))
+    np.testing.assert_array_equal(recurring(stations), np.tile(recurring(stations[:8].repeat(2, 0))[::2], 30))
