@@ -107,7 +107,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         turns = iter(()) if rates and not period and search.of_second_order(units) else turns
     search.run(turns)
     if not search.scored:
-        raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
+        raise UserError("no law forecasts the held-out trajectories in the time; the data may not follow a local "
+                        "equation, or need more training.minutes")
     began, most = effort(), _NEARLY * search.least  # noise hides missing terms; needless ones go later
     best = simplest(search.scored, HARDLY if search.noiseless and not search.several else _NEARLY)
     if not search.noiseless:
