@@ -27,18 +27,18 @@ _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _LARGEST_KEPT = 32 << 20  # the largest threshold that 64-bit systems allow
 
 COMMANDS = {
-    "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
-    "evaluate": "forecast a test file and report errors: run=DIR data.test=FILE observe.frames=1",
+    "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (without file: embedded wave data)",
+    "evaluate": "report errors of forecasts of a test file: run=DIR data.test=FILE observe.frames=1",
     "query": "predict values at points: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
-    "forecast": "quantiles of what comes after observations: run=DIR observations=FILE until=TIME to=FILE",
-    "next": "where further sensors would tell most: run=DIR observations=FILE count=3 to=FILE",
-    "update": "continue a run with further observations: run=DIR data.train=FILE output=DIR",
+    "forecast": "forecast quantiles after the last observation: run=DIR observations=FILE until=TIME to=FILE",
+    "next": "choose places for further sensors: run=DIR observations=FILE count=3 to=FILE",
+    "update": "update a run with new observations: run=DIR data.train=FILE output=DIR",
     "inspect": "describe a data file or run directory: FILE",
     "convert": "convert any readable format to the project's schema: SOURCE [SOURCE ...] TARGET",
-    "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
+    "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (without pde: list them)",
     "adapt": "adapt a run to a new system from a few of its trajectories: run=DIR data.train=FILE",
     "export": "write a run as torch.export programs and ONNX graphs, with a model card: run=DIR output=DIR",
-    "explore": "look at a run in the browser, on this machine alone: run=DIR data.test=FILE",
+    "explore": "explore a run in the browser, on this machine only: run=DIR data.test=FILE",
     "plot": "draw pictures and an animation of a run: run=DIR",
 }
 
@@ -157,7 +157,7 @@ def _require_folder() -> None:
     try:
         os.getcwd()
     except OSError as error:
-        raise UserError("the working folder does not exist any more; change to one that does") from error
+        raise UserError("the working folder no longer exists; change to one that does") from error
 
 
 def _check(name: str, arguments: list[str]) -> None:
@@ -196,12 +196,12 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 
 def _help() -> str:
-    lines = ["inrflow: observations of a field at any points and times in, a continuous field u(t, x) out", ""]
+    lines = ["inrflow: continuous fields u(t, x) and their forecasts from observations at any points and times", ""]
     lines += [f"  inrflow {name:<9} {text}" for name, text in COMMANDS.items()]
     lines += [
         "",
-        "Settings are given as key=value; `inrflow COMMAND --help` lists those of a command with their defaults.",
-        "Exit codes: 0, 2 for a mistake in what was given (reported in one line), 130 when interrupted, 1 otherwise.",
+        "Settings are given as key=value; `inrflow COMMAND --help` lists those of a command, with defaults.",
+        "Exit codes: 0 success, 2 an error in the input (reported in one line), 130 interrupted, 1 any other error.",
     ]
     return "\n".join(lines)
 

@@ -31,6 +31,11 @@ def missing(path: str | os.PathLike[str]) -> str:
     return f"{path} does not exist; {hint}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if that is empty."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of the system or a library means that the disk, or the user's quota, is full."""
     return getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(str(error)) is not None

@@ -135,7 +135,7 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("adapt", "run=."), "data.train=FILE is missing"),
     (("convert", "data.h5"), "expected SOURCE TARGET"),
     (("generate",), "pde is missing"),
-    (("train", "seed=${oc.env:HOME}"), "not looked up"),
+    (("train", "seed=${oc.env:HOME}"), "refers to a variable"),
     (("train", "seed=0,1"), "seed=0,1 gives several values; add --multirun"),
     (("train", "data.train=nowhere.nc"), "data.train=nowhere.nc does not exist"),
     (("convert", "nowhere.nc", "a.h5"), "nowhere.nc does not exist"),

@@ -34,7 +34,7 @@ def test_what_was_told_in_training_is_not_told_again(tmp_path, capsys, keep_told
 
 
 def test_the_same_marker_of_missing_values_is_not_told_again(tmp_path, capsys, keep_told):
-    said = "{}: {} of 240 values of b are {}, where all others lie between {} and 5; they are taken for missing ones"
+    said = "{}: {} of 240 values of b are {}, where all others lie between {} and 5; they are taken as missing"
     tell(said.format("stations.csv", 20, -9999, -3), None, capsys)
     keep_told(tmp_path)
     assert tell(said.format("today.csv", 2, -9999, 1.5), str(tmp_path), capsys) == ""

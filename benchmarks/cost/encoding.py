@@ -36,7 +36,7 @@ from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.runtime.atomic_files import write_json
 from inrflow.training.parts.decoder import fit_decoder
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, fit_auto_decoder
+from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, auto_decode
 
 FRACTIONS = (1.0, 0.25, 0.05)
 ADAM_STEPS, ADAM_RATE = 300, 1e-2
@@ -128,7 +128,7 @@ def train(name: str, path: Path, minutes: float, frames: int, size: int, seed: i
                 fitted = fit_decoder(run)
                 fitted = fitted.leading(min(size, len(fitted.modes.variances)))
                 return trained(problem, fitted.decoder.eval(), [fitted.modes.prior()])
-            decoder, prior, _ = fit_auto_decoder(run, SHARE)
+            decoder, prior, *_ = auto_decode(run, SHARE)
             batch = problem.source.batch(problem.train)
             return trained(problem, decoder, solved_priors(decoder, batch) if decoder.affine else [prior])
 

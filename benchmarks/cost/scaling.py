@@ -26,7 +26,7 @@ from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.training.loop import OptimiserSettings, Stage
-from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.parts.linear import linear_search
 from inrflow.training.parts.trunk import DecoderTraining
 
@@ -75,7 +75,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         steps, decoder_error = timed("decoder", lambda: descend(stage, case.get("decoder_error", DECODER_ERROR)))
         modes = timed("modes", lambda: frames.fit_modes(decoder.double(), case["codes"])).truncated(case["codes"])
         decoder.set_output(modes.mean, modes.modes)
-        codes = timed("codes", lambda: encode_all(run, decoder.float(), modes.prior()))
+        codes = timed("codes", lambda: TrainingCodes(run, decoder.float(), modes.prior()))
         search = linear_search(run, codes.train, codes.validation, float(modes.noise.mean()))
         fit = timed("dynamics", lambda: search.search([len(modes.variances)]))
     return case | {

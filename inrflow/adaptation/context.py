@@ -42,12 +42,12 @@ def adapt_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adapt
     """
     if not surrogate.context_size:
         raise UserError(
-            f"the surrogate of {surrogate.description.name} has no contexts (its training trajectories were forecast "
-            "as well without), so adapt.strength=context has nothing to fit; forecast with it as it is, or train on "
+            f"the surrogate of {surrogate.description.name} has no contexts, which did not improve forecasts in "
+            "training, so adapt.strength=context has nothing to fit; use the run without adaptation, or train on "
             "several environments"
         )
     if max(batch.u.shape[1] for batch in batches) < 2:
-        raise UserError("adaptation sees 1 frame of a trajectory; a context shows in how a field moves: give 2 or more")
+        raise UserError("trajectories have 1 frame; a context is estimated from changes between frames: give 2")
     began = time.perf_counter()
     estimate = surrogate.solve_context(batches)
     adapted = with_context(surrogate, estimate.mean, estimate.covariance)

@@ -58,7 +58,7 @@ def continued(before: Surrogate, run: Run) -> Surrogate | None:
     problem, log = run.problem, run.log
     found = _why_not(before, problem) or _continued(before, run)
     if isinstance(found, str):
-        log.say(f"trained anew: {found}")
+        log.say(f"training from scratch: {found}")
         return None
     return found
 
@@ -66,11 +66,11 @@ def continued(before: Surrogate, run: Run) -> Surrogate | None:
 def _why_not(before: Surrogate, problem: Problem) -> str:
     """Why a surrogate cannot be continued; empty if it can."""
     if before.context_size or problem.environments is not None:
-        return "the systems of the data have contexts, which new observations move"
+        return "the systems of the data have contexts, which are not updated"
     if problem.source.time_bins is not None:
-        return "values have times of their own, not those of frames"
+        return "values have individual times, not those of frames"
     if "series" in before.training and (reason := SeriesRecipe().applies(problem, None)):
-        return f"the data are no regular series any more: {reason}"
+        return f"the data are no longer a regular series: {reason}"
     old = before.training["frames"] * before.training["trajectories"]
     if problem.source.times.numel() > _GROWN * old:
         return f"the data have more than {_GROWN:g} times the frames that the model was trained on"
@@ -84,8 +84,8 @@ def _continued(before: Surrogate, run: Run) -> Surrogate | str:
     judge, batch = judge_of(before, problem), problem.source.batch(np.arange(len(problem.source)), normalised=False)
     errors, held = judge(before, True)
     if not held >= _FEWEST_HELD:
-        return (f"90 % intervals of the earlier model hold {100 * held:.0f} % of the last new values, which are unlike "
-                "those that it was trained on")
+        return (f"90 % intervals of the earlier model contain {100 * held:.0f} % of the last new values, which are "
+                "unlike its training data")
     now, result = before, before
     for name, prepare, pulls in _parts(before, problem):
         fit = prepare(now, problem, judge.fitted)
@@ -94,7 +94,7 @@ def _continued(before: Surrogate, run: Run) -> Surrogate | str:
         pull = min(tried, key=lambda pull: float(tried[pull].mean()))
         change = tried[pull] - errors
         better = float(change.mean()) <= float(change.std(correction=0)) / len(change) ** 0.5
-        log.say(f"{name}: {'fitted to all observations' if better else 'left as it was'} (error of the last new ones "
+        log.say(f"{name}: {'refitted to all observations' if better else 'unchanged'} (error of the last new values "
                 f"{float(errors.mean()):.3e} before, {float(tried[pull].mean()):.3e} after)")
         if better:
             errors, now, result = tried[pull], made[pull], prepare(result, problem, batch)(pull)

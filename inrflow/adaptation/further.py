@@ -49,7 +49,7 @@ def adapt_further(
     """
     decoder = surrogate.decoder
     if not has_output_layer(decoder):
-        raise UserError("adapt.strength=decoder and all need a decoder whose code sets its output layer alone; give "
+        raise UserError("adapt.strength=decoder and all need a decoder whose code enters only its output layer; give "
                         "adapt.strength=context")
     began = time.perf_counter()
     parts = {"decoder": output_fit} | ({"field": field_fit} if field_too else {})
@@ -91,8 +91,8 @@ def kept_back(batches: list[TrajectoryBatch]) -> tuple[list[TrajectoryBatch], Tr
     frames = original.u.shape[1]
     window = max(2, frames - max(1, round(_KEPT_BACK * frames)))
     if window >= frames:
-        raise UserError(f"adaptation sees {frames} frames of one trajectory; adapt.strength=decoder and all keep some "
-                        "back to judge by: give 3 frames or more, or adapt.strength=context")
+        raise UserError(f"{frames} frames of one trajectory are given, too few to hold some out, as adapt.strength="
+                        "decoder and all do; give 3 frames or more, or adapt.strength=context")
     return [batch.first_frames(window) for batch in batches], original, window
 
 

@@ -38,7 +38,7 @@ from inrflow.data.formats.registry import expanded
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import choose_device
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.new_domain import Place, moved
 from inrflow.evaluation.place import require_place
@@ -96,7 +96,7 @@ def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int
             try:
                 scratch = train_from_scratch(trained, source, np.arange(count), config.adapt.scratch_minutes)
             except UserError as reason:  # the adapted run does not depend on it
-                console.print(f"no model was trained from scratch to compare with: {str(reason).splitlines()[0]}",
+                console.print(f"no model was trained from scratch for comparison: {first_line(reason)}",
                               highlight=False)
     if config.data.test is not None:
         told["errors"] = compare(surrogate, adaptation, scratch, config, console)
@@ -174,9 +174,9 @@ def tell(
     if steps:
         told["steps"] = [vars(step) for step in steps]
     for step in steps:
-        kept = "fitted anew" if step.pull is not None else "left as it was"
+        kept = "refitted" if step.pull is not None else "unchanged"
         console.print(
-            f"{step.part}: {kept} (error of kept-back frames {step.before:.2e} before, {step.after:.2e} after)",
+            f"{step.part}: {kept} (error of held-out frames {step.before:.2e} before, {step.after:.2e} after)",
             highlight=False,
         )
     if estimate is None or contexts is None:
@@ -194,7 +194,7 @@ def tell(
             name: {"mean": float(m), "std": float(s)} for name, m, s in zip(contexts.names, mean, spread, strict=True)
         }
         few = float(contexts.map.error.trace()) > _MOSTLY * float(estimate.covariance.trace())
-        why = f", most of it what {len(contexts.values)} training systems leave open of how it acts" if few else ""
+        why = f", mostly since only {len(contexts.values)} training systems show its effect" if few else ""
         for name, m, s in zip(contexts.names, mean.tolist(), spread.tolist(), strict=True):
             console.print(f"{name} = {m:.6g} (standard deviation {s:.2g}{why})", highlight=False, soft_wrap=True)
     return told
@@ -221,7 +221,7 @@ def compare(
         try:
             rows["from scratch, the same frames"] = errors(scratch, None)
         except UserError as reason:  # frames of few places may outline another domain
-            console.print(f"the model trained from scratch makes no forecasts: {str(reason).splitlines()[0]}",
+            console.print(f"the model trained from scratch makes no forecasts: {first_line(reason)}",
                           highlight=False)
     table = Table(title="MSE of forecasts of the test file")
     for title in ("", "in-t", "out-t"):

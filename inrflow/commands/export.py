@@ -8,9 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from inrflow.commands.run_directory import (
-    CANDIDATES_FILE,
     EVALUATION_FILE,
-    MODEL_FILE,
     RunDirectory,
     default_output,
     load_run,
@@ -20,6 +18,7 @@ from inrflow.config.schema import ExportConfig
 from inrflow.data.formats.tables import read_points
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import LOCK_FILE, held_folder
+from inrflow.runtime.run_files import CANDIDATES_FILE, MODEL_FILE
 
 
 def _free(folder: Path) -> bool:

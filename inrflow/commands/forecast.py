@@ -115,7 +115,7 @@ def _places(frames: Frames, asked: PointTable | None, about: Description, time: 
     if asked is not None and len(asked):
         return Places.of_table(last_of_each(asked, about) if moves else asked, about, time)
     if moves:
-        raise UserError("observed points move, and some lack their place; give the places to forecast by points=FILE")
+        raise UserError("observed points move, to unknown places; give the places to forecast by points=FILE")
     seen = np.isfinite(frames.u).any(-1)
     x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
     return Places.of_points(np.unique(x, axis=0), about)
@@ -177,7 +177,7 @@ def time_number(name: str, given: str, about: Description) -> float:
     try:
         return float(dates_to_numbers([given], str(about.time_units))[0])
     except (UserError, ValueError) as error:
-        raise UserError(f"{name}={given} is no time of data in {about.time_units or 'units without a name'}; give a "
+        raise UserError(f"{name}={given} is not a time in {about.time_units or 'units without a name'}; give a "
                         "number in their units, or an ISO date where these count from a date") from error
 
 

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inrflow.commands.run_directory import CANDIDATES_FILE, EVALUATION_FILE, RunDirectory, damaged
+from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, damaged
 from inrflow.errors import UserError, missing
+from inrflow.runtime.run_files import CANDIDATES_FILE
 from inrflow.runtime.screen import screen, show
 from inrflow.runtime.shown import trajectories
 
@@ -137,7 +138,7 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
     decoder = surrogate.decoder
     kind = type(decoder).__name__ + (", affine in the code" if decoder.affine else "")
     symmetries = ", ".join(training.get("symmetries") or []) or "none"
-    origin = f" on the domain of {training['moved_from']}, whose law moved here" if "moved_from" in training else ""
+    origin = f" on the domain of {training['moved_from']}, before the law was moved" if "moved_from" in training else ""
     memory = f"{training.get('memory', 0)} memory dimensions"
     if surrogate.window > 1:
         memory += f" (forecasts need at least {surrogate.window} observed frames)"

@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
     console = Console(stderr=True)
     for row, left in enumerate(found.left.tolist()):
         where = ", ".join(f"{name} {_words(values[row])}" for name, values in told.items())
-        console.print(f"{where}: leaves {100 * left:.3g} % of the variance", highlight=False, soft_wrap=True)
+        console.print(f"{where}: {100 * left:.3g} % of the variance remain", highlight=False, soft_wrap=True)
     console.print(f"{len(x)} candidates in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
                   soft_wrap=True)
     return 0

@@ -12,7 +12,6 @@ from rich.console import Console
 from inrflow.commands.forecast import time_number
 from inrflow.commands.report import draw_errors
 from inrflow.commands.run_directory import (
-    CANDIDATES_FILE,
     EVALUATION_FILE,
     RunDirectory,
     as_trajectories,
@@ -42,6 +41,7 @@ from inrflow.plotting import (
     series_figure,
     spectrum_figure,
 )
+from inrflow.runtime.run_files import CANDIDATES_FILE
 from inrflow.runtime.safe_names import safe_name
 
 _LARGEST = 5_000_000

@@ -61,7 +61,7 @@ def answer_path(to: str | None, output: str | None, command: str, name: str, sou
         return make_folder(Path(output or default_output(command))) / name
     for source in sources:
         if os.path.exists(to) and os.path.exists(source) and os.path.samefile(to, source):
-            raise UserError(f"to={to} is an input of this {command} and is not written over; give another file")
+            raise UserError(f"to={to} is an input of this {command} and would be overwritten; give another file")
     return Path(to)
 
 
@@ -139,8 +139,8 @@ class _Answers:
         unknown = [number for number in asked.tolist() if number not in self.observations]
         if unknown:
             raise UserError(
-                f"{self.config.points} asks for trajectory {_numbers(unknown)}, of which {self.config.observations} "
-                f"holds no observations (only of {_numbers(list(self.observations))}); add some or remove the points"
+                f"{self.config.points} has points of trajectory {_numbers(unknown)}, but {self.config.observations} "
+                f"has observations of {_numbers(list(self.observations))} only; add observations or remove the points"
             )
 
     def _solution(self, number: int) -> Solution:
@@ -153,7 +153,7 @@ class _Answers:
         """Warn once for each kind of problem, however many trajectories it concerns."""
         if self._assumed:
             warnings.warn(
-                f"{self.config.points} has no column trajectory: its points are answered for trajectory "
+                f"{self.config.points} has no column trajectory: its points are taken as those of trajectory "
                 f"{min(self.observations)}, the first of {len(self.observations)} observed",
                 stacklevel=2,
             )

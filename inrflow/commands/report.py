@@ -35,11 +35,11 @@ def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> 
         console.print(short_window(seen, needed), style="bold", highlight=False)
     elif needed > 1:
         console.print(
-            f"forecasts start from {seen} observed frames; this system's state needs at least {needed} "
+            f"forecasts start from {seen} observed frames; the state is determined by at least {needed} "
             f"(observe.frames={needed})", highlight=False, soft_wrap=True,
         )
     if report["references"].get("persistence", {}).get("mse", {}).get("in_t") == 0.0:
-        console.print("all in-t frames were given as observations: errors there are those of a fit, out-t ones of "
+        console.print("all in-t frames were observed: in-t errors are those of a fit, out-t errors those of "
                       "forecasts", highlight=False, soft_wrap=True)
     seconds = f"encoding {report['encode_seconds']:.3f} s, rollout {report['rollout_seconds']:.3f} s, "
     seconds += f"decoding {report['decode_points_per_second'] / 1e6:.3g} million points/s"
@@ -60,7 +60,7 @@ def error_lines(report: dict[str, Any]) -> Iterator[str]:
 
 def _calibration_table(tables: dict[str, list[dict[str, Any]]]) -> Table:
     """Table of coverage, CRPS and z-spread by lead time, and by distance if not all points were observed."""
-    table = Table(title="calibration (z-spread 1 is right)", box=None, padding=(0, 2, 0, 0))
+    table = Table(title="calibration (a z-spread of 1 is ideal)", box=None, padding=(0, 2, 0, 0))
     for index, name in enumerate(("", *(f"{level} % hold" for level in LEVELS), "CRPS", "z-spread", "values")):
         table.add_column(name, justify="right" if index else "left", no_wrap=True)
     units = {"by_lead": "steps ahead", "by_distance": "spacings away"}
@@ -101,7 +101,7 @@ def show_candidates(report: dict[str, Any], console: Console) -> None:
     candidates, chosen = report["candidates"], report["chosen"]
     shown, beside = _shown(candidates, chosen), _beside(candidates)
     some = f", {len(shown)} of {len(candidates)}" if len(shown) < len(candidates) else ""
-    title = f"candidate models{some} (held-out error; floor: of the decoder alone)"
+    title = f"candidate models{some} (error of held-out forecasts; floor: error of the decoder alone)"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0))
     sizes = {"code_size": "codes", "memory": "memory", "contexts": "contexts"}
     sizes = {key: name for key, name in sizes.items() if key == "code_size" or any(one[key] for one in candidates)}
@@ -143,11 +143,11 @@ def _beside(candidates: list[dict[str, Any]]) -> set[int]:
 def _verdict(candidate: dict[str, Any], chosen: bool, beside: bool) -> str:
     why = candidate["why"]
     if beside:
-        return f"used beside the model: {why}" if why else "used beside the model"
+        return f"used with the model: {why}" if why else "used with the model"
     if chosen:
         return f"chosen: {why}" if why else "chosen"
     if candidate["taken"]:
-        return f"taken, later replaced: {why}" if why else "taken, later replaced"
+        return f"replaced: {why}" if why else "replaced"
     return why
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow.errors import UserError
+from inrflow.runtime.run_files import METRICS_FILE, MODEL_FILE
 from inrflow.runtime.safe_names import safe_name
 
 if TYPE_CHECKING:
@@ -34,10 +35,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 TOLD_FILE = "warnings.json"
 ADAPT_FILE = "adapt.yaml"
-MODEL_FILE = "model.safetensors"
-METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
-CANDIDATES_FILE = "candidates.json"
 REFERENCES_FILE = "references.safetensors"
 DATA_FOLDER = "data"  # folder of converted files
 _OPTION = re.compile(r"(?<![\w.])(?=(channels|coordinates|time|trajectory|stations|select\.\w+|period)=)")  # of convert
@@ -211,7 +209,7 @@ def load_run(run: str, device: str = "auto", physics: str | None = None, data: s
     except Exception as error:  # damaged files raise all kinds of exceptions
         raise damaged(run, error) from error
     if Path(data).suffix.lower() not in (".h5", ".hdf5"):
-        raise UserError(f"{data} does not say to which physics it belongs; give physics=NAME, one of "
+        raise UserError(f"{data} does not name its physics; give physics=NAME, one of "
                         f"{', '.join(family.names)}")
     with open_hdf5(Path(data)) as file:
         return family.surrogate(family.find(read_description(file, Path(data))))
@@ -250,8 +248,8 @@ def at_home(surrogate: Surrogate, path: Path, console: Console) -> Surrogate:
 def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: str) -> None:
     """Print that a law was moved to another domain."""
     channels, place = len(surrogate.description.channels), there.extent.domain
-    console.print(f"{why}: the law moves to {there.code_size // channels} harmonics of that "
-                  f"{place.kind if place is not None else 'domain'}, from {surrogate.code_size // channels}",
+    console.print(f"{why}: the law is moved from {surrogate.code_size // channels} harmonics to "
+                  f"{there.code_size // channels} of the new {place.kind if place is not None else 'domain'}",
                   highlight=False, soft_wrap=True)
 
 
@@ -299,8 +297,8 @@ def report_evaluation(
     draw(directory, surrogate, evaluation, triangles)
     show_errors(evaluation.report, screen())
     if done < count:
-        console.print(f"these are errors of {done} of {count} trajectories, for which there was time; inrflow evaluate "
-                      "takes all", highlight=False, soft_wrap=True)
+        console.print(f"errors are those of {done} of {count} trajectories, for lack of time; inrflow evaluate takes "
+                      "all", highlight=False, soft_wrap=True)
     console.print(f"report and plots are in {directory}", highlight=False)
     return evaluation.report
 
@@ -345,7 +343,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
                 folder.rmdir()
         raise UserError(f"{role}: {_OPTION.sub('data.read.', str(error))}") from error
     files = f"{len(paths)} files of {kind.name}" if len(paths) > 1 else kind.name
-    console.print(f"{role}={given} is {files}; its trajectories are in {target}", highlight=False, soft_wrap=True)
+    console.print(f"{role}={given} is {files}; its trajectories are now in {target}", highlight=False, soft_wrap=True)
     return str(target)
 
 

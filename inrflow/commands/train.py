@@ -15,7 +15,6 @@ from rich.console import Console
 
 from inrflow.commands.run_directory import (
     ADAPT_FILE,
-    CANDIDATES_FILE,
     REFERENCES_FILE,
     RunDirectory,
     as_trajectories,
@@ -31,10 +30,10 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
+from inrflow.runtime.run_files import CANDIDATES_FILE, MODEL_FILE
 from inrflow.training.problem import Problem, check_settings
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run
@@ -74,8 +73,8 @@ def train(
     places = {"data.train": file, "data.test": test, "output": output}
     for key, value in places.items():
         if value is not None and not isinstance(value, str | os.PathLike):
-            raise UserError(f"{key} is a {type(value).__name__}; expected the name of a file or folder, so write what "
-                            "it holds to one (.nc, .csv, .h5), and train several physics by the command inrflow train")
+            raise UserError(f"{key} is a {type(value).__name__}; expected the name of a file or folder: write the data "
+                            "to one (.nc, .csv, .h5); several physics are trained by the command inrflow train")
     named = {key: value for key, value in {**places, "training.minutes": minutes}.items() if value is not None}
     arguments = [*map(str, settings), *_overrides(named), *_overrides(groups)]
     config: Config = resolve("train", Config, arguments)
@@ -139,7 +138,7 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
             _check_test(test_path, file, observe)
         file.require_frames(2, "training")
         if config.data.frames is not None and config.data.frames > file.frames:
-            warnings.warn(f"data.frames={config.data.frames}, but {train_path} has {file.frames}: all are trained on",
+            warnings.warn(f"data.frames={config.data.frames}, but {train_path} has {file.frames}: all are used",
                           stacklevel=2)
         problem = Problem.of(config, file)  # refuses what cannot be trained on
         place.write_config(config)
@@ -192,8 +191,8 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
     file, frames, updated = problem.file, problem.config.data.frames, bool(surrogate.training.get("continued"))
     rest = test is None and frames is not None and file.frames > frames
     if updated and test is None and not rest:  # frequent and fast: references are fitted on demand
-        console.print("no data.test: errors of the last new observations are above; give data.test=FILE to "
-                      "inrflow evaluate", highlight=False, soft_wrap=True)
+        console.print("no data.test: the errors above are those of the last new observations; for others, give "
+                      "data.test=FILE to inrflow evaluate", highlight=False, soft_wrap=True)
         return
     references = fit_problem_references(problem, place.path / REFERENCES_FILE)
     limit = math.inf if test is not None else max(_SECONDS, _SHARE * 60 * problem.config.training.minutes)
@@ -203,11 +202,11 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
         return
     tried = place.json(CANDIDATES_FILE) or {}
     error = tried["candidates"][tried["chosen"]]["validation_error"] if tried.get("candidates") else None
-    kept = "" if error is None else f" (what was held out until the last fit: {error:.2e} of the variance)"
+    kept = "" if error is None else f" (error of held-out forecasts, before the last fit: {error:.2e} of the variance)"
     few = file.trajectories * file.frames * file.points * len(file.description.channels) <= _IN_SAMPLE
-    shown = "the errors below are those" if few else "there are errors only"
-    console.print(f"no data.test: {shown} of data that the model has seen{kept}; give data.test=FILE to inrflow "
-                  "evaluate", highlight=False, soft_wrap=True)
+    shown = "the errors below are those" if few else "errors are known only"
+    console.print(f"no data.test: {shown} of the training data{kept}; for others, give data.test=FILE to "
+                  "inrflow evaluate", highlight=False, soft_wrap=True)
     if few:
         report_evaluation(surrogate, Path(file.path), Observe(surrogate.window), place.path, console, references,
                           seen=True, limit=limit)
@@ -225,8 +224,8 @@ def _begun(place: RunDirectory, device: str, arguments: list[str]) -> Config:
     config, given = place.config(), {item.split("=", 1)[0]: item for item in arguments}
     others = [item for key, item in given.items() if key not in ("resume", "device")]
     if others:
-        raise UserError(f"resume={place.path} goes on with the settings of that run; leave out {', '.join(others)}, or "
-                        "train anew in another output=DIR")
+        raise UserError(f"resume={place.path} continues with the settings of the run; leave out {', '.join(others)}, "
+                        "or start a new run with another output=DIR")
     if "device" in given:
         config.device = device
     return config
@@ -243,6 +242,6 @@ def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:
                             "system")
         if None not in (ours.time_units, theirs.time_units) and ours.time_units != theirs.time_units:
             raise UserError(f"data.test={path} counts times in {theirs.time_units}, data.train in {ours.time_units}; "
-                            "give files that count alike")
+                            "give files with the same units")
         file.require_frames(2, "evaluation")
         observe.check(TrajectorySource(file))

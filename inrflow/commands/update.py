@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from inrflow.commands.run_directory import CANDIDATES_FILE, DATA_FOLDER, RunDirectory, as_trajectories, several
+from inrflow.commands.run_directory import DATA_FOLDER, RunDirectory, as_trajectories, several
 from inrflow.commands.train import run_one
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import Config, UpdateConfig
@@ -22,6 +22,7 @@ from inrflow.data.stations import at_steps_of
 from inrflow.errors import UserError
 from inrflow.evaluation.references.training_data import regular_frames
 from inrflow.runtime.atomic_files import make_folder
+from inrflow.runtime.run_files import CANDIDATES_FILE
 
 
 def run(arguments: list[str]) -> int:
@@ -59,8 +60,8 @@ def _known(settings: Config, before: RunDirectory, place: RunDirectory, console:
     if given is not None and several(given) is None and Path(str(given)).exists():
         return as_trajectories(str(given), "data.train", place.path, console, settings.data.read)
     if not copy.exists():
-        raise UserError(f"the run was trained on {given or 'the embedded data'}, which cannot grow or is gone; train "
-                        "anew on a file with all observations")
+        raise UserError(f"the run was trained on {given or 'the embedded data'}, which cannot be extended or no longer "
+                        "exists; train again on a file with all observations")
     return str(copy)
 
 
@@ -70,8 +71,8 @@ def _grow(settings: Config, known: str, further: str, target: Path) -> str:
     with TrajectoryFile(known) as file:
         about = file.description
         if file.cells is not None or file.meshes_differ:
-            raise UserError(f"{known} has a mesh; update continues runs on observations alone: train anew on a file "
-                            "with all of them")
+            raise UserError(f"{known} has a mesh, and runs on meshes are not updated; train again on a file with all "
+                            "observations")
         contexts = file.parameters, file.environment
         cut = slice(None) if settings.data.frames is None else slice(settings.data.frames)
         grown = {int(file.ids[s]): _observations(file.read(s, cut)) for s in range(file.trajectories)}
@@ -80,8 +81,8 @@ def _grow(settings: Config, known: str, further: str, target: Path) -> str:
     read = given_settings(settings.data.read)
     for number, observations in read_observations(further, about, read.get("stations"), read).items():
         if number not in grown and contexts != (None, None):
-            raise UserError(f"{further} has the new trajectory {number}, whose parameters or environment are not known;"
-                            f" give observations of those of {known} ({', '.join(map(str, grown))}), or train anew")
+            raise UserError(f"{further} has a new trajectory {number}, whose parameters or environment are unknown; "
+                            f"give observations of those of {known} ({', '.join(map(str, grown))}), or train again")
         if number in grown:
             frames = grown[number].frames()
             observations = grown[number].with_later(at_steps_of(frames, regular_frames(frames.t), observations))

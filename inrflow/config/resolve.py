@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from inrflow.config.setting import Limits
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 
 #: Old keys of settings and their present names; both are accepted, on the command line and in config.yaml of a run.
 ALIASES = {"data.equation": "data.completion"}
@@ -160,8 +160,7 @@ def from_yaml(path: Path, schema: type) -> Any:
         return settings
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError, ArithmeticError,
             RecursionError, UserError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is not a configuration of this inrflow ({reason})") from error
+        raise UserError(f"{path} is not a configuration of this inrflow ({first_line(error)})") from error
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -226,10 +225,10 @@ def _quoted(override: str, schema: type) -> str:
     key, _, value = override.partition("=")
     texts = _texts(schema)
     if value[:1] in ("'", '"', "[") and (len(value) < 2 or value[-1] != {"[": "]"}.get(value[0], value[0])):
-        raise UserError(f"{override} cannot be read: {value[0]} has no counterpart at the end")
+        raise UserError(f"{override} cannot be read: {value[0]} is not closed at the end")
     if key not in texts or value == "null":
         if "${" in value:
-            raise UserError(f"{override} names a variable, which is not looked up; give its value")
+            raise UserError(f"{override} refers to a variable; give its value")
         return f"++{override}" if key not in _hints(schema) and _free(key, schema) else override
     if texts[key] and value.startswith("[") and value.endswith("]"):
         items = [item.strip() for item in re.findall(r"""(?:'[^']*'|"[^"]*"|[^,])+""", value[1:-1])]
@@ -281,7 +280,7 @@ def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
     text = str(error.__cause__ or error)
     known = list(_hints(schema))
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read ({text.splitlines()[0]}); put quotes around what is not plain"
+        return f"{error.override} cannot be read ({text.splitlines()[0]}); put quotes around special characters"
     for override in overrides:
         key = override.partition("=")[0]
         if key not in known and "/" not in key and key != "experiment" and not _free(key, schema):

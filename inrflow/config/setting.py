@@ -30,7 +30,7 @@ class Limits:
             return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
         words = {"of at least": self.least, "above": self.above, "of at most": self.most, "below": self.below}
         bounds = [f"{word} {limit:g}" for word, limit in words.items() if limit is not None]
-        return f"a number {' and '.join(bounds)}" if bounds else ""
+        return f"a number {' and '.join(bounds)}" if bounds else "required" if self.required else ""
 
 
 def setting(default: Any, about: str, **limits: Any) -> Any:

@@ -231,7 +231,7 @@ class Markers:
             words = " or ".join(f"{value:g}" for value in its)
             warnings.warn(f"{where}: {sum(self._seen[c][value] for value in its)} of {self._count} values of "
                           f"{self._channels[c]} are {words}, where all others lie between {self._low[c]:g} and "
-                          f"{self._high[c]:g}; they are taken for missing ones", stacklevel=3)
+                          f"{self._high[c]:g}; they are taken as missing", stacklevel=3)
         return found
 
 

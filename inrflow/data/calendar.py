@@ -73,7 +73,7 @@ def _parse_date(text: str) -> np.datetime64:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
         why = "" if "isoformat" in str(error) else f" ({error})"
-        raise ValueError(f"{text!r}, which is no ISO date{why}") from error
+        raise ValueError(f"{text!r}, which is not an ISO date{why}") from error
     if moment.tzinfo is not None:
         moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
     return np.datetime64(moment, "us")
@@ -287,7 +287,7 @@ def _model_dates(dates: list[str], units: str, calendar: str) -> np.ndarray:
             continue
         found = _ISO.fullmatch(text.strip())
         if found is None:
-            raise ValueError(f"{text!r} is no ISO date")
+            raise ValueError(f"{text!r} is not an ISO date")
         *parts, seconds = found.groups(default="0")
         whole, fraction = divmod(float(seconds), 1)
         moment = cftime.datetime(*map(int, parts), int(whole), int(1e6 * fraction), calendar=calendar)

@@ -290,8 +290,8 @@ class Description:
     def require_places(self, what: str) -> None:
         """Check that the data have places, which `what` needs. Raises UserError."""
         if self.placeless:
-            raise UserError(f"{what}, and {self.name} has a single one: its data name no places; give those of several "
-                            "sensors by columns x, y or lon, lat, or with stations=FILE")
+            raise UserError(f"{what}, and {self.name} has a single one, without coordinates; give places of several "
+                            "sensors as columns x, y or lon, lat, or with stations=FILE")
 
     @property
     def duration_units(self) -> str:

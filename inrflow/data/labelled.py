@@ -119,8 +119,8 @@ def observations_from(data: Any, description: Description) -> Observations:
                        and not hasattr(data, "data_vars") else data)
         time = find_column([str(name) for name in data.variables], TIMES)
         if time is not None and data[time].dtype.kind in "fiu" and " since " in str(description.time_units):
-            warnings.warn(f"{time} holds numbers that are said to count from no date; they are taken as "
-                          f"{description.time_units}, as those of the training data are", stacklevel=4)
+            warnings.warn(f"{time} holds numbers without a date from which they count; they are taken as "
+                          f"{description.time_units}, as in the training data", stacklevel=4)
         data = data.to_dataframe().reset_index()
     if not hasattr(data, "columns") or not hasattr(data, "iloc"):
         raise UserError("assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict "
@@ -189,7 +189,7 @@ def grid_points(axes: Mapping[str, Any], description: Description) -> tuple[np.n
     lines = {name: np.atleast_1d(numbers_of(axes[name], f"axis {name}").double().numpy()) for name in names}
     bad = next((name for name, line in lines.items() if line.ndim != 1 or not np.isfinite(line).all()), None)
     if bad is not None:
-        raise UserError(f"the axis {bad} has shape {lines[bad].shape} or holds what is no finite number; give a "
+        raise UserError(f"the axis {bad} has shape {lines[bad].shape} or values that are not finite; give a "
                         "line of numbers")
     points = lattice(list(lines.values()))
     on_sphere = description.geometry == "sphere" and len(names) == 2
@@ -270,8 +270,8 @@ def numbers_of(values: Any, name: str) -> Tensor:
         return values.detach()
     array = plain_array(values, f"the {name} of a query")
     if array.dtype.kind not in "fiub":
-        raise UserError(f"the {name} of a query are {type(values).__name__}, of which numpy makes {array.dtype}; give "
-                        "arrays of numbers")
+        raise UserError(f"the {name} of a query are {type(values).__name__}, which numpy converts to {array.dtype}; "
+                        "give arrays of numbers")
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
 

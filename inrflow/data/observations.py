@@ -14,7 +14,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.calendar import DEFAULT_CALENDAR, numbers_of_dates
 from inrflow.data.description import Description
 from inrflow.data.plain import plain_array, unindexed
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 
 _NUMBERED = 2**24  # largest range of integers that are exact in single precision
 _SPARSE = 10.0  # largest ratio of place-time pairs to values for frames of shared places
@@ -168,9 +168,8 @@ def decoded(dataset: Any) -> Any:
     try:
         return xarray.decode_cf(dataset)
     except (ValueError, TypeError, OverflowError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the dataset was not decoded, and its attributes cannot be followed ({reason}); decode "
-                        f"{', '.join(map(str, raw))}, or remove their attributes") from error
+        raise UserError(f"the dataset was not decoded, and its attributes cannot be followed ({first_line(error)}); "
+                        f"decode {', '.join(map(str, raw))}, or remove their attributes") from error
 
 
 def _array(value: Any, name: str) -> np.ndarray:

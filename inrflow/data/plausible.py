@@ -60,15 +60,15 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
     path = source.file.path
     if total and within / total > _CONTRADICTORY:
         raise UserError(f"{path}: {min(100, 100 * within / total):.2g} % of the variance lies between values of the "
-                        "same place and time, which no field has; check the coordinates, or give one value for each")
+                        "same place and time, where a field has one value; check the coordinates, or merge the values")
     if apart:
-        warnings.warn(f"{path}: {apart} of {repeated} values at places that another value of the same time has differ "
-                      f"from it by more than {_DIFFERENT:g} standard deviations; all are used", stacklevel=3)
+        warnings.warn(f"{path}: {apart} of {repeated} values that share their place and time with another differ from "
+                      f"it by more than {_DIFFERENT:g} standard deviations; all are used", stacklevel=3)
     if spikes:
         warnings.warn(f"{path}: {100 * spikes / seen:.2g} % of the values ({spikes} of {seen} looked at) lie far "
                       f"from all of their neighbours in space and time, up to {worst[0]:.3g} standard deviations out "
-                      f"in trajectory {worst[1]}; values of that kind are left out; data.faults=kept keeps them, and "
-                      "NaN marks those that you choose", stacklevel=3)
+                      f"in trajectory {worst[1]}; such values are left out; give data.faults=kept to keep them, and "
+                      "NaN for those that you choose yourself", stacklevel=3)
         source.leave_out(faults)
         source.fit_normalisation(trajectories)
 
@@ -81,8 +81,8 @@ def _require_changes(source: TrajectorySource) -> None:
                         "values are kept in, so that there is nothing to learn; give data that vary, without a large "
                         "constant")
     if source.observed_frames < 2:
-        raise UserError(f"{path}: no trajectory has values in two of its frames, so that no dynamics show; give more "
-                        "frames")
+        raise UserError(f"{path}: no trajectory has values in two of its frames, from which dynamics are learned; give "
+                        "more frames")
 
 
 def _warn_of_lost_digits(source: TrajectorySource) -> None:
@@ -106,7 +106,7 @@ def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
         if index in markers:
             words = " or ".join(f"{value:g}" for value in markers[index])
             warnings.warn(f"{source.file.path}: channel {channel} is {words} where its other values lie far from "
-                          "that, and it is taken for a value; write NaN where values are missing", stacklevel=4)
+                          "that, and it is taken as a value; write NaN if it marks missing values", stacklevel=4)
         one = u[..., index]
         low, high = np.nanquantile(one, (0.0, 1.0)) if np.isfinite(one).any() else (0.0, 0.0)
         jumps = np.abs(np.diff(one, axis=0))
@@ -114,8 +114,8 @@ def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
             around, across = (jumps > 0.9 * turn).sum(), (np.abs(jumps / turn - 0.5) < 0.05).sum()
             if 0.95 * turn < high - low < 1.001 * turn and around > across:
                 warnings.warn(f"{source.file.path}: channel {channel} goes around from {low:.3g} to {high:.3g} "
-                              "as an angle does, and is taken for a number, whose mean of the two is the opposite "
-                              "direction; give its sine and cosine as channels", stacklevel=4)
+                              "as an angle does, but is taken as a number, so that means of directions are wrong; give "
+                              "its sine and cosine as channels", stacklevel=4)
 
 
 def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:
@@ -176,10 +176,10 @@ def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None, missi
         part.copy_(torch.where(jumps, torch.nan if missing else middle, part))
     result = result if least is None else torch.where(least.flatten() == 0, values, result)
     if count := int((torch.isfinite(values) & (result != values)).sum()):
-        instead = "they are left out" if missing else "the median of five frames stands in their place"
-        warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series depart in single frames "
-                      f"from those around by far more than others do; {instead}; train with data.faults=kept to keep "
-                      "them, mark faulty ones as NaN to choose them yourself", stacklevel=2)
+        instead = "they are left out" if missing else "they are replaced by the median of five frames"
+        warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series are spikes of single "
+                      f"frames; {instead}; train with data.faults=kept to keep them, or mark those that you "
+                      "choose as NaN", stacklevel=2)
     return result
 
 

@@ -15,7 +15,7 @@ from inrflow.domains.base import (
 )
 from inrflow.domains.box import Box
 from inrflow.domains.flows import NO_SLIP, Flows
-from inrflow.domains.infer import domains_of, elsewhere, flows_of, shapes
+from inrflow.domains.infer import domains_of, elsewhere, flows_of, shapes, velocities_of
 from inrflow.domains.network import Network
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
@@ -24,4 +24,4 @@ from inrflow.domains.walls import placed, walled
 
 __all__ = ["BOUNDARIES", "HELD", "LEAKY", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Network",
            "Quadrature", "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state",
-           "harmonics_of", "placed", "plain", "shapes", "walled"]
+           "harmonics_of", "placed", "plain", "shapes", "velocities_of", "walled"]

@@ -43,7 +43,7 @@ class Harmonics(ABC):
 
     eigenvalues: np.ndarray  # (K,)
     count: int  # K
-    components: ClassVar[int] = 1  # number of channels that share a code
+    components: int = 1  # number of channels that share a code
     steady: int = 0  # number of trailing harmonics whose coefficients are constant in time
     allowed: np.ndarray | None = None  # mask (C, K): which harmonics each channel uses; None: all
     # first channel of each possible divergence-free vector -> boundary condition of its divergence along each axis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -232,6 +233,12 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
         flows = Flows(nodes, cells, scale, held=_held(Region(nodes, cells), x, u)).with_steady(x, u)
         found += [] if flows is None else [flows]
     return [kept(flows) for flows in found]
+
+
+def velocities_of(x: np.ndarray, u: np.ndarray) -> list[int]:
+    """The two channels of fields u (S, T, N, C) at points x (N, 2) that are most nearly a divergence-free velocity."""
+    pairs = [[*pair] for pair in itertools.combinations(range(u.shape[-1]), 2)]
+    return min(pairs, key=lambda pair: _divergence(x, u[..., pair])) if len(pairs) > 1 else pairs[0]
 
 
 def _divergence(x: np.ndarray, u: np.ndarray) -> float:

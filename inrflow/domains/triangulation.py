@@ -80,7 +80,7 @@ def cells_between(points: np.ndarray) -> np.ndarray:
     if d == 1:
         order = np.argsort(points[:, 0])
         if len(points) < 2:
-            raise UserError("one place alone is observed; a domain needs several")
+            raise UserError("only one place is observed; a domain needs several")
         return np.stack([order[:-1], order[1:]], 1)
     try:
         cells = Delaunay(points).simplices.astype(np.int64)

@@ -29,7 +29,7 @@ _KEPT = 128  # steps whose states are stored at once
 _SHORT = 8.0  # internal time units over which the action of the flow on process noise is neglected
 _MANY_STATES = 600  # number of states from which decoupled states are propagated separately
 _FLIGHTS = 2  # disturbed rollouts of each trajectory
-_TRANSITIONS, _LEADS = 200, 20  # number of frames from which transitions are thinned; number of leads
+_TRANSITIONS, _LEADS = 200, 20  # number of frames from which transitions are thinned; leads that noise is scaled by
 _CHANCE = 4.0  # significance of process noise in standard errors: among hundreds of states, 3 would be chance
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding errors below 1e-8
 
@@ -112,9 +112,8 @@ class Integrator:
             options = {"rtol": self.rtol, "atol": self.atol, "options": {"max_num_steps": int(_MOST)}}
         try:
             if self.adjoint:
-                parameters = tuple(p for p in field.parameters() if p.requires_grad)
-                options["adjoint_params"] = parameters
-                return odeint_adjoint(_Rate(rate), state, grid, method=self.method, **options)[-1]
+                options["adjoint_params"] = tuple(p for p in field.parameters() if p.requires_grad)
+                return odeint_adjoint(rate, state, grid, method=self.method, **options)[-1]
             # torchdiffeq stores the states of all steps; without gradients, a few at a time save memory.
             length = len(grid) if recorded else _KEPT
             for first in range(0, len(grid) - 1, length):
@@ -145,15 +144,6 @@ class Integrator:
             f"internal units; state norm {float(norms[trajectory, frame]):.3g}, limit {self.largest_norm:.3g}): query "
             "shorter horizons, take smaller steps (dynamics.step), or train longer or on more frames"
         )
-
-
-class _Rate(nn.Module):
-    def __init__(self, rate) -> None:  # noqa: ANN001
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, s: Tensor, y: Tensor) -> Tensor:
-        return self.rate(s, y)
 
 
 @dataclass
@@ -326,8 +316,7 @@ def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen:
     path = dynamics.flow(start, times, check=False)
     if not bool(torch.isfinite(path).all()):
         return process
-    steps = min(unseen.codes.shape[1] - 1, 20)
-    spreads = (_disturbed if many else _linearised)(dynamics, path[:, : steps + 1], times)
+    spreads = (_disturbed if many else _linearised)(dynamics, path, times)
     moved = path if uncertain is None else _moved(field, integrator, start, times, uncertain)
     predicted, actual = 0.0, 0.0
     for k, spread in enumerate(spreads):

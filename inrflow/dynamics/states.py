@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def frames_needed(size: int, memory: int) -> int:
 def short_window(seen: int, needed: int) -> str:
     """Error message for fewer observed frames than a forecast needs."""
     return (
-        f"only {seen} observed frame{'s' if seen > 1 else ''}: this system's state does not show in single frames; "
+        f"only {seen} observed frame{'s' if seen > 1 else ''}: a single frame does not determine the state; "
         f"forecasts need at least {needed} observed frames (observe.frames={needed})"
     )
 
@@ -38,8 +38,8 @@ def memory_directions(data: CodeData, size: int, memory: int) -> Tensor:
     Columns beyond the first `size` belong to the next order of differences (see `with_memory`); each order with all
     `size` directions uses the coordinate axes.
     """
-    velocity, valid = _rate(data.codes[..., :size], data)
-    moves = velocity[valid]
+    rates = _rates(replace(data, codes=data.codes[..., :size]))
+    moves = rates.codes[rates.observed]
     _, vectors = torch.linalg.eigh(moves.T @ moves)
     axes = [torch.eye(size, dtype=moves.dtype)] * (memory // size)
     return torch.cat([*axes, vectors.flip(1)[:, : memory % size]], 1)
@@ -52,25 +52,24 @@ def with_memory(data: CodeData, size: int, directions: Tensor | None) -> CodeDat
     If a single frame does not determine the state, the recent past completes it (Takens 1981). The first frames of a
     trajectory, one for each order, have no such past and are marked as unobserved.
     """
-    codes, valid = data.codes[..., :size], data.observed
+    rates = replace(data, codes=data.codes[..., :size])
     if directions is None or directions.shape[1] == 0:
-        return CodeData(codes, data.t, valid)
-    parts, rate = [codes], codes
+        return rates
+    parts = [rates.codes]
     for order in directions.split(size, 1):
-        rate, valid = _rate(rate, CodeData(rate, data.t, valid))
-        parts.append(rate @ order)
-    return CodeData(torch.cat(parts, -1), data.t, valid)
+        rates = _rates(rates)
+        parts.append(rates.codes @ order)
+    return replace(rates, codes=torch.cat(parts, -1))
 
 
-def _rate(values: Tensor, data: CodeData) -> tuple[Tensor, Tensor]:
-    """Backward difference quotients (S, T, n) of values, and the frames (S, T) at which both values are observed."""
-    rate = torch.zeros_like(values)
+def _rates(data: CodeData) -> CodeData:
+    """Backward difference quotients of codes, observed at the frames at which both codes are."""
+    rate, valid = torch.zeros_like(data.codes), data.observed.clone()
     step = (data.t[:, 1:] - data.t[:, :-1]).nan_to_num(1.0).clamp(min=1e-12)
-    rate[:, 1:] = (values[:, 1:] - values[:, :-1]) / step[..., None]
-    valid = data.observed.clone()
+    rate[:, 1:] = (data.codes[:, 1:] - data.codes[:, :-1]) / step[..., None]
     valid[:, 1:] &= data.observed[:, :-1]
     valid[:, 0] = False
-    return rate, valid
+    return CodeData(rate, data.t, valid)
 
 
 @dataclass

@@ -8,14 +8,13 @@ transformed trajectories need no encoding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import Normalisation
-from inrflow.data.description import Symmetries
 from inrflow.data.source import TrajectorySource
 from inrflow.data.transformations import Augmentation, Transformations
 from inrflow.decoders.base import AffineDecoder
@@ -50,10 +49,9 @@ class FeatureAction:
         exact = copy.deepcopy(decoder).double()
         return cls(exact.features, exact.features_size, normalisation, box)
 
-    def exact_under(self, symmetries: Symmetries, extent: np.ndarray, period: Sequence[float] | None) -> bool:
+    def exact_under(self, augmentation: Augmentation) -> bool:
         """Whether the span of the features is invariant under the symmetries, up to rounding."""
-        probe = Augmentation(symmetries, extent, period).sample(np.random.default_rng([29]), 8)
-        moved = self._moved(probe)
+        moved = self._moved(augmentation.sample(np.random.default_rng([29]), 8))
         error = self._features @ (self._inverse @ moved) - moved
         return bool(error.abs().max() < _EXACT * moved.abs().max())
 
@@ -73,7 +71,6 @@ class FeatureAction:
 
     def averaged(self, prior: GaussianPrior, whitening: Tensor, transformations: Transformations) -> GaussianPrior:
         """Average over transformations of a prior of weights (C size,) of the features psi @ whitening."""
-        channels, size = len(self._mean), whitening.shape[1]
         inverse = torch.linalg.pinv(whitening)
         constant = inverse[:, 0]
         parts = []
@@ -86,7 +83,6 @@ class FeatureAction:
         means = torch.stack(parts)
         mean = means.mean(0)
         covariance = (total + (means - mean).T @ (means - mean)) / len(means)
-        assert len(mean) == channels * size
         return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)
 
 
@@ -110,28 +106,6 @@ class CodeAction:
         moved[..., 0] += shift[:, None]
         return (moved - self._output).flatten(2) @ self._projection
 
-    def affine(self, transformations: Transformations) -> Tensor:
-        """Matrices (K, 1 + Z, 1 + Z) of the action on [1, code] of K transformations."""
-        size = len(self._modes)
-        points = torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
-        result = torch.zeros(len(transformations), 1 + size, 1 + size, dtype=torch.float64)
-        result[:, 0, 0] = 1.0
-        for k, matrix in enumerate(result):
-            one = Transformations(*(m[k : k + 1] for m in (transformations.A, transformations.b, transformations.Q)))
-            moved = self(points[None], one)[0]
-            matrix[1:, 0], matrix[1:, 1:] = moved[0], (moved[1:] - moved[0]).T
-        return result
-
-    def averaged(self, prior: GaussianPrior, transformations: Transformations) -> GaussianPrior:
-        """Average of a prior of codes over transformations of the fields."""
-        moves = self.affine(transformations)
-        turns = moves[:, 1:, 1:]
-        means = moves[:, 1:, 0] + turns @ prior.mean
-        total = (turns @ prior.covariance @ turns.mT).sum(0)
-        mean = means.mean(0)
-        covariance = (total + (means - mean).T @ (means - mean)) / len(means)
-        return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)
-
 
 def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
     """The box (2, d) over which the features are known, where the symmetries keep their span; else None."""
@@ -140,9 +114,7 @@ def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation
     box, period = source.file.box, augmentation.period
     if period is not None:
         box = np.stack([box[0], np.where(np.asarray(period) > 0, box[0] + np.asarray(period), box[1])])
-    action = FeatureAction.of(decoder, source.normalisation, box)
-    exact = action.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
-    return box if exact else None
+    return box if FeatureAction.of(decoder, source.normalisation, box).exact_under(augmentation) else None
 
 
 def code_action(

@@ -9,6 +9,7 @@ from torch import Tensor
 from inrflow.encoding.posterior import FREEDOM, GaussianPrior
 
 PENALTY = 2.0  # nats by which added noise must improve the log evidence
+_LARGEST = 4.0  # variance of added noise in the coarse search, normalised
 _FACTOR = 8.0  # between successive noise levels of the coarse search
 _FINE = (4.0, 2.0, 0.5, 0.25)  # noise levels of the fine search, in units of the best coarse one
 
@@ -62,12 +63,12 @@ class NoiseEvidence:
             count.index_add_(0, windows, seen.sum().double().expand(len(windows)))
         return -0.5 * logarithm - 0.5 * (count + FREEDOM) * torch.log1p(quadratic / FREEDOM)
 
-    def best(self, largest: float = 4.0) -> Tensor:
-        """Variance (windows,) of added noise with the largest evidence, within a factor of about sqrt(2), at most
-        `largest`; 0 where the evidence is largest without added noise."""
+    def best(self) -> Tensor:
+        """Variance (windows,) of added noise with the largest evidence, within a factor of about sqrt(2); 0 where the
+        evidence is largest without added noise."""
         best = torch.zeros(self.windows, dtype=torch.float64)
         score = self(0.0) + PENALTY
-        level = largest
+        level = _LARGEST
         while level > float(self.prior.noise.min()) / _FACTOR:
             evidence = self(level)
             best, score = torch.where(evidence > score, level, best), torch.maximum(evidence, score)

@@ -7,7 +7,7 @@ Evidence: a frame of n values y with prior N(m, B P B^T + R) has the squared inn
 (y - m), with mean n (the consistency check of Kalman filters, Bar-Shalom et al. 2001, 5.4). A larger Q means stronger
 variation than in the training data, or more noise (`evidence`): a variance factor s with an inverse gamma prior is
 estimated, under which predictions are Student distributed. Also limits on the distance of states from the training
-data, and the factor by which intervals widen beyond them."""
+data."""
 
 from __future__ import annotations
 
@@ -346,12 +346,6 @@ def squared_innovation(
     root = _roots(covariance)
     lengths = torch.linalg.solve_triangular(root, step[..., None], upper=False)
     return left + lengths.square().sum((1, 2)), seen.flatten(1).sum(1)
-
-
-def widening(distance: Tensor, limit: float) -> Tensor:
-    """Factor (...,) for standard deviations at squared Mahalanobis distances (...,): 1 inside the limit, beyond it the
-    ratio of the distance to the limit's, neither squared."""
-    return (distance / limit).clamp(min=1.0).sqrt()
 
 
 def chi_squared_quantile(share: float, degrees: int) -> float:

@@ -13,9 +13,10 @@ from inrflow.data.completed import CompletedSource
 from inrflow.data.description import Description
 from inrflow.data.source import TrajectorySource
 from inrflow.domains import Domain, Region, domains_of
+from inrflow.encoding.residual.field import rows_of as observations_of
 from inrflow.encoding.residual.places import REGION
 from inrflow.encoding.row_splines import Rows, RowSplines, candidates
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 
 _TRIED, _FRAMES = 12, 48  # trajectories in the comparison (four may all be smooth); their frames where points move
 _POINTS = 3000  # most points that outline a domain
@@ -35,7 +36,7 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
     """
     bins, times = source.time_bins, source.times
     if about.geometry == "sphere" and np.ptp(source.file.box, axis=0).max() <= REGION:
-        say("no frames at places that stay, for rows in a region of a sphere tell no harmonics of it")
+        say("moving points: no frames at fixed places, since harmonics of a region of a sphere are unknown")
         return None
     some = [rows_of(source, int(i)) for i in train[:: max(1, len(train) // _TRIED)][:_TRIED]]
     margin = 0.0 if bins is None else bins.width / 2
@@ -52,15 +53,15 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
                         splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
         if splines is None:
-            say(f"no frames at places that stay ({str(reason).splitlines()[0]})")
+            say(f"moving points: no frames at fixed places ({first_line(reason)})")
             return None
     if splines is None:
-        say("no frames at places that stay, for points lie in a region, are too few, or time is over")
+        say("moving points: no frames at fixed places (in a general region, too few points, or no time)")
         return None
     how = "rows" if bins is not None else "moving points"
     how += ": each frame" if splines.count == 1 else f": {splines.count} splines in time"
-    say(f"{how} on {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
-        f"the variance of held-out rows{'' if splines.missed < poor else ': they are not used'}")
+    say(f"{how} on {splines.harmonics.count} harmonics, error {splines.missed:.2e} of "
+        f"the variance of held-out rows{'' if splines.missed < poor else ': not used'}")
     if not splines.missed < poor:
         return None
     t, x, normal = None if bins is None else splines.times, splines.places, source.normalisation
@@ -109,7 +110,5 @@ def _outlining(points: np.ndarray) -> np.ndarray:
 def rows_of(source: TrajectorySource, trajectory: int) -> Rows:
     """Rows (t, x, u) of a trajectory, with normalised values."""
     batch = source.batch([trajectory])
-    seen = batch.u[0].isfinite().any(-1)
-    t = (batch.t[0, :, None] + (0.0 if batch.delay is None else batch.delay[0])).expand(seen.shape)
-    x = batch.x[0].expand(*seen.shape, -1)
-    return t[seen].numpy(), x[seen].double().numpy(), batch.u[0][seen].double().numpy()
+    (rows,) = observations_of(batch.t, batch.x, batch.u, batch.delay)
+    return rows.t, rows.x, rows.u

@@ -225,12 +225,12 @@ def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) ->
         raise UserError(f"{file.path} has {theirs.layout}; the surrogate was trained on {ours.layout}: give {wanted}")
     if None not in (ours.units, theirs.units) and ours.units != theirs.units:
         triples = zip(ours.channels, ours.units or (), theirs.units or (), strict=True)
-        told = [f"{name} in {own}, not in {other}" for name, other, own in triples if own and other and own != other]
+        told = [f"{name} in {own} instead of {other}" for name, other, own in triples if own and other and own != other]
         if told:
-            warnings.warn(f"{file.path} has {', '.join(told)} as the training data: nothing is converted", stacklevel=3)
+            warnings.warn(f"{file.path} has {', '.join(told)} as in training; values are not converted", stacklevel=3)
     if None not in (ours.time_units, theirs.time_units) and ours.time_units != theirs.time_units:
         raise UserError(f"{file.path} counts times in {theirs.time_units}, the surrogate in {ours.time_units}: give a "
-                        "file that counts alike")
+                        "file with the same units")
 
 
 def blocks(members: np.ndarray, length: int) -> list[np.ndarray]:

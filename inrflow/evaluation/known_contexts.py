@@ -49,14 +49,14 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
         return "parameters", ContextPrior(mean, error)
     if wanted == "parameters":
         names = ", ".join(contexts.names) or "any"
-        raise UserError(f"observe.context=parameters, but {file.path} does not hold {names} as training did; give "
+        raise UserError(f"observe.context=parameters, but {file.path} does not hold {names} of the training data; give "
                         "observe.context=unknown")
     labels = contexts.labels.numpy()
     numbers = file.environment
     if numbers is not None and contexts.kind == "environment" and bool(np.isin(numbers, labels).all()):
         return "environment", ContextPrior.told(contexts.values[torch.as_tensor(np.searchsorted(labels, numbers))])
     if wanted == "environment":
-        raise UserError(f"observe.context=environment, but {file.path} holds environments that training did not; give "
+        raise UserError(f"observe.context=environment, but {file.path} holds environments unknown in training; give "
                         "observe.context=unknown")
     return "unknown", None
 
@@ -108,8 +108,8 @@ def warn_parameters(surrogate: Surrogate, file: TrajectoryFile) -> None:
                           "other values are extrapolations" + ("" if high > low else ", and do not depend on it"),
                           stacklevel=3)
     if contexts is not None and contexts.map is not None and (lacks := set(contexts.names) - set(ranges)):
-        warnings.warn(f"{file.path} has no parameter {', '.join(sorted(lacks))}, by which training told systems apart: "
-                      "contexts are read off the observed frames", stacklevel=3)
+        warnings.warn(f"{file.path} has no parameter {', '.join(sorted(lacks))}, by which systems are distinguished: "
+                      "contexts are estimated from the observed frames", stacklevel=3)
 
 
 def parameter_errors(surrogate: Surrogate, contexts: Tensor, covariances: Tensor, true: np.ndarray) -> dict[str, Any]:

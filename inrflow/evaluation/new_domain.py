@@ -75,12 +75,12 @@ def moved(surrogate: Surrogate, place: Place, batch: TrajectoryBatch | None = No
     decoder = surrogate.decoder
     if not (isinstance(decoder, DomainHarmonicDecoder)
             and all(isinstance(term, LawTerm) for term in surrogate.field.summands)):
-        raise UserError(f"the model of {surrogate.description.name} is no law on a domain's harmonics, so that it "
-                        f"cannot move to the domain of {place.name}; train on data of that domain")
+        raise UserError(f"the model of {surrogate.description.name} is not a law on harmonics, so it cannot be moved "
+                        f"to the domain of {place.name}; train on data of that domain")
     ours, home = decoder.harmonics, decoder.place
     if ours.components > 1 or (ours.steady and isinstance(home, Region)):
-        raise UserError(f"the law of {surrogate.description.name} is that of a field whose values at the boundary of "
-                        f"{place.name} are not known; train on data of that domain")
+        raise UserError(f"the law of {surrogate.description.name} needs values at the boundary, which are not known "
+                        f"for {place.name}; train on data of that domain")
     assert home is not None
     domains = domains_of(**place.told)
     if isinstance(home, Region) and batch is None:  # elements of the same order: their error is part of the law
@@ -104,8 +104,8 @@ def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, th
     """The surrogate with other harmonics."""
     ours, channels, prior = decoder.harmonics, decoder.channels, surrogate.prior
     if theirs.count < 2:
-        raise UserError(f"the domain of {place.name} is too small, or its mesh too coarse, for the fields that "
-                        f"{surrogate.description.name} knows; check the units of its coordinates")
+        raise UserError(f"the domain of {place.name} is too small, or its mesh too coarse, for the harmonics "
+                        f"of {surrogate.description.name}; check the units of its coordinates")
     new = DomainHarmonicDecoder(domain.state(), decoder.boundary, theirs.count, channels)
     with torch.no_grad():
         new.offset.copy_(decoder.offset.cpu())

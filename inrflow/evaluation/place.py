@@ -79,7 +79,7 @@ def require_place(surrogate: Surrogate, file: TrajectoryFile) -> None:
         law = surrogate.decoder.place is not None
         raise UserError(f"{file.path} does not lie on the domain of {surrogate.description.name} ({why}); "
                         + ("move the law there: inrflow adapt run=RUN data.train=FILE adapt.strength=none" if law else
-                           "the model is no law on a domain's harmonics and cannot move: train on data of that domain"))
+                           "the model is not a law on harmonics, which could be moved: train on data of that domain"))
     if surrogate.extent.domain is not None:
         beyond = surrogate.extent.outside(told["x"])
         if beyond.mean() > _STRAY:

@@ -12,9 +12,9 @@ from typing import Any
 
 from inrflow.errors import UserError
 from inrflow.export.card import model_card
-from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import read_json, write_json
+from inrflow.runtime.run_files import MODEL_FILE
 
 CARD_FILE, REPORTS = "README.md", ("evaluation.json", "candidates.json")
 

@@ -141,7 +141,7 @@ def _unsaid(surrogate: Surrogate, missing: list[str]) -> None:
     missing.append("Assimilation of observations and standard deviations are not exported; `inrflow.Surrogate.load` "
                    "has them.")
     if surrogate.residual is not None:
-        missing.append("Queries add what a Gaussian process of the observations says of the residual, which is no part "
+        missing.append("Queries also add the posterior mean of a Gaussian process of the residual, which is not part "
                        "of the exported values.")
 
 

@@ -58,14 +58,14 @@ class Step(nn.Module):
         self.steps = 1 if self.method == "map" else max(1, math.ceil(1.0 / integrator.step - 1e-6))
         self.scale = surrogate.scale
         if self.method == "dopri5":
-            raise UserError("a step is not exported: the model's integrator (dopri5) chooses its steps by their "
-                            "errors, which no fixed graph does; integrate the exported rate")
+            raise UserError("a step is not exported: the integrator (dopri5) adapts its steps, which a fixed graph "
+                            "cannot; integrate the exported vector field")
         series = field.get(MapTerm)
         self.series = _Series(series) if series is not None else None
         if self.method == "etd":
             law = self.rate.field
             if not isinstance(law, LawField):
-                raise UserError("a step is not exported: the law has a season; integrate the exported rate")
+                raise UserError("a step is not exported: the law has a season; integrate the exported vector field")
             self.linear = not law.products_of and law.network is None
             self.steps = 1 if self.linear else self.steps
             h = 1.0 / self.steps

@@ -56,15 +56,15 @@ def completed_by_flow(source: TrajectorySource, train: np.ndarray, config: Confi
         return None
     seconds = steps_of(elements, first, len(flows)) * len(elements.nodes) * _SECONDS_PER_NODE
     if seconds > _SHARE * 60 * config.training.minutes or len(elements.nodes) > _MOST_NODES:
-        say(f"the equation of an incompressible flow is not tried: it would take about {seconds / 60:.1f} minutes")
+        say(f"incompressible flow: not tried, it would take about {seconds / 60:.1f} minutes")
         return None
     model = find_model(elements, first, config.seed)
     if model is None:
         return None
     helps = float(model.missed.mean()) < pays * float(model.interpolated.mean())
     say(
-        f"incompressible flow of viscosity {model.viscosity:.3g}: observed points kept aside are missed by "
-        f"{model.missed.mean():.1e} of the variance, {model.interpolated.mean():.1e} by smooth interpolation, so it is "
+        f"incompressible flow of viscosity {model.viscosity:.3g}: error {model.missed.mean():.1e} of the variance at "
+        f"held-out points, {model.interpolated.mean():.1e} by interpolation; "
         + ("used between the observed points" if helps else "left out")
     )
     return _completed(source, first, elements, flows, model, say) if helps else None
@@ -105,7 +105,7 @@ def _completed(source: TrajectorySource, first: ObservedFlow, elements: TaylorHo
     for i, flow in enumerate(flows):
         found = complete(elements, flow, model)
         if found is None:
-            say(f"the flow of trajectory {i} is not stable, so the equation is left out")
+            say(f"incompressible flow: left out, it is unstable for trajectory {i}")
             return None
         whole = np.full((source.times.shape[1], *found.shape[1:]), np.nan)
         whole[: len(found)] = found

@@ -274,8 +274,8 @@ def assimilate_noisy(
     added = torch.zeros(len(window), dtype=torch.float64)
     added[surprising] = evidence.best()
     if (added >= _UNLIKE).any():
-        warnings.warn("observed values are far, by deviations of the training data, from any field like these: "
-                      "check what they are of (level, place, faults), and do not trust the forecast", stacklevel=6)
+        warnings.warn("observed values are many standard deviations away from any field like the training data: "
+                      "check what they measure (level, place, faults), and do not trust the forecast", stacklevel=6)
     for level, near in torch.stack([added, flown.double()], 1)[added > 0].unique(dim=0):
         rows = ((added == level) & (flown == near.bool())).nonzero()[:, 0]
         noisy = replace(prior, noise=prior.noise + level)

@@ -113,9 +113,9 @@ class Contexts:
             return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
                     "and its intervals are widened")
         return None if misfit is None or not self._unlike(misfit) > _UNLIKE else (
-            f"no context explains the frames that were seen: forecasts miss {misfit:.1e} of their variance, those of "
-            f"training systems at most {self.missed:.1e}; the system is unlike these, or its values have more noise: "
-            "forecasts, and parameters read off, may be wrong")
+            f"no context explains the observed frames: the error of their forecasts is {misfit:.1e} of the variance, "
+            f"for training systems at most {self.missed:.1e}; the system is unlike these, or has more noise: "
+            "forecasts and estimated parameters may be wrong")
 
     def excess(self, found: ContextEstimate) -> float:
         """Factor on the variance of a context whose misfit exceeds those of training systems: the solve treats

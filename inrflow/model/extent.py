@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError
 
 from inrflow.data.description import Description
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from inrflow.domains import Domain
@@ -32,8 +32,8 @@ _DIGITS = 5  # of stored places
 def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
     """Warn that a forecast has diverged from a time on; no warning if that is infinite."""
     if math.isfinite(time):
-        warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, of the times asked for, it is no number or "
-                      f"{DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
+        warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, values are not finite or {DIVERGED:g} times as "
+                      "large as any observed one; do not use them", stacklevel=4)
 
 
 @contextmanager
@@ -43,17 +43,9 @@ def arithmetic_as_user_error() -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, LinAlgError, np.linalg.LinAlgError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"numbers of the model, or of the observations, are out of all proportion ({reason}); check "
-                        "the units of the observations; if these are right, the model's file is damaged: restore it or "
-                        "train again") from error
-
-
-def mesh_of(state: Mapping[str, Any]) -> Domain:
-    """The domain of a stored `state()`."""
-    from inrflow.domains import from_state  # finite elements take a second to import
-
-    return from_state(state)
+        raise UserError(f"a computation with the model and the observations failed ({first_line(error)}); check the "
+                        "units of the observations; if these are right, the file of the model is damaged: restore it "
+                        "or train again") from error
 
 
 @dataclass(frozen=True)
@@ -193,27 +185,17 @@ class Extent:
 
     def warn_outside(self, outside: int, points: int) -> None:
         """Warn, once, where any of the queried points lie `outside`."""
-        if not outside:
-            return
         if self.seen is not None:
-            warnings.warn(f"{100 * outside / points:.3g} % of the points lie away from all points of the training data "
-                          "on the sphere: values there are extrapolated", stacklevel=3)
-            return
-        if self.domain is not None:
-            warnings.warn(
-                f"{100 * outside / points:.3g} % of the points lie outside the {self.domain.kind} that the model lives "
-                "on (off its mesh, in a hole or behind a wall): values there are those of the nearest place, or mean "
-                "nothing", stacklevel=3)
-            return
-        box = ", ".join(
-            f"{name} {low:.4g} to {high:.4g}"
-            for name, low, high in zip(self.description.coordinates, *self.box, strict=True)
-        )
-        warnings.warn(
-            f"{100 * outside / points:.3g} % of the points lie outside the box of the training data ({box}): values "
-            "there are extrapolated",
-            stacklevel=3,
-        )
+            where = "away from all points of the training data on the sphere: values there are extrapolated"
+        elif self.domain is not None:
+            where = (f"outside the {self.domain.kind} of the model (off its mesh, in a hole or behind a wall): values "
+                     "there are those of the nearest place, or meaningless")
+        else:
+            ends = zip(self.description.coordinates, *self.box, strict=True)
+            box = ", ".join(f"{name} {low:.4g} to {high:.4g}" for name, low, high in ends)
+            where = f"outside the box of the training data ({box}): values there are extrapolated"
+        if outside:
+            warnings.warn(f"{100 * outside / points:.3g} % of the points lie {where}", stacklevel=3)
 
     def warn_beyond(self, beyond: int, points: int) -> None:
         """Warn, once, where any of the queried points lie `beyond` the time span of training."""

@@ -114,7 +114,7 @@ class Family:
     def surrogate(self, name: str) -> Surrogate:
         """The surrogate of one physics. Raises UserError for an unknown name."""
         if name not in self.members:
-            raise UserError(f"physics={name} is unknown; this run knows {', '.join(self.names)}: choose one of them")
+            raise UserError(f"physics={name} is unknown; this run holds {', '.join(self.names)}: choose one of them")
         return self.members[name]
 
     def find(self, description: Description) -> str:
@@ -131,8 +131,8 @@ class Family:
         ]
         if len(fitting) == 1:
             return fitting[0]
-        problem = f"{len(fitting)} physics have its channels" if fitting else "no physics has its channels"
-        raise UserError(f"the data are named {description.name} with channels {', '.join(description.channels)}, and "
+        problem = f"{len(fitting)} physics have these channels" if fitting else "no physics has these channels"
+        raise UserError(f"the data are named {description.name} with channels {', '.join(description.channels)}, but "
                         f"{problem}; give physics=NAME, one of {', '.join(self.names)}")
 
     # ---- storing ----
@@ -177,7 +177,7 @@ class Family:
 def _read(stored: StoredModel, physics: str | None) -> Surrogate:
     family = Family.from_stored(stored)
     if physics is None:
-        raise UserError(f"{stored.path.parent} knows several physics; give physics=NAME, one of "
+        raise UserError(f"{stored.path.parent} holds several physics; give physics=NAME, one of "
                         f"{', '.join(family.names)}")
     return family.surrogate(physics)
 

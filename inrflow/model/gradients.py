@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from inrflow.errors import UserError
-from inrflow.model.state_prior import StateEstimate
 
 
 def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, points: Tensor, by_row: bool
@@ -81,11 +80,3 @@ def _rates(solution: Any, times: Tensor, points: Tensor, by_row: bool) -> Tensor
 
 def _dtype(solution: Any) -> torch.dtype:
     return next(solution.surrogate.decoder.parameters()).dtype
-
-
-def estimate_of(state: Tensor, time: Tensor) -> StateEstimate:
-    """The estimate of an exactly known state (n,) at an internal time."""
-    n = len(state)
-    zero = torch.zeros(1, dtype=torch.float64)
-    return StateEstimate(time.reshape(1, 1).double(), state.double()[None, None],
-                         [torch.zeros(1, n, n, dtype=torch.float64)], zero, zero)

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.model.store_v1 import EARLIER, upgraded
+from inrflow.runtime.run_files import MODEL_FILE
 from inrflow.runtime.tensor_files import load_metadata, load_tensors
 
-MODEL_FILE = "model.safetensors"
 FORMAT, FAMILY_FORMAT = "inrflow-surrogate", "inrflow-family"
 VERSIONS = {FORMAT: 3, FAMILY_FORMAT: 5}  # of the formats that are written
 _BEFORE = {FORMAT: 2, FAMILY_FORMAT: 4}  # read unless eigenfunctions were computed, then of any orientation
@@ -54,21 +54,18 @@ class StoredModel:
         most = self.path.stat().st_size // 4  # bytes of a number
         for key, value in (item for part in _parts(self.metadata) for item in _integers(part)):
             if value > most:
-                raise UserError(f"{self.path} declares {key}={value}, more than a file of its size holds; it is "
-                                "damaged: restore it or train again")
+                raise damaged(self.path, f"declares {key}={value}, more than a file of its size holds")
 
     def require_numbers(self) -> None:
         """Raise UserError where a tensor or plain value is NaN, which no model has."""
         for name, value in (*_values(self.state), *_values(self.metadata)):
             if bool(torch.as_tensor(value).isnan().any()):
-                raise UserError(f"{self.path}: {name} holds nan where a number is expected; the file is damaged: "
-                                "restore it or train again")
+                raise damaged(self.path, f"{name} holds nan where a number is expected")
 
-    def other_version(self, error: Exception) -> UserError:
-        """The error of a file whose parts do not fit this version."""
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return UserError(f"{self.path} is damaged, or of another version of inrflow ({reason}); restore it, or "
-                         "train again")
+
+def damaged(path: Path, found: str) -> UserError:
+    """The error of a model file in which something was found that no model has."""
+    return UserError(f"{path}: {found}; the file is damaged: restore it or train again")
 
 
 def _parts(metadata: Mapping[str, Any]) -> list[Any]:
@@ -181,7 +178,8 @@ def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
     except MemoryError:
         raise
     except Exception as error:
-        raise stored.other_version(error) from error
+        raise UserError(f"{stored.path} is damaged, or of another version of inrflow ({first_line(error)}); restore "
+                        "it, or train again") from error
 
 
 def check_numbers(
@@ -191,16 +189,15 @@ def check_numbers(
     real = values.is_floating_point() if isinstance(values, Tensor) else type(values) in (int, float)
     if not real:
         found = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise UserError(f"{path}: {name} is of the type {found} where floating-point numbers are expected; the file is "
-                        "damaged: restore it or train again")
+        raise damaged(path, f"{name} is of the type {found} where floating-point numbers are expected")
     tensor = torch.as_tensor(values)
     bad = ~torch.isfinite(tensor)
     if least is not None:
         bad |= (tensor <= least) if above else (tensor < least)
     if bool(bad.any()):
         limit = "" if least is None else f" {'above' if above else 'of at least'} {least:g}"
-        raise UserError(f"{path}: {name} holds {float(tensor[bad].flatten()[0]):g} where a finite number{limit} is "
-                        "expected; the file is damaged: restore it or train again")
+        first = float(tensor[bad].flatten()[0])
+        raise damaged(path, f"{name} holds {first:g} where a finite number{limit} is expected")
 
 
 def plain_values(path: Path, kind: type[_Made], values: Mapping[str, Any]) -> _Made:
@@ -211,8 +208,7 @@ def plain_values(path: Path, kind: type[_Made], values: Mapping[str, Any]) -> _M
         if hint is float:
             check_numbers(path, name, value)
         elif hint in (int, str, bool) and type(value) is not hint:
-            raise UserError(f"{path}: {name} is of the type {type(value).__name__} where {hint.__name__} is expected; "
-                            "the file is damaged: restore it or train again")
+            raise damaged(path, f"{name} is of the type {type(value).__name__} where {hint.__name__} is expected")
     return kind(**values)
 
 
@@ -245,9 +241,8 @@ def check_surrogate(path: Path, model: Any) -> None:
     sizes = {"code": model.code_size, "state": model.field.state_size, "context": model.context_size}
     if not 0 < sizes["code"] <= sizes["state"] == len(prior.mean) - sizes["context"] or sizes["context"] < 0:
         found = ", ".join(f"{key} {size}" for key, size in sizes.items())
-        raise UserError(f"{path}: {name} has the sizes {found} and a prior of {len(prior.mean)} dimensions; expected "
-                        "those of code and memory, then those of the context; the file is damaged: restore it or train "
-                        "again")
+        raise damaged(path, f"{name} has the sizes {found} and a prior of {len(prior.mean)} dimensions; expected those "
+                      "of code and memory, then those of the context")
     check_parameters(path, f"{name}: decoder", model.decoder)
     check_parameters(path, f"{name}: field", model.field)
     _check_answers(path, name, model)
@@ -264,14 +259,14 @@ def _check_answers(path: Path, name: str, model: Any) -> None:
             return
     for key, values in answers.items():
         if not np.isfinite(values).all() or (key == "std" and (np.asarray(values) < 0).any()):
-            raise UserError(f"{path}: {name} answers the mean of its training data with {key} of "
-                            f"{float(np.asarray(values).flat[0]):g}; the file is damaged: restore it or train again")
+            raise damaged(path, f"{name} answers the mean of its training data with {key} of "
+                          f"{float(np.asarray(values).flat[0]):g}")
 
 
 def _check_covariance(path: Path, name: str, covariance: Tensor) -> None:
     """Raise UserError where a matrix (n, n), or variances (n,), is not a covariance, up to rounding."""
     if not bool(covariance.any()):
-        raise UserError(f"{path}: {name} is 0 everywhere; the file is damaged: restore it or train again")
+        raise damaged(path, f"{name} is 0 everywhere")
     if covariance.dim() == 1:
         check_numbers(path, name, covariance, 0.0)
         return
@@ -279,5 +274,4 @@ def _check_covariance(path: Path, name: str, covariance: Tensor) -> None:
     least = _INDEFINITE * matrix.diagonal().abs().max().clamp(min=1e-300)
     apart = float((matrix - matrix.mT).abs().max()) > least
     if apart or int(torch.linalg.cholesky_ex(matrix + least * torch.eye(len(matrix), dtype=matrix.dtype))[1]):
-        raise UserError(f"{path}: {name} is no covariance, for it is not symmetric or has a negative eigenvalue; the "
-                        "file is damaged: restore it or train again")
+        raise damaged(path, f"{name} is not a covariance: it is not symmetric or has a negative eigenvalue")

@@ -25,13 +25,12 @@ from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import frames_needed, short_window
-from inrflow.encoding.encode import CodeData, Encoder, encode, unknown
+from inrflow.encoding.encode import CodeData, Encoder, encode
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
 from inrflow.model.contexts import Contexts
-from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, mesh_of, warn_far
-from inrflow.model.gradients import estimate_of
+from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, warn_far
 from inrflow.model.solution import Solution
 from inrflow.model.state_path import with_residual
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
@@ -135,7 +134,11 @@ class Surrogate(Shown):
         """Mesh of the training data as a Domain, for decoders without a domain, and the neighbourhood of the data on a
         sphere; None: unknown."""
         mesh, seen = self.training.get("mesh"), self.training.get("seen")
-        return None if mesh is None else mesh_of(mesh), None if seen is None else Seen.from_state(seen)
+        if mesh is not None:
+            from inrflow.domains import from_state  # finite elements take a second to import
+
+            mesh = from_state(mesh)
+        return mesh, None if seen is None else Seen.from_state(seen)
 
     # ---- storing ----
 
@@ -181,7 +184,7 @@ class Surrogate(Shown):
         home = choose_device(device)
         surrogate = load_model(directory, physics)
         if physics not in (None, name := surrogate.description.name):
-            raise UserError(f"physics={physics} is unknown; {directory} knows {name} alone: leave physics out")
+            raise UserError(f"physics={physics} is unknown; {directory} holds only {name}: leave physics out")
         surrogate.decoder.to(home)
         return surrogate
 
@@ -249,11 +252,6 @@ class Surrogate(Shown):
         """Codes of all frames of a window in data units, each encoded on its own."""
         return self._codes(self._inner(window))
 
-    def unknown(self, window: TrajectoryBatch, codes: CodeData) -> float:
-        """Posterior variance of codes of the first frames of a window, relative to their mean square
-        (`encode.unknown`)."""
-        return unknown(self.decoder, self._inner(window), codes.codes, self.prior.codes(self.code_size), self.encoder)
-
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
         motion = None if inner.delay is None else self.dynamics.motion(self.prior.mean, self.code_size)
         codes = encode(self.decoder, inner, self.prior.codes(self.code_size), self.encoder, motion)
@@ -290,10 +288,10 @@ class Surrogate(Shown):
         observations = all_observations_from(observations, self.description)
         examples = None if examples is None else all_observations_from(examples, self.description)
         if examples is not None and parameters is not None:
-            raise UserError("both examples and parameters are given, which both tell the context; give one of them")
+            raise UserError("both examples and parameters are given, and either sets the context; give one of them")
         if (examples is not None or parameters is not None) and not self.context_size:
             raise UserError(f"the surrogate of {self.description.name} has no contexts, so examples and parameters "
-                            "tell it nothing; train on a file with several environments or parameters that vary")
+                            "have no effect; train on a file with several environments or parameters that vary")
         with arithmetic_as_user_error():
             context = None if parameters is None else self.context_of(parameters)
             context = context if examples is None else self.context_from(examples)
@@ -309,14 +307,16 @@ class Surrogate(Shown):
         state, size = torch.as_tensor(state), len(self.prior.mean)
         if state.shape != (size,) or not (bool(state.isfinite().all()) and math.isfinite(t)):
             raise UserError(f"a state has shape {tuple(state.shape)}, at t={t:g}; expected ({size},), all finite")
-        return Solution(self, estimate_of(state, self.scale.internal(torch.as_tensor(float(t)))), True)
+        time, zero = self.scale.internal(torch.tensor([[float(t)]])), torch.zeros(1, dtype=torch.float64)
+        exact = [torch.zeros(1, size, size, dtype=torch.float64)]
+        return Solution(self, StateEstimate(time, state.double()[None, None], exact, zero, zero), True)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
         """Posterior of the context of the system to which example trajectories of several frames belong."""
         windows = [self._window(example) for example in examples]
         if not windows or max(window.u.shape[1] for window in windows) < 2:
-            raise UserError(f"{len(windows)} example trajectories are given, none with 2 frames; a context shows in "
-                            "how a field moves: give at least one with 2 or more")
+            raise UserError(f"{len(windows)} example trajectories are given, none with 2 frames; a context is "
+                            "estimated from changes between frames: give at least one with 2 or more")
         estimate = self.solve_context(windows)
         self.warn_context(estimate.mean, estimate.misfit)
         return ContextPrior(estimate.mean, estimate.covariance)

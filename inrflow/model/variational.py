@@ -19,7 +19,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.flow import Dynamics
-from inrflow.encoding.encode import CodeData
+from inrflow.encoding.encode import CodeData, unknown
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 _DIRECT, _STEPS, _SHARES = 3, 10, (1.0, 0.5, 0.25, 0.1)  # steps: of the whole window, per length; shares of one
@@ -49,9 +49,11 @@ def near_closest_flows(
     around, flown = estimate.mean.clone(), torch.zeros(len(window.u), dtype=torch.bool)
     simple = dynamics.field.is_linear_at_context or not decoder.affine
     simple = simple or window.u.shape[1] < 2 or window.delay is not None
+    if contexts := dynamics.field.context_size:
+        context = context or prior.context(contexts)
     for row in () if simple else (estimate.factor > most).nonzero():
-        one, known = window.select(row), None if context is None else context.select(row)
-        path = closest_flow(smoother, decoder, dynamics, prior, one, known, estimate.mean[row, 0], most)
+        one, known = window.select(row), context.select(row) if context is not None and contexts else None
+        path = _Search(smoother, decoder, dynamics, prior, one, known).closest_flow(estimate.mean[row, 0], most)
         if path is None:
             continue
         other = smoother(prior, one, context=known, around=path)
@@ -60,32 +62,12 @@ def near_closest_flows(
     return estimate, around, flown
 
 
-@torch.no_grad()
-def closest_flow(
-    smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch,
-    context: ContextPrior | None, start: Tensor, most: float
-) -> Tensor | None:
-    """States (1, K, n) along the trajectory of the flow that best fits a window, by optimisation from `start` (1, n)
-    or, if the misfit exceeds `most` times the noise variance, over windows of growing length. None if there is no
-    finite one."""
-    given = context if context is not None else prior.context(dynamics.field.context_size)
-    search = _Search(smoother, decoder, dynamics, prior, window, given if dynamics.field.context_size else None)
-    frames = window.u.shape[1]
-    search.approach(start, frames, _DIRECT, 1.0)
-    if not search.least < most:
-        known = search.first()
-        for length in [k for k in (1 + 2**i for i in range(frames)) if k < frames] + [frames]:
-            known = search.approach(known, length, _STEPS, _LOUDEST, most)
-            if length > 2 and search.last > _AS_LOUD * search.least:  # the misfit of short windows is noise, too
-                break
-    return search.path
-
-
 class _Search:
     """Iterative optimisation of the state (1, n) at the first frame of a window. `path` (1, K, n) and `least` are the
     best trajectory over the whole window and its misfit, per value in noise variances; `last` is the misfit of the last
     window."""
 
+    @torch.no_grad()
     def __init__(self, smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior,
                  window: TrajectoryBatch, context: ContextPrior | None) -> None:
         self.smoother, self.dynamics, self.prior, self.window, self.context = smoother, dynamics, prior, window, context
@@ -95,9 +77,20 @@ class _Search:
         bases = [decoder.basis(x.to(dtype)) for x in window.x[0]]
         self.decode = [(offset.double(), basis.double()) for offset, basis in bases]
 
-    def first(self) -> Tensor:
-        """The state given the first frame alone."""
-        return self.smoother(self.prior, self.window.first_frames(1), context=self.context).mean[:, 0]
+    @torch.no_grad()
+    def closest_flow(self, start: Tensor, most: float) -> Tensor | None:
+        """States (1, K, n) along the trajectory of the flow that best fits the window, by optimisation from `start`
+        (1, n) or, if the misfit exceeds `most` times the noise variance, over windows of growing length. None if there
+        is no finite one."""
+        frames = self.window.u.shape[1]
+        self.approach(start, frames, _DIRECT, 1.0)
+        if not self.least < most:
+            known = self.smoother(self.prior, self.window.first_frames(1), context=self.context).mean[:, 0]
+            for length in [k for k in (1 + 2**i for i in range(frames)) if k < frames] + [frames]:
+                known = self.approach(known, length, _STEPS, _LOUDEST, most)
+                if length > 2 and self.last > _AS_LOUD * self.least:  # the misfit of short windows is noise, too
+                    break
+        return self.path
 
     def approach(self, state: Tensor, length: int, steps: int, loudest: float, most: float = 0.0) -> Tensor:
         """The state of best fit to the first `length` frames, after at most `steps` steps; for shorter windows than the
@@ -182,7 +175,9 @@ def context_of_windows(
         found = _given(surrogate, parts, prior)
         seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
         spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
-        if spare and surrogate.unknown(windows[0], parts[0]) < _KNOWN * found.misfit:
+        first, codes = surrogate._inner(windows[0]), surrogate.prior.codes(surrogate.code_size)
+        share = unknown(surrogate.decoder, first, parts[0].codes, codes, surrogate.encoder) if spare else math.inf
+        if share < _KNOWN * found.misfit:
             return found
         nominal = found.mean
     for turn in range(_TURNS if hidden else 1):

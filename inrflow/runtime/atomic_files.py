@@ -26,7 +26,7 @@ from typing import Any
 import h5py
 from filelock import FileLock, Timeout
 
-from inrflow.errors import UserError, is_disk_full
+from inrflow.errors import UserError, first_line, is_disk_full
 
 try:
     import fcntl
@@ -334,8 +334,8 @@ def _require_no_links(path: Path) -> None:
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_symlink():
-                raise UserError(f"{entry.path} is a link, which would lead what is written out of the folder; remove "
-                                "it, or choose another output=DIR")
+                raise UserError(f"{entry.path} is a link, through which files would be written outside of the folder; "
+                                "remove it, or choose another output=DIR")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -365,7 +365,7 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise UserError(f"{place} needs more memory than there is ({_first_line(error)}); it is too large or "
+        raise UserError(f"{place} needs more memory than there is ({first_line(error)[:200]}); it is too large or "
                         "damaged") from error
     except Exception as error:
         known = (ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError,
@@ -374,9 +374,5 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
             raise
         if isinstance(error, ValueError) and "Python objects" in str(error):  # raised by numpy
             raise UserError(f"{place} holds Python objects, which are not read; save arrays of numbers") from error
-        raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
-                        "copy or generate it again") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{place} cannot be read ({first_line(error)[:200]}); it is damaged, incomplete or being "
+                        "written, copy or generate it again") from error

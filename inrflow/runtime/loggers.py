@@ -69,7 +69,7 @@ class Loggers:
             except Exception as error:
                 loggers.pop(name, None)
                 why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                self._say(f"the logger {name} has failed and gets no more metrics ({why}); training goes on")
+                self._say(f"the logger {name} failed and is dropped ({why}); training continues")
 
         for name, load in registered.items():
             maker = attempt(name, load)

@@ -18,7 +18,7 @@ from inrflow.numerics.team import Compute, Lost, team, trained
 from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu
 from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
 
-WARM_UP = 20
+WARM_UP, _CLIP = 20, 1.0  # steps; largest norm of gradients
 _FEWEST_STEPS = 20
 _TIMED_AT = (900, 600, 250, 150, 50)  # steps that are timed, of 1000
 _TIMED_SHARE = 0.02  # share of the time spent on timing, so that long steps are timed less often
@@ -31,7 +31,6 @@ class OptimiserSettings:
     name: str = "soap"
     rate: float = 1e-3
     weight_decay: float = 0.0
-    clip: float = 1.0
 
     def make(self, parameters: list[nn.Parameter] | list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser for parameters, or for parameter groups with their own learning rates."""
@@ -115,7 +114,7 @@ class Stage:
             group["lr"] = self.optimiser.rate * learning_rate(step, steps)
         optimiser.zero_grad(set_to_none=True)
         (loss,) = self.gradients(_Descent(self.loss), module, step, steps)
-        norm = torch.nn.utils.clip_grad_norm_(trained(module), self.optimiser.clip)
+        norm = torch.nn.utils.clip_grad_norm_(trained(module), _CLIP)
         if bool(torch.isfinite(norm)):
             optimiser.step()
         return loss

@@ -19,28 +19,28 @@ _HAND = "set by hand before the benchmarks of default_search.py, and not varied 
 _SINGLE = "benchmarks/forecasts/single_trajectory.py: generated systems and truncated series, checked on fresh seeds"
 
 # ---- between candidates ----
-BETTER = Margin(0.95, "times the error: from here on a candidate is clearly better", _HAND)
-BETTER_ON_FEW = Margin(0.5, "the same where the last frames of one trajectory judge, which are not refitted", _HAND)
-MORE_UNKNOWNS = Margin(1 / 3, "times the error, for more unknowns in the same recipe: a network in a law of few terms",
-                       "what networks in laws were to gain before they were measured")
-LONGER_WINDOW = Margin(0.2, "times the error: what a candidate must reach that needs more observed frames", _HAND)
-EXPLAINED = Margin(5.0, "times what the basis leaves: an equation with so small an error explains the data", _HAND)
-TRUSTED = Margin(1e-2, "share of the variance: an equation judged by the last frames alone must reach it", _HAND)
-POOR = Margin(0.5, "share of the variance: a field that misses so much forecasts nothing", _HAND)
-ROUNDING = Margin(1e-6, "share of the variance below which single-precision rollouts have nothing to add", _HAND)
-DECODER_LIMITED = Margin(3.0, "times what the decoder leaves: better dynamics would hardly show", _HAND)
-REFIT_FAILED = Margin(1.5, "times the error before: a refit that forecasts worse has failed", _HAND)
-WHITE = Margin(1e-3, "share of the variance: what codes leave below it is not looked at for a residual field", _HAND)
+BETTER = Margin(0.95, "ratio of errors below which a candidate is clearly better than another", _HAND)
+BETTER_ON_FEW = Margin(0.5, "the same ratio if the held-out data are the last frames of one trajectory", _HAND)
+MORE_UNKNOWNS = Margin(1 / 3, "ratio of errors below which a candidate of more unknowns in its recipe is preferred",
+                       "set by hand for networks in laws, before their benchmarks")
+LONGER_WINDOW = Margin(0.2, "ratio of errors below which a model that needs more observed frames is preferred", _HAND)
+EXPLAINED = Margin(5.0, "ratio of errors, of a law to its basis alone, below which the law explains the data", _HAND)
+TRUSTED = Margin(1e-2, "share of the variance: as EXPLAINED, for laws validated on last frames or other domains", _HAND)
+POOR = Margin(0.5, "share of the variance: a model with a larger error predicts nothing", _HAND)
+ROUNDING = Margin(1e-6, "share of the variance: rounding of single precision; a smaller error is not improved", _HAND)
+DECODER_LIMITED = Margin(3.0, "ratio of errors, of forecasts to the decoder alone, above which delays are tried", _HAND)
+REFIT_FAILED = Margin(1.5, "ratio of errors, after a refit to before it, above which the refit is rejected", _HAND)
+WHITE = Margin(1e-3, "share of the variance: a residual field is sought for larger residuals of the codes only", _HAND)
 
 # ---- parts of a candidate ----
-DETERMINED = Margin(1.2, "transitions an unknown from which data determine linear dynamics", _HAND)
-UNDETERMINED_ERROR = Margin(0.01, "share of the variance: forecasts with a smaller error were determined", _HAND)
-LONGER_MEMORY = Margin(0.5, "times the error for one more delay", _SINGLE)
-SYMMETRY_HARMS = Margin(0.8, "times the error without a declared symmetry: below it the symmetry is dropped", _HAND)
-HARMONICS_SUFFICE = Margin(1e-5, "share of the variance that harmonics leave: then no trunk is trained", _HAND)
-PATTERNS_SUFFICE = Margin(1e-2, "share of the variance that functions through components miss at points held out: then "
-                          "no trunk is trained", "rod, fhn, tracer_channel, waves_disc, plate, swirl; cavity needs one")
-MESH_FLOW_PAYS = Margin(0.25, "times what interpolation misses at nodes kept aside", _HAND)
+DETERMINED = Margin(1.2, "transitions per state dimension from which data determine linear dynamics", _HAND)
+UNDETERMINED_ERROR = Margin(0.01, "share of the variance: with a smaller error, dynamics count as determined", _HAND)
+LONGER_MEMORY = Margin(0.5, "ratio of errors below which one more delay is preferred", _SINGLE)
+SYMMETRY_HARMS = Margin(0.8, "ratio of errors, without a symmetry to with it, below which it is dropped", _HAND)
+HARMONICS_SUFFICE = Margin(1e-5, "share of the variance: no trunk for a smaller residual of harmonics", _HAND)
+PATTERNS_SUFFICE = Margin(1e-2, "share of the variance: no trunk for a smaller error of interpolated components",
+                          "held-out points of rod, fhn, tracer_channel, waves_disc, plate, swirl; cavity needs a trunk")
+MESH_FLOW_PAYS = Margin(0.25, "ratio of errors, of a simulated flow to interpolation, below which it is used", _HAND)
 
 
 def margins() -> dict[str, Margin]:

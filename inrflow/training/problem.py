@@ -25,7 +25,6 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import series_windows
 from inrflow.encoding.encode import METHODS, CodeData, Encoder, encode
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.evaluation.place import seen_of
 from inrflow.numerics.effort import effort
@@ -52,7 +51,6 @@ class Problem:
         source: trajectories that the decoder is trained on; observed: the same before missing values were filled in.
         train, validation: indices of trajectories. Without validation trajectories the last frames are held out.
         symmetries: those in use; environments: groups of trajectories with a common context.
-        interpolation_error: variance between the observed points, if known before training.
         noise: (C,) variance of observed values about those of the source, normalised; None: they are identical.
         white: whether this variance is white noise of single values.
         domain: of the fields of the source, if it is known from observed rows; None: it follows from the points.
@@ -68,7 +66,6 @@ class Problem:
     environments: Environments | None
     scale: TimeScale
     device: torch.device
-    interpolation_error: InterpolationError | None = None
     noise: torch.Tensor | None = None
     white: bool = False
     domain: Domain | None = None
@@ -160,7 +157,7 @@ class Problem:
         dynamics = self.config.dynamics
         settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
                     "dynamics.memory": dynamics.memory}
-        return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
+        return next((f"{key} sets other dynamics" for key, asked in settings.items() if asked), None)
 
     def augmentation(self, symmetries: Symmetries | None = None) -> Augmentation:
         """Random symmetry copies, for the symmetries in use or others."""
@@ -334,9 +331,8 @@ def check_settings(config: Config) -> None:
         )
     if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
         raise UserError(
-            f"training.joint=true moves codes by Adam and trains a network alone as field, found encoding.method="
-            f"{method}, dynamics.linear={str(config.dynamics.linear).lower()}, dynamics.depth={config.dynamics.depth}; "
-            "give adam, false and 1 or more"
+            f"training.joint=true needs encoding.method=adam, dynamics.linear=false and dynamics.depth of 1 or more; "
+            f"found {method}, {str(config.dynamics.linear).lower()} and {config.dynamics.depth}"
         )
 
 

@@ -24,10 +24,11 @@ from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.loggers import Loggers, TensorBoard
+from inrflow.runtime.run_files import CANDIDATES_FILE, METRICS_FILE
 
 Clock = Callable[[], float]
 
-CANDIDATES_FILE, DECISIONS_FILE = "candidates.json", "decisions.json"
+DECISIONS_FILE = "decisions.json"
 LOGGERS = "inrflow.loggers"  # entry points
 CHECKPOINT_SECONDS = 30.0
 _PLAIN_SECONDS = 20.0
@@ -93,7 +94,7 @@ class Recorder:
         self._last_tried = self._started
 
     def __enter__(self) -> Recorder:
-        self._metrics = open(self.directory / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115
+        self._metrics = open(self.directory / METRICS_FILE, "a", buffering=1)  # noqa: SIM115
         if self._config is not None:
             registered: dict[str, Callable[[], Any]] = {one.name: one.load for one in entry_points(group=LOGGERS)}
             if find_spec("tensorboard") is not None:
@@ -167,7 +168,7 @@ class Recorder:
             if not isinstance(decisions, dict) or not all(type(value) is int for value in decisions.values()):
                 raise ValueError("expected whole numbers by name")
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({error}); remove it, and the decisions are made again") from error
+            raise UserError(f"{path} cannot be read ({error}); remove it to make the decisions again") from error
         return decisions
 
     def save_decisions(self, decisions: Mapping[str, int]) -> None:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from inrflow.data.batch import TimeScale
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import Limit, OutOfTime, effort
@@ -91,7 +91,7 @@ def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter)
     least = problem.source.normalisation.least
     amounts = [] if least is None else [problem.description.channels[index] for index in (least == 0).nonzero()]
     if amounts:
-        log.say(f"{', '.join(amounts)}: never negative in the data, at times near 0, so quantiles are no less than 0")
+        log.say(f"{', '.join(amounts)}: never negative in the data and often near 0, so quantiles are cut off at 0")
     budget = Budget(training.minutes, decisions, clock, log.save_decisions)
     return Run(problem, Judge(problem), budget, log, problem.config)
 
@@ -111,7 +111,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     best: Candidate | None = None
     for recipe in sorted(recipes, key=lambda recipe: bool(getattr(recipe, "is_late", lambda _: False)(run.problem))):
         late = run.budget.over and best is not None and not getattr(recipe, "is_quick", lambda _: False)(run.problem)
-        reason = run.judge.enough(best) or recipe.applies(run.problem, best) or (late and "the time is over")
+        reason = run.judge.enough(best) or recipe.applies(run.problem, best) or (late and "the time budget is spent")
         if reason:
             run.log.skip(recipe.name, reason)
             continue
@@ -145,12 +145,12 @@ def _better(new: Candidate, best: Candidate | None, run: Run) -> Candidate | Non
         new.context_size))
     new, before = replace(new, row=row), None if best is None else best.row
     if not math.isfinite(new.score.error):
-        row.why = "its forecasts of held-out data diverge"
+        row.why = "forecasts of held-out data diverge"
     elif not run.judge.better(new, best, run.log):
         row.why = f"not clearly better than {_words(before, row)}"
     else:
         if before is not None:
-            before.why = f"{_words(row, before)} forecasts held-out data better"
+            before.why = f"smaller held-out error of {_words(row, before)}"
         return new
     return best
 
@@ -183,7 +183,7 @@ def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surroga
     until = budget.clock() + budget.seconds(1.0, _RESIDUAL_FIELD)
     with suppress(OutOfTime), effort.limited(Limit(until=until, clock=budget.clock)):
         return choose_residual_field(surrogate, judged, run)
-    run.log.say("the search for a residual field takes too long and is left out: deviations of this model are slow")
+    run.log.say("residual field: search stopped, for lack of time (standard deviations of this model are slow)")
     return surrogate
 
 
@@ -194,9 +194,8 @@ def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
     except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is a ValueError
         if isinstance(error, UserError):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        run.log.skip(recipe.name, f"failed: {reason}")
-        run.log.say(f"{recipe.name} failed and is passed over: {reason}")
+        run.log.skip(recipe.name, f"failed: {first_line(error)}")
+        run.log.say(f"recipe {recipe.name} failed and is skipped: {first_line(error)}")
 
 
 def _words(row: Tried | None, other: Tried) -> str:

@@ -66,7 +66,7 @@ def test_frames_that_are_unlike_those_before_are_trained_anew(series, tmp_path):
     other = u.copy()
     other[150:] = 12 * np.random.default_rng(0).standard_normal((110, 8))
     after, told, problem = updated(before, written(tmp_path / "all.h5", t, x, other[None]), tmp_path)
-    assert after is None and "trained anew: 90 % intervals" in told
+    assert after is None and "training from scratch: 90 % intervals" in told
     assert float(problem.source.normalisation.scale.item()) > 2 * float(before.normalisation.scale.item())
     after, told, _ = updated(before, written(tmp_path / "many.h5", np.arange(320.0), x, np.tile(u, (2, 1))[None, :320]),
                              tmp_path)

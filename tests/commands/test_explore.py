@@ -164,7 +164,7 @@ def test_other_runs_and_reference_forecasts_take_the_place_of_the_model(tiny_run
     np.testing.assert_allclose(missed.values, frames.u[shown.observe - 1, :, 1] - frames.u[-1, :, 1], atol=1e-6)
     series = shown.series("1", frames.x[5], 1)
     assert np.array_equal(series["low"], series["high"]) and series["middle"][-1] == frames.u[shown.observe - 1, 5, 1]
-    with pytest.raises(UserError, match="points of the data alone"):
+    with pytest.raises(UserError, match="only at the points of the data"):
         shown.view("1", 0.3, 0, SPREAD, window)
     shown.model = "pod_dmd"
     assert np.isfinite(shown.view("1", frames.t[-1] + 0.1, 0, VALUE, window).values).all()

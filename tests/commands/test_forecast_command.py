@@ -95,7 +95,7 @@ def test_places_need_no_times_and_are_not_replaced_in_silence(tiny_run, seen, tm
 
 
 @pytest.mark.parametrize(("setting", "words"), [
-    ("until=0", "is not after the last observation"), ("until=soon", "is no time of data"),
+    ("until=0", "is not after the last observation"), ("until=soon", "is not a time in"),
     ("until=1e9", "larger `every`"), ("every=0", "every=0"), ("to=SEEN", "is an input of this forecast"),
 ])
 def test_what_cannot_be_forecast_is_told(tiny_run, seen, inrflow_command, setting, words):
@@ -165,7 +165,7 @@ def test_points_that_move_are_forecast_from_where_each_was_last(tmp_path, inrflo
     np.testing.assert_allclose(found[["x", "y"]][:12], x[-1], atol=1e-5)
     drifters(tmp_path / "nameless.csv", named=False)
     given = inrflow_command("forecast", *told, f"observations={tmp_path / 'nameless.csv'}", f"to={tmp_path / 'g.csv'}")
-    assert given.code == 2 and "no column such as drifter or station_id says which is which" in given.err
+    assert given.code == 2 and "no column such as drifter or station_id identifies them" in given.err
     (tmp_path / "places.csv").write_text("t,x,y\n0,0.5,0.5\n")
     given = inrflow_command("forecast", *told, f"observations={tmp_path / 'nameless.csv'}", f"to={tmp_path / 'g.csv'}",
                             f"points={tmp_path / 'places.csv'}")

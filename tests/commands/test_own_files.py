@@ -27,7 +27,7 @@ def test_a_pattern_of_files_is_trained_on_and_reported_and_answered_in_its_form(
     trained = inrflow_command("train", "data.train=month*.nc", "data.read.period=[1]", "training.minutes=0.1",
                               "output=run")
     assert trained.code == 0, trained.err
-    assert "2 files of NetCDF" in trained.err and "data that the model has seen" in trained.err.replace("\n", " ")
+    assert "2 files of NetCDF" in trained.err and "of the training data" in trained.err.replace("\n", " ")
     report = json.loads((elsewhere / "run" / EVALUATION_FILE).read_text())
     assert report["in_sample"] and (elsewhere / "run" / "forecast_T.png").exists()
     tested = inrflow_command("evaluate", "run=run", "data.test=month1.nc", "output=report")  # read as the run says

@@ -41,7 +41,7 @@ def test_times_and_points_never_seen_are_drawn_without_truth(tiny_run, elsewhere
     ("frames=0", "frames=0"),
     ("times=[2,1]", "increasing"),
     ("times=[]", "increasing"),
-    ("times=[2024-03-07]", "is no time of data in units without a name"),
+    ("times=[2024-03-07]", "is not a time in units without a name"),
     ("resolution=1", "resolution=1"),
     ("observe.frames=0", "observe.frames=0"),
     ("observe.points=2", "observe.points=2"),

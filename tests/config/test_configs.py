@@ -107,9 +107,9 @@ def test_lists_of_text_are_taken_as_they_are():
 
 
 @pytest.mark.parametrize(("override", "said"), [
-    ("seed=${oc.env:HOME}", "is not looked up"),
-    ("output='a", "no counterpart"),
-    ("data.train=[a", "no counterpart"),
+    ("seed=${oc.env:HOME}", "refers to a variable"),
+    ("output='a", "not closed"),
+    ("data.train=[a", "not closed"),
     ("data.equaton=none", "did you mean data.completion?"),
 ])
 def test_values_that_cannot_be_meant_are_told(override, said):
@@ -120,7 +120,7 @@ def test_values_that_cannot_be_meant_are_told(override, said):
 
 def test_variables_in_entries_of_dictionaries_are_not_looked_up_either():
     assert resolve("generate", GenerateConfig, ["parameters.speed=2"]).parameters == {"speed": 2}
-    with pytest.raises(UserError, match="not looked up"):
+    with pytest.raises(UserError, match="refers to a variable"):
         resolve("generate", GenerateConfig, ["parameters.speed=${oc.env:HOME}"])
 
 

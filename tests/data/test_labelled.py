@@ -73,7 +73,7 @@ def test_datasets_that_were_opened_without_decoding_are_decoded(tmp_path):
         with pytest.raises(UserError, match="cannot be followed"):
             observations_from(raw, GLOBE)
         del raw.time.attrs["units"]
-        with pytest.warns(UserWarning, match="count from no date"):
+        with pytest.warns(UserWarning, match="without a date from which they count"):
             observations_from(raw, GLOBE)
 
 
@@ -191,7 +191,7 @@ def test_days_and_missing_dates_and_dates_of_models():
     for given in (times, xarray.DataArray(times, dims="time"), xarray.CFTimeIndex(times),
                   np.array(["2020-01-02", "2020-03-01"], "M8[s]")):
         np.testing.assert_allclose(numeric_times(given, years), [24, 59 * 24])
-    with pytest.raises(UserError, match="'soon', which is no ISO date"):
+    with pytest.raises(UserError, match="'soon', which is not an ISO date"):
         Observations("soon", LONLAT, np.ones((2, 1)))
 
 

@@ -18,7 +18,7 @@ def test_a_conventional_number_far_from_all_values_is_a_marker(marker, kind):
     u[7:9, 2, 1] = marker
     markers = Markers(("a", "b")).look(u)
     assert list(markers.found) == [1] and markers.found[1] == pytest.approx([marker], rel=1e-6)
-    with pytest.warns(UserWarning, match="2 of 240 values of b are .* they are taken for missing ones"):
+    with pytest.warns(UserWarning, match="2 of 240 values of b are .* they are taken as missing"):
         kept = blanked(u, markers.told("here"))
     assert np.isnan(kept).sum() == 2 and np.isnan(kept[7:9, 2, 1]).all() and np.isfinite(u).all()
 

@@ -160,7 +160,7 @@ def test_columns_that_are_missing_or_hold_other_things_are_named():
     for made, words in (
         (lambda: Observations.from_dataframe(table, ["v"], ["x"], "t"), "no column v, but t, x, u"),
         (lambda: Observations.from_dataframe(table, "u", ["x"], "t"), "give lists"),
-        (lambda: Observations.from_dataframe(table, ["u"], ["x"], "t"), "times hold 'soon', which is no ISO date"),
+        (lambda: Observations.from_dataframe(table, ["u"], ["x"], "t"), "times hold 'soon', which is not an ISO date"),
         (lambda: Observations.from_dataframe(table.assign(t=0, u="a"), ["u"], ["x"], "t"), "array of numbers"),
         (lambda: Observations.from_xarray(xarray.Dataset({"u": ("x", [1.0])}), ["u"], ["x"]), "has no time, x, but u"),
     ):

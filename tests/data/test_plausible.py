@@ -39,7 +39,7 @@ def test_waves_and_narrow_pulses_and_few_repeated_values_raise_no_doubts(tmp_pat
 
 def test_places_with_several_values_at_a_time_are_told_and_refused_where_they_are_most_of_the_variance(tmp_path):
     twice = np.concatenate([X, X[:3]])
-    with pytest.warns(UserWarning, match="places that another value of the same time has differ from it"):
+    with pytest.warns(UserWarning, match="share their place and time with another differ from it"):
         check(tmp_path / "few.h5", np.concatenate([WAVES, -WAVES[:, :, :3]], 2), twice)
     for name, u, x in (("mirrored", np.concatenate([WAVES, -WAVES], 2), np.concatenate([X, X])),
                        ("one", WAVES, np.full_like(X, 0.5))):

@@ -53,21 +53,10 @@ def test_moved_codes_are_those_of_moved_observations():
     assert float((expected - codes).abs().max()) > 0.1
 
 
-def test_the_matrices_of_a_motion_move_codes():
-    model = decoder().double()
-    action = CodeAction(model, NORMALISATION, BOX)
-    transformations = Augmentation(GROUP, BOX[1] - BOX[0], PERIOD).sample(np.random.default_rng(0), 3)
-    codes = torch.randn(3, 2, model.code_size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    moves = action.affine(transformations)
-    found = moves[:, None, 1:, 0] + torch.einsum("kij,ktj->kti", moves[:, 1:, 1:], codes)
-    torch.testing.assert_close(found, action(codes, transformations), atol=1e-12, rtol=0)
-    assert float((moves[:, 0] - torch.eye(len(moves[0])).double()[0]).abs().max()) == 0
-
-
 @pytest.mark.parametrize(("depth", "symmetries", "exact"), [(0, GROUP, True), (0, TILT, False), (1, GROUP, False)])
 def test_only_spans_that_symmetries_keep_count_as_exact(depth, symmetries, exact):
     action = FeatureAction.of(decoder(depth), NORMALISATION, BOX)
-    assert action.exact_under(symmetries, BOX[1] - BOX[0], PERIOD) == exact
+    assert action.exact_under(Augmentation(symmetries, BOX[1] - BOX[0], PERIOD)) == exact
 
 
 def test_an_averaged_prior_is_that_of_moved_weights():

@@ -134,7 +134,7 @@ def test_points_a_little_beyond_guessed_walls_are_told_and_many_of_them_are_refu
 
 def test_a_model_that_is_no_law_cannot_move(heat, bent):
     heat.field = VectorField(heat.code_size, [LinearTerm(heat.code_size, 0)]).double()
-    with pytest.raises(UserError, match="is no law on a domain's harmonics, so that it cannot move"):
+    with pytest.raises(UserError, match="is not a law on harmonics, so it cannot be moved"):
         moved(heat, Place.of(bent))
 
 
@@ -173,7 +173,7 @@ def test_the_commands_move_a_law_and_say_so(heat, bent, tmp_path, inrflow_comman
     heat.save(tmp_path / "run")
     told = inrflow_command("adapt", f"run={tmp_path / 'run'}", f"data.train={bent.path}", "adapt.strength=none",
                            f"output={tmp_path / 'moved'}")
-    assert told.code == 0 and "the law moves to" in told.err and "of that region" in told.err
+    assert told.code == 0 and "the law is moved from" in told.err and "of the new region" in told.err
     assert Surrogate.load(tmp_path / "moved").extent.domain.kind == "region"
     by_itself = inrflow_command("evaluate", f"run={tmp_path / 'run'}", f"data.test={bent.path}",
                                 f"output={tmp_path / 'evaluated'}")

@@ -282,7 +282,7 @@ def test_a_forecast_that_diverges_is_told_with_its_time_and_one_that_stays_is_no
     assert solution.diverged == float("inf")
     growth = solution.surrogate.field.linear
     growth.matrix.data += torch.eye(SIZE).double()  # times e each unit of time
-    with pytest.warns(UserWarning, match="the forecast diverges: from t=8 on, .* do not use it there"):
+    with pytest.warns(UserWarning, match="the forecast diverges: from t=8 on, .* do not use them"):
         solution.frames(torch.tensor([0.0, 1.0, 8.0, 9.0]).double(), x)
     assert solution.diverged == 8.0
 
@@ -296,6 +296,6 @@ def test_values_that_no_field_like_those_of_training_has_are_told():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         surrogate.assimilate(Observations(0.0, x.numpy(), field.numpy()))
-    assert not any("what they are of" in str(one.message) for one in said)
-    with pytest.warns(UserWarning, match="check what they are of"):
+    assert not any("what they measure" in str(one.message) for one in said)
+    with pytest.warns(UserWarning, match="check what they measure"):
         surrogate.assimilate(Observations(0.0, x.numpy(), (field + turns).numpy()))

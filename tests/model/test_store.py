@@ -86,11 +86,11 @@ def two_physics(directory):
 
 def test_a_physics_is_asked_for_by_its_name(tmp_path):
     several = two_physics(tmp_path)
-    with pytest.raises(UserError, match="knows several physics; give physics=NAME, one of"):
+    with pytest.raises(UserError, match="holds several physics; give physics=NAME, one of"):
         Surrogate.load(several)
-    with pytest.raises(UserError, match="physics=sound is unknown; this run knows"):
+    with pytest.raises(UserError, match="physics=sound is unknown; this run holds"):
         Surrogate.load(several, physics="sound")
-    with pytest.raises(UserError, match="physics=sound is unknown; .* knows wave alone"):
+    with pytest.raises(UserError, match="physics=sound is unknown; .* holds only wave"):
         Surrogate.load(FORMAT_1 / "codes", physics="sound")
     with pytest.raises(UserError, match="holds one physics"):
         Family.load(FORMAT_1 / "codes")
@@ -111,7 +111,7 @@ def changed(directory, change):
     ("normalisation", "mean", float("inf"), "wave: mean holds inf where a finite number is expected"),
     ("prior", "noise", float("nan"), "prior.noise holds nan"),
     ("prior", "noise", -1e-3, "wave: prior.noise holds -0.001 where a finite number of at least 0"),
-    ("prior", "covariance", -1.0, "prior.covariance is no covariance"),
+    ("prior", "covariance", -1.0, "prior.covariance is not a covariance"),
     ("prior", "spread", -1.0, "wave: prior.spread holds -1"),
     ("prior", "covariance", float("nan"), "prior.covariance holds nan"),
     ("field", "terms.linear.matrix", float("nan"), "field.terms.linear.matrix holds nan"),

@@ -81,8 +81,8 @@ def test_a_logger_that_raises_is_told_once_and_the_others_go_on(tmp_path):
     running.close()
     assert calls == [0] and len(made[0].rows) == 5
     assert told == [
-        "the logger refusing has failed and gets no more metrics (ImportError: not installed); training goes on",
-        "the logger failing has failed and gets no more metrics (ValueError: no connection); training goes on",
+        "the logger refusing failed and is dropped (ImportError: not installed); training continues",
+        "the logger failing failed and is dropped (ValueError: no connection); training continues",
     ]
 
 

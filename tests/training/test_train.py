@@ -46,7 +46,7 @@ def test_the_best_candidate_of_a_recipe_becomes_the_surrogate_and_every_row_says
     assert torch.equal(rates(surrogate), 0.9 * RATES)  # the last is better by less than the margin
     assert [row["taken"] for row in record["candidates"]] == [False, True, False] and record["chosen"] == 1
     assert [row["why"] for row in record["candidates"]] == [
-        "rates of error 0.1 forecasts held-out data better", "",
+        "smaller held-out error of rates of error 0.1", "",
         "not clearly better than rates of error 0.1",
     ]
     assert [row["validation_error"] for row in record["candidates"]] == [0.4, 0.1, 0.099]
@@ -116,7 +116,7 @@ def test_a_late_recipe_comes_last_and_none_begins_when_the_time_is_over(data, tm
         surrogate = train(run, [late, first, second, quick])
     record = json.loads((tmp_path / "candidates.json").read_text())
     assert [row["recipe"] for row in record["candidates"]] == ["first", "second", "quick"]
-    assert record["not_applied"] == [{"recipe": "late", "why": "the time is over"}]
+    assert record["not_applied"] == [{"recipe": "late", "why": "the time budget is spent"}]
     assert torch.equal(rates(surrogate), RATES)
 
 
@@ -126,7 +126,7 @@ def test_channels_that_are_taken_for_amounts_are_told_before_training(data, tmp_
     write_trajectories(tmp_path / "wet.h5", np.arange(8.0), np.arange(16)[:, None] / 16, rain, about)
     told: list[str] = []
     with run_on(tmp_path / "wet.h5", tmp_path / "wet", said=told):
-        assert told == ["rain: never negative in the data, at times near 0, so quantiles are no less than 0"]
+        assert told == ["rain: never negative in the data and often near 0, so quantiles are cut off at 0"]
     told.clear()
     with run_on(data, tmp_path / "other", said=told):
         assert not told

@@ -7,10 +7,11 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import CANDIDATES_FILE, RunDirectory, as_trajectories, at_home, load_run
+from inrflow.commands.run_directory import RunDirectory, as_trajectories, at_home, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ExploreConfig
 from inrflow.errors import UserError
+from inrflow.runtime.run_files import CANDIDATES_FILE
 
 
 def run(arguments: list[str]) -> int:

@@ -327,7 +327,7 @@ class Explored:
         moment = float(frames.t[nearest]) if quantity == ERROR else t
         x = frames.x if frames.x.ndim == 2 else frames.x[nearest]
         if quantity not in (VALUE, ERROR):
-            raise UserError(f"{title_of(self.model)} gives values at the points of the data alone; choose {VALUE} or "
+            raise UserError(f"{title_of(self.model)} has values only at the points of the data; choose {VALUE} or "
                             f"{ERROR}, or a run as the model")
         if self.model in self._runs:
             values = self.solution(name)[0](moment, x)[:, channel]

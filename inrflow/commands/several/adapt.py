@@ -46,8 +46,8 @@ def run_of_several(config: AdaptConfig, adapt: Callable[[AdaptConfig, Surrogate,
             known = family.surrogate(name)
             if known.context_size or config.adapt.strength == "none":
                 return adapt(config, known, place)
-            raise UserError(f"{path} is named {name}, which {config.run} knows already, as one system; give another "
-                            "physics, or another name")
+            raise UserError(f"{path} has the name {name} of a physics that {config.run} contains already, as a single "
+                            "system; give another physics, or another name")
         return _join(config, family, name, place, console)
 
 
@@ -67,7 +67,7 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
         added = train_physics(trained, folder, directory / safe_name(name) / REFERENCES_FILE, console,
                               config.data.trajectories)
     except Interrupted:
-        console.print("stopped; nothing is written", highlight=False)
+        console.print("stopped; nothing was written", highlight=False)
         return INTERRUPTED
     for known in family.names:
         keep_references(before.references_file(known), directory / safe_name(known) / REFERENCES_FILE)

@@ -55,7 +55,7 @@ def _run_sweep(
     for combination in combinations:
         config: Config = resolve("train", Config, list(combination))
         if config.resume:
-            raise UserError("resume= continues one run; a sweep goes on with its own command and output=DIR")
+            raise UserError("resume= continues a single run; continue a sweep by its own command and output=DIR")
         check(config)
     console, worst = Console(stderr=True), 0
     rows: dict[int, dict[str, Any]] = {}
@@ -70,9 +70,9 @@ def _run_sweep(
                 code = run([f"resume={folder}"] if place.begun else [*combination, f"output={folder}"])
             except UserError as error:
                 code, problem = 2, str(error)
-                console.print(f"run {index} fails: {printable(problem)}", highlight=False, soft_wrap=True)
+                console.print(f"run {index} failed: {printable(problem)}", highlight=False, soft_wrap=True)
         if code == INTERRUPTED:
-            console.print(f"stopped; the same command with output={base} goes on", highlight=False)
+            console.print(f"stopped; continue with the same command and output={base}", highlight=False)
             return code
         worst = max(worst, code)
         rows[index] = {"run": str(folder), "settings": [combination[axis] for axis in swept], "error": problem,

@@ -26,9 +26,9 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
-from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import make_folder, write_json
+from inrflow.runtime.run_files import MODEL_FILE
 from inrflow.runtime.safe_names import safe_name
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Interrupted, Recorder
@@ -41,7 +41,7 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
     tests = config.data.test if isinstance(config.data.test, str | None) else [str(f) for f in config.data.test]
     if isinstance(tests, str) or (tests is not None and len(tests) != len(files)):
         count = 1 if isinstance(tests, str) else len(tests or [])
-        raise UserError(f"data.test names {count} files for {len(files)} of data.train; give a list with one for each")
+        raise UserError(f"data.test names {count} files for {len(files)} of data.train; give one test file for each")
     directory = place.path
     config.data.train = [os.path.abspath(name) for name in files]
     config.data.test = None if tests is None else [os.path.abspath(name) for name in tests]
@@ -85,7 +85,7 @@ def physics_names(files: list[str]) -> list[str]:
         with TrajectoryFile(path, check=False) as file:
             name = file.description.name
         if name in names:
-            raise UserError(f"{path} is named {name} as another file is; give every physics a name of its own (the "
+            raise UserError(f"{path} has the same name {name} as another file; give each physics its own name (the "
                             "file's attribute name)")
         names.append(name)
     return names

@@ -340,8 +340,8 @@ def _warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np
     if repeated.any():
         apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
-                      f"{apart.sum()} with other values; places that recur take their mean, of others "
-                      "all are used", stacklevel=2)
+                      f"{apart.sum()} with other values; they are averaged at places that recur, and all "
+                      "used elsewhere", stacklevel=2)
     dated = units is not None and " since " in units
     if dated and (remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
         warnings.warn(f"{path}: {remark}", stacklevel=2)
@@ -387,7 +387,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         chosen = trajectory == number
         times = np.unique(t[chosen])
         if not roles.places and len(times) < _SINGLE * (~np.isnan(u[chosen]).all(-1)).sum():
-            raise UserError(f"{path} names no places, and {chosen.sum()} rows have {len(times)} times, as those of "
+            raise UserError(f"{path} has no coordinates, and {chosen.sum()} rows have {len(times)} times, as those of "
                             "several sensors: name columns with coordinates=[...] and channels=[...], or give the "
                             "places of stations with stations=FILE")
         own = t[chosen], x[chosen], u[chosen]

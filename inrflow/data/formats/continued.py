@@ -91,8 +91,8 @@ def last_of_each(table: PointTable, about: Description) -> PointTable:
     named = [name for name in named if is_station(name)] or [
         name for name in named if len(set(table.columns[name].tolist())) < len(table) / 2]
     if not named:
-        raise UserError("observed points move, and no column such as drifter or station_id says which is which; give "
-                        "the places to forecast by points=FILE")
+        raise UserError("observed points move, and no column such as drifter or station_id identifies them; give the "
+                        "places to forecast by points=FILE")
     _, which = np.unique(table.columns[named[0]].astype(str), return_inverse=True)
     last = np.full(which.max() + 1, -np.inf)
     np.maximum.at(last, which, table.t)

@@ -59,7 +59,7 @@ def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, option
         with read_files(paths, options) as content:
             rows, frames = _converted(content) if whole else ([], None)
             wanted = [f"data.train={given}", *(f"data.read.{one}" for one in told)]
-            said = f"`inrflow train {shlex.join(wanted)}` reads it as {'said' if told else 'it is'}"
+            said = f"`inrflow train {shlex.join(wanted)}` reads it {'with these settings' if told else 'as it is'}"
             if frames == 1:
                 said = "it holds one time, and training needs 2: give all files of a series, as by a pattern (*)"
             return [("read as", content.description.layout), *rows,

@@ -267,8 +267,8 @@ class Format(ABC):
         shapes. Raises UserError if it is no table.
         """
         tables = ", ".join(known.about for known in FORMATS if known.table)
-        raise UserError(f"{path} holds {self.about}, which is no table; convert it with `inrflow convert`, or give one "
-                        f"of {tables}")
+        raise UserError(f"{path} holds {self.about}, which is not a table; convert it with `inrflow convert`, or give "
+                        f"one of {tables}")
 
     def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
         """Query points of a file in blocks of about `rows`; see tables.PointReader."""

@@ -172,9 +172,9 @@ class TableContent(Content):
             raise UserError(f"{path} has the columns {', '.join(names)}: {problem}; name them with channels=[...], and "
                             "coordinates=[...] where there are places")
         if axes == (PLACE,):
-            warnings.warn(f"{path} names no places: its rows are a series at a single one, with the channels "
-                          f"{', '.join(fields)}; coordinates=[...] names columns of places, and stations=FILE a table "
-                          "with those of stations", stacklevel=2)
+            warnings.warn(f"{path} has no coordinates: its rows are a series at a single place, with the channels "
+                          f"{', '.join(fields)}; give columns of places by coordinates=[...], or those of stations by "
+                          "stations=FILE", stacklevel=2)
         if dated and time == meant.get(TIMES):
             found = f"are those in {time}, which holds dates" if time in dated else f"are made of {', '.join(dated)}"
             warnings.warn(f"{path}: no column is called as times are: they {found}; time=NAME names another",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class ContextSearch:
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
         pairs = transitions_of(training)
-        self.step = float(pairs.step.median()) if len(pairs.step) and pairs.uniform else None
+        self.step = float(pairs.step.median()) if pairs.uniform else None
         self.floor, self.told = floor, told
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
@@ -103,11 +104,10 @@ class ContextSearch:
                 moved[rows] = flow(generator, state[rows], gap[rows])
             return moved
 
-        states = pad(held.codes[..., :size], (1, 0), value=1.0).double()
         maps = torch.linalg.matrix_exp(generators * step)[which] if step else None
-        forecast, seen = affine_rollout(states, held.observed, held.t, step, maps, move)
+        forecast, seen = affine_rollout(replace(held, codes=held.codes[..., :size]), step, maps, move)
         error = held.codes[:, 1:].double().clone()
-        error[..., :size] -= forecast[..., 1:]
+        error[..., :size] -= forecast
         value = float(error[seen].square().sum(1).mean()) if bool(seen.any()) else math.inf
         return value / self.variance if value == value else math.inf
 

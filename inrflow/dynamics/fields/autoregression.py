@@ -188,15 +188,14 @@ class AutoregressionTerm(MapTerm):
         n, n)."""
         k = self.known
         steps = [self._steps(one) for one in gap.tolist()]
-        distinct = sorted(set(steps))
-        parts = []
-        for whole, share in distinct:
+        parts: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
+        for whole, share in sorted(set(steps)):
             flow, noise = self._moved(whole)
             if share:
                 next_flow, next_noise = self._moved(whole + 1)
                 flow, noise = flow + share * (next_flow - flow), noise + share * (next_noise - noise)
-            parts.append((flow, noise))
-        chosen = [parts[distinct.index(one)] for one in (steps if len(distinct) > 1 else steps[:1])]
+            parts[whole, share] = flow, noise
+        chosen = [parts[one] for one in (steps if len(parts) > 1 else steps[:1])]
         flow = torch.nn.functional.pad(torch.stack([one for one, _ in chosen]), (k, 0, k, 0))
         moved = flow @ covariance @ flow.mT
         moved = moved + torch.nn.functional.pad(torch.stack([noise for _, noise in chosen]), (k, 0, k, 0))

@@ -35,9 +35,7 @@ class FieldTerm(nn.Module):
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Derivative (S, n, n) by z at times t (S,), states z (S, n), contexts c (S, P); automatic by default."""
-        if c is None:
-            return torch.func.vmap(torch.func.jacrev(self, argnums=1))(t, z)
-        return torch.func.vmap(torch.func.jacrev(self, argnums=1))(t, z, c)
+        return torch.func.vmap(torch.func.jacrev(self, argnums=1))(t, z, *(() if c is None else (c,)))
 
     def structure(self) -> dict[str, Any]:
         """Arguments of the constructor as plain values fit for JSON."""

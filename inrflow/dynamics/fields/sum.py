@@ -96,12 +96,11 @@ class VectorField(nn.Module):
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         """Rates (..., n + P); those of the context are 0."""
         z, c = self._parts(state)
-        t, rate = torch.as_tensor(t), None
-        for term in self.summands:
-            part = term(t, z, c)
-            rate = part if rate is None else rate + part
-        if rate is None:
+        t = torch.as_tensor(t)
+        rates = [term(t, z, c) for term in self.summands]
+        if not rates:
             return torch.zeros_like(state)
+        rate = sum(rates[1:], rates[0])
         return rate if c is None else torch.cat([rate, torch.zeros_like(c)], -1)
 
     def jacobian(self, t: Tensor, state: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 
 from inrflow.domains.transform import varying
 from inrflow.dynamics.laws.law import Law, largest_of
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, by_shells, of_shells, supports_of
+from inrflow.dynamics.laws.rates import least_near
+from inrflow.dynamics.laws.regression import NormalEquations, by_shells, of_shells, supports_of
 from inrflow.dynamics.laws.setting import DETERMINED, Data, Ground, evenly, joined
 from inrflow.dynamics.laws.terms import INVERSE, VALUE, Product, Term
 from inrflow.encoding.harmonic_codes import fit_codes
@@ -34,7 +34,6 @@ _EXACT = 1e-6  # share below which no other relation is tried
 _FAR_LESS = 0.1  # share of what a law leaves of its changes, that the relation may
 _TRAJECTORIES = 16  # most that are regressed on
 _SCREENED = -10.0, 1.0, 12  # logarithms of m over that of the longest wave: first, last, number
-_WIDTH, _ACCURATE = 1.0, 1e-4  # of the search between these
 
 
 class Relation(NamedTuple):
@@ -66,7 +65,6 @@ class Sample:
         self.terms, harmonics = terms, ground.codes.harmonics
         library, rows = Library.of(terms, harmonics), min(harmonics.count, _ROWS)
         some = ground.some(_TRAJECTORIES)
-        self.folds = min(FOLDS, len(some.states))
         frames = np.linspace(0, some.states.shape[1] - 1, max(_STATES // len(some.states), 2)).astype(int)
         states = some.states[:, np.unique(frames)]
         effort.add(*library.work(len(states) * states.shape[1], rows))
@@ -83,10 +81,9 @@ class Sample:
         symbol = 1 / (1 + inertia * self.eigenvalues)
         parts = [by_shells(features[:, active] * symbol, own, self.shell)
                  for features, own in zip(self.features, self.own, strict=True)]
-        gram, right, squares, count = (np.stack([np.sum([part[i] for part in parts[fold :: self.folds]], 0)
-                                                 for fold in range(self.folds)]) for i in range(4))
+        gram, right, squares, count = map(np.stack, zip(*parts, strict=True))
         energy = of_shells(self.own.var((0, 1)), self.shell)
-        equations = NormalEquations(gram, right, squares, count, energy, self.noise, energy)
+        equations = NormalEquations(gram, right, squares, count, energy, self.noise, energy).folded
         total, found = ((self.own - self.own.mean((0, 1))) ** 2).sum() + 1e-300, []
         for _, theta, std, _ in supports_of(equations, [[*range(len(active))]], len(active)):
             used = np.flatnonzero(theta[:, 0])
@@ -111,9 +108,8 @@ def related(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
     def missed(size: float) -> float:
         return sample.relation(local, wave * math.exp(size)).share
 
-    best = min(np.linspace(*_SCREENED), key=missed)
-    near = minimize_scalar(missed, bounds=(best - _WIDTH, best + _WIDTH), options={"xatol": _ACCURATE}).x
-    return min(plain, sample.relation(local, wave * math.exp(near)), key=lambda one: one.share)
+    screened = sample.relation(local, wave * math.exp(least_near(missed, np.linspace(*_SCREENED))))
+    return min(plain, screened, key=lambda one: one.share)
 
 
 class Diagnostic(Exception):

@@ -22,7 +22,8 @@ class Transitions:
 
     @property
     def uniform(self) -> bool:
-        return bool((self.step - self.step[0]).abs().max() < 1e-4 * self.step[0].abs())
+        """Whether all steps are equal; False without transitions."""
+        return len(self.step) > 0 and bool((self.step - self.step[0]).abs().max() < 1e-4 * self.step[0].abs())
 
     def truncated(self, size: int) -> "Transitions":
         return Transitions(self.start[:, :size], self.end[:, :size], self.step)
@@ -61,16 +62,17 @@ class LinearFit:
 
 
 def affine_rollout(
-    states: Tensor, observed: Tensor, t: Tensor, step: float | None, step_map: Tensor | None,
-    move: Callable[[Tensor, Tensor], Tensor],
+    data: CodeData, step: float | None, step_map: Tensor | None, move: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Forecasts (S, T - 1, m) of states (S, T, m) on [1, s] from the first observed frames, and which (S, T - 1) count.
+    """Forecasts (S, T - 1, n) of states (S, T, n) from the first observed frames, and which (S, T - 1) count.
 
     Args:
-        step: time step of `step_map`, (m, m) or (S, m, m), which is used where the gaps of all trajectories equal it.
-        move: function of states (S, m) and times (S,) that is used for other gaps.
+        step: time step of `step_map`, (m, m) or (S, m, m) on [1, s], which is used where the gaps of all trajectories
+            equal it.
+        move: function of states [1, s] (S, m) and times (S,) that is used for other gaps.
     """
-    gaps = t[:, 1:] - t[:, :-1]
+    states, observed = torch.nn.functional.pad(data.codes.double(), (1, 0), value=1.0), data.observed
+    gaps = data.t[:, 1:] - data.t[:, :-1]
     finite, gaps = torch.isfinite(gaps), gaps.nan_to_num(0.0)
     alike = [False] * gaps.shape[1]
     if step is not None:
@@ -87,4 +89,4 @@ def affine_rollout(
             state = torch.where(begun[:, i, None], state, states[:, i + 1])
         path.append(state)
     forecast = torch.stack(path, 1) if path else states[:, 1:]
-    return forecast, finite & begun[:, :-1] & observed[:, 1:]
+    return forecast[..., 1:], finite & begun[:, :-1] & observed[:, 1:]

@@ -147,17 +147,18 @@ class ClosedFormSearch:
         fewest = min(self.training.codes.shape[1] - 1, *(fold.training.codes.shape[1] for fold in self.folds))
         if candidate.memory and fewest < 3:  # memory starts at the second frame: no transitions
             return float("inf")
-        totals, counts, variance = self._errors(candidate, every)
-        scored = counts > 0
-        if not scored.any():
+        numbers = range(0, len(self.folds), every)
+        variance = sum(self.folds[number].variance / len(numbers) for number in numbers)
+        errors = [total / count for total, count in (self._error(number, candidate) for number in numbers) if count]
+        if not errors:
             return float("inf")
-        errors = totals[scored] / counts[scored] / max(variance, 1e-300)
-        value = float(errors.clamp(min=1e-30).log().mean().exp())
+        relative = torch.tensor(errors, dtype=torch.float64) / max(variance, 1e-300)
+        value = float(relative.clamp(min=1e-30).log().mean().exp())
         if self.left_out and not self._bounded(candidate, value < _DETERMINED):
             return float("inf")
         return value if value == value else float("inf")
 
-    def _cost(self, candidate: Candidate, every: int = 1) -> tuple[float, float, float]:
+    def _cost(self, candidate: Candidate, every: int) -> tuple[float, float, float]:
         """Numbers of products, element operations and calls of a score."""
         n, folds = candidate.size + candidate.memory + 1, len(self.folds[::every]) + self.left_out
         states, frames = self.folds[0].validation.observed.shape
@@ -181,31 +182,22 @@ class ClosedFormSearch:
             ridges, sizes = (ridges[::2], sizes) if len(ridges) > _FEWEST_RIDGES else (ridges, sizes[1::2])
         return sizes, ridges
 
-    def _errors(self, candidate: Candidate, every: int) -> tuple[Tensor, Tensor, float]:
-        """Sums of squared errors and their numbers, (folds,), zero if unscored, and the variance of codes."""
-        totals, counts = torch.zeros(2, len(self.folds), dtype=torch.float64)
-        variance, numbers = 0.0, range(0, len(self.folds), every)
-        for number in numbers:
-            fold = self.folds[number]
-            validation = fold.validation
-            model, mean, directions, unit, _ = self.step_model(number, candidate)
-            first = max(fold.first, candidate.past)
-            states = around(with_memory(validation, candidate.size, directions), mean).since(first)
+    def _error(self, number: int, candidate: Candidate) -> tuple[float, int]:
+        """Sum of squared errors of the forecasts of a fold, and number of the frames that count."""
+        fold = self.folds[number]
+        model, mean, directions, unit, _ = self.step_model(number, candidate)
+        first = max(fold.first, candidate.past)
+        states = around(with_memory(fold.validation, candidate.size, directions), mean).since(first)
 
-            @cache
-            def generator(model: Tensor = model, unit: float | None = unit) -> Tensor:
-                return model if unit is None else _affine(*generator_of(model, unit, SHORTEST))
+        @cache
+        def generator() -> Tensor:
+            return model if unit is None else _affine(*generator_of(model, unit, SHORTEST))
 
-            forecast, seen = affine_rollout(
-                torch.nn.functional.pad(states.codes, (1, 0), value=1.0), states.observed, states.t, unit, model,
-                lambda states, times, generator=generator: flow(generator(), states, times),  # type: ignore[misc]
-            )
-            forecast = forecast[..., 1:] + mean(states.t[:, 1:].nan_to_num())
-            error = validation.codes[:, first + 1 :].clone()
-            error[..., : candidate.size] -= forecast[..., : candidate.size]
-            totals[number], counts[number] = error[seen].square().sum(), seen.sum()
-            variance += fold.variance / len(numbers)
-        return totals, counts, variance
+        forecast, seen = affine_rollout(states, unit, model, lambda begun, times: flow(generator(), begun, times))
+        forecast = forecast + mean(states.t[:, 1:].nan_to_num())
+        error = fold.validation.codes[:, first + 1 :].clone()
+        error[..., : candidate.size] -= forecast[..., : candidate.size]
+        return float(error[seen].square().sum()), int(seen.sum())
 
     def _bounded(self, candidate: Candidate, determined: bool) -> bool:
         """Whether forecasts from the last frames, over half the training time, stay near the range of the data.

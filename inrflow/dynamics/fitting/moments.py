@@ -56,11 +56,8 @@ class Moments:
 
     def first_guess(self) -> tuple[Tensor, Tensor]:
         """Normal equations (E, m, m) and (E, n, m) of the trapezoidal rule, which needs no initial guess; m = n + 1."""
-        parts = [
-            _products(pairs.step[:, None] * (pairs.start + pairs.end) / 2, pairs.end - pairs.start)
-            for pairs in self.transitions
-        ]
-        return _stacked(parts)
+        return _stacked([_products(pairs.step[:, None] * (pairs.start + pairs.end) / 2, pairs.end - pairs.start)
+                         for pairs in self.transitions])
 
     def about(self, generators: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normal equations (E, m, m) and (E, n, m) linearised about generators (E, m, m), and the sums of squares (E,)

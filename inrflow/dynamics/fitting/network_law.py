@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.domains.transform import transform_of
-from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, with_contexts
+from inrflow.dynamics.laws.contexts import alternate, columns_of, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.law import Law, integrable, own_paths, well_posed
 from inrflow.dynamics.laws.network.layer import Layer
@@ -214,7 +214,7 @@ class Search:
             if paths is None:
                 break
             solution, _ = solved(self.ground, self.short, self.terms, sines, paths)
-            after, new = self.tried(f"{name}, along its flow", sines, solution)
+            after, new = self.tried(f"{name}, refitted along its rollouts", sines, solution)
             if new is None or after > error / (_GAIN if len(new.terms) == len(law.terms) else 1):
                 break
             if after < self.least / _GAIN:
@@ -228,11 +228,11 @@ class Search:
         """Geometric mean of the forecast errors of a law, and the law with its time step; None if it cannot be
         integrated or has no network."""
         t = self.ground.train.t
-        one = integrable(law, t, self.ground.states) if well_posed(law, float((t[:, -1] - t[:, 0]).max())) else None
+        one = integrable(law, t, self.ground.states) if well_posed(law, t) else None
         if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
         error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # robust to single ones
-        self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
+        self.say(f"  error {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
         if error < self.least:
             self.best, self.least = one, error
         return (error, one) if np.isfinite(error) else (np.inf, None)
@@ -268,22 +268,22 @@ def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequ
             one = replace(each.grouped(systems.number), ridge=_OF_CONTEXTS)
             contexts = alternate(one, replace(systems, number=np.unique(systems.number)),
                                  [list(range(len(every)))] * channels, contexts, _ALTERNATED)
-    several = 1 + contexts.shape[1]
-    equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(ground.states)) % FOLDS)
-    beside = [j + p * len(every) for p in range(several) for j in range(len(terms))]
+    size, count = len(every), contexts.shape[1]
+    equations = with_contexts(each, contexts[systems.number]).folded
+    beside = columns_of(range(len(terms)), size, count)
     simple = [j for j, term in enumerate(terms) if term == Term() or (term.linear and not term.power and term.axis < 0)]
     held = sines[0].form == Form() and any(one.kind == VALUE for one in sines[0].inputs)
-    plain = [j + p * len(every) for p in range(several) for j in simple] if held else []
-    network = [j + p * len(every) for p in range(several) for j in range(len(terms), len(every))]
-    effort.add(products=_INVERSE * channels * len(_RIDGES) * FOLDS * (several * len(every)) ** 3)
-    theta, std = np.zeros((2, several * len(every), channels))
+    plain = columns_of(simple, size, count) if held else []
+    network = columns_of(range(len(terms), size), size, count)
+    effort.add(products=_INVERSE * channels * len(_RIDGES) * FOLDS * ((1 + count) * size) ** 3)
+    theta, std = np.zeros((2, (1 + count) * size, channels))
     misfit = np.zeros(2)
     for c in range(channels):
         best, active, weights = _of_channel(equations, c, beside, plain, network)
         theta[active, c], inverse = best.solve(c, active, weights)
         std[active, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
         misfit += np.array(best.left_out(c, active, weights)) / channels
-    theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
+    theta, std = (a.reshape(1 + count, size, channels) for a in (theta, std))
     return ground.law(every, theta[0], std[0], by_context=theta[1:], contexts=contexts, told=told), misfit
 
 

@@ -57,13 +57,13 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
 
     scored = []
     first = shapes[0]
-    largest, span = max(largest_of(shape.states) for shape in shapes), float(np.ptp(first.train.t, 1).max())
+    largest, t = max(largest_of(shape.states) for shape in shapes), first.train.t
     for _, one in regressed(shapes, families_of(first.domain, first.codes.harmonics, first.states)):
-        law = integrable(replace(one, largest=largest), first.train.t, first.states) if well_posed(one, span) else None
+        law = integrable(replace(one, largest=largest), t, first.states) if well_posed(one, t) else None
         if law is None:
             continue
         missed = errors(law)
-        log(f"  {missed.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
+        log(f"  error {missed.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
         if np.isfinite(missed).all():
             scored.append((missed, law))
         if len(scored) >= _JUDGED or (scored and effort() - start > 0.5 * seconds):
@@ -79,7 +79,7 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
         refinement = _refinement(law, shapes, length, _SHARE * seconds)
         refined = refinement.estimated(refinement.run())[1][0]
         after = np.maximum(errors(refined), _EXACT)
-        log(f"  along flights of {length}: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
+        log(f"  refined on {length} frames: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
         if not worse(after, best):
             law, best = pruned(refined), after
     return [there(law, i) for i in range(len(places))], float(best.mean())

@@ -74,8 +74,7 @@ def _half_way(step: Tensor, states: Tensor, moves: bool) -> Tensor:
 def _error_back(step: Tensor, held: CodeData, unit: float) -> float:
     """Mean squared error of backward rollouts from the last state of each trajectory to the first; infinite if they
     diverge."""
-    states = torch.nn.functional.pad(held.codes.flip(1), (1, 0), value=1.0)
-    path, seen = affine_rollout(states, held.observed.flip(1), -held.t.flip(1), unit, step,
-                                lambda state, _: state @ step.T)
-    value = float((path - states[:, 1:])[seen].square().mean())
+    back = CodeData(held.codes.flip(1), -held.t.flip(1), held.observed.flip(1))
+    path, seen = affine_rollout(back, unit, step, lambda state, _: state @ step.T)
+    value = float((path - back.codes[:, 1:])[seen].square().mean())
     return value if value == value else math.inf

@@ -17,7 +17,7 @@ import torch
 
 from inrflow.domains import Flows
 from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
+from inrflow.dynamics.laws.regression import NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import Data, Ground, Systems, encode
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import fit_codes
@@ -77,17 +77,16 @@ class InSystems:
 
     def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[Supported]:
         size, names = self.equations.gram.shape[-1], sorted({j for own in support for j in own})  # few terms of many
-        whole = [j + p * size for p in range(1 + self.count) for j in names]
-        folds = with_contexts(self.equations.only(names), contexts[self.systems.number]).grouped(
-            np.arange(len(self.equations.gram)) % FOLDS)
+        whole = columns_of(names, size, self.count)
+        equations = with_contexts(self.equations.only(names), contexts[self.systems.number])
         columns = [columns_of([names.index(j) for j in own], len(names), self.count) for own in support]
         placed = np.eye((1 + self.count) * size)[:, whole]
         return [(tuple(tuple(whole[j] for j in own) for own in chosen), placed @ theta, placed @ std, misfit)
-                for chosen, theta, std, misfit in supports_of(folds, columns, len(whole))]
+                for chosen, theta, std, misfit in supports_of(equations.folded, columns, len(whole))]
 
 
 def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray],
-               solve: bool = True) -> list[InSystems]:
+               solve: bool) -> list[InSystems]:
     """Searches of several families with contexts of `count` numbers, the least misfit first. Contexts are the best of
     those given (`told`, (E, P)) or, if `solve`, solved ones, where none are given or solved ones explain far more."""
     forms = [form for form in told if form.shape[1] == count]
@@ -198,7 +197,7 @@ def standard(law: Law, systems: np.ndarray) -> Law:
     return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
 
-def columns_of(active: list[int], size: int, count: int) -> list[int]:
+def columns_of(active: Sequence[int], size: int, count: int) -> list[int]:
     """Columns of the active ones of `size` terms, and of their products with `count` context numbers."""
     return [j + p * size for p in range(1 + count) for j in active]
 

@@ -262,9 +262,8 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in grounds]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
         each = NormalEquations.added(of_kind)
-        folds = each.grouped(np.arange(len(each.gram)) % FOLDS)
         for active in families.active:
-            simple = supports_of(folds, families.of_channels(active, channels, period), len(terms))
+            simple = supports_of(each.folded, families.of_channels(active, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches.append(partial(InSystems, each, systems, active, simple, cumulative=cumulative))
     paying = list(found.values())
@@ -350,15 +349,15 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
     """
     linear, d = terms["linear"], len(vectors[0])
     scalars = [c for c in range(len(units)) if not any(c in vector for vector in vectors)]
-    own = [[units[c] for c in vector] for vector in vectors]
-    rows = [(vector, tuple(unit), j) for vector, unit in zip(vectors, own, strict=True) if vector[0] in held
-            for j in range(d)]
+    own = [tuple(units[c] for c in vector) for vector in vectors]
+    every = [(vector, unit, j) for vector, unit in zip(vectors, own, strict=True) for j in range(d)]
+    rows = [row for row in every if row[0][0] in held]
     bent = [Term((((vector[j], LAPLACIAN),),), solenoidal=True, vector=vector, units=unit) for vector, unit, j in rows]
     if len(vectors) == 1 and not scalars:
         flow = [Term.transport(j, units) for j in range(d)]
         return Families({"linear": linear, "flow": flow + bent}, (("linear", "flow"),))
     flow = bent + [Term.transport(j, a, velocity, vector, b) for velocity, a in zip(vectors, own, strict=True)
-            for vector, b in zip(vectors, own, strict=True) for j in range(d)]
+                   for vector, b, j in every]
     flow += [Term((((c, VALUE), (s, j)),)) for velocity in vectors for j, c in enumerate(velocity) for s in scalars]
     forces = [Term((((s, VALUE),),), -1, SECOND + 3 * i + j) for s in scalars for i in range(d) for j in range(i, d)]
     if rows:
@@ -369,7 +368,6 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
     first = {"linear": linear, "flow": flow, "forces": forces, "products": products}
     if not scalars:
         return Families(first, combined[:1])
-    every = [(vector, tuple(unit), j) for vector, unit in zip(vectors, own, strict=True) for j in range(d)]
     tension = [Term(tuple(((a, LAPLACIAN), (b, axis)) for axis in range(d)), solenoidal=True, vector=vector, units=unit,
                     row=j) for a in scalars for b in scalars for vector, unit, j in every]
     stress = [Term((((s, axis),),), axis=i, solenoidal=True, vector=vector, units=unit, row=j)

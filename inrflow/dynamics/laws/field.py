@@ -37,17 +37,26 @@ class LawField(nn.Module):
     rests: Tensor | None = None  # (C, 3): as `LawTerm` has them
 
     @classmethod
-    def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics, theta: Tensor, about: Tensor | None = None
-           ) -> LawField:
+    def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics, theta: Tensor, about: Tensor | None = None,
+           values: Tensor | None = None) -> LawField:
         """Vector field of coefficients theta (J, C) of terms on harmonics of a domain, or on modes of flows. about:
-        (V, C) values, at the one of strongest nonlinear diffusion this is linearised."""
+        (V, C) values, at the one of strongest nonlinear diffusion this is linearised. values: coefficients (J, C) of
+        channels that follow from others."""
         library = Library.of(terms, harmonics)
         library.about = about
-        return (library.field or cls)(library, theta)
+        field = (library.field or cls)(library, theta)
+        field.values = None if values is None else field.following(values)
+        return field
 
     def at(self, theta: Tensor) -> LawField:
         """Vector field of other coefficients (J, C) of the same terms."""
-        return type(self)(self.library, theta)
+        field = type(self)(self.library, theta)
+        field.values = self.values
+        return field
+
+    def following(self, values: Tensor) -> DiagnosticField:
+        """Diagnostic channels with coefficients (J, C) of the same terms."""
+        return DiagnosticField(self.library, values)
 
     def __init__(self, library: Library, theta: Tensor):
         super().__init__()

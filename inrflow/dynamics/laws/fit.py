@@ -192,7 +192,7 @@ class LawSearch:
             return its if may and (its := self._regressed(one, ground))[0] < share * least else None
 
         if least > _POLYNOMIAL and (calm := settled(ground)) is not None and (its := pays(families, calm)):
-            self.say("  first frames, in which fields settle, are left out of these")
+            self.say("  first frames left out, in which fields relax to their slow dynamics")
             self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * least else ground, its
             least = its[0]
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
@@ -281,8 +281,8 @@ class LawSearch:
             while effort() < until and (found := next(flown, None)) is not None:
                 best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
-        share, t = share * (1.0 if self.noiseless else _HIDDEN), self.ground.train.t
-        self._forecast([law for law in laws if well_posed(law, float((t[:, -1] - t[:, 0]).max()))], share)
+        share *= 1.0 if self.noiseless else _HIDDEN
+        self._forecast([law for law in laws if well_posed(law, self.ground.train.t)], share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
         """Forecast laws with at most `most` steps per interval, until a share of the time is over."""
@@ -294,7 +294,7 @@ class LawSearch:
                 break
 
     def _consider(self, law: Law, errors: np.ndarray) -> None:
-        self.say(f"  {errors.mean():.2e} with {law.size - len(law.rates)} terms, effort {self.spent:.1f} s")
+        self.say(f"  error {errors.mean():.2e} with {law.size - len(law.rates)} terms, effort {self.spent:.1f} s")
         self.diverged += not np.isfinite(errors).all()
         if law.size and np.isfinite(errors).all():
             self.scored.append((errors, law))

@@ -1,18 +1,19 @@
 """Laws of flows between walls: transport, viscosity and friction, projected on divergence-free modes.
 
 The pressure drops out, for it does no work on such modes. Codes (B, 1, K): both components of a velocity share one
-code; those of steady modes are constant.
+code; those of steady modes are constant. Where the pressure is a channel, too, its own codes follow from the transport.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from inrflow.domains.flows import FlowHarmonics
-from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.field import DiagnosticField, LawField
 from inrflow.dynamics.laws.library import LIBRARIES, Library
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.numerics.effort import effort
@@ -29,46 +30,51 @@ class FlowLibrary(Library):
         nn.Module.__init__(self)
         self.terms = self.every = tuple(term for term in terms if isinstance(term, Term))
         rule = harmonics.quadrature()
-        self.free, self.points = harmonics.count - harmonics.steady, 2 * len(rule.points)  # of two components
+        self.free, self.points = harmonics.free, 2 * len(rule.points)  # of two components
+        self.first_steady = harmonics.count - harmonics.steady
         weights = torch.tensor(rule.weights)[:, None]
         self.values = torch.tensor(rule.values).reshape(2, len(rule.points), -1)  # (2, Q, K)
         self.slopes = torch.tensor(rule.gradients).permute(2, 0, 1).reshape(2, *self.values.shape)  # (axis, 2, Q, K)
         self.projection = (self.values[..., : self.free] * weights).flatten(0, 1).T  # (free, 2 Q)
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
-        steady = self.values[..., self.free :].flatten(0, 1)
+        self.pressures = (torch.tensor(harmonics.tests_at_gauss_points()) * weights.repeat(2, 1)).T  # (M, 2 Q)
+        steady = self.values[..., self.first_steady :].flatten(0, 1)
         weighted = self.slopes * weights
         self.by_steady = {  # contributions of steady modes to linear terms: (free, R)
             FRICTION: self.projection @ steady,
-            VISCOSITY: -torch.einsum("acqk,acqr->kr", weighted[..., : self.free], self.slopes[..., self.free :]),
+            VISCOSITY: -torch.einsum("acqk,acqr->kr", weighted[..., : self.free],
+                                     self.slopes[..., self.first_steady :]),
         }
 
     def linear(self, term: Term) -> Tensor:
         """Multipliers (K,) of modes by a linear term, 0 for steady ones."""
         symbol = torch.ones_like(self.eigenvalues) if term == FRICTION else -self.eigenvalues
-        return torch.cat([symbol[: self.free], torch.zeros_like(symbol[self.free :])])
+        return torch.where(torch.arange(len(symbol)) < self.free, symbol, 0.0)
 
     def fields(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Velocities (B, 2, Q) and their derivatives (B, axis, 2, Q)."""
         flat = (z @ self.values.flatten(0, 1).T, z @ self.slopes.flatten(0, 2).T)
         return flat[0].reshape(len(z), 2, -1), flat[1].reshape(len(z), 2, 2, -1)
 
-    def transport(self, z: Tensor) -> Tensor:
-        """P (u . grad) u of codes (B, K): (B, K)."""
+    def transport(self, z: Tensor, pressure: bool = False) -> Tensor:
+        """P (u . grad) u of codes (B, K), or the codes of its pressure: (B, K)."""
         velocity, slopes = self.fields(z)
         along = (velocity[:, :, None] * slopes).sum(1)  # (B, 2, Q)
-        return nn.functional.pad(along.flatten(1) @ self.projection.T, (0, len(self.eigenvalues) - self.free))
+        rows, first = (self.pressures, self.free) if pressure else (self.projection, 0)
+        return nn.functional.pad(along.flatten(1) @ rows.T, (first, len(self.eigenvalues) - first - len(rows)))
 
-    def transport_slopes(self, z: Tensor, lead: int) -> Tensor:
-        """Jacobian (B, lead, lead) of the transport with respect to the leading codes, on these, at codes (B, K)."""
+    def transport_slopes(self, z: Tensor, lead: int, rows: Tensor) -> Tensor:
+        """Jacobian (B, R, lead) of projections (R, 2 Q) of the transport with respect to the leading codes, at codes
+        (B, K)."""
         velocity, slopes = self.fields(z)
         carried = torch.einsum("baq,acqk->bcqk", velocity, self.slopes[..., :lead])
         carried = carried + torch.einsum("bacq,aqk->bcqk", slopes, self.values[..., :lead])
-        slopes = self.projection[:lead] @ carried.flatten(1, 2)
-        return nn.functional.pad(slopes, (0, 0, 0, lead - slopes.shape[1]))
+        return rows @ carried.flatten(1, 2)
 
     def driven(self, term: Term, z: Tensor) -> Tensor:
         """Contribution (B, K) of steady modes of codes (B, K) to a linear term."""
-        return nn.functional.pad(z[:, self.free :] @ self.by_steady[term].T, (0, len(self.eigenvalues) - self.free))
+        return nn.functional.pad(z[:, self.first_steady :] @ self.by_steady[term].T,
+                                 (0, len(self.eigenvalues) - self.free))
 
     def work(self, states: int, rows: int) -> tuple[float, float, float]:
         return 4 * states * self.values.numel(), 8 * states * self.values[..., 0].numel(), 30
@@ -119,9 +125,45 @@ class FlowField(LawField):
         total = z.new_zeros(len(z), lead, lead)
         for term, weight in self.weights.items():
             if term == TRANSPORT:
-                total += weight * library.transport_slopes(z, lead)
-            elif lead > library.free:
-                total[:, : library.free, library.free :] += weight * library.by_steady[term]
+                rows = library.projection[:lead]
+                total[:, : len(rows)] += weight * library.transport_slopes(z, lead, rows)
+            elif lead > library.first_steady:
+                total[:, : library.free, library.first_steady :] += weight * library.by_steady[term]
+        return total
+
+    def following(self, values: Tensor) -> DiagnosticField:
+        return FlowPressure(self.library, values)
+
+
+class FlowPressure(DiagnosticField):
+    """Codes (..., K) of modes of the pressure of transport, times a coefficient, in place of rates."""
+
+    library: FlowLibrary
+
+    def __init__(self, library: FlowLibrary, theta: Tensor):
+        nn.Module.__init__(self)
+        self.library, self.channels, self.values = library, 1, None
+        self.register_buffer("theta", theta)
+        self.weight = theta[library.every.index(TRANSPORT), 0]
+
+    @cached_property
+    def own(self) -> Tensor:
+        at = torch.arange(len(self.library.eigenvalues))
+        return (at >= self.library.free) & (at < self.library.first_steady)
+
+    def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
+        codes = z.reshape(-1, z.shape[-1]).to(self.theta.dtype)
+        return (self.weight * self.library.transport(codes, pressure=True)).reshape(z.shape).to(z.dtype)
+
+    @property
+    def linear(self) -> Tensor:
+        return self.theta.new_zeros(len(self.own), len(self.own))
+
+    def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
+        """Jacobian (B, K, K) with respect to the leading velocities."""
+        library, count = self.library, min(FlowField.leading, self.library.free)
+        total = z.new_zeros(len(z), len(self.own), len(self.own), dtype=torch.float64)
+        total[:, self.own, :count] = self.weight * library.transport_slopes(z.double(), count, library.pressures)
         return total
 
 

@@ -13,7 +13,7 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.field import DiagnosticField, LawField
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import PLACES
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
@@ -95,10 +95,9 @@ class Law:
         key = context.tobytes()
         if key not in fields:
             other, theta = next(iter(fields.values()), None), torch.tensor(self.theta_at(context))
+            about, values = (None if one is None else torch.tensor(one) for one in (self.about, self.values))
             fields[key] = other.at(theta) if other else LawField.of(
-                self.terms, self.codes.harmonics, theta, None if self.about is None else torch.tensor(self.about))
-            if self.values is not None:
-                fields[key].values = DiagnosticField(fields[key].library, torch.tensor(self.values))
+                self.terms, self.codes.harmonics, theta, about, values)
         return fields[key]
 
     def split(self) -> Law | None:
@@ -323,12 +322,12 @@ def pruned(law: Law) -> Law:
                    by_context=law.by_context[:, keep])
 
 
-def well_posed(law: Law, span: float) -> bool:
-    """Whether the highest third of the harmonics outgrows the others by less than one e-fold over a span of time.
+def well_posed(law: Law, t: np.ndarray) -> bool:
+    """Whether the highest third of the harmonics outgrows the others by less than one e-fold over times t (S, T).
 
     Else fine details grow without limit, as in a diffusion that runs backwards.
     """
-    field, third = law.field(), max(law.codes.harmonics.count // 3, 1)
+    field, third, span = law.field(), max(law.codes.harmonics.count // 3, 1), float(np.ptp(t, axis=1).max())
     if not np.isfinite(law.theta).all():
         return False
     return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1

@@ -10,8 +10,9 @@ law along splines. Initial rates of forecasts are those with which the law's own
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,8 +34,8 @@ from inrflow.numerics.effort import effort
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of all channels, or of some
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # most trajectories of a regression
-_HALVED, _NEAR, _ACCURATE = 0.5, 1.1, 1e-4  # of an inertia: most misfit over that without; factor to its best; error
-_FEW_TRAJECTORIES = 8  # for this
+_FEW_TRAJECTORIES, _ACCURATE = 8, 1e-4  # trials of an inertia: trajectories; error of a logarithm
+_HALVED, _NEAR = 0.5, np.array([-0.1, 0.0, 0.1])  # most misfit with an inertia, over that without; logarithms tried
 _WORTH = 0.1  # log misfit that a term must save
 _UNEXPLAINED = 1e-2  # misfit above which coefficients that vary in space are tried
 _PAYS = 0.2  # most misfit, over that of laws of first order
@@ -53,11 +54,10 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
                      ) -> list[Law]:
     """Laws of second order, the likeliest first.
 
-    None where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
+    Empty where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
     best. deadline: of effort.
     """
-    states, t = ground.states, ground.train.t
-    frames, channels, count = states.shape[1:]
+    frames, channels, count = ground.states.shape[1:]
     if isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES:
         return []
     ordered: list[tuple[float, Law]] = []
@@ -68,9 +68,8 @@ def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequ
             log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order of "
                 f"{len(rates)} of {channels} channels")
             ordered = ordered if ordered[0][0] < pays * misfit else []
-    span = float((t[:, -1] - t[:, 0]).max())
     near = sorted((pair for number, pair in enumerate(ordered)
-                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], span)),
+                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], ground.train.t)),
                   key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # errors of splines add terms
     return [law for _, law in near]
 
@@ -106,17 +105,22 @@ def inertial(ground: Ground, families: Families) -> Families:
     beside = [[*terms, len(terms) + c] for c in every]
     theta = supports_of(equations, beside, len(terms) + len(every))[0][1]
 
-    def missed(inertia: float, c: int) -> float:
-        (one,) = few.equations(families.with_inertia([inertia]).every, folds=1)
+    def missed(c: int, size: float) -> float:
+        (one,) = few.equations(families.with_inertia([math.exp(size)]).every, folds=1)
         return one.missed(c, terms, one.solve(c, terms, one.weights(c, terms))[0])
 
     for c, found in enumerate(theta[len(terms) :].diagonal()):
         without = equations.missed(c, terms, equations.solve(c, terms, equations.weights(c, terms))[0])
         left = equations.missed(c, beside[c], theta[beside[c], c], 1 + found * size) if found > 0 else math.inf
-        inertia.append(float(minimize_scalar(missed, args=(c,), bounds=(found / _NEAR, found * _NEAR), method="bounded",
-                                             options={"xatol": _ACCURATE * found}).x)
-                       if left < _HALVED * without else 0.0)
+        pays = left < _HALVED * without
+        inertia.append(math.exp(least_near(partial(missed, c), math.log(found) + _NEAR)) if pays else 0.0)
     return families.with_inertia(inertia)
+
+
+def least_near(missed: Callable[[float], float], sizes: np.ndarray) -> float:
+    """Where a function is least, between the neighbours of the best of evenly spaced sizes."""
+    best, gap = min(sizes, key=missed), sizes[1] - sizes[0]
+    return minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE}).x
 
 
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:

@@ -80,6 +80,11 @@ class NormalEquations:
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
+    @cached_property
+    def folded(self) -> NormalEquations:
+        """Equations whose folds are trajectories, summed over those that are left out together."""
+        return self.grouped(np.arange(len(self.gram)) % FOLDS)
+
     def without(self, fold: int | np.ndarray) -> NormalEquations:
         """Equations without one or several folds."""
         return replace(self, **{name: np.delete(getattr(self, name), fold, 0)

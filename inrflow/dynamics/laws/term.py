@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inrflow.domains import Domain, harmonics_of, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.laws.field import DiagnosticField, LawField
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import VALUE, Term, term_from_state
 from inrflow.errors import UserError
@@ -100,12 +100,12 @@ class LawTerm(FieldTerm):
             added = 0.0 if c is None else torch.tensordot(c.detach().to(self.by_context), self.by_context, 1)
             kept = [(one, field) for one, field in self._built.items() if one[:2] == versions][1 - _KEPT :]
             other, theta = next(iter(self._built.values()), None), self.theta.double() + added
+            rests, about, values = (torch.tensor(one, dtype=torch.float64) if one else None
+                                    for one in (self.rests, self.about, self.values))
             field = other.at(theta) if other else LawField.of(
                 [term_from_state(term) for term in self.terms], harmonics_of(self.domain, self.count, self.boundary),
-                theta, torch.tensor(self.about, dtype=torch.float64) if self.about else None)
-            field.rests = torch.tensor(self.rests, dtype=torch.float64) if self.rests else None
-            values = torch.tensor(self.values, dtype=torch.float64)
-            field.values = DiagnosticField(field.library, values) if self.values else None
+                theta, about, values)
+            field.rests = rests
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 

@@ -227,7 +227,7 @@ def seasonal(channels: int, places: int) -> list[Term]:
     return forces + [Term((((c, axis), one),)) for axis, one, c in every]
 
 
-def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list[Term]:
+def multipliers(channels: int, dimensions: int, intrinsic: bool) -> list[Term]:
     """Linear terms that are not local: fractional powers of the Laplacian, whose sums are smooth functions of it."""
     axes = () if intrinsic else range(dimensions)
     return [Term((((c, VALUE),),), power, axis) for power in _FRACTIONS for axis in (VALUE, *axes)

@@ -17,9 +17,10 @@ modes were not fitted to have no such bias (Bartz 2016, "Cross-validation based 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior, block_l
 from inrflow.numerics.effort import effort
 
 _FEATURE_FLOOR = 1e-9
+_SAMPLED = 8192  # points of which features are made orthonormal
 # Observed values of a frame per feature from which on the noise is updated by MacKay's fixed point, and from which on
 # its initial value is small. Measured with Fourier features on Kuramoto-Sivashinsky and Burgers, 1.13 and 1.16 values
 # per feature, noise 0 to 1e-2: the fixed point removes 4e-5 to 1e-4 of spurious noise from clean data and changes
@@ -99,9 +101,9 @@ def fit_output_modes(
     typical = float(torch.stack([torch.isfinite(g[1]).float().mean() * len(g[0]) for g in groups]).median())
     noise = ((1e-8 if typical > _WELL_DETERMINED * size else 1e-3) * total).clamp(min=NOISE_FLOOR)
     prior = GaussianPrior(torch.zeros(dimension, dtype=torch.float64), covariance, noise)
-    blocks = _blocks(groups, dimension)
+    blocks = list(_blocks(groups, dimension))
     for done in range(iterations):
-        statistics = Statistics.empty(prior)
+        statistics = Statistics(prior)
         for x, u in blocks:
             psi = (features(x.flatten(0, 1)).double() @ whitening).unflatten(0, x.shape[:2])
             statistics.add(partial(_block_design, psi, channels), torch.zeros(()), u)
@@ -119,17 +121,14 @@ def fit_output_modes(
     return OutputModes(prior.mean.reshape(channels, size) @ whitening.T, modes, kept, prior.noise + lost)
 
 
-def _blocks(groups: list[tuple[Tensor, Tensor]], dimension: int) -> list[tuple[Tensor, Tensor]]:
+def _blocks(groups: list[tuple[Tensor, Tensor]], dimension: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Runs of groups of equal shape, x (G, N, d) and u (G, frames, N, C), short enough to be solved in one batch."""
-    blocks: list[tuple[Tensor, Tensor]] = []
-    run: list[tuple[Tensor, Tensor]] = []
-    for group in groups:
-        full = run and len(run) >= block_length(group[1][0].numel(), dimension)
-        if full or (run and (run[0][0].shape != group[0].shape or run[0][1].shape != group[1].shape)):
-            blocks.append((torch.stack([x for x, _ in run]), torch.stack([u for _, u in run])))
-            run = []
-        run.append(group)
-    return [*blocks, (torch.stack([x for x, _ in run]), torch.stack([u for _, u in run]))]
+    for _, alike in groupby(groups, key=lambda group: (group[0].shape, group[1].shape)):
+        run = list(alike)
+        length = block_length(run[0][1][0].numel(), dimension)
+        for start in range(0, len(run), length):
+            x, u = zip(*run[start : start + length], strict=True)
+            yield torch.stack(x), torch.stack(u)
 
 
 def _block_design(psi: Tensor, channels: int, factor: Tensor) -> Tensor:
@@ -137,13 +136,11 @@ def _block_design(psi: Tensor, channels: int, factor: Tensor) -> Tensor:
     return torch.stack([psi @ part for part in factor.chunk(channels)], 2)
 
 
-def _whitening(
-    features: Callable[[Tensor], Tensor], groups: list[tuple[Tensor, Tensor]], points: int = 8192
-) -> tuple[Tensor, Tensor]:
+def _whitening(features: Callable[[Tensor], Tensor], groups: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Map (F, size) to features that are orthonormal over a sample of the points, and their strength (size,), the mean
     square before normalisation. Linearly dependent features are dropped."""
     pooled = torch.cat([x for x, _ in groups])
-    sample = pooled[torch.randperm(len(pooled), generator=torch.Generator().manual_seed(0))[:points]]
+    sample = pooled[torch.randperm(len(pooled), generator=torch.Generator().manual_seed(0))[:_SAMPLED]]
     psi = features(sample).double() / math.sqrt(len(sample))
     few = len(psi) < psi.shape[1]  # the Gram matrix of few points has the same nonzero eigenvalues
     values, vectors = torch.linalg.eigh(psi @ psi.T if few else psi.T @ psi)
@@ -155,7 +152,6 @@ def _whitening(
 NOISE_FLOOR = 1e-14  # rounding of float32 values of a few standard deviations
 
 
-@dataclass
 class Statistics:
     """Sufficient statistics of the E step, in the whitened coordinates of the prior.
 
@@ -166,23 +162,11 @@ class Statistics:
             the number of these that the codes fit (the trace of the projection).
     """
 
-    prior: GaussianPrior
-    factor: Tensor
-    first: Tensor
-    second: Tensor
-    residual: Tensor
-    values: Tensor
-    leverage: Tensor
-    count: float = 0.0
-
-    @classmethod
-    def empty(cls, prior: GaussianPrior) -> Statistics:
-        """Statistics of no frames."""
-        factor = prior.factor
-        size, channels = factor.shape[1], len(prior.noise)
-        first, second = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
-        residual, values, leverage = torch.zeros(3, channels, dtype=torch.float64)
-        return cls(prior, factor, first, second, residual, values, leverage)
+    def __init__(self, prior: GaussianPrior) -> None:
+        self.prior, self.factor, self.count = prior, prior.factor, 0
+        size = self.factor.shape[1]
+        self.first, self.second = torch.zeros(size).double(), torch.zeros(size, size).double()
+        self.residual, self.values, self.leverage = torch.zeros(3, len(prior.noise), dtype=torch.float64)
 
     def add(self, design: Callable[[Tensor], Tensor], offset: Tensor, u: Tensor) -> None:
         """Add frames u (G, F, N, C), NaN = not observed; the frames of each of the G groups share points.
@@ -232,7 +216,7 @@ class Statistics:
         self.values += frames * observed.sum(0).unflatten(0, (-1, channels)).sum(0)
         self.count += codes.shape[0] * frames
 
-    def maximise(self, swift: bool = False) -> GaussianPrior:
+    def maximise(self, swift: bool) -> GaussianPrior:
         """M step: prior and noise of largest likelihood; unchanged without frames.
 
         `swift`: the noise is residual / (values - leverage), the fixed point of MacKay (1992). Expectation maximisation

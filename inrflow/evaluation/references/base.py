@@ -66,7 +66,7 @@ class Reference(ABC):
     def state(self) -> dict[str, Any]:
         """Fitted values as nested dicts of tensors, numbers and strings; by default the fields of the dataclass."""
         if not is_dataclass(self):
-            raise NotImplementedError(f"{type(self).__name__} is no dataclass; define state and from_state")
+            raise NotImplementedError(f"{type(self).__name__} is not a dataclass; define state and from_state")
         return asdict(self)
 
     @classmethod

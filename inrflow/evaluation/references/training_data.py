@@ -14,7 +14,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.calendar import seconds_of_unit
 from inrflow.data.description import Description
 from inrflow.encoding.posterior import GaussianPrior, condition
-from inrflow.encoding.prior.point_modes import Cycle, shrunk_cycle
+from inrflow.encoding.prior.point_modes import Cycle, leading_components, shrunk_cycle
 
 _YEAR, _WEEK, _DAY = 365.2425 * 86400.0, 7 * 86400.0, 86400.0  # seconds
 _WEEKS = 4.0  # weeks of data for a weekly cycle
@@ -136,7 +136,6 @@ def filled(u: Tensor, sources: Tensor, targets: Tensor | None, otherwise: Tensor
 
 
 _REGULAR = 0.1  # tolerated deviation from whole multiples of a step: months of a calendar are regular
-_SMALLEST = 1e-7  # singular values below this fraction of the largest are rounding
 _LARGEST_GRAM = 4096
 
 
@@ -217,20 +216,13 @@ def regular_step(t: Tensor, step: float | None = None) -> float | None:
 def leading_modes(rows: Tensor, count: int) -> Tensor:
     """Leading right singular vectors of rows (F, M) as orthonormal columns (M, r): r at most `count`.
 
-    From the eigenvectors of the smaller Gram matrix (method of snapshots, Sirovich 1987), which resolves singular
-    values down to 1e-7 of the largest, about the rounding of the data; smaller ones are left out. Where both dimensions
-    are large, every k-th row is used.
+    From the smaller Gram matrix (method of snapshots, Sirovich 1987), which resolves singular values down to 1e-7 of
+    the largest, about the rounding of the data; smaller ones are left out. Where both dimensions are large, every k-th
+    row is used.
     """
     if min(rows.shape) > _LARGEST_GRAM:
         rows = rows[:: -(-len(rows) // _LARGEST_GRAM)]
-    by_rows = len(rows) < rows.shape[1]
-    squares, vectors = torch.linalg.eigh(rows @ rows.T if by_rows else rows.T @ rows)
-    squares, vectors = squares.flip(0), vectors.flip(1)
-    kept = min(count, int((squares > _SMALLEST**2 * squares[0].clamp(min=1e-300)).sum()))
-    vectors = vectors[:, :kept]
-    if by_rows:
-        vectors = torch.linalg.qr(rows.T @ (vectors / squares[:kept].sqrt()))[0]
-    return vectors.contiguous()
+    return leading_components(rows, count)[0].T.contiguous()
 
 
 def coefficients(u: Tensor, offset: Tensor, modes: Tensor, prior: GaussianPrior) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,28 +19,24 @@ _FEWEST = 2
 _COPIES_SHARE = 0.15  # share of the time budget
 
 
-@dataclass
 class TrainingCodes:
-    """Codes of the original trajectories `rows`, and all that is needed to encode their copies.
+    """Codes of the trajectories of a run, and the means to copy them.
 
     Attributes:
         train, validation: codes of the training and of the validation trajectories, None without the latter.
         seconds: needed to encode all training trajectories.
+        action: of symmetries on codes, if that is exact; None: copies are encoded.
     """
 
-    run: Run
-    decoder: Decoder
-    prior: GaussianPrior
-    rows: np.ndarray
-    train: CodeData
-    validation: CodeData | None
-    seconds: float
-
-    def __post_init__(self) -> None:
-        """Set `action`, by which symmetries act on codes directly, if that is exact; else copies are encoded."""
-        problem = self.run.problem
-        self.action = code_action(self.decoder, problem.source, problem.augmentation()) if isinstance(
-            self.decoder, AffineDecoder) else None
+    def __init__(self, run: Run, decoder: Decoder, prior: GaussianPrior) -> None:
+        self.run, self.decoder, self.prior, problem = run, decoder, prior, run.problem
+        began = time.perf_counter()
+        self.train = solve_codes(run, decoder, prior, problem.train)
+        self.seconds = time.perf_counter() - began
+        held = problem.validation
+        self.validation = solve_codes(run, decoder, prior, held) if len(held) else None
+        self.action = code_action(decoder, problem.source, problem.augmentation()) if isinstance(
+            decoder, AffineDecoder) else None
 
     @property
     def wanted(self) -> int:
@@ -66,28 +61,14 @@ class TrainingCodes:
         if copies <= 1 or not augmentation:
             return self.train
         if self.action is None:
-            repeated = np.tile(self.rows, copies - 1)
+            repeated = np.tile(run.problem.train, copies - 1)
             return CodeData.join([self.train, solve_codes(run, self.decoder, self.prior, repeated, augmentation)])
         parts, codes = [self.train], self.train
         random = np.random.default_rng([run.config.seed, 17])
         for _ in range(copies - 1):
-            moved = self.action(codes.codes, augmentation.sample(random, len(self.rows)))
+            moved = self.action(codes.codes, augmentation.sample(random, len(codes.codes)))
             parts.append(CodeData(torch.where(codes.observed[..., None], moved, codes.codes), codes.t, codes.observed))
         return CodeData.join(parts)
-
-
-def encode_all(
-    run: Run, decoder: Decoder, prior: GaussianPrior, train: np.ndarray | None = None,
-    validation: np.ndarray | None = None,
-) -> TrainingCodes:
-    """Codes of training and validation trajectories, by default those of the problem, and the means to copy them."""
-    train = run.problem.train if train is None else train
-    validation = run.problem.validation if validation is None else validation
-    began = time.perf_counter()
-    codes = solve_codes(run, decoder, prior, train)
-    seconds = time.perf_counter() - began
-    held = solve_codes(run, decoder, prior, validation) if len(validation) else None
-    return TrainingCodes(run, decoder, prior, train, codes, held, seconds)
 
 
 def solve_codes(
@@ -95,7 +76,7 @@ def solve_codes(
     augmentation: Augmentation | None = None,
 ) -> CodeData:
     """Codes of some trajectories of a run, with a progress bar."""
-    run.log.begin("codes", len(trajectories))
+    run.log.begin("encoded trajectories", len(trajectories))
     codes = run.problem.codes(decoder, prior, trajectories, augmentation, run.log.advance)
     run.log.end()
     return codes

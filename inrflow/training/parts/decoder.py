@@ -62,9 +62,9 @@ def fit_decoder(run: Run) -> FittedDecoder:
         with run.budget.part(_SHARE + _MODES_SHARE):
             trunk = fit_trunk(run, _FEWEST_STEPS)
         better = trunk is not None and trunk.missed < BETTER * harmonics.missed
-        run.log.say("decoder: a trunk could not be trained in the time" if trunk is None else
-                    f"decoder: held-out points are missed by {harmonics.missed:.1e} of the variance without a trunk "
-                    f"and {trunk.missed:.1e} with it, so it is {'kept' if better else 'left out'}")
+        run.log.say("decoder: no time to train a SIREN trunk" if trunk is None else
+                    f"decoder: SIREN trunk {'used' if better else 'not used'}, error at held-out points "
+                    f"{trunk.missed:.1e} of the variance with it, {harmonics.missed:.1e} without")
         if trunk is not None and better:
             return trunk
     error = frames.interpolation_error(harmonics.decoder.double())
@@ -82,7 +82,7 @@ def _without_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder:
     trunk = fit_trunk(run)
     if patterns is None or not patterns.missed < trunk.unseen:
         return trunk
-    run.log.say("decoder: the trunk misses more between the points and is left out")
+    run.log.say("decoder: SIREN trunk not used, its error between the points is larger")
     return patterns
 
 
@@ -98,8 +98,8 @@ def _fit_patterns(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
     embedding, error, missed = found
     decoder = HarmonicDecoder(embedding, len(problem.description.channels)).to(problem.device)
     modes = fit_modes(run, frames, decoder)
-    run.log.say(f"decoder: {embedding.harmonics} principal components at the points leave "
-                f"{float(modes.noise.mean()):.1e} of the variance, functions through them miss {missed:.1e} between")
+    run.log.say(f"decoder: {embedding.harmonics} principal components, residual {float(modes.noise.mean()):.1e} of the "
+                f"variance at the points, error {missed:.1e} of their interpolation between the points")
     return FittedDecoder(decoder, modes, error, missed).leading(len(modes.variances))
 
 
@@ -117,8 +117,8 @@ def _fit_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
         modes = fit_modes(run, frames, decoder)
         left = float(modes.noise.mean())
         run.log.say(
-            f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance"
-            + (", so no trunk is trained" if left < HARMONICS_SUFFICE else "")
+            f"decoder: {embedding.harmonics} harmonics of the domain, residual {left:.1e} of the variance"
+            + (", small enough without a SIREN trunk" if left < HARMONICS_SUFFICE else "")
         )
         fitted = FittedDecoder(decoder, modes, None, frames.held_out_error(decoder, modes))
         if left < HARMONICS_SUFFICE or best is None or fitted.missed < best.missed:
@@ -183,7 +183,7 @@ def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> Ou
     each = seconds_of(designs * size**2 * (2 * values + size) + frames * size * (2 * values + size))
     affordable = _MODES_SHARE * run.budget.total / (_MODE_ITERATIONS * each)
     trajectories = run.budget.decide("mode_trajectories", int(np.clip(affordable, _FEWEST_FOR_MODES, _MOST_FOR_MODES)))
-    run.log.begin("modes", _MODE_ITERATIONS)
+    run.log.begin("POD modes", _MODE_ITERATIONS)
     modes = training.fit_modes(decoder.double(), largest, trajectories, _MODE_ITERATIONS, run.log.advance)
     run.log.end()
     return modes

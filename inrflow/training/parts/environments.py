@@ -66,8 +66,8 @@ class ContextGroups:
         if wanted is None and known is not None:
             sizes = [known.shape[1], *([known.shape[1] + 1] if known.shape[1] + 1 < possible else [])]
         if max(sizes) > possible:
-            say(f"{len(self.used)} training environments tell {possible} context{'s' * (possible != 1)} apart; "
-                f"{possible} of {max(sizes)} used")
+            say(f"contexts: {len(self.used)} training environments determine at most {possible} "
+                f"number{'s' * (possible != 1)} each, of {max(sizes)}")
         return tuple(sorted({min(size, possible) for size in sizes} - {0}))
 
     def told(self, alike: bool = False) -> list[Tensor]:
@@ -76,11 +76,14 @@ class ContextGroups:
         forms = [] if self.parameters is None else told_contexts(self.parameters, alike)
         return [form for form in forms if wanted in (None, form.shape[1])]
 
-    def told_validation(self, values: Tensor) -> Tensor:
-        """Contexts (S, P) of the validation trajectories by the map from parameters to `values` (E, P)."""
-        assert self.parameters is not None and self.environments.parameters is not None
+    def told_validation(self, values: Tensor, contexts: Tensor) -> Tensor:
+        """Contexts (S, P) of the validation trajectories, those of new systems by the map from parameters to `values`
+        (E, P), as in queries; unchanged without parameters."""
+        if self.parameters is None or self.environments.parameters is None:
+            return contexts
         theirs = self.environments.parameters[self.environments.index[self.problem.validation]]
-        return ParameterMap.fit(self.parameters, values).contexts(torch.as_tensor(theirs))
+        mapped = ParameterMap.fit(self.parameters, values).contexts(torch.as_tensor(theirs))
+        return torch.where(self.validation[:, None] < 0, mapped, contexts)
 
     def in_parameters(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
         """Contexts (E, P) of the groups in terms of the known parameters, see `straight`; None without parameters."""
@@ -107,7 +110,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     """
     groups, log, codes, validation = ContextGroups(run.problem), run.log, without.train, without.validation
     counts = groups.sizes(log.say)
-    if validation is None or not len(validation.codes) or not counts:
+    if validation is None or not counts:
         log.say("contexts are not used: they need several environments and a held-out trajectory; give more")
         return None
     floor = float(fitted.modes.noise.mean())
@@ -116,13 +119,13 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     sizes = candidate_sizes(fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size)
     fit, error = search.search(sizes, counts)
     size = fit.size
-    log.say(f"linear dynamics with contexts: {len(groups.used)} environments, {fit.context_size} numbers each, "
+    log.say(f"linear dynamics with contexts: {len(groups.used)} environments of {fit.context_size} numbers, "
             f"{size} codes, ridge {fit.ridge:g}, validation error {error:.2e} of "
             f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})")
     log.log("contexts", 0, validation=error, without=without.score, code_size=size, contexts=fit.context_size)
     if not search.determined(size, fit.context_size) or error > POOR:
         log.say(f"the data do not determine the dynamics: {search.transitions} transitions for "
-                f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
+                f"{(1 + fit.context_size) * (1 + max(sizes))} unknowns per code, validation error {error:.2g} of the "
                 "variance; declare symmetries or give more trajectories")
     field = context_field(fit)
     row = log.tried(Tried(
@@ -137,9 +140,8 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     leading = fitted.leading(size)
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
-    integrator, held = run.problem.integrator(linear=True), search.held_contexts(fit)
-    if groups.parameters is not None:  # by the map from parameters, as in queries
-        held = torch.where(groups.validation[:, None] < 0, groups.told_validation(fit.contexts), held)
+    integrator = run.problem.integrator(linear=True)
+    held = groups.told_validation(fit.contexts, search.held_contexts(fit))
     judged = with_contexts(validation, size, held)
 
     def refit() -> Refitted:

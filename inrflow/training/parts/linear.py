@@ -182,9 +182,9 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
         result.memory,
     ))
     if result.score > LONGER_WINDOW * free:
-        row.why = f"does not pay for the frames it needs: {free:.2e} without delays from the same frames"
+        row.why = f"error not far below {free:.2e}, without delays from as many frames"
         return chosen
-    chosen.row.why = f"single frames do not determine what follows: {free:.2e} without delays"
+    chosen.row.why = f"single frames do not determine the state: error {free:.2e} without delays"
     needed = frames_needed(result.size, result.memory)
     run.log.say(
         f"delay embedding: {result.memory} delayed dimensions beside {result.size} codes lower the validation error of "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +21,9 @@ from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import REFIT_FAILED, ROUNDING
-from inrflow.training.parts.codes import encode_all
-from inrflow.training.parts.decoder import fit_modes
+from inrflow.training.parts.codes import TrainingCodes
+from inrflow.training.parts.decoder import decoder_training, fit_modes
 from inrflow.training.parts.linear import ChosenDynamics
-from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.run import Run
 
 _LIMITED = 0.5  # codes a transition, from which transitions limit the number of codes
@@ -40,27 +38,26 @@ def refit_to_all(
         fitted: all modes of the training trajectories, before their number was chosen.
         before: error of rollouts of all trajectories from frame `first`, relative to the variance.
     """
-    problem, size = run.problem, surrogate.code_size
-    whole = np.sort(np.concatenate([problem.train, problem.validation]))
+    size, few, run = surrogate.code_size, len(run.problem.train), run.on(run.problem.judged_in_time())
+    every = len(run.problem.train)
     decoder = copy.deepcopy(surrogate.decoder).double()
     assert isinstance(decoder, AffineDecoder)
-    modes = _modes(run, decoder, whole)
+    modes = _modes(run, decoder)
     wanted = len(modes.variances)
     if size < len(fitted.variances):  # if transitions limit the number of codes, more of them allow more
         limited = chosen.size > _LIMITED * chosen.train.transitions
-        wanted = min(wanted, round(size * len(whole) / len(problem.train)) if limited else size)
+        wanted = min(wanted, round(size * every / few) if limited else size)
     shared = min(len(modes.variances), len(fitted.variances))
     modes.variances[:shared] = torch.maximum(modes.variances[:shared], fitted.variances[:shared])
     modes = replace(modes, noise=torch.maximum(modes.noise, fitted.noise)).truncated(wanted)
     decoder.set_output(modes.mean, modes.modes)
     decoder, prior = decoder.float(), modes.prior()
-    codes = encode_all(run, decoder, prior, train=whole, validation=whole[:0]).with_copies(
-        run.budget.decisions.get("copies") or 1)
+    codes = TrainingCodes(run, decoder, prior).with_copies(run.budget.decisions.get("copies") or 1)
     memory = round(chosen.memory / chosen.size * wanted)
     states = with_memory(codes, wanted, memory_directions(codes, wanted, memory) if memory else None)
     candidate = replace(chosen.fit.candidate, size=wanted, memory=memory)
     field = chosen.search.fit(candidate, data=codes, like=chosen.fit).field
-    after = rollout_error(field, surrogate.integrator, states.first(len(whole)), codes.first(len(whole)), first, wanted)
+    after = rollout_error(field, surrogate.integrator, states.first(every), codes.first(every), first, wanted)
     kept = not after < max(REFIT_FAILED * before, 1e-3 * ROUNDING)  # rounding errors differ by more
     run.log.log("refit", 0, before=before, after=after, code_size=size if kept else wanted)
     if kept:
@@ -73,9 +70,9 @@ def refit_to_all(
                    training={**surrogate.training, "memory": memory})
 
 
-def _modes(run: Run, decoder: AffineDecoder, whole: np.ndarray) -> OutputModes:
+def _modes(run: Run, decoder: AffineDecoder) -> OutputModes:
     """Modes of all trajectories; radial functions of the decoder are replaced by those of all trajectories."""
-    frames = DecoderTraining(run.problem.source, whole, whole[:0], run.problem.augmentation())
+    frames = decoder_training(run)
     radial = getattr(decoder, "embedding", None)
     if isinstance(decoder, HarmonicDecoder) and isinstance(radial, RadialFeatures):
         anew = frames.patterns(radial.inner, run.config.decoder.largest_code_size)

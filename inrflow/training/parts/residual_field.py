@@ -24,7 +24,7 @@ from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, Re
 from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
 from inrflow.model.state_path import rows_and_codes
@@ -57,8 +57,7 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
         possible = surrogate.decoder.affine and surrogate.code_size <= _MOST_CODES
         return _chosen(surrogate, judged, run) if possible else surrogate
     except (ArithmeticError, ValueError, RuntimeError, UserError) as error:  # LinAlgError is one of these
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        run.log.say(f"the search for a residual field failed and is passed over: {reason}")
+        run.log.say(f"residual field: not used, the search failed: {first_line(error)}")
         return surrogate
 
 
@@ -96,8 +95,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few,
                          seldom)
     effort = 0 if hurried else variants.effort(len(about.channels)) or int(stations or gap is not None)
-    log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
-            + ("" if effort else "; no time is left to look for one"))
+    log.say(f"residual field: error of codes alone {float(left.nanmean()):.2e} of the variance at held-out places"
+            + ("" if effort else "; no time left to search"))
     chosen: list[ChannelField | None] = []
     tried, most, ends = 0, run.budget.decisions.get("residual_variants"), run.budget.elapsed + variants.seconds
 
@@ -125,8 +124,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             if late or over():
                 break
         if series and best is None and (best := _lasting(c, folds, places)):
-            words += ", whose errors last at their places"
-        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
+            words += ", with lasting errors at each place"
+        log.say(f"residual field, {words}: error {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
         chosen.append(best)
     if effort:
         run.budget.record("residual_variants", tried)
@@ -144,7 +143,7 @@ def _lasting(c: int, folds: list[Fold], places: Places) -> ChannelField | None:
     forecasts do not improve."""
     rows = joined([replace(rows, u=rows.u - codes) for fold in folds for rows, codes, _ in fold.observed])
     channel = ChannelField.fit(places, rows, c, on_codes=True, lasting=True)
-    ahead = Comparison.joined([_against(channel, c, fold, places)[1] for fold in folds])
+    _, ahead = _against(channel, c, folds, places)
     channel = ahead.select(ahead.seen).ahead(channel)
     return None if channel.observed.decay == Decay() else channel
 
@@ -162,7 +161,7 @@ def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: P
             for c, channel in enumerate(chosen):
                 if channel is None or fewest[c]:
                     continue
-                errors = Comparison.joined([_against(channel, c, fold, places)[0]])
+                errors, _ = _against(channel, c, [fold], places)
                 given, alone = (float(one.square().mean()) for one in (errors.missed(channel), errors.error))
                 fewest[c] = 0.0 if given <= alone else math.sqrt(kept * before)
         before = kept
@@ -179,7 +178,7 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
         for c, channel in enumerate(chosen):
             if channel is None or channel.on_codes:
                 continue
-            inside, ahead = (Comparison.joined([part]) for part in _against(channel, c, fold, places))
+            inside, ahead = _against(channel, c, [fold], places)
             later, alone = (float(one.square().nanmean()) for one in (ahead.missed(channel), fold.ahead.error[:, c]))
             if inside.surely_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
                 result[c] = replace(channel, known=np.unique(rows.x, axis=0))
@@ -187,12 +186,16 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
     return result
 
 
-def _against(channel: ChannelField, c: int, fold: Fold, places: Places) -> tuple[Comparison, Comparison]:
-    """Comparison of the process of a channel, conditioned on the observations of a fold, with codes alone, between
+def _against(channel: ChannelField, c: int, folds: list[Fold], places: Places) -> tuple[Comparison, Comparison]:
+    """Comparison of the process of a channel, conditioned on the observations of each fold, with codes alone, between
     these values and ahead of them."""
-    field = ResidualField(places, (*(None,) * c, channel, *(None,) * (fold.between.error.shape[1] - c - 1)))
-    given = [Conditioned(field, *parts) for parts in fold.observed]
-    return fold.between.against(given, c), fold.ahead.against(given, c)
+    field = ResidualField(places, (*(None,) * c, channel, *(None,) * (folds[0].between.error.shape[1] - c - 1)))
+    between, ahead = [], []
+    for fold in folds:
+        given = [Conditioned(field, *parts) for parts in fold.observed]
+        between.append(fold.between.against(given, c))
+        ahead.append(fold.ahead.against(given, c))
+    return Comparison.joined(between), Comparison.joined(ahead)
 
 
 def _clean(surrogate: Surrogate, problem: Problem) -> bool:
@@ -256,9 +259,9 @@ def _weighed(
     """The process of a channel with fitted weight relative to codes (1 for `few` places), decay ahead and spreads; its
     errors between the observed places, including those in hidden frames (with equal weight) if it has a drift; and its
     mean squared error ahead of them."""
-    between, ahead = map(list, zip(*(_against(channel, c, fold, places) for fold in folds), strict=True))
-    hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap and channel.covariance.form.drift else []
-    inside, outside = Comparison.joined(between + hidden), Comparison.joined(ahead)
+    inside, outside = _against(channel, c, folds, places)
+    if gap and channel.covariance.form.drift:
+        inside = Comparison.joined([inside, *len(folds) * [_against(channel, c, [gap], places)[0]]])
     best = float((inside.own * inside.error).sum()) / (float(inside.own.square().sum()) or math.inf)  # least squares
     weighed = [replace(channel, weight=weight) for weight in ((1.0,) if few else (min(max(best, 0.0), 1.0), 1.0))]
     # covariances were fitted to the held-out places too: deviations must not shrink

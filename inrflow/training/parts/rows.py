@@ -58,7 +58,7 @@ def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, 
         if fields.shape[:2] != problem.source.times.shape:  # frames are held out, or times are missing
             return law, problem
         if _NOISY < left.mean() < min(noise, _MISSED):
-            say(f"  flights of the law miss {left.mean():.2e} of the variance of rows: fields are those along these")
+            say(f"  rollouts of the law: error {left.mean():.2e} of the variance of rows; they replace fitted fields")
             places, times = ground.train.x[0], problem.source.times[0].numpy()
             own = CompletedSource(problem.observed, places, list((fields + centre) * scale),
                                   None if problem.observed.time_bins is None else times)

@@ -53,16 +53,8 @@ class DecoderTraining:
         self.together = max(1, min(len(training), _POINTS_PER_STEP // points))
         scored = source.batch(validation[:8] if len(validation) else training[:8])
         frames = np.unique(np.linspace(0, scored.u.shape[1] - 1, 10).astype(int))
-        scored = TrajectoryBatch(
-            scored.t[:, frames], scored.x if scored.x.shape[1] == 1 else scored.x[:, frames], scored.u[:, frames]
-        )
-        x, u = scored.groups()
+        x, u = scored.frames(torch.as_tensor(frames)).groups()
         self.scored = x.float(), u, *split_points(u.shape[2])
-
-    def groups(self, random: np.random.Generator, trajectories: int) -> tuple[Tensor, Tensor]:
-        """A random batch: x (G, N, d) and normalised u (G, F, N, C)."""
-        chosen = random.choice(self.training, trajectories, replace=trajectories > len(self.training))
-        return self.source.moved(chosen, self.augmentation, random).groups()
 
     def loss(
         self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
@@ -70,7 +62,9 @@ class DecoderTraining:
         """Residual of a batch at its solved codes, mean square in normalised units."""
         assert isinstance(module, AffineDecoder)
         shared = self.source.shared_points and not self.augmentation
-        x, u = self.groups(random, min(len(self.training), 16) if shared else self.together)
+        count = min(len(self.training), 16) if shared else self.together
+        chosen = random.choice(self.training, count, replace=False)
+        x, u = self.source.moved(chosen, self.augmentation, random).groups()  # (G, N, d) and (G, F, N, C)
         kept = torch.arange(u.shape[2]) if self.all_points else split_points(u.shape[2])[0]
         limit = max(64, _POINTS_PER_STEP // len(x))
         if len(kept) > limit:

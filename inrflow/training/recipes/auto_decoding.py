@@ -53,7 +53,7 @@ class AutoDecodingRecipe:
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why codes are not optimised with the decoder."""
         if problem.has_solved_codes:
-            return "the configured decoder has codes in closed form"
+            return "the configured codes are a linear solve"
         if problem.config.training.joint:
             return "training.joint=true trains decoder and dynamics together"
         return None
@@ -67,7 +67,7 @@ class AutoDecodingRecipe:
             return
         floor = float(prior.noise.mean())
         chosen = choose_linear(run, train, validation, floor, [decoder.code_size], self.name)
-        yield closed_form_candidate(run, self.name, decoder, prior, chosen, None)
+        yield closed_form_candidate(run, self.name, decoder, prior, chosen)
 
 
 def make_decoder(problem: Problem) -> Decoder:
@@ -84,17 +84,8 @@ def make_decoder(problem: Problem) -> Decoder:
     return own(embedding, channels, size)
 
 
-def auto_decode(run: Run) -> tuple[Decoder, GaussianPrior, CodeData, CodeData | None]:
+def auto_decode(run: Run, share: float = _SHARE) -> tuple[Decoder, GaussianPrior, CodeData, CodeData | None]:
     """A decoder trained with its codes; their prior, and the codes of training and validation trajectories."""
-    problem, (decoder, prior, table) = run.problem, fit_auto_decoder(run)
-    batch = problem.source.batch(problem.train)
-    train = CodeData(table.double(), problem.scale.internal(batch.t), batch.observed)
-    validation = solve_codes(run, decoder, prior, problem.validation) if len(problem.validation) else None
-    return decoder, prior, train, validation
-
-
-def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, GaussianPrior, Tensor]:
-    """Decoder trained jointly with its codes, the prior of the codes, and the training codes (S, T, Z)."""
     problem, config = run.problem, run.config
     decoder = make_decoder(problem)
     frames = AutoDecoderTraining(problem.source, problem.train, problem.validation)
@@ -109,7 +100,10 @@ def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, Gaussian
     steps = run.steps("decoder", stage, share, 100_000)
     error = run_stage(stage, steps, run.log)
     run.log.say(f"auto-decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
-    return decoder.eval(), frames.prior(module), frames.codes(module)
+    decoder, prior, batch = decoder.eval(), frames.prior(module), problem.source.batch(problem.train)
+    train = CodeData(frames.codes(module).double(), problem.scale.internal(batch.t), batch.observed)
+    validation = solve_codes(run, decoder, prior, problem.validation) if len(problem.validation) else None
+    return decoder, prior, train, validation
 
 
 class AutoDecoder(nn.Module):

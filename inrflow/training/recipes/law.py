@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import frames_needed, with_contexts
 from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import MANY, GaussianPrior
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
@@ -25,6 +25,7 @@ from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import Forecasts, explains
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.environments import ContextGroups
+from inrflow.training.parts.equations import equations_of
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Clock
 from inrflow.training.run import Run
@@ -72,26 +73,26 @@ class LawRecipe:
         if best is not None and (best.explained or best.score.error < ROUNDING):
             return f"{best.recipe} explains the data"
         if not problem.has_solved_codes:
-            return "the configuration asks for other codes"
+            return "the configured codes are not a linear solve"
         if asked := problem.asks_for_other_dynamics:
             return asked
         if problem.forcing_period and problem.environments is not None:
             return "the data have a periodic forcing and several systems"
         if problem.source.time_bins is not None:
-            return "values have times of their own, and splines between them miss too much"
+            return "values have individual times, and splines in time are too inaccurate"
         if (frames := problem.fitted_frames) < _FEWEST_FRAMES:
-            return f"{frames} frames are fitted to, a law needs {_FEWEST_FRAMES}"
+            return f"the training data have {frames} frames, a law needs {_FEWEST_FRAMES}"
         if problem.source.moves:
-            return "points move, and harmonics of each frame miss too much"
+            return "points move, and harmonics of single frames are too inaccurate"
         line = len(problem.description.coordinates) == 1
         few = problem.source.points < (_ON_LINE if line else _FEWEST_PLACES) and not len(problem.validation)
         if few and not problem.has_harmonics and (best is not None if self.is_late(problem) else not line):
-            return "few trajectories at a few dozen places say no law"
+            return "few trajectories at a few dozen places do not determine a law"
         return "a single place has no harmonics" if problem.source.points == 1 else None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law with the best forecasts of held-out data, if one is found."""
-        from inrflow.domains import flows_of  # finite elements take a second to import
+        from inrflow.domains import flows_of, velocities_of  # finite elements take a second to import
         from inrflow.dynamics.fitting.diagnostic import Diagnostic, completed, require_prognostic
         from inrflow.dynamics.laws import Systems, fit_law
 
@@ -119,10 +120,12 @@ class LawRecipe:
         try:
             domains = problem.domains(x)
         except UserError as reason:
-            run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
+            run.log.say(f"law on the domain's harmonics: none found ({first_line(reason)})")
             return
-        flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
-        tried = [*domains, *(flows_of(domains, x[0], u, scale.numpy()) if flows else ())]
+        may_flow = x.shape[-1] == 2 and len(scale) in (2, 3) and np.equal(x, x[:1]).all()
+        velocities = velocities_of(x[0], u * scale.numpy()) if may_flow else []
+        flows = flows_of(domains, x[0], u[..., velocities], scale[velocities].numpy()) if may_flow else []
+        tried = [*domains, *(flows if len(scale) == 2 else ())]
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "log": run.log.notes("law")}
         kept = [*range(len(scale))]  # channels that laws are sought for
         grounds: list[Ground] = []
@@ -152,7 +155,23 @@ class LawRecipe:
                            rates=run.config.dynamics.memory is None, noise=problem.unexplained,
                            period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
 
+        def of_flow(seconds: float, clock: Clock) -> Law | None:
+            """Law of velocities on modes of flows, with the pressure that follows from them; None if none is found."""
+            from inrflow.dynamics.fitting.flow_pressure import with_pressure
+
+            kept[:] = velocities
+            with suppress(UserError):
+                if (found := with_pressure(search(flows, seconds, clock), t, x, u, velocities, float(scale[
+                        3 - sum(velocities)]))) is not None:
+                    run.log.say(f"the other channel is a pressure, but for {found[1]:.1e} of its variance")
+                    return found[0]
+            kept[:] = range(len(scale))
+            grounds.clear()
+            return None
+
         def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
+            if flows and len(scale) > 2 and problem.noise is None and (law := of_flow(seconds, left)) is not None:
+                return law, problem
             if problem.noise is not None:
                 from inrflow.training.parts.rows import by_rows
                 later = _OF_ROWS * left()
@@ -164,7 +183,7 @@ class LawRecipe:
                 former.append(grounds.pop())
                 kept[:] = [c for c in kept if c not in found.channels]
                 others = ", ".join(problem.description.channels[c] for c in found.channels)
-                run.log.say(f"diagnostic: {others}, given by the other channels at each time")
+                run.log.say(f"diagnostic channels, determined by the others at each time: {others}")
             return search(domains, max(seconds - effort(), _FEWEST_SECONDS), left), problem
 
         short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
@@ -173,7 +192,8 @@ class LawRecipe:
         noise[kept] = np.atleast_1d(grounds[-1].train.noise if grounds else 0.0)[: len(kept)]
 
         def whole(law: Law) -> Law:
-            return law if len(kept) == len(scale) else completed(law, t, x, u, kept, former[0].boundary)
+            complete = law.values is not None or len(kept) == len(scale)
+            return law if complete else completed(law, t, x, u, kept, former[0].boundary)
 
         for law in [*([] if short is None else [short]), *networks]:
             for candidate in [] if explained else _candidates(
@@ -185,7 +205,7 @@ class LawRecipe:
         if basis is not None and beside and (network == "on" or (network == "auto" and not explained)):
             share = _ALONE if short is None else _OF_NETWORK
             if short is not None and network != "on" and run.budget.seconds(share) < _FEWEST_SECONDS:
-                run.log.say("no law with a network is looked for in so little time")
+                run.log.say("law with a network: not sought, for lack of time")
                 return
             for law in with_network("network", share, basis, missed=missed):
                 yield from _candidates(run, problem, whole(law), x, u, groups, noise)
@@ -202,10 +222,10 @@ def _found(run: Run, name: str, decision: str, share: float, fit: Callable[[int,
         with budget.part(most=most) as left:
             found = fit(seconds, left)
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
-        run.log.say(f"no {name} was found ({str(reason).splitlines()[0]})")
+        run.log.say(f"{name}: none found ({first_line(reason)})")
         return None
     if found is None:
-        run.log.say(f"no {name} was found in the time")
+        run.log.say(f"{name}: none found within the time budget")
     return found
 
 
@@ -215,8 +235,8 @@ def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
 
     problem = run.problem
     if problem.environments is not None or not len(problem.validation):
-        run.log.say("trajectories have shapes of their own: no law is looked for of several systems, or without "
-                    "held-out trajectories")
+        run.log.say("trajectories have different domains: a law of all is sought only for one system, with held-out "
+                    "trajectories")
         return
     shaped = ShapeProblem(problem, shapes)
     found = _found(run, f"law of all {len(shapes)} shapes", "law", _SHARE, lambda seconds, _: shaped.law(
@@ -253,8 +273,8 @@ def _candidates(
         assert groups is not None
         every, number = torch.tensor(law.contexts), groups.validation if len(problem.validation) else groups.train()
         theirs, contexts = every[groups.train()[: len(train.codes)]], torch.where(number[:, None] < 0, 0, every[number])
-        if groups.parameters is not None and len(problem.validation):
-            contexts = torch.where(number[:, None] < 0, groups.told_validation(every), contexts)  # as in queries
+        if len(problem.validation):
+            contexts = groups.told_validation(every, contexts)
     if law.has_rates:
         unsure, rated, known = _UNSURE * float(noise.sum()) ** 0.5, list[CodeData](), list[CodeData]()
         for done, some in enumerate(torch.arange(min(_RATED, len(train.codes))).split(_TOGETHER)):
@@ -264,7 +284,7 @@ def _candidates(
             if len(rated) == done:
                 break
         if not rated:
-            run.log.say("the rates that a law needs were not found in the time: it is not taken")
+            run.log.say("law on harmonics: not used, for its rates were not estimated in time")
             return
         train, validation = CodeData.join(rated), known[0]
         needed = frames_needed(size, memory)
@@ -277,7 +297,7 @@ def _candidates(
                 solved = _contexts(every, number, field, integrator, with_rates(law, judged, solved, unsure))
                 validation = with_rates(law, judged, solved, unsure)
         if solved is None:
-            run.log.say("contexts of held-out trajectories were not found in the time: the law is not taken")
+            run.log.say("law on harmonics: not used, for contexts of held-out trajectories were not estimated in time")
             return
         contexts = solved
     if contexts is not None:
@@ -290,16 +310,16 @@ def _candidates(
 
     flown = Forecasts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
-    lines = _written(law, problem, groups)
+    lines = equations_of(law, problem, groups)
     run.log.say(
         f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
-        f"validation error {flown.error + rows:.2e} of the variance (harmonics alone leave {floor:.1e})"
+        f"validation error {flown.error + rows:.2e} of the variance (harmonics alone {floor:.1e})"
     )
     for line in lines:
         run.log.say(f"  {line}")
     if law.has_rates:
-        run.log.say(f"  single frames do not say what follows: forecasts need at least {needed} observed frames "
+        run.log.say(f"  a single frame does not determine the state: forecasts need at least {needed} observed frames "
                     f"(observe.frames={needed})")
     if not np.isfinite(flown.error):
         return
@@ -309,11 +329,11 @@ def _candidates(
             rests = [[low, high, near * extent] for low, high, extent in bounds]
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
             if flown.try_field(held, _LOST):
-                run.log.say(f"values that rest at a bound are held from {near:.0e} off it: error {flown.error:.2e}")
+                run.log.say(f"law on harmonics: values within {near:.0e} of a bound rest, error {flown.error:.2e}")
         flown.shorten_steps()
     if flown.lost:
-        run.log.say(f"{100 * flown.lost:.0f} % of the forecasts of held-out trajectories diverge within twice their "
-                    "time: it " + ("is not taken" if flown.lost > _LOST else "cannot be trusted far beyond the data"))
+        run.log.say(f"law on harmonics: {100 * flown.lost:.0f} % of held-out forecasts diverge in twice their time; "
+                    + ("it is not used" if flown.lost > _LOST else "do not trust forecasts far beyond the data"))
     if flown.lost > _LOST:
         return
     error = flown.error + rows
@@ -366,35 +386,3 @@ def _rests(u: np.ndarray) -> list[list[float]]:
     at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
     bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
     return np.stack(bounds, 1).tolist() if np.any(at) else []
-
-
-def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
-    """A line for each channel, in the data's units; coefficients by known parameters where these give contexts."""
-    from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
-
-    about, called, time = problem.description, None, problem.scale.unit
-    if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
-        *numbers, called = told
-        law = law.in_terms_of(*(part.numpy() for part in numbers))
-    if law.domain.kind == "flows":  # codes in the units of the data
-        scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
-        return scaled.written([f"({', '.join(about.channels)})"], about.coordinates, called)
-    scale = problem.source.normalisation.scale.double().flatten().numpy()
-    seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
-    scale = np.concatenate([scale, scale[list(law.rates)] / time, np.ones(len(seasons))])
-    unit = np.array([
-        scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
-        np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0] if axis != INVERSE])
-        * (term.sizes[term.component] if isinstance(term, Term) and term.solenoidal and term.forces else 1.0)
-        if term.products else 1.0
-        for term in law.terms
-    ])
-    factor, values = scale[None] / unit[:, None] / time, law.values
-    if values is not None:  # of diagnostic channels, no rates
-        factor, values = np.where(values.any(0), time, 1.0) * factor, values * factor * time
-    scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor,
-                     values=values)
-    names = [*problem.differences, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
-    lines, left = scaled.written(names, about.coordinates, called), [*about.channels, *names[len(about.channels) :]]
-    return [line.replace(names[c], left[c], 1) for c, line in enumerate(lines[: len(names) - len(seasons)])
-            if c not in law.rates]

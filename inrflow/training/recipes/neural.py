@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.training.candidate import Candidate
-from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.parts.decoder import FittedDecoder, fit_trunk
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
@@ -40,7 +40,7 @@ class NeuralRecipe:
         asked = problem.config.recipe == self.name or self.field is not None
         if asked or (problem.has_solved_codes and not problem.config.dynamics.linear):
             return None
-        return "dynamics in closed form are searched for instead; recipe=neural asks for it"
+        return "closed-form dynamics are sought instead; give recipe=neural to train a network"
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The trained model."""
@@ -52,7 +52,7 @@ class NeuralRecipe:
             large = int((sizes.flip(0).cumsum(0).flip(0) / sizes.sum() > _TAIL).sum())
             fitted = fitted.leading(min(len(sizes), fixed or max(1, large)))
             decoder, prior, unseen = fitted.decoder, fitted.modes.prior(), fitted.interpolation_error
-            codes = encode_all(run, decoder, prior)
+            codes = TrainingCodes(run, decoder, prior)
             train, validation = codes.with_copies(), codes.validation
         else:
             run = run.without_symmetries()

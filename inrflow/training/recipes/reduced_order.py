@@ -17,13 +17,12 @@ from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import frames_needed, with_memory
 from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.mesh_flow.source import completed_by_flow
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import LONGER_WINDOW, MESH_FLOW_PAYS
-from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.environments import context_candidate
 from inrflow.training.parts.linear import (
@@ -55,9 +54,9 @@ class ReducedOrderRecipe:
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why POD codes are not tried."""
         if not problem.has_solved_codes:
-            return "the configured decoder and encoding have no codes in closed form"
+            return "the configured codes are not a linear solve"
         if not problem.config.dynamics.linear:
-            return "dynamics.linear=false asks for a network alone"
+            return "dynamics.linear=false sets a network alone"
         if best is not None and best.recipe == "series" and problem.source.times.shape[1] >= _LONG_SERIES:
             return "the autoregression of the long series is linear in the same codes"
         return None
@@ -67,18 +66,18 @@ class ReducedOrderRecipe:
         problem = run.problem
         completed = completed_by_flow(problem.source, problem.train, run.config, MESH_FLOW_PAYS, run.log.say)
         if completed is not None:
-            run = run.on(replace(problem, source=completed[0], interpolation_error=completed[1]))
+            run = run.on(replace(problem, source=completed[0]))
         fitted = fit_decoder(run)
         if completed is not None:
             fitted = replace(fitted, interpolation_error=completed[1])
-        codes = encode_all(run, fitted.decoder, fitted.modes.prior())
+        codes = TrainingCodes(run, fitted.decoder, fitted.modes.prior())
         if len(run.problem.symmetries):
             kept = check_symmetries(run, codes, fitted.modes)
             if len(kept) < len(run.problem.symmetries):
                 run = run.on(replace(run.problem, symmetries=kept))
                 modes = fit_modes(run, decoder_training(run), fitted.decoder)
                 fitted = replace(fitted, modes=modes).leading(len(modes.variances))
-                codes = encode_all(run, fitted.decoder, modes.prior())
+                codes = TrainingCodes(run, fitted.decoder, modes.prior())
             run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
         train = codes.with_copies()
         sizes = candidate_sizes(fitted.modes.variances, train.transitions, run.config.decoder.code_size)
@@ -89,28 +88,27 @@ class ReducedOrderRecipe:
                 yield candidate
                 return
         delayed = chosen
-        with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: time is over")):
+        with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: search stopped, for lack of time")):
             delayed = choose_memory(run, chosen, sizes)
         candidate = self._candidate(run, fitted, delayed)
         if delayed.memory > chosen.memory:  # judge again with estimated states, as in queries
             other = self._candidate(run, replace(fitted, decoder=copy.deepcopy(fitted.decoder)), chosen)
             _, frames, errors = run.judge.forecasts(candidate, other)
             if not errors[0] < LONGER_WINDOW * errors[1]:
-                run.log.say(f"delay embedding: left out, for forecasts from {frames} observed frames have an error of "
+                run.log.say(f"delay embedding: left out, error of forecasts from {frames} observed frames "
                             f"{errors[0]:.2e} of the variance, without delays {errors[1]:.2e}")
-                candidate, delayed.row.why = other, "observed frames do not tell delayed codes well"
+                candidate, delayed.row.why = other, "observed frames hardly determine delayed codes"
                 chosen.row.why = ""
         yield candidate
 
     def _candidate(self, run: Run, fitted: FittedDecoder, chosen: ChosenDynamics) -> Candidate:
         leading = fitted.leading(chosen.size)
-        return closed_form_candidate(run, self.name, leading.decoder, leading.modes.prior(), chosen,
-                                     fitted.interpolation_error, fitted)
+        return closed_form_candidate(run, self.name, leading.decoder, leading.modes.prior(), chosen, fitted)
 
 
 def closed_form_candidate(
     run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, chosen: ChosenDynamics,
-    interpolation_error: InterpolationError | None, fitted: FittedDecoder | None = None,
+    fitted: FittedDecoder | None = None,
 ) -> Candidate:
     """The candidate of linear dynamics.
 
@@ -154,7 +152,8 @@ def closed_form_candidate(
     refits_decoder = fitted is not None and validation is not None and problem.observed.time_bins is None
     return Candidate(
         problem, recipe, "closed form", decoder, prior, field, integrator, states, judged_states, first,
-        Score(error, floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
+        Score(error, floor, chosen.row.unknowns or 0),
+        interpolation_error=None if fitted is None else fitted.interpolation_error, refit=refit,
         refit_decoder=refit_decoder if refits_decoder else None, row=chosen.row,
         briefly=briefly if validation is not None else None,
     )

@@ -55,20 +55,20 @@ class SeriesRecipe:
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why the data are not a regular series."""
         if not problem.has_solved_codes:
-            return "the configuration asks for other codes"
+            return "the configured codes are not a linear solve"
         if asked := problem.asks_for_other_dynamics:
             return asked
         if problem.config.dynamics.memory is not None:
-            return "dynamics.memory asks for other dynamics"
+            return "dynamics.memory sets other dynamics"
         if len(problem.source) > 1 or problem.environments is not None:
             return "several trajectories are given, not one series"
         if problem.file.point_layout == "moving" or problem.source.time_bins is not None:
             return "points move"
         frames = problem.fitted_frames
         if frames < _FEWEST_OF_SERIES:
-            return f"{frames} frames are fitted to, a series needs {_FEWEST_OF_SERIES}"
+            return f"the training data have {frames} frames, a series needs {_FEWEST_OF_SERIES}"
         if _grid(problem) is None:
-            return "times are no multiples of one step"
+            return "times are not multiples of one step"
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
@@ -90,7 +90,7 @@ class SeriesRecipe:
         way = "half way to" if choice.half else f"ridge {choice.ridge:g} towards"
         run.log.say(
             f"series: {choice.size} of {early.codes} codes coupled, {choice.lags} lags, {way} damped persistence, "
-            f"{cycle}; left-out blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
+            f"{cycle}; error of forecasts of left-out blocks {error:.2e} of the variance over leads 1 to "
             f"{len(early.regression.errors)}"
         )
         (decoder, unseen), prior, states = early.decoder(problem), early.prior(), early.states(grid)
@@ -321,5 +321,4 @@ class _Series:
 def _windows(states: CodeData, cut: int, past: int) -> CodeData:
     """Windows of a series (1, T, n) whose frames after the first `past` lie after `cut`."""
     leads, starts = series_windows(states.codes.shape[1], cut, past, WINDOWS)
-    parts = [CodeData(*(v[:, s : s + past + leads] for v in (states.codes, states.t, states.observed))) for s in starts]
-    return CodeData.join(parts)
+    return CodeData.join([states.at((slice(None), slice(start, start + past + leads))) for start in starts])

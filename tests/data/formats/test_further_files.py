@@ -60,7 +60,7 @@ def test_rows_of_other_lengths_are_no_footer(tmp_path, below):
 
 
 def test_sums_below_the_rows_are_named_by_their_row(tmp_path):
-    with pytest.raises(UserError, match="in row 49 .'Mean', which is no ISO date.; write .* without rows of sums"):
+    with pytest.raises(UserError, match="in row 49 .'Mean', which is not an ISO date.; write .* without rows of sums"):
         held(table(tmp_path / "a.csv", below="Mean,,5\n"), tmp_path)
 
 
@@ -178,7 +178,7 @@ def test_files_of_one_frame_each(tmp_path, given):
     (frames,), _, told = held(str(tmp_path / "frame_*.npz"), tmp_path, **given)
     np.testing.assert_allclose(frames.t, np.arange(6) if given else T)
     np.testing.assert_allclose(frames.u.reshape(U.shape), U, rtol=1e-6)
-    assert ("names no places" in told) == bool(given) and "frame_1" not in told  # once for all files
+    assert ("has no coordinates" in told) == bool(given) and "frame_1" not in told  # once for all files
 
 
 def test_numbers_beside_arrays_and_lists_of_tensors_are_told(tmp_path):
@@ -206,7 +206,7 @@ def test_longitudes_of_a_section_go_on_across_greenwich(tmp_path):
     np.testing.assert_array_equal(np.unique(points.x), np.arange(-10, 12, 2))
     flat = data.expand_dims(lat=[0.0, 1.0, 2.0]).transpose("time", "lat", "lon")
     flat.to_netcdf(tmp_path / "b.nc")
-    with pytest.raises(UserError, match="lon begins anew within the region; leave out coordinates"):
+    with pytest.raises(UserError, match="lon wraps around within the region; leave out coordinates"):
         held(tmp_path / "b.nc", tmp_path, coordinates=["lat", "lon"])
 
 

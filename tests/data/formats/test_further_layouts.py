@@ -57,7 +57,7 @@ def test_a_channel_between_times_and_places(tmp_path):
 
 
 @pytest.mark.parametrize(("arrays", "words"), [
-    ({"X": np.random.default_rng(0).random((40, 3)), "u": np.zeros((40, 1))}, "nothing tells apart; write"),
+    ({"X": np.random.default_rng(0).random((40, 3)), "u": np.zeros((40, 1))}, "nothing says which; write"),
     ({"mesh_pos": np.random.default_rng(0).random((40, 2)), "u": np.zeros((6, 40, 2))}, "add a vector t")])
 def test_points_without_times_are_refused(tmp_path, arrays, words):
     np.savez(tmp_path / "a.npz", **arrays)

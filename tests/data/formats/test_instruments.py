@@ -76,13 +76,13 @@ def test_dates_of_spreadsheets_and_a_wide_table_with_units(tmp_path, dates):
 
 def test_dates_of_which_day_or_month_may_be_first_are_refused(tmp_path):
     write_rows(tmp_path / "a.csv", [["time", "x", "u"], ["01/02/2024", 0, 1], ["02/02/2024", 0, 2]])
-    with pytest.raises(UserError, match="none tells whether days or months come first"):
+    with pytest.raises(UserError, match="do not show whether days or months come first"):
         read(tmp_path, "a.csv")
 
 
 def test_a_logger_of_campbell(tmp_path):
     toa5(tmp_path / "a.dat")
-    with pytest.warns(UserWarning, match="RECORD is no station"):
+    with pytest.warns(UserWarning, match="RECORD is not a station"):
         one, about = read(tmp_path, "a.dat", stations=places(tmp_path))
     assert about.units == ("Deg C",) and np.isnan(np.asarray(one.u)).sum() == 1
     assert float(np.nanmax(np.asarray(one.u))) == 7.5
@@ -108,7 +108,7 @@ def test_a_gauge_of_the_usgs(tmp_path, more):
     rows = [f"USGS\t01646500\t2024-01-01 {hour:02d}:00\tUTC\t{5000 + hour}\tP" for hour in range(24)]
     (tmp_path / "a.rdb").write_text("\n".join([*head, "agency_cd\tsite_no\tdatetime\ttz_cd\t1_00060\t1_00060_cd",
                                                "5s\t15s\t20d\t6s\t14n\t10s", *rows]) + "\n")
-    with pytest.warns(UserWarning, match="a series at a single one"):
+    with pytest.warns(UserWarning, match="a series at a single place"):
         one, about = read(tmp_path, "a.rdb")
     assert about.channels == ("1_00060",) and describe(tmp_path / "a.rdb")[1] == ("format", "RDB")
     np.testing.assert_array_equal(one.u[:, 0, 0], 5000 + np.arange(24))
@@ -252,14 +252,14 @@ def test_films_and_what_may_be_one(tmp_path):
     film = np.random.default_rng(0).integers(0, 255, (9, 6, 8, 3)).astype(np.uint8)
     for name, array in (("grey", film[..., 0]), ("colours", film), ("floats", film[..., 0] / 7)):
         np.save(tmp_path / f"{name}.npy", array)
-    with pytest.warns(UserWarning, match="names no"):
+    with pytest.warns(UserWarning, match="has no"):
         one, about = read(tmp_path, "colours.npy")
         np.testing.assert_array_equal(one.u, film.reshape(9, 48, 3))
         assert about.channels == ("u0", "u1", "u2")
         np.testing.assert_array_equal(read(tmp_path, "grey.npy")[0].u[..., 0], film[..., 0].reshape(9, 48))
     with pytest.warns(UserWarning, match=r"points of 9 trajectories of 6 frames \(of one by coordinates=\[x,y\]\)"):
         read(tmp_path, "floats.npy")
-    with pytest.warns(UserWarning, match="names no"):
+    with pytest.warns(UserWarning, match="has no"):
         assert read(tmp_path, "floats.npy", coordinates=["x", "y"])[0].u.shape == (9, 48, 1)
 
 

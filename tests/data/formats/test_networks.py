@@ -15,7 +15,7 @@ from inrflow.data.formats.registry import format_of
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(names no places|left out|hold text)")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(has no coordinates|left out|hold text)")
 HOURS = int((np.datetime64("2020-02-28") - np.datetime64("1970-01-01")) / np.timedelta64(1, "h"))
 
 
@@ -70,7 +70,7 @@ def test_years_of_ghcn_daily_with_the_list_of_stations(tmp_path):
 
 def test_casts_of_odv(tmp_path):
     odv(tmp_path / "section.txt")
-    with pytest.warns(UserWarning, match="1 values with flags that say bad"):
+    with pytest.warns(UserWarning, match="1 values that are flagged as bad"):
         (one,), about = read(tmp_path / "section.txt")
     assert about.coordinates == ("Longitude", "Latitude", "Depth") and about.channels == ("Temperature",)
     assert about.units == ("degC",) and np.isfinite(one.u).sum() == 29
@@ -108,13 +108,13 @@ def test_local_times_of_the_usgs_are_in_utc(tmp_path):
     first = (np.datetime64("2024-03-10T05:45") - np.datetime64("1970-01-01")) / np.timedelta64(1, "h")
     np.testing.assert_array_equal(one.t, first + np.arange(3))
     path.write_text(path.read_text().replace("EDT", "XYZ"))
-    with pytest.raises(UserError, match="'XYZ', which is no known zone"):
+    with pytest.raises(UserError, match="'XYZ', which is an unknown zone"):
         read(path)
 
 
 def test_series_without_places_in_arrays(tmp_path):
     series(tmp_path / "a.npz")
-    with pytest.warns(UserWarning, match="a series at a single one"):
+    with pytest.warns(UserWarning, match="a series at a single place"):
         several, about = read(tmp_path / "a.npz")
     assert about.channels == ("u0", "u1") and about.places == () and len(several) == 5
     np.testing.assert_allclose(several[3].u[:, 0], np.stack([np.sin(several[3].t + 3), np.cos(several[3].t + 3)], 1),

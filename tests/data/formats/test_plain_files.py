@@ -124,7 +124,7 @@ def test_times_in_any_order_are_sorted_and_others_told(tmp_path):
     np.testing.assert_array_equal(frames.u[..., 0], data["t2m"].values[:3].reshape(3, -1))
     twice["t2m"].values[2, 0, 0] += 1
     twice.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
-    with pytest.raises(UserError, match="time is 2020-01-01T01:00:00 in the entries 1, 2; keep one frame"):
+    with pytest.raises(UserError, match="time is 2020-01-01T01:00:00 in the entries 1, 2; .* keep one frame"):
         held(tmp_path / "b.nc", tmp_path)
     field(time=[0.0, 1, 2, np.nan, 4, 5]).to_netcdf(tmp_path / "c.nc", engine="h5netcdf")
     with pytest.raises(UserError, match="time has no value in entry 3"):
@@ -153,7 +153,7 @@ def test_variables_in_a_group_and_dimensions_without_values(tmp_path):
     seen = read_observations(tmp_path / "a.nc", about, None, {"coordinates": ["row", "column"]})[0].frames()
     np.testing.assert_array_equal(seen.u, frames.u)
     data.to_netcdf(tmp_path / "a.nc", group="other", mode="a", engine="h5netcdf")
-    with pytest.raises(UserError, match="groups model/run, other, of which one"):
+    with pytest.raises(UserError, match="groups model/run, other, but only one"):
         held(tmp_path / "a.nc", tmp_path)
     stacked = xarray.concat([field(), field()], xarray.DataArray([500.0, 850.0], dims="plev", name="plev"))
     stacked.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")

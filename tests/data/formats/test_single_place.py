@@ -38,7 +38,7 @@ def test_a_table_without_places_is_a_series(series, tmp_path, suffix):
     table = series.drop(columns="logger")
     {".csv": lambda: table.to_csv(path, index=False), ".parquet": lambda: table.to_parquet(path),
      ".nc": lambda: table.set_index("time").to_xarray().to_netcdf(path)}[suffix]()
-    with pytest.warns(UserWarning, match="a series at a single one, with the channels temperature"):
+    with pytest.warns(UserWarning, match="a series at a single place, with the channels temperature"):
         convert(path, tmp_path / "one.h5")
     with TrajectoryFile(tmp_path / "one.h5") as file:
         assert (file.trajectories, file.frames, file.points) == (1, HOURS, 1) and file.description.placeless

@@ -45,7 +45,7 @@ def check(series):
 def test_a_column_for_each_station(tmp_path, places):
     table = pandas.DataFrame(VALUES, columns=["101", "7", "33.0"]).assign(time=HOURS, comment="dry")
     table.to_csv(tmp_path / "wide.csv", index=False)
-    with pytest.warns(UserWarning, match="comment is no station"):
+    with pytest.warns(UserWarning, match="comment is not a station"):
         about, series = read(tmp_path / "wide.csv", places, channels=["temperature"])
     check(series)
     assert about.channels == ("temperature",) and about.time_units.startswith("hours since")

@@ -54,6 +54,7 @@ def test_steps_are_uniform_up_to_rounding_only():
         return Transitions(torch.zeros(3, 1), torch.zeros(3, 1), tensor(step))
 
     assert pairs([0.1, 0.1 + 1e-9, 0.1]).uniform and not pairs([0.1, 0.101, 0.1]).uniform
+    assert not Transitions(torch.zeros(0, 1), torch.zeros(0, 1), torch.zeros(0)).uniform
 
 
 # ---- uniform steps ----

@@ -6,7 +6,7 @@ from runs import run_on
 
 from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.parts.decoder import fit_decoder
 from inrflow.training.parts.linear import check_symmetries, harms
 
@@ -33,7 +33,7 @@ def checked(tmp_path):
         with run_on(tmp_path / "train.h5", tmp_path, *settings) as run:
             assert len(run.problem.symmetries) == 2
             fitted = fit_decoder(run)
-            return check_symmetries(run, encode_all(run, fitted.decoder, fitted.modes.prior()), fitted.modes).names
+            return check_symmetries(run, TrainingCodes(run, fitted.decoder, fitted.modes.prior()), fitted.modes).names
 
     return check
 

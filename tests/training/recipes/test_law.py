@@ -18,7 +18,8 @@ from inrflow.dynamics.laws import Law
 from inrflow.dynamics.laws.terms import LAPLACIAN, VALUE, Term
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import rollout_error
-from inrflow.training.recipes.law import LawRecipe, _written
+from inrflow.training.parts.equations import equations_of
+from inrflow.training.recipes.law import LawRecipe
 
 DIFFUSIVITY, TIMES = 0.05, 0.2 * np.arange(12)
 
@@ -65,7 +66,7 @@ def test_laws_of_flows_that_walls_hold_are_written_in_the_units_of_the_data():
         description=SimpleNamespace(channels=("u", "v", "T"), coordinates=("x", "y")), scale=SimpleNamespace(unit=0.5),
         source=SimpleNamespace(normalisation=SimpleNamespace(scale=torch.tensor([2.0, 3.0, 5.0]))),
         differences=["u", "v", "T"])
-    assert _written(law, problem)[0] == "du/dt = 0.2 P lap u + 0.4 (P T e_y)_x"  # 1 2 / (5 2 .5), of u over 2
+    assert equations_of(law, problem)[0] == "du/dt = 0.2 P lap u + 0.4 (P T e_y)_x"  # 1 2 / (5 2 .5), of u over 2
 
 
 def test_laws_of_values_far_from_zero_are_those_of_their_differences(tmp_path):
@@ -180,8 +181,8 @@ def test_a_law_without_a_trajectory_does_not_know_what_it_alone_shows(tmp_path):
 
 
 @pytest.mark.parametrize(("setting", "reason"), [
-    ("dynamics.equation=false", "dynamics.equation"), ("data.frames=3", "3 frames are fitted to"),
-    ("decoder.modulation=[shift]", "other codes"),
+    ("dynamics.equation=false", "dynamics.equation"), ("data.frames=3", "data have 3 frames"),
+    ("decoder.modulation=[shift]", "linear solve"),
 ])
 def test_a_reason_is_given_where_no_law_is_looked_for(data, tmp_path, setting, reason):
     extra = ["encoding.method=adam"] if "modulation" in setting else []

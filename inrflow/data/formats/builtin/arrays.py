@@ -91,14 +91,14 @@ class ArrayContent(StreamedContent):
             read = "" if times is not None else f" of {first.shape[order[1]]} frames (of a single one{further})" if (
                 order[0] is None) else (
                 f" of {first.shape[order[0]]} trajectories of {first.shape[order[1]]} frames (of one{further})")
-            warnings.warn(f"{path} names no places: points{read} are taken at i / n of a unit box along "
-                          f"{', '.join(named)}; give coordinates=[...] where they are others", stacklevel=2)
+            warnings.warn(f"{path} has no coordinates: points{read} are placed at i / n of a unit box along "
+                          f"{', '.join(named)}; give coordinates=[...] for others", stacklevel=2)
         channels = _labelled({name: 1 if order[3] is None else field.shape[order[3]] for name, field in fields.items()})
         if options.channels and len(options.channels) == len(channels):
             channels = list(options.channels)
         if times is None:
             times = np.arange(first.shape[order[1]], dtype=np.float64)
-            warnings.warn(f"{path} names no times: {len(times)} frames are counted along axis {order[1] + 1} of "
+            warnings.warn(f"{path} has no times: {len(times)} frames are counted along axis {order[1] + 1} of "
                           f"{first.shape}, a unit of time apart", stacklevel=2)
         self._t, self._x, self._order_of, self._arrays = times, lattice(axes), order, list(fields.values())
         count = 1 if order[0] is None else first.shape[order[0]]
@@ -166,8 +166,8 @@ class ArrayContent(StreamedContent):
         names = _labelled({name: array.shape[-1] for name, array in zip(fields, self._arrays, strict=True)})
         self._t, self._x, self._order_of = t, np.zeros((1, 1)), (0 if several else None, int(several), (), 1 + several)
         self._parameters = None if parameters is None else parameters.reshape(shape[0] if several else 1, -1)
-        warnings.warn(f"{self.path} names no places: {'its trajectories are' if several else 'it is'} a series at a "
-                      f"single one, with the channels {', '.join(names)}; coordinates=[...] names axes", stacklevel=3)
+        warnings.warn(f"{self.path} has no coordinates: {'its trajectories are' if several else 'it is'} a series at a "
+                      f"single place, with the channels {', '.join(names)}; coordinates=[...] names axes", stacklevel=3)
         self.description = options.describe(self.path, names, (PLACE,))
         return True
 
@@ -295,7 +295,7 @@ def _untimed(arrays: Mapping[str, np.ndarray]) -> str | None:
     if not (others := [array for key, array in arrays.items() if key != name and count in array.shape]):
         return None
     if all(len(array) == count and array.size < _FEWEST * count for array in others):
-        return (f"the rows of {name} are places, and perhaps times, which nothing tells apart; write vectors of one "
+        return (f"the rows of {name} may be places or times, and nothing says which; write vectors of one "
                 "length, as t, x, y and u, or a table")
     return f"{name} holds {count} points, and nothing the times; add a vector t of times"
 

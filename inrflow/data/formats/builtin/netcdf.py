@@ -192,8 +192,8 @@ class NetcdfContent(OpenedContent):
             if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
                 first, second = (int(entry) for entry in self._order[frame:frame + 2])
                 moment = str(np.atleast_1d(self._selected[time].values)[first]).removesuffix(".000000000")
-                raise UserError(f"{self.path}: {time} is {moment} in the entries {first}, {second}; keep one "
-                                "frame for each time, for their values differ")
+                raise UserError(f"{self.path}: {time} is {moment} in the entries {first}, {second}; their "
+                                "values differ, so keep one frame for each time")
         if len(again):
             warnings.warn(f"{self.path}: {len(again)} of {len(t)} frames are there twice, with the same time and "
                           "values, and are taken once", stacklevel=2)
@@ -325,8 +325,8 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     places = np.stack(columns, -1)
     if not sphere:
         if lonlat[0] in names and cut_elsewhere(lon := places[:, names.index(lonlat[0])]) is not lon:
-            raise UserError(f"{path}: {lonlat[0]} begins anew within the region; leave out coordinates=[...], so that "
-                            "places are on a sphere, or write longitudes that go on")
+            raise UserError(f"{path}: {lonlat[0]} wraps around within the region; leave out coordinates=[...], so that "
+                            "places are on a sphere, or write continuous longitudes")
         return tuple(map(str, names)), places, None
     if (np.abs(places[:, 1]) > 90.0001).any():
         raise UserError(f"{path}: {names[1]} goes beyond 90 degrees; name other coordinates with coordinates=[...] if "

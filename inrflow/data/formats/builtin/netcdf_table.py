@@ -137,8 +137,8 @@ def _group(path: Path) -> str | None:
         file.visititems(lambda name, item: held.append(name) if isinstance(item, h5py.Group) and any(
             isinstance(one, h5py.Dataset) for one in item.values()) else None)
     if len(held) > 1:
-        raise UserError(f"{path} holds its variables in the groups {', '.join(held)}, of which one is read; copy it to "
-                        f"a file of its own, as by `ncks -G : -g {held[0]} SOURCE TARGET`")
+        raise UserError(f"{path} holds its variables in the groups {', '.join(held)}, but only one can be read; copy "
+                        f"it to a file of its own, as by `ncks -G : -g {held[0]} SOURCE TARGET`")
     return held[0] if held else None
 
 
@@ -153,8 +153,8 @@ def _group_of_zarr(path: Path) -> str | None:
     if "" in held or not held:
         return None
     if len(held) > 1:
-        raise UserError(f"{path} holds its variables in the groups {', '.join(held)}, of which one is read; give the "
-                        f"folder of one, such as {path / held[0]}")
+        raise UserError(f"{path} holds its variables in the groups {', '.join(held)}, but only one can be read; give "
+                        f"the folder of one, such as {path / held[0]}")
     return held[0]
 
 

@@ -64,7 +64,7 @@ class TheWellContent(OpenedContent):
         names = texts(dimensions.attrs["spatial_dims"])
         axes = [np.asarray(dimensions[name][()], np.float64) for name in names]
         if any(axis.ndim != 1 for axis in axes):
-            raise UserError(f"{path}: the dimensions {', '.join(names)} are no axes of one grid; expected one each")
+            raise UserError(f"{path}: the dimensions {', '.join(names)} are not axes of one grid; expected one each")
         self._t = np.asarray(dimensions["time"][()], np.float64)
         self._x = lattice(axes)
         count = int(file.attrs.get("n_trajectories", 0)) or None

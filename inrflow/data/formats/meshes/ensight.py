@@ -67,7 +67,7 @@ class EnsightSeries(MeshSeries):
         sections, unread = _sections(path), []
         kind = " ".join(sections.get("FORMAT", []))
         if "gold" not in kind.lower():
-            raise UserError(f"{path} is of EnSight 5 or 6, and Gold alone is read; {_ADVICE}")
+            raise UserError(f"{path} is of EnSight 5 or 6, but only Gold is read; {_ADVICE}")
         if "FILE" in sections:
             raise UserError(f"{path} has all times in one file, which is not read; write a file for each time")
         model = next((match for line in sections.get("GEOMETRY", []) if (match := _MODEL.match(line))), None)
@@ -179,7 +179,7 @@ def _add_elements(file: _File, word: str, part: _Part, ids: bool) -> None:
             file.size(each)
         corners = file.numbers(file.size(counts), np.int32)
     if len(corners) and not (1 <= corners.min() and corners.max() <= len(part.nodes) and counts.min() > 0):
-        raise UserError(f"{file.path} has elements of nodes that are none of 1 to {len(part.nodes)}; write it again")
+        raise UserError(f"{file.path} has elements with nodes outside of 1 to {len(part.nodes)}; write it again")
     if word != kind:
         return
     if kind in part.counts:
@@ -224,7 +224,7 @@ def _values(file: _File, parts: dict[int, _Part], kept: list[int], size: int, wh
             elif marks == ["partial"]:
                 rows = file.numbers(file.one(), np.int32) - 1
                 if len(rows) and not 0 <= rows.min() <= rows.max() < len(array):
-                    raise UserError(f"{path} has values of nodes or elements that are none; write it again")
+                    raise UserError(f"{path} has values of unknown nodes or elements; write it again")
             elif marks:
                 raise UserError(f"{path} has values {word!r}, which are not read; write them for all nodes or elements")
             count = len(array) if rows is None else len(rows)

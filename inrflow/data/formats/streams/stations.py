@@ -68,7 +68,7 @@ def _places(path: Path, coordinates: Sequence[str] | None) -> tuple[dict[str, di
     """Coordinates by station name, and the column of names. Raises UserError if the table has no names or no places."""
     kind = format_of(path)
     if not kind.table:
-        raise UserError(f"stations={path} is {kind.about}, which is no table; give one with names and places")
+        raise UserError(f"stations={path} is {kind.about}, which is not a table; give one with names and places")
     with kind.open_columns(path) as columns:
         names = columns.names
         blocks = list(columns.blocks(_ROWS))
@@ -115,7 +115,7 @@ class StationColumns(Columns):
             others = [name for name in columns.names if name not in (self._time, *self._wide, *columns.dates)]
             self.dates = ()
             if others:
-                warnings.warn(f"{path}: {', '.join(others[:_SHOWN])} is no station of {kind.file} and is left out",
+                warnings.warn(f"{path}: {', '.join(others[:_SHOWN])} is not a station of {kind.file} and is left out",
                               stacklevel=4)
             self.names = (*([] if self._time is None else [self._time]), *axes, self._channel)
             units = {columns.units.get(name, "") for name in self._wide}

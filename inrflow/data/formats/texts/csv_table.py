@@ -281,7 +281,7 @@ class CsvColumns(Columns):
                 rows = again._parsed(again._lines)
                 found = month_first([row[self._own.index(name)]] for row in rows if len(row) == len(self._own))
             if found is None:
-                raise UserError(f"{self.path}: {name} holds dates of which none tells whether days or months come "
+                raise UserError(f"{self.path}: {name} holds dates that do not show whether days or months come "
                                 "first; write dates as 2024-01-31T18:00")
             self._months[name] = found
         return self._months[name]

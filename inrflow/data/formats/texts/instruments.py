@@ -50,8 +50,8 @@ class RdbColumns(CsvColumns):
         for block in super().blocks(rows):
             zones = block.get("tz_cd", np.zeros(0, object))
             if unknown := {zone for zone in zones.tolist() if zone and zone.upper() not in _ZONES}:
-                raise UserError(f"{self.path}: tz_cd is {min(unknown)!r}, which is no known zone; ask the service for "
-                                "times in UTC")
+                raise UserError(f"{self.path}: tz_cd is {min(unknown)!r}, which is an unknown zone; ask the service "
+                                "for times in UTC")
             for time in ("datetime", "sample_dt") if len(zones) else ():
                 if time in block:
                     block |= {time: _in_utc(block[time], zones), "tz_cd": np.full(len(zones), "UTC", object)}

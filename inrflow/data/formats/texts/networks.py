@@ -177,7 +177,7 @@ class OdvFormat(NetworkFormat):
                     row[index - 1] = ""
             table.append([cell for index, cell in enumerate(row) if index not in left_out])
         if bad:
-            warnings.warn(f"{path}: {bad} values with flags that say bad are left out", stacklevel=2)
+            warnings.warn(f"{path}: {bad} values that are flagged as bad are left out", stacklevel=2)
         kept = [name for index, name in enumerate(names) if index not in left_out]
         groups = ((TIMES, "yyyy-mm-dd"), (LONGITUDES, "Longitude"), (LATITUDES, "Latitude"))
         meant = {group: name for group, begin in groups for name in kept if name.startswith(begin)}

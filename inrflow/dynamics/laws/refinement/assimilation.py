@@ -98,12 +98,12 @@ class WithFirstCodes(Refinement):
 
     def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
         """Derivatives (C K, M, C K) of each rollout (M, C K) with respect to its initial codes."""
-        size, at = path.shape[2], self._at(law)
+        size = path.shape[2]
         unit = torch.eye(size, dtype=path.dtype)
         for some in torch.arange(len(path)).split(max(TOGETHER // size, 1)):
             length = _TANGENT * path[some, 0].norm(dim=1)[:, None, None, None] + 1e-300
             first = path[some, 0][:, None] + length[..., 0] * unit
-            later = self._fly(at, first.flatten(0, 1), self.data.take(some.repeat_interleave(size)))
+            later = self._fly(law, first.flatten(0, 1), self.data.take(some.repeat_interleave(size)))
             yield from (later.unflatten(0, (-1, size)) - path[some][:, None]) / length
 
 

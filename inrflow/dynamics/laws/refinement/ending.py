@@ -121,7 +121,7 @@ class _Ending:
             while self.noisy and trial.overtaxed and length > 1:  # longer ones would not end in time
                 trial = self._along(length := length // 3 or 1, left / (every - index), uncertain=True)
             trial.deadline = effort() + left if self.noisy else trial.deadline  # longer ones may use spare time
-            refined, after = self._forecast(trial.run(), f"along flights of {length}")
+            refined, after = self._forecast(trial.run(), f"refined along rollouts of {length} frames")
             if not worse(after, self.hardly * self.errors):
                 self.law, self.errors, last = refined, after, trial
         return last
@@ -146,7 +146,7 @@ class _Ending:
                 continue
             refined = final.run()
             refined, after = self._forecast(
-                refined, f"with first codes of flights of {length}, {final.left:.2f} of the noise missed")
+                refined, f"refined with first codes, {length} frames, misfit {final.left:.2f} of the noise")
             lost = final.left > _FITS and not after.mean() < _BETTER * self.errors.mean()
             if lost or worse(after, self.hardly * self.errors):
                 break
@@ -165,7 +165,7 @@ class _Ending:
         """Refined law, with contexts of systems that only forecasts have, and its errors."""
         law = known_contexts(law, self.train, self.judge) if law.count else law
         after = forecast_errors(law, self.judge)
-        self.say(f"  {how}: {self.errors.mean():.2e} to {after.mean():.2e}, {effort() - self.start:.1f} s")
+        self.say(f"  {how}: error {self.errors.mean():.2e} to {after.mean():.2e}, {effort() - self.start:.1f} s")
         return law, after
 
 
@@ -189,9 +189,9 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         harmonics = place.harmonics(size, law.boundary)
         if harmonics.count <= now:
             break
-        finer = replace(law, domain=place, codes=fit_codes(harmonics, train.x, train.u, train.noise))
+        there = replace(law, domain=place, codes=fit_codes(harmonics, train.x, train.u, train.noise))
         some = judge.take(np.arange(min(4, len(judge.u))))
-        wider = integrable(finer, some.t, Ground.of(finer, some).states)
+        wider = integrable(there, some.t, Ground.of(there, some).states)
         began = effort()
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
@@ -200,7 +200,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
             solved = solved_anew(wider, train)
             again = forecast_errors(solved, judge)
             wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)
-        say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}, effort {effort():.1f} s")
+        say(f"  {harmonics.count} harmonics: error {errors.mean():.2e} to {after.mean():.2e}, effort {effort():.1f} s")
         if wider is None or not after.mean() < _BETTER * errors.mean():
             break
         law, errors = wider, after

@@ -96,38 +96,34 @@ class Refinement:
 
     def _affordable(self, data: Flights, seconds: float) -> Flights:
         """Evenly spaced subset of the segments, as many as the time allows."""
-        at = self._at(self.law)
         some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
-        start = effort()
-        self._fly(at, some.codes[:, 0], some)
-        cost = (effort() - start) / len(some.codes)
+        cost = self._cost(some) / len(some.codes)
         many = min(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), _BATCH // len(some.codes))
         if many > 1:  # larger batches cost less for each segment
-            start = effort()
-            self._fly(at, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
-            cost = (effort() - start) / len(some.codes) / many
+            cost = self._cost(some.take(torch.arange(len(some.dt)).repeat(many))) / len(some.codes) / many
         affordable = seconds / (cost * self._expected)
         fewest = max(_FEWEST, len(data.system.unique()))
         self.overtaxed = affordable < _FEW_ENOUGH * fewest
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
         return data.take(pick)
 
+    def _cost(self, data: Flights) -> float:
+        """Effort of rollouts of segments."""
+        began = effort()
+        self._fly(self.law, data.codes[:, 0], data)
+        return effort() - began
+
     @property
     def _expected(self) -> float:
         """Expected number of rollouts of all segments."""
         return _ITERATIONS * (len(self.active) + 2.0 + 2 * self.uncertain)
 
-    @staticmethod
-    def _at(law: Law, shift: np.ndarray | float = 0.0) -> Callable[[int], Tensor]:
-        """Coefficients (J, C) as a function of the system, all shifted by (J, C)."""
-        return lambda system: torch.tensor(law.theta_at(law.context_of(system)) + shift)
-
-    def _fly(self, theta: Callable[[int], Tensor], z: Tensor, data: Flights) -> Tensor:
-        """Rollouts (B, M, C K) from z (B, C K), before corrections; theta gives coefficients (J, C) of a system."""
+    def _fly(self, law: Law, z: Tensor, data: Flights, shift: np.ndarray | float = 0.0) -> Tensor:
+        """Rollouts (B, M, C K) of a law from z (B, C K), before corrections; all coefficients are shifted by (J, C)."""
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
-            mine = data.system == system
-            field = self.fields[system if len(self.fields) > 1 else 0].at(theta(system))
+            mine, theta = data.system == system, law.theta_at(law.context_of(system)) + shift
+            field = self.fields[system if len(self.fields) > 1 else 0].at(torch.tensor(theta))
             paths[mine] = self._of_one_system(field, z[mine], data.dt[mine], data.codes[mine, 1], mine)
         return paths
 
@@ -153,11 +149,6 @@ class Refinement:
         theta, by_context = theta + step[: len(theta)], by_context.index_put(where, added, accumulate=True)
         return theta, by_context, contexts if law.told else contexts + step[own:].reshape(contexts.shape)
 
-    def _values(self, law: Law, step: Tensor) -> Tensor:
-        """Active coefficients (E, M) of each system after a step (U,) of the unknowns."""
-        theta, by_context, contexts = self._parts(law, step)
-        return theta + contexts @ by_context
-
     def _moved(self, law: Law, step: np.ndarray) -> Law:
         """The law after a step (U,) of the unknowns."""
         theta, by_context, contexts, here = law.theta.copy(), law.by_context.copy(), law.contexts.copy(), self.active.T
@@ -178,16 +169,13 @@ class Refinement:
     def _missed(self, path: Tensor) -> Tensor:
         """Mean squared residuals by shell: (M, L) of noisy segments, where later frames share their mean, else (1, L),
         the mean of all frames."""
-        missed = self._by_shell((path - self.target)[:, 1:].square().mean(0))
+        squares = (path - self.target)[:, 1:].square().mean(0)
+        sums = squares.new_zeros(len(squares), len(self.level)).index_add_(1, self.shell, squares)
+        missed = sums / torch.bincount(self.shell)
         if self.gains is None:
             return missed.mean(0, keepdim=True)
         missed[_ALIKE:] = missed[_ALIKE:].mean(0)
         return missed
-
-    def _by_shell(self, values: Tensor) -> Tensor:
-        """Means (M, L) over shells of values (M, C K)."""
-        sums = values.new_zeros(len(values), int(self.shell.max()) + 1).index_add_(1, self.shell, values)
-        return sums / torch.bincount(self.shell, minlength=sums.shape[1]).clamp_min(1)
 
     def _variances(self, path: Tensor) -> Tensor:
         """Residual variances (B, M, C K), or (B, 1, C K) of all frames: noise of the codes, or the mean square of their
@@ -196,7 +184,7 @@ class Refinement:
 
     def _path(self, law: Law) -> Tensor:
         """Codes (B, M, C K) along rollouts of a law."""
-        return self._fly(self._at(law), self.data.codes[:, 0], self.data)
+        return self._fly(law, self.data.codes[:, 0], self.data)
 
     def _flown(self, law: Law) -> tuple[Tensor, Tensor]:
         """Codes (B, M, C K) along rollouts of a law, and residual variances. Gains of noisy segments are reduced in
@@ -240,8 +228,8 @@ class Refinement:
         return (trial, after > (1 - _CONVERGED) * before) if after < before else None
 
     def _bound(self, law: Law) -> None:
-        """Halve the integrator's step if rollouts diverge, and drop those that still do: one would end them all."""
-        while True:
+        """Halve the integrator's step, once, if rollouts diverge; drop those that still do: one would end them all."""
+        for _ in range(2):
             finite = torch.isfinite(self._path(law)).flatten(1).all(1)
             if finite.all() or self.longest < law.longest:
                 break
@@ -270,7 +258,7 @@ class Refinement:
             self.law, self.active = law, _active(law)
         return self.law
 
-    def estimated(self, law: Law | None = None) -> tuple[Law, list[Law]]:
+    def estimated(self, law: Law) -> tuple[Law, list[Law]]:
         """Law with standard errors, and laws without coefficients that are within 3, 6 or 12 of these errors of zero.
 
         Errors of the first law include the distance of its coefficients from the best fit. Coefficients of the others
@@ -334,16 +322,20 @@ class Refinement:
 
     def design(self, law: Law) -> Tensor:
         """Derivatives (E, p, U) of the active coefficients of each system with respect to the unknowns."""
+        def values(step: Tensor) -> Tensor:
+            theta, by_context, contexts = self._parts(law, step)
+            return theta + contexts @ by_context
+
         added = len(self.active) + int(np.count_nonzero(law.by_context))
         zero = torch.zeros(added + (0 if law.told else len(self.systems) * law.count), dtype=torch.float64)
-        return torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)
+        return torch.autograd.functional.jacobian(values, zero)
 
     def _shifted(self, law: Law, shift: tuple[np.ndarray, float]) -> Tensor:
         """Rollouts of all segments with one coefficient (term, channel) shifted by a step."""
         where, step = shift
         shifts = np.zeros_like(law.theta)
         shifts[tuple(where)] = step
-        return self._fly(self._at(law, shifts), self.data.codes[:, 0], self.data)
+        return self._fly(law, self.data.codes[:, 0], self.data, shifts)
 
     def _robust(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
         """Covariance (U, U) clustered by trajectory, from normal equations (B, p, p + 1) of p coefficients."""

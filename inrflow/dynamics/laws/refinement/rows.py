@@ -92,14 +92,9 @@ class RowRefinement(WithFirstCodes):
         """As many segments as the time allows, each with a tangent for every code."""
         size, seen = data.codes.shape[2], self.seen[0]
         together = max(TOGETHER // size, 1)
-
-        def cost(count: int) -> float:
-            some, began = data.take(torch.zeros(count, dtype=torch.long)), effort()
-            self._fly(self._at(self.law), some.codes[:, 0], some)
-            return effort() - began
-
-        self.alone = cost(1)
-        each = cost(together * size) / together + seconds_of(2 * seen.values.numel() * size**2)
+        self.alone = self._cost(data.take(torch.zeros(1, dtype=torch.long)))
+        tangents = self._cost(data.take(torch.zeros(together * size, dtype=torch.long))) / together
+        each = tangents + seconds_of(2 * seen.values.numel() * size**2)
         left = seconds / _EXPECTED - self.alone * (0 if self.fixed else len(self.active))
         pick = torch.linspace(0, len(data.codes) - 1, int(max(min(left / each, len(data.codes)), 1))).long()
         self.seen = [self.seen[i] for i in pick.tolist()]
@@ -108,7 +103,7 @@ class RowRefinement(WithFirstCodes):
     def _bound(self, law: Law) -> None:
         """Keep all segments, for each has rows of its own."""
 
-    def chosen(self, law: Law, wide: bool = False) -> Law:
+    def chosen(self, law: Law, wide: bool) -> Law:
         """Law after further steps, without coefficients that are within three standard errors of zero; wide: those that
         are zero at first are candidates, too."""
         law = self._of(law)
@@ -182,8 +177,8 @@ def refined_by_rows(law: Law, further: Sequence[Term], ground: Ground, rows: Seq
             if found is None or (wide and ((refined.theta != 0) == (within.theta != 0)).all()):
                 continue
             after = missed(pruned(refined)) + refined.size
-            say(f"  by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of others "
-                f"{least:.1f} to {after:.1f}")
+            say(f"  refined by rows of {len(rows)} trajectories, {refined.size} coefficients: -2 log likelihood of "
+                f"others {least:.1f} to {after:.1f}")
             if after < least:
                 best, within, least = found, refined, after
     return law if best is coarse else best

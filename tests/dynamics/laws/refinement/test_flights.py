@@ -1,6 +1,7 @@
 """Refinement of coefficients along flights of a law, exact and noisy."""
 
 import numpy as np
+import pytest
 import torch
 
 from inrflow.domains import NATURAL, Box
@@ -92,10 +93,11 @@ def test_flights_that_diverge_are_left_out() -> None:
     assert np.allclose(refined.theta[:, 0], [0.02, -1.0], rtol=1e-3)
 
 
-def test_a_law_whose_flights_all_diverge_is_left_as_it_is() -> None:
+@pytest.mark.parametrize("longest", [0.05, np.inf])
+def test_a_law_whose_flights_all_diverge_is_left_as_it_is(longest: float) -> None:
     harmonics, t = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1))
     start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.025], [-0.9]]), np.zeros((2, 1)),
-                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), longest=0.05, largest=10.0)
+                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), longest=longest, largest=10.0)
     every = flights(t, 1e3 * _paths(t[0]), np.full((20, 1, 12), 1e-12), 6)
     assert Refinement(start, every, np.ones((1, 12)), 5.0).run() is start
 
