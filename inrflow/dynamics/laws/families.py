@@ -106,11 +106,14 @@ def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
 
 @dataclass(frozen=True)
 class Families:
-    """Terms by family, combinations of families for joint regressions (`combined`), and further families (`later`)."""
+    """Terms by family, combinations of families for joint regressions (`combined`), and further families (`later`).
+
+    inertia: of each channel, whose terms are those with this inertia; empty if all channels have the same terms."""
 
     terms: dict[str, list[Term]]
     combined: tuple[tuple[str, ...], ...] = _COMBINED
     later: tuple[Families, ...] = ()
+    inertia: tuple[float, ...] = ()
 
     @property
     def every(self) -> list[Term]:
@@ -134,10 +137,18 @@ class Families:
         terms = {**self.terms, "season": seasonal(channels, min(harmonics.lowest(_LOW).count, harmonics.count))}
         return Families(terms, tuple((*a, "season") for a in (("linear",), *self.combined)))
 
-    def with_inertia(self, inertia: float) -> Families:
-        """Families of terms of (1 - inertia lap) du/dt."""
-        return replace(self, terms={name: [replace(term, inertia=inertia) for term in terms]
-                                    for name, terms in self.terms.items()})
+    def with_inertia(self, inertia: Sequence[float]) -> Families:
+        """Families of terms of (1 - m lap) du/dt, with an inertia m for each channel."""
+        return replace(self, inertia=tuple(inertia), terms={
+            name: [replace(term, inertia=m) for m in dict.fromkeys(inertia) for term in terms]
+            for name, terms in self.terms.items()})
+
+    def of_channels(self, active: list[int], channels: int, period: float) -> list[list[int]]:
+        """Active terms of each channel; with a period, each of the last two channels has the other as its only term."""
+        every = self.every
+        turned = [[every.index(Term((((channels + c, VALUE),),)))] for c in (-1, -2)] if period else []
+        return [[j for j in active if every[j].inertia == m] for m in self.inertia] or [
+            active] * (channels - len(turned)) + turned
 
     def with_multipliers(self, domain: Domain, harmonics: Harmonics, channels: int) -> Iterator[Families]:
         """Families with fractional powers of the Laplacian, without and with transport; then with terms divided by
@@ -224,12 +235,6 @@ class Families:
             "linear", "products", "slopes", "winds"), ("linear", "products", "slopes", "places", "winds")))
 
 
-def of_channels(active: list[int], terms: Sequence, channels: int, period: float) -> list[list[int]]:
-    """Active terms of each channel; with a period, each of the last two channels has the other one as its only term."""
-    turned = [[terms.index(Term((((channels + c, VALUE),),)))] for c in (-1, -2)] if period else []
-    return [active] * (channels - len(turned)) + turned
-
-
 def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0, rates: Sequence[int] = ()
               ) -> list[tuple[float, Law]]:
     """Misfits and sparse laws of several sizes from families of terms, least misfit first; with contexts if these pay.
@@ -258,7 +263,7 @@ def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
         each = NormalEquations.added(of_kind)
         for active in families.active:
-            simple = supports_of(each.folded, of_channels(active, terms, channels, period), len(terms))
+            simple = supports_of(each.folded, families.of_channels(active, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches.append(partial(InSystems, each, systems, active, simple, cumulative=cumulative))
     paying = list(found.values())
@@ -291,7 +296,7 @@ def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[La
     """
     channels, terms, some = ground.states.shape[2], law.terms, ground.some(_ALONG)
     t, states, number = some.train.t, some.states, some.train.systems.number
-    each = [of_channels(one, terms, channels, law.period) for one in families.active]
+    each = [families.of_channels(one, channels, law.period) for one in families.active]
     used = set(np.flatnonzero((law.theta != 0).any(1)))
     least, best = np.inf, list[Law]()
 

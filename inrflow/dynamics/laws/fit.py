@@ -107,7 +107,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         turns = iter(()) if rates and not period and search.of_second_order(units) else turns
     search.run(turns)
     if not search.scored:
-        raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
+        raise UserError("no law forecasts the held-out trajectories in the time; the data may not follow a local "
+                        "equation, or need more training.minutes")
     began, most = effort(), _NEARLY * search.least  # noise hides missing terms; needless ones go later
     best = simplest(search.scored, HARDLY if search.noiseless and not search.several else _NEARLY)
     if not search.noiseless:
@@ -178,11 +179,11 @@ class LawSearch:
         ground, families, found = self.ground, self.families, self.found
         place, harmonics = ground.domain, ground.codes.harmonics
         by_place = list(families.in_place(place, harmonics))
-        inert = [None][: harmonics.allowed is None and len(by_place) > 1 and not self.several]
+        inert = [None][: len(by_place) > 1 and not self.several]
         more = [*families.steep(place, channels), *families.with_multipliers(place, harmonics, channels)]
         last = 1 + (place.kind == "region")  # where coefficients of materials likely vary in space
         matrices = ground.states[0, 0].size > MOST_OF_GRID  # these terms are matrices of all codes
-        wider = self.wider = [] if matrices else [*by_place[:last], *more, *by_place[last:2], *inert, *by_place[2:]]
+        wider = self.wider = [] if matrices else [*by_place[:last], *inert, *more, *by_place[last:]]
         found.append(self._regressed(families))
         least = found[0][0]
 
@@ -263,7 +264,7 @@ class LawSearch:
         yield from [*others[:better], None, *others[better:]]
 
     def _regressed(self, families: Families | None, ground: Ground | None = None) -> _Regressed:
-        """Regress families on a ground, by default `settled`. None: the first families with an inertia."""
+        """Regress families on a ground, by default `settled`. None: the first families with inertia."""
         families = families or inertial(self.ground, self.families)
         laws = regressed([ground or self.settled], families, self.period)
         least, worth = laws[0][0], _WORTH if self.several else 0.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,11 +20,12 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from inrflow.domains import Flows
-from inrflow.domains.transform import varying
-from inrflow.dynamics.laws.contexts import attainable, with_contexts
+from inrflow.dynamics.laws.contexts import with_contexts
 from inrflow.dynamics.laws.families import Families, families_of, regressed
 from inrflow.dynamics.laws.law import Law, largest_of, well_posed, with_slopes
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rate_solver import rates_between
+from inrflow.dynamics.laws.regression import of_shells, supports_of
 from inrflow.dynamics.laws.setting import Data, Ground, Log
 from inrflow.dynamics.laws.terms import BENT, POTENTIAL, TURN, VALUE, Term
 from inrflow.encoding.encode import CodeData
@@ -32,7 +34,8 @@ from inrflow.numerics.effort import effort
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of all channels, or of some
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # most trajectories of a regression
-_FEW_TRAJECTORIES, _SIZES, _ACCURATE = 8, 6, 1e-4  # trials of an inertia: trajectories; sizes; error of a logarithm
+_FEW_TRAJECTORIES, _ACCURATE = 8, 1e-4  # trials of an inertia: trajectories; error of a logarithm
+_HALVED, _NEAR = 0.5, np.array([-0.1, 0.0, 0.1])  # most misfit with an inertia, over that without; logarithms tried
 _WORTH = 0.1  # log misfit that a term must save
 _UNEXPLAINED = 1e-2  # misfit above which coefficients that vary in space are tried
 _PAYS = 0.2  # most misfit, over that of laws of first order
@@ -90,18 +93,28 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
 
 
 def inertial(ground: Ground, families: Families) -> Families:
-    """The families, with J(a, lap b) in the plane, with the inertia for which all terms have the least misfit."""
-    few, every = ground.some(_FEW_TRAJECTORIES), range(ground.states.shape[2])
+    """The families, with J(a, lap b) in the plane, and for each channel the inertia that is regressed together with all
+    terms, and then has the least misfit, 0 where this does not halve it."""
+    few, every, inertia = ground.some(_FEW_TRAJECTORIES), range(ground.states.shape[2]), list[float]()
     if "transport" in families.terms and ground.domain.dimensions == 2 and not ground.domain.curved:
         streams = [Term.jacobian(a, b, 0, BENT) for a in every for b in every]
         families = replace(families, terms={**families.terms, "transport": families.terms["transport"] + streams})
-    waves = (values := torch.tensor(ground.codes.harmonics.eigenvalues))[varying(values)].log()
+    (equations,) = ground.some(_TRAJECTORIES).equations(families.every, inertia=True)
+    terms, values = [*range(len(families.every))], torch.tensor(few.codes.harmonics.eigenvalues)
+    size = of_shells(values[None].numpy(), Library.of((), few.codes.harmonics).shells(len(values)))[:, 0]
+    beside = [[*terms, len(terms) + c] for c in every]
+    theta = supports_of(equations, beside, len(terms) + len(every))[0][1]
 
-    def missed(size: float) -> float:
-        return attainable(few, families.with_inertia(math.exp(size)).every)
+    def missed(c: int, size: float) -> float:
+        (one,) = few.equations(families.with_inertia([math.exp(size)]).every, folds=1)
+        return one.missed(c, terms, one.solve(c, terms, one.weights(c, terms))[0])
 
-    sizes = np.linspace(-float(waves.max()), -float(waves.min()), _SIZES)
-    return families.with_inertia(math.exp(least_near(missed, sizes)))
+    for c, found in enumerate(theta[len(terms) :].diagonal()):
+        without = equations.missed(c, terms, equations.solve(c, terms, equations.weights(c, terms))[0])
+        left = equations.missed(c, beside[c], theta[beside[c], c], 1 + found * size) if found > 0 else math.inf
+        pays = left < _HALVED * without
+        inertia.append(math.exp(least_near(partial(missed, c), math.log(found) + _NEAR)) if pays else 0.0)
+    return families.with_inertia(inertia)
 
 
 def least_near(missed: Callable[[float], float], sizes: np.ndarray) -> float:

@@ -124,11 +124,11 @@ class NormalEquations:
         gram, right, total, _ = self.sums
         return _squares(gram, right[..., c], total[:, c], active, theta)
 
-    def missed(self, c: int, active: list[int], theta: np.ndarray) -> float:
+    def missed(self, c: int, active: list[int], theta: np.ndarray, growth: np.ndarray | float = 1.0) -> float:
         """Unexplained share of squared changes with coefficients of active terms; shells are weighted by the variance
-        of their codes, for frames may not resolve the changes of high harmonics."""
+        of their codes, for frames may not resolve the changes of high harmonics. growth (L,): of residuals."""
         _, _, total, count = self.sums
-        energy, changes = self.energy[:, c] * count, total[:, c]
+        energy, changes = self.energy[:, c] * count, total[:, c] * growth**2
         shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
         return float(energy @ np.minimum(shares, 1.0) / (energy.sum() + 1e-300))  # poor splines tell no law
 
@@ -240,8 +240,8 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
 
 def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.ndarray, codes: np.ndarray,
                      spread: np.ndarray, known: np.ndarray, kinds: Sequence[bool], folds: int = FOLDS,
-                     rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = ()
-                     ) -> list[NormalEquations]:
+                     rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = (),
+                     inertia: bool = False) -> list[NormalEquations]:
     """Equations of terms along trajectories: codes (S, T, C, K) on harmonics, variances (S, C, K), times t (S, T).
 
     The outer intervals, where splines are poor, are left out if there are enough. kinds: True for changes from the mean
@@ -249,20 +249,20 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
     variance of codes that points determine; shells with small shares have no weight. rows: number of harmonics as test
     functions, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of all intervals in place of splines.
     rates: channels whose equations are of second order, in values and these rates; others then have the same test
-    functions.
+    functions. inertia: whether the Laplacians of the changes of each channel are further columns, after the terms.
     """
     library, (trajectories, times, channels) = Library.of(terms, harmonics), codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
     shell = library.shells(rows)
     folds = min(folds, trajectories)
-    size, groups = len(terms), shell.max() + 1
+    size, groups = len(terms) + inertia * channels, shell.max() + 1
     every = [(np.zeros((folds, groups, size, size)), np.zeros((folds, groups, size, channels)),
               np.zeros((folds, groups, channels)), np.zeros((folds, groups))) for _ in kinds]
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     if paths is not None:
         first, last = 0, times - 1
-    own = partial(_sums, library, kinds, list(rates), first, last, shell)
+    own = partial(_sums, library, kinds, list(rates), first, last, shell, inertia)
     given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
     for s, found in enumerate(team.map(own, given)):
         for one, parts in zip(every, found, strict=True):
@@ -270,7 +270,9 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
                 sums[s % folds] += part
     short = codes[..., :rows]
     missed = _left_out_frames(t, short) if times >= 4 else np.diff(short, axis=1).var((0, 1))  # (C, K), of splines
-    share, energy, noise, start = (of_shells(a, shell) for a in (known, short.var((0, 1)), spread.mean(0), missed))
+    size = short.var((0, 1))  # a constant that all frames share says nothing about the waves of its shell
+    share, energy, noise, start = (of_shells(a, shell) for a in (known * size, size, spread.mean(0), missed))
+    share = share / np.maximum(energy, 1e-300)
     noise = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, noise)
     if rates:
         changes = np.diff(codes[..., :rows], axis=1).var((0, 1))
@@ -285,7 +287,7 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
 
 
 def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int, last: int, shell: np.ndarray,
-          given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> list[tuple[np.ndarray, ...]]:
+          inertia: bool, given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> list[tuple[np.ndarray, ...]]:
     """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of each kind, for one trajectory: its times, codes
     and codes at nodes."""
     steps, result = _equations(library, *given[:2], first, last, len(shell), given[2], rates), []
@@ -294,7 +296,8 @@ def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int,
         if cumulative:
             integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in steps)
             integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
-        result.append(by_shells(integrals, changes, shell))
+        bent = -changes * library.eigenvalues[: len(shell)].numpy()
+        result.append(by_shells(np.concatenate([integrals, bent], 1) if inertia else integrals, changes, shell))
     return result
 
 

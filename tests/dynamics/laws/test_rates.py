@@ -149,6 +149,30 @@ def test_the_inertia_of_long_waves_is_found() -> None:
     assert Term.from_state(law.terms[0].state()) == law.terms[0]
 
 
+def test_channels_have_inertia_of_their_own() -> None:
+    """(1 - .2 dxx) e_t = -u_x - (e u)_x, u_t = -e_x - u u_x, of zero mean, on a circle of length 12, by Fourier."""
+    n, random, t = 48, np.random.default_rng(0), 0.2 * np.arange(9)
+    k = 2j * np.pi * np.fft.fftfreq(n, 12 / n)
+    waves = np.exp(np.outer(np.arange(1, 5), 2j * np.pi * np.arange(n) / n))
+    starts = ((random.standard_normal((10, 2, 4)) + 1j * random.standard_normal((10, 2, 4))) @ waves).real / 20
+
+    def rate(_: float, z: np.ndarray) -> np.ndarray:
+        e, u = z.reshape(10, 2, n).swapaxes(0, 1)
+        rates = np.fft.fft(u + e * u) / (1 - 0.2 * k**2), np.fft.fft(e + u**2 / 2)
+        return np.asarray(np.fft.ifft(-k * np.stack(rates, 1)).real.ravel())
+
+    u = solve_ivp(rate, (0, t[-1]), starts.ravel(), t_eval=t, rtol=1e-9, atol=1e-11).y.T.reshape(9, 10, 2, n)
+    circle = Box([0.0], [12.0], ["periodic"])
+    data = Data.of(t / 0.2, 0.25 * np.arange(n)[:, None], u.transpose(1, 0, 3, 2))
+    codes = fit_codes(circle.harmonics(40), data.x, data.u)
+    ground = Ground(circle, NATURAL, codes, data, *encode(codes, data))
+    found = inertial(ground, Families(short_list(2, 1)))
+    assert found.inertia == (pytest.approx(0.2, rel=2e-3), 0.0)
+    misfit, law = regressed([ground], found)[0]
+    lines = law.written(["e", "u"])
+    assert misfit < 1e-6 and lines[0].startswith("(1 - 0.2") and lines[1].startswith("du/dt")
+
+
 def test_stream_functions_of_drift_waves_are_carried_by_their_own_flow() -> None:
     """(1 - lap) p_t = p_y + J(p, lap p) - .01 lap^2 p (Hasegawa and Mima 1978) on a torus, by Runge-Kutta steps."""
     n, length, generator = 24, 9.0, np.random.default_rng(0)

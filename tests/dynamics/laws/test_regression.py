@@ -8,7 +8,14 @@ from scipy.interpolate import make_interp_spline
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws.fit import fit_law
-from inrflow.dynamics.laws.regression import NormalEquations, _left_out_frames, _squares, supports_of
+from inrflow.dynamics.laws.regression import (
+    NormalEquations,
+    _left_out_frames,
+    _squares,
+    normal_equations,
+    supports_of,
+)
+from inrflow.dynamics.laws.terms import VALUE, Term
 
 
 def test_misfits_weigh_shells_by_the_variance_of_their_codes():
@@ -139,3 +146,14 @@ def test_a_channel_of_one_value_does_not_keep_others_from_their_law() -> None:
     later = law.rollout(law.encode(x[:, None], np.stack([u, 0 * u], -1)[:, :1])[:, 0], t / t[1])
     found = law.decode(later, x[:, None])
     assert ((found[..., 0] - u) ** 2).mean() < 1e-6 * u.var() and np.abs(found[..., 1]).max() < 1e-6
+
+
+def test_a_constant_that_all_frames_share_does_not_hide_the_waves_of_its_shell() -> None:
+    """Decaying waves of mean zero, whose first code points tell as little as rounding, weigh as they did."""
+    random, circle = np.random.default_rng(0), Box([0.0], [1.0], ["periodic"]).harmonics(7)
+    t, rates = np.tile(0.1 * np.arange(8.0), (5, 1)), -0.01 * circle.eigenvalues
+    codes = random.standard_normal((5, 1, 1, 7)) * np.exp(t[:, :, None, None] * rates)
+    codes[..., 0], known = 0.0, np.array([[0.4, *[1.0] * 6]])
+    (equations,) = normal_equations([Term((((0, VALUE),),), 1)], circle, t, codes, 0 * codes[:, 0], known, (False,))
+    assert equations.weights(0, [0])[0] > 0
+    np.testing.assert_allclose(equations.solve(0, [0], equations.weights(0, [0]))[0], 0.01, rtol=1e-4)
