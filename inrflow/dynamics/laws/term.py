@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from inrflow.numerics.phases import periodic_phases
 
 _KEPT = 64  # most contexts cached
 _MOST_STEPS, _DENSE = 2.0**8, 400  # most steps for stiffness in the splitting; coupled codes above which it adds none
+_AT_REST, _UNBOUNDED = (1e-3, 0.05), 1e300  # distance to a bound relative to the range, share of values there; none
 _SERIES = 1.0  # largest norm for the series of the products, with an error of 1/24 standard deviations
 
 
@@ -230,3 +232,12 @@ def _embedded(law: LawField, small: Tensor, lead: int) -> Tensor:
     index = (torch.arange(channels)[:, None] * count + torch.arange(lead)).flatten()
     result[:, index[:, None], index] = small
     return result
+
+
+def states_of_rest(u: np.ndarray) -> list[list[float]]:
+    """Lower and upper bounds of channels that many values of fields u (S, T, N, C) are close to, infinite if there is
+    none, and ranges of values, (C, 3): candidates for states of rest, which may be unstable. Empty without any."""
+    low, high = np.nanmin(u, (0, 1, 2)), np.nanmax(u, (0, 1, 2))
+    at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
+    bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
+    return np.stack(bounds, 1).tolist() if np.any(at) else []

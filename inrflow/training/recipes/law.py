@@ -53,8 +53,7 @@ _UNSURE = 0.1  # tolerance of codes in fits of rates, relative to the residual o
 _LEAST_NOISE = 1e-14
 _OF_ROWS = 0.4  # share of the time for a law, to refine it by observed rows
 _OF_STEPS = 0.1  # share of the budget for states of rest and shorter steps
-_AT_REST = 1e-3, 0.05  # distance to a bound relative to the range; share of values there
-_UNBOUNDED, _NEAR = 1e300, (-0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # thresholds relative to the range
+_NEAR = -0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4  # distances from states of rest relative to the range
 
 
 class LawRecipe:
@@ -162,8 +161,7 @@ class LawRecipe:
                 law = flow_law(lambda: search(flows, seconds, left), t, x, u, velocities, scale.numpy(), run.log.say)
                 if law is not None:
                     return law, problem
-                kept[:] = range(len(scale))
-                grounds.clear()
+                kept[:], grounds[:] = range(len(scale)), []
             if problem.noise is not None:
                 from inrflow.training.parts.rows import by_rows
                 later = _OF_ROWS * left()
@@ -249,7 +247,7 @@ def _candidates(
     white: variance of white noise, (C,) or (1,). error: of forecasts of held-out trajectories if these lie on other
     shapes."""
     from inrflow.dynamics.laws.rates import with_rates
-    from inrflow.dynamics.laws.term import LawTerm
+    from inrflow.dynamics.laws.term import LawTerm, states_of_rest
     from inrflow.training.parts.left_out import fields_without
 
     term, noise = LawTerm.of(law), _noise(law, x, u)
@@ -316,7 +314,7 @@ def _candidates(
     if not np.isfinite(flown.error):
         return
     with run.budget.part(_OF_STEPS):
-        bounds = [] if law.has_rates or law.period else _rests(u)
+        bounds = [] if law.has_rates or law.period else states_of_rest(u)
         for near in [near for near in _NEAR if bounds and (flown.lost or near < 0)]:
             rests = [[low, high, near * extent] for low, high, extent in bounds]
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
@@ -360,15 +358,6 @@ def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     that forms in some of them is not noise of the others."""
     left = [law.left(one, values) for one, values in zip(x[:16], u[:16], strict=True)]
     return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
-
-
-def _rests(u: np.ndarray) -> list[list[float]]:
-    """Lower and upper bounds of channels that many values of fields u (S, T, N, C) are close to, infinite if there is
-    none, and ranges of values, (C, 3): candidates for states of rest, which may be unstable. Empty without any."""
-    low, high = np.nanmin(u, (0, 1, 2)), np.nanmax(u, (0, 1, 2))
-    at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
-    bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), high - low
-    return np.stack(bounds, 1).tolist() if np.any(at) else []
 
 
 def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
