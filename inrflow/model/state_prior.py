@@ -183,10 +183,10 @@ class StatePrior:
         share = share if len(covariance) > 1 else share.max(0, True).values
         return covariance * share.clamp(max=1)[:, None, None] if bool((share < 1).any()) else covariance
 
-    def unresolved(self, tail: Tensor) -> Tensor:
-        """Variance (..., C) of scales that codes do not resolve, by `Decoder.tail` of forecasts beyond its maximum in
-        training data, as forecasts may develop finer scales."""
-        return (tail - (tail if self.tail is None else self.tail)).clamp(min=0)
+    def unresolved(self, tail: Tensor, seen: Tensor) -> Tensor:
+        """Variance (..., C) of scales that codes do not resolve, by `Decoder.tail` of forecasts beyond its maxima in
+        training data and in observed states, `seen` (..., C), as forecasts may develop finer scales."""
+        return (tail - (tail if self.tail is None else torch.maximum(self.tail, seen))).clamp(min=0)
 
     def context(self, size: int) -> ContextPrior:
         """Prior of contexts, the last `size` dimensions."""
