@@ -35,7 +35,7 @@ _ISO = re.compile(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2})(?::(\d{2}))?(
 _HALVES = re.compile(r"\b(1[0-2]|0?[1-9])((?::\d{2}){1,2}(?:\.\d+)?)\s*([AaPp])\.?[Mm]\.?$")  # 12-hour clock
 _APART, _LONGER = 0.05, 5.0  # share of rows that are few; gap to the others, in spans of these
 _YEARS = (1850, 2150)  # plausible years of dates written as one number
-_DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
+_DIGITS = {6: "yyyymm", 8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
 
 def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
@@ -161,7 +161,7 @@ def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
     moments = []
     for value, part in zip(np.floor(different), rest, strict=True):
         try:
-            moment = datetime.strptime(f"{value:.0f}".ljust(14, "0"), "%Y%m%d%H%M%S")
+            moment = datetime.strptime(f"{value:.0f}{'01' * (form == 'yyyymm')}".ljust(14, "0"), "%Y%m%d%H%M%S")
         except ValueError:
             return None
         if not _YEARS[0] <= moment.year < _YEARS[1]:
@@ -170,14 +170,6 @@ def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
     result = np.full(values.shape, np.datetime64("NaT", "us"), "datetime64[us]")
     result[known] = np.array(moments)[index.ravel()]
     return result, form
-
-
-def are_months(values: np.ndarray) -> bool:
-    """Whether numbers are months of at least two years, such as 202001, which are as far apart as numbers may be."""
-    known = values[np.isfinite(values)]
-    years, months = np.divmod(known, 100)
-    return len(known) > 0 and bool(np.isin(months, np.arange(1, 13)).all() and np.ptp(years) >= 1 and (
-        (years >= _YEARS[0]) & (years < _YEARS[1])).all())
 
 
 def since_1970(values: np.ndarray) -> str | None:
@@ -215,15 +207,13 @@ def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
 
 def far_times(t: np.ndarray, units: str | None) -> str:
     """Remark if few of the times (R,) of rows are far from all others, as in a mistaken year, else ""."""
-    times, counts = np.unique(t, return_counts=True)
-    gaps = np.diff(times)
-    cut = int(gaps.argmax()) + 1 if len(gaps) else 0
-    few, rest = min((counts[:cut].sum(), times[cut:]), (counts[cut:].sum(), times[:cut]), key=lambda side: side[0])
-    if not 0 < few <= _APART * len(t) or len(rest) < 3 or gaps[cut - 1] <= _LONGER * np.ptp(rest):
+    times = np.sort(t)
+    cut = int(np.diff(times).argmax()) + 1 if len(times) > 1 else 0
+    few, rest = sorted((times[:cut], times[cut:]), key=len)
+    if not 0 < len(few) <= _APART * len(t) or times[cut] - times[cut - 1] <= _LONGER * np.ptp(rest) or not np.ptp(rest):
         return ""
-    moment = times[0] if times[0] < rest[0] else times[cut]
-    return (f"{few} of {len(t)} rows are far in time from all others, the first at "
-            f"{number_to_date(moment, units) or f'{moment:g}'}; mend or remove them if these are no times")
+    return (f"{len(few)} of {len(t)} rows are far in time from all others, the first at "
+            f"{number_to_date(few[0], units) or f'{few[0]:g}'}; mend or remove them if these are no times")
 
 
 def turned_clocks(t: np.ndarray, again: np.ndarray, units: str | None) -> str:

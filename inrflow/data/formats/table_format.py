@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from inrflow.data.calendar import DEFAULT_CALENDAR, are_months, compact_dates, since_1970
+from inrflow.data.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.description import PLACE
 from inrflow.data.formats.columns import (
     HEIGHTS,
@@ -185,10 +185,6 @@ class TableContent(Content):
         if written is not None:
             warnings.warn(f"{path}: {time} holds dates written as {written[1]}, and is read as such", stacklevel=2)
             dates, since = True, None
-        if "time_units" not in options.description and are_months(numbers_of_times):
-            raise UserError(f"{path}: {time} holds {numbers_of_times[0]:.0f}, as months are written; write "
-                            f"{numbers_of_times[0] // 100:.0f}-{numbers_of_times[0] % 100:02.0f}, or give time_units "
-                            "where they are numbers")
         if since is not None and "time_units" not in options.description:
             warnings.warn(f"{path}: {time} holds {since}, and is read as such", stacklevel=2)
         known = [units.get(name, "") for name in fields]

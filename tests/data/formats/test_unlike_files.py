@@ -46,12 +46,12 @@ def test_months_are_dates(form, tmp_path):
     np.testing.assert_allclose(given.t, frames.t)
 
 
-def test_months_as_numbers_are_not_taken_for_numbers(tmp_path):
+def test_months_as_numbers_are_dates(tmp_path):
     path = table(tmp_path / "a.csv", MONTHS.strftime("%Y%m"))
-    with pytest.raises(UserError, match="time holds 202001, as months are written; write 2020-01"):
-        held(path)
-    assert held(path, time_units="days")[1].t[12] == 202101
-    assert held(table(path, range(100200, 100224)))[1].t[12] == 100212
+    with pytest.warns(UserWarning, match="time holds dates written as yyyymm"):
+        convert(path, tmp_path / "a.h5")
+    np.testing.assert_allclose(held(path)[1].t, since_1970(MONTHS))
+    assert held(table(path, range(200000, 200024)))[1].t[12] == 200012
 
 
 def test_the_hour_24_is_the_end_of_a_day(tmp_path):

@@ -276,7 +276,7 @@ def valid_values(variable: Any, name: str, path: Path) -> np.ndarray:
         return values
     if "scale_factor" in packing and bounds.dtype.kind in "iu":
         bounds = bounds * packing["scale_factor"] + packing.get("add_offset", 0)
-    low, high = bounds + 1e-6 * np.abs(np.where(np.isfinite(bounds), bounds, 0)).max() * np.array([-1, 1])  # rounding
+    low, high = bounds + 1e-6 * np.abs(bounds) * [-1, 1]  # rounding
     if (outside := (values < low) | (values > high)).any():
         warnings.warn(f"{path}: values of {name} outside of {bounds[0]:g} to {bounds[1]:g}, which the file calls "
                       "valid, are taken for missing ones", stacklevel=2)

@@ -169,9 +169,7 @@ class MeshSeries:
         flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= _FLAT * max(np.ptp(places, axis=0).max(), 1e-300)
         self.axes = 2 if flat else 3
         self.points = places[:, : self.axes]
-        self.cells = simplices(first.cells_dict) if self.at_nodes else {}
-        self.whole = [] if self.cells or not self.at_nodes else [
-            name for name in first.cells_dict if name not in ("vertex", "polygon", "other")]  # those of images
+        self.kinds, self.cells = list(first.cells_dict), simplices(first.cells_dict) if self.at_nodes else {}
 
     def _reading(self) -> AbstractContextManager[Any]:
         """Context in which errors of damaged files become UserErrors."""
@@ -322,9 +320,9 @@ class MeshContent(StreamedContent):
             warnings.warn(f"{path}: {', '.join(left)}, across the plane of the mesh, "
                           f"{'is' if len(left) == 1 else 'are'} left out; channels=[{','.join([*usual, *left])}] takes "
                           "all", stacklevel=3)
-        if kinds := ", ".join(series.whole):
-            warnings.warn(f"{path}: cells {kinds} are not divided into simplices: the mesh is left out, its points are "
-                          "taken", stacklevel=3)
+        whole = ", ".join(sorted(set(series.kinds) - {"vertex", "polygon", "other"}))  # the last two are of images
+        if whole and series.at_nodes and not series.cells:
+            warnings.warn(f"{path}: cells {whole} are not divided into simplices: the mesh is left out", stacklevel=3)
         absent = [name for name in channels if name not in available]
         if absent or not channels:
             raise UserError(f"{path} has no field {', '.join(absent) or 'at all'}; there are {', '.join(available)}")

@@ -30,21 +30,15 @@ _FACES: dict[str, list[list[int]]] = {
 }
 
 
-def _fans(nodes: np.ndarray) -> np.ndarray:
-    """Triangles (E (k - 2), 3) of faces (E, k) from their node of smallest number, so that cells divide shared faces
-    alike."""
-    turned = np.take_along_axis(nodes, (nodes.argmin(1)[:, None] + np.arange(nodes.shape[1])) % nodes.shape[1], 1)
-    return np.concatenate([turned[:, [0, corner, corner + 1]] for corner in range(1, nodes.shape[1] - 1)])
-
-
 def _pulled(nodes: np.ndarray, faces: list[list[int]]) -> np.ndarray:
-    """Tetrahedra of convex cells (E, k), which match across cells: from their node of smallest number to the triangles
-    of the faces without it (a pulling triangulation)."""
-    apex, parts = nodes.min(1), []
+    """Tetrahedra of convex cells (E, k), from their node of smallest number to the faces without it, which are divided
+    into triangles from theirs, so that cells divide shared faces alike (a pulling triangulation)."""
+    parts = []
     for face in faces:
-        opposite = (nodes[:, face] != apex[:, None]).all(1)
-        triangles = _fans(nodes[opposite][:, face])
-        parts.append(np.column_stack([np.tile(apex[opposite], len(face) - 2), triangles]))
+        away = (nodes[:, face] != nodes.min(1)[:, None]).all(1)
+        own, apex, size = nodes[away][:, face], nodes[away].min(1), len(face)
+        own = np.take_along_axis(own, (own.argmin(1)[:, None] + np.arange(size)) % size, 1)
+        parts += [np.column_stack([apex, own[:, [0, corner, corner + 1]]]) for corner in range(1, size - 1)]
     return np.concatenate(parts)
 
 
