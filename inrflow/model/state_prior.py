@@ -183,10 +183,11 @@ class StatePrior:
         share = share if len(covariance) > 1 else share.max(0, True).values
         return covariance * share.clamp(max=1)[:, None, None] if bool((share < 1).any()) else covariance
 
-    def unresolved(self, tail: Tensor, seen: Tensor) -> Tensor:
-        """Variance (..., C) of scales that codes do not resolve, by `Decoder.tail` of forecasts beyond its maxima in
-        training data and in observed states, `seen` (..., C), as forecasts may develop finer scales."""
-        return (tail - (tail if self.tail is None else torch.maximum(self.tail, seen))).clamp(min=0)
+    def unresolved(self, tail: Tensor, observed: Tensor) -> Tensor:
+        """Variance (S, T, C) or (T, C) of scales that codes do not resolve, by `Decoder.tail` of forecasts beyond its
+        maxima in training data and in observed states (S, K, C), as forecasts may develop finer scales."""
+        seen = observed.nan_to_num().amax(1, keepdim=tail.dim() == 3)
+        return torch.zeros_like(tail) if self.tail is None else (tail - torch.maximum(self.tail, seen)).clamp(min=0)
 
     def context(self, size: int) -> ContextPrior:
         """Prior of contexts, the last `size` dimensions."""

@@ -336,11 +336,8 @@ class Surrogate(Shown):
         return {**answer, "quantiles": np.stack([solution.quantile(answer, level) for level in (0.05, 0.95)])}
 
     def unresolved(self, states: Tensor, estimate: StateEstimate) -> Tensor:
-        """Variance (S, T, C) or (T, C), normalised units, of unresolved scales of states (S, T, n) or (T, n), beyond
-        those of training data and of the observed states of a trajectory."""
-        tail, size = self.decoder.tail, self.code_size
-        seen = tail(estimate.mean[..., :size]).nan_to_num().amax(1, keepdim=True)
-        return self.prior.unresolved(tail(states[..., :size]), seen if states.dim() == 3 else seen[0])
+        """`StatePrior.unresolved` of states (S, T, n) or (T, n)."""
+        return self.prior.unresolved(*(self.decoder.tail(one[..., : self.code_size]) for one in (states, estimate.mean)))
 
     def widening(self, estimate: StateEstimate) -> Tensor:
         """Factors (S,) on standard deviations of forecasts: 1 inside of the training distribution, growing with the
