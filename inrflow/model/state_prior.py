@@ -96,8 +96,8 @@ class StatePrior:
     def widening(self, codes: Tensor, estimate: StateEstimate) -> Tensor:
         """Factors (S,) on standard deviations (`posterior.widening`) by the largest distance of the codes (S, K, Z) of
         an estimate, relative to its own `factor`, which already widens forecasts."""
-        farthest = self.distance(codes).nan_to_num(0.0).amax(1)
-        return widening(farthest / estimate.factor.clamp(min=1.0), self.limit(codes.shape[-1]))
+        far = self.distance(codes).nan_to_num(0.0).amax(1) / estimate.factor.clamp(min=1.0)
+        return widening(far, self.limit(codes.shape[-1]))
 
     def limit(self, size: int, frames: int | None = None) -> float:
         """Squared Mahalanobis distance up to which codes count as inside the training distribution: the 99.9 % quantile
@@ -183,11 +183,11 @@ class StatePrior:
         share = share if len(covariance) > 1 else share.max(0, True).values
         return covariance * share.clamp(max=1)[:, None, None] if bool((share < 1).any()) else covariance
 
-    def unresolved(self, tail: Tensor, observed: Tensor) -> Tensor:
-        """Variance (S, T, C) or (T, C) of scales that codes do not resolve, by `Decoder.tail` of forecasts beyond its
-        maxima in training data and in observed states (S, K, C), as forecasts may develop finer scales."""
-        seen = observed.nan_to_num().amax(1, keepdim=tail.dim() == 3)
-        return torch.zeros_like(tail) if self.tail is None else (tail - torch.maximum(self.tail, seen)).clamp(min=0)
+    def unresolved(self, tail: Tensor, seen: Tensor) -> Tensor:
+        """Variance (S, T, C) or (T, C) of scales that forecasts may develop and codes do not resolve, by `Decoder.tail`
+        beyond its maxima in training data and in observed states, `seen` (S, K, C)."""
+        most = self.tail.maximum(seen.nan_to_num().amax(1, tail.dim() == 3)) if self.tail is not None else tail
+        return (tail - most).clamp(min=0)
 
     def context(self, size: int) -> ContextPrior:
         """Prior of contexts, the last `size` dimensions."""
@@ -307,9 +307,8 @@ class StateEstimate:
             away = self.members[:, -1, :, self.mean.shape[-1] - size :] - mean[:, None]
             return mean, away.mT @ away / away.shape[1]
         assert self.covariance is not None
-        own = self.covariance[-1]
-        own = own[:, own.shape[-1] - size :, own.shape[-1] - size :]
-        return mean, own.expand(len(mean), -1, -1)
+        first = self.covariance[-1].shape[-1] - size
+        return mean, self.covariance[-1][:, first:, first:].expand(len(mean), -1, -1)
 
     @property
     def factor(self) -> Tensor:

@@ -337,7 +337,7 @@ class Surrogate(Shown):
 
     def unresolved(self, states: Tensor, estimate: StateEstimate) -> Tensor:
         """`StatePrior.unresolved` of states (S, T, n) or (T, n)."""
-        return self.prior.unresolved(*(self.decoder.tail(one[..., : self.code_size]) for one in (states, estimate.mean)))
+        return self.prior.unresolved(*(self.decoder.tail(z[..., : self.code_size]) for z in (states, estimate.mean)))
 
     def widening(self, estimate: StateEstimate) -> Tensor:
         """Factors (S,) on standard deviations of forecasts: 1 inside of the training distribution, growing with the
