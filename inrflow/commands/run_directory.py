@@ -331,7 +331,8 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     make_folder(target.parent)
     options = given_settings(read or ReadConfig())
     if "name" not in options and len(paths) > 1:
-        options["name"] = Path(given).parent.name or "data"
+        part = next((part for part in Path(given).parts[:0:-1] + (given,) if set(part) & set("*?[")), given)
+        options["name"] = re.split(r"[*?[]", part)[0].rstrip("_-. ") or Path(given).parent.name or "data"
     try:
         with console.status(f"reading {given}"):
             convert(paths, target, overwrite=True, **options)

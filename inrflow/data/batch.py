@@ -17,7 +17,7 @@ _CLOSE = 1e-6  # relative rounding error of a stored fill value
 _WILD = 20.0  # standard deviations of the training data within which values are expected
 #: Fill values written by loggers, models and archives.
 _NINES = (777.7, 888.8, 999, 999.9, 999.99, 6999, 7777, 8888, 9999, 9999.9, 32766, 32767, 32768, 99999, 999999)
-_POWERS = (1e10, 1e15, 1e20, 1e30, 1e34, 1e35, 1e36, 9.96921e36)
+_POWERS = (9.99e8, 1e10, 1e15, 1e20, 9.999e20, 1e30, 9.99e33, 1e34, 1e35, 1e36, 9.96921e36)
 CONVENTIONS = np.array([-99, -99.9, -99.99, *(sign * number for number in _NINES + _POWERS for sign in (-1, 1))])
 
 

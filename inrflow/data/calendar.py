@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 
@@ -23,14 +23,19 @@ _FULL = ("january", "february", "march", "april", "may", "june", "july", "august
          "december")
 _MONTHS = tuple(name[:3] for name in _FULL)
 _CLOCK = r"(?:[T ]+(?P<clock>\d.*))?"
+_NAMED = r"(?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)"
 _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
-            r"(?P<day>\d{1,2})[- ](?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)[- ](?P<year>\d{4})" + _CLOCK,
-            r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK)
+            r"(?P<day>\d{1,2})[- ]" + _NAMED + r"[- ](?P<year>\d{4})" + _CLOCK,
+            r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK,
+            r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d) +(?P<clock>\d+:.*)")
+_OF_MONTHS = (_NAMED + r"[-.,/ ]+(?P<year>\d{4})", r"(?P<year>\d{4})[-/M](?P<month>\d{1,2})",
+              r"(?P<month>\d{1,2})/(?P<year>\d{4})")  # of which the first day is meant
 _ZONE = re.compile(r"(?i)(\d\d:?\d\d(:\d\d(\.\d+)?)?([+-]\d\d(:?\d\d)?|\s*Z)|UTC|GMT)\s*$")
 _ISO = re.compile(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2})(?::(\d{2}))?(?::(\d{2}(?:\.\d*)?))?)?")
 _HALVES = re.compile(r"\b(1[0-2]|0?[1-9])((?::\d{2}){1,2}(?:\.\d+)?)\s*([AaPp])\.?[Mm]\.?$")  # 12-hour clock
+_APART, _LONGER = 0.05, 5.0  # share of rows that are few; gap to the others, in spans of these
 _YEARS = (1850, 2150)  # plausible years of dates written as one number
-_DIGITS = {8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
+_DIGITS = {6: "yyyymm", 8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
 
 def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
@@ -59,18 +64,19 @@ def _of_24_hours(clock: re.Match[str]) -> str:
 @lru_cache(1 << 16)
 def _parse_date(text: str) -> np.datetime64:
     text = _HALVES.sub(_of_24_hours, re.sub(r"\s*(UTC|GMT)$", "Z", text.strip()))
-    written = next((match for form in _WRITTEN if (match := re.fullmatch(form, text))), None)
+    written = next((match for form in _WRITTEN + _OF_MONTHS if (match := re.fullmatch(form, text))), None)
     if written is not None:  # forms of loggers and spreadsheets, day first
-        month = written["month"]
+        month, found = written["month"], written.groupdict()
         number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
-        text = f"{written['year']}-{number:02d}-{int(written['day']):02d} {written['clock'] or '00:00'}"
+        text = f"{found['year']}-{number:02d}-{int(found.get('day', 1)):02d} {found.get('clock') or '00:00'}"
     match = re.fullmatch(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(.*))?", text)
     if match is not None:  # CF allows 1970-1-1 0:0:0
         clock = re.sub(r"^(\d):", r"0\1:", match[4] or "00:00:00")
         clock = re.sub(r":(\d)(?=:|$)", r":0\1", clock)
         text = f"{int(match[1]):04d}-{int(match[2]):02d}-{int(match[3]):02d}T{clock}"
+    ended = re.sub(r"(?<=[T ])24(?=(:?00){1,2}(\.0*)?(Z|[-+]|$))", "00", text)  # the end of a day
     try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(ended.replace("Z", "+00:00")) + timedelta(days=ended != text)
     except ValueError as error:
         why = "" if "isoformat" in str(error) else f" ({error})"
         raise ValueError(f"{text!r}, which is not an ISO date{why}") from error
@@ -155,7 +161,7 @@ def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
     moments = []
     for value, part in zip(np.floor(different), rest, strict=True):
         try:
-            moment = datetime.strptime(f"{value:.0f}".ljust(14, "0"), "%Y%m%d%H%M%S")
+            moment = datetime.strptime(f"{value:.0f}{'01' * (form == 'yyyymm')}".ljust(14, "0"), "%Y%m%d%H%M%S")
         except ValueError:
             return None
         if not _YEARS[0] <= moment.year < _YEARS[1]:
@@ -197,6 +203,17 @@ def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
         raise UserError(f"times are wanted as dates but time_units is {units!r}; it must read like 'hours since "
                         "1970-01-01'")
     return parsed[1] + np.round(t * parsed[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
+
+
+def far_times(t: np.ndarray, units: str | None) -> str:
+    """Remark if few of the times (R,) of rows are far from all others, as in a mistaken year, else ""."""
+    times = np.sort(t)
+    cut = int(np.diff(times).argmax()) + 1 if len(times) > 1 else 0
+    few, rest = sorted((times[:cut], times[cut:]), key=len)
+    if not 0 < len(few) <= _APART * len(t) or times[cut] - times[cut - 1] <= _LONGER * np.ptp(rest) or not np.ptp(rest):
+        return ""
+    return (f"{len(few)} of {len(t)} rows are far in time from all others, the first at "
+            f"{number_to_date(few[0], units) or f'{few[0]:g}'}; mend or remove them if these are no times")
 
 
 def turned_clocks(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
@@ -254,7 +271,7 @@ def _written_as(example: str, iso: str) -> str:
         month = month.upper() if name[0].isupper() else month.title() if name[0][0].isupper() else month
         day_of = between.join((day, month, year))
     elif form is not None:
-        day_of = f"{day}.{month}.{year}" if form == 0 else f"{year}/{month}/{day}"
+        day_of = (f"{day}.{month}.{year}", "", f"{year}/{month}/{day}", f"{year}{month}{day}")[form]
     if not re.search(r"\d:\d|T\d\d", example) and not clock.strip("0:."):
         return day_of
     zone = _ZONE.search(example)

@@ -128,7 +128,7 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
     """
     result = _by_ensemble(surrogate, estimate, inner, x) if estimate.members is not None else (
         _by_covariance(surrogate, estimate, states, inner, x))
-    result = result + surrogate.unresolved(states)[:, :, None]
+    result = result + surrogate.unresolved(states, estimate)[:, :, None]
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
     widening = surrogate.widening(estimate)[:, None, None, None]
     return surrogate.prior.std(result, x, inner[..., None], estimate) * widening

@@ -47,7 +47,7 @@ class Model(Protocol):
     @property
     def extent(self) -> Extent: ...
 
-    def unresolved(self, states: Tensor) -> Tensor: ...
+    def unresolved(self, states: Tensor, estimate: StateEstimate) -> Tensor: ...
 
     def widening(self, estimate: StateEstimate) -> Tensor: ...
 
@@ -78,7 +78,7 @@ class JointPosterior:
         for k, root in enumerate(self._roots):
             rows = self.which == k
             variance[rows] = self._change(rows, root.T).square().sum(0)
-        variance += model.unresolved(states)[which]
+        variance += model.unresolved(states, estimate)[which]
         inner, widening = model.scale.internal(t), model.widening(estimate)[0]
         places = self.x.to(next(model.decoder.parameters()).dtype)
         self.std = model.prior.std(variance, places, inner, estimate) * widening

@@ -303,7 +303,7 @@ class Solution(Shown):
                     jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
             variance = self._variance(times, states, which, jacobian, x.to(dtype)) if "std" in what else None
             if variance is not None:
-                variance = variance + model.unresolved(states)[which]
+                variance = variance + model.unresolved(states, self.estimate)[which]
             if "mean" in what or "std" in what:
                 result = self._of_observations(times, x, mean, variance, what)
         if self.estimate.residual is not None and ("dx" in what or "dt" in what):

@@ -92,11 +92,10 @@ class StatePrior:
         return self.codes(codes.shape[-1]).mahalanobis(codes)
 
     def widening(self, codes: Tensor, estimate: StateEstimate) -> Tensor:
-        """Factors (S,) on standard deviations: 1 if the codes (S, K, Z) of an estimate lie within the limit, else the
-        ratio of their largest distance to it, neither squared, relative to its own `factor`, which already widens
-        forecasts."""
-        farthest = self.distance(codes).nan_to_num(0.0).amax(1) / estimate.factor.clamp(min=1.0)
-        return (farthest / self.limit(codes.shape[-1])).clamp(min=1.0).sqrt()
+        """Factors (S,) on standard deviations (`posterior.widening`) by the largest distance of the codes (S, K, Z) of
+        an estimate, relative to its own `factor`, which already widens forecasts."""
+        far = self.distance(codes).nan_to_num(0.0).amax(1) / estimate.factor.clamp(min=1.0)
+        return widening(far, self.limit(codes.shape[-1]))
 
     def limit(self, size: int, frames: int | None = None) -> float:
         """Squared Mahalanobis distance up to which codes count as inside the training distribution: the 99.9 % quantile
@@ -182,10 +181,11 @@ class StatePrior:
         share = share if len(covariance) > 1 else share.max(0, True).values
         return covariance * share.clamp(max=1)[:, None, None] if bool((share < 1).any()) else covariance
 
-    def unresolved(self, tail: Tensor) -> Tensor:
-        """Variance (..., C) of scales that codes do not resolve, by `Decoder.tail` of forecasts beyond its maximum in
-        training data, as forecasts may develop finer scales."""
-        return (tail - (tail if self.tail is None else self.tail)).clamp(min=0)
+    def unresolved(self, tail: Tensor, seen: Tensor) -> Tensor:
+        """Variance (S, T, C) or (T, C) of scales that forecasts may develop and codes do not resolve, by `Decoder.tail`
+        beyond its maxima in training data and in observed states, `seen` (S, K, C)."""
+        most = self.tail.maximum(seen.nan_to_num().amax(1, tail.dim() == 3)) if self.tail is not None else tail
+        return (tail - most).clamp(min=0)
 
     def context(self, size: int) -> ContextPrior:
         """Prior of contexts, the last `size` dimensions."""
@@ -305,9 +305,8 @@ class StateEstimate:
             away = self.members[:, -1, :, self.mean.shape[-1] - size :] - mean[:, None]
             return mean, away.mT @ away / away.shape[1]
         assert self.covariance is not None
-        own = self.covariance[-1]
-        own = own[:, own.shape[-1] - size :, own.shape[-1] - size :]
-        return mean, own.expand(len(mean), -1, -1)
+        first = self.covariance[-1].shape[-1] - size
+        return mean, self.covariance[-1][:, first:, first:].expand(len(mean), -1, -1)
 
     @property
     def factor(self) -> Tensor:

@@ -335,9 +335,9 @@ class Surrogate(Shown):
         answer = solution.rows(t, np.repeat(x, 2, 0), std=True)
         return {**answer, "quantiles": np.stack([solution.quantile(answer, level) for level in (0.05, 0.95)])}
 
-    def unresolved(self, states: Tensor) -> Tensor:
-        """Variance (..., C), normalised units, of unresolved scales of states (..., n), beyond that of training."""
-        return self.prior.unresolved(self.decoder.tail(states[..., : self.code_size]))
+    def unresolved(self, states: Tensor, estimate: StateEstimate) -> Tensor:
+        """`StatePrior.unresolved` of states (S, T, n) or (T, n)."""
+        return self.prior.unresolved(*(self.decoder.tail(z[..., : self.code_size]) for z in (states, estimate.mean)))
 
     def widening(self, estimate: StateEstimate) -> Tensor:
         """Factors (S,) on standard deviations of forecasts: 1 inside of the training distribution, growing with the

@@ -21,7 +21,7 @@ from inrflow.plotting.style import (
     robust_size,
     units_label,
 )
-from inrflow.plotting.views import View, view_of
+from inrflow.plotting.views import View, drawn_order, view_of
 
 _EVEN = 0.7  # ratio of smallest to largest uncertainty above which a panel counts as uniform
 
@@ -57,6 +57,13 @@ class Scene:
     assimilated: float | None = None
     sensors: Any = None
     edges: bool = False
+
+    def __post_init__(self) -> None:
+        order = drawn_order(self.coordinates or ())
+        if self.geometry is None and order != sorted(order):  # of (time, y, x)
+            self.coordinates = [(self.coordinates or ())[axis] for axis in order]
+            self.x = np.asarray(self.x)[..., order]
+            self.sensors = None if self.sensors is None else np.asarray(self.sensors)[..., order]
 
     def channel(self, channel: int | str) -> ChannelFields:
         """One channel, prepared for drawing. Raises ValueError if shapes do not fit together."""

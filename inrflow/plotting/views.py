@@ -13,7 +13,7 @@ from matplotlib.ticker import MultipleLocator
 from matplotlib.tri import Triangulation
 
 from inrflow.data.formats.columns import HEIGHTS, find_column
-from inrflow.data.formats.sphere import xyz_to_lonlat
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, xyz_to_lonlat
 from inrflow.plotting.coasts import draw_coasts
 from inrflow.plotting.style import SIZE
 
@@ -22,6 +22,7 @@ _FLATTEST = 6.0  # largest ratio of width to height of maps; narrow bands are st
 _MARGIN = 0.04  # margin around dots, relative to the extent
 _GAP = 20.0  # gap in longitude, in degrees, above which points do not cover the globe
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)  # degrees between ticks
+_ALONG = ("x", "easting", "eastings", *LONGITUDES), ("y", "northing", "northings", *LATITUDES)
 _STATIONS = 120  # up to this number scattered points are drawn as dots, since triangles would show unobserved values
 
 
@@ -114,6 +115,13 @@ class View:
             ax.set_xlabel(self.labels[0], fontsize=SIZE)
         if left:
             ax.set_ylabel(self.labels[1], fontsize=SIZE)
+
+
+def drawn_order(coordinates: Sequence[str]) -> list[int]:
+    """Indices of coordinates in the order of maps: x or longitude first, across, then y or latitude."""
+    ranks = [next((rank for rank, names in enumerate(_ALONG) if name.lower() in names), len(_ALONG))
+             for name in coordinates]
+    return sorted(range(len(ranks)), key=ranks.__getitem__)
 
 
 def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:

@@ -66,16 +66,18 @@ def test_draws_have_the_mean_and_deviation_of_the_query(modulation, residual):
 
 def test_draws_and_places_know_details_finer_than_any_seen():
     one = solution(process=0.0)
-    plain = one.query(2.0, AT, std=True)["std"] / SCALE.numpy()
-    first = one.where_next(AT, 1)
-    one.surrogate.decoder.tail = lambda z: z.new_tensor([0.5, 0.3]).expand(*z.shape[:-1], 2)
+    plain = one.query(2.5, AT, std=True)["std"] / SCALE.numpy()
+    first = one.where_next(AT, 1, t=2.5)
+    known = one.estimate.mean[0, :, :one.surrogate.code_size]
+    one.surrogate.decoder.tail = lambda z: z.new_tensor([0.5, 0.3]) * (
+        z[..., None, :] != known).any(-1).all(-1, keepdim=True)  # details that develop after the observed states
     one.surrogate.prior.tail = torch.tensor([0.1, 0.4]).double()
-    answer = one.query(2.0, AT, std=True)["std"]
+    answer = one.query(2.5, AT, std=True)["std"]
     factor = 1.2**2 * one.estimate.factor[0] * one.surrogate.widening(one.estimate)[0] ** 2
     more = (answer / SCALE.numpy()) ** 2 - plain**2
     np.testing.assert_allclose(more, np.array([[0.4 * factor, 0.0]] * len(AT)), atol=1e-8)
-    np.testing.assert_allclose(one.sample(6000, 2.0, AT).std(0), answer, rtol=0.05)
-    assert one.where_next(AT, 1).left[0] > first.left[0]  # what no place tells is left
+    np.testing.assert_allclose(one.sample(6000, 2.5, AT).std(0), answer, rtol=0.05)
+    assert one.where_next(AT, 1, t=2.5).left[0] > first.left[0]  # what no place tells is left
 
 
 def test_draws_of_a_louder_window_have_the_deviation_of_the_query():

@@ -8,6 +8,7 @@ from scipy.spatial import Delaunay
 from small_fields import POINTS, sphere_points, square
 
 from inrflow.data.formats.sphere import lonlat_to_xyz
+from inrflow.plotting import Scene
 from inrflow.plotting.style import moment_label, palette
 from inrflow.plotting.views import View, degrees, view_of
 
@@ -34,6 +35,20 @@ def test_an_uneven_tensor_grid_is_an_image_and_scattered_points_are_not():
     assert view_of(POINTS["scattered"][0], ("x", "y"), None, None).kind == "triangles"
     assert view_of(POINTS["stations"][0], ("x", "y"), None, None).kind == "scatter"
     assert view_of(uneven, ("x", "y"), None, np.array([[0, 1, 5]])).triangles.shape == (1, 3)
+
+
+@pytest.mark.parametrize(("names", "across", "along"), [
+    (("y", "x"), "x", "y"), (("lat", "lon"), "lon", "lat"), (("z", "x"), "x", "z"), (("z", "y", "x"), "x", "y"),
+    (("b", "a"), "b", "a"), (("x", "y"), "x", "y")])
+def test_x_is_drawn_across_and_y_along_in_whatever_order_they_are_stored(names, across, along):
+    axes = np.meshgrid(*[np.linspace(0, 1 + place, 4 + place) for place in range(len(names))], indexing="ij")
+    x = np.stack([one.ravel() for one in axes], -1)
+    scene = Scene(np.zeros(1), x, x[None, :, [names.index(along)]], ("u",), coordinates=names, sensors=x[:3])
+    view = scene.channel(0).view(0)
+    assert view.labels[0].split()[0] == across and view.labels[1] == along
+    own = x if view.shown is None else x[view.shown]
+    np.testing.assert_array_equal(view.x, own[:, [names.index(across), names.index(along)]])
+    np.testing.assert_array_equal(scene.sensors, x[:3][:, [names.index(name) for name in scene.coordinates]])
 
 
 def area(x, triangles):

@@ -27,7 +27,7 @@ from inrflow.evaluation.references.base import References, title_of
 from inrflow.model.extent import Seen
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting.views import lattice, map_coordinates, middle
+from inrflow.plotting.views import drawn_order, lattice, map_coordinates, middle
 
 _STATIONS = 200
 MOST_BYTES = 20_000_000  # largest size of an uploaded table
@@ -129,14 +129,13 @@ class Explored:
     @property
     def axes(self) -> tuple[str, ...]:
         """Names of the coordinates of the picture: those of the data (two at most), or longitude and latitude."""
-        return ("longitude", "latitude") if self.on_sphere else self.about.coordinates[:2]
+        return ("longitude", "latitude") if self.on_sphere else tuple(
+            self.about.coordinates[axis] for axis in drawn_order(self.about.coordinates)[:2])
 
     @property
     def box(self) -> np.ndarray:
         """Lowest and highest coordinates (2, 1 or 2) of the initial picture."""
-        if not self.on_sphere:
-            return self.surrogate.box[:, :2]
-        return self._map
+        return self._map if self.on_sphere else self.surrogate.box[:, drawn_order(self.about.coordinates)[:2]]
 
     @cached_property
     def _map(self) -> np.ndarray:
@@ -268,13 +267,12 @@ class Explored:
 
     @cached_property
     def _grid(self) -> np.ndarray | None:
-        """Places (N, 2) in the plane of the picture that have values in the first trajectory; None if they are few or
-        move."""
-        x, u = (one := self._observed("0")[1]).x, one.u
-        if x.ndim == 3:
+        """Places (N, 2) of the picture with values in the first trajectory; None if they are few or move."""
+        if (one := self._observed("0")[1]).x.ndim == 3:
             return None
-        x = x[np.isfinite(u).any((0, 2))]
-        places = self._places(x if self.on_sphere or x.shape[1] < 3 else x[middle(x[:, 2:])])
+        x = one.x[np.isfinite(one.u).any((0, 2))]
+        away = [] if self.on_sphere else drawn_order(self.about.coordinates)[2:]
+        places = self._places(x[middle(x[:, away])] if away else x)
         return places if len(places) > _STATIONS and np.ptp(places, axis=0).min() > 0 else None
 
     def _quantity(
@@ -371,19 +369,21 @@ class Explored:
         """Points (N, d) at places of the picture, with the `further` coordinates."""
         if self.on_sphere:
             return lonlat_to_xyz(places[:, 0], places[:, 1])
-        further = list(self.further.values())
-        return np.concatenate([places, np.broadcast_to(further, (len(places), len(further)))], 1)
+        further = np.tile(list(self.further.values()), (len(places), 1))
+        return np.hstack([places, further])[:, np.argsort(drawn_order(self.about.coordinates))]
 
     @cached_property
     def further(self) -> dict[str, float]:
         """Remaining coordinates and their values in the picture, medians of central points of the data."""
-        names = () if self.on_sphere else self.about.coordinates[2:]
-        x = self._observed("0")[1].x[..., 2:].reshape(-1, max(len(names), 1)) if names else np.zeros((1, 0))
-        return dict(zip(names, np.median(x[middle(x)], 0).tolist() if names else (), strict=True))
+        if self.on_sphere or not (axes := drawn_order(self.about.coordinates)[2:]):
+            return {}
+        x = self._observed("0")[1].x[..., axes].reshape(-1, len(axes))
+        return {self.about.coordinates[axis]: value for axis, value in zip(
+            axes, np.median(x[middle(x)], 0).tolist(), strict=True)}
 
     def _places(self, x: np.ndarray) -> np.ndarray:
         if not self.on_sphere:
-            return x[:, :2]
+            return x[:, drawn_order(self.about.coordinates)[:2]]
         places, (west, east) = xyz_to_lonlat(x), self._map[:, 0]
         cut = (west + east) / 2 - 180
         places[:, 0] = (places[:, 0] - cut) % 360 + cut

@@ -191,7 +191,7 @@ class Page:
     def _unit(self) -> str:
         """Unit of the channel as text for the page; empty if unknown."""
         units = self.explored.about.units
-        return _words(units[self._number]) if units else ""
+        return _words(units[self._number]) if units and units[self._number] != "1" else ""
 
     def _colour(self, values: np.ndarray) -> None:
         self.bar.title = self._unit if self.quantity.value in (VALUE, ERROR, SPREAD) else ""

@@ -17,6 +17,7 @@ from inrflow.data.batch import Markers, blanked
 from inrflow.data.calendar import (
     compact_dates,
     dates_to_numbers,
+    far_times,
     moments_to_numbers,
     other_calendar,
     parse_units,
@@ -44,7 +45,7 @@ _FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|co
 _PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
 _SINGLE = 0.9  # times for each row, at least, of data without places
 _MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|-|--|---|*|bad|err|error|invalid|"
-                     "#value!|#ref!|#div/0!".split("|"))  # in any case
+                     "#value!|#ref!|#div/0!|..|\\n".split("|"))  # in any case
 
 
 @dataclass(frozen=True)
@@ -342,9 +343,9 @@ def _warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
                       f"{apart.sum()} with other values; they are averaged at places that recur, and all "
                       "used elsewhere", stacklevel=2)
-    dated = units is not None and " since " in units
-    if dated and (remark := turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
-        warnings.warn(f"{path}: {remark}", stacklevel=2)
+    for remark in (far_times(t[used], units), turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
+        if remark:
+            warnings.warn(f"{path}: {remark}", stacklevel=2)
 
 
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,

@@ -21,13 +21,14 @@ _DESCRIPTION = ("name", "units", "time_units", "source", "licence", "period", "g
 _OWN = (".h5", ".hdf5")  # names of files in the schema
 
 
-def count_times_as(path: str | os.PathLike[str], units: str) -> None:
-    """Convert, in place, the times of a file in the project's schema to other units, if it declares its own.
-    Raises UserError if these have another calendar, or none."""
+def count_times_as(path: str | os.PathLike[str], units: str, assumed: bool = False) -> None:
+    """Convert, in place, the times of a file in the project's schema to other units, if it declares its own; `assumed`:
+    whether it is then said to have these. Raises UserError if its own have another calendar, or none."""
     with damage_as_user_error(Path(path)), h5py.File(path, "r+") as file:
-        own = str(file.attrs.get("time_units", units))
+        own = str(file.attrs.get("time_units", "")) or units
         if own != units:
             file["t"][...] = retimed(file["t"][...], own, units)
+        if own != units or assumed:
             file.attrs["time_units"] = units
 
 

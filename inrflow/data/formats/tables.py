@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from inrflow.data.calendar import retimed
 from inrflow.data.description import Description
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.columns import BLOCK_ROWS, PointTable
-from inrflow.data.formats.convert import convert
+from inrflow.data.formats.convert import convert, count_times_as
 from inrflow.data.formats.registry import Format, ReadOptions, expanded, format_for_writing, format_of
 from inrflow.data.formats.schema import in_schema
 from inrflow.data.formats.streams.joining import joined_tables
@@ -67,19 +65,11 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
         held = Path(folder) / "data.h5"
         convert(paths, held, **told)
         if kind.named_dimensions and description.time_units:
-            _retime(held, description.time_units)
+            count_times_as(held, description.time_units, assumed=True)
         try:
             yield held, format_of(held)
         except UserError as error:
             raise UserError(str(error).replace(str(held), str(path))) from error
-
-
-def _retime(path: Path, units: str) -> None:
-    """Convert, in place, the times of a file in the project's schema to other units; without units they are kept."""
-    with h5py.File(path, "r+") as file:
-        if (own := str(file.attrs.get("time_units", ""))) not in ("", units):
-            file["t"][...] = retimed(file["t"][...], own, units)
-        file.attrs["time_units"] = units
 
 
 def read_points(path: str | os.PathLike[str], description: Description, read: Mapping[str, Any] | None = None

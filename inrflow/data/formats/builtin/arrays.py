@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers
 from inrflow.data.description import PLACE, Description
 from inrflow.data.formats.columns import TIMES, Columns, find_column
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
@@ -50,8 +51,11 @@ class ArrayContent(StreamedContent):
         held = ", ".join(f"{name} {array.shape if array.dtype.kind in 'fiuc' else '(no numbers)'}"
                          for name, array in arrays.items()) or "none"
         self._held = f"{path} holds the arrays {held}"
-        kept = {name: array for name, array in _of_parts(arrays).items() if array.dtype.kind in "fiu" and array.size}
         times_of = _TIMES if options.time is None else (options.time,)
+        if dated := find_column([name for name, array in arrays.items() if array.dtype.kind == "M"], times_of):
+            arrays = {**arrays, dated: moments_to_numbers(arrays[dated], DEFAULT_CALENDAR)}
+            options = replace(options, description={"time_units": DEFAULT_CALENDAR, **options.description})
+        kept = {name: array for name, array in _of_parts(arrays).items() if array.dtype.kind in "fiu" and array.size}
         arrays = _known_sets(path, _with_points(_narrowed(kept, (*times_of, *_AXES))))
         vectors = [name for name, array in arrays.items() if array.ndim == 1]
         time = find_column(vectors, times_of)

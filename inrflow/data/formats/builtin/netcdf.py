@@ -18,6 +18,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
     open_netcdf,
+    valid_values,
 )
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
@@ -206,7 +207,8 @@ class NetcdfContent(OpenedContent):
             part = self._selected[name]
             part = part if self._stacked is None else part.isel({self._stacked: trajectory})
             part = part.expand_dims("_time") if self._time is None else part.isel({self._time: self._order[frames]})
-            parts.append(part.transpose(self._time or "_time", *self._space).values.reshape(-1, len(self._x)))
+            part = part.transpose(self._time or "_time", *self._space)
+            parts.append(valid_values(part, name, self.path).reshape(-1, len(self._x)))
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the writer refuses
             values = np.stack(parts, -1).astype(np.float32)
         return blanked(values, self._markers)

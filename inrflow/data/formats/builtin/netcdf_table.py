@@ -267,6 +267,23 @@ def _attributes(item: Any) -> dict[str, Any]:
         value, str | int | float | np.integer | np.floating)}
 
 
+def valid_values(variable: Any, name: str, path: Path) -> np.ndarray:
+    """Values of a variable, NaN outside of its CF attributes `valid_range`, `valid_min` and `valid_max`, which is told.
+    """
+    values, about, packing = np.asarray(variable.values), variable.attrs, variable.encoding
+    bounds = np.array(about.get("valid_range", (about.get("valid_min", -np.inf), about.get("valid_max", np.inf))))
+    if values.dtype.kind not in "fiu" or bounds.shape != (2,) or bounds.dtype.kind not in "fiu":
+        return values
+    if "scale_factor" in packing and bounds.dtype.kind in "iu":
+        bounds = bounds * packing["scale_factor"] + packing.get("add_offset", 0)
+    low, high = bounds + 1e-6 * np.abs(bounds) * [-1, 1]  # rounding
+    if (outside := (values < low) | (values > high)).any():
+        warnings.warn(f"{path}: values of {name} outside of {bounds[0]:g} to {bounds[1]:g}, which the file calls "
+                      "valid, are taken for missing ones", stacklevel=2)
+        values = np.where(outside, np.nan, values)
+    return values
+
+
 def _height_in_rows(data: Any, time: str | None) -> str | None:
     """Name of the heights or depths of rows with individual times; None if there are none."""
     if time is None or data[time].ndim != 1:
@@ -344,8 +361,10 @@ class NetcdfColumns(Columns):
                 block[name] = np.broadcast_to(values, (stop - start,))
             else:
                 aligned = variable.transpose(*self._dims)
-                block[name] = np.concatenate([np.asarray(aligned[slab].values).ravel()
-                                              for slab, _, _ in hyperslabs(self._shape, start, stop)])
+                slabs = (aligned[slab] for slab, _, _ in hyperslabs(self._shape, start, stop))
+                block[name] = np.concatenate([np.ravel(
+                    slab.values if name in self.meant.values() else valid_values(slab, name, self._path))
+                    for slab in slabs])
             if block[name].dtype.kind == "S":
                 block[name] = np.char.decode(block[name], "utf-8", "replace").astype(object)
         return block

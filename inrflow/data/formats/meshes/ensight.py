@@ -26,7 +26,8 @@ _SIZES = {  # number of nodes of an element, and its dimension
     "point": (1, 0), "bar2": (2, 1), "bar3": (3, 1), "tria3": (3, 2), "tria6": (6, 2), "quad4": (4, 2),
     "quad8": (8, 2), "tetra4": (4, 3), "tetra10": (10, 3), "pyramid5": (5, 3), "pyramid13": (13, 3),
     "penta6": (6, 3), "penta15": (15, 3), "hexa8": (8, 3), "hexa20": (20, 3), "nsided": (0, 2), "nfaced": (0, 3)}
-_KINDS = {"tria3": "triangle", "quad4": "quad", "tetra4": "tetra"}
+_KINDS = {"tria3": "triangle", "quad4": "quad", "tetra4": "tetra", "hexa8": "hexahedron", "penta6": "wedge",
+          "pyramid5": "pyramid"}
 _COMPONENTS = {"scalar": 1, "vector": 3, "tensor symm": 6, "tensor asym": 9}
 _VARIABLE = re.compile(r"(scalar|vector|tensor symm|tensor asym) per (node|element):\s*((?:\d+\s+){0,2})(\S+)\s+(\S+)$")
 _MODEL = re.compile(r"model:\s*((?:\d+\s+){0,2})(\S+)")

@@ -22,7 +22,8 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
-from inrflow.data.formats.meshes.mesh_writers import CELLS, PvdWriter, XdmfWriter, meshio_for
+from inrflow.data.formats.meshes.mesh_writers import PvdWriter, XdmfWriter, meshio_for
+from inrflow.data.formats.meshes.simplices import simplices
 from inrflow.data.formats.meshes.tecplot import Zone, zones
 from inrflow.data.formats.meshes.vtk_files import (
     XML_OF_VTK,
@@ -39,20 +40,6 @@ from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWri
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, number_in_name
 from inrflow.errors import UserError
 
-#: Decomposition of cells into linear simplices, by nodes; quadratic cells have nodes at the midpoints of their sides.
-_PARTS: dict[str, dict[str, list[list[int]]]] = {
-    "line": {"line": [[0, 1]], "line3": [[0, 2], [2, 1]]},
-    "triangle": {
-        "triangle": [[0, 1, 2]], "quad": [[0, 1, 2], [0, 2, 3]],
-        "triangle6": [[0, 3, 5], [3, 1, 4], [5, 4, 2], [3, 4, 5]],
-        "quad8": [[0, 4, 7], [1, 5, 4], [2, 6, 5], [3, 7, 6], [4, 5, 6], [4, 6, 7]],
-    },
-    "tetra": {
-        "tetra": [[0, 1, 2, 3]],
-        "tetra10": [[0, 4, 6, 7], [4, 1, 5, 8], [6, 5, 2, 9], [7, 8, 9, 3],
-                    [4, 9, 7, 8], [4, 9, 8, 5], [4, 9, 5, 6], [4, 9, 6, 7]],
-    },
-}
 _FLAT = 1e-7  # relative extent that counts as flat, in single precision
 _TIMES = ("TimeValue", "TIME", "time")
 _TECPLOT = rb"(title\b[^\n]*\s+)?variables\s*="
@@ -182,7 +169,7 @@ class MeshSeries:
         flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= _FLAT * max(np.ptp(places, axis=0).max(), 1e-300)
         self.axes = 2 if flat else 3
         self.points = places[:, : self.axes]
-        self.cells = simplices(first.cells_dict) if self.at_nodes else {}
+        self.kinds, self.cells = list(first.cells_dict), simplices(first.cells_dict) if self.at_nodes else {}
 
     def _reading(self) -> AbstractContextManager[Any]:
         """Context in which errors of damaged files become UserErrors."""
@@ -320,19 +307,6 @@ def _of_users(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values for name, values in fields.items() if not str(name).startswith("vtk")}
 
 
-def simplices(cells: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Simplices of the cells of highest dimension, by their name in the schema; empty if some cannot be decomposed."""
-    dimensions = {kind: 0 if kind == "vertex" else 1 if kind.startswith("line") else 2 if kind.startswith(
-        ("triangle", "quad", "polygon")) else 3 for kind, one in cells.items() if len(one)}
-    most = max(dimensions.values(), default=0)
-    kind = ("", "line", "triangle", "tetra")[most]
-    own = [name for name, dimension in dimensions.items() if dimension == most]
-    if not most or not set(own) <= set(_PARTS[kind]):
-        return {}
-    return {CELLS[kind]: np.concatenate([np.asarray(cells[name])[:, nodes] for name in own
-                                          for nodes in _PARTS[kind][name]]).astype(np.int64)}
-
-
 class MeshContent(StreamedContent):
     """Trajectories of a mesh series."""
 
@@ -346,6 +320,9 @@ class MeshContent(StreamedContent):
             warnings.warn(f"{path}: {', '.join(left)}, across the plane of the mesh, "
                           f"{'is' if len(left) == 1 else 'are'} left out; channels=[{','.join([*usual, *left])}] takes "
                           "all", stacklevel=3)
+        whole = ", ".join(sorted(set(series.kinds) - {"vertex", "polygon", "other"}))  # the last two are of images
+        if whole and series.at_nodes and not series.cells:
+            warnings.warn(f"{path}: cells {whole} are not divided into simplices: the mesh is left out", stacklevel=3)
         absent = [name for name in channels if name not in available]
         if absent or not channels:
             raise UserError(f"{path} has no field {', '.join(absent) or 'at all'}; there are {', '.join(available)}")

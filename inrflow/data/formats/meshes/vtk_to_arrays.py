@@ -20,8 +20,9 @@ _READERS = {"xml": "vtkIOXML.vtkXMLGenericDataObjectReader", "hdf": "vtkIOHDF.vt
             "cgns": "vtkIOCGNSReader.vtkCGNSReader", "xdmf": "vtkIOXdmf2.vtkXdmfReader",
             "xdmf2": "vtkIOXdmf2.vtkXdmfReader"}
 #: meshio's names by VTK cell type; two-dimensional cells that are not decomposed into triangles are polygons.
-_CELLS = {1: "vertex", 3: "line", 5: "triangle", 9: "quad", 10: "tetra", 21: "line3", 22: "triangle6", 23: "quad8",
-          24: "tetra10", 6: "polygon", 7: "polygon", 8: "polygon"}
+_CELLS = {1: "vertex", 3: "line", 5: "triangle", 9: "quad", 10: "tetra", 12: "hexahedron", 13: "wedge",
+          14: "pyramid", 21: "line3", 22: "triangle6",
+          23: "quad8", 24: "tetra10", 6: "polygon", 7: "polygon", 8: "polygon"}
 
 
 def joined(data: Any, pieces: bool) -> Any:

@@ -13,7 +13,8 @@ from inrflow.data.formats.columns import all_numbers, column_numbers
 from inrflow.data.formats.streams.headers import slashed
 
 _UNITS = "seconds since 1970-01-01"
-_PARTS = (("year", "yyyy", "yr"), ("month", "mon"), ("day", "dd"), ("hour", "hr", "hh"), ("minute", "min"),
+HOURS = ("hour", "hr", "hh")
+_PARTS = (("year", "yyyy", "yr"), ("month", "mon"), ("day", "dd"), HOURS, ("minute", "min"),
           ("second", "sec"))
 _DAY_OF_YEAR = ("doy", "dayofyear", "day_of_year")
 _CALLED = re.compile(r"date|dat(um)?$|time|zeit|uhr|stamp|fecha|aaaa|yyyy|jjjj|mess_datum|epoch|unix|^ts$",

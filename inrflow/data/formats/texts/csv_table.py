@@ -37,7 +37,7 @@ from inrflow.data.formats.columns import (
     is_missing,
 )
 from inrflow.data.formats.registry import TableWriter
-from inrflow.data.formats.streams.clocks import columns_of_dates, dates_of_parts, parts_of_dates
+from inrflow.data.formats.streams.clocks import HOURS, columns_of_dates, dates_of_parts, parts_of_dates
 from inrflow.data.formats.streams.headers import (
     FOOTER,
     SEPARATORS,
@@ -53,7 +53,7 @@ from inrflow.data.formats.streams.headers import (
 )
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
-from inrflow.data.formats.texts.numerals import UNUSUAL, Numerals
+from inrflow.data.formats.texts.numerals import THOUSANDS, UNUSUAL, Numerals
 from inrflow.errors import UserError
 
 _OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # beginnings of XML (VTU, PVD), JSON, OpenFOAM and scripts
@@ -61,6 +61,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _LOOKED_AT = 3  # lines searched for units
+_HOUR = re.compile(r"\s*([01]?\d|2[0-4])\s*")
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
 
 _GZIP = b"\x1f\x8b"
@@ -120,7 +121,7 @@ class CsvColumns(Columns):
             self.names = tuple(name.strip().replace(*IN_FILES) for name in next(self._parsed(self._lines), []))
             self._own = self.names  # without an added column of times
             self._parts: list[str] = []
-            self._clock: tuple[str, str] | None = None  # columns of days and of clock times, if separate
+            self._clock: tuple[str, str, str] | None = None  # columns of times, made of days and clock times
         except UserError:
             self._file.close()
             raise
@@ -171,24 +172,26 @@ class CsvColumns(Columns):
     def _find_dates(self) -> None:
         """Find columns of dates if no column is named as times (T may be a temperature), or add a column of times from
         columns of year, month and so on."""
-        called = {name.lower() for name in self.names if name != "T"}
-        if not called.isdisjoint(TIMES) or find_column(self.names, TIMES) not in (None, "T"):
-            return
-        if parts := parts_of_dates(self.names):
+        called, days = {name.lower() for name in self.names if name != "T"}, find_column(self.names, TIMES)
+        known = not called.isdisjoint(TIMES) or days not in (None, "T")
+        if not known and (parts := parts_of_dates(self.names)):
             self._parts, self.dates, self.meant = parts, tuple(parts), {TIMES: "time"}
             self.names = (*self.names, "time")
             return
         ahead = list(itertools.islice(self._lines, _LOOKED_AT))
         self._lines = itertools.chain(ahead, self._lines)
         rows = list(csv.reader(ahead, delimiter=self.separator, skipinitialspace=self.separator != " "))
-        if dates := columns_of_dates(self.names, rows):
-            self.dates, self.meant = tuple(dates), {TIMES: dates[0]}
-            cells = dict(zip(self.names, zip(*(row for row in rows if len(row) == len(self.names)), strict=True),
-                             strict=True))
-            clocks = [name for name in self.names if all(map(_CLOCK.fullmatch, cells[name]))]
-            if len(clocks) == 1 and not any(":" in cell for cell in cells[dates[0]]):
-                self._clock = dates[0], clocks[0]
-                self.dates = (*self.dates, clocks[0])
+        dates = columns_of_dates(self.names, rows)
+        if not known and dates:
+            self.dates, self.meant, days = tuple(dates), {TIMES: dates[0]}, dates[0]
+        cells = dict(zip(self.names, zip(*(row for row in rows if len(row) == len(self.names)), strict=True),
+                         strict=False))
+        clocks = [name for name, own in cells.items() if all(map(_CLOCK.fullmatch, own)) or (
+            name.lower() in HOURS and all(map(_HOUR.fullmatch, own)))]
+        day = days if days in dates else dates[0] if days in clocks and dates else None
+        if day is not None and len(clocks) == 1 and not any(":" in cell or "T" in cell for cell in cells[day]):
+            self._clock = str(days), day, clocks[0]
+            self.dates = (*self.dates, *({day, clocks[0]} - {days, *self.dates}))
 
     def _header(self, path: Path) -> str:
         line = self._file.readline(_LONGEST_HEADER)
@@ -254,12 +257,9 @@ class CsvColumns(Columns):
     def _with_dates(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Columns with dates and clock times of separate columns (such as `date` and `time`) combined."""
         if self._clock is not None:
-            day, clock = self._clock
-            columns[day] = columns[day] + " " + columns[clock]
-            return columns
-        called = {name.lower(): name for name in columns}
-        if "date" in called and (time := called.get("time")) and all(_CLOCK.fullmatch(cell) for cell in columns[time]):
-            columns[time] = columns[called["date"]] + " " + columns[time]
+            time, day, clock = self._clock
+            hours = ":00" if _HOUR.fullmatch(columns[clock][0]) else ""
+            columns[time] = columns[day] + " " + columns[clock] + hours
         return columns
 
     def _cells(self, name: str, column: Sequence[str]) -> np.ndarray:
@@ -272,6 +272,9 @@ class CsvColumns(Columns):
             numerals = self._numerals.setdefault(name, Numerals(self.separator != ","))
             column = numerals.rewritten(column)
             self.commas |= numerals.commas
+        if self.commas and "." in text and all(map(THOUSANDS.fullmatch, column)):
+            raise UserError(f"{self.path}: {name} holds {column[0]}, whose point may be one between thousands, as "
+                            "other columns have decimal commas; write all numbers alike")
         return np.array(column, object)
 
     def _month_first(self, name: str) -> bool:

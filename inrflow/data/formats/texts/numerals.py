@@ -14,6 +14,7 @@ _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.e
     (".", ","), (",", "."))}  # numbers with thousands separators, by their decimal sign
 _PARTED, _FORTRAN = re.compile(r"[-+]?\d{1,3}(['’\u00a0\u202f]\d{3})+([.,]\d+)?"), re.compile(
     r"[-+]?(\d+\.?\d*|\.\d+)[dD][-+]?\d+")  # other thousands separators; Fortran exponents
+THOUSANDS = re.compile(r"\s*([-+]?\d{1,3}(\.\d{3})+)?\s*")  # with points between thousands, or three decimals
 _NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # a decimal comma
 _CHANGED = "'’\u00a0\u202fDd"  # signs that are removed, or replaced by E
 UNUSUAL = _CHANGED + ","  # cells without these signs stay as they are until a column had some
