@@ -62,12 +62,12 @@ class AdaptDataConfig:
 class AdaptSettings:
     """How much of the model is fitted."""
 
-    strength: str = setting("context", "none: nothing, a law is moved to the domain of the new data. context: a few "
-                            "numbers, everything else frozen. decoder: its output layer too. "
-                            "all: the affine part of the vector field too. The last two are solved in closed form, "
-                            "pulled towards the pretrained values, where kept-back frames favour it.")
+    strength: str = setting("auto", "none: nothing, a law is moved to the domain of the new data. context: a few "
+                            "numbers, everything else frozen. decoder: its output layer too. all: the affine part of "
+                            "the vector field too, or the coefficients of a law. The last two are pulled towards the "
+                            "pretrained values or left, as kept-back frames say. auto: all for laws, else context.")
     copies: int | None = setting(None, "Total copies of each trajectory under the symmetries of the run, counting the "
-                                 "original. null: 1 for a context, else 4.", least=1)
+                                 "original. null: 1 for a context or a law, else 4.", least=1)
     scratch_minutes: float = setting(0.25, "With data.test: budget of training a model from scratch on the same "
                                      "frames, for comparison. 0: none.", least=0)
     minutes: float | None = setting(None, "Of a run on several physics: budget of training a further one. null: as "
