@@ -24,10 +24,11 @@ _LENGTH, _OF_NOISY = 3, 24  # frames of rollouts that refine coefficients; with 
 
 
 def can_refit(surrogate: Surrogate, batch: TrajectoryBatch) -> bool:
-    """Whether a surrogate is a law without a period or diagnostic channels, and the points of a batch do not move."""
+    """Whether a surrogate is a law without a period or diagnostic channels, and a batch has values in all of its
+    frames, at points that do not move."""
     term = surrogate.field.get(LawTerm)
     alone = term is not None and len(surrogate.field.terms) == 1 and not (term.period or term.values)
-    return alone and batch.x.shape[1] == 1 and batch.delay is None
+    return alone and batch.x.shape[1] == 1 and batch.delay is None and bool(batch.observed.all())
 
 
 def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -> Surrogate:

@@ -76,7 +76,8 @@ def test_noisy_frames_refine_first_codes_too(family):
     np.testing.assert_allclose(found, [0.025, -0.5], atol=0.02)
 
 
-def test_moving_points_and_few_frames_leave_the_coefficients(family):
+def test_moving_points_gaps_and_few_frames_leave_the_coefficients(family):
     batch = frames(0.025, -0.5)
+    gap = batch.with_values(batch.u.clone().index_fill_(1, torch.tensor([4]), torch.nan))
     moving = TrajectoryBatch(batch.t, batch.x.expand(-1, 10, -1, -1), batch.u)
-    assert not can_refit(family, moving) and not enough_for_coefficients(family, batch.first_frames(2))
+    assert not can_refit(family, moving) and not can_refit(family, gap) and not enough_for_coefficients(family, batch.first_frames(2))
