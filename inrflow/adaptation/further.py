@@ -68,7 +68,7 @@ def adapt_further(
                         "a law; give adapt.strength=context")
     began = time.perf_counter()
     fitted, judged, window = kept_back(batches, surrogate.window)
-    trial = adapt_context(surrogate, fitted).surrogate
+    trial = _in_context(surrogate, fitted).surrogate
     steps: list[Step] = []
     chosen: list[tuple[str, float]] = []
     for name, (prepare, pulls) in parts.items():
@@ -86,7 +86,7 @@ def adapt_further(
         if worthwhile:
             trial = best[2]
             chosen.append((name, best[1]))
-    adaptation = adapt_context(surrogate, batches)
+    adaptation = _in_context(surrogate, batches)
     result, numbers = adaptation.surrogate, adaptation.numbers
     for name, pull in chosen:
         result = parts[name][0](result, batches)(pull)
@@ -99,9 +99,16 @@ def adapt_further(
 
 
 def enough_for_coefficients(surrogate: Surrogate, batch: TrajectoryBatch) -> bool:
-    """Whether the coefficients of a law with contexts can be fitted to a batch, and frames be kept back to judge by."""
+    """Whether the coefficients of a law can be fitted to a batch, and frames be kept back to judge by."""
     least = 1 + max(surrogate.window, 1 if len(batch) > 1 else 2)
-    return bool(surrogate.context_size) and can_refit(surrogate, batch) and batch.u.shape[1] >= least
+    return can_refit(surrogate, batch) and batch.u.shape[1] >= least
+
+
+def _in_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adaptation:
+    """The surrogate with the context of the batches; a law may have none, and is adapted by its coefficients alone."""
+    if not surrogate.context_size and can_refit(surrogate, batches[0]):
+        return Adaptation(surrogate, 0, 0.0, None)
+    return adapt_context(surrogate, batches)
 
 
 def kept_back(batches: list[TrajectoryBatch], needed: int = 1) -> tuple[list[TrajectoryBatch], TrajectoryBatch, int]:

@@ -215,7 +215,7 @@ def compare(
         with TrajectoryFile(config.data.test, check=False) as file:  # type: ignore[arg-type]
             return evaluate(model, file, seen, with_std=False, context=context).report["mse"]
 
-    rows = {"mean context (before)": errors(surrogate, mean_context(surrogate))}
+    rows = {"mean context (before)": errors(surrogate, mean_context(surrogate) if surrogate.context_size else None)}
     if adaptation.estimate is not None:
         rows["nearest training environment"] = errors(surrogate, nearest_environment(surrogate, adaptation.estimate)[1])
     rows["adapted"] = errors(adaptation.surrogate, None)

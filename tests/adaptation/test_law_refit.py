@@ -1,5 +1,7 @@
 """Coefficients of a law fitted to a system whose contexts cannot express it, against closed forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,17 @@ def test_a_coefficient_without_a_context_is_fitted_where_kept_back_frames_gain(f
     assert step.part == "coefficients of the law" and step.after < 1e-3 * step.before and adaptation.numbers == 3
     np.testing.assert_allclose(coefficients(adaptation.surrogate), [0.025, -0.5], rtol=1e-3)
     np.testing.assert_allclose(adaptation.surrogate.field.term(LawTerm).by_context.flatten(), [0.01, 0.0])
+
+
+def test_a_law_of_one_system_is_adapted_by_its_coefficients(family):
+    n, law = COUNT, family.field.term(LawTerm)
+    alone = LawTerm(law.domain, law.boundary, n, law.terms, law.theta.tolist())
+    prior = replace(family.prior, mean=family.prior.mean[:n], covariance=family.prior.covariance[:n, :n],
+                    process=family.prior.process[:n])
+    one = replace(family, field=VectorField(n, [alone]).double().eval(), prior=prior, contexts=None)
+    adaptation, (step,) = adapt_further(one, [frames(0.025, -0.5)], True)
+    assert step.pull == 0 and adaptation.numbers == 2 and adaptation.estimate is None
+    np.testing.assert_allclose(adaptation.surrogate.field.term(LawTerm).theta.flatten(), [0.025, -0.5], rtol=1e-3)
 
 
 def test_coefficients_that_contexts_express_are_left_in_noise(family):
