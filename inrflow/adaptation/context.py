@@ -22,7 +22,7 @@ from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
 _LARGER = 2.0
-STRENGTHS = ("none", "context", "decoder", "all")
+STRENGTHS = ("auto", "none", "context", "decoder", "all")
 
 
 @dataclass

@@ -19,20 +19,13 @@ import torch
 from torch import Tensor
 
 from inrflow.adaptation.further import PULLS, Fit, field_fit, output_fit
+from inrflow.adaptation.law_refit import refitted_law
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import has_output_layer
-from inrflow.domains import from_state, harmonics_of
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.step_map import MapTerm
-from inrflow.dynamics.laws import Law
-from inrflow.dynamics.laws.law import Flights, flights
-from inrflow.dynamics.laws.refinement.assimilation import Assimilation
-from inrflow.dynamics.laws.refinement.flights import Refinement
-from inrflow.dynamics.laws.setting import shares_known
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import term_from_state
-from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.evaluation.forecast import forecast, std_of_values
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.normal import HALF_WIDTH_90
@@ -46,7 +39,6 @@ _GROWN = 2.0  # growth of the number of frames from which a new training may fin
 _KEPT_BACK, _OF_ALL = 0.5, 0.2  # held-out share of the new frames or trajectories; of all frames without new times
 _FEWEST_HELD = 0.6  # share of the held-out values that 90 % intervals of the old model must contain
 _WINDOWS, _TRAJECTORIES = 4, 64  # largest numbers of held-out windows and trajectories
-_LENGTH, _OF_NOISY = 3, 24  # frames of rollouts that refine coefficients; with noisy first codes
 _SHARE = 0.1  # share of the time budget for these
 
 Prepare = Callable[[Surrogate, Problem, TrajectoryBatch], Fit]
@@ -197,37 +189,4 @@ def _series(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> F
 
 def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
     """Coefficients of the law, refined along rollouts from the codes of all frames."""
-    term, size = surrogate.field.term(LawTerm), surrogate.code_size
-    harmonics = harmonics_of(term.domain, term.count, term.boundary)
-    channels = size // harmonics.count
-    mean, variance = (v[:size].double().reshape(channels, -1).numpy()
-                      for v in (surrogate.prior.mean, surrogate.prior.variances))
-    theta = term.theta.detach().numpy()
-    law = Law(from_state(term.domain), term.boundary, tuple(map(term_from_state, term.terms)), theta.copy(),
-              np.zeros_like(theta), HarmonicCodes(harmonics, mean, variance), surrogate.integrator.step, term.largest,
-              rates=term.rated(channels))
-    offset = surrogate.decoder.offset
-    assert isinstance(offset, torch.Tensor)
-    t, x = surrogate.scale.internal(batch.t), batch.x[:, 0].double().numpy()
-    u = surrogate.normalisation.apply(batch.u).double() - offset.detach().double()
-    whole = torch.isfinite(t).all(1).nonzero()[:, 0].tolist()
-    sets = [(x[s], u[[s]]) for s in whole] if len(x) > 1 else [(x[0], u[whole])]
-    parts = [law.codes.encode(where, values.numpy()) for where, values in sets]
-    codes = np.concatenate([one for one, _ in parts])
-    spread = np.concatenate([np.broadcast_to(variance, (len(one), *variance.shape)) for one, variance in parts])
-
-    def every(length: int) -> Flights:
-        return flights(t[whole].numpy(), codes, spread, min(length, t.shape[1] - 1))
-
-    def refined(_: float) -> Surrogate:
-        seconds = _SHARE * 60 * problem.config.training.minutes
-        known, exact = shares_known(law.codes, spread), False if law.has_rates else None
-        refinement = Refinement(law, every(_LENGTH), known, seconds, uncertain=exact)
-        field, found = copy.deepcopy(surrogate.field), refinement.run()
-        if refinement.uncertain:
-            found = Assimilation(found, every(_OF_NOISY), known, seconds).run()
-        with torch.no_grad():
-            field.term(LawTerm).theta.copy_(torch.as_tensor(found.theta))
-        return replace(surrogate, field=field.eval())
-
-    return refined
+    return lambda _: refitted_law(surrogate, batch, _SHARE * 60 * problem.config.training.minutes)

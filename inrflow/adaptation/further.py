@@ -1,23 +1,26 @@
-"""Adaptation beyond the context: the decoder's output layer and the vector field, in closed form.
+"""Adaptation beyond the context: the coefficients of a law, or a decoder's output layer and the vector field.
 
-Both are fitted with a penalty on their change from pretraining. The penalty, and whether a part is changed at all, is
-chosen by held-out frames: the last trajectory, or the last frames of a single one. Then all frames are fitted.
+The latter are fitted in closed form, with a penalty on their change from pretraining. The penalty, and whether a part
+is changed at all, is chosen by held-out frames: the last trajectory, or the last frames of a single one. Then all
+frames are fitted.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from inrflow.adaptation.context import Adaptation, adapt_context
 from inrflow.adaptation.field_refit import refitted_field
+from inrflow.adaptation.law_refit import can_refit, refitted_law
 from inrflow.adaptation.output_refit import refitted_output
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import AffineDecoder, has_output_layer
+from inrflow.dynamics.laws.term import LawTerm
 from inrflow.encoding.encode import CodeData
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
@@ -25,8 +28,12 @@ from inrflow.model.surrogate import Surrogate
 PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _CLEARLY_BETTER = 0.95
 _KEPT_BACK = 0.3  # share of the frames of a single trajectory
+_SECONDS = 4.0  # of effort for the coefficients of a law, each time
+
+_FITTED_ANEW = "(as in training; the coefficients were then fitted to the system adapted to)"
 
 Fit = Callable[[float], Surrogate]
+Prepare = Callable[[Surrogate, list[TrajectoryBatch]], Fit]
 
 
 @dataclass(frozen=True)
@@ -43,25 +50,32 @@ class Step:
 def adapt_further(
     surrogate: Surrogate, batches: list[TrajectoryBatch], field_too: bool
 ) -> tuple[Adaptation, list[Step]]:
-    """Context, decoder and, if `field_too`, vector field adapted to trajectories (data units) and copies of them.
+    """Context and further parts adapted to trajectories (data units) and copies of them: of laws their coefficients,
+    of others the decoder and, if `field_too`, the vector field.
 
-    Raises UserError as `adapt_context`, and if the code does not set the output layer of the decoder alone.
+    Raises UserError as `adapt_context` and `kept_back`, and if there is neither a law nor a decoder whose output layer
+    alone its code sets.
     """
-    decoder = surrogate.decoder
-    if not has_output_layer(decoder):
-        raise UserError("adapt.strength=decoder and all need a decoder whose code enters only its output layer; give "
-                        "adapt.strength=context")
+    parts: dict[str, tuple[Prepare, Sequence[float]]] = {}
+    if can_refit(surrogate, batches[0]) and field_too:
+        parts = {"coefficients of the law": (law_fit, (0.0,))}
+    elif has_output_layer(surrogate.decoder):
+        parts = {"decoder": (output_fit, PULLS)}
+        if field_too:
+            parts["field"] = field_fit, PULLS
+    else:
+        raise UserError("adapt.strength=decoder and all need a decoder whose code enters only its output layer, or, "
+                        "for all, a law; give adapt.strength=context")
     began = time.perf_counter()
-    parts = {"decoder": output_fit} | ({"field": field_fit} if field_too else {})
-    fitted, judged, window = kept_back(batches)
-    trial = adapt_context(surrogate, fitted).surrogate
+    fitted, judged, window = kept_back(batches, surrogate.window)
+    trial = _in_context(surrogate, fitted).surrogate
     steps: list[Step] = []
     chosen: list[tuple[str, float]] = []
-    for name, prepare in parts.items():
+    for name, (prepare, pulls) in parts.items():
         fit = prepare(trial, fitted)
         before = forecast_error(trial, judged, window)
         best: tuple[float, float, Surrogate] | None = None
-        for pull in PULLS:
+        for pull in pulls:
             candidate = fit(pull)
             error = forecast_error(candidate, judged, window)
             if best is None or error < best[0]:
@@ -72,24 +86,40 @@ def adapt_further(
         if worthwhile:
             trial = best[2]
             chosen.append((name, best[1]))
-    adaptation = adapt_context(surrogate, batches)
+    adaptation = _in_context(surrogate, batches)
     result, numbers = adaptation.surrogate, adaptation.numbers
     for name, pull in chosen:
-        result = parts[name](result, batches)(pull)
+        result = parts[name][0](result, batches)(pull)
         numbers += _numbers(result, name)
     training = {**result.training, "adapted": "all" if field_too else "decoder"}
+    if chosen and result.field.get(LawTerm) is not None:
+        training["equation"] = [*training.get("equation", ()), _FITTED_ANEW]
     result = replace(result, training=training)
     return Adaptation(result, numbers, time.perf_counter() - began, adaptation.estimate), steps
 
 
-def kept_back(batches: list[TrajectoryBatch]) -> tuple[list[TrajectoryBatch], TrajectoryBatch, int]:
-    """Batches to fit to, held-out original frames, and the number of these that are observed before the forecast."""
+def enough_for_coefficients(surrogate: Surrogate, batch: TrajectoryBatch) -> bool:
+    """Whether the coefficients of a law can be fitted to a batch, and frames be kept back to judge by."""
+    least = 1 + max(surrogate.window, 1 if len(batch) > 1 else 2)
+    return can_refit(surrogate, batch) and batch.u.shape[1] >= least
+
+
+def _in_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adaptation:
+    """The surrogate with the context of the batches; a law may have none, and is adapted by its coefficients alone."""
+    if not surrogate.context_size and can_refit(surrogate, batches[0]):
+        return Adaptation(surrogate, 0, 0.0, None)
+    return adapt_context(surrogate, batches)
+
+
+def kept_back(batches: list[TrajectoryBatch], needed: int = 1) -> tuple[list[TrajectoryBatch], TrajectoryBatch, int]:
+    """Batches to fit to, held-out original frames, and the number of these that are observed before the forecast, which
+    has `needed` frames. Raises UserError where no frame is left to forecast."""
     original = batches[0]
-    if len(original) > 1:
-        fewer = slice(0, len(original) - 1)
-        return [batch.select(fewer) for batch in batches], original.select(slice(len(original) - 1, None)), 1
     frames = original.u.shape[1]
-    window = max(2, frames - max(1, round(_KEPT_BACK * frames)))
+    if len(original) > 1 and needed < frames:
+        fewer = slice(0, len(original) - 1)
+        return [batch.select(fewer) for batch in batches], original.select(slice(len(original) - 1, None)), needed
+    window = max(2, needed, frames - max(1, round(_KEPT_BACK * frames)))
     if window >= frames:
         raise UserError(f"{frames} frames of one trajectory are given, too few to hold some out, as adapt.strength="
                         "decoder and all do; give 3 frames or more, or adapt.strength=context")
@@ -98,7 +128,8 @@ def kept_back(batches: list[TrajectoryBatch]) -> tuple[list[TrajectoryBatch], Tr
 
 def forecast_error(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> float:
     """Mean squared error, normalised units, of forecasts from frame `window` - 1 of a batch in data units."""
-    estimate = surrogate.estimate(batch.frames(slice(window - 1, window)), covariance=False)
+    seen = batch.frames(slice(max(window - surrogate.window, 0), window))
+    estimate = surrogate.estimate(seen, covariance=False)
     inner = surrogate.scale.internal(batch.t)
     states = surrogate.dynamics.flow(estimate.mean[:, -1], inner[:, window - 1 :], check=False)[:, 1:]
     rest = batch.frames(slice(window, None))
@@ -108,6 +139,11 @@ def forecast_error(surrogate: Surrogate, batch: TrajectoryBatch, window: int) ->
     missed = (decoded - surrogate.normalisation.apply(rest.u)).double().square()
     error = float(missed[torch.isfinite(rest.u)].mean())
     return error if error == error else float("inf")
+
+
+def law_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
+    """Fit of the coefficients of a law to the original frames, without a penalty."""
+    return lambda _: refitted_law(surrogate, batches[0], _SECONDS)
 
 
 def output_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
@@ -143,6 +179,8 @@ def field_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
 
 
 def _numbers(surrogate: Surrogate, part: str) -> int:
+    if (law := surrogate.field.get(LawTerm)) is not None:
+        return int(law.theta.count_nonzero())
     if part == "field":
         return surrogate.field.linear.matrix.numel() + surrogate.field.linear.bias.numel()
     assert isinstance(surrogate.decoder, AffineDecoder)

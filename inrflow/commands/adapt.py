@@ -19,7 +19,7 @@ from inrflow.adaptation.context import (
     mean_context,
     nearest_environment,
 )
-from inrflow.adaptation.further import Step, adapt_further
+from inrflow.adaptation.further import Step, adapt_further, enough_for_coefficients
 from inrflow.adaptation.scratch import train_from_scratch
 from inrflow.commands.run_directory import (
     ADAPT_FILE,
@@ -75,7 +75,7 @@ def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int
     with TrajectoryFile(str(config.data.train)) as file:
         source = open_source(surrogate, file, config)
         count = min(config.data.trajectories or len(source), len(source))
-        copies = config.adapt.copies or (1 if config.adapt.strength == "context" else _COPIES)
+        copies = config.adapt.copies or (1 if config.adapt.strength in ("auto", "context") else _COPIES)
         if config.adapt.strength == "none":
             batch = source.batch(np.arange(count), normalised=False)
             write_moved(surrogate, file, batch, config, place, console)
@@ -83,11 +83,14 @@ def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int
         require_place(surrogate, file)
         batches = batches_of(surrogate, source, np.arange(count), copies, config.seed)
         steps: list[Step] = []
-        if config.adapt.strength == "context":
+        strength = config.adapt.strength
+        if strength == "auto":
+            strength = "all" if enough_for_coefficients(surrogate, batches[0]) else "context"
+        if strength == "context":
             adaptation = adapt_context(surrogate, batches)
         else:
-            adaptation, steps = adapt_further(surrogate, batches, config.adapt.strength == "all")
-        told = tell(surrogate, adaptation, steps, config.adapt.strength, (count, source.times.shape[1]), console)
+            adaptation, steps = adapt_further(surrogate, batches, strength == "all")
+        told = tell(surrogate, adaptation, steps, strength, (count, source.times.shape[1]), console)
         write_model(adaptation.surrogate, config, place)
         scratch = None
         if config.data.test is not None and config.adapt.scratch_minutes:
@@ -212,7 +215,7 @@ def compare(
         with TrajectoryFile(config.data.test, check=False) as file:  # type: ignore[arg-type]
             return evaluate(model, file, seen, with_std=False, context=context).report["mse"]
 
-    rows = {"mean context (before)": errors(surrogate, mean_context(surrogate))}
+    rows = {"mean context (before)": errors(surrogate, mean_context(surrogate) if surrogate.context_size else None)}
     if adaptation.estimate is not None:
         rows["nearest training environment"] = errors(surrogate, nearest_environment(surrogate, adaptation.estimate)[1])
     rows["adapted"] = errors(adaptation.surrogate, None)

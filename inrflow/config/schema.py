@@ -60,12 +60,12 @@ class AdaptDataConfig:
 class AdaptSettings:
     """Which parts of the model are fitted."""
 
-    strength: str = setting("context", "none: nothing; a law is moved to the domain of the new data. context: the few "
+    strength: str = setting("auto", "none: nothing; a law is moved to the domain of the new data. context: the few "
                             "numbers that tell systems apart. decoder: also the output layer of the decoder. all: also "
-                            "the affine part of the vector field. The last two are ridge regressions towards the "
-                            "pretrained values, kept if they lower the error of held-out frames.")
+                            "the affine part of the vector field, or the coefficients of a law. The last two are "
+                            "kept if they lower the error of held-out frames. auto: all for laws, else context.")
     copies: int | None = setting(None, "Augmentation: copies of each trajectory under the symmetries of the run, "
-                                 "including the original. null: 1 for strength=context, else 4.", least=1)
+                                 "including the original. null: 1 for a context or a law, else 4.", least=1)
     scratch_minutes: float = setting(0.25, "With data.test: minutes to train a model from scratch on the same frames, "
                                      "for comparison. 0: none.", least=0)
     minutes: float | None = setting(None, "For a run on several physics: minutes to train a further one. null: as "

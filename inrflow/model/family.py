@@ -81,23 +81,22 @@ class Family:
         Terms are identified irrespective of channel and coefficient: "lap a" of a temperature and of a velocity are the
         same.
         """
-        library, owners = self.library, dict[str, list[str]]()
-        words = [term_in_letters(term) for term in library.terms]
-        for name, theta in library.theta.items():
-            for form in dict.fromkeys(words[j] for j in theta.ne(0).any(1).nonzero()[:, 0].tolist()):
+        owners = dict[str, list[str]]()
+        for name, one in self.members.items():
+            for form in dict.fromkeys(map(term_in_letters, _terms_of(one.field))):
                 owners.setdefault(form, []).append(name)
         return owners
 
     @property
     def about(self) -> str:
         """A description of the shared library."""
-        library = self.library
-        if not library.theta:
-            return "nothing: no physics follows a law"
         forms = self.forms
+        having = [name for name in self.names if any(name in owners for owners in forms.values())]
+        if not having:
+            return "nothing: no physics follows a law"
         several = sum(len(owners) > 1 for owners in forms.values())
-        each = ", ".join(f"{name} {sum(name in owners for owners in forms.values())}" for name in library.theta)
-        alone = [name for name in self.names if name not in library.theta]
+        each = ", ".join(f"{name} {sum(name in owners for owners in forms.values())}" for name in having)
+        alone = [name for name in self.names if name not in having]
         return (f"a library of {len(forms)} terms ({each}), {several} of them in several laws"
                 + (f"; {', '.join(alone)} without a law" if alone else ""))
 
@@ -201,6 +200,13 @@ def _law_of(field: VectorField) -> dict[str, Any] | None:
     terms = [term.structure() for term in field.summands if term.name == _LAW]
     alone = len(terms) == len(field.terms) == 1 and not field.context_size
     return terms[0] if alone and any(map(any, terms[0]["theta"])) else None
+
+
+def _terms_of(field: VectorField) -> list[dict[str, Any]]:
+    """Terms of the laws of a field, as plain values, whose coefficients are not zero in all systems."""
+    laws = [term.structure() for term in field.summands if term.name == _LAW]
+    return [term for law in laws for term, *rows in zip(law["terms"], law["theta"], *law["by_context"], strict=True)
+            if any(map(any, rows))]
 
 
 def _without_terms(field: VectorField) -> dict[str, Any]:

@@ -92,10 +92,11 @@ class StatePrior:
         return self.codes(codes.shape[-1]).mahalanobis(codes)
 
     def widening(self, codes: Tensor, estimate: StateEstimate) -> Tensor:
-        """Factors (S,) on standard deviations (`posterior.widening`) by the largest distance of the codes (S, K, Z) of
-        an estimate, relative to its own `factor`, which already widens forecasts."""
-        far = self.distance(codes).nan_to_num(0.0).amax(1) / estimate.factor.clamp(min=1.0)
-        return widening(far, self.limit(codes.shape[-1]))
+        """Factors (S,) on standard deviations: 1 if the codes (S, K, Z) of an estimate lie within the limit, else the
+        ratio of their largest distance to it, neither squared, relative to its own `factor`, which already widens
+        forecasts."""
+        farthest = self.distance(codes).nan_to_num(0.0).amax(1) / estimate.factor.clamp(min=1.0)
+        return (farthest / self.limit(codes.shape[-1])).clamp(min=1.0).sqrt()
 
     def limit(self, size: int, frames: int | None = None) -> float:
         """Squared Mahalanobis distance up to which codes count as inside the training distribution: the 99.9 % quantile

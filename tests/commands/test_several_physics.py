@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import inrflow
 from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run
+from inrflow.domains import Box
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.errors import UserError
 from inrflow.model.family import Family
@@ -126,3 +130,14 @@ def test_what_is_shared_is_told_term_by_term(run: Path) -> None:
     assert family.forms["lap a"] == list(NAMES) and family.forms["a da/dx"] == ["burgers"]
     assert family.known_from("burgers") == "of the terms of burgers, 1 are known: lap a (heat); 1 are new: a da/dx"
     assert family.known_from("plasma") == ""
+
+
+def test_the_terms_of_a_law_with_contexts_are_told(run: Path) -> None:
+    """Also those that the mean system does not have."""
+    terms = [Term((((0, VALUE),),), 1), Term((((0, VALUE),),)), Term((((0, VALUE), (0, VALUE)),))]
+    law = LawTerm(Box([0.0], [1.0], ["walled"]).state(), "natural", 4, [term.state() for term in terms],
+                  [[0.1], [0.0], [0.0]], by_context=[[[0.0], [1.0], [0.0]]])
+    growth = SimpleNamespace(field=VectorField(4, [law], 1))
+    family = Family({"burgers": Surrogate.load(run, physics="burgers"), "growth": growth})
+    assert family.forms == {"lap a": ["burgers", "growth"], "a da/dx": ["burgers"], "a": ["growth"]}
+    assert family.about == "a library of 3 terms (burgers 2, growth 2), 1 of them in several laws"

@@ -107,7 +107,6 @@ def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
 @dataclass(frozen=True)
 class Families:
     """Terms by family, combinations of families for joint regressions (`combined`), and further families (`later`).
-
     inertia: of each channel, whose terms are those with this inertia; empty if all channels have the same terms."""
 
     terms: dict[str, list[Term]]

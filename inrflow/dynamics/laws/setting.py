@@ -200,8 +200,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
             if errors[i, size] > _HOPELESS * min(errors.values()) or late():
                 break
             size = int(size / 1.6)
-    if np.isinf(min(errors.values())):
-        raise UserError(f"{data.x.shape[2]} points are too few for harmonics along {data.x.shape[3]} axes; give more")
+    if np.isinf(min(errors.values(), default=np.inf)):
+        raise UserError(f"{data.x.shape[-2]} points are too few for harmonics along {data.x.shape[-1]} axes; give more")
     factors = [(_SOLID if place.dimensions > 2 and getattr(place, "order", 0) > 1 else 1.0)
                * (_STILL if isinstance(place, Flows) or (place, kind) in still else 1.0) for place, kind in bases]
     worth = {key: error * factors[key[0]] for key, error in errors.items()}

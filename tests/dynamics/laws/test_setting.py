@@ -48,6 +48,12 @@ def _waves(x: np.ndarray, sines: bool = False) -> Data:
     return Data(np.zeros((4, 3)), np.broadcast_to(x, (4, *x.shape)), fields[..., None], Systems(np.zeros(4, int)))
 
 
+def test_three_points_are_told_to_be_too_few() -> None:
+    x, u = np.array([[0.1], [0.5], [0.9]]), np.random.default_rng(0).standard_normal((2, 6, 3, 1))
+    with pytest.raises(UserError, match="3 points are too few for harmonics along 1 axes; give more"):
+        fit_law(np.arange(6.0), np.broadcast_to(x, (2, 3, 1)), u, domains_of(x[None]), seconds=1.0)
+
+
 def test_walls_beyond_the_nodes_of_a_mesh_are_those_of_a_box() -> None:
     x = np.random.default_rng(0).random((300, 2))
     place, kind, _, error = choose(domains_of(x, cells=Delaunay(x).simplices), None, _waves(x), 0, lambda _: None)

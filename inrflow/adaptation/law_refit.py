@@ -1,0 +1,70 @@
+"""Coefficients of a law refitted to frames of one system, along rollouts from the codes of all frames."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.domains import from_state, harmonics_of
+from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.law import Flights, flights
+from inrflow.dynamics.laws.refinement.assimilation import Assimilation
+from inrflow.dynamics.laws.refinement.flights import Refinement
+from inrflow.dynamics.laws.setting import shares_known
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.dynamics.laws.terms import term_from_state
+from inrflow.encoding.harmonic_codes import HarmonicCodes
+from inrflow.model.surrogate import Surrogate
+
+_LENGTH, _OF_NOISY = 3, 24  # frames of rollouts that refine coefficients; with noisy first codes
+
+
+def can_refit(surrogate: Surrogate, batch: TrajectoryBatch) -> bool:
+    """Whether a surrogate is a law without a period or diagnostic channels, and a batch has values in all of its
+    frames, at points that do not move."""
+    term = surrogate.field.get(LawTerm)
+    alone = term is not None and len(surrogate.field.terms) == 1 and not (term.period or term.values)
+    return alone and batch.x.shape[1] == 1 and batch.delay is None and bool(batch.observed.all())
+
+
+def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -> Surrogate:
+    """The surrogate with coefficients of its law, at the mean of its context, refined to a batch in data units.
+
+    They change by the same amount at every context. Codes that frames leave uncertain are refined with them.
+    """
+    term, size = surrogate.field.term(LawTerm), surrogate.code_size
+    harmonics = harmonics_of(term.domain, term.count, term.boundary)
+    channels = size // harmonics.count
+    mean, variance = (v[:size].double().reshape(channels, -1).numpy()
+                      for v in (surrogate.prior.mean, surrogate.prior.variances))
+    theta, count = term.theta.detach().numpy().copy(), surrogate.context_size
+    if count:
+        theta += np.tensordot(surrogate.prior.context(count).mean.double().numpy(), term.by_context.detach().numpy(), 1)
+    law = Law(from_state(term.domain), term.boundary, tuple(map(term_from_state, term.terms)), theta.copy(),
+              np.zeros_like(theta), HarmonicCodes(harmonics, mean, variance), surrogate.integrator.step, term.largest,
+              rates=term.rated(channels), about=np.array(term.about) if term.about else None)
+    offset = surrogate.decoder.offset
+    assert isinstance(offset, torch.Tensor)
+    t, x = surrogate.scale.internal(batch.t), batch.x[:, 0].double().numpy()
+    u = surrogate.normalisation.apply(batch.u).double() - offset.detach().double()
+    whole = torch.isfinite(t).all(1).nonzero()[:, 0].tolist()
+    sets = [(x[s], u[[s]]) for s in whole] if len(x) > 1 else [(x[0], u[whole])]
+    parts = [law.codes.encode(where, values.numpy()) for where, values in sets]
+    codes = np.concatenate([one for one, _ in parts])
+    spread = np.concatenate([np.broadcast_to(variance, (len(one), *variance.shape)) for one, variance in parts])
+
+    def every(length: int) -> Flights:
+        return flights(t[whole].numpy(), codes, spread, min(length, t.shape[1] - 1))
+
+    known, exact = shares_known(law.codes, spread), False if law.has_rates else None
+    refinement = Refinement(law, every(_LENGTH), known, seconds, uncertain=exact)
+    field, found = copy.deepcopy(surrogate.field), refinement.run()
+    if refinement.uncertain:
+        found = Assimilation(found, every(_OF_NOISY), known, seconds).run()
+    with torch.no_grad():
+        field.term(LawTerm).theta.add_(torch.as_tensor(found.theta - theta))
+    return replace(surrogate, field=field.eval())
