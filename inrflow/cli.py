@@ -212,10 +212,10 @@ def _told_once(run: str | None = None) -> Callable[..., None]:
     `about` holds what was told until now."""
     told, known = set[str](), set[str]()
     if run is not None:
-        from inrflow.commands.run_directory import TOLD_FILE
+        from inrflow.commands.run_directory import WARNINGS_FILE
 
         with suppress(OSError, ValueError, TypeError, KeyError):
-            known = set(json.loads((Path(run) / TOLD_FILE).read_text(encoding="utf-8"))["warnings"])
+            known = set(json.loads((Path(run) / WARNINGS_FILE).read_text(encoding="utf-8"))["warnings"])
 
     def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
         text = printable(message)

@@ -25,7 +25,7 @@ from inrflow.dynamics.fitting.folds import Fold
 from inrflow.dynamics.fitting.linear_search import RIDGES, Candidate, ClosedForm, ClosedFormSearch
 from inrflow.encoding.encode import CodeData
 from inrflow.pdes.simulate import simulate
-from inrflow.training.parts.linear import candidate_sizes, closer_sizes
+from inrflow.training.parts.linear import candidate_sizes, intermediate_sizes
 
 #: Single trajectories, by the arguments of `generate`.
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -77,7 +77,7 @@ def measure(name: str, seed: int, u: Tensor) -> dict[str, Any]:
     taught = round(TAUGHT * len(u))
     codes, every, variances = components(u, taught)
     most = min(taught - 1, len(variances))
-    sizes = closer_sizes(candidate_sizes(variances, taught - 1), most)
+    sizes = intermediate_sizes(candidate_sizes(variances, taught - 1), most)
     test = ClosedFormSearch(codes, every, window=taught)
     errors = {c: test.score(c) for c in test.grid(sizes, MEMORIES, RIDGES)}
     best = min(errors, key=lambda c: errors[c])

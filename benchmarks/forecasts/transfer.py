@@ -50,7 +50,8 @@ def only(forms: set[str]) -> Callable[..., Families]:
     every = fit.families_of
 
     def families(*args: object) -> Families:
-        kept = [term for term in every(*args).every if term_in_letters(term.state()) in forms]  # type: ignore[arg-type]
+        kept = [term for term in every(*args).all_terms
+                if term_in_letters(term.state()) in forms]  # type: ignore[arg-type]
         return Families({"linear": kept}, (("linear",),))
 
     return families

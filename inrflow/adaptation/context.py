@@ -72,12 +72,12 @@ def nearest_environment(surrogate: Surrogate, estimate: ContextEstimate) -> tupl
     """Number of the training environment whose context is nearest to the estimate, and that context."""
     assert surrogate.contexts is not None
     number = surrogate.contexts.nearest(estimate.mean)
-    return number, ContextPrior.told(surrogate.contexts.values[number])
+    return number, ContextPrior.of_known(surrogate.contexts.values[number])
 
 
 def mean_context(surrogate: Surrogate) -> ContextPrior:
     """The mean context of the training environments, which is used without adaptation."""
-    return ContextPrior.told(torch.zeros(surrogate.context_size, dtype=torch.float64))
+    return ContextPrior.of_known(torch.zeros(surrogate.context_size, dtype=torch.float64))
 
 
 def batches_of(

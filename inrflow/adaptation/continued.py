@@ -106,7 +106,7 @@ def _as_before(problem: Problem, before: Surrogate, frames: int | None = None) -
     """The problem with the units of an earlier surrogate, restricted to its first `frames` frames."""
     given = problem.source
     source = TrajectorySource(given.file, frames or given.frames, given.fraction, given.same_points, given.seed)
-    source.leave_out(given.faults)
+    source.set_fault_detector(given.faults)
     source.normalisation, source.varies = before.normalisation, given.varies
     return replace(problem, source=source, observed=source, scale=before.scale)
 
@@ -152,7 +152,7 @@ def judge_of(before: Surrogate, problem: Problem) -> Kept:
     cut = frames - max(1, round(_KEPT_BACK * later if later > 0 else _OF_ALL * frames))
     past = min(window, cut)
     if len(batch) < _WINDOWS:
-        return Kept(problem.judged_in_time().held_out(past, _WINDOWS, cut), past, batch.first_frames(cut))
+        return Kept(problem.validated_in_time().held_out(past, _WINDOWS, cut), past, batch.first_frames(cut))
     return Kept(batch.select(slice(0, _TRAJECTORIES)).frames(slice(cut - past, None)), past, batch.first_frames(cut))
 
 

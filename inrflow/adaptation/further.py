@@ -53,8 +53,8 @@ def adapt_further(
     """Context and further parts adapted to trajectories (data units) and copies of them: of laws their coefficients,
     of others the decoder and, if `field_too`, the vector field.
 
-    Raises UserError as `adapt_context` and `kept_back`, and if there is neither a law nor a decoder whose output layer
-    alone its code sets.
+    Raises UserError as `adapt_context` and `held_out_part`, and if there is neither a law nor a decoder whose output
+    layer alone its code sets.
     """
     parts: dict[str, tuple[Prepare, Sequence[float]]] = {}
     if can_refit(surrogate, batches[0]) and field_too:
@@ -67,7 +67,7 @@ def adapt_further(
         raise UserError("adapt.strength=decoder and all need a decoder whose code enters only its output layer, or, "
                         "for all, a law; give adapt.strength=context")
     began = time.perf_counter()
-    fitted, judged, window = kept_back(batches, surrogate.window)
+    fitted, judged, window = held_out_part(batches, surrogate.window)
     trial = _in_context(surrogate, fitted).surrogate
     steps: list[Step] = []
     chosen: list[tuple[str, float]] = []
@@ -111,7 +111,8 @@ def _in_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adaptat
     return adapt_context(surrogate, batches)
 
 
-def kept_back(batches: list[TrajectoryBatch], needed: int = 1) -> tuple[list[TrajectoryBatch], TrajectoryBatch, int]:
+def held_out_part(batches: list[TrajectoryBatch],
+                  needed: int = 1) -> tuple[list[TrajectoryBatch], TrajectoryBatch, int]:
     """Batches to fit to, held-out original frames, and the number of these that are observed before the forecast, which
     has `needed` frames. Raises UserError where no frame is left to forecast."""
     original = batches[0]

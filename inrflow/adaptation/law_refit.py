@@ -11,10 +11,10 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.domains import from_state, harmonics_of
 from inrflow.dynamics.laws import Law
-from inrflow.dynamics.laws.law import Flights, flights
+from inrflow.dynamics.laws.law import Segments, segments
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
-from inrflow.dynamics.laws.refinement.flights import Refinement
-from inrflow.dynamics.laws.setting import shares_known
+from inrflow.dynamics.laws.refinement.rollouts import Refinement
+from inrflow.dynamics.laws.setting import determined_shares
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import term_from_state
 from inrflow.encoding.harmonic_codes import HarmonicCodes
@@ -46,7 +46,7 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -
         theta += np.tensordot(surrogate.prior.context(count).mean.double().numpy(), term.by_context.detach().numpy(), 1)
     law = Law(from_state(term.domain), term.boundary, tuple(map(term_from_state, term.terms)), theta.copy(),
               np.zeros_like(theta), HarmonicCodes(harmonics, mean, variance), surrogate.integrator.step, term.largest,
-              rates=term.rated(channels), about=np.array(term.about) if term.about else None)
+              rates=term.channels_with_rates(channels), about=np.array(term.about) if term.about else None)
     offset = surrogate.decoder.offset
     assert isinstance(offset, torch.Tensor)
     t, x = surrogate.scale.internal(batch.t), batch.x[:, 0].double().numpy()
@@ -57,10 +57,10 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -
     codes = np.concatenate([one for one, _ in parts])
     spread = np.concatenate([np.broadcast_to(variance, (len(one), *variance.shape)) for one, variance in parts])
 
-    def every(length: int) -> Flights:
-        return flights(t[whole].numpy(), codes, spread, min(length, t.shape[1] - 1))
+    def every(length: int) -> Segments:
+        return segments(t[whole].numpy(), codes, spread, min(length, t.shape[1] - 1))
 
-    known, exact = shares_known(law.codes, spread), False if law.has_rates else None
+    known, exact = determined_shares(law.codes, spread), False if law.has_rates else None
     refinement = Refinement(law, every(_LENGTH), known, seconds, uncertain=exact)
     field, found = copy.deepcopy(surrogate.field), refinement.run()
     if refinement.uncertain:

@@ -25,11 +25,11 @@ from inrflow.commands.run_directory import (
     ADAPT_FILE,
     REFERENCES_FILE,
     RunDirectory,
-    keep_references,
+    convert_data_files,
+    copy_references,
     load_run,
-    own_files,
+    print_domain_change,
     report_evaluation,
-    tell_moved,
 )
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import AdaptConfig, Config
@@ -70,15 +70,15 @@ def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int
     """Adapt a surrogate to the new system, compare, save."""
     directory = place.path
     console = Console(stderr=True)
-    own_files(config.data, directory, console, RunDirectory(Path(str(config.run))).read_settings(),
-              surrogate.description.time_units)
+    convert_data_files(config.data, directory, console, RunDirectory(Path(str(config.run))).read_settings(),
+                       surrogate.description.time_units)
     with TrajectoryFile(str(config.data.train)) as file:
         source = open_source(surrogate, file, config)
         count = min(config.data.trajectories or len(source), len(source))
         copies = config.adapt.copies or (1 if config.adapt.strength in ("auto", "context") else _COPIES)
         if config.adapt.strength == "none":
             batch = source.batch(np.arange(count), normalised=False)
-            write_moved(surrogate, file, batch, config, place, console)
+            write_moved_law(surrogate, file, batch, config, place, console)
             return 0
         require_place(surrogate, file)
         batches = batches_of(surrogate, source, np.arange(count), copies, config.seed)
@@ -112,14 +112,14 @@ def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int
     return 0
 
 
-def write_moved(
+def write_moved_law(
     surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch, config: AdaptConfig, place: RunDirectory,
     console: Console,
 ) -> None:
     """Move a law to the domain of a file, calibrate it on the trajectories of a batch, and write the run."""
     began = time.perf_counter()
     there = moved(surrogate, Place.of(file), batch, config.seed)
-    tell_moved(surrogate, there, console, "nothing is fitted")
+    print_domain_change(surrogate, there, console, "nothing is fitted")
     write_model(there, config, place)
     references = fit_references(batch, None, file.description)
     references.save(place.path / REFERENCES_FILE)
@@ -246,7 +246,7 @@ def write_model(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) 
     surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
     surrogate.save(place.path)
     trained = RunDirectory(Path(str(config.run)))
-    keep_references(trained.references_file(surrogate.description.name), place.path / REFERENCES_FILE)
+    copy_references(trained.references_file(surrogate.description.name), place.path / REFERENCES_FILE)
 
 
 def write_configuration(config: AdaptConfig, place: RunDirectory) -> None:

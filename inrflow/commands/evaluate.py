@@ -9,10 +9,10 @@ from rich.console import Console
 from inrflow.commands.run_directory import (
     RunDirectory,
     as_trajectories,
-    at_home,
     default_output,
     load_run,
     report_evaluation,
+    to_data_domain,
 )
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import EvaluateConfig
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
     console = Console(stderr=True)
     read = RunDirectory(Path(str(config.run))).read_settings()
     test = as_trajectories(test, "data.test", directory, console, read, units=surrogate.description.time_units)
-    surrogate = at_home(surrogate, Path(test), console)
+    surrogate = to_data_domain(surrogate, Path(test), console)
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
     references = RunDirectory(Path(str(config.run))).references(surrogate.description.name)
     report_evaluation(surrogate, Path(test), observe, directory, console, references)

@@ -17,7 +17,7 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import ExportConfig
 from inrflow.data.formats.tables import read_points
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import LOCK_FILE, held_folder
+from inrflow.runtime.atomic_files import LOCK_FILE, locked_folder
 from inrflow.runtime.run_files import CANDIDATES_FILE, MODEL_FILE
 
 
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"{target} is not empty; choose another output=DIR")
     points = None if config.points is None else np.unique(read_points(config.points, surrogate.description).x, axis=0)
     console = Console(stderr=True)
-    with held_folder(target), console.status("exporting"):
+    with locked_folder(target), console.status("exporting"):
         exported = export(surrogate, target, points, config.parameters or None, source.json(EVALUATION_FILE),
                           source.json(CANDIDATES_FILE))
     for line in (*exported.graphs, *exported.missing):

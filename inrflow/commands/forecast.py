@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from inrflow.commands.query import GatheredWarnings, answer_path
+from inrflow.commands.query import WarningCollector, output_path_of_command
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
 from inrflow.data.calendar import dates_to_numbers, number_to_date, parse_units
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Grid
-from inrflow.data.formats.continued import Places, last_of_each, on_grid
+from inrflow.data.formats.continued import Places, last_rows_of_points, on_grid
 from inrflow.data.formats.registry import FLAG, ReadOptions, expanded, format_for_writing, format_of
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     about, began, rows = surrogate.description, time.perf_counter(), 0
     given = [str(path) for path in (config.observations, config.points) if path]
-    target = answer_path(config.to, config.output, "forecast", "forecast.csv", given)
+    target = output_path_of_command(config.to, config.output, "forecast", "forecast.csv", given)
     until = time_number("until", str(config.until), about)
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     stations = config.stations or read.get("stations")
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
     every = surrogate.scale.unit if config.every is None else config.every
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
-    gridded, gathered = written.named_dimensions and not config.observed, GatheredWarnings()
+    gridded, gathered = written.named_dimensions and not config.observed, WarningCollector()
     with PointWriter(target, about, config.overwrite, given[-1]) as writer:
         if gridded and asked is not None and (table := _on_grid(asked, observations, until, every, about)) is not None:
             writer.append(table, _of_grid(surrogate, table, observations, gathered))
@@ -113,7 +113,7 @@ def _places(frames: Frames, asked: PointTable | None, about: Description, time: 
     UserError if moving points cannot be identified."""
     moves = observed and _moves(frames)
     if asked is not None and len(asked):
-        return Places.of_table(last_of_each(asked, about) if moves else asked, about, time)
+        return Places.of_table(last_rows_of_points(asked, about) if moves else asked, about, time)
     if moves:
         raise UserError("observed points move, to unknown places; give the places to forecast by points=FILE")
     seen = np.isfinite(frames.u).any(-1)
@@ -154,7 +154,7 @@ def _on_grid(
     return None if table is None or not set(table.trajectory.tolist()) <= set(observations) else table
 
 
-def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Observations], gathered: GatheredWarnings
+def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Observations], gathered: WarningCollector
              ) -> dict[str, np.ndarray]:
     """Forecast columns on a grid, NaN at places without any observation."""
     answer: dict[str, np.ndarray] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from inrflow.commands.forecast import time_number
-from inrflow.commands.query import answer_path
+from inrflow.commands.query import output_path_of_command
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import NextConfig
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     about, began = surrogate.description, time.perf_counter()
     given = [str(path) for path in (config.observations, config.points) if path]
-    target = answer_path(config.to, config.output, "next", "next.csv", given)
+    target = output_path_of_command(config.to, config.output, "next", "next.csv", given)
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     observations = read_observations(str(config.observations), about, config.stations or read.get("stations"), read)
     number = min(observations) if config.trajectory is None else config.trajectory

@@ -15,9 +15,9 @@ from inrflow.commands.run_directory import (
     EVALUATION_FILE,
     RunDirectory,
     as_trajectories,
-    at_home,
     default_output,
     load_run,
+    to_data_domain,
 )
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import PlotConfig
@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
     read = RunDirectory(Path(str(config.run))).read_settings()
     path = Path(as_trajectories(str(path), "data.test", directory, console, read,
                                 units=surrogate.description.time_units))
-    surrogate = at_home(surrogate, path, console)
+    surrogate = to_data_domain(surrogate, path, console)
     with TrajectoryFile(path) as file, console.status("drawing") as status:
         scene = _scene(config, _on_shape(surrogate, file, config.trajectory), file, observe)
         written = _draw_forecasts(config, surrogate.description, scene, directory)

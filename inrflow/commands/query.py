@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     config: QueryConfig = resolve("query", QueryConfig, arguments)
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     sources = [str(config.observations), str(config.points)]
-    target = answer_path(config.to, config.output, "query", Path(str(config.points)).name, sources)
+    target = output_path_of_command(config.to, config.output, "query", Path(str(config.points)).name, sources)
     console = Console(stderr=True)
     began = time.perf_counter()
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def answer_path(to: str | None, output: str | None, command: str, name: str, sources: Sequence[str]) -> Path:
+def output_path_of_command(to: str | None, output: str | None, command: str, name: str, sources: Sequence[str]) -> Path:
     """Output file, by default `name` in the folder `output`. Raises UserError if it is one of the sources."""
     if to is None:
         return make_folder(Path(output or default_output(command))) / name
@@ -65,7 +65,7 @@ def answer_path(to: str | None, output: str | None, command: str, name: str, sou
     return Path(to)
 
 
-class GatheredWarnings:
+class WarningCollector:
     """Collector of warnings about the observations of trajectories, of which only the first is issued."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class _Answers:
     def __init__(self, surrogate: Surrogate, observations: dict[int, Observations], config: QueryConfig) -> None:
         self.surrogate, self.observations, self.config = surrogate, observations, config
         self._solutions: dict[int, Solution] = {}
-        self._gathered = GatheredWarnings()
+        self._gathered = WarningCollector()
         self._assumed = False
         self.outside = self.beyond = 0  # numbers of points outside of the training domain, or its time span
         self.corners: list[np.ndarray] = []  # lowest and highest coordinates (2, d) of each block

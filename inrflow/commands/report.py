@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inrflow.dynamics.states import short_window
+from inrflow.dynamics.states import too_few_frames
 from inrflow.evaluation.evaluate import Evaluation
 from inrflow.evaluation.metrics import METRICS
 from inrflow.evaluation.metrics.calibration_table import LEVELS
@@ -32,7 +32,7 @@ def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> 
     console.print(_error_table(report, physics))
     seen, needed = report["observed"]["frames"], report.get("frames_needed", 1)
     if seen < needed:
-        console.print(short_window(seen, needed), style="bold", highlight=False)
+        console.print(too_few_frames(seen, needed), style="bold", highlight=False)
     elif needed > 1:
         console.print(
             f"forecasts start from {seen} observed frames; the state is determined by at least {needed} "

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from inrflow.training.problem import Problem
 
 CONFIG_FILE = "config.yaml"
-TOLD_FILE = "warnings.json"
+WARNINGS_FILE = "warnings.json"
 ADAPT_FILE = "adapt.yaml"
 EVALUATION_FILE = "evaluation.json"
 REFERENCES_FILE = "references.safetensors"
@@ -62,11 +62,11 @@ class RunDirectory:
 
     @contextmanager
     def held(self, again: bool = False) -> Iterator[None]:
-        """Context manager that locks the folder against other processes. Raises UserError as `held_folder`, and if it
+        """Context manager that locks the folder against other processes. Raises UserError as `locked_folder`, and if it
         holds a run, unless that is to be written `again`."""
-        from inrflow.runtime.atomic_files import held_folder
+        from inrflow.runtime.atomic_files import locked_folder
 
-        with held_folder(self.path):
+        with locked_folder(self.path):
             if not again:
                 self._require_new()
             yield
@@ -100,7 +100,7 @@ class RunDirectory:
         from inrflow.runtime.atomic_files import write_json, write_text
 
         if told := getattr(warnings.showwarning, "about", None):  # set by the command line
-            write_json(self.path / TOLD_FILE, {"warnings": sorted(told)})
+            write_json(self.path / WARNINGS_FILE, {"warnings": sorted(told)})
         write_text(self.path / name, to_yaml(config))
 
     def finish(self) -> None:
@@ -131,7 +131,7 @@ class RunDirectory:
         from inrflow.training.problem import Problem
 
         with TrajectoryFile(str(config.data.train)) as file:
-            return fit_problem_references(Problem.of(config, file))
+            return fit_references_of_problem(Problem.of(config, file))
 
     def json(self, name: str) -> dict[str, Any] | None:
         """Content of a JSON file of the run; None if missing. Raises UserError if it is no JSON object."""
@@ -221,7 +221,7 @@ def damaged(run: str | Path, error: Exception) -> UserError:
     return UserError(f"{Path(run) / MODEL_FILE} is damaged or of another version ({why}); restore it, or train again")
 
 
-def at_home(surrogate: Surrogate, path: Path, console: Console) -> Surrogate:
+def to_data_domain(surrogate: Surrogate, path: Path, console: Console) -> Surrogate:
     """The surrogate or, if the domain of a file differs, its law moved to that domain, which is printed; unchanged if
     shapes differ between trajectories.
 
@@ -241,11 +241,11 @@ def at_home(surrogate: Surrogate, path: Path, console: Console) -> Surrogate:
         from inrflow.evaluation.new_domain import Place, moved  # finite elements take a second to import
 
         there = moved(surrogate, Place.of(file))
-    tell_moved(surrogate, there, console, f"{path} lies on another domain ({why})")
+    print_domain_change(surrogate, there, console, f"{path} lies on another domain ({why})")
     return there
 
 
-def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: str) -> None:
+def print_domain_change(surrogate: Surrogate, there: Surrogate, console: Console, why: str) -> None:
     """Print that a law was moved to another domain."""
     channels, place = len(surrogate.description.channels), there.extent.domain
     console.print(f"{why}: the law is moved from {surrogate.code_size // channels} harmonics to "
@@ -253,7 +253,7 @@ def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: st
                   highlight=False, soft_wrap=True)
 
 
-def fit_problem_references(problem: Problem, path: Path | None = None) -> References:
+def fit_references_of_problem(problem: Problem, path: Path | None = None) -> References:
     """Reference forecasts fitted to the data of a training, and written to a file, if one is given."""
     from inrflow.evaluation.references.base import fit_references
 
@@ -266,12 +266,12 @@ def fit_problem_references(problem: Problem, path: Path | None = None) -> Refere
     return references
 
 
-def keep_references(source: Path, target: Path) -> None:
+def copy_references(source: Path, target: Path) -> None:
     """Copy the reference forecasts of a run, if it has any, to a run derived from it."""
-    from inrflow.runtime.atomic_files import written_aside
+    from inrflow.runtime.atomic_files import replaced_atomically
 
     if source.exists():
-        with written_aside(target) as path:
+        with replaced_atomically(target) as path:
             shutil.copyfile(source, path)
 
 
@@ -348,8 +348,8 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     return str(target)
 
 
-def own_files(data: AdaptDataConfig, output: Path, console: Console, read: ReadConfig, units: str | None = None
-              ) -> None:
+def convert_data_files(data: AdaptDataConfig, output: Path, console: Console, read: ReadConfig, units: str | None = None
+                       ) -> None:
     """Replace training and test files in a configuration by trajectory files with the same content."""
     for key in ("train", "test"):
         given = getattr(data, key)

@@ -19,7 +19,7 @@ from inrflow.commands.run_directory import (
     RunDirectory,
     as_trajectories,
     default_output,
-    fit_problem_references,
+    fit_references_of_problem,
     load_run,
     report_evaluation,
     several,
@@ -108,7 +108,7 @@ def run_alone(arguments: list[str]) -> int:
     resumed = bool(config.resume)
     if config.resume:
         place = RunDirectory(Path(config.resume))
-        config = _begun(place, config.device, arguments)
+        config = _config_of_resumed_run(place, config.device, arguments)
     else:
         check_settings(config)
         place = RunDirectory.new(config.output, "train")
@@ -194,7 +194,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
         console.print("no data.test: the errors above are those of the last new observations; for others, give "
                       "data.test=FILE to inrflow evaluate", highlight=False, soft_wrap=True)
         return
-    references = fit_problem_references(problem, place.path / REFERENCES_FILE)
+    references = fit_references_of_problem(problem, place.path / REFERENCES_FILE)
     limit = math.inf if test is not None else max(_SECONDS, _SHARE * 60 * problem.config.training.minutes)
     if test is not None or rest:
         observe = replace(observe, frames=problem.observed.times.shape[1]) if rest else observe
@@ -212,7 +212,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
                           seen=True, limit=limit)
 
 
-def _begun(place: RunDirectory, device: str, arguments: list[str]) -> Config:
+def _config_of_resumed_run(place: RunDirectory, device: str, arguments: list[str]) -> Config:
     """Configuration of a run that is resumed, possibly on another device.
 
     Raises UserError if there is no such run, and for settings that would be ignored silently."""

@@ -85,7 +85,7 @@ def _grow(settings: Config, known: str, further: str, target: Path) -> str:
                             f"give observations of those of {known} ({', '.join(map(str, grown))}), or train again")
         if number in grown:
             frames = grown[number].frames()
-            observations = grown[number].with_later(at_steps_of(frames, regular_frames(frames.t), observations))
+            observations = grown[number].updated_with(at_steps_of(frames, regular_frames(frames.t), observations))
         grown[number] = observations
     counts.append(sum(len(one) for one in grown.values()))
     _write(target, about, grown, *contexts)

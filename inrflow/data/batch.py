@@ -225,7 +225,7 @@ class Markers:
                 result[c] = its
         return result
 
-    def told(self, where: object) -> dict[int, list[float]]:
+    def fill_values(self, where: object) -> dict[int, list[float]]:
         """Fill values by channel index, with a warning that names `where` they were found."""
         for c, its in (found := self.found).items():
             words = " or ".join(f"{value:g}" for value in its)

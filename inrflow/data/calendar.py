@@ -56,14 +56,14 @@ def seconds_of_unit(units: str | None) -> float | None:
     return _SECONDS.get(unit, _SECONDS.get(unit.removesuffix("s")))
 
 
-def _of_24_hours(clock: re.Match[str]) -> str:
+def _as_24_hour_clock(clock: re.Match[str]) -> str:
     """24-hour form of a 12-hour clock: 13:30 for 1:30 PM."""
     return f"{int(clock[1]) % 12 + 12 * (clock[3] in 'pP'):02d}{clock[2]}"
 
 
 @lru_cache(1 << 16)
 def _parse_date(text: str) -> np.datetime64:
-    text = _HALVES.sub(_of_24_hours, re.sub(r"\s*(UTC|GMT)$", "Z", text.strip()))
+    text = _HALVES.sub(_as_24_hour_clock, re.sub(r"\s*(UTC|GMT)$", "Z", text.strip()))
     written = next((match for form in _WRITTEN + _OF_MONTHS if (match := re.fullmatch(form, text))), None)
     if written is not None:  # forms of loggers and spreadsheets, day first
         month, found = written["month"], written.groupdict()
@@ -216,7 +216,7 @@ def far_times(t: np.ndarray, units: str | None) -> str:
             f"{number_to_date(few[0], units) or f'{few[0]:g}'}; mend or remove them if these are no times")
 
 
-def turned_clocks(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
+def daylight_saving_remark(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
     """Remark if times (R,) appear to be local times with daylight saving, else "": the only missing hour, or the only
     repeated rows (`again`), lie in the night of a Sunday in March, April or September to November."""
     if parse_units(units) is None or not len(t):

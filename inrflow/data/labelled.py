@@ -23,7 +23,7 @@ from inrflow.data.calendar import (
     texts_of_dates,
 )
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, meant_by_dates, observations_of
+from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, observations_of, time_column_by_dates
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
@@ -152,7 +152,7 @@ class _FrameColumns(Columns):
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
             raise UserError(f"the table has several columns {', '.join(twice)}; give each a name of its own")
         dated = [name for name, kind in zip(self.names, frame.dtypes, strict=True) if getattr(kind, "kind", "") == "M"]
-        self.meant = meant_by_dates(dated, self.names)
+        self.meant = time_column_by_dates(dated, self.names)
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(self._frame), rows):
@@ -232,7 +232,7 @@ def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: M
     return xarray.Dataset(variables, coordinates, {key: value for key, value in facts.items() if value})
 
 
-def asked_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], description: Description, t: Any, x: Any,
+def query_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], description: Description, t: Any, x: Any,
                   axes: Mapping[str, Any]) -> xarray.Dataset:
     """Dataset of the fields (`mean` and others, (T, N, C)) that `ask` returns at times t and points x (N, d), or on the
     grid of some axes. Raises UserError if neither or both are given.
@@ -275,7 +275,7 @@ def numbers_of(values: Any, name: str) -> Tensor:
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
 
-def asked_points(
+def query_points(
     t: Any, x: Any, description: Description, grid: bool = False
 ) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
     """Times (R,) and points (R, d) of single rows, or (T,) and (N, d) of a grid, whether they are rows, and the shape

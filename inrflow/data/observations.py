@@ -121,7 +121,7 @@ class Observations:
         """Observations grouped into frames of equal times in increasing order, padded with NaN, without empty rows."""
         return self._frames
 
-    def with_later(self, other: Observations) -> Observations:
+    def updated_with(self, other: Observations) -> Observations:
         """Union with other observations, which replace values of the same channel, time and place.
 
         Recurring places are kept: frames have a column for each place of either set. Raises UserError if numbers of
@@ -308,7 +308,7 @@ class TimeBins:
     width: float
 
     @classmethod
-    def for_rows(cls, first: float, last: float, rows: float) -> TimeBins:
+    def for_row_count(cls, first: float, last: float, rows: float) -> TimeBins:
         """Bins for `rows` rows between two times; wider for fewer rows."""
         return cls._even(first, last, int(np.clip(round(rows / _ROWS), _FEWEST, _MOST)))
 

@@ -69,7 +69,7 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
                       f"from all of their neighbours in space and time, up to {worst[0]:.3g} standard deviations out "
                       f"in trajectory {worst[1]}; such values are left out; give data.faults=kept to keep them, and "
                       "NaN for those that you choose yourself", stacklevel=3)
-        source.leave_out(faults)
+        source.set_fault_detector(faults)
         source.fit_normalisation(trajectories)
 
 
@@ -136,7 +136,7 @@ def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:
     return int((np.abs(off) > _DIFFERENT / 2).sum()), int(shared.sum()), float((off**2).sum())
 
 
-def without_wild_values(batch: TrajectoryBatch, limit: torch.Tensor) -> TrajectoryBatch:
+def without_outliers(batch: TrajectoryBatch, limit: torch.Tensor) -> TrajectoryBatch:
     """Batch of normalised values without outliers: values beyond `Normalisation.limit` (C,) that no neighbour in space
     or time supports, and that would distort the state inferred from their frame. Warns if there are any."""
     far = (batch.u.abs() > limit.to(batch.u)).cpu().numpy()
@@ -154,7 +154,7 @@ def without_wild_values(batch: TrajectoryBatch, limit: torch.Tensor) -> Trajecto
     return batch.with_values(batch.u.masked_fill(torch.as_tensor(far, device=batch.u.device), torch.nan))
 
 
-def without_jumps(values: torch.Tensor, least: torch.Tensor | None = None, missing: bool = False) -> torch.Tensor:
+def hampel_filter(values: torch.Tensor, least: torch.Tensor | None = None, missing: bool = False) -> torch.Tensor:
     """Hampel filter of series (T, N, C) for instrument faults in single frames (Hampel 1974).
 
     Values that depart from the median of five frames by far more than most, unlike their neighbours, become that median

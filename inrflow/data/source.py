@@ -57,7 +57,8 @@ class TrajectorySource:
         self.time_bins: TimeBins | None = None
         if file.layout == "scattered" and is_scattered(file.rows, int(np.isfinite(times).sum())):
             spans = np.nanmin(times), np.nanmax(times)
-            self.time_bins = TimeBins.for_rows(float(spans[0]), float(spans[1]), points * file.rows / file.trajectories)
+            self.time_bins = TimeBins.for_row_count(float(spans[0]), float(spans[1]),
+                                                    points * file.rows / file.trajectories)
             times = np.tile(self.time_bins.times, (file.trajectories, 1))
         self.moves = self.time_bins is not None or file.point_layout == "moving"  # places differ from frame to frame
         count = times.shape[1] if frames is None else min(frames, times.shape[1])
@@ -107,7 +108,7 @@ class TrajectorySource:
             x = torch.cat([x, x[-1:].expand(limit - len(frames.t), *x.shape[1:])])
         return self._kept(trajectory, TrajectoryBatch(t, x[None] if moving else x[None, None], u))
 
-    def leave_out(self, faults: Callable[[np.ndarray, np.ndarray], np.ndarray] | None) -> None:
+    def set_fault_detector(self, faults: Callable[[np.ndarray, np.ndarray], np.ndarray] | None) -> None:
         """Set the function that detects faulty values u (T, N, C) at fixed points x (N, d), which are then left out."""
         self.faults, self._cache, self._cached = faults, {}, 0
 
@@ -304,7 +305,7 @@ def affordable(
     systems = 1 if groups is None else len(np.unique(groups))
     kept = min(count, max(int(most / each), _FEWEST_TRAJECTORIES, 2 * systems))
     if kept < count:
-        train, validation = (some_of(rows, kept / count, groups) for rows in (train, validation))
+        train, validation = (share_of_each_group(rows, kept / count, groups) for rows in (train, validation))
     kept = len(train) + len(validation)
     points = max(most / (kept * each), _FEWEST_POINTS / source.points) * source.fraction
     if points < source.fraction and source.time_bins is None and source.file.layout != "scattered":
@@ -336,7 +337,7 @@ def coarser(x: np.ndarray, share: float) -> np.ndarray | None:
     return np.flatnonzero(kept)
 
 
-def some_of(rows: np.ndarray, share: float, groups: np.ndarray | None) -> np.ndarray:
+def share_of_each_group(rows: np.ndarray, share: float, groups: np.ndarray | None) -> np.ndarray:
     """Evenly spaced share of the indices `rows`, at least one of each group; groups (S,): group of each index."""
     number = np.zeros(len(rows), dtype=int) if groups is None else groups[rows]
     parts = [rows[number == value] for value in np.unique(number)]

@@ -15,7 +15,7 @@ from inrflow.domains.base import (
 )
 from inrflow.domains.box import Box
 from inrflow.domains.flows import NO_SLIP, Flows
-from inrflow.domains.infer import domains_of, elsewhere, flows_of, shapes, velocities_of
+from inrflow.domains.infer import domain_mismatch, domains_of, flows_of, shapes, velocities_of
 from inrflow.domains.network import Network
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
@@ -23,5 +23,5 @@ from inrflow.domains.surface import Surface
 from inrflow.domains.walls import placed, walled
 
 __all__ = ["BOUNDARIES", "HELD", "LEAKY", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Network",
-           "Quadrature", "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state",
-           "harmonics_of", "placed", "plain", "shapes", "velocities_of", "walled"]
+           "Quadrature", "STEADY", "Region", "Sphere", "Surface", "domains_of", "domain_mismatch", "flows_of",
+           "from_state", "harmonics_of", "placed", "plain", "shapes", "velocities_of", "walled"]

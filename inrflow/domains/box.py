@@ -53,7 +53,7 @@ class Box(Domain):
     def bounded(self) -> bool:
         return set(self.axes) != {PERIODIC}
 
-    def told_apart(self, points: np.ndarray, boundary: str = NATURAL) -> Box | None:
+    def resolved_by_grid(self, points: np.ndarray, boundary: str = NATURAL) -> Box | None:
         """The box limited to the functions per axis that a grid of points (N, d) can resolve (grid points on Dirichlet
         walls do not count). None if the points are not a grid."""
         grid = grid_of(points)

@@ -14,7 +14,7 @@ from scipy.special import gamma, gammaincc
 from inrflow.domains.base import Domain, kept
 from inrflow.domains.box import PERIODIC, WALLED, Box, levels_of
 from inrflow.domains.flows import Flows
-from inrflow.domains.network import Network, network_through
+from inrflow.domains.network import Network, network_from_points
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
@@ -22,8 +22,8 @@ from inrflow.domains.triangulation import (
     apart,
     clean_mesh,
     grid_mesh,
+    lattice_cell_mesh,
     lattice_cells,
-    squares_around,
     thinned,
     triangulate,
     widened,
@@ -70,7 +70,7 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         return [linear, kept(_coarser(linear)), *(boxes if d > 1 and _fills_box(linear) else [])]
     if (lengths > 0).any() or d == 1:
         return boxes
-    if (network := network_through(points)) is not None:
+    if (network := network_from_points(points)) is not None:
         return [kept(network)]
     lattice = with_holes(points)
     whole = triangulate(points) if lattice is None else clean_mesh(points, lattice_cells(lattice))
@@ -79,7 +79,7 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     wider = _beyond(points, lattice, *whole)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
-    if lattice is None and (covered > _FULL or _by_chance(points, covered)):
+    if lattice is None and (covered > _FULL or _is_random_sample(points, covered)):
         return boxes
     beyond = [] if wider is None else [kept(Region(*thinned(*wider, most), order=2))]
     return [*beyond, kept(region), kept(Region(*mesh, order=1)), *(boxes if covered > _FULL else [])]
@@ -105,7 +105,7 @@ def _beyond(points: np.ndarray, lattice: np.ndarray | None, nodes: np.ndarray, c
     """Mesh that extends beyond the points, as their domain may: cells centred at the points of a plane lattice, or the
     `widened` mesh of scattered points. None if neither applies."""
     if lattice is not None and points.shape[1] == 2:
-        return squares_around(points, lattice)
+        return lattice_cell_mesh(points, lattice)
     moved = widened(nodes, cells)
     return None if moved is None else (moved, cells)
 
@@ -123,7 +123,7 @@ def with_holes(points: np.ndarray) -> np.ndarray | None:
     return places if expected < _CHANCE * binary_erosion(missing, block).sum() else None
 
 
-def _by_chance(points: np.ndarray, covered: float) -> bool:
+def _is_random_sample(points: np.ndarray, covered: float) -> bool:
     """Statistical test whether points (N, d) may be random points of the box around them, of even or uneven density.
 
     If the density is about constant up to the k-th nearest point, the volume up to the nearest point, relative to that
@@ -137,7 +137,7 @@ def _by_chance(points: np.ndarray, covered: float) -> bool:
     axis = np.linspace(0, 1, max(round((2 * count) ** (1 / d)), 4))
     every, ends = (np.stack(np.meshgrid(*[own] * d, indexing="ij"), -1).reshape(-1, d) for own in (axis, [0.0, 1.0]))
 
-    def log_chances(places: np.ndarray, k: int) -> np.ndarray:  # of a share this large
+    def log_probabilities(places: np.ndarray, k: int) -> np.ndarray:  # of a share this large
         near = tree.query(places, [1, k])[0]
         return np.asarray((k - 1) * np.log1p(-np.minimum((near[:, 0] / near[:, 1]) ** d, 1 - _ROUNDING)))
 
@@ -147,8 +147,8 @@ def _by_chance(points: np.ndarray, covered: float) -> bool:
         empty = count * ball * float((tree.query(ends)[0] ** d).sum())  # points expected in the corners
         if count < _TELLING or covered < 1 - _OF_HULL * left or empty > corners + _OF_CORNERS * corners**0.5:
             return False
-    empty_corners = gammaincc(corners, -log_chances(ends, min(_AT_CORNERS, count)).sum())
-    empty_place = -np.expm1(count * np.log1p(-np.exp(log_chances(every, among).min())))
+    empty_corners = gammaincc(corners, -log_probabilities(ends, min(_AT_CORNERS, count)).sum())
+    empty_place = -np.expm1(count * np.log1p(-np.exp(log_probabilities(every, among).min())))
     both = empty_corners * empty_place + 1e-300
     return bool(both * (1 - np.log(both)) > _CHANCE)  # p-value of a product of two uniform numbers
 
@@ -178,10 +178,10 @@ def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence
     return groups if np.mean(far) > _FOREIGN else [np.arange(len(x))]
 
 
-def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
-              cells: np.ndarray | None = None, stray: float = _STRAY) -> str | None:
+def domain_mismatch(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
+                    cells: np.ndarray | None = None, tolerance: float = _STRAY) -> str | None:
     """Reason why points (N, d), described as for `domains_of`, do not belong to this domain; None if they do, with at
-    most a share `stray` of them outside."""
+    most a share `tolerance` of them outside."""
     domain = domain.region if isinstance(domain, Flows) else domain
     if (geometry == "sphere") != isinstance(domain, Sphere):
         return "one is a sphere, the other is none"
@@ -191,7 +191,7 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
         if not np.allclose(ours, lengths, rtol=_SAME, atol=0):
             return f"its periods are {lengths.tolist()}, not {ours.tolist()}"
     outside = float((domain.distance(x) > domain.spacing).mean())
-    if outside > stray:
+    if outside > tolerance:
         return f"{100 * outside:.2g} % of its points lie outside"
     if cells is not None and len(cells):
         mesh: Domain = type(domain)(x, cells) if isinstance(domain, Surface) else Region(x, cells, 1)

@@ -55,7 +55,7 @@ class Network(Surface):
         return self.measure / len(self.cells)
 
 
-def network_through(points: np.ndarray) -> Network | None:
+def network_from_points(points: np.ndarray) -> Network | None:
     """Network of curves through points (N, d); None if the points do not lie along connected curves.
 
     Points are linked if no other point is nearer to both (relative neighbourhood graph, Toussaint 1980). Along curves,

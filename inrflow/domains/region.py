@@ -89,7 +89,7 @@ class Region(Domain):
             steady[g][:count, nodes] = patterns[:count] * np.sqrt(len(nodes))
         if held.all() and not steady.any():
             return self, HELD
-        names = [steady_of(int(g)) for g in group]
+        names = [steady_name(int(g)) for g in group]
         region = kept(Region(self.nodes, self.cells, self.order, facets_of, steady))
         return region, names[0] if len(groups) == 1 else ", ".join(names)
 
@@ -104,7 +104,7 @@ class Region(Domain):
             row[: len(some)] = some
             for i in np.flatnonzero(own):
                 lift[i, inner[:, self.parts[i]]] = 1.0
-        names = [steady_of(int(g)) for g in group.ravel()]
+        names = [steady_name(int(g)) for g in group.ravel()]
         region = kept(Region(self.nodes, self.cells, self.order, facets, lifts))
         return region, names[0] if len(groups) == 1 else ", ".join(names)
 
@@ -202,16 +202,16 @@ class Region(Domain):
         inner, inner_mass = stiffness[free][:, free], masses[free][:, free] / self.measure
         if boundary.startswith(STEADY):
             patterns = self.steady[group_of(boundary)]
-            lifts = self._lifts(stiffness, masses, free, patterns[patterns.any(1)])
-        values, vectors = lowest_modes(inner / self.measure, inner_mass, max(count - lifts.shape[1], 1),
-                                       float(np.ptp(self.nodes, axis=0).max()))
+            lifts = self._harmonic_extensions(stiffness, masses, free, patterns[patterns.any(1)])
+        values, vectors = lowest_eigenmodes(inner / self.measure, inner_mass, max(count - lifts.shape[1], 1),
+                                            float(np.ptp(self.nodes, axis=0).max()))
         coefficients = np.zeros((basis.N, len(values)))
         coefficients[free] = vectors
         return RegionHarmonics(self, np.hstack([coefficients, lifts]), np.append(values, np.zeros(lifts.shape[1])),
                                lifts.shape[1])
 
-    def _lifts(self, stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, free: np.ndarray, steady: np.ndarray
-               ) -> np.ndarray:
+    def _harmonic_extensions(self, stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, free: np.ndarray,
+                             steady: np.ndarray) -> np.ndarray:
         """Coefficients (N, R) of the harmonic extensions, of mean square 1, of steady boundary values (R, V)."""
         basis, lifts = self.basis, np.zeros((self.basis.N, len(steady)))
         for dofs, place in zip(basis.element_dofs, basis.elem.doflocs, strict=True):
@@ -263,13 +263,13 @@ class Region(Domain):
         return {"kind": self.kind, "nodes": self.nodes, "cells": self.cells, "order": self.order, **own}
 
 
-def steady_of(group: int) -> str:
+def steady_name(group: int) -> str:
     """Name of the boundary condition of a group of channels."""
     return f"{STEADY} {group}" if group else STEADY
 
 
 def group_of(boundary: str) -> int:
-    """Group of channels of a boundary condition named by `steady_of`."""
+    """Group of channels of a boundary condition named by `steady_name`."""
     return int(boundary.removeprefix(STEADY) or 0)
 
 
@@ -279,8 +279,8 @@ def sparse_rule(count: int, cells: int) -> bool:
     return count > _MANY and cells >= _CELLS * count
 
 
-def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, length: float
-                 ) -> tuple[np.ndarray, np.ndarray]:
+def lowest_eigenmodes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, length: float
+                      ) -> tuple[np.ndarray, np.ndarray]:
     """At most `count` lowest eigenvalues (K,) and `oriented` eigenvectors (N, K) of a generalised eigenvalue problem
     with matrices (N, N); length: extent of the domain."""
     sought = min(count + SPARE, masses.shape[0])

@@ -9,7 +9,7 @@ import scipy.sparse as sparse
 from scipy.spatial import cKDTree
 
 from inrflow.domains.base import HELD, NATURAL, Domain, Harmonics, Quadrature, check_boundary
-from inrflow.domains.region import lowest_modes, sparse_rule
+from inrflow.domains.region import lowest_eigenmodes, sparse_rule
 from inrflow.errors import UserError
 
 _SIDES = np.array([[0, 1], [1, 2], [2, 0]])
@@ -118,8 +118,8 @@ class Surface(Domain):
         stiffness, masses = (sparse.csc_matrix((part.ravel(), (rows.ravel(), columns.ravel())), shape=(size, size))
                              for part in parts)
         free = np.setdiff1d(np.arange(size), self.edge if boundary == HELD else [])
-        eigenvalues, vectors = lowest_modes(stiffness[free][:, free], masses[free][:, free], count,
-                                            float(np.ptp(self.nodes, axis=0).max()))
+        eigenvalues, vectors = lowest_eigenmodes(stiffness[free][:, free], masses[free][:, free], count,
+                                                 float(np.ptp(self.nodes, axis=0).max()))
         coefficients = np.zeros((size, len(eigenvalues)))
         coefficients[free] = vectors
         return SurfaceHarmonics(self, coefficients, eigenvalues)

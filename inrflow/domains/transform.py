@@ -248,7 +248,7 @@ class Pressure:
         self.removed = inner.new_zeros(len(inner), len(used))
         self.removed[:, used] = inner
 
-    def leaves(self, parts: Sequence[Tensor]) -> list[Tensor]:
+    def project(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Divergence-free part of a vector field given by its components (B, K)."""
         if self.removed is None:
             total = sum(self.transform.derive(part, j) for j, part in enumerate(parts)) * self.inverse

@@ -58,7 +58,7 @@ def lattice_cells(places: np.ndarray) -> np.ndarray:
     return cells[(np.ptp(places[cells], axis=1) <= 2).all(1)]
 
 
-def squares_around(points: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lattice_cell_mesh(points: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Nodes (V, 2) and triangles (E, 3) of cells centred at points (N, 2); places (N, 2): their lattice coordinates."""
     levels, _ = levels_of(points)
     middles = [(own[1:] + own[:-1]) / 2 for own in levels]
@@ -93,7 +93,7 @@ def cells_between(points: np.ndarray) -> np.ndarray:
     radius = _circumradius(points, cells)
     volume = np.abs(_signed(points, cells))
     keep = (radius < _WIDEST * local) & (volume > _SLIVER * np.median(volume))
-    keep |= ~_peeled(cells, ~keep)
+    keep |= ~_wide_cells_to_drop(cells, ~keep)
     return cells[keep]
 
 
@@ -154,7 +154,7 @@ def apart(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray:
     return np.flatnonzero(taken)
 
 
-def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:
+def _wide_cells_to_drop(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:
     """Mask (E,) of the wide cells to drop: clusters that reach the outline or have at least 4 cells (holes)."""
     d = cells.shape[1] - 1
     _, which, counts = _faces(cells)

@@ -77,7 +77,8 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray, known: bool = False) -> tuple
             held = np.array([ends_of(pair)[end] == HELD for pair in PAIRS])
             errors += np.where(still & ((_ENDS[:, end] > 0)[:, None, None] | ~held[:, None]), np.inf, 0.0)
         for end in () if known else (0, 1):
-            _hold(errors, end, np.stack([_vanishing(own if end == 0 else own[:, ::-1]) for own in patterns], 1))
+            _restrict_to_held_wall(errors, end,
+                                   np.stack([_vanishing(own if end == 0 else own[:, ::-1]) for own in patterns], 1))
         off = np.abs(_ENDS - np.array([y[0] - box.lower[j], box.upper[j] - y[-1]]) / gap).max(1)
         best = int(off.argmin() if known else (
             (errors + _WORTH[:, :, None]).min(1).mean(-1) - _GIVEN * (off < _EQUAL)).argmin())
@@ -87,7 +88,7 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray, known: bool = False) -> tuple
             own[j] = PAIRS[pair]
         for own, *late in zip(pairs, *(np.moveaxis(np.moveaxis(one, 2 + j, -1), 1, 0).reshape(
                 u.shape[3], -1, len(y)) for one in settled), strict=True):
-            own[j] = _leaking(Box(lower, upper, box.axes), j, y, late[0], _patterns(late[1], free)[0], own[j])
+            own[j] = _leaky_conditions(Box(lower, upper, box.axes), j, y, late[0], _patterns(late[1], free)[0], own[j])
     return Box(lower, upper, box.axes), pairs
 
 
@@ -138,7 +139,7 @@ def placed(box: Box, x: np.ndarray, u: np.ndarray, kind: str) -> Box | None:
     return best if least < _TELLING * before and not far.any() else None
 
 
-def _leaking(box: Box, j: int, y: np.ndarray, lines: np.ndarray, moving: np.ndarray, pair: str) -> str:
+def _leaky_conditions(box: Box, j: int, y: np.ndarray, lines: np.ndarray, moving: np.ndarray, pair: str) -> str:
     """Conditions at the walls of axis j, given lines (M, n) and patterns (m, n) of their changes at points y (n,).
 
     Natural walls become leaky, du/dn = -h u, if slopes there are proportional to values (both by polynomial
@@ -174,7 +175,7 @@ def _patterns(lines: np.ndarray, free: int) -> tuple[np.ndarray, float]:
     return np.sqrt(np.where(kept, squares, 0.0))[:, None] * vectors.T, float(noise * kept.sum())
 
 
-def _hold(errors: np.ndarray, end: int, left: np.ndarray) -> None:
+def _restrict_to_held_wall(errors: np.ndarray, end: int, left: np.ndarray) -> None:
     """In-place restriction of errors (W, P, C) to a held wall at an end (0, 1) for channels that vanish there, judged
     by their relative squares left (P, C) at `_PLACES`; such channels alone then determine the wall's place."""
     own = left.min(0) < _VANISHED

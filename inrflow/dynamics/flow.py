@@ -28,7 +28,7 @@ _MOST = 2.0**20  # largest number of steps in an interval: minutes for a few cod
 _KEPT = 128  # steps whose states are stored at once
 _SHORT = 8.0  # internal time units over which the action of the flow on process noise is neglected
 _MANY_STATES = 600  # number of states from which decoupled states are propagated separately
-_FLIGHTS = 2  # disturbed rollouts of each trajectory
+_ROLLOUTS = 2  # disturbed rollouts of each trajectory
 _TRANSITIONS, _LEADS = 200, 20  # number of frames from which transitions are thinned; leads that noise is scaled by
 _CHANCE = 4.0  # significance of process noise in standard errors: among hundreds of states, 3 would be chance
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding errors below 1e-8
@@ -198,7 +198,7 @@ class Dynamics:
             flow = flow @ flow
         if self.integrator.method == "map":
             maps = self.field.term(StepMapTerm)
-            flow, added = maps.over(gap), added + torch.diag_embed(maps.unsure(gap))
+            flow, added = maps.flow_over(gap), added + torch.diag_embed(maps.interpolation_variance(gap))
         if self.field.context_size:
             size = self.field.state_size
             flow[:, :, size:] = torch.eye(flow.shape[1], dtype=flow.dtype)[:, size:]
@@ -211,7 +211,7 @@ class Dynamics:
         """Flow (S or 1, n, n) of the linearised field over a `gap` (S or 1,); its columns of contexts are not used."""
         field, n = self.field, self.field.state_size
         if self.integrator.method == "map":
-            return field.term(StepMapTerm).over(gap)
+            return field.term(StepMapTerm).flow_over(gap)
         if field.is_linear:
             return torch.linalg.matrix_exp(field.matrix_at() * gap[:, None, None])
         if not field.is_linear_at_context:
@@ -337,8 +337,8 @@ def _linearised(dynamics: Dynamics, path: Tensor, times: Tensor) -> Iterator[flo
 
 def _disturbed(dynamics: Dynamics, path: Tensor, times: Tensor) -> Iterator[float]:
     """Total variances as in `_linearised`, from randomly disturbed rollouts."""
-    random, now = torch.Generator().manual_seed(0), path[:, 0].repeat_interleave(_FLIGHTS, 0)
+    random, now = torch.Generator().manual_seed(0), path[:, 0].repeat_interleave(_ROLLOUTS, 0)
     for k in range(path.shape[1] - 1):
-        begin, end = (times[:, i].repeat_interleave(_FLIGHTS) for i in (k, k + 1))
+        begin, end = (times[:, i].repeat_interleave(_ROLLOUTS) for i in (k, k + 1))
         now = dynamics.disturbed(now, begin, end, random)
-        yield float((now - path[:, k + 1].repeat_interleave(_FLIGHTS, 0)).square().sum(1).nanmean())
+        yield float((now - path[:, k + 1].repeat_interleave(_ROLLOUTS, 0)).square().sum(1).nanmean())

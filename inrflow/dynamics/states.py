@@ -24,7 +24,7 @@ def frames_needed(size: int, memory: int) -> int:
     return past_frames(size, memory) + 2 if memory else 1
 
 
-def short_window(seen: int, needed: int) -> str:
+def too_few_frames(seen: int, needed: int) -> str:
     """Error message for fewer observed frames than a forecast needs."""
     return (
         f"only {seen} observed frame{'s' if seen > 1 else ''}: a single frame does not determine the state; "

@@ -14,7 +14,7 @@ from inrflow.domains import Domain, Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import CONSTANT
 from inrflow.encoding.grid_design import GridDesign, Rows, grid_design
-from inrflow.numerics.components import groups_of, turned
+from inrflow.numerics.components import block_map, groups_of
 from inrflow.numerics.effort import effort
 
 _NOISES = np.logspace(-14, 0.3, 60)  # noise variances of the search, relative to the channel's variance
@@ -63,7 +63,7 @@ class HarmonicCodes:
                     design, values, self.mean[c, own], self.variance[c, own])
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
 
-    def left(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def residuals(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Residuals of frames u (..., N, C) at points x (N, d), and the share (C,) of the noise variance that they
         contain."""
         codes, spread = self.encode(x, u)
@@ -97,7 +97,7 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
     least = np.broadcast_to(noise, u.shape[-1:]).reshape(harmonics.components, -1).mean(0)
     u = _stacked(u, harmonics)
     means, variances = np.zeros((2, u.shape[-1], harmonics.count))
-    groups = (every := list(point_sets(x)))[:: max(len(every) // _SETS, 1)]
+    groups = (every := list(trajectories_by_points(x)))[:: max(len(every) // _SETS, 1)]
     designs: list[Design] = []
     for c in range(u.shape[-1]):
         own = harmonics.own(c)
@@ -138,8 +138,8 @@ def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarra
     The mean square of the residuals of codes, where those of successive frames are uncorrelated; else its excess over a
     variance whose correlation decays by a constant factor from frame to frame, faster than that of smooth motion."""
     left, freedom = np.zeros_like(u), np.ones(u.shape[-1])
-    for members, places in point_sets(x):
-        left[members], own = codes.left(places, u[members])
+    for members, places in trajectories_by_points(x):
+        left[members], own = codes.residuals(places, u[members])
         freedom = np.minimum(freedom, own)
     lags = [np.nanmean(left[:, lag:] * left[:, : left.shape[1] - lag], (0, 1, 2)) for lag in range(3)]
     noise = np.nanmin(np.nanmedian(np.nanmean(left**2, 2), 0), 0)
@@ -182,7 +182,7 @@ def enough(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, least: float, mos
     return count, float(left[count])
 
 
-def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def trajectories_by_points(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Groups of trajectories with the same points, of x (N, d) or (S, N, d): their indices, and the points."""
     if x.ndim == 2:
         yield np.array([0]), x
@@ -209,7 +209,7 @@ def held_out(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, shar
         return np.full(len(u), np.inf)
     codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
     squares, count = np.zeros((len(u), u.shape[-1])), np.isfinite(u[:, :, hidden, 0]).sum()
-    for members, places in point_sets(x):
+    for members, places in trajectories_by_points(x):
         z, _ = codes.encode(places[~hidden], u[members][:, :, ~hidden])
         squares[members] = np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(1, 2))
     return np.asarray((squares * (len(u) / max(count, 1)) / (np.nanvar(u, axis=(0, 1, 2)) + 1e-300)).mean(1))
@@ -297,7 +297,7 @@ class TableDesign:
             parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
             told = ((u * (s > _SLANT * s.max()), s) for u, s, _ in parts)  # others: in other blocks' spans
             u, s = (np.concatenate(each, -1) for each in zip(*told, strict=True))
-            once, twice = (partial(turned, self.blocks, [v**n for _, _, v in parts]) for n in (1, 2))
+            once, twice = (partial(block_map, self.blocks, [v**n for _, _, v in parts]) for n in (1, 2))
             return u, s, once, twice
         effort.add(products=_SVD * self.r.size * min(self.r.shape))
         u, s, v = np.linalg.svd(self.r * root, full_matrices=False)

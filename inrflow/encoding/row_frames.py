@@ -49,8 +49,8 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
             smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are resolved well
             for rows, between, solved in [*tried, (some, span, len(source))]:
                 for one in candidates(smooth if solved else domains, rows, between, seed, seconds, solved):
-                    if bins is not None or one.count == 1 or one.missed < _SMOOTH:
-                        splines = one if splines is None or one.missed < splines.missed else splines
+                    if bins is not None or one.count == 1 or one.relative_error < _SMOOTH:
+                        splines = one if splines is None or one.relative_error < splines.relative_error else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
         if splines is None:
             say(f"moving points: no frames at fixed places ({first_line(reason)})")
@@ -60,9 +60,9 @@ def frames_at_places(source: TrajectorySource, train: Sequence[int] | np.ndarray
         return None
     how = "rows" if bins is not None else "moving points"
     how += ": each frame" if splines.count == 1 else f": {splines.count} splines in time"
-    say(f"{how} on {splines.harmonics.count} harmonics, error {splines.missed:.2e} of "
-        f"the variance of held-out rows{'' if splines.missed < poor else ': not used'}")
-    if not splines.missed < poor:
+    say(f"{how} on {splines.harmonics.count} harmonics, error {splines.relative_error:.2e} of "
+        f"the variance of held-out rows{'' if splines.relative_error < poor else ': not used'}")
+    if not splines.relative_error < poor:
         return None
     t, x, normal = None if bins is None else splines.times, splines.places, source.normalisation
     every = (rows_of(source, i) for i in range(len(source)))

@@ -51,7 +51,7 @@ class RowSplines:
     error: np.ndarray = field(default_factory=lambda: np.array([np.inf]))
 
     @property
-    def missed(self) -> float:
+    def relative_error(self) -> float:
         """Mean squared error of held-out rows, as a share of the variance."""
         return float(self.error.mean())
 
@@ -166,7 +166,7 @@ def _tried(
                     break
                 if tuple(trial) not in found:
                     one, first = _penalised(RowSplines(domain, domain.harmonics(harmonics), count, span), halves, first)
-                    found[tuple(trial)] = one.missed
+                    found[tuple(trial)] = one.relative_error
                     yield one
                 failed = 0 if found[tuple(trial)] < _GAIN * least else failed + 1
                 if found[tuple(trial)] < least:

@@ -70,7 +70,7 @@ def errors_of(
             others = None
 
 
-def errors_of_few(
+def errors_with_few_points(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, count: int, context: ContextPrior | None = None,
     points: Tensor | None = None, starts: Sequence[float] = STARTS,
 ) -> Iterator[Errors]:
@@ -103,7 +103,7 @@ def calibrated(prior: StatePrior, errors: Sequence[Errors], ahead: bool = False,
     for c in range(len(neutral.growth)):
         windows = [one.of(c) for one in errors]
         if not ahead:
-            neutral.fading[c] = fading = fading_of(windows[0])
+            neutral.fading[c] = fading = variance_factor_decay(windows[0])
             windows = [one.faded(fading) for one in windows]
         spread, relative, neutral.growth[c] = factors_of(windows, leads, _HELD_AHEAD if ahead else _HELD)
         if ahead:  # errors of left-out blocks, over all frames, are more representative
@@ -137,7 +137,7 @@ def pooled(prior: StatePrior, calibrated: list[StatePrior]) -> StatePrior:
     return replace(prior, leads=leads, spread=spread, relative=relative, growth=growth, fading=fading)
 
 
-def fading_of(errors: Errors) -> float:
+def variance_factor_decay(errors: Errors) -> float:
     """Power (1 or 0) of the decay with lead of trajectories' own variance factors, of larger likelihood for errors of
     one channel: normal ones with a variance factor for each lead. 0 with white noise."""
     steps = (errors.lead.clamp(min=0).log1p() / _STEP).round().unique(return_inverse=True)[1]
@@ -209,7 +209,7 @@ def _at_leads(errors: Errors, leads: Tensor, held: float, level: float
     return spread, relative, known
 
 
-def flight_seconds(surrogate: Surrogate) -> float:
+def rollout_seconds(surrogate: Surrogate) -> float:
     """Effort of integrating one state of a law over one interval, whose steps may be short; 0 for other models."""
     if surrogate.integrator.method != "etd":
         return 0.0
@@ -225,7 +225,7 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
     calibration would take longer than `seconds` on a usual core; and the contexts of these trajectories.
 
     At least 4 trajectories are kept, or 2 if necessary; 8 frames after the first `past`, and 256 points. `flown`: the
-    effort of integrating one state over one interval, see `flight_seconds`.
+    effort of integrating one state over one interval, see `rollout_seconds`.
     """
     states = len(surrogate.prior.mean)
     flow = (2 if surrogate.field.is_linear else _LINEARISED) * states**3
@@ -278,7 +278,7 @@ def _errors(
     assert predicted.std is not None
     errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
     total = predicted.std.double().square()
-    found = _listed(surrogate, estimate, errors, total, predicted.lead, usable)
+    found = _flattened(surrogate, estimate, errors, total, predicted.lead, usable)
     further = [(*one, False) for one in every[1:]]
     for start in {round(s * batch.u.shape[1]) for s in starts} & set(range(1, batch.u.shape[1] - window)):
         further += [(one.frames(slice(start, None)), own, names, mask, True) for one, own, names, mask in every]
@@ -290,7 +290,7 @@ def _errors(
         first = _first(more, window, mask)
         for rows in (some for some in _usable(first).split(_TOGETHER) if len(some)):
             own = None if contexts is None else contexts.select(rows)
-            flown = _flown(surrogate, more.select(rows), first.select(rows), own, chosen, ahead, names[rows])
+            flown = _forecast_errors(surrogate, more.select(rows), first.select(rows), own, chosen, ahead, names[rows])
             parts.append(replace(flown, late=torch.full_like(flown.number, late, dtype=torch.bool)))
     return Errors.join(parts)
 
@@ -306,8 +306,8 @@ def _usable(window: TrajectoryBatch) -> Tensor:
     return (torch.isfinite(window.u).flatten(1).sum(1) >= min(_FEWEST, window.u[0].numel())).nonzero()[:, 0]
 
 
-def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: TrajectoryBatch, context: ContextPrior | None,
-           chosen: Tensor | None, ahead: Tensor, names: Tensor) -> Errors:
+def _forecast_errors(surrogate: Surrogate, batch: TrajectoryBatch, window: TrajectoryBatch,
+                     context: ContextPrior | None, chosen: Tensor | None, ahead: Tensor, names: Tensor) -> Errors:
     """Errors (B, C) of forecasts of trajectories with identities `names` (S,) from their window. Variances in the
     window are their own; thereafter the mean `ahead` (T, N, C) over other trajectories, times their own factors."""
     estimate, past = surrogate.estimate(window, context=context), window.u.shape[1]
@@ -317,16 +317,16 @@ def _flown(surrogate: Surrogate, batch: TrajectoryBatch, window: TrajectoryBatch
     first = forecast(surrogate, estimate, here.first_frames(past)).std
     assert first is not None
     after = _own(surrogate, estimate) * ahead[: here.u.shape[1] - past]
-    return _listed(surrogate, estimate, errors, torch.cat([first.double().square(), after], 1), flown.lead, names)
+    return _flattened(surrogate, estimate, errors, torch.cat([first.double().square(), after], 1), flown.lead, names)
 
 
-def _listed(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total: Tensor, lead: Tensor, names: Tensor
-            ) -> Errors:
+def _flattened(surrogate: Surrogate, estimate: StateEstimate, errors: Tensor, total: Tensor, lead: Tensor, names: Tensor
+               ) -> Errors:
     """Errors (B, C) from absolute errors and variances (S, T, N, C) of forecasts; an even subset if there are very
     many."""
-    least = surrogate.prior.rest * _own(surrogate, estimate)
+    least = surrogate.prior.residual_variance * _own(surrogate, estimate)
     rest = torch.minimum(least.expand(total.shape), total)
-    white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
+    white = (surrogate.prior.noise - surrogate.prior.residual_variance).expand(total.shape)
     at, number, own = (part.expand(errors.shape[:3]).flatten() for part in (
         lead[..., None], names.double()[:, None, None], estimate.factor[:, None, None]))
     error, codes, left, noise = (part.flatten(0, 2) for part in (errors, total - rest, rest, white))

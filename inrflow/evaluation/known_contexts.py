@@ -44,7 +44,7 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
         for row, parameters in enumerate(torch.as_tensor(values)):  # a training environment's own context is better
             same = torch.isclose(contexts.parameters, parameters, rtol=1e-9, atol=0.0).all(1).nonzero()[:, 0]
             if len(same):
-                own = ContextPrior.told(contexts.values[same[0]])
+                own = ContextPrior.of_known(contexts.values[same[0]])
                 mean[row], error[row] = own.mean, own.covariance
         return "parameters", ContextPrior(mean, error)
     if wanted == "parameters":
@@ -54,15 +54,15 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
     labels = contexts.labels.numpy()
     numbers = file.environment
     if numbers is not None and contexts.kind == "environment" and bool(np.isin(numbers, labels).all()):
-        return "environment", ContextPrior.told(contexts.values[torch.as_tensor(np.searchsorted(labels, numbers))])
+        return "environment", ContextPrior.of_known(contexts.values[torch.as_tensor(np.searchsorted(labels, numbers))])
     if wanted == "environment":
         raise UserError(f"observe.context=environment, but {file.path} holds environments unknown in training; give "
                         "observe.context=unknown")
     return "unknown", None
 
 
-def spread_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Environments | None, held: np.ndarray,
-                    seconds: float, most: int = _SOLVED) -> int:
+def calibrate_contexts(surrogate: Surrogate, source: TrajectorySource, systems: Environments | None, held: np.ndarray,
+                       seconds: float, most: int = _SOLVED) -> int:
     """Set the spread of a surrogate's contexts: the mean squared Mahalanobis distance of contexts inferred from single
     held-out trajectories to those of their systems, at least 1; and the bound on their errors by Student's quantile.
     Returns the number of solves, `most` at most; none begin after `seconds`.

@@ -13,7 +13,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
-from inrflow.domains import Domain, Harmonics, Region, domains_of, elsewhere
+from inrflow.domains import Domain, Harmonics, Region, domain_mismatch, domains_of
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.laws.library import shells_of
 from inrflow.dynamics.laws.term import LawTerm
@@ -32,10 +32,10 @@ _ZERO = 1e-8  # eigenvalue of the constant, relative to the largest, at most
 
 @dataclass(frozen=True)
 class Place:
-    """Location of trajectories: `told`, the arguments of `domains_of`, a description, the box (2, d), and a name for
-    messages."""
+    """Location of trajectories: `domain_arguments`, the arguments of `domains_of`, a description, the box (2, d), and a
+    name for messages."""
 
-    told: dict[str, Any]
+    domain_arguments: dict[str, Any]
     description: Description
     box: np.ndarray
     name: str
@@ -61,7 +61,7 @@ def models_of(surrogate: Surrogate, file: TrajectoryFile, shapes: list[np.ndarra
     result = []
     for members in shapes:
         place, domain = Place.of_trajectory(file, int(members[0])), surrogate.extent.domain
-        same = domain is not None and elsewhere(domain, **place.told) is None
+        same = domain is not None and domain_mismatch(domain, **place.domain_arguments) is None
         result.append((members, surrogate if same else moved(surrogate, place)))
     return result
 
@@ -82,7 +82,7 @@ def moved(surrogate: Surrogate, place: Place, batch: TrajectoryBatch | None = No
         raise UserError(f"the law of {surrogate.description.name} needs values at the boundary, which are not known "
                         f"for {place.name}; train on data of that domain")
     assert home is not None
-    domains = domains_of(**place.told)
+    domains = domains_of(**place.domain_arguments)
     if isinstance(home, Region) and batch is None:  # elements of the same order: their error is part of the law
         domains.sort(key=lambda domain: isinstance(domain, Region) and domain.order != home.order)
     every = [one.harmonics_up_to(float(ours.eigenvalues[-1]), decoder.boundary, ours.count)
@@ -136,7 +136,7 @@ def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, th
         surrogate, description=replace(about, units=about.units or surrogate.description.units), decoder=new,
         field=field, prior=state, box=place.box,
         training={**surrogate.training, "moved_from": surrogate.description.name,
-                  "seen": Seen.of(place.told["x"]).state() if about.geometry == "sphere" else None})
+                  "seen": Seen.of(place.domain_arguments["x"]).state() if about.geometry == "sphere" else None})
 
 
 def _carried(variances: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -57,10 +57,10 @@ def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile, told: dict[str, Any
         told = told | shown
     domain = surrogate.extent.domain
     if domain is not None:
-        from inrflow.domains import Box, Region, elsewhere
+        from inrflow.domains import Box, Region, domain_mismatch
 
         guessed = isinstance(domain, Box | Region) and told["cells"] is None
-        return elsewhere(domain, **told, stray=_GUESSED if guessed else _STRAY)
+        return domain_mismatch(domain, **told, tolerance=_GUESSED if guessed else _STRAY)
     if told["geometry"] != surrogate.description.geometry:
         return f"its geometry is {told['geometry']}, not {surrogate.description.geometry}"
     wide = surrogate.box[1] - surrogate.box[0]

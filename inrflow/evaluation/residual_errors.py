@@ -66,7 +66,7 @@ class Comparison:
             return gaussian_crps(self.error, self.std)
         return gaussian_crps(self.missed(channel), self.deviations(channel))
 
-    def surely_less(self, crps: Tensor, other: Tensor) -> bool:
+    def significantly_less(self, crps: Tensor, other: Tensor) -> bool:
         """Whether the mean over places of one CRPS (V,) is significantly less than another, by two standard errors."""
         place = torch.unique(self.x, dim=0, return_inverse=True)[1]
         gain = torch.bincount(place, other - crps) / torch.bincount(place)

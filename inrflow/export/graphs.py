@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import written_aside
+from inrflow.runtime.atomic_files import replaced_atomically
 
 AGREEMENT = 1e-5  # largest difference between onnxruntime and torch, relative to the largest value
 
@@ -55,9 +55,9 @@ def write_graph(
             why = shorten(re.sub("\x1b\\[[0-9;]*m", "", str(error)), 200, placeholder=" ...")
             raise UserError(f"{name} of this model cannot be exported: {type(error).__name__}: {why}") from error
         assert graph is not None
-        with written_aside(folder / f"{name}.pt2") as path:
+        with replaced_atomically(folder / f"{name}.pt2") as path:
             _saved(program, path)
-        with written_aside(folder / f"{name}.onnx") as path:
+        with replaced_atomically(folder / f"{name}.onnx") as path:
             path.write_bytes(graph.model_proto.SerializeToString())
         return _difference(folder, name, module, inputs, free)
 

@@ -19,7 +19,7 @@ from inrflow.export.graphs import require_libraries, write_graph
 from inrflow.export.hub import published
 from inrflow.export.stepping import Rate, Step
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.atomic_files import write_text, written_aside
+from inrflow.runtime.atomic_files import replaced_atomically, write_text
 
 
 def export(
@@ -57,13 +57,13 @@ def export(
         inputs = f"`x` (N, {len(about.coordinates)}), `z` (S, {surrogate.code_size})"
     else:
         away = write_graph(folder, "decode", DecodeAtPoints(surrogate, points), {"z": codes}, "u", {"z": ["states"]})
-        with written_aside(folder / "points.csv") as path:
+        with replaced_atomically(folder / "points.csv") as path:
             _write_points(path, about.coordinates, points)
         inputs = f"`z` (S, {surrogate.code_size})"
         shape += " at the points of `points.csv`"
     graphs.append(f"`decode.pt2`, `decode.onnx`: {inputs} to values `u`, {shape} (agree to {away:.0e})")
     length = _dynamics(surrogate, folder, context, states, graphs, missing)
-    _unsaid(surrogate, missing)
+    _note_omissions(surrogate, missing)
     published(surrogate).save(folder)
     exported = Exported(graphs, missing, points is not None, length)
     card = model_card(surrogate, evaluation, candidates, exported)
@@ -137,7 +137,7 @@ def _context(surrogate: Surrogate, parameters: Mapping[str, float] | None, missi
         0, dtype=torch.float64)
 
 
-def _unsaid(surrogate: Surrogate, missing: list[str]) -> None:
+def _note_omissions(surrogate: Surrogate, missing: list[str]) -> None:
     missing.append("Assimilation of observations and standard deviations are not exported; `inrflow.Surrogate.load` "
                    "has them.")
     if surrogate.residual is not None:

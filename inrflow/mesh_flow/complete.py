@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from inrflow.mesh_flow.boundary import Boundary, boundary_conditions
 from inrflow.mesh_flow.elements import TaylorHood
-from inrflow.mesh_flow.nudging import COURANT, FlowPath, NudgedFlow
+from inrflow.mesh_flow.nudging import COURANT, FlowTrajectory, NudgedFlow
 
 _STRENGTHS = (0.3, 0.03)
 _HELD_OUT, _FEWEST_HELD_OUT = 0.15, 5  # share of the inner observed nodes, and the least number
@@ -140,17 +140,18 @@ def complete(elements: TaylorHood, observed: ObservedFlow, model: FlowModel) -> 
     second.velocity[:, observed.nodes] = observed.velocity
     values = _values(elements, second, observed)
     values[:, observed.nodes] = observed.values
-    values[:, elements.vertices :, 2] = elements.onto_nodes(values[:, : elements.vertices, 2])[:, elements.vertices :]
+    values[:, elements.vertices :, 2] = elements.interpolated_to_nodes(values[:, : elements.vertices, 2])[:,
+        elements.vertices :]
     return values
 
 
-def _values(elements: TaylorHood, flow: FlowPath, observed: ObservedFlow) -> np.ndarray:
+def _values(elements: TaylorHood, flow: FlowTrajectory, observed: ObservedFlow) -> np.ndarray:
     """Velocities and pressure (T, M, 3), the pressure scaled (once) and shifted (per frame) to fit the observed one."""
     there = flow.pressure[:, observed.nodes]
     own, measured = (p - p.mean(1, keepdims=True) for p in (there, observed.pressure))
     factor = float((own * measured).sum() / max(float((own * own).sum()), 1e-300))
     level = observed.pressure.mean(1) - factor * there.mean(1)
-    pressure = elements.onto_nodes(factor * flow.pressure + level[:, None])
+    pressure = elements.interpolated_to_nodes(factor * flow.pressure + level[:, None])
     return np.concatenate([flow.velocity, pressure[..., None]], axis=-1)
 
 

@@ -110,7 +110,7 @@ class TaylorHood:
         carried = (along[..., None] * by_barycentric).sum(2) * self._weights[..., None]
         return self._scatter @ (self._values.T @ carried).reshape(-1, 2)
 
-    def onto_nodes(self, values: np.ndarray) -> np.ndarray:
+    def interpolated_to_nodes(self, values: np.ndarray) -> np.ndarray:
         """Values (..., M) at all nodes of linear functions given at the vertices (..., V)."""
         return np.concatenate([values, values[..., self.edges].mean(-1)], axis=-1)
 

@@ -25,7 +25,7 @@ _UNSTABLE = 20.0  # speed, relative to the largest observed one, at which a solu
 
 
 @dataclass
-class FlowPath:
+class FlowTrajectory:
     """Solution at the observed times: velocity (T, M, 2) at the elements' nodes, pressure (T, V) at the vertices."""
 
     velocity: np.ndarray
@@ -47,7 +47,7 @@ class NudgedFlow:
         inside = np.isin(np.unique(elements.edges[elements.boundary]), boundary.nodes).all()
         self._pressures = np.arange(1 if inside else 0, elements.vertices)  # closed: pressure up to a constant
 
-    def follow(self, t: np.ndarray, observed: np.ndarray, start: np.ndarray, viscosity: float) -> FlowPath | None:
+    def follow(self, t: np.ndarray, observed: np.ndarray, start: np.ndarray, viscosity: float) -> FlowTrajectory | None:
         """Solution at times t (T,) from `start` (M, 2), nudged to the observed velocity (T, K, 2) at the vertices.
 
         None if it is unstable with all step sizes.
@@ -64,12 +64,12 @@ class NudgedFlow:
 
     def _follow(
         self, t: np.ndarray, between, start: np.ndarray, viscosity: float, largest: float, limit: float,  # noqa: ANN001
-    ) -> FlowPath | None:
+    ) -> FlowTrajectory | None:
         elements, free = self.elements, self._free
         velocity = start.copy()
         velocity[self.boundary.nodes] = self.boundary.velocity
         pressure = np.zeros(elements.vertices)
-        result = FlowPath(np.empty((len(t), *start.shape)), np.empty((len(t), elements.vertices)))
+        result = FlowTrajectory(np.empty((len(t), *start.shape)), np.empty((len(t), elements.vertices)))
         result.velocity[0] = velocity
         before: tuple[np.ndarray, float] | None = None
         step, system = 0.0, None

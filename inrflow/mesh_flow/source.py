@@ -25,13 +25,14 @@ _SHARE, _SECONDS_PER_NODE = 0.4, 1.2e-6  # largest share of the time budget; cos
 _MOST_NODES = 50_000
 
 
-def completed_by_flow(source: TrajectorySource, train: np.ndarray, config: Config, pays: float,
+def completed_by_flow(source: TrajectorySource, train: np.ndarray, config: Config, min_gain: float,
                       say: Callable[[str], None]) -> tuple[CompletedSource, InterpolationError] | None:
     """Source with trajectories completed by their own flow, and the error variance between the observed nodes; None if
     that is excluded or does not help.
 
     Args:
-        train: indices of the training trajectories. pays: largest error of the flow at held-out nodes, relative to that
+        train: indices of the training trajectories. min_gain: largest error of the flow at held-out nodes, relative to
+        that
             of interpolation, for which it is used.
     Raises UserError if `data.completion` requests what the data do not allow.
     """
@@ -61,7 +62,7 @@ def completed_by_flow(source: TrajectorySource, train: np.ndarray, config: Confi
     model = find_model(elements, first, config.seed)
     if model is None:
         return None
-    helps = float(model.missed.mean()) < pays * float(model.interpolated.mean())
+    helps = float(model.missed.mean()) < min_gain * float(model.interpolated.mean())
     say(
         f"incompressible flow of viscosity {model.viscosity:.3g}: error {model.missed.mean():.1e} of the variance at "
         f"held-out points, {model.interpolated.mean():.1e} by interpolation; "

@@ -26,7 +26,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.posterior import GaussianPrior, condition, condition_each, given, squared_innovation
 from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, lift, with_context
-from inrflow.model.variational import near_closest_flows
+from inrflow.model.variational import near_closest_trajectories
 
 _STEADY = 1e-8  # of the largest variance: tolerance of converged covariances; least noise for this
 _HIDDEN = 3  # further passes where parts of the state are hidden
@@ -257,7 +257,7 @@ def assimilate_noisy(
         estimate = assimilate(decoder, dynamics, prior, window, covariance, True, encoder, context, around)
     if bool((estimate.factor > _SURPRISING).any()):
         smoother = partial(assimilate, decoder, dynamics, covariance=covariance, encoder=encoder)
-        estimate, around, flown = near_closest_flows(
+        estimate, around, flown = near_closest_trajectories(
             smoother, decoder, dynamics, prior, window, context, estimate, _SURPRISING)
     surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]
     if not len(surprising):

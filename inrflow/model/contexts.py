@@ -96,7 +96,7 @@ class Contexts:
     def outside(self, context: Tensor, exact: bool = False) -> bool:
         """Whether a context (P,) lies beyond the limit or, where it lies on the curve of parameters, these beyond their
         training range, a margin and, unless it is exact, their error."""
-        if (told := self._told(context)) is None:
+        if (told := self._parameters_on_curve(context)) is None:
             return bool(context.any()) and float(self.distance(context)) > self.limit(context, exact)
         values, least, most = told
         error = torch.zeros_like(values) if exact or self.error is None else self.error
@@ -107,7 +107,7 @@ class Contexts:
         """Warning for a context (P,), exact without a misfit, outside or with a misfit above training's, or None."""
         if self.outside(context, misfit is None):
             where = f"squared distance {float(self.distance(context)):.1f}, limit {self.limit(context):.1f}"
-            if (told := self._told(context)) is not None:
+            if (told := self._parameters_on_curve(context)) is not None:
                 ends = zip(self.names, *map(Tensor.tolist, told), strict=True)
                 where = ", ".join(f"{name} {p:.4g}, in training {low:.6g} to {high:.6g}" for name, p, low, high in ends)
             return (f"the context lies outside the training distribution ({where}): the forecast is an extrapolation, "
@@ -117,7 +117,7 @@ class Contexts:
             f"for training systems at most {self.missed:.1e}; the system is unlike these, or has more noise: "
             "forecasts and estimated parameters may be wrong")
 
-    def excess(self, found: ContextEstimate) -> float:
+    def variance_inflation(self, found: ContextEstimate) -> float:
         """Factor on the variance of a context whose misfit exceeds those of training systems: the solve treats
         residuals as independent, as noise is, while errors of a law accumulate from step to step."""
         return 1 + found.growing * (min(max(self._unlike(found.misfit), 1.0), _UNLIKE) - 1)
@@ -126,7 +126,7 @@ class Contexts:
         """Ratio of a misfit to the largest one of training systems, or to the least visible one."""
         return misfit / max(self.missed, _VISIBLE / _UNLIKE) if self.missed else 0.0
 
-    def _told(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    def _parameters_on_curve(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Parameters (Q,) of a context on their curve, with minima and maxima of training; None for other contexts."""
         if self.map is None or not self.on_curve:
             return None
@@ -139,7 +139,7 @@ class Contexts:
 
         The operators are a regression on the contexts: at c their variance goes as [1, c] (sum_e [1, c_e][1, c_e]^T)^-1
         [1, c]^T, which is 1 + |c|^2 for standardised contexts and 1 + P on the average over the training environments.
-        Errors of operators that are not affine in contexts grow faster: `missed_by`."""
+        Errors of operators that are not affine in contexts grow faster: `truncation_growth`."""
         return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0) ** (self.growth / 2)
 
     def nearest(self, context: Tensor) -> int:
@@ -363,14 +363,14 @@ class ParameterMap:
         return ((self.at(here + moves) - self.at(here - moves)) / (2 * _DIFFERENCE)).mT
 
 
-def missed_by(degree: int) -> float:
+def truncation_growth(degree: int) -> float:
     """Power of the variance of a regression on monomials up to a degree with which the variance of its truncation error
     grows beyond the environments: the latter as squares of monomials of the next degree, the former as those of this
     degree. For solved contexts, each of which is a parameter, the degree is 1."""
     return 1 + 1 / degree
 
 
-def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
+def parameter_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
     """Candidate contexts (E, P) as functions of known parameters (E, Q), with P below the number that environments can
     determine, standardised: parameters, their logarithms, reciprocals or squares, and products of two or three, with
     equal transforms if `alike`; or two or three exponentials of one."""
@@ -386,8 +386,8 @@ def told_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
     return forms
 
 
-def straight(parameters: Tensor, contexts: Tensor, names: Sequence[str]
-             ) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
+def affine(parameters: Tensor, contexts: Tensor, names: Sequence[str]
+           ) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
     """Affine form of contexts (E, P) = base + slopes f: base (P,), slopes (P, Q), sizes (Q,) and names of f, which are
     parameters (E, Q), their logarithms, reciprocals or squares; None where contexts are not affine in these."""
     for powers in choices_of_powers(parameters, _SQUARES):

@@ -27,12 +27,12 @@ _SEED = 31
 _LEVELS = tuple(4.0 / 4**i for i in range(16))  # of added noise, normalised variances
 
 
-def rated_codes(field: VectorField, memory: int) -> Tensor:
+def rate_indices(field: VectorField, memory: int) -> Tensor:
     """Indices (memory,) of the codes whose time derivatives are the memory of a field's states."""
     if not memory:
         return torch.zeros(0, dtype=torch.int64)
     (law,) = field.terms.values()
-    return law.rated_codes(memory)  # type: ignore[operator]
+    return law.rate_indices(memory)  # type: ignore[operator]
 
 
 class Ensemble:
@@ -42,7 +42,7 @@ class Ensemble:
         self.decoder, self.dynamics, self.prior = decoder, dynamics, prior
         self.size, self.random = decoder.code_size, torch.Generator().manual_seed(_SEED)
         self.states = dynamics.field.state_size  # codes, and rates of some of them
-        self.rated = rated_codes(dynamics.field, self.states - self.size)
+        self.rated = rate_indices(dynamics.field, self.states - self.size)
 
     def estimate(self, window: TrajectoryBatch, members: bool, context: ContextPrior | None, quiet: float = 0.0
                  ) -> StateEstimate:

@@ -17,7 +17,7 @@ from inrflow.errors import UserError
 
 def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, points: Tensor, by_row: bool
                   ) -> Tensor:
-    """The values `mean`, (R, C) of rows or (T, N, C), with their gradient; times and points as from `asked_points`."""
+    """The values `mean`, (R, C) of rows or (T, N, C), with their gradient; times and points as from `query_points`."""
     if solution.estimate.mean.requires_grad:
         mean = _decoded(solution, times, points, by_row)
     if isinstance(x, Tensor) and x.requires_grad:

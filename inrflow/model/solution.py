@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.labelled import asked_dataset, asked_points, numbers_of
+from inrflow.data.labelled import numbers_of, query_dataset, query_points
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.ensemble import decoded_change, deviations, spread_of
@@ -107,7 +107,7 @@ class Solution(Shown):
 
     def extrapolated(self, t: Any, x: Any = None) -> np.ndarray:
         """Whether points lie outside of the training data, or times beyond those of training, (...)."""
-        times, points, by_row, shape = asked_points(t, x, self.surrogate.description)
+        times, points, by_row, shape = query_points(t, x, self.surrogate.description)
         t_, x_ = (times, points) if by_row else (times[:, None], points[None])
         return self.surrogate.extent.extrapolated(t_.numpy(), x_, *self.observed).astype(bool).reshape(shape)
 
@@ -118,7 +118,7 @@ class Solution(Shown):
         with lines of numbers, on a sphere `lon=..., lat=...`. Raises UserError where there are places and no axes.
         """
         keys = ("mean", *(("std",) if std else ()))
-        return asked_dataset(lambda times, points: self._ask(times, points, keys, grid=True),
+        return query_dataset(lambda times, points: self._ask(times, points, keys, grid=True),
                              self.surrogate.description, t, x, axes)
 
     def sample(self, n: int, t: Any, x: Any = None, seed: int = 0) -> Any:
@@ -128,7 +128,7 @@ class Solution(Shown):
         if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"{n} draws are asked for; give a whole number from 1 on")
         mean = self.query(t, x)["mean"]
-        times, points, by_row, _ = asked_points(t, x, self.surrogate.description)
+        times, points, by_row, _ = query_points(t, x, self.surrogate.description)
         if not by_row:
             times, points = times.repeat_interleave(len(points)), points.repeat(len(times), 1)
         with arithmetic_as_user_error():
@@ -147,7 +147,7 @@ class Solution(Shown):
         """
         self.surrogate.description.require_places("further sensors are chosen among places")
         t = self.observed[1] if t is None else t
-        moment, x, _, _ = asked_points(t, candidates, self.surrogate.description, grid=True)
+        moment, x, _, _ = query_points(t, candidates, self.surrogate.description, grid=True)
         given = torch.ones(len(x)) if weights is None else numbers_of(weights, "weights")
         fits = len(moment) == 1 and isinstance(k, int | np.integer) and 1 <= k <= len(x) and given.shape == (len(x),)
         if not fits or not bool(((given >= 0) & given.isfinite()).all()):
@@ -188,7 +188,7 @@ class Solution(Shown):
 
     def _ask(self, t: Any, x: Any, what: tuple[str, ...], grid: bool = False) -> dict[str, Any]:
         torch_out = isinstance(t, Tensor) or isinstance(x, Tensor)
-        times, points, by_row, shape = asked_points(t, x, self.surrogate.description, grid)
+        times, points, by_row, shape = query_points(t, x, self.surrogate.description, grid)
         result = self._answers(times, points, by_row, what)
         graph = any(isinstance(one, Tensor) and one.requires_grad for one in (t, x, self.estimate.mean))
         if graph and "mean" in result and torch.is_grad_enabled():

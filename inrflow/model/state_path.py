@@ -219,14 +219,14 @@ def with_residual(
     if inner.u.requires_grad:
         raise UserError("the observed values require a gradient, which this model's residual field between the sensors "
                         "does not have; give values that require none, as u.detach()")
-    parts = rows_and_codes(decoder, dynamics, estimate, inner)
+    parts = observations_and_decoded(decoder, dynamics, estimate, inner)
     known = torch.isfinite(estimate.t).any(1).tolist()
     conditioned = [Conditioned(residual, *part) if len(part[0].t) and some else None
                    for part, some in zip(parts, known, strict=True)]
     return replace(estimate, residual=conditioned)
 
 
-def rows_and_codes(
+def observations_and_decoded(
     decoder: Decoder, dynamics: Dynamics, estimate: StateEstimate, inner: TrajectoryBatch
 ) -> list[tuple[Rows, np.ndarray, Codes]]:
     """Observations of each trajectory, decoded values there (R, C), and a function for decoded values elsewhere."""

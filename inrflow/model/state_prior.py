@@ -141,14 +141,14 @@ class StatePrior:
         return factor if self.fading is None else factor ** (1 + lead.clamp(min=0))[..., None] ** -self.fading
 
     @property
-    def rest(self) -> Tensor:
+    def residual_variance(self) -> Tensor:
         """Variance (C,) of the field itself around decoded values, without observation noise."""
         return self.noise if self.white is None else self.noise - self.white
 
     @property
     def quiet(self) -> StatePrior:
         """The prior without observation noise."""
-        return replace(self, noise=self.rest, white=None)
+        return replace(self, noise=self.residual_variance, white=None)
 
     def std(self, variance: Tensor, x: Tensor, t: Tensor, estimate: StateEstimate) -> Tensor:
         """Standard deviation (S, T, N, C) of the field at x (S or 1, T or 1, N, d) around decoded values, normalised
@@ -166,7 +166,7 @@ class StatePrior:
         lead = t - each(estimate.last)[..., 0]
         variance, own = variance.clamp(min=0), self.own(each(estimate.factor)[..., 0], lead)
         usual = self.spread_at(lead).square()
-        total = (variance + self.rest) * own * usual
+        total = (variance + self.residual_variance) * own * usual
         if self.relative is not None:
             more = total * self.spread_at(lead, (variance / self.noise).log1p()).square() / usual
             total = torch.where(more.isinf(), more, torch.minimum(more, total.clamp(min=1.0)))
@@ -206,7 +206,7 @@ class ContextPrior:
     curve: Any = None
 
     @classmethod
-    def told(cls, mean: Tensor) -> ContextPrior:
+    def of_known(cls, mean: Tensor) -> ContextPrior:
         """The prior of known contexts (P,) or (S, P), with a variance well below `KNOWN_CONTEXT`."""
         return cls(mean, KNOWN_CONTEXT / 2 * torch.eye(mean.shape[-1], dtype=torch.float64))
 

@@ -19,12 +19,12 @@ from inrflow.data.batch import Normalisation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.labelled import all_observations_from, observations_from
 from inrflow.data.observations import Observations, window_of
-from inrflow.data.plausible import without_jumps, without_wild_values
+from inrflow.data.plausible import hampel_filter, without_outliers
 from inrflow.decoders.base import Decoder, build_decoder, choose_device, decoder_structure
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import frames_needed, short_window
+from inrflow.dynamics.states import frames_needed, too_few_frames
 from inrflow.encoding.encode import CodeData, Encoder, encode
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
@@ -44,7 +44,7 @@ from inrflow.model.store import (
     plain_values,
     reader,
 )
-from inrflow.model.variational import contexts_of_each, solved_context
+from inrflow.model.variational import context_of_each_trajectory, solved_context
 from inrflow.runtime.shown import Shown
 from inrflow.runtime.tensor_files import save_tensors
 
@@ -226,7 +226,7 @@ class Surrogate(Shown):
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
             if not (context.known or context.nominal is not None):
-                context = contexts_of_each(self, window, self._codes(inner), context)
+                context = context_of_each_trajectory(self, window, self._codes(inner), context)
         estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
         return estimate if self.residual is None else with_residual(
             self.decoder, self.dynamics, estimate, inner, self.residual)
@@ -244,9 +244,9 @@ class Surrogate(Shown):
         """The window without outliers: values far beyond all of training that no neighbour supports."""
         inner, kept = self._inner(window), self.training.get("faults") == "kept"
         if "series" in self.training and not kept:
-            inner = inner.with_values(torch.stack([without_jumps(u, self.normalisation.least, True) for u in inner.u]))
+            inner = inner.with_values(torch.stack([hampel_filter(u, self.normalisation.least, True) for u in inner.u]))
         wild = not kept and bool((inner.u.abs() > self.normalisation.limit.to(inner.u)).any())
-        return without_wild_values(inner, self.normalisation.limit) if wild else inner
+        return without_outliers(inner, self.normalisation.limit) if wild else inner
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
         """Codes of all frames of a window in data units, each encoded on its own."""
@@ -353,7 +353,7 @@ class Surrogate(Shown):
         with arithmetic_as_user_error():
             window = self._checked(observations)
             if (seen := int(window.observed.sum())) < self.window:
-                warnings.warn(short_window(seen, self.window), stacklevel=3)
+                warnings.warn(too_few_frames(seen, self.window), stacklevel=3)
             estimate = self.estimate(window, context=context)
             if self.context_size and context is None:
                 self.warn_context(estimate.mean[0, -1, -self.context_size :].detach())
@@ -386,7 +386,7 @@ class Surrogate(Shown):
                 found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
                 if found is not None:
                     return self._solution(found, [*parts, further], None, estimate.mean.shape[1])
-            return self.solution_of(reduce(Observations.with_later, [*parts, further]), context)
+            return self.solution_of(reduce(Observations.updated_with, [*parts, further]), context)
 
         return Solution(self, estimate, parts[0].kind == "torch", update)
 

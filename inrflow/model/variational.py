@@ -37,7 +37,7 @@ _ALONG = 2  # solves of a context along the parameter curve, as the first tangen
 Smoother = Callable[..., StateEstimate]  # arguments: prior, window, `context`, states to linearise `around`
 
 
-def near_closest_flows(
+def near_closest_trajectories(
     smoother: Smoother, decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch,
     context: ContextPrior | None, estimate: StateEstimate, most: float
 ) -> tuple[StateEstimate, Tensor, Tensor]:
@@ -53,7 +53,7 @@ def near_closest_flows(
         context = context or prior.context(contexts)
     for row in () if simple else (estimate.factor > most).nonzero():
         one, known = window.select(row), context.select(row) if context is not None and contexts else None
-        path = _Search(smoother, decoder, dynamics, prior, one, known).closest_flow(estimate.mean[row, 0], most)
+        path = _Search(smoother, decoder, dynamics, prior, one, known).closest_trajectory(estimate.mean[row, 0], most)
         if path is None:
             continue
         other = smoother(prior, one, context=known, around=path)
@@ -78,7 +78,7 @@ class _Search:
         self.decode = [(offset.double(), basis.double()) for offset, basis in bases]
 
     @torch.no_grad()
-    def closest_flow(self, start: Tensor, most: float) -> Tensor | None:
+    def closest_trajectory(self, start: Tensor, most: float) -> Tensor | None:
         """States (1, K, n) along the trajectory of the flow that best fits the window, by optimisation from `start`
         (1, n) or, if the misfit exceeds `most` times the noise variance, over windows of growing length. None if there
         is no finite one."""
@@ -202,7 +202,8 @@ def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
     return torch.linalg.inv(before + told.sum(0))
 
 
-def contexts_of_each(surrogate: Any, window: TrajectoryBatch, codes: CodeData, prior: ContextPrior) -> ContextPrior:
+def context_of_each_trajectory(surrogate: Any, window: TrajectoryBatch, codes: CodeData,
+                               prior: ContextPrior) -> ContextPrior:
     """The prior with nominal contexts (S, P) for linearisation, each estimated from the frames of its own trajectory
     (window and codes); for ensembles, their posterior."""
     count, size = len(window), surrogate.context_size
@@ -228,5 +229,5 @@ def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> Co
         slopes = curve.slopes(told.mean)
         found = ContextEstimate(curve(told.mean), slopes @ told.covariance @ slopes.T, told.misfit, told.growing)
     if (known := surrogate.contexts) is not None:  # the uncertainty of a law grows with distance from training systems
-        found.covariance *= known.spread * float(known.widening(found.mean)) ** 2 * known.excess(found)
+        found.covariance *= known.spread * float(known.widening(found.mean)) ** 2 * known.variance_inflation(found)
     return found

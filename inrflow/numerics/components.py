@@ -19,7 +19,7 @@ def groups_of(links: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(label == number) for number in range(total)]
 
 
-def turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+def block_map(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Block-diagonal map (..., K): components of the input are ordered group by group, those of the output by index."""
     result, start = np.zeros_like(rows), 0
     for own, turn in zip(groups, maps, strict=True):
@@ -39,19 +39,19 @@ def components(matrix: Tensor) -> Tensor | None:
                                      for own in groups]))
 
 
-def parted(matrix: Tensor, rows: Tensor | None) -> Tensor:
+def diagonal_blocks(matrix: Tensor, rows: Tensor | None) -> Tensor:
     """Diagonal blocks (M, g, g) of a matrix (n, n), zero at padding; the whole matrix if `rows` is None."""
     return matrix[None] if rows is None else pad(matrix, (0, 1, 0, 1))[rows[:, :, None], rows[:, None]]
 
 
-def whole(blocks: Tensor, rows: Tensor, size: int) -> Tensor:
+def assembled(blocks: Tensor, rows: Tensor, size: int) -> Tensor:
     """Matrix (n, n) assembled from its diagonal blocks (M, g, g)."""
     result = blocks.new_zeros(size + 1, size + 1)
     result[rows[:, :, None], rows[:, None]] = blocks
     return result[:size, :size]
 
 
-def applied(blocks: Tensor, rows: Tensor, z: Tensor) -> Tensor:
+def block_apply(blocks: Tensor, rows: Tensor, z: Tensor) -> Tensor:
     """Products (B, n) of a block-diagonal matrix, given as blocks (M, g, g), and vectors (B, n)."""
     result = pad(torch.empty_like(z), (0, 1))
     result[:, rows] = torch.einsum("mij,bmj->bmi", blocks, pad(z, (0, 1))[:, rows])

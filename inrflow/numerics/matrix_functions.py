@@ -69,7 +69,7 @@ def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
     return states
 
 
-def slow_enough(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor]:
+def with_resolved_rates(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """The nearest matrix A (n, n) and bias (n,) of ds/dt = A s + b with eigenvalues that such a step resolves.
 
     Weakly regularised fits give undetermined directions very fast decay, which explicit integrators cannot follow.

@@ -77,7 +77,7 @@ class Team:
             finally:
                 for other in self._others:
                     with suppress(OSError):
-                        _tell(other, "end")
+                        _send_message(other, "end")
                         other.close()
                 self.size, self._others, self._known, self._told = 1, [], None, None
                 self._busy.clear()
@@ -142,10 +142,10 @@ class Team:
     def _send(self, other: Connection, *message: Any) -> None:
         try:
             if other in self._busy:  # with an item whose result is no longer needed
-                _tell(other, "drop")
+                _send_message(other, "drop")
                 del self._busy[other]
                 other.recv_bytes()
-            _tell(other, *message)
+            _send_message(other, *message)
         except _GONE as error:
             raise Lost from error
 
@@ -153,7 +153,7 @@ class Team:
         try:
             while not other.poll(_LOOK):
                 effort.check()
-            result, error, seconds = _heard(other)
+            result, error, seconds = _received(other)
         except _GONE as lost:
             raise Lost from lost
         del self._busy[other]
@@ -166,11 +166,11 @@ class Team:
 team = Team()
 
 
-def _tell(other: Connection, *message: Any) -> None:
+def _send_message(other: Connection, *message: Any) -> None:
     other.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))  # `send` would keep tensors in shared-memory files
 
 
-def _heard(other: Connection) -> Any:
+def _received(other: Connection) -> Any:
     return pickle.loads(other.recv_bytes())
 
 
@@ -204,12 +204,12 @@ def _serve(processes: Processes, device: torch.device) -> bool:
     try:
         address, key = processes.agreed(None)
         with Client(address, authkey=key) as first:
-            while (message := _heard(first))[0] != "end":
+            while (message := _received(first))[0] != "end":
                 match message:
                     case "function", text:
                         function = pickle.loads(text)
                     case "item", left, item:
-                        _tell(first, *_answer(first, function, pickle.loads(item), left))
+                        _send_message(first, *_answer(first, function, pickle.loads(item), left))
                     case "module", text:
                         compute, module = pickle.loads(text)
                         module.to(device)
@@ -226,7 +226,7 @@ def _serve(processes: Processes, device: torch.device) -> bool:
     except RuntimeError:  # during a sum: the first process died, or it has ended and sent "end"
         with suppress(*_GONE):
             while first.poll(1.0):
-                if _heard(first)[0] == "end":
+                if _received(first)[0] == "end":
                     return True
             raise
         return False

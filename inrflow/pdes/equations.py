@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrflow.errors import UserError
 from inrflow.pdes.equation import AXES, DataProtocol, Equation, EquationSymmetries, Parameter, box_symmetries
-from inrflow.pdes.initial import gaussian_bump, smooth_field, soft_block
+from inrflow.pdes.initial import gaussian_bump, smooth_field, smoothed_cube
 from inrflow.pdes.navier_stokes import NavierStokes
 from inrflow.pdes.spectral import SpectralGrid
 
@@ -191,7 +191,7 @@ class GrayScott(Equation):
         outside = torch.ones(grid.shape, dtype=torch.float64)
         for _ in range(3):
             corner = rng.random(grid.dimensions) * np.array(grid.period)
-            outside = outside * (1 - soft_block(grid, corner, side=grid.period[0] / 8, width=grid.period[0] / 24))
+            outside = outside * (1 - smoothed_cube(grid, corner, side=grid.period[0] / 8, width=grid.period[0] / 24))
         return grid.transform(torch.stack([0.95 * outside, 1 - 0.95 * outside]))
 
 

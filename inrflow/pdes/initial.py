@@ -58,7 +58,7 @@ def gaussian_bump(grid: SpectralGrid, place: np.ndarray, radius: float, height: 
     return torch.polar(height * volume * torch.exp(-0.5 * radius**2 * grid.squared), -phase)
 
 
-def soft_block(grid: SpectralGrid, corner: np.ndarray, side: float, width: float) -> Tensor:
+def smoothed_cube(grid: SpectralGrid, corner: np.ndarray, side: float, width: float) -> Tensor:
     """Values (n, ..., n) of the indicator of a periodic cube of side `side` (below the period), smoothed by a Gaussian
     of standard deviation `width`.
     """

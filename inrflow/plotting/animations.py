@@ -15,9 +15,9 @@ from PIL import Image
 
 from inrflow.plotting.fields import Scene
 from inrflow.plotting.lines import draw_lines
-from inrflow.plotting.style import BEYOND, MODEL, SIZE, dress_bar, new_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, format_colour_bar, new_figure
 from inrflow.plotting.views import WIDE
-from inrflow.runtime.atomic_files import written_aside
+from inrflow.runtime.atomic_files import replaced_atomically
 
 _DPI = 100  # smaller than stills
 
@@ -80,16 +80,16 @@ def animation(
         draw(frame)
         if frame == chosen[0] and not lines:
             for place, (ax, name) in enumerate(zip(axes, names, strict=True)):
-                view.dress(ax, bottom=not stacked or place == count - 1, left=stacked or place == 0)
+                view.format_axes(ax, bottom=not stacked or place == count - 1, left=stacked or place == 0)
                 ax.set_title(name, fontsize=SIZE + 1)
                 location: Literal["right", "bottom"] = "right" if stacked else "bottom"
-                dress_bar(
+                format_colour_bar(
                     figure.colorbar(drawn[place], ax=ax, aspect=15, pad=0.02, location=location), data.label(name)
                 )
         pictures.append(_picture(figure, palette))
         figure.set_layout_engine("none")  # keep the first frame's layout
     duration = int(1000 / frames_per_second)
-    with written_aside(path) as partial:
+    with replaced_atomically(path) as partial:
         pictures[0].save(partial, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
     return Path(path)
 

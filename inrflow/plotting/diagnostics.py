@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from inrflow.plotting.fields import ChannelFields, Scene
-from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, dress_log, new_figure, save_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, format_log_axis, new_figure, save_figure
 from inrflow.plotting.views import lattice
 
 _FLOOR = 1e-12  # power relative to the largest below which it is rounding
@@ -89,7 +89,7 @@ def spectrum_figure(
             k, power = _spectrum(data.panels[name][frame][order].reshape(shape), spacings)
             ax.plot(k, power, style, color=colour, linewidth=1.4, label=name)
         ax.set(xscale="log", yscale="log")
-        dress_log(ax.xaxis)
+        format_log_axis(ax.xaxis)
         data.stamp(ax, frame)
         units = "" if data.x.shape[-1] > 1 else f" in {data.coordinates[0]}"
         ax.set_xlabel(f"wavenumber{units} [cycles per unit]", fontsize=SIZE)

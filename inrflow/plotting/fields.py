@@ -18,7 +18,7 @@ from inrflow.plotting.style import (
     colours,
     moment_label,
     palette,
-    robust_size,
+    robust_colour_limit,
     units_label,
 )
 from inrflow.plotting.views import View, drawn_order, view_of
@@ -134,10 +134,10 @@ class ChannelFields:
         shared = palette(fields)
         styles = {"truth": shared, "model": shared}
         if "error" in self.panels:
-            size = robust_size(self.panels["error"][frames])
+            size = robust_colour_limit(self.panels["error"][frames])
             styles["error"] = colours("RdBu_r"), (-size, size)
         if "std" in self.panels:
-            size = robust_size(self.panels["std"][frames])
+            size = robust_colour_limit(self.panels["std"][frames])
             even = np.nanpercentile(self.panels["std"][frames], 1) > _EVEN * size
             # A nearly uniform field would be black everywhere at the end of the scale.
             styles["std"] = colours("magma_r"), (0.0, 2 * size if even else size)
@@ -157,7 +157,7 @@ class ChannelFields:
         if panel == "error":
             high = max(high, -low, 1e-12)
             if "std" in self.panels:
-                high = max(high, min(3 * high, HALF_WIDTH_90 * robust_size(self.panels["std"])))
+                high = max(high, min(3 * high, HALF_WIDTH_90 * robust_colour_limit(self.panels["std"])))
             low = -high
         margin = 0.08 * max(high - low, 1e-12)
         return low - margin, high + margin

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from inrflow.plotting.fields import Scene
 from inrflow.plotting.lines import line_figure
 from inrflow.plotting.series import series_figure
-from inrflow.plotting.style import SIZE, dress_bar, new_figure, save_figure
+from inrflow.plotting.style import SIZE, format_colour_bar, new_figure, save_figure
 from inrflow.plotting.views import WIDE
 
 
@@ -62,7 +62,8 @@ def forecast_figure(
             drawn[name] = view.draw(ax, data.panels[name][frame], *styles[name])
             if data.marked(name, frame) and data.sensors is not None:
                 view.mark(ax, data.sensors)
-            view.dress(ax, bottom=(j == len(chosen) - 1) if wide else i == len(names) - 1, left=(i if wide else j) == 0)
+            view.format_axes(ax, bottom=(j == len(chosen) - 1) if wide else i == len(names) - 1,
+                             left=(i if wide else j) == 0)
             bars.setdefault("field" if name in ("truth", "model") else name, []).append(ax)
             if name == "error":
                 _note_rmse(ax, data.panels["error"][frame])
@@ -81,7 +82,7 @@ def forecast_figure(
         bar = figure.colorbar(
             drawn[panel], ax=group, location="bottom" if wide else "right", aspect=30, pad=0.02, fraction=0.05
         )
-        dress_bar(bar, data.label(panel))
+        format_colour_bar(bar, data.label(panel))
     return save_figure(figure, path)
 
 

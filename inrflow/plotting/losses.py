@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.plotting.style import BEYOND, MODEL, SIZE, dress_log, new_figure, save_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, format_log_axis, new_figure, save_figure
 
 _MOST_CANDIDATES = 20
 _DECADES = 5.0  # ratio of the largest to the smallest error above which the axis is logarithmic
@@ -40,7 +40,7 @@ def loss_figure(
                 label={"loss": "training loss", "validation": "validation error"}[name],
             )
         ax.set_yscale("log")
-        dress_log(ax.yaxis)
+        format_log_axis(ax.yaxis)
         ax.set_title(stage, fontsize=SIZE + 1)
         ax.set_xlabel("step", fontsize=SIZE)
         ax.tick_params(labelsize=SIZE - 1, which="both")

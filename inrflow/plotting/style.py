@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from inrflow.data.calendar import number_to_date, other_calendar, parse_units
-from inrflow.runtime.atomic_files import written_aside
+from inrflow.runtime.atomic_files import replaced_atomically
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
 GREYS = ("#8a8a8a", "#c98a2b", "#5b9a68", "#9a6fb0", "#b06a6a", "#4aa3b5", "#7d6b4f")
@@ -40,7 +40,7 @@ def colours(name: str) -> Colormap:
     return colormaps[name].with_extremes(bad=(0.87, 0.87, 0.87))
 
 
-def robust_size(values: np.ndarray) -> float:
+def robust_colour_limit(values: np.ndarray) -> float:
     """Colour limit that is robust to a few extreme values: the 99.8th percentile of |values|."""
     known = np.abs(values[np.isfinite(values)])
     return float(np.percentile(known, 99.8)) or 1e-12 if len(known) else 1.0
@@ -106,7 +106,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Path of the figure, which is written atomically, as PDF or SVG according to the suffix, else as PNG."""
     kind = Path(path).suffix[1:].lower()
     kind = kind if kind in ("pdf", "svg") else "png"
-    with written_aside(path) as partial:
+    with replaced_atomically(path) as partial:
         if kind == "png":  # `savefig` lays a figure out and draws it twice
             FigureCanvasAgg(figure).print_png(partial)
         else:
@@ -114,7 +114,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def dress_bar(bar: Any, label: str) -> None:
+def format_colour_bar(bar: Any, label: str) -> None:
     """Set few ticks and a label on a colour bar; a common power of ten is shown above or beside it."""
     bar.locator = MaxNLocator(5)
     bar.formatter = ScalarFormatter(useOffset=False, useMathText=True)
@@ -126,7 +126,7 @@ def dress_bar(bar: Any, label: str) -> None:
         axis.get_offset_text().set_fontsize(SIZE - 1.5)
 
 
-def dress_log(axis: Axis) -> None:
+def format_log_axis(axis: Axis) -> None:
     """Label a logarithmic axis at powers of ten, and if it spans less than two also at 2 and 5."""
     low, high = sorted(axis.get_view_interval())
     if high < 100 * low:

@@ -88,7 +88,7 @@ class View:
         size = float(np.clip(400 / max(1, len(sensors)), 0.8, 9))
         return ax.scatter(sensors[:, 0], sensors[:, 1], s=size, c="k", edgecolors="w", linewidths=0.15 * size**0.5)
 
-    def dress(self, ax: Axes, bottom: bool, left: bool) -> None:
+    def format_axes(self, ax: Axes, bottom: bool, left: bool) -> None:
         """Set limits, ticks and labels of a panel; tick labels only on outer panels (`bottom`, `left`)."""
         ax.set_aspect(self.aspect)
         ax.set_facecolor("white" if self.kind == "scatter" else "0.87")

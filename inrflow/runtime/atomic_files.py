@@ -229,7 +229,7 @@ def disk_failure(path: str | os.PathLike[str], error: BaseException) -> UserErro
 
 
 @contextmanager
-def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replaced_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Context manager of a temporary file beside `path` that replaces it on success and is removed on failure.
 
     A missing folder is created; an existing file at `path` is replaced. Raises UserError if the disk is full or the
@@ -246,8 +246,8 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a text file atomically, as `written_aside`."""
-    with written_aside(path) as partial:
+    """Write a text file atomically, as `replaced_atomically`."""
+    with replaced_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
 
@@ -288,7 +288,7 @@ def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False,
 # ---- a folder that one process writes results to ----
 
 @contextmanager
-def held_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def locked_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Context manager of a folder, created if missing, that is locked against other processes.
 
     The system releases the lock when a process ends in any way; a lock file left behind is taken over with a warning.

@@ -60,7 +60,7 @@ class Processes:
             return
         import torch.distributed as distributed
 
-        _say_where()
+        _set_rendezvous_address()
         backend, own = "gloo", self._gpu()
         if own is not None:
             torch.cuda.set_device(own)
@@ -112,7 +112,7 @@ class Processes:
         return values
 
 
-def _say_where() -> None:
+def _set_rendezvous_address() -> None:
     """Set the address and port of the processes of a job on one machine. Raises UserError for several machines without
     MASTER_ADDR."""
     if "MASTER_ADDR" not in os.environ:

@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import written_aside
+from inrflow.runtime.atomic_files import replaced_atomically
 
 
 def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:
     """Save nested dicts, lists, numbers, strings and tensors as one safetensors file with the structure in its header.
 
     Tuples are loaded as lists, tensors with their strides. Raises TypeError for other types, UserError as
-    `written_aside`.
+    `replaced_atomically`.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -43,7 +43,7 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
     structure = strip(state, "state")
     # A single entry: the order of several varies between runs, and equal models should have equal bytes.
     header = {"inrflow": json.dumps({"structure": structure, "metadata": metadata or {}})}
-    with written_aside(path) as partial:
+    with replaced_atomically(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # safetensors creates files that only their owner can read
         save_file(tensors, partial, metadata=header)

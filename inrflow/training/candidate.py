@@ -29,11 +29,11 @@ from inrflow.evaluation.calibration import (
     affordable,
     calibrated,
     errors_of,
-    errors_of_few,
-    flight_seconds,
+    errors_with_few_points,
+    rollout_seconds,
 )
 from inrflow.evaluation.forecast import Errors
-from inrflow.evaluation.known_contexts import spread_contexts
+from inrflow.evaluation.known_contexts import calibrate_contexts
 from inrflow.model.contexts import Contexts
 from inrflow.model.ensemble import MEMBERS
 from inrflow.model.state_prior import ContextPrior, StatePrior, state_prior
@@ -97,7 +97,7 @@ class Candidate:
         context_size: P, constant components at the end of a state; contexts: (S, P) of the validation trajectories.
         explained: whether the law explains the data, so that no better model of the same basis is to be expected.
         refit: refits the dynamics to all trajectories; refit_decoder: also the decoder of a whole surrogate.
-        briefly: fits the dynamics to a number of first frames; None if parameters do not depend on the times.
+        first_frames_only: fits the dynamics to a number of first frames; None if parameters do not depend on the times.
         left_out: fits the dynamics to all but one training trajectory, for each of some; empty if it cannot.
         calibrated: number of trajectories for calibration; ahead: whether only forecasts `ahead` are calibrated.
         innovations: (n,) process noise per unit of time, if the recipe knows it.
@@ -123,7 +123,7 @@ class Candidate:
     encoder: Encoder | None = None
     refit: Callable[[], Refitted] | None = None
     refit_decoder: Callable[[Surrogate], Surrogate] | None = None
-    briefly: Callable[[int], VectorField] | None = None
+    first_frames_only: Callable[[int], VectorField] | None = None
     left_out: Callable[[np.ndarray], list[VectorField]] | None = None
     calibrated: int = 16
     ahead: bool = False
@@ -191,13 +191,13 @@ class Candidate:
         """Contexts of trajectories that it is judged by or was fitted to; None without contexts."""
         if self.contexts is None:
             return None
-        names = [*self.judged.tolist(), *self.stated.tolist()]
-        values = torch.cat([self.contexts, self.states.codes[: len(self.stated), 0, -self.context_size :]])
+        names = [*self.judged.tolist(), *self.with_states.tolist()]
+        values = torch.cat([self.contexts, self.states.codes[: len(self.with_states), 0, -self.context_size :]])
         rows = [names.index(trajectory) for trajectory in trajectories]
-        return ContextPrior.told(values[rows])
+        return ContextPrior.of_known(values[rows])
 
     @property
-    def stated(self) -> np.ndarray:
+    def with_states(self) -> np.ndarray:
         """Indices of the training trajectories with known states."""
         return self.problem.train[: len(self.states.codes)]
 
@@ -244,7 +244,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         given, known = candidate.problem, budget.decisions.get("contexts")
         with suppress(OutOfTime), effort.limited(Limit(effort() + max(_LEAST, _OF_CONTEXTS * budget.total))):
             limits = (_OF_CONTEXTS * budget.total,) if known is None else (np.inf, known)
-            if solved := spread_contexts(surrogate, given.source, given.environments, given.validation, *limits):
+            if solved := calibrate_contexts(surrogate, given.source, given.environments, given.validation, *limits):
                 budget.decide("contexts", solved)
     if candidate.refit_decoder is not None:
         with budget.part():
@@ -266,17 +266,17 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
         batch = problem.held_out(past, candidate.calibrated)
     starts = STARTS if several or len(problem.validation) else ()  # windows of a series start anywhere
     seconds = _SHARE * budget.total + _LEAST
-    flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * flight_seconds(surrogate)))) / 1e3
+    flown = (budget.decisions.get("flight") or budget.decide("flight", round(1e3 * rollout_seconds(surrogate)))) / 1e3
     batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
     ahead, each = batch.u.shape[1] - past, flown * MEMBERS * len(batch.u)
     if lasting := each * ahead > seconds:  # even for few trajectories
         starts, batch = (), batch.first_frames(past + max(min(_LEADS, ahead), int(seconds / each)))
     began = budget.elapsed
-    others = _others(candidate, batch, _OTHERS * seconds / flown if flown else np.inf)
+    others = _further_trajectories(candidate, batch, _OTHERS * seconds / flown if flown else np.inf)
     frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0
-    if candidate.briefly is not None and fewer < frames == candidate.states.codes.shape[1]:
+    if candidate.first_frames_only is not None and fewer < frames == candidate.states.codes.shape[1]:
         with budget.part():  # errors of overfitting show in later frames
-            surrogate.field = candidate.briefly(fewer).double().eval()
+            surrogate.field = candidate.first_frames_only(fewer).double().eval()
             stretch = (frames - past) / (fewer - past)
     if several and candidate.left_out is not None:
         parts = []
@@ -290,11 +290,11 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     if errors and not candidate.ahead:
         share = min(_OF_FIRST * seconds / max(budget.elapsed - began, 1e-9), 1.0)
         few = budget.decide("calibration", 0 if lasting else max(int(share * len(batch.u)), FEW))
-        errors += errors_of_few(surrogate, batch, past, few, contexts, points, starts)
+        errors += errors_with_few_points(surrogate, batch, past, few, contexts, points, starts)
     return calibrated(surrogate.prior, errors, candidate.ahead, stretch)
 
 
-def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> Others | None:
+def _further_trajectories(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> Others | None:
     """Further trajectories for calibration, cut to the frames of a batch, and their contexts; None without any. They
     are held-out trajectories and, if few parameters were fitted, training ones, in at most `intervals` time intervals
     in total."""
@@ -302,7 +302,7 @@ def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: float) -> O
     if not len(problem.validation) or problem.noise is not None:
         return None
     rows = np.concatenate([np.setdiff1d(problem.validation, names[_kept(names, batch)]),
-                           candidate.stated if candidate.fitted < _FEW else problem.train[:0]])
+                           candidate.with_states if candidate.fitted < _FEW else problem.train[:0]])
     rows = rows[: int(min(_MOST, intervals // batch.u.shape[1]))]
     if not len(rows):
         return None

@@ -118,7 +118,7 @@ def rollout_error(field: VectorField, integrator: Integrator, states: CodeData, 
     return value if value == value else float("inf")
 
 
-class Forecasts:
+class LawRollouts:
     """Rollouts of held-out states by the field of a law, over the observed and twice the time, and their error.
 
     Args:

@@ -152,7 +152,7 @@ class Problem:
         return has_solved_codes(self.config)
 
     @property
-    def asks_for_other_dynamics(self) -> str | None:
+    def setting_excluding_laws(self) -> str | None:
         """The first setting that excludes laws, in words; None if there is none."""
         dynamics = self.config.dynamics
         settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
@@ -165,7 +165,7 @@ class Problem:
         extent = self.box[1] - self.box[0]
         return Augmentation(symmetries, extent, self.description.period)
 
-    def judged_in_time(self) -> Problem:
+    def validated_in_time(self) -> Problem:
         """The problem that trains on all trajectories and is validated by their last frames."""
         every = np.sort(np.concatenate([self.train, self.validation]))
         return replace(self, train=every, validation=every[:0])

@@ -18,7 +18,7 @@ from inrflow.errors import UserError, first_line
 from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import Limit, OutOfTime, effort
-from inrflow.runtime.atomic_files import held_folder
+from inrflow.runtime.atomic_files import locked_folder
 from inrflow.training.candidate import Candidate, assemble, complete
 from inrflow.training.judge import Judge
 from inrflow.training.margins import POOR, ROUNDING, WHITE
@@ -77,7 +77,7 @@ def fit(
     if not isinstance(problem, Problem):
         raise UserError(f"fit takes a Problem, not {type(problem).__name__}; inrflow.train(FILE) takes files")
     console = Console(stderr=True, quiet=quiet)
-    place = tempfile.TemporaryDirectory() if directory is None else held_folder(directory)
+    place = tempfile.TemporaryDirectory() if directory is None else locked_folder(directory)
     with place as folder, Recorder(Path(folder), console, problem.config) as log:
         return train(start_run(problem, log), recipes)
 
@@ -118,7 +118,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         for candidate in _proposed(recipe, run):
             best = _better(candidate, best, run)
     chosen = _taken(best, run)
-    surrogate = _beside_residual(complete(chosen, run.budget, run.log), chosen, run)
+    surrogate = _with_residual_field(complete(chosen, run.budget, run.log), chosen, run)
     run.log.save_candidates()  # with later decisions
     return surrogate
 
@@ -169,7 +169,7 @@ def _taken(best: Candidate | None, run: Run) -> Candidate:
     return best
 
 
-def _beside_residual(surrogate: Surrogate, best: Candidate, run: Run) -> Surrogate:
+def _with_residual_field(surrogate: Surrogate, best: Candidate, run: Run) -> Surrogate:
     """The surrogate with a residual field added to its codes if that improves forecasts of held-out data; not tried if
     codes alone explain the observations."""
     wanted = run.config.training.residual_field

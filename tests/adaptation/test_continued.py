@@ -108,7 +108,7 @@ def test_coefficients_of_a_law_of_second_order_are_refined_along_its_flow(tmp_pa
         parts, ((time, wave) for time in (np.cos(turn), np.sin(turn)) for wave in waves), strict=True))
     u = u * np.exp(-0.15 * t)[:, None]
     before = fit(Problem.open(written(tmp_path / "old.h5", t, x, u[:14], [1.0]), *SETTINGS), [LawRecipe()], quiet=True)
-    assert before.window == 3 and before.field.term(LawTerm).rated(1) == (0,)
+    assert before.window == 3 and before.field.term(LawTerm).channels_with_rates(1) == (0,)
     _, told, _ = updated(before, written(tmp_path / "all.h5", t, x, u, [1.0]), tmp_path)
     assert "coefficients of the law" in told
 

@@ -7,7 +7,7 @@ import pytest
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import held_folder
+from inrflow.runtime.atomic_files import locked_folder
 from inrflow.training.problem import check_settings
 
 
@@ -42,7 +42,7 @@ def test_shipped_recipes_pass(experiment):
 
 def test_a_run_that_another_process_writes_is_left_alone_and_so_is_what_a_link_leads_to(
         tiny_data, elsewhere, inrflow_command):
-    with held_folder("run") as folder:
+    with locked_folder("run") as folder:
         outcome = inrflow_command("train", f"data.train={tiny_data[0]}", "output=run")
         assert outcome.code == 2 and f"run is being written by process {os.getpid()}" in outcome.err
         assert [path.name for path in folder.iterdir()] == [".lock"]

@@ -11,7 +11,7 @@ import xarray
 
 from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz
-from inrflow.data.labelled import asked_dataset, asked_points, numeric_times, observations_from, unit_vectors
+from inrflow.data.labelled import numeric_times, observations_from, query_dataset, query_points, unit_vectors
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 
@@ -44,12 +44,12 @@ def test_dates_of_the_calendars_of_models_go_in_and_come_back(monkeypatch):
     def ask(t, x):
         return {"mean": np.zeros((len(t), len(x), 1))}
 
-    asked = asked_dataset(ask, years, times, None, {"x": [0.5]})
+    asked = query_dataset(ask, years, times, None, {"x": [0.5]})
     assert asked.time.values.tolist() == times
     with pytest.raises(UserError, match="calendar 360_day"):
         numeric_times(times, GLOBE)
     monkeypatch.setitem(sys.modules, "cftime", None)  # not installed
-    told = asked_dataset(ask, years, hours, None, {"x": [0.5]}).time
+    told = query_dataset(ask, years, hours, None, {"x": [0.5]}).time
     assert told.attrs["calendar"] == "360_day" and told.values.tolist() == hours
 
 
@@ -118,15 +118,15 @@ def test_answers_are_a_cf_dataset():
         return {"mean": t[:, None, None] + x[None, :, 2:], "std": np.ones((len(t), len(x), 1))}
 
     lon, lat = np.array([0.0, 90.0, 180.0]), np.array([-30.0, 30.0])
-    data = asked_dataset(ask, GLOBE, ["2020-01-01T06", "2020-01-02"], None, {"lon": lon, "lat": lat})
+    data = query_dataset(ask, GLOBE, ["2020-01-01T06", "2020-01-02"], None, {"lon": lon, "lat": lat})
     assert data["T"].dims == ("time", "lat", "lon") and data["T"].attrs["units"] == "K"
     np.testing.assert_array_equal(data["time"].values, np.array(["2020-01-01T06", "2020-01-02"], "datetime64[us]"))
     np.testing.assert_allclose(data["T"].sel(lat=30.0).values, [[6.5] * 3, [24.5] * 3])
     assert data["lat"].attrs["units"] == "degrees_north" and data.attrs["Conventions"] == "CF-1.10"
-    along = asked_dataset(ask, GLOBE, 0.0, LONLAT, {})
+    along = query_dataset(ask, GLOBE, 0.0, LONLAT, {})
     assert along["T_std"].dims == ("time", "point")
     with pytest.raises(UserError, match="give an axis for each of lat, lon"):
-        asked_dataset(ask, GLOBE, 0.0, None, {"lon": lon})
+        query_dataset(ask, GLOBE, 0.0, None, {"lon": lon})
 
 
 def test_axes_that_are_called_x_and_y_give_a_grid_and_one_point_is_a_point():
@@ -135,15 +135,15 @@ def test_axes_that_are_called_x_and_y_give_a_grid_and_one_point_is_a_point():
     def ask(t, x):
         return {"mean": (x[:, 0] + 10 * x[:, 1])[None, :, None].repeat(len(t), 0)}
 
-    grid = asked_dataset(ask, plane, [0.0, 1.0], [0.0, 1.0], {"y": [0.1, 0.2, 0.3]})["u"]
+    grid = query_dataset(ask, plane, [0.0, 1.0], [0.0, 1.0], {"y": [0.1, 0.2, 0.3]})["u"]
     assert grid.dims == ("time", "x", "y")
     np.testing.assert_allclose(grid.sel(x=1.0, y=0.2), [3.0, 3.0])
     with pytest.raises(UserError, match="give an axis for each of x, y"):
-        asked_dataset(ask, plane, 0.0, [0.0, 1.0], {})
+        query_dataset(ask, plane, 0.0, [0.0, 1.0], {})
     with pytest.raises(UserError, match="both points x and the axes y"):
-        asked_dataset(ask, plane, 0.0, [[0.0, 1.0]], {"y": [0.1]})
+        query_dataset(ask, plane, 0.0, [[0.0, 1.0]], {"y": [0.1]})
     places = Description("plate", ("u",), ("east", "north"))
-    np.testing.assert_allclose(asked_dataset(ask, places, 0.0, [0.5, 0.1], {})["u"], [[1.5]])
+    np.testing.assert_allclose(query_dataset(ask, places, 0.0, [0.5, 0.1], {})["u"], [[1.5]])
 
 
 @pytest.mark.parametrize(("t", "x", "words"), [
@@ -152,18 +152,18 @@ def test_axes_that_are_called_x_and_y_give_a_grid_and_one_point_is_a_point():
 ])
 def test_what_is_no_number_is_told(t, x, words):
     with pytest.raises(UserError, match=words):
-        asked_points(t, x, Description("line", ("u",), ("x",)))
+        query_points(t, x, Description("line", ("u",), ("x",)))
 
 
 def test_times_in_a_column_are_of_all_points_and_rows_that_look_like_these_are_told():
     t, x = [0.0, 0.5, 1.0], [[0.1], [0.2], [0.3]]
     for column in (np.array(t)[:, None], torch.tensor(t)[:, None], [[0.0], [0.5], [1.0]]):
-        times, _, by_row, shape = asked_points(column, x, LINE)
+        times, _, by_row, shape = query_points(column, x, LINE)
         assert times.tolist() == t and not by_row and shape == (3, 3)
     with pytest.warns(UserWarning, match="3 single points.*give times as a column"):
-        assert asked_points(t, x, LINE)[2:] == (True, (3,))
+        assert query_points(t, x, LINE)[2:] == (True, (3,))
     for times, points in ((t, [[0.1]] * 3), ([0.0, 0.0, 1.0], x), (t[:1], x[:1]), (t[::-1], x)):
-        asked_points(times, points, LINE)  # a series, rows of a table: nothing is told
+        query_points(times, points, LINE)  # a series, rows of a table: nothing is told
 
 
 ZONED = pandas.date_range("2020-01-02T07", periods=2, freq="h", tz="Europe/Zurich")
@@ -198,12 +198,12 @@ def test_days_and_missing_dates_and_dates_of_models():
 def test_points_of_a_table_are_taken_by_name():
     table = pandas.DataFrame({"lat": LONLAT[:, 1], "name": ["a", "b"], "lon": LONLAT[:, 0]})
     for given in (table, table.convert_dtypes(), table.assign(lat=table["lat"].astype("category"))):
-        points = asked_points(0.0, given, GLOBE)[1].numpy()
+        points = query_points(0.0, given, GLOBE)[1].numpy()
         np.testing.assert_allclose(points, lonlat_to_xyz(*LONLAT.T), atol=1e-12)
-    np.testing.assert_array_equal(asked_points(0.0, pandas.DataFrame([[0.25], [0.5]]), LINE)[1], [[0.25], [0.5]])
-    assert asked_points(0, [[1], [2]], LINE)[1].dtype == torch.float64  # whole numbers are places as well
+    np.testing.assert_array_equal(query_points(0.0, pandas.DataFrame([[0.25], [0.5]]), LINE)[1], [[0.25], [0.5]])
+    assert query_points(0, [[1], [2]], LINE)[1].dtype == torch.float64  # whole numbers are places as well
     with pytest.raises(UserError, match="columns lat, name; expected x, y, z or lon, lat"):
-        asked_points(0.0, table[["lat", "name"]], GLOBE)
+        query_points(0.0, table[["lat", "name"]], GLOBE)
 
 
 def test_what_is_masked_or_missing_is_no_value_and_views_and_halves_are_read():
@@ -215,9 +215,9 @@ def test_what_is_masked_or_missing_is_no_value_and_views_and_halves_are_read():
         Observations(0.0, [[0.0]], [[1j]])
     for x in (np.arange(6.0).reshape(3, 2)[::-1, :1], torch.tensor([[4.0], [2.0], [0.0]], dtype=torch.bfloat16),
               np.array([[4.0], [2.0], [0.0]], object)):
-        np.testing.assert_array_equal(asked_points(0.0, x, LINE)[1].double(), [[4.0], [2.0], [0.0]])
+        np.testing.assert_array_equal(query_points(0.0, x, LINE)[1].double(), [[4.0], [2.0], [0.0]])
     with pytest.raises(UserError, match="is a Dataset"):
-        asked_points(0.0, xarray.Dataset({"x": ("x", [1.0])}), LINE)
+        query_points(0.0, xarray.Dataset({"x": ("x", [1.0])}), LINE)
 
 
 def test_columns_of_one_name_are_refused_and_names_of_rows_are_columns():

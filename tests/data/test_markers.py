@@ -19,7 +19,7 @@ def test_a_conventional_number_far_from_all_values_is_a_marker(marker, kind):
     markers = Markers(("a", "b")).look(u)
     assert list(markers.found) == [1] and markers.found[1] == pytest.approx([marker], rel=1e-6)
     with pytest.warns(UserWarning, match="2 of 240 values of b are .* they are taken as missing"):
-        kept = blanked(u, markers.told("here"))
+        kept = blanked(u, markers.fill_values("here"))
     assert np.isnan(kept).sum() == 2 and np.isnan(kept[7:9, 2, 1]).all() and np.isfinite(u).all()
 
 
@@ -31,7 +31,7 @@ def test_other_values_are_no_markers(values):
     u = values[:, None]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert blanked(u, Markers(("a",)).look(u).told("here")) is u
+        assert blanked(u, Markers(("a",)).look(u).fill_values("here")) is u
 
 
 def test_blocks_tell_what_the_whole_does_and_several_numbers_may_stand_for_missing_values():
@@ -42,7 +42,7 @@ def test_blocks_tell_what_the_whole_does_and_several_numbers_may_stand_for_missi
         blocks.look(block)
     assert sorted(blocks.found[0]) == sorted(Markers(("a",)).look(u).found[0]) == [-9999, 9999]
     with pytest.warns(UserWarning, match="2 of 240 values of a are"):
-        assert np.isnan(blanked(u, blocks.told("here"))).sum() == 2
+        assert np.isnan(blanked(u, blocks.fill_values("here"))).sum() == 2
 
 
 def test_a_day_of_markers_in_a_table_is_missing_and_does_not_reach_the_hours_around_it(tmp_path):

@@ -124,13 +124,13 @@ def test_later_observations_are_added_to_places_and_replace_those_of_the_same_ti
     x = np.array([[0.0], [1.0], [2.0]])
     ours = Observations([0.0, 1.0], x, np.arange(6.0).reshape(2, 3, 1))
     rows = [2.0, 1.0, 2.0, 1.0], [[1.0], [0.0], [3.0], [1.0]], [[7.0], [9.0], [8.0], [np.nan]]
-    frames = ours.with_later(Observations(*rows)).frames()
+    frames = ours.updated_with(Observations(*rows)).frames()
     assert frames.x[:, 0].tolist() == [0, 1, 2, 3] and frames.t.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(frames.u[..., 0], [[0, 1, 2, np.nan], [9, 4, 5, np.nan], [np.nan, 7, np.nan, 8]])
-    moving = Observations(*rows).with_later(Observations([2.0], [[1.0]], [[5.0]]))
+    moving = Observations(*rows).updated_with(Observations([2.0], [[1.0]], [[5.0]]))
     assert moving.frames().moving and sorted(moving.frames().rows()[2][:, 0].tolist()) == [5.0, 8.0, 9.0]
     with pytest.raises(UserError, match="of 2 channels"):
-        ours.with_later(Observations([0.0], [[1.0]], [[1.0, 2.0]]))
+        ours.updated_with(Observations([0.0], [[1.0]], [[1.0, 2.0]]))
 
 
 def test_tables_and_datasets_of_any_names_are_the_observations_of_their_arrays():

@@ -10,7 +10,7 @@ from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.plausible import check_plausible, faults, without_jumps, without_wild_values
+from inrflow.data.plausible import check_plausible, faults, hampel_filter, without_outliers
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -135,17 +135,17 @@ def test_one_wild_value_is_left_out_and_a_large_field_is_not():
     usual = Normalisation(torch.zeros(1), torch.ones(1)).limit
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert without_wild_values(batch, usual) is batch
+        assert without_outliers(batch, usual) is batch
     one = u.clone()
     one[1, 3, 5] = 50.0
     with pytest.warns(UserWarning, match="1 of 384 observed values lie more than 20 standard deviations out"):
-        kept = without_wild_values(batch.with_values(one), usual).u
+        kept = without_outliers(batch.with_values(one), usual).u
     assert torch.isnan(kept).nonzero().tolist() == [[1, 3, 5, 0]]
     seen = Normalisation(torch.zeros(1), torch.ones(1), most=torch.tensor([30.0])).limit  # training had as large ones
-    assert torch.equal(without_wild_values(batch.with_values(one), seen).u, one)
+    assert torch.equal(without_outliers(batch.with_values(one), seen).u, one)
     moving = TrajectoryBatch(batch.t, batch.x.expand(2, 8, 24, 1), one)
     with pytest.warns(UserWarning, match="1 of 384"):
-        assert bool(torch.isnan(without_wild_values(moving, usual).u[1, 3, 5, 0]))
+        assert bool(torch.isnan(without_outliers(moving, usual).u[1, 3, 5, 0]))
 
 
 def test_single_values_far_from_their_frames_are_replaced_and_peaks_of_several_frames_and_of_amounts_stay():
@@ -158,14 +158,14 @@ def test_single_values_far_from_their_frames_are_replaced_and_peaks_of_several_f
     faulty[wrong, 0, 0] += 20 * random.choice([-1, 1], 8)
     faulty[gaps, 0, 0] = np.nan
     with pytest.warns(UserWarning, match=f"{8 - gaps[wrong].sum()} of {1200 - gaps.sum()} values"):
-        found = without_jumps(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0])).numpy()
+        found = hampel_filter(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0])).numpy()
     changed = np.argwhere((found != faulty) & np.isfinite(faulty))
     assert [row.tolist() for row in changed] == [[k, 0, 0] for k in sorted(wrong) if not gaps[k]]
     strided = torch.as_tensor(np.repeat(faulty, 2, 1)).permute(2, 1, 0).contiguous().permute(2, 1, 0)  # as windows are
     with pytest.warns(UserWarning, match="values of the series"):
-        other = without_jumps(strided, torch.tensor([-np.inf, -np.inf, 0.0]))
+        other = hampel_filter(strided, torch.tensor([-np.inf, -np.inf, 0.0]))
     np.testing.assert_array_equal(other.numpy(), np.repeat(found, 2, 1))
     assert np.nanmax(np.abs(found - values)[:, 0, 0]) < 1
     with pytest.warns(UserWarning, match="they are left out"):
-        without = without_jumps(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0]), missing=True).numpy()
+        without = hampel_filter(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0]), missing=True).numpy()
     np.testing.assert_array_equal(without, np.where(found == faulty, faulty, np.nan))

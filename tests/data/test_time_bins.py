@@ -12,7 +12,7 @@ def rows(count=500, seed=0):
 
 def test_every_row_is_in_the_nearest_bin_with_its_time_offset():
     t, x, u = rows()
-    bins = TimeBins.for_rows(2.0, 6.0, len(t))
+    bins = TimeBins.for_row_count(2.0, 6.0, len(t))
     place, values, offset, present = bins.gather(t, x, u)
     seen = np.isfinite(values[..., 0])
     assert seen.sum() == len(t) and present.all() and np.abs(offset).max() <= bins.width / 2 + 1e-6

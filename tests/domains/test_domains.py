@@ -254,14 +254,14 @@ def test_mistakes_are_reported_in_a_sentence() -> None:
 def test_all_harmonics_that_a_grid_tells_apart_are_orthogonal_on_it():
     x, y = np.arange(12) / 12 * 3.0, (np.arange(5) + 0.5) / 5
     grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
-    box = Box([0, 0], [3, 1], ["periodic", "walled"]).told_apart(grid)
+    box = Box([0, 0], [3, 1], ["periodic", "walled"]).resolved_by_grid(grid)
     harmonics = box.harmonics(1000)
     table = harmonics.values(grid)
     assert harmonics.count == 11 * 5 and box.harmonics(20).count <= 20
     np.testing.assert_allclose(table.T @ table / len(grid), np.eye(55), atol=1e-12)
     again = from_state(box.state())
     np.testing.assert_allclose(again.harmonics(1000).eigenvalues, harmonics.eigenvalues)
-    assert Box([0, 0], [3, 1], ["periodic", "walled"]).told_apart(grid[1:]) is None
+    assert Box([0, 0], [3, 1], ["periodic", "walled"]).resolved_by_grid(grid[1:]) is None
 
 
 def test_harmonics_of_channels_obey_the_conditions_of_their_own_at_each_wall() -> None:
@@ -287,7 +287,7 @@ def test_harmonics_of_channels_obey_the_conditions_of_their_own_at_each_wall() -
 
 def test_harmonics_of_channels_that_a_grid_tells_apart_are_orthogonal_on_it() -> None:
     x = np.stack(np.meshgrid((np.arange(6) + 0.5) / 6, (np.arange(5) + 0.5) / 5, indexing="ij"), -1).reshape(-1, 2)
-    grid = Box([0.0, 0.0], [1.0, 1.0], ["walled", "walled"]).told_apart(x)
+    grid = Box([0.0, 0.0], [1.0, 1.0], ["walled", "walled"]).resolved_by_grid(x)
     assert grid is not None
     harmonics = grid.harmonics(90, "natural, held/natural, natural-held/held")
     assert harmonics.allowed is not None

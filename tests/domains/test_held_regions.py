@@ -67,7 +67,7 @@ def test_values_that_never_change_are_held_though_other_harmonics_miss_little_le
     region = _square(8, 1)
     t, u = _heat(region, 4)
     data = setting.Data.of(t, region.nodes, u)
-    assert setting.choose([region], None, data, 0, lambda _: None)[1] == kind
+    assert setting.choose_basis([region], None, data, 0, lambda _: None)[1] == kind
 
 
 def test_channels_of_unlike_conditions_have_harmonics_of_their_own() -> None:
@@ -107,5 +107,5 @@ def test_conditions_of_each_channel_are_told_by_points_within(held: bool) -> Non
     shapes = [np.prod(of(np.pi * waves[:, None] * x), -1) for of in ((np.sin if held else np.cos), np.cos)]
     size = generator.standard_normal((4, 6, 2, 4))
     u = np.stack([np.einsum("stk,kn->stn", size[:, :, c], shapes[c]) for c in range(2)], -1)
-    kind = setting.choose([region], None, setting.Data.of(np.arange(6.0), x, u), 0, lambda _: None)[1]
+    kind = setting.choose_basis([region], None, setting.Data.of(np.arange(6.0), x, u), 0, lambda _: None)[1]
     assert kind == ("held, natural" if held else "natural")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from inrflow.domains import HELD, Network, domains_of, elsewhere, from_state
-from inrflow.domains.network import network_through
+from inrflow.domains import HELD, Network, domain_mismatch, domains_of, from_state
+from inrflow.domains.network import network_from_points
 
 
 def star(each: int, turns: tuple[float, ...] = (0.3, 2.4, 4.5), centre: bool = True) -> np.ndarray:
@@ -15,7 +15,7 @@ def star(each: int, turns: tuple[float, ...] = (0.3, 2.4, 4.5), centre: bool = T
 
 
 def test_harmonics_of_a_star_are_those_in_closed_form():
-    network = network_through(star(30))
+    network = network_from_points(star(30))
     assert len(network.cells) == 90 and len(network.edge) == 3
     waves = np.sqrt(network.harmonics(7).eigenvalues) / np.pi
     np.testing.assert_allclose(waves, [0, 0.5, 0.5, 1, 1.5, 1.5, 2], atol=1e-5)
@@ -24,7 +24,7 @@ def test_harmonics_of_a_star_are_those_in_closed_form():
 
 
 def test_harmonics_are_orthonormal_with_gradients_along_the_curves():
-    harmonics = network_through(star(30)).harmonics(9)
+    harmonics = network_from_points(star(30)).harmonics(9)
     rule = harmonics.quadrature()
     np.testing.assert_allclose((rule.values.T * rule.weights) @ rule.values, np.eye(9), atol=1e-12)
     energy = (rule.gradients**2).sum(2).T @ rule.weights
@@ -36,7 +36,7 @@ def test_harmonics_are_orthonormal_with_gradients_along_the_curves():
 
 def test_a_ring_is_closed_wherever_its_points_lie():
     turn = np.sort(np.random.default_rng(1).uniform(0, 2 * np.pi, 150))
-    ring = network_through(np.stack([np.cos(turn), np.sin(turn), 0.2 * np.sin(2 * turn)], 1))
+    ring = network_from_points(np.stack([np.cos(turn), np.sin(turn), 0.2 * np.sin(2 * turn)], 1))
     assert not ring.bounded and len(ring.cells) == 150 and ring.dimensions == 3
 
 
@@ -45,7 +45,7 @@ def test_points_that_fill_a_region_are_no_network():
     grids = [np.stack(np.meshgrid(np.arange(50) * 0.02, np.arange(8) * gap), -1).reshape(-1, 2)
              for gap in (0.02, 0.06, 0.3)]
     for points in (random.random((400, 2)), random.random((300, 3)), random.random((60, 2)), *grids):
-        assert network_through(points) is None
+        assert network_from_points(points) is None
 
 
 def test_domains_are_networks_of_points_along_curves_and_of_segments():
@@ -53,7 +53,7 @@ def test_domains_are_networks_of_points_along_curves_and_of_segments():
     assert isinstance(found, Network)
     again = from_state(found.state())
     np.testing.assert_array_equal(again.cells, found.cells)
-    assert elsewhere(found, star(40)) is None and "outside" in elsewhere(found, star(40, (0.0, 1.0)))
+    assert domain_mismatch(found, star(40)) is None and "outside" in domain_mismatch(found, star(40, (0.0, 1.0)))
     (given,) = domains_of(star(1), cells=np.array([[0, 1], [0, 2], [0, 3]]))
     assert given.kind == "network" and given.measure == pytest.approx(3)
     np.testing.assert_allclose(given.distance(np.array([[0.0, 0.0], [30.0, 40.0]]))[1], 49, atol=1.5)

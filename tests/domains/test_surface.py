@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull, Delaunay
 
-from inrflow.domains import Surface, domains_of, elsewhere, from_state
+from inrflow.domains import Surface, domain_mismatch, domains_of, from_state
 from inrflow.errors import UserError
 
 
@@ -54,8 +54,8 @@ def test_surfaces_are_inferred_saved_and_told_apart() -> None:
     surface, = domains_of(x, cells=cells)
     again = from_state(surface.state())
     np.testing.assert_array_equal(again.harmonics(9).eigenvalues, surface.harmonics(9).eigenvalues)
-    assert elsewhere(surface, x, cells=cells) is None
-    assert "outside" in str(elsewhere(surface, x * [1.5, 1, 1], cells=cells))
+    assert domain_mismatch(surface, x, cells=cells) is None
+    assert "outside" in str(domain_mismatch(surface, x * [1.5, 1, 1], cells=cells))
     with pytest.raises(UserError, match="expected"):
         Surface(x[:, :2], cells)
     with pytest.raises(UserError, match="nodes reach to"):

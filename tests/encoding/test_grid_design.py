@@ -48,7 +48,7 @@ def test_a_grid_in_single_precision_is_even_and_other_points_have_tables():
 def test_codes_of_points_from_wall_to_wall_are_those_of_the_trapezoidal_rule(boundary):
     rng, nodes = np.random.default_rng(0), np.linspace(0, 1, N)
     x = grid(even(N - 3), nodes).astype(np.float32).astype(float)[rng.permutation(N * (N - 3))]
-    box = Box([0, 0], [1, 1], ["periodic", "walled"]).told_apart(x, boundary)
+    box = Box([0, 0], [1, 1], ["periodic", "walled"]).resolved_by_grid(x, boundary)
     harmonics = box.harmonics(N**2, boundary)
     assert harmonics.count == (N - 3) * (N - ["natural", "natural-held", "held"].index(boundary))
     design, table = grid_design(harmonics, x), harmonics.values(x)
@@ -76,7 +76,7 @@ def test_noise_of_values_from_wall_to_wall_is_that_of_the_values():
 
 def test_as_many_harmonics_as_leave_a_share_of_a_spectrum_beside_noise():
     rng, box, x = np.random.default_rng(0), Box([0, 0], [1, 1], ["periodic"] * 2), grid(even(21), even(21))
-    harmonics = box.told_apart(x).harmonics(21**2)
+    harmonics = box.resolved_by_grid(x).harmonics(21**2)
     codes = rng.normal(size=(6, 4, harmonics.count)) * np.sqrt(0.9 ** np.arange(harmonics.count))
     u = (codes @ harmonics.values(x).T)[..., None]
     left = 0.9 ** np.arange(harmonics.count)

@@ -52,7 +52,7 @@ def test_noise_is_told_as_well_by_many_harmonics_that_hold_nothing_else() -> Non
     fields = seen.reshape(10, 10, 300, 1)
     for count in (60, 120, 220):
         codes = fit_codes(SQUARE.harmonics(count), points[None], fields)
-        left, share = codes.left(points, fields)
+        left, share = codes.residuals(points, fields)
         assert (left**2).mean() / share[0] == pytest.approx(0.05**2, rel=0.08)
 
 
@@ -87,7 +87,7 @@ def test_as_many_harmonics_as_points_leave_the_noise_that_is_known() -> None:
     places = np.broadcast_to(x, (12, 64, 1))
     told = []
     for noise in (0.0, np.array([0.04])):
-        left, share = fit_codes(harmonics, places, u, noise).left(x, u)
+        left, share = fit_codes(harmonics, places, u, noise).residuals(x, u)
         told.append((left**2).mean() / share[0])
     assert told[1] == pytest.approx(0.04, rel=0.08)
     assert told[0] < 0.03  # waves of noise are taken for waves of fields
@@ -102,7 +102,7 @@ def test_harmonics_that_a_grid_does_not_show_change_nothing(count: int) -> None:
     decay = np.exp(-0.004 * shown.eigenvalues * np.arange(5)[:, None])
     u = (np.random.default_rng(0).standard_normal((10, 1, shown.count)) * decay @ shown.values(x).T)[..., None]
     codes = fit_codes(torus.harmonics(count), x[None].repeat(10, 0), u)
-    assert np.abs(codes.left(x, u)[0]).max() < 1e-6
+    assert np.abs(codes.residuals(x, u)[0]).max() < 1e-6
     if count == 120:  # of waves that are told apart
         assert codes.variance[0, shown.count :].sum() < 1e-6 * codes.variance.sum()
 
@@ -117,4 +117,4 @@ def test_harmonics_up_to_the_last_one_that_data_hold_are_kept_with_all_of_its_ei
     boundary, points = "held, natural", np.broadcast_to(x, (4, *x.shape))
     domain, used = fit_codes(box.harmonics(80, boundary), points, u).used(box)
     codes = fit_codes(domain.harmonics(used, boundary), points, u)
-    assert used < 80 and np.abs(codes.left(x, u[0])[0]).max() < 1e-9
+    assert used < 80 and np.abs(codes.residuals(x, u[0])[0]).max() < 1e-9

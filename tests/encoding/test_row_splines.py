@@ -41,7 +41,7 @@ def rows(n: int, count: int, noise: float = 0.0) -> Rows:
 def test_splines_say_what_a_field_is_between_rows_and_how_far_it_is_unknown(noise):
     every = [rows(n, 400, noise) for n in range(4)]
     tried = candidates(domains_of(every[0][1], (1.0,)), every, (0.0, 2.0), 0)
-    splines = min(tried, key=lambda one: one.missed)
+    splines = min(tried, key=lambda one: one.relative_error)
     places, times = np.linspace(0, 0.9, 7), np.linspace(0.1, 1.9, 9)
     for n, one in enumerate(every):
         found = splines.fields(one, times, splines.harmonics.values(places[:, None])).reshape(-1, 2)
@@ -76,12 +76,12 @@ def frame(n: int, t: float, count: int) -> Rows:
 def test_frames_whose_points_move_are_solved_each_by_itself():
     frames = [frame(n, t, 30) for n in range(4) for t in (0.0, 0.5, 1.0)]
     tried = candidates(domains_of(np.concatenate([x for _, x, _ in frames]), (1.0,)), frames, (0.0, 0.0), 0)
-    best = min(tried, key=lambda one: one.missed)
+    best = min(tried, key=lambda one: one.relative_error)
     places = np.linspace(0, 0.9, 7)
     for n in range(4):
         found = best.fields(frame(n, 0.75, 30), np.array([0.75]), best.harmonics.values(places[:, None]))[0]
         assert found == pytest.approx(field(n, np.full(7, 0.75), places), abs=1e-6)
-    assert best.count == 1 and best.missed < 1e-10
+    assert best.count == 1 and best.relative_error < 1e-10
 
 
 def test_a_law_is_found_where_every_frame_has_other_points(tmp_path, inrflow_command):
@@ -111,7 +111,7 @@ def test_channels_known_in_rows_of_their_own_are_solved_from_these():
     for _, _, u in every:
         u[::2, 0], u[1::2, 1] = np.nan, np.nan
     tried = candidates(domains_of(every[0][1], (1.0,)), every, (0.0, 2.0), 0)
-    splines = min(tried, key=lambda one: one.missed)
+    splines = min(tried, key=lambda one: one.relative_error)
     places, times = np.linspace(0, 0.9, 7), np.linspace(0.1, 1.9, 9)
     found = splines.fields(every[0], times, splines.harmonics.values(places[:, None])).reshape(-1, 2)
     assert ((found - field(0, np.repeat(times, 7), np.tile(places, 9))) ** 2).mean() < 1e-6
@@ -123,6 +123,6 @@ def test_frames_of_few_points_that_move_are_told_by_those_before_and_after():
     few = [[frame(n, t, 5) for t in np.arange(40) / 20] for n in range(4)]
     domains = domains_of(np.concatenate([x for each in few for _, x, _ in each]), (1.0,))
     whole = [tuple(np.concatenate(parts) for parts in zip(*each, strict=True)) for each in few]
-    alone, together = (min(one.missed for one in candidates(domains, some, span, 0)) for some, span in (
+    alone, together = (min(one.relative_error for one in candidates(domains, some, span, 0)) for some, span in (
         ([one for each in few for one in each], (0.0, 0.0)), (whole, (0.0, 1.95))))
     assert together < 1e-4 < 1e-2 < alone

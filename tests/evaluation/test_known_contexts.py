@@ -9,7 +9,7 @@ import torch
 
 from inrflow.data.formats.trajectory_file import Environments
 from inrflow.dynamics.contexts.posterior import ContextEstimate
-from inrflow.evaluation.known_contexts import spread_contexts
+from inrflow.evaluation.known_contexts import calibrate_contexts
 from inrflow.model.contexts import Contexts
 
 COVARIANCE = torch.tensor([[0.04, 0.01], [0.01, 0.09]]).double()
@@ -36,20 +36,20 @@ def test_the_spread_is_how_much_wider_contexts_lie_than_stated(size, spread):
     root = np.linalg.cholesky(COVARIANCE.numpy())
     apart = [(size * np.sqrt(2) * root @ np.eye(2)[k]).tolist() for k in (0, 1, 1)]  # squared distances 2 size^2
     model = surrogate(apart)
-    assert spread_contexts(model, SOURCE, SYSTEMS, np.array([3, 2, 4, 1]), np.inf) == 3  # none of system 4
+    assert calibrate_contexts(model, SOURCE, SYSTEMS, np.array([3, 2, 4, 1]), np.inf) == 3  # none of system 4
     assert model.contexts.spread == pytest.approx(spread)
 
 
 def test_where_the_time_is_over_one_trajectory_is_solved():
     model = surrogate([[0.4, 0.0]])
-    assert spread_contexts(model, SOURCE, SYSTEMS, np.array([0, 1, 3]), 0.0) == 1
+    assert calibrate_contexts(model, SOURCE, SYSTEMS, np.array([0, 1, 3]), 0.0) == 1
     expected = 0.4**2 * np.linalg.inv(COVARIANCE.numpy())[0, 0] / 2
     assert model.contexts.spread == pytest.approx(expected)
 
 
 def test_errors_of_contexts_have_the_bounds_of_so_few():
     model = surrogate([[0.4, 0.0], [0.0, -0.3], [0.2, 0.0]])
-    spread_contexts(model, SOURCE, SYSTEMS, np.array([0, 1, 3]), np.inf)
+    calibrate_contexts(model, SOURCE, SYSTEMS, np.array([0, 1, 3]), np.inf)
     rms = np.sqrt([(0.4**2 + 0.2**2) / 3, 0.3**2 / 3])
     np.testing.assert_allclose(model.contexts.error, 2.353363 * rms, rtol=1e-6)  # Student's quantile, 3 degrees
 
@@ -60,10 +60,10 @@ def test_trajectories_in_the_middle_and_at_both_ends_come_first():
     held = Environments("environment", np.zeros(40, dtype=int), np.array([7]))
     for most, expected in ((3, [27, 20, 32]), (6, [27, 20, 32, 22, 25, 30])):
         seen.clear()
-        assert spread_contexts(surrogate([[0.1, 0.0]] * 6), source, held, np.arange(20, 33), np.inf, most) == most
+        assert calibrate_contexts(surrogate([[0.1, 0.0]] * 6), source, held, np.arange(20, 33), np.inf, most) == most
         assert seen == expected
 
 
 def test_models_without_contexts_have_none_to_spread():
     model: Any = SimpleNamespace(contexts=None)
-    assert spread_contexts(model, SOURCE, SYSTEMS, np.array([0]), np.inf) == 0
+    assert calibrate_contexts(model, SOURCE, SYSTEMS, np.array([0]), np.inf) == 0

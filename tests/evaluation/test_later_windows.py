@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.evaluation.calibration import calibrated, errors_of, factors_of, fading_of
+from inrflow.evaluation.calibration import calibrated, errors_of, factors_of, variance_factor_decay
 from inrflow.evaluation.forecast import Errors
 from tests.evaluation.test_calibration import POINTS, coverage, forecast_errors, normal, surrogate, truth, with_prior
 
@@ -39,7 +39,7 @@ def test_whether_own_factors_fade_is_told_from_errors(fading):
     one = torch.ones_like(lead)
     errors = Errors((variance.sqrt() * normal(len(lead), seed=2)).abs(), 0 * one, factor, lead, number.double(),
                     0 * one, factor=factor)
-    assert fading_of(errors) == fading
+    assert variance_factor_decay(errors) == fading
     faded = errors.faded(fading)
     torch.testing.assert_close(faded.rest, variance)
     spread, _, _ = factors_of([faded, faded], torch.tensor([0.0, 5.0]).double())

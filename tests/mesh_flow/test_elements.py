@@ -39,7 +39,7 @@ def test_convection_is_what_the_velocity_carries(elements):
 
 def test_values_at_vertices_go_on_linearly(elements):
     plane = elements.nodes @ [2.0, -1.0] + 3
-    np.testing.assert_allclose(elements.onto_nodes(plane[: elements.vertices]), plane)
+    np.testing.assert_allclose(elements.interpolated_to_nodes(plane[: elements.vertices]), plane)
 
 
 def test_what_is_no_mesh_is_refused():

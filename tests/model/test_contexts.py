@@ -6,7 +6,7 @@ import torch
 
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.encoding.posterior import chi_squared_quantile
-from inrflow.model.contexts import Contexts, ParameterMap, missed_by, told_contexts
+from inrflow.model.contexts import Contexts, ParameterMap, parameter_contexts, truncation_growth
 from inrflow.numerics.polynomials import monomials
 from inrflow.numerics.principal_components import standardised
 
@@ -139,9 +139,9 @@ def test_intervals_widen_as_a_regression_on_the_contexts_does():
 
 def test_known_parameters_may_enter_as_powers_and_products_that_environments_tell_apart():
     pairs = [[1.0, 2.0], [2.0, 1.0], [3.0, 5.0], [4.0, 3.0], [0.5, 1.0]]
-    forms = told_contexts(torch.tensor(pairs, dtype=torch.float64))
+    forms = parameter_contexts(torch.tensor(pairs, dtype=torch.float64))
     assert {form.shape[1] for form in forms} == {2}  # of five environments, five numbers tell nothing
-    for form in told_contexts(torch.tensor([[-1.0], [0.0], [1.0], [3.0]], dtype=torch.float64)):  # no logarithms
+    for form in parameter_contexts(torch.tensor([[-1.0], [0.0], [1.0], [3.0]], dtype=torch.float64)):  # no logarithms
         assert torch.isfinite(form).all()
         torch.testing.assert_close(form.T @ form / 4, torch.eye(form.shape[1], dtype=torch.float64))
 
@@ -164,7 +164,7 @@ def test_intervals_beyond_the_environments_widen_as_what_the_next_degree_adds_do
     fit = torch.linalg.lstsq(design, parameters ** (degree + 1)).solution
     missed = (parameters ** (degree + 1) - design @ fit).square().mean().sqrt()
     error = (far ** (degree + 1) - beyond @ fit).abs()[:, 0] / missed
-    told = Contexts("environment", values, torch.arange(6), growth=missed_by(degree)).widening(
+    told = Contexts("environment", values, torch.arange(6), growth=truncation_growth(degree)).widening(
         (beyond[:, 1:] - mean) @ torch.linalg.inv(factor).T)
     assert bool((told > 0.3 * error).all()) and bool((told < error).all())
 
@@ -196,7 +196,7 @@ def test_a_parameter_may_act_as_an_exponential():
     mean, covariance = fitted.parameters(truth(torch.tensor([1.4]).double()), 1e-8 * torch.eye(1).double())
     torch.testing.assert_close(mean, torch.tensor([1.4]).double(), rtol=0.02, atol=0)
     assert float(covariance) > 1e-8 / 0.8**2  # what the map leaves open counts, too
-    forms = [torch.cat([torch.ones(9, 1), form], 1).double() for form in told_contexts(parameters)]
+    forms = [torch.cat([torch.ones(9, 1), form], 1).double() for form in parameter_contexts(parameters)]
     left = [float((form @ torch.linalg.lstsq(form, truth(parameters)).solution - truth(parameters)).abs().max())
             for form in forms]
     assert min(left) < 0.05 * min(left[:2])  # those of the parameter and its square
@@ -247,5 +247,5 @@ def test_two_parameters_may_enter_by_unlike_powers():
     random = np.random.default_rng(0)
     parameters = torch.tensor(0.5 + random.random((9, 2)))
     wanted = standardised(torch.stack([parameters[:, 0] ** 2, parameters[:, 1]], 1))[0]
-    forms = told_contexts(parameters, alike=True)
+    forms = parameter_contexts(parameters, alike=True)
     assert any(form.shape == wanted.shape and torch.allclose(form, wanted) for form in forms)

@@ -105,7 +105,7 @@ def test_rates_that_no_frame_shows_follow_from_how_codes_move_as_by_covariances(
     wave.u = u + 1e-3**0.5 * torch.randn(u.shape).double()
     means = wave.estimate(wave.dense, 3).mean[:, -1, count:], wave.estimate(wave.prior, 3).mean[:, -1, count:]
     dense, drawn = (float((mean - wave.path[:, 2, count:]).square().mean()) for mean in means)
-    assert law.rated_codes(count).tolist() == list(range(count))
+    assert law.rate_indices(count).tolist() == list(range(count))
     assert drawn < 1.5 * dense < 0.3 * float(wave.path[:, 2, count:].square().mean())
 
 

@@ -67,7 +67,7 @@ def test_points_that_move_are_drawn_in_panels_that_show_the_places_of_all_frames
     ax = new_figure(2, 2, None).subplots()
     limits = []
     for frame in (0, T - 1):
-        data.view(frame).dress(ax, bottom=True, left=True)
+        data.view(frame).format_axes(ax, bottom=True, left=True)
         limits.append((*ax.get_xlim(), *ax.get_ylim()))
     assert limits[0] == limits[1] and limits[0][0] <= moving[..., 0].min() and limits[0][1] >= moving[..., 0].max()
 

@@ -102,7 +102,7 @@ def test_one_point_and_points_on_a_line_have_room_around_them(x, recwarn):
     ax = Figure().subplots()
     view = view_of(x, ("x", "y"), None, None)
     view.draw(ax, np.ones(len(x)), *palette(np.ones(len(x))))
-    view.dress(ax, bottom=True, left=True)
+    view.format_axes(ax, bottom=True, left=True)
     assert ax.get_ylim()[0] < 0 < ax.get_ylim()[1] and not recwarn.list
 
 
@@ -154,7 +154,7 @@ def test_triangles_cover_the_whole_map_of_a_globe_with_values_of_its_points():
     np.testing.assert_allclose(finder(*places.T).filled(np.nan), lonlat_to_xyz(*places.T) @ [1.0, 0.5, 2.0], atol=0.2)
     ax = Figure().subplots()
     view.draw(ax, x[:, 0], *palette(x[:, 0]))
-    view.dress(ax, True, True)
+    view.format_axes(ax, True, True)
     assert ax.get_xlim() == (-180, 180) and ax.get_ylim() == (-90, 90)
     band = view_of(x[np.abs(x[:, 2]) < 0.7], ("x", "y", "z"), "sphere", None)
     assert band.reach is not None and np.abs(band.reach[0][1]) < 50  # nothing is made up beyond the points

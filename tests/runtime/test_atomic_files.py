@@ -14,14 +14,14 @@ from inrflow.runtime.atomic_files import (
     LOCK_FILE,
     AtomicFile,
     damage_as_user_error,
-    held_folder,
-    written_aside,
+    locked_folder,
+    replaced_atomically,
     written_hdf5,
 )
 
 
 def write_aside(path, write):
-    with written_aside(path) as aside:
+    with replaced_atomically(path) as aside:
         write(aside)
 
 
@@ -181,13 +181,13 @@ def test_data_replace_only_data(tmp_path):
 
 def test_a_folder_is_written_by_one_process_whose_name_the_other_one_is_told(tmp_path):
     folder = tmp_path / "run"
-    script = ("import sys; sys.path[:0] = sys.argv[2:]\nfrom inrflow.runtime.atomic_files import held_folder\n"
-              "with held_folder(sys.argv[1]):\n    print('ready', flush=True); sys.stdin.read()")
+    script = ("import sys; sys.path[:0] = sys.argv[2:]\nfrom inrflow.runtime.atomic_files import locked_folder\n"
+              "with locked_folder(sys.argv[1]):\n    print('ready', flush=True); sys.stdin.read()")
     other = subprocess.Popen([sys.executable, "-c", script, folder, *sys.path], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline() == b"ready\n"
-        with pytest.raises(UserError, match=f"written by process {other.pid} on .* since"), held_folder(folder):
+        with pytest.raises(UserError, match=f"written by process {other.pid} on .* since"), locked_folder(folder):
             pass
         assert (folder / LOCK_FILE).exists()
     finally:
@@ -195,18 +195,18 @@ def test_a_folder_is_written_by_one_process_whose_name_the_other_one_is_told(tmp
         other.communicate()
     (folder / ".model.01234567.partial.safetensors").touch()
     with pytest.warns(UserWarning, match=f"process {other.pid} on .* stopped before its end; its lock is taken over"), \
-            held_folder(folder):
+            locked_folder(folder):
         (folder / "result").touch()
     assert names(folder) == ["result"]
 
 
 def test_a_folder_that_nothing_was_written_to_goes_and_one_with_a_link_is_refused(tmp_path):
-    with held_folder(tmp_path / "empty"):
+    with locked_folder(tmp_path / "empty"):
         pass
     (tmp_path / "run").mkdir()
     (tmp_path / "victim").write_text("kept")
     (tmp_path / "run" / "metrics.jsonl").symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="metrics.jsonl is a link, through which"), held_folder(tmp_path / "run"):
+    with pytest.raises(UserError, match="metrics.jsonl is a link, through which"), locked_folder(tmp_path / "run"):
         pass
     assert names(tmp_path) == ["run", "victim"] and names(tmp_path / "run") == ["metrics.jsonl"]
 

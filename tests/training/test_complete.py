@@ -93,7 +93,7 @@ def test_spreads_of_the_stated_number_of_trajectories_stand_for_the_others(run, 
 
 def test_fields_of_many_numbers_are_calibrated_as_fitted_to_fewer_frames(run):
     frames = []
-    one = replace(candidate(run, RATES), briefly=lambda count: frames.append(count) or linear(OFF))
+    one = replace(candidate(run, RATES), first_frames_only=lambda count: frames.append(count) or linear(OFF))
     surrogate, brief = complete(one, run.budget, run.log), assemble(one)
     brief.field, brief.prior.farthest = linear(OFF), surrogate.prior.farthest
     expected = calibrate(brief, validation(run), 1)
@@ -138,7 +138,7 @@ def test_how_contexts_lie_about_those_of_systems_is_told_where_the_time_is_over_
 
     one, kept = candidate_with_context(run), Contexts("environment", torch.ones(1, 1).double(), torch.ones(1))
     one = replace(one, refit=lambda: Refitted(one.field, contexts=kept))
-    monkeypatch.setattr("inrflow.training.candidate.spread_contexts", solved)
+    monkeypatch.setattr("inrflow.training.candidate.calibrate_contexts", solved)
     monkeypatch.setattr(type(run.budget), "_end", 0.0)
     monkeypatch.setattr(run.budget, "decisions", {})
     complete(one, run.budget, run.log)

@@ -17,7 +17,7 @@ from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.state_prior import state_prior
 from inrflow.training.candidate import Score, assemble
-from inrflow.training.judge import Forecasts, explains, rollout_error
+from inrflow.training.judge import LawRollouts, explains, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes
@@ -292,14 +292,14 @@ def test_forecasts_that_diverge_soon_after_the_data_are_counted():
     t = torch.linspace(0, 2, 9, dtype=torch.float64).expand(4, 9)
     states = CodeData((1 / (1 / start - t))[..., None], t, torch.ones(4, 9, dtype=torch.bool))
     field = VectorField(1, [Square()]).double()
-    found = Forecasts(field, Integrator("rk4", 0.01), states, states, 0, 1, error=0.0)
+    found = LawRollouts(field, Integrator("rk4", 0.01), states, states, 0, 1, error=0.0)
     assert found.lost == 0.5 and found.difference(found.paths) == math.inf
-    assert Forecasts(field, Integrator("rk4", 0.01), states.at(slice(0)), states, 0, 1, error=0.0).lost == 0.0
+    assert LawRollouts(field, Integrator("rk4", 0.01), states.at(slice(0)), states, 0, 1, error=0.0).lost == 0.0
 
 
 def test_the_difference_of_steps_is_the_error_of_the_longer_ones():
     seen = states(count=4)
-    coarse, fine = (Forecasts(field(), Integrator("rk4", step), seen, seen, 0, 2) for step in (0.5, 0.25))
+    coarse, fine = (LawRollouts(field(), Integrator("rk4", step), seen, seen, 0, 2) for step in (0.5, 0.25))
     flows = [torch.linalg.matrix_exp(MATRIX * (torch.cat([t, t[-1] + t[1:] - t[0]]) - t[0])[:, None, None])
              for t in seen.t]
     exact = torch.stack([flow @ z[0] for flow, z in zip(flows, seen.codes, strict=True)])

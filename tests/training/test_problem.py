@@ -6,7 +6,7 @@ from runs import run_on
 
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.source import some_of
+from inrflow.data.source import share_of_each_group
 from inrflow.training.recorder import Budget
 
 
@@ -61,9 +61,9 @@ def test_of_values_beyond_the_time_some_trajectories_and_points_are_trained_on(t
 
 def test_some_of_the_trajectories_are_of_every_system():
     rows, systems = np.arange(3, 40), np.arange(40) // 10
-    kept = some_of(rows, 0.3, systems)
+    kept = share_of_each_group(rows, 0.3, systems)
     assert np.isin(kept, rows).all() and np.bincount(systems[kept]).tolist() == [2, 3, 3, 3]
-    assert some_of(rows, 1e-3, systems).tolist() == [3, 10, 20, 30]
+    assert share_of_each_group(rows, 1e-3, systems).tolist() == [3, 10, 20, 30]
 
 
 def test_points_without_any_value_are_none_of_a_laws_domain(tmp_path):

@@ -155,5 +155,5 @@ def test_what_explains_frames_that_stand_in_for_rows_of_one_trajectory_keeps_no_
     monkeypatch.setattr(train_module, "assemble", lambda _: SimpleNamespace(prior=None))
     monkeypatch.setattr(train_module, "pooled", lambda *_: None)
     monkeypatch.setattr(train_module, "choose_residual_field", lambda *_: "with a residual field")
-    found = train_module._beside_residual(SimpleNamespace(prior=None), best, run)
+    found = train_module._with_residual_field(SimpleNamespace(prior=None), best, run)
     assert (found == "with a residual field") == looked

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import RunDirectory, as_trajectories, at_home, load_run
+from inrflow.commands.run_directory import RunDirectory, as_trajectories, load_run, to_data_domain
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ExploreConfig
 from inrflow.errors import UserError
@@ -41,8 +41,8 @@ def run(arguments: list[str]) -> int:
                                units=surrogate.description.time_units)
         if not Path(path).exists():
             raise UserError(f"the trajectories to show are in {path}, which does not exist; give data.test=FILE")
-        surrogate = at_home(surrogate, Path(path), console)
-        others = {other: at_home(load_run(other, config.device, config.physics, path), Path(path), console)
+        surrogate = to_data_domain(surrogate, Path(path), console)
+        others = {other: to_data_domain(load_run(other, config.device, config.physics, path), Path(path), console)
                   for other in config.others}
         explored = Explored(surrogate, Path(path), config.observe, place.json(CANDIDATES_FILE), others,
                             place.references(surrogate.description.name), given_settings(place.read_settings()))

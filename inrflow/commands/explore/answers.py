@@ -49,19 +49,19 @@ class View:
     words: str = ""
 
 
-class _Drawn(Solution):
+class _Picture(Solution):
     """Solution at places of a picture, without the check for places outside of the domain, which are masked anyway."""
 
     def _check(self, times: torch.Tensor, points: torch.Tensor) -> None:
         self.surrogate.extent.require_reach(times.numpy(), *self.observed)
 
-    def of_codes(self) -> _Drawn:
+    def without_residual(self) -> _Picture:
         """Solution without a residual field, from the same states."""
         other = copy(self)
         other.estimate = replace(self.estimate, residual=None)
         return other
 
-    def of_channel(self, channel: int) -> _Drawn:
+    def of_one_channel(self, channel: int) -> _Picture:
         """Solution with a residual field of one channel alone."""
         if self.estimate.residual is None:
             return self
@@ -228,7 +228,7 @@ class Explored:
         if self.model not in self._runs or quantity == ERROR:
             return self._at_points(name, t, channel, quantity)
         whole, _ = self.solution(name)
-        solution, canvas = _Drawn(whole.surrogate, whole.estimate).of_channel(channel), self._drawn_on(window)
+        solution, canvas = _Picture(whole.surrogate, whole.estimate).of_one_channel(channel), self._drawn_on(window)
         lines = canvas.lines
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # diverging forecasts are visible
@@ -245,7 +245,7 @@ class Explored:
         """Places of a picture over a window, cached for the latest one."""
         if self._canvas is None or not np.array_equal(self._canvas.window, window):
             lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
-            places = _crossed(lines)
+            places = _tensor_grid(lines)
             outside = self.surrogate.extent.outside(self._points(places))
             self._canvas = _Canvas(window.copy(), lines, places, outside | self._empty(places))
         return self._canvas
@@ -293,7 +293,7 @@ class Explored:
         return self.quantities.index(quantity) - self.quantities.index(RATE) - 1
 
     def _quickly(
-        self, solution: _Drawn, t: float, channel: int, quantity: str, lines: list[np.ndarray]
+        self, solution: _Picture, t: float, channel: int, quantity: str, lines: list[np.ndarray]
     ) -> np.ndarray:
         """Quantity on the grid of two lines: codes are evaluated everywhere, the residual field by cubic interpolation
         between nodes, whose number is adapted to the time of the last call. Slopes are differences of the picture, and
@@ -302,9 +302,9 @@ class Explored:
         along = -1 if self.on_sphere or quantity in (VALUE, SPREAD, RATE) else self._axis(quantity)
         asked = VALUE if along in (0, 1) else quantity
         nodes = [np.linspace(line[0], line[-1], self._nodes) for line in lines]
-        added, codes = self._quantity(solution, t, channel, asked, _crossed(nodes)), solution.of_codes()
+        added, codes = self._quantity(solution, t, channel, asked, _tensor_grid(nodes)), solution.without_residual()
         if asked != SPREAD:
-            added = added - self._quantity(codes, t, channel, asked, _crossed(nodes))
+            added = added - self._quantity(codes, t, channel, asked, _tensor_grid(nodes))
         order = [int(along == axis) for axis in (0, 1)]
         spline = RectBivariateSpline(*nodes, added.reshape(self._nodes, -1).T, s=0)
         values = spline(*lines, *order).T
@@ -312,7 +312,7 @@ class Explored:
         if asked == SPREAD:
             values = values.clip(added.min())
         else:
-            given = self._quantity(codes, t, channel, asked, _crossed(lines)).reshape(values.shape)
+            given = self._quantity(codes, t, channel, asked, _tensor_grid(lines)).reshape(values.shape)
             values = values + (np.gradient(given, lines[along], axis=1 - along) if any(order) else given)
         left = _QUICK - (time.perf_counter() - began - spent)
         self._nodes = int(np.clip(self._nodes * np.sqrt(max(left, 0.0) / spent), *_NODES))
@@ -395,6 +395,6 @@ class Explored:
         return [str(line) for line in self.surrogate.training.get("equation") or ()]
 
 
-def _crossed(lines: list[np.ndarray]) -> np.ndarray:
+def _tensor_grid(lines: list[np.ndarray]) -> np.ndarray:
     """Points (N, d) of the grid of d lines, with the first coordinate fastest."""
     return np.stack(np.meshgrid(*lines, indexing="xy"), -1).reshape(-1, len(lines))

@@ -14,8 +14,8 @@ from inrflow.commands.run_directory import (
     ADAPT_FILE,
     REFERENCES_FILE,
     RunDirectory,
-    keep_references,
-    own_files,
+    convert_data_files,
+    copy_references,
     report_evaluation,
     several,
 )
@@ -38,7 +38,7 @@ def run_of_several(config: AdaptConfig, adapt: Callable[[AdaptConfig, Surrogate,
     place = RunDirectory.new(config.output, "adapt")
     console = Console(stderr=True)
     with place.held():
-        own_files(config.data, place.path, console, ReadConfig())
+        convert_data_files(config.data, place.path, console, ReadConfig())
         path = str(config.data.train)
         with TrajectoryFile(path) as file:
             name = file.description.name
@@ -70,7 +70,7 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
         console.print("stopped; nothing was written", highlight=False)
         return INTERRUPTED
     for known in family.names:
-        keep_references(before.references_file(known), directory / safe_name(known) / REFERENCES_FILE)
+        copy_references(before.references_file(known), directory / safe_name(known) / REFERENCES_FILE)
     joined = Family({**family.members, name: added})
     joined.save(directory)
     known = joined.known_from(name)

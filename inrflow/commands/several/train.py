@@ -17,7 +17,7 @@ from inrflow.commands.run_directory import (
     REFERENCES_FILE,
     RunDirectory,
     as_trajectories,
-    fit_problem_references,
+    fit_references_of_problem,
     report_evaluation,
     several,
 )
@@ -108,7 +108,7 @@ def train_physics(
     with TrajectoryFile(config.data.train) as file, Recorder(directory, console, config) as log:
         problem = Problem.of(config, file, trajectories)
         surrogate = train(start_run(problem, log))
-        fit_problem_references(problem, references)
+        fit_references_of_problem(problem, references)
     return surrogate
 
 

@@ -17,12 +17,12 @@ from inrflow.data.batch import Markers, blanked
 from inrflow.data.calendar import (
     compact_dates,
     dates_to_numbers,
+    daylight_saving_remark,
     far_times,
     moments_to_numbers,
     other_calendar,
     parse_units,
     retimed,
-    turned_clocks,
 )
 from inrflow.data.description import PLACE, Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
@@ -136,7 +136,7 @@ def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
         (bare[name] for name in longest if name in bare and len(name) > 1), None)  # and T (K) in any case
 
 
-def meant_by_dates(dated: Iterable[str], names: Iterable[str]) -> dict[tuple[str, ...], str]:
+def time_column_by_dates(dated: Iterable[str], names: Iterable[str]) -> dict[tuple[str, ...], str]:
     """Column of times if no name denotes it and exactly one column holds dates; `dated`: columns that do."""
     found = list(dated)
     return {TIMES: found[0]} if len(found) == 1 and find_column(names, TIMES) is None else {}
@@ -343,7 +343,7 @@ def _warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
                       f"{apart.sum()} with other values; they are averaged at places that recur, and all "
                       "used elsewhere", stacklevel=2)
-    for remark in (far_times(t[used], units), turned_clocks(keys[:, 1], keys[1:, 1][repeated], units)):
+    for remark in (far_times(t[used], units), daylight_saving_remark(keys[:, 1], keys[1:, 1][repeated], units)):
         if remark:
             warnings.warn(f"{path}: {remark}", stacklevel=2)
 
@@ -375,7 +375,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         raise UserError(f"{path} has no rows; give at least one observation")
     trajectory, u = np.concatenate([table.trajectory for table in tables]), np.concatenate(values)
     t, x = np.concatenate([table.t for table in tables]), np.concatenate([table.x for table in tables])
-    u = blanked(u, Markers(description.channels).look(u).told(path))
+    u = blanked(u, Markers(description.channels).look(u).fill_values(path))
     held = {} if columns.grid is None else columns.grid.attributes
     warn_of_other_units(path, description, [held.get(name, {}).get("units", "") for name in description.channels])
     _warn_of_duplicates(path, trajectory, t, x, u, description.time_units)

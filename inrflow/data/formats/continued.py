@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from inrflow.data.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import TIMES, PointTable, find_column, is_station, labels, meant_by_dates
+from inrflow.data.formats.columns import TIMES, PointTable, find_column, is_station, labels, time_column_by_dates
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, xyz_to_lonlat
 from inrflow.errors import UserError
 
@@ -45,7 +45,7 @@ class Places:
         _, first, which = np.unique(table.x, axis=0, return_index=True, return_inverse=True)
         which, order = which.ravel(), np.sort(first)
         dated = [name for name, values in table.columns.items() if values.dtype.kind == "M"]
-        time = find_column(table.columns, TIMES if time is None else (time,)) or meant_by_dates(
+        time = find_column(table.columns, TIMES if time is None else (time,)) or time_column_by_dates(
             dated, table.columns).get(TIMES) or (table.time if table.time in table.columns else None)
         left_out = {"", time, "t", "trajectory", *about.channels}
         columns = {name: values[order] for name, values in table.columns.items() if name not in left_out
@@ -82,7 +82,7 @@ class Places:
         return PointTable(which, t, x, columns | {name: values[near] for name, values in self.columns.items()})
 
 
-def last_of_each(table: PointTable, about: Description) -> PointTable:
+def last_rows_of_points(table: PointTable, about: Description) -> PointTable:
     """Last row of each moving point, with the columns that are constant along its path, as start of its forecast.
     Raises UserError if no column identifies the points."""
     dates = {name for name, values in table.columns.items() if values.dtype.kind == "M"} | {table.time, find_column(

@@ -242,7 +242,7 @@ class Format(ABC):
     signature: ClassVar[re.Pattern[bytes] | None] = None
     options: ReadOptions = ReadOptions()
 
-    def told(self, options: ReadOptions) -> Format:
+    def with_options(self, options: ReadOptions) -> Format:
         """Copy of the format that also reads tables with these options."""
         told = copy(self)
         told.options = options

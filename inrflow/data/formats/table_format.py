@@ -61,7 +61,7 @@ class TableFormat(Format):
             return [("rows", f"{rows}"), ("columns", ", ".join(columns.names))]
 
 
-class HeldColumns(Columns):
+class ColumnsInMemory(Columns):
     """Columns (R,) in memory; text as arrays of str objects."""
 
     def __init__(self, table: Mapping[str, np.ndarray], units: Mapping[str, str] = MappingProxyType({}),

@@ -52,12 +52,12 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
     kind = format_of(paths[0])
     known = ReadOptions(**{key: told[key] for key in ("channels", "time", "trajectory", "select") if key in told})
     if len(paths) > 1 and isinstance(kind, TableFormat):
-        yield paths[0], joined_tables(paths, known).told(known)
+        yield paths[0], joined_tables(paths, known).with_options(known)
         return
     if not kind.table and told.get("time") == "":
         del told["time"]
     if len(paths) == 1 and (kind.table or in_schema(path)):
-        yield path, kind.told(known)
+        yield path, kind.with_options(known)
         return
     if description.time_units and not kind.named_dimensions:  # named dimensions have own units
         told["time_units"] = description.time_units

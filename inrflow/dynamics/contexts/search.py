@@ -47,19 +47,19 @@ class ContextSearch:
             environment of each, from 0 to `environments` - 1.
         held, held_environment: the same for held-out trajectories; -1 for environments not in the training data.
         floor: error of the decoder alone, relative to the variance.
-        told: candidate contexts (E, P) computed from known parameters; contexts from these are not fitted.
+        given: candidate contexts (E, P) computed from known parameters; contexts from these are not fitted.
     """
 
     def __init__(
         self, training: CodeData, environment: Tensor, environments: int, held: CodeData, held_environment: Tensor,
-        floor: float = 0.0, told: Sequence[Tensor] = ()
+        floor: float = 0.0, given: Sequence[Tensor] = ()
     ) -> None:
         self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
         pairs = transitions_of(training)
         self.step = float(pairs.step.median()) if pairs.uniform else None
-        self.floor, self.told = floor, told
+        self.floor, self.given = floor, given
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
@@ -73,13 +73,13 @@ class ContextSearch:
         return self.transitions >= _ENOUGH * (1 + contexts) * (1 + size)
 
     def fit(
-        self, size: int, contexts: Tensor, ridge: float, told: bool = False,
+        self, size: int, contexts: Tensor, ridge: float, given: bool = False,
         data: tuple[CodeData, Tensor] | None = None,
     ) -> ContextFit:
-        """A field for the first `size` codes, with contexts fixed (`told`) or refitted; from the training data or from
+        """A field for the first `size` codes, with contexts fixed (`given`) or refitted; from the training data or from
         `data`, codes and the number (S,) of the environment of each."""
         moments = self.moments if data is None else moments_of(*data, len(self.moments.counts))
-        return refine(moments.truncated(size), contexts, ridge, _REFINED, told=told)
+        return refine(moments.truncated(size), contexts, ridge, _REFINED, given=given)
 
     def held_contexts(self, fit: ContextFit) -> Tensor:
         """Contexts (S, P) of the held-out trajectories for a fitted field."""
@@ -117,25 +117,25 @@ class ContextSearch:
         tried: dict[tuple[bool, int, int, float], tuple[ContextFit, float]] = {}
         limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
 
-        def fitted(size: int, start: Tensor, ridge: float, told: bool) -> None:
-            key = not told, start.shape[1], size, -ridge
+        def fitted(size: int, start: Tensor, ridge: float, given: bool) -> None:
+            key = not given, start.shape[1], size, -ridge
             if key not in tried:
-                fit = self.fit(size, start, ridge, told)
+                fit = self.fit(size, start, ridge, given)
                 tried[key] = fit, self.score(fit)
 
-        def of_sizes(start: Tensor, told: bool) -> None:
+        def of_sizes(start: Tensor, given: bool) -> None:
             possible = [size for size in sizes if self.determined(size, start.shape[1]) and size <= limit]
             possible = sorted(set(possible)) or [min(sizes)]
             wanted = set(evenly_spread(len(possible), 6).tolist())
             if tried and (size := best()[0].size) in possible:
                 wanted |= {possible.index(size) + step for step in (-1, 0, 1)} & set(range(len(possible)))
             for i in sorted(wanted):
-                fitted(possible[i], start, _FIRST_RIDGE, told)
+                fitted(possible[i], start, _FIRST_RIDGE, given)
 
         def best() -> tuple[ContextFit, float]:
             fit, error = tried[min(tried)]
             for key in sorted(tried):
-                enough = _FAR_BETTER if fit.told and key[0] else _CLEARLY_BETTER
+                enough = _FAR_BETTER if fit.given and key[0] else _CLEARLY_BETTER
                 if tried[key][1] + self.floor < enough * (error + self.floor):
                     fit, error = tried[key]
             return fit, error
@@ -143,15 +143,15 @@ class ContextSearch:
         starts = [fit_contexts(self.moments, count, _FIRST_RIDGE) for count in counts]
         for start in (*starts, *starts[:-1]):  # smaller contexts again, with code sizes near the best
             of_sizes(start, False)
-        if self.told:
-            of_sizes(best_told(self.moments, best()[0], self.told), True)
+        if self.given:
+            of_sizes(best_given(self.moments, best()[0], self.given), True)
         fit, _ = best()
         for ridge in _RIDGES:
-            fitted(fit.size, fit.contexts, ridge, fit.told)
+            fitted(fit.size, fit.contexts, ridge, fit.given)
         return best()
 
 
-def best_told(moments: Moments, fit: ContextFit, forms: Sequence[Tensor]) -> Tensor:
+def best_given(moments: Moments, fit: ContextFit, forms: Sequence[Tensor]) -> Tensor:
     """The best of several candidate contexts (E, P) by leave-one-out cross-validation over environments.
 
     Errors are differences of operators in the metric of the moments, linearised about a fit. Contexts of more numbers

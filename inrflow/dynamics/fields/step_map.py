@@ -99,7 +99,7 @@ class StepMapTerm(MapTerm):
         begun = nn.functional.pad(start.double() - mean(times[:, 0]), (1, 0), value=1.0)
         return (self._carried(begun, times - times[:, :1])[..., 1:] + mean(times)).to(start)
 
-    def over(self, gaps: Tensor) -> Tensor:
+    def flow_over(self, gaps: Tensor) -> Tensor:
         """Linear maps (S, n, n) of the flow over times (S,); the identity over NaN, the padding of shorter
         trajectories."""
         gaps = gaps.nan_to_num(nan=0.0)
@@ -112,7 +112,7 @@ class StepMapTerm(MapTerm):
                 kept["over", gap] = moved[:, 0, 1:].T.detach()
         return torch.stack([kept["over", gap] for gap in gaps.tolist()])
 
-    def unsure(self, gaps: Tensor) -> Tensor:
+    def interpolation_variance(self, gaps: Tensor) -> Tensor:
         """Interpolation variance (S, n) of states after times (S,): zero at whole steps."""
         share = torch.remainder(gaps.nan_to_num(nan=0.0).double().abs() / self.step, 1.0)
         return 4 * (share * (1 - share))[:, None] * self.between.double()

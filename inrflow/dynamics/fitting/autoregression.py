@@ -69,7 +69,7 @@ class Autoregression:
     covariances: Tensor
     errors: Tensor
 
-    def of_unseen(self, ratio: Tensor, variances: Tensor, lasting: Tensor) -> Autoregression:
+    def for_new_frames(self, ratio: Tensor, variances: Tensor, lasting: Tensor) -> Autoregression:
         """Extension to all R codes and to frames not used to fit the modes, where codes are `ratio` (R,) times as
         variable; uncoupled codes have `variances` (R,) and autocorrelations `lasting` (H, R) at lags 1 to H."""
         wider = ratio[: self.choice.size].clamp(min=1.0).sqrt()
@@ -116,12 +116,12 @@ def blocks_of(frames: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def reach_of(codes: Tensor) -> Tensor:
+def relaxation_range(codes: Tensor) -> Tensor:
     """Bounds (2, R), 1.5 times the range of codes (T, R), within which codes relax to their mean."""
     return _REACH * torch.stack([codes.amin(0), codes.amax(0)])
 
 
-def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tuple[Tensor, Tensor]:
+def persistence_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tuple[Tensor, Tensor]:
     """Factors (H,) of forecasts of codes (T, R), and shares (H,) of the latest codes added to them. First the shares,
     then an overall factor, by regression on forecasts of blocks of the second half of the frames that are `known` (T,),
     each fitted to earlier frames around their mean; shrunk where blocks disagree (James and Stein)."""
@@ -132,16 +132,16 @@ def later_shares(codes: Tensor, known: Tensor, regression: Autoregression) -> tu
         search = AutoregressionSearch(around[:low], known[:low], lags=(choice.lags,))
         term = AutoregressionTerm(size, choice.lags, 1.0, delayed=choice.size, leads=leads, stays=True).double()
         step = companion(search.fit(choice, stable=True), search.decays()[choice.size :])
-        term.set(step, term.errors, regression.damping, reach=reach_of(around[:low]))
+        term.set(step, term.errors, regression.damping, reach=relaxation_range(around[:low]))
         states, whole = lagged(around, known, choice.lags, around[:, : choice.size])
         starts, inside, ends = _starts(whole, known, (low, high), leads, _STARTS, len(codes))
         path = term.path(states[starts], torch.arange(leads + 1.0).expand(len(starts), -1))[:, 1:, :size].detach()
         every = torch.stack([around[ends], path, around[starts, None].expand_as(path)])
         products.append(torch.einsum("ishr,jshr,sh->hij", every, every, inside.double()))
     truth, forecast, latest = torch.eye(3, dtype=torch.float64)[:, None].expand(3, leads, 3)
-    stays = _agreed(torch.stack(products), truth - forecast, latest - forecast)
+    stays = _shrunk_regression(torch.stack(products), truth - forecast, latest - forecast)
     both = forecast + stays[:, None] * (latest - forecast)
-    believed = 1 - _agreed(torch.stack(products), truth - both, -both)
+    believed = 1 - _shrunk_regression(torch.stack(products), truth - both, -both)
     share = believed * stays
     return (believed - share) / (1 - share).clamp(min=1e-12), share
 
@@ -157,7 +157,7 @@ def _starts(whole: Tensor, known: Tensor, block: tuple[int, int], leads: int, mo
     return starts, inside & known[ends], ends
 
 
-def _agreed(products: Tensor, missed: Tensor, direction: Tensor) -> Tensor:
+def _shrunk_regression(products: Tensor, missed: Tensor, direction: Tensor) -> Tensor:
     """Regression coefficients (H,) in [0, 1] of residuals `missed` on a direction, both combinations (H, 3) of truth,
     forecast and latest codes, from products (B, H, 3, 3) of blocks; shrunk by the variance between blocks."""
     cross, square = (torch.einsum("bhij,hi,hj->bh", products, one, direction) for one in (missed, direction))

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from inrflow.domains.transform import varying
-from inrflow.dynamics.laws.law import Law, largest_of
+from inrflow.dynamics.laws.law import Law, max_norm
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.rates import least_near
-from inrflow.dynamics.laws.regression import NormalEquations, by_shells, of_shells, supports_of
-from inrflow.dynamics.laws.setting import DETERMINED, Data, Ground, evenly, joined
+from inrflow.dynamics.laws.regression import NormalEquations, by_shells, of_shells, sparse_laws
+from inrflow.dynamics.laws.setting import DETERMINED, Data, EncodedData, condition_count, evenly_spaced
 from inrflow.dynamics.laws.terms import INVERSE, VALUE, Product, Term
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
@@ -61,19 +61,20 @@ def diagnostic_terms(channels: Sequence[int], dimensions: int) -> list[Term]:
 class Sample:
     """States of training data by which a channel is regressed on terms of others: codes on leading harmonics."""
 
-    def __init__(self, ground: Ground, channel: int, terms: list[Term]) -> None:
-        self.terms, harmonics = terms, ground.codes.harmonics
+    def __init__(self, encoded: EncodedData, channel: int, terms: list[Term]) -> None:
+        self.terms, harmonics = terms, encoded.codes.harmonics
         library, rows = Library.of(terms, harmonics), min(harmonics.count, _ROWS)
-        some = ground.some(_TRAJECTORIES)
+        some = encoded.some(_TRAJECTORIES)
         frames = np.linspace(0, some.states.shape[1] - 1, max(_STATES // len(some.states), 2)).astype(int)
         states = some.states[:, np.unique(frames)]
         effort.add(*library.work(len(states) * states.shape[1], rows))
         with torch.no_grad():
-            self.features = [library.within(library.features(torch.tensor(path), rows), channel).numpy()
+            self.features = [library.masked(library.features(torch.tensor(path), rows), channel).numpy()
                              for path in states]
         self.shell, self.eigenvalues = library.shells(rows), harmonics.eigenvalues[:rows]
         self.own = states[:, :, [channel], :rows]
-        known, noise = (of_shells(one[None, channel, :rows], self.shell) for one in (ground.known, some.spread.mean(0)))
+        known, noise = (of_shells(one[None, channel, :rows], self.shell)
+                        for one in (encoded.known, some.spread.mean(0)))
         self.noise = np.where(known < DETERMINED, np.inf, noise)
 
     def relation(self, active: list[int], inertia: float = 0.0) -> Relation:
@@ -85,7 +86,7 @@ class Sample:
         energy = of_shells(self.own.var((0, 1)), self.shell)
         equations = NormalEquations(gram, right, squares, count, energy, self.noise, energy).folded
         total, found = ((self.own - self.own.mean((0, 1))) ** 2).sum() + 1e-300, []
-        for _, theta, std, _ in supports_of(equations, [[*range(len(active))]], len(active)):
+        for _, theta, std, _ in sparse_laws(equations, [[*range(len(active))]], len(active)):
             used = np.flatnonzero(theta[:, 0])
             left = equations.squares(0, used.tolist(), theta[used, 0]).sum()
             found.append(Relation([replace(self.terms[active[j]], inertia=inertia) for j in used], theta[used, 0],
@@ -94,11 +95,11 @@ class Sample:
         return min((one for one in found if one.share <= _NEARLY * least), key=lambda one: len(one.terms))
 
 
-def related(ground: Ground, channel: int, others: Sequence[int]) -> Relation:
+def related(encoded: EncodedData, channel: int, others: Sequence[int]) -> Relation:
     """Relation of a channel to others: of `diagnostic_terms`, or, if that explains more, a screened Poisson equation,
     (1 - m lap) channel = sum of a constant, values and products of two."""
-    terms = diagnostic_terms(others, ground.train.x.shape[-1])
-    sample = Sample(ground, channel, terms)
+    terms = diagnostic_terms(others, encoded.train.x.shape[-1])
+    sample = Sample(encoded, channel, terms)
     if (plain := sample.relation([*range(len(terms))])).share < _EXACT:
         return plain
     local = [j for j, term in enumerate(terms)
@@ -120,18 +121,18 @@ class Diagnostic(Exception):
         self.channels = channels
 
 
-def require_prognostic(ground: Ground, law: Law) -> None:
+def require_prognostic(encoded: EncodedData, law: Law) -> None:
     """Raise Diagnostic if relations to other channels miss far less of some than a law misses of their changes from the
     first frame to the last; those that miss least are the first."""
-    some = ground.some(_TRAJECTORIES)
+    some = encoded.some(_TRAJECTORIES)
     (equations,) = some.equations(law.terms)
     active = [np.flatnonzero(own).tolist() for own in law.theta.T[: len(law.codes.mean)]]
     changes = (some.states[:, -1] - some.states[:, 0]).var(0).sum(1) / (some.states.var((0, 1)).sum(1) + 1e-300)
-    most = {c: min(_FAR_LESS * equations.missed(c, own, law.theta[own, c]) * changes[c], _UNEXPLAINED)
+    most = {c: min(_FAR_LESS * equations.unexplained(c, own, law.theta[own, c]) * changes[c], _UNEXPLAINED)
             for c, own in enumerate(active) if changes[c] > 0}
     kept, found = [*range(len(active))], list[int]()
     while most and len(kept) > 1:
-        excess = {c: related(ground, c, [other for other in kept if other != c]).share - bound
+        excess = {c: related(encoded, c, [other for other in kept if other != c]).share - bound
                   for c, bound in most.items()}
         best = min(excess, key=lambda c: excess[c])
         if excess[best] >= 0:
@@ -154,12 +155,12 @@ def completed(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, kept: Seque
     for i, c in enumerate(kept):
         kinds[c] = own[i if len(own) > 1 else 0]
     boundary = ", ".join(kinds) if len(set(kinds)) > 1 else kinds[0]
-    count = law.codes.harmonics.count // joined(law.boundary) * joined(boundary)
-    few = data.thinned
-    few = few.take(evenly(len(few.u), count * channels))
+    count = law.codes.harmonics.count // condition_count(law.boundary) * condition_count(boundary)
+    few = data.subsampled
+    few = few.take(evenly_spaced(len(few.u), count * channels))
     codes = fit_codes(law.domain.harmonics(count, boundary), few.x, few.u)
-    ground = Ground.of(replace(law, boundary=boundary, codes=codes), data)
-    found = {c: related(ground, c, kept) for c in range(channels) if c not in kept}
+    encoded = EncodedData.of(replace(law, boundary=boundary, codes=codes), data)
+    found = {c: related(encoded, c, kept) for c in range(channels) if c not in kept}
     terms = [_renumbered(term, at) for term in law.terms]
     terms += dict.fromkeys(term for one in found.values() for term in one.terms if term not in terms)
 
@@ -178,7 +179,7 @@ def completed(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, kept: Seque
         about[:, at] = law.about
     shares = dict(zip(kept, law.shares, strict=False))
     return replace(law, boundary=boundary, terms=tuple(terms), theta=theta, std=std, codes=codes, about=about,
-                   largest=largest_of(ground.states), by_context=placed(law.by_context), values=values,
+                   largest=max_norm(encoded.states), by_context=placed(law.by_context), values=values,
                    shares=tuple(shares.get(c, 0.0) for c in range(channels)) if shares else (),
                    rates=tuple(kept[c] for c in law.rates))
 

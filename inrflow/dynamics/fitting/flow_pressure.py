@@ -12,8 +12,8 @@ import torch
 from inrflow.domains import Flows
 from inrflow.domains.flows import FlowHarmonics, Pressure
 from inrflow.dynamics.laws.flow import TRANSPORT, VISCOSITY, FlowLibrary
-from inrflow.dynamics.laws.law import Law, largest_of
-from inrflow.dynamics.laws.setting import Data, encode, evenly
+from inrflow.dynamics.laws.law import Law, max_norm
+from inrflow.dynamics.laws.setting import Data, encode, evenly_spaced
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.errors import UserError
 
@@ -47,8 +47,8 @@ def with_pressure(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, velocit
     flows, harmonics = law.domain, law.codes.harmonics
     assert isinstance(flows, Flows) and isinstance(harmonics, FlowHarmonics)
     (channel,) = set(range(u.shape[-1])) - set(velocities)
-    few = Data.of(t, x, u).thinned
-    few = few.take(evenly(len(few.u), harmonics.count))
+    few = Data.of(t, x, u).subsampled
+    few = few.take(evenly_spaced(len(few.u), harmonics.count))
     own = few.u[..., channel]
     changes = np.nanvar(own, (0, 1))
     zero = tuple(x[0, changes.argmin()].tolist()) if np.nanmin(changes) < _FIXED * np.nanmean(changes) else ()
@@ -82,7 +82,7 @@ def with_pressure(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, velocit
     rows = ((0, len(terms) - len(law.terms)), (0, 0))
     return replace(law, domain=domain, terms=terms, theta=np.pad(law.theta, rows), std=np.pad(law.std, rows),
                    codes=prior, by_context=np.pad(law.by_context, ((0, 0), *rows)), values=values,
-                   largest=largest_of(encode(prior, few)[0])), share
+                   largest=max_norm(encode(prior, few)[0])), share
 
 
 def _left(design: np.ndarray, part: np.ndarray, values: np.ndarray, rows: np.ndarray

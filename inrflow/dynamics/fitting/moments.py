@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 
 from inrflow.dynamics.fitting.linear import Transitions, transitions_of
 from inrflow.encoding.encode import CodeData
-from inrflow.numerics.matrix_functions import flow, slow_enough
+from inrflow.numerics.matrix_functions import flow, with_resolved_rates
 from inrflow.numerics.principal_components import standardised
 from inrflow.numerics.ridge import damped_solve
 
@@ -107,17 +107,17 @@ class ContextFit:
 
     Attributes:
         operators: (1 + P, n, 1 + n), [bias, matrix] of the mean field and of each context.
-        contexts: (E, P) of the training environments, standardised unless `told`.
+        contexts: (E, P) of the training environments, standardised unless `given`.
         residual: squared residual of the flow over a step, relative to the squared change.
         ridge: of the operators.
-        told: whether contexts were given (known parameters) instead of fitted.
+        given: whether contexts were given (known parameters) instead of fitted.
     """
 
     operators: Tensor
     contexts: Tensor
     residual: float
     ridge: float
-    told: bool = False
+    given: bool = False
 
     @property
     def size(self) -> int:
@@ -140,9 +140,9 @@ def generators_at(operators: Tensor, contexts: Tensor) -> Tensor:
     return pad(field, (0, 0, 1, 0))
 
 
-def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, gain: float = 1e-6, told: bool = False
+def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, gain: float = 1e-6, given: bool = False
            ) -> ContextFit:
-    """The field for all codes of `moments`, starting from contexts (E, P), which are refitted unless `told`; iterates
+    """The field for all codes of `moments`, starting from contexts (E, P), which are refitted unless `given`; iterates
     while the residual of the flow decreases by more than a share `gain`."""
     total = max(float(moments.variance().sum()), 1e-300)
 
@@ -150,13 +150,13 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, ga
         gram, target, error = moments.about(generators_at(operators, contexts))
         residual = float(error.sum()) / total
         residual = residual if residual == residual else math.inf
-        return ContextFit(operators, contexts, residual, ridge, told), (gram, target)
+        return ContextFit(operators, contexts, residual, ridge, given), (gram, target)
 
     best, equations = fitted(solve_operators(*moments.first_guess(), contexts, ridge), contexts)
     for _ in range(rounds):
         contexts = best.contexts
         operators = solve_operators(*equations, contexts, ridge)
-        for _ in range(2 if contexts.shape[1] and not told else 0):
+        for _ in range(2 if contexts.shape[1] and not given else 0):
             contexts = solve_contexts(*equations, operators, contexts)
             operators = solve_operators(*equations, contexts, ridge)
         candidate, again = fitted(operators, contexts)
@@ -168,7 +168,7 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, ga
         best, equations = candidate, again
         if settled:
             break
-    return best if told or not best.context_size else in_gauge(best)
+    return best if given or not best.context_size else standardised_fit(best)
 
 
 def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
@@ -213,7 +213,7 @@ def solve_contexts(gram: Tensor, target: Tensor, operators: Tensor, contexts: Te
     return contexts + damped_solve(hessian, gradient, _DAMPING)
 
 
-def in_gauge(fit: ContextFit) -> ContextFit:
+def standardised_fit(fit: ContextFit) -> ContextFit:
     """The same field with standardised contexts."""
     contexts, mean, factor = standardised(fit.contexts)
     base = fit.operators[0] + torch.einsum("k,kij->ij", mean, fit.operators[1:])
@@ -227,4 +227,4 @@ def fit_irregular(transitions: Transitions, ridge: float) -> tuple[Tensor, Tenso
     The ridge is relative to the mean square of the states; the bias is not penalised.
     """
     operators = refine(Moments([_with_one(transitions)]), torch.zeros(1, 0).double(), ridge, gain=_GAIN).operators[0]
-    return slow_enough(operators[:, 1:], operators[:, 0], float(transitions.step.median()))
+    return with_resolved_rates(operators[:, 1:], operators[:, 0], float(transitions.step.median()))

@@ -17,9 +17,15 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.domains.transform import transform_of
-from inrflow.dynamics.laws.contexts import alternate, columns_of, contexts_of, standard, with_contexts
+from inrflow.dynamics.laws.contexts import (
+    alternating_least_squares,
+    context_columns,
+    contexts_of,
+    standardise_contexts,
+    with_contexts,
+)
 from inrflow.dynamics.laws.families import families_of
-from inrflow.dynamics.laws.law import Law, integrable, own_paths, well_posed
+from inrflow.dynamics.laws.law import Law, integrable, node_rollouts, well_posed
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
     FLUX,
@@ -30,12 +36,12 @@ from inrflow.dynamics.laws.network.sine import (
     TRANSPORT,
     VALUE,
     Form,
-    Local,
+    Input,
     Sine,
 )
-from inrflow.dynamics.laws.refinement.ending import finer
+from inrflow.dynamics.laws.refinement.final import finer
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations
-from inrflow.dynamics.laws.setting import Data, Ground, Log, Systems, encode, evenly, forecast_errors
+from inrflow.dynamics.laws.setting import Data, EncodedData, Log, Systems, encode, evenly_spaced, forecast_errors
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
@@ -65,7 +71,7 @@ class Architecture:
     """Inputs of a network, the forms in which its output enters a law, and its number of hidden units."""
 
     name: str
-    inputs: tuple[Local, ...]
+    inputs: tuple[Input, ...]
     forms: tuple[Form, ...] = (Form(),)
 
     def sines(self, mean: np.ndarray, deviation: np.ndarray, seed: int, factor: int = 1) -> list[Sine]:
@@ -82,50 +88,50 @@ class Architecture:
 def architectures(domain: Domain, channels: int, longest: float) -> list[Architecture]:
     """Networks to try, the cheapest first; longest: largest wavelength of the domain over 2 pi."""
     each, axes = range(channels), range(domain.dimensions)
-    values = tuple(Local(VALUE, c) for c in each)
+    values = tuple(Input(VALUE, c) for c in each)
     lengths = [longest * factor for factor in _LENGTHS]
-    smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
+    smoothed = tuple(Input(SMOOTHED, c, 0, length) for c in each for length in lengths)
     found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
     found.append(Architecture("diffusion", values, (Form(), Form(LAPLACIAN))))
     found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
     if domain.kind != "sphere":
         found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
     if domain.kind != "sphere" and domain.dimensions == 1:
-        slopes = tuple(Local(SLOPE, c, 0) for c in each)
-        found.append(Architecture("flux", slopes + tuple(Local(LAPLACIAN, c) for c in each), (Form(FLUX),)))
+        slopes = tuple(Input(SLOPE, c, 0) for c in each)
+        found.append(Architecture("flux", slopes + tuple(Input(LAPLACIAN, c) for c in each), (Form(FLUX),)))
     return found
 
 
-def moments(inputs: Sequence[Local], codes: HarmonicCodes, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(inputs: Sequence[Input], codes: HarmonicCodes, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard deviations (I,) of features of states (S, T, C, K)."""
     transform = transform_of(codes.harmonics, 2)
     unit = Sine(tuple(inputs), (1.0,) * len(inputs), 0.0)
     layer = Layer([unit], transform, torch.tensor(codes.harmonics.eigenvalues))
     flat = states.reshape(-1, *states.shape[2:])
-    seen = layer.seen(torch.tensor(flat[:: max(len(flat) // 64, 1)]))
+    seen = layer.inputs_at_points(torch.tensor(flat[:: max(len(flat) // 64, 1)]))
     return seen.mean((0, 2)).numpy(), seen.std((0, 2)).numpy() + 1e-12
 
 
 def fit_network_law(
-    t: np.ndarray, x: np.ndarray, u: np.ndarray, basis: Law | Ground, *, seconds: float = 30.0, seed: int = 0,
+    t: np.ndarray, x: np.ndarray, u: np.ndarray, basis: Law | EncodedData, *, seconds: float = 30.0, seed: int = 0,
     log: Log | None = None, systems: Systems | None = None, units: Sequence[float] | None = None,
     most: float = _EXPLAINED, missed: float = np.inf,
 ) -> Law:
     """The law with a network whose forecasts of held-out trajectories are best; arguments are those of `fit_law`.
 
     basis: the law of a few terms found before, whose terms may stand beside the network, or, without one, its setting
-    (`Ground`: domain, harmonics and codes); missed: least error of the laws so far; most: largest share of changes that
-    a network may leave unexplained. Raises UserError if no network forecasts.
+    (`EncodedData`: domain, harmonics and codes); missed: least error of the laws so far; most: largest share of changes
+    that a network may leave unexplained. Raises UserError if no network forecasts.
     """
     start, short = effort(), basis if isinstance(basis, Law) else None
     say: Log = log or (lambda _: None)
-    train, judge = Data.of(t, x, u, systems).parted(seed)
-    domain, boundary, count = basis.domain, basis.boundary, seen_by(basis.codes, missed)
-    codes = fit_codes(domain.harmonics(count, boundary), train.x, train.thinned.u)
+    train, judge = Data.of(t, x, u, systems).split(seed)
+    domain, boundary, count = basis.domain, basis.boundary, harmonics_for_network(basis.codes, missed)
+    codes = fit_codes(domain.harmonics(count, boundary), train.x, train.subsampled.u)
     some = train if train.systems.counts else train.take(
-        evenly(len(train.u), codes.variance.size, _TRAJECTORIES, train.u.shape[1]))
-    ground = Ground(domain, boundary, codes, some, *encode(codes, some))
-    search = Search(ground, judge, short, terms_beside(ground, short, units), seed, say)
+        evenly_spaced(len(train.u), codes.variance.size, _TRAJECTORIES, train.u.shape[1]))
+    encoded = EncodedData(domain, boundary, codes, some, *encode(codes, some))
+    search = Search(encoded, judge, short, terms_beside_network(encoded, short, units), seed, say)
     with suppress(OutOfTime):
         search.run(start, seconds, most)
     if (law := search.best) is None:
@@ -133,11 +139,11 @@ def fit_network_law(
     with suppress(OutOfTime):
         for _, better in finer(law, train, judge, start + seconds, say, False):
             law = better
-    law = replace(law, shares=shares(law, ground.states))
-    return standard(law, np.unique(train.systems.number)) if law.count else law
+    law = replace(law, shares=shares(law, encoded.states))
+    return standardise_contexts(law, np.unique(train.systems.number)) if law.count else law
 
 
-def seen_by(codes: HarmonicCodes, missed: float) -> int:
+def harmonics_for_network(codes: HarmonicCodes, missed: float) -> int:
     """Number of harmonics that networks act on: the variance beyond is below a share of the error of other laws."""
     tails = codes.variance[:, ::-1].cumsum(1)[:, ::-1]
     seen = int(((tails / tails[:, :1]).mean(0) > _LEFT * missed).sum())
@@ -160,7 +166,7 @@ def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
 class Search:
     """Search over networks, and the law with the least forecast error so far."""
 
-    ground: Ground
+    encoded: EncodedData
     judge: Data
     short: Law | None
     terms: list[Term]
@@ -172,14 +178,14 @@ class Search:
     def run(self, start: float, seconds: float, most: float) -> None:
         """Try architectures that leave less than a share `most` of changes unexplained, then refine the best along
         their own rollouts, with more units; `start`: effort at the beginning, `seconds`: budget."""
-        ground = self.ground
-        longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
+        encoded = self.encoded
+        longest = 1 / float(np.sqrt(encoded.codes.harmonics.eigenvalues[1]))
         likely: list[tuple[float, Architecture, list[Sine]]] = []
-        few = ground if ground.train.systems.counts else ground.some(_FEW)
-        for one in architectures(ground.domain, ground.states.shape[2], longest):
+        few = encoded if encoded.train.systems.counts else encoded.some(_FEW)
+        for one in architectures(encoded.domain, encoded.states.shape[2], longest):
             if effort() > start + _SOLVED * seconds and likely:
                 break
-            sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
+            sines = one.sines(*moments(one.inputs, encoded.codes, encoded.states), self.seed)
             _, (share, misfit) = solved(few, self.short, self.terms, sines)
             if share < most:
                 likely.append((misfit, one, sines))
@@ -187,7 +193,7 @@ class Search:
         for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
             if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # late: only networks with fewer columns
-            law, _ = solved(ground, self.short, self.terms, sines)
+            law, _ = solved(encoded, self.short, self.terms, sines)
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
             if tried is not None:
                 scored.append((error, one, sines, tried))
@@ -199,7 +205,7 @@ class Search:
         for error, one, sines, law in [first] if first is least else [first, least]:
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
                 if factor > 1:
-                    sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed, factor)
+                    sines = one.sines(*moments(one.inputs, encoded.codes, encoded.states), self.seed, factor)
                 error, law = self.followed(one.name, sines, error, law, until)
                 if effort() > until:
                     return
@@ -210,10 +216,10 @@ class Search:
         """A law solved again along its own rollouts, at least once and while its forecasts improve. The result is
         accepted unless clearly worse, since errors of splines have one sign and accumulate beyond the frames."""
         for _ in range(_ROUNDS):
-            paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems.number)
+            paths = node_rollouts(law, self.encoded.train.t, self.encoded.states, self.encoded.train.systems.number)
             if paths is None:
                 break
-            solution, _ = solved(self.ground, self.short, self.terms, sines, paths)
+            solution, _ = solved(self.encoded, self.short, self.terms, sines, paths)
             after, new = self.tried(f"{name}, refitted along its rollouts", sines, solution)
             if new is None or after > error / (_GAIN if len(new.terms) == len(law.terms) else 1):
                 break
@@ -227,9 +233,9 @@ class Search:
     def tried(self, name: str, sines: list[Sine], law: Law) -> tuple[float, Law | None]:
         """Geometric mean of the forecast errors of a law, and the law with its time step; None if it cannot be
         integrated or has no network."""
-        t = self.ground.train.t
-        one = integrable(law, t, self.ground.states) if well_posed(law, t) else None
-        if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
+        t = self.encoded.train.t
+        one = integrable(law, t, self.encoded.states) if well_posed(law, t) else None
+        if one is None or not one.has_network or one.max_step * _STEPS < np.diff(t).max():
             return np.inf, None
         error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # robust to single ones
         self.say(f"  error {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
@@ -238,43 +244,43 @@ class Search:
         return (error, one) if np.isfinite(error) else (np.inf, None)
 
 
-def terms_beside(ground: Ground, short: Law | None, units: Sequence[float] | None) -> list[Term]:
+def terms_beside_network(encoded: EncodedData, short: Law | None, units: Sequence[float] | None) -> list[Term]:
     """Terms that may stand beside a network: linear ones, transport, and those of a short law that are not products of
     values."""
-    families = families_of(ground.domain, ground.codes.harmonics, ground.states, units).terms
+    families = families_of(encoded.domain, encoded.codes.harmonics, encoded.states, units).terms
     few = [term for name in ("linear", "transport", "flow") for term in families.get(name, ()) if term.power < 2]
     few += [term for term in (short.terms if short else ()) if isinstance(term, Term)]
     return [term for term in dict.fromkeys(few) if len(term.products) > 1 or term.power or term.varies
             or len(term.products[0]) < 2 or any(axis >= 0 for _, axis in term.products[0])]
 
 
-def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequence[Sine],
+def solved(encoded: EncodedData, short: Law | None, terms: Sequence[Term], sines: Sequence[Sine],
            paths: Tensor | None = None) -> tuple[Law, np.ndarray]:
     """The law of a network and of relevant terms beside it, from equations along splines or trajectories `paths`.
 
     Also, for left-out trajectories, the unexplained share of changes, and the mean over shells of its logarithm.
     """
     every: list[Term | Sine] = [*terms, *sines]
-    channels = ground.states.shape[2]
-    systems = ground.train.systems
-    (each,) = ground.equations(every, folds=len(ground.states), rows=_ROWS, paths=paths)
-    effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)
+    channels = encoded.states.shape[2]
+    systems = encoded.train.systems
+    (each,) = encoded.equations(every, folds=len(encoded.states), rows=_ROWS, paths=paths)
+    effort.add(products=2 * len(encoded.states) * encoded.states.shape[1] * _ROWS * len(every) ** 2)
     few = short if short and 0 < short.count <= max(systems.counts, default=0) else None  # they multiply columns
-    contexts, told = np.zeros((systems.total, 0)), few is not None and few.told
+    contexts, given = np.zeros((systems.total, 0)), few is not None and few.contexts_given
     if systems.counts:
         contexts = few.contexts if few else contexts_of(
             each, systems, [list(range(len(terms)))] * channels, max(systems.counts))
-        if not told:
+        if not given:
             one = replace(each.grouped(systems.number), ridge=_OF_CONTEXTS)
-            contexts = alternate(one, replace(systems, number=np.unique(systems.number)),
-                                 [list(range(len(every)))] * channels, contexts, _ALTERNATED)
+            contexts = alternating_least_squares(one, replace(systems, number=np.unique(systems.number)),
+                                                 [list(range(len(every)))] * channels, contexts, _ALTERNATED)
     size, count = len(every), contexts.shape[1]
     equations = with_contexts(each, contexts[systems.number]).folded
-    beside = columns_of(range(len(terms)), size, count)
+    beside = context_columns(range(len(terms)), size, count)
     simple = [j for j, term in enumerate(terms) if term == Term() or (term.linear and not term.power and term.axis < 0)]
     held = sines[0].form == Form() and any(one.kind == VALUE for one in sines[0].inputs)
-    plain = columns_of(simple, size, count) if held else []
-    network = columns_of(range(len(terms), size), size, count)
+    plain = context_columns(simple, size, count) if held else []
+    network = context_columns(range(len(terms), size), size, count)
     effort.add(products=_INVERSE * channels * len(_RIDGES) * FOLDS * ((1 + count) * size) ** 3)
     theta, std = np.zeros((2, (1 + count) * size, channels))
     misfit = np.zeros(2)
@@ -282,9 +288,9 @@ def solved(ground: Ground, short: Law | None, terms: Sequence[Term], sines: Sequ
         best, active, weights = _of_channel(equations, c, beside, plain, network)
         theta[active, c], inverse = best.solve(c, active, weights)
         std[active, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
-        misfit += np.array(best.left_out(c, active, weights)) / channels
+        misfit += np.array(best.cross_validated(c, active, weights)) / channels
     theta, std = (a.reshape(1 + count, size, channels) for a in (theta, std))
-    return ground.law(every, theta[0], std[0], by_context=theta[1:], contexts=contexts, told=told), misfit
+    return encoded.law(every, theta[0], std[0], by_context=theta[1:], contexts=contexts, contexts_given=given), misfit
 
 
 def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: list[int], network: list[int]

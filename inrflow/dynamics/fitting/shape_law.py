@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.families import families_of, regressed
-from inrflow.dynamics.laws.law import Flights, Law, flights, integrable, largest_of, pruned, simplest, well_posed, worse
-from inrflow.dynamics.laws.refinement.flights import Refinement
-from inrflow.dynamics.laws.setting import Data, Ground, Log, choose, encode, forecast_errors, joined
+from inrflow.dynamics.laws.families import families_of, regress
+from inrflow.dynamics.laws.law import Law, Segments, integrable, max_norm, pruned, segments, simplest, well_posed, worse
+from inrflow.dynamics.laws.refinement.rollouts import Refinement
+from inrflow.dynamics.laws.setting import Data, EncodedData, Log, choose_basis, condition_count, encode, forecast_errors
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
@@ -36,16 +36,16 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
     effort.restart()
     start = effort()
     shown = [i for i, one in enumerate(data) if len(one.u)]
-    place, boundary, count, _ = choose(list(domains[shown[0]]), None, data[shown[0]], seed, log)
+    place, boundary, count, _ = choose_basis(list(domains[shown[0]]), None, data[shown[0]], seed, log)
     number = next(i for i, one in enumerate(domains[shown[0]]) if one is place)
     places = [every[number] for every in domains]
-    harmonics = [one.harmonics(count * joined(boundary), boundary) for one in places]
+    harmonics = [one.harmonics(count * condition_count(boundary), boundary) for one in places]
     count = min(one.count for one in harmonics)
     harmonics = [one.harmonics(count, boundary) for one in places]
     priors = [fit_codes(harmonics[i], data[i].x, data[i].u) for i in shown]
     mean, variance = (np.mean([getattr(one, name) for one in priors], 0) for name in ("mean", "variance"))
     codes = [HarmonicCodes(one, mean, variance) for one in harmonics]
-    shapes = [Ground(places[i], boundary, codes[i], data[i], *encode(codes[i], data[i])) for i in shown]
+    shapes = [EncodedData(places[i], boundary, codes[i], data[i], *encode(codes[i], data[i])) for i in shown]
     log(f"{len(harmonics)} shapes: {count} harmonics each, effort {effort() - start:.1f} s")
 
     def there(law: Law, shape: int) -> Law:
@@ -57,8 +57,8 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
 
     scored = []
     first = shapes[0]
-    largest, t = max(largest_of(shape.states) for shape in shapes), first.train.t
-    for _, one in regressed(shapes, families_of(first.domain, first.codes.harmonics, first.states)):
+    largest, t = max(max_norm(shape.states) for shape in shapes), first.train.t
+    for _, one in regress(shapes, families_of(first.domain, first.codes.harmonics, first.states)):
         law = integrable(replace(one, largest=largest), t, first.states) if well_posed(one, t) else None
         if law is None:
             continue
@@ -85,12 +85,12 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
     return [there(law, i) for i in range(len(places))], float(best.mean())
 
 
-def _refinement(law: Law, shapes: Sequence[Ground], length: int, seconds: float) -> Refinement:
+def _refinement(law: Law, shapes: Sequence[EncodedData], length: int, seconds: float) -> Refinement:
     """Refinement of coefficients along rollouts of `length` frames on all shapes at once."""
     parts, before = [], 0
     for number, shape in enumerate(shapes):
-        own = flights(shape.train.t, shape.states, shape.spread, length, np.full(len(shape.states), number))
+        own = segments(shape.train.t, shape.states, shape.spread, length, np.full(len(shape.states), number))
         parts.append(replace(own, trajectory=own.trajectory + before))
         before += len(shape.states)
     known = np.min([shape.known for shape in shapes], 0)
-    return Refinement(law, Flights.join(parts), known, seconds, shapes=[one.codes.harmonics for one in shapes])
+    return Refinement(law, Segments.join(parts), known, seconds, shapes=[one.codes.harmonics for one in shapes])

@@ -41,13 +41,13 @@ def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeDat
         between = torch.cat([between, between[-1:].expand(n - len(between))])
     else:
         assert held is not None
-        errors = {one: _error_back(returning.step_map(n, one), held, unit) for one in _BACK}
+        errors = {one: _backward_error(returning.step_map(n, one), held, unit) for one in _BACK}
         ridge = min(errors, key=lambda one: errors[one])
         seen = transitions_of(held)
-        straight, bent = (_half_way(forward, seen.start, moves) for moves in (False, True))
+        straight, bent = (_half_a_step_later(forward, seen.start, moves) for moves in (False, True))
         apart, change = (bent - straight).square().sum(), (seen.end - seen.start).square().sum()
         moves = bool(apart <= _APART * change)  # not where it is NaN
-        halves = (_half_way(forward @ forward, seen.start, one) for one in (False, True)[: 1 + moves])
+        halves = (_half_a_step_later(forward @ forward, seen.start, one) for one in (False, True)[: 1 + moves])
         between = min(((half - seen.end).square().mean(0) for half in halves), key=torch.sum)
     maps = torch.stack([forward, returning.step_map(n, ridge)])
     term = StepMapTerm(n, unit, mean.period, len(mean.coefficients) // 2).double()
@@ -64,14 +64,14 @@ def _generator(step: Tensor, unit: float, moves: bool) -> Tensor:
     return result
 
 
-def _half_way(step: Tensor, states: Tensor, moves: bool) -> Tensor:
+def _half_a_step_later(step: Tensor, states: Tensor, moves: bool) -> Tensor:
     """States (P, n) half a step after `states` for a map (n + 1, n + 1), with or without a generator."""
     term = StepMapTerm(len(step) - 1, 1.0).double()
     term.set(step.expand(2, -1, -1), _generator(step, 1.0, moves).expand(2, -1, -1), torch.zeros(1, 1))
     return term.path(states, torch.tensor([[0.0, 0.5]], dtype=torch.float64).expand(len(states), 2))[:, 1]
 
 
-def _error_back(step: Tensor, held: CodeData, unit: float) -> float:
+def _backward_error(step: Tensor, held: CodeData, unit: float) -> float:
     """Mean squared error of backward rollouts from the last state of each trajectory to the first; infinite if they
     diverge."""
     back = CodeData(held.codes.flip(1), -held.t.flip(1), held.observed.flip(1))

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from inrflow.domains import Flows
-from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import NormalEquations, Supported, supports_of
-from inrflow.dynamics.laws.setting import Data, Ground, Systems, encode
+from inrflow.dynamics.laws.law import Law, integrable, node_rollouts
+from inrflow.dynamics.laws.regression import NormalEquations, SparseLaw, sparse_laws
+from inrflow.dynamics.laws.setting import Data, EncodedData, Systems, encode
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
@@ -30,27 +30,28 @@ _LESS = 0.1  # ratio of misfits below which solved contexts replace given ones
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
-_FLOWN, _SECONDS = 4, 4.0  # of `known_contexts`: rounds; seconds of effort
+_FLOWN, _SECONDS = 4, 4.0  # of `with_new_contexts`: rounds; seconds of effort
 _ROUNDING = 1e-12  # coefficients are zero below this share of by_context
 
 
 @dataclass(frozen=True)
-class InSystems:
+class LawsWithContexts:
     """Laws with contexts of `count` numbers, on the supports of laws without contexts (`simple`).
 
-    equations: of each trajectory; active: candidate terms; told: given contexts (E, count), None where they are solved.
+    equations: of each trajectory; active: candidate terms; given: given contexts (E, count), None where they are
+    solved.
     """
 
     equations: NormalEquations
     systems: Systems
     active: list[int]
-    simple: Sequence[Supported]
+    simple: Sequence[SparseLaw]
     cumulative: bool
     count: int
-    told: np.ndarray | None = None
+    given: np.ndarray | None = None
 
     @cached_property
-    def laws(self) -> list[tuple[np.ndarray, list[Supported]]]:
+    def laws(self) -> list[tuple[np.ndarray, list[SparseLaw]]]:
         """Contexts, each with laws of several sizes."""
         size = self.equations.gram.shape[-1]
         every = (tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in self.simple)
@@ -62,49 +63,49 @@ class InSystems:
         """Least misfit of all laws."""
         return min((law[3] for _, solved in self.laws for law in solved), default=math.inf)
 
-    def anew(self, pays: bool) -> InSystems:
+    def reselected(self, pays: bool) -> LawsWithContexts:
         """Search on supports that are selected at the contexts of the best law; where these do not pay, at contexts
         solved with all active terms."""
         every = [self.active] * self.equations.right.shape[-1]
-        if pays and self.told is None:
+        if pays and self.given is None:
             contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
         else:
             contexts = self._contexts(every)
         return replace(self, simple=self._solved(contexts, every))
 
     def _contexts(self, support: Sequence[Sequence[int]]) -> np.ndarray:
-        return contexts_of(self.equations, self.systems, support, self.count) if self.told is None else self.told
+        return contexts_of(self.equations, self.systems, support, self.count) if self.given is None else self.given
 
-    def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[Supported]:
+    def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[SparseLaw]:
         size, names = self.equations.gram.shape[-1], sorted({j for own in support for j in own})  # few terms of many
-        whole = columns_of(names, size, self.count)
+        whole = context_columns(names, size, self.count)
         equations = with_contexts(self.equations.only(names), contexts[self.systems.number])
-        columns = [columns_of([names.index(j) for j in own], len(names), self.count) for own in support]
+        columns = [context_columns([names.index(j) for j in own], len(names), self.count) for own in support]
         placed = np.eye((1 + self.count) * size)[:, whole]
         return [(tuple(tuple(whole[j] for j in own) for own in chosen), placed @ theta, placed @ std, misfit)
-                for chosen, theta, std, misfit in supports_of(equations.folded, columns, len(whole))]
+                for chosen, theta, std, misfit in sparse_laws(equations.folded, columns, len(whole))]
 
 
-def in_systems(searches: Sequence[Callable[..., InSystems]], count: int, told: Sequence[np.ndarray],
-               solve: bool) -> list[InSystems]:
+def context_searches(searches: Sequence[Callable[..., LawsWithContexts]], count: int, given: Sequence[np.ndarray],
+                     solve: bool) -> list[LawsWithContexts]:
     """Searches of several families with contexts of `count` numbers, the least misfit first. Contexts are the best of
-    those given (`told`, (E, P)) or, if `solve`, solved ones, where none are given or solved ones explain far more."""
-    forms = [form for form in told if form.shape[1] == count]
-    known = sorted((min((search(count=count, told=form) for form in forms), key=lambda one: one.misfit)
+    those given (`given`, (E, P)) or, if `solve`, solved ones, where none are given or solved ones explain far more."""
+    forms = [form for form in given if form.shape[1] == count]
+    known = sorted((min((search(count=count, given=form) for form in forms), key=lambda one: one.misfit)
                     for search in searches if forms), key=lambda one: one.misfit)
-    if not solve or known and not replace(known[0], told=None).misfit < _LESS * known[0].misfit:
+    if not solve or known and not replace(known[0], given=None).misfit < _LESS * known[0].misfit:
         return known
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
 
 
-def attainable(ground: Ground, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
+def separate_misfit(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
     """Misfit of all terms with separate coefficients in each system, a lower bound of that with contexts; the least one
     of several equations with a fold for each trajectory, where they are given."""
-    number, every = ground.train.systems.number, list(range(len(terms)))
-    return min(float(np.mean([own.missed(c, every, own.solve(c, every, own.weights(c, every))[0])
+    number, every = encoded.train.systems.number, list(range(len(terms)))
+    return min(float(np.mean([own.unexplained(c, every, own.solve(c, every, own.weights(c, every))[0])
                               for own in (one.without(np.flatnonzero(number != system)) for system in np.unique(number))
-                              for c in range(ground.states.shape[2])]))
-               for one in given or ground.equations(terms, folds=len(number)))
+                              for c in range(encoded.states.shape[2])]))
+               for one in given or encoded.equations(terms, folds=len(number)))
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int
@@ -120,14 +121,14 @@ def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[S
     names, seen = sorted({j for own in active for j in own}), np.unique(systems.number)
     equations = equations.grouped(systems.number).only(names)
     terms = [[names.index(j) for j in own] for own in active]
-    table = np.concatenate([_apart(equations, c, own) for c, own in enumerate(terms)], 1)
+    table = np.concatenate([_separate_coefficients(equations, c, own) for c, own in enumerate(terms)], 1)
     values, sizes, _ = np.linalg.svd(table - table.mean(0), full_matrices=False)
     known = min(count, len(sizes))
     contexts[seen, :known] = values[:, :known] * sizes[:known]
-    return alternate(equations, replace(systems, number=seen), terms, contexts)
+    return alternating_least_squares(equations, replace(systems, number=seen), terms, contexts)
 
 
-def _apart(equations: NormalEquations, c: int, active: list[int]) -> np.ndarray:
+def _separate_coefficients(equations: NormalEquations, c: int, active: list[int]) -> np.ndarray:
     """Coefficients (E, M) of channel c in each system alone, in units where their mean normal matrix is 1."""
     weights = equations.weights(c, active)
     grams = np.einsum("l,slij->sij", weights, equations.gram[:, :, active][:, :, :, active])
@@ -148,8 +149,8 @@ def with_contexts(equations: NormalEquations, contexts: np.ndarray) -> NormalEqu
                    right=right.reshape(*right.shape[:2], size, -1))
 
 
-def alternate(equations: NormalEquations, systems: Systems, active: Sequence[list[int]], contexts: np.ndarray,
-              rounds: int = _ROUNDS) -> np.ndarray:
+def alternating_least_squares(equations: NormalEquations, systems: Systems, active: Sequence[list[int]],
+                              contexts: np.ndarray, rounds: int = _ROUNDS) -> np.ndarray:
     """Contexts (E, P) by alternating least squares with the coefficients of the active terms of each channel.
 
     equations: of each system. Contexts are standardised over their systems.
@@ -161,17 +162,17 @@ def alternate(equations: NormalEquations, systems: Systems, active: Sequence[lis
         whole = with_contexts(equations, contexts[number])
         theta, weights = np.zeros(((1 + contexts.shape[1]) * size, channels)), []
         for c, terms in enumerate(active):
-            columns = columns_of(terms, size, contexts.shape[1])
+            columns = context_columns(terms, size, contexts.shape[1])
             weights.append(whole.weights(c, columns))
             theta[columns, c] = whole.solve(c, columns, weights[c])[0]
-        solved = contexts_given(equations, number, theta.reshape(-1, size, channels), weights, contexts)
+        solved = solve_contexts(equations, number, theta.reshape(-1, size, channels), weights, contexts)
         before, contexts = contexts, _standard(solved, seen)
         if np.abs(contexts - before).max() < _SETTLED:
             break
     return contexts
 
 
-def contexts_given(equations: NormalEquations, number: np.ndarray, theta: np.ndarray, weights: list[np.ndarray],
+def solve_contexts(equations: NormalEquations, number: np.ndarray, theta: np.ndarray, weights: list[np.ndarray],
                    contexts: np.ndarray) -> np.ndarray:
     """Contexts (E, P) by least squares, given coefficients theta (1 + P, J, C) and weights (L,) of each channel; those
     of systems without equations are kept."""
@@ -187,7 +188,7 @@ def contexts_given(equations: NormalEquations, number: np.ndarray, theta: np.nda
     return result
 
 
-def standard(law: Law, systems: np.ndarray) -> Law:
+def standardise_contexts(law: Law, systems: np.ndarray) -> Law:
     """Law with contexts of mean 0 and covariance 1 over some systems, and the same coefficients in each system."""
     _, mean, factor = (part.numpy() for part in standardised(torch.tensor(law.contexts[systems])))
     by_context = np.einsum("pq,pjc->qjc", factor, law.by_context)
@@ -197,7 +198,7 @@ def standard(law: Law, systems: np.ndarray) -> Law:
     return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
 
-def columns_of(active: Sequence[int], size: int, count: int) -> list[int]:
+def context_columns(active: Sequence[int], size: int, count: int) -> list[int]:
     """Columns of the active ones of `size` terms, and of their products with `count` context numbers."""
     return [j + p * size for p in range(1 + count) for j in active]
 
@@ -209,31 +210,31 @@ def _standard(contexts: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return result
 
 
-def known_contexts(law: Law, train: Data, judge: Data) -> Law:
+def with_new_contexts(law: Law, train: Data, judge: Data) -> Law:
     """Law with contexts of systems that only `judge` has, solved from equations along splines and then, without rates,
     repeatedly along its own flow."""
     rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
-    if law.told or not len(rows):
+    if law.contexts_given or not len(rows):
         return law
-    ground = Ground.of(law, judge.take(rows))
-    number = ground.train.systems.number
+    encoded = EncodedData.of(law, judge.take(rows))
+    number = encoded.train.systems.number
     theta = np.concatenate([law.theta[None], law.by_context])[..., law.columns]
     active, new = [np.flatnonzero(own).tolist() for own in (theta != 0).any(0).T], np.unique(number)
     for system in new:
-        own, paths = ground.take(np.flatnonzero(number == system)), None
+        own, paths = encoded.take(np.flatnonzero(number == system)), None
         with suppress(OutOfTime), effort.limited(Limit(effort() + _SECONDS / len(new))):
             for _ in range(_FLOWN):
                 (equations,) = own.equations(law.terms, paths=paths, rates=law.rates)
                 weights = [equations.weights(c, terms) for c, terms in enumerate(active)]
                 same = np.full(len(equations.gram), system)
-                law = replace(law, contexts=contexts_given(equations, same, theta, weights, law.contexts))
-                paths = None if law.has_rates else own_paths(law, own.train.t, own.states, own.train.systems.number)
+                law = replace(law, contexts=solve_contexts(equations, same, theta, weights, law.contexts))
+                paths = None if law.has_rates else node_rollouts(law, own.train.t, own.states, own.train.systems.number)
                 if paths is None:
                     break
     return law
 
 
-def widened(law: Law, train: Data) -> Law:
+def on_more_harmonics(law: Law, train: Data) -> Law:
     """Law on more harmonics, including those hidden by noise, which its flow determines and products need; with steps
     as accurate as the noise requires."""
     observed, few = int(np.isfinite(train.u[0, 0, :, 0]).sum()), law.codes.harmonics.count

@@ -13,27 +13,27 @@ import torch
 from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
-from inrflow.dynamics.laws.contexts import InSystems, attainable, in_systems
+from inrflow.dynamics.laws.contexts import LawsWithContexts, context_searches, separate_misfit
 from inrflow.dynamics.laws.flow import TERMS
-from inrflow.dynamics.laws.law import Law, integrable, own_paths
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of, unsettled
-from inrflow.dynamics.laws.setting import FEW_CODES, MOST_OF_GRID, Ground
+from inrflow.dynamics.laws.law import Law, integrable, node_rollouts
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, sparse_laws, transient_frames
+from inrflow.dynamics.laws.setting import FEW_CODES, MOST_OF_GRID, EncodedData
 from inrflow.dynamics.laws.terms import (
-    ACROSS,
-    BENT,
+    ANGULAR,
     INVERSE,
     LAPLACIAN,
+    OF_LAP,
+    OTHER_HARMONICS,
     POTENTIAL,
     SECOND,
-    TURN,
     VALUE,
     Product,
     Term,
-    centred,
-    divided,
-    driven,
-    multipliers,
-    seasonal,
+    centred_terms,
+    darcy_terms,
+    fractional_laplacians,
+    per_density_terms,
+    seasonal_terms,
 )
 
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
@@ -46,11 +46,11 @@ _STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # bounds: change of means over o
 _TRAJECTORIES = 32  # most trajectories of a regression
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # largest misfit over that without contexts, with fewer; repetitions
 _FITTED, _MOST_COLUMNS = 1e-6, 160  # misfit below which contexts suffice; most columns of repeated searches
-_ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # of `along_flow`: trajectories; rounds; largest ratio of misfits
+_ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # of `rollout_regression`: trajectories; rounds; largest ratio of misfits
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # integrator error there; misfit below which other families are not tried
 
 
-def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
+def basic_terms(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
     """Families of terms, simplest first: linear, products of values, transport, fluxes.
 
     intrinsic: on a surface, where derivatives along coordinates have no meaning; turns: on a sphere, which may rotate
@@ -69,7 +69,7 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
     turns = turns and intrinsic
     flows = [flow(a, b) for a in every for b in every] if turns or dimensions == 2 and not intrinsic else []
     if turns:
-        flows += [Term((((c, part + TURN),),)) for part in (0, 1, 2, POTENTIAL + 2) for c in every]
+        flows += [Term((((c, part + ANGULAR),),)) for part in (0, 1, 2, POTENTIAL + 2) for c in every]
     gradients = [(a, b) for a in every for b in every if a <= b]
     return {
         "linear": linear,
@@ -80,7 +80,7 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
     }
 
 
-def directed(channels: int, axes: Sequence[str]) -> list[Term]:
+def anisotropic_terms(channels: int, axes: Sequence[str]) -> list[Term]:
     """Anisotropic linear terms: d^2/dx_i dx_j, except the last one, which follows from lap, and along periodic axes
     lap^-1, d lap^-1/dx_j and, in more than one dimension, d lap/dx_j."""
     d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
@@ -90,11 +90,11 @@ def directed(channels: int, axes: Sequence[str]) -> list[Term]:
     return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
 
 
-def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
+def drift_terms(channels: int, axes: Sequence[int]) -> list[Term]:
     """Drifts div(m grad L b), with L = 1, lap or lap^-1 and monomials m of degree up to three for one channel, two for
     two, one for more: of chemotaxis, charges, films. With lap^2 (a b) and lap (grad a . grad b) they span terms of
     active matter such as div(lap a grad b)."""
-    value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
+    value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, OF_LAP)
     products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
                                for m in itertools.combinations_with_replacement(value, degree)]
     drifts = [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
@@ -115,7 +115,7 @@ class Families:
     inertia: tuple[float, ...] = ()
 
     @property
-    def every(self) -> list[Term]:
+    def all_terms(self) -> list[Term]:
         """Terms of all families."""
         return [term for family in self.terms.values() for term in family]
 
@@ -126,14 +126,14 @@ class Families:
         Without: a small lap^2 often compensates errors of splines or of the domain's outline; with the wrong sign, it
         makes short waves grow without limit.
         """
-        every = self.every
+        every = self.all_terms
         found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order or (
             name == "steep")] for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
     def with_season(self, channels: int, harmonics: Harmonics) -> Families:
         """Families with forces of a season, whose cosine and sine are the channels after `channels` others."""
-        terms = {**self.terms, "season": seasonal(channels, min(harmonics.lowest(_LOW).count, harmonics.count))}
+        terms = {**self.terms, "season": seasonal_terms(channels, min(harmonics.lowest(_LOW).count, harmonics.count))}
         return Families(terms, tuple((*a, "season") for a in (("linear",), *self.combined)))
 
     def with_inertia(self, inertia: Sequence[float]) -> Families:
@@ -142,9 +142,9 @@ class Families:
             name: [replace(term, inertia=m) for m in dict.fromkeys(inertia) for term in terms]
             for name, terms in self.terms.items()})
 
-    def of_channels(self, active: list[int], channels: int, period: float) -> list[list[int]]:
+    def active_by_channel(self, active: list[int], channels: int, period: float) -> list[list[int]]:
         """Active terms of each channel; with a period, each of the last two channels has the other as its only term."""
-        every = self.every
+        every = self.all_terms
         turned = [[every.index(Term((((channels + c, VALUE),),)))] for c in (-1, -2)] if period else []
         return [[j for j in active if every[j].inertia == m] for m in self.inertia] or [
             active] * (channels - len(turned)) + turned
@@ -153,7 +153,7 @@ class Families:
         """Families with fractional powers of the Laplacian, without and with transport; then with terms divided by
         distances from an axis of rotation. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
-            more = multipliers(channels, domain.dimensions, domain.curved)
+            more = fractional_laplacians(channels, domain.dimensions, domain.curved)
             yield Families({**self.terms, "multipliers": more}, (
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
             away = [(j, INVERSE) for j, low in enumerate(transform_of(harmonics, 2).points.min(0)) if low > 0 and not (
@@ -173,26 +173,26 @@ class Families:
             combined = self.combined[2 * line - 1 :]
             yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
 
-    def further(self, ground: Ground) -> Iterator[Families]:
+    def further(self, encoded: EncodedData) -> Iterator[Families]:
         """Families, in turn: `later` ones; anisotropic terms, flows in porous media (flat space); terms less their
         means, if these are constant in time; drifts; terms divided by channels far from zero (boxes)."""
-        domain, harmonics, states = ground.domain, ground.codes.harmonics, ground.states
+        domain, harmonics, states = encoded.domain, encoded.codes.harmonics, encoded.states
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
         axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
-        ways = directed(states.shape[2], axes) if domain.kind in ("box", "region") else []
+        ways = anisotropic_terms(states.shape[2], axes) if domain.kind in ("box", "region") else []
         flat = domain.kind == "box" and domain.dimensions == 2 and states[0, 0].size <= MOST_OF_GRID  # dense tables
-        for name, more, most in (("directed", ways, None), ("driven", driven(states.shape[2]) if flat else [], 2)):
+        for name, more, most in (("directed", ways, None), ("driven", darcy_terms(states.shape[2]) if flat else [], 2)):
             if more:
                 yield Families({**self.terms, name: more}, tuple(
                     (*names, name) for names in (("linear",), *self.combined[:most])))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
-        steady = _STEADY * states[..., 1:].std() + _NOISE * ground.spread[..., 0].max() ** 0.5
+        steady = _STEADY * states[..., 1:].std() + _NOISE * encoded.spread[..., 0].max() ** 0.5
         if with_mean and states[..., 0].std(1).max() < steady:
-            yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
+            yield Families({name: centred_terms(terms) for name, terms in self.terms.items()}, self.combined)
         drifts = {**self.terms, "fluxes": [term for term in self.terms["fluxes"] if not term.power],
-                  "drifts": drifting(states.shape[2], range(domain.dimensions))}
+                  "drifts": drift_terms(states.shape[2], range(domain.dimensions))}
         yield Families(drifts, (("linear", "products", "drifts"), tuple(drifts)))
         if states.shape[2] < 2:
             return
@@ -200,11 +200,11 @@ class Families:
         fields = transform.fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
         for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
             if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
-                by = divided(channel, states.shape[2], domain.dimensions)
+                by = per_density_terms(channel, states.shape[2], domain.dimensions)
                 yield Families({**self.terms, **by}, (("linear", "transport", "divided"), (
                     "linear", "transport", "fluxes", "divided"), ("linear", "transport", *by)))
 
-    def in_place(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
+    def with_varying_coefficients(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
         """Families with coefficients a(x), in turn: a force a; div(a grad u) of one channel or of all, as a small one
         of another channel, which compensates errors of splines, makes short waves grow; d(a u)/dx; a u and a du/dx.
         None for modes of flows and seasons."""
@@ -234,83 +234,83 @@ class Families:
             "linear", "products", "slopes", "winds"), ("linear", "products", "slopes", "places", "winds")))
 
 
-def regressed(grounds: Sequence[Ground], families: Families, period: float = 0.0, rates: Sequence[int] = ()
-              ) -> list[tuple[float, Law]]:
+def regress(datasets: Sequence[EncodedData], families: Families, period: float = 0.0, rates: Sequence[int] = ()
+            ) -> list[tuple[float, Law]]:
     """Misfits and sparse laws of several sizes from families of terms, least misfit first; with contexts if these pay.
 
-    grounds: training data, or several on shapes with as many harmonics, whose equations are added; laws are on the
+    datasets: training data, or several on shapes with as many harmonics, whose equations are added; laws are on the
     first. period: of a forcing, whose cosine and sine are the last two channels. rates: channels of second order.
     """
-    systems = grounds[0].train.systems
-    several = len(grounds) == 1 and bool(systems.counts)  # all are used: a system may have few
-    grounds = grounds if several else [one.some(_TRAJECTORIES) for one in grounds]
-    first, channels, terms = grounds[0], grounds[0].states.shape[2], families.every
+    systems = datasets[0].train.systems
+    several = len(datasets) == 1 and bool(systems.counts)  # all are used: a system may have few
+    datasets = datasets if several else [one.some(_TRAJECTORIES) for one in datasets]
+    first, channels, terms = datasets[0], datasets[0].states.shape[2], families.all_terms
     found: dict[tuple, tuple[float, Law]] = {}
 
-    def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool, told: bool = False) -> None:
+    def add(contexts: np.ndarray, solved: Sequence[SparseLaw], cumulative: bool, given: bool = False) -> None:
         for supports, theta, std, misfit in solved:
             key = supports, contexts.shape[1], cumulative
             if misfit < found.get(key, (np.inf,))[0]:
                 theta, std = (a.reshape(1 + contexts.shape[1], len(terms), channels) for a in (theta, std))
                 found[key] = misfit, first.law(terms, theta[0], std[0], by_context=theta[1:], contexts=contexts,
-                                               told=told, period=period)
+                                               contexts_given=given, period=period)
 
     searches = []
     kinds = (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]  # many take long, and have little noise
-    singly = several or len(grounds) > 1
-    parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in grounds]
+    singly = several or len(datasets) > 1
+    parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in datasets]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
         each = NormalEquations.added(of_kind)
         for active in families.active:
-            simple = supports_of(each.folded, families.of_channels(active, channels, period), len(terms))
+            simple = sparse_laws(each.folded, families.active_by_channel(active, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
-            searches.append(partial(InSystems, each, systems, active, simple, cumulative=cumulative))
+            searches.append(partial(LawsWithContexts, each, systems, active, simple, cumulative=cumulative))
     paying = list(found.values())
     least, fewest = min(misfit for misfit, _ in paying), min(systems.counts, default=0)
-    further = {form.shape[1] for form in systems.told if several and form.shape[1] < max(systems.counts) + 2}
+    further = {form.shape[1] for form in systems.given if several and form.shape[1] < max(systems.counts) + 2}
     for count in sorted({*systems.counts, *further}) if several else ():
         most, costly = least * (_PAYS if count == fewest else _FURTHER), (1 + count) * len(terms) > _MOST_COLUMNS
-        if (least < _FITTED and count != fewest) or (costly and attainable(first, terms, parts[0]) > most):
+        if (least < _FITTED and count != fewest) or (costly and separate_misfit(first, terms, parts[0]) > most):
             break
-        pays = (own := in_systems(searches, count, systems.told, count in systems.counts))[0].misfit < most
+        pays = (own := context_searches(searches, count, systems.given, count in systems.counts))[0].misfit < most
         again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
-        for one in [*own, *(search.anew(pays) for search in again)]:
+        for one in [*own, *(search.reselected(pays) for search in again)]:
             for contexts, solved in one.laws:
-                add(contexts, solved, one.cumulative, one.told is not None)
+                add(contexts, solved, one.cumulative, one.given is not None)
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
 
 
-def settled(ground: Ground) -> Ground | None:
+def without_transients(encoded: EncodedData) -> EncodedData | None:
     """Training data without first frames in which fields settle within less than a gap; None if there are none."""
-    return ground.since(first) if (first := unsettled(ground.train.t, ground.states)) else None
+    return encoded.since(first) if (first := transient_frames(encoded.train.t, encoded.states)) else None
 
 
-def along_flow(ground: Ground, law: Law, families: Families) -> Iterator[list[Law]]:
+def rollout_regression(encoded: EncodedData, law: Law, families: Families) -> Iterator[list[Law]]:
     """Iterate over the best laws so far, with coefficients regressed along their own flow, until misfits settle.
 
     Splines in time are poor where waves pass a point, or decay, between frames: they hide weak terms and rank families
     wrongly. The support of the given law comes first, then all families, until one explains the data.
     """
-    channels, terms, some = ground.states.shape[2], law.terms, ground.some(_ALONG)
+    channels, terms, some = encoded.states.shape[2], law.terms, encoded.some(_ALONG)
     t, states, number = some.train.t, some.states, some.train.systems.number
-    each = [families.of_channels(one, channels, law.period) for one in families.active]
+    each = [families.active_by_channel(one, channels, law.period) for one in families.active]
     used = set(np.flatnonzero((law.theta != 0).any(1)))
     least, best = np.inf, list[Law]()
 
-    def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
+    def starts() -> Iterator[tuple[list[SparseLaw], list[list[int]]]]:
         yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
-        yield from sorted(zip(some.supported(terms, each), each, strict=True), key=lambda start: start[0][0][-1])
+        yield from sorted(zip(some.sparse_laws(terms, each), each, strict=True), key=lambda start: start[0][0][-1])
 
     for solved, active in starts():
         before = np.inf
         for _ in range(_ROUNDS):
             one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
-            paths = None if one is None else own_paths(one, t, states, number)
+            paths = None if one is None else node_rollouts(one, t, states, number)
             if paths is None:
                 break
-            (solved,) = some.supported(terms, [active], paths=paths)
+            (solved,) = some.sparse_laws(terms, [active], paths=paths)
             if solved[0][-1] < least:
                 least, best = solved[0][-1], [replace(law, theta=theta, std=std) for _, theta, std, _ in solved]
             yield best
@@ -327,9 +327,9 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
     channels, units = states.shape[2], units or (1.0,) * states.shape[2]
     if isinstance(domain, Flows):
         return Families(TERMS)
-    terms = short_list(channels, domain.dimensions, domain.curved, isinstance(domain, Sphere))
+    terms = basic_terms(channels, domain.dimensions, domain.curved, isinstance(domain, Sphere))
     if harmonics.allowed is not None:  # of channels with different boundary conditions
-        terms["linear"] += [Term((((c, ACROSS),),)) for c in range(channels)]
+        terms["linear"] += [Term((((c, OTHER_HARMONICS),),)) for c in range(channels)]
     vectors = solenoidal(domain, harmonics, states, units)
     if not vectors:
         return Families(terms)
@@ -341,7 +341,7 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
                  held: Sequence[int] = ()) -> Families:
     """Families of terms where some channels are components of divergence-free vectors, and the combinations to regress.
 
-    terms: of `short_list`; vectors: channels (d,) of each; units (C,): of all channels. Vectors carry themselves, each
+    terms: of `basic_terms`; vectors: channels (d,) of each; units (C,): of all channels. Vectors carry themselves, each
     other and scalars. Forces by scalars are projected on divergence-free fields (P), by lap^-1 of second derivatives
     where there are no walls. held: first channels of vectors with no-slip walls, where P acts on Laplacians, too.
     Later: tension P(lap a grad b) and fluxes lap m; the divergence of a stress stretched by velocity gradients.

@@ -16,7 +16,7 @@ from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
-from inrflow.numerics.components import applied, components, parted, whole
+from inrflow.numerics.components import assembled, block_apply, components, diagonal_blocks
 from inrflow.numerics.effort import effort
 
 _WHOLE = 256  # codes up to which one matrix of all is faster than matrices of components
@@ -144,7 +144,7 @@ class LawField(nn.Module):
             tables = [library.table(axis) for axis in range(library.transform.points.shape[1])]
             return -sum((table.T @ (weight * table) for table in tables), torch.zeros(()))
         if not weight.ndim:
-            return weight * library.acted(term, torch.eye(len(symbol)).to(symbol)).T
+            return weight * library.apply_linear(term, torch.eye(len(symbol)).to(symbol)).T
         return library.projected(weight[:, None] * library.table(term.axis)) * symbol
 
     @property
@@ -155,7 +155,7 @@ class LawField(nn.Module):
     def act(self, blocks: Tensor, z: Tensor) -> Tensor:
         """Product of blocks (K, C, C), (1, C K, C K) or those of components, with codes (B, C, K)."""
         if self.rows is not None and blocks.shape[-1] < self.size:
-            return applied(blocks, self.rows, z.flatten(1)).reshape(z.shape)
+            return block_apply(blocks, self.rows, z.flatten(1)).reshape(z.shape)
         if self.coupled:
             return (z.flatten(1) @ blocks[0].T).reshape(z.shape)
         columns = blocks.permute(2, 1, 0).contiguous()  # C by C is too small for matrix products
@@ -175,14 +175,14 @@ class LawField(nn.Module):
                 total[:, c] += weight * library.carried(z[:, term.products[0][0][0]])
         if not groups:
             return total if self.allowed is None else total * self.allowed
-        factors = library.at_points(z, [term for term in groups if not term.linear])
+        factors = library.factors_at_points(z, [term for term in groups if not term.linear])
         sums: dict[tuple, tuple[Tensor | None, list[Tensor | None]]] = {}  # by projection and filter
         known: dict[tuple, list[Tensor]] = {}
         for term, fields in groups.items():
             constant = term.linear and not term.flux and not any(weight.ndim for weight in fields.values())
             if term.solenoidal or constant:
                 codes = library.solenoidal(term, factors, known) if term.solenoidal else (
-                    library.acted(term, z[:, term.products[0][0][0]]))
+                    library.apply_linear(term, z[:, term.products[0][0][0]]))
                 for c, weight in fields.items():
                     total[:, c] += weight * codes
                 continue
@@ -226,7 +226,7 @@ class LawField(nn.Module):
         result = codes.new_zeros(len(codes), self.channels, lead, self.channels, lead)
         if self.network is not None:
             result += self.network.slopes(codes, self.theta[library.sines], lead)
-        factors = library.at_points(codes, [term for term in self.products_of if not term.linear])
+        factors = library.factors_at_points(codes, [term for term in self.products_of if not term.linear])
         weights: dict[tuple[int, int, int, Tensor | None, int], Tensor] = {}
         for term, fields in self.products_of.items():
             if term.linear:
@@ -270,21 +270,21 @@ class LawField(nn.Module):
         if not len(kept):
             return 0.0
         inside = self.blocks[0][kept[:, None], kept]
-        return float(torch.linalg.eigvals(parted(inside, components(inside))).real.max())
+        return float(torch.linalg.eigvals(diagonal_blocks(inside, components(inside))).real.max())
 
     def exponential(self, h: float) -> Tensor:
         """exp(h L) of the linear part L, in the form of `blocks`."""
         flow = torch.linalg.matrix_exp(h * self._linear_part)
-        return flow if self.rows is None else whole(flow, self.rows, self.size)[None]
+        return flow if self.rows is None else assembled(flow, self.rows, self.size)[None]
 
     @property
     def _linear_part(self) -> Tensor:
         """`blocks`, or those of its components."""
-        return parted(self.blocks[0], self.rows) if self.coupled else self.blocks
+        return diagonal_blocks(self.blocks[0], self.rows) if self.coupled else self.blocks
 
     def _whole(self, blocks: Tensor) -> Tensor:
         """Blocks of components as one matrix, if this is faster for so few codes."""
-        return blocks if self.rows is None or self.size > _WHOLE else whole(blocks, self.rows, self.size)[None]
+        return blocks if self.rows is None or self.size > _WHOLE else assembled(blocks, self.rows, self.size)[None]
 
     def _operators(self, h: float, exact: bool) -> list[Tensor]:
         """Operators of a step of length h, cached: the flow of a linear law (exact), or the six of ETDRK4."""
@@ -301,14 +301,14 @@ class LawField(nn.Module):
     def _operations(self) -> tuple[int, int]:
         """Numbers of transforms and of pointwise multiplications of fields for the terms outside of `blocks`."""
         groups = self.products_of
-        factors = {factor for term in groups for product in term.every() for factor in product}
+        factors = {factor for term in groups for product in term.needed_products() for factor in product}
         projected = {(term.power, term.centred, channel, axis) for term, fields in groups.items() for channel in fields
                      for axis in range(len(term.products) if term.flux else 1)}
         multiplied = sum(len(product) + len(fields) for term, fields in groups.items() for product in term.products)
         added = self.network.operations() if self.network is not None else (0, 0)
         return len(factors) + len(projected) + added[0], multiplied + added[1]
 
-    def counted(self, states: int, steps: int) -> None:
+    def count_effort(self, states: int, steps: int) -> None:
         """Add the work of steps of some states to the effort."""
         library, (transforms, multiplied) = self.library, self._operations
         acted = 6 * self.size * (self.channels if not self.coupled else self.size if self.rows is None
@@ -320,25 +320,25 @@ class LawField(nn.Module):
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps; the linear part is exact."""
         linear = not self.products_of and self.network is None and not self.forced
-        self.counted(len(z), 1 if linear else steps)
+        self.count_effort(len(z), 1 if linear else steps)
         now = z.reshape(len(z), self.channels, -1)
         if linear:
             return self.act(self._operators(dt, True)[0], now).reshape(z.shape)
         operators = self._operators(dt / steps, False)
         for _ in range(steps):
             now = etdrk4.step(now, operators, self.act, self.products)
-            now = now if self.rests is None else self.held(now, self.rests)
+            now = now if self.rests is None else self.clipped(now, self.rests)
         return now.reshape(z.shape)
 
-    def over(self, z: Tensor, gaps: Tensor, longest: float) -> Tensor:
-        """Codes (B, C K) after times gaps (B,), in steps of at most `longest`."""
+    def after_gaps(self, z: Tensor, gaps: Tensor, max_step: float) -> Tensor:
+        """Codes (B, C K) after times gaps (B,), in steps of at most `max_step`."""
         later = torch.empty_like(z)
         for gap in gaps.unique().tolist():
             rows = gaps == gap
-            later[rows] = self.advance(z[rows], gap, max(math.ceil(gap / longest - 1e-9), 1))
+            later[rows] = self.advance(z[rows], gap, max(math.ceil(gap / max_step - 1e-9), 1))
         return later
 
-    def held(self, z: Tensor, rests: Tensor) -> Tensor:
+    def clipped(self, z: Tensor, rests: Tensor) -> Tensor:
         """Codes (B, C, K) of fields clipped to bounds, and set to a bound where they are near it
         (Brunet and Derrida 1997): in states that grow, values below the noise of codes count as zero."""
         fields, (low, high, near) = self.library.transform.fields(z), rests.T[..., None]

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.contexts import attainable, known_contexts, standard
-from inrflow.dynamics.laws.families import Families, along_flow, families_of, regressed, settled
+from inrflow.dynamics.laws.contexts import separate_misfit, standardise_contexts, with_new_contexts
+from inrflow.dynamics.laws.families import Families, families_of, regress, rollout_regression, without_transients
 from inrflow.dynamics.laws.law import HARDLY, MOST_STEPS, Law, integrable, simplest, well_posed
-from inrflow.dynamics.laws.rates import fit_second_order, inertial
-from inrflow.dynamics.laws.refinement.ending import EXACT, KEPT, refine
+from inrflow.dynamics.laws.rates import fit_second_order, with_best_inertia
+from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, refine
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     MOST_OF_GRID,
     Data,
-    Ground,
+    EncodedData,
     Log,
     Systems,
     forecast_errors,
-    ground_of,
+    prepare_data,
 )
 from inrflow.dynamics.laws.shooting import along_single_steps
 from inrflow.errors import UserError
@@ -45,7 +45,7 @@ _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this ti
 _NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
 _DIVERGED = 5  # laws after which the search ends if all diverged
-_OF_FLOWS = 0.15  # share of the time for `along_flow`
+_OF_FLOWS = 0.15  # share of the time for `rollout_regression`
 _NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # single steps: least error over that of harmonics; shares of time
 _HOPELESS, _RESORT = 0.3, 0.75  # error above which single steps have a larger share of the time
 _STEPS = 0.1  # errors of the integrator over those of harmonics, in the search
@@ -64,17 +64,17 @@ _Regressed = tuple[float, list[Law], Families]  # least misfit, laws (likeliest 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
             units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False,
-            noise: float = 0.0, period: float = 0.0, told: Callable[[Ground], None] = lambda _: None,
-            missed: Callable[[Ground, float, Law], None] = lambda *_: None) -> Law:
+            noise: float = 0.0, period: float = 0.0, on_data: Callable[[EncodedData], None] = lambda _: None,
+            on_unexplained: Callable[[EncodedData, float, Law], None] = lambda *_: None) -> Law:
     """Law with the best forecasts of held-out trajectories.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where unobserved. Of several domains, and of boundary
     conditions if none is given, those whose harmonics fit best are used. seconds: of effort, about those of a core.
     systems: groups of trajectories whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds
     left; on a busy machine less effort is made. rates: whether laws of second order in time may be tried, with rates as
-    channels. noise: relative error variance of u. period: of a forcing. told: called with the training data; missed:
-    with these, the unexplained share of changes, if not small, and a law that leaves it. Raises UserError if no law is
-    found.
+    channels. noise: relative error variance of u. period: of a forcing. on_data: called with the training data;
+    on_unexplained: with these, the unexplained share of changes, if not small, and a law that leaves it. Raises
+    UserError if no law is found.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
@@ -88,21 +88,21 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     def over(share: float) -> bool:
         return clock is not None and clock() < (1 - share) * given
 
-    ground, judge, floor = ground_of(data, domains, boundary, seed, say,
-                                     lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK),
-                                     int(_CODES * seconds))
-    told(ground)
-    families = families_of(ground.domain, ground.codes.harmonics, ground.states[:, :, :channels], units)
-    families = families.with_season(channels, ground.codes.harmonics) if period else families
-    if ground.states[0, 0].size > FEW_CODES:
+    encoded, judge, floor = prepare_data(data, domains, boundary, seed, say,
+                                         lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK),
+                                         int(_CODES * seconds))
+    on_data(encoded)
+    families = families_of(encoded.domain, encoded.codes.harmonics, encoded.states[:, :, :channels], units)
+    families = families.with_season(channels, encoded.codes.harmonics) if period else families
+    if encoded.states[0, 0].size > FEW_CODES:
         judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))  # their forecasts cost much
-    say(f"{ground.domain.kind}: {ground.codes.harmonics.count} harmonics, noise {np.max(ground.train.noise):.1e}, "
+    say(f"{encoded.domain.kind}: {encoded.codes.harmonics.count} harmonics, noise {np.max(encoded.train.noise):.1e}, "
         f"{effort() - start:.1f} s")
-    search = LawSearch(ground, judge, families, max(floor, noise), say, start, seconds, period, partial(over, _HALF))
+    search = LawSearch(encoded, judge, families, max(floor, noise), say, start, seconds, period, partial(over, _HALF))
     search.regress(channels)
-    if search.lowest > _VISIBLE:
-        missed(ground, search.lowest, search.ranked[0][1][0])
-    turns = search.in_turn()
+    if search.least_misfit > _VISIBLE:
+        on_unexplained(encoded, search.least_misfit, search.ranked[0][1][0])
+    turns = search.families_in_turn()
     with suppress(OutOfTime):  # of the clock: the best law so far is kept, here and below
         turns = iter(()) if rates and not period and search.of_second_order(units) else turns
     search.run(turns)
@@ -118,8 +118,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     brief = began - start < _QUICK * search.seconds and search.noiseless
-    whole = replace(data, noise=ground.train.noise)
-    refined = partial(refine, ground=ground, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
+    whole = replace(data, noise=encoded.train.noise)
+    refined = partial(refine, encoded=encoded, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
     with suppress(OutOfTime):
         if brief:
             search.enough = _NOISY * max(search.floor, EXACT)
@@ -131,7 +131,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         best = refined(*best)
     law = best[1]
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
-    return standard(law, np.unique(ground.train.systems.number)) if law.count else law
+    return standardise_contexts(law, np.unique(encoded.train.systems.number)) if law.count else law
 
 
 class LawSearch:
@@ -141,23 +141,23 @@ class LawSearch:
     limit. late: whether the clock asks for forecasts now.
     """
 
-    def __init__(self, ground: Ground, judge: Data, families: Families, floor: float, say: Log, start: float,
+    def __init__(self, encoded: EncodedData, judge: Data, families: Families, floor: float, say: Log, start: float,
                  seconds: float, period: float, late: Callable[[], bool] = lambda: False) -> None:
-        self.ground, self.judge, self.families, self.floor, self.say = ground, judge, families, floor, say
+        self.encoded, self.judge, self.families, self.floor, self.say = encoded, judge, families, floor, say
         self.late = late
-        self.settled = ground  # without first frames that splines resolve poorly
-        self.start, self.seconds, self.period, self.several = start, seconds, period, bool(ground.train.systems.counts)
+        self.after_transients = encoded  # without first frames that splines resolve poorly
+        self.start, self.seconds, self.period, self.several = start, seconds, period, bool(encoded.train.systems.counts)
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
-        self.many = ground.states[0, 0].size > FEW_CODES
-        self.noiseless = not np.any(ground.train.noise)
+        self.many = encoded.states[0, 0].size > FEW_CODES
+        self.noiseless = not np.any(encoded.train.noise)
         exactly = self.noiseless and not (self.many or self.several)  # else forecasts are slow
         self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
-        self.scored, noise = list[tuple[np.ndarray, Law]](), ground.train.noise / np.nanvar(ground.train.u, (0, 1, 2))
+        self.scored, noise = list[tuple[np.ndarray, Law]](), encoded.train.noise / np.nanvar(encoded.train.u, (0, 1, 2))
         self.enough = max(_LITTLE, _NOISY * floor if self.noiseless else floor - float(noise.mean()))
         self.limit, self.diverged = Limit(), 0  # of effort; number of laws that diverged
-        self.found: list[_Regressed] = []  # families regressed so far
-        self.wider: list[Families | None] = []  # families still to be regressed
-        self.lowest, self.ranked = math.inf, self.found  # least misfit of `found`; these, likeliest first
+        self.regressions: list[_Regressed] = []  # families regressed so far
+        self.pending: list[Families | None] = []  # families still to be regressed
+        self.least_misfit, self.ranked = math.inf, self.regressions  # the least misfit; the likeliest first
 
     @property
     def spent(self) -> float:
@@ -175,25 +175,25 @@ class LawSearch:
         return not self.scored and self.diverged >= _DIVERGED and self.spent > _SOUGHT * self.seconds
 
     def regress(self, channels: int) -> None:
-        """Regress the first families, and further ones while much is unexplained; the others wait in `wider`."""
-        ground, families, found = self.ground, self.families, self.found
-        place, harmonics = ground.domain, ground.codes.harmonics
-        by_place = list(families.in_place(place, harmonics))
+        """Regress the first families, and further ones while much is unexplained; the others wait in `pending`."""
+        encoded, families, found = self.encoded, self.families, self.regressions
+        place, harmonics = encoded.domain, encoded.codes.harmonics
+        by_place = list(families.with_varying_coefficients(place, harmonics))
         inert = [None][: len(by_place) > 1 and not self.several]
         more = [*families.steep(place, channels), *families.with_multipliers(place, harmonics, channels)]
         last = 1 + (place.kind == "region")  # where coefficients of materials likely vary in space
-        matrices = ground.states[0, 0].size > MOST_OF_GRID  # these terms are matrices of all codes
-        wider = self.wider = [] if matrices else [*by_place[:last], *inert, *more, *by_place[last:]]
+        matrices = encoded.states[0, 0].size > MOST_OF_GRID  # these terms are matrices of all codes
+        wider = self.pending = [] if matrices else [*by_place[:last], *inert, *more, *by_place[last:]]
         found.append(self._regressed(families))
         least = found[0][0]
 
-        def pays(one: Families, ground: Ground, share: float = _PAYS) -> _Regressed | None:
-            may = not self.several or attainable(ground, one.every) < share * least  # as it is slow
-            return its if may and (its := self._regressed(one, ground))[0] < share * least else None
+        def pays(one: Families, encoded: EncodedData, share: float = _PAYS) -> _Regressed | None:
+            may = not self.several or separate_misfit(encoded, one.all_terms) < share * least  # as it is slow
+            return its if may and (its := self._regressed(one, encoded))[0] < share * least else None
 
-        if least > _POLYNOMIAL and (calm := settled(ground)) is not None and (its := pays(families, calm)):
+        if least > _POLYNOMIAL and (calm := without_transients(encoded)) is not None and (its := pays(families, calm)):
             self.say("  first frames left out, in which fields relax to their slow dynamics")
-            self.settled, found[0] = calm if its[0] < _CLEARLY_PAYS * least else ground, its
+            self.after_transients, found[0] = calm if its[0] < _CLEARLY_PAYS * least else encoded, its
             least = its[0]
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
 
@@ -201,11 +201,11 @@ class LawSearch:
             return effort() < until and not self.late()
 
         with suppress(ValueError):  # or LinAlgError: families before it are kept
-            further = () if least < _POLYNOMIAL or self.period else families.further(ground)
+            further = () if least < _POLYNOMIAL or self.period else families.further(encoded)
             if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike
-            found += [its for one in further if on(pause) and (its := pays(one, self.settled, share))]
+            found += [its for one in further if on(pause) and (its := pays(one, self.after_transients, share))]
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
                 lowest = min(misfit for misfit, *_ in found)
@@ -213,18 +213,18 @@ class LawSearch:
                 if lowest <= _UNEXPLAINED or len(wider) <= kept or not on(until):
                     break
                 found.append(self._regressed(wider.pop(0)))
-        self.lowest = lowest = min(misfit for misfit, *_ in found)
+        self.least_misfit = lowest = min(misfit for misfit, *_ in found)
         self.ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
 
     def of_second_order(self, units: Sequence[float] | None) -> bool:
         """Judge laws of second order in time if those of first order explain little; whether they are better."""
-        if _UNEXPLAINED < self.lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
+        if _UNEXPLAINED < self.least_misfit < _MOSTLY:  # fronts that frames hardly resolve are of first order
             self._judge(*self.ranked.pop(0), _OF_FIRST)
         first = self.least
-        if self.lowest > _UNEXPLAINED and first > _EXPLAINED:
+        if self.least_misfit > _UNEXPLAINED and first > _EXPLAINED:
             self._forecast(fit_second_order(
-                self.ground, self.lowest, self.start + _OF_RATES * self.seconds, units, self.say,
-                min(self.found, key=lambda each: each[0])[1][0]), _OF_RATES, _STEPS_WITH_RATES)
+                self.encoded, self.least_misfit, self.start + _OF_RATES * self.seconds, units, self.say,
+                min(self.regressions, key=lambda each: each[0])[1][0]), _OF_RATES, _STEPS_WITH_RATES)
         return self.least < min(_ALONE, first)
 
     def run(self, turns: Iterator[_Regressed | None]) -> None:
@@ -244,31 +244,32 @@ class LawSearch:
         if far := self.noiseless and self.least > _HOPELESS:
             self.deadline = self.limit.most = self.start + _RESORT * self.seconds
         until = self.deadline
-        if not far and (self.least <= _EXPLAINED or self.lowest < _UNEXPLAINED):
+        if not far and (self.least <= _EXPLAINED or self.least_misfit < _UNEXPLAINED):
             until = min(until, max(self.half, effort() + _STEPPED * self.seconds))
-        for law in along_single_steps(self.ground, self.families, until, far):
+        for law in along_single_steps(self.encoded, self.families, until, far):
             self._consider(law, forecast_errors(law, self.judge))
 
-    def in_turn(self) -> Iterator[_Regressed | None]:
+    def families_in_turn(self) -> Iterator[_Regressed | None]:
         """Iterate over the likeliest family, those with far smaller misfits than the first one, None (single steps),
         and the others; None comes last where no family explains much."""
-        cut = 1 if self.lowest < _UNEXPLAINED else len(self.ranked)
+        cut = 1 if self.least_misfit < _UNEXPLAINED else len(self.ranked)
         yield from self.ranked[:cut]
         others = self.ranked[cut:]
-        while self.wider and self.least > self.enough and (
+        while self.pending and self.least > self.enough and (
                 self.spent < _REST * self.seconds or not (others or self.scored)):
             with suppress(ValueError):
-                others.append(self._regressed(self.wider.pop(0)))
+                others.append(self._regressed(self.pending.pop(0)))
         others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
-        better = sum(self.lowest >= _UNEXPLAINED or each[0] < _PAYS * self.found[0][0] for each in others)
+        better = sum(self.least_misfit >= _UNEXPLAINED or each[0] < _PAYS * self.regressions[0][0] for each in others)
         yield from [*others[:better], None, *others[better:]]
 
-    def _regressed(self, families: Families | None, ground: Ground | None = None) -> _Regressed:
-        """Regress families on a ground, by default `settled`. None: the first families with inertia."""
-        families = families or inertial(self.ground, self.families)
-        laws = regressed([ground or self.settled], families, self.period)
+    def _regressed(self, families: Families | None, encoded: EncodedData | None = None) -> _Regressed:
+        """Regress families on encoded data, by default `after_transients`. None: the first families with inertia."""
+        families = families or with_best_inertia(self.encoded, self.families)
+        laws = regress([encoded or self.after_transients], families, self.period)
         least, worth = laws[0][0], _WORTH if self.several else 0.0
-        self.say(f"  {len(laws)} candidates of {len(families.every)} terms, misfits {least:.2e} to {laws[-1][0]:.2e}")
+        self.say(f"  {len(laws)} candidates of {len(families.all_terms)} terms, misfits {least:.2e} to "
+                 f"{laws[-1][0]:.2e}")
         laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
@@ -277,17 +278,18 @@ class LawSearch:
         until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
         if misfit > _POLYNOMIAL and not (
                 self.several or "carried" in families.terms or self.late() and not self.scored):
-            best, flown = list[Law](), along_flow(self.ground, laws[0], families)
+            best, flown = list[Law](), rollout_regression(self.encoded, laws[0], families)
             while effort() < until and (found := next(flown, None)) is not None:
                 best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
         share *= 1.0 if self.noiseless else _HIDDEN
-        self._forecast([law for law in laws if well_posed(law, self.ground.train.t)], share)
+        self._forecast([law for law in laws if well_posed(law, self.encoded.train.t)], share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
         """Forecast laws with at most `most` steps per interval, until a share of the time is over."""
-        ground = self.ground
-        for judged in team.map(partial(_judged, ground.train, ground.states, self.step_error, self.judge, most), laws):
+        encoded = self.encoded
+        for judged in team.map(partial(_with_forecast_errors, encoded.train, encoded.states, self.step_error,
+                                       self.judge, most), laws):
             if judged is not None:
                 self._consider(*judged)
             if self.hopeless or self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds:
@@ -301,13 +303,13 @@ class LawSearch:
             self.limit.most = self.deadline
 
 
-def _judged(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law
-            ) -> tuple[Law, np.ndarray] | None:
+def _with_forecast_errors(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law
+                          ) -> tuple[Law, np.ndarray] | None:
     """Law with the longest step of at most `most` per interval, and its errors (S,) of forecasts; None if there is no
     such step. Nonlinear diffusion, which is stiff, is split where it would take too many steps."""
     if (one := integrable(law, train.t, states, error, most)) is None and (split := law.split()) is not None:
         one = integrable(split, train.t, states, error, most)
     if one is None:
         return None
-    one = known_contexts(one, train, judge) if one.count else one
+    one = with_new_contexts(one, train, judge) if one.count else one
     return one, forecast_errors(one, judge)

@@ -115,7 +115,7 @@ class FlowField(LawField):
                                           self.library.driven(term, flat))
         return total[:, None]
 
-    def counted(self, states: int, steps: int) -> None:
+    def count_effort(self, states: int, steps: int) -> None:
         values = self.library.values  # (2, Q, K)
         effort.add(16 * steps * states * values.numel(), 32 * steps * states * values[..., 0].numel(), 100 * steps)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.library import PLACES
+from inrflow.dynamics.laws.library import COEFFICIENT_HARMONICS
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
 from inrflow.dynamics.laws.terms import VALUE, Term, number_text
@@ -32,13 +32,13 @@ _WRITTEN = 20  # most terms of a line: those with the largest ratios to their st
 class Law:
     """Equation dz/dt = sum_j theta_jc term_j of codes z (C, K), coefficients of C channels on K harmonics of a domain.
 
-    theta, std (J, C): coefficients and standard errors; codes: encoder of fields, with the prior of codes; longest:
+    theta, std (J, C): coefficients and standard errors; codes: encoder of fields, with the prior of codes; max_step:
     largest step of the integrator; largest: largest norm of codes in the data. by_context (P, J, C): change of theta
-    per unit of each context number; contexts (E, P): of systems; told: whether these are given parameters. shares (C,):
-    of a network in the root mean square rate. rates: observed channels whose time derivatives are further channels,
-    after these. period: of a forcing, whose cosine and sine, constant in space, are the last two channels. about
-    (V, C): values about which nonlinear diffusion is linearised. values (J, C): coefficients of diagnostic channels,
-    which follow from others at the same time.
+    per unit of each context number; contexts (E, P): of systems; contexts_given: whether these are given parameters.
+    shares (C,): of a network in the root mean square rate. rates: observed channels whose time derivatives are further
+    channels, after these. period: of a forcing, whose cosine and sine, constant in space, are the last two channels.
+    about (V, C): values about which nonlinear diffusion is linearised. values (J, C): coefficients of diagnostic
+    channels, which follow from others at the same time.
     """
 
     domain: Domain
@@ -47,11 +47,11 @@ class Law:
     theta: np.ndarray
     std: np.ndarray
     codes: HarmonicCodes
-    longest: float = math.inf
+    max_step: float = math.inf
     largest: float = math.inf
     by_context: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 1, 1)))
     contexts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 0)))
-    told: bool = False
+    contexts_given: bool = False
     shares: tuple[float, ...] = ()
     rates: tuple[int, ...] = ()
     period: float = 0.0
@@ -60,7 +60,7 @@ class Law:
 
     def __post_init__(self) -> None:
         if self.period:
-            object.__setattr__(self, "theta", turning(self.terms, self.theta, self.period))
+            object.__setattr__(self, "theta", with_phase_equations(self.terms, self.theta, self.period))
         if not len(self.by_context):
             object.__setattr__(self, "by_context", np.zeros((0, *self.theta.shape)))
 
@@ -138,14 +138,14 @@ class Law:
         codes = z.detach().cpu().double().unflatten(-1, (-1, self.codes.mean.shape[1]))
         return self.codes.decode(codes[..., : len(self.codes.mean), :].numpy(), x)
 
-    def left(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
+    def residual_variance(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Residual variance (C,) of fields u (T, N, C) at points (N, d), corrected for degrees of freedom."""
-        left, freedom = self.codes.left(x, u)
+        left, freedom = self.codes.residuals(x, u)
         return np.asarray(np.nanmean(left**2, axis=(0, 1)) / freedom)
 
     def step(self, z: Tensor, dt: float, context: np.ndarray | None = None) -> Tensor:
         """Codes (B, C K) after a time dt, at a context (P,); NaN where they far exceed the codes of the data."""
-        return self.field(context).bounded(z, dt, self.longest, self.largest)
+        return self.field(context).bounded(z, dt, self.max_step, self.largest)
 
     def rollout(self, z: Tensor, t: np.ndarray, context: np.ndarray | None = None) -> Tensor:
         """Rollout (B, T, C K) at increasing times t (T,), from codes z (B, C K) at the first; NaN where it diverges."""
@@ -173,7 +173,7 @@ class Law:
         for c, channel in enumerate(channels):
             left, fields = np.concatenate([self.theta[None], self.by_context]), list[tuple[Term, str, np.ndarray]]()
             for name, own in zip(("", *(f" {context}" for context in contexts)), left, strict=False):
-                for base, (members, field) in self.coefficients_of_place(c, of=own).items():
+                for base, (members, field) in self.varying_coefficients(c, of=own).items():
                     fields, own[members, c] = [*fields, (base, name, field)], 0.0
             bare = dataclasses.replace(self, theta=left[0], by_context=left[1:])
             present = [j for j, term in enumerate(self.terms) if not isinstance(term, Sine) and left[:, j, c].any()]
@@ -191,8 +191,8 @@ class Law:
             lines.append(f"{front}d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
         return lines
 
-    def coefficients_of_place(self, c: int, x: np.ndarray | None = None, of: np.ndarray | None = None
-                              ) -> dict[Term, tuple[list[int], np.ndarray]]:
+    def varying_coefficients(self, c: int, x: np.ndarray | None = None, of: np.ndarray | None = None
+                             ) -> dict[Term, tuple[list[int], np.ndarray]]:
         """Coefficients of channel c, or others `of` (J, C) those of a context, that vary in space, by term: indices of
         the law's terms that make them up, and values (N,) at points x (N, d), by default those of a quadrature."""
         result: dict[Term, tuple[list[int], np.ndarray]] = {}
@@ -201,7 +201,7 @@ class Law:
                               if isinstance(term, Term) and term.place and given[j, c])
         if not bases:
             return result
-        low = self.codes.harmonics.lowest(PLACES)
+        low = self.codes.harmonics.lowest(COEFFICIENT_HARMONICS)
         values = np.insert(low.values(low.quadrature().points if x is None else x)[:, 1:], 0, 1.0, 1)  # (N, P)
         for base in bases:
             whole = {base, Term(base.products, int(base.axis == VALUE), base.axis)} if base.flux else {base}
@@ -232,7 +232,7 @@ class Law:
         text = " ".join(part if part.startswith("-") else f"+{part}" for part in (*base, *added)).removeprefix("+")
         return f"({text.replace(' -', ' - ').replace(' +', ' + ')})" if len(base) + len(added) > 1 else text
 
-    def in_terms_of(self, base: np.ndarray, slopes: np.ndarray, sizes: np.ndarray) -> Law:
+    def with_parameters(self, base: np.ndarray, slopes: np.ndarray, sizes: np.ndarray) -> Law:
         """Law for printing: contexts are base (P,) + slopes (P, Q) f, with numbers f (Q,) of magnitudes up to sizes
         (Q,). Small dependences on f, and constants within their standard error, are dropped."""
         theta, by_context = self.theta_at(base), np.tensordot(slopes.T, self.by_context, 1)
@@ -244,7 +244,7 @@ class Law:
                                    by_context=by_context, contexts=np.zeros((1, len(by_context))))
 
 
-def turning(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> np.ndarray:
+def with_phase_equations(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> np.ndarray:
     """Coefficients (J, C) with the known equations of the last two channels, the cosine and sine of a period."""
     theta, (cosine, sine) = theta.copy(), (terms.index(Term((((c + theta.shape[1], VALUE),),))) for c in (-2, -1))
     theta[:, -2:] = 0.0
@@ -262,7 +262,7 @@ def worse(errors: np.ndarray, others: np.ndarray) -> bool:
     return not float(difference.mean()) <= min(error, float(others.mean()))
 
 
-def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -> Tensor | None:
+def node_rollouts(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -> Tensor | None:
     """Rollouts over single intervals between frames of states (S, T, C, K): codes (S, T - 1, N, C, K) at Gauss points.
 
     The defect at the next frame is spread linearly over the interval. None where the law diverges. number (S,):
@@ -284,8 +284,8 @@ def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -
 
 
 @dataclasses.dataclass(frozen=True)
-class Flights:
-    """Segments of trajectories for rollouts ("flights"): codes (B, M, C K) of B segments of M frames, times dt
+class Segments:
+    """Segments of trajectories for rollouts: codes (B, M, C K) of B segments of M frames, times dt
     (B, M - 1) between frames, variances (B, C K) of codes, and the system (B,) and trajectory (B,) of each."""
 
     codes: Tensor
@@ -294,25 +294,25 @@ class Flights:
     system: Tensor
     trajectory: Tensor
 
-    def take(self, pick: Tensor) -> Flights:
+    def take(self, pick: Tensor) -> Segments:
         """Subset of the segments."""
-        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
+        return Segments(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
 
     @staticmethod
-    def join(parts: list[Flights]) -> Flights:
+    def join(parts: list[Segments]) -> Segments:
         """Segments of several parts together."""
-        return Flights(*(torch.cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Flights)))
+        return Segments(*(torch.cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Segments)))
 
 
-def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
-            ) -> Flights:
+def segments(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
+             ) -> Segments:
     """Consecutive segments of `length` steps of codes (S, T, C, K) with variances (S, C, K) at times t (S, T)."""
     system = np.zeros(len(codes), dtype=int) if system is None else system
     starts = range(0, codes.shape[1] - length, length)
     flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
     parts = [(flat[:, n : n + length + 1], np.diff(t[:, n : n + length + 1], axis=1), wide, system,
               np.arange(len(codes))) for n in starts]
-    return Flights(*(torch.tensor(np.concatenate(own)) for own in zip(*parts, strict=True)))
+    return Segments(*(torch.tensor(np.concatenate(own)) for own in zip(*parts, strict=True)))
 
 
 def pruned(law: Law) -> Law:
@@ -343,7 +343,7 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
     if not np.isfinite(law.theta).all() or not np.isfinite(law.by_context).all():
         return None
     law, rows, third = pruned(law), slice(None, None, max(len(states) // 4, 1)), min(2, t.shape[1] - 1)
-    some = with_slopes(t[rows], states[rows], law.rates)[:, third] if law.has_rates else states[rows, 0]
+    some = with_spline_rates(t[rows], states[rows], law.rates)[:, third] if law.has_rates else states[rows, 0]
     z, dt = torch.tensor(some).flatten(1), float(np.diff(t, axis=1).max())
     extremes = np.unique([select(law.contexts[:, p]) for p in range(law.count) for select in (np.argmin, np.argmax)])
     fields = [law.field(law.contexts[e]) for e in extremes] or [law.field()]
@@ -355,7 +355,7 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
         after = torch.stack([field.advance(z, dt, steps) for field in fields])
         missed = float(torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after))
         if missed < allowed:
-            return dataclasses.replace(law, longest=dt / steps)
+            return dataclasses.replace(law, max_step=dt / steps)
         if min(missed if math.isfinite(missed) else 1.0, 1.0) * (steps / (2 * most)) ** _ORDER >= allowed:
             return None
         before = after
@@ -371,7 +371,7 @@ def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tu
     return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
-def with_slopes(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -> np.ndarray:
+def with_spline_rates(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -> np.ndarray:
     """Codes (S, T, C + R, K) of values and, from splines in time, of rates of R channels, from codes (S, T, C, K) at
     times t (S, T)."""
     slopes = [make_interp_spline(time, path[:, list(rates)], k=spline_order(len(time))).derivative()(time)
@@ -379,6 +379,6 @@ def with_slopes(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -> np.n
     return np.concatenate([states, np.stack(slopes)], 2)
 
 
-def largest_of(states: np.ndarray) -> float:
+def max_norm(states: np.ndarray) -> float:
     """Norm of the largest code of states (S, T, C, K)."""
     return float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())

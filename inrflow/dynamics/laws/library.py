@@ -24,11 +24,11 @@ from inrflow.domains.transform import (
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import (
-    ACROSS,
-    BENT,
-    DRIVEN,
+    DARCY,
     INVERSE,
     LAPLACIAN,
+    OF_LAP,
+    OTHER_HARMONICS,
     POTENTIAL,
     RECIPROCAL,
     SECOND,
@@ -37,7 +37,7 @@ from inrflow.dynamics.laws.terms import (
     Term,
 )
 
-PLACES = 64  # low harmonics of coefficients that vary in space
+COEFFICIENT_HARMONICS = 64  # low harmonics of coefficients that vary in space
 _SINE = 16  # elementwise operations that a sine costs
 LIBRARIES: dict[type, type[Library]] = {}  # by class of harmonics; `Library` for others
 
@@ -80,7 +80,7 @@ class Library(nn.Module):
             self.from_steady = (self.transform.project(carried) * moving).T
         self.low: Tensor | None = None  # (P, Q), with 1 in place of the constant harmonic of arbitrary sign
         if places := max((term.place for term in terms), default=0):
-            low = harmonics.lowest(PLACES).values(self.transform.points).T
+            low = harmonics.lowest(COEFFICIENT_HARMONICS).values(self.transform.points).T
             self.low = torch.tensor(np.insert(low[1 : places + 1], 0, 1.0, 0))
         if self.sines:
             sines = [term for term in terms if isinstance(term, Sine)]
@@ -96,17 +96,17 @@ class Library(nn.Module):
 
     def _factor(self, axis: int) -> tuple[Tensor | float, int]:
         """Multiplier of codes for a factor with an axis, and axis of the derivative that remains."""
-        if axis in (RECIPROCAL, ACROSS):
+        if axis in (RECIPROCAL, OTHER_HARMONICS):
             return 1.0, VALUE
-        if axis >= BENT or axis == LAPLACIAN:
-            return self.symbol(1), axis - BENT if axis >= BENT else VALUE
+        if axis >= OF_LAP or axis == LAPLACIAN:
+            return self.symbol(1), axis - OF_LAP if axis >= OF_LAP else VALUE
         if POTENTIAL <= axis < RECIPROCAL:
             return inverse_of(self.eigenvalues), axis - POTENTIAL
         return 1.0, axis
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as they enter a factor with an axis: (Q, lead)."""
-        if SECOND <= axis < BENT or axis >= DRIVEN:
+        if SECOND <= axis < OF_LAP or axis >= DARCY:
             return self._wide(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
         symbol, along = self._factor(axis)
         table = self.transform.table(along, lead)
@@ -114,15 +114,15 @@ class Library(nn.Module):
 
     def _wide(self, codes: Tensor, axis: int) -> Tensor:
         """Factors (..., Q) of codes (..., K): second derivatives on a box, or components of flows in porous media."""
-        if axis < DRIVEN:
+        if axis < DARCY:
             assert isinstance(self.transform, SeparableTransform)
             return self.transform.second(codes, *divmod(axis - SECOND, 3))
-        i, j = divmod(axis - DRIVEN, 3)
-        flows = self._in_pores
+        i, j = divmod(axis - DARCY, 3)
+        flows = self._darcy_flows
         return (self.transform.fields(codes) * self.transform.weights) @ flows[i] @ flows[j].T
 
     @cached_property
-    def _in_pores(self) -> Tensor:
+    def _darcy_flows(self) -> Tensor:
         """Orthonormal flows (2, Q, K) at quadrature points of a box in the plane, without divergence and flux through
         walls: curls of stream functions that vanish there."""
         assert isinstance(self.harmonics, BoxHarmonics)
@@ -130,7 +130,7 @@ class Library(nn.Module):
         slopes = torch.tensor(streams.gradients(self.transform.points)).permute(2, 0, 1)
         return torch.stack([slopes[1], -slopes[0]]) * (-inverse_of(torch.tensor(streams.eigenvalues))).sqrt()
 
-    def acted(self, term: Term, codes: Tensor) -> Tensor:
+    def apply_linear(self, term: Term, codes: Tensor) -> Tensor:
         """A linear term of constant coefficient, without the part of steady codes, of codes (..., K): (..., K)."""
         codes = self.filter(term) * codes
         if term.axis == VALUE:
@@ -150,7 +150,7 @@ class Library(nn.Module):
         """Contribution (B, K) of steady modes to the projected values of a channel with codes (B, K)."""
         return 0.0 if self.from_steady is None else codes[:, self.first_steady :] @ self.from_steady.T
 
-    def within(self, codes: Tensor, channel: int) -> Tensor:
+    def masked(self, codes: Tensor, channel: int) -> Tensor:
         """Codes (..., lead) of the first harmonics, set to zero on harmonics that the channel does not have."""
         return codes if self.moving is None else codes * self.moving[channel % len(self.moving), : codes.shape[-1]]
 
@@ -158,13 +158,13 @@ class Library(nn.Module):
         """Projections (..., lead, n) on the first harmonics (all), or their derivatives, of fields (..., Q, n)."""
         return (self.table(axis, lead) * self.transform.weights[:, None]).T @ table
 
-    def at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
+    def factors_at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
         """Factors (channel, axis) that terms need, at quadrature points: fields (B, Q) of codes (B, C, K)."""
-        needed = {factor for term in terms for product in term.every() for factor in product}
+        needed = {factor for term in terms for product in term.needed_products() for factor in product}
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
-            if SECOND <= axis < BENT or axis >= DRIVEN:
+            if SECOND <= axis < OF_LAP or axis >= DARCY:
                 fields = self._wide(z[:, channels], axis)
             elif axis == INVERSE:
                 fields = 1 / torch.as_tensor(self.transform.points)[None, :, channels].mT
@@ -206,7 +206,7 @@ class Library(nn.Module):
                 groups.setdefault(term.base, []).append(j)
         if self.network is not None:
             result[:, self.sines] = self.network.features(z, rows)
-        factors = self.at_points(z, [term for term in groups if not term.linear])
+        factors = self.factors_at_points(z, [term for term in groups if not term.linear])
         known: dict[tuple, list[Tensor]] = {}
         for term, members in groups.items():
             places = [self.terms[j].place for j in members]
@@ -214,7 +214,7 @@ class Library(nn.Module):
                 result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
             elif term.linear and not term.flux and not any(places):
                 own = z[:, term.products[0][0][0]]
-                codes = self.acted(term, own)
+                codes = self.apply_linear(term, own)
                 codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
                 result[:, members[0]] = codes[:, :rows]
             else:
@@ -256,8 +256,8 @@ class Library(nn.Module):
             zero = torch.zeros((1, self.transform.count), dtype=torch.float64)
             fields = [pointwise(part, term.signs, factors, self.eigenvalues, self.transform.count) if part else zero
                       for part in term.parts]
-            known[key] = self.pressure(term.carried[0]).leaves(torch.broadcast_tensors(*[
-                size * self.within(self.transform.project(field), c)
+            known[key] = self.pressure(term.carried[0]).project(torch.broadcast_tensors(*[
+                size * self.masked(self.transform.project(field), c)
                 for field, c, size in zip(fields, term.carried, term.weights, strict=True)]))
         return known[key][term.component] / term.sizes[term.component]
 
@@ -276,7 +276,7 @@ class Library(nn.Module):
             return
         row, pressure = term.component, self.pressure(term.carried[0])
         for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
-            block = size / term.sizes[row] * self.within(pressure.block(row, j, lead), c)
+            block = size / term.sizes[row] * self.masked(pressure.block(row, j, lead), c)
             yield list(zip(part, term.signs or (1,) * len(part), strict=True)) if part else [], block, VALUE
 
 

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from inrflow.domains import Flows
 from inrflow.dynamics.laws.contexts import with_contexts
-from inrflow.dynamics.laws.families import Families, families_of, regressed
-from inrflow.dynamics.laws.law import Law, largest_of, well_posed, with_slopes
+from inrflow.dynamics.laws.families import Families, families_of, regress
+from inrflow.dynamics.laws.law import Law, max_norm, well_posed, with_spline_rates
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rate_solver import rates_between
-from inrflow.dynamics.laws.regression import of_shells, supports_of
-from inrflow.dynamics.laws.setting import Data, Ground, Log
-from inrflow.dynamics.laws.terms import BENT, POTENTIAL, TURN, VALUE, Term
+from inrflow.dynamics.laws.regression import of_shells, sparse_laws
+from inrflow.dynamics.laws.setting import Data, EncodedData, Log
+from inrflow.dynamics.laws.terms import ANGULAR, OF_LAP, POTENTIAL, VALUE, Term
 from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort
 
@@ -45,36 +45,36 @@ _AT_ONCE = 4_000_000  # most field values of states whose rates are solved toget
 _JUDGED, _CLOSE = 5, 5.0  # laws forecast; those with misfits up to this times the least, too
 
 
-def most_with_rates(rates: Sequence[int], channels: int) -> int:
+def most_harmonics(rates: Sequence[int], channels: int) -> int:
     """Most harmonics per channel of laws with rates of some channels."""
     return (_WITH_RATES if len(rates) == channels else _WITH_SOME_RATES) // channels
 
 
-def fit_second_order(ground: Ground, misfit: float, deadline: float, units: Sequence[float] | None, log: Log, first: Law
-                     ) -> list[Law]:
+def fit_second_order(encoded: EncodedData, misfit: float, deadline: float, units: Sequence[float] | None, log: Log,
+                     first: Law) -> list[Law]:
     """Laws of second order, the likeliest first.
 
     Empty where their misfit is more than a fifth of that of laws of first order (`misfit`), of which `first` is the
     best. deadline: of effort.
     """
-    frames, channels, count = ground.states.shape[1:]
-    if isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES:
+    frames, channels, count = encoded.states.shape[1:]
+    if isinstance(encoded.domain, Flows) or frames < _FEWEST_FRAMES:
         return []
     ordered: list[tuple[float, Law]] = []
-    some = hidden_of(first, ground) if channels > 1 and ground.codes.harmonics.allowed is None else ()
+    some = hidden_channels(first, encoded) if channels > 1 and encoded.codes.harmonics.allowed is None else ()
     for rates, pays in ((some, _PAYS_FOR_SOME), (tuple(range(channels)), _PAYS)):
-        if rates and count <= most_with_rates(rates, channels) and not ordered:
-            ordered = _ordered(ground, rates, deadline, units and (*units, *(units[c] for c in rates)))
+        if rates and count <= most_harmonics(rates, channels) and not ordered:
+            ordered = _second_order_laws(encoded, rates, deadline, units and (*units, *(units[c] for c in rates)))
             log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order of "
                 f"{len(rates)} of {channels} channels")
             ordered = ordered if ordered[0][0] < pays * misfit else []
     near = sorted((pair for number, pair in enumerate(ordered)
-                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], ground.train.t)),
+                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], encoded.train.t)),
                   key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # errors of splines add terms
     return [law for _, law in near]
 
 
-def rotating(families: Families, carriers: Sequence[int]) -> Families:
+def on_rotating_sphere(families: Families, carriers: Sequence[int]) -> Families:
     """Families of terms of flow on a rotating sphere, with vorticities among the channels of first order (`carriers`).
 
     These carry every channel; rotation adds z c and grad z . grad lap^-1 c; the energy of the flow, lap(grad lap^-1 c .
@@ -82,7 +82,7 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
     """
     every = [term.products[0][0][0] for term in families.terms["linear"] if term.linear and not term.power]
     flow = [Term.jacobian_on_sphere(a, c) for a in carriers for c in every]
-    flow += [Term((((c, POTENTIAL + TURN + 2),),)) for c in every]
+    flow += [Term((((c, POTENTIAL + ANGULAR + 2),),)) for c in every]
     turned = [Term((((c, VALUE),),), place=1) for c in every]  # the first harmonic is z
     turned += [Term((((c, POTENTIAL + 2),),)) for c in every]
     winds = [Term(tuple(((c, POTENTIAL + j), (c, POTENTIAL + j)) for j in range(3)), 1) for c in carriers]
@@ -92,26 +92,26 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
                     (("linear", "flow", "rotation"), ("linear", "flow", "rotation", "winds")))
 
 
-def inertial(ground: Ground, families: Families) -> Families:
+def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
     """The families, with J(a, lap b) in the plane, and for each channel the inertia that is regressed together with all
     terms, and then has the least misfit, 0 where this does not halve it."""
-    few, every, inertia = ground.some(_FEW_TRAJECTORIES), range(ground.states.shape[2]), list[float]()
-    if "transport" in families.terms and ground.domain.dimensions == 2 and not ground.domain.curved:
-        streams = [Term.jacobian(a, b, 0, BENT) for a in every for b in every]
+    few, every, inertia = encoded.some(_FEW_TRAJECTORIES), range(encoded.states.shape[2]), list[float]()
+    if "transport" in families.terms and encoded.domain.dimensions == 2 and not encoded.domain.curved:
+        streams = [Term.jacobian(a, b, 0, OF_LAP) for a in every for b in every]
         families = replace(families, terms={**families.terms, "transport": families.terms["transport"] + streams})
-    (equations,) = ground.some(_TRAJECTORIES).equations(families.every, inertia=True)
-    terms, values = [*range(len(families.every))], torch.tensor(few.codes.harmonics.eigenvalues)
+    (equations,) = encoded.some(_TRAJECTORIES).equations(families.all_terms, inertia=True)
+    terms, values = [*range(len(families.all_terms))], torch.tensor(few.codes.harmonics.eigenvalues)
     size = of_shells(values[None].numpy(), Library.of((), few.codes.harmonics).shells(len(values)))[:, 0]
     beside = [[*terms, len(terms) + c] for c in every]
-    theta = supports_of(equations, beside, len(terms) + len(every))[0][1]
+    theta = sparse_laws(equations, beside, len(terms) + len(every))[0][1]
 
     def missed(c: int, size: float) -> float:
-        (one,) = few.equations(families.with_inertia([math.exp(size)]).every, folds=1)
-        return one.missed(c, terms, one.solve(c, terms, one.weights(c, terms))[0])
+        (one,) = few.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)
+        return one.unexplained(c, terms, one.solve(c, terms, one.weights(c, terms))[0])
 
     for c, found in enumerate(theta[len(terms) :].diagonal()):
-        without = equations.missed(c, terms, equations.solve(c, terms, equations.weights(c, terms))[0])
-        left = equations.missed(c, beside[c], theta[beside[c], c], 1 + found * size) if found > 0 else math.inf
+        without = equations.unexplained(c, terms, equations.solve(c, terms, equations.weights(c, terms))[0])
+        left = equations.unexplained(c, beside[c], theta[beside[c], c], 1 + found * size) if found > 0 else math.inf
         pays = left < _HALVED * without
         inertia.append(math.exp(least_near(partial(missed, c), math.log(found) + _NEAR)) if pays else 0.0)
     return families.with_inertia(inertia)
@@ -123,41 +123,41 @@ def least_near(missed: Callable[[float], float], sizes: np.ndarray) -> float:
     return minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE}).x
 
 
-def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
+def hidden_channels(law: Law, encoded: EncodedData) -> tuple[int, ...]:
     """Channels whose changes a law of first order does not explain, if it explains those of others."""
-    some = ground.some(_TRAJECTORIES)
+    some = encoded.some(_TRAJECTORIES)
     (equations,) = some.equations(law.terms, folds=len(some.states))
     theta = np.concatenate([law.theta, *law.by_context])
     if law.count:
         equations = with_contexts(equations, law.contexts[some.train.systems.number])
     own = [np.flatnonzero(column).tolist() for column in theta.T]
-    missed = [equations.missed(c, terms, theta[terms, c]) for c, terms in enumerate(own)]
+    missed = [equations.unexplained(c, terms, theta[terms, c]) for c, terms in enumerate(own)]
     hidden = tuple(c for c, share in enumerate(missed) if share > _HIDDEN)
     return hidden if len(hidden) < len(own) else ()
 
 
-def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Sequence[float] | None
-             ) -> list[tuple[float, Law]]:
+def _second_order_laws(encoded: EncodedData, rates: tuple[int, ...], deadline: float, units: Sequence[float] | None
+                       ) -> list[tuple[float, Law]]:
     """Misfits and laws of second order in some channels, the least misfit first."""
-    both = with_slopes(ground.train.t, ground.states, rates)
-    families, largest = families_of(ground.domain, ground.codes.harmonics, both, units), largest_of(both)
-    carriers = [c for c in range(ground.states.shape[2]) if c not in rates]
+    both = with_spline_rates(encoded.train.t, encoded.states, rates)
+    families, largest = families_of(encoded.domain, encoded.codes.harmonics, both, units), max_norm(both)
+    carriers = [c for c in range(encoded.states.shape[2]) if c not in rates]
 
     def sought(families: Families) -> list[tuple[float, Law]]:
-        return [(misfit, of_first_order(replace(law, largest=largest), rates))
-                for misfit, law in regressed([ground], families, rates=rates)]
+        return [(misfit, as_first_order(replace(law, largest=largest), rates))
+                for misfit, law in regress([encoded], families, rates=rates)]
 
     if carriers:
-        return sought(rotating(families, carriers) if ground.domain.kind == "sphere" else families)
+        return sought(on_rotating_sphere(families, carriers) if encoded.domain.kind == "sphere" else families)
     ordered = sought(families)
-    for wider in families.in_place(ground.domain, ground.codes.harmonics):
+    for wider in families.with_varying_coefficients(encoded.domain, encoded.codes.harmonics):
         if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
             break
         ordered = sorted([*ordered, *sought(wider)], key=lambda pair: pair[0])
     return ordered
 
 
-def of_first_order(law: Law, rates: Sequence[int]) -> Law:
+def as_first_order(law: Law, rates: Sequence[int]) -> Law:
     """Law of values and of rates of some channels, from the equations (J, C) of these rates and of other values."""
     own = [Term((((law.theta.shape[1] + i, VALUE),),)) for i in range(len(rates))]
     terms = (*law.terms, *(term for term in own if term not in law.terms))
@@ -169,27 +169,27 @@ def of_first_order(law: Law, rates: Sequence[int]) -> Law:
     return replace(law, terms=terms, theta=every[0], std=every[1], by_context=every[2:], rates=tuple(rates))
 
 
-def solved_anew(law: Law, data: Data) -> Law:
+def regressed_again(law: Law, data: Data) -> Law:
     """Law with coefficients regressed again on its present harmonics."""
-    (equations,), own = Ground.of(law, data).equations(law.terms, rates=law.rates), law.columns
+    (equations,), own = EncodedData.of(law, data).equations(law.terms, rates=law.rates), law.columns
     theta, std = law.theta.copy(), law.std.copy()
     theta[:, own], std[:, own] = equations.solved(
         [np.flatnonzero(column).tolist() for column in law.theta.T[own]], len(law.terms))
     return replace(law, theta=theta, std=std)
 
 
-def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, unsure: float = 0.0, roughly: bool = False
+def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, error: float = 0.0, roughly: bool = False
                ) -> CodeData:
     """States (S, T, n): codes (S, T, C K), and rates that lead to the next frame along the law, at its contexts (S, P).
 
     Inner frames have the mean of these and of the rates with which the flow from the frame before arrives, so that
-    errors of the law cancel to second order of the steps. Frames between unobserved ones count as unobserved. unsure,
+    errors of the law cancel to second order of the steps. Frames between unobserved ones count as unobserved. error,
     roughly: as in `rates_between`; roughly, all frames have the rates that lead on from them.
     """
     if law.count and contexts is not None:
         distinct, which = torch.unique(contexts, dim=0, return_inverse=True)
         groups = [(which == number).nonzero()[:, 0] for number in range(len(distinct))]
-        parts = [with_rates(law.at(one.numpy()), data.at(own), None, unsure, roughly)
+        parts = [with_rates(law.at(one.numpy()), data.at(own), None, error, roughly)
                  for one, own in zip(distinct, groups, strict=True)]
         return CodeData.join(parts).at(torch.cat(groups).argsort())
     codes, size, field = data.codes.double(), data.codes.shape[-1], law.field()
@@ -198,11 +198,11 @@ def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, unsure:
     pairs = (data.observed[:, :-1] & data.observed[:, 1:]).nonzero()
     for s, n in (part.T for part in pairs.split(max(_AT_ONCE // field.library.points, 1))):
         gap, now, then = data.t[s, n + 1] - data.t[s, n], codes[s, n], codes[s, n + 1]
-        rate = rates_between(field, law.rates, law.longest, gap, now, then, unsure, roughly)
+        rate = rates_between(field, law.rates, law.max_step, gap, now, then, error, roughly)
         sums[s, n] += rate
         counts[s, n] += 1
         if not roughly:
-            later = field.over(torch.cat([now, rate], 1), gap, law.longest)[:, size:]
+            later = field.after_gaps(torch.cat([now, rate], 1), gap, law.max_step)[:, size:]
             whole = torch.isfinite(later).all(1)
             sums[s[whole], n[whole] + 1] += later[whole]
             counts[s[whole], n[whole] + 1] += 1

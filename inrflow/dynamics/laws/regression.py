@@ -43,7 +43,7 @@ _KNOWN = 0.9  # least share of a shell's variance that points determine: shrunke
 _ROUNDING = 1e-9  # rounding of sums of squares that counts, over these
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to the largest changes: rounding and errors of splines
 
-Supported = tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, float]  # as `supports_of` gives them
+SparseLaw = tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, float]  # as `sparse_laws` gives them
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class NormalEquations:
         gram, right, total, _ = self.sums
         return _squares(gram, right[..., c], total[:, c], active, theta)
 
-    def missed(self, c: int, active: list[int], theta: np.ndarray, growth: np.ndarray | float = 1.0) -> float:
+    def unexplained(self, c: int, active: list[int], theta: np.ndarray, growth: np.ndarray | float = 1.0) -> float:
         """Unexplained share of squared changes with coefficients of active terms; shells are weighted by the variance
         of their codes, for frames may not resolve the changes of high harmonics. growth (L,): of residuals."""
         _, _, total, count = self.sums
@@ -143,7 +143,7 @@ class NormalEquations:
         best, missed = np.zeros(0), np.inf
         for kept in np.unique(self.energy[:, c] >= np.outer(_OF_ENERGY, self.energy[:, c].max()), axis=0)[::-1]:
             one = self._weights(c, active, np.where(kept & self.energy[:, c].any(), least, np.inf))  # or of one value
-            if (left := self.missed(c, active, self.solve(c, active, one)[0])) < _CLEARLY * missed:
+            if (left := self.unexplained(c, active, self.solve(c, active, one)[0])) < _CLEARLY * missed:
                 best, missed = one, left
             if missed < _TOLD:
                 break
@@ -159,37 +159,37 @@ class NormalEquations:
 
     def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
         """Mean squared residual, in units of its variance, of left-out trajectories."""
-        return float(weights @ self._missed(c, active, weights)) / float(self.sums[3].sum())
+        return float(weights @ self._left_out_squares(c, active, weights)) / float(self.sums[3].sum())
 
-    def left_out(self, c: int, active: list[int], weights: np.ndarray) -> tuple[float, float]:
+    def cross_validated(self, c: int, active: list[int], weights: np.ndarray) -> tuple[float, float]:
         """Squared residuals of left-out trajectories over squared changes; mean logarithm of this ratio over shells.
 
         In the latter, variances are at least those due to the uncertainty of codes.
         """
-        left, total, count = self._missed(c, active, weights), self.sums[2][:, c], self.sums[3]
+        left, total, count = self._left_out_squares(c, active, weights), self.sums[2][:, c], self.sums[3]
         least = self.least[:, c] + _LEAST_VARIANCE * (total / count).max() + 1e-300
-        told = np.isfinite(least)
-        shares = np.log(np.maximum(left / count, least)[told] / np.maximum(total / count, least)[told])
-        return float(left[told].sum() / (total[told].sum() + 1e-300)), float(count[told] @ shares / count[told].sum())
+        mask = np.isfinite(least)
+        shares = np.log(np.maximum(left / count, least)[mask] / np.maximum(total / count, least)[mask])
+        return float(left[mask].sum() / (total[mask].sum() + 1e-300)), float(count[mask] @ shares / count[mask].sum())
 
-    def _missed(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
+    def _left_out_squares(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
         """Sums of squared residuals (L,) of left-out trajectories (cross-validation by folds)."""
         (gram, right, _, _), missed = self.sums, np.zeros(len(weights))
         for mine, own, squares in zip(self.gram, self.right[..., c], self.total[..., c], strict=True):
-            theta, _ = _solved(np.tensordot(weights, gram - self._left_out * mine, 1)[np.ix_(active, active)],
-                               weights @ (right[..., c] - self._left_out * own)[:, active], self._ridges[active])
+            theta, _ = _solved(np.tensordot(weights, gram - self._folds_left_out * mine, 1)[np.ix_(active, active)],
+                               weights @ (right[..., c] - self._folds_left_out * own)[:, active], self._ridges[active])
             missed += _squares(mine, own, squares, active, theta)
-        return missed * self._unfair(len(active), weights)
+        return missed * self._gcv_factor(len(active), weights)
 
     @property
-    def _left_out(self) -> int:
+    def _folds_left_out(self) -> int:
         """1, or 0 for a single fold, which is not left out."""
         return int(len(self.gram) > 1)
 
-    def _unfair(self, unknowns: int, weights: np.ndarray) -> float:
+    def _gcv_factor(self, unknowns: int, weights: np.ndarray) -> float:
         """Factor on residuals of equations that are not left out (generalised cross-validation, Golub et al. 1979)."""
         free = 1 - unknowns / float(self.sums[3][weights > 0].sum() + 1e-300)
-        return 1.0 if self._left_out else 1 / max(free, _LEAST_FREE) ** 2
+        return 1.0 if self._folds_left_out else 1 / max(free, _LEAST_FREE) ** 2
 
     def eliminations(self, c: int, active: list[int], weights: np.ndarray, kept: Sequence[int] = ()
                      ) -> list[tuple[list[int], float]]:
@@ -202,7 +202,8 @@ class NormalEquations:
         grams = np.einsum("l,flij->fij", weights, self.gram[:, :, every][:, :, :, every])
         rights = np.einsum("l,fli->fi", weights, self.right[:, :, every, c])
         totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[every]
-        gram, right = (np.concatenate([own.sum(0) - self._left_out * own, own.sum(0)[None]]) for own in (grams, rights))
+        gram, right = (np.concatenate([own.sum(0) - self._folds_left_out * own, own.sum(0)[None]])
+                       for own in (grams, rights))
         left, path = np.arange(len(every)), []  # all folds but one, then all
         while True:  # updates of the inverse would lose all digits where terms are collinear
             effort.check()
@@ -210,7 +211,7 @@ class NormalEquations:
             (*apart, theta), inverse = _solved(gram[here], right[:, left], ridges[left])
             squares = totals - 2 * np.einsum("fi,fi->f", rights[:, left], apart) + np.einsum(
                 "fi,fij,fj->f", apart, grams[here], apart)
-            missed = float(np.maximum(squares, 0.0).sum()) * self._unfair(len(left), weights)
+            missed = float(np.maximum(squares, 0.0).sum()) * self._gcv_factor(len(left), weights)
             path.append(([every[i] for i in left], missed / count))
             if len(left) == len(kept):
                 return path
@@ -345,8 +346,8 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
     return rising[:-1] + falling[1:], np.diff(means, axis=0)
 
 
-def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: int
-                ) -> list[Supported]:
+def sparse_laws(equations: NormalEquations, active: Sequence[list[int]], count: int
+                ) -> list[SparseLaw]:
     """Supports, coefficients and standard errors (count, C), and misfits of sparse laws of several sizes from the
     active terms of each channel."""
     paths, weights, channels = [], [], len(active)
@@ -363,7 +364,7 @@ def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: 
             solution, inverse = equations.solve(c, support, weights[c])
             theta[support, c], std[support, c] = solution, np.sqrt(np.diag(inverse))
             chosen.append(tuple(sorted(support)))
-            misfit += equations.missed(c, support, solution) / channels
+            misfit += equations.unexplained(c, support, solution) / channels
         result.append((tuple(chosen), theta, std, misfit))
     return result
 
@@ -379,7 +380,7 @@ def _left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.nda
     return np.asarray(np.mean(errors, 0))
 
 
-def unsettled(t: np.ndarray, codes: np.ndarray) -> int:
+def transient_frames(t: np.ndarray, codes: np.ndarray) -> int:
     """Number of first frames of codes (S, T, C, K) that splines should leave out: where fields settle within less than
     an interval, splines through them oscillate at later frames, too."""
     some = slice(None, None, max(len(codes) // _LOOKED_AT, 1))

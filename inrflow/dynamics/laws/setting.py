@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Region, Sphere, placed, walled
-from inrflow.dynamics.laws.law import Law, largest_of
+from inrflow.dynamics.laws.law import Law, max_norm
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.rate_solver import rates_between
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, normal_equations, supports_of
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, normal_equations, sparse_laws
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.conditions import conditions, leaky, steady
 from inrflow.encoding.harmonic_codes import (
@@ -25,8 +25,8 @@ from inrflow.encoding.harmonic_codes import (
     enough,
     fit_codes,
     held_out_errors,
-    point_sets,
     tail,
+    trajectories_by_points,
     white_noise,
 )
 from inrflow.errors import UserError
@@ -59,12 +59,12 @@ Log = Callable[[str], None]
 @dataclass(frozen=True)
 class Systems:
     """Systems that trajectories belong to. number (S,): system of each trajectory, 0 to E - 1; total: E; counts:
-    context sizes P to try; told: given contexts (E, P), made of known parameters."""
+    context sizes P to try; given: given contexts (E, P), made of known parameters."""
 
     number: np.ndarray
     total: int = 1
     counts: tuple[int, ...] = ()
-    told: tuple[np.ndarray, ...] = ()
+    given: tuple[np.ndarray, ...] = ()
 
     def take(self, rows: np.ndarray) -> Systems:
         """Systems of a subset of the trajectories."""
@@ -108,17 +108,17 @@ class Data:
         return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows), self.noise)
 
     @property
-    def thinned(self) -> Data:
+    def subsampled(self) -> Data:
         """Evenly spaced subset of the frames, 32 to 63 of long trajectories, which represents all."""
         every = max(self.u.shape[1] // _USUAL, 1)
         return replace(self, t=self.t[:, ::every], u=self.u[:, ::every])
 
-    def at_some(self, seed: int) -> Data:
+    def subsample_points(self, seed: int) -> Data:
         """Random subset of the points, at most _ENOUGH, which suffices to compare few harmonics."""
         few = np.sort(np.random.default_rng(seed).permutation(self.u.shape[2])[:_ENOUGH])
         return replace(self, x=self.x[:, few], u=self.u[:, :, few])
 
-    def parted(self, seed: int) -> tuple[Data, Data]:
+    def split(self, seed: int) -> tuple[Data, Data]:
         """Trajectories, or windows of long ones, for the fit and for judging laws; UserError if there are too few."""
         data = windows(self)
         if data.u.shape[1] < 4 or len(data.u) < 2:
@@ -148,13 +148,13 @@ def windows(data: Data) -> Data:
     return Data(data.t[cut], data.x[rows], data.u[cut], data.systems.take(rows))
 
 
-def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log,
-           late: Callable[[], bool] = lambda: False) -> tuple[Domain, str, int, float]:
+def choose_basis(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log,
+                 late: Callable[[], bool] = lambda: False) -> tuple[Domain, str, int, float]:
     """Domain, boundary condition and number of harmonics per channel with the least held-out error, and this error.
 
     Where errors are close, fewer harmonics are preferred. late: whether to stop trying others.
     """
-    some = data.take(evenly(len(data.u), 1, 6))
+    some = data.take(evenly_spaced(len(data.u), 1, 6))
     some = replace(some, u=some.u[:, :: 3 if np.isnan(some.u).mean() > HOLES else 1])  # holes: a factorisation a frame
     meshed = any(isinstance(place, Region) for place in domains)  # which may end inside the box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
@@ -175,12 +175,12 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     still = [one for own in domains if same and isinstance(own, Region) and (one := own.with_steady(data.x[0], data.u))]
     bases += [one for one in still if one not in bases]
     bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # flows first: they are given for velocities only
-    some = some.at_some(seed)
+    some = some.subsample_points(seed)
     errors: dict[tuple[int, int], float] = {}
     shared = data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all()
     points = int((_TOLD if shared else 1.0) * np.isfinite(data.u[0, 0, :, 0]).sum())
     linear: dict[str, float] = {}  # errors on linear elements: where large, quadratic ones are skipped
-    in_box = cache(partial(choose, boxes, boundary, data, seed, say, late))
+    in_box = cache(partial(choose_basis, boxes, boundary, data, seed, say, late))
     for i in sorted(range(len(bases)), key=lambda i: getattr(bases[i][0], "order", 0)):
         (place, kind), least = bases[i], min(errors.values(), default=np.inf)
         if least < _HOLDING and late():
@@ -192,9 +192,9 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
             continue
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
         if place.bounded:
-            size = min(size, int(points * place.harmonics(size * joined(kind), kind).reached(some.x[0])))
+            size = min(size, int(points * place.harmonics(size * condition_count(kind), kind).reached(some.x[0])))
         while size >= _FEWEST:
-            errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
+            errors[i, size] = held_out_errors(place.harmonics(size * condition_count(kind), kind), some.x, some.u, seed)
             if order == 1:
                 linear.setdefault(kind, errors[i, size])
             if errors[i, size] > _HOPELESS * min(errors.values()) or late():
@@ -214,41 +214,41 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         leaks = None if (kept := steady(place, kind, size, data.x, data.u, seed)) else leaky(
             place, kind, size, some.x, some.u, seed, late)
         place, kind = kept or (place, leaks or kind)
-        error = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
+        error = held_out_errors(place.harmonics(size * condition_count(kind), kind), some.x, some.u, seed)
     return place, kind, size, error
 
 
-def _more(place: Domain, boundary: str, data: Data, seed: int, count: int, floor: float) -> tuple[int, float]:
+def _extended(place: Domain, boundary: str, data: Data, seed: int, count: int, floor: float) -> tuple[int, float]:
     """More harmonics, as many as an extrapolation of their held-out error to _COARSE requires, and their error; `count`
     and `floor` where this does not halve the error."""
     def error(size: int) -> float:
-        return held_out_errors(place.harmonics(size * joined(boundary), boundary), some.x, some.u, seed)
+        return held_out_errors(place.harmonics(size * condition_count(boundary), boundary), some.x, some.u, seed)
 
-    some = data.take(evenly(len(data.u), 1, 6)).at_some(seed)
+    some = data.take(evenly_spaced(len(data.u), 1, 6)).subsample_points(seed)
     falls = math.log(error(int(count / _FURTHER)) / floor)
     steps = min(math.ceil(math.log(floor / _COARSE) / falls), _STEPS) if falls > -math.log(_HALVED) else 0
     more = min(int(count * _FURTHER**steps), int(_TOLD * np.isfinite(data.u[0, 0, :, 0]).sum()))
     return (more, left) if more > count and (left := error(more)) < _HALVED * floor else (count, floor)
 
 
-def joined(boundary: str) -> int:
+def condition_count(boundary: str) -> int:
     """Number of families of harmonics of a comma-separated list of boundary conditions: one for each distinct one."""
     return len(set(boundary.split(", ")))
 
 
-def resolved(domain: Domain, boundary: str, data: Data, flow: bool = False) -> tuple[Domain, int]:
+def resolved_harmonics(domain: Domain, boundary: str, data: Data, flow: bool = False) -> tuple[Domain, int]:
     """The domain with harmonics that the points resolve, and their number: all of a grid of a box, a share of the
     points for flows or scattered points there, half of the points of a sphere, as many as points elsewhere."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if not isinstance(domain, Box):
         return domain, int(_OF_POINTS[3] * points) if isinstance(domain, Sphere) else points
-    grid = None if flow else domain.told_apart(data.x[0], boundary)
+    grid = None if flow else domain.resolved_by_grid(data.x[0], boundary)
     if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
         return domain, int(_OF_POINTS[domain.dimensions] * points)
     return grid, math.prod(grid.functions)
 
 
-def evenly(trajectories: int, codes: int, most: int | None = None, frames: int = 1) -> np.ndarray:
+def evenly_spaced(trajectories: int, codes: int, most: int | None = None, frames: int = 1) -> np.ndarray:
     """Indices of evenly spaced trajectories, at most `most`; fewer of many codes or frames."""
     most = min(most or trajectories, trajectories)
     if (codes := codes * max(frames // _USUAL, 1)) > FEW_CODES:
@@ -260,7 +260,7 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
     """Squared errors (S,) of forecasts from the first frames, relative to the variance, mean over channels; inf if they
     diverge. The variance of noise in the data is subtracted."""
     result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
-    for members, places in point_sets(data.x):
+    for members, places in trajectories_by_points(data.x):
         z = first_states(law, places, data, members)
         _, label = np.unique(np.column_stack([data.systems.number, data.t])[members], axis=0, return_inverse=True)
         paths = z.new_zeros(len(z), data.t.shape[1], z.shape[1])
@@ -284,11 +284,11 @@ def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Te
     rates = z.new_zeros(len(z), z.shape[2] // len(law.codes.mean) * len(law.rates))
     for own in ([number == system for system in np.unique(number)] if law.count else [slice(None)]):
         field = law.field(law.context_of(number[own][0]))
-        rates[own] = rates_between(field, law.rates, law.longest, gap[own], z[own, 0], z[own, 1])
+        rates[own] = rates_between(field, law.rates, law.max_step, gap[own], z[own, 0], z[own, 1])
     return torch.cat([z[:, 0], rates], 1)
 
 
-def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
+def determined_shares(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
     """Shares (C, K) of the prior variance of codes that points determine, from posterior variances (S, C, K). Zero for
     steady modes and for higher modes of flows, whose equations lack transport by truncated modes."""
     known = 1 - spread.mean(0) / codes.variance
@@ -304,7 +304,7 @@ def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Codes (S, T, C, K) of trajectories and their variances (S, C, K); codes of steady modes are means over time."""
     states = np.zeros((*data.u.shape[:2], *codes.variance.shape))
     spread = np.zeros((len(states), *states.shape[2:]))
-    for members, places in point_sets(data.x):
+    for members, places in trajectories_by_points(data.x):
         states[members], spread[members] = codes.encode(places, data.u[members])
     steady = states[..., states.shape[-1] - codes.harmonics.steady :]
     steady[:] = steady.mean(1, keepdims=True)
@@ -312,7 +312,7 @@ def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Ground:
+class EncodedData:
     """Training data of laws: codes ("states") (S, T, C, K) of `train`, and their variances ("spread") (S, C, K)."""
 
     domain: Domain
@@ -323,31 +323,31 @@ class Ground:
     spread: np.ndarray
 
     @classmethod
-    def of(cls, law: Law, data: Data) -> Ground:
+    def of(cls, law: Law, data: Data) -> EncodedData:
         """Data encoded on the harmonics of a law."""
         return cls(law.domain, law.boundary, law.codes, data, *encode(law.codes, data))
 
     @property
     def known(self) -> np.ndarray:
         """Shares (C, K) of the prior variance of codes that points determine."""
-        return shares_known(self.codes, self.spread)
+        return determined_shares(self.codes, self.spread)
 
-    def take(self, rows: np.ndarray) -> Ground:
+    def take(self, rows: np.ndarray) -> EncodedData:
         """Subset of the trajectories, by index."""
         return replace(self, train=self.train.take(rows), states=self.states[rows], spread=self.spread[rows])
 
-    def since(self, first: int) -> Ground:
+    def since(self, first: int) -> EncodedData:
         """Frames from index `first` on."""
         train = replace(self.train, t=self.train.t[:, first:], u=self.train.u[:, first:])
         return replace(self, train=train, states=self.states[:, first:])
 
-    def some(self, most: int) -> Ground:
+    def some(self, most: int) -> EncodedData:
         """Evenly spaced trajectories, at most `most`; fewer where codes or frames are many."""
-        return self.take(evenly(len(self.states), self.states[0, 0].size, most, self.states.shape[1]))
+        return self.take(evenly_spaced(len(self.states), self.states[0, 0].size, most, self.states.shape[1]))
 
     def law(self, terms: Sequence[Term | Sine], theta: np.ndarray, std: np.ndarray, **further: Any) -> Law:
         """Law on these harmonics with coefficients theta (J, C) and their standard errors."""
-        return Law(self.domain, self.boundary, tuple(terms), theta, std, self.codes, largest=largest_of(self.states),
+        return Law(self.domain, self.boundary, tuple(terms), theta, std, self.codes, largest=max_norm(self.states),
                    **further)
 
     def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
@@ -356,45 +356,45 @@ class Ground:
         return normal_equations(terms, self.codes.harmonics, self.train.t, self.states, self.spread, self.known, kinds,
                                 folds, **further)
 
-    def supported(self, terms: Sequence[Term | Sine], families: Sequence[list[list[int]]], **further: Any
-                  ) -> list[list[Supported]]:
-        """Sparse laws of several sizes, as `supports_of` returns them, for the active terms of each family."""
+    def sparse_laws(self, terms: Sequence[Term | Sine], families: Sequence[list[list[int]]], **further: Any
+                    ) -> list[list[SparseLaw]]:
+        """Sparse laws of several sizes, as `sparse_laws` returns them, for the active terms of each family."""
         (equations,) = self.equations(terms, **further)
-        return [supports_of(equations, active, len(terms)) for active in families]
+        return [sparse_laws(equations, active, len(terms)) for active in families]
 
 
-def ground_of(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
-              late: Callable[[float], bool] = lambda _: False, most_codes: int = MOST_OF_GRID
-              ) -> tuple[Ground, Data, float]:
-    """Training data on harmonics as `choose` finds them, trajectories that judge laws, and the held-out error of the
-    harmonics. late(n): whether n times the time for this is over. most_codes: on a grid of more points than
+def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
+                 late: Callable[[float], bool] = lambda _: False, most_codes: int = MOST_OF_GRID
+                 ) -> tuple[EncodedData, Data, float]:
+    """Training data on harmonics as `choose_basis` finds them, trajectories that judge laws, and the held-out error of
+    the harmonics. late(n): whether n times the time for this is over. most_codes: on a grid of more points than
     MOST_OF_GRID."""
-    train, judge = data.parted(seed)
-    few, channels = train.thinned, train.u.shape[-1]
-    place, boundary, count, floor = choose(domains, boundary, few, seed, say, lambda: late(1.0))
+    train, judge = data.split(seed)
+    few, channels = train.subsampled, train.u.shape[-1]
+    place, boundary, count, floor = choose_basis(domains, boundary, few, seed, say, lambda: late(1.0))
     small, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
     if small or floor > _COARSE:  # more harmonics may help: all of a grid, if affordable
-        grid, every = resolved(place, boundary, train)
+        grid, every = resolved_harmonics(place, boundary, train)
         most = FEW_HARMONICS if small else MOST_OF_GRID // channels
         whole = (small or rough) and (grid is not place or place.kind == "sphere" and rough)
         if whole and count < every <= most and (flat := tail(  # flat if noise
-                grid.harmonics(every * joined(boundary), boundary), few.x[0], few.u)) < _SETTLED * floor:
+                grid.harmonics(every * condition_count(boundary), boundary), few.x[0], few.u)) < _SETTLED * floor:
             place, count, floor, highest = grid, every, _SETTLED * floor if small else _OF_GRID, flat
         elif not (small or late(_TWICE)):
             fine = enough(grid.harmonics(every, boundary), few.x[0], few.u, _FINE, most_codes // channels) if (
-                rough and grid is not place and joined(boundary) == 1 and most_codes > FEW_HARMONICS * channels
+                rough and grid is not place and condition_count(boundary) == 1 and most_codes > FEW_HARMONICS * channels
                 and np.isfinite(data.u).all()) else None
             place = grid if fine else place
-            count, floor = fine or _more(place, boundary, few, seed, count, floor)
-    some = few.take(evenly(len(few.u), count * channels))
-    codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
+            count, floor = fine or _extended(place, boundary, few, seed, count, floor)
+    some = few.take(evenly_spaced(len(few.u), count * channels))
+    codes = fit_codes(place.harmonics(count * condition_count(boundary), boundary), some.x, some.u)
     holding, used = codes.used(place)
     if used < codes.harmonics.count:  # products would fill harmonics that are empty in the data
         place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
-    told = fit_codes(place.harmonics(int(_TOLD * count) * joined(boundary), boundary), some.x, some.u
+    told = fit_codes(place.harmonics(int(_TOLD * count) * condition_count(boundary), boundary), some.x, some.u
                      ) if highest else codes  # all of a grid leave no residual: noise is estimated on fewer harmonics
     noise = white_noise(told, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
     if highest and (noise / np.nanvar(train.u, (0, 1, 2))).mean() > _FLAT * highest:
         noise = np.zeros_like(noise)
     train, judge = replace(train, noise=noise), replace(judge, noise=noise)
-    return Ground(place, boundary, codes, train, *encode(codes, train)), judge, floor
+    return EncodedData(place, boundary, codes, train, *encode(codes, train)), judge, floor

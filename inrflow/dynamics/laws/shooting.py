@@ -1,10 +1,10 @@
 """Refinement of laws along single steps of their flow, for trajectories of coarse frames.
 
 Where fields change too much between frames, splines resolve their motion poorly. The flow of the law that they give may
-resolve it better (`along_flow`); where it does not, single steps do: from the codes of each frame to those of the next,
-with all terms of a family, by Levenberg-Marquardt, then with fewer. Residuals are weighted as for a Cauchy distribution
-(iteratively reweighted least squares): steps that the first coefficients predict badly count little until others have
-corrected these.
+resolve it better (`rollout_regression`); where it does not, single steps do: from the codes of each frame to those of
+the next, with all terms of a family, by Levenberg-Marquardt, then with fewer. Residuals are weighted as for a Cauchy
+distribution (iteratively reweighted least squares): steps that the first coefficients predict badly count little until
+others have corrected these.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.laws.families import Families
-from inrflow.dynamics.laws.law import Law, integrable, largest_of
-from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse
-from inrflow.dynamics.laws.setting import Ground, encode
+from inrflow.dynamics.laws.law import Law, integrable, max_norm
+from inrflow.dynamics.laws.refinement.rollouts import Refinement, scaled_inverse
+from inrflow.dynamics.laws.setting import EncodedData, encode
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
@@ -39,7 +39,7 @@ _INCREASES = (1.05, 1.5, 4.0)  # factors on the misfit up to which a term is dro
 Shot = tuple[Law, Tensor, Tensor]  # a law, its steps (B, 2, C K), and their residuals (B, C K)
 
 
-class Shooting(Refinement):
+class SingleStepRefinement(Refinement):
     """Refinement along single steps with a Cauchy likelihood; `gram` is the normal matrix of the last law."""
 
     filtered, iterations = False, _ITERATIONS
@@ -77,69 +77,73 @@ class Shooting(Refinement):
 
             def propose(damping: float) -> Shot:
                 damped = gram / size / size[:, None] + (damping + _LEAST_DAMPING) * np.eye(len(size))
-                return shot(self._moved(one, np.linalg.solve(damped, pull / size) / size))
+                return shot(self._after_step(one, np.linalg.solve(damped, pull / size) / size))
 
             return Linearisation(misfit(at), propose)
 
         (found, *_), _ = damped_descent(
-            shot(self._of(law)), linearise, misfit, steps=self.iterations, tries=_TRIALS, damping=_DAMPING, least=0.0,
-            settled=1 - _CONVERGED,
+            shot(self._set_law(law)), linearise, misfit, steps=self.iterations, tries=_TRIALS, damping=_DAMPING,
+            least=0.0, settled=1 - _CONVERGED,
         )
         return self._with_errors(found, np.linalg.pinv(self.gram, hermitian=True))
 
-    def shorter(self, law: Law) -> Iterator[Law]:
+    def sparser(self, law: Law) -> Iterator[Law]:
         """Iterate over laws without terms whose removal raises the misfit little (normal matrix), then more."""
-        self._of(law)
+        self._set_law(law)
         freedom, covariance = float(len(self.data.codes) * int(self.rows.sum())), scaled_inverse(self.gram)
         for most in _INCREASES:
             yield self._significant(covariance, math.sqrt((most - 1) * freedom))
 
 
-def along_single_steps(ground: Ground, families: Families, deadline: float, far: bool) -> Iterator[Law]:
+def along_single_steps(encoded: EncodedData, families: Families, deadline: float, far: bool) -> Iterator[Law]:
     """Laws fitted along single steps, for each combination of families, of all terms and of fewer. deadline: of effort,
     with forecasts. far: whether coefficients are so wrong that no law forecasts: leading harmonics, which are less
     informative about terms, are then fitted first."""
     deadline = effort() + _PLANNED * (deadline - effort())
-    if few := _leading(ground) if far else None:
-        yield from _on(few, families, effort() + _FIRST * (deadline - effort()), ground)
+    if few := _on_leading_harmonics(encoded) if far else None:
+        yield from _laws_on(few, families, effort() + _FIRST * (deadline - effort()), encoded)
     if not few or effort() < deadline:
-        yield from _on(ground, families, deadline)
+        yield from _laws_on(encoded, families, deadline)
 
 
-def _on(ground: Ground, families: Families, deadline: float, whole: Ground | None = None) -> Iterator[Law]:
-    """Laws along single steps of a ground, with all terms, then fewer; lastly on the harmonics of `whole`."""
-    terms, t, states = families.every, ground.train.t, ground.states
-    (equations,) = ground.equations(terms)
+def _laws_on(encoded: EncodedData, families: Families, deadline: float,
+             whole: EncodedData | None = None) -> Iterator[Law]:
+    """Laws along single steps of encoded data, with all terms, then fewer; lastly on the harmonics of `whole`."""
+    terms, t, states = families.all_terms, encoded.train.t, encoded.states
+    (equations,) = encoded.equations(terms)
     for active in families.active if effort() < deadline else ():
         theta, _ = equations.solved([active] * states.shape[2], len(terms))
-        law = integrable(ground.law(terms, theta, np.zeros_like(theta)), t, states, _ROUGHLY)
+        law = integrable(encoded.law(terms, theta, np.zeros_like(theta)), t, states, _ROUGHLY)
         if law is not None:
-            steps = Shooting.along(law, ground, ground.known, 1, deadline - effort())
+            steps = SingleStepRefinement.along(law, encoded, encoded.known, 1, deadline - effort())
             every = steps.run()
-            refined = (integrable(one, t, states) for one in (every, *steps.shorter(every)))
+            refined = (integrable(one, t, states) for one in (every, *steps.sparser(every)))
             for i, one in enumerate(refined):
                 if one is not None and one.size:  # elimination may have left no term
-                    one = Shooting.along(one, ground, ground.known, 1, deadline - effort()).run() if i else one
-                    yield one if whole is None else _widened(one, whole, deadline)
+                    one = SingleStepRefinement.along(one, encoded, encoded.known, 1,
+                                                     deadline - effort()).run() if i else one
+                    yield one if whole is None else _on_all_harmonics(one, whole, deadline)
         if effort() > deadline:
             break
 
 
-def _leading(ground: Ground) -> Ground | None:
-    """Ground on the harmonics that hold nearly all of the variance, if far fewer: phases of fast waves are wrong by
-    whole turns until coefficients are nearly right. None otherwise, and with noise, which hides the others anyway."""
-    variance = np.square(ground.states).mean((0, 1))
+def _on_leading_harmonics(encoded: EncodedData) -> EncodedData | None:
+    """Data encoded on the harmonics that hold nearly all of the variance, if far fewer: phases of fast waves are wrong
+    by whole turns until coefficients are nearly right. None otherwise, and with noise, which hides the others
+    anyway."""
+    variance = np.square(encoded.states).mean((0, 1))
     left = 1 - np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
     count = int((left > _LEFT).sum(1).max()) + 1
-    harmonics, whole = ground.codes.harmonics, count > _FAR_FEWER * left.shape[1]
-    if np.any(ground.train.noise) or harmonics.allowed is not None or harmonics.steady or whole:
+    harmonics, whole = encoded.codes.harmonics, count > _FAR_FEWER * left.shape[1]
+    if np.any(encoded.train.noise) or harmonics.allowed is not None or harmonics.steady or whole:
         return None
-    codes = fit_codes(ground.domain.harmonics(count, ground.boundary), ground.train.x, ground.train.u)
-    return Ground(ground.domain, ground.boundary, codes, ground.train, *encode(codes, ground.train))
+    codes = fit_codes(encoded.domain.harmonics(count, encoded.boundary), encoded.train.x, encoded.train.u)
+    return EncodedData(encoded.domain, encoded.boundary, codes, encoded.train, *encode(codes, encoded.train))
 
 
-def _widened(law: Law, ground: Ground, deadline: float) -> Law:
-    """Law refined along single steps on the harmonics of a ground; unchanged if it cannot be integrated there."""
-    law_there = replace(law, codes=ground.codes, largest=largest_of(ground.states))
-    wide = integrable(law_there, ground.train.t, ground.states)
-    return law if wide is None else Shooting.along(wide, ground, ground.known, 1, deadline - effort()).run()
+def _on_all_harmonics(law: Law, encoded: EncodedData, deadline: float) -> Law:
+    """Law refined along single steps on the harmonics of encoded data; unchanged if it cannot be integrated there."""
+    law_there = replace(law, codes=encoded.codes, largest=max_norm(encoded.states))
+    wide = integrable(law_there, encoded.train.t, encoded.states)
+    return law if wide is None else SingleStepRefinement.along(wide, encoded, encoded.known, 1,
+                                                               deadline - effort()).run()

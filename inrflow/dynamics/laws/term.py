@@ -73,15 +73,15 @@ class LawTerm(FieldTerm):
                 "period": self.period, "rests": self.rests, **({"about": self.about} if self.about else {}),
                 **({"values": self.values} if self.values else {})}
 
-    def rated(self, channels: int) -> tuple[int, ...]:
+    def channels_with_rates(self, channels: int) -> tuple[int, ...]:
         """Channels of values, of the first `channels`, whose rates are the further channels: their only terms."""
         alone = self.theta[:, :channels].ne(0).sum(0) == 1
         rows = [self.terms.index(Term((((c, VALUE),),)).state()) for c in range(channels, self.theta.shape[1])]
         return tuple(int((alone & self.theta[row, :channels].ne(0)).nonzero()[0]) for row in rows)
 
-    def rated_codes(self, memory: int) -> Tensor:
+    def rate_indices(self, memory: int) -> Tensor:
         """Indices (memory,) of the codes whose rates are the last `memory` codes."""
-        own = torch.tensor(self.rated(self.theta.shape[1] - memory // self.count))
+        own = torch.tensor(self.channels_with_rates(self.theta.shape[1] - memory // self.count))
         return (own[:, None] * self.count + torch.arange(self.count)).flatten()
 
     def on(self, domain: Mapping[str, Any], count: int) -> LawTerm:
@@ -120,7 +120,7 @@ class LawTerm(FieldTerm):
         for index, context in enumerate(distinct):
             yield (which == index).nonzero()[:, 0], self.law(context)
 
-    def seasoned(self, t: Tensor | float, z: Tensor) -> Tensor:
+    def with_phases(self, t: Tensor | float, z: Tensor) -> Tensor:
         """Codes (..., C K) with those of the forcing's phases at internal times t (...,), which are no states."""
         if not self.period:
             return z
@@ -138,7 +138,7 @@ class LawTerm(FieldTerm):
 
     def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         if self.period:
-            return self.law()(t, self.seasoned(t, z))[..., : z.shape[-1]]
+            return self.law()(t, self.with_phases(t, z))[..., : z.shape[-1]]
         if c is None or not len(self.by_context):
             return self.law()(t, z)
         flat = z.reshape(-1, z.shape[-1])
@@ -151,7 +151,7 @@ class LawTerm(FieldTerm):
         """Jacobian (S, n, n) with respect to codes (S, n), in closed form."""
         result = z.new_zeros(len(z), z.shape[1], z.shape[1])
         for rows, law in self._laws(c, len(z)):
-            now = self.seasoned(t, z)[rows]
+            now = self.with_phases(t, z)[rows]
             whole = (law.slopes(now) + law.linear).to(z)
             whole = whole if law.values is None else law.values.jacobian(whole, now, law(t, now))
             result[rows] = whole[:, : z.shape[1], : z.shape[1]]
@@ -173,7 +173,7 @@ class LawTerm(FieldTerm):
             rows = every[known[every]]
             if not len(rows):
                 continue
-            here = self.seasoned(at.expand(len(state))[rows], state[rows, :size])
+            here = self.with_phases(at.expand(len(state))[rows], state[rows, :size])
             flow = _tangent_flow(law, here, gap.expand(len(state))[rows])
             flow = flow if law.values is None else law.values.followed(flow, here)
             result[rows, :size, :size] = flow[:, :size, :size]
@@ -186,7 +186,7 @@ class LawTerm(FieldTerm):
         for same, law in self._laws(state[:, size:], len(state)):
             for dt in torch.unique(gap[same]):
                 rows = same[gap[same] == dt]
-                now = self.seasoned(begin[rows], state[rows, :size].double())
+                now = self.with_phases(begin[rows], state[rows, :size].double())
                 result[rows, :size] = law.bounded(now, float(dt), step, self.largest)[:, :size].to(state)
         return result
 

@@ -12,13 +12,13 @@ from inrflow.dynamics.laws.network.sine import Sine
 
 Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
-TURN = 3  # added to an axis on a sphere: derivative by the angle of rotation about it, (x cross grad)_axis
+ANGULAR = 3  # added to an axis on a sphere: derivative by the angle of rotation about it, (x cross grad)_axis
 POTENTIAL = 8  # added to an axis: derivative of lap^-1 of the channel, of mean zero
 RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
-BENT = 32  # added to an axis: derivative of the Laplacian of the channel
+OF_LAP = 32  # added to an axis: derivative of the Laplacian of the channel
 INVERSE = 48  # "axis" of a factor 1 / coordinate, whose index takes the place of the channel
-ACROSS = 49  # "axis" of a value that acts on the harmonics that its channel does not have, those of other conditions
-DRIVEN = 64  # added to 3 i + j: component j of P(channel e_i), the flow that a force drives in a porous medium
+OTHER_HARMONICS = 49  # "axis" of a value on the harmonics that its channel does not have, those of other conditions
+DARCY = 64  # added to 3 i + j: component j of P(channel e_i), the flow that a force drives in a porous medium
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)  # powers of the Laplacian
 
 
@@ -49,13 +49,14 @@ class Term:
 
     @classmethod
     def jacobian(cls, stream: int, channel: int, flow: int = POTENTIAL, carried: int = 0) -> Term:
-        """J(lap^-1 a, b), J = a_x b_y - a_y b_x: transport by the flow of vorticity a; flow 0, `BENT`: J(a, lap b)."""
+        """J(lap^-1 a, b), J = a_x b_y - a_y b_x: transport by the flow of vorticity a; flow 0, `OF_LAP`: J(a, lap
+        b)."""
         return cls((((channel, carried + 1), (stream, flow)), ((channel, carried), (stream, flow + 1))), signs=(1, -1))
 
     @classmethod
     def jacobian_on_sphere(cls, stream: int, channel: int) -> Term:
         """J(lap^-1 a, b) = x . (grad lap^-1 a cross grad b) at unit vectors x."""
-        return cls(tuple(((channel, j), (stream, POTENTIAL + TURN + j)) for j in range(3)), signs=(1, 1, 1))
+        return cls(tuple(((channel, j), (stream, POTENTIAL + ANGULAR + j)) for j in range(3)), signs=(1, 1, 1))
 
     @classmethod
     def transport(cls, component: int, units: Sequence[float], velocity: Sequence[int] = (),
@@ -119,15 +120,15 @@ class Term:
 
     @property
     def across(self) -> int | None:
-        """Channel whose values act on harmonics that it does not have (`ACROSS`), if any."""
-        return next((c for c, axis in self.products[0] if axis == ACROSS), None)
+        """Channel whose values act on harmonics that it does not have (`OTHER_HARMONICS`), if any."""
+        return next((c for c, axis in self.products[0] if axis == OTHER_HARMONICS), None)
 
     @property
     def varies(self) -> bool:
         """Whether its coefficient varies in space."""
         return self.place > 0 or (self.flux and self.linear)
 
-    def every(self) -> tuple[Product, ...]:
+    def needed_products(self) -> tuple[Product, ...]:
         """Products that its evaluation needs: those of all components if it is solenoidal."""
         if not self.solenoidal:
             return self.products
@@ -170,14 +171,14 @@ class Term:
             text = f"P({velocity} . grad) {channels[self.products[0][1][0]]}"
         elif self.signs:
             (channel, axis), (stream, _) = self.products[0]
-            text = f"J({'lap^-1 ' * (axis < BENT)}{channels[stream]}, {'lap ' * (axis >= BENT)}{channels[channel]})"
+            text = f"J({'lap^-1 ' * (axis < OF_LAP)}{channels[stream]}, {'lap ' * (axis >= OF_LAP)}{channels[channel]})"
         elif self.flux and not self.linear and self.axis == VALUE:
             (c, axis), factors = self.products[0][-1], self.products[0][:-1]
-            kind = next(name for least, name in ((BENT, "lap "), (POTENTIAL, "lap^-1 "), (0, "")) if axis >= least)
+            kind = next(name for least, name in ((OF_LAP, "lap "), (POTENTIAL, "lap^-1 "), (0, "")) if axis >= least)
             front = Term((factors,)).written(channels, coordinates)
             text = f"div({front} grad {kind}{channels[c]})"
         elif len(self.products) > 1:  # a sum over axes of products of derivatives
-            text = " . ".join(f"P({channels[c]} e_{coordinates[(axis - DRIVEN) // 3]})" if axis >= DRIVEN else (
+            text = " . ".join(f"P({channels[c]} e_{coordinates[(axis - DARCY) // 3]})" if axis >= DARCY else (
                 f"grad {channels[c]}" if axis < POTENTIAL else f"grad (lap^-1 {channels[c]})")
                 for c, axis in self.products[0] if axis != VALUE)
             values = [channels[c] for c, axis in self.products[0] if axis == VALUE]
@@ -218,7 +219,7 @@ class Term:
         return cls(**{name: _plain(value, tuple) for name, value in state.items()})
 
 
-def seasonal(channels: int, places: int) -> list[Term]:
+def seasonal_terms(channels: int, places: int) -> list[Term]:
     """Forces by low harmonics, steady or of a season, whose phases follow the channels; u, lap u times these phases."""
     cosine, sine = (channels, VALUE), (channels + 1, VALUE)
     times: tuple[Product, ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
@@ -227,26 +228,26 @@ def seasonal(channels: int, places: int) -> list[Term]:
     return forces + [Term((((c, axis), one),)) for axis, one, c in every]
 
 
-def multipliers(channels: int, dimensions: int, intrinsic: bool) -> list[Term]:
+def fractional_laplacians(channels: int, dimensions: int, intrinsic: bool) -> list[Term]:
     """Linear terms that are not local: fractional powers of the Laplacian, whose sums are smooth functions of it."""
     axes = () if intrinsic else range(dimensions)
     return [Term((((c, VALUE),),), power, axis) for power in _FRACTIONS for axis in (VALUE, *axes)
             for c in range(channels)]
 
 
-def driven(channels: int) -> list[Term]:
+def darcy_terms(channels: int) -> list[Term]:
     """Transport P(a e_i) . grad b in the plane by flows that channels a drive in a porous medium, as buoyancy does."""
-    return [Term(tuple(((a, DRIVEN + 3 * i + j), (b, j)) for j in range(2)))
+    return [Term(tuple(((a, DARCY + 3 * i + j), (b, j)) for j in range(2)))
             for i in range(2) for a in range(channels) for b in range(channels)]
 
 
-def centred(terms: Sequence[Term]) -> list[Term]:
+def centred_terms(terms: Sequence[Term]) -> list[Term]:
     """The terms less their means, for fields whose means are constant; without the constant term."""
     return [term if term.power or term.axis != VALUE else replace(term, centred=True)
             for term in terms if term.products != ((),)]
 
 
-def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:
+def per_density_terms(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:
     """Families of terms per unit of a density q, a channel of one sign: forces (1 / q) dc/dx_j and diffusions (1 / q)
     lap c; stresses (1 / q) d^2c/dx_i dx_j and their work dc/dx_i db/dx_j."""
     others, axes = [c for c in range(channels) if c != channel], range(dimensions)
@@ -272,13 +273,13 @@ def term_from_state(state: dict) -> Term | Sine:
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
     """Name of a derivative, Laplacian or reciprocal of a channel."""
-    if axis in (RECIPROCAL, LAPLACIAN, ACROSS):
-        return {RECIPROCAL: "1/", LAPLACIAN: "lap ", ACROSS: ""}[axis] + channel
+    if axis in (RECIPROCAL, LAPLACIAN, OTHER_HARMONICS):
+        return {RECIPROCAL: "1/", LAPLACIAN: "lap ", OTHER_HARMONICS: ""}[axis] + channel
     if axis >= SECOND:
         i, j = divmod(axis - SECOND, 3)
         return f"d2{channel}/d{coordinates[i]}d{coordinates[j]}"
     name, axis = (f"(lap^-1 {channel})", axis - POTENTIAL) if axis >= POTENTIAL else (channel, axis)
-    return f"d{name}/d{coordinates[axis]}" if axis < TURN else f"d{name}/d(turn about {coordinates[axis - TURN]})"
+    return f"d{name}/d{coordinates[axis]}" if axis < ANGULAR else f"d{name}/d(turn about {coordinates[axis - ANGULAR]})"
 
 
 def number_text(value: float, error: float) -> str:

@@ -287,7 +287,7 @@ def _missed(codes: Tensor, own: Tensor, products: Tensor, squares: Tensor, share
     return torch.stack(errors)
 
 
-def as_others_hold(values: Tensor, frames: Tensor, most: int) -> Tensor:
+def projected_on_components(values: Tensor, frames: Tensor, most: int) -> Tensor:
     """Projection of values (..., M) onto the mean and `most` principal components of other frames (T, M), as modes of
     few frames represent these better than frames between them. NaN in frames counts as their mean."""
     mean = frames.nanmean(0).nan_to_num(0.0)

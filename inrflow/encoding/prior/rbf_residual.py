@@ -49,7 +49,7 @@ def error_between_points(inner: Embedding, x: Tensor, u: Tensor, held: Tensor) -
     return float(missed.square().mean())
 
 
-def known_at(decoder: Decoder, x: Tensor) -> Decoder:
+def restricted_to_points(decoder: Decoder, x: Tensor) -> Decoder:
     """A copy of a decoder with an output layer determined by its values at the points x (N, d) alone.
 
     The layer is projected onto the features of the points: with as many features as points it interpolates any values

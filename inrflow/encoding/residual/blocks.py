@@ -61,7 +61,7 @@ class Blocks:
             factor = torch.linalg.cholesky(between + torch.diag_embed(own + _RESCUE * covariance.variance))
         return factor
 
-    def surprise(self, covariance: Covariance, factor: Tensor | None = None) -> Tensor:
+    def negative_log_density(self, covariance: Covariance, factor: Tensor | None = None) -> Tensor:
         """Negative mean log density of a value."""
         factor = self.factor(covariance) if factor is None else factor
         white = torch.linalg.solve_triangular(factor, self.value[..., None], upper=False)
@@ -98,7 +98,7 @@ class Blocks:
         rows[group[order], rank], none[group[order], rank] = row[order], False
         return number[order][rank == 0], rows, none
 
-    def with_loud(self, covariance: Covariance) -> Covariance:
+    def with_noisy_places(self, covariance: Covariance) -> Covariance:
         """The covariance with the loud places: those with errors far larger than their variance by other places."""
         values = self.place_order
         _, which, count = torch.unique(self.place[values], return_inverse=True, return_counts=True)
@@ -113,7 +113,7 @@ class Blocks:
             covariance = replace(covariance, loud=torch.cat([y, own[:, None]], 1)[own > 0])
         return covariance
 
-    def surprise_left_out(self, covariance: Covariance) -> Tensor:
+    def left_out_log_loss(self, covariance: Covariance) -> Tensor:
         """Negative mean log density (P,) of the values of each place, predicted from other places, up to a constant."""
         with torch.no_grad():
             errors, variances = self.places_left_out(covariance)
@@ -125,7 +125,8 @@ class Blocks:
         """Mean of the negative log densities of values jointly and of values predicted from other places."""
         factor = self.factor(covariance)
         errors, variances = self.places_left_out(covariance, factor)
-        return 0.5 * self.surprise(covariance, factor) + 0.25 * (errors.square() / variances + variances.log()).mean()
+        return 0.5 * self.negative_log_density(covariance,
+                                               factor) + 0.25 * (errors.square() / variances + variances.log()).mean()
 
 
 def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.encoding.residual.motion import path_beside
+from inrflow.encoding.residual.motion import displacement_path
 
 SMOOTHNESS = (0.5, 1.5, 2.5)
 DOUBTFUL = 5.0  # standardised leave-one-out errors
@@ -132,7 +132,7 @@ class Covariance:
         drifts."""
         if not self.form.drift:
             return self
-        return replace(self, path=path_beside(self.velocity.numpy(), t, y, value, self.form.moving))
+        return replace(self, path=displacement_path(self.velocity.numpy(), t, y, value, self.form.moving))
 
     def rigid(self) -> Covariance:
         """A covariance with one component, of smoothness 1/2 in space and 3/2 in time, with the lengths of the

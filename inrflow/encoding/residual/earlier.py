@@ -9,7 +9,7 @@ import numpy as np
 from inrflow.encoding.residual.covariance import Covariance
 
 
-def with_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]:
+def upgraded_ahead(state: dict[str, Any], covariance: Covariance) -> dict[str, Any]:
     """Fields of an earlier version, with the same factor and growth of variance at observed and new places."""
     (first, later), (level, power) = state["spread"], state.get("growth", (0.0, 1.0))
     decay, away = state["decay"], np.array([0.0, *2.0 ** np.arange(-2, 8)])

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.encoding.residual.amounts import Roots
-from inrflow.encoding.residual.beside import Beside
 from inrflow.encoding.residual.blocks import Samples
+from inrflow.encoding.residual.cokriging import CollocatedCokriging
 from inrflow.encoding.residual.covariance import Covariance
-from inrflow.encoding.residual.earlier import with_ahead
+from inrflow.encoding.residual.earlier import upgraded_ahead
 from inrflow.encoding.residual.fit import fit_covariance, fit_values_or_roots, lasting_covariance
-from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful, weights_of_places
+from inrflow.encoding.residual.neighbours import Sites, joint, krige, outlier_noise, weights_of_places
 from inrflow.encoding.residual.places import Places, recurring
+from inrflow.encoding.residual.square_roots import SquareRoots
 from inrflow.errors import UserError
 
 _APART = 1e3  # separation of trajectories, in time spans, that makes them independent
@@ -119,7 +119,7 @@ class ChannelField:
     fewest: float = 0.0
     known: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     kriged: bool = False
-    roots: Roots | None = None
+    roots: SquareRoots | None = None
 
     def left_to_codes(self, x: np.ndarray) -> np.ndarray:
         """Which of points x (R, d) are places at which codes alone are used."""
@@ -213,11 +213,11 @@ class Conditioned:
             u = left[seen, c]
             covariance = channel.covariance.followed(rows.t[seen], y[seen], u)
             sites, values = Sites(rows.t[seen], y[seen], covariance), torch.as_tensor(u)
-            doubtful = noise_of_doubtful(sites, values) if np.isfinite(covariance.doubtful) else np.zeros(len(u))
+            doubtful = outlier_noise(sites, values) if np.isfinite(covariance.doubtful) else np.zeros(len(u))
             louder = doubtful + covariance.loudness(torch.as_tensor(sites.y)).numpy()
             self._sites.append((Sites(sites.t, sites.y, covariance, doubtful), values))
             self._for_new.append(Sites(sites.t, sites.y, covariance, louder) if louder.any() else None)
-        self._beside = Beside(rows.t, y, left, self._sites)
+        self._cokriging = CollocatedCokriging(rows.t, y, left, self._sites)
 
     def alone(self, c: int) -> Conditioned:
         """The field of one channel; for the others codes alone are used."""
@@ -246,7 +246,7 @@ class Conditioned:
                     mean[rows], variance[rows] = krige(given, sites[1], t[rows], y[rows])
         # The variance grows beyond the box of the training data.
         whole, nugget = channel.covariance.variance + channel.covariance.nugget, channel.covariance.nugget
-        mean, variance = self._beside.told(c, t, y, mean, variance + nugget)
+        mean, variance = self._cokriging.conditioned(c, t, y, mean, variance + nugget)
         return mean, variance + torch.as_tensor(self.field.places.beyond(y)) * whole
 
     def codes(self, c: int, t: np.ndarray, x: np.ndarray, new: np.ndarray) -> Tensor:
@@ -392,9 +392,9 @@ def _state(channel: ChannelField) -> dict[str, Any]:
 def _channel(state: dict[str, Any]) -> ChannelField:
     covariance = Covariance.from_state(state["covariance"])
     if "ahead" not in state:
-        state = state | with_ahead(state, covariance)
+        state = state | upgraded_ahead(state, covariance)
     observed, new = (Ahead(Decay(**one["decay"]), *(tuple(one.get(key, ())) for key in ("leads", "spread", "missed")))
                      for one in state["ahead"])
     return ChannelField(covariance, state["on_codes"], state["weight"], state["spread"], observed, new,
                         state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy(),
-                        state.get("kriged", False), Roots(**state["roots"]) if state.get("roots") else None)
+                        state.get("kriged", False), SquareRoots(**state["roots"]) if state.get("roots") else None)

@@ -18,7 +18,6 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from inrflow.encoding.residual.amounts import Roots
 from inrflow.encoding.residual.blocks import (
     FEW,
     Blocks,
@@ -31,7 +30,8 @@ from inrflow.encoding.residual.blocks import (
 )
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.motion import common_velocity
-from inrflow.encoding.residual.neighbours import Sites, noise_of_doubtful
+from inrflow.encoding.residual.neighbours import Sites, outlier_noise
+from inrflow.encoding.residual.square_roots import SquareRoots
 from inrflow.numerics.normal import gaussian_crps
 
 _LOST = 0.1  # largest loss of prediction between places, as a share of a gain between times
@@ -65,17 +65,17 @@ def fit_covariance(
     first = start(samples, form) if near is None else Covariance(near.form, near.parameters, doubtful=near.doubtful)
     first = first.followed(samples.t, samples.y, samples.value)
     best = fitted(first, samples, data)
-    least, unsure = data.surprise_left_out(best), list[Covariance]()
+    least, unsure = data.left_out_log_loss(best), list[Covariance]()
     few = len(np.unique(samples.place)) <= FEW  # a smoothness is easily fitted, and may be most of the gain
     for change in (CHANGES if richer else CHANGES[:few]) if near is None else ():
         with torch.no_grad():
             starts = sorted(change(best, samples), key=lambda other: float(data.misfit(other)))
         for other in starts[:1]:
             new = fitted(other, samples, data, _OF_TRIALS)
-            surprise = data.surprise_left_out(new)
+            surprise = data.left_out_log_loss(new)
             better = _clearly(least - surprise)
             if change is _longer_memory and not better and (frames := frames_of(samples, seed)) is not None:
-                gain = frames.surprise_left_out(best) - frames.surprise_left_out(new)
+                gain = frames.left_out_log_loss(best) - frames.left_out_log_loss(new)
                 better = _clearly(gain) and float((surprise - least).mean()) < _LOST * float(gain.mean())
             if few and change in (_trend, _drift):
                 unsure.append(new)
@@ -84,17 +84,17 @@ def fit_covariance(
                 best, least, unsure = new, surprise, []
     if best.form.drift and samples.velocity is None:  # not yet fitted
         best = fitted(best, samples, data)
-    best = data.with_loud(_mean_of([best, *unsure], data))
+    best = data.with_noisy_places(_mean_of([best, *unsure], data))
     return _with_doubt(best, whole) if near is None else best
 
 
 def fit_values_or_roots(
     samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, richer: bool = True
-) -> tuple[Covariance, Roots | None]:
+) -> tuple[Covariance, SquareRoots | None]:
     """Covariance of values, or of their roots where values are skewed and roots, with the simplest form, predict places
     better, by the product of RMSE and CRPS. Roots are not used for fields that drift, which are interpolated between
     frames."""
-    roots = Roots.of(_without_outliers(samples).value)
+    roots = SquareRoots.of(_without_outliers(samples).value)
     first = fit_covariance(samples, groups, moving, seed, richer=richer and roots is None)
     if roots is None:
         return first, None
@@ -106,7 +106,7 @@ def fit_values_or_roots(
     return (fit_covariance(samples, groups, moving, seed) if richer else first), None
 
 
-def _missed(covariance: Covariance, samples: Samples, seed: int, roots: Roots | None) -> float:
+def _missed(covariance: Covariance, samples: Samples, seed: int, roots: SquareRoots | None) -> float:
     """Root mean square error times CRPS of values predicted from other places."""
     data = blocks_of(samples, np.random.default_rng([seed, 17]))
     with torch.no_grad():
@@ -122,7 +122,7 @@ def _missed(covariance: Covariance, samples: Samples, seed: int, roots: Roots | 
 def _mean_of(forms: list[Covariance], data: Blocks) -> Covariance:
     """Mean of covariances weighted by likelihoods of a few values of each place predicted from others, as a choice of
     one form by few places would be by chance."""
-    surprises = torch.stack([data.surprise_left_out(one) for one in forms])
+    surprises = torch.stack([data.left_out_log_loss(one) for one in forms])
     weights = torch.softmax(-_TOLD * surprises.sum(1), 0)
     weights = weights.where(weights > _LITTLE, 0.0) / weights[weights > _LITTLE].sum()
     first, *rest = weights.argsort(descending=True).tolist()
@@ -138,7 +138,7 @@ def _with_doubt(covariance: Covariance, samples: Samples) -> Covariance:
     """The covariance with the threshold of doubt that predicts places best: peaks of a skewed field, as of rain, are no
     faults, and inform predictions around them."""
     def noise(tried: Covariance) -> np.ndarray:
-        return noise_of_doubtful(Sites(samples.t, samples.y, tried), torch.as_tensor(samples.value))
+        return outlier_noise(Sites(samples.t, samples.y, tried), torch.as_tensor(samples.value))
 
     sites = Sites(samples.t, samples.y, covariance)
     doubtful = np.flatnonzero(noise(covariance)) if sites.windowed else np.empty(0)
@@ -184,7 +184,7 @@ def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: i
     return covariance.at(torch.as_tensor(found.x))
 
 
-def spent(places: int, axes: int) -> float:
+def degrees_of_freedom_factor(places: int, axes: int) -> float:
     """Factor on standard deviations for the degrees of freedom spent in a fit to `places` places: a mean, a variance
     and a length along each axis (as in restricted likelihoods)."""
     return float((places / max(places - 2 - axes, 1)) ** 0.5)

@@ -55,7 +55,7 @@ def common_velocity(t: np.ndarray, y: np.ndarray, value: np.ndarray, moving: tup
     return best if missed(best) < _ALIKE * min(missed(still), opposite) else None
 
 
-def path_beside(
+def displacement_path(
     velocity: np.ndarray, t: np.ndarray, y: np.ndarray, value: np.ndarray, moving: tuple[bool, ...]
 ) -> np.ndarray:
     """Times and displacements (K, 1 + p) of a field in addition to those by a common velocity (p,), as winds veer and

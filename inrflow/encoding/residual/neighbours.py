@@ -209,7 +209,7 @@ def _around(sites: Sites, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.nda
     return sites.tiles(rows) if sites.windowed else _parts(sites, sites.t[rows], sites.y[rows], _COMPARED)
 
 
-def noise_of_doubtful(sites: Sites, values: Tensor) -> np.ndarray:
+def outlier_noise(sites: Sites, values: Tensor) -> np.ndarray:
     """Variances (R,) added to the nugget so that no value has a leave-one-out error beyond `covariance.doubtful`
     standard deviations (a Huber weight), the largest errors first, as they affect their neighbours. Values beyond three
     times this threshold get no weight."""

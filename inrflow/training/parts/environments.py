@@ -15,7 +15,7 @@ from inrflow.dynamics.contexts.search import ContextFit, ContextSearch
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import with_contexts
 from inrflow.encoding.encode import CodeData
-from inrflow.model.contexts import Contexts, ParameterMap, missed_by, straight, told_contexts
+from inrflow.model.contexts import Contexts, ParameterMap, affine, parameter_contexts, truncation_growth
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import BETTER, POOR
@@ -70,13 +70,13 @@ class ContextGroups:
                 f"number{'s' * (possible != 1)} each, of {max(sizes)}")
         return tuple(sorted({min(size, possible) for size in sizes} - {0}))
 
-    def told(self, alike: bool = False) -> list[Tensor]:
+    def candidates(self, alike: bool = False) -> list[Tensor]:
         """Candidate contexts (E, P) of the groups as functions of known parameters; alike: all with the same power."""
         wanted = self.problem.config.dynamics.context_size
-        forms = [] if self.parameters is None else told_contexts(self.parameters, alike)
+        forms = [] if self.parameters is None else parameter_contexts(self.parameters, alike)
         return [form for form in forms if wanted in (None, form.shape[1])]
 
-    def told_validation(self, values: Tensor, contexts: Tensor) -> Tensor:
+    def validation_contexts(self, values: Tensor, contexts: Tensor) -> Tensor:
         """Contexts (S, P) of the validation trajectories, those of new systems by the map from parameters to `values`
         (E, P), as in queries; unchanged without parameters."""
         if self.parameters is None or self.environments.parameters is None:
@@ -86,18 +86,18 @@ class ContextGroups:
         return torch.where(self.validation[:, None] < 0, mapped, contexts)
 
     def in_parameters(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
-        """Contexts (E, P) of the groups in terms of the known parameters, see `straight`; None without parameters."""
-        return None if self.parameters is None else straight(self.parameters, values, self.environments.names)
+        """Contexts (E, P) of the groups in terms of the known parameters, see `affine`; None without parameters."""
+        return None if self.parameters is None else affine(self.parameters, values, self.environments.names)
 
     def contexts(self, values: Tensor, say: Callable[[str], None], growth: float = 0.0) -> Contexts:
         """Contexts (E, P) of the groups, with `growth` at least as given, and a map from known parameters."""
         names, labels = self.environments.names, torch.as_tensor(self.environments.labels[self.used])
         if self.parameters is None:
-            return Contexts(self.environments.kind, values, labels, growth=missed_by(1))
+            return Contexts(self.environments.kind, values, labels, growth=truncation_growth(1))
         fitted = ParameterMap.fit(self.parameters, values)
         say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(fitted.written(names))} (error "
             f"{float(fitted.error.diagonal().mean().sqrt()):.1e} of their spread)")
-        growth = max(growth, missed_by(fitted.degree if values.shape[1] > len(names) else 1))
+        growth = max(growth, truncation_growth(fitted.degree if values.shape[1] > len(names) else 1))
         return Contexts(self.environments.kind, values, labels, names, self.parameters, fitted, growth)
 
 
@@ -115,7 +115,7 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
         return None
     floor = float(fitted.modes.noise.mean())
     rows = groups.train(len(codes.codes) // len(run.problem.train))
-    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor, groups.told())
+    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor, groups.candidates())
     sizes = candidate_sizes(fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size)
     fit, error = search.search(sizes, counts)
     size = fit.size
@@ -141,13 +141,13 @@ def context_candidate(run: Run, fitted: FittedDecoder, without: ChosenDynamics) 
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
     integrator = run.problem.integrator(linear=True)
-    held = groups.told_validation(fit.contexts, search.held_contexts(fit))
+    held = groups.validation_contexts(fit.contexts, search.held_contexts(fit))
     judged = with_contexts(validation, size, held)
 
     def refit() -> Refitted:
         every, numbers = CodeData.join([codes, validation]), torch.cat([rows, groups.validation])
         kept = numbers >= 0
-        full = search.fit(size, fit.contexts, fit.ridge, fit.told, (every.at(kept), numbers[kept]))
+        full = search.fit(size, fit.contexts, fit.ridge, fit.given, (every.at(kept), numbers[kept]))
         return Refitted(context_field(full), contexts=groups.contexts(full.contexts, log.say, _SECOND_ORDER))
 
     return Candidate(

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.laws.law import Law, own_paths
-from inrflow.dynamics.laws.setting import Data, Ground
+from inrflow.dynamics.laws.law import Law, node_rollouts
+from inrflow.dynamics.laws.setting import Data, EncodedData
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.training.problem import Problem
 
@@ -19,10 +19,10 @@ def fields_without(problem: Problem, law: Law, size: int, rows: np.ndarray) -> l
     given = problem.fields(problem.train)
     if given is None or len(given[0]) < len(problem.train):
         return []
-    ground = Ground.of(law, Data.of(*given[1:]))
-    if (paths := own_paths(law, ground.train.t, ground.states, ground.train.systems.number)) is None:
+    encoded = EncodedData.of(law, Data.of(*given[1:]))
+    if (paths := node_rollouts(law, encoded.train.t, encoded.states, encoded.train.systems.number)) is None:
         return []
-    (equations,) = ground.equations(law.terms, folds=len(ground.states), paths=paths)
+    (equations,) = encoded.equations(law.terms, folds=len(encoded.states), paths=paths)
     fields = []
     for fold in rows:
         theta, others = law.theta.copy(), equations.without(fold)

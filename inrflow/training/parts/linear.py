@@ -99,7 +99,7 @@ def candidate_sizes(variances: Tensor, transitions: int, fixed: int | None = Non
     return sorted({max(1, min(size, limit)) for size in sizes})
 
 
-def closer_sizes(sizes: list[int], most: int) -> list[int]:
+def intermediate_sizes(sizes: list[int], most: int) -> list[int]:
     """Code sizes with intermediate ones, up to the number of transitions of a single trajectory.
 
     Their best size depends as much on the number of transitions as on the spectrum.
@@ -121,7 +121,7 @@ def choose_linear(
     memories = (0.0, 0.5, 1.0) if memory is None and validation is None else (0.0,)
     transitions = train.transitions
     if validation is None and not fixed:
-        sizes = closer_sizes(sizes, min(transitions, train.codes.shape[-1]))
+        sizes = intermediate_sizes(sizes, min(transitions, train.codes.shape[-1]))
     if memory:
         sizes = sizes if fixed else [max(memory, min(sizes, key=lambda z: abs(z - memory)))]
         memories = (memory / sizes[0],)
@@ -226,7 +226,7 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
         for name, without in errors.items():
             run.log.log("symmetries", 0, name=name, kept=with_all, left_out=without)
         name = min(errors, key=lambda name: errors[name])
-        if not harms(with_all, errors[name]):
+        if not is_invalid(with_all, errors[name]):
             break
         run.log.say(f"symmetry {name} is dropped: without it the validation error falls from {with_all:.2e} to "
                     f"{errors[name]:.2e} of the variance")
@@ -234,6 +234,6 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
     return kept
 
 
-def harms(kept: float, left_out: float) -> bool:
+def is_invalid(kept: float, left_out: float) -> bool:
     """Whether a symmetry does not hold, by the validation errors with (`kept`) and without it: both must be finite."""
     return math.isfinite(kept) and math.isfinite(left_out) and left_out < SYMMETRY_HARMS * kept

@@ -38,7 +38,7 @@ def refit_to_all(
         fitted: all modes of the training trajectories, before their number was chosen.
         before: error of rollouts of all trajectories from frame `first`, relative to the variance.
     """
-    size, few, run = surrogate.code_size, len(run.problem.train), run.on(run.problem.judged_in_time())
+    size, few, run = surrogate.code_size, len(run.problem.train), run.on(run.problem.validated_in_time())
     every = len(run.problem.train)
     decoder = copy.deepcopy(surrogate.decoder).double()
     assert isinstance(decoder, AffineDecoder)

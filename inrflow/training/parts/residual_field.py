@@ -18,16 +18,16 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
-from inrflow.encoding.prior.point_modes import as_others_hold
-from inrflow.encoding.prior.rbf_residual import known_at
+from inrflow.encoding.prior.point_modes import projected_on_components
+from inrflow.encoding.prior.rbf_residual import restricted_to_points
 from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, ResidualField, Rows, joined, rows_of
-from inrflow.encoding.residual.fit import spent
+from inrflow.encoding.residual.fit import degrees_of_freedom_factor
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError, first_line
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
-from inrflow.model.state_path import rows_and_codes
+from inrflow.model.state_path import observations_and_decoded
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.margins import BETTER, WHITE
@@ -75,7 +75,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     # codes trained at few places are overfitted there: they are not used beside kriging
     learned = not isinstance(judged.decoder, DomainHarmonicDecoder)  # harmonics of a law are not trained
     taught = learned and problem.source.moves and not len(problem.validation)  # by the values of the comparison
-    if not moving and not taught and _clean(judged, problem):
+    if not moving and not taught and _is_noise_free(judged, problem):
         return surrogate
     folds: list[Fold] = []
     for fold in _folds(judged, problem, run.config.seed):
@@ -110,7 +110,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         for name, new in variants.of(c, late) if effort and (stations or gap or not late) else ():  # fitted on demand
             tried += not late
             alone = few or (seldom and new.covariance.form.drift)
-            weighed, inside, ahead = _weighed(new, c, folds, gap, places, alone)
+            weighed, inside, ahead = _with_weight(new, c, folds, gap, places, alone)
             crps = inside.crps(weighed)
             first, margin = best is None, (math.inf if trained else 1 / _FAR_BETTER) if alone and not best else BETTER
             between, without = (float(e.square().mean()) for e in (inside.missed(weighed), inside.error))
@@ -123,7 +123,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 row.why = "its CRPS at held-out places is not clearly better"
             if late or over():
                 break
-        if series and best is None and (best := _lasting(c, folds, places)):
+        if series and best is None and (best := _persistent_residual(c, folds, places)):
             words += ", with lasting errors at each place"
         log.say(f"residual field, {words}: error {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
         chosen.append(best)
@@ -131,25 +131,25 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         run.budget.record("residual_variants", tried)
     if any(chosen):
         if few and not taught and problem.fitted_frames > _OFTEN * problem.source.points:
-            chosen = _where_unknown(chosen, judged, problem, places, variants.rows, run)
+            chosen = _without_known_places(chosen, judged, problem, places, variants.rows, run)
         if problem.source.shared_points and problem.source.time_bins is None and not taught:
-            chosen = _where_many(chosen, judged, problem, places, run.config.seed)
+            chosen = _with_fewest_places(chosen, judged, problem, places, run.config.seed)
         surrogate.residual = ResidualField(places, tuple(chosen))
     return surrogate
 
 
-def _lasting(c: int, folds: list[Fold], places: Places) -> ChannelField | None:
+def _persistent_residual(c: int, folds: list[Fold], places: Places) -> ChannelField | None:
     """The Gaussian process of residuals of a channel that persist at their places after the last observation; None if
     forecasts do not improve."""
     rows = joined([replace(rows, u=rows.u - codes) for fold in folds for rows, codes, _ in fold.observed])
     channel = ChannelField.fit(places, rows, c, on_codes=True, lasting=True)
-    _, ahead = _against(channel, c, folds, places)
+    _, ahead = _comparisons(channel, c, folds, places)
     channel = ahead.select(ahead.seen).ahead(channel)
     return None if channel.observed.decay == Decay() else channel
 
 
-def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places, seed: int
-                ) -> list[ChannelField | None]:
+def _with_fewest_places(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places,
+                        seed: int) -> list[ChannelField | None]:
     """The processes of channels with the smallest number of observed places from which each is better than codes alone:
     they were chosen with most places of training observed, but in queries fewer may be."""
     count, fewest = problem.source.points, [0.0] * len(chosen)
@@ -161,15 +161,15 @@ def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: P
             for c, channel in enumerate(chosen):
                 if channel is None or fewest[c]:
                     continue
-                errors, _ = _against(channel, c, [fold], places)
+                errors, _ = _comparisons(channel, c, [fold], places)
                 given, alone = (float(one.square().mean()) for one in (errors.missed(channel), errors.error))
                 fewest[c] = 0.0 if given <= alone else math.sqrt(kept * before)
         before = kept
     return [channel and replace(channel, fewest=least) for channel, least in zip(chosen, fewest, strict=True)]
 
 
-def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places, rows: Rows,
-                   run: Run) -> list[ChannelField | None]:
+def _without_known_places(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places,
+                          rows: Rows, run: Run) -> list[ChannelField | None]:
     """The processes of channels, disabled at the places of training (`known`) if codes alone predict a third of these
     clearly better from the others, and the future nearly as well: codes contain the means of these places and their
     covariance."""
@@ -178,15 +178,15 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
         for c, channel in enumerate(chosen):
             if channel is None or channel.on_codes:
                 continue
-            inside, ahead = _against(channel, c, [fold], places)
+            inside, ahead = _comparisons(channel, c, [fold], places)
             later, alone = (float(one.square().nanmean()) for one in (ahead.missed(channel), fold.ahead.error[:, c]))
-            if inside.surely_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
+            if inside.significantly_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
                 result[c] = replace(channel, known=np.unique(rows.x, axis=0))
                 run.log.say(f"residual field, {judged.description.channels[c]}: codes alone at the places of training")
     return result
 
 
-def _against(channel: ChannelField, c: int, folds: list[Fold], places: Places) -> tuple[Comparison, Comparison]:
+def _comparisons(channel: ChannelField, c: int, folds: list[Fold], places: Places) -> tuple[Comparison, Comparison]:
     """Comparison of the process of a channel, conditioned on the observations of each fold, with codes alone, between
     these values and ahead of them."""
     field = ResidualField(places, (*(None,) * c, channel, *(None,) * (folds[0].between.error.shape[1] - c - 1)))
@@ -198,11 +198,11 @@ def _against(channel: ChannelField, c: int, folds: list[Fold], places: Places) -
     return Comparison.joined(between), Comparison.joined(ahead)
 
 
-def _clean(surrogate: Surrogate, problem: Problem) -> bool:
+def _is_noise_free(surrogate: Surrogate, problem: Problem) -> bool:
     """Whether far fewer codes than values reproduce all observations: then there is no noise, and errors between the
     places are due to the decoder."""
     window = TrajectoryBatch.first_frames(*_windows(surrogate, problem))
-    parts = rows_and_codes(surrogate.decoder, surrogate.dynamics, _estimate(surrogate, window), window)
+    parts = observations_and_decoded(surrogate.decoder, surrogate.dynamics, _estimate(surrogate, window), window)
     missed = np.concatenate([(rows.u - codes) ** 2 for rows, codes, _ in parts])
     values = np.isfinite(missed).sum() / max(1, sum(len(np.unique(rows.t)) for rows, *_ in parts))
     return bool(values > _FEW_CODES * surrogate.code_size and np.nanmean(missed) < WHITE)
@@ -253,19 +253,19 @@ class _Variants:
             yield "on the codes", on_codes
 
 
-def _weighed(
+def _with_weight(
     channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
     """The process of a channel with fitted weight relative to codes (1 for `few` places), decay ahead and spreads; its
     errors between the observed places, including those in hidden frames (with equal weight) if it has a drift; and its
     mean squared error ahead of them."""
-    inside, outside = _against(channel, c, folds, places)
+    inside, outside = _comparisons(channel, c, folds, places)
     if gap and channel.covariance.form.drift:
-        inside = Comparison.joined([inside, *len(folds) * [_against(channel, c, [gap], places)[0]]])
+        inside = Comparison.joined([inside, *len(folds) * [_comparisons(channel, c, [gap], places)[0]]])
     best = float((inside.own * inside.error).sum()) / (float(inside.own.square().sum()) or math.inf)  # least squares
     weighed = [replace(channel, weight=weight) for weight in ((1.0,) if few else (min(max(best, 0.0), 1.0), 1.0))]
     # covariances were fitted to the held-out places too: deviations must not shrink
-    least = spent(folds[0].count, len(places.period))
+    least = degrees_of_freedom_factor(folds[0].count, len(places.period))
     weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weighed]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
     for seen in (True, False):  # decay ahead, at observed places and at new ones
@@ -300,14 +300,14 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
             continue
         model = replace(surrogate, residual=None)
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
-            model = replace(model, decoder=known_at(model.decoder, window.x[0, 0]))
+            model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
         hidden = inner.first_frames(past).at(held)
         later, some = _later(inner, past)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
-        yield Fold(rows_and_codes(model.decoder, model.dynamics, estimate, window), between,
+        yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between,
                    _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points, apart)
 
 
@@ -355,11 +355,11 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
         given = forecast(model, estimate, _external(model, gap), with_std=False).mean.double()
         for own, t in zip(given, gap.t, strict=True):
             others = known.u[0, (known.t[0, :, None] != t).all(1)].double().flatten(1)
-            own.copy_(as_others_hold(own.flatten(1), others, model.code_size).view_as(own))
+            own.copy_(projected_on_components(own.flatten(1), others, model.code_size).view_as(own))
         given = gap.with_values(given).thinned(_VALUES)[0].u
     between = _targets(model, estimate, gap.thinned(_VALUES)[0], mean=given)
-    return Fold(rows_and_codes(model.decoder, model.dynamics, estimate, window), between, between, inner.u.shape[2],
-                joined(rows_of(gap.t, gap.x, gap.u, gap.delay)))
+    return Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between, between,
+                inner.u.shape[2], joined(rows_of(gap.t, gap.x, gap.u, gap.delay)))
 
 
 def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, int]:

@@ -12,7 +12,7 @@ from inrflow.data.completed import CompletedSource
 from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refinement.rows import refined_by_rows, smoothed
-from inrflow.dynamics.laws.setting import Data, Ground, Log
+from inrflow.dynamics.laws.setting import Data, EncodedData, Log
 from inrflow.encoding.row_frames import rows_of
 from inrflow.encoding.row_splines import Rows
 from inrflow.numerics.effort import OutOfTime
@@ -33,22 +33,23 @@ def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, 
     centre = problem.centre.numpy()
     offset = mean - centre
 
-    def seen(some: np.ndarray) -> tuple[Ground, list[Rows]]:
+    def seen(some: np.ndarray) -> tuple[EncodedData, list[Rows]]:
         fields = problem.fields(some)
         assert fields is not None
         numbers, t, x, u = fields
         rows = (rows_of(problem.observed, int(i)) for i in numbers)
-        return Ground.of(law, Data.of(t, x, u)), [
+        return EncodedData.of(law, Data.of(t, x, u)), [
             (problem.scale.internal(torch.as_tensor(at)).numpy(), places, u + offset) for at, places, u in rows]
 
     with suppress(OutOfTime, np.linalg.LinAlgError):
         each = len(rows_of(problem.observed, int(problem.train[0]))[0]) * law.codes.harmonics.count
         most = max(int(_MOST_VALUES / each), _JUDGES)
-        ground, rows = seen(problem.train[:most])
-        judge = seen(problem.validation[:_JUDGES]) if len(problem.validation) else (ground, rows)
-        terms = families_of(ground.domain, ground.codes.harmonics, ground.states, normal.scale.flatten().tolist()).terms
+        encoded, rows = seen(problem.train[:most])
+        judge = seen(problem.validation[:_JUDGES]) if len(problem.validation) else (encoded, rows)
+        terms = families_of(encoded.domain, encoded.codes.harmonics, encoded.states,
+                            normal.scale.flatten().tolist()).terms
         further = [*terms["linear"], *terms["products"], *terms["transport"]]
-        law = refined_by_rows(law, further, ground, rows, *judge, noise, seconds, say)
+        law = refined_by_rows(law, further, encoded, rows, *judge, noise, seconds, say)
         if len(problem.source) > most:
             return law, problem
         found = smoothed(law, *seen(np.arange(len(problem.source))), noise, seconds)
@@ -59,7 +60,7 @@ def by_rows(problem: Problem, law: Law, seconds: float, say: Log) -> tuple[Law, 
             return law, problem
         if _NOISY < left.mean() < min(noise, _MISSED):
             say(f"  rollouts of the law: error {left.mean():.2e} of the variance of rows; they replace fitted fields")
-            places, times = ground.train.x[0], problem.source.times[0].numpy()
+            places, times = encoded.train.x[0], problem.source.times[0].numpy()
             own = CompletedSource(problem.observed, places, list((fields + centre) * scale),
                                   None if problem.observed.time_bins is None else times)
             return law, replace(problem, source=own, noise=torch.as_tensor(left), white=True)

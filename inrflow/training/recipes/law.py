@@ -22,7 +22,7 @@ from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import Forecasts, explains
+from inrflow.training.judge import LawRollouts, explains
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
@@ -32,7 +32,7 @@ from inrflow.training.run import Run
 if TYPE_CHECKING:
     from inrflow.domains import Domain
     from inrflow.dynamics.laws import Law
-    from inrflow.dynamics.laws.setting import Ground
+    from inrflow.dynamics.laws.setting import EncodedData
 
 Found = TypeVar("Found")
 
@@ -72,7 +72,7 @@ class LawRecipe:
             return f"{best.recipe} explains the data"
         if not problem.has_solved_codes:
             return "the configured codes are not a linear solve"
-        if asked := problem.asks_for_other_dynamics:
+        if asked := problem.setting_excluding_laws:
             return asked
         if problem.forcing_period and problem.environments is not None:
             return "the data have a periodic forcing and several systems"
@@ -98,7 +98,7 @@ class LawRecipe:
         if run.problem.environments is not None:
             groups = ContextGroups(run.problem)
             if len(groups.used) <= max(groups.sizes(), default=0) + 1:
-                run = run.on(run.problem.judged_in_time())  # contexts need all systems
+                run = run.on(run.problem.validated_in_time())  # contexts need all systems
                 groups = ContextGroups(run.problem)
         problem = run.problem
         if problem.file.point_layout == "per_trajectory" and len(shapes := shapes_of(problem.file)) > 1:
@@ -113,7 +113,7 @@ class LawRecipe:
         systems = None
         if groups is not None:
             counts = groups.sizes(run.log.say)
-            told = tuple(form.numpy() for form in groups.told(alike=True))
+            told = tuple(form.numpy() for form in groups.candidates(alike=True))
             systems = Systems(groups.number.numpy()[rows], len(groups.used), counts, told)
         try:
             domains = problem.domains(x)
@@ -126,12 +126,12 @@ class LawRecipe:
         tried = [*domains, *(flows if len(scale) == 2 else ())]
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "log": run.log.notes("law")}
         kept = [*range(len(scale))]  # channels that laws are sought for
-        grounds: list[Ground] = []
-        former: list[Ground] = []  # of all channels, where some are diagnostic
+        datasets: list[EncodedData] = []
+        former: list[EncodedData] = []  # of all channels, where some are diagnostic
         networks: list[Law] = []
         network = "off" if problem.forcing_period else run.config.dynamics.network
 
-        def with_network(name: str, share: float, basis: Law | Ground, **known: Any) -> list[Law]:
+        def with_network(name: str, share: float, basis: Law | EncodedData, **known: Any) -> list[Law]:
             from inrflow.dynamics.fitting.network_law import fit_network_law
 
             law = _found(run, f"law with a {name.replace('_', ' ')}", name, share, lambda seconds, _: fit_network_law(
@@ -139,19 +139,19 @@ class LawRecipe:
                 max(share, _OF_NETWORK))
             return [] if law is None else [law]
 
-        def at_first(ground: Ground, missed: float, law: Law) -> None:
-            if len(kept) == len(scale) > 1 and ground.codes.harmonics.components == 1 and not (
+        def at_first(encoded: EncodedData, missed: float, law: Law) -> None:
+            if len(kept) == len(scale) > 1 and encoded.codes.harmonics.components == 1 and not (
                     problem.noise is not None or problem.forcing_period):
-                require_prognostic(ground, law)
-            if ground.codes.harmonics.components == 1 and network != "off" and groups is None:
+                require_prognostic(encoded, law)
+            if encoded.codes.harmonics.components == 1 and network != "off" and groups is None:
                 seconds = run.budget.seconds(_AT_FIRST)
                 if run.budget.decide("first_network", math.ceil(seconds) if seconds >= _FIRST_SECONDS else 0):
-                    networks.extend(with_network("first_network", _AT_FIRST, ground, most=_FAR_LESS * missed))
+                    networks.extend(with_network("first_network", _AT_FIRST, encoded, most=_FAR_LESS * missed))
 
         def search(places: Sequence[Domain], seconds: float, clock: Clock) -> Law:
             return fit_law(t, x, u[..., kept], places, units=scale[kept].tolist(), seconds=seconds, clock=clock,
                            rates=run.config.dynamics.memory is None, noise=problem.unexplained,
-                           period=problem.forcing_period, told=grounds.append, missed=at_first, **further)
+                           period=problem.forcing_period, on_data=datasets.append, on_unexplained=at_first, **further)
 
         def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
             if flows and len(scale) > 2 and problem.noise is None:
@@ -161,7 +161,7 @@ class LawRecipe:
                 law = flow_law(lambda: search(flows, seconds, left), t, x, u, velocities, scale.numpy(), run.log.say)
                 if law is not None:
                     return law, problem
-                kept[:], grounds[:] = range(len(scale)), []
+                kept[:], datasets[:] = range(len(scale)), []
             if problem.noise is not None:
                 from inrflow.training.parts.rows import by_rows
                 later = _OF_ROWS * left()
@@ -170,7 +170,7 @@ class LawRecipe:
             try:
                 return search(tried, seconds, left), problem
             except Diagnostic as found:
-                former.append(grounds.pop())
+                former.append(datasets.pop())
                 kept[:] = [c for c in kept if c not in found.channels]
                 others = ", ".join(problem.description.channels[c] for c in found.channels)
                 run.log.say(f"diagnostic channels, determined by the others at each time: {others}")
@@ -179,7 +179,7 @@ class LawRecipe:
         short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
         explained, missed = False, math.inf
         noise = np.zeros(len(scale))
-        noise[kept] = np.atleast_1d(grounds[-1].train.noise if grounds else 0.0)[: len(kept)]
+        noise[kept] = np.atleast_1d(datasets[-1].train.noise if datasets else 0.0)[: len(kept)]
 
         def whole(law: Law) -> Law:
             complete = law.values is not None or len(kept) == len(scale)
@@ -190,14 +190,14 @@ class LawRecipe:
                     run, smooth if law is short else problem, whole(law), x, u, groups, noise):
                 yield candidate
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
-        basis = short or next((one for one in grounds if one.codes.harmonics.components == 1), None)
+        basis = short or next((one for one in datasets if one.codes.harmonics.components == 1), None)
         beside = short is None or not (short.codes.harmonics.components > 1 or short.has_rates)
         if basis is not None and beside and (network == "on" or (network == "auto" and not explained)):
             share = _ALONE if short is None else _OF_NETWORK
             if short is not None and network != "on" and run.budget.seconds(share) < _FEWEST_SECONDS:
                 run.log.say("law with a network: not sought, for lack of time")
                 return
-            for law in with_network("network", share, basis, missed=missed):
+            for law in with_network("network", share, basis, on_unexplained=missed):
                 yield from _candidates(run, problem, whole(law), x, u, groups, noise)
 
 
@@ -235,7 +235,7 @@ def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
         return
     law, error, home = found
     run.log.say(f"one law of {len(shapes)} shapes")
-    yield from _candidates(run, shaped.at_home, law, home.x, home.u, None, np.zeros(1), error, shaped.calibrated)
+    yield from _candidates(run, shaped.home_problem, law, home.x, home.u, None, np.zeros(1), error, shaped.calibrated)
 
 
 def _candidates(
@@ -257,14 +257,14 @@ def _candidates(
     _, judged, first = problem.judging(codes[0], codes[1] if len(codes) > 1 else None)
     size, memory = decoder.code_size, len(law.rates) * law.codes.harmonics.count
     field = VectorField(size + memory, [term], law.count).double()
-    integrator = Integrator("etd", min(1.0, law.longest))
+    integrator = Integrator("etd", min(1.0, law.max_step))
     train, validation, contexts, refit = codes[0], judged, None, None
     if law.count:
         assert groups is not None
         every, number = torch.tensor(law.contexts), groups.validation if len(problem.validation) else groups.train()
         theirs, contexts = every[groups.train()[: len(train.codes)]], torch.where(number[:, None] < 0, 0, every[number])
         if len(problem.validation):
-            contexts = groups.told_validation(every, contexts)
+            contexts = groups.validation_contexts(every, contexts)
     if law.has_rates:
         unsure, rated, known = _UNSURE * float(noise.sum()) ** 0.5, list[CodeData](), list[CodeData]()
         for done, some in enumerate(torch.arange(min(_RATED, len(train.codes))).split(_TOGETHER)):
@@ -298,7 +298,7 @@ def _candidates(
             assert groups is not None
             return Refitted(flown.field, contexts=groups.contexts(every, run.log.say))
 
-    flown = Forecasts(field, integrator, validation, judged, first, size, error)
+    flown = LawRollouts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
     lines = _written(law, problem, groups)
     run.log.say(
@@ -356,7 +356,7 @@ def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, Gaus
 def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Residual variance (C,) of the harmonics, corrected for degrees of freedom: the median of trajectories, as a shock
     that forms in some of them is not noise of the others."""
-    left = [law.left(one, values) for one, values in zip(x[:16], u[:16], strict=True)]
+    left = [law.residual_variance(one, values) for one, values in zip(x[:16], u[:16], strict=True)]
     return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
 
 
@@ -366,9 +366,9 @@ def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) ->
     from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, Term
 
     about, called, time = problem.description, None, problem.scale.unit
-    if groups is not None and law.told and (told := groups.in_parameters(torch.tensor(law.contexts))):
+    if groups is not None and law.contexts_given and (told := groups.in_parameters(torch.tensor(law.contexts))):
         *numbers, called = told
-        law = law.in_terms_of(*(part.numpy() for part in numbers))
+        law = law.with_parameters(*(part.numpy() for part in numbers))
     if isinstance(law.domain, Flows):  # codes in the units of the data
         scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time, values=None)
         names, pressure = [*about.channels], law.domain.pressure

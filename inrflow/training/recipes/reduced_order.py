@@ -135,7 +135,7 @@ def closed_form_candidate(
     def full() -> ClosedForm:
         return chosen.search.fit(fit.candidate, fit.scores, every, fit)
 
-    def briefly(frames: int) -> VectorField:
+    def first_frames_only(frames: int) -> VectorField:
         return chosen.search.fit(fit.candidate, data=train.frames(frames), like=fit).field
 
     def refit() -> Refitted:
@@ -155,5 +155,5 @@ def closed_form_candidate(
         Score(error, floor, chosen.row.unknowns or 0),
         interpolation_error=None if fitted is None else fitted.interpolation_error, refit=refit,
         refit_decoder=refit_decoder if refits_decoder else None, row=chosen.row,
-        briefly=briefly if validation is not None else None,
+        first_frames_only=first_frames_only if validation is not None else None,
     )

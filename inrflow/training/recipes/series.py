@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.plausible import without_jumps
+from inrflow.data.plausible import hampel_filter
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
@@ -21,8 +21,8 @@ from inrflow.dynamics.fitting.autoregression import (
     blocks_of,
     companion,
     lagged,
-    later_shares,
-    reach_of,
+    persistence_shares,
+    relaxation_range,
 )
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import frames_needed, series_windows
@@ -56,7 +56,7 @@ class SeriesRecipe:
         """None, or why the data are not a regular series."""
         if not problem.has_solved_codes:
             return "the configured codes are not a linear solve"
-        if asked := problem.asks_for_other_dynamics:
+        if asked := problem.setting_excluding_laws:
             return asked
         if problem.config.dynamics.memory is not None:
             return "dynamics.memory sets other dynamics"
@@ -99,7 +99,7 @@ class SeriesRecipe:
         unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
         yield Candidate(
             problem, self.name, f"autoregression with {choice.lags} lags", decoder, prior, early.field(),
-            Integrator("map"), early.as_unseen(states.frames(cut)), judged, window - 1,
+            Integrator("map"), early.scaled_to_new_frames(states.frames(cut)), judged, window - 1,
             Score(error, float(prior.noise.mean()), unknowns),
             interpolation_error=unseen, refit_decoder=lambda surrogate: _refitted(
                 surrogate, problem, grid, _Series.fitted(problem, grid, choice.size, each=early.modes.channels > 1)),
@@ -123,7 +123,7 @@ def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
 def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Series) -> Surrogate:
     """A surrogate with decoder, dynamics and prior replaced by those of a series fitted to all frames."""
     surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
-    states, prior = whole.as_unseen(whole.states(grid)), whole.prior()
+    states, prior = whole.scaled_to_new_frames(whole.states(grid)), whole.prior()
     mean, covariance = state_prior(states, prior, whole.size)
     refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=whole.process())
     refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
@@ -160,7 +160,7 @@ def _grid(problem: Problem) -> _Grid | None:
     values[numbers] = batch.u[0][kept].double()
     frames = torch.full((len(t),), -1).scatter(0, numbers, torch.arange(len(tau)))
     if problem.config.data.faults == "auto":
-        values = without_jumps(values, problem.source.normalisation.least)
+        values = hampel_filter(values, problem.source.normalisation.least)
     return _Grid(t, values, step, frames, batch.x[0, 0].double())
 
 
@@ -209,10 +209,10 @@ class _Series:
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
         modes, ratio, lasting = modes.cross_validated(anomalies, blocks_of(len(values)), len(regression.damping))
         modes, ratio, lasting = modes.leading(most), ratio[:most], lasting[:, :most]
-        regression = regression.of_unseen(ratio, modes.variances, lasting)
+        regression = regression.for_new_frames(ratio, modes.variances, lasting)
         spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
         share = min(float(anomalies.square().nansum() / spread), 1.0)
-        factor, stays = later_shares(modes.codes, torch.isfinite(values).any(1), regression)
+        factor, stays = persistence_shares(modes.codes, torch.isfinite(values).any(1), regression)
         regression = replace(regression, damping=factor[:, None] * regression.damping)
         return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, share, ratio, lasting[0], stays)
 
@@ -244,7 +244,7 @@ class _Series:
         )
         field = VectorField(self.known + self.codes + self.past, [term.double()])
         step = companion(self.regression.matrices, self.decays[choice.size :])
-        term.set(step, errors, self.regression.damping, self.stays, reach_of(self.modes.codes))
+        term.set(step, errors, self.regression.damping, self.stays, relaxation_range(self.modes.codes))
         return field
 
     def states(self, grid: _Grid) -> CodeData:
@@ -256,7 +256,7 @@ class _Series:
         phases = AutoregressionTerm(1, 1, 1.0, self.cycle.periods, self.cycle.harmonics).phases(grid.t)
         return CodeData(torch.cat([phases, past], 1)[None], grid.t[None], whole[None])
 
-    def as_unseen(self, states: CodeData) -> CodeData:
+    def scaled_to_new_frames(self, states: CodeData) -> CodeData:
         """States scaled to the variances of frames not used to fit the modes."""
         factors = self.ratio.sqrt()
         past = factors[: self.regression.choice.size].repeat(self.regression.choice.lags - 1)

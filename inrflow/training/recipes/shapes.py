@@ -33,7 +33,7 @@ class ShapeProblem:
         return int(np.argmax([len(self._rows(members, self.problem.train)) for members in self.shapes]))
 
     @property
-    def at_home(self) -> Problem:
+    def home_problem(self) -> Problem:
         """The problem restricted to the home shape; without held-out trajectories, fitted ones replace them."""
         members = self.shapes[self.home]
         train, held = (self._rows(members, chosen) for chosen in (self.problem.train, self.problem.validation))
@@ -73,7 +73,7 @@ class ShapeProblem:
         return members[np.isin(members, chosen)]
 
     def _domains(self, members: np.ndarray) -> list[Domain]:
-        told = Place.of_trajectory(self.problem.file, int(members[0])).told
+        told = Place.of_trajectory(self.problem.file, int(members[0])).domain_arguments
         if told["cells"] is not None:
             return [place for place in domains_of(**told) if not isinstance(place, Box)]
         mesh = triangulate(told["x"])

@@ -7,7 +7,7 @@ from context_systems import CONTEXTS, SIZE, generator, operators, readout_error,
 
 from inrflow.dynamics.contexts.search import ContextSearch, fit_contexts
 from inrflow.dynamics.fitting.moments import contexts_of, generators_at, moments_of, refine, solve_operators
-from inrflow.model.contexts import told_contexts
+from inrflow.model.contexts import parameter_contexts
 from inrflow.numerics.principal_components import standardised
 
 TRUE = np.random.default_rng(2).standard_normal((6, CONTEXTS))
@@ -107,10 +107,10 @@ def test_contexts_of_a_known_parameter_forecast_beyond_its_range():
     speeds, parts = np.array([0.5, 0.8, 1.0, 1.3, 1.5]), operators(contexts=1)
     systems = speeds[:, None] ** 2
     held, held_environment = trajectories(parts, systems, 1, seed=9)
-    told = told_contexts(torch.tensor(speeds)[:, None])
-    search = ContextSearch(*trajectories(parts, systems, 6), len(speeds), held, held_environment, told=told)
+    given = parameter_contexts(torch.tensor(speeds)[:, None])
+    search = ContextSearch(*trajectories(parts, systems, 6), len(speeds), held, held_environment, given=given)
     fit, error = search.search([SIZE], [1, 2])
-    assert fit.told and fit.context_size == 1 and error < 1e-12
+    assert fit.given and fit.context_size == 1 and error < 1e-12
     slope, mean = np.polyfit(systems[:, 0], fit.contexts[:, 0].numpy(), 1)
     (beyond,) = fit.generators(torch.tensor([[slope * 4.0 + mean]]))
     np.testing.assert_allclose(beyond, generator(parts, [4.0]), atol=1e-5)
@@ -119,6 +119,6 @@ def test_contexts_of_a_known_parameter_forecast_beyond_its_range():
 def test_contexts_are_solved_where_parameters_say_little_of_systems():
     data, environment = trajectories(operators(), TRUE, 6)
     held, held_environment = trajectories(operators(), TRUE, 1, seed=9)
-    told = told_contexts(torch.tensor([[3.0], [1.0], [2.0], [6.0], [4.0], [5.0]]))
-    fit, error = ContextSearch(data, environment, len(TRUE), held, held_environment, told=told).search([SIZE], [1, 2])
-    assert not fit.told and error < 1e-4
+    given = parameter_contexts(torch.tensor([[3.0], [1.0], [2.0], [6.0], [4.0], [5.0]]))
+    fit, error = ContextSearch(data, environment, len(TRUE), held, held_environment, given=given).search([SIZE], [1, 2])
+    assert not fit.given and error < 1e-4

@@ -11,8 +11,8 @@ from inrflow.dynamics.fitting.autoregression import (
     Choice,
     companion,
     lagged,
-    later_shares,
-    reach_of,
+    persistence_shares,
+    relaxation_range,
     scores,
 )
 
@@ -129,7 +129,7 @@ def test_iterated_forecasts_are_damped_to_the_correlation_at_their_lead():
 
 def share_that_stays(z: np.ndarray) -> torch.Tensor:
     codes = torch.as_tensor(z)
-    return later_shares(codes, torch.ones(len(z), dtype=torch.bool), search_of(z).search())[1]
+    return persistence_shares(codes, torch.ones(len(z), dtype=torch.bool), search_of(z).search())[1]
 
 
 def test_all_of_codes_stays_where_later_blocks_have_other_means_and_none_around_one_mean():
@@ -147,16 +147,16 @@ def test_later_blocks_tell_how_much_of_overconfident_forecasts_is_to_be_believed
     known, lead = torch.ones(len(z), dtype=torch.bool), np.arange(1, 21)
     found = AutoregressionSearch(z, known, lags=(1,)).search()
     undamped = replace(found, damping=torch.ones_like(found.damping))
-    factor, share = later_shares(z, known, undamped)
+    factor, share = persistence_shares(z, known, undamped)
     expected = np.maximum(1 - lead / held, 0)
     kept = (factor * (1 - share)).numpy() * float(found.matrices) ** lead + share.numpy()
     assert kept == pytest.approx(expected, abs=0.1)
     angle = 0.3 * torch.arange(90.0, dtype=torch.float64)
     turning = torch.stack([torch.cos(angle), torch.sin(angle)], 1)  # around the mean of what came before but nearly
     exact = AutoregressionSearch(turning, known[:90], lags=(1,)).fitted(Choice(2, 1, 1e-12))
-    factor, share = later_shares(turning, known[:90], exact)
+    factor, share = persistence_shares(turning, known[:90], exact)
     assert float(factor.min()) > 0.9 and float(share.max()) < 0.05
 
 
 def test_codes_return_to_their_mean_within_half_as_much_again_as_they_were_seen_to_reach():
-    assert reach_of(torch.tensor([[-1.0, 2.0], [3.0, -4.0]])).tolist() == [[-1.5, -6.0], [4.5, 3.0]]
+    assert relaxation_range(torch.tensor([[-1.0, 2.0], [3.0, -4.0]])).tolist() == [[-1.5, -6.0], [4.5, 3.0]]

@@ -6,7 +6,7 @@ from inrflow.domains import Box
 from inrflow.dynamics.fitting.diagnostic import Diagnostic, completed, related, require_prognostic
 from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.setting import Data, Ground, encode
+from inrflow.dynamics.laws.setting import Data, EncodedData, encode
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
@@ -34,7 +34,7 @@ def line():
 def ground_on(box, t, x, u, count):
     data, harmonics = Data.of(t, x, u), box.harmonics(count, "natural")
     codes = fit_codes(harmonics, data.x, data.u)
-    return Ground(box, "natural", codes, data, *encode(codes, data))
+    return EncodedData(box, "natural", codes, data, *encode(codes, data))
 
 
 def test_the_pressure_of_random_flows_is_that_of_a_spectral_solution():
@@ -59,12 +59,12 @@ def test_the_pressure_of_random_flows_is_that_of_a_spectral_solution():
 def test_a_channel_that_another_determines_is_found_and_forecast_with_the_other(line):
     t, x, u = line
     box, kept = Box((0.0,), (2 * np.pi,), ("periodic",)), [0]
-    ground = ground_on(box, t, x, u, 31)
-    one = related(ground, 1, kept)
+    encoded = ground_on(box, t, x, u, 31)
+    one = related(encoded, 1, kept)
     assert one.share < 1e-8 and one.terms[0].inertia == pytest.approx(0.3, rel=1e-3)
-    nothing = Law(box, "natural", (Term(),), np.zeros((1, 2)), np.zeros((1, 2)), ground.codes)
+    nothing = Law(box, "natural", (Term(),), np.zeros((1, 2)), np.zeros((1, 2)), encoded.codes)
     with pytest.raises(Diagnostic) as found:
-        require_prognostic(ground, nothing)
+        require_prognostic(encoded, nothing)
     assert found.value.channels == [1]
     law = completed(fit_law(t, x, u[:10, ..., :1], box, seconds=2), t, x, u[:10], kept, "natural")
     lines = law.written(["u", "c"])
@@ -77,18 +77,18 @@ def test_a_channel_that_another_determines_is_found_and_forecast_with_the_other(
 def test_rates_and_linearised_flows_of_diagnostic_channels_follow_the_others(line):
     t, x, u = line
     box = Box((0.0,), (2 * np.pi,), ("periodic",))
-    ground = ground_on(box, t, x, u, 9)
+    encoded = ground_on(box, t, x, u, 9)
     terms = Term((((0, VALUE),),)), Term((((0, VALUE),),), 1), Term((((0, VALUE), (0, VALUE)),))
-    law = Law(box, "natural", terms, np.array([[1.0, 0.0], [0.3, 0.0], [-0.5, 0.0]]), np.zeros((3, 2)), ground.codes,
-              longest=0.01, largest=100.0, values=np.array([[0.2, 0.2], [0.0, 0.0], [0.0, 1.0]]) * [0, 1])
+    law = Law(box, "natural", terms, np.array([[1.0, 0.0], [0.3, 0.0], [-0.5, 0.0]]), np.zeros((3, 2)), encoded.codes,
+              max_step=0.01, largest=100.0, values=np.array([[0.2, 0.2], [0.0, 0.0], [0.0, 1.0]]) * [0, 1])
     term = LawTerm(**LawTerm.of(law).structure())
-    z, gap = torch.tensor(ground.states[:2, 0]).flatten(1), torch.full((2,), 0.05).double()
+    z, gap = torch.tensor(encoded.states[:2, 0]).flatten(1), torch.full((2,), 0.05).double()
     begin = torch.zeros(2).double()
     flow = lambda z, time: term.advance(z, begin, time.expand(len(z)), 0.01)  # noqa: E731
     start = flow(z, torch.tensor(1e-12).double())
     assert torch.allclose(start[:, :9], z[:, :9], atol=1e-6)
     later = flow(start, gap[:1])
-    table = ground.codes.harmonics.values(x)  # orthonormal over the points of the grid
+    table = encoded.codes.harmonics.values(x)  # orthonormal over the points of the grid
     values = later[:, :9].numpy() @ table.T
     assert np.abs(later[:, 9:].numpy() - (0.2 * values + values**2) @ table / len(x)).max() < 1e-12
     assert torch.allclose(term(begin, start), (flow(start, torch.tensor(1e-4).double()) - start) / 1e-4, atol=2e-3)

@@ -36,7 +36,7 @@ def found() -> tuple[Law, float, np.ndarray]:
     flows, u = Flows(nodes, cells, np.ones(2), held=held), vortex(x, generator.uniform(0.5, 1.5, 6))
     places = np.broadcast_to(x, (6, *x.shape))
     law = Law(flows, NO_SLIP, (VISCOSITY, TRANSPORT), np.array([[_VISCOSITY], [-1.0]]), np.zeros((2, 1)),
-              fit_codes(flows.harmonics(20), places, u[..., 1:]), longest=0.05)
+              fit_codes(flows.harmonics(20), places, u[..., 1:]), max_step=0.05)
     whole = with_pressure(law, _T, places, u, [1, 2], _SCALE)
     assert whole is not None
     assert with_pressure(law, _T, places, generator.standard_normal(u.shape), [1, 2], _SCALE) is None

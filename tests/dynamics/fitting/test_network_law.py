@@ -9,12 +9,19 @@ from scipy.fft import dct, idct
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
-from inrflow.dynamics.fitting.network_law import Search, architectures, moments, seen_by, solved, terms_beside
+from inrflow.dynamics.fitting.network_law import (
+    Search,
+    architectures,
+    harmonics_for_network,
+    moments,
+    solved,
+    terms_beside_network,
+)
 from inrflow.dynamics.laws import Systems
 from inrflow.dynamics.laws.fit import integrable
-from inrflow.dynamics.laws.law import own_paths
+from inrflow.dynamics.laws.law import node_rollouts
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.setting import Data, Ground, encode, forecast_errors
+from inrflow.dynamics.laws.setting import Data, EncodedData, encode, forecast_errors
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
 
@@ -34,36 +41,36 @@ def trajectory(random):
 
 
 @pytest.fixture(scope="module")
-def ground():
+def encoded():
     random = np.random.default_rng(0)
     u = np.stack([trajectory(random) for _ in range(10)])[..., None]
     x = np.broadcast_to(((np.arange(POINTS) + 0.5) / POINTS)[:, None], (10, POINTS, 1))
     data = Data(np.broadcast_to(GAP * np.arange(FRAMES), u.shape[:2]), x, u, Systems(np.zeros(10, dtype=int)))
     box = Box([0.0], [1.0], ["walled"])
     codes = fit_codes(box.harmonics(24, "natural"), x, u)
-    return Ground(box, "natural", codes, data, *encode(codes, data))
+    return EncodedData(box, "natural", codes, data, *encode(codes, data))
 
 
-def test_solved_weights_are_those_of_the_kinetics(ground):
-    network = architectures(ground.domain, 1, 0.3)[0]
-    sines = network.sines(*moments(network.inputs, ground.codes, ground.states), 0)
-    law, _ = solved(ground, None, terms_beside(ground, None, None), sines)
-    along = own_paths(integrable(law, ground.train.t, ground.states), ground.train.t, ground.states,
-                      ground.train.systems.number)
-    seen = np.quantile(ground.train.u, np.linspace(0.1, 0.98, 20))
+def test_solved_weights_are_those_of_the_kinetics(encoded):
+    network = architectures(encoded.domain, 1, 0.3)[0]
+    sines = network.sines(*moments(network.inputs, encoded.codes, encoded.states), 0)
+    law, _ = solved(encoded, None, terms_beside_network(encoded, None, None), sines)
+    along = node_rollouts(integrable(law, encoded.train.t, encoded.states), encoded.train.t, encoded.states,
+                          encoded.train.systems.number)
+    seen = np.quantile(encoded.train.u, np.linspace(0.1, 0.98, 20))
     z = torch.zeros(20, 24).double()
     z[:, 0] = torch.tensor(seen)
-    for one in (law, solved(ground, None, terms_beside(ground, None, None), sines, along)[0]):
+    for one in (law, solved(encoded, None, terms_beside_network(encoded, None, None), sines, along)[0]):
         np.testing.assert_allclose(one.field()(0.0, z)[:, 0].numpy(), growth(seen), atol=5e-4)
         (heat,) = [j for j, term in enumerate(one.terms) if not isinstance(term, Sine) and one.theta[j, 0]]
         assert one.terms[heat].power == 1 and one.theta[heat, 0] == pytest.approx(0.01, rel=0.01)
 
 
-def test_a_network_is_solved_along_its_own_flow_though_time_is_over(ground):
+def test_a_network_is_solved_along_its_own_flow_though_time_is_over(encoded):
     """Frames are so far apart that splines are off, by errors of one sign."""
-    far = replace(ground, states=ground.states[:, ::2], train=replace(
-        ground.train, t=ground.train.t[:, ::2], u=ground.train.u[:, ::2]))
-    terms, network = terms_beside(far, None, None), architectures(far.domain, 1, 0.3)[0]
+    far = replace(encoded, states=encoded.states[:, ::2], train=replace(
+        encoded.train, t=encoded.train.t[:, ::2], u=encoded.train.u[:, ::2]))
+    terms, network = terms_beside_network(far, None, None), architectures(far.domain, 1, 0.3)[0]
     sines = network.sines(*moments(network.inputs, far.codes, far.states), 0)
     search = Search(far, far.train, None, terms, 0, lambda _: None)
     error, law = search.tried("values", sines, solved(far, None, terms, sines)[0])
@@ -71,13 +78,13 @@ def test_a_network_is_solved_along_its_own_flow_though_time_is_over(ground):
     assert search.best is followed and search.least == after < error / 10, (after, error)
 
 
-def test_no_network_stands_in_a_channel_that_needs_none(ground):
+def test_no_network_stands_in_a_channel_that_needs_none(encoded):
     """Heat that decays, in closed form."""
-    decay = np.exp(-(0.02 * ground.codes.harmonics.eigenvalues + 0.3) * ground.train.t[0][:, None])
-    linear = replace(ground, states=ground.states[:, :1] * decay[None, :, None])
-    network = architectures(ground.domain, 1, 0.3)[0]
-    sines = network.sines(*moments(network.inputs, ground.codes, linear.states), 0)
-    law, _ = solved(linear, None, terms_beside(linear, None, None), sines)
+    decay = np.exp(-(0.02 * encoded.codes.harmonics.eigenvalues + 0.3) * encoded.train.t[0][:, None])
+    linear = replace(encoded, states=encoded.states[:, :1] * decay[None, :, None])
+    network = architectures(encoded.domain, 1, 0.3)[0]
+    sines = network.sines(*moments(network.inputs, encoded.codes, linear.states), 0)
+    law, _ = solved(linear, None, terms_beside_network(linear, None, None), sines)
     assert {law.terms[j].power for j in np.flatnonzero(law.theta[:, 0])} == {0, 1}
     assert not law.theta[[isinstance(term, Sine) for term in law.terms]].any()
 
@@ -90,10 +97,10 @@ def test_networks_see_all_but_a_fiftieth_of_what_a_short_law_misses():
     start = random.standard_normal((20, 220)) / np.maximum(wave, 1)
     u = ((start @ harmonics.values(x[0]).T)[:, None] * decay[:, None])[..., None]
     data, codes = Data.of(np.arange(6.0), x, u, None), fit_codes(harmonics, x, u)
-    ground = Ground(box, "natural", codes, data, *encode(codes, data))
+    encoded = EncodedData(box, "natural", codes, data, *encode(codes, data))
     for rate, fewest, most in ((0.0, 160, 160), (-0.28, 161, 219)):
-        law = ground.law([Term((((0, VALUE),),))], np.array([[rate]]), np.zeros((1, 1)))
-        seen = seen_by(law.codes, float(forecast_errors(law, data).mean()))
+        law = encoded.law([Term((((0, VALUE),),))], np.array([[rate]]), np.zeros((1, 1)))
+        seen = harmonics_for_network(law.codes, float(forecast_errors(law, data).mean()))
         assert fewest <= seen <= most
         left = (start[:, seen:] ** 2).sum() / (start**2).sum()
         assert left < 0.03 * forecast_errors(law, data).mean()

@@ -10,21 +10,21 @@ from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws import Systems, families, fit, fit_law
-from inrflow.dynamics.laws.contexts import attainable, in_systems, known_contexts, standard
-from inrflow.dynamics.laws.families import Families, short_list
+from inrflow.dynamics.laws.contexts import context_searches, separate_misfit, standardise_contexts, with_new_contexts
+from inrflow.dynamics.laws.families import Families, basic_terms
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Data, Ground, encode
+from inrflow.dynamics.laws.setting import Data, EncodedData, encode
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
-from inrflow.model.contexts import straight, told_contexts
+from inrflow.model.contexts import affine, parameter_contexts
 from inrflow.numerics.effort import OutOfTime
 
 LINE = Box([0.0], [1.0], ["walled"])
 TERMS = [Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,))]
-SHORT = Families(short_list(1, 1), (("linear", "products"),))
+SHORT = Families(basic_terms(1, 1), (("linear", "products"),))
 RATES = np.array([0.01, 0.02, 0.03, 0.05])  # of diffusion, one for each system
 LAPLACIAN = TERMS[0]
 
@@ -70,8 +70,8 @@ def test_coefficients_take_as_many_numbers_as_they_differ_by(alike: bool, monkey
 
 
 def test_a_misfit_of_zero_is_the_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    regressed = fit.regressed  # equations of few points may be missed by nothing at all
-    monkeypatch.setattr(fit, "regressed", lambda *given: [(0.0, law) for _, law in regressed(*given)])
+    regress = fit.regress  # equations of few points may be missed by nothing at all
+    monkeypatch.setattr(fit, "regress", lambda *given: [(0.0, law) for _, law in regress(*given)])
     monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
     t, x, u = _paths(np.full(8, 0.02))
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=5.0)
@@ -89,8 +89,8 @@ def test_the_best_law_is_kept_where_the_clock_ends_the_search(monkeypatch: pytes
     assert law.theta[law.terms.index(LAPLACIAN), 0] == pytest.approx(0.02, rel=1e-2)
 
 
-@pytest.mark.parametrize(("left", "regressed"), [(10.0, 2), (4.0, 1)])
-def test_laws_are_forecast_before_the_clock_is_over(left: float, regressed: int) -> None:
+@pytest.mark.parametrize(("left", "regress"), [(10.0, 2), (4.0, 1)])
+def test_laws_are_forecast_before_the_clock_is_over(left: float, regress: int) -> None:
     """Of waves of unrelated frequencies that no family of few terms holds, with some of ten seconds left."""
     draw, t, x = np.random.default_rng(1), np.arange(8) * 0.4, (np.arange(40) + 0.5) / 40
     k, phase = np.arange(5), draw.uniform(0, 7, (12, 1, 1, 5))
@@ -105,7 +105,7 @@ def test_laws_are_forecast_before_the_clock_is_over(left: float, regressed: int)
     with pytest.raises(LookupError):
         fit_law(t, x[:, None], u.sum(-1)[..., None], LINE, boundary="natural", seconds=5.0, log=log,
                 clock=lambda: next(clock, left))
-    assert min(sum(" candidates of " in line for line in lines), 2) == regressed
+    assert min(sum(" candidates of " in line for line in lines), 2) == regress
 
 
 def test_every_trajectory_may_be_a_system_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,15 +123,15 @@ def test_contexts_are_those_that_parameters_tell_unless_these_tell_nothing(known
     monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
     rates = np.random.default_rng(3).uniform(0.01, 0.05, 16)
     parameters = torch.tensor(rates if known else np.random.default_rng(4).uniform(1, 2, 16))[:, None]
-    told = tuple(form.numpy() for form in told_contexts(parameters, alike=True))
+    told = tuple(form.numpy() for form in parameter_contexts(parameters, alike=True))
     systems = Systems(np.arange(16), 16, (1,), told)
     law = fit_law(*_paths(rates), LINE, boundary="natural", seconds=10.0, systems=systems)
     j = law.terms.index(LAPLACIAN)
-    assert law.told == known
+    assert law.contexts_given == known
     np.testing.assert_allclose([law.theta_at(context)[j, 0] for context in law.contexts], rates, rtol=1e-3)
     if known:
-        *numbers, names = straight(parameters, torch.tensor(law.contexts), ["k"])
-        (line,) = law.in_terms_of(*(part.numpy() for part in numbers)).written(["u"], contexts=names)
+        *numbers, names = affine(parameters, torch.tensor(law.contexts), ["k"])
+        (line,) = law.with_parameters(*(part.numpy() for part in numbers)).written(["u"], contexts=names)
         first, second = line.removeprefix("du/dt = ").split(" k lap u - ")
         assert abs(float(first) - 1) < 2e-3 and second.endswith(" u^3")
 
@@ -140,9 +140,9 @@ def test_contexts_of_systems_that_were_not_fitted_to_are_those_of_their_rates() 
     t, x, u = _paths(np.array([0.01, 0.05]))
     data = Data.of(t, x, u, Systems(np.arange(2), 2, (1,)))
     codes = fit_codes(LINE.harmonics(16, "natural"), data.x, data.u)
-    law = Law(LINE, "natural", tuple(TERMS), np.array([[0.03], [-1.0]]), np.zeros((2, 1)), codes, longest=0.02,
+    law = Law(LINE, "natural", tuple(TERMS), np.array([[0.03], [-1.0]]), np.zeros((2, 1)), codes, max_step=0.02,
               largest=1e3, by_context=np.array([[[0.01], [0.0]]]), contexts=np.zeros((2, 1)))
-    found = known_contexts(law, data.take(np.arange(0)), data)
+    found = with_new_contexts(law, data.take(np.arange(0)), data)
     np.testing.assert_allclose(found.contexts[:, 0], [-2, 2], rtol=1e-2)
 
 
@@ -152,9 +152,10 @@ def test_what_terms_leave_with_coefficients_of_each_system() -> None:
     t, x, u = _paths(RATES[number], 0.5 * np.array([4.0, 3.0, 2.0, 1.0])[number])
     data = Data.of(t, x, u, Systems(number, 4, (1,)))
     codes = fit_codes(LINE.harmonics(16), data.x, data.u)
-    ground = Ground(LINE, "natural", codes, data, *encode(codes, data))
-    shared = replace(ground, train=replace(data, systems=Systems(0 * number, 1, (1,))))
-    assert 50 * attainable(ground, TERMS) < min(attainable(shared, TERMS), attainable(ground, TERMS[:1]))
+    encoded = EncodedData(LINE, "natural", codes, data, *encode(codes, data))
+    shared = replace(encoded, train=replace(data, systems=Systems(0 * number, 1, (1,))))
+    assert 50 * separate_misfit(encoded, TERMS) < min(separate_misfit(shared, TERMS),
+                                                      separate_misfit(encoded, TERMS[:1]))
 
 
 def test_no_more_contexts_are_sought_than_separate_coefficients_would_pay_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,12 +163,13 @@ def test_no_more_contexts_are_sought_than_separate_coefficients_would_pay_for(mo
     number, sought = np.repeat(np.arange(4), 3), list[int]()
     t, x, u = _paths(RATES[number])
     noisy = u + 0.003 * u.std() * np.random.default_rng(1).standard_normal(u.shape)
-    monkeypatch.setattr(families, "_MOST_COLUMNS", 2 * len(SHORT.every))
-    monkeypatch.setattr(families, "in_systems", lambda searches, count, *further: sought.append(count) or in_systems(
+    monkeypatch.setattr(families, "_MOST_COLUMNS", 2 * len(SHORT.all_terms))
+    monkeypatch.setattr(families, "context_searches", lambda searches, count,
+                        *further: sought.append(count) or context_searches(
         searches, count, *further))
     data = Data.of(t, x, noisy, Systems(number, 4, (1, 2)))
     codes = fit_codes(LINE.harmonics(16), data.x, data.u)
-    laws = families.regressed([Ground(LINE, "natural", codes, data, *encode(codes, data))], SHORT)
+    laws = families.regress([EncodedData(LINE, "natural", codes, data, *encode(codes, data))], SHORT)
     assert laws[0][1].count == 1 and sought == [1]
 
 
@@ -176,7 +178,7 @@ def test_other_numbers_of_contexts_leave_the_coefficients() -> None:
     theta, by_context = generator.standard_normal((3, 2)), generator.standard_normal((2, 3, 2))
     law = Law(LINE, "natural", tuple(TERMS), theta, np.zeros((3, 2)), None,  # type: ignore[arg-type]
               by_context=by_context, contexts=generator.standard_normal((6, 2)))
-    other = standard(law, np.arange(6))
+    other = standardise_contexts(law, np.arange(6))
     for before, after in zip(law.contexts, other.contexts, strict=True):
         np.testing.assert_allclose(other.theta_at(after), law.theta_at(before))
 
@@ -239,7 +241,7 @@ def test_a_coefficient_of_place_may_depend_on_the_system() -> None:
     law = fit_law(t, x[:, None], u[..., None], LINE, boundary="natural", seconds=20.0,
                   systems=Systems(number, 4, (1,)))
     for system, parameter in enumerate(parameters[::4]):
-        (base, (_, field)), = law.at(law.context_of(system)).coefficients_of_place(0, x[:, None]).items()
+        (base, (_, field)), = law.at(law.context_of(system)).varying_coefficients(0, x[:, None]).items()
         assert base == Term((((0, VALUE),),))
         np.testing.assert_allclose(field, -parameter * decay, rtol=0.02)
 
@@ -249,7 +251,7 @@ def test_a_coefficient_of_place_that_a_context_multiplies_is_written_as_one() ->
     t, x, u = _paths(RATES)
     terms = [Term((((0, VALUE),),)), Term(), Term(place=1)]
     law = Law(LINE, "natural", tuple(terms), np.array([[0.5], [0.0], [0.0]]), np.zeros((3, 1)),
-              fit_codes(LINE.harmonics(16, "natural"), x, u), longest=0.02, largest=1e3,
+              fit_codes(LINE.harmonics(16, "natural"), x, u), max_step=0.02, largest=1e3,
               by_context=np.array([[[0.0], [2.0], [1.5]]]), contexts=np.zeros((4, 1)))
     (line,) = law.written(["u"], ["x"], ["p"])
     assert line.startswith("du/dt = 0.5") and " u + a p (a from " in line and line.endswith("0.121 to 4.12)")

@@ -14,18 +14,18 @@ from inrflow.domains.transform import inverse_of
 from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.families import (
     Families,
-    directed,
-    drifting,
-    driven,
+    anisotropic_terms,
+    basic_terms,
+    darcy_terms,
+    drift_terms,
     families_of,
-    regressed,
-    short_list,
+    regress,
     with_vectors,
 )
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Data, ground_of
+from inrflow.dynamics.laws.setting import Data, prepare_data
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import DRIVEN, INVERSE, VALUE, Term, centred, term_from_state
+from inrflow.dynamics.laws.terms import DARCY, INVERSE, VALUE, Term, centred_terms, term_from_state
 
 
 def grid(n):
@@ -78,9 +78,9 @@ def test_solitons_of_the_modified_kdv_equation_tell_it():
     generator, x, t = np.random.default_rng(0), np.arange(96) / 96 * 24, np.arange(8) * 0.15
     k, start = np.linspace(0.9, 1.5, 6)[:, None, None], generator.uniform(0, 24, 6)[:, None, None]
     u = k / np.cosh(k * ((x - start - k**2 * t[:, None] + 12) % 24 - 12))
-    ground, _, _ = ground_of(Data.of(t, x[:, None], u[..., None]), [Box([0], [24], ["periodic"])], None, 0, print)
-    (steep,) = families_of(ground.domain, ground.codes.harmonics, ground.states).steep(ground.domain, 1)
-    law = next(law for _, law in regressed([ground], steep) if law.size == 2)
+    encoded, _, _ = prepare_data(Data.of(t, x[:, None], u[..., None]), [Box([0], [24], ["periodic"])], None, 0, print)
+    (steep,) = families_of(encoded.domain, encoded.codes.harmonics, encoded.states).steep(encoded.domain, 1)
+    law = next(law for _, law in regress([encoded], steep) if law.size == 2)
     found = {term.written(["u"], ["x"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert found == {"lap du/dx": pytest.approx(-1, rel=2e-3), "u^2 du/dx": pytest.approx(-6, rel=2e-3)}
@@ -89,7 +89,7 @@ def test_solitons_of_the_modified_kdv_equation_tell_it():
 def test_nothing_is_divided_by_a_coordinate_that_is_zero_between_walls():
     """Where noise has a wall a cell before the first centre, a point of quadrature may be at 0."""
     box = Box([0, -1 / 32], [2, 33 / 32], ["periodic", "walled"])
-    found = Families(short_list(1, 2)).with_multipliers(box, box.harmonics(60), 1)
+    found = Families(basic_terms(1, 2)).with_multipliers(box, box.harmonics(60), 1)
     assert [list(one.terms)[-1] for one in found] == ["multipliers"]
 
 
@@ -117,7 +117,7 @@ def test_directed_terms_are_fluxes_in_weak_form_between_walls(domain):
     x = np.stack(np.meshgrid(*[np.linspace(0, 1, n)] * 2, indexing="ij"), -1).reshape(-1, 2)
     place = Box([0, 0], [1, 1], ["walled", "walled"]) if domain == "box" else Region(x, Delaunay(x).simplices)
     harmonics = place.harmonics(30)
-    terms = directed(1, ["walled", "walled"])
+    terms = anisotropic_terms(1, ["walled", "walled"])
     assert [term.written(["u"], ["x", "y"]) for term in terms] == ["d2u/dxdx", "d2u/dxdy"]
     z = torch.randn(1, 1, harmonics.count, generator=torch.Generator().manual_seed(2)).double()
     features = Library(terms, harmonics).features(z, harmonics.count)[0].numpy()
@@ -131,8 +131,8 @@ def test_directed_terms_are_fluxes_in_weak_form_between_walls(domain):
 
 def test_centred_terms_differ_from_the_others_in_means_alone():
     harmonics = Box([0, 0], [1, 1], ["periodic", "periodic"]).harmonics(25)
-    every = [term for family in short_list(1, 2).values() for term in family]
-    less = centred(every)
+    every = [term for family in basic_terms(1, 2).values() for term in family]
+    less = centred_terms(every)
     assert len(less) == len(every) - 1 and all(term_from_state(term.state()) == term for term in less)
     z = torch.randn(2, 1, harmonics.count, generator=torch.Generator().manual_seed(0)).double()
     whole = Library(every[1:], harmonics).features(z, harmonics.count)
@@ -147,10 +147,10 @@ def test_terms_less_their_means_are_sought_where_these_change_by_noise_alone(noi
     box, generator = Box([0], [1], ["walled"]), np.random.default_rng(0)
     harmonics, states = box.harmonics(12), generator.standard_normal((8, 10, 1, 12))
     states[..., 0] = noise * generator.standard_normal((8, 10, 1)) + drift * np.linspace(0, 1, 10)[:, None]
-    ground = SimpleNamespace(domain=box, codes=SimpleNamespace(harmonics=harmonics), states=states,
-                             spread=np.full((8, 1, 12), noise**2))
-    further = families_of(box, harmonics, states).further(ground)
-    assert any(getattr(term, "centred", False) for family in further for term in family.every) == sought
+    encoded = SimpleNamespace(domain=box, codes=SimpleNamespace(harmonics=harmonics), states=states,
+                              spread=np.full((8, 1, 12), noise**2))
+    further = families_of(box, harmonics, states).further(encoded)
+    assert any(getattr(term, "centred", False) for family in further for term in family.all_terms) == sought
 
 
 def on_torus(n: int, count: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
@@ -170,7 +170,7 @@ def test_drifts_are_those_of_fourier_transforms() -> None:
     k, z, harmonics, (a, b) = on_torus(32, 2)
     k2 = k[0] ** 2 + k[1] ** 2
     inverse = -1 / np.where(k2 > 0, k2, np.inf)
-    terms = [term for term in drifting(2, range(2)) if term.written(["a", "b"], ["x", "y"]) in (
+    terms = [term for term in drift_terms(2, range(2)) if term.written(["a", "b"], ["x", "y"]) in (
         "div(a b grad lap^-1 b)", "div(b grad lap a)", "div(a^2 grad b)")]
     assert len(terms) == 3 and all(term_from_state(term.state()) == term for term in terms)
     expected = {"div(a b grad lap^-1 b)": (a * b, waved(b, inverse)), "div(b grad lap a)": (b, waved(a, -k2)),
@@ -186,7 +186,7 @@ def test_drifts_are_those_of_fourier_transforms() -> None:
 def test_drifts_hold_those_of_active_matter() -> None:
     """div(lap a grad a) = lap^2 a^2 / 2 - lap |grad a|^2 - div(a grad lap a), by Fourier transforms."""
     k, z, harmonics, (a,) = on_torus(32, 1)
-    terms = {term.written(["a"], ["x", "y"]): term for term in drifting(1, range(2))}
+    terms = {term.written(["a"], ["x", "y"]): term for term in drift_terms(1, range(2))}
     parts = {"lap^2 (a^2)": 0.5, "lap (grad a . grad a)": -1.0, "div(a grad lap a)": -1.0}
     rates = Library([terms[name] for name in parts], harmonics).features(z, harmonics.count)[0].numpy()
     bent = waved(a, -k[0] ** 2 - k[1] ** 2)
@@ -199,14 +199,14 @@ def test_drifts_hold_those_of_active_matter() -> None:
 def test_jacobians_of_further_terms_are_those_of_automatic_differentiation(kind) -> None:
     box = Box([0, 0], [1, 1], ["periodic"] * 2)
     if kind == "drifts":
-        terms, channels = drifting(2, range(2)), 2
+        terms, channels = drift_terms(2, range(2)), 2
     elif kind == "driven":
-        terms, channels = driven(2), 2
+        terms, channels = darcy_terms(2), 2
     elif kind == "about":
         terms, channels = [Term((((0, 0), (0, INVERSE)),)), Term((((1, VALUE), (0, INVERSE), (1, INVERSE)),))], 2
     else:
-        families = with_vectors(short_list(3, 2), [(0, 1)], [2.0, 2.0, 1.0])
-        terms, channels = [term for one in families.later for term in one.every if not term.linear], 3
+        families = with_vectors(basic_terms(3, 2), [(0, 1)], [2.0, 2.0, 1.0])
+        terms, channels = [term for one in families.later for term in one.all_terms if not term.linear], 3
     theta = torch.randn(len(terms), channels, generator=torch.Generator().manual_seed(1)).double() * 1e-4
     law = LawTerm(box.state(), "natural", 9, [term.state() for term in terms], theta.tolist())
     z = torch.randn(2, channels * 9, generator=torch.Generator().manual_seed(2)).double()
@@ -220,8 +220,8 @@ def test_tension_and_stress_lose_what_a_pressure_takes() -> None:
     k2 = k[0] ** 2 + k[1] ** 2
     inverse = 1 / np.where(k2 > 0, k2, np.inf)
     names = ["v", "w", "c"]
-    families = with_vectors(short_list(3, 2), [(0, 1)], [2.0, 2.0, 1.0])
-    terms = {term.written(names, ["x", "y"]): term for one in families.later for term in one.every}
+    families = with_vectors(basic_terms(3, 2), [(0, 1)], [2.0, 2.0, 1.0])
+    terms = {term.written(names, ["x", "y"]): term for one in families.later for term in one.all_terms}
     some = ["(P lap c grad c)_x", "(P lap c grad c)_y", "(P dc/dy e_x)_y", "c dv/dy", "lap (c^2)"]
     rates = Library([terms[name] for name in some], harmonics).features(z, harmonics.count)[0].numpy()
     table = harmonics.values(grid(32))
@@ -246,14 +246,14 @@ def test_a_flow_that_a_field_drives_in_pores_passes_no_wall() -> None:
     x = grid(21) * 21 / 20
     harmonics = Box([0, 0], [1, 1], ["walled", "walled"]).harmonics(200)
     code = np.linalg.lstsq(harmonics.values(x), np.cos(np.pi * x).prod(1), rcond=None)[0]
-    library = Library.of(driven(1), harmonics)
-    factors = library.at_points(torch.tensor(code)[None, None], library.terms)
+    library = Library.of(darcy_terms(1), harmonics)
+    factors = library.factors_at_points(torch.tensor(code)[None, None], library.terms)
     m = np.arange(2, 400, 2)  # cos(pi y) is a sum of 4 m / pi (m^2 - 1) sin(m pi y)
     psi = -np.pi * 4 * m / (np.pi * (m**2 - 1)) / (np.pi**2 * (1 + m**2))
     a, b = np.pi * library.transform.points.T
     flow = np.sin(a) * (np.cos(np.outer(b, m)) @ (psi * m * np.pi)), -np.pi * np.cos(a) * (np.sin(np.outer(b, m)) @ psi)
     for j, truth in enumerate(flow):
-        missed = factors[0, DRIVEN + 3 + j][0].numpy() - truth
+        missed = factors[0, DARCY + 3 + j][0].numpy() - truth
         assert np.sqrt((missed**2).mean()) < 0.02 * np.sqrt((flow[0] ** 2 + flow[1] ** 2).mean())
 
 

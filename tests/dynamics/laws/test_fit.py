@@ -8,8 +8,8 @@ import pytest
 from inrflow.domains import Box
 from inrflow.dynamics.laws import fit
 from inrflow.dynamics.laws.families import families_of
-from inrflow.dynamics.laws.refinement import ending
-from inrflow.dynamics.laws.setting import Data, ground_of
+from inrflow.dynamics.laws.refinement import final
+from inrflow.dynamics.laws.setting import Data, prepare_data
 from inrflow.dynamics.laws.terms import VALUE, Term
 
 
@@ -18,11 +18,12 @@ def _search(late: bool = False, noise: float = 0.0) -> fit.LawSearch:
     random, x, t = np.random.default_rng(0), np.arange(24) / 24, np.arange(8) * 0.1
     phase = 2 * np.pi * np.arange(1, 4)[:, None] * (x - t[:, None, None])  # (T, 3, N)
     u = np.einsum("sk,tkn->stn", random.standard_normal((8, 3)), np.sin(phase))[..., None]
-    ground, judge, floor = ground_of(Data.of(t, x[:, None], u), [Box([0], [1], ["periodic"])], None, 0, lambda _: None)
-    families = families_of(ground.domain, ground.codes.harmonics, ground.states)
-    ground = replace(ground, train=replace(ground.train, noise=noise * ground.train.u.var((0, 1, 2))))
+    encoded, judge, floor = prepare_data(Data.of(t, x[:, None], u), [Box([0], [1], ["periodic"])], None, 0,
+                                         lambda _: None)
+    families = families_of(encoded.domain, encoded.codes.harmonics, encoded.states)
+    encoded = replace(encoded, train=replace(encoded.train, noise=noise * encoded.train.u.var((0, 1, 2))))
     floor += 1.2 * noise
-    return fit.LawSearch(ground, judge, families, floor, lambda _: None, fit.effort(), 5.0, 0.0, lambda: late)
+    return fit.LawSearch(encoded, judge, families, floor, lambda _: None, fit.effort(), 5.0, 0.0, lambda: late)
 
 
 @pytest.mark.parametrize(("share", "taken", "left_out"), [(0.8, False, False), (0.3, True, False), (0.05, True, True)])
@@ -30,14 +31,14 @@ def test_laws_of_settled_frames_come_first_where_they_miss_half(
     share: float, taken: bool, left_out: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = _search()
-    calm = search.ground.take(np.arange(4))
-    law = search.ground.law(search.families.every, np.zeros((len(search.families.every), 1)),
-                            np.zeros((len(search.families.every), 1)))
-    monkeypatch.setattr(fit, "settled", lambda _: calm)
-    monkeypatch.setattr(fit, "regressed", lambda grounds, *_: [(5e-3 * (share if grounds[0] is calm else 1), law)])
+    calm = search.encoded.take(np.arange(4))
+    law = search.encoded.law(search.families.all_terms, np.zeros((len(search.families.all_terms), 1)),
+                             np.zeros((len(search.families.all_terms), 1)))
+    monkeypatch.setattr(fit, "without_transients", lambda _: calm)
+    monkeypatch.setattr(fit, "regress", lambda datasets, *_: [(5e-3 * (share if datasets[0] is calm else 1), law)])
     search.regress(1)
-    assert search.found[0][0] == 5e-3 * (share if taken else 1)
-    assert (search.settled is calm) == left_out
+    assert search.regressions[0][0] == 5e-3 * (share if taken else 1)
+    assert (search.after_transients is calm) == left_out
 
 
 def test_a_law_of_noisy_data_that_misses_less_than_their_noise_does_not_end_the_search() -> None:
@@ -50,11 +51,11 @@ def test_further_families_that_explain_no_more_are_forecast_where_noise_hides_wh
     noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = _search(noise=noise)
-    law = search.ground.law(search.families.every, np.zeros((len(search.families.every), 1)),
-                            np.zeros((len(search.families.every), 1)))
-    monkeypatch.setattr(fit, "regressed", lambda *_: [(5e-3, law)])
+    law = search.encoded.law(search.families.all_terms, np.zeros((len(search.families.all_terms), 1)),
+                             np.zeros((len(search.families.all_terms), 1)))
+    monkeypatch.setattr(fit, "regress", lambda *_: [(5e-3, law)])
     search.regress(1)
-    assert (len(search.found) > 1) == (noise > 0)
+    assert (len(search.regressions) > 1) == (noise > 0)
 
 
 @pytest.mark.parametrize("vain", [1.5, 0.0])
@@ -64,7 +65,7 @@ def test_a_search_that_has_no_law_ends_after_so_many_times_its_effort(vain: floa
     monkeypatch.setattr(fit, "_FAIR", 0.0)
     search = _search()
     search.regress(1)
-    search.run(search.in_turn())
+    search.run(search.families_in_turn())
     assert bool(search.scored) == (vain > 0)
 
 
@@ -76,7 +77,7 @@ def test_a_first_law_is_forecast_at_once_where_the_clock_is_late(late: bool, mon
         flown.append(law)
         return iter(())
 
-    monkeypatch.setattr(fit, "along_flow", along)
+    monkeypatch.setattr(fit, "rollout_regression", along)
     _, laws, families = search._regressed(search.families)
     search._judge(1e-3, laws[:2], families, 1.0)
     assert bool(flown) != late
@@ -86,41 +87,41 @@ def test_a_first_law_is_forecast_at_once_where_the_clock_is_late(late: bool, mon
 def test_a_further_family_without_a_solution_leaves_the_search_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     search, own = _search(), list[fit.Families]()
 
-    def regressed(grounds: object, families: fit.Families, period: float) -> list[tuple[float, fit.Law]]:
+    def regress(datasets: object, families: fit.Families, period: float) -> list[tuple[float, fit.Law]]:
         own.append(families)
         if families is not search.families:
             raise np.linalg.LinAlgError("singular")
-        return [(0.5, search.ground.law(families.every, *np.zeros((2, len(families.every), 1))))]
+        return [(0.5, search.encoded.law(families.all_terms, *np.zeros((2, len(families.all_terms), 1))))]
 
-    monkeypatch.setattr(fit, "regressed", regressed)
-    monkeypatch.setattr(fit, "settled", lambda _: None)
+    monkeypatch.setattr(fit, "regress", regress)
+    monkeypatch.setattr(fit, "without_transients", lambda _: None)
     search.regress(1)
-    assert [each[0] for each in search.ranked] == [0.5] and search.lowest == 0.5 and len(own) == 2
-    assert [each and each[0] for each in search.in_turn()] == [0.5, None]
-    assert not search.wider and len(own) > 3  # the others were tried, too
+    assert [each[0] for each in search.ranked] == [0.5] and search.least_misfit == 0.5 and len(own) == 2
+    assert [each and each[0] for each in search.families_in_turn()] == [0.5, None]
+    assert not search.pending and len(own) > 3  # the others were tried, too
 
 
 def test_whole_powers_come_before_fractions_that_miss_as_little(monkeypatch: pytest.MonkeyPatch) -> None:
     search = _search()
 
-    def regressed(_: object, families: fit.Families, period: float) -> list[tuple[float, fit.Law]]:
-        law = search.ground.law(families.every, *np.zeros((2, len(families.every), 1)))
+    def regress(_: object, families: fit.Families, period: float) -> list[tuple[float, fit.Law]]:
+        law = search.encoded.law(families.all_terms, *np.zeros((2, len(families.all_terms), 1)))
         return [({"steep": 0.0371, "multipliers": 0.037}.get([*families.terms][-1], 0.5), law)]
 
-    monkeypatch.setattr(fit, "regressed", regressed)
-    monkeypatch.setattr(fit, "settled", lambda _: None)
+    monkeypatch.setattr(fit, "regress", regress)
+    monkeypatch.setattr(fit, "without_transients", lambda _: None)
     search.regress(1)
     assert [[*families.terms][-1] for _, _, families in search.ranked[:2]] == ["steep", "multipliers"]
 
 
 def test_errors_that_refinement_compares_with_are_those_of_shortened_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     search = _search()
-    law = replace(search._regressed(search.families)[1][0], longest=0.4)
-    monkeypatch.setattr(ending, "forecast_errors", lambda one, _: np.full(2, max(one.longest, 0.1)))
-    ground, judge = search.ground, search.judge
-    end = ending._Ending(np.full(2, 0.4), law, ground, ground.train, judge, fit.effort(), 5.0, print)
+    law = replace(search._regressed(search.families)[1][0], max_step=0.4)
+    monkeypatch.setattr(final, "forecast_errors", lambda one, _: np.full(2, max(one.max_step, 0.1)))
+    encoded, judge = search.encoded, search.judge
+    end = final._FinalRefinement(np.full(2, 0.4), law, encoded, encoded.train, judge, fit.effort(), 5.0, print)
     end.shorten_steps()
-    assert end.law.longest == 0.1 and end.errors.tolist() == [0.1, 0.1]
+    assert end.law.max_step == 0.1 and end.errors.tolist() == [0.1, 0.1]
 
 
 def test_nonlinear_diffusion_is_split_only_where_a_law_takes_too_many_steps_otherwise() -> None:
@@ -128,11 +129,11 @@ def test_nonlinear_diffusion_is_split_only_where_a_law_takes_too_many_steps_othe
     linear, fourth = Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 4,), 1)
     x = (np.arange(32) + 0.5) / 32
     u = 1.2 + 0.1 * np.cos(np.pi * np.arange(1, 9)[:, None, None] * x) * np.linspace(1, 0.9, 6)[:, None]
-    ground, judge, _ = ground_of(Data.of(np.arange(6) * 0.2, x[:, None], u[..., None]), [Box([0], [1], ["walled"])],
-                                 None, 0, lambda _: None)
+    encoded, judge, _ = prepare_data(Data.of(np.arange(6) * 0.2, x[:, None], u[..., None]), [Box([0], [1], ["walled"])],
+                                     None, 0, lambda _: None)
     for away, own, split in ((0.0, 0.01, False), (2.0, 0.5, True)):
-        law = ground.law([linear, fourth], np.array([[-away], [own]]), np.zeros((2, 1)))
-        found = fit._judged(ground.train, ground.states, 1e-3, judge, fit.MOST_STEPS, law)
+        law = encoded.law([linear, fourth], np.array([[-away], [own]]), np.zeros((2, 1)))
+        found = fit._with_forecast_errors(encoded.train, encoded.states, 1e-3, judge, fit.MOST_STEPS, law)
         assert found is not None and np.isfinite(found[1]).all()
         assert (found[0].about is not None) == split
-    assert found[0].split() is None and ground.law([linear], np.ones((1, 1)), np.zeros((1, 1))).split() is None
+    assert found[0].split() is None and encoded.law([linear], np.ones((1, 1)), np.zeros((1, 1))).split() is None

@@ -9,7 +9,7 @@ from inrflow.domains import NO_SLIP, Flows
 from inrflow.domains.triangulation import grid_mesh
 from inrflow.dynamics.laws import Law, fit_law
 from inrflow.dynamics.laws.flow import TRANSPORT, VISCOSITY, FlowField, FlowLibrary
-from inrflow.dynamics.laws.law import flights
+from inrflow.dynamics.laws.law import segments
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
@@ -86,8 +86,8 @@ def test_coefficients_and_first_codes_of_noisy_flows_are_found(flows: Flows, fie
     t, spread = np.tile(np.arange(8) * 0.2, (6, 1)), np.full((6, 1, 30), noise**2)
     codes = HarmonicCodes(flows.harmonics(30), np.zeros((1, 30)), np.full((1, 30), 1.0))
     start = Law(flows, NO_SLIP, (VISCOSITY, TRANSPORT), np.array([[0.02], [-0.7]]), np.zeros((2, 1)), codes,
-                longest=0.05, largest=10.0)
-    law = Assimilation(start, flights(t, seen, spread, 7), np.ones((1, 30)), 20.0).run()
+                max_step=0.05, largest=10.0)
+    law = Assimilation(start, segments(t, seen, spread, 7), np.ones((1, 30)), 20.0).run()
     np.testing.assert_allclose(law.theta[:, 0], [0.01, -1.0], rtol=0.05)
 
 

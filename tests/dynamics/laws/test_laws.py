@@ -10,14 +10,14 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
 from inrflow.domains.triangulation import grid_mesh
 from inrflow.dynamics.laws import Law, Systems, fit_law
-from inrflow.dynamics.laws.families import short_list
+from inrflow.dynamics.laws.families import basic_terms
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import MOST_STEPS, integrable, well_posed
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.refinement.ending import refine
+from inrflow.dynamics.laws.refinement.final import refine
 from inrflow.dynamics.laws.regression import normal_equations
-from inrflow.dynamics.laws.setting import Data, Ground, forecast_errors, windows
-from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
+from inrflow.dynamics.laws.setting import Data, EncodedData, forecast_errors, windows
+from inrflow.dynamics.laws.terms import ANGULAR, POTENTIAL, VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, TableDesign, _posterior, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
@@ -53,13 +53,14 @@ def test_laws_that_blow_up_are_given_up_before_most_steps(monkeypatch, growth: f
     """du/dt = growth u^3 from u near 1/2, which is infinite after 1 / (2 growth u^2) = 1/20 of the interval of 40."""
     t, x = np.array([[0.0, 1.0]] * 4), np.linspace(0, 1, 20)[None, :, None].repeat(4, 0)
     data = Data(t, x, np.full((4, 2, 20, 1), 0.5), Systems(np.zeros(4, int)))
-    ground = Ground(LINE, NATURAL, codes := fit_codes(LINE.harmonics(5), data.x, data.u), data,
-                    np.broadcast_to(codes.encode(data.x[0], data.u[0])[0], (4, 2, 1, 5)).copy(), np.zeros((4, 1, 5)))
+    encoded = EncodedData(LINE, NATURAL, codes := fit_codes(LINE.harmonics(5), data.x, data.u), data,
+                          np.broadcast_to(codes.encode(data.x[0], data.u[0])[0], (4, 2, 1, 5)).copy(),
+                          np.zeros((4, 1, 5)))
     steps, advance = [], LawField.advance
     monkeypatch.setattr(LawField, "advance", lambda self, z, dt, n: (steps.append(n), advance(self, z, dt, n))[1])
-    found = integrable(ground.law([CUBE], np.array([[growth]]), np.zeros((1, 1))), data.t, ground.states)
+    found = integrable(encoded.law([CUBE], np.array([[growth]]), np.zeros((1, 1))), data.t, encoded.states)
     assert (found is None) == (longest is None) and sum(steps) < MOST_STEPS / 2
-    assert found is None or found.longest <= longest
+    assert found is None or found.max_step <= longest
 
 
 def test_features_are_projections_of_derivatives() -> None:
@@ -154,7 +155,7 @@ def test_harmonics_in_which_the_data_have_nothing_are_not_used() -> None:
 def test_boxes_have_the_waves_of_each_axis_that_a_solver_keeps() -> None:
     square = Box([0.0, 0.0], [1.0, 1.0], ["periodic", "periodic"])
     x = np.stack(np.meshgrid(*[np.arange(12) / 12] * 2, indexing="ij"), -1).reshape(-1, 2)
-    grid = square.told_apart(x)
+    grid = square.resolved_by_grid(x)
     assert grid is not None
     harmonics, generator = grid.harmonics(121), np.random.default_rng(0)
     waves = np.stack([harmonics.waves(j)[0] for j in (0, 1)]) / (2 * np.pi)
@@ -162,7 +163,7 @@ def test_boxes_have_the_waves_of_each_axis_that_a_solver_keeps() -> None:
     u = (generator.standard_normal((6, 121)) * kept @ harmonics.values(x).T)[:, None, :, None]
     place, count = fit_codes(harmonics, np.tile(x, (6, 1, 1)), u).used(grid)
     assert place.harmonics(count).count == kept.sum() == 35
-    assert place.told_apart(x).functions == (7, 5)  # type: ignore[attr-defined]
+    assert place.resolved_by_grid(x).functions == (7, 5)  # type: ignore[attr-defined]
 
 
 def test_waves_of_middle_length_are_not_taken_for_noise() -> None:
@@ -194,7 +195,7 @@ def test_regression_finds_the_terms_of_exact_paths() -> None:
     for _ in t[1:]:
         z.append(field.advance(z[-1], 0.05, 8))
     paths = torch.stack(z, 1).numpy()[:, :, None]
-    terms = [term for family in short_list(1, 1).values() for term in family]
+    terms = [term for family in basic_terms(1, 1).values() for term in family]
     equations = normal_equations(terms, harmonics, np.tile(t, (12, 1)), paths, np.zeros((12, 1, 16)),
                                  np.ones((1, 16)), (False,))[0]
     weights = equations.weights(0, list(range(len(terms))))
@@ -262,7 +263,7 @@ def test_law_is_found_from_other_points_in_every_trajectory_between_held_walls()
 
 def test_candidates_that_diverge_are_nan_and_not_raised() -> None:
     codes = HarmonicCodes(LINE.harmonics(8), np.zeros((1, 8)), np.ones((1, 8)))
-    law = Law(LINE, NATURAL, (CUBE,), np.array([[5.0]]), np.zeros((1, 1)), codes, longest=0.1, largest=1.0)
+    law = Law(LINE, NATURAL, (CUBE,), np.array([[5.0]]), np.zeros((1, 1)), codes, max_step=0.1, largest=1.0)
     assert torch.isnan(law.step(torch.ones(2, 8, dtype=torch.float64), 10.0)).all()
     assert torch.isfinite(law.step(0.01 * torch.ones(2, 8, dtype=torch.float64), 0.1)).all()
 
@@ -274,7 +275,7 @@ def test_a_law_moves_to_another_domain() -> None:
                       HarmonicCodes(domain.harmonics(16), np.zeros((1, 16)), np.ones((1, 16))))
           for domain in (LINE, mesh)}
     u = (1 + np.cos(np.pi * nodes) - 0.3 * np.cos(2 * np.pi * nodes))[None]
-    later = [replace(law, longest=0.05).rollout(law.encode(nodes, u), np.array([0, 0.5])) for law in on.values()]
+    later = [replace(law, max_step=0.05).rollout(law.encode(nodes, u), np.array([0, 0.5])) for law in on.values()]
     fields = [law.decode(z, nodes) for law, z in zip(on.values(), later, strict=True)]
     np.testing.assert_allclose(fields[0], fields[1], atol=2e-3)
 
@@ -319,7 +320,7 @@ def test_too_few_frames_are_a_sentence() -> None:
 def test_a_rossby_haurwitz_wave_turns_about_the_axis_as_its_closed_form_does():
     spin, turn, degree = 0.5, 0.2, 4
     harmonics = Sphere().harmonics(64)
-    terms = [Term.jacobian_on_sphere(0, 0), Term((((0, POTENTIAL + TURN + 2),),)), Term((((0, TURN + 2),),))]
+    terms = [Term.jacobian_on_sphere(0, 0), Term((((0, POTENTIAL + ANGULAR + 2),),)), Term((((0, ANGULAR + 2),),))]
     library = Library(terms, harmonics)
     z = torch.zeros(1, 1, harmonics.count, dtype=torch.float64)
     wave = np.flatnonzero(harmonics.eigenvalues == degree * (degree + 1))
@@ -350,9 +351,9 @@ def test_a_law_is_forecast_however_long_the_regression_of_its_family_took() -> N
 def test_a_law_on_more_harmonics_than_those_it_was_sought_on_is_refined_on_its_own() -> None:
     train = Data.of(*_diffusion(10))
     wrong = [Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.024], [-0.9]]), np.zeros((2, 1)),
-                 fit_codes(LINE.harmonics(count), train.x, train.u), longest=0.05, largest=10.0) for count in (8, 16)]
+                 fit_codes(LINE.harmonics(count), train.x, train.u), max_step=0.05, largest=10.0) for count in (8, 16)]
     before = forecast_errors(wrong[1], train)
-    after, law = refine(before, wrong[1], Ground.of(wrong[0], train), train, train, effort(), 5.0, lambda _: None,
+    after, law = refine(before, wrong[1], EncodedData.of(wrong[0], train), train, train, effort(), 5.0, lambda _: None,
                         brief=True)
     assert law.codes.harmonics.count == 16 and after.mean() < 0.1 * before.mean()
     np.testing.assert_allclose(law.theta[:, 0], [0.02, -1.0], rtol=0.02)

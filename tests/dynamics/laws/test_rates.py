@@ -9,13 +9,13 @@ from scipy.integrate import solve_ivp
 
 from inrflow.domains import NATURAL, Box, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
-from inrflow.dynamics.laws.contexts import known_contexts
-from inrflow.dynamics.laws.families import Families, regressed, short_list
+from inrflow.dynamics.laws.contexts import with_new_contexts
+from inrflow.dynamics.laws.families import Families, basic_terms, regress
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rate_solver import rates_between
-from inrflow.dynamics.laws.rates import inertial, of_first_order, rotating, with_rates
-from inrflow.dynamics.laws.setting import Data, Ground, encode
+from inrflow.dynamics.laws.rates import as_first_order, on_rotating_sphere, with_best_inertia, with_rates
+from inrflow.dynamics.laws.setting import Data, EncodedData, encode
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.encode import CodeData
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
@@ -43,7 +43,7 @@ def law() -> Law:
     codes = HarmonicCodes(LINE.harmonics(COUNT), np.zeros((1, COUNT)), np.ones((1, COUNT)))
     terms = (Term((((1, VALUE),),)), Term((((0, VALUE),),), 1))
     theta = np.array([[-DAMPING], [SPEED**2]])
-    return of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, largest=10.0), [0])
+    return as_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, largest=10.0), [0])
 
 
 def test_the_law_of_a_damped_wave_whose_velocity_is_not_observed_is_found_and_forecasts_from_two_frames() -> None:
@@ -55,7 +55,7 @@ def test_the_law_of_a_damped_wave_whose_velocity_is_not_observed_is_found_and_fo
     np.testing.assert_allclose([line.pop("u_t"), line.pop("lap u")], [-DAMPING, SPEED**2], rtol=1e-5)
     assert max(map(abs, line.values()), default=0.0) < 1e-4
     first = torch.tensor(found.codes.encode(x, u[:, :2])[0]).flatten(2)
-    rates = rates_between(found.field(), found.rates, found.longest, torch.full((12,), 0.25), first[:, 0], first[:, 1])
+    rates = rates_between(found.field(), found.rates, found.max_step, torch.full((12,), 0.25), first[:, 0], first[:, 1])
     forecast = found.decode(found.rollout(torch.cat([first[:, 0], rates], 1), t), x)
     assert ((forecast - u) ** 2).mean() < 1e-8 * u.var()
 
@@ -93,7 +93,7 @@ def test_the_damping_of_each_system_is_a_context() -> None:
 
     np.testing.assert_allclose(read(found), dampings[::4], rtol=1e-4)
     data = Data.of(t, x, u[..., None], systems)  # as if no system had been fitted to: by splines in time
-    again = known_contexts(replace(found, contexts=0 * found.contexts), data.take(np.arange(0)), data)
+    again = with_new_contexts(replace(found, contexts=0 * found.contexts), data.take(np.arange(0)), data)
     np.testing.assert_allclose(read(again), dampings[::4], rtol=0.1)
 
 
@@ -165,10 +165,10 @@ def test_channels_have_inertia_of_their_own() -> None:
     circle = Box([0.0], [12.0], ["periodic"])
     data = Data.of(t / 0.2, 0.25 * np.arange(n)[:, None], u.transpose(1, 0, 3, 2))
     codes = fit_codes(circle.harmonics(40), data.x, data.u)
-    ground = Ground(circle, NATURAL, codes, data, *encode(codes, data))
-    found = inertial(ground, Families(short_list(2, 1)))
+    encoded = EncodedData(circle, NATURAL, codes, data, *encode(codes, data))
+    found = with_best_inertia(encoded, Families(basic_terms(2, 1)))
     assert found.inertia == (pytest.approx(0.2, rel=2e-3), 0.0)
-    misfit, law = regressed([ground], found)[0]
+    misfit, law = regress([encoded], found)[0]
     lines = law.written(["e", "u"])
     assert misfit < 1e-6 and lines[0].startswith("(1 - 0.2") and lines[1].startswith("du/dt")
 
@@ -201,9 +201,9 @@ def test_stream_functions_of_drift_waves_are_carried_by_their_own_flow() -> None
     torus = Box([0.0, 0.0], [length, length], ["periodic", "periodic"])
     data = Data.of(0.2 * np.arange(8), x, u)
     codes = fit_codes(torus.harmonics(200), data.x, data.u)
-    ground = Ground(torus, NATURAL, codes, data, *encode(codes, data))
-    found = inertial(ground, Families(short_list(1, 2)))
-    law = regressed([ground], found)[0][1]
+    encoded = EncodedData(torus, NATURAL, codes, data, *encode(codes, data))
+    found = with_best_inertia(encoded, Families(basic_terms(1, 2)))
+    law = regress([encoded], found)[0][1]
     assert next(term.inertia for term in law.terms) == pytest.approx(1, rel=0.02)
     (line,) = law.written(["p"], ["x", "y"])
     assert "J(p, lap p)" in line, line
@@ -233,14 +233,14 @@ def test_only_the_channel_whose_changes_nothing_explains_has_rates() -> None:
 def test_terms_of_a_rotating_sphere_are_their_closed_forms_for_the_field_z() -> None:
     """lap z = -2 z and |grad z|^2 = 1 - z^2 on the unit sphere."""
     harmonics = Sphere().harmonics(16)
-    families = rotating(Families(short_list(1, 3, True)), [0])
-    library = Library(families.every, harmonics)
+    families = on_rotating_sphere(Families(basic_terms(1, 3, True)), [0])
+    library = Library(families.all_terms, harmonics)
     x = np.random.default_rng(0).standard_normal((50, 3))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     table, z = harmonics.values(x), x[:, 2]
     code = torch.tensor(np.linalg.lstsq(table, z, rcond=None)[0])[None, None]
     rates = library.features(code, 16)[0].numpy() @ table.T
-    found = dict(zip(families.every, rates, strict=True))
+    found = dict(zip(families.all_terms, rates, strict=True))
     turned, winds = families.terms["rotation"], families.terms["winds"]
     np.testing.assert_allclose(found[turned[0]], np.sqrt(3) * z**2, atol=1e-12)  # harmonics have unit mean square
     np.testing.assert_allclose(found[turned[1]], -(1 - z**2) / 2, atol=1e-12)
@@ -267,7 +267,7 @@ def string() -> Law:
     codes = HarmonicCodes(LINE.harmonics(COUNT), np.zeros((1, COUNT)), np.ones((1, COUNT)))
     terms = (Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,)))
     theta = np.array([[SPEED**2], [-1.0]])
-    return of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, 0.02, 10.0), [0])
+    return as_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, 0.02, 10.0), [0])
 
 
 def test_rates_of_a_nonlinear_law_lead_to_the_later_codes() -> None:
@@ -301,7 +301,7 @@ def test_rough_rates_take_a_fraction_of_the_steps(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(LawField, "advance", counted)
     exact, each = with_rates(string(), data), steps[0]
-    rough = with_rates(string(), data, unsure=1e-2, roughly=True)
+    rough = with_rates(string(), data, error=1e-2, roughly=True)
     assert steps[0] - each < each / 6
     for found, off in ((exact, 1e-5), (rough, 0.05)):
         missed = (found.codes - paths)[found.observed]

@@ -13,7 +13,7 @@ from inrflow.dynamics.laws.regression import (
     _left_out_frames,
     _squares,
     normal_equations,
-    supports_of,
+    sparse_laws,
 )
 from inrflow.dynamics.laws.terms import VALUE, Term
 
@@ -23,7 +23,7 @@ def test_misfits_weigh_shells_by_the_variance_of_their_codes():
     gram, right = np.array([[[[10.0]], [[30.0]]]]), np.array([[[[20.0]], [[60.0]]]])
     total, count = np.array([[[40.0], [240.0]]]), np.array([[10.0, 30.0]])
     equations = NormalEquations(gram, right, total, count, np.ones((2, 1)), np.zeros((2, 1)), np.array([[3.0], [0.5]]))
-    missed = equations.missed(0, [0], np.array([2.0]))
+    missed = equations.unexplained(0, [0], np.array([2.0]))
     assert missed == 0.5 * (0.5 * 30) / (3 * 10 + 0.5 * 30)
 
 
@@ -109,7 +109,7 @@ def test_equations_of_one_trajectory_tell_terms_from_noise():
     equations = NormalEquations(
         (features.T @ features)[None, None], (features.T @ changes)[None, None, :, None],
         np.array([[[changes @ changes]]]), np.array([[60.0]]), one, 1e-12 * one, one)
-    laws = supports_of(equations, [list(range(size))], size)
+    laws = sparse_laws(equations, [list(range(size))], size)
     assert laws[1][0] == ((0, 1),)
     np.testing.assert_allclose(laws[1][1][:2, 0], [1.0, -0.5], atol=0.05)
 

@@ -44,7 +44,7 @@ def test_forces_of_place_and_season_are_found(found, paths):
     assert "lap u" in line and "u^3" in line and "u sin" in line and " cos (" in line
     term, z = LawTerm.of(found), found.encode(X, u[6:, 0])
     for n in range(T.size - 1):
-        z = term.advance(z, torch.tensor(t[6:, n]), torch.tensor(t[6:, n + 1] - t[6:, n]), found.longest)
+        z = term.advance(z, torch.tensor(t[6:, n]), torch.tensor(t[6:, n + 1] - t[6:, n]), found.max_step)
     assert ((found.decode(z, X) - u[6:, -1]) ** 2).mean() < 1e-6 * u.var()  # what 24 points resolve
 
 

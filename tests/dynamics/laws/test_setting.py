@@ -20,8 +20,8 @@ from inrflow.dynamics.laws.families import families_of, solenoidal
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import simplest, worse
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.regression import unsettled
-from inrflow.dynamics.laws.setting import Data, choose, evenly, ground_of, windows
+from inrflow.dynamics.laws.regression import transient_frames
+from inrflow.dynamics.laws.setting import Data, choose_basis, evenly_spaced, prepare_data, windows
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.errors import UserError
@@ -34,9 +34,9 @@ TRANSPORT = [Term.transport(j, UNITS) for j in range(3)]
 
 def test_families_are_sought_without_the_squared_laplacian_first() -> None:
     families = families_of(LINE, LINE.harmonics(8), np.zeros((1, 1, 1, 8)))
-    squared = families.every.index(Term((((0, VALUE),),), 2))
+    squared = families.all_terms.index(Term((((0, VALUE),),), 2))
     assert [squared in active for active in families.active] == [False, True] * 4
-    assert all(set(few) == {j for j in more if families.every[j].power < 2} for few, more in zip(
+    assert all(set(few) == {j for j in more if families.all_terms[j].power < 2} for few, more in zip(
         families.active[::2], families.active[1::2], strict=True))
 
 
@@ -56,7 +56,7 @@ def test_three_points_are_told_to_be_too_few() -> None:
 
 def test_walls_beyond_the_nodes_of_a_mesh_are_those_of_a_box() -> None:
     x = np.random.default_rng(0).random((300, 2))
-    place, kind, _, error = choose(domains_of(x, cells=Delaunay(x).simplices), None, _waves(x), 0, lambda _: None)
+    place, kind, _, error = choose_basis(domains_of(x, cells=Delaunay(x).simplices), None, _waves(x), 0, lambda _: None)
     assert isinstance(place, Box) and kind == NATURAL and error < 1e-8
     np.testing.assert_allclose([place.lower, place.upper], [[0, 0], [1, 1]], atol=1e-12)
 
@@ -64,7 +64,7 @@ def test_walls_beyond_the_nodes_of_a_mesh_are_those_of_a_box() -> None:
 def test_walls_of_a_grid_of_every_second_cell_are_those_of_the_cells() -> None:
     g = (np.arange(48) + 0.5) / 48
     x = np.stack(np.meshgrid(g[::2], g[::2], indexing="ij"), -1).reshape(-1, 2)
-    place, kind, _, error = choose(domains_of(x), None, _waves(x), 0, lambda _: None)
+    place, kind, _, error = choose_basis(domains_of(x), None, _waves(x), 0, lambda _: None)
     assert isinstance(place, Box) and kind == NATURAL and error < 1e-8
     np.testing.assert_allclose([place.lower, place.upper], [[0, 0], [1, 1]], atol=1e-12)
 
@@ -72,9 +72,9 @@ def test_walls_of_a_grid_of_every_second_cell_are_those_of_the_cells() -> None:
 def test_few_of_many_points_choose_harmonics_and_late_no_further_ones_are_tried() -> None:
     x, told = np.random.default_rng(0).random((6000, 2)), list[str]()
     box = [Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)]
-    _, kind, count, error = choose(list(box), None, _waves(x), 0, told.append)
+    _, kind, count, error = choose_basis(list(box), None, _waves(x), 0, told.append)
     assert kind == NATURAL and 36 <= count < 256 and error < 1e-8
-    assert choose(list(box), None, _waves(x), 0, told.append, lambda: True)[2] == 256
+    assert choose_basis(list(box), None, _waves(x), 0, told.append, lambda: True)[2] == 256
     assert told[0].count(":") > 3 and told[-1].count(":") == 2  # the words, and one number of harmonics
 
 
@@ -84,7 +84,7 @@ def test_late_other_harmonics_are_tried_all_the_same_where_modes_of_flows_hold_l
     one = _waves(x)
     both = replace(one, u=np.concatenate([one.u, one.u[::-1]], -1))  # two values, and no velocity
     flows = Flows(*grid_mesh(*[np.linspace(0, 1, 8)] * 2), np.ones(2))
-    place, _, _, error = choose([box, flows], None, both, 0, lambda _: None, lambda: True)
+    place, _, _, error = choose_basis([box, flows], None, both, 0, lambda _: None, lambda: True)
     assert isinstance(place, Box) and error < 1e-3
 
 
@@ -92,7 +92,7 @@ def test_late_other_harmonics_are_tried_all_the_same_where_modes_of_flows_hold_l
 def test_quadratic_elements_are_not_solved_for_conditions_that_linear_ones_rule_out(sines: bool, other: str) -> None:
     mesh = skfem.MeshTri.init_tensor(*[np.linspace(0, 1, 17)] * 2)
     domains = [Region(mesh.p.T, mesh.t.T, order) for order in (2, 1)]
-    assert choose(list(domains), None, _waves(mesh.p.T, sines), 0, lambda _: None)[1] != other
+    assert choose_basis(list(domains), None, _waves(mesh.p.T, sines), 0, lambda _: None)[1] != other
     assert other not in {boundary for _, boundary in domains[0]._known}
 
 
@@ -102,7 +102,7 @@ def test_coarse_meshes_held_at_their_boundary_have_no_more_harmonics_than_nodes_
     table = np.sin(np.pi * np.arange(1, 4) * mesh.p.T[:, :, None])
     u = np.einsum("stij,ni,nj->stn", np.random.default_rng(1).standard_normal((4, 3, 3, 3)), table[:, 0], table[:, 1])
     data = replace(_waves(mesh.p.T), u=u[..., None])
-    _, kind, count, error = choose(list(domains), None, data, 0, lambda _: None)
+    _, kind, count, error = choose_basis(list(domains), None, data, 0, lambda _: None)
     assert kind == HELD and count <= 64 and error < 1e-2
     held, natural = (domains[0].harmonics(40, kind).reached(mesh.p.T) for kind in (HELD, NATURAL))
     assert held == 0.64 and natural == 1
@@ -115,7 +115,7 @@ def test_quadratic_elements_in_space_must_be_far_better_than_linear_ones(rough: 
     u = np.stack([np.cos(np.pi * x @ k) for k in rng.integers(0, 2, (4, 3))])[:, None, :, None]
     u = u + rough * rng.standard_normal((4, 3, len(x), 1))
     data = Data(np.zeros((4, 3)), np.broadcast_to(x, (4, *x.shape)), u, Systems(np.zeros(4, int)))
-    place, *_ = choose(domains_of(x, cells=mesh.t.T), NATURAL, data, 0, lambda _: None)
+    place, *_ = choose_basis(domains_of(x, cells=mesh.t.T), NATURAL, data, 0, lambda _: None)
     assert isinstance(place, Region) and place.order == order
 
 
@@ -153,9 +153,9 @@ def test_transport_of_flows_is_sought_where_velocities_have_no_divergence_in_the
     z = torch.randn(2, 3, harmonics.count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     field = LawField(Library(TRANSPORT, harmonics), -torch.eye(3, dtype=torch.float64))
     projected = field(0.0, z.flatten(1)).reshape(z.shape)
-    assert set(TRANSPORT) <= set(families_of(CUBE, harmonics, projected[None].numpy(), UNITS).every)
+    assert set(TRANSPORT) <= set(families_of(CUBE, harmonics, projected[None].numpy(), UNITS).all_terms)
     for states, units in ((z, UNITS), (projected, None)):
-        assert not any(term.solenoidal for term in families_of(CUBE, harmonics, states[None].numpy(), units).every)
+        assert not any(term.solenoidal for term in families_of(CUBE, harmonics, states[None].numpy(), units).all_terms)
 
 
 def test_jacobian_of_the_projected_transport_agrees_with_differences() -> None:
@@ -187,7 +187,7 @@ def _heat(force: float, depth: float) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def test_a_force_that_varies_in_place_is_found() -> None:
     t, x, u = _heat(0.3, 0.0)
     law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=10.0)
-    (base, (_, field)), = law.coefficients_of_place(0, x[:, None]).items()
+    (base, (_, field)), = law.varying_coefficients(0, x[:, None]).items()
     assert base == Term()
     np.testing.assert_allclose(field, 0.3 * np.cos(2 * np.pi * x), atol=0.005)
     assert law.written(["u"])[0].endswith("+ a (a from - 0.3 to 0.3)")
@@ -203,7 +203,7 @@ def test_a_force_of_short_waves_is_found() -> None:
     codes = rest + (starts - rest)[:, None] * np.exp(-np.outer(t, rates))
     u = codes @ np.prod(np.cos(np.pi * k[:, None] * x), -1)
     law = fit_law(t, x, u[..., None], Box([0, 0], [1, 1], ["walled"] * 2), boundary="natural", seconds=10.0)
-    (base, (_, field)), = law.coefficients_of_place(0, x).items()
+    (base, (_, field)), = law.varying_coefficients(0, x).items()
     assert base == Term()
     np.testing.assert_allclose(field, 0.3 * np.cos(5 * np.pi * x[:, 0]) * np.cos(3 * np.pi * x[:, 1]), atol=0.005)
 
@@ -211,7 +211,7 @@ def test_a_force_of_short_waves_is_found() -> None:
 def test_a_conductivity_that_varies_in_place_is_found() -> None:
     t, x, u = _heat(0.0, 0.5)
     law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=4.0)
-    (base, (_, field)), = law.coefficients_of_place(0, x[:, None]).items()
+    (base, (_, field)), = law.varying_coefficients(0, x[:, None]).items()
     assert base.flux
     np.testing.assert_allclose(field, 0.02 * (1 + 0.5 * np.cos(np.pi * x)), rtol=0.02)
     assert "div(a grad u) (a from 0.0" in law.written(["u"])[0]
@@ -231,7 +231,7 @@ def test_a_conductivity_that_varies_in_place_is_found_beside_a_reaction() -> Non
               ) @ np.cos(np.pi * np.outer(np.arange(5), x))
     u = _frames(lambda u: np.diff(np.pad(a(face) * np.diff(u), 1)) * n**2 + 2 * (u - u**3), starts, t)
     law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=4.0)
-    (base, (_, field)), = law.coefficients_of_place(0, x[:, None]).items()
+    (base, (_, field)), = law.varying_coefficients(0, x[:, None]).items()
     assert base.flux
     np.testing.assert_allclose(field, a(x), atol=0.0005)
     cubic, = (theta for term, theta in zip(law.terms, law.theta[:, 0], strict=True) if len(term.products[0]) == 3)
@@ -252,7 +252,7 @@ def test_a_wind_and_a_growth_that_vary_in_place_are_found() -> None:
     draw = np.random.default_rng(0)
     starts = 1 + ((draw.standard_normal((12, 5)) + 1j * draw.standard_normal((12, 5))) @ waves).real
     law = fit_law(t, x[:, None], _frames(rate, starts, t), Box([0.0], [1.0], ["periodic"]), seconds=6.0)
-    fields = {base.axis: field for base, (_, field) in law.coefficients_of_place(0, x[:, None]).items()}
+    fields = {base.axis: field for base, (_, field) in law.varying_coefficients(0, x[:, None]).items()}
     np.testing.assert_allclose(fields[0], -wind, atol=0.003)
     np.testing.assert_allclose(fields[VALUE], growth, atol=0.005)
     assert "a" not in law.written(["a"])[0].split("(b from")[1].split("(c from")[0].replace("da/dx", "")
@@ -265,7 +265,7 @@ def test_factors_of_second_order_agree_with_differences() -> None:
     z = 0.1 * torch.randn(1, 1, harmonics.count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z[..., 0] = 2.0
     x, h, each = library.transform.points, 1e-4, np.eye(2)
-    found = library.at_points(z, library.terms)
+    found = library.factors_at_points(z, library.terms)
 
     def u(x: np.ndarray) -> np.ndarray:
         return harmonics.values(x) @ z[0, 0].numpy()
@@ -323,7 +323,7 @@ def test_two_vectors_and_a_scalar_have_their_terms_and_each_vector_stays_without
     rate = LawField(Library([*vectors, *buoyant], harmonics), theta)(0.0, z.flatten(1)).reshape(z.shape)
     states = (rate * torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0])[:, None])[None].numpy()
     assert solenoidal(box, harmonics, states, units) == [(0, 1), (2, 3)]
-    every = families_of(box, harmonics, states, units).every
+    every = families_of(box, harmonics, states, units).all_terms
     assert set(vectors) | set(buoyant) <= set(every)
     assert all(Term.from_state(term.state()) == term for term in every)
 
@@ -383,8 +383,8 @@ def test_fine_fields_of_two_channels_in_the_plane_have_the_harmonics_of_their_gr
     x = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
     data = Data.of(np.arange(4.0), x, u.swapaxes(2, 3) / u.std())
     box: list[Domain] = [Box([0.0, 0.0], [1.0, 1.0], ["periodic"] * 2)]
-    ground, _, _ = ground_of(data, box, None, 0, lambda _: None, most_codes=codes)
-    assert count - 12 < ground.codes.harmonics.count <= count
+    encoded, _, _ = prepare_data(data, box, None, 0, lambda _: None, most_codes=codes)
+    assert count - 12 < encoded.codes.harmonics.count <= count
 
 
 @pytest.fixture(scope="module")
@@ -403,8 +403,8 @@ def test_more_harmonics_of_a_mesh_hold_fine_fields_but_not_noise(
     codes = random.standard_normal((4, 4, 800)) * np.exp(-every.eigenvalues / every.eigenvalues[reach])
     u = (codes @ every.coefficients.T)[..., None]
     data = Data.of(np.arange(4.0), region.nodes, u / u.std() + noise * random.standard_normal(u.shape))
-    ground, _, floor = ground_of(data, [region], NATURAL, 0, lambda _: None)
-    found = ground.codes.harmonics.count
+    encoded, _, floor = prepare_data(data, [region], NATURAL, 0, lambda _: None)
+    found = encoded.codes.harmonics.count
     assert found == count if not noise else found <= count
     assert noise or floor < 1e-3
 
@@ -420,9 +420,9 @@ def test_noise_is_told_where_harmonics_are_all_that_a_grid_has(noise: float) -> 
     u = u / u.std() + noise * rng.standard_normal(u.shape)
     x = np.stack(np.meshgrid(g, g, indexing="ij"), -1).reshape(-1, 2)
     data = Data.of(np.arange(5), x, u.reshape(6, 5, -1, 1))
-    ground, _, _ = ground_of(data, [Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)], None, 0, lambda _: None)
-    assert ground.codes.harmonics.count > 400
-    np.testing.assert_allclose(ground.train.noise, noise**2, rtol=0.35)
+    encoded, _, _ = prepare_data(data, [Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)], None, 0, lambda _: None)
+    assert encoded.codes.harmonics.count > 400
+    np.testing.assert_allclose(encoded.train.noise, noise**2, rtol=0.35)
 
 
 def test_first_frames_in_which_fields_settle_are_left_out() -> None:
@@ -447,8 +447,8 @@ def test_first_frames_in_which_fields_settle_are_left_out() -> None:
     forecast = law.decode(law.rollout(law.encode(x[:, None], u[:, 0]), t), x[:, None])
     assert ((forecast - u) ** 2).mean() < 1e-3
     times, codes = np.tile(t, (10, 1)), u.swapaxes(2, 3)
-    assert unsettled(times, codes) > 0
-    assert unsettled(times[:, 3:], codes[:, 3:]) == 0
+    assert transient_frames(times, codes) > 0
+    assert transient_frames(times[:, 3:], codes[:, 3:]) == 0
 
 
 @pytest.mark.parametrize(("trajectories", "frames", "parts"), [
@@ -480,10 +480,10 @@ def test_fewer_terms_are_taken_where_a_paired_test_does_not_tell_forecasts_apart
 
 
 def test_frames_of_long_trajectories_count_as_codes_and_few_of_them_tell_what_fields_are_like() -> None:
-    assert len(evenly(64, 256, 32, frames=20)) == 32
-    assert len(evenly(64, 256, 32, frames=1000)) == 4
+    assert len(evenly_spaced(64, 256, 32, frames=20)) == 32
+    assert len(evenly_spaced(64, 256, 32, frames=1000)) == 4
     data = Data.of(np.arange(1000.0), np.zeros((1, 1)), np.arange(1000.0).reshape(1, -1, 1, 1))
-    assert data.thinned.t[0].tolist() == data.thinned.u.ravel().tolist() == list(range(0, 1000, 31))
+    assert data.subsampled.t[0].tolist() == data.subsampled.u.ravel().tolist() == list(range(0, 1000, 31))
 
 
 def test_of_a_mesh_that_fills_a_box_the_box_is_tried_before_quadratic_elements_are_solved_for(monkeypatch) -> None:
@@ -497,4 +497,5 @@ def test_of_a_mesh_that_fills_a_box_the_box_is_tried_before_quadratic_elements_a
     u = np.einsum("sk,tk,nk->stn", generator.standard_normal((8, 16)), decay, waves)[..., None]
     solve = Region._solve
     monkeypatch.setattr(Region, "_solve", lambda self, *asked: pytest.fail() if self.order > 1 else solve(self, *asked))
-    assert choose(domains_of(points, cells=cells), None, Data.of(t, points, u), 0, lambda _: None)[0].kind == "box"
+    assert choose_basis(domains_of(points, cells=cells), None, Data.of(t, points, u), 0,
+                        lambda _: None)[0].kind == "box"

@@ -9,11 +9,16 @@ from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law, fit_law
 from inrflow.dynamics.laws.families import Families
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import Flights, flights, own_paths
+from inrflow.dynamics.laws.law import Segments, node_rollouts, segments
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import normal_equations
-from inrflow.dynamics.laws.setting import Data, Ground, encode
-from inrflow.dynamics.laws.shooting import Shooting, _leading, _widened, along_single_steps
+from inrflow.dynamics.laws.setting import Data, EncodedData, encode
+from inrflow.dynamics.laws.shooting import (
+    SingleStepRefinement,
+    _on_all_harmonics,
+    _on_leading_harmonics,
+    along_single_steps,
+)
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.numerics.effort import effort
@@ -37,11 +42,11 @@ def _paths(trajectories: int, frames: int, theta: np.ndarray = TRUTH) -> np.ndar
 
 def _law(theta: np.ndarray) -> Law:
     codes = HarmonicCodes(LINE.harmonics(12), np.zeros((1, 12)), np.ones((1, 12)))
-    return Law(LINE, NATURAL, TERMS, theta, np.zeros_like(theta), codes, longest=GAP / 32, largest=10.0)
+    return Law(LINE, NATURAL, TERMS, theta, np.zeros_like(theta), codes, max_step=GAP / 32, largest=10.0)
 
 
-def _flights(t: np.ndarray, paths: np.ndarray) -> Flights:
-    return flights(t, paths, np.zeros((len(paths), *paths.shape[2:])), 1)
+def _flights(t: np.ndarray, paths: np.ndarray) -> Segments:
+    return segments(t, paths, np.zeros((len(paths), *paths.shape[2:])), 1)
 
 
 def test_steps_correct_coefficients_with_which_some_of_them_diverge_and_show_which_terms_are_needless() -> None:
@@ -49,12 +54,12 @@ def test_steps_correct_coefficients_with_which_some_of_them_diverge_and_show_whi
     paths = _paths(12, 6, truth)
     t = np.tile(GAP * np.arange(6), (12, 1))
     start = _law(np.array([[0.03], [0.05], [0.2], [0.7]]))
-    steps = Shooting(start, _flights(t, paths), np.ones((1, 12)), 60.0)
+    steps = SingleStepRefinement(start, _flights(t, paths), np.ones((1, 12)), 60.0)
     later = start.field().advance(torch.tensor(paths[:, :-1]).flatten(0, 1).flatten(1), GAP, 32)
     assert 0 < torch.isfinite(later).all(1).sum() < len(later)
     refined = steps.run()
     np.testing.assert_allclose(refined.theta, truth, atol=2e-5)
-    shortest = list(steps.shorter(refined))[-1]
+    shortest = list(steps.sparser(refined))[-1]
     assert (shortest.theta[:, 0] != 0).tolist() == [True, True, False, True]
 
 
@@ -63,7 +68,7 @@ def test_coefficients_are_those_of_the_data_after_some_rounds_along_their_own_fl
     law = _law(np.array([[0.03], [0.9], [0.1], [-0.8]]))
     harmonics, none = LINE.harmonics(12), np.zeros((12, 1, 12))
     for _ in range(8):
-        own = own_paths(law, t, paths, np.zeros(12))
+        own = node_rollouts(law, t, paths, np.zeros(12))
         assert own is not None
         law = replace(law, theta=normal_equations(
             TERMS, harmonics, t, paths, none, np.ones((1, 12)), (False,), paths=own)[0].solved([[0, 1, 2, 3]], 4)[0])
@@ -81,17 +86,17 @@ def test_phases_that_are_wrong_by_turns_are_corrected_by_the_slower_waves_first(
     u = (torch.stack(z, 1).numpy() @ harmonics.values(x).T)[..., None]
     data = Data.of(t, np.broadcast_to(x, (12, *x.shape)), u)
     codes = fit_codes(harmonics, data.x, data.u)
-    ground = Ground(ring, NATURAL, codes, data, *encode(codes, data))
-    start = ground.law(terms, 1.2 * truth, np.zeros_like(truth), longest=0.02)
-    few = _leading(ground)
+    encoded = EncodedData(ring, NATURAL, codes, data, *encode(codes, data))
+    start = encoded.law(terms, 1.2 * truth, np.zeros_like(truth), max_step=0.02)
+    few = _on_leading_harmonics(encoded)
     assert few is not None and few.codes.harmonics.count < 25
 
-    def refined(ground: Ground) -> Law:
-        one = replace(start, codes=ground.codes)
-        return Shooting(one, _flights(t, ground.states), np.ones(ground.known.shape), 60.0).run()
+    def refined(encoded: EncodedData) -> Law:
+        one = replace(start, codes=encoded.codes)
+        return SingleStepRefinement(one, _flights(t, encoded.states), np.ones(encoded.known.shape), 60.0).run()
 
-    law = _widened(refined(few), ground, effort() + 60)
-    at_once, later = (np.abs(one.theta / truth - 1).max() for one in (refined(ground), law))
+    law = _on_all_harmonics(refined(few), encoded, effort() + 60)
+    at_once, later = (np.abs(one.theta / truth - 1).max() for one in (refined(encoded), law))
     assert later < 1e-6 and later < 0.01 * at_once
 
 
@@ -106,7 +111,7 @@ def test_law_of_frames_too_coarse_for_splines_is_found() -> None:
 
 def test_codes_none_of_which_is_determined_correct_nothing() -> None:
     paths, t = _paths(12, 6), np.tile(GAP * np.arange(6), (12, 1))
-    refined = Shooting(_law(TRUTH), _flights(t, paths), np.zeros((1, 12)), 60.0).run()
+    refined = SingleStepRefinement(_law(TRUTH), _flights(t, paths), np.zeros((1, 12)), 60.0).run()
     np.testing.assert_array_equal(refined.theta, TRUTH)
 
 
@@ -115,6 +120,6 @@ def test_laws_are_those_with_terms_where_steps_tell_nothing() -> None:
     values = np.random.default_rng(0).standard_normal((6, 5, 1, 6)) @ LINE.harmonics(6).values(x).T
     data = Data.of(t, np.broadcast_to(x, (6, *x.shape)), np.swapaxes(values, 2, 3))
     codes = fit_codes(LINE.harmonics(6), data.x, data.u)
-    ground = Ground(LINE, NATURAL, codes, data, *encode(codes, data))
+    encoded = EncodedData(LINE, NATURAL, codes, data, *encode(codes, data))
     families = Families({"products": VALUES}, (("products",),))
-    assert all(law.size for law in along_single_steps(ground, families, effort() + 10, False))
+    assert all(law.size for law in along_single_steps(encoded, families, effort() + 10, False))

@@ -12,7 +12,7 @@ from inrflow.dynamics.fields.sum import VectorField, build_term, term_structure
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.dynamics.laws.terms import divided as divided_by
+from inrflow.dynamics.laws.terms import per_density_terms as divided_by
 
 LAPLACIAN = {"products": [[[0, -1]]], "power": 1, "axis": -1}
 OTHER = {"products": [[[1, -1]]], "power": 1, "axis": -1}
@@ -39,8 +39,9 @@ def codes(term, count=3, seed=0):
 
 @pytest.fixture
 def gas():
-    divided = [term.state() for terms in divided_by(1, 2, 2).values() for term in terms]
-    return law(divided, (0.1 * np.random.default_rng(0).standard_normal((len(divided), 2))).tolist())
+    per_density_terms = [term.state() for terms in divided_by(1, 2, 2).values() for term in terms]
+    return law(per_density_terms, (0.1 * np.random.default_rng(0).standard_normal((len(per_density_terms),
+                                                                                   2))).tolist())
 
 
 @pytest.mark.parametrize("name", ["reaction", "gas"])

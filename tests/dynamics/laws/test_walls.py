@@ -13,7 +13,7 @@ from inrflow.dynamics.laws.law import Law, worse
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, forecast_errors
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import ACROSS, LAPLACIAN, SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import LAPLACIAN, OTHER_HARMONICS, SECOND, VALUE, Term
 from inrflow.encoding.conditions import conditions
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes, tail, white_noise
 
@@ -141,7 +141,7 @@ def test_values_act_on_channels_of_other_harmonics_by_their_projections() -> Non
     harmonics, fine = TUBE.harmonics(24, "held, natural"), (np.arange(2000) + 0.5)[:, None] / 2000
     z = torch.tensor(np.random.default_rng(0).standard_normal((1, 2, harmonics.count)) / harmonics.count)
     z = z * torch.tensor(harmonics.allowed)
-    term, theta = Term((((1, ACROSS),),)), torch.tensor([[1.0, 0.0]]).double()
+    term, theta = Term((((1, OTHER_HARMONICS),),)), torch.tensor([[1.0, 0.0]]).double()
     rate = LawField.of([term], harmonics, theta)(0.0, z.flatten(1)).reshape(2, -1)[0].numpy()
     v = harmonics.values(fine) @ z[0, 1].numpy()
     own = harmonics.own(0)
@@ -190,7 +190,7 @@ def test_flows_that_walls_hold_feel_no_gradient_and_stay_without_divergence_and_
     x, y = library.transform.points.T
     gradient = np.stack([np.cos(np.pi * x) * y**2, np.sin(np.pi * x) / np.pi * 2 * y])
     codes = library.transform.project(torch.tensor(gradient)) * allowed[:2]
-    left = library.pressure(0).leaves([part[None] for part in codes])
+    left = library.pressure(0).project([part[None] for part in codes])
     assert float(torch.cat(left).norm()) < 1e-5 * float(codes.norm())
     theta = np.random.default_rng(1).standard_normal((len(terms), 3)) * [1.0, 1.0, 0.0]
     prior = HarmonicCodes(harmonics, np.zeros((3, harmonics.count)), np.ones((3, harmonics.count)))

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from inrflow.encoding.prior.point_modes import (
-    as_others_hold,
     fit_cycle,
     principal_components,
+    projected_on_components,
     shrunk_cycle,
 )
 
@@ -169,7 +169,7 @@ def test_values_as_other_frames_hold_them_are_projections_on_their_components():
     random = np.random.default_rng(8)
     frames = random.standard_normal((9, 3)) @ random.standard_normal((3, 20))
     values = random.standard_normal((2, 5, 20))
-    found = as_others_hold(torch.as_tensor(values), torch.as_tensor(frames), 2).numpy()
+    found = projected_on_components(torch.as_tensor(values), torch.as_tensor(frames), 2).numpy()
     middle = frames.mean(0)
     patterns = np.linalg.svd(frames - middle, full_matrices=False)[2][:2]
     assert found == pytest.approx(middle + (values - middle) @ patterns.T @ patterns)

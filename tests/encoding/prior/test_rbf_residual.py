@@ -5,7 +5,7 @@ import torch
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
-from inrflow.encoding.prior.rbf_residual import error_between_points, known_at, principal_functions
+from inrflow.encoding.prior.rbf_residual import error_between_points, principal_functions, restricted_to_points
 
 INNER = Embedding([0, 0], [1, 1])
 
@@ -61,10 +61,10 @@ def test_a_decoder_that_knows_some_points_alone_says_nothing_of_the_values_at_ot
         values = u[:3].flatten(2).movedim(1, 0).flatten(1).clone()  # (200, 3 frames of 2 channels)
         values[hidden] += change
         decoder = HarmonicDecoder(RadialFeatures.through(INNER, x, values), 2, 3).double()
-        kept = known_at(decoder, x[~hidden])
+        kept = restricted_to_points(decoder, x[~hidden])
         codes = torch.eye(3, dtype=torch.float64)[None]
         torch.testing.assert_close(kept(x[None, None, ~hidden], codes), decoder(x[None, None, ~hidden], codes),
                                    atol=1e-4, rtol=1e-4)
         decoder.set_output(*(torch.ones_like(part) for part in (decoder.output, decoder.output_map)))
-        decoded.append(known_at(decoder, x[~hidden])(x[None, None, hidden], codes))
+        decoded.append(restricted_to_points(decoder, x[~hidden])(x[None, None, hidden], codes))
     torch.testing.assert_close(*decoded, atol=5e-3, rtol=0)  # of 5: functions through points have a nugget

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 from inrflow.encoding.residual import fit
 from inrflow.encoding.residual.blocks import Blocks, Samples, blocks_of
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
-from inrflow.encoding.residual.fit import fit_covariance, lasting_covariance, spent, start
+from inrflow.encoding.residual.fit import degrees_of_freedom_factor, fit_covariance, lasting_covariance, start
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
 TRUE = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.6, 0.2]])
@@ -48,7 +48,7 @@ def test_the_likelihood_is_that_of_gaussian_blocks():
     data = two_blocks()
     exact = sum(multivariate_normal(cov=covariance_of(data, b, n)).logpdf(data.value[b, :n].numpy())
                 for b, n in ((0, 6), (1, 4)))
-    assert float(data.surprise(TRUE)) == pytest.approx(-exact / 10)
+    assert float(data.negative_log_density(TRUE)) == pytest.approx(-exact / 10)
 
 
 def test_a_place_is_left_out_with_all_of_its_values():
@@ -79,7 +79,7 @@ def test_the_covariance_of_a_drawn_field_is_found(outlier):
     assert 0.05 < float(found.nugget) < 0.2
     judge = blocks_of(draw(40, 20, seed=5), np.random.default_rng(0))
     with torch.no_grad():
-        assert float(judge.surprise(found)) < float(judge.surprise(TRUE)) + 0.05
+        assert float(judge.negative_log_density(found)) < float(judge.negative_log_density(TRUE)) + 0.05
 
 
 @pytest.mark.parametrize("variance", [0.0, 0.6])
@@ -180,7 +180,8 @@ def test_what_is_spent_on_few_places_comes_back_as_of_least_squares():
     random = np.random.default_rng(2)
     design, noise = random.standard_normal((4000, 15, 4)), random.standard_normal((4000, 15, 1))
     left = noise - design @ np.linalg.solve(design.mT @ design, design.mT @ noise)
-    assert spent(15, 2) * left.std() == pytest.approx(1.0, abs=0.02) and spent(4000, 2) < 1.001
+    assert degrees_of_freedom_factor(15, 2) * left.std() == pytest.approx(1.0,
+        abs=0.02) and degrees_of_freedom_factor(4000, 2) < 1.001
 
 
 @pytest.mark.parametrize("memory", [0.5, 1.5])

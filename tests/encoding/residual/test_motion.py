@@ -8,7 +8,7 @@ import torch
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows
-from inrflow.encoding.residual.motion import common_velocity, path_beside
+from inrflow.encoding.residual.motion import common_velocity, displacement_path
 from inrflow.encoding.residual.neighbours import Sites, krige
 from inrflow.encoding.residual.places import Places
 
@@ -78,12 +78,12 @@ def freshening(frames: list[int]) -> tuple[np.ndarray, ...]:
 
 def test_the_path_of_what_freshens_is_found_beside_its_common_velocity() -> None:
     t, x, value, moved = freshening([*range(7), *range(9, 17)])
-    found = path_beside(VELOCITY, t, x, value, (True, True))
+    found = displacement_path(VELOCITY, t, x, value, (True, True))
     assert np.array_equal(found[:, 0], np.unique(t))
     away = found[:, 1:] + found[:, :1] * VELOCITY - moved[::400]
     assert np.abs(away).max() < 0.06 < 0.2 * np.abs(moved[::400] - found[:, :1] * VELOCITY).max()
     few = np.isin(np.arange(len(t)) % 400, np.arange(50))
-    assert not len(path_beside(VELOCITY, t[few], x[few], value[few], (True, True)))
+    assert not len(displacement_path(VELOCITY, t[few], x[few], value[few], (True, True)))
 
 
 def test_hidden_frames_of_what_freshens_are_told_along_its_path() -> None:

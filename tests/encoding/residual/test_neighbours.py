@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.neighbours import Sites, joint, krige, left_out, noise_of_doubtful
+from inrflow.encoding.residual.neighbours import Sites, joint, krige, left_out, outlier_noise
 
 COVARIANCE = Covariance.of(Form((1.5, 0.5), 0.5, (0, 1), (True, True)), [0.2, 1.0, 0.3], [3.0, 2.0, 0.5], 0.05,
                            [[0.5, 0.3], [0.1, 0.2]])
@@ -133,10 +133,10 @@ def test_left_out_values_are_those_predicted_from_the_others():
 def test_one_wild_value_moves_no_other_and_clean_values_keep_their_weight():
     t, y, u = network()
     clean = Sites(t, y, COVARIANCE)
-    assert not noise_of_doubtful(clean, torch.as_tensor(u)).any()
+    assert not outlier_noise(clean, torch.as_tensor(u)).any()
     wild = u.copy()
     wild[407] += 50.0
-    noise = noise_of_doubtful(clean, torch.as_tensor(wild))
+    noise = outlier_noise(clean, torch.as_tensor(wild))
     assert np.flatnonzero(noise).tolist() == [407]
     there = np.random.default_rng(6).uniform(0, 1, (200, 2))
     both = [krige(Sites(t, y, COVARIANCE, extra), torch.as_tensor(values), np.full(200, t[407]), there)[0]
@@ -148,7 +148,7 @@ def test_wild_values_of_scattered_observations_are_found():
     t, y, u = observations(600)
     u = 0.1 * u
     u[[7, 8, 300]] = 30.0
-    assert np.flatnonzero(noise_of_doubtful(Sites(t, y, COVARIANCE), torch.as_tensor(u))).tolist() == [7, 8, 300]
+    assert np.flatnonzero(outlier_noise(Sites(t, y, COVARIANCE), torch.as_tensor(u))).tolist() == [7, 8, 300]
 
 
 def test_fewer_neighbours_come_close_to_it():
@@ -167,7 +167,7 @@ def test_a_single_value_is_conditioned_on_and_a_wild_one_is_not():
     t, y = np.zeros(1), np.zeros((1, 2))
     for value, moved in ((1.0, True), (1e3, False)):
         u = torch.tensor([value], dtype=torch.float64)
-        noise = noise_of_doubtful(Sites(t, y, COVARIANCE), u)
+        noise = outlier_noise(Sites(t, y, COVARIANCE), u)
         mean = krige(Sites(t, y, COVARIANCE, noise), u, t, y)[0]
         assert (float(mean) > 0.9) == moved and abs(float(mean)) < 1
 

@@ -8,7 +8,7 @@ from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.training.parts.codes import TrainingCodes
 from inrflow.training.parts.decoder import fit_decoder
-from inrflow.training.parts.linear import check_symmetries, harms
+from inrflow.training.parts.linear import check_symmetries, is_invalid
 
 POINTS, FRAMES, TRAJECTORIES = 16, 6, 8
 
@@ -47,4 +47,4 @@ def test_a_wrong_symmetry_is_dropped_and_a_right_one_kept(checked):
     (float("inf"), float("inf"), False), (0.1, float("inf"), False),
 ])
 def test_only_finite_errors_speak_against_a_symmetry(kept, left_out, expected):
-    assert harms(kept, left_out) is expected
+    assert is_invalid(kept, left_out) is expected

@@ -25,7 +25,7 @@ from inrflow.data.formats.columns import TIMES, Columns, find_column
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.streams.gridded import ArrayWriter
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice
-from inrflow.data.formats.table_format import HeldColumns, TableContent, TableFormat, axes_among
+from inrflow.data.formats.table_format import ColumnsInMemory, TableContent, TableFormat, axes_among
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
@@ -108,10 +108,10 @@ class ArrayContent(StreamedContent):
         count = 1 if order[0] is None else first.shape[order[0]]
         self._parameters = None if numbers is None or len(numbers) != count else numbers.reshape(count, -1)
         used = {time, *named, *fields}
-        self._tell_left_out({name: array for name, array in arrays.items() if name not in used}, count)
+        self._warn_of_unused_arrays({name: array for name, array in arrays.items() if name not in used}, count)
         self.description = options.describe(path, channels, named)
 
-    def _tell_left_out(self, others: Mapping[str, np.ndarray], trajectories: int) -> None:
+    def _warn_of_unused_arrays(self, others: Mapping[str, np.ndarray], trajectories: int) -> None:
         """Warn of arrays, and single numbers but for whole ones, that are not used."""
         others = {name: array for name, array in others.items() if array.size > 1 or array.dtype.kind == "f"}
         if others:
@@ -375,4 +375,4 @@ class _Table(TableFormat):
         return False
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-        return HeldColumns(self._held)
+        return ColumnsInMemory(self._held)

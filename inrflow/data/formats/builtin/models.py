@@ -19,7 +19,7 @@ _ELEMENTS = {"tri": ("triangle", 3), "qua": ("quad", 4), "she": ("quad", 4), "te
              "bea": ("line", 2), "tru": ("line", 2)}
 
 
-def of_models(path: Path, data: Any) -> Any:
+def from_model_layouts(path: Path, data: Any) -> Any:
     """Dataset with fields at named coordinates, converted if it has a known layout."""
     return _of_mesh(path, _of_wrf(path, _of_mpas(path, _of_healpix(path, _of_versions(_of_exodus(data))))))
 

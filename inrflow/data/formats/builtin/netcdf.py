@@ -76,7 +76,7 @@ class NetcdfFormat(Format):
             return NetcdfContent(path, data, options)
         data.close()
         with damage_as_user_error(path):
-            return TableContent(self.told(options), path, options)
+            return TableContent(self.with_options(options), path, options)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with damage_as_user_error(path):
@@ -222,7 +222,7 @@ class NetcdfContent(OpenedContent):
                 values = self._values(index, frames)
                 kept |= ~np.isnan(values).all((0, 2))
                 marked.look(values)
-        if not self._markers and (found := marked.told(self.path)):
+        if not self._markers and (found := marked.fill_values(self.path)):
             self._markers = found
             yield from self.parts()
             return

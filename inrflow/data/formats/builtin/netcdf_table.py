@@ -22,13 +22,13 @@ from inrflow.data.calendar import (
     numbers_to_moments,
     units_of,
 )
-from inrflow.data.formats.builtin.models import of_models
+from inrflow.data.formats.builtin.models import from_model_layouts
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
 from inrflow.data.formats.schema import open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, cut_elsewhere, rotated_to_lonlat
-from inrflow.data.formats.streams.instances import as_rows, of_argo
+from inrflow.data.formats.streams.instances import as_rows, from_argo_profiles
 from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.streams.netcdf_writers import RADIANS, require_package
 from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
@@ -61,7 +61,7 @@ def open_netcdf(path: Path) -> Any:
         {"group": group} if group else {}
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
-        with _told_by("cfgrib") as skipped:
+        with _captured_log("cfgrib") as skipped:
             data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
         if skipped:
             data = _of_all_levels(path, data, skipped)
@@ -70,15 +70,15 @@ def open_netcdf(path: Path) -> Any:
             if str(data.attrs.get("Conventions", "")).lower().startswith("cf/radial"):
                 raise UserError(f"{path} holds sweeps of a radar in polar coordinates (CfRadial), which is not read; "
                                 "interpolate them to a grid of x and y, as Py-ART's grid_from_radars does")
-            data = _with_dates(as_rows(of_argo(path, data), TIMES))
-            return _going_on(path, _true_places(_degrees(of_models(path, _renamed(data)))))
+            data = _with_dates(as_rows(from_argo_profiles(path, data), TIMES))
+            return _going_on(path, _true_places(_degrees(from_model_layouts(path, _renamed(data)))))
     except BaseException:
         data.close()
         raise
 
 
 @contextmanager
-def _told_by(name: str) -> Iterator[list[str]]:
+def _captured_log(name: str) -> Iterator[list[str]]:
     """Context manager that captures, as a list, errors logged by a package, which are not displayed."""
     told: list[str] = []
     logger, handler = logging.getLogger(name), logging.Handler(logging.ERROR)

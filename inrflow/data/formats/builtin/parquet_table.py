@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import IN_FILES, IN_TABLES, Columns, Grid, meant_by_dates
+from inrflow.data.formats.columns import IN_FILES, IN_TABLES, Columns, Grid, time_column_by_dates
 from inrflow.data.formats.registry import TableWriter, units_of_columns
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
@@ -78,7 +78,7 @@ class ParquetColumns(Columns):
             self._given = {called[field.name]: field.name for field in fields
                            if field.name in called and not pyarrow.types.is_nested(field.type)}
             self.names = tuple(self._given)
-            self.meant = meant_by_dates([called[name] for name in dated if name in called], self.names)
+            self.meant = time_column_by_dates([called[name] for name in dated if name in called], self.names)
         self._path = path
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:

@@ -49,7 +49,7 @@ class TrajectoryFormat(Format):
             return trajectory_rows(file)
 
     def open_answer(self, path: Path, description: Description | None, overwrite: bool, asked: Path) -> TableWriter:
-        return AnswerWriter(path, description, overwrite, asked)
+        return PredictionWriter(path, description, overwrite, asked)
 
     def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
         with _open_matching(path, description, check=False) as file:
@@ -118,7 +118,7 @@ class TrajectoryContent(Content):
                     packed[part] = item[part]
 
 
-class AnswerWriter(GatheredWriter):
+class PredictionWriter(GatheredWriter):
     """Writer of predictions as a file of the schema: values or medians as u, standard deviations and quantiles of all
     channels as `u_std`, `u_q05` and so on, other columns by name. Trajectories keep the parameters, environments and
     further datasets of the file of query points. If rows are exactly those of that file, they are streamed."""

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.formats.schema import is_hdf5_with, open_hdf5
-from inrflow.data.formats.streams.aside import written_aside
+from inrflow.data.formats.streams.aside import converted_in_process
 from inrflow.errors import UserError
 
 XML_OF_VTK = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*type=["']"""
@@ -64,7 +64,7 @@ def meshes_of(paths: list[Path], kind: str) -> list[list[tuple[float | None, Pat
     for path in paths:
         require_own(path, path.parent.resolve())
     code = [str(Path(__file__).with_name("vtk_to_arrays.py")), kind, *(str(path.resolve()) for path in paths)]
-    folder, printed = written_aside(paths[0], code, "VTK", f"write it again, or {_ADVICE}")
+    folder, printed = converted_in_process(paths[0], code, "VTK", f"write it again, or {_ADVICE}")
     return [[(time, folder / name) for time, name in json.loads(line)] for line in printed.splitlines()]
 
 

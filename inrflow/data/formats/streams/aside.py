@@ -14,7 +14,7 @@ from inrflow.errors import UserError
 _written: dict[tuple[object, ...], tuple[TemporaryDirectory[str], str]] = {}  # removed when the process ends
 
 
-def written_aside(path: Path, code: Sequence[str], reader: str, advice: str) -> tuple[Path, str]:
+def converted_in_process(path: Path, code: Sequence[str], reader: str, advice: str) -> tuple[Path, str]:
     """Temporary folder in which Python ran with the arguments `code`, and its output; cached for each state of the
     file. Raises UserError, with the advice, if it fails or reports an error."""
     about = path.stat()

@@ -44,7 +44,7 @@ def is_footer(rows: Sequence[Sequence[str]], columns: int) -> bool:
                for cells, row in zip(filled, rows, strict=True))
 
 
-def lines_of_units(ahead: Sequence[str], cells: Callable[[str], list[str]]) -> list[list[str]]:
+def unit_lines(ahead: Sequence[str], cells: Callable[[str], list[str]]) -> list[list[str]]:
     """Cells of the lines before the first one with a value, if most of these are words, some of them above values."""
     if any(line.count('"') % 2 for line in ahead):
         return []  # a cell continues in the next line

@@ -35,7 +35,7 @@ def as_rows(data: Any, times: Sequence[str]) -> Any:
     return data
 
 
-def of_argo(path: Path, data: Any) -> Any:
+def from_argo_profiles(path: Path, data: Any) -> Any:
     """Profiles of Argo floats as rows of time, place, pressure and measured values: adjusted values if there are any,
     without values flagged as bad (3, 4) or missing (9). Other datasets are returned unchanged."""
     if not {"JULD", "LATITUDE", "LONGITUDE", "PRES", "PRES_QC"} <= set(data.variables) or data["PRES"].ndim != 2:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from inrflow.data.formats.streams.aside import written_aside
+from inrflow.data.formats.streams.aside import converted_in_process
 
 # Records of 64 words begin and end with their length in bytes, either byte first.
 SIGNATURE = re.compile(rb"(\x00\x00\x01\x00|\x00\x01\x00\x00).{256}\1", re.DOTALL)
@@ -18,4 +18,4 @@ _CODE = "import sys, iris; iris.save(iris.load(sys.argv[1]), 'fields.nc')"
 def as_netcdf(path: Path) -> Path:
     """NetCDF file of the fields of a PP file, cached in this process. Raises UserError for damaged files."""
     code = ("-c", _CODE, str(path.resolve()))
-    return written_aside(path, code, "iris", "copy or write it again, or save it as NetCDF")[0] / "fields.nc"
+    return converted_in_process(path, code, "iris", "copy or write it again, or save it as NetCDF")[0] / "fields.nc"

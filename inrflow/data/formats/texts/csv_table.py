@@ -45,10 +45,10 @@ from inrflow.data.formats.streams.headers import (
     cells_of_numbers,
     is_footer,
     is_title,
-    lines_of_units,
     month_first,
     slashed,
     split_at,
+    unit_lines,
     with_years_first,
 )
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
@@ -161,7 +161,7 @@ class CsvColumns(Columns):
         ahead = list(itertools.islice(self._lines, _LOOKED_AT))
         mark = re.escape(self.separator)  # a value other than 1, which is the unit of numbers, begins with a digit
         values = ahead and re.search(rf'(^|{mark})\s*"?[-+.]?(?!1("|{mark}|\s*$))\d', ahead[0])
-        above = [] if values else lines_of_units(
+        above = [] if values else unit_lines(
             ahead, lambda line: next(csv.reader([line], delimiter=self.separator), []))
         if above:
             self.units = {name: unit for name, cell in zip(self.names, above[0], strict=False)

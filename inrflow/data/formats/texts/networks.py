@@ -18,7 +18,7 @@ import numpy as np
 
 from inrflow.data.formats.columns import HEIGHTS, IN_FILES, TIMES, Columns
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
-from inrflow.data.formats.table_format import HeldColumns
+from inrflow.data.formats.table_format import ColumnsInMemory
 from inrflow.data.formats.texts.csv_table import CsvFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -28,7 +28,7 @@ Record = tuple[tuple[str, ...], str, str]  # labels of a row, quantity, value
 
 
 def _held(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], units: Mapping[str, str],
-          meant: Mapping[tuple[str, ...], str]) -> HeldColumns:
+          meant: Mapping[tuple[str, ...], str]) -> ColumnsInMemory:
     """Table of text without empty columns, which are left out with a warning."""
     if not rows or len(set(names)) < len(names):
         raise UserError(f"{path} has the columns {', '.join(names)} and {len(rows)} rows; expected different names and "
@@ -38,7 +38,7 @@ def _held(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], units
     if empty := [name for name, cells in table.items() if not any(cells)]:
         warnings.warn(f"{path}: {', '.join(empty)} {'has' if len(empty) == 1 else 'have'} no values and "
                       f"{'is' if len(empty) == 1 else 'are'} left out", stacklevel=2)
-    return HeldColumns({name: cells for name, cells in table.items() if name not in empty}, units, meant)
+    return ColumnsInMemory({name: cells for name, cells in table.items() if name not in empty}, units, meant)
 
 
 class NetworkFormat(CsvFormat):
@@ -53,11 +53,12 @@ class NetworkFormat(CsvFormat):
                 return self.columns_in(path, file)
 
     @abstractmethod
-    def columns_in(self, path: Path, lines: Iterable[str]) -> HeldColumns:
+    def columns_in(self, path: Path, lines: Iterable[str]) -> ColumnsInMemory:
         """Table in the lines of a file."""
 
 
-def _gathered(path: Path, labels: Sequence[str], records: Iterable[Record], units: Mapping[str, str]) -> HeldColumns:
+def _gathered(path: Path, labels: Sequence[str], records: Iterable[Record],
+              units: Mapping[str, str]) -> ColumnsInMemory:
     """Table with a row for each distinct `labels` of records, and a column for each quantity."""
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     names: dict[str, None] = {}
@@ -80,7 +81,7 @@ class NdbcFormat(NetworkFormat):
     signature = re.compile(rb"#?(YY|YYYY)\s+MM\s+DD\s+hh\s")
     _missing: ClassVar = {"999": ("WDIR", "WD", "MWD", "ATMP", "WTMP", "DEWP", "PTDY"), "9999": ("PRES", "BAR")}
 
-    def columns_in(self, path: Path, lines: Iterable[str]) -> HeldColumns:
+    def columns_in(self, path: Path, lines: Iterable[str]) -> ColumnsInMemory:
         rows = [line.split() for line in lines if line.strip()]
         names, below = [name.lstrip("#") for name in rows[0]], rows[1:]
         units = below.pop(0) if below and below[0][0].startswith("#") else []
@@ -112,7 +113,7 @@ class GhcnFormat(NetworkFormat):
     _units: ClassVar = {**dict.fromkeys(("TMAX", "TMIN", "TAVG", "TOBS"), "0.1 degC"), "PRCP": "0.1 mm",
                         "SNOW": "mm", "SNWD": "mm", "AWND": "0.1 m s-1"}
 
-    def columns_in(self, path: Path, lines: Iterable[str]) -> HeldColumns:
+    def columns_in(self, path: Path, lines: Iterable[str]) -> ColumnsInMemory:
         ahead = iter(lines)
         first = next(ahead, "")
         if first[11] == " ":  # ghcnd-stations.txt
@@ -152,7 +153,7 @@ class OdvFormat(NetworkFormat):
     about = "ODV spreadsheets"
     signature = re.compile(rb"(//[^\n]*\n)*Cruise\s*[\t;,]\s*Station\s*[\t;,]")
 
-    def columns_in(self, path: Path, lines: Iterable[str]) -> HeldColumns:
+    def columns_in(self, path: Path, lines: Iterable[str]) -> ColumnsInMemory:
         rows = [line.rstrip("\r\n") for line in lines if line.strip() and not line.startswith("//")]
         separator = max("\t;,", key=rows[0].count)
         named = [re.fullmatch(r"\s*(.*?)\s*(?:\[(.*)\])?\s*", name) for name in rows[0].split(separator)]
@@ -198,7 +199,7 @@ class InfluxFormat(NetworkFormat):
                            (*[_word] * 4, _cell, _word, _cell))
     _own: ClassVar = ("", "result", "table", "_start", "_stop", "_time", "_field", "_value", "_measurement")
 
-    def columns_in(self, path: Path, lines: Iterable[str]) -> HeldColumns:
+    def columns_in(self, path: Path, lines: Iterable[str]) -> ColumnsInMemory:
         ahead = iter(lines)
         first = next(ahead, "")
         found = self._rows if first.startswith(("#", ",")) else self._points

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
-from inrflow.dynamics.laws.network.sine import FLUX, LAPLACIAN, NONLOCAL, SLOPE, SMOOTHED, TRANSPORT, Form, Local, Sine
+from inrflow.dynamics.laws.network.sine import FLUX, LAPLACIAN, NONLOCAL, SLOPE, SMOOTHED, TRANSPORT, Form, Input, Sine
 
 Transform = DenseTransform | SeparableTransform | SphereTransform
 
@@ -37,7 +37,7 @@ class Layer:
         """Axes of the coordinates."""
         return range(self.transform.points.shape[1])
 
-    def symbol(self, one: Local | Form) -> Tensor:
+    def symbol(self, one: Input | Form) -> Tensor:
         """Multipliers (K,) of harmonics by a feature or form."""
         if one.kind == LAPLACIAN:
             return -self.eigenvalues
@@ -45,7 +45,7 @@ class Layer:
             return 1 / (1 + one.length**2 * self.eigenvalues)
         return torch.ones_like(self.eigenvalues)
 
-    def seen(self, z: Tensor) -> Tensor:
+    def inputs_at_points(self, z: Tensor) -> Tensor:
         """Inputs (B, I, Q) of the network at quadrature points, of codes (B, C, K)."""
         fields = []
         for one in self.inputs:
@@ -55,9 +55,9 @@ class Layer:
 
     def angles(self, z: Tensor) -> Tensor:
         """Arguments (B, H, Q) of the sines, of codes (B, C, K)."""
-        return self.weights @ self.seen(z) + self.phases[:, None]
+        return self.weights @ self.inputs_at_points(z) + self.phases[:, None]
 
-    def _formed(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None) -> Tensor:
+    def _apply_form(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None) -> Tensor:
         """Rates (B, n, rows) on the first harmonics (all): a form of fields (B, n, Q), at codes (B, C, K)."""
         if form.kind == TRANSPORT:
             values = values * self.transform.fields(z[:, form.channel], form.axis)[:, None]
@@ -70,10 +70,10 @@ class Layer:
         sines = torch.sin(self.angles(z))
         result = z.new_zeros(len(z), sum(len(mine) for mine, _ in self.forms.values()), rows)
         for form, (mine, units) in self.forms.items():
-            result[:, mine] = self._formed(form, sines[:, units], z, rows)
+            result[:, mine] = self._apply_form(form, sines[:, units], z, rows)
         return result
 
-    def _of_forms(self, theta: Tensor, values: Tensor) -> Iterator[tuple[Form, Tensor]]:
+    def _by_form(self, theta: Tensor, values: Tensor) -> Iterator[tuple[Form, Tensor]]:
         """Forms and the fields (B, C, Q) that they act on, from values (B, H, Q) of units and coefficients (J, C)."""
         for form, (mine, units) in self.forms.items():
             weights = theta.new_zeros(len(self.phases), theta.shape[1]).index_put(
@@ -83,7 +83,7 @@ class Layer:
     def rates(self, z: Tensor, theta: Tensor) -> Tensor:
         """Rates (B, C, K) of codes (B, C, K) with coefficients (J, C)."""
         sines = torch.sin(self.angles(z))
-        return torch.stack([self._formed(form, field, z) for form, field in self._of_forms(theta, sines)]).sum(0)
+        return torch.stack([self._apply_form(form, field, z) for form, field in self._by_form(theta, sines)]).sum(0)
 
     def slopes(self, z: Tensor, theta: Tensor, lead: int) -> Tensor:
         """Jacobian (B, C, lead, C, lead) of `rates`, restricted to the leading harmonics."""
@@ -92,14 +92,14 @@ class Layer:
         angles = self.angles(z)
         tables = {axis: self.transform.table(axis, lead) for axis in (VALUES, *self.axes)}  # (Q, lead)
         weighted = tables[VALUES] * self.transform.weights[:, None]
-        for form, field in self._of_forms(theta, torch.sin(angles)):
+        for form, field in self._by_form(theta, torch.sin(angles)):
             if form.kind == TRANSPORT:  # derivative of the factor
                 part = torch.einsum("qk,bcq,ql->bckl", weighted, field, tables[form.axis])
                 result[:, :, :, form.channel] += part
         cosines = torch.cos(angles)
         for i, one in enumerate(self.inputs):
             table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
-            for form, field in self._of_forms(theta, self.weights[:, i, None] * cosines):
+            for form, field in self._by_form(theta, self.weights[:, i, None] * cosines):
                 result[:, :, :, one.channel] += self._projected(form, field, z, table, weighted) * symbol
         return result
 

@@ -1,4 +1,4 @@
-"""Sine: a hidden unit of a law's network in a form; Local: an input of the network, computed from fields at a point."""
+"""Sine: a hidden unit of a law's network in a form; Input: an input of the network, computed from fields at a point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RATE, TRANSPORT, FLUX, NONLOCAL = "rate", "transport", "flux", "nonlocal"
 
 
 @dataclass(frozen=True)
-class Local:
+class Input:
     """Input of the network at a point: the value of a channel, its derivative along an axis, its Laplacian, or the
     channel smoothed over a length, (1 - length^2 lap)^-1 u."""
 
@@ -48,7 +48,7 @@ class Form:
 class Sine:
     """sin(weights . inputs + phase) in a form: a summand of a law, with a coefficient for each channel."""
 
-    inputs: tuple[Local, ...]
+    inputs: tuple[Input, ...]
     weights: tuple[float, ...]
     phase: float
     form: Form = Form()
@@ -65,5 +65,5 @@ class Sine:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Sine:
         """The unit of a `state()`."""
-        return cls(tuple(Local(*one) for one in state["inputs"]), tuple(float(w) for w in state["weights"]),
+        return cls(tuple(Input(*one) for one in state["inputs"]), tuple(float(w) for w in state["weights"]),
                    float(state["phase"]), Form(*state["form"]))

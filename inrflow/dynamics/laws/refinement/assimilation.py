@@ -14,35 +14,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.laws.law import Flights, Law
-from inrflow.dynamics.laws.refinement.flights import Refinement, scaled_inverse, shortened
+from inrflow.dynamics.laws.law import Law, Segments
+from inrflow.dynamics.laws.refinement.rollouts import Refinement, backtracked, scaled_inverse
 from inrflow.numerics.effort import effort
 
 _STEPS, _EXPECTED = 8, 2  # most Gauss-Newton steps; their number for the choice of segments
-_TANGENT, TOGETHER = 1e-5, 1024  # finite differences of codes, relative to these; tangents at once
+_TANGENT, TANGENTS_AT_ONCE = 1e-5, 1024  # finite differences of codes, relative to these; tangents at once
 _CONVERGED = 0.1  # decrease of the misfit at convergence, in units of variances: a third of a standard error
 _LEAST = 0.3  # least time left for another step, over that of the last one
 _SHORTEST = 0.1  # least share of a step
 
-Compared = tuple[Tensor, Callable[[Tensor], Tensor]]  # residuals (R,) of a segment; map of paths to values (B, R)
+Residuals = tuple[Tensor, Callable[[Tensor], Tensor]]  # residuals (R,) of a segment; map of paths to values (B, R)
 
 
-class WithFirstCodes(Refinement):
+class WithInitialCodes(Refinement):
     """Refinement along rollouts without corrections, with initial codes as further unknowns.
 
     Subclasses have the objective of rollouts, linearised at one (`_objective`), the weighted residuals of each segment
-    (`_compared`), and other information on initial codes (`_of_first`).
+    (`_weighted_residuals`), and other information on initial codes (`_prior_of_initial_codes`).
     """
 
     filtered, iterations, fixed = False, _STEPS, False  # fixed: initial codes alone are fitted
     shortest, converged = _SHORTEST, _CONVERGED
     path: Tensor | None = None  # (B, M, C K) after the last step
 
-    def _of(self, law: Law | None) -> Law:
+    def _set_law(self, law: Law | None) -> Law:
         self.path = None
-        return super()._of(law)
+        return super()._set_law(law)
 
-    def _advanced(self, law: Law) -> tuple[Law, bool] | None:
+    def _iterated(self, law: Law) -> tuple[Law, bool] | None:
         first, path = self.data.codes[:, 0].clone(), self._path(law) if self.path is None else self.path
         objective = self._objective(path)
         before = objective(path)
@@ -51,12 +51,12 @@ class WithFirstCodes(Refinement):
         step, change = self._solved(law, path)
 
         def along(share: float) -> tuple[tuple[Law, Tensor], float]:
-            trial = self._moved(law, share * step)
+            trial = self._after_step(law, share * step)
             self.data.codes[:, 0] = first + share * change
             later = self._path(trial)
             return (trial, later), objective(later)
 
-        found = shortened(along, before, self.shortest)
+        found = backtracked(along, before, self.shortest)
         if found is None:
             self.data.codes[:, 0] = first
             return None
@@ -66,23 +66,23 @@ class WithFirstCodes(Refinement):
     def _objective(self, path: Tensor) -> Callable[[Tensor], float]:
         raise NotImplementedError
 
-    def _compared(self, path: Tensor) -> Iterator[Compared]:
+    def _weighted_residuals(self, path: Tensor) -> Iterator[Residuals]:
         """Weighted residuals of each of the rollouts (B, M, C K), and their derivative as a linear map."""
         raise NotImplementedError
 
-    def _of_first(self, path: Tensor) -> tuple[Tensor, Tensor]:
+    def _prior_of_initial_codes(self, path: Tensor) -> tuple[Tensor, Tensor]:
         """Precisions (B, C K) of initial codes by other information, and these times the changes towards its mean."""
         raise NotImplementedError
 
     def _solved(self, law: Law, path: Tensor) -> tuple[np.ndarray, Tensor]:
         """Gauss-Newton step (U,) of the unknowns of the law, and change (B, C K) of initial codes."""
-        design, (precision, pull) = self.design(law)[self.which], self._of_first(path)
+        design, (precision, pull) = self.design(law)[self.which], self._prior_of_initial_codes(path)
         slopes = path.new_zeros(*path.shape, design.shape[2])
         if not self.fixed:
             slopes[:, 1:] = torch.einsum("bmkp,bpu->bmku", self.slopes(law, path, torch.ones(())), design)
         eliminated, rests = [], []
-        flights = zip(slopes, precision, pull, self._tangents(law, path), self._compared(path), strict=True)
-        for by_coefficients, own, asked, tangents, (left, compared) in flights:
+        segments = zip(slopes, precision, pull, self._tangents(law, path), self._weighted_residuals(path), strict=True)
+        for by_coefficients, own, asked, tangents, (left, compared) in segments:
             by_first, by_law = compared(tangents), compared(by_coefficients.permute(2, 0, 1))
             effort.add(products=by_first.numel() * len(by_first), calls=20)
             solved = torch.linalg.solve(by_first @ by_first.T + own.diag(), torch.cat(
@@ -93,35 +93,35 @@ class WithFirstCodes(Refinement):
         inverse = scaled_inverse(both[..., :-1].sum(0).numpy())
         step = inverse @ both[..., -1].sum(0).numpy()
         each = torch.eye(len(step), dtype=path.dtype).expand(len(both), -1, -1)
-        self.covariance = self._robust(inverse, step, each, both)
+        self.covariance = self._clustered_covariance(inverse, step, each, both)
         return step, change[..., -1] - change[..., :-1] @ torch.tensor(step)
 
     def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
         """Derivatives (C K, M, C K) of each rollout (M, C K) with respect to its initial codes."""
         size = path.shape[2]
         unit = torch.eye(size, dtype=path.dtype)
-        for some in torch.arange(len(path)).split(max(TOGETHER // size, 1)):
+        for some in torch.arange(len(path)).split(max(TANGENTS_AT_ONCE // size, 1)):
             length = _TANGENT * path[some, 0].norm(dim=1)[:, None, None, None] + 1e-300
             first = path[some, 0][:, None] + length[..., 0] * unit
-            later = self._fly(law, first.flatten(0, 1), self.data.take(some.repeat_interleave(size)))
+            later = self._rollouts(law, first.flatten(0, 1), self.data.take(some.repeat_interleave(size)))
             yield from (later.unflatten(0, (-1, size)) - path[some][:, None]) / length
 
 
-class Assimilation(WithFirstCodes):
+class Assimilation(WithInitialCodes):
     """Refinement of a law and of initial codes along segments of noisy codes."""
 
-    needed = _LEAST
+    min_time_left = _LEAST
 
-    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float):
+    def __init__(self, law: Law, data: Segments, known: np.ndarray, seconds: float):
         super().__init__(law, data, known, seconds, uncertain=True)
         self.rows = torch.tensor(known.ravel() > 0)  # weakly determined codes are informative together
-        self._fill(self.data)
+        self._set_segments(self.data)
         # precisions of initial codes by points (B, C K), and by the prior where points do not determine them (C K,)
         self.points = torch.where(self.rows, 1 / self.noise, 0.0)
         self.others = torch.where(self.rows, 0.0, 1 / (self.prior + 1e-12 * self.prior.max()))
 
     @property
-    def left(self) -> float:
+    def residual_over_noise(self) -> float:
         """Mean squared residual after the last step, in units of the variance of noise."""
         if self.path is None:
             return math.inf
@@ -143,11 +143,11 @@ class Assimilation(WithFirstCodes):
 
         return missed
 
-    def _compared(self, path: Tensor) -> Iterator[Compared]:
+    def _weighted_residuals(self, path: Tensor) -> Iterator[Residuals]:
         for own, target, weight in zip(path, self.target, self._weights(self._variances(path)), strict=True):
             yield ((target - own)[1:] * weight).flatten(), lambda paths, weight=weight: (  # type: ignore[misc]
                 paths[:, 1:] * weight).flatten(1)
 
-    def _of_first(self, path: Tensor) -> tuple[Tensor, Tensor]:
+    def _prior_of_initial_codes(self, path: Tensor) -> tuple[Tensor, Tensor]:
         pull = self.points * (self.target[:, 0] - path[:, 0]) + self.others * (self.mean - path[:, 0])
         return self.points + self.others, pull

@@ -19,14 +19,14 @@ from inrflow.dynamics.laws.network.sine import (
     TRANSPORT,
     VALUE,
     Form,
-    Local,
+    Input,
     Sine,
 )
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
 
 HEAT = Term((((0, -1),),), 1)
-INPUTS = (Local(VALUE, 1), Local(SLOPE, 0, 1), Local(LAPLACIAN, 0), Local(SMOOTHED, 0, 0, 0.2))
+INPUTS = (Input(VALUE, 1), Input(SLOPE, 0, 1), Input(LAPLACIAN, 0), Input(SMOOTHED, 0, 0, 0.2))
 FORMS = (Form(RATE), Form(TRANSPORT, 0, 1), Form(FLUX, 0, 0), Form(LAPLACIAN), Form(NONLOCAL, 0, 0, 0.1))
 
 
@@ -51,7 +51,7 @@ def codes(count=2, size=18):
 def test_sines_are_projected_as_their_closed_form():
     """On a circle: u = a cos x, of which sin(w u + b) and its derivatives are integrated on a fine grid."""
     a, w, b, x = 0.7, 1.3, 0.4, 2 * np.pi * np.arange(400) / 400
-    inputs, box = (Local(VALUE, 0),), Box([0.0], [2 * np.pi], ["periodic"])
+    inputs, box = (Input(VALUE, 0),), Box([0.0], [2 * np.pi], ["periodic"])
     library = Library([Sine(inputs, (w,), b, Form(kind)) for kind in (RATE, FLUX, LAPLACIAN)], box.harmonics(15))
     table = box.harmonics(15).values(x[:, None])
     z = torch.tensor(table.T @ (a * np.cos(x)) / len(x))[None, None]
@@ -81,7 +81,7 @@ def test_a_saved_network_is_built_again(law):
 
 def test_the_same_network_acts_on_another_domain():
     """A field that is constant in space: rates are those of the pointwise network, whatever the domain."""
-    terms = units((Local(VALUE, 0), Local(SMOOTHED, 0, 0, 0.3)), forms=(Form(),))
+    terms = units((Input(VALUE, 0), Input(SMOOTHED, 0, 0, 0.3)), forms=(Form(),))
     box = LawTerm(Box([0.0], [2.0], ["walled"]).state(), "natural", 8, [one.state() for one in terms],
                   [[0.5], [-0.2], [0.3]])
     sphere = box.on(Sphere().state(), 16)
@@ -94,7 +94,7 @@ def test_the_same_network_acts_on_another_domain():
 
 
 def test_a_network_is_written_in_few_words():
-    sines = units((Local(VALUE, 0), Local(SMOOTHED, 1, 0, 0.2)), 5, (Form(), Form(TRANSPORT, 0, 0)))
+    sines = units((Input(VALUE, 0), Input(SMOOTHED, 1, 0, 0.2)), 5, (Form(), Form(TRANSPORT, 0, 0)))
     theta = np.zeros((11, 2))
     theta[0, 0], theta[1:, 1] = 0.1, 1.0
     law = Law(Box([0.0], [1.0], ["walled"]), "natural", (HEAT, *sines), theta, 0 * theta, None, shares=(0.0, 0.98))
@@ -104,7 +104,7 @@ def test_a_network_is_written_in_few_words():
 
 
 def test_a_law_whose_network_has_no_coefficients_has_none():
-    library = Library([HEAT, *units((Local(VALUE, 0),), 2, (Form(),))], Box([0.0], [1.0], ["walled"]).harmonics(6))
+    library = Library([HEAT, *units((Input(VALUE, 0),), 2, (Form(),))], Box([0.0], [1.0], ["walled"]).harmonics(6))
     field = LawField(library, torch.tensor([[0.1], [0.0], [0.0]]).double())
     assert field.network is None
     torch.testing.assert_close(field(0.0, torch.ones(1, 6).double())[0], -0.1 * library.eigenvalues)

@@ -1,4 +1,4 @@
-"""Coefficients and first codes of noisy flights together."""
+"""Coefficients and initial codes of noisy segments together."""
 
 import numpy as np
 import torch
@@ -6,9 +6,9 @@ from scipy.optimize import least_squares
 
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law
-from inrflow.dynamics.laws.law import Flights, flights
+from inrflow.dynamics.laws.law import Segments, segments
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
-from inrflow.dynamics.laws.refinement.flights import Refinement
+from inrflow.dynamics.laws.refinement.rollouts import Refinement
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
@@ -21,11 +21,11 @@ VARIANCE = (1 / (1 + np.arange(CODES)) ** 1.5)[None] ** 2
 def _law(diffusion: float = 0.03, reaction: float = -0.8) -> Law:
     """u_t = diffusion u_xx + reaction u^3."""
     codes = HarmonicCodes(LINE.harmonics(CODES), np.zeros((1, CODES)), VARIANCE)
-    return Law(LINE, NATURAL, (LAP, CUBE), np.array([[diffusion], [reaction]]), np.zeros((2, 1)), codes, longest=0.05,
+    return Law(LINE, NATURAL, (LAP, CUBE), np.array([[diffusion], [reaction]]), np.zeros((2, 1)), codes, max_step=0.05,
                largest=10.0)
 
 
-def _noisy(trajectories: int, frames: int, seed: int) -> Flights:
+def _noisy(trajectories: int, frames: int, seed: int) -> Segments:
     """Codes that are encoded from noisy solutions of u_t = 0.02 u_xx - u^3."""
     generator, field = np.random.default_rng(seed), _law(0.02, -1.0).field()
     z = [torch.tensor(generator.standard_normal((trajectories, CODES)) * np.sqrt(VARIANCE))]
@@ -35,7 +35,7 @@ def _noisy(trajectories: int, frames: int, seed: int) -> Flights:
     seen = seen + NOISE * generator.standard_normal(seen.shape)
     spread = np.broadcast_to(1 / (1 / NOISE**2 + 1 / VARIANCE), (trajectories, 1, CODES))
     t = np.tile(np.arange(frames) * 0.1, (trajectories, 1))
-    return flights(t, seen * (spread[:, None] / NOISE**2), spread, frames - 1)
+    return segments(t, seen * (spread[:, None] / NOISE**2), spread, frames - 1)
 
 
 def test_assimilation_ends_where_dense_least_squares_of_all_unknowns_ends() -> None:

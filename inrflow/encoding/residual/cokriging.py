@@ -24,7 +24,7 @@ _FEWEST, _LEAST = 30, 1e-3  # fewest pairs of errors for a covariance; its least
 _FAR = 4.0  # standard deviations at which errors are clipped
 
 
-class Beside:
+class CollocatedCokriging:
     """Values of all channels at the same places and times.
 
     Args:
@@ -39,7 +39,8 @@ class Beside:
         self._given: dict[tuple[int, int], tuple[Sites, Tensor] | None] = {}
         self._covariances: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def told(self, c: int, t: np.ndarray, y: np.ndarray, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    def conditioned(self, c: int, t: np.ndarray, y: np.ndarray, mean: Tensor,
+                    variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (Q,) of observations of a channel at times (Q,) and embedded places (Q, p), conditioned on
         errors of other channels there; from the `mean` and `variance` of its own process."""
         if not self._unlike:

@@ -18,7 +18,7 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)  # of the normal distr
 
 
 @dataclass(frozen=True)
-class Roots:
+class SquareRoots:
     """The transform sqrt(value - low + foot) - middle."""
 
     low: float
@@ -26,7 +26,7 @@ class Roots:
     middle: float
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Roots | None:
+    def of(cls, values: np.ndarray) -> SquareRoots | None:
         """The transform for values (R,); None where they are not positively skewed."""
         scale = float(values.std())
         if not scale > 0 or float(np.mean((values - values.mean()) ** 3)) < _SKEWED * scale**3:

@@ -1,4 +1,4 @@
-"""Refinement of coefficients along flights of a law, exact and noisy."""
+"""Refinement of coefficients along rollouts of a law, exact and noisy."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ import torch
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import flights
-from inrflow.dynamics.laws.refinement.flights import Refinement
+from inrflow.dynamics.laws.law import segments
+from inrflow.dynamics.laws.refinement.rollouts import Refinement
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
@@ -31,9 +31,9 @@ def test_refinement_corrects_wrong_coefficients_of_noisy_flights() -> None:
     paths = _paths(t[0])
     paths = paths + noise * np.random.default_rng(3).standard_normal(paths.shape)
     start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.03], [-0.8]]), np.zeros((2, 1)),
-                HarmonicCodes(harmonics, np.zeros((1, 12)), variance), longest=0.05, largest=10.0)
+                HarmonicCodes(harmonics, np.zeros((1, 12)), variance), max_step=0.05, largest=10.0)
     spread = np.full((20, 1, 12), noise**2)
-    refinement = Refinement(start, flights(t, paths, spread, 3), np.ones((1, 12)), 5.0)
+    refinement = Refinement(start, segments(t, paths, spread, 3), np.ones((1, 12)), 5.0)
     refined = refinement.run()
     assert refinement.uncertain
     assert (np.abs(refined.theta[:, 0] - [0.02, -1.0]) < 4 * refined.std[:, 0]).all()
@@ -45,11 +45,11 @@ def test_filtered_flights_miss_coefficients_of_very_noisy_codes_by_less_than_pla
     variance = (1 / (1 + np.arange(12)) ** 1.5)[None] ** 2
     spread = np.broadcast_to(1 / (1 / noise**2 + 1 / variance), (20, 1, 12))
     start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.03], [-0.8]]), np.zeros((2, 1)),
-                HarmonicCodes(harmonics, np.zeros((1, 12)), variance), longest=0.02, largest=10.0)
+                HarmonicCodes(harmonics, np.zeros((1, 12)), variance), max_step=0.02, largest=10.0)
     found: dict[bool, list[float]] = {True: [], False: []}
     for seed in range(4):
         noisy = _paths(t[0]) + noise * np.random.default_rng(seed).standard_normal((20, 16, 1, 12))
-        data = flights(t, noisy * (spread[:, None] / noise**2), spread, 15)
+        data = segments(t, noisy * (spread[:, None] / noise**2), spread, 15)
         for uncertain, values in found.items():
             refinement = Refinement(start, data, np.ones((1, 12)), 5.0, uncertain=uncertain)
             law = refinement.run()
@@ -71,13 +71,13 @@ def test_steps_are_longer_than_slopes_of_waves_ask_for_that_are_wrong_by_whole_t
     noisy = torch.stack(z, 1).numpy()[:, :, None] + noise * np.random.default_rng(1).standard_normal((40, 9, 1, 33))
     spread = np.broadcast_to(1 / (1 / noise**2 + 1 / variance), (40, 1, 33))
     start = Law(ring, NATURAL, (dispersion,), np.array([[-1.05e-3]]), np.zeros((1, 1)),
-                HarmonicCodes(harmonics, np.zeros((1, 33)), variance), longest=0.1, largest=20.0)
-    data = flights(t, noisy * spread[:, None] / noise**2, spread, 8)
+                HarmonicCodes(harmonics, np.zeros((1, 33)), variance), max_step=0.1, largest=20.0)
+    data = segments(t, noisy * spread[:, None] / noise**2, spread, 8)
     refinement = Refinement(start, data, np.ones((1, 33)), 5.0)
-    path, missed = refinement._flown(start)
+    path, missed = refinement._path_and_variance(start)
     _, step = refinement._linearised(start, path, missed)
-    longer, _ = refinement._stepped(start, missed, step, float(refinement._misfit(path, missed).sum()))
-    plain = refinement._moved(start, step)
+    longer, _ = refinement._line_search(start, missed, step, float(refinement._misfit(path, missed).sum()))
+    plain = refinement._after_step(start, step)
     assert abs(longer.theta[0, 0] + 1e-3) < 0.3 * abs(plain.theta[0, 0] + 1e-3)
 
 
@@ -86,29 +86,29 @@ def test_flights_that_diverge_are_left_out() -> None:
     paths = _paths(t[0])
     paths[3] *= 1e3  # whose cubes no step resolves
     start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.025], [-0.9]]), np.zeros((2, 1)),
-                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), longest=0.05, largest=10.0)
-    refinement = Refinement(start, flights(t, paths, np.full((20, 1, 12), 1e-12), 6), np.ones((1, 12)), 5.0)
+                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), max_step=0.05, largest=10.0)
+    refinement = Refinement(start, segments(t, paths, np.full((20, 1, 12), 1e-12), 6), np.ones((1, 12)), 5.0)
     refined = refinement.run()
     assert len(refinement.data.codes) == 19
     assert np.allclose(refined.theta[:, 0], [0.02, -1.0], rtol=1e-3)
 
 
 @pytest.mark.parametrize("longest", [0.05, np.inf])
-def test_a_law_whose_flights_all_diverge_is_left_as_it_is(longest: float) -> None:
+def test_a_law_whose_flights_all_diverge_is_left_as_it_is(max_step: float) -> None:
     harmonics, t = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1))
     start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.025], [-0.9]]), np.zeros((2, 1)),
-                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), longest=longest, largest=10.0)
-    every = flights(t, 1e3 * _paths(t[0]), np.full((20, 1, 12), 1e-12), 6)
+                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), max_step=max_step, largest=10.0)
+    every = segments(t, 1e3 * _paths(t[0]), np.full((20, 1, 12), 1e-12), 6)
     assert Refinement(start, every, np.ones((1, 12)), 5.0).run() is start
 
 
 def test_refinement_says_where_even_few_flights_take_longer_than_the_time() -> None:
     harmonics, t = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1))
     start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.03], [-0.8]]), np.zeros((2, 1)),
-                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), longest=0.05, largest=10.0)
-    every = flights(t, _paths(t[0]), np.full((20, 1, 12), 1e-4), 6)
-    assert not Refinement(start, every, np.ones((1, 12)), 60.0).overtaxed
-    assert Refinement(start, every, np.ones((1, 12)), 1e-4).overtaxed
+                HarmonicCodes(harmonics, np.zeros((1, 12)), np.ones((1, 12))), max_step=0.05, largest=10.0)
+    every = segments(t, _paths(t[0]), np.full((20, 1, 12), 1e-4), 6)
+    assert not Refinement(start, every, np.ones((1, 12)), 60.0).too_slow
+    assert Refinement(start, every, np.ones((1, 12)), 1e-4).too_slow
 
 
 def test_standard_errors_hold_the_true_coefficients_at_their_rate() -> None:
@@ -117,11 +117,11 @@ def test_standard_errors_hold_the_true_coefficients_at_their_rate() -> None:
     exact, variance = _paths(t[0]), (1 / (1 + np.arange(12)) ** 1.5)[None] ** 2
     spread = np.broadcast_to(1 / (1 / noise**2 + 1 / variance), (20, 1, 12))
     start = Law(LINE, NATURAL, terms, np.array([[0.01], [0.025], [-0.9]]), np.zeros((3, 1)),
-                HarmonicCodes(harmonics, np.zeros((1, 12)), variance), longest=0.02, largest=10.0)
+                HarmonicCodes(harmonics, np.zeros((1, 12)), variance), max_step=0.02, largest=10.0)
     missed = []
     for seed in range(12):
         noisy = exact + noise * np.random.default_rng(seed).standard_normal(exact.shape)
-        data = flights(t, noisy * (spread[:, None] / noise**2), spread, 3)
+        data = segments(t, noisy * (spread[:, None] / noise**2), spread, 3)
         law = Refinement(start, data, np.ones((1, 12)), 5.0).run()
         missed.append((law.theta[:, 0] - truth) / law.std[:, 0])
     assert 0.75 <= (np.abs(missed) < 1.645).mean() <= 1.0 and np.square(missed).mean() > 0.2

@@ -1,4 +1,4 @@
-"""Gauss-Newton refinement of law coefficients along rollouts of trajectory segments ("flights").
+"""Gauss-Newton refinement of law coefficients along rollouts of trajectory segments.
 
 With exact codes, rollouts start from those of first frames of short segments. With noisy codes, it is a prediction
 error method (Ljung 1999, 7.2): at each frame, rollouts are corrected towards the codes there, as by a Kalman filter,
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import Flights, Law, flights
+from inrflow.dynamics.laws.law import Law, Segments, segments
 from inrflow.dynamics.laws.rate_solver import rates_between
-from inrflow.dynamics.laws.setting import DETERMINED, Ground
+from inrflow.dynamics.laws.setting import DETERMINED, EncodedData
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 
@@ -46,11 +46,11 @@ class Refinement:
     prediction errors where codes are uncertain (None: where noise exceeds the share `little` of their variance).
     shapes: harmonics of each system, if these are of different shapes."""
 
-    filtered, overtaxed = True, False  # whether noisy rollouts are corrected; whether even few take too long
-    iterations, needed = _ITERATIONS, 1.0  # most steps; least time left for another one, over that of the last
+    filtered, too_slow = True, False  # whether noisy rollouts are corrected; whether even few take too long
+    iterations, min_time_left = _ITERATIONS, 1.0  # most steps; least time left for another one, over that of the last
     covariance = np.zeros((0, 0))  # (U, U) of the unknowns, at the last linearisation
 
-    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool | None = None,
+    def __init__(self, law: Law, data: Segments, known: np.ndarray, seconds: float, uncertain: bool | None = None,
                  shapes: Sequence[Harmonics] = (), little: float = UNRESOLVED):
         self.law = law
         self.fields = [law.field()] if not shapes else [
@@ -66,10 +66,10 @@ class Refinement:
         self.uncertain = bool(noise > little) if uncertain is None else uncertain
         self.level = torch.ones(int(self.shell.max()) + 1, dtype=torch.float64)
         self.gains: Tensor | None = None  # (B, M, C K), of noisy segments
-        self.longest = law.longest
-        self._fill(self._affordable(data, seconds))
+        self.max_step = law.max_step
+        self._set_segments(self._affordable(data, seconds))
 
-    def _fill(self, data: Flights) -> None:
+    def _set_segments(self, data: Segments) -> None:
         """Set the segments, and their codes as points alone determine them, without the prior, as targets."""
         self.data = data
         systems, self.which = data.system.unique(return_inverse=True)
@@ -89,12 +89,13 @@ class Refinement:
         return shares[:, None] * torch.maximum(sure[:, None], level[self.shell])
 
     @classmethod
-    def along(cls, law: Law, ground: Ground, known: np.ndarray, length: int, seconds: float, **options: Any) -> Self:
-        """Refinement along all segments of `length` steps of training data; known (C, K) as `Ground` has it."""
-        every = flights(ground.train.t, ground.states, ground.spread, length, ground.train.systems.number)
+    def along(cls, law: Law, encoded: EncodedData, known: np.ndarray, length: int, seconds: float,
+              **options: Any) -> Self:
+        """Refinement along all segments of `length` steps of training data; known (C, K) as `EncodedData` has it."""
+        every = segments(encoded.train.t, encoded.states, encoded.spread, length, encoded.train.systems.number)
         return cls(law, every, known, seconds, **options)
 
-    def _affordable(self, data: Flights, seconds: float) -> Flights:
+    def _affordable(self, data: Segments, seconds: float) -> Segments:
         """Evenly spaced subset of the segments, as many as the time allows."""
         some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
         cost = self._cost(some) / len(some.codes)
@@ -103,14 +104,14 @@ class Refinement:
             cost = self._cost(some.take(torch.arange(len(some.dt)).repeat(many))) / len(some.codes) / many
         affordable = seconds / (cost * self._expected)
         fewest = max(_FEWEST, len(data.system.unique()))
-        self.overtaxed = affordable < _FEW_ENOUGH * fewest
+        self.too_slow = affordable < _FEW_ENOUGH * fewest
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
         return data.take(pick)
 
-    def _cost(self, data: Flights) -> float:
+    def _cost(self, data: Segments) -> float:
         """Effort of rollouts of segments."""
         began = effort()
-        self._fly(self.law, data.codes[:, 0], data)
+        self._rollouts(self.law, data.codes[:, 0], data)
         return effort() - began
 
     @property
@@ -118,7 +119,7 @@ class Refinement:
         """Expected number of rollouts of all segments."""
         return _ITERATIONS * (len(self.active) + 2.0 + 2 * self.uncertain)
 
-    def _fly(self, law: Law, z: Tensor, data: Flights, shift: np.ndarray | float = 0.0) -> Tensor:
+    def _rollouts(self, law: Law, z: Tensor, data: Segments, shift: np.ndarray | float = 0.0) -> Tensor:
         """Rollouts (B, M, C K) of a law from z (B, C K), before corrections; all coefficients are shifted by (J, C)."""
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
@@ -130,10 +131,10 @@ class Refinement:
     def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor, mine: Tensor) -> Tensor:
         size = z.shape[1]
         if field.size > size:  # a law with rates: initial ones lead to the second frame
-            z = torch.cat([z, rates_between(field, self.law.rates, self.longest, dt[:, 0], z, then)], 1)
+            z = torch.cat([z, rates_between(field, self.law.rates, self.max_step, dt[:, 0], z, then)], 1)
         path = [z[:, :size]]
         for m in range(dt.shape[1]):
-            z = field.over(z, dt[:, m], self.longest)
+            z = field.after_gaps(z, dt[:, m], self.max_step)
             path.append(z[:, :size])
             if self.gains is not None:
                 z = z + self.gains[mine, m] * (self.target[mine, m + 1] - z)
@@ -144,12 +145,12 @@ class Refinement:
         here = tuple(self.active.T)
         every = law.contexts[self.systems] if law.count else np.zeros((len(self.systems), 0))
         theta, by_context, contexts = map(torch.tensor, (law.theta[here], law.by_context[(slice(None), *here)], every))
-        own = len(step) - (0 if law.told else contexts.numel())
+        own = len(step) - (0 if law.contexts_given else contexts.numel())
         where, added = by_context.nonzero(as_tuple=True), step[len(theta) : own]
         theta, by_context = theta + step[: len(theta)], by_context.index_put(where, added, accumulate=True)
-        return theta, by_context, contexts if law.told else contexts + step[own:].reshape(contexts.shape)
+        return theta, by_context, contexts if law.contexts_given else contexts + step[own:].reshape(contexts.shape)
 
-    def _moved(self, law: Law, step: np.ndarray) -> Law:
+    def _after_step(self, law: Law, step: np.ndarray) -> Law:
         """The law after a step (U,) of the unknowns."""
         theta, by_context, contexts, here = law.theta.copy(), law.by_context.copy(), law.contexts.copy(), self.active.T
         theta[tuple(here)], by_context[(slice(None), *here)], own = (
@@ -166,7 +167,7 @@ class Refinement:
         """Weighted sums of squared residuals (B,) of rollouts."""
         return ((path - self.target)[:, 1:] * self._weights(variance)).square().sum((1, 2))
 
-    def _missed(self, path: Tensor) -> Tensor:
+    def _mean_squares(self, path: Tensor) -> Tensor:
         """Mean squared residuals by shell: (M, L) of noisy segments, where later frames share their mean, else (1, L),
         the mean of all frames."""
         squares = (path - self.target)[:, 1:].square().mean(0)
@@ -180,20 +181,20 @@ class Refinement:
     def _variances(self, path: Tensor) -> Tensor:
         """Residual variances (B, M, C K), or (B, 1, C K) of all frames: noise of the codes, or the mean square of their
         shell where this is larger."""
-        return torch.maximum(self.noise[:, None], self._missed(path)[:, self.shell]) + 1e-12 * self.prior.max()
+        return torch.maximum(self.noise[:, None], self._mean_squares(path)[:, self.shell]) + 1e-12 * self.prior.max()
 
     def _path(self, law: Law) -> Tensor:
         """Codes (B, M, C K) along rollouts of a law."""
-        return self._fly(law, self.data.codes[:, 0], self.data)
+        return self._rollouts(law, self.data.codes[:, 0], self.data)
 
-    def _flown(self, law: Law) -> tuple[Tensor, Tensor]:
+    def _path_and_variance(self, law: Law) -> tuple[Tensor, Tensor]:
         """Codes (B, M, C K) along rollouts of a law, and residual variances. Gains of noisy segments are reduced in
         shells where this reduces the residuals."""
         path = self._path(law)
         if self.gains is not None:
             self.gains = self._gains(_LESS * self.level)
             trial = self._path(law)
-            better = self._missed(trial).log().sum(0) < self._missed(path).log().sum(0)
+            better = self._mean_squares(trial).log().sum(0) < self._mean_squares(path).log().sum(0)
             self.level = torch.where(better, _LESS * self.level, self.level)
             self.gains = self._gains(self.level)
             if better.any():
@@ -205,54 +206,54 @@ class Refinement:
 
         law: another one of the same terms, to start from.
         """
-        law, gained = self._of(law), False
-        self._bound(law)
+        law, gained = self._set_law(law), False
+        self._drop_divergent(law)
         for _ in range(self.iterations):
             began = effort()
-            moved = self._advanced(law)
+            moved = self._iterated(law)
             if moved is None:
                 break
             (law, settled), gained = moved, True
-            if settled or effort() + self.needed * (effort() - began) > self.deadline:
+            if settled or effort() + self.min_time_left * (effort() - began) > self.deadline:
                 break
         return self._with_errors(law, self.covariance) if gained and len(self.covariance) else law
 
-    def _advanced(self, law: Law) -> tuple[Law, bool] | None:
+    def _iterated(self, law: Law) -> tuple[Law, bool] | None:
         """Law after a step, and whether the search has converged; None where nothing is gained."""
-        path, variance = self._flown(law)
+        path, variance = self._path_and_variance(law)
         if not torch.isfinite(path).all():
             return None
         before = float(self._misfit(path, variance).sum())
         self.covariance, step = self._linearised(law, path, variance)
-        trial, after = self._stepped(law, variance, step, before)
+        trial, after = self._line_search(law, variance, step, before)
         return (trial, after > (1 - _CONVERGED) * before) if after < before else None
 
-    def _bound(self, law: Law) -> None:
+    def _drop_divergent(self, law: Law) -> None:
         """Halve the integrator's step, once, if rollouts diverge; drop those that still do: one would end them all."""
         for _ in range(2):
             finite = torch.isfinite(self._path(law)).flatten(1).all(1)
-            if finite.all() or self.longest < law.longest:
+            if finite.all() or self.max_step < law.max_step:
                 break
-            self.longest /= 2
+            self.max_step /= 2
         if finite.any() and not finite.all():
-            self._fill(self.data.take(finite.nonzero()[:, 0]))
+            self._set_segments(self.data.take(finite.nonzero()[:, 0]))
 
-    def _stepped(self, law: Law, variance: Tensor, step: np.ndarray, before: float) -> tuple[Law, float]:
+    def _line_search(self, law: Law, variance: Tensor, step: np.ndarray, before: float) -> tuple[Law, float]:
         """Law after a step, which is halved until the misfit falls, and this misfit.
 
         With noise, it is doubled while the misfit falls on: fast waves whose phases are wrong by whole turns make all
         steps too short.
         """
         def along(share: float) -> tuple[Law, float]:
-            trial = self._moved(law, share * step)
+            trial = self._after_step(law, share * step)
             return trial, float(self._misfit(self._path(trial), variance).sum())
 
-        share, best = shortened(along, before, _SHORTEST) or (0.0, (law, before))
+        share, best = backtracked(along, before, _SHORTEST) or (0.0, (law, before))
         while self.gains is not None and share >= 1 and (longer := along(share := 2 * share))[1] < best[1]:
             best = longer
         return best
 
-    def _of(self, law: Law | None) -> Law:
+    def _set_law(self, law: Law | None) -> Law:
         """The law, or another one of the same terms, which replaces it."""
         if law is not None:
             self.law, self.active = law, _active(law)
@@ -264,8 +265,8 @@ class Refinement:
         Errors of the first law include the distance of its coefficients from the best fit. Coefficients of the others
         are the conditional means of the normal distribution of all coefficients, given that the dropped ones are zero.
         """
-        law = self._of(law)
-        path, variance = self._flown(law)
+        law = self._set_law(law)
+        path, variance = self._path_and_variance(law)
         if not torch.isfinite(path).all() or not len(self.active):
             return law, [law]
         covariance, step = self._linearised(law, path, variance)
@@ -310,7 +311,7 @@ class Refinement:
         pulls = (design.mT @ sums[..., -1:])[..., 0].sum(0).numpy()
         inverse = scaled_inverse(total)
         step = inverse @ pulls
-        return self._robust(inverse, step, design[self.which], both), step
+        return self._clustered_covariance(inverse, step, design[self.which], both), step
 
     def slopes(self, law: Law, path: Tensor, weight: Tensor) -> Tensor:
         """Derivatives (B, M, C K, p) of weighted rollouts by p active coefficients, as finite differences."""
@@ -327,7 +328,7 @@ class Refinement:
             return theta + contexts @ by_context
 
         added = len(self.active) + int(np.count_nonzero(law.by_context))
-        zero = torch.zeros(added + (0 if law.told else len(self.systems) * law.count), dtype=torch.float64)
+        zero = torch.zeros(added + (0 if law.contexts_given else len(self.systems) * law.count), dtype=torch.float64)
         return torch.autograd.functional.jacobian(values, zero)
 
     def _shifted(self, law: Law, shift: tuple[np.ndarray, float]) -> Tensor:
@@ -335,9 +336,9 @@ class Refinement:
         where, step = shift
         shifts = np.zeros_like(law.theta)
         shifts[tuple(where)] = step
-        return self._fly(law, self.data.codes[:, 0], self.data, shifts)
+        return self._rollouts(law, self.data.codes[:, 0], self.data, shifts)
 
-    def _robust(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
+    def _clustered_covariance(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
         """Covariance (U, U) clustered by trajectory, from normal equations (B, p, p + 1) of p coefficients."""
         left = both[..., -1] - (both[..., :-1] @ (design @ torch.tensor(step))[..., None])[..., 0]  # after the step
         own = (design.mT @ left[..., None])[..., 0]
@@ -349,8 +350,8 @@ class Refinement:
         return inverse * scale * scale[:, None]
 
 
-def shortened(along: Callable[[float], tuple[T, float]], before: float, shortest: float
-              ) -> tuple[float, tuple[T, float]] | None:
+def backtracked(along: Callable[[float], tuple[T, float]], before: float, shortest: float
+                ) -> tuple[float, tuple[T, float]] | None:
     """Backtracking line search: the first share 1, 1/2, ... of a step for which the second item of `along(share)` is
     less than `before`, and `along(share)`; None where there is none down to `shortest`."""
     share = 1.0

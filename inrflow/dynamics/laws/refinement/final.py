@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from inrflow.domains import Box, Flows
-from inrflow.dynamics.laws.contexts import known_contexts, widened
+from inrflow.dynamics.laws.contexts import on_more_harmonics, with_new_contexts
 from inrflow.dynamics.laws.law import HARDLY, Law, integrable, pruned, worse
-from inrflow.dynamics.laws.rates import most_with_rates, solved_anew
+from inrflow.dynamics.laws.rates import most_harmonics, regressed_again
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
-from inrflow.dynamics.laws.refinement.flights import LITTLE, UNRESOLVED, Refinement
-from inrflow.dynamics.laws.setting import Data, Ground, Log, forecast_errors, joined, resolved
+from inrflow.dynamics.laws.refinement.rollouts import LITTLE, UNRESOLVED, Refinement
+from inrflow.dynamics.laws.setting import Data, EncodedData, Log, condition_count, forecast_errors, resolved_harmonics
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 
@@ -32,7 +32,7 @@ _AS_MANY = 0.75  # least frames of segments with initial codes, over those of fi
 _FITS = 1.5  # largest residual over noise of segments with initial codes: long chaotic ones cannot be followed
 
 
-def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Data, start: float, seconds: float,
+def refine(errors: np.ndarray, law: Law, encoded: EncodedData, judge: Data, whole: Data, start: float, seconds: float,
            say: Log, brief: bool = False) -> tuple[np.ndarray, Law]:
     """Errors and law after refinement of integrator steps, of coefficients along rollouts, of terms and of harmonics.
 
@@ -40,25 +40,25 @@ def refine(errors: np.ndarray, law: Law, ground: Ground, judge: Data, whole: Dat
     has `seconds`. brief: along single steps, on the same harmonics. Where the result is worse, the arguments are
     returned.
     """
-    if law.codes.harmonics.count != ground.codes.harmonics.count:  # refined before, on more harmonics
-        ground = Ground.of(law, ground.train)
-    ending = _Ending(errors, law, ground, ground.train, judge, start, seconds, say)
+    if law.codes.harmonics.count != encoded.codes.harmonics.count:  # refined before, on more harmonics
+        encoded = EncodedData.of(law, encoded.train)
+    refinement = _FinalRefinement(errors, law, encoded, encoded.train, judge, start, seconds, say)
     with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(Limit(start + seconds)):
-        ending.run(whole, brief)
-    return (ending.errors, ending.law) if ending.errors.mean() <= HARDLY * errors.mean() else (errors, law)
+        refinement.run(whole, brief)
+    return (refinement.errors, refinement.law) if refinement.errors.mean() <= HARDLY * errors.mean() else (errors, law)
 
 
 @dataclass
-class _Ending:
+class _FinalRefinement:
     """State of a refinement, which may end at any time: law and errors (S,) of its forecasts.
 
-    ground: data that rollouts start from. noisy: whether its codes are uncertain; hardly: ratio of errors that a step
+    encoded: data that rollouts start from. noisy: whether its codes are uncertain; hardly: ratio of errors that a step
     may cost then. judging: effort of one forecast; kept: seconds reserved for more harmonics.
     """
 
     errors: np.ndarray
     law: Law
-    ground: Ground
+    encoded: EncodedData
     train: Data
     judge: Data
     start: float
@@ -71,27 +71,27 @@ class _Ending:
 
     def run(self, whole: Data, brief: bool) -> None:
         """Run all steps for which there is time."""
-        second, exact, place = self.law.has_rates, self.errors.mean() < EXACT, self.ground.domain
+        second, exact, place = self.law.has_rates, self.errors.mean() < EXACT, self.encoded.domain
         if not exact:
             self.shorten_steps()
         last = self._along(2 if second else 1, min(_LAST, 0.1 * self.seconds), uncertain=False if second else None,
                            little=LITTLE if np.any(self.train.noise) else UNRESOLVED)
         if last.uncertain:  # forecasts from single frames are inaccurate
-            wide = widened(self.law, whole)
-            ground, errors = Ground.of(wide, whole), forecast_errors(wide, self.judge)
-            self.law, self.ground, self.errors = wide, ground, errors
+            wide = on_more_harmonics(self.law, whole)
+            encoded, errors = EncodedData.of(wide, whole), forecast_errors(wide, self.judge)
+            self.law, self.encoded, self.errors = wide, encoded, errors
             self.noisy, self.hardly, self.kept = True, HARDLY, 0.0
-        most = self.ground.states.shape[1] - 1
+        most = self.encoded.states.shape[1] - 1
         lengths = sorted({min(n, most) for n in _OF_NOISY}) if self.noisy else [
             n for n in _LENGTHS[second:] if n <= most and not exact]
-        last = self.along_flights(lengths[: 1 if brief else None], len(lengths)) or last
+        last = self.along_segments(lengths[: 1 if brief else None], len(lengths)) or last
         if not self.noisy:
             last = self._along(_LENGTHS[1], min(_LAST, 0.1 * self.seconds), uncertain=False)
-        self.shorten(last)
+        self.drop_terms(last)
         if self.noisy and not second and self.law.size:
-            self.with_first_codes(lengths, last)
+            self.with_initial_codes(lengths, last)
         if self.noisy:  # accurate starts need shorter steps
-            self.law = integrable(self.law, self.ground.train.t, self.ground.states) or self.law
+            self.law = integrable(self.law, self.encoded.train.t, self.encoded.states) or self.law
         if not (brief or isinstance(place, Flows)):
             for better in finer(self.law, self.train, self.judge, self.start + self.seconds, self.say, not self.noisy):
                 self.errors, self.law = better  # kept where the time ends before the next one
@@ -99,8 +99,8 @@ class _Ending:
     def shorten_steps(self) -> None:
         """Halve the integrator's step while forecasts improve, for its errors may grow along rollouts."""
         errors, law, deadline = self.errors, self.law, self.start + (1 - KEPT) * self.seconds
-        while math.isfinite(law.longest) and effort() < deadline:
-            halved, began = replace(law, longest=law.longest / 2), effort()
+        while math.isfinite(law.max_step) and effort() < deadline:
+            halved, began = replace(law, max_step=law.max_step / 2), effort()
             after = forecast_errors(halved, self.judge)
             self.judging = effort() - began
             if not after.mean() < _BETTER * errors.mean():
@@ -110,7 +110,7 @@ class _Ending:
         self.law, self.errors = law, errors
         self.kept = more if (more := 3 * _FINER[0] ** 2 * self.judging) < KEPT * self.seconds else 0.0
 
-    def along_flights(self, lengths: list[int], every: int) -> Refinement | None:
+    def along_segments(self, lengths: list[int], every: int) -> Refinement | None:
         """Refine coefficients along ever longer segments, of `every` lengths in all; the last that helped."""
         last = None
         for index, length in enumerate(lengths):
@@ -118,7 +118,7 @@ class _Ending:
                 break
             left *= _FILTERED if self.noisy else 0.5  # forecasts need time, too
             trial = self._along(length, left / (every - index), uncertain=self.noisy)
-            while self.noisy and trial.overtaxed and length > 1:  # longer ones would not end in time
+            while self.noisy and trial.too_slow and length > 1:  # longer ones would not end in time
                 trial = self._along(length := length // 3 or 1, left / (every - index), uncertain=True)
             trial.deadline = effort() + left if self.noisy else trial.deadline  # longer ones may use spare time
             refined, after = self._forecast(trial.run(), f"refined along rollouts of {length} frames")
@@ -126,7 +126,7 @@ class _Ending:
                 self.law, self.errors, last = refined, after, trial
         return last
 
-    def shorten(self, last: Refinement) -> None:
+    def drop_terms(self, last: Refinement) -> None:
         """Drop terms that forecasts do not need; truncation of harmonics is not part of their standard errors."""
         size = self.law.size
         self.law, (short, *shorter) = last.estimated(self.law)
@@ -136,18 +136,19 @@ class _Ending:
                 self.law = short
         self.law = pruned(last.run(self.law) if self.noisy and self.law.size < size else self.law)
 
-    def with_first_codes(self, lengths: list[int], last: Refinement) -> None:
+    def with_initial_codes(self, lengths: list[int], last: Refinement) -> None:
         """Refine coefficients and initial codes together, on about as many frames as the `last` refinement."""
         for length in lengths:
             if (left := self._left) < 0:
                 break
-            final = Assimilation.along(self.law, self.ground, self.ground.known, length, _WITH_FIRST * left)
+            final = Assimilation.along(self.law, self.encoded, self.encoded.known, length, _WITH_FIRST * left)
             if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # less informative
                 continue
             refined = final.run()
             refined, after = self._forecast(
-                refined, f"refined with first codes, {length} frames, misfit {final.left:.2f} of the noise")
-            lost = final.left > _FITS and not after.mean() < _BETTER * self.errors.mean()
+                refined,
+                f"refined with first codes, {length} frames, misfit {final.residual_over_noise:.2f} of the noise")
+            lost = final.residual_over_noise > _FITS and not after.mean() < _BETTER * self.errors.mean()
             if lost or worse(after, self.hardly * self.errors):
                 break
             self.law, self.errors = refined, after
@@ -158,12 +159,12 @@ class _Ending:
         return self.seconds - 2 * self.judging - (effort() - self.start)
 
     def _along(self, length: int, seconds: float, **options: Any) -> Refinement:
-        length = min(length, self.ground.states.shape[1] - 1)
-        return Refinement.along(self.law, self.ground, self.ground.known, length, seconds, **options)
+        length = min(length, self.encoded.states.shape[1] - 1)
+        return Refinement.along(self.law, self.encoded, self.encoded.known, length, seconds, **options)
 
     def _forecast(self, law: Law, how: str) -> tuple[Law, np.ndarray]:
         """Refined law, with contexts of systems that only forecasts have, and its errors."""
-        law = known_contexts(law, self.train, self.judge) if law.count else law
+        law = with_new_contexts(law, self.train, self.judge) if law.count else law
         after = forecast_errors(law, self.judge)
         self.say(f"  {how}: error {self.errors.mean():.2e} to {after.mean():.2e}, {effort() - self.start:.1f} s")
         return law, after
@@ -179,10 +180,10 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
     errors = forecast_errors(law, judge)
     spent, count = effort() - began, law.codes.harmonics.count
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
-    place, most = resolved(law.domain, law.boundary, train, flow)
-    most = min(most, most_with_rates(law.rates, train.u.shape[-1])) if law.has_rates else most
+    place, most = resolved_harmonics(law.domain, law.boundary, train, flow)
+    most = min(most, most_harmonics(law.rates, train.u.shape[-1])) if law.has_rates else most
     for factor in _FINEST if flow else _FINER:
-        now, size = law.codes.harmonics.count, min(int(factor * count), most * joined(law.boundary))
+        now, size = law.codes.harmonics.count, min(int(factor * count), most * condition_count(law.boundary))
         steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
         if size <= now or effort() + 3 * (size / now) ** steeper * spent > deadline:
             break
@@ -191,13 +192,13 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
             break
         there = replace(law, domain=place, codes=fit_codes(harmonics, train.x, train.u, train.noise))
         some = judge.take(np.arange(min(4, len(judge.u))))
-        wider = integrable(there, some.t, Ground.of(there, some).states)
+        wider = integrable(there, some.t, EncodedData.of(there, some).states)
         began = effort()
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
         anew = anew or bool(after.mean() < _NO_NOISE * errors.mean())
         if anew and wider is not None and not (law.count or law.has_network):  # they compensated for harmonics
-            solved = solved_anew(wider, train)
+            solved = regressed_again(wider, train)
             again = forecast_errors(solved, judge)
             wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)
         say(f"  {harmonics.count} harmonics: error {errors.mean():.2e} to {after.mean():.2e}, effort {effort():.1f} s")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from inrflow.encoding.residual.amounts import Roots
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows
 from inrflow.encoding.residual.places import Places
+from inrflow.encoding.residual.square_roots import SquareRoots
 from inrflow.numerics.normal import gaussian_crps
 
 PLACES = Places((0.0, 0.0))
@@ -17,7 +17,7 @@ COVARIANCE = Covariance.of(Form((1.5,), 0.5, PLACES.groups, PLACES.moving), [0.1
 
 def test_values_of_roots_are_the_values():
     values = np.concatenate([np.random.default_rng(0).gamma(0.7, size=300), [-3.0, 50.0]])
-    roots = Roots.of(values)
+    roots = SquareRoots.of(values)
     assert roots is not None
     back = roots.values(torch.as_tensor(roots(values))).numpy()
     np.testing.assert_allclose(back, values, rtol=1e-12, atol=1e-12)
@@ -25,7 +25,7 @@ def test_values_of_roots_are_the_values():
 
 
 def test_moments_are_those_of_values_at_many_quantiles():
-    roots = Roots(0.2, 0.05, 1.0)
+    roots = SquareRoots(0.2, 0.05, 1.0)
     mean, variance = torch.tensor([-1.2, -0.3, 0.8]).double(), torch.tensor([0.3, 0.1, 0.5]).double()
     normal = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000)
     values = roots.values(mean + variance.sqrt() * normal[:, None])
@@ -35,9 +35,9 @@ def test_moments_are_those_of_values_at_many_quantiles():
 
 
 def test_values_that_are_not_skewed_have_no_roots():
-    assert Roots.of(np.random.default_rng(2).standard_normal(2000)) is None
-    assert Roots.of(-np.random.default_rng(2).gamma(0.5, size=2000)) is None
-    assert Roots.of(np.zeros(5)) is None
+    assert SquareRoots.of(np.random.default_rng(2).standard_normal(2000)) is None
+    assert SquareRoots.of(-np.random.default_rng(2).gamma(0.5, size=2000)) is None
+    assert SquareRoots.of(np.zeros(5)) is None
 
 
 def amounts() -> Rows:
@@ -74,7 +74,7 @@ def test_amounts_are_told_by_their_roots_and_are_as_uncertain_as_they_are_large(
 
 def test_joint_deviations_are_those_of_values():
     rows = amounts()
-    one = conditioned(ChannelField(COVARIANCE, roots=Roots.of(rows.u[:, 0])), rows)
+    one = conditioned(ChannelField(COVARIANCE, roots=SquareRoots.of(rows.u[:, 0])), rows)
     t, x = np.array([1.0, 2.5, 2.5]), np.random.default_rng(1).uniform(0, 1, (3, 2))
     std = torch.full((3,), 0.7, dtype=torch.float64)
     parts = one.joint(0, std, t, x)
@@ -87,6 +87,7 @@ def test_joint_deviations_are_those_of_values():
 
 
 def test_a_process_of_roots_is_stored_and_read():
-    one = ResidualField(PLACES, (ChannelField(COVARIANCE, roots=Roots(-1.0, 0.05, 0.8)), ChannelField(COVARIANCE)))
+    one = ResidualField(PLACES, (ChannelField(COVARIANCE, roots=SquareRoots(-1.0, 0.05, 0.8)),
+                                 ChannelField(COVARIANCE)))
     again = ResidualField.from_state(one.state())
-    assert [channel and channel.roots for channel in again.channels] == [Roots(-1.0, 0.05, 0.8), None]
+    assert [channel and channel.roots for channel in again.channels] == [SquareRoots(-1.0, 0.05, 0.8), None]
