@@ -325,8 +325,7 @@ def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) ->
     apart = [f"{name} is in {own} here and in {known} there" for name, own, known in zip(
         about.channels, units, about.units or (), strict=False) if own and known and str(own) != str(known)]
     if apart:
-        warnings.warn(f"{path}: {', '.join(apart)}; values are taken as they are, convert them if these differ",
-                      stacklevel=3)
+        warnings.warn(f"{path}: {', '.join(apart)}; values are not converted: do so if these differ", stacklevel=3)
 
 
 def _warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
@@ -341,10 +340,11 @@ def _warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np
     if repeated.any():
         apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
-                      f"{apart.sum()} with other values; they are averaged at places that recur, and all "
-                      "used elsewhere", stacklevel=2)
-    for remark in (far_times(t[used], units), daylight_saving_remark(keys[:, 1], keys[1:, 1][repeated], units)):
-        if remark:
+                      f"{apart.sum()} with other values: averaged at places that recur, all used elsewhere",
+                      stacklevel=2)
+    if units is not None and " since " in units:
+        local = daylight_saving_remark(keys[:, 1], keys[1:, 1][repeated], units)
+        for remark in filter(None, (far_times(t[used], units), local)):
             warnings.warn(f"{path}: {remark}", stacklevel=2)
 
 

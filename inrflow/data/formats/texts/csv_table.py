@@ -172,8 +172,8 @@ class CsvColumns(Columns):
     def _find_dates(self) -> None:
         """Find columns of dates if no column is named as times (T may be a temperature), or add a column of times from
         columns of year, month and so on."""
-        called, days = {name.lower() for name in self.names if name != "T"}, find_column(self.names, TIMES)
-        known = not called.isdisjoint(TIMES) or days not in (None, "T")
+        called = {name.lower() for name in self.names if name != "T"}
+        known = not called.isdisjoint(TIMES) or find_column(self.names, TIMES) not in (None, "T")
         if not known and (parts := parts_of_dates(self.names)):
             self._parts, self.dates, self.meant = parts, tuple(parts), {TIMES: "time"}
             self.names = (*self.names, "time")
@@ -181,13 +181,15 @@ class CsvColumns(Columns):
         ahead = list(itertools.islice(self._lines, _LOOKED_AT))
         self._lines = itertools.chain(ahead, self._lines)
         rows = list(csv.reader(ahead, delimiter=self.separator, skipinitialspace=self.separator != " "))
-        dates = columns_of_dates(self.names, rows)
-        if not known and dates:
-            self.dates, self.meant, days = tuple(dates), {TIMES: dates[0]}, dates[0]
         cells = dict(zip(self.names, zip(*(row for row in rows if len(row) == len(self.names)), strict=True),
                          strict=False))
         clocks = [name for name, own in cells.items() if all(map(_CLOCK.fullmatch, own)) or (
             name.lower() in HOURS and all(map(_HOUR.fullmatch, own)))]
+        if known and not clocks:
+            return
+        dates, days = columns_of_dates(self.names, rows), find_column(self.names, TIMES)
+        if not known and dates:
+            self.dates, self.meant, days = tuple(dates), {TIMES: dates[0]}, dates[0]
         day = days if days in dates else dates[0] if days in clocks and dates else None
         if day is not None and len(clocks) == 1 and not any(":" in cell or "T" in cell for cell in cells[day]):
             self._clock = str(days), day, clocks[0]
