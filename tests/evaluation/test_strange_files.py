@@ -45,7 +45,7 @@ def test_what_is_like_the_training_data_is_not_told(surrogate, tmp_path):
     ({"shift": 273.0}, "check their unit"), ({"scale": 1e12}, "check their unit"), ({"stretch": 1000.0}, "1e+03 times"),
     ({"stretch": 20.0}, "20 times those of training"),
     ({"nu": 0.6}, "nu is 0.6, in training it was always 0.5"), ({"speed": 3.0}, "in training it was 1 to 2"),
-    ({"units": ("K",)}, "u in K, not in degC"),
+    ({"units": ("K",)}, "u in K instead of degC"),
 ])
 def test_what_is_unlike_it_is_told(surrogate, tmp_path, change, words):
     assert words in told(surrogate, tmp_path, **change)

@@ -197,7 +197,7 @@ class LawRecipe:
             if short is not None and network != "on" and run.budget.seconds(share) < _FEWEST_SECONDS:
                 run.log.say("law with a network: not sought, for lack of time")
                 return
-            for law in with_network("network", share, basis, on_unexplained=missed):
+            for law in with_network("network", share, basis, missed=missed):
                 yield from _candidates(run, problem, whole(law), x, u, groups, noise)
 
 

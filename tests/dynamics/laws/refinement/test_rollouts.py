@@ -93,7 +93,7 @@ def test_flights_that_diverge_are_left_out() -> None:
     assert np.allclose(refined.theta[:, 0], [0.02, -1.0], rtol=1e-3)
 
 
-@pytest.mark.parametrize("longest", [0.05, np.inf])
+@pytest.mark.parametrize("max_step", [0.05, np.inf])
 def test_a_law_whose_flights_all_diverge_is_left_as_it_is(max_step: float) -> None:
     harmonics, t = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1))
     start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.025], [-0.9]]), np.zeros((2, 1)),
