@@ -54,7 +54,8 @@ def with_pressure(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, velocit
     zero = tuple(x[0, changes.argmin()].tolist()) if np.nanmin(changes) < _FIXED * np.nanmean(changes) else ()
     theta = dict(zip(law.terms, law.theta[:, 0], strict=True))
     viscosity = -theta.get(VISCOSITY, 0.0) / (theta.get(TRANSPORT, 0.0) or -1.0)
-    pressure = Pressure(channel, scale, viscosity, min(Pressure._field_defaults["modes"], u.shape[2] // _POINTS), zero)
+    modes = min(Pressure._field_defaults["modes"], min(u.shape[2], len(flows.region.nodes)) // _POINTS)
+    pressure = Pressure(channel, scale, viscosity, modes, zero)
     wide = flows.with_pressure(pressure).harmonics(harmonics.count + pressure.modes + 1)
     codes = torch.zeros(*own.shape[:2], wide.count, dtype=torch.float64)
     velocity = torch.tensor(law.codes.encode(x[0], few.u[..., list(velocities)])[0])[..., 0, :]
