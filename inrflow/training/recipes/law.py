@@ -153,11 +153,11 @@ class LawRecipe:
                            rates=run.config.dynamics.memory is None, noise=problem.unexplained,
                            period=problem.forcing_period, on_data=datasets.append, on_unexplained=at_first, **further)
 
-        def refined(seconds: int, left: Clock) -> tuple[Law, Problem]:
+        def refined(seconds: float, left: Clock) -> tuple[Law, Problem]:
             if flows and len(scale) > 2 and problem.noise is None:
                 from inrflow.dynamics.fitting.flow_pressure import flow_law
 
-                kept[:] = velocities
+                kept[:], seconds = velocities, seconds / 2  # as much for a law of all channels
                 law = flow_law(lambda: search(flows, seconds, left), t, x, u, velocities, scale.numpy(), run.log.say)
                 if law is not None:
                     return law, problem
