@@ -37,8 +37,8 @@ _ORDER = 5  # quadrature order, exact for projected advection
 
 class Pressure(NamedTuple):
     """Pressure as a third channel: its index among the three, divisor of its values, viscosity, number of modes of the
-    transport's pressure, a point (2,) where it is zero, if any, and corrections (L, N) of the pressures of the
-    first velocities and, last, of the steady ones."""
+    transport's pressure, a point (2,) where it is zero, if any, corrections (L, N) of the pressures of the first
+    velocities and, last, of the steady ones, and whether every trajectory has a constant of its own."""
 
     channel: int
     scale: float
@@ -46,6 +46,7 @@ class Pressure(NamedTuple):
     modes: int = 64
     zero: Sequence[float] = ()
     linear: Sequence[Sequence[float]] | np.ndarray = ()
+    level: bool = False
 
 
 class Flows(Domain):
@@ -124,7 +125,7 @@ class Flows(Domain):
         stiffness = sparse.block_diag([forms.laplacian[own][:, own] for own in free])
         saddle = splu(sparse.bmat([[stiffness, constraints.T], [constraints, None]]).tocsc())
         padding, both, more = np.zeros(constraints.shape[0]), masses.shape[0], 0 if self.pressure is None else (
-            self.pressure.modes + 1)
+            self.pressure.modes + bool(len(self.pressure.zero)) + self.pressure.level)
 
         def inverse(v: np.ndarray) -> np.ndarray:
             """Product M S M v, with mass matrix M and S the solution operator of the Stokes problem."""
@@ -147,7 +148,7 @@ class Flows(Domain):
             return FlowHarmonics(self, components, rates)
         pressures = self._pressures_of(components, count)
         modes, tests = transport_pressures(forms, self.pressure.modes, self._zero)
-        level = np.ones((basis.N, int(self._zero is None)))  # a constant of each trajectory
+        level = np.ones((basis.N, int(self.pressure.level)))
         alone = [np.stack([0 * own, 0 * own, own]) for own in (modes, level)]
         every = np.concatenate([components, pressures[None]])
         rates = np.insert(rates, count, np.full(modes.shape[1], rates[0]))
@@ -207,7 +208,7 @@ class FlowHarmonics(Harmonics):
         self.flows, self.coefficients, self.eigenvalues = flows, coefficients, eigenvalues
         self.count, self.components = len(self.eigenvalues), len(coefficients)
         self.tests = np.zeros((2, coefficients.shape[1], 0)) if tests is None else tests
-        self.steady = len(flows.steady) + (flows.pressure is not None and not len(flows.pressure.zero))
+        self.steady = len(flows.steady) + (flows.pressure is not None and flows.pressure.level)
         self.free = self.count - self.steady - self.tests.shape[2]  # Stokes modes
 
     def _each(self) -> list[RegionHarmonics]:

@@ -42,7 +42,8 @@ def with_pressure(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, velocit
 
     law: of the channels `velocities`; x (S, N, 2): points, shared by all; scale: divisor of the pressure. It is a
     density times the pressure that the law implies, and corrections that are linear in the leading velocities, as
-    elements do not resolve all stresses at walls, if these explain trajectories that are held out.
+    elements do not resolve all stresses at walls, if these explain trajectories that are held out; likewise a constant
+    of each trajectory.
     """
     flows, harmonics = law.domain, law.codes.harmonics
     assert isinstance(flows, Flows) and isinstance(harmonics, FlowHarmonics)
@@ -56,7 +57,7 @@ def with_pressure(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, velocit
     viscosity = -theta.get(VISCOSITY, 0.0) / (theta.get(TRANSPORT, 0.0) or -1.0)
     modes = min(Pressure._field_defaults["modes"], min(u.shape[2], len(flows.region.nodes)) // _POINTS)
     pressure = Pressure(channel, scale, viscosity, modes, zero)
-    wide = flows.with_pressure(pressure).harmonics(harmonics.count + pressure.modes + 1)
+    wide = flows.with_pressure(pressure).harmonics(harmonics.count + pressure.modes + len(zero) // 2)
     codes = torch.zeros(*own.shape[:2], wide.count, dtype=torch.float64)
     velocity = torch.tensor(law.codes.encode(x[0], few.u[..., list(velocities)])[0])[..., 0, :]
     codes[..., : wide.free] = velocity[..., : wide.free]
@@ -73,10 +74,12 @@ def with_pressure(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, velocit
         share, design = (left, trial) if left < _BETTER * share else (share, design)
     if not share < _UNEXPLAINED:
         return None
-    _, density, fields = _left(design, physical, every, np.ones(len(flat), bool))
-    domain = flows.with_pressure(pressure._replace(viscosity=density * viscosity, linear=scale * flows.smoothed(
-        x[0], fields.T).T))
-    prior = fit_codes(domain.harmonics(wide.count), few.x, few.u)
+    missed, density, fields = _left(design, physical, every, np.ones(len(flat), bool))
+    apart = missed.reshape(len(own), -1) - np.nanmean(missed.reshape(len(own), -1), 1, keepdims=True)
+    level = not zero and bool(np.nanmean(apart**2) < _BETTER * np.nanmean(missed**2))
+    domain = flows.with_pressure(pressure._replace(viscosity=density * viscosity, level=level, linear=(
+        scale * flows.smoothed(x[0], fields.T).T)))
+    prior = fit_codes(domain.harmonics(wide.count + level), few.x, few.u)
     terms = law.terms if TRANSPORT in law.terms else (*law.terms, TRANSPORT)
     values = np.zeros((len(terms), 1))
     values[terms.index(TRANSPORT)] = density
