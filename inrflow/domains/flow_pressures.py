@@ -16,6 +16,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh, splu
 
 from inrflow.domains.region import SPARE, oriented
 
+Projection = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
 
 class TaylorHood(NamedTuple):
     """Matrices of quadratic velocities (N,), those of each component at `free` not held, and of linear pressures (V,).
@@ -39,7 +41,7 @@ class TaylorHood(NamedTuple):
         """Linearly independent rows of the divergence."""
         return self.divergence[int(self.closed) :]
 
-    def projection(self) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    def projection(self) -> Projection:
         """Solver of masses v + divergence^T p = forces (n, K), divergence v = sources (V, K) for v and p, whose mean is
         zero in closed regions."""
         rows, size, mean = self.constraints, self.masses.shape[0], np.asarray(self.weights.sum(0)).ravel()
@@ -62,14 +64,15 @@ class TaylorHood(NamedTuple):
         return result
 
 
-def viscous_pressures(forms: TaylorHood, velocities: np.ndarray) -> np.ndarray:
-    """Pressures (N, K) of the force lap u, for velocities u (2, N, K)."""
+def viscous_pressures(forms: TaylorHood, solved: Projection, velocities: np.ndarray) -> np.ndarray:
+    """Pressures (N, K) of the force lap u, for velocities u (2, N, K); solved: the projection of the forms."""
     forces = -np.concatenate([(forms.laplacian @ part)[own] for part, own in zip(velocities, forms.free, strict=True)])
-    _, pressures = forms.projection()(forces, np.zeros((forms.weights.shape[0], forces.shape[1])))
+    _, pressures = solved(forces, np.zeros((forms.weights.shape[0], forces.shape[1])))
     return forms.quadratic(-forms.area * pressures)
 
 
-def transport_pressures(forms: TaylorHood, count: int, zero: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def transport_pressures(forms: TaylorHood, solved: Projection, count: int, zero: np.ndarray | None = None
+                        ) -> tuple[np.ndarray, np.ndarray]:
     """Modes (N, M) of pressures, and velocities (2, N, M) whose mean products with (u . grad) u are the coefficients of
     its pressure.
 
@@ -77,7 +80,7 @@ def transport_pressures(forms: TaylorHood, count: int, zero: np.ndarray | None =
     elements. zero (V,): values of linear elements at a point where pressures are zero, for which a constant is the last
     mode.
     """
-    solved, size, mean = forms.projection(), forms.weights.shape[0], np.asarray(forms.weights.sum(0)).ravel()
+    size, mean = forms.weights.shape[0], np.asarray(forms.weights.sum(0)).ravel()
 
     def inverse(pressure: np.ndarray) -> np.ndarray:
         source = pressure - float(forms.closed) * (mean @ pressure)

@@ -22,7 +22,7 @@ from skfem.helpers import dot, grad
 from skfem.models.poisson import laplace, mass
 
 from inrflow.domains.base import Domain, Harmonics, Quadrature
-from inrflow.domains.flow_pressures import TaylorHood, transport_pressures, viscous_pressures
+from inrflow.domains.flow_pressures import Projection, TaylorHood, transport_pressures, viscous_pressures
 from inrflow.domains.region import SPARE, Region, RegionHarmonics, oriented
 from inrflow.errors import UserError
 
@@ -66,10 +66,13 @@ class Flows(Domain):
         self.steady = modes.reshape(-1, 2, self.region.basis.N)
         self.pressure = None if pressure is None else Pressure(**pressure)
         self._known: dict[int, FlowHarmonics] = {}
+        self._stokes: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # modes by number
 
     def with_pressure(self, pressure: Pressure) -> Flows:
-        """The domain with a pressure beside velocities."""
-        return Flows(self.region.nodes, self.region.cells, self.scale, self.steady, self.held, pressure._asdict())
+        """The domain with a pressure beside velocities, whose elements and Stokes modes are those of this one."""
+        flows = Flows(self.region.nodes, self.region.cells, self.scale, self.steady, self.held, pressure._asdict())
+        flows._stokes, flows.forms = self._stokes, self.forms
+        return flows
 
     def with_steady(self, x: np.ndarray, u: np.ndarray) -> Flows | None:
         """The domain with steady modes fitted to velocities u (S, T, N, 2), divided by the scale, at points x (N, 2).
@@ -119,36 +122,44 @@ class Flows(Domain):
                           sparse.block_diag([one[own][:, own] for own in free]).tocsc(), divergence,
                           mass.assemble(pressures) / self.region.measure, closed, self.region.measure)
 
-    def _solve(self, count: int) -> FlowHarmonics:
+    def _stokes_modes(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most `count` Stokes modes (2, N, K) of lowest eigenvalue, and the eigenvalues (K,)."""
+        if count in self._stokes:
+            return self._stokes[count]
         forms = self.forms
         basis, free, masses, constraints = forms.basis, forms.free, forms.masses, forms.constraints
         stiffness = sparse.block_diag([forms.laplacian[own][:, own] for own in free])
         saddle = splu(sparse.bmat([[stiffness, constraints.T], [constraints, None]]).tocsc())
-        padding, both, more = np.zeros(constraints.shape[0]), masses.shape[0], 0 if self.pressure is None else (
-            self.pressure.modes + bool(len(self.pressure.zero)) + self.pressure.level)
+        padding, both = np.zeros(constraints.shape[0]), masses.shape[0]
 
         def inverse(v: np.ndarray) -> np.ndarray:
             """Product M S M v, with mass matrix M and S the solution operator of the Stokes problem."""
             return masses @ saddle.solve(np.concatenate([masses @ v, padding]))[:both]
 
-        count = max(min(count - len(self.steady) - more, (both - len(padding)) // 3), 1)
+        most = max(min(count, (both - len(padding)) // 3), 1)
         start = np.random.default_rng(0).standard_normal(both)
         shape = (both, both)
-        values, vectors = eigsh(LinearOperator(shape, inverse, dtype=float), min(count + SPARE, both - 1), masses,
+        values, vectors = eigsh(LinearOperator(shape, inverse, dtype=float), min(most + SPARE, both - 1), masses,
                                 which="LM", v0=start, Minv=LinearOperator(shape, splu(masses).solve, dtype=float))
         order = np.argsort(-values)
-        values, vectors = values[order][:count], oriented(values[order], vectors[:, order], masses)[:, :count]
-        components = np.zeros((2, basis.N, count + len(self.steady)))
-        for part, own, values_of in zip(components, free, np.split(vectors, [len(free[0])]), strict=True):
-            part[own, :count] = values_of
-        components[:, :, count:] = self.steady.transpose(1, 2, 0)
-        rates = 1 / values
+        values, vectors = values[order][:most], oriented(values[order], vectors[:, order], masses)[:, :most]
+        modes = np.zeros((2, basis.N, most))
+        for part, own, values_of in zip(modes, free, np.split(vectors, [len(free[0])]), strict=True):
+            part[own] = values_of
+        return self._stokes.setdefault(count, (modes, 1 / values))
+
+    def _solve(self, count: int) -> FlowHarmonics:
+        pressure = self.pressure
+        more = 0 if pressure is None else pressure.modes + bool(len(pressure.zero)) + pressure.level
+        stokes, rates = self._stokes_modes(count - len(self.steady) - more)
+        count, components = len(rates), np.concatenate([stokes, self.steady.transpose(1, 2, 0)], 2)
         rates = np.append(rates, np.full(len(self.steady), rates[0]))
-        if self.pressure is None:
+        if pressure is None:
             return FlowHarmonics(self, components, rates)
-        pressures = self._pressures_of(components, count)
-        modes, tests = transport_pressures(forms, self.pressure.modes, self._zero)
-        level = np.ones((basis.N, int(self.pressure.level)))
+        solved = self.forms.projection()
+        pressures = self._pressures_of(solved, components, count)
+        modes, tests = transport_pressures(self.forms, solved, pressure.modes, self._zero)
+        level = np.ones((len(modes), int(pressure.level)))
         alone = [np.stack([0 * own, 0 * own, own]) for own in (modes, level)]
         every = np.concatenate([components, pressures[None]])
         rates = np.insert(rates, count, np.full(modes.shape[1], rates[0]))
@@ -165,10 +176,10 @@ class Flows(Domain):
         values[self.region.basis.mesh.t[:, cells[0]]] = 1 - local.sum(), *local.ravel()
         return values
 
-    def _pressures_of(self, velocities: np.ndarray, count: int) -> np.ndarray:
+    def _pressures_of(self, solved: Projection, velocities: np.ndarray, count: int) -> np.ndarray:
         """Pressures (N, K) that are linear in velocities (2, N, K), of which those from `count` on are steady."""
         assert self.pressure is not None
-        result = self.pressure.viscosity * viscous_pressures(self.forms, velocities)
+        result = self.pressure.viscosity * viscous_pressures(self.forms, solved, velocities)
         if self._zero is not None:
             result -= self._zero @ result[self.region.basis.nodal_dofs[0]]
         added = np.asarray(self.pressure.linear, np.float64).reshape(-1, len(result)).T

@@ -235,10 +235,13 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
     return [kept(flows) for flows in found]
 
 
-def velocities_of(x: np.ndarray, u: np.ndarray) -> list[int]:
-    """The two channels of fields u (S, T, N, C) at points x (N, 2) that are most nearly a divergence-free velocity."""
+def velocities_of(x: np.ndarray, u: np.ndarray, scale: np.ndarray) -> list[int]:
+    """The two channels of fields u (S, T, N, C), divided by `scale` (C,), at points x (N, 2) that are most nearly a
+    divergence-free velocity."""
     pairs = [[*pair] for pair in itertools.combinations(range(u.shape[-1]), 2)]
-    return min(pairs, key=lambda pair: _divergence(x, u[..., pair])) if len(pairs) > 1 else pairs[0]
+    if len(pairs) == 1:
+        return pairs[0]
+    return min(pairs, key=lambda pair: _divergence(x, u[:_LOOKED_AT, ..., pair] * scale[pair]))
 
 
 def _divergence(x: np.ndarray, u: np.ndarray) -> float:

@@ -121,7 +121,7 @@ class LawRecipe:
             run.log.say(f"law on the domain's harmonics: none found ({first_line(reason)})")
             return
         may_flow = x.shape[-1] == 2 and len(scale) in (2, 3) and np.equal(x, x[:1]).all()
-        velocities = velocities_of(x[0], u * scale.numpy()) if may_flow else []
+        velocities = velocities_of(x[0], u, scale.numpy()) if may_flow else []
         flows = flows_of(domains, x[0], u[..., velocities], scale[velocities].numpy()) if may_flow else []
         tried = [*domains, *(flows if len(scale) == 2 else ())]
         further: dict[str, Any] = {"systems": systems, "seed": run.config.seed, "log": run.log.notes("law")}
