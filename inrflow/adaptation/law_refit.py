@@ -11,10 +11,9 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.domains import from_state, harmonics_of
 from inrflow.dynamics.laws import Law
-from inrflow.dynamics.laws.law import Segments, segments
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.rollouts import Refinement
-from inrflow.dynamics.laws.setting import determined_shares
+from inrflow.dynamics.laws.setting import Data, EncodedData
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import term_from_state
 from inrflow.encoding.harmonic_codes import HarmonicCodes
@@ -52,19 +51,13 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -
     t, x = surrogate.scale.internal(batch.t), batch.x[:, 0].double().numpy()
     u = surrogate.normalisation.apply(batch.u).double() - offset.detach().double()
     whole = torch.isfinite(t).all(1).nonzero()[:, 0].tolist()
-    sets = [(x[s], u[[s]]) for s in whole] if len(x) > 1 else [(x[0], u[whole])]
-    parts = [law.codes.encode(where, values.numpy()) for where, values in sets]
-    codes = np.concatenate([one for one, _ in parts])
-    spread = np.concatenate([np.broadcast_to(variance, (len(one), *variance.shape)) for one, variance in parts])
-
-    def every(length: int) -> Segments:
-        return segments(t[whole].numpy(), codes, spread, min(length, t.shape[1] - 1))
-
-    known, exact = determined_shares(law.codes, spread), False if law.has_rates else None
-    refinement = Refinement(law, every(_LENGTH), known, seconds, uncertain=exact)
+    places = x[whole] if len(x) > 1 else x[0]
+    encoded = EncodedData.of(law, Data.of(t[whole].numpy(), places, u[whole].numpy()))
+    lengths, exact = [min(length, t.shape[1] - 1) for length in (_LENGTH, _OF_NOISY)], False if law.has_rates else None
+    refinement = Refinement.along(law, encoded, encoded.known, lengths[0], seconds, uncertain=exact)
     field, found = copy.deepcopy(surrogate.field), refinement.run()
     if refinement.uncertain:
-        found = Assimilation(found, every(_OF_NOISY), known, seconds).run()
+        found = Assimilation.along(found, encoded, encoded.known, lengths[1], seconds).run()
     with torch.no_grad():
         field.term(LawTerm).theta.add_(torch.as_tensor(found.theta - theta))
     return replace(surrogate, field=field.eval())
