@@ -154,6 +154,15 @@ class LawRollouts:
         """Share of rollouts that diverge."""
         return _lost(self.paths)
 
+    @property
+    def farthest(self) -> float:
+        """Largest norm of rollouts from the first frame over the observed time, relative to that of the states."""
+        states = self.states.at(torch.isfinite(self.states.t).all(1).nonzero()[:_FOLLOWED, 0])
+        with torch.no_grad():
+            paths = self.integrator(self.field, states.codes[:, 0], states.t, check=False)
+        norms, seen = (one.norm(dim=-1)[states.observed] for one in (paths, states.codes))
+        return float(norms.nan_to_num(torch.inf).max() / seen.max()) if len(seen) else 0.0
+
     def difference(self, paths: Tensor) -> float:
         """Mean squared difference to other rollouts (of another step, for example), relative to the variance of the
         states; infinite if one of its own diverges."""

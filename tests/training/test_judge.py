@@ -297,6 +297,14 @@ def test_forecasts_that_diverge_soon_after_the_data_are_counted():
     assert LawRollouts(field, Integrator("rk4", 0.01), states.at(slice(0)), states, 0, 1, error=0.0).lost == 0.0
 
 
+def test_forecasts_from_the_first_frame_show_what_the_last_frames_do_not():
+    """Data of dz/dt = -z and a law dz/dt = z^2 that starts from 1 / 2: z = 1 / (2 - t) at t = 1.8 is 10 times that."""
+    t = torch.linspace(0, 1.8, 10, dtype=torch.float64).expand(1, 10)
+    states = CodeData(0.5 * torch.exp(-t)[..., None], t, torch.ones(1, 10, dtype=torch.bool))
+    found = LawRollouts(VectorField(1, [Square()]).double(), Integrator("rk4", 0.01), states, states, 8, 1, error=0.0)
+    assert found.lost == 0.0 and found.farthest == pytest.approx(10, rel=1e-5)
+
+
 def test_the_difference_of_steps_is_the_error_of_the_longer_ones():
     seen = states(count=4)
     coarse, fine = (LawRollouts(field(), Integrator("rk4", step), seen, seen, 0, 2) for step in (0.5, 0.25))

@@ -41,16 +41,15 @@ _OF_NETWORK, _ALONE = 0.25, 0.35  # shares of the budget for a network, with a l
 _AT_FIRST, _FAR_LESS = 0.05, 0.5  # share of the budget for an early network; residual ratio required of it
 _FIRST_SECONDS, _FEWEST_SECONDS = 1.0, 2.0  # least number of seconds for that one, and for others
 _GUARD = 0.75  # share of the budget, by the clock, after which the search is abandoned
-_FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
-_SERIES, _FEWEST_PLACES, _ON_LINE = 12, 64, 24  # frames of a series; least number of places, and on a line
+_FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _SERIES = 4, 4, 12  # the last: least number of frames of a series
+_FEWEST_PLACES, _ON_LINE = 64, 24  # least number of places, and on a line
 _MOST_VALUES = 3e7  # largest number of values that a law is fitted to
-_LOST = 0.5  # share of diverging forecasts beyond which a law is rejected
+_LOST, _FARTHEST = 0.5, 2.0  # largest share of diverging forecasts; norm of those of observed times over the data's
 _MANY = 400  # codes from which fewer trajectories calibrate: covariances have cubic cost
 _VERY_MANY = 1024  # codes from which an accurate law without residual ends the search
 _RATED, _TOGETHER = 64, 8  # trajectories whose rates are estimated, and how many at once
 _OF_RATES = 0.03  # share of the budget for each further block of these
-_UNSURE = 0.1  # tolerance of codes in fits of rates, relative to the residual of the harmonics
-_LEAST_NOISE = 1e-14
+_UNSURE, _LEAST_NOISE = 0.1, 1e-14  # tolerance of codes in fits of rates, relative to residuals; least of these
 _OF_ROWS = 0.4  # share of the time for a law, to refine it by observed rows
 _OF_STEPS = 0.1  # share of the budget for states of rest and shorter steps
 _NEAR = -0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4  # distances from states of rest relative to the range
@@ -321,10 +320,11 @@ def _candidates(
             if flown.try_field(held, _LOST):
                 run.log.say(f"law on harmonics: values within {near:.0e} of a bound rest, error {flown.error:.2e}")
         flown.shorten_steps()
-    if flown.lost:
-        run.log.say(f"law on harmonics: {100 * flown.lost:.0f} % of held-out forecasts diverge in twice their time; "
-                    + ("it is not used" if flown.lost > _LOST else "do not trust forecasts far beyond the data"))
-    if flown.lost > _LOST:
+    strays = first and not law.has_rates and flown.farthest > _FARTHEST
+    if lost := 1.0 if strays else flown.lost:
+        run.log.say(f"law on harmonics: {100 * lost:.0f} % of forecasts leave the range of the data; " + (
+            "it is not used" if lost > _LOST else "do not trust forecasts far beyond the data"))
+    if lost > _LOST:
         return
     error = flown.error + rows
     complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # as many harmonics as points
