@@ -45,6 +45,7 @@ from inrflow.training.recorder import Budget, Recorder, Tried
 _NOISY, _MOST_WHITE = 1e-4, 0.99  # relative variance of noisy values; largest share of white noise in residuals
 _LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of residuals between frames above which they are not white
 _FREEDOM = 0.25  # least share of the noise that remains in residuals of codes
+_OF_REFIT = 0.05  # share of the budget for each refit, even if it is spent: it alone uses the held-out data
 _OF_CONTEXTS = 0.03  # share of the budget for contexts of held-out trajectories, even if it is spent
 _SHARE, _LEAST = 0.15, 1.0  # share of the budget for calibration, and seconds added
 _LEADS = 4  # least number of leads if ensemble rollouts exceed the time
@@ -218,14 +219,14 @@ class Candidate:
 
 
 def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
-    """The surrogate of a candidate: refit, priors, calibration. Parts beyond the time budget are skipped.
+    """The surrogate of a candidate: refit, priors, calibration. Optional parts beyond the time budget are skipped.
 
     Standard deviations are those of forecasts by the candidate itself, for which the held-out trajectories are new; the
     field that is kept is the refitted one.
     """
     refitted: Refitted | None = None
     if candidate.refit is not None:
-        with budget.part():
+        with budget.part(least=_OF_REFIT):
             refitted = candidate.refit()
     states = candidate.states if refitted is None or refitted.states is None else refitted.states
     surrogate = assemble(candidate, states)
@@ -247,7 +248,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
             if solved := calibrate_contexts(surrogate, given.source, given.environments, given.validation, *limits):
                 budget.decide("contexts", solved)
     if candidate.refit_decoder is not None:
-        with budget.part():
+        with budget.part(least=_OF_REFIT):
             surrogate = candidate.refit_decoder(surrogate)
     return surrogate
 

@@ -55,6 +55,17 @@ def test_the_clock_ends_a_part_whose_effort_is_not_spent(clock):
     assert found[-1] != "never"
 
 
+def test_a_part_with_a_least_share_has_it_after_the_budget_is_spent(clock):
+    budget, found = Budget(1.0, clock=clock), []
+    clock.now = 1e3
+    with budget.part(least=0.1):
+        for second in range(100):
+            clock.now += 1.0
+            effort.check()
+            found.append(second)
+    assert found == list(range(6))
+
+
 def test_an_inner_part_ends_before_the_outer_one_which_goes_on(clock):
     budget, found = Budget(1.0, clock=clock), []
     with budget.part(0.9):
