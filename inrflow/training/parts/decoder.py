@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from inrflow.data.completed import CompletedSource
 from inrflow.decoders.base import AffineDecoder, decoder_class
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
@@ -14,7 +15,7 @@ from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.numerics.effort import OutOfTime, seconds_of
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
-from inrflow.training.margins import BETTER, HARMONICS_SUFFICE
+from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, PATTERNS_SUFFICE, TRUNK_PAYS
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.problem import HARMONIC_FEATURES
 from inrflow.training.run import Run
@@ -32,12 +33,14 @@ class FittedDecoder:
     Attributes:
         modes: all of them; the decoder may use the leading ones.
         interpolation_error: error away from the points of the training frames; None if unknown.
-        missed: error at held-out points, relative to the variance."""
+        missed: error at held-out points, relative to the variance; unseen: that of a trunk before it was trained on
+            these."""
 
     decoder: AffineDecoder
     modes: OutputModes
     interpolation_error: InterpolationError | None
     missed: float = float("nan")
+    unseen: float = float("nan")
 
     def leading(self, size: int) -> FittedDecoder:
         """The decoder with the leading modes."""
@@ -47,12 +50,11 @@ class FittedDecoder:
 
 
 def fit_decoder(run: Run) -> FittedDecoder:
-    """Harmonics of the domain if they suffice, else a trained SIREN trunk if it has a smaller held-out error; without
-    harmonics principal components at shared points, which a trunk fits less accurately, or a trunk if points move."""
+    """Harmonics of the domain if they suffice, else a trained SIREN trunk if it has a smaller held-out error."""
     frames = decoder_training(run)
     harmonics = None if run.config.decoder.depth else _fit_harmonics(run, frames)
     if harmonics is None:
-        return _fit_patterns(run, frames) or fit_trunk(run)
+        return _without_harmonics(run, frames)
     if float(harmonics.modes.noise.mean()) < HARMONICS_SUFFICE:
         run.budget.record("decoder", 0)
     else:
@@ -69,6 +71,21 @@ def fit_decoder(run: Run) -> FittedDecoder:
     return replace(harmonics, interpolation_error=error).leading(len(harmonics.modes.variances))
 
 
+def _without_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder:
+    """Principal components at shared points if they suffice or the time is spent, else a trunk if its error at held-out
+    points is clearly smaller, since its error at the points themselves is larger."""
+    patterns = _fit_patterns(run, frames)
+    if patterns is not None and (patterns.missed < PATTERNS_SUFFICE or run.budget.over or isinstance(
+            run.problem.source, CompletedSource)):  # which has no gaps between points
+        run.budget.record("decoder", 0)
+        return patterns
+    trunk = fit_trunk(run)
+    if patterns is None or trunk.unseen < TRUNK_PAYS * patterns.missed:
+        return trunk
+    run.log.say("decoder: SIREN trunk not used, its error between the points is not clearly smaller")
+    return patterns
+
+
 def _fit_patterns(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
     """Principal components at points shared by all frames, with radial functions through them; None if a network is
     configured."""
@@ -83,7 +100,6 @@ def _fit_patterns(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
     modes = fit_modes(run, frames, decoder)
     run.log.say(f"decoder: {embedding.harmonics} principal components, residual {float(modes.noise.mean()):.1e} of the "
                 f"variance at the points, error {missed:.1e} of their interpolation between the points")
-    run.budget.record("decoder", 0)
     return FittedDecoder(decoder, modes, error, missed).leading(len(modes.variances))
 
 
@@ -148,7 +164,7 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
     run_stage(replace(stage, name="decoder_all_points", validate=None, title="SIREN trunk, all points"), steps, run.log)
     modes = fit_modes(run, frames, decoder)
     missed = frames.held_out_error(decoder, modes)
-    return FittedDecoder(decoder, modes, interpolation_error, missed).leading(len(modes.variances))
+    return FittedDecoder(decoder, modes, interpolation_error, missed, error).leading(len(modes.variances))
 
 
 def decoder_training(run: Run) -> DecoderTraining:
