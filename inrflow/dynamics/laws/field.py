@@ -199,7 +199,7 @@ class LawField(nn.Module):
             projected.setdefault(axis, []).extend(
                 (c, symbol, field) for c, field in enumerate(group) if field is not None)
         for axis, parts in projected.items():
-            every = library.transform.project(torch.stack([field for *_, field in parts]), axis)
+            every = library.project(torch.stack([field for *_, field in parts]), axis)
             for (c, symbol, _), codes in zip(parts, every, strict=True):
                 total[:, c] += codes if symbol is None else codes * symbol
         total = total if self.allowed is None else total * self.allowed

@@ -90,6 +90,10 @@ class Library(nn.Module):
         """Indices (K,) of shells of the first harmonics: groups with the same channels, wider the higher they are."""
         return shells_of(count, self.families)
 
+    def project(self, field: Tensor, axis: int = VALUE) -> Tensor:
+        """Projections (..., K) of fields (..., Q) on the harmonics, or on their derivatives along an axis."""
+        return self.transform.project(field, axis)
+
     def _factor(self, axis: int) -> tuple[Tensor | float, int]:
         """Multiplier of codes for a factor with an axis, and axis of the derivative that remains."""
         if axis in (RECIPROCAL, OTHER_HARMONICS):
@@ -216,7 +220,7 @@ class Library(nn.Module):
             else:
                 for field, axis in self.parts(term, factors, z):
                     low = self.low[places] if self.low is not None and any(places) else 1.0
-                    result[:, members] += self.transform.project(field[:, None] * low, axis)[..., :rows]
+                    result[:, members] += self.project(field[:, None] * low, axis)[..., :rows]
                 if term.filtered and not term.linear:
                     result[:, members] *= self.filter(term, rows)
         result[..., self.first_steady :] = 0.0
