@@ -49,10 +49,10 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -
     places = x[whole] if len(x) > 1 else x[0]
     encoded = EncodedData.of(law, Data.of(t[whole].numpy(), places, u[whole].numpy()))
     lengths, exact = [min(length, t.shape[1] - 1) for length in (_LENGTH, _OF_NOISY)], False if law.has_rates else None
-    refinement = Refinement.along(law, encoded, lengths[0], seconds, uncertain=exact)
+    refinement = Refinement.along(law, encoded, encoded.known, lengths[0], seconds, uncertain=exact)
     field, found = copy.deepcopy(surrogate.field), refinement.run()
     if refinement.uncertain:
-        found = Assimilation.along(found, encoded, lengths[1], seconds).run()
+        found = Assimilation.along(found, encoded, encoded.known, lengths[1], seconds).run()
     with torch.no_grad():
         field.term(LawTerm).theta.add_(torch.as_tensor(found.theta - law.theta))
     return replace(surrogate, field=field.eval())

@@ -115,12 +115,13 @@ def _laws_on(encoded: EncodedData, families: Families, deadline: float,
         theta, _ = equations.solved([active] * states.shape[2], len(terms))
         law = integrable(encoded.law(terms, theta, np.zeros_like(theta)), t, states, _ROUGHLY)
         if law is not None:
-            steps = SingleStepRefinement.along(law, encoded, 1, deadline - effort())
+            steps = SingleStepRefinement.along(law, encoded, encoded.known, 1, deadline - effort())
             every = steps.run()
             refined = (integrable(one, t, states) for one in (every, *steps.sparser(every)))
             for i, one in enumerate(refined):
                 if one is not None and one.size:  # elimination may have left no term
-                    one = SingleStepRefinement.along(one, encoded, 1, deadline - effort()).run() if i else one
+                    one = SingleStepRefinement.along(one, encoded, encoded.known, 1,
+                                                     deadline - effort()).run() if i else one
                     yield one if whole is None else _on_all_harmonics(one, whole, deadline)
         if effort() > deadline:
             break
@@ -144,4 +145,5 @@ def _on_all_harmonics(law: Law, encoded: EncodedData, deadline: float) -> Law:
     """Law refined along single steps on the harmonics of encoded data; unchanged if it cannot be integrated there."""
     law_there = replace(law, codes=encoded.codes, largest=max_norm(encoded.states))
     wide = integrable(law_there, encoded.train.t, encoded.states)
-    return law if wide is None else SingleStepRefinement.along(wide, encoded, 1, deadline - effort()).run()
+    return law if wide is None else SingleStepRefinement.along(wide, encoded, encoded.known, 1,
+                                                               deadline - effort()).run()

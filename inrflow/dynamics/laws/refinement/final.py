@@ -141,7 +141,7 @@ class _FinalRefinement:
         for length in lengths:
             if (left := self._left) < 0:
                 break
-            final = Assimilation.along(self.law, self.encoded, length, _WITH_FIRST * left)
+            final = Assimilation.along(self.law, self.encoded, self.encoded.known, length, _WITH_FIRST * left)
             if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # less informative
                 continue
             refined = final.run()
@@ -160,7 +160,7 @@ class _FinalRefinement:
 
     def _along(self, length: int, seconds: float, **options: Any) -> Refinement:
         length = min(length, self.encoded.states.shape[1] - 1)
-        return Refinement.along(self.law, self.encoded, length, seconds, **options)
+        return Refinement.along(self.law, self.encoded, self.encoded.known, length, seconds, **options)
 
     def _forecast(self, law: Law, how: str) -> tuple[Law, np.ndarray]:
         """Refined law, with contexts of systems that only forecasts have, and its errors."""

@@ -89,10 +89,11 @@ class Refinement:
         return shares[:, None] * torch.maximum(sure[:, None], level[self.shell])
 
     @classmethod
-    def along(cls, law: Law, encoded: EncodedData, length: int, seconds: float, **options: Any) -> Self:
-        """Refinement along all segments of `length` steps of training data."""
+    def along(cls, law: Law, encoded: EncodedData, known: np.ndarray, length: int, seconds: float,
+              **options: Any) -> Self:
+        """Refinement along all segments of `length` steps of training data; known (C, K) as `EncodedData` has it."""
         every = segments(encoded.train.t, encoded.states, encoded.spread, length, encoded.train.systems.number)
-        return cls(law, every, encoded.known, seconds, **options)
+        return cls(law, every, known, seconds, **options)
 
     def _affordable(self, data: Segments, seconds: float) -> Segments:
         """Evenly spaced subset of the segments, as many as the time allows."""
