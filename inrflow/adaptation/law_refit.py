@@ -9,13 +9,11 @@ import numpy as np
 import torch
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.domains import from_state, harmonics_of
-from inrflow.dynamics.laws import Law
+from inrflow.domains import harmonics_of
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.rollouts import Refinement
 from inrflow.dynamics.laws.setting import Data, EncodedData
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import term_from_state
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.model.surrogate import Surrogate
 
@@ -40,12 +38,9 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -
     channels = size // harmonics.count
     mean, variance = (v[:size].double().reshape(channels, -1).numpy()
                       for v in (surrogate.prior.mean, surrogate.prior.variances))
-    theta, count = term.theta.detach().numpy().copy(), surrogate.context_size
-    if count:
-        theta += np.tensordot(surrogate.prior.context(count).mean.double().numpy(), term.by_context.detach().numpy(), 1)
-    law = Law(from_state(term.domain), term.boundary, tuple(map(term_from_state, term.terms)), theta.copy(),
-              np.zeros_like(theta), HarmonicCodes(harmonics, mean, variance), surrogate.integrator.step, term.largest,
-              rates=term.channels_with_rates(channels), about=np.array(term.about) if term.about else None)
+    count = surrogate.context_size
+    context = surrogate.prior.context(count).mean.double().numpy() if count else np.zeros(0)
+    law = term.fitted_law(HarmonicCodes(harmonics, mean, variance), context, surrogate.integrator.step)
     offset = surrogate.decoder.offset
     assert isinstance(offset, torch.Tensor)
     t, x = surrogate.scale.internal(batch.t), batch.x[:, 0].double().numpy()
@@ -59,5 +54,5 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -
     if refinement.uncertain:
         found = Assimilation.along(found, encoded, encoded.known, lengths[1], seconds).run()
     with torch.no_grad():
-        field.term(LawTerm).theta.add_(torch.as_tensor(found.theta - theta))
+        field.term(LawTerm).theta.add_(torch.as_tensor(found.theta - law.theta))
     return replace(surrogate, field=field.eval())

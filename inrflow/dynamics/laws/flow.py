@@ -135,35 +135,23 @@ class FlowField(LawField):
         return FlowPressure(self.library, values)
 
 
-class FlowPressure(DiagnosticField):
+class FlowPressure(FlowField, DiagnosticField):
     """Codes (..., K) of modes of the pressure of transport, times a coefficient, in place of rates."""
-
-    library: FlowLibrary
-
-    def __init__(self, library: FlowLibrary, theta: Tensor):
-        nn.Module.__init__(self)
-        self.library, self.channels, self.values = library, 1, None
-        self.register_buffer("theta", theta)
-        self.weight = theta[library.every.index(TRANSPORT), 0]
 
     @cached_property
     def own(self) -> Tensor:
         at = torch.arange(len(self.library.eigenvalues))
         return (at >= self.library.free) & (at < self.library.first_steady)
 
-    def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
-        codes = z.reshape(-1, z.shape[-1]).to(self.theta.dtype)
-        return (self.weight * self.library.transport(codes, pressure=True)).reshape(z.shape).to(z.dtype)
-
-    @property
-    def linear(self) -> Tensor:
-        return self.theta.new_zeros(len(self.own), len(self.own))
+    def products(self, z: Tensor) -> Tensor:
+        return self.weights[TRANSPORT] * self.library.transport(z[:, 0], pressure=True)[:, None]
 
     def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
         """Jacobian (B, K, K) with respect to the leading velocities."""
-        library, count = self.library, min(FlowField.leading, self.library.free)
+        library, count = self.library, min(self.leading, self.library.free)
         total = z.new_zeros(len(z), len(self.own), len(self.own), dtype=torch.float64)
-        total[:, self.own, :count] = self.weight * library.transport_slopes(z.double(), count, library.pressures)
+        slopes = library.transport_slopes(z.double(), count, library.pressures)
+        total[:, self.own, :count] = self.weights[TRANSPORT] * slopes
         return total
 
 

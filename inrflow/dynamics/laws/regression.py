@@ -38,7 +38,6 @@ _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
 _OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4, 1e-2), 0.3, 1e-2  # least energies of shells over the largest, tried
 # in turn; ratio of misfits that justifies fewer shells; misfit below which no others are tried
-_RESOLVED = 0.2  # squared errors of splines at left-out frames, over changes, too large for second derivatives
 _KNOWN = 0.9  # least share of a shell's variance that points determine: shrunken codes bias coefficients
 _ROUNDING = 1e-9  # rounding of sums of squares that counts, over these
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to the largest changes: rounding and errors of splines
@@ -275,13 +274,6 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
     share, energy, noise, start = (of_shells(a, shell) for a in (known * size, size, spread.mean(0), missed))
     share = share / np.maximum(energy, 1e-300)
     noise = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, noise)
-    if rates:
-        changes = np.diff(codes[..., :rows], axis=1).var((0, 1))
-        coarse = start > _RESOLVED * of_shells(changes, shell)
-        coarse[:, [c for c in range(channels) if c not in rates]] = False
-        coarse = np.logical_or.accumulate(coarse, 0) & ~coarse[0]  # shorter waves are faster
-        noise = np.where(coarse, np.inf, noise)
-        energy = np.where(np.isfinite(noise), energy, 0.0) + 1e-300
     times_noise = [1 if cumulative else 6 if rates else 2 for cumulative in kinds]
     return [NormalEquations(*sums, start, factor * noise, energy)
             for sums, factor in zip(every, times_noise, strict=True)]

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains import Domain, harmonics_of, plain
+from inrflow.domains import Domain, from_state, harmonics_of, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import VALUE, Term, term_from_state
+from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.errors import UserError
 from inrflow.numerics.phases import periodic_phases
 
@@ -66,6 +67,13 @@ class LawTerm(FieldTerm):
                    law.theta.tolist(), law.largest, law.by_context.tolist(), law.period,
                    about=[] if law.about is None else law.about.tolist(),
                    values=[] if law.values is None else law.values.tolist())
+
+    def fitted_law(self, codes: HarmonicCodes, context: np.ndarray, max_step: float) -> Law:
+        """The law at a context (P,) of codes with a prior: the inverse of `of`, without standard errors."""
+        theta = self.theta.detach().numpy() + np.tensordot(context, self.by_context.detach().numpy(), 1)
+        return Law(from_state(self.domain), self.boundary, tuple(map(term_from_state, self.terms)), theta,
+                   np.zeros_like(theta), codes, max_step, self.largest,
+                   rates=self.channels_with_rates(len(codes.mean)), about=np.array(self.about) if self.about else None)
 
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,

@@ -157,3 +157,16 @@ def test_a_constant_that_all_frames_share_does_not_hide_the_waves_of_its_shell()
     (equations,) = normal_equations([Term((((0, VALUE),),), 1)], circle, t, codes, 0 * codes[:, 0], known, (False,))
     assert equations.weights(0, [0])[0] > 0
     np.testing.assert_allclose(equations.solve(0, [0], equations.weights(0, [0]))[0], 0.01, rtol=1e-4)
+
+
+def test_fast_waves_that_frames_hardly_resolve_stay_in_equations_of_second_order() -> None:
+    """Waves u_tt = lap u in closed form, whose shortest turn by 2.3 radians from frame to frame."""
+    random, gap, harmonics = np.random.default_rng(0), 0.06, Box([0.0], [1.0], ["walled"]).harmonics(13, "natural")
+    speed, t = np.sqrt(harmonics.eigenvalues), np.tile(gap * np.arange(12), (16, 1))
+    size = random.standard_normal((2, 16, 1, 13)) / (1 + np.arange(13))
+    codes = (size[0] * np.cos(speed * t[..., None]) + size[1] * np.sin(speed * t[..., None]))[:, :, None]
+    waves = Term((((0, VALUE),),), 1)
+    (equations,) = normal_equations([waves], harmonics, t, codes, np.zeros((16, 1, 13)), np.ones((1, 13)), (False,),
+                                    rates=(0,))
+    assert np.isfinite(equations.least).all() and speed[-1] * gap > 2
+    assert equations.solved([[0]], 1)[0][0, 0] == pytest.approx(1.0, rel=1e-2)

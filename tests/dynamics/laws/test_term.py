@@ -10,9 +10,11 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField, build_term, term_structure
 from inrflow.dynamics.flow import Dynamics, Integrator
+from inrflow.dynamics.laws import Law
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.laws.terms import per_density_terms as divided_by
+from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 LAPLACIAN = {"products": [[[0, -1]]], "power": 1, "axis": -1}
 OTHER = {"products": [[[1, -1]]], "power": 1, "axis": -1}
@@ -42,6 +44,18 @@ def gas():
     per_density_terms = [term.state() for terms in divided_by(1, 2, 2).values() for term in terms]
     return law(per_density_terms, (0.1 * np.random.default_rng(0).standard_normal((len(per_density_terms),
                                                                                    2))).tolist())
+
+
+def test_a_term_gives_back_the_law_that_it_was_made_of_at_a_context():
+    box, random = Box([0.0], [1.0], ["walled"]), np.random.default_rng(0)
+    theta, by_context = random.standard_normal((2, 2, 1))
+    codes = HarmonicCodes(box.harmonics(6, "natural"), np.zeros((1, 6)), np.ones((1, 6)))
+    terms = Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,))
+    made = Law(box, "natural", terms, theta, 0 * theta, codes, 0.2, 5.0, by_context[None], np.array([[0.0], [1.0]]))
+    back = LawTerm.of(made).fitted_law(codes, np.array([0.7]), 0.2)
+    np.testing.assert_allclose(back.theta, theta + 0.7 * by_context, rtol=1e-15)
+    assert (back.domain.state(), back.boundary, back.terms) == (box.state(), "natural", terms)
+    assert (back.max_step, back.largest, back.rates, back.count, back.about) == (0.2, 5.0, (), 0, None)
 
 
 @pytest.mark.parametrize("name", ["reaction", "gas"])
