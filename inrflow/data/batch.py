@@ -74,9 +74,9 @@ class TrajectoryBatch:
         return TrajectoryBatch(self.t, self.x[:, :, places], self.u[:, :, places], delay)
 
     def thinned(self, most: int) -> tuple[TrajectoryBatch, Tensor]:
-        """Every k-th frame, and in these every k-th point, with about `most` pairs of place and time; and the indices
+        """Every k-th frame, and in these every k-th point, with about `most` known values; and the indices
         of these points."""
-        every = max(1, self.u[..., 0].numel() // most)
+        every = max(1, int(torch.isfinite(self.u).any(-1).sum()) // most)
         frames = min(every, self.u.shape[1])
         points = torch.arange(0, self.u.shape[2], max(1, every // frames))
         return self.frames(slice((frames - 1) // 2, None, frames)).at(points), points

@@ -23,7 +23,7 @@ from inrflow.encoding.prior.rbf_residual import restricted_to_points
 from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, ResidualField, Rows, joined, rows_of
 from inrflow.encoding.residual.fit import degrees_of_freedom_factor
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
-from inrflow.encoding.residual.places import Places
+from inrflow.encoding.residual.places import Places, ranks_of_places
 from inrflow.errors import UserError, first_line
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
@@ -291,24 +291,33 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
     points = inner.u.shape[2]
     if points < 2 * _FOLDS:
         return
-    rank = np.random.default_rng([seed, 23]).permutation(points).argsort()
+    x, known = inner.x, torch.isfinite(inner.u).any(-1)
+    x, known = (x[0, 0], known.new_ones(points)) if x.shape[1] == 1 else (x.expand(*known.shape, x.shape[-1]), known)
+    rank = torch.as_tensor(ranks_of_places(x.double().numpy(), known.numpy(), seed))
     folds = _FOLDS if len(problem.validation) or surrogate.code_size <= _DEAR else 1
-    for out in [rank % _FOLDS == fold for fold in range(folds)] if kept is None else [rank >= kept]:
-        held = torch.as_tensor(out)
-        window = inner.first_frames(past).at(~held)
+    most = int(rank.max()) + 1
+    for held in [rank % _FOLDS == fold for fold in range(folds)] if kept is None else [rank >= kept * most / points]:
+        window = _at(inner.first_frames(past), ~held)
         if not bool(window.observed.any(1).all()):
             continue
         model = replace(surrogate, residual=None)
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
-        hidden = inner.first_frames(past).at(held)
+        hidden = _at(inner.first_frames(past), held)
         later, some = _later(inner, past)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between,
                    _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points, apart)
+
+
+def _at(batch: TrajectoryBatch, held: Tensor) -> TrajectoryBatch:
+    """A batch at some of its points (N,), or with some of its values (S, T, N) alone, in its first T frames."""
+    if held.ndim == 1:
+        return batch.at(held)
+    return batch.with_values(batch.u.masked_fill(~held[:, : batch.u.shape[1], :, None], torch.nan))
 
 
 def _later(inner: TrajectoryBatch, past: int) -> tuple[TrajectoryBatch, Tensor]:
@@ -371,6 +380,9 @@ def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, i
         past = max(min(surrogate.window, frames - 1), frames // 2)
         return batch.frames(slice(max(0, past - _FRAMES), past + _FRAMES)), min(past, _FRAMES)
     most, usual = (1, _SHORT) if surrogate.code_size > _DEAR else (_WINDOWS, _PAST)
+    if problem.source.moves:  # frames of few values, as of a profile, count in part
+        known = torch.isfinite(problem.held_out(usual, most).u).any(-1)
+        usual = round(usual / max(float(known.double().mean()), usual / problem.fitted_frames))
     past = min(max(surrogate.window, usual), problem.fitted_frames)
     return surrogate._inner(problem.held_out(past, most)), past
 
