@@ -91,19 +91,19 @@ class Places:
 
 
 def recurring(x: np.ndarray) -> np.ndarray | None:
-    """Identities (R,) of columns of points (R, d) in space, which have all coordinates but one in common, as in profiles
-    along depth, or of points that recur. None if few recur. On a lattice, whose points share columns along several
-    axes, a point is a place of its own."""
+    """Identities (R,) of columns of three or more points (R, d) in space, which have all coordinates but one in common,
+    as in profiles along depth, or of points that recur. None if few recur. On a lattice, whose points share columns
+    along all axes, a point is a place of its own."""
     def places(axes: list[int]) -> np.ndarray:
         return np.unique(x[:, axes], axis=0, return_inverse=True)[1].reshape(-1)
 
     axes = list(range(x.shape[1]))
     whole = places(axes)
     columns = [places([axis for axis in axes if axis != out]) for out in axes] if len(axes) > 2 else []
-    columns = [place for place in columns if 2 * place.max() <= whole.max()]
-    if len(columns) == 1 or 2 * whole.max() > len(x):
-        return max(columns, key=np.max, default=None)
-    return whole
+    columns = [place for place in columns if 3 * place.max() <= whole.max()]
+    if 0 < len(columns) < len(axes):
+        return max(columns, key=np.max)
+    return whole if 2 * whole.max() <= len(x) else None
 
 
 def ranks_of_places(x: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
