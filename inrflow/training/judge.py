@@ -41,9 +41,9 @@ class Judge:
 
         Candidates of the same recipe are compared by validation error plus decoder error; one with more unknowns must
         be far better. Those of different recipes are compared in the data: recipes are tried in the order of their
-        generality, and the earlier, more special one is kept if it is clearly better, an autoregression of one series
-        unless it is clearly (of a short one, far) worse. Both forecast from the longer of their observation windows,
-        and the one that needs more frames must be far better.
+        generality, and the earlier, more special one is kept if it is clearly better; a law that explains the data or
+        an autoregression of a short series unless it is far worse. Both forecast from the longer of their observation
+        windows, and the one that needs more frames must be far better.
         """
         if best is None:
             return True
@@ -58,10 +58,9 @@ class Judge:
         if len(self.problem.validation):  # longer windows are penalised
             mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
             theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0
-        if best.explained:  # a law is preferred to equally good models
+        series = best.recipe == "series"  # chosen by forecasts of all blocks, not of the last frames alone
+        if best.explained or (series and self.problem.fitted_frames < _BY_CHANCE):
             return mine < BETTER_ON_FEW * theirs
-        if best.recipe == "series":  # chosen by forecasts of all blocks, not of the last frames alone
-            return mine < (BETTER_ON_FEW if self.problem.fitted_frames < _BY_CHANCE else BETTER) * theirs
         return not theirs < BETTER * mine
 
     def forecasts(self, *candidates: Candidate) -> tuple[list[Surrogate], int, list[float]]:

@@ -270,6 +270,7 @@ def _with_weight(
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
     for seen in (True, False):  # decay ahead, at observed places and at new ones
         channel = outside.select(outside.seen == seen).ahead(channel)
+    channel = channel if bool(outside.seen.any()) else replace(channel, observed=channel.new)  # if points move
     return channel, inside, float(outside.missed(channel).square().mean())
 
 
@@ -291,42 +292,24 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
     points = inner.u.shape[2]
     if points < 2 * _FOLDS:
         return
-    x, known = inner.x, torch.isfinite(inner.u).any(-1)
-    x, known = (x[0, 0], known.new_ones(points)) if x.shape[1] == 1 else (x.expand(*known.shape, x.shape[-1]), known)
-    rank = torch.as_tensor(ranks_of_places(x.double().numpy(), known.numpy(), seed))
+    rank = torch.as_tensor(ranks_of_places(*inner.places(), seed))
     folds = _FOLDS if len(problem.validation) or surrogate.code_size <= _DEAR else 1
-    most = int(rank.max()) + 1
-    for held in [rank % _FOLDS == fold for fold in range(folds)] if kept is None else [rank >= kept * most / points]:
-        window = _at(inner.first_frames(past), ~held)
+    least = 0.0 if kept is None else kept * (int(rank.max()) + 1) / points
+    for held in [rank % _FOLDS == fold for fold in range(folds)] if kept is None else [rank >= least]:
+        window = inner.first_frames(past).at(~held)
         if not bool(window.observed.any(1).all()):
             continue
         model = replace(surrogate, residual=None)
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
-        hidden = _at(inner.first_frames(past), held)
-        later, some = _later(inner, past)
+        hidden = inner.first_frames(past).at(held)
+        later, some = inner.later(past, _LEADS, _AHEAD)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between,
                    _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points, apart)
-
-
-def _at(batch: TrajectoryBatch, held: Tensor) -> TrajectoryBatch:
-    """A batch at some of its points (N,), or with some of its values (S, T, N) alone, in its first T frames."""
-    if held.ndim == 1:
-        return batch.at(held)
-    return batch.with_values(batch.u.masked_fill(~held[:, : batch.u.shape[1], :, None], torch.nan))
-
-
-def _later(inner: TrajectoryBatch, past: int) -> tuple[TrajectoryBatch, Tensor]:
-    """Some of the frames of windows after the first `past`, denser at early leads, at every k-th point so that the
-    number of values is limited; and the indices of these points."""
-    count = inner.u.shape[1] - past
-    leads = torch.as_tensor(np.unique(np.geomspace(1, count, min(count, _LEADS)).round().astype(int)) - 1) + past
-    points = torch.arange(0, inner.u.shape[2], max(1, len(inner) * len(leads) * inner.u.shape[2] // _AHEAD))
-    return inner.frames(leads).at(points), points
 
 
 def _targets(
