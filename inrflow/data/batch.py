@@ -69,17 +69,35 @@ class TrajectoryBatch:
         return TrajectoryBatch(torch.cat([p.t for p in parts]), x, torch.cat([p.u for p in parts]), delay)
 
     def at(self, places: Tensor) -> TrajectoryBatch:
-        """Subset of the points."""
+        """Subset of the points, or with a mask (S, T or more, N) of values, the batch with these alone."""
+        if places.ndim == 3:
+            return self.with_values(self.u.masked_fill(~places[:, : self.u.shape[1], :, None], torch.nan))
         delay = None if self.delay is None else self.delay[:, :, places]
         return TrajectoryBatch(self.t, self.x[:, :, places], self.u[:, :, places], delay)
 
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Points (N, d) if they are fixed (those of the first trajectory), else (S, T, N, d), and where (..., N) they
+        are observed (fixed ones: all)."""
+        known = torch.isfinite(self.u).any(-1)
+        if self.x.shape[1] == 1:
+            return self.x[0, 0].double().numpy(), np.ones(known.shape[2], dtype=bool)
+        return self.x.expand(*known.shape, self.x.shape[-1]).double().numpy(), known.numpy()
+
     def thinned(self, most: int) -> tuple[TrajectoryBatch, Tensor]:
-        """Every k-th frame, and in these every k-th point, with about `most` pairs of place and time; and the indices
-        of these points."""
-        every = max(1, self.u[..., 0].numel() // most)
+        """Every k-th frame, and in these every k-th point, with about `most` known values; and the indices of these
+        points."""
+        every = max(1, int(torch.isfinite(self.u).any(-1).sum()) // most)
         frames = min(every, self.u.shape[1])
         points = torch.arange(0, self.u.shape[2], max(1, every // frames))
         return self.frames(slice((frames - 1) // 2, None, frames)).at(points), points
+
+    def later(self, past: int, leads: int, most: int) -> tuple[TrajectoryBatch, Tensor]:
+        """At most `leads` of the frames after the first `past`, denser at early ones, at every k-th point, with about
+        `most` values; and the indices of these points."""
+        count = self.u.shape[1] - past
+        frames = torch.as_tensor(np.unique(np.geomspace(1, count, min(count, leads)).round().astype(int)) - 1) + past
+        points = torch.arange(0, self.u.shape[2], max(1, len(self) * len(frames) * self.u.shape[2] // most))
+        return self.frames(frames).at(points), points
 
     def with_values(self, u: Tensor) -> TrajectoryBatch:
         """Batch with the same times and points, and other values."""

@@ -22,6 +22,7 @@ from inrflow.training.recorder import Recorder
 _FOLLOWED = 8  # number of held-out trajectories that are forecast over twice their time
 _FEWEST, _CODES = 8, 128  # least number of windows of a series; codes up to which all windows are used
 _INTEGRATION, _LEAST_ERROR = 0.02, 1e-15  # errors of integration allowed, relative to the error of a law and absolute
+_BY_CHANCE = 80  # frames of one series below which the last ones choose by chance
 _HALVINGS, _HARDLY = 3, 1.05  # largest number of halvings of a step; error ratio of equally good forecasts
 
 
@@ -40,8 +41,9 @@ class Judge:
 
         Candidates of the same recipe are compared by validation error plus decoder error; one with more unknowns must
         be far better. Those of different recipes are compared in the data: recipes are tried in the order of their
-        generality, and the earlier, more special one is kept if it is clearly better. Both forecast from the longer of
-        their observation windows, and the one that needs more frames must be far better.
+        generality, and the earlier, more special one is kept if it is clearly better; a law that explains the data or
+        an autoregression of a short series unless it is far worse. Both forecast from the longer of their observation
+        windows, and the one that needs more frames must be far better.
         """
         if best is None:
             return True
@@ -56,7 +58,8 @@ class Judge:
         if len(self.problem.validation):  # longer windows are penalised
             mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
             theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0
-        if best.explained:  # a law is preferred to equally good models
+        series = best.recipe == "series"  # chosen by forecasts of all blocks, not of the last frames alone
+        if best.explained or (series and self.problem.fitted_frames < _BY_CHANCE):
             return mine < BETTER_ON_FEW * theirs
         return not theirs < BETTER * mine
 

@@ -124,3 +124,24 @@ def test_some_observed_frames_have_their_own_points_and_values(layout):
     for k, (s, t) in enumerate(seen.tolist()):
         torch.testing.assert_close(u[k], one.u[s, t])
         torch.testing.assert_close(x if x.dim() == 2 else x[k], point(one, s, t).float())
+
+
+def test_a_mask_keeps_values_and_places_say_which_points_they_are_of():
+    moving, fixed = batch(frame_points=4), batch()
+    mask = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0)) < 0.5
+    kept, others = moving.at(mask), moving.at(~mask)
+    assert torch.equal(torch.isfinite(kept.u).any(-1), torch.isfinite(moving.u).any(-1) & mask[:, :4])
+    assert torch.equal(torch.where(torch.isfinite(kept.u), kept.u, others.u).nan_to_num(), moving.u.nan_to_num())
+    x, known = moving.places()
+    assert x.shape == (3, 4, 5, moving.x.shape[-1]) and known.shape == (3, 4, 5)
+    x, known = fixed.places()
+    np.testing.assert_array_equal(x, fixed.x[0, 0].double())
+    assert known.all() and known.shape == (5,)
+
+
+def test_later_frames_are_denser_at_early_leads():
+    one = batch(frames=40)
+    later, points = one.later(10, 5, 10**6)
+    assert later.t[0].tolist() == one.t[0, [10, 11, 14, 22, 39]].tolist() and len(points) == 5
+    # 30 ** (k / 4) frames after the tenth
+    assert one.later(10, 5, 30)[0].u.shape == (3, 5, 3, 2)

@@ -220,6 +220,16 @@ def test_without_held_out_trajectories_windows_of_the_last_frames_judge(alone):
     assert prefers(alone, candidate(alone, RATES, "general"), candidate(alone, 0 * RATES, "special"))
 
 
+def test_a_short_series_is_left_for_a_far_better_model_only(alone):
+    errors = [alone.judge.error(assemble(candidate(alone, matrix)), alone.problem.fewest_observed)
+              for matrix in (0 * RATES, 0.5 * RATES, 0.8 * RATES, RATES)]
+    assert BETTER_ON_FEW < errors[2] / errors[1] < BETTER and errors[3] < BETTER_ON_FEW * errors[0]
+    better = candidate(alone, 0.8 * RATES, "general")
+    assert prefers(alone, better, candidate(alone, 0.5 * RATES, "special"))
+    assert not prefers(alone, better, candidate(alone, 0.5 * RATES, "series"))
+    assert prefers(alone, candidate(alone, RATES, "general"), candidate(alone, 0 * RATES, "series"))
+
+
 def test_a_candidate_that_needs_more_observed_frames_must_be_far_better(run):
     slow = RATES * 0.985  # of about twice the error
     errors = [run.judge.error(assemble(candidate(run, matrix)), 3) for matrix in (RATES, slow)]

@@ -100,10 +100,9 @@ class Blocks:
 
     def with_noisy_places(self, covariance: Covariance) -> Covariance:
         """The covariance with the loud places: those with errors far larger than their variance by other places."""
-        values = self.place_order
-        _, which, count = torch.unique(self.place[values], return_inverse=True, return_counts=True)
-        y, own = self.y.new_zeros(len(count), self.y.shape[-1]), self.y.new_zeros(len(count))
-        y[which] = self.y[values]
+        points = self.y[self.place_order]
+        y, which, count = torch.unique(points, dim=0, return_inverse=True, return_counts=True)
+        own = y.new_zeros(len(y))
         for _ in range(_LOUD_ROUNDS if covariance.form.site else 0):  # as it also affects its neighbours
             with torch.no_grad():
                 errors, variances = self.places_left_out(covariance)

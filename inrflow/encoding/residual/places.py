@@ -91,11 +91,27 @@ class Places:
 
 
 def recurring(x: np.ndarray) -> np.ndarray | None:
-    """Identities (R,) of points (R, d) that recur, or whose columns do: points in space with all coordinates but one in
-    common, as in profiles along depth. None if few recur."""
-    axes = range(x.shape[1])
-    for kept in ([axes], [[axis for axis in axes if axis != out] for out in axes] if x.shape[1] > 2 else []):
-        places = [np.unique(x[:, list(some)], axis=0, return_inverse=True)[1].reshape(-1) for some in kept]
-        if alike := [place for place in places if 2 * place.max() <= len(x)]:
-            return max(alike, key=np.max)
-    return None
+    """Identities (R,) of columns of three or more points (R, d) in space, which have all coordinates but one in common,
+    as in profiles along depth, or of points that recur. None if few recur. On a lattice, whose points share columns
+    along all axes, a point is a place of its own."""
+    def places(axes: list[int]) -> np.ndarray:
+        return np.unique(x[:, axes], axis=0, return_inverse=True)[1].reshape(-1)
+
+    axes = list(range(x.shape[1]))
+    whole = places(axes)
+    columns = [places([axis for axis in axes if axis != out]) for out in axes] if len(axes) > 2 else []
+    columns = [place for place in columns if 3 * place.max() <= whole.max()]
+    if 0 < len(columns) < len(axes):
+        return max(columns, key=np.max)
+    return whole if 2 * whole.max() <= len(x) else None
+
+
+def ranks_of_places(x: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
+    """Random ranks of the places of points x (..., N, d), where `known` (..., N): of columns or points that recur, or,
+    if few do, (N,) by index."""
+    place = recurring(x[known])
+    if place is None:
+        known, place = np.ones(known.shape[-1], dtype=bool), np.arange(known.shape[-1])
+    ranks = np.zeros(known.shape, dtype=int)
+    ranks[known] = np.random.default_rng([seed, 23]).permutation(place.max() + 1).argsort()[place]
+    return ranks

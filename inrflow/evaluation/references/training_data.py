@@ -18,6 +18,7 @@ from inrflow.encoding.prior.point_modes import Cycle, leading_components, shrunk
 
 _YEAR, _WEEK, _DAY = 365.2425 * 86400.0, 7 * 86400.0, 86400.0  # seconds
 _WEEKS = 4.0  # weeks of data for a weekly cycle
+_TIDES = ((25.8193, 1), (24.8412, 4), (12.6583, 1))  # hours and harmonics of tides: O1; M1 to M4; N2
 _TURNS = 1.5  # least turns of a cycle in the data
 _WEEK_FOLDS, _LOOKED_AT = 3, 16  # folds of weeks; values in their comparison
 _EACH = 4.0  # least frames of a turn
@@ -164,8 +165,9 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
     """The cycle of values (T, M) of a `description` at times t (T,), in multiples `unit` of its time units; NaN where
     not observed.
 
-    A weekly cycle, as of human activity, replaces the daily one if it predicts held-out weeks significantly better; it
-    has as many harmonics as to include the neighbours of the daily ones.
+    A weekly cycle, as of human activity, replaces the daily one, or the main lunar tides are added to it, if that
+    predicts held-out weeks significantly better. The weekly one has as many harmonics as to include the neighbours of
+    the daily ones.
     """
     cycles = [(period / unit, most) for period, most in cycles_of(description, t.numpy() * unit)]
     seconds, channels = seconds_of_unit(description.time_units), len(description.channels)
@@ -174,16 +176,20 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
         return shrunk_cycle(t, values, cycles, channels)
     most = 7 * _MOST + _MOST if week >= 7 * _EACH * step else _MOST
     weekly = [*(one for one in cycles if one[0] > week), (week, min(most, _resolved(week, step)))]
+    tides = [(week * hours / 168, most) for hours, most in _TIDES]
+    possible = [cycles, weekly, *([[*cycles, *tides]] if tides[-1][0] >= _EACH * step else [])]
     number = torch.floor((t - t[0]) / week).long()
-    some, errors = values[:, :: -(-values.shape[1] // _LOOKED_AT)], torch.zeros(2, int(number[-1]) + 1).double()
+    some, errors = values[:, :: -(-values.shape[1] // _LOOKED_AT)], torch.zeros(3, int(number[-1]) + 1).double()
     for fold in range(_WEEK_FOLDS):
         out = number % _WEEK_FOLDS == fold
-        for each, found in zip(errors, (cycles, weekly), strict=True):
+        for each, found in zip(errors, possible, strict=False):
             missed = some[out] - shrunk_cycle(t[~out], some[~out], found)(t[out])
             each.index_add_(0, number[out], missed.square().nansum(1))
-    gain = errors[0] - errors[1]
-    sure = float(gain.mean()) > 2 * float(gain.std()) / len(gain) ** 0.5
-    return shrunk_cycle(t, values, weekly if sure else cycles, channels)
+    best = 0
+    for other in range(1, len(possible)):
+        gain = errors[best] - errors[other]
+        best = other if float(gain.mean()) > 2 * float(gain.std()) / len(gain) ** 0.5 else best
+    return shrunk_cycle(t, values, possible[best], channels)
 
 
 def regular_frames(times: np.ndarray) -> tuple[float, np.ndarray] | None:

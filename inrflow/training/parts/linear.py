@@ -118,7 +118,7 @@ def choose_linear(
     """Linear dynamics of these codes with the least validation error, for a recipe."""
     search = linear_search(run, train, validation, floor)
     memory, fixed = run.config.dynamics.memory, run.config.decoder.code_size
-    memories = (0.0, 0.5, 1.0) if memory is None and validation is None else (0.0,)
+    memories = (0.0, 0.5, 1.0) if memory is None and validation is None and search.uniform else (0.0,)
     transitions = train.transitions
     if validation is None and not fixed:
         sizes = intermediate_sizes(sizes, min(transitions, train.codes.shape[-1]))

@@ -23,7 +23,7 @@ from inrflow.encoding.prior.rbf_residual import restricted_to_points
 from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, ResidualField, Rows, joined, rows_of
 from inrflow.encoding.residual.fit import degrees_of_freedom_factor
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
-from inrflow.encoding.residual.places import Places
+from inrflow.encoding.residual.places import Places, ranks_of_places
 from inrflow.errors import UserError, first_line
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
@@ -270,6 +270,7 @@ def _with_weight(
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
     for seen in (True, False):  # decay ahead, at observed places and at new ones
         channel = outside.select(outside.seen == seen).ahead(channel)
+    channel = channel if bool(outside.seen.any()) else replace(channel, observed=channel.new)  # if points move
     return channel, inside, float(outside.missed(channel).square().mean())
 
 
@@ -291,10 +292,10 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
     points = inner.u.shape[2]
     if points < 2 * _FOLDS:
         return
-    rank = np.random.default_rng([seed, 23]).permutation(points).argsort()
+    rank = torch.as_tensor(ranks_of_places(*inner.places(), seed))
     folds = _FOLDS if len(problem.validation) or surrogate.code_size <= _DEAR else 1
-    for out in [rank % _FOLDS == fold for fold in range(folds)] if kept is None else [rank >= kept]:
-        held = torch.as_tensor(out)
+    least = 0.0 if kept is None else kept * (int(rank.max()) + 1) / points
+    for held in [rank % _FOLDS == fold for fold in range(folds)] if kept is None else [rank >= least]:
         window = inner.first_frames(past).at(~held)
         if not bool(window.observed.any(1).all()):
             continue
@@ -303,21 +304,12 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
         hidden = inner.first_frames(past).at(held)
-        later, some = _later(inner, past)
+        later, some = inner.later(past, _LEADS, _AHEAD)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between,
                    _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points, apart)
-
-
-def _later(inner: TrajectoryBatch, past: int) -> tuple[TrajectoryBatch, Tensor]:
-    """Some of the frames of windows after the first `past`, denser at early leads, at every k-th point so that the
-    number of values is limited; and the indices of these points."""
-    count = inner.u.shape[1] - past
-    leads = torch.as_tensor(np.unique(np.geomspace(1, count, min(count, _LEADS)).round().astype(int)) - 1) + past
-    points = torch.arange(0, inner.u.shape[2], max(1, len(inner) * len(leads) * inner.u.shape[2] // _AHEAD))
-    return inner.frames(leads).at(points), points
 
 
 def _targets(
@@ -371,6 +363,9 @@ def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, i
         past = max(min(surrogate.window, frames - 1), frames // 2)
         return batch.frames(slice(max(0, past - _FRAMES), past + _FRAMES)), min(past, _FRAMES)
     most, usual = (1, _SHORT) if surrogate.code_size > _DEAR else (_WINDOWS, _PAST)
+    if problem.source.moves:  # frames of few values, as of a profile, count in part
+        known = torch.isfinite(problem.held_out(usual, most).u).any(-1)
+        usual = round(usual / max(float(known.double().mean()), usual / problem.fitted_frames))
     past = min(max(surrogate.window, usual), problem.fitted_frames)
     return surrogate._inner(problem.held_out(past, most)), past
 

@@ -127,6 +127,8 @@ def closed_form_candidate(
     first = max(first, fit.candidate.past)
     states = with_memory(train, size, early.directions)
     judged_states = with_memory(judged, size, early.directions)
+    starts = judged_states.observed[:, : first + 1].any(0).nonzero()
+    first = int(starts[-1]) if len(starts) else first  # in one series, the last frame with a known state
     floor = float(prior.noise.mean())
     integrator = problem.integrator(linear=True) if fit.steps is None else Integrator("map")
     error = rollout_error(field, integrator, judged_states, judged, first, size)

@@ -6,7 +6,7 @@ import torch
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows
-from inrflow.encoding.residual.places import Places, recurring
+from inrflow.encoding.residual.places import Places, ranks_of_places, recurring
 
 LINE_AND_CIRCLE = Places.of((0.0, 2.0), False, np.array([[1.0, 0.0], [5.0, 1.9]]))
 KILOMETRES = Places.of((0.0, 0.0), False, np.array([[0.0, 0.0], [100.0, 2.0]]))
@@ -60,3 +60,31 @@ def test_points_of_a_profile_are_of_one_place_and_those_of_sensors_that_move_of_
     assert recurring(np.column_stack([line, random.uniform(size=240)])) is None
     stations = np.tile(random.uniform(size=(8, 3)), (30, 1))
     np.testing.assert_array_equal(recurring(stations), np.tile(recurring(stations[:8].repeat(2, 0))[::2], 30))
+
+
+def test_sensors_in_a_column_are_of_one_place_and_those_of_a_lattice_are_not():
+    random = np.random.default_rng(0)
+    probes = np.column_stack([random.uniform(size=(20, 2)).repeat(4, 0), np.tile([0.1, 0.2, 0.5, 1.0], 20)])
+    for x in (probes, np.tile(probes, (50, 1))):  # at one time, and at many
+        found = recurring(x)
+        assert found is not None and len(np.unique(found)) == 20
+        assert (found.reshape(-1, 4) == found[::4, None]).all()
+    lattice = np.stack(np.meshgrid(*3 * [np.arange(5.0)], indexing="ij"), -1).reshape(-1, 3)
+    assert recurring(lattice) is None
+    assert len(np.unique(recurring(np.tile(lattice, (4, 1))))) == 125
+    angle = np.radians(np.stack(np.meshgrid(np.arange(0, 360, 10), [-4, -2, 2, 4]), -1).reshape(-1, 2))
+    globe = np.stack([np.cos(angle[:, 1]) * np.cos(angle[:, 0]), np.cos(angle[:, 1]) * np.sin(angle[:, 0]),
+                      np.sin(angle[:, 1])], 1)
+    assert recurring(globe) is None
+
+
+def test_ranks_leave_out_whole_profiles():
+    random = np.random.default_rng(1)
+    casts = random.uniform(size=(12, 1, 2)).repeat(6, 1)
+    x = np.concatenate([casts, random.uniform(size=(12, 6, 1))], 2)
+    known = random.uniform(size=(12, 6)) < 0.8
+    ranks = ranks_of_places(x, known, 0)
+    assert sorted({tuple(set(rank[some].tolist())) for rank, some in zip(ranks, known, strict=True)}) == [
+        (k,) for k in range(12)]
+    scattered = ranks_of_places(random.uniform(size=(12, 6, 3)), known, 0)
+    assert sorted(scattered.tolist()) == list(range(6))  # by index

@@ -56,6 +56,23 @@ def test_weeks_of_people_are_told_from_days_of_weather():
     assert cycle_of(days, t[:42], daily).periods == pytest.approx([7.0])
 
 
+def test_tides_are_lunar_and_solar():
+    random, t = np.random.default_rng(0), torch.arange(24.0 * 47).double()
+    surge = np.zeros((len(t), 3))
+    for k in range(1, len(t)):
+        surge[k] = 0.97 * surge[k - 1] + 0.05 * random.standard_normal(3)
+    tide = sum(size * torch.cos(2 * torch.pi * t / period + size) for size, period in (
+        (1.1, 12.4206), (0.4, 12.0), (0.2, 12.6583), (0.2, 25.8193), (0.2, 23.9345)))
+    level, past = tide[:, None] + torch.as_tensor(surge), 24 * 40
+    hours = Description("d", ("u",), ("x",), time_units="hours since 2024-01-01")
+    found = cycle_of(hours, t[:past] / 2, level[:past], 2.0)
+    assert found.periods == pytest.approx([12.0, 25.8193 / 2, 24.8412 / 2, 12.6583 / 2])
+    missed = found(t[past:] / 2) - tide[past:, None]
+    assert float(missed.var(0).mean() / tide.var()) < 0.01
+    solar = cycle_of(hours, t[:past], torch.as_tensor(surge[:past]) + torch.cos(2 * torch.pi * t[:past, None] / 24))
+    assert solar.periods == pytest.approx([24.0])
+
+
 def test_months_are_a_step_and_gaps_are_told():
     months = (np.arange("2000-01", "2003-01", dtype="datetime64[M]").astype("datetime64[D]").astype(float))
     step, numbers = regular_frames(np.delete(months, [5, 6]))

@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+from rotations import write_rotations
 from runs import run_on, trained_on
 
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -62,3 +63,17 @@ def test_trajectories_of_unequal_lengths_are_evaluated_with_deviations(rod, tmp_
 def test_components_of_few_values_at_shared_points_are_quick(rod, tmp_path):
     with run_on(rod, tmp_path) as run:
         assert ReducedOrderRecipe().is_quick(run.problem)
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+def test_one_series_is_judged_though_the_frame_before_the_last_fifth_is_missing(tmp_path, irregular):
+    path = write_rotations(tmp_path / "train.h5", trajectories=1, frames=30)
+    with h5py.File(path, "r+") as file:
+        file["u"][0, 23] = np.nan
+        if irregular:
+            file["t"][:] = np.cumsum(np.random.default_rng(0).choice([0.2, 1.0, 3.0], 30))
+    with run_on(path, tmp_path / "run", "training.minutes=0.1") as run:
+        found = next(iter(ReducedOrderRecipe().propose(run)))
+    assert np.isfinite(found.score.error)
+    assert found.first == 22
+    assert not irregular or found.field.state_size == found.code_size  # differences over unequal steps tell no state
