@@ -235,7 +235,7 @@ def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarr
     columns, rows = map(len, axes)
     filled = np.zeros((columns, rows), bool)
     filled[places[0], places[1]] = True
-    mostly = filled.sum() == len(x) > 0.4 * columns * rows and len(x) >= 2 * max(columns, rows)  # two per line on average
+    mostly = filled.sum() == len(x) > 0.4 * columns * rows and len(x) >= 2 * max(columns, rows)  # two per line
     beside = (filled[1:] & filled[:-1]).any() and (filled[:, 1:] & filled[:, :-1]).any()  # not of staggered rows
     return axes, (places[0], places[1]) if mostly and beside else None
 

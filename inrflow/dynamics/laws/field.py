@@ -321,9 +321,8 @@ class LawField(nn.Module):
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps; the linear part is exact."""
         steps = 1 if self.exact else steps
         self.count_effort(len(z), steps)
-        operators = self._operators(dt / steps, self.exact)
         for _ in range(steps):
-            z = self.after(z, operators)
+            z = self.after(z, self._operators(dt / steps, self.exact))
         return z
 
     @property
@@ -334,10 +333,8 @@ class LawField(nn.Module):
     def after(self, z: Tensor, operators: list[Tensor]) -> Tensor:
         """Codes (B, C K) after one step with operators, the exponential of a linear law or the six of ETDRK4."""
         now = z.unflatten(1, (self.channels, -1))
-        if self.exact:
-            return self.act(operators[0], now).flatten(1)
-        now = etdrk4.step(now, operators, self.act, self.products)
-        return (now if self.rests is None else self.clipped(now, self.rests)).flatten(1)
+        now = self.act(operators[0], now) if self.exact else etdrk4.step(now, operators, self.act, self.products)
+        return (now if self.exact or self.rests is None else self.clipped(now, self.rests)).flatten(1)
 
     def after_gaps(self, z: Tensor, gaps: Tensor, max_step: float) -> Tensor:
         """Codes (B, C K) after times gaps (B,), in steps of at most `max_step`."""

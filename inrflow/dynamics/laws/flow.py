@@ -114,8 +114,7 @@ class FlowField(LawField):
         effort.add(16 * steps * states * values.numel(), 32 * steps * states * values[..., 0].numel(), 100 * steps)
 
     def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
-        library, z = self.library, z.double()
-        lead = lead or z.shape[1]
+        library, z, lead = self.library, z.double(), lead or z.shape[1]
         total = z.new_zeros(len(z), lead, lead)
         for term, weight in self.weights.items():
             if term == TRANSPORT:
