@@ -310,17 +310,15 @@ class TimeBins:
     @classmethod
     def for_row_count(cls, first: float, last: float, rows: float) -> TimeBins:
         """Bins for `rows` rows between two times; wider for fewer rows."""
-        return cls._even(first, last, int(np.clip(round(rows / _ROWS), _FEWEST, _MOST)))
+        count = int(np.clip(round(rows / _ROWS), _FEWEST, _MOST))
+        width = (last - first) / count
+        return cls(first + width * (np.arange(count) + 0.5), width)
 
     @classmethod
     def of_width(cls, first: float, last: float, width: float) -> TimeBins:
-        """Bins of at most this width between two times, wider only if there were too many."""
-        return cls._even(first, last, int(np.clip(np.ceil((last - first) / width), 1, _MOST)))
-
-    @classmethod
-    def _even(cls, first: float, last: float, count: int) -> TimeBins:
-        width = (last - first) / count
-        return cls(first + width * (np.arange(count) + 0.5), width)
+        """Bins of at most this width whose first and last centres are two times; wider only if there were too many."""
+        count = int(np.clip(np.ceil((last - first) / width) + 1, 1, _MOST))
+        return cls(np.linspace(first, last, count), (last - first) / max(count - 1, 1))
 
     def gather(
         self, t: np.ndarray, x: np.ndarray, u: np.ndarray
@@ -359,8 +357,8 @@ def window_of(
 
     Args:
         unit: unit of internal time, in data units.
-        gather: whether to gather rows with individual times into equally spaced frames with time offsets (`delay`),
-            which needs a decoder affine in the code.
+        gather: whether to gather rows with individual times into fewer, equally spaced frames with time offsets
+            (`delay`), which needs a decoder affine in the code.
         in_steps: whether states exist only at discrete steps, so that a frame must not combine several steps.
     """
     frames = observations.frames()
@@ -376,12 +374,12 @@ def window_of(
     if numbers is not None:
         u = _attached(observations, numbers)
     gather = gather and not (in_steps and frames.t[-1] - frames.t[0] > _MOST * _BIN * unit)
-    if not (gather and is_scattered(len(observations), len(frames))):
+    bins = TimeBins.of_width(float(frames.t[0]), float(frames.t[-1]), _BIN * unit)
+    if not (gather and is_scattered(len(observations), len(frames)) and len(bins.times) < len(frames)):
         return TrajectoryBatch(torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], u[None])
     seen = np.isfinite(frames.u).any(-1)
     t = np.broadcast_to(frames.t[:, None], seen.shape)[seen]
     places = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
-    bins = TimeBins.of_width(float(t.min()), float(t.max()), _BIN * unit)
     found = bins.gather(t, places, frames.u[seen])
     place, u, delay = (torch.as_tensor(v) for v in (found[0], found[1], found[2].astype(float)))
     if numbers is not None:

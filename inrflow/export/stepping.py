@@ -66,10 +66,9 @@ class Step(nn.Module):
             law = self.rate.field
             if not isinstance(law, LawField):
                 raise UserError("a step is not exported: the law has a season; integrate the exported vector field")
-            self.linear = not law.products_of and law.network is None
-            self.steps = 1 if self.linear else self.steps
+            self.steps = 1 if law.exact else self.steps
             h = 1.0 / self.steps
-            self.operators = ([law.exponential(h)] if self.linear
+            self.operators = ([law.exponential(h)] if law.exact
                               else etdrk4.coefficients(law.blocks, h, etdrk4.phi_matrix_functions))
 
     @property
@@ -84,10 +83,8 @@ class Step(nn.Module):
         if self.series is not None:
             return self.series(t, s)
         if isinstance(self.rate.field, LawField) and self.method == "etd":
-            law, now = self.rate.field, s.reshape(s.shape[0], self.rate.field.channels, -1)
-            moved = (law.act(self.operators[0], now) if self.linear
-                     else etdrk4.step(now, self.operators, law.act, law.products))
-            return moved.reshape(s.shape)
+            later = self.rate.field.after(s, self.operators)
+            return later if self.rate.field.values is None else self.rate.field.values.completed(later)
         h = 1.0 / self.steps  # the 3/8 rule, which torchdiffeq calls rk4
         first = self.rate.internal(t, s)
         second = self.rate.internal(t + h / 3, s + h / 3 * first)

@@ -12,6 +12,8 @@ import numpy as np
 from inrflow.data.calendar import number_to_date, parse_units
 from inrflow.plotting.style import BEYOND, GREYS, MODEL, SIZE, date_axis, new_figure, save_figure
 
+_DASHES = ("-", "--", "-.", ":")
+
 
 def error_figure(
     path: str | os.PathLike[str],
@@ -40,9 +42,9 @@ def error_figure(
         values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
         any_known = any_known or bool(np.isfinite(values).any())
         style: dict[str, Any] = (
-            {"color": MODEL, "linewidth": 2.4, "zorder": 3}
-            if place == 0
-            else {"color": GREYS[(place - 1) % len(GREYS)], "linewidth": 1.3}
+            {"color": MODEL, "linewidth": 3.2}
+            if place == 0  # below the others, which may coincide with it and with each other
+            else {"color": GREYS[(place - 1) % len(GREYS)], "linewidth": 1.3, "linestyle": _DASHES[(place - 1) % 4]}
         )
         ax.plot(
             axis,

@@ -232,10 +232,12 @@ def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarr
             if len(axes[-1]) * len(x) < 1e7
             else np.searchsorted(axes[-1], values - tolerance)
         )
-    filled = len(np.unique(places[0] * len(axes[1]) + places[1]))
     columns, rows = map(len, axes)
-    mostly = filled == len(x) > 0.4 * columns * rows and len(x) >= 2 * max(columns, rows)  # two per line on average
-    return axes, (places[0], places[1]) if mostly else None
+    filled = np.zeros((columns, rows), bool)
+    filled[places[0], places[1]] = True
+    mostly = filled.sum() == len(x) > 0.4 * columns * rows and len(x) >= 2 * max(columns, rows)  # two per line
+    beside = (filled[1:] & filled[:-1]).any() and (filled[:, 1:] & filled[:, :-1]).any()  # not of staggered rows
+    return axes, (places[0], places[1]) if mostly and beside else None
 
 
 def _dot(points: int) -> float:

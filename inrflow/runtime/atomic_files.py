@@ -124,7 +124,7 @@ def require_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
     except OSError as error:
         raise disk_failure(path, error) or error from error
     if stat.S_ISDIR(mode):
-        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
+        raise UserError(f"cannot write {path}: it is a folder, which is not replaced; give another name, or remove it")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise UserError(f"cannot write {path}: it is a device, pipe or socket; give the name of a regular file")
     if not overwrite:

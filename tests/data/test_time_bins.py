@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from inrflow.data.observations import TimeBins, is_scattered
+from inrflow.data.description import Description
+from inrflow.data.observations import Observations, TimeBins, is_scattered, window_of
 
 
 def rows(count=500, seed=0):
@@ -35,3 +36,13 @@ def test_bins_without_rows_are_empty_frames():
 def test_frames_of_few_rows_at_many_times_are_scattered():
     assert is_scattered(1000, 1000) and is_scattered(1000, 500)
     assert not is_scattered(1000, 10) and not is_scattered(4, 4)
+
+
+def test_frames_of_few_stations_stay_frames_and_bins_begin_and_end_with_the_rows():
+    about, t, places = Description("stations", ("u",), ("x",)), np.arange(40.0), np.array([[0.0], [1.0], [2.0]])
+    window = window_of(Observations(t, places, np.ones((40, 3, 1))), about, 1.0)
+    assert window.t[0].tolist() == t.tolist() and window.delay is None
+    alone = np.sort(np.random.default_rng(0).uniform(5, 45, 200))
+    window = window_of(Observations(alone, np.zeros((200, 1, 1)), np.ones((200, 1, 1))), about, 1.0)
+    assert window.delay is not None and window.t.shape[1] < 100
+    assert window.t[0, [0, -1]].tolist() == [alone[0], alone[-1]]

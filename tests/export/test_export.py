@@ -1,6 +1,7 @@
 """Exported graphs in onnxruntime, against queries of the same surrogates."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,14 +9,19 @@ import torch
 from small_surrogates import UNIT, law, network, seen
 
 from inrflow import Observations, Surrogate
-from inrflow.data.batch import Normalisation
+from inrflow.data.batch import Normalisation, TimeScale
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.rbf_features import RadialFeatures
-from inrflow.domains import Box, Sphere
+from inrflow.domains import NO_SLIP, Box, Flows, Sphere
+from inrflow.domains.flows import Pressure
+from inrflow.domains.triangulation import grid_mesh
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.flow import TRANSPORT, VISCOSITY
+from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.errors import UserError
 from inrflow.export.card import Exported, model_card
@@ -85,6 +91,32 @@ def test_laws_with_a_constant_are_exported_for_any_number_of_states():
     with torch.no_grad():
         program = torch.export.export(field, (t, states[:3]), dynamic_shapes=({}, {0: size}), strict=False)
         torch.testing.assert_close(program.module()(t, states), field(t, states))
+
+
+def law_of(kind):
+    """Law of a flow with its pressure, of a channel and the square of another, or of values between bounds."""
+    line, u, square = Box([0.0], [1.0], ["walled"]), ((0, VALUE),), Term((((0, VALUE),) * 2,))
+    if kind == "pressure":
+        flows = Flows(*grid_mesh(*[np.linspace(0, 1, 5)] * 2), np.ones(2)).with_pressure(Pressure(2, 1.0, 0.02, 4))
+        return LawTerm(flows, NO_SLIP, 12, [VISCOSITY.state(), TRANSPORT.state()], [[0.02], [-1.0]],
+                       values=[[0.0], [1.7]])
+    if kind == "square":
+        return LawTerm(line, "natural", 8, [Term((u,), 1).state(), square.state()], [[0.01, 0.0], [0.0, 0.0]],
+                       values=[[0.0, 0.0], [0.0, 1.0]])
+    return LawTerm(line, "natural", 8, [Term((u,)).state(), square.state()], [[1.0], [-1.0]], rests=[[0.0, 0.4, 0.1]])
+
+
+@pytest.mark.parametrize("kind", ["pressure", "square", "bounds"])
+def test_channels_that_follow_from_others_and_bounds_are_those_of_the_integrator_in_exported_steps(kind):
+    term = law_of(kind)
+    n, size = term.law().size, torch.export.Dim("states", min=1)
+    parts = SimpleNamespace(field=VectorField(n, [term]).double().eval(), integrator=Integrator("etd", 0.5),
+                            scale=TimeScale(0.0, UNIT))
+    step, s = Step(parts, torch.zeros(0)), 0.3 * torch.randn(5, n, generator=torch.Generator().manual_seed(0)).double()
+    t, times = torch.zeros(5).double(), torch.tensor([0.0, 1 / step.steps]).double()
+    with torch.no_grad():
+        program = torch.export.export(step, (t[:3], s[:3]), dynamic_shapes=({0: size}, {0: size}), strict=False)
+        torch.testing.assert_close(program.module()(t, s), parts.integrator(parts.field, s, times)[:, 1])
 
 
 def test_on_a_mesh_values_are_exported_at_its_nodes():

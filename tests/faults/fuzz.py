@@ -44,8 +44,9 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether it is neither an answer nor one line on stderr."""
-        return self.code not in (0, 2) or (self.code == 2 and len(self.text.strip().splitlines()) > 3)
+        """Whether it is neither an answer nor, besides warnings, one line on stderr."""
+        errors = [line for line in self.text.strip().splitlines() if ": warning: " not in line]
+        return self.code not in (0, 2) or (self.code == 2 and len(errors) > 3)
 
 
 def run_forked(work: Callable[[], int], seconds: int = SECONDS, waited: float = WAITED) -> Outcome:

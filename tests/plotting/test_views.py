@@ -28,6 +28,12 @@ def test_a_grid_with_gaps_puts_every_value_into_its_own_cell():
     np.testing.assert_array_equal(image, expected)
 
 
+def test_staggered_rows_are_not_drawn_as_a_grid_with_gaps():
+    column, row = np.divmod(np.arange(14 * 15), 15)
+    staggered = np.stack([column + 0.5 * (row % 2), row * 0.75**0.5], -1)
+    assert view_of(staggered, ("x", "y"), None, None).kind == "triangles"
+
+
 def test_an_uneven_tensor_grid_is_an_image_and_scattered_points_are_not():
     axis = np.array([0.0, 0.1, 0.3, 0.7, 1.5])
     uneven = np.stack(np.meshgrid(axis, axis**2, indexing="ij"), -1).reshape(-1, 2)

@@ -11,7 +11,7 @@ import h5py
 
 from inrflow.data.calendar import retimed
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
-from inrflow.data.formats.registry import FORMATS, ReadOptions, expanded, format_of
+from inrflow.data.formats.registry import ReadOptions, expanded, format_of
 from inrflow.data.formats.streams.joining import read_files
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
@@ -47,7 +47,8 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
     station, or a column of names. description: name, units, time_units, source, licence, period, geometry, time_period,
     symmetries (names) as in Description, which override the file. Large files are read and written in blocks.
     The target is validated by the reader of trajectory files before it is renamed to its final name.
-    Raises UserError if the file cannot be read or understood, or the target exists (unless `overwrite`).
+    Raises UserError if the file cannot be read or understood, if the target exists (unless `overwrite`) or is not named
+    .h5 or .hdf5.
     """
     given = [source] if isinstance(source, str | os.PathLike) else list(source)
     paths = [path for item in given for path in expanded(os.fspath(item))]
@@ -58,10 +59,9 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
     for path in paths:
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
             raise UserError(f"{path} cannot be converted onto itself; give another target")
-    others = tuple(end for known in FORMATS for end in (*known.suffixes, *known.endings) if end not in _OWN)
-    if os.fspath(target).lower().endswith(others):
-        raise UserError(f"{target} is named as another format, and convert writes HDF5 in the project's schema; name "
-                        f"it {os.path.splitext(target)[0]}.h5")
+    if not os.fspath(target).lower().endswith(_OWN):
+        raise UserError(f"{target} is not named as HDF5, and convert writes that, in the project's schema; name it "
+                        f"{os.path.splitext(target)[0]}.h5")
     kind = format_of(paths[0])
     if not kind.named_dimensions and (trajectory is not None or select):
         name = "trajectory" if trajectory is not None else "select"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
 
 _OPTIONS = ("channels", "coordinates", "time", "trajectory", "select", "stations")
+_KEYS = re.compile(rf"\b({'|'.join(_OPTIONS)})[=.]\S")  # settings that a message suggests
 _READ = 2e7  # largest size in bytes of files that are read completely, which takes seconds
 _OF_FILES = ("name", "layout", "symmetries")  # shown only for files in the schema
 
@@ -66,7 +68,7 @@ def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, option
                     ("note", f"{said}; `inrflow convert {shlex.join([given, 'TARGET', *told])}` writes it in the "
                              "project's schema")]
     except UserError as error:
-        hint = " (here KEY=..., in `inrflow train` data.read.KEY=...)" if kind.about else ""
+        hint = " (here KEY=..., in `inrflow train` data.read.KEY=...)" if _KEYS.search(str(error)) else ""
         return [("note", f"it is not read as it is: {error}{hint}")]
 
 

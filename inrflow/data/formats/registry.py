@@ -341,11 +341,11 @@ def format_of(path: Path) -> Format:
 
 
 def expanded(source: str | os.PathLike[str]) -> list[Path]:
-    """Files that match a name with *, ? or [, in the order of their names; the files of a list [a.csv,b.csv]; any other
-    name unchanged. Raises UserError if nothing matches.
+    """Files that match a name with *, ? or [, in the order of their names; the files of a list [a.csv,b.csv]; the case
+    of an empty file .foam; any other name unchanged. Raises UserError if nothing matches.
     """
-    if Path(source).exists() or not glob.has_magic(str(source)):
-        return [Path(source)]
+    if (path := Path(source)).exists() or not glob.has_magic(str(source)):
+        return [path.parent if path.suffix.lower() in (".foam", ".openfoam") and path.is_file() else path]
     if (name := str(source)).startswith("[") and name.endswith("]"):
         return [path for one in name[1:-1].split(",") for path in expanded(one.strip(" '\""))]
     found = sorted(glob.glob(str(source)))

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 LONGITUDES = ("lon", "longitude", "lons", "longitudes", "lng", "long", "clon", "nav_lon",
-              "longitud", "longitudine", "längengrad", "laengengrad", "geolänge", "geolaenge")
+              "longitud", "longitudine", "längengrad", "laengengrad", "geolänge", "geolaenge", "länge", "laenge")
 LATITUDES = ("lat", "latitude", "lats", "latitudes", "clat", "nav_lat",
-             "latitud", "latitudine", "breitengrad", "geobreite")
+             "latitud", "latitudine", "breitengrad", "geobreite", "breite")
 _REGION = 90.0  # degrees of longitude without data, at least, of a region
 
 

@@ -106,7 +106,8 @@ class TrajectoryWriter:
                             f"u {u.shape}; expected (T,), (N, {d}) or (T, N, {d}), (T, N, {channels}), none of them "
                             "empty")
         if not np.isfinite(t).all() or (np.diff(t) <= 0).any():
-            raise UserError(f"times of trajectory {len(self._times)} of {self._source} must be finite and increase")
+            raise UserError(f"times of trajectory {len(self._times)} of {self._source} must be finite and increase; "
+                            "sort its frames and keep one for each time")
         _check_places(x, u, f"trajectory {len(self._times)} of {self._source}")
         return t, x, u
 

@@ -319,16 +319,22 @@ class LawField(nn.Module):
 
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps; the linear part is exact."""
-        linear = not self.products_of and self.network is None and not self.forced
-        self.count_effort(len(z), 1 if linear else steps)
-        now = z.reshape(len(z), self.channels, -1)
-        if linear:
-            return self.act(self._operators(dt, True)[0], now).reshape(z.shape)
-        operators = self._operators(dt / steps, False)
+        steps = 1 if self.exact else steps
+        self.count_effort(len(z), steps)
         for _ in range(steps):
-            now = etdrk4.step(now, operators, self.act, self.products)
-            now = now if self.rests is None else self.clipped(now, self.rests)
-        return now.reshape(z.shape)
+            z = self.after(z, self._operators(dt / steps, self.exact))
+        return z
+
+    @property
+    def exact(self) -> bool:
+        """Whether the linear part is all."""
+        return not self.products_of and self.network is None and not self.forced
+
+    def after(self, z: Tensor, operators: list[Tensor]) -> Tensor:
+        """Codes (B, C K) after one step with operators, the exponential of a linear law or the six of ETDRK4."""
+        now = z.unflatten(1, (self.channels, -1))
+        now = self.act(operators[0], now) if self.exact else etdrk4.step(now, operators, self.act, self.products)
+        return (now if self.exact or self.rests is None else self.clipped(now, self.rests)).flatten(1)
 
     def after_gaps(self, z: Tensor, gaps: Tensor, max_step: float) -> Tensor:
         """Codes (B, C K) after times gaps (B,), in steps of at most `max_step`."""
@@ -359,7 +365,7 @@ class LawField(nn.Module):
 class DiagnosticField(LawField):
     """Codes (..., C K), in place of rates, of the channels whose coefficients theta (J, C) are not all zero."""
 
-    @cached_property
+    @property
     def own(self) -> Tensor:
         """Mask (C K,) of the codes that it determines."""
         kept = self.theta.ne(0).any(0)[:, None].expand(-1, len(self.library.eigenvalues))

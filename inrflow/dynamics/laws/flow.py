@@ -7,7 +7,6 @@ code; those of steady modes are constant. Where the pressure is a channel, too, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +52,8 @@ class FlowLibrary(Library):
 
     def fields(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Velocities (B, 2, Q) and their derivatives (B, axis, 2, Q)."""
-        flat = (z @ self.values.flatten(0, 1).T, z @ self.slopes.flatten(0, 2).T)
-        return flat[0].reshape(len(z), 2, -1), flat[1].reshape(len(z), 2, 2, -1)
+        return ((z @ self.values.flatten(0, 1).T).unflatten(1, (2, -1)),
+                (z @ self.slopes.flatten(0, 2).T).unflatten(1, (2, 2, -1)))
 
     def transport(self, z: Tensor, pressure: bool = False) -> Tensor:
         """P (u . grad) u of codes (B, K), or the codes of its pressure: (B, K)."""
@@ -96,32 +95,26 @@ class FlowField(LawField):
         nn.Module.__init__(self)
         self.library, self.channels, self.values = library, 1, None
         self.register_buffer("theta", theta)
-        self.weights = dict(zip(library.every, theta[:, 0], strict=True))
+        self.weights = {term: weight for term, weight in zip(library.every, theta[:, 0], strict=True) if weight}
         self._cache, self.products_of, self.network = {}, {TRANSPORT: {}}, None
         self.blocks, self.rows = self._blocks(), None
 
     def _blocks(self) -> Tensor:
-        total = torch.zeros_like(self.library.eigenvalues)
-        for term, weight in self.weights.items():
-            if term != TRANSPORT:
-                total = total + weight * self.library.linear(term)
-        return total[:, None, None]
+        parts = [weight * self.library.linear(term) for term, weight in self.weights.items() if term != TRANSPORT]
+        return sum(parts, torch.zeros_like(self.library.eigenvalues))[:, None, None]
 
     def products(self, z: Tensor) -> Tensor:
-        flat, total = z[:, 0], torch.zeros_like(z[:, 0])
-        for term, weight in self.weights.items():
-            if weight:
-                total = total + weight * (self.library.transport(flat) if term == TRANSPORT else
-                                          self.library.driven(term, flat))
-        return total[:, None]
+        flat, library = z[:, 0], self.library
+        parts = [weight * (library.transport(flat) if term == TRANSPORT else library.driven(term, flat))
+                 for term, weight in self.weights.items()]
+        return sum(parts, torch.zeros_like(flat))[:, None]
 
     def count_effort(self, states: int, steps: int) -> None:
         values = self.library.values  # (2, Q, K)
         effort.add(16 * steps * states * values.numel(), 32 * steps * states * values[..., 0].numel(), 100 * steps)
 
     def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
-        library, z = self.library, z.double()
-        lead = lead or z.shape[1]
+        library, z, lead = self.library, z.double(), lead or z.shape[1]
         total = z.new_zeros(len(z), lead, lead)
         for term, weight in self.weights.items():
             if term == TRANSPORT:
@@ -138,7 +131,19 @@ class FlowField(LawField):
 class FlowPressure(FlowField, DiagnosticField):
     """Codes (..., K) of modes of the pressure of transport, times a coefficient, in place of rates."""
 
+<<<<<<< HEAD
     @cached_property
+=======
+    library: FlowLibrary
+
+    def __init__(self, library: FlowLibrary, theta: Tensor):
+        nn.Module.__init__(self)
+        self.library, self.channels, self.values = library, 1, None
+        self.register_buffer("theta", theta)
+        self.weight = theta[library.every.index(TRANSPORT), 0]
+
+    @property
+>>>>>>> users30
     def own(self) -> Tensor:
         at = torch.arange(len(self.library.eigenvalues))
         return (at >= self.library.free) & (at < self.library.first_steady)

@@ -37,6 +37,14 @@ def expected(field=FIELD):
     return field.reshape(*field.shape[:2], -1, 1)
 
 
+def test_few_values_at_the_end_are_channels_and_times_in_any_order_are_sorted(tmp_path):
+    both = np.stack([np.repeat(FIELD, 2, axis=2)] * 2, -1)  # (S, T, X, Y, C)
+    np.savez(tmp_path / "a.npz", velocity=both[:, ::-1], t=T[::-1])
+    t, x, u, about = read(tmp_path / "a.npz", tmp_path)
+    assert about.channels == ("velocity0", "velocity1") and x.shape == (40, 2) and t.tolist() == T.tolist()
+    np.testing.assert_array_equal(u, both.reshape(2, 3, 40, 2))
+
+
 def matlab_73(path, arrays):
     """As MATLAB writes it: a header of 128 bytes in a user block of 512, arrays with their axes in reverse."""
     with h5py.File(path, "w", userblock_size=512) as file:

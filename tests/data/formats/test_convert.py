@@ -293,7 +293,8 @@ def test_times_of_other_calendars_stay_numbers(tmp_path, target, units, calendar
         assert file.description.time_units == (units if calendar == "standard" else f"{units} ({calendar})")
 
 
-@pytest.mark.parametrize(("calendar", "days"), [("standard", [366.0, 366.0 + 31 + 14]), ("360", [360.0, 405.0])])
+@pytest.mark.parametrize(("calendar", "days"), [
+    ("standard", [366.0, 366.0 + 31 + 14]), ("360", [360.0, 405.0]), ("noleap", [365.0, 365.0 + 31 + 14])])
 def test_times_in_months_become_days(tmp_path, target, calendar, days):
     data = xarray.Dataset({"u": (("time", "x"), np.ones((2, 3)))}, {"time": [12.0, 13.5], "x": np.arange(3.0)})
     data["time"].attrs.update(units="months since 1960-01-01", calendar=calendar)
@@ -301,13 +302,14 @@ def test_times_in_months_become_days(tmp_path, target, calendar, days):
     convert(tmp_path / "a.nc", target)
     with TrajectoryFile(target) as file:  # 1960 is a leap year; half a February of 28 days after 31 days of January
         assert file.times().tolist() == [days]
-        assert file.description.time_units == "days since 1960-01-01" + " (360_day)" * (calendar == "360")
+        named = {"standard": "", "360": " (360_day)", "noleap": " (noleap)"}[calendar]
+        assert file.description.time_units == f"days since 1960-01-01{named}"
 
 
-@pytest.mark.parametrize("name", ["b.nc", "b.csv.gz", "b.npy", "b.vtu", "b.mat"])
-def test_targets_that_are_named_as_other_formats_are_refused(tmp_path, name):
+@pytest.mark.parametrize("name", ["b.nc", "b.csv.gz", "b.npy", "b.vtu", "b.mat", "b.xyz", "b"])
+def test_targets_that_are_not_named_as_hdf5_are_refused(tmp_path, name):
     (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n1,0,2\n")
-    with pytest.raises(UserError, match=f"{name} is named as another format.*b.*h5"):
+    with pytest.raises(UserError, match=f"{name} is not named as HDF5.*b.*h5"):
         convert(tmp_path / "a.csv", tmp_path / name)
     assert not (tmp_path / name).exists()
 

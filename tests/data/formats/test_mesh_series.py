@@ -191,3 +191,29 @@ def test_vectors_that_leave_the_plane_of_a_slice_are_told(across, tmp_path):
     with TrajectoryFile(tmp_path / "s.h5") as file, TrajectoryFile(tmp_path / "all.h5") as whole:
         assert file.description.channels == ("v_x", "v_y") and file.description.coordinates == ("x", "y")
         np.testing.assert_allclose(whole.read(0).u[..., 2], [[0] * 4, [across] * 4])
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_meshes_of_an_xdmf_series_are_those_of_each_step(moves, tmp_path):
+    def listed(values, kind=""):
+        numbers = " ".join(map(str, np.ravel(values).tolist()))
+        shape = " ".join(map(str, np.shape(values)))
+        return f'<DataItem Dimensions="{shape}" {kind} Format="XML">{numbers}</DataItem>'
+
+    steps = []
+    for step, t in enumerate(TIMES):
+        nodes = NODES[:, :2] * (1 + step * moves)
+        cells = listed(TRIANGLES, 'NumberType="Int"')
+        steps.append(f'<Grid GridType="Uniform"><Topology TopologyType="Triangle" NumberOfElements="{len(TRIANGLES)}">'
+                     f'{cells}</Topology><Geometry GeometryType="XY">{listed(nodes)}'
+                     f'</Geometry><Time Value="{t}"/><Attribute Name="p" AttributeType="Scalar" Center="Node">'
+                     f'{listed(field(t)[0])}</Attribute></Grid>')
+    (tmp_path / "a.xdmf").write_text('<Xdmf Version="3.0"><Domain><Grid GridType="Collection" '
+                                     f'CollectionType="Temporal">{"".join(steps)}</Grid></Domain></Xdmf>')
+    if moves:
+        with pytest.raises(UserError, match="points at t=0.25 are others"):
+            convert(tmp_path / "a.xdmf", tmp_path / "out.h5")
+        return
+    convert(tmp_path / "a.xdmf", tmp_path / "out.h5")
+    with TrajectoryFile(tmp_path / "out.h5") as file:
+        np.testing.assert_allclose(file.read(0).u[..., 0], [field(t)[0] for t in TIMES], rtol=1e-6)

@@ -47,6 +47,16 @@ def test_fields_of_cells_become_a_trajectory_at_their_centres(case, tmp_path):
     assert ("times", "3, 0 to 10") in describe(case)
 
 
+def test_lists_of_one_value_and_the_file_of_paraview_are_read(case, tmp_path):
+    write(case / "10" / "p", "volScalarField", "boundaryField\n{\n}\ninternalField nonuniform List<scalar> 6{2.5};\n")
+    write(case / "0" / "p", "volScalarField", "internalField nonuniform 6(1 2 3 4 5 6);\n")
+    (case / "cavity.foam").touch()
+    convert(case / "cavity.foam", tmp_path / "out.h5")
+    with TrajectoryFile(tmp_path / "out.h5") as file:
+        p = file.read(0).u[..., 2]
+    assert p[2].tolist() == [2.5] * 6 and p[0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
 def binary(path, kind):
     """A file of the case in OpenFOAM's binary format: lists as bytes, faces as the first corner of each and all."""
     head, _, body = path.read_text().partition("// * * * * * //")

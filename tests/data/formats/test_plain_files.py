@@ -355,6 +355,33 @@ def test_what_is_joined_in_netcdf_and_what_lies_at_one_place(tmp_path):
     np.testing.assert_array_equal(frames.u[..., 0], AT_STATIONS)
 
 
+def test_coordinates_of_outer_groups_are_those_of_fields_in_a_group(tmp_path):
+    netcdf4 = pytest.importorskip("netCDF4")
+    data = field()
+    with netcdf4.Dataset(tmp_path / "groups.nc", "w") as file:
+        for name in ("time", "lat", "lon"):
+            file.createDimension(name, data.sizes[name])
+            variable = file.createVariable(name, "f8", (name,))
+            variable[:], variable.units = data[name].values, data[name].attrs["units"]
+        file["time"].units = "hours since 2020-01-01 00:00:0.0"
+        inner = file.createGroup("forecast/surface")
+        inner.createVariable("t2m", "f4", ("time", "lat", "lon"))[:] = data["t2m"].values
+        inner.createVariable("members", file.createVLType("f4", "list"), ("time",))
+        clouds = file.createEnumType("u1", "clouds", {"clear": 0, "cloudy": 1})
+        inner.createVariable("mask", clouds, ("time", "lat", "lon"))[:] = np.zeros((6, 5, 5), np.uint8)
+        file.createGroup("forecast/notes").createVariable("run", "i4", ())[:] = 1
+    frames, about, told = held(tmp_path / "groups.nc", tmp_path)
+    assert about.channels == ("t2m",) and about.geometry == "sphere" and "mask holds flags" in told
+    assert frames.t.tolist() == T.tolist() and about.time_units == "hours since 2020-01-01 00:00:0.0"
+    np.testing.assert_array_equal(frames.u[..., 0], data["t2m"].values.reshape(6, -1))
+
+
+def test_years_are_times(tmp_path):
+    field(units={"units": "years since 1999-01-01"}).to_netcdf(tmp_path / "years.nc")
+    frames, about, _ = held(tmp_path / "years.nc", tmp_path)
+    assert about.time_units == "days since 1999-01-01" and frames.t.tolist() == [0, 365, 731, 1096, 1461, 1826]
+
+
 def test_zarr_arrays_in_a_group_and_dimensions_without_values(tmp_path):
     pytest.importorskip("zarr")
     members = field().expand_dims(ensemble_member=2).rename(lat="y", lon="x").drop_vars(["time", "y", "x"])

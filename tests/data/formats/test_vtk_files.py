@@ -156,3 +156,32 @@ def test_damage_ends_in_a_sentence(tmp_path):
     (tmp_path / "piece.vtu").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"a\.pvtu cannot be read"):
         convert(tmp_path / "a.pvtu", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("mode", ["Ascii", "Binary", "Appended"])
+def test_polyhedra_are_read_in_every_encoding_and_other_cells_without_vtk(mode, tmp_path, monkeypatch):
+    from vtkmodules.vtkCommonCore import vtkIdList
+    from vtkmodules.vtkCommonDataModel import VTK_POLYHEDRON
+
+    corners = np.array([[x, y, z] for z in (0.0, 1.0) for y in (0.0, 1.0) for x in (0.0, 1.0)])
+    faces = [[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]]
+    for step in range(2):
+        grid, stream = grid_of(corners, TRIANGLES[:0], step), vtkIdList()
+        for number in (6, *(number for face in faces for number in (4, *face))):
+            stream.InsertNextId(number)
+        grid.InsertNextCell(VTK_POLYHEDRON, stream)
+        for name, one in (("poly", grid), ("flat", grid_of(NODES, TRIANGLES, step))):
+            writer = vtk.vtkXMLUnstructuredGridWriter()
+            writer.SetFileName(str(tmp_path / f"{name}_{step}.vtu"))
+            writer.SetInputData(one)
+            getattr(writer, f"SetDataModeTo{mode}")()
+            writer.EncodeAppendedDataOff()
+            writer.Write()
+    about, frames, _ = taken(tmp_path / "poly_*.vtu", tmp_path / "out.h5")
+    assert about.channels == ("T",)
+    order = np.lexsort(frames.x.T)
+    np.testing.assert_allclose(frames.u[1, order, 0], corners.sum(1) - corners[:, 2] + 1)
+    monkeypatch.setattr("inrflow.data.formats.meshes.vtk_files.find_spec", lambda name: None)
+    about, frames, cells = taken(tmp_path / "flat_*.vtu", tmp_path / "out.h5")
+    np.testing.assert_allclose(frames.u[1, :, 0], NODES[:, :2].sum(1) + 1)
+    assert len(cells) == len(TRIANGLES)

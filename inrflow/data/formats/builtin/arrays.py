@@ -219,45 +219,46 @@ class ArrayContent(StreamedContent):
         n, film = len(shape), not axes and bool(self._film)
         with_samples = [*range(min(n - 2, _MOST_AXES), 0, -1), min(n - 1, _MOST_AXES)]  # as in published sets
         usual = [2] if film else with_samples
+        readings: list[tuple[int | None, int, tuple[int, ...], int | None]] = []  # trajectory, time, space, channels
         for d in [len(axes)] if axes else [named] if named else usual:
-            readings: list[tuple[int | None, int, int, int | None]] = [  # trajectory, time, first of space, channels
+            of_d: list[tuple[int | None, int, int, int | None]] = [  # with the first axis of space
                 (0, 1, 2, None), (None, 0, 1, None), (0, d + 1, 1, None), (None, d, 0, None),
-                (0, 1, 2, d + 2), (None, 0, 1, d + 1), (0, d + 1, 1, d + 2), (None, d, 0, d + 1),
-            ]
+                (0, 1, 2, d + 2), (None, 0, 1, d + 1), (0, d + 1, 1, d + 2), (None, d, 0, d + 1)]
             if late and times is None:
-                readings.sort(key=lambda one: one[1] < one[2])
-            if not axes:  # few places are channels
-                few = {one: min(shape[one[2]:one[2] + d], default=0) < _FEWEST for one in readings}
-                readings.sort(key=lambda one, few=few: (film and one[0] is not None, few[one]))  # type: ignore[misc]
-            readings += [(0, 1, 3, 2), (None, 0, 2, 1)] if axes else []
-            for trajectory, time, start, channel in readings:
-                space = tuple(range(start, start + d))
-                used = {time, *space} | {axis for axis in (trajectory, channel) if axis is not None}
-                if len(used) != n or max(used) != n - 1 or (times is not None and len(times) != shape[time]) or (
-                        self._channels_last and channel != n - 1):
-                    continue
-                if all(len(axis) == shape[place] for axis, place in zip(axes, space, strict=False)):
-                    return trajectory, time, space, channel
+                of_d.sort(key=lambda one: one[1] < one[2])
+            of_d += [(0, 1, 3, 2), (None, 0, 2, 1)] if axes else []
+            readings += [(trajectory, time, tuple(range(start, start + d)), channel)
+                         for trajectory, time, start, channel in of_d]
+        if not axes:  # few places are channels
+            readings.sort(key=lambda one: (film and one[0] is not None,
+                                           min((shape[axis] for axis in one[2] if axis < n), default=0) < _FEWEST))
+        for trajectory, time, space, channel in readings:
+            used = {time, *space} | {axis for axis in (trajectory, channel) if axis is not None}
+            if len(used) != n or max(used) != n - 1 or (times is not None and len(times) != shape[time]) or (
+                    self._channels_last and channel != n - 1):
+                continue
+            if all(len(axis) == shape[place] for axis, place in zip(axes, space, strict=False)):
+                return trajectory, time, space, channel
         size = "" if times is None else f" and {len(times)} times"
         raise UserError(f"{self._held}: fields of shape {tuple(shape)} do not fit axes of "
                         f"{', '.join(str(len(axis)) for axis in axes) or 'any'} points{size}; {_HINT}")
 
     def parts(self) -> Iterator[Part]:
-        trajectory = self._order_of[0]
+        trajectory, frames = self._order_of[0], np.argsort(self._t, kind="stable")
         for index in range(1 if trajectory is None else self._arrays[0].shape[trajectory]):
-            yield Part(self._t, self._x, partial(self._values, index),
+            yield Part(self._t[frames], self._x, partial(self._values, index, frames),
                        None if self._parameters is None else self._parameters[index])
 
-    def _values(self, index: int, first: int, last: int) -> np.ndarray:
+    def _values(self, index: int, frames: np.ndarray, first: int, last: int) -> np.ndarray:
         trajectory, time, space, channel = self._order_of
-        frames = []
+        parts = []
         for array in self._arrays:
             order = [time, *space, *([] if channel is None else [channel])]
             if trajectory is not None:
                 array, order = np.take(array, index, trajectory), [axis - (axis > trajectory) for axis in order]
-            values = np.transpose(array, order)[first:last]
-            frames.append(values.reshape(len(values), len(self._x), -1))
-        return np.concatenate(frames, -1)
+            values = np.transpose(array, order)[frames[first:last]]
+            parts.append(values.reshape(len(values), len(self._x), -1))
+        return np.concatenate(parts, -1)
 
 
 def _labelled(counts: Mapping[str, int]) -> list[str]:

@@ -266,7 +266,8 @@ def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: A
         chosen = list(channels)
     else:
         along = {name: dims for name, dims in numeric.items() if time_dim is None or time_dim in dims}
-        flags = [name for name in along if _FLAGS & set(data[name].attrs) and len(along) > 1]
+        flags = [name for name in along if len(along) > 1 and (_FLAGS & set(data[name].attrs) or "enum" in (
+            getattr(data[name].encoding.get("dtype"), "metadata", None) or {}))]
         widest = max((len(dims) for name, dims in along.items() if name not in flags), default=0)
         chosen = [name for name, dims in along.items() if len(dims) == widest and name not in flags]
         if left := [name for name in flags if len(along[name]) == widest]:

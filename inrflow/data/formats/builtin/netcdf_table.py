@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
@@ -26,7 +27,7 @@ from inrflow.data.formats.builtin.models import from_model_layouts
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
-from inrflow.data.formats.schema import open_hdf5, resolves
+from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, cut_elsewhere, rotated_to_lonlat
 from inrflow.data.formats.streams.instances import as_rows, from_argo_profiles
 from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
@@ -51,18 +52,21 @@ def open_netcdf(path: Path) -> Any:
     import xarray
 
     engine, group = _engine(path), None
+    options: dict[str, Any] = {}
     if engine == "h5netcdf":
-        group = _group(path)
+        group, options["drop_variables"] = _group(path)
     elif engine == "zarr":
         group = _group_of_zarr(path)
+    elif engine == "cfgrib":
+        options["backend_kwargs"] = {"indexpath": ""}  # no index file is written beside the data
     source, engine = (as_netcdf(path), "h5netcdf") if engine == "iris" else (path, engine)
-    # No index file is written beside the data.
-    options: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}} if engine == "cfgrib" else \
-        {"group": group} if group else {}
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
         with _captured_log("cfgrib") as skipped:
-            data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
+            read = partial(xarray.open_dataset, source, engine=engine, cache=False, decode_times=False, **options)
+            data = read(group=group) if group else read()
+            if group and engine == "h5netcdf":
+                data = _with_outer_coordinates(data, group, read)
         if skipped:
             data = _of_all_levels(path, data, skipped)
     try:
@@ -128,18 +132,36 @@ def _engine(path: Path) -> str:
     return engine
 
 
-def _group(path: Path) -> str | None:
-    """Group of an HDF5 file that holds its variables, None for its root. Raises UserError if several do."""
+def _group(path: Path) -> tuple[str | None, list[str]]:
+    """Group of an HDF5 file that holds its fields, None for its root, and names of its variables of lists, which xarray
+    does not read. Raises UserError if several groups do."""
+    fields, others = dict[str, list[str]](), dict[str, list[str]]()
+
+    def look(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            group, _, own = name.rpartition("/")
+            scale = not item.ndim or item.attrs.get("CLASS") == b"DIMENSION_SCALE"
+            listed = item.dtype.kind == "O" and h5py.check_string_dtype(item.dtype) is None
+            (others if scale else fields).setdefault(group, []).extend([own] if listed else [])
+
     with open_hdf5(path) as file:  # refuses references to other files
-        if any(isinstance(file[name], h5py.Dataset) for name in file if resolves(file, name)):
-            return None
-        held: list[str] = []
-        file.visititems(lambda name, item: held.append(name) if isinstance(item, h5py.Group) and any(
-            isinstance(one, h5py.Dataset) for one in item.values()) else None)
-    if len(held) > 1:
-        raise UserError(f"{path} holds its variables in the groups {', '.join(held)}, but only one can be read; copy "
-                        f"it to a file of its own, as by `ncks -G : -g {held[0]} SOURCE TARGET`")
-    return held[0] if held else None
+        file.visititems(look)
+    held = fields or others
+    if len(held) > 1 and "" not in held:
+        first = min(held)
+        raise UserError(f"{path} holds its variables in the groups {', '.join(sorted(held))}, but only one can be "
+                        f"read; copy it to a file of its own, in Python by xarray.open_dataset('{path}', "
+                        f"group='{first}').to_netcdf('{first.replace('/', '_')}.nc')")
+    return (None, held.get("", [])) if "" in held or not held else next(iter(held.items()))
+
+
+def _with_outer_coordinates(data: Any, group: str, read: Callable[..., Any]) -> Any:
+    """Dataset of a group with the variables of the groups around it that lie on its dimensions."""
+    for above in PurePosixPath(f"/{group}").parents:
+        with read(group=str(above)) as outer:
+            data = data.assign_coords({name: one.load() for name, one in outer.variables.items()
+                                       if name not in data.variables and set(one.dims) <= set(data.dims)})
+    return data
 
 
 def _group_of_zarr(path: Path) -> str | None:
@@ -170,7 +192,7 @@ def _with_dates(data: Any) -> Any:
             written = compact_dates(np.asarray(variable.values, np.float64))
             if written is not None:
                 decoded[name] = variable.copy(data=written[0])
-        if variable.ndim <= 1 and variable.dtype.kind in "fiu" and units.lower().startswith("month"):
+        if variable.ndim <= 1 and variable.dtype.kind in "fiu" and units.lower().startswith(("month", "year")):
             t = np.asarray(variable.values, np.float64)
             if (days := months_to_days(t, units, variable.attrs.get("calendar", "standard"))) is not None:
                 t, units, calendar = days

@@ -26,6 +26,7 @@ from inrflow.data.formats.meshes.mesh_writers import PvdWriter, XdmfWriter, mesh
 from inrflow.data.formats.meshes.simplices import simplices
 from inrflow.data.formats.meshes.tecplot import Zone, zones
 from inrflow.data.formats.meshes.vtk_files import (
+    POLYHEDRA,
     XML_OF_VTK,
     Mesh,
     arrays_for,
@@ -99,7 +100,7 @@ class VtkBinaryFormat(VtkFormat):
     signature = None
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        return kind_of(path, start) is not None
+        return kind_of(path, start) in ("hdf", "cgns")
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         try:
@@ -120,10 +121,12 @@ def _time_of_legacy(start: bytes) -> list[float]:
 
 
 def _read_vtu(path: Path) -> Any:
-    """VTU of any version: versions from 2 on, which meshio refuses, differ from 1 only for polyhedra."""
+    """VTU of any version: from 2 on, which meshio refuses, versions differ only for polyhedra, which VTK reads."""
     import meshio
 
     whole = path.read_bytes()
+    if re.search(POLYHEDRA, whole):
+        return read_arrays(meshes_of([path], "xml")[0][0][1])
     older = re.sub(rb'(<VTKFile[^>]*version=")2\.\d"', rb'\g<1>1.0"', whole, count=1)
     if older == whole:
         return meshio.vtu.read(str(path))
@@ -131,6 +134,18 @@ def _read_vtu(path: Path) -> Any:
         copy.write(older)
         copy.flush()
         return meshio.vtu.read(copy.name)
+
+
+def _grids(reader: Any) -> list[tuple[np.ndarray, Any]]:
+    """Points and cells of each step of an XDMF series: its own, else those of the step before or of all."""
+    found = [reader.read_points_cells()]
+    for grid in reader.collection:
+        if grid is not reader.mesh_grid and grid.find("Geometry") is not None:
+            reader.mesh_grid = grid
+            found.append(reader.read_points_cells())
+        else:
+            found.append(found[-1])
+    return found[1:]
 
 
 def _is_tecplot(head: bytes) -> bool:
@@ -214,7 +229,7 @@ class MeshSeries:
             try:
                 self._reader = meshio.xdmf.TimeSeriesReader(str(path))
                 join_collections(path, self._reader)
-                self._shared = self._reader.read_points_cells()
+                self._grids = _grids(self._reader)
                 data = [self._reader.read_data(index) for index in range(self._reader.num_steps)]
                 self._data = [part[1:] for part in data]
                 self._steps = list(range(len(data)))
@@ -264,8 +279,7 @@ class MeshSeries:
 
         with meshio_for(self.path):
             if self._reader is not None:
-                points, cells = self._shared
-                return meshio.Mesh(points, cells, *self._data[step])
+                return meshio.Mesh(*self._grids[step], *self._data[step])
             return self._read(self._steps[step])
 
     def _values(self, step: int) -> dict[str, np.ndarray]:

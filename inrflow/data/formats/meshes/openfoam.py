@@ -22,7 +22,8 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 _MESH = "constant/polyMesh"
 _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _LIST = re.compile(r"\b(\d+)\s*\(")
-_FIELD = re.compile(r"\binternalField\s+(?:uniform\s+([^;]*);|nonuniform\s+List<\w+>\s*(\d+)\s*(?=\())")
+_FIELD = re.compile(r"\binternalField\s+(?:uniform\s+([^;]*);|"
+                    r"nonuniform\s+(?:List<\w+>\s*)?(\d+)\s*(?:\{([^}]*)\}|(?=\()))")
 _CLASSES = {"volScalarField": 1, "volVectorField": 3}
 _FLAT = 1e-9  # relative extent that counts as flat
 _PROBE = re.compile(r"# Probe \d+ \(([^)]*)\)")
@@ -184,8 +185,8 @@ def _field(folder: Path, name: str, cells: int, size: int) -> np.ndarray:
     match = _FIELD.search(file.text)
     if match is None:
         raise UserError(f"{folder / name} has no internalField of numbers; write it again")
-    if match[1] is not None:
-        return np.broadcast_to(_numbers(match[1]).reshape(1, size), (cells, size))
+    if (same := match[1] or match[3]) is not None:
+        return np.broadcast_to(_numbers(same).reshape(1, size), (cells, size))
     values, _ = file.numbers(match.end(), int(match[2]), size)
     if len(values) != cells:
         raise UserError(f"{folder / name} has {len(values)} values for {cells} cells; meshes that change are not read")

@@ -18,8 +18,9 @@ from inrflow.data.formats.schema import is_hdf5_with, open_hdf5
 from inrflow.data.formats.streams.aside import converted_in_process
 from inrflow.errors import UserError
 
-XML_OF_VTK = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*type=["']"""
-                        rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String")))""", re.DOTALL)
+XML_OF_VTK = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*\btype=["']"""
+                        rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String"|%s)))""" % (
+                            POLYHEDRA := rb'Name="face[s_]'), re.DOTALL)
 _ADVICE = ("write VTU, one file for each time: pyvista.read(FILE).cast_to_unstructured_grid().save('NAME_0001.vtu'), "
            "of blocks pyvista.read(FILE).combine(), or, from ParaView, a PVD collection with all time steps")
 _MOST = 500  # files per process
@@ -38,7 +39,8 @@ class Mesh:
 
 
 def kind_of(path: Path, start: bytes) -> str | None:
-    """Kind of a file that only VTK reads: xml (also VTU compressed by LZ4 or with text), hdf, cgns; None for others."""
+    """Kind of a file that only VTK reads: xml (also VTU with text or polyhedra, or compressed by LZ4), hdf, cgns; None
+    for others."""
     if XML_OF_VTK.match(start):
         return "xml"
     if b"ADF Database" in start[:64] or is_hdf5_with(path, lambda file: "CGNSLibraryVersion" in file):
