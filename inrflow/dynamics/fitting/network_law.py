@@ -58,11 +58,11 @@ _RIDGES = tuple(10.0**power for power in range(-12, 0))
 _OF_CONTEXTS, _ALTERNATED = 1e-8, 8  # ridge and rounds of the alternation of contexts and network
 _SMOOTHER = 1.05  # tolerance of the least misfit for a larger ridge, which extrapolates better
 _FEWER = 1.02  # tolerance of the least misfit for fewer terms
-_HARDLY = 2.0  # times the least forecast error, up to which the network of least misfit is preferred
+_HARDLY = 2.0  # times the least forecast error, up to which the network of fewest columns is preferred
 _ROUNDS, _GAIN = 4, 0.9  # refits along own rollouts, and error ratio that justifies another one
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the budget for the comparison and for the search
 _STEPS = 64  # largest number of steps in an interval
-_INVERSE = 10  # cost of an inverse in matrix products
+_INVERSE = 5  # cost of an inverse in matrix products
 _EXPLAINED = 0.5  # largest unexplained share of changes of networks to be tried
 
 
@@ -83,6 +83,9 @@ class Architecture:
         phases = generator.uniform(0, 2 * np.pi, units) - weights @ mean
         return [Sine(self.inputs, tuple(w.tolist()), float(b), form) for form in self.forms
                 for w, b in zip(weights, phases, strict=True)]
+
+
+_Tried = tuple[float, Architecture, list[Sine], Law]  # forecast error, network, hidden units, law
 
 
 def architectures(domain: Domain, channels: int, longest: float) -> list[Architecture]:
@@ -189,7 +192,7 @@ class Search:
             _, (share, misfit) = solved(few, self.short, self.terms, sines)
             if share < most:
                 likely.append((misfit, one, sines))
-        scored: list[tuple[float, Architecture, list[Sine], Law]] = []
+        scored: list[_Tried] = []
         for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
             if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # late: only networks with fewer columns
@@ -199,10 +202,8 @@ class Search:
                 scored.append((error, one, sines, tried))
         if not scored:
             return
-        least = min(scored, key=lambda each: each[0])
-        first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # ordered by misfit
         until = start + seconds
-        for error, one, sines, law in [first] if first is least else [first, least]:
+        for error, one, sines, law in self.refined_first(scored):
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
                 if factor > 1:
                     sines = one.sines(*moments(one.inputs, encoded.codes, encoded.states), self.seed, factor)
@@ -211,6 +212,14 @@ class Search:
                     return
                 if not error <= self.least:
                     break
+
+    @staticmethod
+    def refined_first(scored: list[_Tried]) -> list[_Tried]:
+        """Networks to refine: that of fewest columns whose error is close to the least, as it extrapolates best and is
+        solved soonest, and that of the least error."""
+        least = min(scored, key=lambda each: each[0])
+        first = min((each for each in scored if each[0] <= _HARDLY * least[0]), key=lambda each: len(each[2]))
+        return [first] if first is least else [first, least]
 
     def followed(self, name: str, sines: list[Sine], error: float, law: Law, until: float) -> tuple[float, Law]:
         """A law solved again along its own rollouts, at least once and while its forecasts improve. The result is
@@ -302,18 +311,20 @@ def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: li
     """
     others = [j for j in beside if j not in plain]
     smoothed = np.isin(np.arange(equations.gram.shape[-1]), network)
-    ridged = [replace(equations, ridge=np.where(smoothed, ridge, _RIDGES[0])) for ridge in _RIDGES]
-    weights = ridged[len(ridged) // 3].weights(c, [*others, *network])
-    misfits = np.array([one.misfit(c, [*others, *network], weights) for one in ridged])
-    best = ridged[int(np.flatnonzero(misfits <= _SMOOTHER * misfits.min()).max())]
-    active, least = _fewest(best, c, others, network, weights)
-    bare, without = _fewest(best, c, beside, [], weights)
+    ridges = [np.where(smoothed, ridge, _RIDGES[0]) for ridge in _RIDGES]
+    weights = replace(equations, ridge=ridges[len(ridges) // 3]).weights(c, [*others, *network])
+    added = equations.added_shells(weights)
+    misfits = np.array([_fewest(replace(added, ridge=one), c, [], [*others, *network])[1] for one in ridges])
+    ridge = ridges[int(np.flatnonzero(misfits <= _SMOOTHER * misfits.min()).max())]
+    best, added = replace(equations, ridge=ridge), replace(added, ridge=ridge)
+    active, least = _fewest(added, c, others, network)
+    bare, without = _fewest(added, c, beside, [])
     return best, bare if without <= _FEWER * least else active, weights
 
 
-def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int], weights: np.ndarray
-            ) -> tuple[list[int], float]:
-    """The fewest terms, including `kept`, with nearly the least cross-validated misfit; and the least misfit."""
-    path = equations.eliminations(c, terms, weights, kept)
+def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int]) -> tuple[list[int], float]:
+    """The fewest terms, including `kept`, with nearly the least cross-validated misfit of equations of one shell; and
+    the least misfit."""
+    path = equations.eliminations(c, terms, np.ones(1), kept)
     least = min(misfit for _, misfit in path)
     return [active for active, misfit in path if misfit <= _FEWER * least][-1], least

@@ -90,6 +90,13 @@ class NormalEquations:
         return replace(self, **{name: np.delete(getattr(self, name), fold, 0)
                                 for name in ("gram", "right", "total", "count")})
 
+    def added_shells(self, weights: np.ndarray) -> NormalEquations:
+        """Equations of one shell, the sum of all with given weights (L,)."""
+        return replace(self, **{name: np.tensordot(weights, getattr(self, name), (0, 1))[:, None]
+                                for name in ("gram", "right", "total")},
+                       count=self.count.sum(1, keepdims=True), **{name: getattr(self, name)[:1]
+                                                                  for name in ("start", "least", "energy")})
+
     def only(self, terms: Sequence[int]) -> NormalEquations:
         """Equations restricted to some terms."""
         ridge = self.ridge if np.ndim(self.ridge) == 0 else np.asarray(self.ridge)[list(terms)]
@@ -157,10 +164,6 @@ class NormalEquations:
             variance = np.maximum(self.squares(c, active, theta) / count, least)
         return 1 / variance
 
-    def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
-        """Mean squared residual, in units of its variance, of left-out trajectories."""
-        return float(weights @ self._left_out_squares(c, active, weights)) / float(self.sums[3].sum())
-
     def cross_validated(self, c: int, active: list[int], weights: np.ndarray) -> tuple[float, float]:
         """Squared residuals of left-out trajectories over squared changes; mean logarithm of this ratio over shells.
 
@@ -208,24 +211,36 @@ class NormalEquations:
         while True:  # updates of the inverse would lose all digits where terms are collinear
             effort.check()
             here = (slice(None), left[:, None], left)
-            (*apart, theta), inverse = _solved(gram[here], right[:, left], ridges[left])
+            apart = _solution(gram[:-1][here], right[:-1, left], ridges[left])
             squares = totals - 2 * np.einsum("fi,fi->f", rights[:, left], apart) + np.einsum(
                 "fi,fij,fj->f", apart, grams[here], apart)
             missed = float(np.maximum(squares, 0.0).sum()) * self._gcv_factor(len(left), weights)
             path.append(([every[i] for i in left], missed / count))
             if len(left) == len(kept):
                 return path
-            costs = theta**2 / np.maximum(np.diag(inverse[-1]), 1e-300)
+            theta, inverse = _solved(gram[-1][here[1:]], right[-1, left], ridges[left])
+            costs = theta**2 / np.maximum(np.diag(inverse), 1e-300)
             left = np.delete(left, int(costs[: len(left) - len(kept)].argmin()))
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solutions (..., J) of normal equations with the diagonal scaled to one, and inverse matrices (..., J, J)."""
+    """Solution (J,) of normal equations, and the inverse matrix (J, J)."""
+    scaled, scale = _scaled(gram, ridges)
+    inverse = np.linalg.inv(scaled)
+    return inverse @ (right / scale) / scale, inverse / (scale[:, None] * scale)
+
+
+def _solution(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> np.ndarray:
+    """Solutions (F, J) of several normal equations."""
+    scaled, scale = _scaled(gram, ridges)
+    return np.linalg.solve(scaled, (right / scale)[..., None])[..., 0] / scale
+
+
+def _scaled(gram: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normal matrices (..., J, J) with the diagonal scaled to one and ridges added, and the scales (..., J)."""
     diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    scales = scale[..., None] * scale[..., None, :]
-    inverse = np.linalg.inv(gram / scales + np.diag(ridges))
-    return (inverse @ (right / scale)[..., None])[..., 0] / scale, inverse / scales
+    return gram / (scale[..., None] * scale[..., None, :]) + np.diag(ridges), scale
 
 
 def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray

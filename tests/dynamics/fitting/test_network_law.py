@@ -78,6 +78,18 @@ def test_a_network_is_solved_along_its_own_flow_though_time_is_over(encoded):
     assert search.best is followed and search.least == after < error / 10, (after, error)
 
 
+def test_of_networks_with_close_forecasts_that_of_fewest_columns_is_refined(encoded):
+    """Kinetics of values beside diffusion: a network that is also under a Laplacian fits as well, with twice as many."""
+    search = Search(encoded, encoded.train, None, terms_beside_network(encoded, None, None), 0, lambda _: None)
+    tried = [(1.1e-4 if index else 1e-4, one, one.sines(*moments(one.inputs, encoded.codes, encoded.states), 0), None)
+             for index, one in enumerate(architectures(encoded.domain, 1, 0.3)[:3])][::-1]
+    assert [one.name for _, one, *_ in search.refined_first(tried)] == ["values"]
+    tried[0] = (0.6e-4, *tried[0][1:])
+    assert [one.name for _, one, *_ in search.refined_first(tried)] == ["values", "diffusion"]
+    tried[0] = (0.4e-4, *tried[0][1:])
+    assert [one.name for _, one, *_ in search.refined_first(tried)] == ["diffusion"]
+
+
 def test_no_network_stands_in_a_channel_that_needs_none(encoded):
     """Heat that decays, in closed form."""
     decay = np.exp(-(0.02 * encoded.codes.harmonics.eigenvalues + 0.3) * encoded.train.t[0][:, None])
