@@ -193,7 +193,9 @@ class Search:
             if share < most:
                 likely.append((misfit, one, sines))
         scored: list[_Tried] = []
-        for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
+        likely, cheapest = sorted(likely, key=lambda each: each[0]), likely[:1]
+        likely[1:] = sorted(likely[1:], key=lambda each: each not in cheapest)  # tried second
+        for misfit, one, sines in likely[:_TRIED]:
             if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # late: only networks with fewer columns
             law, _ = solved(encoded, self.short, self.terms, sines)
