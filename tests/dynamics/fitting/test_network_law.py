@@ -79,7 +79,7 @@ def test_a_network_is_solved_along_its_own_flow_though_time_is_over(encoded):
 
 
 def test_of_networks_with_close_forecasts_that_of_fewest_columns_is_refined(encoded):
-    """Kinetics of values beside diffusion: a network that is also under a Laplacian fits as well, with twice as many."""
+    """A network of values beside diffusion, for one that is also under a Laplacian, with twice as many columns."""
     search = Search(encoded, encoded.train, None, terms_beside_network(encoded, None, None), 0, lambda _: None)
     tried = [(1.1e-4 if index else 1e-4, one, one.sines(*moments(one.inputs, encoded.codes, encoded.states), 0), None)
              for index, one in enumerate(architectures(encoded.domain, 1, 0.3)[:3])][::-1]

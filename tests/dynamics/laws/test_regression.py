@@ -112,7 +112,8 @@ def test_shells_added_by_their_weights_eliminate_the_same_terms() -> None:
     design, rates = (a * scaled[..., None]).reshape(-1, 5), (y * scaled).ravel()
     exact = np.linalg.lstsq(design, rates, rcond=None)[0]
     np.testing.assert_allclose(added.solve(0, every, np.ones(1))[0], exact, rtol=1e-9)
-    for alone, together in zip(added.eliminations(0, every, np.ones(1)), equations.eliminations(0, every, weights)):
+    for alone, together in zip(added.eliminations(0, every, np.ones(1)),
+                               equations.eliminations(0, every, weights), strict=True):
         assert alone[0] == together[0] and alone[1] == pytest.approx(together[1], rel=1e-9)
 
 
