@@ -43,6 +43,7 @@ _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the lea
 _WORTH = 0.05  # log misfit that a term must save where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
 _NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
+_POOR = 0.5  # least misfit above which frames are too far apart for splines in time
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
 _DIVERGED = 5  # laws after which the search ends if all diverged
 _OF_FLOWS = 0.15  # share of the time for `rollout_regression`
@@ -251,8 +252,10 @@ class LawSearch:
 
     def families_in_turn(self) -> Iterator[_Regressed | None]:
         """Iterate over the likeliest family, those with far smaller misfits than the first one, None (single steps),
-        and the others; None comes last where no family explains much."""
-        cut = 1 if self.least_misfit < _UNEXPLAINED else len(self.ranked)
+        and the others; None comes last where no family explains much, but second where splines in time are too poor
+        for any."""
+        poor = self.least_misfit > _POOR
+        cut = 1 if poor or self.least_misfit < _UNEXPLAINED else len(self.ranked)
         yield from self.ranked[:cut]
         others = self.ranked[cut:]
         while self.pending and self.least > self.enough and (
@@ -260,7 +263,8 @@ class LawSearch:
             with suppress(ValueError):
                 others.append(self._regressed(self.pending.pop(0)))
         others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
-        better = sum(self.least_misfit >= _UNEXPLAINED or each[0] < _PAYS * self.regressions[0][0] for each in others)
+        better = 0 if poor else sum(self.least_misfit >= _UNEXPLAINED or each[0] < _PAYS * self.regressions[0][0]
+                                    for each in others)
         yield from [*others[:better], None, *others[better:]]
 
     def _regressed(self, families: Families | None, encoded: EncodedData | None = None) -> _Regressed:
