@@ -85,9 +85,6 @@ class Architecture:
                 for w, b in zip(weights, phases, strict=True)]
 
 
-_Tried = tuple[float, Architecture, list[Sine], Law]  # forecast error, network, hidden units, law
-
-
 def architectures(domain: Domain, channels: int, longest: float) -> list[Architecture]:
     """Networks to try, the cheapest first; longest: largest wavelength of the domain over 2 pi."""
     each, axes = range(channels), range(domain.dimensions)
@@ -192,7 +189,7 @@ class Search:
             _, (share, misfit) = solved(few, self.short, self.terms, sines)
             if share < most:
                 likely.append((misfit, one, sines))
-        scored: list[_Tried] = []
+        scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         likely, cheapest = sorted(likely, key=lambda each: each[0]), likely[:1]
         likely[1:] = sorted(likely[1:], key=lambda each: each not in cheapest)  # tried second
         for misfit, one, sines in likely[:_TRIED]:
@@ -204,8 +201,10 @@ class Search:
                 scored.append((error, one, sines, tried))
         if not scored:
             return
+        least = min(scored, key=lambda each: each[0])  # of close ones that of fewest columns extrapolates best
+        first = min((each for each in scored if each[0] <= _HARDLY * least[0]), key=lambda each: len(each[2]))
         until = start + seconds
-        for error, one, sines, law in self.refined_first(scored):
+        for error, one, sines, law in [first] if first is least else [first, least]:
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
                 if factor > 1:
                     sines = one.sines(*moments(one.inputs, encoded.codes, encoded.states), self.seed, factor)
@@ -214,14 +213,6 @@ class Search:
                     return
                 if not error <= self.least:
                     break
-
-    @staticmethod
-    def refined_first(scored: list[_Tried]) -> list[_Tried]:
-        """Networks to refine: that of fewest columns whose error is close to the least, as it extrapolates best and is
-        solved soonest, and that of the least error."""
-        least = min(scored, key=lambda each: each[0])
-        first = min((each for each in scored if each[0] <= _HARDLY * least[0]), key=lambda each: len(each[2]))
-        return [first] if first is least else [first, least]
 
     def followed(self, name: str, sines: list[Sine], error: float, law: Law, until: float) -> tuple[float, Law]:
         """A law solved again along its own rollouts, at least once and while its forecasts improve. The result is

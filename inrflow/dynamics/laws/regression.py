@@ -91,11 +91,9 @@ class NormalEquations:
                                 for name in ("gram", "right", "total", "count")})
 
     def added_shells(self, weights: np.ndarray) -> NormalEquations:
-        """Equations of one shell, the sum of all with given weights (L,)."""
-        return replace(self, **{name: np.tensordot(weights, getattr(self, name), (0, 1))[:, None]
-                                for name in ("gram", "right", "total")},
-                       count=self.count.sum(1, keepdims=True), **{name: getattr(self, name)[:1]
-                                                                  for name in ("start", "least", "energy")})
+        """Equations of one shell, the sum of all by weights (L,); `start`, `least` and `energy` remain those of all."""
+        sums = [np.tensordot(weights, part, (0, 1))[:, None] for part in (self.gram, self.right, self.total)]
+        return replace(self, gram=sums[0], right=sums[1], total=sums[2], count=self.count.sum(1, keepdims=True))
 
     def only(self, terms: Sequence[int]) -> NormalEquations:
         """Equations restricted to some terms."""
@@ -110,8 +108,9 @@ class NormalEquations:
     def solve(self, c: int, active: list[int], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
         gram, right, _, _ = self.sums
-        return _solved(np.tensordot(weights, gram, 1)[np.ix_(active, active)], weights @ right[:, active, c],
-                       self._ridges[active])
+        (theta,), inverse = _solved(np.tensordot(weights, gram, 1)[None, active][:, :, active],
+                                    (weights @ right[:, active, c])[None], self._ridges[active])
+        return theta, inverse
 
     @property
     def _ridges(self) -> np.ndarray:
@@ -169,20 +168,15 @@ class NormalEquations:
 
         In the latter, variances are at least those due to the uncertainty of codes.
         """
-        left, total, count = self._left_out_squares(c, active, weights), self.sums[2][:, c], self.sums[3]
+        added, left, total, count = self.added_shells(weights), np.zeros(len(weights)), self.sums[2][:, c], self.sums[3]
+        for fold, parts in enumerate(zip(self.gram, self.right[..., c], self.total[..., c], strict=True)):
+            others = added.without(fold) if self._folds_left_out else added
+            left += _squares(*parts, active, others.solve(c, active, np.ones(1))[0])
+        left *= self._gcv_factor(len(active), weights)
         least = self.least[:, c] + _LEAST_VARIANCE * (total / count).max() + 1e-300
         mask = np.isfinite(least)
         shares = np.log(np.maximum(left / count, least)[mask] / np.maximum(total / count, least)[mask])
         return float(left[mask].sum() / (total[mask].sum() + 1e-300)), float(count[mask] @ shares / count[mask].sum())
-
-    def _left_out_squares(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
-        """Sums of squared residuals (L,) of left-out trajectories (cross-validation by folds)."""
-        (gram, right, _, _), missed = self.sums, np.zeros(len(weights))
-        for mine, own, squares in zip(self.gram, self.right[..., c], self.total[..., c], strict=True):
-            theta, _ = _solved(np.tensordot(weights, gram - self._folds_left_out * mine, 1)[np.ix_(active, active)],
-                               weights @ (right[..., c] - self._folds_left_out * own)[:, active], self._ridges[active])
-            missed += _squares(mine, own, squares, active, theta)
-        return missed * self._gcv_factor(len(active), weights)
 
     @property
     def _folds_left_out(self) -> int:
@@ -211,36 +205,24 @@ class NormalEquations:
         while True:  # updates of the inverse would lose all digits where terms are collinear
             effort.check()
             here = (slice(None), left[:, None], left)
-            apart = _solution(gram[:-1][here], right[:-1, left], ridges[left])
+            (*apart, theta), inverse = _solved(gram[here], right[:, left], ridges[left])
             squares = totals - 2 * np.einsum("fi,fi->f", rights[:, left], apart) + np.einsum(
                 "fi,fij,fj->f", apart, grams[here], apart)
             missed = float(np.maximum(squares, 0.0).sum()) * self._gcv_factor(len(left), weights)
             path.append(([every[i] for i in left], missed / count))
             if len(left) == len(kept):
                 return path
-            theta, inverse = _solved(gram[-1][here[1:]], right[-1, left], ridges[left])
             costs = theta**2 / np.maximum(np.diag(inverse), 1e-300)
             left = np.delete(left, int(costs[: len(left) - len(kept)].argmin()))
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solution (J,) of normal equations, and the inverse matrix (J, J)."""
-    scaled, scale = _scaled(gram, ridges)
-    inverse = np.linalg.inv(scaled)
-    return inverse @ (right / scale) / scale, inverse / (scale[:, None] * scale)
-
-
-def _solution(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> np.ndarray:
-    """Solutions (F, J) of several normal equations."""
-    scaled, scale = _scaled(gram, ridges)
-    return np.linalg.solve(scaled, (right / scale)[..., None])[..., 0] / scale
-
-
-def _scaled(gram: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normal matrices (..., J, J) with the diagonal scaled to one and ridges added, and the scales (..., J)."""
+    """Solutions (F, J) of normal equations with the diagonal scaled to one, and the last inverse matrix (J, J)."""
     diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    return gram / (scale[..., None] * scale[..., None, :]) + np.diag(ridges), scale
+    scaled = gram / (scale[:, None] * scale[..., None]) + np.diag(ridges)
+    theta = np.linalg.solve(scaled, (right / scale)[..., None])[..., 0] / scale
+    return theta, np.linalg.inv(scaled[-1]) / (scale[-1][:, None] * scale[-1])
 
 
 def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray
