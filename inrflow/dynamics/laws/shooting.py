@@ -90,9 +90,9 @@ class SingleStepRefinement(Refinement):
     def sparser(self, law: Law) -> Iterator[Law]:
         """Iterate over laws without terms whose removal raises the misfit little (normal matrix), then more."""
         self._set_law(law)
-        covariance = scaled_inverse(self.gram)
-        for most in _INCREASES:  # residuals of whole steps are the units
-            yield self._significant(covariance, math.sqrt((most - 1) * len(self.data.codes)))
+        freedom, covariance = float(len(self.data.codes) * int(self.rows.sum())), scaled_inverse(self.gram)
+        for most in _INCREASES:
+            yield self._significant(covariance, math.sqrt((most - 1) * freedom))
 
 
 def along_single_steps(encoded: EncodedData, families: Families, deadline: float, far: bool) -> Iterator[Law]:
