@@ -316,8 +316,7 @@ def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: li
 
 
 def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int]) -> tuple[list[int], float]:
-    """The fewest terms, including `kept`, with nearly the least cross-validated misfit of equations of one shell; and
-    the least misfit."""
+    """The fewest terms, with `kept`, of nearly the least cross-validated misfit, and that misfit; of one shell."""
     path = equations.eliminations(c, terms, np.ones(1), kept)
     least = min(misfit for _, misfit in path)
     return [active for active, misfit in path if misfit <= _FEWER * least][-1], least

@@ -43,7 +43,6 @@ _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the lea
 _WORTH = 0.05  # log misfit that a term must save where systems differ
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
 _NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
-_POOR = 0.5  # least misfit above which frames are too far apart for splines in time
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
 _DIVERGED = 5  # laws after which the search ends if all diverged
 _OF_FLOWS = 0.15  # share of the time for `rollout_regression`
@@ -55,7 +54,7 @@ _OF_FIRST, _OF_RATES = 0.25, 0.35  # shares of time: first order before second o
 _ALONE = 1e-3  # error of second order below which first order is not continued
 _VISIBLE = 1e-4  # unexplained share of squared changes above which `missed` is called
 _POLYNOMIAL = 1e-5  # unexplained share below which the first families suffice
-_UNEXPLAINED, _RANKED = 1e-2, 0.2  # unexplained share that counts as much; share of time to compare families
+_UNEXPLAINED, _POOR, _RANKED = 1e-2, 0.5, 0.2  # unexplained shares: much, most; share of time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # shares of time: a quick search; end of regressions, of forecasts
 _VAIN, _FAIR = 1.5, 10.0  # limit of effort while no law is found: over the seconds, at least
 
@@ -251,9 +250,8 @@ class LawSearch:
             self._consider(law, forecast_errors(law, self.judge))
 
     def families_in_turn(self) -> Iterator[_Regressed | None]:
-        """Iterate over the likeliest family, those with far smaller misfits than the first one, None (single steps),
-        and the others; None comes last where no family explains much, but second where splines in time are too poor
-        for any."""
+        """Iterate over the likeliest family, those of far smaller misfits than the first, None (single steps), and the
+        others; None comes last where no family explains much, second where splines in time are too poor for any."""
         poor = self.least_misfit > _POOR
         cut = 1 if poor or self.least_misfit < _UNEXPLAINED else len(self.ranked)
         yield from self.ranked[:cut]

@@ -164,10 +164,8 @@ class NormalEquations:
         return 1 / variance
 
     def cross_validated(self, c: int, active: list[int], weights: np.ndarray) -> tuple[float, float]:
-        """Squared residuals of left-out trajectories over squared changes; mean logarithm of this ratio over shells.
-
-        In the latter, variances are at least those due to the uncertainty of codes.
-        """
+        """Squared residuals of left-out trajectories over squared changes; mean logarithm of this ratio over shells, of
+        variances that are at least those due to the uncertainty of codes."""
         added, left, total, count = self.added_shells(weights), np.zeros(len(weights)), self.sums[2][:, c], self.sums[3]
         for fold, parts in enumerate(zip(self.gram, self.right[..., c], self.total[..., c], strict=True)):
             others = added.without(fold) if self._folds_left_out else added
