@@ -108,9 +108,8 @@ class NormalEquations:
     def solve(self, c: int, active: list[int], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
         gram, right, _, _ = self.sums
-        (theta,), inverse = _solved(np.tensordot(weights, gram, 1)[None, active][:, :, active],
-                                    (weights @ right[:, active, c])[None], self._ridges[active])
-        return theta, inverse
+        return _solved(np.tensordot(weights, gram, 1)[np.ix_(active, active)], weights @ right[:, active, c],
+                       self._ridges[active])
 
     @property
     def _ridges(self) -> np.ndarray:
@@ -210,17 +209,17 @@ class NormalEquations:
             path.append(([every[i] for i in left], missed / count))
             if len(left) == len(kept):
                 return path
-            costs = theta**2 / np.maximum(np.diag(inverse), 1e-300)
+            costs = theta**2 / np.maximum(np.diag(inverse[-1]), 1e-300)
             left = np.delete(left, int(costs[: len(left) - len(kept)].argmin()))
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solutions (F, J) of normal equations with the diagonal scaled to one, and the last inverse matrix (J, J)."""
+    """Solutions (..., J) of normal equations with the diagonal scaled to one, and inverse matrices (..., J, J)."""
     diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    scaled = gram / (scale[:, None] * scale[..., None]) + np.diag(ridges)
-    theta = np.linalg.solve(scaled, (right / scale)[..., None])[..., 0] / scale
-    return theta, np.linalg.inv(scaled[-1]) / (scale[-1][:, None] * scale[-1])
+    scales = scale[..., None] * scale[..., None, :]
+    inverse = np.linalg.inv(gram / scales + np.diag(ridges))
+    return (inverse @ (right / scale)[..., None])[..., 0] / scale, inverse / scales
 
 
 def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray
