@@ -252,7 +252,7 @@ class LawSearch:
     def families_in_turn(self) -> Iterator[_Regressed | None]:
         """Iterate over the likeliest family, those of far smaller misfits than the first, None (single steps), and the
         others; None comes last where no family explains much, second where splines in time are too poor for any."""
-        poor = self.least_misfit > _POOR
+        poor = self.least_misfit > _POOR and not (self.period or self.several)
         cut = 1 if poor or self.least_misfit < _UNEXPLAINED else len(self.ranked)
         yield from self.ranked[:cut]
         others = self.ranked[cut:]
