@@ -58,11 +58,11 @@ _RIDGES = tuple(10.0**power for power in range(-12, 0))
 _OF_CONTEXTS, _ALTERNATED = 1e-8, 8  # ridge and rounds of the alternation of contexts and network
 _SMOOTHER = 1.05  # tolerance of the least misfit for a larger ridge, which extrapolates better
 _FEWER = 1.02  # tolerance of the least misfit for fewer terms
-_HARDLY = 2.0  # times the least forecast error, up to which the network of least misfit is preferred
+_HARDLY = 2.0  # times the least forecast error, up to which the network of fewest columns is preferred
 _ROUNDS, _GAIN = 4, 0.9  # refits along own rollouts, and error ratio that justifies another one
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the budget for the comparison and for the search
 _STEPS = 64  # largest number of steps in an interval
-_INVERSE = 10  # cost of an inverse in matrix products
+_INVERSE = 5  # cost of an inverse in matrix products
 _EXPLAINED = 0.5  # largest unexplained share of changes of networks to be tried
 
 
@@ -190,7 +190,9 @@ class Search:
             if share < most:
                 likely.append((misfit, one, sines))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
-        for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
+        likely, cheapest = sorted(likely, key=lambda each: each[0]), likely[:1]
+        likely[1:] = sorted(likely[1:], key=lambda each: each not in cheapest)  # tried second
+        for misfit, one, sines in likely[:_TRIED]:
             if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # late: only networks with fewer columns
             law, _ = solved(encoded, self.short, self.terms, sines)
@@ -199,8 +201,8 @@ class Search:
                 scored.append((error, one, sines, tried))
         if not scored:
             return
-        least = min(scored, key=lambda each: each[0])
-        first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # ordered by misfit
+        least = min(scored, key=lambda each: each[0])  # of close ones that of fewest columns extrapolates best
+        first = min((each for each in scored if each[0] <= _HARDLY * least[0]), key=lambda each: len(each[2]))
         until = start + seconds
         for error, one, sines, law in [first] if first is least else [first, least]:
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
@@ -302,18 +304,19 @@ def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: li
     """
     others = [j for j in beside if j not in plain]
     smoothed = np.isin(np.arange(equations.gram.shape[-1]), network)
-    ridged = [replace(equations, ridge=np.where(smoothed, ridge, _RIDGES[0])) for ridge in _RIDGES]
-    weights = ridged[len(ridged) // 3].weights(c, [*others, *network])
-    misfits = np.array([one.misfit(c, [*others, *network], weights) for one in ridged])
-    best = ridged[int(np.flatnonzero(misfits <= _SMOOTHER * misfits.min()).max())]
-    active, least = _fewest(best, c, others, network, weights)
-    bare, without = _fewest(best, c, beside, [], weights)
+    ridges = [np.where(smoothed, ridge, _RIDGES[0]) for ridge in _RIDGES]
+    weights = replace(equations, ridge=ridges[len(ridges) // 3]).weights(c, [*others, *network])
+    added = equations.added_shells(weights)
+    misfits = np.array([_fewest(replace(added, ridge=one), c, [], [*others, *network])[1] for one in ridges])
+    ridge = ridges[int(np.flatnonzero(misfits <= _SMOOTHER * misfits.min()).max())]
+    best, added = replace(equations, ridge=ridge), replace(added, ridge=ridge)
+    active, least = _fewest(added, c, others, network)
+    bare, without = _fewest(added, c, beside, [])
     return best, bare if without <= _FEWER * least else active, weights
 
 
-def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int], weights: np.ndarray
-            ) -> tuple[list[int], float]:
-    """The fewest terms, including `kept`, with nearly the least cross-validated misfit; and the least misfit."""
-    path = equations.eliminations(c, terms, weights, kept)
+def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int]) -> tuple[list[int], float]:
+    """The fewest terms, with `kept`, of nearly the least cross-validated misfit, and that misfit; of one shell."""
+    path = equations.eliminations(c, terms, np.ones(1), kept)
     least = min(misfit for _, misfit in path)
     return [active for active, misfit in path if misfit <= _FEWER * least][-1], least

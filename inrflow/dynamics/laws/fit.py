@@ -54,7 +54,7 @@ _OF_FIRST, _OF_RATES = 0.25, 0.35  # shares of time: first order before second o
 _ALONE = 1e-3  # error of second order below which first order is not continued
 _VISIBLE = 1e-4  # unexplained share of squared changes above which `missed` is called
 _POLYNOMIAL = 1e-5  # unexplained share below which the first families suffice
-_UNEXPLAINED, _RANKED = 1e-2, 0.2  # unexplained share that counts as much; share of time to compare families
+_UNEXPLAINED, _POOR, _RANKED = 1e-2, 0.5, 0.2  # unexplained shares: much, most; share of time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # shares of time: a quick search; end of regressions, of forecasts
 _VAIN, _FAIR = 1.5, 10.0  # limit of effort while no law is found: over the seconds, at least
 
@@ -250,9 +250,10 @@ class LawSearch:
             self._consider(law, forecast_errors(law, self.judge))
 
     def families_in_turn(self) -> Iterator[_Regressed | None]:
-        """Iterate over the likeliest family, those with far smaller misfits than the first one, None (single steps),
-        and the others; None comes last where no family explains much."""
-        cut = 1 if self.least_misfit < _UNEXPLAINED else len(self.ranked)
+        """Iterate over the likeliest family, those of far smaller misfits than the first, None (single steps), and the
+        others; None comes last where no family explains much, second where splines in time are too poor for any."""
+        poor = self.least_misfit > _POOR and not (self.period or self.several)
+        cut = 1 if poor or self.least_misfit < _UNEXPLAINED else len(self.ranked)
         yield from self.ranked[:cut]
         others = self.ranked[cut:]
         while self.pending and self.least > self.enough and (
@@ -260,7 +261,8 @@ class LawSearch:
             with suppress(ValueError):
                 others.append(self._regressed(self.pending.pop(0)))
         others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
-        better = sum(self.least_misfit >= _UNEXPLAINED or each[0] < _PAYS * self.regressions[0][0] for each in others)
+        better = 0 if poor else sum(self.least_misfit >= _UNEXPLAINED or each[0] < _PAYS * self.regressions[0][0]
+                                    for each in others)
         yield from [*others[:better], None, *others[better:]]
 
     def _regressed(self, families: Families | None, encoded: EncodedData | None = None) -> _Regressed:

@@ -89,6 +89,11 @@ class NormalEquations:
         return replace(self, **{name: np.delete(getattr(self, name), fold, 0)
                                 for name in ("gram", "right", "total", "count")})
 
+    def added_shells(self, weights: np.ndarray) -> NormalEquations:
+        """Equations of one shell, the sum of all by weights (L,); `start`, `least` and `energy` remain those of all."""
+        sums = [np.tensordot(weights, part, (0, 1))[:, None] for part in (self.gram, self.right, self.total)]
+        return replace(self, gram=sums[0], right=sums[1], total=sums[2], count=self.count.sum(1, keepdims=True))
+
     def only(self, terms: Sequence[int]) -> NormalEquations:
         """Equations restricted to some terms."""
         ridge = self.ridge if np.ndim(self.ridge) == 0 else np.asarray(self.ridge)[list(terms)]
@@ -156,29 +161,18 @@ class NormalEquations:
             variance = np.maximum(self.squares(c, active, theta) / count, least)
         return 1 / variance
 
-    def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
-        """Mean squared residual, in units of its variance, of left-out trajectories."""
-        return float(weights @ self._left_out_squares(c, active, weights)) / float(self.sums[3].sum())
-
     def cross_validated(self, c: int, active: list[int], weights: np.ndarray) -> tuple[float, float]:
-        """Squared residuals of left-out trajectories over squared changes; mean logarithm of this ratio over shells.
-
-        In the latter, variances are at least those due to the uncertainty of codes.
-        """
-        left, total, count = self._left_out_squares(c, active, weights), self.sums[2][:, c], self.sums[3]
+        """Squared residuals of left-out trajectories over squared changes; mean logarithm of this ratio over shells, of
+        variances that are at least those due to the uncertainty of codes."""
+        added, left, total, count = self.added_shells(weights), np.zeros(len(weights)), self.sums[2][:, c], self.sums[3]
+        for fold, parts in enumerate(zip(self.gram, self.right[..., c], self.total[..., c], strict=True)):
+            others = added.without(fold) if self._folds_left_out else added
+            left += _squares(*parts, active, others.solve(c, active, np.ones(1))[0])
+        left *= self._gcv_factor(len(active), weights)
         least = self.least[:, c] + _LEAST_VARIANCE * (total / count).max() + 1e-300
         mask = np.isfinite(least)
         shares = np.log(np.maximum(left / count, least)[mask] / np.maximum(total / count, least)[mask])
         return float(left[mask].sum() / (total[mask].sum() + 1e-300)), float(count[mask] @ shares / count[mask].sum())
-
-    def _left_out_squares(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
-        """Sums of squared residuals (L,) of left-out trajectories (cross-validation by folds)."""
-        (gram, right, _, _), missed = self.sums, np.zeros(len(weights))
-        for mine, own, squares in zip(self.gram, self.right[..., c], self.total[..., c], strict=True):
-            theta, _ = _solved(np.tensordot(weights, gram - self._folds_left_out * mine, 1)[np.ix_(active, active)],
-                               weights @ (right[..., c] - self._folds_left_out * own)[:, active], self._ridges[active])
-            missed += _squares(mine, own, squares, active, theta)
-        return missed * self._gcv_factor(len(active), weights)
 
     @property
     def _folds_left_out(self) -> int:

@@ -101,6 +101,18 @@ def test_a_further_family_without_a_solution_leaves_the_search_what_it_has(monke
     assert not search.pending and len(own) > 3  # the others were tried, too
 
 
+@pytest.mark.parametrize(("misfits", "turns"), [((0.6, 0.7, 0.8), (0.6, None, 0.7, 0.8)),
+                                                ((0.1, 0.7, 0.8), (0.1, 0.7, 0.8, None)),
+                                                ((1e-3, 4e-3, 0.8), (1e-3, None, 4e-3, 0.8))])
+def test_single_steps_come_second_where_splines_explain_less_than_half_or_nearly_all(
+    misfits: tuple[float, ...], turns: tuple[float | None, ...]
+) -> None:
+    search = _search()
+    search.ranked = search.regressions = [(misfit, [], search.families) for misfit in misfits]
+    search.least_misfit = misfits[0]
+    assert tuple(each and each[0] for each in search.families_in_turn()) == turns
+
+
 def test_whole_powers_come_before_fractions_that_miss_as_little(monkeypatch: pytest.MonkeyPatch) -> None:
     search = _search()
 

@@ -100,6 +100,23 @@ def test_the_terms_of_a_law_stay_where_others_nearly_stand_for_them() -> None:
     assert next(sorted(support) for support, _ in path if len(support) == 3) == [1, 5, 9]
 
 
+def test_shells_added_by_their_weights_eliminate_the_same_terms() -> None:
+    """Coefficients of weighted least squares, and misfits with and without folds, are those of all shells."""
+    random, weights = np.random.default_rng(0), np.array([2.0, 0.5, 0.0])
+    a, noise = random.standard_normal((4, 3, 40, 5)), random.standard_normal((4, 3, 40))
+    y = a @ np.array([1.0, -2.0, 0.0, 0.5, 0.0]) + 0.1 * noise
+    equations = NormalEquations(np.einsum("flei,flej->flij", a, a), np.einsum("flei,fle->fli", a, y)[..., None],
+                                (y * y).sum(-1)[..., None], np.full((4, 3), 40.0), *np.ones((3, 3, 1)))
+    added, every = equations.added_shells(weights), [*range(5)]
+    scaled = np.sqrt(weights)[:, None]
+    design, rates = (a * scaled[..., None]).reshape(-1, 5), (y * scaled).ravel()
+    exact = np.linalg.lstsq(design, rates, rcond=None)[0]
+    np.testing.assert_allclose(added.solve(0, every, np.ones(1))[0], exact, rtol=1e-9)
+    for alone, together in zip(added.eliminations(0, every, np.ones(1)),
+                               equations.eliminations(0, every, weights), strict=True):
+        assert alone[0] == together[0] and alone[1] == pytest.approx(together[1], rel=1e-9)
+
+
 def test_equations_of_one_trajectory_tell_terms_from_noise():
     """Of which none is left out: all supports had the same misfit, and the shortest has no term."""
     random, size = np.random.default_rng(0), 6
