@@ -131,19 +131,7 @@ class FlowField(LawField):
 class FlowPressure(FlowField, DiagnosticField):
     """Codes (..., K) of modes of the pressure of transport, times a coefficient, in place of rates."""
 
-<<<<<<< HEAD
-    @cached_property
-=======
-    library: FlowLibrary
-
-    def __init__(self, library: FlowLibrary, theta: Tensor):
-        nn.Module.__init__(self)
-        self.library, self.channels, self.values = library, 1, None
-        self.register_buffer("theta", theta)
-        self.weight = theta[library.every.index(TRANSPORT), 0]
-
     @property
->>>>>>> users30
     def own(self) -> Tensor:
         at = torch.arange(len(self.library.eigenvalues))
         return (at >= self.library.free) & (at < self.library.first_steady)
