@@ -67,15 +67,6 @@ class WhitenedPosterior:
         covariance.diagonal(dim1=1, dim2=2).add_(1)
         return covariance
 
-    def total_covariance(self, weights: Tensor) -> Tensor:
-        """Sum over the designs of weight (B,) times covariance, (r, r)."""
-        size = self.design.shape[2]
-        if not self.of_values:
-            return torch.einsum("b,brs->rs", weights, torch.cholesky_inverse(self.cholesky))
-        half = torch.linalg.solve_triangular(self.cholesky, self.design, upper=False) * weights.sqrt()[:, None, None]
-        half = half.flatten(0, 1)
-        return weights.sum() * torch.eye(size, dtype=half.dtype) - half.T @ half
-
     def value_variance(self) -> Tensor:
         """Variance (B, P) of D w: how uncertain each fitted value is."""
         if not self.of_values:

@@ -25,7 +25,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior, block_length, condition
+from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior, block_length
 from inrflow.numerics.effort import effort
 
 _FEATURE_FLOOR = 1e-9
@@ -205,7 +205,7 @@ class Statistics:
         codes = posterior.mean(target)
         self.first += codes.sum((0, 1))
         flat = codes.flatten(0, 1)
-        self.second += flat.T @ flat + posterior.total_covariance(torch.full((len(design),), float(frames)).double())
+        self.second += flat.T @ flat + frames * posterior.covariance().sum(0)
         error = (target - codes @ design.mT).square().sum(1)
 
         def by_channel(numbers: Tensor) -> Tensor:
@@ -254,36 +254,19 @@ def refit_variances(
         features: map of points (N, d) to features (N, F).
         groups: frames that the modes were not fitted to, grouped by shared points, each x (N, d) and u (frames, N, C)
             with NaN = not observed. Without any the modes are returned unchanged."""
-    groups = [(x, u[torch.isfinite(u).flatten(1).any(1)]) for x, u in groups]
-    groups = [(x, u) for x, u in groups if len(u)]
-    if not groups:
-        return modes
-    variances, noise = modes.variances.double(), modes.noise.double()
+    prior = modes.prior()
     for _ in range(iterations):
-        prior = GaussianPrior(torch.zeros_like(variances), torch.diag(variances), noise)
-        second, count = torch.zeros_like(variances), 0
-        residual, leverage, values = torch.zeros(3, len(noise), dtype=torch.float64)
+        statistics = Statistics(prior)
         for x, u in groups:
             psi = features(x).double()
-            offset = psi @ modes.mean.double().T
             basis = torch.einsum("nf,zcf->ncz", psi, modes.modes.double())
-            codes, spread = condition(offset, basis, u, prior, covariance=True)
-            assert spread is not None
+            statistics.add(partial(torch.matmul, basis[None]), (psi @ modes.mean.double().T)[None], u[None])
             effort.check()
-            second += codes.square().sum(0) + spread.diagonal(dim1=-2, dim2=-1).expand(len(u), -1).sum(0)
-            error = u.double() - offset - torch.einsum("ncz,fz->fnc", basis, codes)
-            finite = torch.isfinite(error)
-            average = spread if spread.dim() == 2 else spread.mean(0)
-            uncertainty = torch.einsum("ncz,ncz->nc", basis @ average, basis)
-            residual += error.square().where(finite, 0.0).sum((0, 1))
-            leverage += uncertainty.expand_as(error).where(finite, 0.0).sum((0, 1)) / noise
-            values += finite.sum((0, 1))
-            count += len(u)
-        variances = second / count
-        if float(values.sum()) > _ENOUGH * count * len(variances):  # MacKay's fixed point, as in `maximise`
-            estimate = residual / (values - leverage).clamp(min=1)
-        else:
-            estimate = (residual + leverage * noise) / values.clamp(min=1)
-        noise = torch.where(values > 0, estimate, noise).clamp(min=NOISE_FLOOR)
+        if not statistics.count:
+            return modes
+        swift = float(statistics.values.sum()) > _ENOUGH * statistics.count * len(modes.variances)
+        variances = (statistics.factor @ statistics.second * statistics.factor).sum(1) / statistics.count
+        prior = GaussianPrior(prior.mean, variances.diag(), statistics.maximise(swift).noise)
+    variances = prior.covariance.diagonal()
     order = variances.argsort(descending=True)
-    return OutputModes(modes.mean, modes.modes[order], variances[order], noise)
+    return OutputModes(modes.mean, modes.modes[order], variances[order], prior.noise)
