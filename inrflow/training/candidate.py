@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,6 @@ from inrflow.evaluation.calibration import (
     errors_with_few_points,
     rollout_seconds,
 )
-from inrflow.evaluation.forecast import Errors
 from inrflow.evaluation.known_contexts import calibrate_contexts
 from inrflow.model.contexts import Contexts
 from inrflow.model.ensemble import MEMBERS
@@ -99,7 +98,6 @@ class Candidate:
         explained: whether the law explains the data, so that no better model of the same basis is to be expected.
         refit: refits the dynamics to all trajectories; refit_decoder: also the decoder of a whole surrogate.
         first_frames_only: fits the dynamics to a number of first frames; None if parameters do not depend on the times.
-        left_out: fits the dynamics to all but one training trajectory, for each of some; empty if it cannot.
         calibrated: number of trajectories for calibration; ahead: whether only forecasts `ahead` are calibrated.
         innovations: (n,) process noise per unit of time, if the recipe knows it.
         metadata: stored with the surrogate.
@@ -125,7 +123,6 @@ class Candidate:
     refit: Callable[[], Refitted] | None = None
     refit_decoder: Callable[[Surrogate], Surrogate] | None = None
     first_frames_only: Callable[[int], VectorField] | None = None
-    left_out: Callable[[np.ndarray], list[VectorField]] | None = None
     calibrated: int = 16
     ahead: bool = False
     innovations: Tensor | None = None
@@ -279,14 +276,6 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
         with budget.part():  # errors of overfitting show in later frames
             surrogate.field = candidate.first_frames_only(fewer).double().eval()
             stretch = (frames - past) / (fewer - past)
-    if several and candidate.left_out is not None:
-        parts = []
-        for row, one in enumerate(candidate.left_out(_kept(judging, batch))):
-            surrogate.field = one.eval()
-            own = errors_of(surrogate, batch.select(torch.tensor([row])), past, None, points, None, starts)
-            parts.append([replace(some, number=some.number + row) for some in own])
-        if parts:
-            return calibrated(surrogate.prior, [Errors.join(list(some)) for some in zip(*parts, strict=True)])
     errors = list(errors_of(surrogate, batch, past, contexts, points, others, starts, FRACTIONS[:1]))
     if errors and not candidate.ahead:
         share = min(_OF_FIRST * seconds / max(budget.elapsed - began, 1e-9), 1.0)

@@ -247,7 +247,6 @@ def _candidates(
     shapes."""
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm, states_of_rest
-    from inrflow.training.parts.left_out import fields_without
 
     term, noise = LawTerm.of(law), _noise(law, x, u)
     noise = np.where(noise < white / 2, white, noise)  # as many harmonics as grid points leave no residual
@@ -335,8 +334,6 @@ def _candidates(
         explained=complete or explains(error, floor) or error < (TRUSTED if first or flown.elsewhere else ROUNDING),
         refit=refit, calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
-        left_out=None if law.count or law.has_rates or law.period or law.has_network
-        else lambda rows: fields_without(problem, law, size, rows),
     )
 
 
