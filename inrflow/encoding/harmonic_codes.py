@@ -221,7 +221,7 @@ def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:
     return u.reshape(*u.shape[:-2], u.shape[-2] * harmonics.components, u.shape[-1] // harmonics.components)
 
 
-def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def observed_patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Groups of frames of values (B, N) with the same missing points: indices of frames, and of observed points."""
     if np.equal(seen := np.isfinite(values), seen[:1]).all():
         yield np.arange(len(values)), np.flatnonzero(seen[0])
@@ -234,7 +234,7 @@ def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _blocks(design: Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, Design, np.ndarray]]:
     """Groups of frames of values (B, N) that are solved together: indices, design, values. NaN are kept where patterns
     of missing values are many, as a factorisation for each would cost as much as for all frames."""
-    if len(patterns := list(_patterns(values))) > _GAPS:
+    if len(patterns := list(observed_patterns(values))) > _GAPS:
         gaps = np.isnan(values).mean(1) <= HOLES
         if gaps.any():
             yield np.flatnonzero(gaps), design, values[gaps]
@@ -363,7 +363,7 @@ def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: n
         noise = float(noises[_evidence(left, project(left), s, noises).argmin()])
     else:
         u, s, turn, squares = _dense(design).svd(root)
-        project, patterns, fit = partial(_onto, u), list(_patterns(left)), np.zeros(len(noises))
+        project, patterns, fit = partial(_onto, u), list(observed_patterns(left)), np.zeros(len(noises))
         for rows, seen in [patterns[i] for i in {round(k) for k in np.linspace(0, len(patterns) - 1, _GAPS)}]:
             its, sizes, *_ = _dense(design).rows(seen).factors(root)
             fit += _evidence(some := left[rows][:, seen], its(some), sizes, noises)

@@ -5,12 +5,11 @@ are many and not orthogonal, by conjugate gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder, GridSum, TableSum
+from inrflow.encoding.harmonic_codes import observed_patterns
 from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior
 from inrflow.numerics.conjugate_gradients import conjugate_gradients
 
@@ -27,18 +26,11 @@ def solve_independent(decoder: DomainHarmonicDecoder, x: Tensor, u: Tensor, prio
         at = decoder.sum_at(points, torch.float64)
         missed = frames.double() - offset - at.values(mean)
         for c in range(channels):
-            for rows, seen in _patterns(missed[..., c]):
-                found[rows, c] += _solved(at, missed[rows, :, c], seen, variance[c], prior.noise[c])
+            for rows, some in observed_patterns(missed[..., c].detach().numpy()):
+                if len(some):
+                    seen = torch.zeros(len(points), dtype=torch.bool).index_fill(0, torch.as_tensor(some), True)
+                    found[rows, c] += _solved(at, missed[rows, :, c], seen, variance[c], prior.noise[c])
     return codes.flatten(2)
-
-
-def _patterns(values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Groups of frames of values (F, N) with the same missing points: indices of frames, and mask (N,) of their
-    observed points; frames without values are left out."""
-    patterns, which = torch.isfinite(values).unique(dim=0, return_inverse=True)
-    for index, seen in enumerate(patterns):
-        if bool(seen.any()):
-            yield (which == index).nonzero()[:, 0], seen
 
 
 def _solved(at: TableSum | GridSum, values: Tensor, seen: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
