@@ -273,7 +273,7 @@ def _calibrated(candidate: Candidate, surrogate: Surrogate, budget: Budget) -> S
     others = _further_trajectories(candidate, batch, _OTHERS * seconds / flown if flown else np.inf)
     frames, fewer, stretch = batch.u.shape[1], max(past + 1, int(_BRIEF * batch.u.shape[1])), 1.0
     if candidate.first_frames_only is not None and fewer < frames == candidate.states.codes.shape[1]:
-        with budget.part():  # errors of overfitting show in later frames
+        with budget.part(least=_OF_REFIT):  # errors of overfitting show in later frames
             surrogate.field = candidate.first_frames_only(fewer).double().eval()
             stretch = (frames - past) / (fewer - past)
     errors = list(errors_of(surrogate, batch, past, contexts, points, others, starts, FRACTIONS[:1]))
