@@ -313,7 +313,7 @@ def _burgers(u: np.ndarray) -> np.ndarray:
 
 
 def test_too_few_frames_are_a_sentence() -> None:
-    with pytest.raises(UserError, match="needs at least 2 of 4"):
+    with pytest.raises(UserError, match="needs at least 2 trajectories of 4 frames"):
         fit_law(np.arange(3.0), np.zeros((5, 1)), np.zeros((2, 3, 5, 1)), LINE)
 
 
