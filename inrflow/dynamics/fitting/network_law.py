@@ -58,7 +58,7 @@ _RIDGES = tuple(10.0**power for power in range(-12, 0))
 _OF_CONTEXTS, _ALTERNATED = 1e-8, 8  # ridge and rounds of the alternation of contexts and network
 _SMOOTHER = 1.05  # tolerance of the least misfit for a larger ridge, which extrapolates better
 _FEWER = 1.02  # tolerance of the least misfit for fewer terms
-_HARDLY = 2.0  # times the least forecast error, up to which the network of fewest columns is preferred
+_HARDLY = 2.0  # times the least forecast error, up to which the network of least misfit is preferred
 _ROUNDS, _GAIN = 4, 0.9  # refits along own rollouts, and error ratio that justifies another one
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the budget for the comparison and for the search
 _STEPS = 64  # largest number of steps in an interval
@@ -190,9 +190,7 @@ class Search:
             if share < most:
                 likely.append((misfit, one, sines))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
-        likely, cheapest = sorted(likely, key=lambda each: each[0]), likely[:1]
-        likely[1:] = sorted(likely[1:], key=lambda each: each not in cheapest)  # tried second
-        for misfit, one, sines in likely[:_TRIED]:
+        for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
             if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # late: only networks with fewer columns
             law, _ = solved(encoded, self.short, self.terms, sines)
@@ -201,8 +199,8 @@ class Search:
                 scored.append((error, one, sines, tried))
         if not scored:
             return
-        least = min(scored, key=lambda each: each[0])  # of close ones that of fewest columns extrapolates best
-        first = min((each for each in scored if each[0] <= _HARDLY * least[0]), key=lambda each: len(each[2]))
+        least = min(scored, key=lambda each: each[0])
+        first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # ordered by misfit
         until = start + seconds
         for error, one, sines, law in [first] if first is least else [first, least]:
             for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):

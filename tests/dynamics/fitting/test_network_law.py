@@ -24,7 +24,6 @@ from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.setting import Data, EncodedData, encode, forecast_errors
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
-from inrflow.numerics.effort import effort
 
 POINTS, FRAMES, GAP = 48, 8, 0.4
 
@@ -77,27 +76,6 @@ def test_a_network_is_solved_along_its_own_flow_though_time_is_over(encoded):
     error, law = search.tried("values", sines, solved(far, None, terms, sines)[0])
     after, followed = search.followed("values", sines, error, law, -1.0)
     assert search.best is followed and search.least == after < error / 10, (after, error)
-
-
-@pytest.mark.parametrize(("error", "refined"), [(1.1e-4, ["values"]), (0.6e-4, ["values", "diffusion"]),
-                                                (0.4e-4, ["diffusion"])])
-def test_of_networks_with_close_forecasts_that_of_fewest_columns_is_refined(error, refined, encoded, monkeypatch):
-    """A network of values beside diffusion, for one that is also under a Laplacian, with twice as many columns."""
-    tried, followed = [], []
-
-    def forecast(_, name, sines, law):
-        tried.append(name.split(" (")[0])
-        return (error if tried[-1] == "diffusion" else 1e-4 if tried[-1] == "values" else 1.0), law
-
-    def refine(_, name, sines, error, law, until):
-        followed.append(name)
-        return np.nan, law
-
-    monkeypatch.setattr(Search, "tried", forecast)
-    monkeypatch.setattr(Search, "followed", refine)
-    Search(encoded, encoded.train, None, terms_beside_network(encoded, None, None), 0, lambda _: None).run(
-        effort(), 60.0, 0.5)
-    assert tried[1] == "values" and len(tried) == 3 and followed == refined, (tried, followed)
 
 
 def test_no_network_stands_in_a_channel_that_needs_none(encoded):
