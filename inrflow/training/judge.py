@@ -142,8 +142,7 @@ class LawRollouts:
         return self._paths_of(self.field, self.integrator)
 
     def _paths_of(self, field: VectorField, integrator: Integrator) -> Tensor:
-        known = torch.isfinite(self.states.t[:, self.first :]).all(1) & self.states.observed[:, self.first]
-        rows = known.nonzero()[:_FOLLOWED, 0]
+        rows = self._rows(self.first)
         t, start = self.states.t[rows, self.first :], self.states.codes[rows, self.first]
         if not len(rows):
             return start[:, None]
@@ -152,6 +151,11 @@ class LawRollouts:
         whole = (paths.norm(dim=-1) < integrator.largest_norm).all(1)
         return torch.where(whole[:, None, None], paths, torch.nan)
 
+    def _rows(self, first: int) -> Tensor:
+        """Indices of some trajectories that have all times from a frame on, and a known state at this frame."""
+        known = torch.isfinite(self.states.t[:, first:]).all(1) & self.states.observed[:, first]
+        return known.nonzero()[:_FOLLOWED, 0]
+
     @property
     def lost(self) -> float:
         """Share of rollouts that diverge."""
@@ -159,12 +163,15 @@ class LawRollouts:
 
     @property
     def farthest(self) -> float:
-        """Largest norm of rollouts from the first frame over the observed time, relative to that of the states."""
-        states = self.states.at(torch.isfinite(self.states.t).all(1).nonzero()[:_FOLLOWED, 0])
+        """Largest norm of rollouts from the first frame over the observed time, relative to that of the states; 0
+        if no state is known there."""
+        if not len(rows := self._rows(0)):
+            return 0.0
+        states = self.states.at(rows)
         with torch.no_grad():
             paths = self.integrator(self.field, states.codes[:, 0], states.t, check=False)
         norms, seen = (one.norm(dim=-1)[states.observed] for one in (paths, states.codes))
-        return float(norms.nan_to_num(torch.inf).max() / seen.max()) if len(seen) else 0.0
+        return float(norms.nan_to_num(torch.inf).max() / seen.max())
 
     def difference(self, paths: Tensor) -> float:
         """Mean squared difference to other rollouts (of another step, for example), relative to the variance of the

@@ -252,7 +252,8 @@ class Budget:
 
     @contextmanager
     def part(
-        self, share: float = math.inf, ended: Callable[[], None] = lambda: None, most: float = 1.0, least: float = 0.0
+        self, share: float = math.inf, ended: Callable[[], None] = lambda: None, most: float = 1.0,
+        least: float = -math.inf,
     ) -> Iterator[Clock]:
         """Context manager for optional work, which is abandoned once its limit is reached; `ended` is then called.
 
@@ -260,8 +261,8 @@ class Budget:
         machines, the end of the budget by the clock or a share `most` of it, but not before a share `least` from now.
         Yields a function that returns the remaining seconds by the clock.
         """
-        until = min(self._end, self.elapsed + most * self.total + _START)
-        until = max(until, self.elapsed + least * self.total) if least else until
+        now = self.elapsed
+        until = max(min(self._end, now + most * self.total + _START), now + least * self.total)
         try:
             with effort.limited(Limit(effort() + share * self.total, self.started + until, self.clock)):
                 yield lambda: until - self.elapsed

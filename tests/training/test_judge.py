@@ -313,6 +313,8 @@ def test_forecasts_from_the_first_frame_show_what_the_last_frames_do_not():
     states = CodeData(0.5 * torch.exp(-t)[..., None], t, torch.ones(1, 10, dtype=torch.bool))
     found = LawRollouts(VectorField(1, [Square()]).double(), Integrator("rk4", 0.01), states, states, 8, 1, error=0.0)
     assert found.lost == 0.0 and found.farthest == pytest.approx(10, rel=1e-5)
+    states.observed[0, 0] = False  # no state to start from
+    assert found.farthest == 0.0
 
 
 def test_the_difference_of_steps_is_the_error_of_the_longer_ones():

@@ -219,19 +219,18 @@ class Format(ABC):
 
     name: as shown to users. about: name and expected content, for messages. suffixes: suffixes of files that
     `open_writer` writes; none if the format is only read. answers: suffixes of files that `open_answer` writes in the
-    layout of the file of points. endings: of names of other files of the format. table: whether `open_columns` reads
-    it. text: whether it is written by hand, so that unknown columns are likely mistakes. binary: whether every file has
-    a NUL byte near its start, so that text need not be examined. named_dimensions: whether ReadOptions.trajectory and
-    select apply. folder: whether it is a folder and no file. fixed_points: whether its tables must have numbers at the
-    same points at every time. dates: form of dates in forecasts, "text" or "moments" (datetime64); None: numbers in the
-    data's units. signature: pattern of the first bytes, by which `sniff` recognises it.
+    layout of the file of points. table: whether `open_columns` reads it. text: whether it is written by hand, so that
+    unknown columns are likely mistakes. binary: whether every file has a NUL byte near its start, so that text need not
+    be examined. named_dimensions: whether ReadOptions.trajectory and select apply. folder: whether it is one, no
+    file. fixed_points: whether its tables must have numbers at the same points at every time. dates: form of dates in
+    forecasts, "text" or "moments" (datetime64); None: numbers in the data's units. signature: pattern of the first
+    bytes, by which `sniff` recognises it.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
     answers: ClassVar[tuple[str, ...]] = ()
-    endings: ClassVar[tuple[str, ...]] = ()
     table: ClassVar[bool] = False
     text: ClassVar[bool] = False
     binary: ClassVar[bool] = False

@@ -116,7 +116,6 @@ class GribFormat(NetcdfFormat):
     """GRIB editions 1 and 2, by their first bytes; read by the package cfgrib (the extra `grib`)."""
 
     name = "GRIB"
-    endings = (".grib", ".grib2", ".grb")
     about = "GRIB"
     suffixes = ()
 

@@ -15,7 +15,6 @@ class NpyFormat(ArrayFormat):
     """Single array of numpy.save, whose axes follow from coordinates=[x,y] and the order of sizes."""
 
     name = "npy"
-    endings = (".npy",)
     about = "npy (fields over trajectories, times and places)"
 
     def sniff(self, path: Path, start: bytes) -> bool:

@@ -42,7 +42,6 @@ class EnsightFormat(MeshFormat):
     name = "EnSight"
     about = "a case of EnSight Gold"
     suffixes = ()
-    endings = (".case", ".encas")
     signature = re.compile(rb"(\s*#[^\n]*\n)*\s*format\s+(\S+\s+){0,4}\S*ensight", re.IGNORECASE)
 
     def series(self, path: Path) -> MeshSeries:

@@ -53,7 +53,6 @@ class MeshFormat(Format):
     name = "VTU, PVD, VTK, XDMF or Tecplot"
     about = "VTU, PVD, VTK, XDMF, Tecplot (meshes)"
     suffixes: ClassVar[tuple[str, ...]] = (".pvd", ".xdmf")
-    endings: ClassVar[tuple[str, ...]] = (".vtu", ".vtk")
     table = True
     fixed_points = True
     signature: ClassVar[re.Pattern[bytes] | None] = re.compile(rb"""\s*(# vtk DataFile|%s|\{\s*"file-series-version"|"""
@@ -86,7 +85,6 @@ class VtkFormat(MeshFormat):
     name = "VTK's images, grids, surfaces, blocks or pieces"
     about = "VTI, VTR, VTS, VTP, VTM, PVTU and the like"
     suffixes = ()
-    endings: ClassVar[tuple[str, ...]] = (".pvtu", ".vti", ".vts", ".vtr", ".vtp", ".vtm")
     signature: ClassVar[re.Pattern[bytes] | None] = XML_OF_VTK
 
 
@@ -95,7 +93,6 @@ class VtkBinaryFormat(VtkFormat):
 
     name = "VTKHDF or CGNS"
     about = "VTKHDF, CGNS"
-    endings = (".vtkhdf", ".cgns")
     binary = True
     signature = None
 

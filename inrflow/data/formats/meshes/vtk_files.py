@@ -18,9 +18,10 @@ from inrflow.data.formats.schema import is_hdf5_with, open_hdf5
 from inrflow.data.formats.streams.aside import converted_in_process
 from inrflow.errors import UserError
 
+POLYHEDRA = rb'Name="face[s_]'
 XML_OF_VTK = re.compile(rb"""\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<VTKFile\b[^>]*\btype=["']"""
-                        rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String"|%s)))""" % (
-                            POLYHEDRA := rb'Name="face[s_]'), re.DOTALL)
+                        rb"""(?!Collection)(?!UnstructuredGrid(?!.*(compressor="vtkLZ4|type="String"|%s)))"""
+                        % POLYHEDRA, re.DOTALL)
 _ADVICE = ("write VTU, one file for each time: pyvista.read(FILE).cast_to_unstructured_grid().save('NAME_0001.vtu'), "
            "of blocks pyvista.read(FILE).combine(), or, from ParaView, a PVD collection with all time steps")
 _MOST = 500  # files per process
