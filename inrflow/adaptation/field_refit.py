@@ -1,7 +1,7 @@
 """The affine part of a vector field refitted to a few transitions, with a penalty on its change.
 
 The residual of the integrated field, moved back to the middle of its step, is the change of the affine part times the
-integral of the state over the step (as in `dynamics.fitting.moments`, here for any field): linear least squares for a
+integral of the state over the step (as in `dynamics.fitting.linear`, here for any field): linear least squares for a
 correction of matrix and bias. The penalty has the weight of `pull` times as many transitions of pretraining that the
 present field explains exactly.
 """

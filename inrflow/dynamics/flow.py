@@ -316,14 +316,11 @@ def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen:
     path = dynamics.flow(start, times, check=False)
     if not bool(torch.isfinite(path).all()):
         return process
-    spreads = (_disturbed if many else _linearised)(dynamics, path, times)
-    moved = path if uncertain is None else _moved(field, integrator, start, times, uncertain)
-    predicted, actual = 0.0, 0.0
-    for k, spread in enumerate(spreads):
-        predicted += spread
-        actual += float((unseen.codes[rows, k + 1] - path[:, k + 1]).square().sum(1).mean())
-        if uncertain is not None:
-            actual -= float(uncertain.sum() + (moved[:, k + 1] - path[:, k + 1]).square().sum(1).nan_to_num(0.0).mean())
+    predicted = sum((_disturbed if many else _linearised)(dynamics, path, times))
+    actual = float((unseen.codes[rows, 1 : path.shape[1]] - path[:, 1:]).square().sum(2).mean(0).sum())
+    if uncertain is not None:
+        moved = (_moved(field, integrator, start, times, uncertain) - path)[:, 1:].square().sum(2).nan_to_num(0.0)
+        actual -= float((uncertain.sum() + moved.mean(0)).sum())
     return process * min(max(actual / max(predicted, 1e-300), 0.1), 1e3)
 
 

@@ -154,30 +154,25 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
     if the log is stopping.
     """
     module, checkpoint = stage.module, log.directory / "checkpoints" / f"{stage.name}.safetensors"
-    optimiser = stage.make_optimiser(module)
-    title = stage.title or stage.name
-    first, best, best_state, best_step = 0, float("inf"), to_cpu(module.state_dict()), 0
-    lowest = float("inf")
+    optimiser, title = stage.make_optimiser(module), stage.title or stage.name
+    now: dict[str, Any] = {"step": 0, "best": math.inf, "best_state": to_cpu(module.state_dict()), "best_step": 0,
+                           "lowest": math.inf}
     if checkpoint.exists():
-        state, _ = load_tensors(checkpoint)
-        module.load_state_dict(state["module"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, best, best_state, best_step = state["step"], state["best"], state["best_state"], state["best_step"]
-        lowest = state["lowest"]
+        now, _ = load_tensors(checkpoint)
+        module.load_state_dict(now.pop("module"))
+        optimiser.load_state_dict(now.pop("optimiser"))
     elif stage.validate is not None:
-        best = lowest = _error(stage, module)
-        log.log(title, 0, validation=best)
+        now["best"] = now["lowest"] = _error(stage, module)
+        log.log(title, 0, validation=now["best"])
+    first = now["step"]
     every = max(1, steps // stage.validations)
     saved = time.monotonic()
     log.begin(title, steps, first)
     running: float | None = None
 
     def save(step: int) -> None:
-        state = {
-            "module": module.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "best": best,
-            "best_state": best_state, "best_step": best_step, "lowest": lowest,
-        }
-        save_tensors(checkpoint, state)
+        now["step"] = step
+        save_tensors(checkpoint, {"module": module.state_dict(), "optimiser": optimiser.state_dict(), **now})
 
     with log.saving():
         for step in range(first, steps):
@@ -196,13 +191,12 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
                 if stage.validate is not None:
                     error = _error(stage, module)
                     row["validation"] = error
-                    lowest = min(lowest, error)
-                    if error <= stage.tolerance * lowest and (stage.tolerance > 1.0 or error < best):
-                        best, best_state, best_step = error, to_cpu(module.state_dict()), done
+                    now["lowest"] = min(now["lowest"], error)
+                    if error <= stage.tolerance * now["lowest"] and (stage.tolerance > 1.0 or error < now["best"]):
+                        now.update(best=error, best_state=to_cpu(module.state_dict()), best_step=done)
                 log.log(title, done, **row)
-                note = "  ".join(f"{k} {v:.2e}" for k, v in row.items())
-                log.advance(done, note)
-                if stage.validate is not None and done - best_step > stage.patience * steps:
+                log.advance(done, "  ".join(f"{k} {v:.2e}" for k, v in row.items()))
+                if stage.validate is not None and done - now["best_step"] > stage.patience * steps:
                     break
             elif done % 10 == 0:
                 log.advance(done, f"loss {running:.2e}")
@@ -219,5 +213,5 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
     if log.stopping:  # a signal after the last check in the loop
         raise Interrupted
     if stage.validate is not None:
-        module.load_state_dict(best_state)
-    return best
+        module.load_state_dict(now["best_state"])
+    return now["best"]

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.linear import LinearFit, transitions_of
-from inrflow.dynamics.fitting.moments import fit_irregular
+from inrflow.dynamics.fitting.linear import LinearFit, fit_irregular, transitions_of
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.states import SeasonalMean, frames_needed, memory_directions, past_frames, with_memory
 from inrflow.encoding.encode import CodeData

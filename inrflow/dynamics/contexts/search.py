@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inrflow.dynamics.fitting.linear import affine_rollout, transitions_of
-from inrflow.dynamics.fitting.moments import (
+from inrflow.dynamics.fitting.linear import (
     ROUNDING,
     ContextFit,
     Moments,
+    affine_rollout,
     contexts_of,
     moments_of,
     refine,
     solve_operators,
+    transitions_of,
 )
 from inrflow.dynamics.states import evenly_spread
 from inrflow.encoding.encode import CodeData

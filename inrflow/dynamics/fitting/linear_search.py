@@ -19,8 +19,7 @@ from torch import Tensor
 from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.folds import Fold, folds_of
-from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
-from inrflow.dynamics.fitting.moments import fit_irregular
+from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, fit_irregular, transitions_of
 from inrflow.dynamics.fitting.step_maps import step_maps
 from inrflow.dynamics.states import SeasonalMean, around, memory_directions, past_frames, with_memory
 from inrflow.encoding.encode import CodeData

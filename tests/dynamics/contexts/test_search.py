@@ -6,7 +6,7 @@ import torch
 from context_systems import CONTEXTS, SIZE, generator, operators, readout_error, trajectories
 
 from inrflow.dynamics.contexts.search import ContextSearch, fit_contexts
-from inrflow.dynamics.fitting.moments import contexts_of, generators_at, moments_of, refine, solve_operators
+from inrflow.dynamics.fitting.linear import contexts_of, generators_at, moments_of, refine, solve_operators
 from inrflow.model.contexts import parameter_contexts
 from inrflow.numerics.principal_components import standardised
 

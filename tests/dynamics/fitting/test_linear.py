@@ -6,8 +6,7 @@ import torch
 from affine_systems import A, B, affine, tensor
 from scipy.linalg import expm
 
-from inrflow.dynamics.fitting.linear import LinearFit, Transitions, transitions_of
-from inrflow.dynamics.fitting.moments import fit_irregular
+from inrflow.dynamics.fitting.linear import LinearFit, Transitions, fit_irregular, transitions_of
 from inrflow.encoding.encode import CodeData
 from inrflow.numerics.matrix_functions import generator_of
 
