@@ -291,17 +291,13 @@ def _further_trajectories(candidate: Candidate, batch: TrajectoryBatch, interval
     problem, names = candidate.problem, candidate.judged[: candidate.calibrated]
     if not len(problem.validation) or problem.noise is not None:
         return None
-    rows = np.concatenate([np.setdiff1d(problem.validation, names[_kept(names, batch)]),
+    kept = np.linspace(0, len(names) - 1, len(batch.u)).round().astype(int)  # in the batch, by `affordable`
+    rows = np.concatenate([np.setdiff1d(problem.validation, names[kept]),
                            candidate.with_states if candidate.fitted < _FEW else problem.train[:0]])
     rows = rows[: int(min(_MOST, intervals // batch.u.shape[1]))]
     if not len(rows):
         return None
     return (problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]), candidate.known_contexts(rows))
-
-
-def _kept(names: np.ndarray, batch: TrajectoryBatch) -> np.ndarray:
-    """Positions, among the named trajectories, of those that `affordable` has kept in a batch."""
-    return np.linspace(0, len(names) - 1, len(batch.u)).round().astype(int)
 
 
 def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:

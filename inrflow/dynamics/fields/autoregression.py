@@ -20,7 +20,6 @@ from inrflow.numerics.phases import phases_of
 
 _ON_STEP = 0.1  # share of a step below which a time counts as that of a step (calendar months vary as much)
 _MOST_STEPS = 1 << 20
-_NEXT = 4  # steps that are added one by one
 
 
 @register_term("autoregression")
@@ -152,36 +151,26 @@ class AutoregressionTerm(MapTerm):
         """Error covariance (R, R) at a lead; beyond lead H it grows as that of the map driven by one-step errors."""
         if steps <= self.leads:
             return self.errors[max(steps, 1) - 1].double() * float(steps > 0)
-        return self.errors[-1].double() * max(self._total(steps) / max(self._total(self.leads), 1e-300), 1.0)
+        now, last = (float(self._iterate(n)[1].diagonal()[: self.size].sum()) for n in (steps, self.leads))
+        return self.errors[-1].double() * max(now / max(last, 1e-300), 1.0)
 
-    def _total(self, steps: int) -> float:
-        """Total variance of the codes after `steps` steps of the map driven by one-step errors."""
-        totals = self._cache().setdefault("totals", {})
-        if steps not in totals:
-            self._iterate(steps)
-        return totals[steps]
-
-    def _iterate(self, steps: int) -> Tensor:
-        """The undamped map (n - k, n - k) of `steps` steps; the variance of its accumulated one-step errors is cached.
-        Continues from the last result if few steps are missing, else by repeated squaring."""
-        kept = self._cache()
-        at, flow, noise = kept.get("iterate", (-1, None, None))
-        if at == steps:
-            return flow
-        one, eye = self.matrix.detach().double(), torch.eye(len(self.bias), dtype=torch.float64)
-        its = torch.nn.functional.pad(self.errors[0].double(), 2 * (0, len(eye) - self.size))
-        if 0 <= at < steps <= at + _NEXT:
-            for _ in range(steps - at):
-                flow, noise = one @ flow, one @ noise @ one.T + its
-        else:
-            flow, noise, left = eye, torch.zeros_like(eye), steps
-            while left:
-                if left & 1:
-                    flow, noise = one @ flow, one @ noise @ one.T + its
-                one, its, left = one @ one, one @ its @ one.T + its, left >> 1
-        kept["iterate"] = steps, flow, noise
-        kept.setdefault("totals", {})[steps] = float(noise.diagonal()[: self.size].sum())
-        return flow
+    def _iterate(self, steps: int) -> tuple[Tensor, Tensor]:
+        """The undamped map (n - k, n - k) of `steps` steps, and the covariance of its accumulated one-step errors, from
+        those of half as many."""
+        kept = self._cache().setdefault("iterates", {})
+        if steps not in kept:
+            flow, noise = torch.eye(len(self.bias), dtype=torch.float64), torch.zeros_like(self.matrix).double()
+            if steps > 1:
+                half, its = self._iterate(steps // 2)
+                flow, noise = half @ half, half @ its @ half.T + its
+            if steps % 2:
+                one = self.matrix.detach().double()
+                flow, noise = one @ flow, one @ noise @ one.T
+                noise[: self.size, : self.size] += self.errors[0].double()
+            if len(kept) > self.leads:
+                kept.clear()
+            kept[steps] = flow, noise
+        return kept[steps]
 
     def propagate(self, covariance: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances after times gap (S or 1,), and the linear maps (S or 1, n, n) to them, from covariances (S or 1,
@@ -207,7 +196,7 @@ class AutoregressionTerm(MapTerm):
         if steps not in kept:
             with torch.no_grad():
                 moved, stays = self._shares(steps)
-                flow = moved[:, None] * self._iterate(steps)
+                flow = moved[:, None] * self._iterate(steps)[0]
                 flow += stays[:, None] * torch.eye(len(flow), dtype=torch.float64)[self.latest]
                 r = self.delayed
                 past = [self._error(steps - lag)[:r, :r] for lag in range(1, self.lags)]

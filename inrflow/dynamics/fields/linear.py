@@ -76,12 +76,7 @@ class ForcingTerm(FieldTerm):
 
     def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         phases = periodic_phases(t, self.period, self.harmonics).to(z.dtype)
-        phases = phases.expand(*z.shape[:-1], phases.shape[-1])
-        rate = phases @ self.weight.T
-        if c is None or not self.context_size:
-            return rate
-        parts = phases @ self.context_weight.flatten(0, 1).T
-        return rate + weighted(parts.unflatten(-1, self.context_weight.shape[:2]), c)
+        return (self.weight_at(c) @ phases[..., None])[..., 0].expand_as(z)
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         return z.new_zeros(len(z), self.state_size, self.state_size)

@@ -165,20 +165,17 @@ class VectorField(nn.Module):
         result = torch.zeros(rows, size, size, dtype=torch.float64, device=like.device)
         c = context.to(like) if self.context_size else None
         with torch.no_grad():
-            result[:, :n, :n] = self.matrix_at(context.to(like))
-            zero, now = torch.zeros(rows, n).to(like), torch.zeros(rows).to(like)
+            zero, now, place = torch.zeros(rows, n).to(like), torch.zeros(rows).to(like), n + 1
             for term in self.summands:
                 if term.degree == 1:
+                    result[:, :n, :n] += term.jacobian(now, zero, c)
                     result[:, :n, n] += term(now, zero, c)
-            place = n + 1
             for term in forcing:
-                weight, count = term.weight_at(c), term.harmonics
-                result[:, :n, place : place + 2 * count] = weight
-                for k in range(count):
-                    cosine, sine = place + k, place + count + k
-                    speed = 2 * math.pi * (k + 1) / term.period
-                    result[:, cosine, sine], result[:, sine, cosine] = -speed, speed
-                place += 2 * count
+                cosine = torch.arange(place, place + term.harmonics)
+                sine, place = cosine + term.harmonics, place + 2 * term.harmonics
+                speed = 2 * math.pi / term.period * torch.arange(1.0, term.harmonics + 1).to(result)
+                result[:, :n, cosine[0] : place] = term.weight_at(c)
+                result[:, cosine, sine], result[:, sine, cosine] = -speed, speed
         return result
 
     def set_linear(self, matrix: Tensor, bias: Tensor, forcing: Tensor | None = None) -> None:

@@ -52,7 +52,8 @@ class Transitions:
     @property
     def with_one(self) -> Transitions:
         """Transitions of [1, s]."""
-        return Transitions(*(pad(state, (1, 0), value=1.0) for state in (self.start, self.end)), self.step)
+        start, end = (pad(state, (1, 0), value=1.0) for state in (self.start, self.end))
+        return Transitions(start, end, self.step)
 
     def truncated(self, size: int) -> Transitions:
         """Transitions of the leading dimensions."""
@@ -245,7 +246,12 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, ga
         best, equations = candidate, again
         if settled:
             break
-    return best if given or not best.context_size else standardised_fit(best)
+    if given or not best.context_size:
+        return best
+    contexts, mean, factor = standardised(best.contexts)  # of the same field
+    base, directions = best.operators[0], best.operators[1:]
+    return replace(best, contexts=contexts, operators=torch.cat([
+        (base + torch.einsum("k,kij->ij", mean, directions))[None], torch.einsum("kl,kij->lij", factor, directions)]))
 
 
 def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
@@ -288,14 +294,6 @@ def solve_contexts(gram: Tensor, target: Tensor, operators: Tensor, contexts: Te
     residual = target - torch.einsum("ni,eij->enj", base, gram)
     gradient = torch.einsum("enj,knj->ek", residual, directions) - torch.einsum("ekl,el->ek", hessian, contexts)
     return contexts + damped_solve(hessian, gradient, _DAMPING)
-
-
-def standardised_fit(fit: ContextFit) -> ContextFit:
-    """The same field with standardised contexts."""
-    contexts, mean, factor = standardised(fit.contexts)
-    base = fit.operators[0] + torch.einsum("k,kij->ij", mean, fit.operators[1:])
-    directions = torch.einsum("kl,kij->lij", factor, fit.operators[1:])
-    return replace(fit, operators=torch.cat([base[None], directions]), contexts=contexts)
 
 
 def fit_irregular(transitions: Transitions, ridge: float) -> tuple[Tensor, Tensor]:

@@ -202,7 +202,8 @@ def _is_noise_free(surrogate: Surrogate, problem: Problem) -> bool:
     """Whether far fewer codes than values reproduce all observations: then there is no noise, and errors between the
     places are due to the decoder."""
     window = TrajectoryBatch.first_frames(*_windows(surrogate, problem))
-    parts = observations_and_decoded(surrogate.decoder, surrogate.dynamics, _estimate(surrogate, window), window)
+    parts = observations_and_decoded(surrogate.decoder, surrogate.dynamics, surrogate.estimate(window),
+                                     surrogate._inner(window))
     missed = np.concatenate([(rows.u - codes) ** 2 for rows, codes, _ in parts])
     values = np.isfinite(missed).sum() / max(1, sum(len(np.unique(rows.t)) for rows, *_ in parts))
     return bool(values > _FEW_CODES * surrogate.code_size and np.nanmean(missed) < WHITE)
@@ -288,38 +289,38 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
     """Folds with a part of the places held out in turn, as if not used in training; if points move, of the values.
 
     With `kept`: all but this number of places are held out."""
-    inner, past = _windows(surrogate, problem)
-    points = inner.u.shape[2]
+    batch, past = _windows(surrogate, problem)
+    points = batch.u.shape[2]
     if points < 2 * _FOLDS:
         return
-    rank = torch.as_tensor(ranks_of_places(*inner.places(), seed))
+    rank = torch.as_tensor(ranks_of_places(*batch.places(), seed))
     folds = _FOLDS if len(problem.validation) or surrogate.code_size <= _DEAR else 1
     least = 0.0 if kept is None else kept * (int(rank.max()) + 1) / points
     for held in [rank % _FOLDS == fold for fold in range(folds)] if kept is None else [rank >= least]:
-        window = inner.first_frames(past).at(~held)
+        window = batch.first_frames(past).at(~held)
         if not bool(window.observed.any(1).all()):
             continue
         model = replace(surrogate, residual=None)
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
-        estimate = _estimate(model, window)
-        hidden = inner.first_frames(past).at(held)
-        later, some = inner.later(past, _LEADS, _AHEAD)
-        left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
-        apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
-        between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
-        yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between,
-                   _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points, apart)
+        estimate, hidden = model.estimate(window), batch.first_frames(past).at(held)
+        later, some = batch.later(past, _LEADS, _AHEAD)
+        inner = model._inner(hidden)
+        left = inner.u.double() - forecast(model, estimate, hidden, with_std=False).mean.double()
+        yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model._inner(window)),
+                   _targets(model, estimate, hidden.thinned(_VALUES)[0]),
+                   _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points,
+                   joined(rows_of(inner.t, inner.x, left, inner.delay)))
 
 
 def _targets(
     model: Surrogate, estimate: StateEstimate, batch: TrajectoryBatch, seen: Tensor | None = None,
     mean: Tensor | None = None,
 ) -> Targets:
-    """Residuals of the values of a batch with respect to codes (or a given `mean`); `seen`: which of its places were
-    observed, by default none."""
+    """Residuals of the values of a batch in data units with respect to codes (or a given `mean`); `seen`: which of its
+    places were observed, by default none."""
     last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)
-    given = forecast(model, estimate, _external(model, batch))
+    given, batch = forecast(model, estimate, batch), model._inner(batch)
     assert given.std is not None
     mean = given.mean.double() if mean is None else mean
     t = (batch.t[:, :, None] + (0.0 if batch.delay is None else batch.delay)).expand(batch.u.shape[:3])
@@ -334,31 +335,31 @@ def _targets(
 
 def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
     """Fold with the middle of observed windows of a series hidden at all places; None if they are short."""
-    inner, past = _windows(surrogate, problem)
+    batch, past = _windows(surrogate, problem)
     if past < _AROUND_GAP:
         return None
-    window, middle = inner.first_frames(past), slice(past // 2 - 1, past // 2 + 1)
+    window, middle = batch.first_frames(past), slice(past // 2 - 1, past // 2 + 1)
     gap, hidden = window.frames(middle), window.u.clone()
     hidden[:, middle] = torch.nan
     model, window = replace(surrogate, residual=None), window.with_values(hidden)
-    estimate, given = _estimate(model, window), None
+    estimate, inner, given = model.estimate(window), model._inner(gap), None
     if problem.fitted_frames < _AMPLE * model.code_size:
         known = model._inner(problem.source.batch(problem.train, normalised=False)).first_frames(problem.fitted_frames)
-        given = forecast(model, estimate, _external(model, gap), with_std=False).mean.double()
-        for own, t in zip(given, gap.t, strict=True):
+        given = forecast(model, estimate, gap, with_std=False).mean.double()
+        for own, t in zip(given, inner.t, strict=True):
             others = known.u[0, (known.t[0, :, None] != t).all(1)].double().flatten(1)
             own.copy_(projected_on_components(own.flatten(1), others, model.code_size).view_as(own))
         given = gap.with_values(given).thinned(_VALUES)[0].u
     between = _targets(model, estimate, gap.thinned(_VALUES)[0], mean=given)
-    return Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between, between,
-                inner.u.shape[2], joined(rows_of(gap.t, gap.x, gap.u, gap.delay)))
+    return Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model._inner(window)), between,
+                between, batch.u.shape[2], joined(rows_of(inner.t, inner.x, inner.u, inner.delay)))
 
 
 def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, int]:
-    """Windows of frames, at least in part not fitted by the surrogate, in internal units, and the number of their
-    frames that count as observed."""
+    """Windows of frames, at least in part not fitted by the surrogate, in data units, and the number of their frames
+    that count as observed."""
     if len(problem.validation):
-        batch = surrogate._inner(problem.source.batch(problem.validation[:_TRAJECTORIES], normalised=False))
+        batch = problem.source.batch(problem.validation[:_TRAJECTORIES], normalised=False)
         frames = batch.u.shape[1]
         past = max(min(surrogate.window, frames - 1), frames // 2)
         return batch.frames(slice(max(0, past - _FRAMES), past + _FRAMES)), min(past, _FRAMES)
@@ -367,15 +368,4 @@ def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, i
         known = torch.isfinite(problem.held_out(usual, most).u).any(-1)
         usual = round(usual / max(float(known.double().mean()), usual / problem.fitted_frames))
     past = min(max(surrogate.window, usual), problem.fitted_frames)
-    return surrogate._inner(problem.held_out(past, most)), past
-
-
-def _external(surrogate: Surrogate, inner: TrajectoryBatch) -> TrajectoryBatch:
-    delay = None if inner.delay is None else inner.delay * surrogate.scale.unit
-    return TrajectoryBatch(surrogate.scale.external(inner.t), inner.x, inner.u, delay)
-
-
-def _estimate(surrogate: Surrogate, inner: TrajectoryBatch) -> StateEstimate:
-    """`Surrogate.estimate` for a window in internal units."""
-    outer = _external(surrogate, inner)
-    return surrogate.estimate(outer.with_values(surrogate.normalisation.invert(outer.u)))
+    return problem.held_out(past, most), past
