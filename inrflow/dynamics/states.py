@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrflow.encoding.encode import CodeData
-from inrflow.numerics.phases import periodic_phases
+from inrflow.numerics.phases import periodic_phases, rotation
 
 _LEADS = 20  # largest number of leads of a window of a series
 
@@ -102,11 +102,8 @@ class SeasonalMean:
 
     def rate(self) -> SeasonalMean:
         """Derivative with respect to internal time."""
-        half = len(self.coefficients) // 2
-        cosine, sine = self.coefficients[1 : half + 1], self.coefficients[half + 1 :]
-        frequency = 2 * math.pi / (self.period or 1.0) * torch.arange(1, half + 1).to(cosine)[:, None]
-        constant = torch.zeros_like(self.coefficients[:1])
-        return SeasonalMean(torch.cat([constant, frequency * sine, -frequency * cosine]), self.period)
+        own = rotation([self.period or 1.0], [len(self.coefficients) // 2]).to(self.coefficients)
+        return SeasonalMean(torch.cat([0 * self.coefficients[:1], own.T @ self.coefficients[1:]]), self.period)
 
     def forcing(self, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
         """Bias (n,) and forcing (n, 2 K) such that this mean solves dm/dt = matrix m + bias + forcing: dm/dt - A m."""

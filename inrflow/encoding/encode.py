@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,6 +37,12 @@ class CodeData:
     def transitions(self) -> int:
         """Number of pairs of successive observed frames."""
         return int((self.observed[:, 1:] & self.observed[:, :-1]).sum())
+
+    @cached_property
+    def variance(self) -> float:
+        """Total variance of the observed codes about their mean, which is not 0 for codes of laws."""
+        seen = self.codes[self.observed].double()
+        return float((seen - seen.mean(0)).square().sum(1).mean())
 
     def at(self, index: Any) -> CodeData:
         """A subset of the trajectories (mask, indices or slice), and of their frames if `index` is a pair."""

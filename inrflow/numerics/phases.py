@@ -20,3 +20,12 @@ def phases_of(t: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> 
     """cos and sin (..., k) of the first harmonics of each period at times t (...,), float64."""
     parts = [periodic_phases(t, period, count) for period, count in zip(periods, harmonics, strict=True)]
     return torch.cat([t.new_zeros(*t.shape, 0).double(), *parts], -1)
+
+
+def rotation(periods: Sequence[float], harmonics: Sequence[int]) -> Tensor:
+    """Matrix R (k, k), float64, of the rates R f of the features f = `phases_of(t, ...)`: harmonic oscillators."""
+    blocks = [torch.zeros(0, 0, dtype=torch.float64)]
+    for period, count in zip(periods, harmonics, strict=True):
+        speed = torch.diag(2 * math.pi / period * torch.arange(1, count + 1, dtype=torch.float64))
+        blocks.append(torch.kron(torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64), speed))
+    return torch.block_diag(*blocks)

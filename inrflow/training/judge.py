@@ -117,7 +117,7 @@ def rollout_error(field: VectorField, integrator: Integrator, states: CodeData, 
     seen = validation.observed[:, first:] & states.observed[:, first : first + 1]  # and an observed start
     seen[:, 0] = False
     values = error[seen].square().sum(1)
-    value = float(values.mean() / _variance(validation))
+    value = float(values.mean()) / validation.variance
     return value if value == value else float("inf")
 
 
@@ -179,7 +179,7 @@ class LawRollouts:
         if self.lost:
             return float("inf")
         square = float((self.paths - paths).square().sum(-1).nanmean().nan_to_num())
-        return square / float(_variance(self.states))
+        return square / self.states.variance
 
     def try_field(self, field: VectorField, most_lost: float) -> bool:
         """Accept another field if none of its rollouts diverges and its error is hardly larger (no larger if none
@@ -211,9 +211,3 @@ class LawRollouts:
 
 def _lost(paths: Tensor) -> float:
     return float(paths[:, 0, 0].isnan().double().mean().nan_to_num())
-
-
-def _variance(states: CodeData) -> Tensor:
-    """Total variance of the observed states about their mean, since codes of laws are not centred."""
-    seen = states.codes[states.observed]
-    return (seen - seen.mean(0)).square().sum(1).mean()

@@ -63,10 +63,8 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     unknown = ContextEstimate(begin.clone(), covariance.clone(), float("nan"))
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
     flow = _Spans(field, integrator, states, [lag for lag in _LAGS if lag < longest] + [longest])
-    if not bool(flow.seen.any()):
+    if not len(flow.start):
         return unknown
-    if not field.is_linear_at_context:
-        flow.thin(_STARTS)
     residual = flow.residual if curve is None else lambda unknowns: flow.residual(curve(unknowns))
     if near is not None and near.dim() > 1:
         begin = near[int(residual(near).square().sum((1, 2)).nan_to_num(math.inf).argmin())]
@@ -74,7 +72,7 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     kept = missed[0].square().sum(1) < _DIVERGED * variance  # false for NaN
     if not bool(kept.any()):
         return unknown
-    flow.keep(kept)
+    flow.seen = flow.seen.masked_scatter(flow.seen, kept)
     durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
     least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
     estimate, each = most_probable_context(residual, mean, covariance, least, (begin, missed[:, kept]))
@@ -87,7 +85,7 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
 class _Spans:
     """Spans of `lags` frames between observed states (S, T, n), and the residuals of the flow at their ends.
 
-    All spans with the same first frame are stops of one integration.
+    All spans with the same first frame are stops of one integration. If the flow is nonlinear, a few of them are used.
     """
 
     def __init__(self, field: VectorField, integrator: Integrator, states: CodeData, lags: list[int]) -> None:
@@ -97,7 +95,10 @@ class _Spans:
         inside = ends < frames
         ends = ends.clamp(max=frames - 1)
         seen = states.observed[:, :, None] & states.observed[:, ends] & inside
-        rows, first = seen.any(-1).nonzero(as_tuple=True)
+        begun = seen.any(-1).nonzero()
+        if not field.is_linear_at_context:
+            begun = begun[evenly_spread(len(begun), _STARTS)]
+        rows, first = begun.T
         self.seen = seen[rows, first]  # (R, L)
         self.start = states.codes[rows, first]
         self.stop = states.codes[rows[:, None], ends[first]]
@@ -105,16 +106,6 @@ class _Spans:
         for lag in range(len(lags)):  # unobserved stops repeat the time of the stop before
             times.append(torch.where(self.seen[:, lag], states.t[rows, ends[first, lag]], times[-1]))
         self.times = torch.stack(times, 1)
-
-    def thin(self, most: int) -> None:
-        """Keep at most `most` of the first frames, evenly spaced."""
-        rows = evenly_spread(len(self.start), most)
-        parts = self.seen, self.start, self.stop, self.times
-        self.seen, self.start, self.stop, self.times = (one[rows] for one in parts)
-
-    def keep(self, kept: Tensor) -> None:
-        """Keep the spans selected by a mask (Q,)."""
-        self.seen = self.seen.masked_scatter(self.seen, kept)
 
     def residual(self, contexts: Tensor) -> Tensor:
         """Residuals (B, Q, n) of the flow at contexts (B, P)."""

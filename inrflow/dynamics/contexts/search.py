@@ -62,8 +62,6 @@ class ContextSearch:
         self.step = float(pairs.step.median()) if pairs.uniform else None
         self.floor, self.given = floor, given
         self.transitions = int(self.moments.counts.sum())
-        seen = training.codes[training.observed]
-        self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
         self.new = (held_environment < 0).nonzero()[:, 0]
         self.new_moments: Moments | None = None
         if len(self.new):
@@ -110,7 +108,7 @@ class ContextSearch:
         error = held.codes[:, 1:].double().clone()
         error[..., :size] -= forecast
         value = float(error[seen].square().sum(1).mean()) if bool(seen.any()) else math.inf
-        return value / self.variance if value == value else math.inf
+        return value / self.training.variance if value == value else math.inf
 
     def search(self, sizes: Sequence[int], counts: Sequence[int]) -> tuple[ContextFit, float]:
         """The field of the best sizes and ridge, and its validation error relative to the variance of the codes. Larger

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.base import register_term
 from inrflow.dynamics.fields.step_map import MapTerm, stepped
-from inrflow.numerics.phases import phases_of
+from inrflow.numerics.phases import phases_of, rotation
 
 _ON_STEP = 0.1  # share of a step below which a time counts as that of a step (calendar months vary as much)
 _MOST_STEPS = 1 << 20
@@ -76,14 +76,9 @@ class AutoregressionTerm(MapTerm):
 
     def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         k = self.known
-        rates, place = [], 0
-        for period, count in zip(self.periods, self.harmonics, strict=True):
-            cosine, sine = z[..., place : place + count], z[..., place + count : place + 2 * count]
-            speed = 2 * math.pi / period * torch.arange(1, count + 1).to(z)
-            rates += [-speed * sine, speed * cosine]
-            place += 2 * count
         moved = z[..., k:] @ self.matrix.T + self.bias
-        return torch.cat([*rates, (moved - z[..., k:]) / self.step], -1)
+        rates = z[..., :k] @ rotation(self.periods, self.harmonics).to(z).T
+        return torch.cat([rates, (moved - z[..., k:]) / self.step], -1)
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         k, n = self.known, z.shape[-1]

@@ -20,7 +20,7 @@ from inrflow.dynamics.fields.linear import ForcingTerm, LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.step_map import StepMapTerm  # noqa: F401  registers it
 from inrflow.errors import UserError
-from inrflow.numerics.phases import periodic_phases
+from inrflow.numerics.phases import periodic_phases, rotation
 
 T = TypeVar("T", bound=FieldTerm)
 _BLOCK = 2**23  # elements of the matrix exponentials computed at once: 64 MiB
@@ -171,11 +171,9 @@ class VectorField(nn.Module):
                     result[:, :n, :n] += term.jacobian(now, zero, c)
                     result[:, :n, n] += term(now, zero, c)
             for term in forcing:
-                cosine = torch.arange(place, place + term.harmonics)
-                sine, place = cosine + term.harmonics, place + 2 * term.harmonics
-                speed = 2 * math.pi / term.period * torch.arange(1.0, term.harmonics + 1).to(result)
-                result[:, :n, cosine[0] : place] = term.weight_at(c)
-                result[:, cosine, sine], result[:, sine, cosine] = -speed, speed
+                own = slice(place, place + 2 * term.harmonics)
+                result[:, :n, own], place = term.weight_at(c), own.stop
+                result[:, own, own] = rotation([term.period], [term.harmonics])
         return result
 
     def set_linear(self, matrix: Tensor, bias: Tensor, forcing: Tensor | None = None) -> None:

@@ -9,7 +9,6 @@ to earlier frames alone, leave few transitions and are biased against candidates
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -29,12 +28,6 @@ class Fold:
     training: CodeData
     validation: CodeData
     first: int
-
-    @cached_property
-    def variance(self) -> float:
-        """Total variance of the training codes."""
-        observed = self.training.codes[self.training.observed]
-        return float((observed - observed.mean(0)).square().sum(1).mean())
 
 
 def frames_left_out(frames: int, count: int = _FOLDS) -> list[tuple[int, int]]:

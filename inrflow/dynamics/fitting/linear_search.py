@@ -147,7 +147,7 @@ class ClosedFormSearch:
         if candidate.memory and fewest < 3:  # memory starts at the second frame: no transitions
             return float("inf")
         numbers = range(0, len(self.folds), every)
-        variance = sum(self.folds[number].variance / len(numbers) for number in numbers)
+        variance = sum(self.folds[number].training.variance / len(numbers) for number in numbers)
         errors = [total / count for total, count in (self._error(number, candidate) for number in numbers) if count]
         if not errors:
             return float("inf")
@@ -315,10 +315,9 @@ class ClosedFormSearch:
         model, mean, directions, unit, fit = self.step_model(-1, candidate)
         size, back = len(model) - 1, 0.0
         if unit is not None:
-            states, before = None, None if like is None or like.steps is None else (like.steps, like.back)
-            if before is None:  # choose the ridge of the map back
-                held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
-                states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
+            held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
+            states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
+            before = None if like is None or like.steps is None else (like.steps, like.back)
             term, back = step_maps(fit, model, mean, states, before)
             field = VectorField(size, [term])
         else:

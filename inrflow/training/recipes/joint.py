@@ -155,16 +155,12 @@ class JointTraining:
     def decoded_error(module: JointModule, batch: TrajectoryBatch, rows: np.ndarray, count: int) -> float:
         """Sum of squared errors of decoded frames over `count`, the number of values, normalised units; adds the
         gradients of decoder and codes."""
-        observed = torch.isfinite(batch.u)
-        frames, points = batch.u.shape[1:3]
-        together = max(1, min(len(rows), _PAIRS // (frames * points)))
-        total = 0.0
+        together, total = max(1, _PAIRS // (batch.u.shape[1] * batch.u.shape[2])), 0.0
         for start in range(0, len(rows), together):
             part = slice(start, start + together)
-            codes = torch.stack([module.table[row] for row in rows[part]])
-            x = batch.x if len(batch.x) == 1 else batch.x[part]
-            decoded = module.decoder(x.float(), codes)
-            error = torch.where(observed[part], decoded - torch.nan_to_num(batch.u[part]), 0.0)
+            codes, some = torch.stack([module.table[row] for row in rows[part]]), batch.select(part)
+            decoded = module.decoder(some.x.float(), codes)
+            error = torch.where(torch.isfinite(some.u), decoded - torch.nan_to_num(some.u), 0.0)
             loss = error.square().sum() / max(count, 1)
             loss.backward()
             total += float(loss.detach())
