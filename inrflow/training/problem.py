@@ -174,21 +174,15 @@ class Problem:
 
     def embedding(self, features: int = HARMONIC_FEATURES[0], harmonics: int | None = None) -> Embedding:
         """The coordinate embedding, with at most `features` harmonics of the domain, or all up to a wavenumber."""
-        return make_embedding(
-            self.box[0].tolist(), self.box[1].tolist(),
-            self.description.period if self.config.decoder.periodic else None, self.description.geometry,
-            self.config.decoder.wavenumbers, self._harmonics(features) if harmonics is None else harmonics,
-        )
-
-    def _harmonics(self, features: int) -> int:
-        wanted, d = self.config.decoder.harmonics, len(self.description.coordinates)
-        if wanted is not None:
-            return wanted
-        points = round(self.source.points * self.config.data.points)
-        if not self.source.shared_points or len(self.symmetries):
-            points *= len(self.train)
-        largest = min(features, 0.7 * points)
-        return max(0, int((largest ** (1 / d) - 1) // 2))
+        settings, about = self.config.decoder, self.description
+        wanted = settings.harmonics if harmonics is None else harmonics
+        if wanted is None:
+            points = round(self.source.points * self.config.data.points)
+            if not self.source.shared_points or len(self.symmetries):
+                points *= len(self.train)
+            wanted = max(0, int((min(features, 0.7 * points) ** (1 / len(about.coordinates)) - 1) // 2))
+        return make_embedding(self.box[0].tolist(), self.box[1].tolist(), about.period if settings.periodic else None,
+                              about.geometry, settings.wavenumbers, wanted)
 
     def codes(
         self, decoder: Decoder, prior: GaussianPrior, rows: np.ndarray, augmentation: Augmentation | None = None,

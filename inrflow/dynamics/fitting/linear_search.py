@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -109,30 +109,28 @@ class ClosedFormSearch:
         self.left_out = validation is None
         self.folds = folds_of(training, originals, self.uniform) if validation is None else []
         self.folds = self.folds or [Fold(training, training if validation is None else validation, window - 1)]
-        self._fits: dict = {}
+        self._prepared = lru_cache(1 + len(self.folds))(self._prepare)  # of one size with memory at a time
 
     def step_model(self, fold: int, candidate: Candidate
                    ) -> tuple[Tensor, SeasonalMean, Tensor | None, float | None, LinearFit]:
         """Affine map of a step (uniform data) or generator (otherwise) of the anomalies, their mean, the directions of
         memory, the step (None if steps differ) and the fit; from the training data of a fold or, for fold -1, all
         training codes."""
-        # without memory, smaller sizes are leading blocks of the fit of all codes
-        key = fold, candidate.size if candidate.memory else -1, candidate.memory
-        data = self.folds[fold].training if fold >= 0 else self.training
-        if key not in self._fits:
-            if candidate.memory:  # keep one size with memory at a time, to save storage
-                self._fits = {k: v for k, v in self._fits.items() if k[0] != fold or k[1] < 0}
-            directions = memory_directions(data, candidate.size, candidate.memory) if candidate.memory else None
-            size = candidate.size if candidate.memory else data.codes.shape[-1]
-            states = with_memory(data, size, directions)
-            mean = SeasonalMean.fit(states, self.period, self.harmonics)
-            self._fits[key] = LinearFit(transitions_of(around(states, mean))), mean, directions
-        fit, mean, directions = self._fits[key]
+        size = candidate.size if candidate.memory else self.training.codes.shape[-1]  # whose leading blocks are smaller
+        fit, mean, directions = self._prepared(fold, size, candidate.memory)
         n, pairs = candidate.size + candidate.memory, fit.transitions
         mean = SeasonalMean(mean.coefficients[:, :n], mean.period)
         if pairs.uniform:
             return fit.step_map(n, candidate.ridge), mean, directions, float(pairs.step.median()), fit
         return _affine(*fit_irregular(pairs.truncated(n), candidate.ridge)), mean, directions, None, fit
+
+    def _prepare(self, fold: int, size: int, memory: int) -> tuple[LinearFit, SeasonalMean, Tensor | None]:
+        """Normal equations of the anomalies of a fold, their mean and the directions of memory."""
+        data = self.folds[fold].training if fold >= 0 else self.training
+        directions = memory_directions(data, size, memory) if memory else None
+        states = with_memory(data, size, directions)
+        mean = SeasonalMean.fit(states, self.period, self.harmonics)
+        return LinearFit(transitions_of(around(states, mean))), mean, directions
 
     def score(self, candidate: Candidate, every: int = 1) -> float:
         """Mean squared error of rollouts relative to the variance of all codes; codes beyond the size count as errors.
@@ -311,13 +309,14 @@ class ClosedFormSearch:
         """The field of one candidate from all training codes or `data`; `like`: a fit whose backward ridge is kept."""
         if data is not None:
             self.training = data
-            self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
+            self._prepared.cache_clear()
         model, mean, directions, unit, fit = self.step_model(-1, candidate)
         size, back = len(model) - 1, 0.0
         if unit is not None:
-            held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
-            states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
-            before = None if like is None or like.steps is None else (like.steps, like.back)
+            states, before = None, None if like is None or like.steps is None else (like.steps, like.back)
+            if before is None:  # choose the ridge of the map back
+                held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
+                states = around(with_memory(held, candidate.size, directions), mean).since(candidate.past)
             term, back = step_maps(fit, model, mean, states, before)
             field = VectorField(size, [term])
         else:

@@ -24,7 +24,7 @@ _LOGARITHM = 60  # cost of a matrix logarithm in products, times n^3
 _APART = 0.25  # squared ratio of that difference to the change over a step; a rotation by 2.6 radians
 
 
-def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeData,
+def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeData | None,
               like: tuple[StepMapTerm, float] | None) -> tuple[StepMapTerm, float]:
     """The term of the map of a step (n + 1, n + 1) of states around a mean, float64, and the ridge of the backward map.
 
@@ -40,6 +40,7 @@ def step_maps(fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeDat
         between, moves = before.between[:n], bool(before.generators.any())
         between = torch.cat([between, between[-1:].expand(n - len(between))])
     else:
+        assert held is not None
         errors = {one: _backward_error(returning.step_map(n, one), held, unit) for one in _BACK}
         ridge = min(errors, key=lambda one: errors[one])
         seen = transitions_of(held)

@@ -86,17 +86,14 @@ def make_decoder(problem: Problem) -> Decoder:
 
 def auto_decode(run: Run, share: float = _SHARE) -> tuple[Decoder, GaussianPrior, CodeData, CodeData | None]:
     """A decoder trained with its codes; their prior, and the codes of training and validation trajectories."""
-    problem, config = run.problem, run.config
+    problem, config, training, encoding = run.problem, run.config, run.config.training, run.config.encoding
     decoder = make_decoder(problem)
     frames = AutoDecoderTraining(problem.source, problem.train, problem.validation)
-    options: dict[str, float] = {}
-    if config.encoding.method == "gradient_steps":
-        options = {"inner_rate": config.encoding.rate or GRADIENT_RATE, "inner_steps": config.encoding.iterations or 3}
-    module = frames.make(decoder, config.encoding.method, **options).to(problem.device)
-    training = config.training
+    module = frames.make(decoder, encoding.method, inner_rate=encoding.rate or GRADIENT_RATE,
+                         inner_steps=encoding.iterations or 3).to(problem.device)
     optimiser = OptimiserSettings(training.optimiser, training.decoder_rate or _RATE, training.weight_decay)
     stage = Stage("decoder", module, frames.loss, frames.score, optimiser=optimiser, seed=config.seed, validations=10,
-                  title="auto-decoder", shared=config.encoding.method != "gauss_newton")  # which updates codes itself
+                  title="auto-decoder", shared=encoding.method != "gauss_newton")  # which updates codes itself
     steps = run.steps("decoder", stage, share, 100_000)
     error = run_stage(stage, steps, run.log)
     run.log.say(f"auto-decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
