@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inrflow.config.train_schema import Config
 from inrflow.errors import UserError
@@ -79,7 +79,6 @@ class Recorder:
         self.stopping = False
         self._saving = False
         self._started = time.monotonic()
-        self._task: TaskID | None = None
         self._config = config
         self._loggers: Loggers | None = None
         self._progress = Progress(
@@ -87,7 +86,7 @@ class Recorder:
             TextColumn("{task.completed:>6.0f}/{task.total:.0f}"), TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"), console=self.console, disable=not self.console.is_terminal,
         )
-        self._stage, self._steps, self._told = "", 0, self._started
+        self._told = self._started
         self.candidates: list[Tried] = []
         self.not_applied: list[dict[str, str]] = []
         self._decisions: dict[str, int] = {}
@@ -103,10 +102,8 @@ class Recorder:
                 self._loggers = Loggers(registered, self.directory, asdict(self._config), self.say)
         self._previous = {}
         for number in (signal.SIGINT, signal.SIGTERM):
-            try:
+            with suppress(ValueError):  # not the main thread: the caller handles its own signals
                 self._previous[number] = signal.signal(number, self._stop)
-            except ValueError:  # not the main thread: the caller handles its own signals
-                pass
         self._progress.start()
         return self
 
@@ -183,23 +180,21 @@ class Recorder:
     def begin(self, stage: str, steps: int, done: int = 0) -> None:
         """Start a stage of `steps` steps, of which `done` were completed before."""
         self.end()
-        self._stage, self._steps = stage, steps
-        self._task = self._progress.add_task(stage, total=steps, completed=done, note="")
+        self._progress.add_task(stage, total=steps, completed=done, note="")
 
     def advance(self, done: int, note: str = "") -> None:
         """Show progress of the current stage."""
-        if self._task is not None:
-            self._progress.update(self._task, completed=done, note=note)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self._told > _PLAIN_SECONDS:  # no terminal: a line now and then
-            self._told = now
-            self.say(f"{self._stage}: {done} of {self._steps}{', ' + note if note else ''}")
+        for task in self._progress.tasks:  # one, or none
+            self._progress.update(task.id, completed=done, note=note)
+            if not self.console.is_terminal and now - self._told > _PLAIN_SECONDS:  # no terminal: a line now and then
+                self._told = now
+                self.say(f"{task.description}: {done} of {task.total:.0f}{', ' + note if note else ''}")
 
     def end(self) -> None:
         """Remove the progress bar of the current stage."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
+        for task in self._progress.tasks:
+            self._progress.remove_task(task.id)
 
     def log(self, stage: str, step: int, **values: float | int | str | bool | None) -> None:
         """Append a line to metrics.jsonl; non-finite numbers become null."""

@@ -55,9 +55,8 @@ class ContextSearch:
         self, training: CodeData, environment: Tensor, environments: int, held: CodeData, held_environment: Tensor,
         floor: float = 0.0, given: Sequence[Tensor] = ()
     ) -> None:
-        self.training, self.environment = training, environment
+        self.training, self.held, self.held_environment = training, held, held_environment
         self.moments = moments_of(training, environment, environments)
-        self.held, self.held_environment = held, held_environment
         pairs = transitions_of(training)
         self.step = float(pairs.step.median()) if pairs.uniform else None
         self.floor, self.given = floor, given
@@ -82,9 +81,7 @@ class ContextSearch:
 
     def held_contexts(self, fit: ContextFit) -> Tensor:
         """Contexts (S, P) of the held-out trajectories for a fitted field."""
-        contexts = torch.zeros(len(self.held.codes), fit.context_size, dtype=torch.float64)
-        known = self.held_environment >= 0
-        contexts[known] = fit.contexts[self.held_environment[known]]
+        contexts = fit.contexts[self.held_environment]
         if self.new_moments is not None:
             contexts[self.new] = contexts_of(self.new_moments.truncated(fit.size), fit.operators)
         return contexts
