@@ -6,6 +6,8 @@ that raises the objective is refused and the damping raised (Levenberg 1944, Mar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -33,14 +35,23 @@ def gauss_newton(
     Starts from `start` (F, Z) or the prior mean. With `covariance`, also the posterior covariance (F, Z, Z) of the last
     linearisation (Laplace approximation).
     """
+    codes = prior.mean.expand(len(u), -1).clone() if start is None else start.double().clone()
+    best = levenberg_marquardt(
+        codes, *negative_log_posterior(decoder, x, u, prior), steps=iterations,
+        settled=lambda decrement, value: decrement < (_MISFIT * value).clamp(min=_SETTLED),
+    )
+    return best.point, torch.linalg.inv(best.curvature) if covariance else None
+
+
+def negative_log_posterior(decoder: Decoder, x: Tensor, u: Tensor, prior: GaussianPrior) -> tuple[
+        Callable[[Tensor], Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """Twice the negative logarithm (F,) of the posterior of codes (F, Z), float64, and its linearisation: functions for
+    `levenberg_marquardt`. Frames u (F, N, C) at points x (N, d) or (F, N, d); the noise may depend on the frame."""
     dtype = next(decoder.parameters()).dtype
     x = x.to(dtype)
     jitter = 1e-9 * prior.covariance.diagonal().max() * torch.eye(len(prior.mean)).to(prior.covariance)
     precision = torch.linalg.inv(prior.covariance + jitter)
-    observed = torch.isfinite(u)
-    values = torch.nan_to_num(u).double()
-    weight = observed.double() / prior.noise
-    codes = prior.mean.expand(len(u), -1).clone() if start is None else start.double().clone()
+    values, weight = torch.nan_to_num(u).double(), torch.isfinite(u).double() / prior.noise
 
     def objective(z: Tensor) -> Tensor:
         with torch.no_grad():
@@ -57,8 +68,4 @@ def gauss_newton(
         curvature = torch.einsum("fpz,fp,fpy->fzy", design, weights, design) + precision
         return curvature, torch.einsum("fpz,fp->fz", design, weights * error) - (z - prior.mean) @ precision
 
-    best = levenberg_marquardt(
-        codes, objective, linearise, steps=iterations,
-        settled=lambda decrement, value: decrement < (_MISFIT * value).clamp(min=_SETTLED),
-    )
-    return best.point, torch.linalg.inv(best.curvature) if covariance else None
+    return objective, linearise

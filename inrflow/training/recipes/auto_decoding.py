@@ -15,7 +15,7 @@ from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.adam import frame_errors
 from inrflow.encoding.encode import GRADIENT_RATE, METHODS, CodeData
-from inrflow.encoding.gauss_newton import gauss_newton
+from inrflow.encoding.gauss_newton import gauss_newton, negative_log_posterior
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
@@ -264,22 +264,10 @@ def prior_of(
 @torch.no_grad()
 def _gauss_newton_step(module: AutoDecoder, x: Tensor, u: Tensor, rows: Tensor, frames: Tensor) -> None:
     """One Levenberg-Marquardt step for rows of the table; a step that increases the error of its frame is rejected."""
-    decoder, observed = module.decoder, torch.isfinite(u).flatten(1)
-    count = observed.sum(1).clamp(min=1)
-
-    def objective(z: Tensor) -> Tensor:
-        return frame_errors(decoder, x, u, z) + _RIDGE * z.square().sum(1)
-
-    def linearise(z: Tensor) -> tuple[Tensor, Tensor]:
-        decoded, jacobian = decoder.linearise(x, z)
-        residual = torch.where(observed, (u - decoded).flatten(1), 0.0)
-        design = jacobian.flatten(1, 2) * observed[..., None]
-        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        curvature = design.transpose(1, 2) @ design / count[:, None, None] + _RIDGE * eye
-        return curvature, (residual[:, None] @ design)[:, 0] / count[:, None] - _RIDGE * z
-
+    ones, count = torch.ones(module.decoder.code_size, dtype=torch.float64), torch.isfinite(u).sum((1, 2), True)
+    prior = GaussianPrior(0 * ones, ones.diag() / _RIDGE, count.clamp(min=1).double()).to(device_of(module))  # of means
     moved = levenberg_marquardt(
-        module.table[rows, frames], objective, linearise, steps=1, damping=module.damping[rows, frames],
-        lowered=0.3, bounds=(1e-4, 1e4),
+        module.table[rows, frames].double(), *negative_log_posterior(module.decoder, x, u, prior), steps=1,
+        damping=module.damping[rows, frames].double(), lowered=0.3, bounds=(1e-4, 1e4),
     )
-    module.table[rows, frames], module.damping[rows, frames] = moved.point, moved.damping
+    module.table[rows, frames], module.damping[rows, frames] = moved.point.float(), moved.damping.float()
