@@ -212,17 +212,16 @@ class Dynamics:
         field, n = self.field, self.field.state_size
         if self.integrator.method == "map":
             return field.term(StepMapTerm).flow_over(gap)
-        if field.is_linear:
-            return torch.linalg.matrix_exp(field.matrix_at() * gap[:, None, None])
         if not field.is_linear_at_context:
             if self.integrator.method == "etd":
                 (law,) = field.terms.values()
                 return law.tangent_flow((start + stop) / 2, gap, (begin + end) / 2)  # type: ignore[operator]
             jacobian = field.jacobian((begin + end) / 2, (start + stop) / 2)
             return torch.linalg.matrix_exp(jacobian * gap[:, None, None])
-        distinct, which = torch.unique(torch.cat([start[:, n:].detach(), gap[:, None]], 1), dim=0, return_inverse=True)
+        pairs = torch.cat([start[: len(gap), n:].detach(), gap[:, None]], 1)
+        distinct, which = torch.unique(pairs, dim=0, return_inverse=True)
         matrices = field.matrix_at(distinct[:, :-1]) * distinct[:, -1, None, None]
-        flow = torch.eye(start.shape[1], dtype=start.dtype).repeat(len(start), 1, 1)
+        flow = torch.eye(start.shape[1], dtype=start.dtype).repeat(len(gap), 1, 1)
         flow[:, :n, :n] = torch.linalg.matrix_exp(matrices)[which]
         return flow
 

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from inrflow.config.train_schema import Config
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
-from inrflow.runtime.atomic_files import write_json
+from inrflow.runtime.atomic_files import read_json, write_json
 from inrflow.runtime.loggers import Loggers, TensorBoard
 from inrflow.runtime.run_files import CANDIDATES_FILE, METRICS_FILE
 
@@ -157,15 +157,9 @@ class Recorder:
     def read_decisions(self) -> dict[str, int]:
         """Decisions of a run that was stopped in this directory, empty if there was none. Raises UserError if they
         cannot be read."""
-        path = self.directory / DECISIONS_FILE
-        if not path.exists():
-            return {}
-        try:
-            decisions = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(decisions, dict) or not all(type(value) is int for value in decisions.values()):
-                raise ValueError("expected whole numbers by name")
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({error}); remove it to make the decisions again") from error
+        decisions = read_json(path := self.directory / DECISIONS_FILE) or {}
+        if not all(type(value) is int for value in decisions.values()):
+            raise UserError(f"{path} holds other values than whole numbers; remove it to make the decisions again")
         return decisions
 
     def save_decisions(self, decisions: Mapping[str, int]) -> None:

@@ -6,7 +6,6 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -181,9 +180,13 @@ def _with_residual_field(surrogate: Surrogate, best: Candidate, run: Run) -> Sur
     judged.prior = pooled(judged.prior, [surrogate.prior])
     budget = run.budget
     until = budget.clock() + budget.seconds(1.0, _RESIDUAL_FIELD)
-    with suppress(OutOfTime), effort.limited(Limit(until=until, clock=budget.clock)):
-        return choose_residual_field(surrogate, judged, run)
-    run.log.say("residual field: search stopped, for lack of time (standard deviations of this model are slow)")
+    try:
+        with effort.limited(Limit(until=until, clock=budget.clock)):
+            return choose_residual_field(surrogate, judged, run)
+    except OutOfTime:
+        run.log.say("residual field: search stopped, for lack of time (standard deviations of this model are slow)")
+    except (ArithmeticError, ValueError, RuntimeError, UserError) as error:  # LinAlgError is one of these
+        run.log.say(f"residual field: not used, the search failed: {first_line(error)}")
     return surrogate
 
 

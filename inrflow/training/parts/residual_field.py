@@ -24,7 +24,6 @@ from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, Re
 from inrflow.encoding.residual.fit import degrees_of_freedom_factor
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places, ranks_of_places
-from inrflow.errors import UserError, first_line
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
 from inrflow.model.state_path import observations_and_decoded
@@ -53,15 +52,8 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
     `judged`: the surrogate before it was refitted to all frames.
     """
-    try:
-        possible = surrogate.decoder.affine and surrogate.code_size <= _MOST_CODES
-        return _chosen(surrogate, judged, run) if possible else surrogate
-    except (ArithmeticError, ValueError, RuntimeError, UserError) as error:  # LinAlgError is one of these
-        run.log.say(f"residual field: not used, the search failed: {first_line(error)}")
+    if not surrogate.decoder.affine or surrogate.code_size > _MOST_CODES:
         return surrogate
-
-
-def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
     if not len(problem.validation):  # use observed rows of one trajectory, not frames fitted to them
         problem = replace(problem, source=problem.observed)

@@ -270,4 +270,4 @@ def _gauss_newton_step(module: AutoDecoder, x: Tensor, u: Tensor, rows: Tensor, 
         module.table[rows, frames].double(), *negative_log_posterior(module.decoder, x, u, prior), steps=1,
         damping=module.damping[rows, frames].double(), lowered=0.3, bounds=(1e-4, 1e4),
     )
-    module.table[rows, frames], module.damping[rows, frames] = moved.point.float(), moved.damping.float()
+    module.table[rows, frames], module.damping[rows, frames] = moved.point.to(u), moved.damping.to(u)
