@@ -86,17 +86,14 @@ class AutoregressionTerm(MapTerm):
         result[k:, k:] = (self.matrix - torch.eye(n - k).to(self.matrix)) / self.step
         return result.expand(len(z), n, n)
 
-    def _steps(self, gap: float) -> tuple[int, float]:
-        """Whole steps in a time, and fraction of the next; backwards as forwards, since series are stationary."""
-        steps = min(abs(gap) / self.step, float(_MOST_STEPS))
-        whole = math.floor(steps + _ON_STEP)
-        return whole, min(max((steps - whole - _ON_STEP) / (1 - 2 * _ON_STEP), 0.0), 1.0)
+    def _steps(self, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole steps in times, and fractions of the next; backwards as forwards, since series are stationary."""
+        steps = (gaps.double().abs() / self.step).clamp(max=_MOST_STEPS)
+        whole = (steps + _ON_STEP).floor()
+        return whole.long(), ((steps - whole - _ON_STEP) / (1 - 2 * _ON_STEP)).clamp(0.0, 1.0)
 
     def path(self, start: Tensor, times: Tensor) -> Tensor:
-        k, gaps = self.known, times - times[:, :1]
-        parts = [[self._steps(gap) for gap in row] for row in gaps.tolist()]
-        whole = torch.tensor([[step for step, _ in row] for row in parts])
-        share = torch.tensor([[part for _, part in row] for row in parts], dtype=torch.float64)
+        k, (whole, share) = self.known, self._steps(times - times[:, :1])
         result = torch.empty(*times.shape, start.shape[1], dtype=start.dtype)
         step, begun = self._affine(), start[:, k:].double()
         beyond = self.beyond(begun)
@@ -170,8 +167,7 @@ class AutoregressionTerm(MapTerm):
     def propagate(self, covariance: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances after times gap (S or 1,), and the linear maps (S or 1, n, n) to them, from covariances (S or 1,
         n, n)."""
-        k = self.known
-        steps = [self._steps(one) for one in gap.tolist()]
+        k, steps = self.known, list(zip(*map(Tensor.tolist, self._steps(gap)), strict=True))
         parts: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
         for whole, share in sorted(set(steps)):
             flow, noise = self._moved(whole)
@@ -180,9 +176,8 @@ class AutoregressionTerm(MapTerm):
                 flow, noise = flow + share * (next_flow - flow), noise + share * (next_noise - noise)
             parts[whole, share] = flow, noise
         chosen = [parts[one] for one in (steps if len(parts) > 1 else steps[:1])]
-        flow = torch.nn.functional.pad(torch.stack([one for one, _ in chosen]), (k, 0, k, 0))
-        moved = flow @ covariance @ flow.mT
-        moved = moved + torch.nn.functional.pad(torch.stack([noise for _, noise in chosen]), (k, 0, k, 0))
+        flow, noise = (torch.nn.functional.pad(torch.stack(each), (k, 0, k, 0)) for each in zip(*chosen, strict=True))
+        moved = flow @ covariance @ flow.mT + noise
         return (moved + moved.mT) / 2, flow
 
     def _moved(self, steps: int) -> tuple[Tensor, Tensor]:
