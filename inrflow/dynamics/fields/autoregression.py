@@ -148,17 +148,18 @@ class AutoregressionTerm(MapTerm):
 
     def _iterate(self, steps: int) -> tuple[Tensor, Tensor]:
         """The undamped map (n - k, n - k) of `steps` steps, and the covariance of its accumulated one-step errors, from
-        those of half as many."""
+        those of one step less or half as many."""
         kept = self._cache().setdefault("iterates", {})
         if steps not in kept:
-            flow, noise = torch.eye(len(self.bias), dtype=torch.float64), torch.zeros_like(self.matrix).double()
-            if steps > 1:
-                half, its = self._iterate(steps // 2)
-                flow, noise = half @ half, half @ its @ half.T + its
-            if steps % 2:
-                one = self.matrix.detach().double()
+            if not steps:
+                flow, noise = torch.eye(len(self.bias), dtype=torch.float64), torch.zeros_like(self.matrix).double()
+            elif steps % 2 or steps - 1 in kept:
+                (flow, noise), one = self._iterate(steps - 1), self.matrix.detach().double()
                 flow, noise = one @ flow, one @ noise @ one.T
                 noise[: self.size, : self.size] += self.errors[0].double()
+            else:
+                half, its = self._iterate(steps // 2)
+                flow, noise = half @ half, half @ its @ half.T + its
             if len(kept) > self.leads:
                 kept.clear()
             kept[steps] = flow, noise
