@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -161,11 +162,7 @@ class DecoderTraining:
         average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None
         if box is not None:  # average the prior over the group instead of fitting it to moved copies
             action = FeatureAction.of(module, self.source.normalisation, box)
-            elements = self.augmentation.sample(random, _GROUP_ELEMENTS)
-
-            def average(prior: GaussianPrior, whitening: Tensor) -> GaussianPrior:
-                return action.averaged(prior, whitening, elements)
-
+            average = partial(action.averaged, transformations=self.augmentation.sample(random, _GROUP_ELEMENTS))
         if self.augmentation and box is None:
             chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
         else:
