@@ -102,10 +102,8 @@ class _Spans:
         self.seen = seen[rows, first]  # (R, L)
         self.start = states.codes[rows, first]
         self.stop = states.codes[rows[:, None], ends[first]]
-        times = [states.t[rows, first]]
-        for lag in range(len(lags)):  # unobserved stops repeat the time of the stop before
-            times.append(torch.where(self.seen[:, lag], states.t[rows, ends[first, lag]], times[-1]))
-        self.times = torch.stack(times, 1)
+        stops = states.t[rows[:, None], ends[first]].masked_fill(~self.seen, -torch.inf)
+        self.times = torch.cat([states.t[rows, first, None], stops], 1).cummax(1).values  # unobserved: that of the last
 
     def residual(self, contexts: Tensor) -> Tensor:
         """Residuals (B, Q, n) of the flow at contexts (B, P)."""

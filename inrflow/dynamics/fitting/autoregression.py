@@ -101,13 +101,9 @@ def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:
 def lagged(codes: Tensor, known: Tensor, lags: int, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """States (T, n) [z(t), z(t-1), ...] of codes (T, Z), and where (T,) all their frames are known; `past`: codes (T,
     r) to be used at past frames, by default all."""
-    parts, whole = [], known.clone()
-    for lag in range(lags):
-        parts.append((codes if past is None or not lag else past).roll(lag, 0))
-        moved = known.roll(lag, 0)
-        moved[:lag] = False
-        whole &= moved
-    return torch.cat(parts, 1), whole
+    frames = torch.arange(len(codes))[:, None] - torch.arange(lags)
+    before = (codes if past is None else past)[frames[:, 1:]].flatten(1)
+    return torch.cat([codes, before], 1), (known[frames] & (frames >= 0)).all(1)
 
 
 def blocks_of(frames: int) -> list[tuple[int, int]]:

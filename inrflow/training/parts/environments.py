@@ -41,10 +41,9 @@ class ContextGroups:
     def __init__(self, problem: Problem) -> None:
         assert problem.environments is not None
         self.problem, self.environments = problem, problem.environments
-        self.used = np.unique(self.environments.index[problem.train])
-        number = np.full(len(self.environments), -1)
-        number[self.used] = np.arange(len(self.used))
-        self.number = torch.as_tensor(number[self.environments.index])
+        index = self.environments.index
+        self.used = np.unique(index[problem.train])
+        self.number = torch.as_tensor(np.where(np.isin(index, self.used), np.searchsorted(self.used, index), -1))
         known = self.environments.parameters
         self.parameters = None if known is None else torch.as_tensor(known[self.used])
 

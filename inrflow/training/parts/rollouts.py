@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -26,17 +28,14 @@ class RolloutTraining:
     """Loss of rollouts of states (S, T, n); float32."""
 
     def __init__(self, states: CodeData, integrator: Integrator, batch: int) -> None:
-        self.codes, self.t, self.observed = states.codes.float(), states.t, states.observed
-        self.integrator, self.batch = integrator, batch
-        seen = self.codes[self.observed]
-        self.variance = (seen - seen.mean(0)).square().sum(1).mean()
-        self.starts = self.observed.nonzero()
+        self.states, self.integrator, self.batch = replace(states, codes=states.codes.float()), integrator, batch
+        self.starts = states.observed.nonzero()
 
     def loss(
         self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
     ) -> Tensor:
         """Mean squared error of a batch of rollouts from random frames, relative to the variance."""
-        frames = self.codes.shape[1]
+        frames = self.states.codes.shape[1]
         length = 1 + round((frames - 2) * min(1.0, step / max(1.0, _GROWING * steps)))
         usable = self.starts[self.starts[:, 1] + length < frames]
         if not len(usable):
@@ -44,13 +43,13 @@ class RolloutTraining:
         chosen = usable[torch.as_tensor(random.integers(0, len(usable), self.batch))]
         index = (chosen[:, 1:] + torch.arange(length + 1)).clamp(max=frames - 1)
         rows = chosen[:, :1]
-        keep = (self.observed[rows, index] & torch.isfinite(self.t[rows, index]))[:, 1:]
-        count, rows, index = int(keep.sum().clamp(min=1)), rows[part], index[part]
-        times, target, keep = self.t[rows, index], self.codes[rows, index], keep[part]
-        target, times, keep = (values.to(device_of(module)) for values in (target, times, keep))
+        some = self.states.at((rows, index))
+        keep = (some.observed & torch.isfinite(some.t))[:, 1:]
+        count, home = int(keep.sum().clamp(min=1)), device_of(module)
+        target, times, keep = (values[part].to(home) for values in (some.codes, some.t, keep))
         predicted = self.integrator(module, target[:, 0], times, check=False)[:, 1:]
         error = torch.where(keep[..., None], predicted - target[:, 1:], 0.0)
-        return error.square().sum() / count / self.variance
+        return error.square().sum() / count / self.states.variance
 
 
 def network_candidate(
