@@ -71,10 +71,8 @@ class Integrator:
             result = cast(VectorField, field).term(MapTerm).path(start, known)
         else:
             states = [start]
-            for i in range(times.shape[1] - 1):
-                begin = times[:, i]
-                gap = torch.where(padding[:, i + 1] | padding[:, i], 0.0, times[:, i + 1] - begin)
-                states.append(self._interval(field, states[-1], torch.nan_to_num(begin), gap, check))
+            for begin, gap in zip(times[:, :-1].nan_to_num().T, times.diff(dim=1).nan_to_num().T, strict=True):
+                states.append(self._interval(field, states[-1], begin, gap, check))
             result = torch.stack(states, 1)
         if check:
             self._check(result, times)

@@ -111,11 +111,9 @@ class VectorField(nn.Module):
             for term in self.summands:
                 total[:, :n, :n] += term.jacobian(t, z, c)
             if c is not None:  # every term is affine in the context
-                none = self(t, torch.cat([z, torch.zeros_like(c)], 1))[:, :n]
-                for k in range(self.context_size):
-                    unit = torch.zeros_like(c)
-                    unit[:, k] = 1
-                    total[:, :n, n + k] = self(t, torch.cat([z, unit], 1))[:, :n] - none
+                contexts = torch.cat([torch.zeros(1, self.context_size), torch.eye(self.context_size)]).to(c)
+                rates = torch.stack([self(t, torch.cat([z, one.expand_as(c)], 1))[:, :n] for one in contexts])
+                total[:, :n, n:] = (rates[1:] - rates[0]).permute(1, 2, 0)
         return total
 
     def known_codes(self, t: Tensor) -> Tensor | None:
