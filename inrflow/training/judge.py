@@ -159,7 +159,7 @@ class LawRollouts:
     @property
     def lost(self) -> float:
         """Share of rollouts that diverge."""
-        return _lost(self.paths)
+        return float(self.paths[:, 0, 0].isnan().double().mean().nan_to_num())
 
     @property
     def farthest(self) -> float:
@@ -188,7 +188,7 @@ class LawRollouts:
         if not (self.lost > most_lost or error <= _HARDLY * self.error):
             return False
         paths = self._paths_of(field, self.integrator)
-        taken = not _lost(paths) and (self.lost > 0 or error <= self.error)
+        taken = not bool(paths[:, 0, 0].isnan().any()) and (self.lost > 0 or error <= self.error)
         if taken:
             self.field, self.error, self.paths = field, error, paths
         return taken
@@ -207,7 +207,3 @@ class LawRollouts:
                     break
                 self.error = min(self.error, error)
             self.integrator, self.paths = finer, paths
-
-
-def _lost(paths: Tensor) -> float:
-    return float(paths[:, 0, 0].isnan().double().mean().nan_to_num())

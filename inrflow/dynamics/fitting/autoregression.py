@@ -298,12 +298,10 @@ class AutoregressionSearch:
                     now = scores(errors, usual)
                     if now[alike[-1]] > _WORSE * min(now[choice] for choice in alike):
                         break
-            now = scores(errors, usual)
             own = (now[choice] for choice in now if choice.size == size)
             worse = worse + 1 if min(own, default=torch.inf) > _WORSE * min(now.values()) else 0
             if worse == _PATIENCE:
                 break
-        now = scores(errors, usual)
         least = min(now, key=lambda c: now[c])
         much = _NEARLY if _AMPLE * least.size * least.lags <= len(self.codes) else _ALIKE
         alike = [choice for choice, value in now.items() if value <= much * now[least]]
