@@ -153,7 +153,7 @@ class Candidate:
             return _MOST_WHITE * self.problem.noise if bool((self.problem.noise > _NOISY).any()) else None, None
         if not (self.decoder.affine and len(self.problem.validation)) or source.time_bins is not None:
             return None, None
-        batch, dtype = source.batch(self.problem.train[:_LOOKED_AT]), next(self.decoder.parameters()).dtype
+        batch, dtype = self.problem.fitted(_LOOKED_AT), next(self.decoder.parameters()).dtype
         codes = self.states.codes[: len(batch.u), : batch.u.shape[1], :size]
         with torch.no_grad():
             left = (batch.u - self.decoder(batch.x.to(dtype), codes.to(dtype))).double()  # (S, T, N, C)

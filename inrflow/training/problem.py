@@ -258,6 +258,10 @@ class Problem:
         places = x if cells is None else self.file.read(0, slice(0, 1)).x
         return domains_of(np.asarray(places, dtype=np.float64), about.period, about.geometry, cells)
 
+    def fitted(self, most: int) -> TrajectoryBatch:
+        """The first training trajectories, at most `most`, normalised."""
+        return self.source.batch(self.train[:most])
+
     def held_out(self, past: int, most: int | None = None, cut: int | None = None) -> TrajectoryBatch:
         """Validation trajectories in data units or, without any, windows of the training ones: `past` observed frames,
         then leads among the frames from `cut` on, by default the last fifth. At most `most` of them; None: all
