@@ -218,7 +218,6 @@ class Budget:
         record: Callable[[dict[str, int]], None] = lambda decisions: None,
     ) -> None:
         self.total, self.clock, self._record = 60 * minutes, clock, record
-        self._end = _LATEST * self.total + _START
         self.decisions = {name: value for name, value in (decisions or {}).items() if value is not None}
         self.started = clock()
 
@@ -230,6 +229,10 @@ class Budget:
     def elapsed(self) -> float:
         """Seconds since the start."""
         return self.clock() - self.started
+
+    @property
+    def _end(self) -> float:
+        return _LATEST * self.total + _START
 
     @property
     def over(self) -> bool:
