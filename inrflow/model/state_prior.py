@@ -87,14 +87,6 @@ class StatePrior:
         """The largest squared Mahalanobis distance of observed codes (the first `size` dimensions); 0 without any."""
         return float(self.distance(data.codes[data.observed][:, :size]).max()) if bool(data.observed.any()) else 0.0
 
-    def refitted(self, states: CodeData, codes: GaussianPrior, size: int, process: Tensor) -> StatePrior:
-        """The prior for a decoder of `size` codes and dynamics that were refitted, given these and their process noise.
-        """
-        mean, covariance = state_prior(states, codes, size)
-        prior = replace(self, mean=mean, covariance=covariance, noise=codes.noise, process=process)
-        prior.farthest = max(prior.farthest or 0.0, prior.reach(states, size))
-        return prior
-
     def distance(self, codes: Tensor) -> Tensor:
         """Squared Mahalanobis distances (...,) of codes (..., Z) from their mean."""
         return self.codes(codes.shape[-1]).mahalanobis(codes)

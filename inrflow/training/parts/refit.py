@@ -17,6 +17,7 @@ from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.states import memory_directions, with_memory
 from inrflow.encoding.prior.modes import OutputModes
+from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import REFIT_FAILED, ROUNDING
@@ -61,9 +62,10 @@ def refit_to_all(
     run.log.log("refit", 0, before=before, after=after, code_size=size if kept else wanted)
     if kept:
         return surrogate
-    process = process_of_blocks(surrogate.prior.process, size, states.codes.shape[-1], wanted)
-    state = surrogate.prior.refitted(states, prior, wanted, process)
-    state.farthest = max(state.farthest or 0.0, state.reach(codes, wanted))  # also of frames without a past
+    mean, covariance = state_prior(states, prior, wanted)
+    process = process_of_blocks(surrogate.prior.process, size, len(mean), wanted)
+    state = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=process)
+    state.farthest = max(state.farthest or 0.0, state.reach(codes, wanted))
     return replace(surrogate, decoder=decoder.eval(), field=field.double().eval(), prior=state,
                    training={**surrogate.training, "memory": memory})
 

@@ -31,6 +31,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle
 from inrflow.evaluation.references.training_data import cycle_of, regular_frames
+from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
 from inrflow.training.candidate import Candidate, Score
@@ -122,8 +123,11 @@ def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
 def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Series) -> Surrogate:
     """A surrogate with decoder, dynamics and prior replaced by those of a series fitted to all frames."""
     surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
-    states = whole.scaled_to_new_frames(whole.states(grid))
-    return replace(surrogate, prior=surrogate.prior.refitted(states, whole.prior(), whole.size, whole.process()))
+    states, prior = whole.scaled_to_new_frames(whole.states(grid)), whole.prior()
+    mean, covariance = state_prior(states, prior, whole.size)
+    refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=whole.process())
+    refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
+    return replace(surrogate, prior=refitted)
 
 
 @dataclass(frozen=True)
