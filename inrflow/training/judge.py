@@ -15,14 +15,22 @@ from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, assemble
-from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, MORE_UNKNOWNS, ROUNDING, WHITE
+from inrflow.training.margins import (
+    BETTER,
+    BETTER_ON_FEW,
+    CHOSEN_BY_CHANCE,
+    EXPLAINED,
+    LONGER_WINDOW,
+    MORE_UNKNOWNS,
+    ROUNDING,
+    WHITE,
+)
 from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.recorder import Recorder
 
 _FOLLOWED = 8  # number of held-out trajectories that are forecast over twice their time
 _FEWEST, _CODES = 8, 128  # least number of windows of a series; codes up to which all windows are used
 _INTEGRATION, _LEAST_ERROR = 0.02, 1e-15  # errors of integration allowed, relative to the error of a law and absolute
-_BY_CHANCE = 80  # frames of one series below which the last ones choose by chance
 _HALVINGS, _HARDLY = 3, 1.05  # largest number of halvings of a step; error ratio of equally good forecasts
 
 
@@ -59,7 +67,7 @@ class Judge:
             mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
             theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0
         series = best.recipe == "series"  # chosen by forecasts of all blocks, not of the last frames alone
-        if best.explained or (series and self.problem.fitted_frames < _BY_CHANCE):
+        if best.explained or (series and self.problem.fitted_frames < CHOSEN_BY_CHANCE):
             return mine < BETTER_ON_FEW * theirs
         return not theirs < BETTER * mine
 

@@ -28,6 +28,11 @@ EXPLAINED = Margin(5.0, "ratio of errors, of a law to its basis alone, below whi
 TRUSTED = Margin(1e-2, "share of the variance: as EXPLAINED, for laws validated on last frames or other domains", _HAND)
 POOR = Margin(0.5, "share of the variance: a model with a larger error predicts nothing", _HAND)
 ROUNDING = Margin(1e-6, "share of the variance: rounding of single precision; a smaller error is not improved", _HAND)
+DIVERGES = Margin(0.5, "share of held-out forecasts that diverge above which a law is rejected", _HAND)
+STRAYS = Margin(2.0, "norm of forecasts of observed times, over that of the data, above which a law is rejected",
+                "spirals, whose law had 6.6 times the variance; five other single trajectories keep their laws")
+CHOSEN_BY_CHANCE = Margin(80, "frames of one series below which its last ones choose by chance",
+                          "17 windows of measured series, forecasts of linear dynamics and of autoregressions")
 DECODER_LIMITED = Margin(3.0, "ratio of errors, of forecasts to the decoder alone, above which delays are tried", _HAND)
 REFIT_FAILED = Margin(1.5, "ratio of errors, after a refit to before it, above which the refit is rejected", _HAND)
 WHITE = Margin(1e-3, "share of the variance: a residual field is sought for larger residuals of the codes only", _HAND)
@@ -42,6 +47,7 @@ PATTERNS_SUFFICE = Margin(1e-2, "share of the variance: no trunk for a smaller e
                           "held-out points of rod, fhn, tracer_channel, waves_disc, plate, swirl; cavity needs a trunk")
 TRUNK_PAYS = Margin(0.5, "ratio of errors between points, of a trunk to components, below which it is used",
                     "a wake at 15, 50 and 100 % of its points, a step, noisy stations: errors at and between points")
+CODES_PAY = Margin(0.7, "ratio of CRPS at few places, of codes to kriging, below which codes are preferred", _HAND)
 MESH_FLOW_PAYS = Margin(0.25, "ratio of errors, of a simulated flow to interpolation, below which it is used", _HAND)
 
 

@@ -28,6 +28,7 @@ from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.law import Law, integrable, node_rollouts, well_posed
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
+    DIFFUSIVITY,
     FLUX,
     LAPLACIAN,
     NONLOCAL,
@@ -93,6 +94,7 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
     smoothed = tuple(Input(SMOOTHED, c, 0, length) for c in each for length in lengths)
     found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
     found.append(Architecture("diffusion", values, (Form(), Form(LAPLACIAN))))
+    found.append(Architecture("diffusivity", values, (Form(), *(Form(DIFFUSIVITY, c) for c in each))))
     found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
     if domain.kind != "sphere":
         found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))

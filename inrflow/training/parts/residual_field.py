@@ -29,7 +29,7 @@ from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
 from inrflow.model.state_path import observations_and_decoded
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.margins import BETTER, WHITE
+from inrflow.training.margins import BETTER, CODES_PAY, WHITE
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
@@ -39,7 +39,6 @@ _WINDOWS, _PAST, _LEADS, _AHEAD = 8, 24, 9, 3000  # for a series: windows, their
 _ROWS = 60_000  # largest number of rows for the search of hyperparameters
 _MOST_CODES, _DEAR, _SHORT = 1024, 128, 8  # largest and costly numbers of codes; frames of windows if costly
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot fit noise
-_FAR_BETTER = 0.7  # ratio to the CRPS of kriging below which codes of few places are preferred
 _SHARE, _LEAST = 0.5, 0.15  # shares of the time budget, usually and at least
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # inverse shares of observed places, and their least number
 _OFTEN, _NEARLY = 20.0, 1.05  # frames for each place from which codes know it; tolerance of the error ahead
@@ -104,7 +103,7 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
             alone = few or (seldom and new.covariance.form.drift)
             weighed, inside, ahead = _with_weight(new, c, folds, gap, places, alone)
             crps = inside.crps(weighed)
-            first, margin = best is None, (math.inf if trained else 1 / _FAR_BETTER) if alone and not best else BETTER
+            first, margin = best is None, (math.inf if trained else 1 / CODES_PAY) if alone and not best else BETTER
             between, without = (float(e.square().mean()) for e in (inside.missed(weighed), inside.error))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))

@@ -23,7 +23,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import LawRollouts, explains
-from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
+from inrflow.training.margins import DIVERGES, ROUNDING, STRAYS, TRUSTED, WHITE
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Clock
@@ -44,7 +44,6 @@ _GUARD = 0.75  # share of the budget, by the clock, after which the search is ab
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _SERIES = 4, 4, 12  # the last: least number of frames of a series
 _FEWEST_PLACES, _ON_LINE = 64, 24  # least number of places, and on a line
 _MOST_VALUES = 3e7  # largest number of values that a law is fitted to
-_LOST, _FARTHEST = 0.5, 2.0  # largest share of diverging forecasts; norm of those of observed times over the data's
 _MANY = 400  # codes from which fewer trajectories calibrate: covariances have cubic cost
 _VERY_MANY = 1024  # codes from which an accurate law without residual ends the search
 _RATED, _TOGETHER = 64, 8  # trajectories whose rates are estimated, and how many at once
@@ -316,14 +315,14 @@ def _candidates(
         for near in [near for near in _NEAR if bounds and (flown.lost or near < 0)]:
             rests = [[low, high, near * extent] for low, high, extent in bounds]
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
-            if flown.try_field(held, _LOST):
+            if flown.try_field(held, DIVERGES):
                 run.log.say(f"law on harmonics: values within {near:.0e} of a bound rest, error {flown.error:.2e}")
         flown.shorten_steps()
-    strays = first and not law.has_rates and flown.farthest > _FARTHEST
+    strays = first and not law.has_rates and flown.farthest > STRAYS
     if lost := 1.0 if strays else flown.lost:
         run.log.say(f"law on harmonics: {100 * lost:.0f} % of forecasts leave the range of the data; " + (
-            "it is not used" if lost > _LOST else "do not trust forecasts far beyond the data"))
-    if lost > _LOST:
+            "it is not used" if lost > DIVERGES else "do not trust forecasts far beyond the data"))
+    if lost > DIVERGES:
         return
     error = flown.error + rows
     complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # as many harmonics as points

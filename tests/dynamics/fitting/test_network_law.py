@@ -66,6 +66,28 @@ def test_solved_weights_are_those_of_the_kinetics(encoded):
         assert one.terms[heat].power == 1 and one.theta[heat, 0] == pytest.approx(0.01, rel=0.01)
 
 
+def test_a_diffusivity_that_depends_on_the_field_is_found_outside_of_the_divergence(encoded):
+    """u_t = c(u) u_xx, c = .02 / (1 + u^2): the rate of another field, which lap f(u) misses several times as far."""
+    x, bend, t = (np.arange(POINTS) + 0.5) / POINTS, -((np.pi * np.arange(POINTS)) ** 2), GAP * np.arange(FRAMES)
+    rate = lambda _, u: 0.02 / (1 + u**2) * idct(bend * dct(u))  # noqa: E731
+    waves = np.cos(np.pi * np.outer(np.arange(4), x)) / np.arange(1, 5)[:, None] ** 1.5
+    starts = np.random.default_rng(0).normal(size=(10, 4)) @ waves
+    u = np.stack([solve_ivp(rate, (0, t[-1]), start, "RK45", t, rtol=1e-8, atol=1e-10).y.T for start in starts])
+    data, harmonics = Data.of(t, x[:, None], u[..., None]), encoded.codes.harmonics
+    codes = fit_codes(harmonics, data.x, data.u)
+    bent = EncodedData(encoded.domain, "natural", codes, data, *encode(codes, data))
+    other = 0.5 * np.cos(np.pi * x) + 0.2 * np.cos(2 * np.pi * x)
+    exact = harmonics.values(x[:, None]).T @ rate(0.0, other) / POINTS
+    errors = {}
+    for network in architectures(bent.domain, 1, 0.3):
+        if network.name in ("diffusion", "diffusivity"):
+            sines = network.sines(*moments(network.inputs, codes, bent.states), 0)
+            law, _ = solved(bent, None, terms_beside_network(bent, None, None), sines)
+            found = law.field()(0.0, law.encode(x[:, None], other[:, None])[None])[0].numpy()
+            errors[network.name] = np.abs(found - exact).max() / np.abs(exact).max()
+    assert errors["diffusivity"] < min(0.04, errors["diffusion"] / 3), errors
+
+
 def test_a_network_is_solved_along_its_own_flow_though_time_is_over(encoded):
     """Frames are so far apart that splines are off, by errors of one sign."""
     far = replace(encoded, states=encoded.states[:, ::2], train=replace(

@@ -8,7 +8,18 @@ import torch
 from torch import Tensor
 
 from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
-from inrflow.dynamics.laws.network.sine import FLUX, LAPLACIAN, NONLOCAL, SLOPE, SMOOTHED, TRANSPORT, Form, Input, Sine
+from inrflow.dynamics.laws.network.sine import (
+    DIFFUSIVITY,
+    FLUX,
+    LAPLACIAN,
+    NONLOCAL,
+    SLOPE,
+    SMOOTHED,
+    TRANSPORT,
+    Form,
+    Input,
+    Sine,
+)
 
 Transform = DenseTransform | SeparableTransform | SphereTransform
 
@@ -57,10 +68,17 @@ class Layer:
         """Arguments (B, H, Q) of the sines, of codes (B, C, K)."""
         return self.weights @ self.inputs_at_points(z) + self.phases[:, None]
 
+    def _times_factor(self, form: Form, values: Tensor, z: Tensor) -> Tensor:
+        """Fields (B, n, Q) times the derivative or the Laplacian of a channel that a form has, if any."""
+        if form.kind == TRANSPORT:
+            return values * self.transform.fields(z[:, form.channel], form.axis)[:, None]
+        if form.kind == DIFFUSIVITY:
+            return values * self.transform.fields(-self.eigenvalues * z[:, form.channel])[:, None]
+        return values
+
     def _apply_form(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None) -> Tensor:
         """Rates (B, n, rows) on the first harmonics (all): a form of fields (B, n, Q), at codes (B, C, K)."""
-        if form.kind == TRANSPORT:
-            values = values * self.transform.fields(z[:, form.channel], form.axis)[:, None]
+        values = self._times_factor(form, values, z)
         if form.kind == FLUX:
             return self.transform.derive(self.transform.project(values), form.axis)[..., :rows]
         return self.transform.project(values, lead=rows) * self.symbol(form)[:rows]
@@ -93,9 +111,9 @@ class Layer:
         tables = {axis: self.transform.table(axis, lead) for axis in (VALUES, *self.axes)}  # (Q, lead)
         weighted = tables[VALUES] * self.transform.weights[:, None]
         for form, field in self._by_form(theta, torch.sin(angles)):
-            if form.kind == TRANSPORT:  # derivative of the factor
-                part = torch.einsum("qk,bcq,ql->bckl", weighted, field, tables[form.axis])
-                result[:, :, :, form.channel] += part
+            if form.kind in (TRANSPORT, DIFFUSIVITY):  # derivative of the factor
+                table = tables[form.axis] if form.kind == TRANSPORT else -tables[VALUES] * self.eigenvalues[:lead]
+                result[:, :, :, form.channel] += torch.einsum("qk,bcq,ql->bckl", weighted, field, table)
         cosines = torch.cos(angles)
         for i, one in enumerate(self.inputs):
             table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
@@ -105,9 +123,7 @@ class Layer:
 
     def _projected(self, form: Form, field: Tensor, z: Tensor, table: Tensor, weighted: Tensor) -> Tensor:
         """Projections (B, C, lead, lead) in a form of fields (B, C, Q) times functions in a table (Q, lead)."""
-        if form.kind == TRANSPORT:
-            field = field * self.transform.fields(z[:, form.channel], form.axis)[:, None]
-        part = torch.einsum("qk,bcq,ql->bckl", weighted, field, table)
+        part = torch.einsum("qk,bcq,ql->bckl", weighted, self._times_factor(form, field, z), table)
         if form.kind == FLUX:
             return self.transform.derivative(form.axis, len(part[0, 0])) @ part
         return part * self.symbol(form)[: part.shape[2], None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 VALUE, SLOPE, LAPLACIAN, SMOOTHED = "value", "slope", "laplacian", "smoothed"
-RATE, TRANSPORT, FLUX, NONLOCAL = "rate", "transport", "flux", "nonlocal"
+RATE, TRANSPORT, DIFFUSIVITY, FLUX, NONLOCAL = "rate", "transport", "diffusivity", "flux", "nonlocal"
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Input:
 
 @dataclass(frozen=True)
 class Form:
-    """How values f of a hidden unit enter a rate: as f, f du/dx_axis of a channel u, df/dx_axis, lap f, or f smoothed
-    over a length."""
+    """How values f of a hidden unit enter a rate: as f, f du/dx_axis or f lap u of a channel u, df/dx_axis, lap f, or f
+    smoothed over a length."""
 
     kind: str = RATE
     channel: int = 0
@@ -40,8 +40,8 @@ class Form:
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The form as text, with f for the network."""
         name, x = channels[self.channel], coordinates[self.axis]
-        return {RATE: "f", TRANSPORT: f"f d{name}/d{x}", FLUX: f"df/d{x}", LAPLACIAN: "lap f",
-                NONLOCAL: f"f smoothed over {self.length:.2g}"}[self.kind]
+        return {RATE: "f", TRANSPORT: f"f d{name}/d{x}", DIFFUSIVITY: f"f lap {name}", FLUX: f"df/d{x}",
+                LAPLACIAN: "lap f", NONLOCAL: f"f smoothed over {self.length:.2g}"}[self.kind]
 
 
 @dataclass(frozen=True)

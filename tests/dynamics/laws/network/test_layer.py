@@ -10,6 +10,7 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import (
+    DIFFUSIVITY,
     FLUX,
     LAPLACIAN,
     NONLOCAL,
@@ -27,7 +28,8 @@ from inrflow.dynamics.laws.terms import Term
 
 HEAT = Term((((0, -1),),), 1)
 INPUTS = (Input(VALUE, 1), Input(SLOPE, 0, 1), Input(LAPLACIAN, 0), Input(SMOOTHED, 0, 0, 0.2))
-FORMS = (Form(RATE), Form(TRANSPORT, 0, 1), Form(FLUX, 0, 0), Form(LAPLACIAN), Form(NONLOCAL, 0, 0, 0.1))
+FORMS = (Form(RATE), Form(TRANSPORT, 0, 1), Form(FLUX, 0, 0), Form(LAPLACIAN), Form(NONLOCAL, 0, 0, 0.1),
+         Form(DIFFUSIVITY, 1))
 
 
 def units(inputs, count=3, forms=FORMS, seed=0):
@@ -52,12 +54,13 @@ def test_sines_are_projected_as_their_closed_form():
     """On a circle: u = a cos x, of which sin(w u + b) and its derivatives are integrated on a fine grid."""
     a, w, b, x = 0.7, 1.3, 0.4, 2 * np.pi * np.arange(400) / 400
     inputs, box = (Input(VALUE, 0),), Box([0.0], [2 * np.pi], ["periodic"])
-    library = Library([Sine(inputs, (w,), b, Form(kind)) for kind in (RATE, FLUX, LAPLACIAN)], box.harmonics(15))
+    kinds = (RATE, FLUX, LAPLACIAN, DIFFUSIVITY)
+    library = Library([Sine(inputs, (w,), b, Form(kind)) for kind in kinds], box.harmonics(15))
     table = box.harmonics(15).values(x[:, None])
     z = torch.tensor(table.T @ (a * np.cos(x)) / len(x))[None, None]
     f, slope = np.sin(w * a * np.cos(x) + b), -np.cos(w * a * np.cos(x) + b) * w * a * np.sin(x)
     bent = -np.cos(w * a * np.cos(x) + b) * w * a * np.cos(x) - f * (w * a * np.sin(x)) ** 2
-    exact = np.stack([table.T @ f, table.T @ slope, table.T @ bent]) / len(x)
+    exact = np.stack([table.T @ one for one in (f, slope, bent, -f * a * np.cos(x))]) / len(x)
     np.testing.assert_allclose(library.features(z, 15)[0], exact, atol=1e-6)
 
 
@@ -94,13 +97,14 @@ def test_the_same_network_acts_on_another_domain():
 
 
 def test_a_network_is_written_in_few_words():
-    sines = units((Input(VALUE, 0), Input(SMOOTHED, 1, 0, 0.2)), 5, (Form(), Form(TRANSPORT, 0, 0)))
-    theta = np.zeros((11, 2))
+    sines = units((Input(VALUE, 0), Input(SMOOTHED, 1, 0, 0.2)), 5, (
+        Form(), Form(TRANSPORT, 0, 0), Form(DIFFUSIVITY, 1)))
+    theta = np.zeros((16, 2))
     theta[0, 0], theta[1:, 1] = 0.1, 1.0
     law = Law(Box([0.0], [1.0], ["walled"]), "natural", (HEAT, *sines), theta, 0 * theta, None, shares=(0.0, 0.98))
     assert law.written(["u", "v"]) == [
         "du/dt = 0.1 lap u",
-        "dv/dt = network of 5 sine features of u, v smoothed over 0.2 as f, f du/dx (98 % of the rate)"]
+        "dv/dt = network of 5 sine features of u, v smoothed over 0.2 as f, f du/dx, f lap v (98 % of the rate)"]
 
 
 def test_a_law_whose_network_has_no_coefficients_has_none():
