@@ -90,7 +90,6 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     few = taught or (learned and problem.source.shared_points and folds[0].count <= MOST_OF_TIME)
     trained = few and isinstance(judged.decoder, ModulatedSiren)  # at these places: its error there is no measure
     gap = gap if moving and not few else None
-    whole = next(_folds(judged, problem, run.config.seed, folds[0].count))  # as in queries
     # modes of few frames are overfitted to them if structures move through the field
     seldom = gap is not None and problem.fitted_frames < _AMPLE * judged.code_size
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few,
@@ -111,7 +110,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         for name, new in variants.of(c, late) if effort and (stations or gap or not late) else ():  # fitted on demand
             tried += not late
             alone = few or (seldom and new.covariance.form.drift)
-            weighed, inside, ahead = _with_weight(new, c, folds, gap, whole, places, alone)
+            weighed, inside, ahead = _with_weight(new, c, folds, gap, places, alone)
             crps = inside.crps(weighed)
             first, margin = best is None, (math.inf if trained else 1 / _FAR_BETTER) if alone and not best else BETTER
             between, without = (float(e.square().mean()) for e in (inside.missed(weighed), inside.error))
@@ -124,7 +123,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 row.why = "its CRPS at held-out places is not clearly better"
             if late or over():
                 break
-        if series and best is None and (best := _persistent_residual(c, folds, whole, places)):
+        if series and best is None and (best := _persistent_residual(c, folds, places)):
             words += ", with lasting errors at each place"
         log.say(f"residual field, {words}: error {leaves:.2e}, codes alone {without:.2e}{' where trained' * trained}")
         chosen.append(best)
@@ -139,12 +138,12 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     return surrogate
 
 
-def _persistent_residual(c: int, folds: list[Fold], whole: Fold, places: Places) -> ChannelField | None:
+def _persistent_residual(c: int, folds: list[Fold], places: Places) -> ChannelField | None:
     """The Gaussian process of residuals of a channel that persist at their places after the last observation; None if
     forecasts do not improve."""
     rows = joined([replace(rows, u=rows.u - codes) for fold in folds for rows, codes, _ in fold.observed])
     channel = ChannelField.fit(places, rows, c, on_codes=True, lasting=True)
-    _, ahead = _comparisons(channel, c, [whole], places)
+    _, ahead = _comparisons(channel, c, folds, places)
     channel = ahead.select(ahead.seen).ahead(channel)
     return None if channel.observed.decay == Decay() else channel
 
@@ -255,7 +254,7 @@ class _Variants:
 
 
 def _with_weight(
-    channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, whole: Fold, places: Places, few: bool
+    channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
     """The process of a channel with fitted weight relative to codes (1 for `few` places), decay ahead and spreads; its
     errors between the observed places, including those in hidden frames (with equal weight) if it has a drift; and its
@@ -269,11 +268,10 @@ def _with_weight(
     least = degrees_of_freedom_factor(folds[0].count, len(places.period))
     weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weighed]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
-    known = _comparisons(channel, c, [whole], places)[1]
-    known, new = known.select(known.seen), outside.select(~outside.seen)
-    channel = new.ahead(known.ahead(channel))  # decay ahead, at observed places and at new ones
-    channel = channel if len(known.seen) else replace(channel, observed=channel.new)  # no place recurs
-    return channel, inside, float(Comparison.joined([known, new]).missed(channel).square().mean())
+    for seen in (True, False):  # decay ahead, at observed places and at new ones
+        channel = outside.select(outside.seen == seen).ahead(channel)
+    channel = channel if bool(outside.seen.any()) else replace(channel, observed=channel.new)  # if none recur
+    return channel, inside, float(outside.missed(channel).square().mean())
 
 
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
@@ -289,7 +287,7 @@ def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
 def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None = None) -> Iterator[Fold]:
     """Folds with a part of the places held out in turn, as if not used in training; if points move, of the values.
 
-    With `kept`: all but this number of places are held out, if any."""
+    With `kept`: all but this number of places are held out."""
     inner, past = _windows(surrogate, problem)
     points = inner.u.shape[2]
     if points < 2 * _FOLDS:
@@ -305,7 +303,7 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
-        hidden = inner.first_frames(past).at(held) if bool(held.any()) else window
+        hidden = inner.first_frames(past).at(held)
         later, _ = inner.later(past, _LEADS, _AHEAD)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
@@ -335,11 +333,12 @@ def _targets(
 
 
 def _recurs(batch: TrajectoryBatch, window: TrajectoryBatch) -> Tensor:
-    """Which points (S, T, N) of a batch are among the observed ones of a window."""
-    (x, known), (asked, _) = window.places(), batch.places()
-    seen = {place.tobytes() for place in x[known]}
-    recurs = [place.tobytes() in seen for place in asked.reshape(-1, asked.shape[-1])]
-    return torch.tensor(recurs).view(asked.shape[:-1])
+    """Which points (1, N), or (S, T, N) if they move, of a batch are among the observed ones of its window."""
+    (x, known), (asked, _), result = window.places(), batch.places(), []
+    for own, seen, points in zip(x, known, asked, strict=True) if x.ndim > 2 else ((x, known, asked),):
+        places = {place.tobytes() for place in own[seen]}
+        result.append([place.tobytes() in places for place in points.reshape(-1, points.shape[-1])])
+    return torch.tensor(result).view(-1, *asked.shape[1:-1] if x.ndim > 2 else asked.shape[:1])
 
 
 def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
