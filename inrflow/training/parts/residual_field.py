@@ -23,7 +23,7 @@ from inrflow.encoding.prior.rbf_residual import restricted_to_points
 from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, ResidualField, Rows, joined, rows_of
 from inrflow.encoding.residual.fit import degrees_of_freedom_factor
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
-from inrflow.encoding.residual.places import Places, ranks_of_places
+from inrflow.encoding.residual.places import Places, observed_before, ranks_of_places
 from inrflow.errors import UserError, first_line
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
@@ -304,12 +304,13 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
         hidden = inner.first_frames(past).at(held)
-        later, _ = inner.later(past, _LEADS, _AHEAD)
+        later = inner.later(past, _LEADS, _AHEAD)[0]
+        seen = observed_before(later.places()[0], *window.places())
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between,
-                   _targets(model, estimate, later, _recurs(later, window)), points, apart)
+                   _targets(model, estimate, later, torch.as_tensor(seen)), points, apart)
 
 
 def _targets(
@@ -330,15 +331,6 @@ def _targets(
     lead = (t - last[:, None, None]).clamp(min=0)
     return Targets(number[known].numpy(), t[known].numpy(), x[known].double().numpy(), (batch.u.double() - mean)[known],
                    given.std[known].double(), lead[known], seen.expand(t.shape)[known], mean[known])
-
-
-def _recurs(batch: TrajectoryBatch, window: TrajectoryBatch) -> Tensor:
-    """Which points (1, N), or (S, T, N) if they move, of a batch are among the observed ones of its window."""
-    (x, known), (asked, _), result = window.places(), batch.places(), []
-    for own, seen, points in zip(x, known, asked, strict=True) if x.ndim > 2 else ((x, known, asked),):
-        places = {place.tobytes() for place in own[seen]}
-        result.append([place.tobytes() in places for place in points.reshape(-1, points.shape[-1])])
-    return torch.tensor(result).view(-1, *asked.shape[1:-1] if x.ndim > 2 else asked.shape[:1])
 
 
 def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
