@@ -115,13 +115,3 @@ def ranks_of_places(x: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
     ranks = np.zeros(known.shape, dtype=int)
     ranks[known] = np.random.default_rng([seed, 23]).permutation(place.max() + 1).argsort()[place]
     return ranks
-
-
-def observed_before(asked: np.ndarray, x: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which of the points `asked` (N, d) are among points x (M, d), where `known` (M,); with leading dimensions (S, T)
-    of all if points move, those of the same S."""
-    if x.ndim > 3:
-        return np.stack([observed_before(*parts) for parts in zip(asked, x, known, strict=True)])
-    places = {place.tobytes() for place in x[known]}
-    return np.array([place.tobytes() in places for place in asked.reshape(-1, asked.shape[-1])]).reshape(
-        asked.shape[:-1])

@@ -23,7 +23,7 @@ from inrflow.encoding.prior.rbf_residual import restricted_to_points
 from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, ResidualField, Rows, joined, rows_of
 from inrflow.encoding.residual.fit import degrees_of_freedom_factor
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
-from inrflow.encoding.residual.places import Places, observed_before, ranks_of_places
+from inrflow.encoding.residual.places import Places, ranks_of_places
 from inrflow.errors import UserError, first_line
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
@@ -270,7 +270,7 @@ def _with_weight(
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
     for seen in (True, False):  # decay ahead, at observed places and at new ones
         channel = outside.select(outside.seen == seen).ahead(channel)
-    channel = channel if bool(outside.seen.any()) else replace(channel, observed=channel.new)  # if none recur
+    channel = channel if bool(outside.seen.any()) else replace(channel, observed=channel.new)  # if points move
     return channel, inside, float(outside.missed(channel).square().mean())
 
 
@@ -304,13 +304,12 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
         hidden = inner.first_frames(past).at(held)
-        later = inner.later(past, _LEADS, _AHEAD)[0]
-        seen = observed_before(later.places()[0], *window.places())
+        later, some = inner.later(past, _LEADS, _AHEAD)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
         yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, window), between,
-                   _targets(model, estimate, later, torch.as_tensor(seen)), points, apart)
+                   _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points, apart)
 
 
 def _targets(

@@ -6,7 +6,7 @@ import torch
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Conditioned, ResidualField, Rows
-from inrflow.encoding.residual.places import Places, observed_before, ranks_of_places, recurring
+from inrflow.encoding.residual.places import Places, ranks_of_places, recurring
 
 LINE_AND_CIRCLE = Places.of((0.0, 2.0), False, np.array([[1.0, 0.0], [5.0, 1.9]]))
 KILOMETRES = Places.of((0.0, 0.0), False, np.array([[0.0, 0.0], [100.0, 2.0]]))
@@ -88,11 +88,3 @@ def test_ranks_leave_out_whole_profiles():
         (k,) for k in range(12)]
     scattered = ranks_of_places(random.uniform(size=(12, 6, 3)), known, 0)
     assert sorted(scattered.tolist()) == list(range(6))  # by index
-
-
-def test_points_that_move_were_observed_before_where_their_own_window_has_them():
-    x = np.arange(12.0).reshape(2, 2, 3, 1)
-    known = np.array([[[True, True, False], [True, True, True]], [[True, False, False], [False, True, True]]])
-    asked = np.array([[[[1.0], [2.0], [6.0]]], [[[1.0], [6.0], [10.0]]]])
-    assert observed_before(asked, x, known).tolist() == [[[True, False, False]], [[False, True, True]]]
-    assert observed_before(x[0, 0], x[0, 0, :2], np.ones(2, dtype=bool)).tolist() == [True, True, False]
