@@ -18,7 +18,7 @@ _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 1e4  # errors for a quantile; bounds on 
 _STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # bin of log(1 + lead); a weight; share of the variance
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _CALM = 0.5  # power of factors below 1 from the last part of a series
-_CLEARLY, _HARM = 0.99, 1.01  # of the errors of codes alone: largest ratio for a weight; for early or late leads
+_CLEARLY, _HARM = 0.01, 1.01  # least certain gain for a weight; largest ratio of errors at early or late leads
 
 
 @dataclass
@@ -60,6 +60,16 @@ class Comparison:
         lead = torch.unique(self._alike, return_inverse=True)[1]
         return (torch.bincount(lead, missed.square()) / torch.bincount(lead)).clamp(min=_NOTHING)
 
+    def _gain(self, missed: Tensor) -> float:
+        """Mean logarithm, over windows and leads, of the ratio of squared errors of codes to errors `missed` (V,), less
+        two standard errors over windows."""
+        (window, _), cell = torch.unique(torch.stack([self.window, self._alike]), dim=1, return_inverse=True)
+        codes, own = (torch.bincount(cell, e.square()) / torch.bincount(cell) for e in (self.error, missed))
+        own_window = torch.unique(window, return_inverse=True)[1]
+        gains = torch.bincount(own_window, (codes.clamp(min=_NOTHING) / own.clamp(min=_NOTHING)).log())
+        gains /= torch.bincount(own_window)
+        return float(gains.mean()) - (2 * float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0)
+
     def crps(self, channel: ChannelField | None) -> Tensor:
         """CRPS (V,) of observations, for codes combined with a process or (None) for codes alone."""
         if channel is None:
@@ -93,27 +103,31 @@ class Comparison:
         """The process with its parameters outside of the observations, fitted to these errors, all at observed or all
         at new places.
 
-        Its decay, with its own or a full initial weight, minimises the geometric mean over leads of error ratios, so
-        that early leads count as much as late ones with larger errors; without one that increases early or late errors.
+        Its decay, with its own or a full initial weight, has the largest gain that is certain to two standard errors,
+        in logarithms, so that early leads count as much as late ones with larger errors; without one that increases
+        early or late errors. Without errors, nothing is changed.
         Its factors on standard deviations are those of 90 % intervals at each lead; of factors below 1, from days that
         are similar at all places, the square root is taken."""
+        if not len(self.error):
+            return channel
+
         def process(ahead: Ahead) -> ChannelField:
             return replace(channel, observed=ahead) if bool(self.seen.all()) else replace(channel, new=ahead)
 
-        best, least, alone = Decay(), _CLEARLY, self._by_lead(self.error)
+        best, most, alone = Decay(), _CLEARLY, self._by_lead(self.error)
         shares = (False, True) if channel.weight < 1 else (False,)
         for memory, held, whole in product(_MEMORIES, (0.0, *_MEMORIES), shares):
             decay = Decay(memory, 0.0, held, whole)
-            ratio = self._by_lead(self.missed(process(Ahead(decay)))) / alone
-            harm = max(float(half.mean()) for half in ratio.tensor_split(2)) if len(ratio) else np.inf
-            if harm <= _HARM and (error := float(ratio.log().mean().exp())) < least:
-                best, least = decay, error
+            missed = self.missed(process(Ahead(decay)))
+            halves = (self._by_lead(missed) / alone).tensor_split(2)
+            if max(float(half.mean()) for half in halves if len(half)) <= _HARM and (gain := self._gain(missed)) > most:
+                best, most = decay, gain
         leads = []
         for part in (self.select(self._alike == lead) for lead in self._alike.unique()):
             factor = part.spread(process(Ahead(best)))
             factor = 1.0 if factor is None else max(factor, min(factor, 1.0) ** _CALM)
             leads.append((float(part.lead.mean()), factor, float(part.std.square().mean().sqrt())))
-        return process(Ahead(best, *zip(*leads, strict=True)) if leads else Ahead(best))
+        return process(Ahead(best, *zip(*leads, strict=True)))
 
     def spread(self, channel: ChannelField) -> float | None:
         """Factor on standard deviations of a process with which 90 % intervals contain 90 % of errors, where it has

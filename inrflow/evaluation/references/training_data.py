@@ -22,7 +22,7 @@ _TIDES = ((25.8193, 1), (24.8412, 4), (12.6583, 1))  # hours and harmonics of ti
 _TURNS = 1.5  # least turns of a cycle in the data
 _WEEK_FOLDS, _LOOKED_AT = 3, 16  # folds of weeks; values in their comparison
 _EACH = 4.0  # least frames of a turn
-_MOST = 3  # harmonics
+_FEW, _MOST = 3, 8  # harmonics of a cycle of few turns; of a turn for each and more
 _OFF = 0.1  # of a step: months of a calendar are regular
 
 
@@ -152,7 +152,8 @@ def cycles_of(description: Description, times: np.ndarray) -> list[tuple[float, 
     declared = description.time_period
     if declared is not None:
         periods = [declared, *(period for period in periods if abs(period / declared - 1) > 0.01)]
-    return [(period, min(_MOST, _resolved(period, step))) for period in sorted(periods, reverse=True)
+    return [(period, min(_MOST, max(_FEW, int(span / period)), _resolved(period, step)))
+            for period in sorted(periods, reverse=True)
             if span + step >= _TURNS * period and period >= _EACH * step]
 
 

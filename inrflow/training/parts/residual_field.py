@@ -319,7 +319,7 @@ def _targets(
     number = torch.arange(len(batch))[:, None, None].expand(batch.u.shape[:3])
     known = torch.isfinite(batch.u).any(-1) & torch.isfinite(t)
     seen = torch.zeros(1).bool() if seen is None else seen
-    lead = (t - last[:, None, None]).clamp(min=0)
+    lead = (t - estimate.t.nan_to_num(nan=-torch.inf).amax(1)[:, None, None]).clamp(min=0)
     return Targets(number[known].numpy(), t[known].numpy(), x[known].double().numpy(), (batch.u.double() - mean)[known],
                    given.std[known].double(), lead[known], seen.expand(t.shape)[known], mean[known])
 

@@ -35,6 +35,16 @@ def test_a_declared_period_counts_and_takes_the_place_of_the_calendar_s_own():
     assert periods(730.5 * np.arange(60), time_units="hours since 2000-01-01", time_period=8766.0) == [8766.0]
 
 
+def test_sharp_peaks_of_a_day_have_more_harmonics_where_days_are_many():
+    t, random = torch.arange(24.0 * 30).double(), torch.Generator().manual_seed(0)
+    rush = torch.exp(-(((t % 24 - 8) / 1.7) ** 2))[:, None]
+    values = rush + 0.1 * torch.randn(len(t), 3, generator=random).double()
+    hours = Description("d", ("u",), ("x",), time_units="hours since 2024-01-01")
+    found = cycle_of(hours, t[: 24 * 20], values[: 24 * 20])
+    assert float((found(t[24 * 20 :]) - rush[24 * 20 :]).square().mean() / rush.var()) < 0.01
+    assert [most for _, most in cycles_of(hours, t[:40].numpy())] == [3]  # of few days, noise is fitted
+
+
 def test_weeks_of_people_are_told_from_days_of_weather():
     random, t = np.random.default_rng(0), torch.arange(24.0 * 42).double()
     hour, weekend = t % 24, (t // 24) % 7 >= 5

@@ -164,6 +164,22 @@ def test_what_a_process_says_ahead_is_weighed_at_early_leads_as_at_late_ones_of_
     assert float(seen.outside(np.zeros(1), np.zeros(1, dtype=bool))[0]) == 0.5
 
 
+def test_a_process_that_helps_in_one_window_alone_is_not_used_ahead():
+    """Of eight windows with two standard errors of their gains above the mean gain, as of one front, nothing is learned
+    about others; where each gains as much, it is used."""
+    lead, draw = torch.arange(1.0, 21.0).double().repeat(8 * 50), torch.Generator().manual_seed(1)
+    window = torch.arange(8).repeat_interleave(20 * 50)
+    error = torch.randn(len(lead), generator=draw).double()
+    zeros, ones = torch.zeros_like(lead), torch.ones_like(lead)
+
+    def chosen(own: torch.Tensor) -> Decay:
+        return Comparison(error, ones, lead, zeros.bool(), own, ones, own, ones, lead[:, None], window).ahead(
+            CHANNEL).new.decay
+
+    assert chosen(torch.where(window == 3, 0.98 * error, 0.0 * error)) == Decay()
+    assert chosen(0.2 * error)(lead.numpy()).min() == 1
+
+
 def test_every_channel_of_stations_is_kriged_where_time_ends_after_the_first(tmp_path, monkeypatch):
     t, x, u = network(24, 20)
     about = replace(ABOUT, channels=("u", "v"))
