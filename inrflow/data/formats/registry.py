@@ -57,9 +57,14 @@ class TableWriter(ABC):
     _file: Any = None
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
-        self._target = AtomicFile(path, overwrite)
+        self._target = AtomicFile(path, overwrite, store=self.is_store)
         self.path, self.description = path, description
         self._rows, self._numbers = 0, set[str]()
+
+    @staticmethod
+    def is_store(path: Path) -> bool:
+        """Whether a folder holds one file of the format and nothing else, and may be written over."""
+        return False
 
     def append(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         """Add rows; names and grid are the same in every call."""
