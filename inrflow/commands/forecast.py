@@ -56,7 +56,8 @@ def run(arguments: list[str]) -> int:
     dates = written.dates if parse_units(about.time_units) is not None else None
     gridded, gathered = written.named_dimensions and not config.observed, WarningCollector()
     with PointWriter(target, about, config.overwrite, given[-1]) as writer:
-        if gridded and asked is not None and (table := _on_grid(asked, observations, until, config.every, surrogate)) is not None:
+        table = _on_grid(asked, observations, until, config.every, surrogate) if gridded and asked is not None else None
+        if table is not None:
             writer.append(table, _of_grid(surrogate, table, observations, gathered))
             rows, observations = len(table), {}
         for number, seen in observations.items():

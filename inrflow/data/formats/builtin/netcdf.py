@@ -30,6 +30,8 @@ from inrflow.data.formats.sphere import (
     LONGITUDES,
     cut_elsewhere,
     lonlat_to_xyz,
+    named_lonlat,
+    require_one_length,
     sphere_axes,
     warn_of_radians,
 )
@@ -294,6 +296,8 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     if may_be_sphere and None in lonlat and None not in rotated:
         raise UserError(f"{path}: {' and '.join(map(str, rotated))} are places on a rotated grid whose pole is not "
                         "given; add lon and lat, or the grid_mapping, or take them as flat with coordinates=[...]")
+    if geometry == "sphere" and coordinates is not None and len(coordinates) == 2:
+        lonlat, may_be_sphere = [*named_lonlat(coordinates)], set(coordinates) <= set(map(str, data.variables))
     sphere = may_be_sphere and None not in lonlat and any(data[name].dims for name in lonlat)  # else a single place
     names: list[Any] = lonlat if sphere else list(coordinates or [dim for dim in space if dim in data.variables])
     if not sphere and coordinates is None and len(names) < len(space):
@@ -316,6 +320,9 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
         raise UserError(f"{path}: fields live on the dimensions {sizes} but {which}; name one for each with "
                         f"coordinates=[...] (one without values is numbered), or choose an index, such as "
                         f"{chosen}{times}")
+    require_one_length(path, {str(name): str(data[name].attrs.get("units", "")) for name in names
+                              if not {"positive", "axis"} & set(data[name].attrs) or data[name].attrs.get("axis") in (
+                                  "X", "Y")})
     shape = [data.sizes[dim] for dim in space]
     columns = []
     for name in names:
