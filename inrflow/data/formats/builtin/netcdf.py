@@ -43,6 +43,7 @@ from inrflow.data.formats.table_format import TableContent
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
+_AXES = ("projection_x_coordinate", "X"), ("projection_y_coordinate", "Y")  # CF names and axes
 _SHOWN = 12  # entries of a dimension shown in messages
 _FLAGS = {"flag_values", "flag_masks", "flag_meanings"}  # CF attributes of variables that are no quantities
 
@@ -302,12 +303,15 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     names: list[Any] = lonlat if sphere else list(coordinates or [dim for dim in space if dim in data.variables])
     if not sphere and coordinates is None and len(names) < len(space):
         names = [name for name in "xyz" if name in data.variables and data[name].dims] or names
+        on_axes = [find_variable(own, (), standard, (axis,), "") for standard, axis in _AXES]
+        names = names or [name for name in on_axes if name is not None]
     absent = [name for name in names if name not in data.variables]
     covered = {dim for name in names if name in data.variables for dim in data[name].dims}
     if absent or covered != set(space):
         sizes = ", ".join(f"{dim} ({data.sizes[dim]})" for dim in space)
         spanned = f"span {', '.join(map(str, sorted(covered, key=str)))}" if covered else "span none of them"
         which = f"the coordinates {', '.join(map(str, names))} {spanned}" if names else "no coordinates were recognised"
+        further = ", ".join(str(dim) for dim in space if dim not in covered)
         chosen = " ".join(f"select.{dim}=0" for dim in space if dim not in covered) or "select.DIMENSION=INDEX"
         times = "" if time_of(data) else ", or name what holds the times with time=NAME"
         if "expver" in space:  # recent months of ERA5 are preliminary
@@ -317,6 +321,9 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
             times += f"; trajectory={time_of(data)} time={ahead.pop()} takes the forecast of each time as a trajectory"
         elif covered:
             times += ", or name what counts trajectories with trajectory=NAME"
+            along = set(data.variables[time_of(data)].dims) if time_of(data) else set()
+            if flat := [name for name, one in data.data_vars.items() if set(one.dims) == along | covered]:
+                times += f", or take those without {further} with channels=[{','.join(map(str, flat))}]"
         raise UserError(f"{path}: fields live on the dimensions {sizes} but {which}; name one for each with "
                         f"coordinates=[...] (one without values is numbered), or choose an index, such as "
                         f"{chosen}{times}")
