@@ -89,7 +89,7 @@ class CfxColumns(CsvColumns):
 
     def _take_units(self) -> None:
         self.units = {name: match[1] for name in self.names if (match := re.search(r"\[\s*(.*?)\s*\]$", name))}
-        self._lines = itertools.takewhile(lambda line: not line.startswith("["), self._lines)
+        self._lines = itertools.chain(itertools.takewhile(lambda line: not line.startswith("["), self._lines))
 
 
 class CfxFormat(CsvFormat):
