@@ -148,8 +148,8 @@ def _note_omissions(surrogate: Surrogate, missing: list[str]) -> None:
         about.channels, left.tolist(), about.units or [""] * len(left), surrogate.residual.channels, strict=True)
         if field is not None)
     missing.append("The Gaussian process between observed places, which queries add to decoded values, is not "
-                   "exported: values of `decode` differ from queries by what codes do not explain (standard deviation "
-                   f"{parts}).")
+                   "exported: at observed places `decode` differs from queries by what codes do not explain (standard "
+                   f"deviation {parts}), between them by more.")
 
 
 def _write_points(path: Path, coordinates: tuple[str, ...], points: np.ndarray) -> None:

@@ -143,7 +143,7 @@ def test_a_gaussian_process_that_is_not_exported_is_named_with_its_size(tmp_path
     surrogate.prior.noise[:] = 0.04
     told = " ".join(export(surrogate, tmp_path).missing)
     size = 0.2 * float(surrogate.normalisation.scale.ravel()[0])
-    assert f"standard deviation {surrogate.description.channels[0]} {size:.2g}" in told
+    assert f"deviation {surrogate.description.channels[0]} {size:.2g})" in told
 
 
 def test_an_adaptive_integrator_has_no_step():
