@@ -32,6 +32,8 @@ from inrflow.model.surrogate import Surrogate
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 _MOST_ROWS = 5_000_000
+_FAR, _MOST_ROWS_FAR = 10.0, 50_000  # horizons beyond which so many rows are no oversight only if `every` is given
+_BYTES = 11  # of a number in a table
 
 
 def run(arguments: list[str]) -> int:
@@ -50,12 +52,12 @@ def run(arguments: list[str]) -> int:
         asked: PointTable | None = _points(str(config.points), about, read)
     else:
         asked = None if stations else _observed(str(given_places), about, read)
-    every = surrogate.scale.unit if config.every is None else config.every
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
     gridded, gathered = written.named_dimensions and not config.observed, WarningCollector()
     with PointWriter(target, about, config.overwrite, given[-1]) as writer:
-        if gridded and asked is not None and (table := _on_grid(asked, observations, until, every, about)) is not None:
+        table = _on_grid(asked, observations, until, config.every, surrogate) if gridded and asked is not None else None
+        if table is not None:
             writer.append(table, _of_grid(surrogate, table, observations, gathered))
             rows, observations = len(table), {}
         for number, seen in observations.items():
@@ -66,7 +68,7 @@ def run(arguments: list[str]) -> int:
                 known = _named(known, stations, str(config.observations), about, read)
             with gathered.of(number):
                 solution = surrogate.solution_of(seen)
-            for t, x, values in _rows(frames, known.x, until, every, config.observed, about):
+            for t, x, values in _rows(frames, known.x, until, config, surrogate):
                 table = known.rows(t, x, about, number, len(observations) > 1, dates)
                 if asked is not None and asked.grid is not None and asked.grid.cells:
                     table = replace(table, grid=Grid(("row",), (len(table),), {}, asked.grid.cells))
@@ -144,13 +146,12 @@ def _named(known: Places, stations: str, observations: str, about: Description, 
 
 
 def _on_grid(
-    asked: PointTable, observations: dict[int, Observations], until: float, every: float, about: Description
+    asked: PointTable, observations: dict[int, Observations], until: float, every: float | None, surrogate: Surrogate
 ) -> PointTable | None:
     """Rows on the grid of the file at times after the last observation of all trajectories; None without a grid."""
     last = max(float(seen.frames().t[-1]) for seen in observations.values())
-    times = _times(last, until, every, about)
-    _require_few(len(times), len(asked) // max(len(np.unique(asked.t)), 1))
-    table = on_grid(asked, times, about)
+    times = _times(last, until, every, len(asked) // max(len(np.unique(asked.t)), 1), surrogate)
+    table = on_grid(asked, times, surrogate.description)
     return None if table is None or not set(table.trajectory.tolist()) <= set(observations) else table
 
 
@@ -181,32 +182,35 @@ def time_number(name: str, given: str, about: Description) -> float:
                         "number in their units, or an ISO date where these count from a date") from error
 
 
-def _times(last: float, until: float, every: float, about: Description) -> np.ndarray:
-    """Times of the forecast. Raises UserError if `until` is not after the last observation."""
+def _times(last: float, until: float, every: float | None, places: int, surrogate: Surrogate) -> np.ndarray:
+    """Times of a forecast at so many places, by default in the usual step of the training data. Raises UserError if
+    `until` is not after the last observation or too far, or if there would be too many rows: `_MOST_ROWS`, and
+    `_MOST_ROWS_FAR` in default steps beyond `_FAR` horizons, as with times in a wrong unit."""
+    about, extent = surrogate.description, surrogate.extent
+    asked, seen = (number_to_date(t, about.time_units) or f"{t:g}" for t in (until, last))
     if not until > last:
-        asked, seen = (number_to_date(t, about.time_units) or f"{t:g}" for t in (until, last))
         raise UserError(f"until={asked} is not after the last observation, at t={seen}; give a later time")
-    steps = (until - last) / every
-    if steps > _MOST_ROWS:
-        raise UserError(f"{steps:.0f} times are more than {_MOST_ROWS} rows; give a larger `every`")
-    times = last + every * np.arange(1, int(steps * (1 + 1e-9)) + 1)
-    return times if len(times) and times[-1] >= until - 1e-6 * every else np.append(times, until)
-
-
-def _require_few(times: int, places: int) -> None:
-    """Check that the number of rows is not too large. Raises UserError."""
-    if times * places > _MOST_ROWS:
-        raise UserError(f"{times} times at {places} places are more than {_MOST_ROWS} rows; give a larger `every`, or "
-                        "fewer places in `points`")
+    step, horizons = every or surrogate.scale.unit, (until - last) / extent.horizon
+    steps = (until - last) / step
+    few = _MOST_ROWS_FAR if every is None and horizons > _FAR else _MOST_ROWS
+    if steps * places > few:
+        columns = 2 + len(about.coordinates) + len(QUANTILES) * len(about.channels)
+        raise UserError(
+            f"until={asked} lies {horizons:.3g} times the time span of training after the last observation: "
+            f"{steps:.6g} times at {places} places are more than {_MOST_ROWS if steps * places > _MOST_ROWS else few} "
+            f"rows (about {steps * places * columns * _BYTES / 1e6:.3g} MB); give an earlier time, a larger `every`, "
+            "or fewer places in `points`")
+    extent.require_reach(np.array([until]), last, last)
+    times = last + step * np.arange(1, int(steps * (1 + 1e-9)) + 1)
+    return times if len(times) and times[-1] >= until - 1e-6 * step else np.append(times, until)
 
 
 def _rows(
-    frames: Frames, places: np.ndarray, until: float, every: float, observed: bool, about: Description
+    frames: Frames, places: np.ndarray, until: float, config: ForecastConfig, surrogate: Surrogate
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Times (R,), points (R, d) and values (R, C) of the observations, if `observed`, then of the forecast (None)."""
-    times = _times(float(frames.t[-1]), until, every, about)
-    _require_few(len(times), len(places))
-    if observed:
+    times = _times(float(frames.t[-1]), until, config.every, len(places), surrogate)
+    if config.observed:
         seen = np.isfinite(frames.u).any(-1)
         x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))
         yield np.broadcast_to(frames.t[:, None], seen.shape)[seen], x[seen], frames.u[seen]

@@ -13,7 +13,8 @@ class ReadConfig:
     """How other files than those of the project's schema are read, as by `inrflow convert`. null: as in the file."""
 
     channels: list[str] | None = setting(None, "Variables or columns of the channels (the observed quantities).")
-    coordinates: list[str] | None = setting(None, "Variables or columns of the coordinates.")
+    coordinates: list[str] | None = setting(None, "Variables or columns of the coordinates; with geometry=sphere "
+                                            "longitude and latitude in degrees, whatever they are called.")
     time: str | None = setting(None, "Variable or column of the times. null: recognised by its name or units.")
     trajectory: str | None = setting(None, "Dimension (NetCDF, Zarr) along which trajectories are stacked.")
     select: dict[str, int] = setting({}, "select.DIMENSION=INDEX: one entry of a further dimension (NetCDF, Zarr).")

@@ -262,7 +262,8 @@ class Description:
         if self.geometry is not None and self.geometry not in GEOMETRIES:
             raise UserError(f"geometry is {self.geometry!r}; known geometries are {', '.join(GEOMETRIES)}")
         if self.geometry == "sphere" and d != 3:
-            raise UserError(f"geometry is sphere but there are {d} coordinates; unit vectors have 3")
+            raise UserError(f"geometry is sphere but there are {d} coordinates; unit vectors have 3, or "
+                            "give longitude and latitude in degrees (in files by coordinates=[LON,LAT])")
         if self.time_period is not None:
             object.__setattr__(self, "time_period", float(self.time_period))
             if not (np.isfinite(self.time_period) and self.time_period > 0):

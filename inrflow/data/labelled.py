@@ -118,6 +118,7 @@ def observations_from(data: Any, description: Description) -> Observations:
         data = decoded(data.to_dataset(name=data.name or description.channels[0]) if hasattr(data, "to_dataset")
                        and not hasattr(data, "data_vars") else data)
         time = find_column([str(name) for name in data.variables], TIMES)
+        _require_one_trajectory(data, description, time)
         if time is not None and data[time].dtype.kind in "fiu" and " since " in str(description.time_units):
             warnings.warn(f"{time} holds numbers without a date from which they count; they are taken as "
                           f"{description.time_units}, as in the training data", stacklevel=4)
@@ -132,6 +133,19 @@ def observations_from(data: Any, description: Description) -> Observations:
     if len(found) > 1:
         raise UserError(f"the table holds the trajectories {', '.join(map(str, sorted(found)))}; give one")
     return next(iter(found.values()))
+
+
+def _require_one_trajectory(data: Any, description: Description, time: str | None) -> None:
+    """Check that a Dataset has no dimension, such as members or levels, on which channels depend, and neither times nor
+    places. Raises UserError."""
+    named = {time, "trajectory", *description.coordinates}
+    placed = {dim for name in data.variables if name in named or str(name).lower() in (*LONGITUDES, *LATITUDES)
+              for dim in data[name].dims}
+    apart = [dim for name in description.channels if name in data.variables for dim in data[name].dims
+             if dim not in placed and data.sizes[dim] > 1]
+    if apart and "trajectory" not in data.variables:
+        raise UserError(f"the dataset has {data.sizes[apart[0]]} entries along {apart[0]}, on which neither its times "
+                        f"nor its places depend; choose one by .isel({apart[0]}=0), or give a list with each of them")
 
 
 def all_observations_from(data: Any, description: Description) -> Any:

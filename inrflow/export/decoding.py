@@ -13,6 +13,7 @@ from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.sphere import SphereHarmonics
+from inrflow.model.joint import Model
 from inrflow.model.surrogate import Surrogate
 
 
@@ -62,7 +63,7 @@ class DecodeAtPoints(nn.Module):
     offset: Tensor
     basis: Tensor
 
-    def __init__(self, surrogate: Surrogate, points: np.ndarray) -> None:
+    def __init__(self, surrogate: Model, points: np.ndarray) -> None:
         super().__init__()
         x = torch.as_tensor(points, dtype=next(surrogate.decoder.parameters()).dtype)
         with torch.no_grad():

@@ -140,9 +140,16 @@ def _context(surrogate: Surrogate, parameters: Mapping[str, float] | None, missi
 def _note_omissions(surrogate: Surrogate, missing: list[str]) -> None:
     missing.append("Assimilation of observations and standard deviations are not exported; `inrflow.Surrogate.load` "
                    "has them.")
-    if surrogate.residual is not None:
-        missing.append("Queries also add the posterior mean of a Gaussian process of the residual, which is not part "
-                       "of the exported values.")
+    if surrogate.residual is None:
+        return
+    about = surrogate.description
+    left = surrogate.prior.noise.cpu().double().sqrt() * surrogate.normalisation.scale.cpu().double().ravel()
+    parts = ", ".join(f"{name} {size:.2g}{f' {unit}' if unit else ''}" for name, size, unit, field in zip(
+        about.channels, left.tolist(), about.units or [""] * len(left), surrogate.residual.channels, strict=True)
+        if field is not None)
+    missing.append("The Gaussian process between observed places, which queries add to decoded values, is not "
+                   "exported: at observed places `decode` differs from queries by what codes do not explain (standard "
+                   f"deviation {parts}), between them by more.")
 
 
 def _write_points(path: Path, coordinates: tuple[str, ...], points: np.ndarray) -> None:

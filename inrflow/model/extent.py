@@ -168,7 +168,7 @@ class Extent:
             f"{int(far.sum())} of {t.size} times lie too far from the observations ({seen}), the "
             f"farthest, t={float(t[worst]):.6g}, by {lead[worst] / self.horizon:.3g} horizons; the time span of "
             f"training, the horizon, is {self.horizon:.4g}{units}, and a forecast reaches {self.reach:.4g}{units} "
-            f"({self.reach / self.horizon:.4g} horizons): remove these points, or check the unit of their times"
+            f"({self.reach / self.horizon:.4g} horizons): ask for earlier times, or check their unit"
         )
 
     def require_gaps(self, t: np.ndarray) -> None:

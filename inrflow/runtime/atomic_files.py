@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import struct
@@ -43,16 +44,17 @@ class AtomicFile:
     """New file under a temporary name beside `path`; `complete` renames it to `path`, `discard` removes it.
 
     check: called with the temporary path of the finished file; if it raises, an existing file at `path` is kept.
+    store: which folders may be replaced. A folder `folder_of(partial)` is temporary, too.
     Temporary files left by killed processes for the same target are removed.
     Raises UserError as `require_replaceable`, and if the folder cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False,
-                 check: Callable[[Path], Any] | None = None) -> None:
+                 check: Callable[[Path], Any] | None = None, store: Callable[[Path], bool] | None = None) -> None:
         self.path, self._overwrite, self._check = Path(path), overwrite, check
         self._hdf5: _DeferredFailureFile | None = None
         self._lock: int | None = None
-        require_replaceable(self.path, overwrite)
+        require_replaceable(self.path, overwrite, store)
         with self.guard():
             remove_leftovers(self.path.parent, self.path)
             self.partial, self._lock = _new_temporary(self.path)
@@ -101,6 +103,7 @@ class AtomicFile:
         """Remove the temporary file, if it still exists."""
         if self._hdf5 is not None:
             self._hdf5.close()
+        shutil.rmtree(folder_of(self.partial), ignore_errors=True)
         with suppress(OSError):  # a folder that became read-only must not hide earlier errors
             self.partial.unlink(missing_ok=True)
         if self._lock is not None:
@@ -108,9 +111,15 @@ class AtomicFile:
             self._lock = None
 
 
-def require_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
+def folder_of(partial: Path) -> Path:
+    """Temporary folder that belongs to a temporary file."""
+    return partial.with_suffix(".folder")
+
+
+def require_replaceable(path: str | os.PathLike[str], overwrite: bool, store: Callable[[Path], bool] | None = None
+                        ) -> None:
     """Check that `path` can be the name of a new file: in an existing folder, and free or, with `overwrite`, a regular
-    file. Devices, pipes and folders are never replaced. Raises UserError."""
+    file or a folder that is a `store`. Devices, pipes and other folders are never replaced. Raises UserError."""
     path = Path(path)
     try:
         if not path.parent.is_dir():
@@ -123,9 +132,9 @@ def require_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
         return
     except OSError as error:
         raise disk_failure(path, error) or error from error
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(mode) and (store is None or path.is_symlink() or not store(path)):
         raise UserError(f"cannot write {path}: it is a folder, which is not replaced; give another name, or remove it")
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
         raise UserError(f"cannot write {path}: it is a device, pipe or socket; give the name of a regular file")
     if not overwrite:
         raise UserError(f"{path} exists already and is not written over; choose another name or remove it first")
@@ -173,6 +182,7 @@ def remove_leftovers(folder: Path, target: Path | None = None) -> None:
             descriptor = os.open(folder / name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder_of(folder / name), ignore_errors=True)
                 (folder / name).unlink()
             finally:
                 os.close(descriptor)

@@ -57,6 +57,22 @@ def test_fields_are_answers_of_the_solution_on_a_grid(explored, tiny_run):
     assert "extrapolation" in explored.view("1", 2.0, 0, VALUE, window).words
 
 
+@pytest.mark.parametrize("place", ["mesh", "sphere"])
+def test_places_of_a_picture_are_decoded_once_for_all_times(place, tmp_path, monkeypatch):
+    surrogate = law(place)
+    frames = seen(surrogate, frames=3).frames()
+    write_trajectories(tmp_path / "a.h5", frames.t, frames.x, frames.u[None], surrogate.description)
+    shown = Explored(surrogate, tmp_path / "a.h5")
+    first = shown.view("0", 0.1, 0, VALUE, shown.box)
+    chosen = np.flatnonzero(np.isfinite(first.values))[::97]
+    expected = shown.solution("0")[0](0.2, shown._points(first.places[chosen]))[:, 0]
+    for name in ("basis", "forward"):
+        monkeypatch.setattr(type(surrogate.decoder), name, None)
+    later = shown.view("0", 0.2, 0, VALUE, shown.box).values[chosen]
+    np.testing.assert_allclose(later, expected, atol=1e-6 * np.abs(expected).max())
+    assert not np.allclose(first.values[chosen], later)
+
+
 @pytest.mark.parametrize("place", ["mesh", "sphere", "walls"])
 def test_pictures_of_other_domains_leave_out_what_lies_outside(place, tmp_path):
     surrogate = law(place)

@@ -115,6 +115,17 @@ def test_a_forecast_on_a_grid_has_no_more_rows_than_others(tiny_run, tmp_path, i
     assert outcome.code == 2 and "at 16 places are more than 5000000 rows" in outcome.err
 
 
+@pytest.mark.parametrize(("settings", "words"), [
+    (("until=1000",), "more than 50000 rows (about"), (("until=1e5", "every=0.01"), "more than 5000000 rows (about"),
+    (("until=1e9", "every=1e6"), "a forecast reaches"),
+])
+def test_far_forecasts_are_refused_before_they_are_computed(tiny_run, seen, inrflow_command, monkeypatch, settings,
+                                                            words):
+    monkeypatch.setattr("inrflow.commands.forecast._columns", None)
+    outcome = inrflow_command("forecast", f"run={tiny_run.run}", f"observations={seen[0]}", *settings)
+    assert outcome.code == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1
+
+
 def test_a_forecast_in_pvd_keeps_the_cells_of_the_observed_mesh(tiny_run, tmp_path, inrflow_command):
     meshio, delaunay = pytest.importorskip("meshio"), pytest.importorskip("scipy.spatial").Delaunay
     with TrajectoryFile(tiny_run.test) as file:

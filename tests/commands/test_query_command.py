@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import h5py
 import numpy as np
@@ -197,6 +198,32 @@ def test_inputs_and_existing_files_are_not_written_over(tiny_run, observed, poin
     outcome = inrflow_command(*call, f"to={tmp_path / 'a.csv'}")
     assert outcome.code == 2 and "not written over" in outcome.err
     assert (points.read_bytes(), observed.read_bytes()) == before and (tmp_path / "a.csv").read_text() == "mine"
+
+
+def test_a_zarr_store_is_replaced_when_the_answer_is_complete_and_other_folders_are_not(tiny_run, observed, points,
+                                                                                       tmp_path, inrflow_command):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("zarr")
+    target = tmp_path / "answer.zarr"
+    xarray.Dataset({"old": ("n", [1.0, 2.0])}).to_zarr(target)
+    asked = ("query", f"run={tiny_run.run}", f"observations={observed}", f"points={points}", f"to={target}")
+    outcome = inrflow_command(*asked)
+    assert outcome.code == 2 and "exists already" in outcome.err
+    (target / "notes").mkdir()
+    (target / "notes" / "mine.txt").write_text("kept")
+    outcome = inrflow_command(*asked, "overwrite=true")
+    assert outcome.code == 2 and "is a folder, which is not replaced" in outcome.err
+    assert (target / "notes" / "mine.txt").read_text() == "kept" and list(xarray.open_zarr(target)) == ["old"]
+    shutil.rmtree(target / "notes")
+    points.with_name("far.csv").write_text("trajectory,t,x,y\n0,1e30,0,0\n")
+    outcome = inrflow_command(*asked, "overwrite=true", f"points={points.with_name('far.csv')}")
+    assert outcome.code == 2 and list(xarray.open_zarr(target)) == ["old"]
+    before = set(tmp_path.iterdir())
+    outcome = inrflow_command(*asked, "overwrite=true")
+    assert outcome.code == 0, outcome.err
+    with xarray.open_zarr(target) as answer:
+        assert "old" not in answer and answer["u"].size == len(rows_of(points))
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("missing", ["run", "observations", "points"])

@@ -106,6 +106,14 @@ def test_tables_datasets_and_dated_arrays_are_the_same_observations():
         np.testing.assert_array_equal(frames.u[..., 0], u)
 
 
+def test_a_dataset_of_several_members_is_refused_and_one_member_read():
+    values = np.arange(12.0).reshape(3, 2, 2)
+    data = xarray.Dataset({"u": (("member", "time", "x"), values)}, {"time": [0.0, 1.0], "x": [0.1, 0.2]})
+    with pytest.raises(UserError, match=r"3 entries along member, .*\.isel\(member=0\)"):
+        observations_from(data, LINE)
+    np.testing.assert_array_equal(observations_from(data.isel(member=2), LINE).frames().u[..., 0], values[2])
+
+
 def test_what_is_no_table_or_lacks_a_name_is_refused():
     with pytest.raises(UserError, match="pandas DataFrame or an xarray Dataset, .* not ndarray"):
         observations_from(np.zeros(3), LINE)

@@ -23,6 +23,9 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import TRANSPORT, VISCOSITY
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.encoding.residual.covariance import Covariance, Form
+from inrflow.encoding.residual.field import ChannelField, ResidualField
+from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 from inrflow.export.card import Exported, model_card
 from inrflow.export.decoding import Decode, DecodeAtPoints, _functions, needs_points
@@ -129,6 +132,18 @@ def test_on_a_mesh_values_are_exported_at_its_nodes():
     assert torch.allclose(DecodeAtPoints(surrogate, nodes)(z), expected, atol=1e-6)
     with pytest.raises(UserError, match="finite ones"):
         export_points(surrogate, np.array([[np.nan, 0.0]]), [])
+
+
+def test_a_gaussian_process_that_is_not_exported_is_named_with_its_size(tmp_path):
+    surrogate = law()
+    dimensions, channels = len(surrogate.description.coordinates), len(surrogate.description.channels)
+    form = Form((1.5,), 0.5, tuple(range(dimensions)), (False,) * dimensions)
+    one = ChannelField(Covariance.of(form, [0.1, 1.0], [2.0, 2.0], 0.05, [[0.3] * dimensions]))
+    surrogate.residual = ResidualField(Places((0.0,) * dimensions), (one,) * channels)
+    surrogate.prior.noise[:] = 0.04
+    told = " ".join(export(surrogate, tmp_path).missing)
+    size = 0.2 * float(surrogate.normalisation.scale.ravel()[0])
+    assert f"deviation {surrogate.description.channels[0]} {size:.2g})" in told
 
 
 def test_an_adaptive_integrator_has_no_step():

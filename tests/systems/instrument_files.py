@@ -189,8 +189,16 @@ def healpix(path):
         file.createVariable("tas", "f4", ("time", "cell"))[:] = np.arange(48.0).reshape(4, 12)
 
 
+def cfx(path):
+    """A plane as CFX-Post exports it, with two times as a column."""
+    rows = "\n".join(f"{x:.8e}, {y:.8e}, {0:.8e}, {t:.8e}, {x + t:.8e}"
+                     for t in T[:2] for x, y in zip(X, Y, strict=True))
+    path.write_text(f"\n[Name]\nPlane 1\n\n[Data]\nX [ m ], Y [ m ], Z [ m ], Time [ s ], Pressure [ Pa ]\n{rows}\n\n"
+                    "[Faces]\n0, 1, 2\n")
+
+
 FILES = {"argo.nc": argo, "roms.nc": roms, "toa5.dat": toa5, "davis00001.txt": davis, "zones.dat": zones,
          "cells.mat": cells, "structures.mat": structures, "four.mat": matrices, "footed.csv": footed,
          "film.npz": film, "buoy.txt": ndbc, "station.dly": ghcn, "2020.csv": ghcn_by_year,
          "section.odv": odv, "points.lp": line_protocol, "series.npz": series,
-         "moose.e": exodus} | ({"pixels.nc": healpix} if find_spec("astropy_healpix") else {})
+         "plane.csv": cfx, "moose.e": exodus} | ({"pixels.nc": healpix} if find_spec("astropy_healpix") else {})

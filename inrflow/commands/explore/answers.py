@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from copy import copy
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 from scipy.interpolate import RectBivariateSpline
 
+from inrflow.commands.explore.pictures import Canvas, Picture, View
 from inrflow.data.calendar import number_to_date
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_observations
@@ -36,48 +35,6 @@ _KEPT = 8  # solutions that are cached
 _QUICK, _NODES = 0.08, (5, 40)  # seconds for a picture while a slider moves; range of grid nodes along each axis
 VALUE, ERROR, SPREAD, RATE = "value", "error", "spread", "d/dt"
 OWN = "this run"
-
-
-@dataclass(frozen=True)
-class View:
-    """Picture at a time: values (N,) at places (N, 1 or 2) on a grid of `shape` (rows, columns), a line or single
-    points, NaN outside of the domain; and a remark, `words`."""
-
-    places: np.ndarray
-    values: np.ndarray
-    shape: tuple[int, int] | None
-    words: str = ""
-
-
-class _Picture(Solution):
-    """Solution at places of a picture, without the check for places outside of the domain, which are masked anyway."""
-
-    def _check(self, times: torch.Tensor, points: torch.Tensor) -> None:
-        self.surrogate.extent.require_reach(times.numpy(), *self.observed)
-
-    def without_residual(self) -> _Picture:
-        """Solution without a residual field, from the same states."""
-        other = copy(self)
-        other.estimate = replace(self.estimate, residual=None)
-        return other
-
-    def of_one_channel(self, channel: int) -> _Picture:
-        """Solution with a residual field of one channel alone."""
-        if self.estimate.residual is None:
-            return self
-        other = copy(self)
-        other.estimate = replace(self.estimate, residual=[one and one.alone(channel) for one in self.estimate.residual])
-        return other
-
-
-@dataclass(frozen=True)
-class _Canvas:
-    """Places (N, 1 or 2) of a picture over a window (2, 1 or 2), lines along its axes, and mask of places outside."""
-
-    window: np.ndarray
-    lines: list[np.ndarray]
-    places: np.ndarray
-    outside: np.ndarray
 
 
 class Explored:
@@ -107,7 +64,7 @@ class Explored:
         self._known: dict[tuple[str, str], Solution] = {}
         self._forecasts: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
         self._nodes = 20
-        self._canvas: _Canvas | None = None
+        self._canvas: Canvas | None = None
         self.model, self.tables = OWN, list[str]()
 
     @property
@@ -228,26 +185,26 @@ class Explored:
         if self.model not in self._runs or quantity == ERROR:
             return self._at_points(name, t, channel, quantity)
         whole, _ = self.solution(name)
-        solution, canvas = _Picture(whole.surrogate, whole.estimate).of_one_channel(channel), self._drawn_on(window)
+        solution, canvas = Picture(whole.surrogate, whole.estimate).of_one_channel(channel), self._drawn_on(window)
         lines = canvas.lines
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # diverging forecasts are visible
             if quick and len(lines) == 2 and solution.estimate.residual is not None:
-                values = self._quickly(solution, t, channel, quantity, lines)
+                values = self._quickly(solution, t, channel, quantity, canvas)
             else:
-                values = self._quantity(solution, t, channel, quantity, canvas.places)
+                values = self._on_canvas(solution, t, channel, quantity, canvas)
         beyond = bool(self.surrogate.extent.beyond(np.array([t]), *solution.observed)[0])
         shape = None if len(lines) == 1 else (len(lines[1]), len(lines[0]))
         return View(canvas.places, np.where(canvas.outside, np.nan, values), shape,
                     "beyond the time span of training: an extrapolation" if beyond else "")
 
-    def _drawn_on(self, window: np.ndarray) -> _Canvas:
+    def _drawn_on(self, window: np.ndarray) -> Canvas:
         """Places of a picture over a window, cached for the latest one."""
         if self._canvas is None or not np.array_equal(self._canvas.window, window):
             lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
             places = _tensor_grid(lines)
             outside = self.surrogate.extent.outside(self._points(places))
-            self._canvas = _Canvas(window.copy(), lines, places, outside | self._empty(places))
+            self._canvas = Canvas(window.copy(), lines, places, outside | self._empty(places))
         return self._canvas
 
     def _empty(self, places: np.ndarray) -> np.ndarray:
@@ -288,17 +245,23 @@ class Explored:
             return solution.derivatives(t, x, ("dt",))["dt"][:, channel]
         return solution.derivatives(t, x, ("dx",))["dx"][:, channel, self._axis(quantity)]
 
+    def _on_canvas(self, solution: Picture, t: float, channel: int, quantity: str, canvas: Canvas) -> np.ndarray:
+        """Quantity (N,) of a solution at the places of the picture."""
+        values = None if quantity != VALUE else solution.decoded(self.model, t, channel, canvas,
+                                                                 self._points(canvas.places))
+        return self._quantity(solution, t, channel, quantity, canvas.places) if values is None else values
+
     def _axis(self, quantity: str) -> int:
         """Index of the coordinate of a spatial derivative."""
         return self.quantities.index(quantity) - self.quantities.index(RATE) - 1
 
     def _quickly(
-        self, solution: _Picture, t: float, channel: int, quantity: str, lines: list[np.ndarray]
+        self, solution: Picture, t: float, channel: int, quantity: str, canvas: Canvas
     ) -> np.ndarray:
-        """Quantity on the grid of two lines: codes are evaluated everywhere, the residual field by cubic interpolation
-        between nodes, whose number is adapted to the time of the last call. Slopes are differences of the picture, and
-        the spread is interpolated as a whole."""
-        began = time.perf_counter()
+        """Quantity on a canvas: codes are evaluated everywhere, the residual field by cubic interpolation between
+        nodes, whose number is adapted to the time of the last call. Slopes are differences of the picture, and the
+        spread is interpolated as a whole."""
+        began, lines = time.perf_counter(), canvas.lines
         along = -1 if self.on_sphere or quantity in (VALUE, SPREAD, RATE) else self._axis(quantity)
         asked = VALUE if along in (0, 1) else quantity
         nodes = [np.linspace(line[0], line[-1], self._nodes) for line in lines]
@@ -312,7 +275,7 @@ class Explored:
         if asked == SPREAD:
             values = values.clip(added.min())
         else:
-            given = self._quantity(codes, t, channel, asked, _tensor_grid(lines)).reshape(values.shape)
+            given = self._on_canvas(codes, t, channel, asked, canvas).reshape(values.shape)
             values = values + (np.gradient(given, lines[along], axis=1 - along) if any(order) else given)
         left = _QUICK - (time.perf_counter() - began - spent)
         self._nodes = int(np.clip(self._nodes * np.sqrt(max(left, 0.0) / spent), *_NODES))

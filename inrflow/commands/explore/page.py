@@ -241,10 +241,10 @@ class Page:
         self.refresh()
 
     def _given(self) -> None:
-        if not self.file.value:
+        if self.file.filename is None:
             return
         try:
-            name = self.explored.assimilate(str(self.file.filename), self.file.value)
+            name = self.explored.assimilate(str(self.file.filename), self.file.value or b"")  # None: an empty file
         except UserError as error:
             self.given.object = _told(str(error), wrong=True)
             return

@@ -74,7 +74,6 @@ class Columns(ABC):
     #: Columns that the file itself declares as times, longitudes, latitudes or heights, with the keys TIMES,
     #: LONGITUDES, LATITUDES, HEIGHTS.
     meant: Mapping[tuple[str, ...], str] = MappingProxyType({})
-
     #: Columns that hold dates or parts of them, whatever their names.
     dates: tuple[str, ...] = ()
 
@@ -118,8 +117,6 @@ class PointTable:
         return len(self.t)
 
 
-# ---- which column is what ----
-
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     """First of the `wanted` names among `names`: exactly, else in any case, else before a unit as in `Elev (m)` and
     `time_utc`. T does not count as a time beside ParaView's coordinates (Points:0 ...), whose times are called Time."""
@@ -151,14 +148,17 @@ def spanning_columns(description: Description) -> list[tuple[str, ...]]:
 class Roles:
     """Columns of time, place and trajectory of a file. Raises UserError if time or place are missing.
 
-    time: name of the column of times, if it is none of TIMES; "": times are not needed.
+    time: column of times, if it is none of TIMES; "": times are not needed. named: those of longitude and latitude.
     """
 
-    def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
+    def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None,
+                 named: Sequence[str] | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
         self.grid, self.units, self._dates = columns.grid, columns.units, columns.dates
         self.time = columns.column_of_times(time)
         self.lonlat = [columns.meant.get(names) or find_column(self.names, names) for names in (LONGITUDES, LATITUDES)]
+        if named is not None and len(named) == 2 and set(named) <= set(self.names):
+            self.lonlat = [*named]
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
                           and not set(description.coordinates) <= set(self.names))
         self.places = tuple(name for name in description.coordinates if name != PLACE)
@@ -349,13 +349,13 @@ def _warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np
 
 
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
-                    time: str | None = None) -> dict[int, Observations]:
+                    time: str | None = None, named: Sequence[str] | None = None) -> dict[int, Observations]:
     """Observations by trajectory number, from columns with one for each channel; `path`: source, for messages.
 
-    strict: refuse columns of unknown role. time: name of the column of times, if it is none of TIMES.
+    strict: refuse columns of unknown role. time, named: as for Roles.
     Empty cells and NaN are missing values. Raises UserError if a channel, time or coordinate is missing.
     """
-    roles = Roles(path, columns, description, time)
+    roles = Roles(path, columns, description, time, named)
     tables: list[PointTable] = []
     values: list[np.ndarray] = []
     rows = 0

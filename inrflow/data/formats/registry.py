@@ -36,7 +36,7 @@ from inrflow.data.formats.columns import (
     spanning_columns,
 )
 from inrflow.data.formats.schema import require_storable
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, named_lonlat
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError, missing
 from inrflow.runtime.atomic_files import AtomicFile, damage_as_user_error
@@ -57,9 +57,14 @@ class TableWriter(ABC):
     _file: Any = None
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
-        self._target = AtomicFile(path, overwrite)
+        self._target = AtomicFile(path, overwrite, store=self.is_store)
         self.path, self.description = path, description
         self._rows, self._numbers = 0, set[str]()
+
+    @staticmethod
+    def is_store(path: Path) -> bool:
+        """Whether a folder holds one file of the format and nothing else, and may be written over."""
+        return False
 
     def append(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         """Add rows; names and grid are the same in every call."""
@@ -271,8 +276,9 @@ class Format(ABC):
 
     def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
         """Query points of a file in blocks of about `rows`; see tables.PointReader."""
-        with self.open_columns(path, spanning_columns(description)) as columns:
-            roles = Roles(path, columns, description, self.options.time)
+        named = self.options.coordinates and named_lonlat(self.options.coordinates)
+        with self.open_columns(path, [*spanning_columns(description), *((name,) for name in named or ())]) as columns:
+            roles = Roles(path, columns, description, self.options.time, named)
             count = 0
             for block in columns.blocks(rows):
                 table = roles.points(block, count)
@@ -283,10 +289,11 @@ class Format(ABC):
 
     def observations(self, path: Path, description: Description) -> dict[int, Observations]:
         """Observations in a file by trajectory number; see tables.read_observations."""
-        wanted = [*spanning_columns(description), *((name,) for name in description.channels)]
+        named = self.options.coordinates and named_lonlat(self.options.coordinates)
+        wanted = [*spanning_columns(description), *((name,) for name in (*description.channels, *(named or ())))]
         with self.open_columns(path, wanted) as columns:
             strict = self.text and self.options.channels is None  # chosen channels leave out other columns
-            return observations_of(columns, path, description, strict, self.options.time)
+            return observations_of(columns, path, description, strict, self.options.time, named)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         """Writer of a table with new columns. Raises UserError if the format is only read."""

@@ -1,17 +1,27 @@
-"""Conversion between longitude and latitude in degrees and unit vectors, which are used in all computations."""
+"""Conversion between longitude and latitude in degrees and unit vectors, which are used in all computations; checks of
+the units of coordinates."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from inrflow.errors import UserError
 
 LONGITUDES = ("lon", "longitude", "lons", "longitudes", "lng", "long", "clon", "nav_lon",
               "longitud", "longitudine", "längengrad", "laengengrad", "geolänge", "geolaenge", "länge", "laenge")
 LATITUDES = ("lat", "latitude", "lats", "latitudes", "clat", "nav_lat",
              "latitud", "latitudine", "breitengrad", "geobreite", "breite")
+_LENGTHS = {name: size for size, names in (
+    (1.0, "m meter meters metre metres"), (1e3, "km kilometer kilometers kilometre kilometres"),
+    (1e-2, "cm centimeter centimeters"), (1e-3, "mm millimeter millimeters"), (1e-6, "um micrometer micrometers"),
+    (0.3048, "ft foot feet"), (1609.344, "mi mile miles"), (1852.0, "nmi")) for name in names.split()}
+_IN_NAME = re.compile(r"(.*?)(?:\s*[(\[]\s*(.*?)\s*[)\]]|[ _](mm|cm|m|km))$")  # x (km), x_km
+_UPRIGHT = re.compile(r"z.*|.*(depth|height|elev|alt|level|lev|pres).*", re.IGNORECASE)
 _REGION = 90.0  # degrees of longitude without data, at least, of a region
 
 
@@ -35,6 +45,26 @@ def warn_of_radians(path: Path, lonlat: np.ndarray) -> None:
         warnings.warn(f"{path}: longitudes {lon.min():.3g} to {lon.max():.3g} and latitudes {lat.min():.3g} to "
                       f"{lat.max():.3g} are read as degrees; if they are radians, say so by the attribute units="
                       "radian of a NetCDF file, or multiply them by 180/pi", stacklevel=3)
+
+
+def named_lonlat(names: Sequence[str]) -> list[str]:
+    """Longitude and latitude of two named coordinates of a sphere: in this order, unless the first is called as
+    latitudes are."""
+    return list(names[::-1] if names and names[0].lower().startswith(LATITUDES) else names)
+
+
+def require_one_length(path: Path, units: Mapping[str, str]) -> None:
+    """Check that horizontal coordinates, each with its unit ("": unknown), are not lengths in several units, which laws
+    would mix; heights and depths may have their own. Units may be part of the names, x (km). Raises UserError."""
+    known = {}
+    for name, unit in units.items():
+        within = _IN_NAME.fullmatch(name)
+        unit = unit or (within[2] or within[3] if within else "")
+        if unit.lower() in _LENGTHS and not _UPRIGHT.fullmatch(within[1] if within else name):
+            known[name] = unit
+    if len({_LENGTHS[unit.lower()] for unit in known.values()}) > 1:
+        held = " and ".join(f"{name} in {unit}" for name, unit in known.items())
+        raise UserError(f"{path} has {held}, and coordinates are not converted: write these in one unit")
 
 
 def cut_elsewhere(longitude: np.ndarray) -> np.ndarray:

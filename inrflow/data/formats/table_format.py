@@ -29,7 +29,7 @@ from inrflow.data.formats.columns import (
     spanning_columns,
 )
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, sphere_axes
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, named_lonlat, require_one_length, sphere_axes
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.errors import UserError
 
@@ -115,11 +115,15 @@ class TableContent(Content):
             raise UserError(f"{path} has the columns {', '.join(names)} and none called {words}; name "
                             "the column of times with time=NAME, or, where there is a table for each time with its "
                             "number in the name, give all of them by a pattern (*)")
-        lonlat = [name for name in places if name is not None]
+        named = options.coordinates if options.description.get("geometry") == "sphere" else None
+        self.lonlat = named_lonlat(named) if named is not None and len(named) == 2 else None
+        lonlat = [name for name in places if name is not None] if self.lonlat is None else self.lonlat
+        if not set(lonlat) <= set(names):
+            raise UserError(f"{path} has the columns {', '.join(names)}, and not the coordinates {', '.join(lonlat)}")
         if all(_is_blank(cell) for name in lonlat for cell in block[name].tolist()) and lonlat and (
                 self._without_values(lonlat) == {*lonlat}):
             lonlat = []
-        sphere = (options.coordinates is None and len(lonlat) == 2
+        sphere = ((options.coordinates is None or self.lonlat is not None) and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
         plane, level = axes_among(names), tuple[str, ...]()
         height = meant.get(HEIGHTS) or find_column(names, HEIGHTS) or _of_profiles(
@@ -136,6 +140,7 @@ class TableContent(Content):
                 plane = [*plane, height]
             level = (height,) if flat and (plane or sphere) else ()  # neither coordinate nor channel
         axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
+        require_one_length(path, {name: units.get(name, "") for name in axes})
         if options.coordinates is None and not sphere and set(axes) <= set(options.channels or ()):
             axes = (PLACE,)
         if options.coordinates is None and not sphere and "period" not in options.description:
@@ -229,12 +234,14 @@ class TableContent(Content):
         return low.tolist(), high.tolist()
 
     def _wanted(self) -> list[tuple[str, ...]]:
-        return [*spanning_columns(self.description), *((name,) for name in self.description.channels),
+        return [*spanning_columns(self.description), *((name,) for name in (*self.description.channels,
+                                                                            *(self.lonlat or ()))),
                 *([] if self.time is None else [(self.time,)])]
 
     def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
         with self.kind.open_columns(self.path, self._wanted()) as columns:
-            observations = observations_of(columns, self.path, self.description, strict=False, time=self.time)
+            observations = observations_of(columns, self.path, self.description, strict=False, time=self.time,
+                                           named=self.lonlat)
         trajectories = [one.frames() for one in observations.values()]
         if not any(frames.moving for frames in trajectories):
             with TrajectoryWriter(target, self.description, overwrite, source=self.path) as writer:

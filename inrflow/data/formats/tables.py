@@ -50,7 +50,8 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
     table is replaced by a temporary one in the project's schema with the same values."""
     paths, told = expanded(path), dict(read or {})
     kind = format_of(paths[0])
-    known = ReadOptions(**{key: told[key] for key in ("channels", "time", "trajectory", "select") if key in told})
+    known = ReadOptions(**{key: told[key] for key in ("channels", "coordinates", "time", "trajectory", "select")
+                           if key in told})
     if len(paths) > 1 and isinstance(kind, TableFormat):
         yield paths[0], joined_tables(paths, known).with_options(known)
         return

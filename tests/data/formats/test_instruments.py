@@ -276,3 +276,15 @@ def test_times_that_look_local_are_told(tmp_path, first, words):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(tmp_path, "utc.csv")
+
+
+def test_exports_of_cfx_are_tables_whose_blocks_are_told_apart(tmp_path):
+    places = np.random.default_rng(2).uniform(0, 0.5, (9, 2))
+    for t in T:
+        rows = "\n".join(f"{x:.8e}, {y:.8e}, {0:.8e}, {heat(x, y, t):.8e}" for x, y in places)
+        (tmp_path / f"cfx_{t}.csv").write_text(
+            f"\n[Name]\nPlane 1\n\n[Data]\nX [ m ], Y [ m ], Z [ m ], Temperature [ K ]\n{rows}\n\n[Faces]\n0, 1, 2\n")
+    with pytest.warns(UserWarning, match="numbers at the end of their names"):
+        one, about = read(tmp_path, *(f"cfx_{t}.csv" for t in T))
+    require_heat(one)
+    assert about.coordinates == ("X [ m ]", "Y [ m ]") and about.units == ("K",)

@@ -197,3 +197,23 @@ def test_exodus_goes_in_with_its_mesh(kind, at_nodes, tmp_path):
         frozenset(one[[0, *rest]]) for one in corners for rest in ((1, 2), (2, 3))}
     given = read_observations(tmp_path / "out.e", about)[0].frames()
     np.testing.assert_allclose(np.sort(given.u.ravel()), np.sort(frames.u.ravel()), rtol=1e-6)
+
+
+def test_meshes_of_ugrid_in_metres_are_in_the_plane_and_flat_fields_are_named_beside_soil(tmp_path):
+    x, y = np.array([0.0, 10.0, 25.0, 40.0]), np.array([5.0, 0.0, 8.0, 3.0])
+    values = np.arange(16, dtype=np.float32).reshape(4, 4)
+    mesh = {"cf_role": "mesh_topology", "topology_dimension": 2, "face_coordinates": "mesh_face_x mesh_face_y"}
+    xarray.Dataset({"mesh": ((), 0, mesh), "depth": (("time", "face"), values, {"mesh": "mesh", "location": "face"})}, {
+        "time": DAYS, "mesh_face_x": ("face", x, {"units": "m"}), "mesh_face_y": ("face", y, {"units": "m"}),
+        }).to_netcdf(tmp_path / "map.nc")
+    convert(tmp_path / "map.nc", tmp_path / "map.h5")
+    with TrajectoryFile(tmp_path / "map.h5") as file:
+        assert file.description.coordinates == ("mesh_face_x", "mesh_face_y")
+        np.testing.assert_array_equal(file.read(0).x, np.stack([x, y], 1))
+        np.testing.assert_array_equal(file.read(0).u[..., 0], values)
+    lon, lat = 8.0 + COLUMNS, 45.0 + ROWS
+    soil = np.zeros((4, 2, 3, 5), np.float32)
+    xarray.Dataset({"T2": (("time", "y", "x"), field(lon, lat)), "TSLB": (("time", "soil", "y", "x"), soil)}, {
+        "time": DAYS, "lon": (("y", "x"), lon), "lat": (("y", "x"), lat)}).to_netcdf(tmp_path / "soil.nc")
+    with pytest.raises(UserError, match=r"take those without soil with channels=\[T2\]"):
+        convert(tmp_path / "soil.nc", tmp_path / "soil.h5")

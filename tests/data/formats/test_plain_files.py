@@ -274,6 +274,45 @@ def test_columns_of_which_most_cells_are_empty_hold_text(tmp_path):
     np.testing.assert_allclose(frames.u[..., 0], EXPECTED)
 
 
+@pytest.mark.parametrize("name", ["a.nc", "a.csv", "a.parquet"])
+def test_named_coordinates_of_a_sphere_are_degrees(name, tmp_path):
+    path, degrees = tmp_path / name, np.stack(np.meshgrid(LON, LAT), -1).reshape(-1, 2)
+    table = xarray.Dataset({"u": (("time", "nord", "ost"), RANDOM.uniform(size=(6, 5, 5)).astype(np.float32))},
+                           {"time": T, "nord": LAT, "ost": LON})
+    rows = table.to_dataframe().reset_index()
+    write = {".nc": table.to_netcdf, ".csv": lambda p: rows.to_csv(p, index=False), ".parquet": rows.to_parquet}
+    write[path.suffix](path)
+    given = {"geometry": "sphere", "coordinates": ["ost", "nord"]}
+    frames, about, _ = held(path, tmp_path, **given)
+    assert about.geometry == "sphere"
+    places = {tuple(np.round(place, 9)): u for place, u in zip(frames.x, frames.u[2, :, 0], strict=True)}
+    for place, u in zip(lonlat_to_xyz(*degrees.T), table.u.values[2].ravel(), strict=True):
+        assert places[tuple(np.round(place, 9))] == u
+    seen = read_observations(path, about, read=given)[0].frames()
+    np.testing.assert_allclose(seen.x[np.lexsort(seen.x.T)], frames.x[np.lexsort(frames.x.T)], atol=1e-12)
+    np.testing.assert_allclose(read_points(path, about, read=given).x[:25].sum(0), frames.x.sum(0), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["a.nc", "a.csv"])
+def test_lengths_in_several_units_are_not_taken_as_one(name, tmp_path):
+    def write(across, other="y"):
+        values = RANDOM.uniform(size=(6, 5, 5)).astype(np.float32)
+        data = xarray.Dataset({"u": (("time", other, "x"), values)}, {
+            "time": T, "x": ("x", LON, {"units": "km"}), other: (other, LAT, {"units": across})})
+        path = tmp_path / name
+        if name == "a.nc":
+            data.to_netcdf(path)
+        else:
+            data.to_dataframe().reset_index().rename(columns={"x": "x (km)", other: f"{other} ({across})"}).to_csv(
+                path, index=False)
+        return path
+
+    with pytest.raises(UserError, match=r" in k?m and [xy].* in k?m, .*write these in one unit"):
+        held(write("m"), tmp_path)
+    assert len(held(write("km"), tmp_path)[1].coordinates) == 2
+    assert len(held(write("m", "z"), tmp_path)[1].coordinates) == 2  # a section, with heights in their own unit
+
+
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.bz2"])
 def test_archives_are_named_with_what_to_do(suffix, tmp_path):
     table(tmp_path / "a.csv")

@@ -21,14 +21,14 @@ from inrflow.data.formats.meshes.mesh_series import MeshFormat, VtkBinaryFormat,
 from inrflow.data.formats.meshes.openfoam import OpenFoamFormat, ProbesFormat
 from inrflow.data.formats.registry import Format, register_format
 from inrflow.data.formats.texts.csv_table import CsvFormat
-from inrflow.data.formats.texts.instruments import DavisFormat, RdbFormat, Toa5Format
+from inrflow.data.formats.texts.instruments import CfxFormat, DavisFormat, RdbFormat, Toa5Format
 from inrflow.data.formats.texts.networks import GhcnFormat, InfluxFormat, NdbcFormat, OdvFormat
 
 BUILTIN = (
     *GENERAL, CsvFormat, NdbcFormat, GhcnFormat, OdvFormat, InfluxFormat, *SPECIAL, MeshFormat, ParquetFormat,
     Hdf5Format, Hdf5ArrayFormat, Blocks, DedalusFormat, NpyFormat, TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat,
     ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat, PdeBenchFormat, TheWellFormat, TrajectoryFormat, PpFormat,
-    EnsightFormat, ComsolFormat, Toa5Format, DavisFormat, RdbFormat, VtkFormat,
+    EnsightFormat, ComsolFormat, Toa5Format, DavisFormat, RdbFormat, CfxFormat, VtkFormat,
     VtkBinaryFormat,
 )
 for _kind in BUILTIN:

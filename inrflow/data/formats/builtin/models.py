@@ -158,4 +158,6 @@ def _of_mesh(path: Path, data: Any) -> Any:
         parts = {name for key, names in words.items() if key.endswith(("_coordinates", "_connectivity"))
                  for name in names if name in data.variables}
         data = data.drop_vars([mesh, *others, *(parts - set(own))]).set_coords(own)
+        for name, axis in zip(own, "XY", strict=False):
+            data[name].attrs.setdefault("axis", axis)
     return data

@@ -30,6 +30,8 @@ from inrflow.data.formats.sphere import (
     LONGITUDES,
     cut_elsewhere,
     lonlat_to_xyz,
+    named_lonlat,
+    require_one_length,
     sphere_axes,
     warn_of_radians,
 )
@@ -41,6 +43,7 @@ from inrflow.data.formats.table_format import TableContent
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
+_AXES = ("projection_x_coordinate", "X"), ("projection_y_coordinate", "Y")  # CF names and axes
 _SHOWN = 12  # entries of a dimension shown in messages
 _FLAGS = {"flag_values", "flag_masks", "flag_meanings"}  # CF attributes of variables that are no quantities
 
@@ -294,16 +297,21 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     if may_be_sphere and None in lonlat and None not in rotated:
         raise UserError(f"{path}: {' and '.join(map(str, rotated))} are places on a rotated grid whose pole is not "
                         "given; add lon and lat, or the grid_mapping, or take them as flat with coordinates=[...]")
+    if geometry == "sphere" and coordinates is not None and len(coordinates) == 2:
+        lonlat, may_be_sphere = [*named_lonlat(coordinates)], set(coordinates) <= set(map(str, data.variables))
     sphere = may_be_sphere and None not in lonlat and any(data[name].dims for name in lonlat)  # else a single place
     names: list[Any] = lonlat if sphere else list(coordinates or [dim for dim in space if dim in data.variables])
     if not sphere and coordinates is None and len(names) < len(space):
         names = [name for name in "xyz" if name in data.variables and data[name].dims] or names
+        on_axes = [find_variable(own, (), standard, (axis,), "") for standard, axis in _AXES]
+        names = names or [name for name in on_axes if name is not None]
     absent = [name for name in names if name not in data.variables]
     covered = {dim for name in names if name in data.variables for dim in data[name].dims}
     if absent or covered != set(space):
         sizes = ", ".join(f"{dim} ({data.sizes[dim]})" for dim in space)
         spanned = f"span {', '.join(map(str, sorted(covered, key=str)))}" if covered else "span none of them"
         which = f"the coordinates {', '.join(map(str, names))} {spanned}" if names else "no coordinates were recognised"
+        further = ", ".join(str(dim) for dim in space if dim not in covered)
         chosen = " ".join(f"select.{dim}=0" for dim in space if dim not in covered) or "select.DIMENSION=INDEX"
         times = "" if time_of(data) else ", or name what holds the times with time=NAME"
         if "expver" in space:  # recent months of ERA5 are preliminary
@@ -313,9 +321,15 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
             times += f"; trajectory={time_of(data)} time={ahead.pop()} takes the forecast of each time as a trajectory"
         elif covered:
             times += ", or name what counts trajectories with trajectory=NAME"
+            along = set(data.variables[time_of(data)].dims) if time_of(data) else set()
+            if flat := [name for name, one in data.data_vars.items() if set(one.dims) == along | covered]:
+                times += f", or take those without {further} with channels=[{','.join(map(str, flat))}]"
         raise UserError(f"{path}: fields live on the dimensions {sizes} but {which}; name one for each with "
                         f"coordinates=[...] (one without values is numbered), or choose an index, such as "
                         f"{chosen}{times}")
+    require_one_length(path, {str(name): str(data[name].attrs.get("units", "")) for name in names
+                              if not {"positive", "axis"} & set(data[name].attrs) or data[name].attrs.get("axis") in (
+                                  "X", "Y")})
     shape = [data.sizes[dim] for dim in space]
     columns = []
     for name in names:

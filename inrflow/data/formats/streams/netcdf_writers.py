@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -25,8 +23,11 @@ from inrflow.data.formats.registry import (
     units_of_columns,
 )
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import folder_of, require_replaceable
+from inrflow.runtime.stores import put_folder, restore
 
 RADIANS = "inrflow_radians"  # attribute of angles converted to degrees: their units in the file
+_ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata")  # metadata of a folder
 _EXTRAS = {"cfgrib": "grib", "iris": "pp", "astropy_healpix": "healpix"}
 
 
@@ -113,25 +114,34 @@ class NetcdfWriter(TableWriter):
 
 
 class ZarrWriter(NetcdfWriter):
-    """Writer of the same content as NetcdfWriter as a Zarr folder, which is renamed when complete and never replaced.
+    """Writer of the same content as NetcdfWriter as a Zarr folder, which is renamed when complete.
 
     Raises UserError if the package zarr is not installed.
     """
 
+    @staticmethod
+    def is_store(path: Path) -> bool:
+        group = any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
+        return group and all(item.name in _ZARR or any((item / name).is_file() for name in _ZARR)
+                             for item in path.iterdir())
+
     def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
         require_package("zarr", path)
+        restore(path)
         super().__init__(path, description, overwrite)
+        self._overwrite = overwrite
 
     def _complete(self) -> None:
         import xarray
 
         self._finish()
-        aside = self._target.partial.with_suffix(".folder")
-        try:
-            with self._target.guard(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # text in Zarr 3 is a draft
-                with xarray.open_dataset(self._target.partial, engine="h5netcdf", decode_times=False) as data:
-                    data.to_zarr(aside, mode="w")
-                os.rename(aside, self.path)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        aside = folder_of(self._target.partial)
+        with self._target.guard(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # text in Zarr 3 is a draft
+            with xarray.open_dataset(self._target.partial, engine="h5netcdf", decode_times=False) as data:
+                data.to_zarr(aside, mode="w")
+                with xarray.open_zarr(aside, decode_times=False) as written:
+                    if written.sizes != data.sizes or set(written.variables) != set(data.variables):
+                        raise UserError(f"{self.path} was not written in full; write .nc instead")
+            require_replaceable(self.path, self._overwrite, self.is_store)
+            put_folder(aside, self.path)

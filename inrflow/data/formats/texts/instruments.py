@@ -1,4 +1,4 @@
-"""Text tables of instruments and services: Campbell loggers (TOA5), DaVis, USGS gauges (RDB)."""
+"""Text tables of instruments, services and solvers: Campbell loggers (TOA5), DaVis, USGS gauges (RDB), CFX."""
 
 from __future__ import annotations
 
@@ -77,6 +77,29 @@ class RdbFormat(CsvFormat):
     signature = re.compile(rb"#[^\0]*?(U\.S\. Geological Survey|\n(\d+[sdn]\t)+\d+[sdn]\s*\n)")
     suffixes = ()
     columns = RdbColumns
+
+
+class CfxColumns(CsvColumns):
+    """Columns of the block [Data], with names and units such as `X [ m ]`; later blocks (faces, lines) are left out."""
+
+    def line_of_names(self, line: str) -> str:
+        while line and line.strip() != "[Data]":
+            line = self._header(self.path)
+        return self._header(self.path)
+
+    def _take_units(self) -> None:
+        self.units = {name: match[1] for name in self.names if (match := re.search(r"\[\s*(.*?)\s*\]$", name))}
+        self._lines = itertools.chain(itertools.takewhile(lambda line: not line.startswith("["), self._lines))
+
+
+class CfxFormat(CsvFormat):
+    """Exports of CFX-Post: blocks with a title in brackets, the rows in [Data]."""
+
+    name = "CFX"
+    about = "CFX-Post's exports"
+    signature = re.compile(rb"\s*(\[Name\][^\[\0]*)?\[Data\]\s*\n")
+    suffixes = ()
+    columns = CfxColumns
 
 
 class DavisColumns(CsvColumns):
