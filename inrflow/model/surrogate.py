@@ -231,7 +231,7 @@ class Surrogate(Shown):
         return estimate if self.residual is None else with_residual(
             self.decoder, self.dynamics, estimate, inner, self.residual)
 
-    def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
+    def internal(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """A window in internal time and normalised values. Raises UserError for values with times of their own where
         codes are independent (an ensemble), as these are not propagated to the times of frames."""
         if window.delay is not None and self.prior.covariance.dim() == 1:
@@ -242,7 +242,7 @@ class Surrogate(Shown):
 
     def _plausible(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """The window without outliers: values far beyond all of training that no neighbour supports."""
-        inner, kept = self._inner(window), self.training.get("faults") == "kept"
+        inner, kept = self.internal(window), self.training.get("faults") == "kept"
         if "series" in self.training and not kept:
             inner = inner.with_values(torch.stack([hampel_filter(u, self.normalisation.least, True) for u in inner.u]))
         wild = not kept and bool((inner.u.abs() > self.normalisation.limit.to(inner.u)).any())
@@ -250,7 +250,7 @@ class Surrogate(Shown):
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
         """Codes of all frames of a window in data units, each encoded on its own."""
-        return self._codes(self._inner(window))
+        return self._codes(self.internal(window))
 
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
         motion = None if inner.delay is None else self.dynamics.motion(self.prior.mean, self.code_size)

@@ -175,7 +175,7 @@ def context_of_windows(
         found = _given(surrogate, parts, prior)
         seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
         spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
-        first, codes = surrogate._inner(windows[0]), surrogate.prior.codes(surrogate.code_size)
+        first, codes = surrogate.internal(windows[0]), surrogate.prior.codes(surrogate.code_size)
         share = unknown(surrogate.decoder, first, parts[0].codes, codes, surrogate.encoder) if spare else math.inf
         if share < _KNOWN * found.misfit:
             return found

@@ -194,7 +194,7 @@ def _is_noise_free(surrogate: Surrogate, problem: Problem) -> bool:
     places are due to the decoder."""
     window = TrajectoryBatch.first_frames(*_windows(surrogate, problem))
     parts = observations_and_decoded(surrogate.decoder, surrogate.dynamics, surrogate.estimate(window),
-                                     surrogate._inner(window))
+                                     surrogate.internal(window))
     missed = np.concatenate([(rows.u - codes) ** 2 for rows, codes, _ in parts])
     values = np.isfinite(missed).sum() / max(1, sum(len(np.unique(rows.t)) for rows, *_ in parts))
     return bool(values > _FEW_CODES * surrogate.code_size and np.nanmean(missed) < WHITE)
@@ -269,7 +269,7 @@ def _with_weight(
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
     """Rows of the training frames, up to a limit."""
     parts: list[Rows] = []
-    for inner in (surrogate._inner(problem.source.batch([index], normalised=False)) for index in problem.train):
+    for inner in (surrogate.internal(problem.source.batch([index], normalised=False)) for index in problem.train):
         parts += rows_of(inner.t, inner.x, inner.u, inner.delay)
         if sum(len(part.t) for part in parts) > _ROWS:
             break
@@ -296,9 +296,9 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
         estimate, hidden = model.estimate(window), batch.first_frames(past).at(held)
         later, some = batch.later(past, _LEADS, _AHEAD)
-        inner = model._inner(hidden)
+        inner = model.internal(hidden)
         left = inner.u.double() - forecast(model, estimate, hidden, with_std=False).mean.double()
-        yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model._inner(window)),
+        yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model.internal(window)),
                    _targets(model, estimate, hidden.thinned(_VALUES)[0]),
                    _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points,
                    joined(rows_of(inner.t, inner.x, left, inner.delay)))
@@ -310,8 +310,7 @@ def _targets(
 ) -> Targets:
     """Residuals of the values of a batch in data units with respect to codes (or a given `mean`); `seen`: which of its
     places were observed, by default none."""
-    last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)
-    given, batch = forecast(model, estimate, batch), model._inner(batch)
+    given, batch = forecast(model, estimate, batch), model.internal(batch)
     assert given.std is not None
     mean = given.mean.double() if mean is None else mean
     t = (batch.t[:, :, None] + (0.0 if batch.delay is None else batch.delay)).expand(batch.u.shape[:3])
@@ -333,16 +332,16 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
     gap, hidden = window.frames(middle), window.u.clone()
     hidden[:, middle] = torch.nan
     model, window = replace(surrogate, residual=None), window.with_values(hidden)
-    estimate, inner, given = model.estimate(window), model._inner(gap), None
+    estimate, inner, given = model.estimate(window), model.internal(gap), None
     if problem.fitted_frames < _AMPLE * model.code_size:
-        known = model._inner(problem.source.batch(problem.train, normalised=False)).first_frames(problem.fitted_frames)
+        known = model.internal(problem.source.batch(problem.train, normalised=False)).first_frames(problem.fitted_frames)
         given = forecast(model, estimate, gap, with_std=False).mean.double()
         for own, t in zip(given, inner.t, strict=True):
             others = known.u[0, (known.t[0, :, None] != t).all(1)].double().flatten(1)
             own.copy_(projected_on_components(own.flatten(1), others, model.code_size).view_as(own))
         given = gap.with_values(given).thinned(_VALUES)[0].u
     between = _targets(model, estimate, gap.thinned(_VALUES)[0], mean=given)
-    return Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model._inner(window)), between,
+    return Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model.internal(window)), between,
                 between, batch.u.shape[2], joined(rows_of(inner.t, inner.x, inner.u, inner.delay)))
 
 
