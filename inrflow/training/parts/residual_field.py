@@ -334,7 +334,8 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
     model, window = replace(surrogate, residual=None), window.with_values(hidden)
     estimate, inner, given = model.estimate(window), model.internal(gap), None
     if problem.fitted_frames < _AMPLE * model.code_size:
-        known = model.internal(problem.source.batch(problem.train, normalised=False)).first_frames(problem.fitted_frames)
+        train = problem.source.batch(problem.train, normalised=False)
+        known = model.internal(train.first_frames(problem.fitted_frames))
         given = forecast(model, estimate, gap, with_std=False).mean.double()
         for own, t in zip(given, inner.t, strict=True):
             others = known.u[0, (known.t[0, :, None] != t).all(1)].double().flatten(1)
