@@ -277,7 +277,7 @@ def test_what_features_trained_at_few_places_say_there_keeps_no_process_away(tmp
     write_trajectories(tmp_path / "few.h5", t, x, np.nan_to_num(u)[None], ABOUT)
     monkeypatch.setattr(fit, "_ITERATIONS", 8)
     monkeypatch.setattr(fit, "CHANGES", ())
-    monkeypatch.setattr(residual_field, "_FAR_BETTER", 1e9)  # codes seem far better than any process
+    monkeypatch.setattr(residual_field, "CODES_PAY", 1e9)  # codes seem far better than any process
     monkeypatch.setattr(decoder, "TRUNK_PAYS", 1e9)
     surrogate = inrflow.fit(Problem.open(tmp_path / "few.h5", *SETTINGS))
     assert isinstance(surrogate.decoder, ModulatedSiren) and surrogate.residual is not None
