@@ -88,11 +88,15 @@ class SingleStepRefinement(Refinement):
         return self._with_errors(found, np.linalg.pinv(self.gram, hermitian=True))
 
     def sparser(self, law: Law) -> Iterator[Law]:
-        """Iterate over laws without terms whose removal raises the misfit little (normal matrix), then more."""
+        """Iterate over ever smaller laws without terms whose removal raises the misfit little (normal matrix), then
+        more, relative to the number of steps, each of which adds about one."""
         self._set_law(law)
-        freedom, covariance = float(len(self.data.codes) * int(self.rows.sum())), scaled_inverse(self.gram)
+        covariance, size = scaled_inverse(self.gram), law.size
         for most in _INCREASES:
-            yield self._significant(covariance, math.sqrt((most - 1) * freedom))
+            fewer = self._significant(covariance, math.sqrt((most - 1) * len(self.data.codes)))
+            if fewer.size < size:
+                size = fewer.size
+                yield fewer
 
 
 def along_single_steps(encoded: EncodedData, families: Families, deadline: float, far: bool) -> Iterator[Law]:
