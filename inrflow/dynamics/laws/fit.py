@@ -276,8 +276,8 @@ class LawSearch:
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
-        """Forecast laws of a family, the likeliest one first, also with coefficients along their own flow, until a share
-        of the time is over."""
+        """Forecast laws of a family, the likeliest first, also with coefficients along their own flow, until a share of
+        the time is over."""
         if misfit > _POLYNOMIAL and not (
                 self.several or "carried" in families.terms or self.late() and not self.scored):
             likeliest = laws[0]

@@ -189,8 +189,8 @@ class Law:
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             hidden = [j for j in present if j not in shown]
             if hidden:
-                text += f" +... ({len(hidden)} more terms" + (
-                    ", within their standard errors of zero)" if size[hidden].max() < 1 else ")")
+                text += f" +... ({len(hidden)} more term{'s' * (len(hidden) > 1)}" + (
+                    ", within standard errors of zero)" if size[hidden].max() < 1 else ")")
             inertia = max((term.inertia for j in present if isinstance(term := self.terms[j], Term)), default=0.0)
             front = f"(1 - {inertia:.4g} lap) " if inertia else ""
             lines.append(f"{front}d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))

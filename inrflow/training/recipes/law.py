@@ -304,11 +304,6 @@ def _candidates(
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
         f"validation error {flown.error + rows:.2e} of the variance (harmonics alone {floor:.1e})"
     )
-    for line in lines:
-        run.log.say(f"  {line}")
-    if law.has_rates:
-        run.log.say(f"  a single frame does not determine the state: forecasts need at least {needed} observed frames "
-                    f"(observe.frames={needed})")
     if not np.isfinite(flown.error):
         return
     with run.budget.part(_OF_STEPS):
@@ -325,6 +320,11 @@ def _candidates(
             "it is not used" if lost > _LOST else "do not trust forecasts far beyond the data"))
     if lost > _LOST:
         return
+    for line in lines:
+        run.log.say(f"  {line}")
+    if law.has_rates:
+        run.log.say(f"  a single frame does not determine the state: forecasts need at least {needed} observed frames "
+                    f"(observe.frames={needed})")
     error = flown.error + rows
     complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # as many harmonics as points
     name = f"law on harmonics, {law.size} coefficients" + ", with a network" * law.has_network

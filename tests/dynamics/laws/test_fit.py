@@ -84,6 +84,18 @@ def test_a_first_law_is_forecast_at_once_where_the_clock_is_late(late: bool, mon
     assert search.least < 1e-6
 
 
+def test_a_search_whose_time_ends_along_flows_has_a_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = _search()
+
+    def along(*_: object) -> object:
+        raise fit.OutOfTime
+
+    monkeypatch.setattr(fit, "rollout_regression", along)
+    misfit, laws, families = search._regressed(search.families)
+    search.run(iter([(max(misfit, 1e-3), laws, families)]))
+    assert len(search.scored) == 1 and search.least < 1e-2
+
+
 def test_a_further_family_without_a_solution_leaves_the_search_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     search, own = _search(), list[fit.Families]()
 

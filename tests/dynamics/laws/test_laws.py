@@ -229,7 +229,7 @@ def test_terms_within_their_standard_error_are_counted_but_not_written() -> None
     codes = HarmonicCodes(LINE.harmonics(4), np.zeros((1, 4)), np.ones((1, 4)))
     theta, std = np.array([[0.01], [2.0], [-0.3], [0.2]]), np.array([[0.07], [0.1], [0.4], [0.2]])
     (line,) = Law(LINE, NATURAL, terms, theta, std, codes).written(["u"])
-    assert line == "du/dt = 2.00(10) u^2 + 0.2(2) u^4 + ... (2 more terms, within their standard errors of zero)"
+    assert line == "du/dt = 2.00(10) u^2 + 0.2(2) u^4 + ... (2 more terms, within standard errors of zero)"
     (line,) = Law(LINE, NATURAL, terms, theta, 10 * std, codes).written(["u"])  # the strongest one in any case
     assert line.startswith("du/dt = 2.0(10) u^2 + ... (3 more") and line.endswith("errors of zero)")
 
