@@ -156,8 +156,9 @@ class LawRecipe:
             if flows and len(scale) > 2 and problem.noise is None:
                 from inrflow.dynamics.fitting.flow_pressure import flow_law
 
-                kept[:], seconds = velocities, seconds / 2  # as much for a law of all channels
-                law = flow_law(lambda: search(flows, seconds, left), t, x, u, velocities, scale.numpy(), run.log.say)
+                kept[:], seconds, later = velocities, seconds / 2, left() / 2  # as much for a law of all channels
+                law = flow_law(lambda: search(flows, seconds, lambda: left() - later), t, x, u, velocities,
+                               scale.numpy(), run.log.say)
                 if law is not None:
                     return law, problem
                 kept[:], datasets[:] = range(len(scale)), []

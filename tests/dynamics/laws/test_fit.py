@@ -23,7 +23,7 @@ def _search(late: bool = False, noise: float = 0.0) -> fit.LawSearch:
     families = families_of(encoded.domain, encoded.codes.harmonics, encoded.states)
     encoded = replace(encoded, train=replace(encoded.train, noise=noise * encoded.train.u.var((0, 1, 2))))
     floor += 1.2 * noise
-    return fit.LawSearch(encoded, judge, families, floor, lambda _: None, fit.effort(), 5.0, 0.0, lambda: late)
+    return fit.LawSearch(encoded, judge, families, floor, lambda _: None, fit.effort(), 5.0, 0.0, lambda: float(late))
 
 
 @pytest.mark.parametrize(("share", "taken", "left_out"), [(0.8, False, False), (0.3, True, False), (0.05, True, True)])
