@@ -179,7 +179,7 @@ class Law:
             bare = dataclasses.replace(self, theta=left[0], by_context=left[1:])
             present = [j for j, term in enumerate(self.terms) if not isinstance(term, Sine) and left[:, j, c].any()]
             size = np.abs(self.theta[:, c]) / (self.std[:, c] + 1e-300)
-            varies, ranked = left[1:, :, c].any(0), sorted(present, key=lambda j: -size[j])  # noqa: B023
+            varies, ranked = np.count_nonzero(left[1:, :, c], 0), sorted(present, key=lambda j: -size[j])  # noqa: B023
             shown = sorted([j for i, j in enumerate(ranked) if not i or size[j] >= 1 or varies[j]][:_WRITTEN])
             parts = [f"{bare._coefficient(j, c, contexts)} {term.written(channels, names)}".removesuffix(" 1")
                      for j in shown if isinstance(term := self.terms[j], Term)]
