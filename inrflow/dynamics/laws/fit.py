@@ -276,16 +276,11 @@ class LawSearch:
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
-        """Forecast laws of a family, the likeliest first, also with coefficients along their own flow, until a share of
-        the time is over."""
+        """Forecast laws of a family, also with coefficients along their own flow, until a share of the time is over."""
         if misfit > _POLYNOMIAL and not (
                 self.several or "carried" in families.terms or self.used() > _HALF and not self.scored):
-            likeliest = laws[0]
-            if not self.scored and well_posed(likeliest, self.encoded.train.t):
-                self._forecast(laws[:1], share)  # a slow machine may have no time for another one
-                laws = laws[1:]
             until = effort() + _OF_FLOWS * self.seconds
-            best, flown = list[Law](), rollout_regression(self.encoded, likeliest, families)
+            best, flown = list[Law](), rollout_regression(self.encoded, laws[0], families)
             while self.spent < share * self.seconds and effort() < until and (found := next(flown, None)) is not None:
                 best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide

@@ -84,16 +84,15 @@ def test_a_first_law_is_forecast_at_once_where_the_clock_is_late(late: bool, mon
     assert search.least < 1e-6
 
 
-def test_a_search_whose_time_ends_along_flows_has_a_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    search = _search()
-
-    def along(*_: object) -> object:
-        raise fit.OutOfTime
-
-    monkeypatch.setattr(fit, "rollout_regression", along)
-    misfit, laws, families = search._regressed(search.families)
-    search.run(iter([(max(misfit, 1e-3), laws, families)]))
-    assert len(search.scored) == 1 and search.least < 1e-2
+def test_a_busy_clock_ends_forecasts_after_two_laws() -> None:
+    laws = {}
+    for share in (0.0, 0.9):
+        search = _search()
+        search.used, search.seconds = (lambda share=share: share), 100.0
+        every = search._regressed(search.families)[1]
+        search._forecast(every, 0.45)
+        laws[share] = len(search.scored)
+    assert laws[0.9] == 2 < laws[0.0]
 
 
 def test_a_further_family_without_a_solution_leaves_the_search_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
