@@ -85,12 +85,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
     domains = [domain] if isinstance(domain, Domain) else list(domain)
 
-    def over(share: float) -> bool:
-        return clock is not None and clock() < (1 - share) * given
+    def used() -> float:
+        return 1 - clock() / max(given, 1e-9) if clock else 0.0
 
     encoded, judge, floor = prepare_data(data, domains, boundary, seed, say,
-                                         lambda times: effort() > start + times * _CHOICE * seconds or over(_BY_CLOCK),
-                                         int(_CODES * seconds))
+                                         lambda times: (effort() > start + times * _CHOICE * seconds
+                                                        or used() > _BY_CLOCK), int(_CODES * seconds))
     on_data(encoded)
     families = families_of(encoded.domain, encoded.codes.harmonics, encoded.states[:, :, :channels], units)
     families = families.with_season(channels, encoded.codes.harmonics) if period else families
@@ -98,7 +98,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))  # their forecasts cost much
     say(f"{encoded.domain.kind}: {encoded.codes.harmonics.count} harmonics, noise {np.max(encoded.train.noise):.1e}, "
         f"{effort() - start:.1f} s")
-    search = LawSearch(encoded, judge, families, max(floor, noise), say, start, seconds, period, partial(over, _HALF))
+    search = LawSearch(encoded, judge, families, max(floor, noise), say, start, seconds, period, used)
     search.regress(channels)
     if search.least_misfit > _VISIBLE:
         on_unexplained(encoded, search.least_misfit, search.ranked[0][1][0])
@@ -138,13 +138,13 @@ class LawSearch:
     """Laws regressed on families of terms and judged by forecasts: `scored`, pairs of errors (S,) and law.
 
     families: the first ones. floor: held-out error of the harmonics. start, seconds: effort at the start, and its
-    limit. late: whether the clock asks for forecasts now.
+    limit. used: share of the clock that is over.
     """
 
     def __init__(self, encoded: EncodedData, judge: Data, families: Families, floor: float, say: Log, start: float,
-                 seconds: float, period: float, late: Callable[[], bool] = lambda: False) -> None:
+                 seconds: float, period: float, used: Callable[[], float] = lambda: 0.0) -> None:
         self.encoded, self.judge, self.families, self.floor, self.say = encoded, judge, families, floor, say
-        self.late = late
+        self.used = used
         self.after_transients = encoded  # without first frames that splines resolve poorly
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(encoded.train.systems.counts)
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
@@ -161,8 +161,8 @@ class LawSearch:
 
     @property
     def spent(self) -> float:
-        """Effort since the start."""
-        return effort() - self.start
+        """Effort since the start; on a busy machine, the share of the seconds that its clock has used."""
+        return max(effort() - self.start, self.used() * self.seconds)
 
     @property
     def least(self) -> float:
@@ -198,7 +198,7 @@ class LawSearch:
         pause, rest = effort() + _RANKED * self.seconds, self.start + _REST * self.seconds
 
         def on(until: float) -> bool:
-            return effort() < until and not self.late()
+            return effort() < until and self.used() < _HALF
 
         with suppress(ValueError):  # or LinAlgError: families before it are kept
             further = () if least < _POLYNOMIAL or self.period else families.further(encoded)
@@ -277,11 +277,11 @@ class LawSearch:
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, also with coefficients along their own flow, until a share of the time is over."""
-        until = min(self.start + share * self.seconds, effort() + _OF_FLOWS * self.seconds)
         if misfit > _POLYNOMIAL and not (
-                self.several or "carried" in families.terms or self.late() and not self.scored):
+                self.several or "carried" in families.terms or self.used() > _HALF and not self.scored):
+            until = effort() + _OF_FLOWS * self.seconds
             best, flown = list[Law](), rollout_regression(self.encoded, laws[0], families)
-            while effort() < until and (found := next(flown, None)) is not None:
+            while self.spent < share * self.seconds and effort() < until and (found := next(flown, None)) is not None:
                 best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
         share *= 1.0 if self.noiseless else _HIDDEN
@@ -298,7 +298,8 @@ class LawSearch:
                 break
 
     def _consider(self, law: Law, errors: np.ndarray) -> None:
-        self.say(f"  error {errors.mean():.2e} with {law.size - len(law.rates)} terms, effort {self.spent:.1f} s")
+        self.say(f"  error {errors.mean():.2e} with {law.size - len(law.rates)} terms, "
+                 f"effort {effort() - self.start:.1f} s")
         self.diverged += not np.isfinite(errors).all()
         if law.size and np.isfinite(errors).all():
             self.scored.append((errors, law))

@@ -25,7 +25,7 @@ MOST_STEPS = 256  # per interval; laws that need more are rejected
 _ORDER = 4  # of convergence of the integrator
 HARDLY, _OTHER_ORDER = 2.0, 1.5  # largest errors over the least, of shorter laws; of another order in time
 _NONE, _LITTLE = 3.0, 1e-2  # not written: parts within these standard errors; below this share
-_WRITTEN = 20  # most terms of a line: those with the largest ratios to their standard errors
+_WRITTEN = 20  # most terms of a line: those with the largest ratios to their standard errors, if these are above 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,8 @@ class Law:
     def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None,
                 contexts: Sequence[str] | None = None) -> list[str]:
         """Equations as text, one line per channel: "du/dt = 0.0099(1) lap u - 0.33(2) u^3", with errors of last digits,
-        "(0.03 + 0.01 c)" where a context c matters, which is standardised, or the numbers named by `contexts`."""
+        "(0.03 + 0.01 c)" where a context c matters, which is standardised, or the numbers named by `contexts`. Terms
+        within their standard error of zero are counted, not written, except the strongest one of a line."""
         if self.values is not None:  # of channels, in place of rates
             lines = dataclasses.replace(self, theta=self.theta + self.values, values=None).written(
                 channels, coordinates, contexts)
@@ -178,14 +179,18 @@ class Law:
             bare = dataclasses.replace(self, theta=left[0], by_context=left[1:])
             present = [j for j, term in enumerate(self.terms) if not isinstance(term, Sine) and left[:, j, c].any()]
             size = np.abs(self.theta[:, c]) / (self.std[:, c] + 1e-300)
-            shown = sorted(sorted(present, key=lambda j: -size[j])[:_WRITTEN])  # noqa: B023
+            varies, ranked = np.count_nonzero(left[1:, :, c], 0), sorted(present, key=lambda j: -size[j])  # noqa: B023
+            shown = sorted([j for i, j in enumerate(ranked) if not i or size[j] >= 1 or varies[j]][:_WRITTEN])
             parts = [f"{bare._coefficient(j, c, contexts)} {term.written(channels, names)}".removesuffix(" 1")
                      for j in shown if isinstance(term := self.terms[j], Term)]
             parts += [f"{base.varying(channels, names, letter)}{name} ({letter} from {field.min():.3g} to "
                       f"{field.max():.3g})" for letter, (base, name, field) in zip(letters, fields, strict=False)]
             parts += self._of_network(c, channels, names)
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
-            text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""
+            hidden = [j for j in present if j not in shown]
+            if hidden:
+                text += f" +... ({len(hidden)} more term{'s' * (len(hidden) > 1)}" + (
+                    ", within standard errors of zero)" if size[hidden].max() < 1 else ")")
             inertia = max((term.inertia for j in present if isinstance(term := self.terms[j], Term)), default=0.0)
             front = f"(1 - {inertia:.4g} lap) " if inertia else ""
             lines.append(f"{front}d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))

@@ -34,7 +34,7 @@ _STEEP = 1e6  # derivative above which a step is left out
 _PLANNED = 0.75  # share of the time for descents
 _LEFT, _FAR_FEWER = 3e-3, 0.7  # unresolved share of the variance of leading harmonics; most of them, over all
 _FIRST = 0.7  # share of the time for these
-_INCREASES = (1.05, 1.5, 4.0)  # factors on the misfit up to which a term is dropped
+_INCREASES, _LEVELS = (0.05, 3.0), 4  # of the misfit, up to which terms are dropped: of a step, of a row; their number
 
 Shot = tuple[Law, Tensor, Tensor]  # a law, its steps (B, 2, C K), and their residuals (B, C K)
 
@@ -88,11 +88,15 @@ class SingleStepRefinement(Refinement):
         return self._with_errors(found, np.linalg.pinv(self.gram, hermitian=True))
 
     def sparser(self, law: Law) -> Iterator[Law]:
-        """Iterate over laws without terms whose removal raises the misfit little (normal matrix), then more."""
+        """Iterate over ever smaller laws without terms whose removal raises the misfit little (normal matrix), then
+        more: of each step, which adds about one, and of all of its rows."""
         self._set_law(law)
-        freedom, covariance = float(len(self.data.codes) * int(self.rows.sum())), scaled_inverse(self.gram)
-        for most in _INCREASES:
-            yield self._significant(covariance, math.sqrt((most - 1) * freedom))
+        covariance, size = scaled_inverse(self.gram), law.size
+        for increase in np.geomspace(_INCREASES[0], _INCREASES[1] * max(int(self.rows.sum()), 1), _LEVELS):
+            fewer = self._significant(covariance, math.sqrt(increase * len(self.data.codes)))
+            if fewer.size < size:
+                size = fewer.size
+                yield fewer
 
 
 def along_single_steps(encoded: EncodedData, families: Families, deadline: float, far: bool) -> Iterator[Law]:

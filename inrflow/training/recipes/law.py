@@ -155,8 +155,9 @@ class LawRecipe:
             if flows and len(scale) > 2 and problem.noise is None:
                 from inrflow.dynamics.fitting.flow_pressure import flow_law
 
-                kept[:], seconds = velocities, seconds / 2  # as much for a law of all channels
-                law = flow_law(lambda: search(flows, seconds, left), t, x, u, velocities, scale.numpy(), run.log.say)
+                kept[:], seconds, later = velocities, seconds / 2, left() / 2  # as much for a law of all channels
+                law = flow_law(lambda: search(flows, seconds, lambda: left() - later), t, x, u, velocities,
+                               scale.numpy(), run.log.say)
                 if law is not None:
                     return law, problem
                 kept[:], datasets[:] = range(len(scale)), []
@@ -303,11 +304,6 @@ def _candidates(
         f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
         f"validation error {flown.error + rows:.2e} of the variance (harmonics alone {floor:.1e})"
     )
-    for line in lines:
-        run.log.say(f"  {line}")
-    if law.has_rates:
-        run.log.say(f"  a single frame does not determine the state: forecasts need at least {needed} observed frames "
-                    f"(observe.frames={needed})")
     if not np.isfinite(flown.error):
         return
     with run.budget.part(_OF_STEPS):
@@ -324,6 +320,11 @@ def _candidates(
             "it is not used" if lost > DIVERGES else "do not trust forecasts far beyond the data"))
     if lost > DIVERGES:
         return
+    for line in lines:
+        run.log.say(f"  {line}")
+    if law.has_rates:
+        run.log.say(f"  a single frame does not determine the state: forecasts need at least {needed} observed frames "
+                    f"(observe.frames={needed})")
     error = flown.error + rows
     complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # as many harmonics as points
     name = f"law on harmonics, {law.size} coefficients" + ", with a network" * law.has_network

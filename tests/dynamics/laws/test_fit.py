@@ -23,7 +23,7 @@ def _search(late: bool = False, noise: float = 0.0) -> fit.LawSearch:
     families = families_of(encoded.domain, encoded.codes.harmonics, encoded.states)
     encoded = replace(encoded, train=replace(encoded.train, noise=noise * encoded.train.u.var((0, 1, 2))))
     floor += 1.2 * noise
-    return fit.LawSearch(encoded, judge, families, floor, lambda _: None, fit.effort(), 5.0, 0.0, lambda: late)
+    return fit.LawSearch(encoded, judge, families, floor, lambda _: None, fit.effort(), 5.0, 0.0, lambda: float(late))
 
 
 @pytest.mark.parametrize(("share", "taken", "left_out"), [(0.8, False, False), (0.3, True, False), (0.05, True, True)])
@@ -82,6 +82,17 @@ def test_a_first_law_is_forecast_at_once_where_the_clock_is_late(late: bool, mon
     search._judge(1e-3, laws[:2], families, 1.0)
     assert bool(flown) != late
     assert search.least < 1e-6
+
+
+def test_a_busy_clock_ends_forecasts_after_two_laws() -> None:
+    laws = {}
+    for share in (0.0, 0.9):
+        search = _search()
+        search.used, search.seconds = (lambda share=share: share), 100.0
+        every = search._regressed(search.families)[1]
+        search._forecast(every, 0.45)
+        laws[share] = len(search.scored)
+    assert laws[0.9] == 2 < laws[0.0]
 
 
 def test_a_further_family_without_a_solution_leaves_the_search_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

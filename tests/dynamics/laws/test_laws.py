@@ -224,6 +224,16 @@ def test_long_laws_are_not_written_in_full() -> None:
     assert line.endswith("... (10 more terms)") and "u^30" in line and line.count("u^") == 20
 
 
+def test_terms_within_their_standard_error_are_counted_but_not_written() -> None:
+    terms = tuple(Term((((0, VALUE),) * n,)) for n in range(1, 5))
+    codes = HarmonicCodes(LINE.harmonics(4), np.zeros((1, 4)), np.ones((1, 4)))
+    theta, std = np.array([[0.01], [2.0], [-0.3], [0.2]]), np.array([[0.07], [0.1], [0.4], [0.2]])
+    (line,) = Law(LINE, NATURAL, terms, theta, std, codes).written(["u"])
+    assert line == "du/dt = 2.00(10) u^2 + 0.2(2) u^4 + ... (2 more terms, within standard errors of zero)"
+    (line,) = Law(LINE, NATURAL, terms, theta, 10 * std, codes).written(["u"])  # the strongest one in any case
+    assert line.startswith("du/dt = 2.0(10) u^2 + ... (3 more") and line.endswith("errors of zero)")
+
+
 def test_laws_by_which_fine_details_grow_are_ill_posed() -> None:
     codes = HarmonicCodes(LINE.harmonics(30), np.zeros((1, 30)), np.ones((1, 30)))
     kuramoto = (LAP, Term((((0, VALUE),),), 2))

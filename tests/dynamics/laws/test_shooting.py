@@ -63,6 +63,17 @@ def test_steps_correct_coefficients_with_which_some_of_them_diverge_and_show_whi
     assert (shortest.theta[:, 0] != 0).tolist() == [True, True, False, True]
 
 
+def test_needless_terms_of_noisy_steps_go_and_no_law_is_fitted_twice() -> None:
+    paths, t = _paths(24, 8, np.array([[0.02], [0.1], [0.0], [-1.0]])), np.tile(GAP * np.arange(8), (24, 1))
+    noisy = paths + 1e-3 * np.random.default_rng(1).standard_normal(paths.shape)
+    start = _law(np.array([[0.02], [0.1], [0.02], [-0.9]]))
+    steps = SingleStepRefinement(start, _flights(t, noisy), np.ones((1, 12)), 60.0)
+    laws = list(steps.sparser(steps.run()))
+    sizes = [law.size for law in laws]
+    assert sizes == sorted(set(sizes), reverse=True) and sizes[0] < 4
+    assert (laws[0].theta[:, 0] != 0).tolist() == [True, True, False, True]
+
+
 def test_coefficients_are_those_of_the_data_after_some_rounds_along_their_own_flow() -> None:
     paths, t = _paths(12, 6), np.tile(GAP * np.arange(6), (12, 1))
     law = _law(np.array([[0.03], [0.9], [0.1], [-0.8]]))
