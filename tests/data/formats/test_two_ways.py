@@ -75,7 +75,7 @@ def test_every_format_is_tried_two_ways(elsewhere):
     every = {known.name for known in FORMATS if not isinstance(known, named_alone.Elsewhere)}
     tried |= {"NDBC", "GHCN-daily", "ODV"}  # a single place, and profiles: test_networks
     tried |= {VtkFormat.name, VtkBinaryFormat.name}  # also where VTK is not installed
-    assert every <= tried | {"GRIB", "PP", "DaVis"}  # of this a file is one frame: test_instruments has several
+    assert every <= tried | {"GRIB", "PP", "DaVis", "CFX"}  # a file of the last two is one frame: test_instruments
 
 
 # ---- answers, read by the libraries of their formats ----
