@@ -275,3 +275,23 @@ def flock(generator: np.random.Generator, count: int) -> Fields:
     points = np.stack([x, y], -1)[1::3, ::3]
     return np.arange(FRAMES) * 0.15, points.reshape(-1, 2), frames[..., 1::3, ::3].reshape(
         FRAMES, 2, count, -1).transpose(2, 0, 3, 1), {"channels": ["p", "q"], "period": [3.0, 0.0]}
+
+
+@problem(16, 6)
+def shielded(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .02 / (1 + 5 v^2) u_xx, v_t = .005 v_xx + 1.5 v (1 - v) (v - .3) on a circle of length 2: what grows slows
+    another diffusion down. Differences of sixth order, 192 points, read at every third."""
+    n, t = 192, np.arange(FRAMES) * 0.2
+    x = np.arange(n) / n * 2
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        v, bent = w[1], np.stack([second(one, 2 / n) for one in w])
+        return np.stack([0.02 / (1 + 5 * v**2) * bent[0], 0.005 * bent[1] + 1.5 * v * (1 - v) * (v - 0.3)])
+
+    waves = np.exp(1j * np.pi * np.outer(np.arange(1, 7), x)) / np.arange(1, 7)[:, None]
+    fields = []
+    for _ in range(count):
+        f = (generator.standard_normal((2, 12)).view(complex) @ waves).real
+        f[1] = 0.5 + 0.4 * f[1] / np.abs(f[1]).max()
+        fields.append(solve(rate, f, t, "LSODA")[..., ::3])
+    return t, x[::3, None], np.stack(fields).transpose(0, 1, 3, 2), {"period": [2.0]}

@@ -287,3 +287,21 @@ for _name, _maker in {
     "hill": _on_mesh((0.01,), _hill, lambda b: 0.5 + 0.4 * np.tanh(1.5 * b), 0.5),
     "holling": _on_mesh((0.01, 0.01), _holling, lambda b: 0.5 + 0.4 * np.tanh(b), 0.6)}.items():
     problem(name=_name)(_maker)
+
+
+@problem(16, 6)
+def thaw(generator: np.random.Generator, count: int) -> Fields:
+    """c(u) u_t = .02 lap u on a disc without flux, c = 1 + 3 exp(-((u - .5) / .15)^2), which melts near .5: linear
+    elements of half the size of the cells of the file."""
+    x, cells = mesh([circle((0.0, 0.0), 1.0, 0.09)], 0.09)
+    fine, parts = refined(x, cells)
+    stiffness, masses = elements(fine, parts)
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        return np.asarray(-0.02 * (stiffness @ u) / masses / (1 + 3 * np.exp(-(((u - 0.5) / 0.15) ** 2))))
+
+    t, u = np.arange(FRAMES) * 0.2, []
+    for _ in range(count):
+        f = bumps_of(generator, fine, 1.0)
+        u.append(solve(rate, (f - f.min()) / np.ptp(f), t)[:, : len(x)])
+    return t, x, np.stack(u)[..., None], {"triangles": cells}

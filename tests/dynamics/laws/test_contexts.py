@@ -238,7 +238,7 @@ def test_a_coefficient_of_place_may_depend_on_the_system() -> None:
     starts = np.random.default_rng(0).standard_normal((16, 5)) @ np.cos(np.pi * np.outer(np.arange(5), x))
     u = starts[:, None] * np.exp(-parameters[:, None, None] * decay * t[:, None])
     number = np.repeat(np.arange(4), 4)
-    law = fit_law(t, x[:, None], u[..., None], LINE, boundary="natural", seconds=20.0,
+    law = fit_law(t, x[:, None], u[..., None], LINE, boundary="natural", seconds=60.0,
                   systems=Systems(number, 4, (1,)))
     for system, parameter in enumerate(parameters[::4]):
         (base, (_, field)), = law.at(law.context_of(system)).varying_coefficients(0, x[:, None]).items()

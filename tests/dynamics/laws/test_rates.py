@@ -123,7 +123,7 @@ def test_fronts_that_frames_hardly_resolve_are_of_first_order() -> None:
         middle = half * (z + step / 2 * rate(z))
         z = half**2 * z + step * half * rate(middle)
     u = np.stack(frames, 1)[..., None]
-    found = fit_law(0.05 * np.arange(8), x[:, None], u / u.std(), Box([0.0], [2.0], ["periodic"]), seconds=4,
+    found = fit_law(0.05 * np.arange(8), x[:, None], u / u.std(), Box([0.0], [2.0], ["periodic"]), seconds=8,
                     rates=True, units=[u.std()])
     assert not found.has_rates
     line = dict(zip((term.written(["u"], ["x"]) for term in found.terms), found.theta[:, 0], strict=True))
