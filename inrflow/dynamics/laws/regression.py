@@ -35,7 +35,7 @@ _NODES = np.polynomial.legendre.leggauss(4)
 NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit interval
 _CHUNK, _FEW = 128, 40  # states evaluated at a time; terms up to which they are as many
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
-_REWEIGHTED = 4
+_REWEIGHTED, _SOLVED = 4, 8  # solutions with new weights; tensor operations that one costs
 _OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4, 1e-2), 0.3, 1e-2  # least energies of shells over the largest, tried
 # in turn; ratio of misfits that justifies fewer shells; misfit below which no others are tried
 _KNOWN = 0.9  # least share of a shell's variance that points determine: shrunken codes bias coefficients
@@ -107,6 +107,7 @@ class NormalEquations:
     def solve(self, c: int, active: list[int], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
         gram, right, _, _ = self.sums
+        effort.add(2 * len(active) ** 3, gram.size, _SOLVED)
         return _solved(np.tensordot(weights, gram, 1)[np.ix_(active, active)], weights @ right[:, active, c],
                        self._ridges[active])
 
@@ -199,7 +200,7 @@ class NormalEquations:
                        for own in (grams, rights))
         left, path = np.arange(len(every)), []  # all folds but one, then all
         while True:  # updates of the inverse would lose all digits where terms are collinear
-            effort.check()
+            effort.add(2 * len(gram) * len(left) ** 3, calls=_SOLVED)
             here = (slice(None), left[:, None], left)
             (*apart, theta), inverse = _solved(gram[here], right[:, left], ridges[left])
             squares = totals - 2 * np.einsum("fi,fi->f", rights[:, left], apart) + np.einsum(

@@ -16,6 +16,7 @@ from inrflow.dynamics.laws.regression import (
     sparse_laws,
 )
 from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.numerics.effort import effort
 
 
 def test_misfits_weigh_shells_by_the_variance_of_their_codes():
@@ -25,6 +26,19 @@ def test_misfits_weigh_shells_by_the_variance_of_their_codes():
     equations = NormalEquations(gram, right, total, count, np.ones((2, 1)), np.zeros((2, 1)), np.array([[3.0], [0.5]]))
     missed = equations.unexplained(0, [0], np.array([2.0]))
     assert missed == 0.5 * (0.5 * 30) / (3 * 10 + 0.5 * 30)
+
+
+def test_solutions_count_as_effort_whatever_they_take_on_a_machine() -> None:
+    """Contexts take thousands of small solutions; if not counted, measured time decides, differently in each run."""
+    gram, one = np.eye(3)[None, None], np.ones((1, 1, 3, 1))
+    equations = NormalEquations(gram, one, np.full((1, 1, 1), 4.0), np.ones((1, 1)), np.ones((1, 1)), np.zeros((1, 1)),
+                                np.ones((1, 1)))
+    spent = []
+    for active in ([0, 1, 2], [0, 1, 2], [0]):
+        before = effort.spent
+        equations.solve(0, active, np.ones(1))
+        spent.append(effort.spent - before)
+    assert spent[0] == pytest.approx(spent[1], rel=1e-6) and spent[0] > spent[2] > 2e-5
 
 
 def test_all_harmonics_of_a_grid_are_taken_where_256_leave_much():
