@@ -135,6 +135,7 @@ def test_on_a_mesh_values_are_exported_at_its_nodes():
 
 
 def test_a_gaussian_process_that_is_not_exported_is_named_with_its_size(tmp_path):
+    pytest.importorskip("onnxruntime")
     surrogate = law()
     dimensions, channels = len(surrogate.description.coordinates), len(surrogate.description.channels)
     form = Form((1.5,), 0.5, tuple(range(dimensions)), (False,) * dimensions)
