@@ -3,6 +3,7 @@ standard deviations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -60,15 +61,23 @@ class Comparison:
         lead = torch.unique(self._alike, return_inverse=True)[1]
         return (torch.bincount(lead, missed.square()) / torch.bincount(lead)).clamp(min=_NOTHING)
 
-    def _gain(self, missed: Tensor) -> float:
-        """Mean logarithm, over windows and leads, of the ratio of squared errors of codes to errors `missed` (V,), less
-        two standard errors over windows."""
+    def _gains(self) -> Callable[[Tensor], float]:
+        """Function of errors (V,): the mean logarithm, over windows and leads, of the ratio of squared errors of codes
+        to these, less two standard errors over windows."""
         (window, _), cell = torch.unique(torch.stack([self.window, self._alike]), dim=1, return_inverse=True)
-        codes, own = (torch.bincount(cell, e.square()) / torch.bincount(cell) for e in (self.error, missed))
-        own_window = torch.unique(window, return_inverse=True)[1]
-        gains = torch.bincount(own_window, (codes.clamp(min=_NOTHING) / own.clamp(min=_NOTHING)).log())
-        gains /= torch.bincount(own_window)
-        return float(gains.mean()) - (2 * float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0)
+        of_window = torch.unique(window, return_inverse=True)[1]
+        values, cells = torch.bincount(cell), torch.bincount(of_window)
+
+        def squares(errors: Tensor) -> Tensor:
+            return (torch.bincount(cell, errors.square()) / values).clamp(min=_NOTHING)
+
+        codes = squares(self.error)
+
+        def gain(missed: Tensor) -> float:
+            gains = torch.bincount(of_window, (codes / squares(missed)).log()) / cells
+            return float(gains.mean()) - (2 * float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0)
+
+        return gain
 
     def crps(self, channel: ChannelField | None) -> Tensor:
         """CRPS (V,) of observations, for codes combined with a process or (None) for codes alone."""
@@ -115,12 +124,12 @@ class Comparison:
             return replace(channel, observed=ahead) if bool(self.seen.all()) else replace(channel, new=ahead)
 
         best, most, alone = Decay(), _CLEARLY, self._by_lead(self.error)
-        shares = (False, True) if channel.weight < 1 else (False,)
+        shares, gain_of = (False, True) if channel.weight < 1 else (False,), self._gains()
         for memory, held, whole in product(_MEMORIES, (0.0, *_MEMORIES), shares):
             decay = Decay(memory, 0.0, held, whole)
             missed = self.missed(process(Ahead(decay)))
             halves = (self._by_lead(missed) / alone).tensor_split(2)
-            if max(float(half.mean()) for half in halves if len(half)) <= _HARM and (gain := self._gain(missed)) > most:
+            if max(float(half.mean()) for half in halves if len(half)) <= _HARM and (gain := gain_of(missed)) > most:
                 best, most = decay, gain
         leads = []
         for part in (self.select(self._alike == lead) for lead in self._alike.unique()):

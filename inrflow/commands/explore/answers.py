@@ -203,8 +203,9 @@ class Explored:
         if self._canvas is None or not np.array_equal(self._canvas.window, window):
             lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
             places = _tensor_grid(lines)
-            outside = self.surrogate.extent.outside(self._points(places))
-            self._canvas = Canvas(window.copy(), lines, places, outside | self._empty(places))
+            points = self._points(places)
+            outside = self.surrogate.extent.outside(points) | self._empty(places)
+            self._canvas = Canvas(window.copy(), lines, places, points, outside)
         return self._canvas
 
     def _empty(self, places: np.ndarray) -> np.ndarray:
@@ -233,10 +234,9 @@ class Explored:
         return places if len(places) > _STATIONS and np.ptp(places, axis=0).min() > 0 else None
 
     def _quantity(
-        self, solution: Solution, t: float, channel: int, quantity: str, places: np.ndarray
+        self, solution: Solution, t: float, channel: int, quantity: str, x: np.ndarray
     ) -> np.ndarray:
-        """Quantity (N,) of a solution at places (N, 1 or 2) of the picture."""
-        x = self._points(places)
+        """Quantity (N,) of a solution at points (N, d)."""
         if quantity == VALUE:
             return solution(t, x)[:, channel]
         if quantity == SPREAD:
@@ -247,9 +247,8 @@ class Explored:
 
     def _on_canvas(self, solution: Picture, t: float, channel: int, quantity: str, canvas: Canvas) -> np.ndarray:
         """Quantity (N,) of a solution at the places of the picture."""
-        values = None if quantity != VALUE else solution.decoded(self.model, t, channel, canvas,
-                                                                 self._points(canvas.places))
-        return self._quantity(solution, t, channel, quantity, canvas.places) if values is None else values
+        values = solution.decoded(self.model, t, channel, canvas) if quantity == VALUE else None
+        return self._quantity(solution, t, channel, quantity, canvas.points) if values is None else values
 
     def _axis(self, quantity: str) -> int:
         """Index of the coordinate of a spatial derivative."""
@@ -265,9 +264,10 @@ class Explored:
         along = -1 if self.on_sphere or quantity in (VALUE, SPREAD, RATE) else self._axis(quantity)
         asked = VALUE if along in (0, 1) else quantity
         nodes = [np.linspace(line[0], line[-1], self._nodes) for line in lines]
-        added, codes = self._quantity(solution, t, channel, asked, _tensor_grid(nodes)), solution.without_residual()
+        x = self._points(_tensor_grid(nodes))
+        added, codes = self._quantity(solution, t, channel, asked, x), solution.without_residual()  # with known states
         if asked != SPREAD:
-            added = added - self._quantity(codes, t, channel, asked, _tensor_grid(nodes))
+            added = added - self._quantity(codes, t, channel, asked, x)
         order = [int(along == axis) for axis in (0, 1)]
         spline = RectBivariateSpline(*nodes, added.reshape(self._nodes, -1).T, s=0)
         values = spline(*lines, *order).T

@@ -37,16 +37,17 @@ class Picture(Solution):
         other.estimate = replace(self.estimate, residual=None)
         return other
 
-    def decoded(self, name: str, t: float, channel: int, canvas: Canvas, points: np.ndarray) -> np.ndarray | None:
-        """Values (N,) of a channel at the points (N, d) of a canvas from the basis of the decoder there, which is
+    def decoded(self, name: str, t: float, channel: int, canvas: Canvas) -> np.ndarray | None:
+        """Values (N,) of a channel at the points of a canvas from the basis of the decoder there, which is
         computed once for all times; None where the decoder is not affine, its basis large, or a residual is added."""
         decoder, size = self.surrogate.decoder, self.surrogate.code_size
-        numbers = size * len(points) * len(self.surrogate.description.channels)
+        numbers = size * len(canvas.points) * len(self.surrogate.description.channels)
         if not decoder.affine or self.estimate.residual is not None or numbers > _MOST_BASIS or any(
                 one.is_cuda for one in decoder.parameters()):
             return None
         if name not in canvas.decoders:
-            canvas.decoders[name] = [DecodeAtPoints(self.surrogate, part) for part in np.array_split(points, _BLOCKS)]
+            canvas.decoders[name] = [DecodeAtPoints(self.surrogate, part)
+                                     for part in np.array_split(canvas.points, _BLOCKS)]
         times = torch.tensor([t], dtype=torch.float64)
         self._check(times, times)
         code = self.states(times)[0][:, :size]
@@ -63,11 +64,12 @@ class Picture(Solution):
 
 @dataclass(frozen=True)
 class Canvas:
-    """Places (N, 1 or 2) of a picture over a window (2, 1 or 2), lines along its axes, mask of places outside, and
-    decoders at its places by the name of their model."""
+    """Places (N, 1 or 2) of a picture over a window (2, 1 or 2), lines along its axes, their points (N, d) in the
+    domain, mask of places outside, and decoders at its points by the name of their model."""
 
     window: np.ndarray
     lines: list[np.ndarray]
     places: np.ndarray
+    points: np.ndarray
     outside: np.ndarray
     decoders: dict[str, list[DecodeAtPoints]] = field(default_factory=dict)

@@ -157,7 +157,7 @@ class Roles:
         self.grid, self.units, self._dates = columns.grid, columns.units, columns.dates
         self.time = columns.column_of_times(time)
         self.lonlat = [columns.meant.get(names) or find_column(self.names, names) for names in (LONGITUDES, LATITUDES)]
-        if named is not None and len(named) == 2 and set(named) <= set(self.names):
+        if named is not None and set(named) <= set(self.names):
             self.lonlat = [*named]
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
                           and not set(description.coordinates) <= set(self.names))

@@ -186,6 +186,11 @@ class ReadOptions:
             if (names := getattr(self, key)) is not None:
                 object.__setattr__(self, key, [str(name).replace(*IN_FILES) for name in names])
 
+    @property
+    def lonlat(self) -> list[str] | None:
+        """Longitude and latitude on a sphere, where `coordinates` are two."""
+        return named_lonlat(self.coordinates) if self.coordinates is not None and len(self.coordinates) == 2 else None
+
     def describe(self, path: Path, channels: Sequence[str], coordinates: Sequence[str], **found: Any) -> Description:
         """Description of a file from the attributes found in it (None: not found), overridden by the user's."""
         values = {"name": path.stem, **{key: value for key, value in found.items() if value is not None},
@@ -276,7 +281,7 @@ class Format(ABC):
 
     def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
         """Query points of a file in blocks of about `rows`; see tables.PointReader."""
-        named = self.options.coordinates and named_lonlat(self.options.coordinates)
+        named = self.options.lonlat
         with self.open_columns(path, [*spanning_columns(description), *((name,) for name in named or ())]) as columns:
             roles = Roles(path, columns, description, self.options.time, named)
             count = 0
@@ -289,7 +294,7 @@ class Format(ABC):
 
     def observations(self, path: Path, description: Description) -> dict[int, Observations]:
         """Observations in a file by trajectory number; see tables.read_observations."""
-        named = self.options.coordinates and named_lonlat(self.options.coordinates)
+        named = self.options.lonlat
         wanted = [*spanning_columns(description), *((name,) for name in (*description.channels, *(named or ())))]
         with self.open_columns(path, wanted) as columns:
             strict = self.text and self.options.channels is None  # chosen channels leave out other columns

@@ -29,7 +29,7 @@ from inrflow.data.formats.columns import (
     spanning_columns,
 )
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, named_lonlat, require_one_length, sphere_axes
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, require_one_length, sphere_axes
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.errors import UserError
 
@@ -115,8 +115,7 @@ class TableContent(Content):
             raise UserError(f"{path} has the columns {', '.join(names)} and none called {words}; name "
                             "the column of times with time=NAME, or, where there is a table for each time with its "
                             "number in the name, give all of them by a pattern (*)")
-        named = options.coordinates if options.description.get("geometry") == "sphere" else None
-        self.lonlat = named_lonlat(named) if named is not None and len(named) == 2 else None
+        self.lonlat = options.lonlat if options.description.get("geometry") == "sphere" else None
         lonlat = [name for name in places if name is not None] if self.lonlat is None else self.lonlat
         if not set(lonlat) <= set(names):
             raise UserError(f"{path} has the columns {', '.join(names)}, and not the coordinates {', '.join(lonlat)}")

@@ -81,7 +81,7 @@ class ContextSearch:
 
     def held_contexts(self, fit: ContextFit) -> Tensor:
         """Contexts (S, P) of the held-out trajectories for a fitted field."""
-        contexts = fit.contexts[self.held_environment]
+        contexts = fit.contexts[self.held_environment]  # of new environments, -1, replaced below
         if self.new_moments is not None:
             contexts[self.new] = contexts_of(self.new_moments.truncated(fit.size), fit.operators)
         return contexts

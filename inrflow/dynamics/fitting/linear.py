@@ -173,7 +173,7 @@ def moments_of(data: CodeData, environment: Tensor, environments: int) -> Moment
     return Moments([transitions_of(data.at(environment == e)).with_one for e in range(environments)])
 
 
-def _normal_equations(parts: list[Equations]) -> Equations:
+def _normal_equations(parts: list[tuple[Tensor, Tensor]]) -> Equations:
     """Normal equations (E, m, m) and (E, n, m) of the moments and targets (P, m) of each environment."""
     return (torch.stack([moment.T @ moment for moment, _ in parts]),
             torch.stack([(target.T @ moment)[1:] for moment, target in parts]))
