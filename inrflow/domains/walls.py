@@ -27,7 +27,7 @@ _FEWEST, _UNSURE = 6, 0.2  # least points along an axis; relative uncertainty of
 PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
 _FAR = np.stack([((_ENDS == 1) & [end == NATURAL for end in ends_of(pair)]).any(1) for pair in PAIRS], 1)  # walls one
 # spacing away, where zero-slope functions can fit slopes; many grids omit points with Dirichlet values
-_WORTH = np.where(_FAR, 1.4, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 1.4))[:, None])  # (W, P): gain in mean log
+_WORTH = np.where(_FAR, 2.0, np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 2.0))[:, None])  # (W, P): gain in mean log
 # error required of unusual places
 _NEAREST, _CLEAR = 5, 0.5  # points used next to a leaky wall; ratio of errors that counts as a clear gain
 _TOGETHER, _ALIKE = 0.95, 0.1  # squared correlation of values and slopes; relative difference of their ratios

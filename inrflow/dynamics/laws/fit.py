@@ -41,6 +41,7 @@ _CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort, clock to cho
 _HALF = 0.5  # share of the clock after which forecasts come before further regressions
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the least of simpler ones
 _WORTH = 0.05  # log misfit that a term must save where systems differ
+_SCREENED, _STALE = 6, 6  # trajectories that rank families where laws forecast poorly; these without a better one
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
 _NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
@@ -170,6 +171,16 @@ class LawSearch:
         return min((float(errors.mean()) for errors, _ in self.scored), default=np.inf)
 
     @property
+    def sought(self) -> float:
+        """Share of the time for forecasts; larger while all laws are poor, as refinement does not mend a wrong one."""
+        return 1 - KEPT if self.poor else _SOUGHT
+
+    @property
+    def poor(self) -> bool:
+        """Whether laws have been forecast, all of them poorly, without noise that would explain it."""
+        return self.noiseless and not self.several and _EXPLAINED < self.least < math.inf
+
+    @property
     def hopeless(self) -> bool:
         """Whether many laws have been forecast, with much of the time, and all diverged."""
         return not self.scored and self.diverged >= _DIVERGED and self.spent > _SOUGHT * self.seconds
@@ -233,8 +244,8 @@ class LawSearch:
             self.limit.most = effort() + max(_VAIN * self.seconds, _FAIR)
         with suppress(OutOfTime, ValueError), effort.limited(self.limit):
             while self.least > self.enough and not self.hopeless and (each := next(turns, ())) != ():
-                if each and (not self.scored or self.spent < _SOUGHT * self.seconds):  # the first in any case
-                    self._judge(*each, _SOUGHT)
+                if each and (not self.scored or self.spent < self.sought * self.seconds):  # the first in any case
+                    self._judge(*each, self.sought if self.scored else _SOUGHT)
                 elif each is None and not (self.period or self.several) and (
                         self.least > max(_LITTLE, _NEAR * self.floor)):
                     self._single_steps()
@@ -256,10 +267,14 @@ class LawSearch:
         cut = 1 if poor or self.least_misfit < _UNEXPLAINED else len(self.ranked)
         yield from self.ranked[:cut]
         others = self.ranked[cut:]
+        if self.poor:
+            self.pending.sort(key=self._hoped)
         while self.pending and self.least > self.enough and (
-                self.spent < _REST * self.seconds or not (others or self.scored)):
+                self.spent < (_REST + self.sought - _SOUGHT) * self.seconds or not (others or self.scored)):
             with suppress(ValueError):
                 others.append(self._regressed(self.pending.pop(0)))
+                if self.poor and others[-1][0] < _PAYS * self.regressions[0][0]:
+                    yield others.pop()
         others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
         better = 0 if poor else sum(self.least_misfit >= _UNEXPLAINED or each[0] < _PAYS * self.regressions[0][0]
                                     for each in others)
@@ -274,6 +289,11 @@ class LawSearch:
                  f"{laws[-1][0]:.2e}")
         laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
+
+    def _hoped(self, families: Families | None) -> int:
+        """Power of ten of the misfit of all terms of families on a few trajectories; guessed for those with inertia."""
+        few, terms = self.after_transients.some(_SCREENED), (families or self.families).all_terms
+        return round(math.log10((_PAYS if families is None else 1.0) * separate_misfit(few, terms) + 1e-99))
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, also with coefficients along their own flow, until a share of the time is over."""
@@ -294,7 +314,10 @@ class LawSearch:
                                        self.judge, most), laws):
             if judged is not None:
                 self._consider(*judged)
-            if self.hopeless or self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds:
+            stale = self.poor and self.pending and len(self.scored) > _STALE and self.least == min(
+                float(errors.mean()) for errors, _ in self.scored[:-_STALE])
+            if stale or self.hopeless or (
+                    self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds):
                 break
 
     def _consider(self, law: Law, errors: np.ndarray) -> None:

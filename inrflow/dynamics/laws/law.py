@@ -17,7 +17,7 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import COEFFICIENT_HARMONICS
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
-from inrflow.dynamics.laws.terms import VALUE, Term, number_text
+from inrflow.dynamics.laws.terms import RECIPROCAL, VALUE, Term, number_text
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
@@ -73,6 +73,13 @@ class Law:
     def size(self) -> int:
         """Number of non-zero coefficients."""
         return sum(int(np.count_nonzero(one)) for one in (self.theta, self.by_context, self.values) if one is not None)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is linear in the fields, with constant or varying coefficients."""
+        return all(isinstance(term, Term) and all(len(product) <= 1 for product in term.needed_products())
+                   and not any(axis == RECIPROCAL for product in term.products for _, axis in product)
+                   for term in self.terms)
 
     @property
     def has_network(self) -> bool:

@@ -191,7 +191,8 @@ class LawRecipe:
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
         basis = short or next((one for one in datasets if one.codes.harmonics.components == 1), None)
         beside = short is None or not (short.codes.harmonics.components > 1 or short.has_rates)
-        if basis is not None and beside and (network == "on" or (network == "auto" and not explained)):
+        if basis is not None and beside and (network == "on" or (
+                network == "auto" and not explained and missed > ROUNDING)):
             share = _ALONE if short is None else _OF_NETWORK
             if short is not None and network != "on" and run.budget.seconds(share) < _FEWEST_SECONDS:
                 run.log.say("law with a network: not sought, for lack of time")
@@ -331,7 +332,8 @@ def _candidates(
     yield Candidate(
         problem, LawRecipe.name, name, decoder, prior, flown.field, flown.integrator, train, validation, first,
         Score(error, floor, law.size), law.count, contexts,
-        explained=complete or explains(error, floor) or error < (TRUSTED if first or flown.elsewhere else ROUNDING),
+        explained=complete or explains(error, floor) or error < (
+            TRUSTED if first or flown.elsewhere else 0.0 if law.is_linear else ROUNDING),  # POD modes may do better
         refit=refit, calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
     )
