@@ -231,8 +231,9 @@ def test_trajectories_judge_where_enough_systems_are_left_to_tell_contexts(numbe
     assert (sorted(mine), sorted(others)) == (fitted, judges)
 
 
-def test_a_coefficient_of_place_may_depend_on_the_system() -> None:
+def test_a_coefficient_of_place_may_depend_on_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """u_t = -p c(x) u in closed form, p of .5 to 2 its own in every system: single terms would be c's average."""
+    monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)  # before those with coefficients of place
     parameters, t, x = np.repeat([0.5, 1.0, 1.5, 2.0], 4), np.arange(8) * 0.1, (np.arange(40) + 0.5) / 40
     decay = 1 + 0.6 * np.cos(np.pi * x) + 0.3 * np.cos(3 * np.pi * x)
     starts = np.random.default_rng(0).standard_normal((16, 5)) @ np.cos(np.pi * np.outer(np.arange(5), x))
