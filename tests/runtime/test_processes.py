@@ -12,6 +12,7 @@ from inrflow.commands.several.sweep import run_sweep
 from inrflow.errors import UserError
 from inrflow.runtime.processes import Processes
 
+
 def sweep(folder, fatal):
     """A sweep whose process ends at the run with the seed `fatal`."""
     def run(arguments):
