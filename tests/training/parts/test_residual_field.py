@@ -28,7 +28,7 @@ ABOUT = Description("stations", ("u",), ("x", "y"))
 FORM = Form((0.5,), 0.5, (0,), (False,))
 CHANNEL = ChannelField(Covariance(FORM, torch.zeros(FORM.size, dtype=torch.float64)))
 SETTINGS = ("recipe=reduced_order", "training.minutes=0.3", "dynamics.depth=0", "training.steps.residual_field=1",
-            "training.steps.decoder=60")
+            "training.steps.decoder=60", "training.optimiser=adamw", "dynamics.memory=0")
 
 
 def network(stations: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
