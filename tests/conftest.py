@@ -77,6 +77,12 @@ def coarse_pictures() -> Iterator[None]:
 
 
 @pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings end with the saved model, without the report on it, which takes longer for small data."""
+    monkeypatch.setattr("inrflow.commands.train._report", lambda *_: None)
+
+
+@pytest.fixture
 def registries() -> Iterator[None]:
     """Whatever is registered meanwhile is forgotten afterwards."""
     from inrflow.data.formats import builtin  # noqa: F401

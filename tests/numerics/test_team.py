@@ -129,9 +129,10 @@ def heat(tmp_path_factory):
     return folder
 
 
-def test_a_training_in_two_processes_gives_the_model_of_one(heat):
+def test_a_training_in_two_processes_gives_the_model_of_one(heat, request):
     codes, outputs, errors = ended(train(heat, "recipe=law", f"output={heat}/two"))
     assert codes == [0, 0] and not outputs[1] and not errors[1], errors  # the second says nothing
+    request.getfixturevalue("unreported")
     assert main(["train", f"data.train={heat}/data.h5", "training.minutes=1", "recipe=law", f"output={heat}/one"]) == 0
     one, two = (json.loads((heat / size / "candidates.json").read_text()) for size in ("one", "two"))
     for rows in (one, two):
@@ -143,6 +144,7 @@ def test_a_training_in_two_processes_gives_the_model_of_one(heat):
     torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_killed_process_ends_the_training_with_one_line_and_one_process_goes_on(heat):
     settings = ("recipe=neural", "decoder.width=16", "training.steps.decoder=200", "training.steps.rollout=20",
                 "training.steps.copies=1", f"output={heat}/killed")

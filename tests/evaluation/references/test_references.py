@@ -23,6 +23,7 @@ from inrflow.evaluation.references.pod_dmd import _frames_left_out
 from inrflow.evaluation.references.training_data import leading_modes, nearest, regular_step
 from inrflow.runtime.tensor_files import save_tensors
 
+
 @pytest.fixture
 def only(monkeypatch):
     """Names after which these references alone are registered, as others take longer to fit."""
