@@ -47,9 +47,8 @@ class Effort:
 
     def check(self) -> None:
         """Raise OutOfTime if a limit is reached. Long computations call this at least once a second."""
-        spent = self() if self._limits else 0.0
         for limit in self._limits:
-            if spent > limit.most or limit.clock() > limit.until or (limit.asked is not None and limit.asked()):
+            if self() > limit.most or limit.clock() > limit.until or (limit.asked is not None and limit.asked()):
                 raise OutOfTime
 
     @property

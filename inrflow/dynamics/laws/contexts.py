@@ -54,17 +54,13 @@ class LawsWithContexts:
     @cached_property
     def laws(self) -> list[tuple[np.ndarray, list[SparseLaw]]]:
         """Contexts, each with laws of several sizes."""
-        size = self.equations.gram.shape[-1]
+        size, given = self.equations.gram.shape[-1], None if self.given is None else self.given.tobytes()
         every = (tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in self.simple)
-        return [self._law(support) for support in filter(any, dict.fromkeys(every))]
-
-    def _law(self, support: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, list[SparseLaw]]:
-        """Contexts and laws of several sizes on a support."""
-        key = support, self.count, None if self.given is None else self.given.tobytes()
-        if key not in self.known:
-            contexts = self._contexts(support)
-            self.known[key] = contexts, self._solved(contexts, support)
-        return self.known[key]
+        keys = [(support, self.count, given) for support in filter(any, dict.fromkeys(every))]
+        for key in keys:
+            if key not in self.known:
+                self.known[key] = (contexts := self._contexts(key[0])), self._solved(contexts, key[0])
+        return [self.known[key] for key in keys]
 
     @property
     def misfit(self) -> float:

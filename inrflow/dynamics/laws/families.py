@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -261,7 +260,7 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
     singly = several or len(datasets) > 1
     parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in datasets]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
-        each, known = NormalEquations.added(of_kind), dict[tuple, Any]()
+        each, known = NormalEquations.added(of_kind), dict[tuple, tuple[np.ndarray, list[SparseLaw]]]()
         for active in families.active:
             simple = sparse_laws(each.folded, families.active_by_channel(active, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)

@@ -9,7 +9,7 @@ import torch
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
-from inrflow.dynamics.laws import Systems, families, fit, fit_law
+from inrflow.dynamics.laws import Systems, contexts, families, fit, fit_law
 from inrflow.dynamics.laws.contexts import context_searches, separate_misfit, standardise_contexts, with_new_contexts
 from inrflow.dynamics.laws.families import Families, basic_terms
 from inrflow.dynamics.laws.field import LawField
@@ -63,10 +63,14 @@ def test_coefficients_take_as_many_numbers_as_they_differ_by(alike: bool, monkey
     number, parameter = np.repeat(np.arange(5), 4), np.array([0.6, 0.7, 0.9, 1.2, 1.6])
     rates, cubic = 0.02 * parameter, 0.3 * (parameter if alike else 1 / parameter)
     t, x, u = _paths(rates[number], cubic[number])
+    solved, contexts_of = list[tuple](), contexts.contexts_of
+    monkeypatch.setattr(contexts, "contexts_of", lambda *given: solved.append(given) or contexts_of(*given))
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=10.0, systems=Systems(number, 5, (1, 2)))
     assert law.count == 2 - alike
     found = np.array([law.theta_at(context)[[law.terms.index(term) for term in TERMS], 0] for context in law.contexts])
     np.testing.assert_allclose(found, np.stack([rates, -cubic], 1), rtol=1e-2)
+    keys = [(id(equations), tuple(map(tuple, support)), count) for equations, _, support, count in solved]
+    assert len(keys) == len(set(keys))  # once for each support
 
 
 def test_a_misfit_of_zero_is_the_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
