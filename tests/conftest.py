@@ -1,4 +1,4 @@
-"""What tests of several folders share: one tiny trained run, one thread, registries that are put back."""
+"""What tests of several folders share: one tiny trained run, one thread, coarse pictures, registries put back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from inrflow.cli import main
+from inrflow.cli import keep_freed_memory, main
 from inrflow.pdes.generate import generate
 
 
@@ -44,8 +45,41 @@ def command(*arguments: object) -> Outcome:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Small problems: more threads cost more than they give."""
+    """Small problems: more threads cost more than they give. Freed memory is kept from the start, as by commands."""
     torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def coarse_pictures() -> Iterator[None]:
+    """Pictures of reports are drawn in few dots and not laid out, half of the time of a tiny training otherwise; those
+    of `inrflow plot` and of tests/plotting are drawn as they are."""
+    from inrflow.commands import report
+
+    whole = report.draw
+
+    def draw(*given: Any, **named: Any) -> list[Path]:
+        from inrflow.plotting import style
+
+        class Coarse(style.FigureCanvasAgg):
+            def print_png(self, *file: Any, **options: Any) -> None:
+                self.figure.set_layout_engine("none")
+                self.figure.set_dpi(20)
+                super().print_png(*file, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(style, "FigureCanvasAgg", Coarse)
+            return whole(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw", draw)
+        yield
+
+
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings end with the saved model, without the report on it, which takes longer for small data."""
+    monkeypatch.setattr("inrflow.commands.train._report", lambda *_: None)
 
 
 @pytest.fixture

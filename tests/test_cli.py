@@ -305,7 +305,7 @@ def test_a_full_disk_is_one_clear_line_and_destroys_nothing(tiny_run, elsewhere,
         ("convert", str(tiny_run.train), "a.h5"),
         ("plot", f"run={tiny_run.run}", "output=old", "animation=false"),
         ("evaluate", f"run={tiny_run.run}", f"data.test={tiny_run.test}", "output=old"),
-        ("train", f"data.train={tiny_run.train}", "output=new", *quick_settings),
+        ("train", f"data.train={tiny_run.train}", "output=new", "recipe=reduced_order", *quick_settings),
         ("train", f"data.train={tiny_run.train}", "output=none", *quick_settings),
     ]
     sizes = [4096] * 5 + [512, 4096, 16]  # training fails at its first checkpoint, or with less at its first file

@@ -166,7 +166,8 @@ def test_an_equation(here):
 
 # ---- the neural path ----
 
-QUICK = '"training.steps.decoder=20", "training.steps.rollout=60", "decoder.code_size=8"'
+QUICK = ('"training.steps.decoder=20", "training.steps.rollout=60", "decoder.code_size=8", "decoder.width=16", '
+         '"data.copies=1"')
 
 
 def quick(name: str) -> dict:
@@ -268,7 +269,8 @@ def test_the_example_of_the_neural_path(tmp_path):
 
 @pytest.mark.usefixtures("registries")
 def test_the_example_of_a_term(tmp_path):
-    surrogate = script("examples/own_term.py").main(tmp_path / "out", *SMALL, grid=16)
+    surrogate = script("examples/own_term.py").main(tmp_path / "out", *SMALL, "decoder.width=16", "data.copies=1",
+                                                    grid=16)
     state = torch.randn(1, 6, dtype=torch.float64)
     path = surrogate.integrator(surrogate.field, state, torch.arange(5, dtype=torch.float64)).detach()
     assert float((path[0, -1] - state).norm()) > 0.01 * float(state.norm())

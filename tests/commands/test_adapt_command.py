@@ -30,9 +30,11 @@ def family(tmp_path_factory, inrflow_command):
                      environments=4, seed=0, **SETTINGS)
     few = generate("advection", folder / "few.h5", trajectories=5, frames=8, parameters=NEW, seed=5, **SETTINGS)
     test = generate("advection", folder / "test.h5", trajectories=2, frames=8, parameters=NEW, seed=6, **SETTINGS)
-    outcome = inrflow_command("train", f"data.train={train}", f"output={folder / 'run'}", "training.minutes=0.02",
-                              "decoder.harmonics=8", "data.copies=8", "dynamics.depth=0",
-                              "dynamics.equation=false")  # from scratch it would be found from one trajectory
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inrflow.commands.train._report", lambda *_: None)
+        outcome = inrflow_command("train", f"data.train={train}", f"output={folder / 'run'}", "training.minutes=0.02",
+                                  "decoder.harmonics=8", "data.copies=8", "dynamics.depth=0",
+                                  "dynamics.equation=false")  # from scratch it would be found from one trajectory
     assert outcome.code == 0, outcome.err
     return folder / "run", few, test
 
@@ -232,6 +234,7 @@ def test_a_run_without_contexts_says_so(tiny_run, elsewhere, inrflow_command):
     assert outcome.code == 2 and "no contexts" in outcome.err
 
 
+@pytest.mark.usefixtures("unreported")
 def test_what_two_systems_leave_open_of_a_parameter_is_told(tmp_path, inrflow_command):
     velocities, two = {"velocity_x": [0.2, 0.5]}, {"trajectories": 8, "environments": 2, "frames": 6, "seed": 0}
     train = generate("advection", tmp_path / "train.h5", parameters=velocities, **two, **SETTINGS)

@@ -162,6 +162,7 @@ def drifters(path, named=True):
     return x
 
 
+@pytest.mark.usefixtures("unreported")
 def test_points_that_move_are_forecast_from_where_each_was_last(tmp_path, inrflow_command):
     x = drifters(tmp_path / "drifters.csv")
     assert inrflow_command("train", f"data.train={tmp_path / 'drifters.csv'}", "data.read.channels=[sst]",

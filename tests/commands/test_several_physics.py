@@ -54,6 +54,7 @@ def test_laws_of_several_physics_share_their_terms(run: Path) -> None:
         fields_agree(Surrogate.load(run, physics=name), Surrogate.load(run / "checkpoints" / name))
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_physics_without_a_law_keeps_a_field_of_its_own(
     run: Path, files: dict[str, Path], tmp_path: Path, inrflow_command
 ) -> None:

@@ -20,7 +20,8 @@ def test_commas_outside_of_brackets_are_choices(override, expected):
 
 
 def test_every_combination_is_trained_once_and_tabled(tiny_data, elsewhere, inrflow_command, quick_settings):
-    settings = [f"data.train={tiny_data[0]}", f"data.test={tiny_data[1]}", *quick_settings, "output=sweep"]
+    settings = [f"data.train={tiny_data[0]}", f"data.test={tiny_data[1]}", *quick_settings, "recipe=reduced_order",
+                "output=sweep"]
     swept = inrflow_command("train", "--multirun", "seed=0,1", *settings)
     assert swept.code == 0, swept.err
     rows = json.loads((elsewhere / "sweep" / SWEEP_FILE).read_text())["runs"]

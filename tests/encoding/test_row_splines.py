@@ -50,6 +50,7 @@ def test_splines_say_what_a_field_is_between_rows_and_how_far_it_is_unknown(nois
     assert splines.error == pytest.approx(noise**2, rel=0.35, abs=1e-5)
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_law_is_found_in_rows(tmp_path, inrflow_command):
     parts = [rows(n, 400) for n in range(6)]
     write_scattered(tmp_path / "train.h5", np.repeat(np.arange(6), 400), np.concatenate([one[0] for one in parts]),
@@ -84,6 +85,7 @@ def test_frames_whose_points_move_are_solved_each_by_itself():
     assert best.count == 1 and best.relative_error < 1e-10
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_law_is_found_where_every_frame_has_other_points(tmp_path, inrflow_command):
     times, parts = np.arange(12) / 6, []
     for n in range(8):

@@ -2,28 +2,19 @@
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from forked import ended, job
 
 from inrflow.cli import main
 from inrflow.numerics.effort import Limit, OutOfTime, effort
-from inrflow.numerics.team import team
+from inrflow.numerics.team import Lost, team
 from inrflow.runtime.tensor_files import load_tensors
 
-JOB = """
-import json, os, sys
-from functools import partial
-import numpy as np, torch
-from inrflow.numerics.effort import Limit, OutOfTime, effort
-from inrflow.numerics.team import Lost, team
-from inrflow.runtime.processes import Processes
 
 def square(power, value):
     if value == -1:
@@ -31,22 +22,26 @@ def square(power, value):
     effort.add(seconds=value)
     return value ** power
 
+
 def endless(value):
     while value or os.environ["RANK"] == "1":
         effort.check()
     return value
+
 
 def dies(value):
     if os.environ["RANK"] == "1":
         os._exit(9)
     return value
 
+
 def compute(module, x, part):
     loss = module[:2](x[part]).square().sum() / len(x)
     loss.backward()
     return float(loss), float(len(x[part]))
 
-def found():
+
+def found(fatal):
     yield "squares", list(team.map(partial(square, 2), range(7)))
     yield "effort", effort.spent
     with effort.limited(Limit(25)):
@@ -77,55 +72,35 @@ def found():
     yield "losses", losses
     yield "rows", rows
     yield "gradients", [None if p.grad is None else p.grad.sum().item() for p in module.parameters()]
-    if sys.argv[1:] == ["dies"]:
+    if fatal:
         try:
             list(team.map(dies, range(4)))
         except Lost:
             yield "lost", True
 
-if __name__ == "__main__":
-    sys.modules["job"] = sys.modules["__main__"]
+
+def gathered(fatal=False):
     with team.gathered() as leads:
         if leads:
-            print(json.dumps(dict(found())))
-"""
-
-
-def started(size, *command):
-    """A process of each rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(size)}
-    given = {**os.environ, **(place if size > 1 else {}), "OMP_NUM_THREADS": "1"}
-    return [subprocess.Popen([sys.executable, *command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             env={**given, "RANK": str(rank)}) for rank in range(size)]
-
-
-def ended(processes):
-    """Exit codes, outputs and errors of processes."""
-    told = [one.communicate(timeout=120) for one in processes]
-    return [one.returncode for one in processes], [out for out, _ in told], [err for _, err in told]
+            print(json.dumps(dict(found(fatal))))
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    script = tmp_path_factory.mktemp("team") / "job.py"
-    script.write_text(JOB)
-    codes, outputs, errors = ended(started(1, str(script)))
+def alone():
+    codes, outputs, errors = ended(job(1, gathered))
     assert codes == [0], errors
-    return script, json.loads(outputs[0])
+    return json.loads(outputs[0])
 
 
 def test_processes_find_what_one_finds_and_one_that_dies_is_told(alone):
-    script, expected = alone
-    codes, outputs, errors = ended(started(3, str(script), "dies"))
+    codes, outputs, errors = ended(job(3, partial(gathered, True)))
     assert codes == [0, 9, 0] and not any(outputs[1:]), (codes, errors)
     found = json.loads(outputs[0])
     assert found.pop("lost")
     for name in ("losses", "gradients"):
-        mine, theirs = (np.array(one.pop(name), dtype=float) for one in (found, dict(expected)))
+        mine, theirs = (np.array(one.pop(name), dtype=float) for one in (found, alone))
         np.testing.assert_allclose(mine, theirs, rtol=1e-12)
-    assert found == {name: value for name, value in expected.items() if name in found}
+    assert found == {name: value for name, value in alone.items() if name in found}
     assert found["squares"] == [0, 1, 4, 9, 16, 25, 36] and found["rows"] == 10
     assert found["nested"] == [[a, 2 ** a, 3 ** a] for a in range(1, 6)]
     assert found["local"] == [1, 2, 3, 4, 5]
@@ -143,7 +118,7 @@ def test_what_is_left_of_effort_is_told_without_spending_it():
 
 def train(folder, *arguments):
     """Two processes of one training of `data.h5`."""
-    return started(2, "-m", "inrflow", "train", f"data.train={folder}/data.h5", "training.minutes=1", *arguments)
+    return job(2, partial(main, ["train", f"data.train={folder}/data.h5", "training.minutes=1", *arguments]))
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +129,10 @@ def heat(tmp_path_factory):
     return folder
 
 
-def test_a_training_in_two_processes_gives_the_model_of_one(heat):
+def test_a_training_in_two_processes_gives_the_model_of_one(heat, request):
     codes, outputs, errors = ended(train(heat, "recipe=law", f"output={heat}/two"))
     assert codes == [0, 0] and not outputs[1] and not errors[1], errors  # the second says nothing
+    request.getfixturevalue("unreported")
     assert main(["train", f"data.train={heat}/data.h5", "training.minutes=1", "recipe=law", f"output={heat}/one"]) == 0
     one, two = (json.loads((heat / size / "candidates.json").read_text()) for size in ("one", "two"))
     for rows in (one, two):
@@ -168,6 +144,7 @@ def test_a_training_in_two_processes_gives_the_model_of_one(heat):
     torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_killed_process_ends_the_training_with_one_line_and_one_process_goes_on(heat):
     settings = ("recipe=neural", "decoder.width=16", "training.steps.decoder=200", "training.steps.rollout=20",
                 "training.steps.copies=1", f"output={heat}/killed")
@@ -175,7 +152,7 @@ def test_a_killed_process_ends_the_training_with_one_line_and_one_process_goes_o
     metrics, until = heat / "killed" / "metrics.jsonl", time.monotonic() + 60
     while not (metrics.exists() and '"loss"' in metrics.read_text()) and time.monotonic() < until:
         time.sleep(0.02)
-    both[1].send_signal(signal.SIGKILL)
+    both[1].kill()
     codes, _, errors = ended(both)
     assert codes == [1, -9] and errors[0].count("another process of this job has ended") == 1, (codes, errors)
     assert "Traceback" not in errors[0] and f"resume={heat}/killed" in errors[0].splitlines()[-1]

@@ -2,50 +2,42 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
+from forked import ended, job
 
+from inrflow.commands.several.sweep import run_sweep
 from inrflow.errors import UserError
 from inrflow.runtime.processes import Processes
 
-SWEEP = """
-import json, os, sys
-from pathlib import Path
-from inrflow.commands.several.sweep import run_sweep
 
-def run(arguments):
-    given = dict(item.split("=", 1) for item in arguments)
-    folder = Path(given["output"])
-    folder.mkdir(parents=True)
-    if given["seed"] == sys.argv[2]:
-        os._exit(7)
-    for name in ("model.safetensors", "config.yaml"):
-        (folder / name).write_text("")
-    report = {"nmse": {"in_t": float(given["seed"]), "out_t": 1.0}, "coverage_90": 0.9, "rank": int(os.environ["RANK"])}
-    (folder / "evaluation.json").write_text(json.dumps(report))
-    return 0
+def sweep(folder, fatal):
+    """A sweep whose process ends at the run with the seed `fatal`."""
+    def run(arguments):
+        given = dict(item.split("=", 1) for item in arguments)
+        folder = Path(given["output"])
+        folder.mkdir(parents=True)
+        if given["seed"] == fatal:
+            os._exit(7)
+        for name in ("model.safetensors", "config.yaml"):
+            (folder / name).write_text("")
+        report = {"nmse": {"in_t": float(given["seed"]), "out_t": 1.0}, "coverage_90": 0.9,
+                  "rank": int(os.environ["RANK"])}
+        (folder / "evaluation.json").write_text(json.dumps(report))
+        return 0
 
-try:
-    sys.exit(run_sweep(["--multirun", "seed=0,1,2,3,4", f"output={sys.argv[1]}"], run, lambda config: None))
-except Exception as error:
-    print(f"{type(error).__name__}: {error}")
-    sys.exit(2)
-"""
+    try:
+        return run_sweep(["--multirun", "seed=0,1,2,3,4", f"output={folder}"], run, lambda config: None)
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+        return 2
 
 
-def job(folder, fatal, size=2):
-    """Exit codes and outputs of a sweep in `size` processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    started = [subprocess.Popen([sys.executable, "-c", SWEEP, str(folder), fatal], text=True, stdout=subprocess.PIPE,
-                                env={**os.environ, **place, "RANK": str(rank)}) for rank in range(size)]
-    outputs = [one.communicate(timeout=120)[0] for one in started]
-    return [one.returncode for one in started], outputs
+def swept(folder, fatal):
+    """Exit codes and outputs of a sweep in two processes."""
+    return ended(job(2, partial(sweep, folder, fatal)))[:2]
 
 
 def test_the_environment_says_which_process_this_is():
@@ -58,7 +50,7 @@ def test_the_environment_says_which_process_this_is():
 
 
 def test_two_processes_share_a_sweep_and_the_first_writes_its_table(tmp_path):
-    codes, outputs = job(tmp_path / "two", "none")
+    codes, outputs = swept(tmp_path / "two", "none")
     assert codes == [0, 0], outputs
     rows = json.loads((tmp_path / "two" / "sweep.json").read_text())["runs"]
     assert [row["in_t"] for row in rows] == [0, 1, 2, 3, 4] and [row["settings"] for row in rows][4] == ["seed=4"]
@@ -67,6 +59,6 @@ def test_two_processes_share_a_sweep_and_the_first_writes_its_table(tmp_path):
 
 
 def test_a_process_that_dies_ends_the_job_with_one_line_and_the_rest_is_kept(tmp_path):
-    codes, outputs = job(tmp_path / "sweep", "3")
+    codes, outputs = swept(tmp_path / "sweep", "3")
     assert codes == [2, 7] and outputs[0].count("\n") == 1 and "another process of this job has ended" in outputs[0]
     assert all((tmp_path / "sweep" / str(k) / "evaluation.json").exists() for k in (0, 1, 2, 4))

@@ -171,6 +171,7 @@ class Probe(Stub):
         return self.reason
 
 
+@pytest.mark.usefixtures("unreported")
 def test_the_configuration_is_not_written_while_training(
     data, tmp_path, registries, inrflow_command, monkeypatch
 ):

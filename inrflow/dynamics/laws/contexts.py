@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -39,7 +39,7 @@ class LawsWithContexts:
     """Laws with contexts of `count` numbers, on the supports of laws without contexts (`simple`).
 
     equations: of each trajectory; active: candidate terms; given: given contexts (E, count), None where they are
-    solved.
+    solved; known: solved laws by support and count, which searches of the same equations share.
     """
 
     equations: NormalEquations
@@ -49,14 +49,18 @@ class LawsWithContexts:
     cumulative: bool
     count: int
     given: np.ndarray | None = None
+    known: dict[tuple, tuple[np.ndarray, list[SparseLaw]]] = field(default_factory=dict)
 
     @cached_property
     def laws(self) -> list[tuple[np.ndarray, list[SparseLaw]]]:
         """Contexts, each with laws of several sizes."""
-        size = self.equations.gram.shape[-1]
+        size, given = self.equations.gram.shape[-1], None if self.given is None else self.given.tobytes()
         every = (tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in self.simple)
-        return [(contexts := self._contexts(support), self._solved(contexts, support))
-                for support in filter(any, dict.fromkeys(every))]
+        keys = [(support, self.count, given) for support in filter(any, dict.fromkeys(every))]
+        for key in keys:
+            if key not in self.known:
+                self.known[key] = (contexts := self._contexts(key[0])), self._solved(contexts, key[0])
+        return [self.known[key] for key in keys]
 
     @property
     def misfit(self) -> float:

@@ -261,11 +261,11 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
     singly = several or len(datasets) > 1
     parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in datasets]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
-        each = NormalEquations.added(of_kind)
+        each, known = NormalEquations.added(of_kind), dict[tuple, tuple[np.ndarray, list[SparseLaw]]]()
         for active in families.active:
             simple = sparse_laws(each.folded, families.active_by_channel(active, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
-            searches.append(partial(LawsWithContexts, each, systems, active, simple, cumulative=cumulative))
+            searches.append(partial(LawsWithContexts, each, systems, active, simple, cumulative, known=known))
     paying = list(found.values())
     least, fewest = min(misfit for misfit, _ in paying), min(systems.counts, default=0)
     further = {form.shape[1] for form in systems.given if several and form.shape[1] < max(systems.counts) + 2}

@@ -131,6 +131,7 @@ def test_a_station_on_the_sphere_is_not_away_from_itself(series, tmp_path):
     assert Seen.of(place).away(lonlat_to_xyz(np.array([8.22]), np.array([47.12]))).all()
 
 
+@pytest.mark.usefixtures("unreported")
 def test_trajectories_of_an_oscillator(tmp_path, capsys):
     t, rows = np.arange(40) * 0.2, []
     for number, phase in enumerate(np.linspace(0, 6, 8)):

@@ -9,7 +9,7 @@ import torch
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
-from inrflow.dynamics.laws import Systems, families, fit, fit_law
+from inrflow.dynamics.laws import Systems, contexts, families, fit, fit_law
 from inrflow.dynamics.laws.contexts import context_searches, separate_misfit, standardise_contexts, with_new_contexts
 from inrflow.dynamics.laws.families import Families, basic_terms
 from inrflow.dynamics.laws.field import LawField
@@ -63,10 +63,14 @@ def test_coefficients_take_as_many_numbers_as_they_differ_by(alike: bool, monkey
     number, parameter = np.repeat(np.arange(5), 4), np.array([0.6, 0.7, 0.9, 1.2, 1.6])
     rates, cubic = 0.02 * parameter, 0.3 * (parameter if alike else 1 / parameter)
     t, x, u = _paths(rates[number], cubic[number])
+    solved, contexts_of = list[tuple](), contexts.contexts_of
+    monkeypatch.setattr(contexts, "contexts_of", lambda *given: solved.append(given) or contexts_of(*given))
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=10.0, systems=Systems(number, 5, (1, 2)))
     assert law.count == 2 - alike
     found = np.array([law.theta_at(context)[[law.terms.index(term) for term in TERMS], 0] for context in law.contexts])
     np.testing.assert_allclose(found, np.stack([rates, -cubic], 1), rtol=1e-2)
+    keys = [(id(equations), tuple(map(tuple, support)), count) for equations, _, support, count in solved]
+    assert len(keys) == len(set(keys))  # once for each support
 
 
 def test_a_misfit_of_zero_is_the_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +235,9 @@ def test_trajectories_judge_where_enough_systems_are_left_to_tell_contexts(numbe
     assert (sorted(mine), sorted(others)) == (fitted, judges)
 
 
-def test_a_coefficient_of_place_may_depend_on_the_system() -> None:
+def test_a_coefficient_of_place_may_depend_on_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """u_t = -p c(x) u in closed form, p of .5 to 2 its own in every system: single terms would be c's average."""
+    monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)  # before those with coefficients of place
     parameters, t, x = np.repeat([0.5, 1.0, 1.5, 2.0], 4), np.arange(8) * 0.1, (np.arange(40) + 0.5) / 40
     decay = 1 + 0.6 * np.cos(np.pi * x) + 0.3 * np.cos(3 * np.pi * x)
     starts = np.random.default_rng(0).standard_normal((16, 5)) @ np.cos(np.pi * np.outer(np.arange(5), x))

@@ -83,10 +83,12 @@ def test_the_covariance_of_a_drawn_field_is_found(outlier):
 
 
 @pytest.mark.parametrize("variance", [0.0, 0.6])
-def test_errors_of_places_that_last_are_found_where_there_are_some(variance):
+def test_errors_of_places_that_last_are_found_where_there_are_some(variance, monkeypatch):
     samples = draw(40, 20)
     samples.value += variance**0.5 * np.random.default_rng(3).standard_normal(40)[samples.place]
-    assert fit_covariance(samples, FORM.groups, FORM.moving, richer=False).form.site
+    with monkeypatch.context() as patch:  # the form is chosen before its parameters are fitted
+        patch.setattr(fit, "_ITERATIONS", 1)
+        assert fit_covariance(samples, FORM.groups, FORM.moving, richer=False).form.site
     found = fit_covariance(samples, FORM.groups, FORM.moving, near=start(samples, replace(FORM, site=True)))
     size, memory = found.site.tolist()
     assert (0.3 < size < 1.2 and memory > 20) if variance else size < 0.1
@@ -134,7 +136,8 @@ def test_few_places_tell_no_direction_that_a_field_of_three_coordinates_does_not
     assert np.mean(ratios) < 0.3  # .35 if each is free
 
 
-def test_of_few_places_forms_with_and_without_a_trend_are_weighed_and_a_clear_one_is_alone():
+def test_of_few_places_forms_with_and_without_a_trend_are_weighed_and_a_clear_one_is_alone(monkeypatch):
+    monkeypatch.setattr(fit, "CHANGES", (*fit.CHANGES[:1], fit._trend))
     random, samples = np.random.default_rng(1), draw(16, 12)
     height, slope = random.uniform(-0.5, 0.5, 16), random.standard_normal(12)
     samples.y = np.column_stack([samples.y, np.tile(height, 12)])
@@ -157,6 +160,7 @@ def test_a_trend_is_found_where_there_is_one():
 
 def test_squares_are_found_where_values_follow_them_and_not_elsewhere(monkeypatch):
     monkeypatch.setattr(fit, "_ITERATIONS", 8)
+    monkeypatch.setattr(fit, "CHANGES", (fit._trend, fit._curve))
     samples = draw(40, 12)
     height = np.random.default_rng(5).uniform(0, 1, 40)
     y = np.concatenate([samples.y, height[samples.place][:, None]], 1) - 0.5
