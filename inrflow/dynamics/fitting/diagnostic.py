@@ -190,5 +190,5 @@ def _renumbered(term: Term | Sine, at: Sequence[int]) -> Term | Sine:
         return replace(term, inputs=tuple(replace(one, channel=at[one.channel]) for one in term.inputs),
                        form=replace(term.form, channel=at[term.form.channel]))
     products = tuple(tuple((c if axis == INVERSE else at[c], axis) for c, axis in product) for product in term.products)
-    vector = tuple(at[c] for c in term.carried) if term.solenoidal else ()
+    vector = tuple(at[c] for c in (term.carried if term.solenoidal else term.vector))
     return replace(term, products=products, vector=vector, units=term.sizes if term.solenoidal else term.units)

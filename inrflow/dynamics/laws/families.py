@@ -22,7 +22,6 @@ from inrflow.dynamics.laws.terms import (
     ANGULAR,
     INVERSE,
     LAPLACIAN,
-    OF_LAP,
     OTHER_HARMONICS,
     POTENTIAL,
     SECOND,
@@ -31,6 +30,8 @@ from inrflow.dynamics.laws.terms import (
     Term,
     centred_terms,
     darcy_terms,
+    drag_terms,
+    drift_terms,
     fractional_laplacians,
     per_density_terms,
     seasonal_terms,
@@ -42,6 +43,7 @@ _ORDERS = (1, 2)  # highest powers of the Laplacian, tried in turn
 FRAMES = 16  # sampled, at most
 _FAR, _VARIES = 0.02, 0.02  # divisors: least over largest value, deviation over mean, at least
 _LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of a in a u; in forces, fluxes; in a du/dx, times linear terms
+_OF_SIGN = 0.1  # share of values of each sign in channels that change sign
 _STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # bounds: change of means over others, over noise; divergence
 _TRAJECTORIES = 32  # most trajectories of a regression
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # largest misfit over that without contexts, with fewer; repetitions
@@ -88,20 +90,6 @@ def anisotropic_terms(channels: int, axes: Sequence[str]) -> list[Term]:
     linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1)[d == 1 :] for j in periodic]
     linear += [(-1, VALUE)] * bool(periodic)
     return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
-
-
-def drift_terms(channels: int, axes: Sequence[int]) -> list[Term]:
-    """Drifts div(m grad L b), with L = 1, lap or lap^-1 and monomials m of degree up to three for one channel, two for
-    two, one for more: of chemotaxis, charges, films. With lap^2 (a b) and lap (grad a . grad b) they span terms of
-    active matter such as div(lap a grad b)."""
-    value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, OF_LAP)
-    products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
-                               for m in itertools.combinations_with_replacement(value, degree)]
-    drifts = [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
-              for m in products for b in range(channels) for kind in kinds]
-    for a, b in itertools.combinations_with_replacement(range(channels), 2):
-        drifts += Term((((a, VALUE), (b, VALUE)),), 2), Term(tuple(((a, j), (b, j)) for j in axes), 1)
-    return drifts
 
 
 @dataclass(frozen=True)
@@ -333,7 +321,9 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
         terms["linear"] += [Term((((c, OTHER_HARMONICS),),)) for c in range(channels)]
     vectors = solenoidal(domain, harmonics, states, units)
     if not vectors:
-        return Families(terms)
+        drags = drag_terms(changing_sign(domain, harmonics, states), channels, units)
+        return Families(terms, later=(Families({**terms, "drag": drags}, tuple(
+            (*names, "drag") for names in _COMBINED)),) if drags else ())
     held = [first for first, ends in (harmonics.vectors or {}).items() if any(HELD in pair for pair in ends)]
     return with_vectors(terms, vectors, units, held)
 
@@ -380,6 +370,16 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
                  (("linear", "flow", "products", "fluxes", "tension"),)),
         Families({"linear": linear, "flow": flow, "slopes": slopes, "stretching": stretching, "stress": stress}, (
             ("linear", "flow", "slopes", "stretching", "stress"),))))
+
+
+def changing_sign(domain: Domain, harmonics: Harmonics, states: np.ndarray) -> list[tuple[int, ...]]:
+    """Channels of both signs, alone and as consecutive components (d,) of vectors, of codes (S, T, C, K)."""
+    frames = states.reshape(-1, *states.shape[2:])
+    fields = transform_of(harmonics, 2).fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
+    below = (fields < 0).double().mean((0, 2))
+    turning = ((below > _OF_SIGN) & (below < 1 - _OF_SIGN)).tolist()
+    return [tuple(range(c, c + d)) for d in dict.fromkeys((1, domain.dimensions))
+            for c in range(len(turning) - d + 1) if all(turning[c : c + d])]
 
 
 def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
 from inrflow.domains.transform import SeparableTransform
-from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.library import Library, partial_derivatives
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import INVERSE, RECIPROCAL, SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
 from inrflow.numerics.components import assembled, block_apply, components, diagonal_blocks
 from inrflow.numerics.effort import effort
@@ -234,15 +234,10 @@ class LawField(nn.Module):
                     result[:, out, :, term.products[0][0][0]] += self.matrix(term, field)[:lead, :lead]
                 continue
             for products, operator, onto in library.operators(term, lead):
-                for product, sign, place in [(one, sign, i) for one, sign in products for i, factor in enumerate(one)
-                                             if factor[1] != INVERSE]:
-                    slope: Tensor | float = float(sign)
-                    for other in (*product[:place], *product[place + 1 :]):
-                        slope = slope * factors[other]
-                    if product[place][1] == RECIPROCAL:
-                        slope = -slope * factors[product[place]] ** 2
+                for sign, (by, slope) in [(sign, one) for product, sign in products
+                                          for one in partial_derivatives(term, product, factors)]:
                     for out, field in fields.items():
-                        key, part = (out, *product[place], operator, onto), field * slope
+                        key, part = (out, *by, operator, onto), field * (sign * slope)
                         weights[key] = weights[key] + part if key in weights else part
         for (out, channel, axis, operator, onto), weight in weights.items():
             table = library.table(axis, lead)

@@ -40,6 +40,7 @@ _CODES = 128  # most codes per second of effort, on large grids
 _CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort, clock to choose harmonics; of clock used
 _HALF = 0.5  # share of the clock after which forecasts come before further regressions
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the least of simpler ones
+_FEW_MORE = 1.5  # number of terms over that of the first families up to which contexts are regressed at once
 _WORTH = 0.05  # log misfit that a term must save where systems differ
 _SCREENED, _STALE = 6, 6  # trajectories that rank families where laws forecast poorly; these without a better one
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
@@ -199,7 +200,8 @@ class LawSearch:
         least = found[0][0]
 
         def pays(one: Families, encoded: EncodedData, share: float = _PAYS) -> _Regressed | None:
-            may = not self.several or separate_misfit(encoded, one.all_terms) < share * least  # as it is slow
+            few = len(one.all_terms) < _FEW_MORE * len(families.all_terms)
+            may = not self.several or few or separate_misfit(encoded, one.all_terms) < share * least  # as it is slow
             return its if may and (its := self._regressed(one, encoded))[0] < share * least else None
 
         if least > _POLYNOMIAL and (calm := without_transients(encoded)) is not None and (its := pays(families, calm)):
@@ -212,7 +214,7 @@ class LawSearch:
             return effort() < until and self.used() < _HALF
 
         with suppress(ValueError):  # or LinAlgError: families before it are kept
-            further = () if least < _POLYNOMIAL or self.period else families.further(encoded)
+            further = iter(() if self.period else families.later if least < _POLYNOMIAL else families.further(encoded))
             if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import ClassVar
@@ -240,7 +241,8 @@ class Library(nn.Module):
             for axis, product in term.along:
                 yield -pointwise((product,), (), factors, z, self.transform.count), axis
         else:
-            yield pointwise(term.products, term.signs, factors, z, self.transform.count), VALUE
+            field = pointwise(term.products, term.signs, factors, z, self.transform.count)
+            yield field * size_of(term, factors) if term.vector else field, VALUE
 
     def pressure(self, first: int) -> Pressure:
         """Projection on divergence-free vectors, for the vector whose first component is channel `first`."""
@@ -278,6 +280,26 @@ class Library(nn.Module):
         for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
             block = size / term.sizes[row] * self.masked(pressure.block(row, j, lead), c)
             yield list(zip(part, term.signs or (1,) * len(part), strict=True)) if part else [], block, VALUE
+
+
+def size_of(term: Term, factors: dict[tuple[int, int], Tensor]) -> Tensor:
+    """Size (B, Q) of the vector of a term that is multiplied by it, from factors at points."""
+    parts = [(unit * factors[c, VALUE]).square() for c, unit in zip(term.vector, term.units, strict=True)]
+    return torch.stack(parts).sum(0).sqrt()
+
+
+def partial_derivatives(term: Term, product: Product, factors: dict[tuple[int, int], Tensor]
+                        ) -> Iterator[tuple[tuple[int, int], Tensor | float]]:
+    """Factors (channel, axis) of a product of a term and its derivatives (B, Q) by these, from factors at points."""
+    size = size_of(term, factors) if term.vector and not term.solenoidal else 1.0
+    for place, (c, axis) in enumerate(product):
+        if axis != INVERSE:
+            slope = math.prod((factors[other] for other in (*product[:place], *product[place + 1 :])), start=size)
+            yield (c, axis), -slope * factors[c, axis] ** 2 if axis == RECIPROCAL else slope
+    if isinstance(size, Tensor):  # of the size, by each component of the vector
+        whole = math.prod((factors[factor] for factor in product), start=1 / size.clamp_min(1e-300))
+        for c, unit in zip(term.vector, term.units, strict=True):
+            yield (c, VALUE), whole * unit**2 * factors[c, VALUE]
 
 
 def shells_of(count: int, allowed: Tensor | None = None) -> np.ndarray:

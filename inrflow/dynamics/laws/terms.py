@@ -31,7 +31,8 @@ class Term:
     axis d_axis(harmonic .); of several factors, the divergence of the products, one along each axis. solenoidal:
     projected on divergence-free vectors (P). With signs (units of the velocity u), it is one component of P (u . grad)
     b; without, of P lap b, or component `row` of P (value e_axis). vector, units: channels of b, by default the first
-    ones, and their units, by default those of u. centred: less its mean. inertia: m of a factor (1 - m lap)^-1.
+    ones, and their units, by default those of u; other terms are multiplied by the size |b| of `vector`, if given, in
+    these units. centred: less its mean. inertia: m of a factor (1 - m lap)^-1.
     """
 
     products: tuple[Product, ...] = ((),)
@@ -131,13 +132,13 @@ class Term:
     def needed_products(self) -> tuple[Product, ...]:
         """Products that its evaluation needs: those of all components if it is solenoidal."""
         if not self.solenoidal:
-            return self.products
+            return *self.products, *(((c, VALUE),) for c in self.vector)
         return tuple(product for part in self.parts for product in part)
 
     @property
     def linear(self) -> bool:
         """Whether it is a linear operator on the values of one channel."""
-        one = not self.solenoidal and len(self.products) == 1 and len(self.products[0]) == 1
+        one = not (self.solenoidal or self.vector) and len(self.products) == 1 and len(self.products[0]) == 1
         return one and self.products[0][0][1] == VALUE and not (self.flux and self.power)
 
     @property
@@ -164,7 +165,7 @@ class Term:
             if len(self.products) > 1:
                 (a, _), (b, _) = self.products[0]
                 return f"(P lap {channels[a]} grad {channels[b]})_{coordinates[self.row]}"
-            force = replace(self, solenoidal=False, axis=VALUE).written(channels, coordinates)
+            force = replace(self, solenoidal=False, vector=(), axis=VALUE).written(channels, coordinates)
             return f"(P {force} e_{coordinates[self.axis]})_{coordinates[self.row]}"
         if self.solenoidal:
             velocity = ", ".join(channels[product[0][0]] for product in self.products) if self.vector else "u"
@@ -191,6 +192,9 @@ class Term:
                     channels[c], axis, coordinates)
                 count = len(list(group))
                 parts.append(name if count == 1 else f"{name}^{count}")
+            if self.vector:
+                names = ", ".join(channels[c] for c in self.vector)
+                parts.insert(0, f"|({names})|" if len(self.vector) > 1 else f"|{names}|")
             text = " ".join(parts) or "1"
         sums = len(self.products) > 1 and text.startswith("(")  # in parentheses already
         bare = text if sums or (" " not in text and "^" not in text) else f"({text})"
@@ -239,6 +243,26 @@ def darcy_terms(channels: int) -> list[Term]:
     """Transport P(a e_i) . grad b in the plane by flows that channels a drive in a porous medium, as buoyancy does."""
     return [Term(tuple(((a, DARCY + 3 * i + j), (b, j)) for j in range(2)))
             for i in range(2) for a in range(channels) for b in range(channels)]
+
+
+def drift_terms(channels: int, axes: Sequence[int]) -> list[Term]:
+    """Drifts div(m grad L b), with L = 1, lap or lap^-1 and monomials m of degree up to three for one channel, two for
+    two, one for more: of chemotaxis, charges, films. With lap^2 (a b) and lap (grad a . grad b) they span terms of
+    active matter such as div(lap a grad b)."""
+    value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, OF_LAP)
+    products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
+                               for m in itertools.combinations_with_replacement(value, degree)]
+    drifts = [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
+              for m in products for b in range(channels) for kind in kinds]
+    for a, b in itertools.combinations_with_replacement(range(channels), 2):
+        drifts += Term((((a, VALUE), (b, VALUE)),), 2), Term(tuple(((a, j), (b, j)) for j in axes), 1)
+    return drifts
+
+
+def drag_terms(vectors: Sequence[Sequence[int]], channels: int, units: Sequence[float]) -> list[Term]:
+    """Friction of turbulence, |w| w for vectors w of channels in units (C,), alone and times each other channel."""
+    return [Term((((own, VALUE), *((c, VALUE) for c in others)),), vector=tuple(w), units=tuple(units[c] for c in w))
+            for w in vectors for own in w for others in ((), *((c,) for c in range(channels) if c not in w))]
 
 
 def centred_terms(terms: Sequence[Term]) -> list[Term]:

@@ -186,6 +186,8 @@ def _comparisons(channel: ChannelField, c: int, folds: list[Fold], places: Place
         given = [Conditioned(field, *parts) for parts in fold.observed]
         between.append(fold.between.against(given, c))
         ahead.append(fold.ahead.against(given, c))
+        if fold.early is not None:
+            ahead.append(fold.early.ahead.against([Conditioned(field, *parts) for parts in fold.early.observed], c))
     return Comparison.joined(between), Comparison.joined(ahead)
 
 
@@ -294,14 +296,24 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         model = replace(surrogate, residual=None)
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
-        estimate, hidden = model.estimate(window), batch.first_frames(past).at(held)
-        later, some = batch.later(past, _LEADS, _AHEAD)
-        inner = model.internal(hidden)
-        left = inner.u.double() - forecast(model, estimate, hidden, with_std=False).mean.double()
-        yield Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model.internal(window)),
-                   _targets(model, estimate, hidden.thinned(_VALUES)[0]),
-                   _targets(model, estimate, later, None if problem.source.moves else ~held[some]), points,
-                   joined(rows_of(inner.t, inner.x, left, inner.delay)))
+        seen = None if problem.source.moves else ~held
+        fold = _fold(model, batch, past, held, seen)
+        if len(problem.validation) and surrogate.window < past and bool(
+                window.observed[:, : surrogate.window].any(1).all()):
+            fold.early = _fold(model, batch, surrogate.window, held, seen)
+        yield fold
+
+
+def _fold(model: Surrogate, batch: TrajectoryBatch, past: int, held: Tensor, seen: Tensor | None) -> Fold:
+    """Fold of windows of `past` frames with places `held` (N,) hidden; `seen` (N,): those that later frames share."""
+    window, hidden = batch.first_frames(past).at(~held), batch.first_frames(past).at(held)
+    estimate, (later, some) = model.estimate(window), batch.later(past, _LEADS, _AHEAD)
+    inner = model.internal(hidden)
+    left = inner.u.double() - forecast(model, estimate, hidden, with_std=False).mean.double()
+    return Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model.internal(window)),
+                _targets(model, estimate, hidden.thinned(_VALUES)[0]),
+                _targets(model, estimate, later, None if seen is None else seen[some]), batch.u.shape[2],
+                joined(rows_of(inner.t, inner.x, left, inner.delay)))
 
 
 def _targets(

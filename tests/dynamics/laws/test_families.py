@@ -16,6 +16,7 @@ from inrflow.dynamics.laws.families import (
     Families,
     anisotropic_terms,
     basic_terms,
+    changing_sign,
     darcy_terms,
     drift_terms,
     families_of,
@@ -25,7 +26,7 @@ from inrflow.dynamics.laws.families import (
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, prepare_data
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import DARCY, INVERSE, VALUE, Term, centred_terms, term_from_state
+from inrflow.dynamics.laws.terms import DARCY, INVERSE, VALUE, Term, centred_terms, drag_terms, term_from_state
 
 
 def grid(n):
@@ -84,6 +85,40 @@ def test_solitons_of_the_modified_kdv_equation_tell_it():
     found = {term.written(["u"], ["x"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert found == {"lap du/dx": pytest.approx(-1, rel=2e-3), "u^2 du/dx": pytest.approx(-6, rel=2e-3)}
+
+
+def test_friction_is_the_size_of_a_velocity_in_its_units_times_each_component():
+    terms, channels, units = drag_terms([(0, 1)], 3, [2.0, 3.0, 1.0]), ["u", "v", "h"], np.array([2.0, 3.0, 1.0])
+    names = [term.written(channels, ["x", "y"]) for term in terms]
+    assert names == ["|(u, v)| u", "|(u, v)| u h", "|(u, v)| v", "|(u, v)| v h"]
+    harmonics = Box([0, 0], [1, 1], ["walled"] * 2).harmonics(11)
+    z = torch.tensor(np.random.default_rng(0).standard_normal((1, 3, 11)))
+    library = Library(terms, harmonics)
+    u, v, h = z[0].numpy() @ harmonics.values(library.transform.points).T
+    size = np.hypot(units[0] * u, units[1] * v)
+    weighted = harmonics.values(library.transform.points) * library.transform.weights.numpy()[:, None]
+    expected = np.stack([size * u, size * u * h, size * v, size * v * h]) @ weighted
+    np.testing.assert_allclose(library.features(z, 11)[0].numpy(), expected, atol=1e-10)
+
+
+def test_quadratic_damping_at_each_point_is_found():
+    """du/dt = -c |u| u at each point: u / (1 + c |u| t)."""
+    generator, x, t = np.random.default_rng(0), (np.arange(48) + 0.5) / 48, np.arange(10) * 0.1
+    start = sum(generator.standard_normal((8, 1, 1)) * np.cos(np.pi * k * x) for k in range(4))
+    u = start / (1 + 0.8 * np.abs(start) * t[:, None])
+    encoded, _, _ = prepare_data(Data.of(t, x[:, None], u[..., None]), [Box([0], [1], ["walled"])], None, 0, print)
+    (drag,) = families_of(encoded.domain, encoded.codes.harmonics, encoded.states, [0.5]).later
+    law = next(law for _, law in regress([encoded], drag) if law.size == 1)
+    assert law.terms[int(law.theta[:, 0].argmin())].written(["u"], ["x"]) == "|u| u"
+    assert law.theta.min() == pytest.approx(-0.8 / 0.5, rel=2e-2)
+
+
+def test_friction_is_sought_for_channels_that_change_sign_alone():
+    box = Box([0, 0], [1, 1], ["walled"] * 2)
+    states = np.random.default_rng(0).standard_normal((4, 5, 3, 9))
+    states[:, :, 2, 0] = 100.0
+    assert changing_sign(box, box.harmonics(9), states) == [(0,), (1,), (0, 1)]
+    assert not families_of(box, box.harmonics(9), states[:, :, 2:]).later
 
 
 def test_nothing_is_divided_by_a_coordinate_that_is_zero_between_walls():
@@ -195,13 +230,15 @@ def test_drifts_hold_those_of_active_matter() -> None:
                                32**2, atol=1e-8 * np.abs(total).max())
 
 
-@pytest.mark.parametrize("kind", ["drifts", "vectors", "about", "driven"])
+@pytest.mark.parametrize("kind", ["drifts", "vectors", "about", "driven", "drag"])
 def test_jacobians_of_further_terms_are_those_of_automatic_differentiation(kind) -> None:
     box = Box([0, 0], [1, 1], ["periodic"] * 2)
     if kind == "drifts":
         terms, channels = drift_terms(2, range(2)), 2
     elif kind == "driven":
         terms, channels = darcy_terms(2), 2
+    elif kind == "drag":
+        terms, channels = drag_terms([(0,), (1, 2)], 3, [1.0, 0.7, 1.3]), 3
     elif kind == "about":
         terms, channels = [Term((((0, 0), (0, INVERSE)),)), Term((((1, VALUE), (0, INVERSE), (1, INVERSE)),))], 2
     else:

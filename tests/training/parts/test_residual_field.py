@@ -221,6 +221,25 @@ def test_what_codes_leave_lasts_at_its_places_where_no_field_is_taken(tmp_path, 
     assert missed[0] < 2 * 0.06**2 < missed[1]
 
 
+def test_what_fades_after_the_first_frame_is_not_held_though_later_frames_hold_theirs(tmp_path, monkeypatch):
+    """Short waves that fade within a frame or two, on weaker ones that stay, of each trajectory."""
+    random, places, t = np.random.default_rng(4), 60, np.arange(10.0)
+    x, k = random.uniform(0, 1, (places, 2)), random.standard_normal((2, 40, 2)) * 15
+    waves = np.cos((x @ k.mT)[:, None] + random.uniform(0, 6.3, (2, 24, 1, 40))).sum(-1) / np.sqrt(20)
+    large = random.standard_normal((24, 1)) * np.cos(np.pi * x[:, 0])
+    u = waves[0, :, None] * np.exp(-t)[:, None] + (0.2 * waves[1] + large)[:, None] * np.ones((10, 1))
+    write_trajectories(tmp_path / "fading.h5", t, x, u[:20, ..., None], ABOUT)
+    monkeypatch.setattr(fit, "_ITERATIONS", 8)
+    monkeypatch.setattr(fit, "CHANGES", ())
+    surrogate = inrflow.fit(Problem.open(tmp_path / "fading.h5", *SETTINGS, "decoder.code_size=1"))
+    missed = []
+    for model in (surrogate, replace(surrogate, residual=None)):
+        ahead = [model.assimilate(inrflow.Observations(t[:1], x, one[:1, :, None])).frames(t[4:], x)[..., 0] - one[4:]
+                 for one in u[20:]]
+        missed.append(float(np.square(ahead).mean()))
+    assert missed[0] < 1.1 * missed[1]
+
+
 @pytest.mark.parametrize(("places", "frames"), [(100, 64), (200, 32)])  # a network of few, and maps
 def test_codes_are_alone_where_few_of_the_places_of_dense_maps_are_seen(tmp_path, monkeypatch, places, frames):
     """Four large patterns, on short waves: neighbours tell these, few places the patterns."""
