@@ -214,7 +214,8 @@ class LawSearch:
             return effort() < until and self.used() < _HALF
 
         with suppress(ValueError):  # or LinAlgError: families before it are kept
-            further = iter(() if self.period else families.later if least < _POLYNOMIAL else families.further(encoded))
+            drags = (one for one in families.later if "drag" in one.terms)  # small terms of otherwise exact laws
+            further = iter(() if self.period else drags if least < _POLYNOMIAL else families.further(encoded))
             if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike

@@ -77,8 +77,8 @@ class Law:
     @property
     def is_linear(self) -> bool:
         """Whether it is linear in the fields, with constant or varying coefficients."""
-        return all(isinstance(term, Term) and all(len(product) <= 1 for product in term.needed_products())
-                   and not any(axis == RECIPROCAL for product in term.products for _, axis in product)
+        return all(isinstance(term, Term) and (term.solenoidal or not term.vector) and all(
+            len(product) <= 1 and RECIPROCAL not in [axis for _, axis in product] for product in term.needed_products())
                    for term in self.terms)
 
     @property
