@@ -106,7 +106,8 @@ def test_a_pattern_is_observations_too(kind, tmp_path):
         path = tmp_path / f"out_{k}.{kind}"
         if kind == "vtu":
             cells = np.stack([np.arange(5), np.arange(1, 6), np.arange(2, 7)], 1)
-            meshio.Mesh(np.c_[X, X**2, 0 * X], [("triangle", cells)], {"c": X + k, "vtkGhostType": 0 * X}).write(path)
+            own = {"vtkGhostType": 0 * X, "GlobalNodeId": X}
+            meshio.Mesh(np.c_[X, X**2, 0 * X], [("triangle", cells)], {"c": X + k} | own).write(path)
         elif kind == "csv":
             path.write_text("time,x,c\n" + "".join(f"{k},{x},{x + k}\n" for x in X))
         else:
