@@ -187,8 +187,8 @@ def draw_errors(directory: Path, surrogate: Surrogate, evaluation: Evaluation, s
     first = len(seen) - 1 if fitted else 0
     errors = {title_of(name): values[first:] for name, values in evaluation.by_frame.items()}
     about = surrogate.description
-    return error_figure(directory / f"errors{suffix}", evaluation.times[first:], errors, _horizon(surrogate, evaluation),
-                        title=about.name, time_units=about.time_units)
+    return error_figure(directory / f"errors{suffix}", evaluation.times[first:], errors,
+                        _horizon(surrogate, evaluation), title=about.name, time_units=about.time_units)
 
 
 def _horizon(surrogate: Surrogate, evaluation: Evaluation) -> float:
