@@ -152,7 +152,8 @@ def test_arrays_beside_fields_are_parameters_or_named(tmp_path):
 def test_places_that_hold_only_fill_values_stay_empty_in_forecasts(tmp_path):
     u = np.arange(18.0).reshape(3, 6)
     u[:, 4] = 9.96921e36  # as of files without _FillValue
-    xarray.Dataset({"u": (("time", "x"), u)}, {"time": np.arange(3.0), "x": np.arange(6.0)}).to_netcdf(tmp_path / "a.nc")
+    axes = {"time": np.arange(3.0), "x": np.arange(6.0)}
+    xarray.Dataset({"u": (("time", "x"), u)}, axes).to_netcdf(tmp_path / "a.nc")
     with pytest.warns(UserWarning, match="3 of 18 values of u are 9.96921e\\+36"):
         about = read(tmp_path / "a.nc", tmp_path)[1]
     later = on_grid(read_points(tmp_path / "a.nc", about), np.array([3.0, 4.0]), about)
