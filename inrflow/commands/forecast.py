@@ -178,6 +178,8 @@ def time_number(name: str, given: str, about: Description) -> float:
     try:
         return float(dates_to_numbers([given], str(about.time_units))[0])
     except (UserError, ValueError) as error:
+        if isinstance(error.__cause__, ImportError):
+            raise
         raise UserError(f"{name}={given} is not a time in {about.time_units or 'units without a name'}; give a "
                         "number in their units, or an ISO date where these count from a date") from error
 

@@ -39,6 +39,9 @@ class Observations:
 
     Attributes: kind of the input ("numpy" | "torch"), device (of a torch u, else None), channels C, dimensions d,
     time_units ("hours since 1970-01-01" if times were dates, else None).
+
+    >>> inrflow.Observations([0, 0.5], [[0.1], [0.2], [0.3]], [[1, 2, 3], [3, 4, float("nan")]])
+    Observations(5 points at 2 times from 0 to 0.5, 1 channels, 1 coordinates)
     """
 
     def __init__(self, t: Any, x: Any, u: Any) -> None:
