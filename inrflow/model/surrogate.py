@@ -43,6 +43,7 @@ from inrflow.model.store import (
     load_model,
     plain_values,
     reader,
+    run_path,
 )
 from inrflow.model.variational import context_of_each_trajectory, solved_context
 from inrflow.runtime.shown import Shown
@@ -143,13 +144,11 @@ class Surrogate(Shown):
     # ---- storing ----
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header.
-
-        Raises UserError where a term of the field is not registered.
-        """
+        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header. Raises
+        UserError where a term of the field is not registered."""
         state = {**self.state(), "field": self.field.state_dict()}
         about = {"format": FORMAT, "version": VERSIONS[FORMAT], **self.metadata(), "field": self.field.structure()}
-        return save_tensors(Path(directory) / MODEL_FILE, state, about)
+        return save_tensors(run_path(directory) / MODEL_FILE, state, about)
 
     def state(self) -> dict[str, Any]:
         """All tensors but those of the field, for `save_tensors`."""
