@@ -18,7 +18,7 @@ from torch import Tensor
 from inrflow.data.description import Description
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
-from inrflow.model.store import FAMILY_FORMAT, MODEL_FILE, VERSIONS, StoredModel, made, read_model, reader, run_path
+from inrflow.model.store import FAMILY_FORMAT, MODEL_FILE, VERSIONS, StoredModel, made, read_model, reader
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.tensor_files import save_tensors
 
@@ -148,7 +148,7 @@ class Family:
         about = {name: {**one.metadata(), "field": _without_terms(one.field) if name in library.theta else
                         one.field.structure()} for name, one in self.members.items()}
         header = {"format": FAMILY_FORMAT, "version": VERSIONS[FAMILY_FORMAT], "terms": library.terms}
-        return save_tensors(run_path(directory) / MODEL_FILE, state, {**header, "members": about})
+        return save_tensors(Path(directory) / MODEL_FILE, state, {**header, "members": about})
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Family:

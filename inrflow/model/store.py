@@ -156,17 +156,13 @@ def _is_solved(value: Any) -> bool:
     return isinstance(value, list) and any(_is_solved(item) for item in value if isinstance(item, dict))
 
 
-def run_path(directory: str | os.PathLike[str]) -> Path:
-    """The path of a run directory. Raises UserError for another type."""
-    if not isinstance(directory, str | os.PathLike):
-        raise UserError(f"a run directory is a path, not {type(directory).__name__}; give the name of a folder")
-    return Path(directory)
-
-
 def load_model(directory: str | os.PathLike[str], physics: str | None = None) -> Any:
     """The model of a run directory, the named `physics` where it holds several. Raises UserError as `read_model`, and
     where its parts do not make a model."""
-    return made(read_model(run_path(directory)), lambda stored: _READERS[stored.format](stored, physics))
+    if not isinstance(directory, str | os.PathLike):
+        raise UserError(f"a run directory is a path, not {type(directory).__name__}; give one that inrflow train has "
+                        "written")
+    return made(read_model(directory), lambda stored: _READERS[stored.format](stored, physics))
 
 
 def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:

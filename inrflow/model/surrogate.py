@@ -43,7 +43,6 @@ from inrflow.model.store import (
     load_model,
     plain_values,
     reader,
-    run_path,
 )
 from inrflow.model.variational import context_of_each_trajectory, solved_context
 from inrflow.runtime.shown import Shown
@@ -146,9 +145,11 @@ class Surrogate(Shown):
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header. Raises
         UserError where a term of the field is not registered."""
+        if not isinstance(directory, str | os.PathLike):
+            raise UserError(f"a run directory is a path, not {type(directory).__name__}; name a folder")
         state = {**self.state(), "field": self.field.state_dict()}
         about = {"format": FORMAT, "version": VERSIONS[FORMAT], **self.metadata(), "field": self.field.structure()}
-        return save_tensors(run_path(directory) / MODEL_FILE, state, about)
+        return save_tensors(Path(directory) / MODEL_FILE, state, about)
 
     def state(self) -> dict[str, Any]:
         """All tensors but those of the field, for `save_tensors`."""
