@@ -29,6 +29,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.forecast import std_of_values
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.shown import counted
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 _MOST_ROWS = 5_000_000
@@ -77,7 +78,7 @@ def run(arguments: list[str]) -> int:
     gathered.tell()
     units = "UTC" if dates else None if written.named_dimensions else about.time_units
     zone = f"; times are in {units}" if units else ""
-    Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
+    Console(stderr=True).print(f"{counted(rows, 'row')} in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
                                highlight=False, soft_wrap=True)
     return 0
 
