@@ -78,8 +78,9 @@ def run(arguments: list[str]) -> int:
     gathered.tell()
     units = "UTC" if dates else None if written.named_dimensions else about.time_units
     zone = f"; times are in {units}" if units else ""
-    Console(stderr=True).print(f"{counted(rows, 'row')} in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
-                               highlight=False, soft_wrap=True)
+    took = f"{time.perf_counter() - began:.3g} s"
+    Console(stderr=True).print(f"{counted(rows, 'row')} in {took}, written to {target}{zone}", highlight=False,
+                               soft_wrap=True)
     return 0
 
 
