@@ -178,13 +178,13 @@ def draw(
 
 
 def draw_errors(directory: Path, surrogate: Surrogate, evaluation: Evaluation, suffix: str = ".png") -> Path:
-    """File of the figure of errors by time, of the model and of the reference forecasts; from the last observed frame
-    on if all of its values were observed, as errors before it are those of a fit."""
+    """File of the figure of errors by time, of the model and of the reference forecasts; after the observed frames if
+    all of their values were observed, as errors at these are those of a fit."""
     from inrflow.plotting import error_figure
 
     seen, truth = (np.isfinite(evaluation.example[name]) for name in ("observed", "truth"))
     fitted = len(seen) < len(truth) and bool((seen == truth[:len(seen)]).all())
-    first = len(seen) - 1 if fitted else 0
+    first = len(seen) if fitted else 0
     errors = {title_of(name): values[first:] for name, values in evaluation.by_frame.items()}
     about = surrogate.description
     return error_figure(directory / f"errors{suffix}", evaluation.times[first:], errors,

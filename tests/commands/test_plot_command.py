@@ -65,7 +65,7 @@ def test_names_of_channels_make_files_that_any_system_has(tmp_path):
     assert all(":" not in path.name and len(path.name) < 200 for path in written) and len(written) >= 2
 
 
-@pytest.mark.parametrize(("points", "first"), [(3, 3), (2, 0)])
+@pytest.mark.parametrize(("points", "first"), [(3, 4), (2, 0)])
 def test_errors_of_a_fit_are_not_drawn(points, first, tmp_path, monkeypatch):
     """Four of six frames are observed, at all of three points or at some."""
     shown = []
