@@ -298,7 +298,7 @@ def at_one_place(data: Any, select: Mapping[str, Any], time: str | None) -> Any:
     ends = [data[time].attrs.get(key) for key in ("bounds", "climatology")]
     others = {dim for name, one in data.data_vars.items() if data[time].dims[0] in one.dims and name not in ends
               for dim in one.dims} - {*data[time].dims}
-    return data if any(data.sizes[dim] > 1 for dim in others) else data.squeeze(list(others))
+    return data if any(data.sizes[dim] != 1 for dim in others) else data.squeeze(list(others))
 
 
 def valid_values(variable: Any, name: str, path: Path) -> np.ndarray:
