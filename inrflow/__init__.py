@@ -1,4 +1,13 @@
-"""inrflow: observations of a physical field at any points and times in, a continuous field u(t, x) out."""
+"""inrflow: observations of a physical field at any points and times in, a continuous field u(t, x) out.
+
+    >>> surrogate = inrflow.train("train.h5", "data.frames=10", test="test.h5", output="runs/wave")
+    >>> surrogate = inrflow.Surrogate.load("runs/wave")
+    >>> observations = inrflow.Observations(t, x, u)  # (T,), (N, d), (T, N, C); NaN: not observed
+    >>> solution = surrogate.assimilate(observations)  # also a pandas table or an xarray dataset
+    >>> values, spread = solution(1.3, x), solution.std(1.3, x)  # (N, C)
+
+Times, places and values are in the units of the data. `inrflow --help` lists the commands.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

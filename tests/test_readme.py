@@ -1,5 +1,8 @@
 """The README and the page of commands say what works: their Python runs, their commands parse."""
 
+import doctest
+import inspect
+import io
 import re
 import shlex
 import shutil
@@ -9,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import inrflow
 from inrflow.cli import COMMANDS
 from inrflow.commands.several.sweep import choices
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import SCHEMAS
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,6 +44,22 @@ def test_the_python_example_is_short_and_runs(tiny_run, elsewhere):
     exec(code, names)
     assert names["u"].shape == names["spread"].shape == (64, 2) and names["slopes"].shape == (64, 2, 2)
     assert np.isfinite(names["u"]).all() and (names["spread"] > 0).all()
+
+
+def test_examples_in_the_help_run(tiny_run, elsewhere, monkeypatch):
+    shutil.copytree(tiny_run.run, elsewhere / "runs" / "wave")
+    with TrajectoryFile(tiny_run.test) as file:
+        seen = file.read(0, [0, 1])
+    helps, shown = [inspect.getdoc(one) for one in (inrflow, inrflow.train, inrflow.Observations)], io.StringIO()
+    signature = inspect.signature(inrflow.train)
+    monkeypatch.setattr(inrflow, "train", lambda *given, **named: signature.bind(*given, **named))
+    names = {"inrflow": inrflow, "t": seen.t, "x": seen.x, "u": seen.u}
+    for text in helps:
+        test = doctest.DocTestParser().get_doctest(text, names, "help", None, None)
+        assert test.examples
+        doctest.DocTestRunner().run(test, out=shown.write, clear_globs=False)
+        names = test.globs
+    assert shown.getvalue() == "" and np.isfinite(names["values"]).all() and names["spread"].shape == (64, 2)
 
 
 @pytest.mark.parametrize("line", command_lines(*PAGES))

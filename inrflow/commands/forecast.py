@@ -29,6 +29,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.forecast import std_of_values
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.shown import counted
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 _MOST_ROWS = 5_000_000
@@ -77,8 +78,9 @@ def run(arguments: list[str]) -> int:
     gathered.tell()
     units = "UTC" if dates else None if written.named_dimensions else about.time_units
     zone = f"; times are in {units}" if units else ""
-    Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}{zone}",
-                               highlight=False, soft_wrap=True)
+    took = f"{time.perf_counter() - began:.3g} s"
+    Console(stderr=True).print(f"{counted(rows, 'row')} in {took}, written to {target}{zone}", highlight=False,
+                               soft_wrap=True)
     return 0
 
 
@@ -178,6 +180,8 @@ def time_number(name: str, given: str, about: Description) -> float:
     try:
         return float(dates_to_numbers([given], str(about.time_units))[0])
     except (UserError, ValueError) as error:
+        if isinstance(error.__cause__, ImportError):
+            raise
         raise UserError(f"{name}={given} is not a time in {about.time_units or 'units without a name'}; give a "
                         "number in their units, or an ISO date where these count from a date") from error
 

@@ -24,6 +24,7 @@ from inrflow.model.joint import MOST_ROWS
 from inrflow.model.surrogate import Surrogate
 
 _CANDIDATES = 400  # random candidates
+_NOTHING = 0.999  # share of the variance left above which a place tells nothing
 
 
 def run(arguments: list[str]) -> int:
@@ -56,6 +57,9 @@ def run(arguments: list[str]) -> int:
     for row, left in enumerate(found.left.tolist()):
         where = ", ".join(f"{name} {_words(values[row])}" for name, values in told.items())
         console.print(f"{where}: {100 * left:.3g} % of the variance remain", highlight=False, soft_wrap=True)
+    if found.left[0] > _NOTHING:
+        console.print("no candidate reduces the variance, so that their order is arbitrary", highlight=False,
+                      soft_wrap=True)
     console.print(f"{len(x)} candidates in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
                   soft_wrap=True)
     return 0

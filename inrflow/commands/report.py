@@ -178,13 +178,17 @@ def draw(
 
 
 def draw_errors(directory: Path, surrogate: Surrogate, evaluation: Evaluation, suffix: str = ".png") -> Path:
-    """File of the figure of errors by time, of the model and of the reference forecasts."""
+    """File of the figure of errors by time, of the model and of the reference forecasts; after the observed frames if
+    all of their values were observed, as errors at these are those of a fit."""
     from inrflow.plotting import error_figure
 
-    errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
+    seen, truth = (np.isfinite(evaluation.example[name]) for name in ("observed", "truth"))
+    fitted = len(seen) < len(truth) and bool((seen == truth[:len(seen)]).all())
+    first = len(seen) if fitted else 0
+    errors = {title_of(name): values[first:] for name, values in evaluation.by_frame.items()}
     about = surrogate.description
-    return error_figure(directory / f"errors{suffix}", evaluation.times, errors, _horizon(surrogate, evaluation),
-                        title=about.name, time_units=about.time_units)
+    return error_figure(directory / f"errors{suffix}", evaluation.times[first:], errors,
+                        _horizon(surrogate, evaluation), title=about.name, time_units=about.time_units)
 
 
 def _horizon(surrogate: Surrogate, evaluation: Evaluation) -> float:

@@ -69,6 +69,8 @@ def train(
     Raises:
         UserError: as in the command; also for a list of files, which only the command accepts.
         KeyboardInterrupt: after Ctrl-C; `inrflow.train(resume=output)` continues.
+
+    >>> surrogate = inrflow.train("train.h5", "data.frames=10", test="test.h5", output="runs/wave", minutes=5)
     """
     places = {"data.train": file, "data.test": test, "output": output}
     for key, value in places.items():

@@ -28,7 +28,8 @@ _NAMED = r"(?P<month>(?i:" + "|".join(_MONTHS) + r")[a-z]*)"
 _WRITTEN = (r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})" + _CLOCK,
             r"(?P<day>\d{1,2})[- ]" + _NAMED + r"[- ](?P<year>\d{4})" + _CLOCK,
             r"(?P<year>\d{4})/(?P<month>\d{1,2})/(?P<day>\d{1,2})" + _CLOCK,
-            r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d) +(?P<clock>\d+:.*)")
+            r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d) +(?P<clock>\d+:.*)",
+            _NAMED + r"\.? (?P<day>\d{1,2}),? (?P<year>\d{4})(?:,? +(?P<clock>\d.*))?")
 _OF_MONTHS = (_NAMED + r"[-.,/ ]+(?P<year>\d{4})", r"(?P<year>\d{4})[-/M](?P<month>\d{1,2})",
               r"(?P<month>\d{1,2})/(?P<year>\d{4})")  # of which the first day is meant
 _ZONE = re.compile(r"(?i)(\d\d:?\d\d(:\d\d(\.\d+)?)?([+-]\d\d(:?\d\d)?|\s*Z)|UTC|GMT)\s*$")
@@ -266,11 +267,11 @@ def _written_as(example: str, iso: str) -> str:
     year, month, day = day_of.split("-")
     form = next((number for number, form in enumerate(_WRITTEN) if re.fullmatch(form, example)), None)
     name = re.search(r"[A-Za-z]+", example)
-    if form == 1 and name is not None:
+    if form in (1, 4) and name is not None:
         between = example[name.end()]
         month = (_FULL if name[0].lower() in _FULL else _MONTHS)[int(month) - 1]
         month = month.upper() if name[0].isupper() else month.title() if name[0][0].isupper() else month
-        day_of = between.join((day, month, year))
+        day_of = between.join((day, month, year)) if form == 1 else f"{month} {day}{',' * (',' in example)} {year}"
     elif form is not None:
         day_of = (f"{day}.{month}.{year}", "", f"{year}/{month}/{day}", f"{year}{month}{day}")[form]
     if not re.search(r"\d:\d|T\d\d", example) and not clock.strip("0:."):

@@ -15,6 +15,7 @@ from inrflow.data.calendar import DEFAULT_CALENDAR, numbers_of_dates
 from inrflow.data.description import Description
 from inrflow.data.plain import plain_array, unindexed
 from inrflow.errors import UserError, first_line
+from inrflow.runtime.shown import counted
 
 _NUMBERED = 2**24  # largest range of integers that are exact in single precision
 _SPARSE = 10.0  # largest ratio of place-time pairs to values for frames of shared places
@@ -39,6 +40,9 @@ class Observations:
 
     Attributes: kind of the input ("numpy" | "torch"), device (of a torch u, else None), channels C, dimensions d,
     time_units ("hours since 1970-01-01" if times were dates, else None).
+
+    >>> inrflow.Observations([0, 0.5], [[0.1], [0.2], [0.3]], [[1, 2, 3], [3, 4, float("nan")]])
+    Observations(5 points at 2 times from 0 to 0.5, 1 channel, 1 coordinate)
     """
 
     def __init__(self, t: Any, x: Any, u: Any) -> None:
@@ -152,8 +156,8 @@ class Observations:
 
     def __repr__(self) -> str:
         frames = self._frames
-        return (f"Observations({len(self)} points at {len(frames)} times from {frames.t[0]:g} to {frames.t[-1]:g}, "
-                f"{self.channels} channels, {self.dimensions} coordinates)")
+        return (f"Observations({counted(len(self), 'point')} at {counted(len(frames), 'time')} from {frames.t[0]:g} to "
+                f"{frames.t[-1]:g}, {counted(self.channels, 'channel')}, {counted(self.dimensions, 'coordinate')})")
 
 
 def decoded(dataset: Any) -> Any:

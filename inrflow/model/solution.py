@@ -21,7 +21,7 @@ from inrflow.model.gradients import with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
 from inrflow.model.state_path import EXACT_TIMES, StatePath, cell_ends
 from inrflow.model.state_prior import StateEstimate
-from inrflow.runtime.shown import Shown
+from inrflow.runtime.shown import Shown, counted
 
 _POINTS_PER_BLOCK, _FEW_TIMES = 4096, 64
 _STEP = 1e-3  # of internal time and of the box, for differences of the residual field
@@ -52,7 +52,7 @@ class Solution(Shown):
     def __repr__(self) -> str:
         about, knots = self.surrogate.description, self.estimate.t[0]
         return (f"Solution({about.name}: {', '.join(about.channels)} of {', '.join(('t', *(about.places)))}; "
-                f"{int(torch.isfinite(knots).sum())} observed frames from t={self.observed[0]:g})")
+                f"{counted(int(torch.isfinite(knots).sum()), 'observed frame')} from t={self.observed[0]:g})")
 
     def __call__(self, t: Any, x: Any = None) -> Any:
         """Values (..., C), see the class for shapes."""

@@ -143,10 +143,10 @@ class Surrogate(Shown):
     # ---- storing ----
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header.
-
-        Raises UserError where a term of the field is not registered.
-        """
+        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header. Raises
+        UserError where a term of the field is not registered."""
+        if not isinstance(directory, str | os.PathLike):
+            raise UserError(f"a run directory is a path, not {type(directory).__name__}; name a folder")
         state = {**self.state(), "field": self.field.state_dict()}
         about = {"format": FORMAT, "version": VERSIONS[FORMAT], **self.metadata(), "field": self.field.structure()}
         return save_tensors(Path(directory) / MODEL_FILE, state, about)

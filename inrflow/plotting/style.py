@@ -81,7 +81,7 @@ def units_label(text: str | None) -> str:
 
 def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
     """Label of a time: a date in a calendar, with the hour if steps are shorter than a day; else the number and its
-    units, with enough digits to resolve a `step`."""
+    units without their epoch, with enough digits to resolve a `step`."""
     date = number_to_date(t, time_units)
     if date:
         own = other_calendar(time_units)
@@ -90,7 +90,7 @@ def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
     written = f"{t:.4g}"
     if 0 < step < 1e-3 * abs(t):
         written = f"{t:.{max(0, -int(np.floor(np.log10(step))))}f}"
-    return f"t = {written}" + (f" {time_units}" if time_units else "")
+    return f"t = {written}" + (f" {time_units.partition(' since ')[0]}" if time_units else "")
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import shutil
+import sys
 
 import numpy as np
 import pandas
 import pytest
 
 import inrflow
+from inrflow.commands.forecast import time_number
+from inrflow.data.description import Description
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
 
 
 @pytest.fixture
@@ -103,6 +107,14 @@ def test_what_cannot_be_forecast_is_told(tiny_run, seen, inrflow_command, settin
     outcome = inrflow_command("forecast", f"run={tiny_run.run}", f"observations={seen[0]}",
                               setting.replace("SEEN", str(seen[0])), *until)
     assert outcome.code == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1
+
+
+def test_dates_of_model_calendars_say_what_to_install(monkeypatch):
+    about = Description("a", ("u",), ("x",), time_units="days since 2001-01-01 (360_day)")
+    assert time_number("until", "2001-02-30", about) == 59
+    monkeypatch.setitem(sys.modules, "cftime", None)
+    with pytest.raises(UserError, match="pip install cftime"):
+        time_number("until", "2001-02-30", about)
 
 
 def test_a_forecast_on_a_grid_has_no_more_rows_than_others(tiny_run, tmp_path, inrflow_command):

@@ -21,6 +21,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.evaluation.references.simple import TrainingMean
+from inrflow.model.joint import Placement
 
 
 @pytest.fixture
@@ -75,6 +76,15 @@ def test_next_places_are_those_of_the_solution(tiny_run, seen, tmp_path, inrflow
     assert outcome.code == 2 and "choose from 1" in outcome.err
     outcome = inrflow_command("next", f"run={tiny_run.run}", f"observations={seen}", f"to={tmp_path / 'random.csv'}")
     assert outcome.code == 0 and len(columns(tmp_path / "random.csv")["left"]) == 1
+
+
+def test_places_that_tell_nothing_are_said_to(tiny_run, seen, tmp_path, inrflow_command, monkeypatch):
+    for left, told in ((1.0, True), (0.9, False)):
+        monkeypatch.setattr(inrflow.Solution, "where_next", lambda self, x, *_, left=left: Placement(
+            np.array([0]), x[:1], np.array([left])))
+        outcome = inrflow_command("next", f"run={tiny_run.run}", f"observations={seen}", f"to={tmp_path / 'n.csv'}",
+                                  "overwrite=true")
+        assert outcome.code == 0 and ("their order is arbitrary" in outcome.err) == told
 
 
 def test_a_table_of_observations_names_each_of_its_places_once(tiny_run, seen, tmp_path, inrflow_command):

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from PIL import Image
 
 from inrflow.commands.plot import _draw_forecasts
+from inrflow.commands.report import draw_errors
 from inrflow.config.schema import PlotConfig
 from inrflow.data.description import Description
 from inrflow.plotting import Scene
@@ -60,3 +63,18 @@ def test_names_of_channels_make_files_that_any_system_has(tmp_path):
     written = _draw_forecasts(PlotConfig(animation=False), about, scene, tmp_path)
     assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()}
     assert all(":" not in path.name and len(path.name) < 200 for path in written) and len(written) >= 2
+
+
+@pytest.mark.parametrize(("points", "first"), [(3, 4), (2, 0)])
+def test_errors_of_a_fit_are_not_drawn(points, first, tmp_path, monkeypatch):
+    """Four of six frames are observed, at all of three points or at some."""
+    shown = []
+    monkeypatch.setattr("inrflow.plotting.error_figure",
+                        lambda path, times, errors, *_, **__: shown.append((times, errors)))
+    observed = np.where(np.arange(3)[:, None] < points, np.ones((4, 3, 1)), np.nan)
+    evaluation = SimpleNamespace(times=np.arange(6.0), by_frame={"inrflow": np.arange(6.0) / 8},
+                                 example={"observed": observed, "truth": np.ones((6, 3, 1))})
+    about = Description("a", ("u",), ("x",))
+    draw_errors(tmp_path, SimpleNamespace(description=about, horizon=2.0), evaluation)
+    (times, errors), = shown
+    assert times.tolist() == list(range(first, 6)) and errors == {"inrflow": pytest.approx(times / 8)}

@@ -73,6 +73,9 @@ def test_a_directory_without_a_model_is_refused_with_what_to_do(tmp_path):
         Surrogate.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no model.safetensors"):
         Surrogate.load(tmp_path)
+    for use in (Surrogate.load, Surrogate.load(FORMAT_1 / "codes").save):
+        with pytest.raises(UserError, match="a run directory is a path, not int"):
+            use(5)
     (tmp_path / "config.yaml").touch()
     with pytest.raises(UserError, match="has not finished: continue it with inrflow train resume="):
         Surrogate.load(tmp_path)

@@ -35,6 +35,7 @@ def test_labels_carry_units_and_dates():
     assert units_label("kg m-3") == " [kg m⁻³]"
     assert moment_label(31.0, "days since 2000-01-01") == "2000-02-01"
     assert moment_label(0.25, "s") == "t = 0.25 s"
+    assert moment_label(15.0, "fortnights since 2000-01-01") == "t = 15 fortnights"  # no calendar
     assert moment_label(7.0, "hours since 2000-01-01", 1.0) == "2000-01-01 07:00"
     assert moment_label(48.0, "hours since 2000-01-01", 24.0) == "2000-01-03"
 

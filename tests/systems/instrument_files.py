@@ -153,7 +153,8 @@ def series(path):
 
 
 def exodus(path, kind="NETCDF4", at_nodes=True):
-    """Two blocks of elements with fields at nodes, or of elements; nodes, corners of elements, values."""
+    """Two blocks of elements with fields at nodes (each, or "together"), or of elements; nodes, corners of elements,
+    values."""
     nodes = np.array([[x, y] for y in range(3) for x in range(4)], float)
     corners = np.array([[i + 4 * j, i + 1 + 4 * j, i + 5 + 4 * j, i + 4 + 4 * j] for j in range(2) for i in range(3)])
     values = np.random.default_rng(0).normal(size=(2, 3, 12 if at_nodes else 6))
@@ -170,8 +171,11 @@ def exodus(path, kind="NETCDF4", at_nodes=True):
             one.elem_type, one[:] = "QUAD4", corners[own] + 1
         names = file.createVariable(f"name_{'nod' if at_nodes else 'elem'}_var", "S1", ("num_var", "len_name"))
         names[:] = netCDF4.stringtochar(np.array(["vel_x", "vel_y"], "S33"))
+        if at_nodes == "together":  # older files have all fields in one variable
+            dims = ("time_step", "num_var", "num_nodes")
+            file.createVariable("vals_nod_var", "f8", dims)[:] = np.swapaxes(values, 0, 1)
         for number in range(2):
-            if at_nodes:
+            if at_nodes is True:
                 file.createVariable(f"vals_nod_var{number + 1}", "f8", ("time_step", "num_nodes"))[:] = values[number]
             for block, own in () if at_nodes else ((1, slice(0, 2)), (2, slice(2, 6))):
                 file.createVariable(f"vals_elem_var{number + 1}eb{block}", "f8", (

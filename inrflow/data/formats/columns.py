@@ -174,7 +174,7 @@ class Roles:
             places = [f"{places[0]} or lon, lat"]
         expected = ", ".join(["t", *places, *channels])
         return UserError(f"{self.path} {problem}: it has the columns {', '.join(self.names)}, expected {expected} and "
-                         "optionally trajectory; rename or add columns")
+                         "optionally trajectory; rename, add or remove columns")
 
     def require_channels(self, strict: bool, labels: Iterable[str] = ()) -> None:
         """Check that no channel is missing and, if `strict`, that all columns except `labels` have a known role. Raises
@@ -239,7 +239,7 @@ class Roles:
             compact = compact_dates(numbers) if units and parse_units(units) else None
             return numbers if compact is None else moments_to_numbers(compact[0], units)
         except UserError as error:
-            raise UserError(f"{self.path}: {error}") from error
+            raise UserError(str(error) if str(self.path) in str(error) else f"{self.path}: {error}") from error
         except ValueError as error:
             row = next((row for row, cell in enumerate(values) if repr(str(cell).strip()) in str(error)), 0)
             raise UserError(f"{self.path}: {self.time} cannot be read as a number or ISO date in row {first + row + 1} "
@@ -361,8 +361,8 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     rows = 0
     for block in columns.blocks(BLOCK_ROWS):
         if not rows:
-            roles.require_channels(strict, [*labels(block), *(name for name, cells in block.items() if _is_fixed(
-                name, cells))])
+            roles.require_channels(strict, [*labels(block), *(name for name, cells in block.items() if (
+                cells.dtype.kind == "M" or _is_fixed(name, cells)))])
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which Observations refuses
             u = np.stack([column_numbers(block[name], name, path, rows) for name in description.channels],
                          -1).astype(np.float32)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from inrflow.data.batch import Markers, blanked
 from inrflow.data.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import TIMES, PointTable, find_column, is_station, labels, time_column_by_dates
@@ -128,10 +129,10 @@ def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTa
 
     t = np.broadcast_to(times.reshape([-1 if axis == along else 1 for axis in range(len(shape))]), shape).ravel()
     columns = {key: np.zeros(len(t)) if key == name else repeated(table.columns[key]) for key in axes}
-    seen = [np.isfinite(np.asarray(table.columns[key], float)).reshape(grid.shape).any(along, keepdims=True)
-            for key in about.channels if key in table.columns]
-    x = repeated(table.x)
-    if seen:  # land
-        x[~np.broadcast_to(np.any(seen, 0), shape).ravel()] = np.nan
+    x, channels = repeated(table.x), [key for key in about.channels if key in table.columns]
+    if channels:  # land
+        u = np.stack([np.asarray(table.columns[key], float) for key in channels], -1)
+        seen = np.isfinite(blanked(u, Markers(channels).look(u).found)).any(-1).reshape(grid.shape)
+        x[~np.broadcast_to(seen.any(along, keepdims=True), shape).ravel()] = np.nan
     return PointTable(repeated(table.trajectory), t.copy(), x, columns,
                       replace(grid, shape=tuple(shape), axes=axes, attributes={**grid.attributes, **told}))

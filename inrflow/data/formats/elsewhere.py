@@ -67,7 +67,7 @@ SPECIAL = (
            rb"\**\s*(Field Output Report|PRINT \S+\s+(NODAL|ELEMENT) SOLUTION)",
            "they have no places: write a table with a row for each time and node (time, x, y, z, values), or one for "
            "each time with its number in the name, or VTU", re.IGNORECASE),
-    _known("EnSight, of one part of a case,", rb"(C|Fortran) Binary",
+    _known("EnSight's geometry", rb"(C|Fortran) Binary",
            "give the case, the text file (.case, .encas) that names it", re.IGNORECASE),
     _known("binary Tecplot", rb"#!TDV|#!SZPLT",
            "write it as ASCII with one zone for each time, or as a PVD collection by ParaView"),

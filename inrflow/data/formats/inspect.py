@@ -10,9 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
-from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
+from inrflow.data.formats.builtin.trajectory_summary import channel_statistics, trajectory_rows
 from inrflow.data.formats.registry import FORMATS, Content, Format, ReadOptions, expanded, format_of
 from inrflow.data.formats.streams.joining import read_files
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -22,6 +24,8 @@ from inrflow.runtime.safe_names import printable
 _OPTIONS = ("channels", "coordinates", "time", "trajectory", "select", "stations")
 _KEYS = re.compile(rf"\b({'|'.join(_OPTIONS)})[=.]\S")  # settings that a message suggests
 _READ = 2e7  # largest size in bytes of files that are read completely, which takes seconds
+_ONE_TIME = "it holds one time, and training needs 2: give all files of a series, as by a pattern (*)"
+_CONSTANT = "all values of each channel are the same, from which nothing can be learned"
 _OF_FILES = ("name", "layout", "symmetries")  # shown only for files in the schema
 
 
@@ -59,11 +63,11 @@ def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, option
     reason why it needs further options."""
     try:
         with read_files(paths, options) as content:
-            rows, frames = _converted(content) if whole else ([], None)
+            rows, refused = _converted(content) if whole else (
+                [], _ONE_TIME if len(paths) == 1 and content.timeless else "")
             wanted = [f"data.train={given}", *(f"data.read.{one}" for one in told)]
-            said = f"`inrflow train {shlex.join(wanted)}` reads it {'with these settings' if told else 'as it is'}"
-            if frames == 1:
-                said = "it holds one time, and training needs 2: give all files of a series, as by a pattern (*)"
+            said = refused or (f"`inrflow train {shlex.join(wanted)}` reads it "
+                               f"{'with these settings' if told else 'as it is'}")
             return [("read as", content.description.layout), *rows,
                     ("note", f"{said}; `inrflow convert {shlex.join([given, 'TARGET', *told])}` writes it in the "
                              "project's schema")]
@@ -72,10 +76,12 @@ def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, option
         return [("note", f"it is not read as it is: {error}{hint}")]
 
 
-def _converted(content: Content) -> tuple[list[tuple[str, str]], int]:
-    """Rows on times, places and channels of the content of a file, and the largest number of frames."""
+def _converted(content: Content) -> tuple[list[tuple[str, str]], str]:
+    """Rows on times, places and channels of the content of a file, and why training would refuse it, else empty."""
     with TemporaryDirectory() as folder:
         target = Path(folder) / "content.h5"
         content.write(target)
         with TrajectoryFile(target) as file:
-            return [row for row in trajectory_rows(file) if row[0] not in _OF_FILES], file.frames
+            least, greatest = channel_statistics(file)[-2:]
+            refused = _ONE_TIME if file.frames == 1 else _CONSTANT if np.array_equal(least, greatest) else ""
+            return [row for row in trajectory_rows(file) if row[0] not in _OF_FILES], refused

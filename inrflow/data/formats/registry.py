@@ -208,6 +208,8 @@ class Content(ABC):
     """Context manager of the trajectories of a file with known structure; values are read by `write`."""
 
     description: Description
+    #: Whether the file holds one frame without a time.
+    timeless = False
 
     @abstractmethod
     def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:

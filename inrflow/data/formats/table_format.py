@@ -153,7 +153,8 @@ class TableContent(Content):
         blank = [name for name in others if not options.channels and name not in numbered and all(
             map(_is_blank, block[name].tolist()))]
         empty = self._without_values(blank) if blank else set()
-        texts = [name for name in others if (name in labels(block) or not name) and name not in empty]
+        stamps = [name for name in others if block[name].dtype.kind == "M"]
+        texts = [name for name in others if (name in [*labels(block), *stamps] or not name) and name not in empty]
         fields = tuple(options.channels or [name for name in others if name not in (*texts, *empty)])
         if named := [name for name in blank if name in empty - {""}]:  # trailing separators make a nameless column
             warnings.warn(f"{path}: {', '.join(named)} {'has' if len(named) == 1 else 'have'} no values and "
@@ -161,9 +162,11 @@ class TableContent(Content):
         if texts and not options.channels:
             for name in texts:
                 _require_no_numbers(path, name, block[name])
-            numbers = any(not name or block[name].dtype.kind == "b" or all_numbers(block[name]) for name in texts)
+            numbers = any(not name or block[name].dtype.kind == "b" or all_numbers(block[name]) for name in texts
+                          if name not in stamps)
             hold, have, are = ("holds", "has", "is") if len(texts) == 1 else ("hold", "have", "are")
-            words = f"{hold} text" + f", numbers of stations or flags, or {have} no name," * numbers
+            words = f"{hold} text" + " or further dates" * bool(stamps)
+            words += f", numbers of stations or flags, or {have} no name," * numbers
             called_so = ", ".join(name or "a column without a name" for name in texts)
             noted = [f"{name} ({block[name][0]!r})" for name in texts if name and not is_station(name) and all(
                 map(_QUANTITY.fullmatch, map(str, block[name].tolist())))]

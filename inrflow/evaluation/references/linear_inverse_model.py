@@ -17,7 +17,7 @@ from inrflow.encoding.prior.point_modes import Cycle, principal_components
 from inrflow.evaluation.references.base import Reference
 from inrflow.evaluation.references.training_data import coefficients, cycle_of, regular_frames, stacked
 
-_FEWEST = 24  # frames
+_FEWEST, _GAPS = 24, 20  # frames; largest number of steps, relative to the frames
 
 
 @dataclass
@@ -50,14 +50,15 @@ class LaggedInverseModel(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> LaggedInverseModel | None:
-        """The fit; None for several trajectories, short ones, and times that are not multiples of a step."""
+        """The fit; None for several trajectories, short ones, those of long gaps, and times that are not multiples of a
+        step."""
         whole = stacked(train, validation)
         if len(whole) > 1 or not bool(torch.isfinite(whole.u).any()):
             return None
         kept = torch.isfinite(whole.t[0])
         t, u = whole.t[0][kept], whole.u[0][kept].double()
         found = regular_frames(t.numpy())
-        if found is None or len(t) < _FEWEST:
+        if found is None or len(t) < _FEWEST or found[1][-1] > _GAPS * len(t):
             return None
         step, numbers = found[0], torch.as_tensor(found[1])
         deviation = (u - u.nanmean((0, 1))).square().nanmean((0, 1)).sqrt()

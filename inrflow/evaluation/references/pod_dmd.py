@@ -95,9 +95,12 @@ class PodDmd(Reference):
 
 
 def _advance(step_map: Tensor, z: Tensor, steps: Tensor) -> Tensor:
+    """Coefficients (S, r) after numbers of steps (S,), by repeated squaring of the affine map."""
     counts = torch.round(steps).long()
-    for taken in range(int(counts.max())):
-        z = torch.where((counts > taken)[:, None], step_map[0] + z @ step_map[1:], z)
+    for bit in range(int(counts.max()).bit_length()):
+        if bit:
+            step_map = torch.cat([step_map[:1] + step_map[:1] @ step_map[1:], step_map[1:] @ step_map[1:]])
+        z = torch.where((counts >> bit & 1).bool()[:, None], step_map[0] + z @ step_map[1:], z)
     return z
 
 

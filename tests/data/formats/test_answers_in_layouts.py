@@ -142,7 +142,8 @@ def test_tables_keep_separators_and_decimal_commas(source, target, separator, de
 @pytest.mark.parametrize("date", [
     "31.01.2024 18:00", "31.01.2024 18:00:30", "1.2.2024", "31-Jan-2024 06:00", "2024/01/31 18:00",
     "2024-01-31T18:00:00Z",
-    "2024-01-31 18:00:00+01:00", "2024-01-31 18:00:00.000125", "2024-01-31", "31 JAN 2024 06:00", "2024-01-31T18"])
+    "2024-01-31 18:00:00+01:00", "2024-01-31 18:00:00.000125", "2024-01-31", "31 JAN 2024 06:00", "2024-01-31T18",
+    "Jan 31 2024", "Jan 31, 2024 18:00"])
 def test_dates_are_written_as_those_of_the_table(date):
     units = "hours since 2024-01-01"
     t = dates_to_numbers([date], units)

@@ -162,3 +162,11 @@ def test_what_does_not_fit_is_one_sentence_with_the_shapes(tmp_path):
     np.savez(tmp_path / "a.npz", t=T, x=X, u=FIELD[0, :, :, 0][None])
     with pytest.raises(UserError, match="no vector depth"):
         convert(tmp_path / "a.npz", tmp_path / "out.h5", coordinates=["x", "depth"])
+
+
+def test_records_of_numpy_are_a_table(tmp_path):
+    rows = [(t, x, 10 * t + x) for t in range(3) for x in range(4)]
+    np.save(tmp_path / "a.npy", np.array(rows, [("t", "f8"), ("x", "f4"), ("u", "f8")]))
+    convert(tmp_path / "a.npy", tmp_path / "a.h5")
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file.read(0).u[..., 0], 10 * np.arange(3)[:, None] + np.arange(4))

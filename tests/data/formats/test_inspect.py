@@ -127,5 +127,8 @@ def test_files_of_a_pattern_are_told_together_and_one_time_is_no_series(tmp_path
     assert "reads it as it is" in rows["note"] and "a*.csv" in rows["note"]
     alone = dict(describe(tmp_path / "a0.csv"))["note"]
     assert "holds one time, and training needs 2" in alone and "reads it as it is" not in alone
+    (tmp_path / "c.csv").write_text("t,x,u\n" + "".join(f"{hour},{x},5\n" for x in range(4) for hour in range(3)))
+    alone = dict(describe(tmp_path / "c.csv"))["note"]
+    assert "all values of each channel are the same" in alone and "reads it as it is" not in alone
     with pytest.raises(UserError, match="no file matches"):
         describe(tmp_path / "b*.csv")

@@ -106,7 +106,8 @@ def test_a_pattern_is_observations_too(kind, tmp_path):
         path = tmp_path / f"out_{k}.{kind}"
         if kind == "vtu":
             cells = np.stack([np.arange(5), np.arange(1, 6), np.arange(2, 7)], 1)
-            meshio.Mesh(np.c_[X, X**2, 0 * X], [("triangle", cells)], {"c": X + k, "vtkGhostType": 0 * X}).write(path)
+            own = {"vtkGhostType": 0 * X, "GlobalNodeId": X}
+            meshio.Mesh(np.c_[X, X**2, 0 * X], [("triangle", cells)], {"c": X + k} | own).write(path)
         elif kind == "csv":
             path.write_text("time,x,c\n" + "".join(f"{k},{x},{x + k}\n" for x in X))
         else:
@@ -146,6 +147,17 @@ def test_arrays_beside_fields_are_parameters_or_named(tmp_path):
     torch.save({"v": torch.tensor(u[:, :, None]), "t": torch.tensor(t), "x": torch.tensor(X)}, tmp_path / "a.pt")
     frames, _, _ = read(tmp_path / "a.pt", tmp_path)  # channels before places, as convolutions have them
     np.testing.assert_allclose(frames.u[..., 0], u[0], rtol=1e-6)
+
+
+def test_places_that_hold_only_fill_values_stay_empty_in_forecasts(tmp_path):
+    u = np.arange(18.0).reshape(3, 6)
+    u[:, 4] = 9.96921e36  # as of files without _FillValue
+    axes = {"time": np.arange(3.0), "x": np.arange(6.0)}
+    xarray.Dataset({"u": (("time", "x"), u)}, axes).to_netcdf(tmp_path / "a.nc")
+    with pytest.warns(UserWarning, match="3 of 18 values of u are 9.96921e\\+36"):
+        about = read(tmp_path / "a.nc", tmp_path)[1]
+    later = on_grid(read_points(tmp_path / "a.nc", about), np.array([3.0, 4.0]), about)
+    assert np.flatnonzero(np.isnan(later.x[:, 0])).tolist() == [4, 10]
 
 
 def test_answers_on_a_mesh_as_netcdf_have_its_points_and_their_own_times(tmp_path):

@@ -183,7 +183,16 @@ def test_pixels_of_healpix_lie_at_their_places(attributes, nested, tmp_path):
     np.testing.assert_array_equal(frames.u[..., 0], values)
 
 
-@pytest.mark.parametrize(("kind", "at_nodes"), [("NETCDF3_64BIT_OFFSET", True), ("NETCDF4", True), ("NETCDF4", False)])
+def test_points_with_values_and_without_coordinates_are_told(tmp_path):
+    lat = xarray.Variable("lat", [45.0, np.nan, 47.0])
+    xarray.Dataset({"tas": (("time", "lat", "lon"), np.arange(24.0).reshape(4, 3, 2))}, {
+        "time": DAYS, "lat": lat, "lon": [8.0, 9.0]}).to_netcdf(tmp_path / "a.nc")
+    with pytest.warns(UserWarning, match="2 of 6 points with values have no coordinates and are left out"):
+        convert(tmp_path / "a.nc", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(("kind", "at_nodes"), [("NETCDF3_64BIT_OFFSET", True), ("NETCDF4", True), ("NETCDF4", False),
+                                                ("NETCDF4", "together")])
 def test_exodus_goes_in_with_its_mesh(kind, at_nodes, tmp_path):
     nodes, corners, values = exodus(tmp_path / "out.e", kind, at_nodes)
     convert(tmp_path / "out.e", tmp_path / "out.h5")

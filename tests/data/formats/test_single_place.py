@@ -103,6 +103,21 @@ def test_dimensions_of_netcdf_come_back(run, series):
         assert dict(found.sizes) == {"time": 33} and found["time"].values[0] == np.datetime64("2024-01-17T16:00")
 
 
+@pytest.mark.parametrize("levels", [0, 2])
+def test_dimensions_of_one_entry_are_a_single_place(levels, tmp_path):
+    t, u = np.arange("2024-01-01", "2024-01-03", 6, "datetime64[h]").astype("M8[ns]"), np.arange(8, dtype=np.float32)
+    dims, sizes = ("time", *["plev"] * bool(levels), "lat", "lon"), (8, *[levels] * bool(levels), 1, 1)
+    field = np.broadcast_to(u.reshape(8, *[1] * (len(sizes) - 1)), sizes)
+    issued = ("time", t - np.timedelta64(1, "h"))
+    xarray.Dataset({"t2m": (dims, field), "issued": issued}, {"time": t, "lat": [47.0], "lon": [8.0]}).to_netcdf(
+        tmp_path / "one.nc")
+    with pytest.warns(UserWarning, match="issued holds text or further dates and is left out"):
+        convert(tmp_path / "one.nc", tmp_path / "one.h5", select={"plev": 1} if levels else {})
+    with TrajectoryFile(tmp_path / "one.h5") as file:
+        assert file.description.channels == ("t2m",) and file.points == 1
+        np.testing.assert_array_equal(file.read(0).u[:, 0, 0], u)
+
+
 def test_python_needs_no_places(run, series):
     surrogate = inrflow.Surrogate.load(run / "run")
     solution = surrogate.assimilate(series)

@@ -134,6 +134,15 @@ def test_a_given_channel_is_kept_beside_the_computed_one(tmp_path):
     assert again.columns["u"].tolist() == ["0.0"] * 4 and again.columns["u_observed"].tolist() == ["1", "", "4", "5.5"]
 
 
+def test_messages_name_a_file_once_and_what_to_do_with_its_columns(tmp_path):
+    (tmp_path / "dated.csv").write_text("t,x,y,u,v\n2020-01-01,0,0,1,2\n")
+    with pytest.raises(UserError, match=r"^\S+dated.csv: t is '2020-01-01' in row 1; expected a number"):
+        read_observations(tmp_path / "dated.csv", WAVE)
+    (tmp_path / "more.csv").write_text("t,x,y,u,v,w\n0,0,0,1,2,3\n")
+    with pytest.raises(UserError, match="unknown column w: .*; rename, add or remove columns"):
+        read_observations(tmp_path / "more.csv", WAVE)
+
+
 def test_trajectory_is_optional_and_time_may_be_spelled_out(tmp_path):
     (tmp_path / "points.csv").write_text("\ufefftime; x; y\n0; 1; 2\n\n1; 1; 2\n", encoding="utf-8")
     table = read_points(tmp_path / "points.csv", WAVE)

@@ -57,5 +57,7 @@ def test_several_trajectories_and_irregular_times_have_none():
     batch, *_ = data(100)
     two = TrajectoryBatch(batch.t.repeat(2, 1), batch.x, batch.u.repeat(2, 1, 1, 1))
     assert LaggedInverseModel.fit(two, None, ABOUT) is None
+    years_later = batch.t + 1e6 * (torch.arange(100) > 50)
+    assert LaggedInverseModel.fit(TrajectoryBatch(years_later, batch.x, batch.u), None, ABOUT) is None
     odd = TrajectoryBatch(batch.t + 0.4 * torch.rand(batch.t.shape).double(), batch.x, batch.u)
     assert LaggedInverseModel.fit(odd, None, ABOUT) is None

@@ -19,7 +19,7 @@ from inrflow.evaluation.references.base import (
     register_reference,
     title_of,
 )
-from inrflow.evaluation.references.pod_dmd import _frames_left_out
+from inrflow.evaluation.references.pod_dmd import _advance, _frames_left_out
 from inrflow.evaluation.references.training_data import leading_modes, nearest, regular_step
 from inrflow.runtime.tensor_files import save_tensors
 
@@ -103,6 +103,14 @@ def test_pod_dmd_takes_whole_steps_of_any_number_and_is_absent_for_others_and_on
     picked = [0, 3, 4, 20]
     forecast = references.forecast(test.t[:, picked], test.x, test.u[:, :1])["pod_dmd"]
     assert relative(forecast, test.u[:, picked]) < 1e-9
+    step_map = torch.tensor([[0.5, -1.0], [0.9, 0.1], [-0.2, 0.8]], dtype=torch.float64)
+    advanced = _advance(step_map, torch.ones(3, 2, dtype=torch.float64), torch.tensor([0.0, 5.0, 1e9]))
+    z = np.ones(2)
+    for _ in range(5):
+        z = step_map[0].numpy() + z @ step_map[1:].numpy()
+    np.testing.assert_allclose(advanced[:2], [[1, 1], z], rtol=1e-14)
+    at_rest = np.linalg.solve((np.eye(2) - step_map[1:].numpy()).T, step_map[0].numpy())
+    np.testing.assert_allclose(advanced[2], at_rest, rtol=1e-12)
     between = test.t[:, picked] + torch.tensor([0.0, 0.1, 0.0, 0.0])
     assert "pod_dmd" not in references.forecast(between, test.x, test.u[:, :1])
     assert "pod_dmd" not in references.forecast(test.t, test.x + 0.01, test.u[:, :1])

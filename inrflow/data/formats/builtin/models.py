@@ -75,7 +75,8 @@ def _of_exodus(data: Any) -> Any:
         return [name.decode(errors="replace").strip("\0 ") for name in found]
 
     mesh = simplices({kind: np.concatenate(nodes) for kind, nodes in cells.items()})
-    fields = {name: data[f"vals_nod_var{number}"].variable for number, name in enumerate(called("nod"), 1)}
+    fields = {name: data[f"vals_nod_var{number}"].variable if f"vals_nod_var{number}" in data.variables else
+              data["vals_nod_var"].variable[:, number - 1] for number, name in enumerate(called("nod"), 1)}
     for one in fields.values():
         one.dims = ("time", "point")
     if not fields:

@@ -17,6 +17,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
+    at_one_place,
     open_netcdf,
     valid_values,
 )
@@ -228,6 +229,9 @@ class NetcdfContent(OpenedContent):
             self._markers = found
             yield from self.parts()
             return
+        if lost := int((kept & ~np.isfinite(x).all(1)).sum()):
+            warnings.warn(f"{self.path}: {lost} of {kept.sum()} points with values have no coordinates and are left "
+                          "out", stacklevel=2)
         kept &= np.isfinite(x).all(1)
         if not kept.any():
             raise UserError(f"{self.path} holds no value of {', '.join(self._names)}: all are missing; choose other "
@@ -245,8 +249,12 @@ class NetcdfContent(OpenedContent):
 def _is_table(data: Any, options: ReadOptions) -> bool:
     """Whether the fields of a file are rows with a time and a place each (point data, series): all are on the dimension
     of times alone, with places on it or a single place."""
+    chosen = options.select.items()
+    if options.trajectory or any(not 0 <= int(index) < data.sizes.get(name, 0) for name, index in chosen):
+        return False
+    data = at_one_place(data, options.select, options.time)
     time = options.time or time_of(data)
-    if options.trajectory or options.select or time not in data.variables or data[time].ndim != 1:
+    if time not in data.variables or data[time].ndim != 1:
         return False
     along = [name for name, one in data.data_vars.items() if data[time].dims[0] in one.dims and one.dtype.kind in "fiu"]
     places = [data[name].dims for words in (LONGITUDES, LATITUDES) if (name := place_of(data, words)) is not None]
@@ -282,7 +290,8 @@ def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: A
     dims = {frozenset(numeric[name]) for name in chosen}
     if len(dims) != 1 or not dims.copy().pop() - {time_dim, stacked}:
         raise UserError(f"{path}: cannot tell which variables are fields over space; name them with channels=[...], "
-                        f"all of the same dimensions; there are: {listed}")
+                        f"all of the same dimensions; there are: {listed}" if numeric else
+                        f"{path} holds no variable of numbers over places and times; give a file with fields")
     return chosen
 
 

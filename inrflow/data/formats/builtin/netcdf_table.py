@@ -289,6 +289,18 @@ def _attributes(item: Any) -> dict[str, Any]:
         value, str | int | float | np.integer | np.floating)}
 
 
+def at_one_place(data: Any, select: Mapping[str, Any], time: str | None) -> Any:
+    """Dataset at the selected indices, without the dimensions of one entry if its fields are series at one place."""
+    data = data.isel({name: int(index) for name, index in select.items() if name in data.dims})
+    time = time or time_of(data)
+    if time not in data.variables or data[time].ndim != 1:
+        return data
+    ends = [data[time].attrs.get(key) for key in ("bounds", "climatology")]
+    others = {dim for name, one in data.data_vars.items() if data[time].dims[0] in one.dims and name not in ends
+              for dim in one.dims} - {*data[time].dims}
+    return data if any(data.sizes[dim] != 1 for dim in others) else data.squeeze(list(others))
+
+
 def valid_values(variable: Any, name: str, path: Path) -> np.ndarray:
     """Values of a variable, NaN outside of its CF attributes `valid_range`, `valid_min` and `valid_max`, which is told.
     """
@@ -323,7 +335,7 @@ class NetcdfColumns(Columns):
 
     def __init__(self, path: Path, wanted: Sequence[Sequence[str]], options: ReadOptions) -> None:
         data = numbered(open_netcdf(path), [names[0] for names in wanted if len(names) == 1])
-        data = data.isel({name: int(index) for name, index in options.select.items() if name in data.dims})
+        data = at_one_place(data, options.select, options.time)
         members = options.trajectory or next((dim for dim in TRAJECTORY_DIMENSIONS if dim in data.dims), None)
         if members in data.dims and "trajectory" not in data.variables:
             data = data.assign_coords(trajectory=(members, np.arange(data.sizes[members])))

@@ -12,7 +12,8 @@ from inrflow.errors import UserError
 
 
 class NpyFormat(ArrayFormat):
-    """Single array of numpy.save, whose axes follow from coordinates=[x,y] and the order of sizes."""
+    """Single array of numpy.save, whose axes follow from coordinates=[x,y] and the order of sizes; of records a table.
+    """
 
     name = "npy"
     about = "npy (fields over trajectories, times and places)"
@@ -21,7 +22,8 @@ class NpyFormat(ArrayFormat):
         return start.startswith(b"\x93NUMPY")
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
-        return {"u": np.load(path, allow_pickle=False, mmap_mode="r")}
+        array = np.load(path, allow_pickle=False, mmap_mode="r")
+        return {"u": array} if array.dtype.names is None else {name: array[name] for name in array.dtype.names}
 
 
 class TorchFormat(ArrayFormat):

@@ -43,6 +43,7 @@ from inrflow.errors import UserError
 
 _FLAT = 1e-7  # relative extent that counts as flat, in single precision
 _TIMES = ("TimeValue", "TIME", "time")
+_INTERNAL = re.compile("vtk|(Global|Pedigree)(Node|Element|Point|Cell)Ids?$")
 _TECPLOT = rb"(title\b[^\n]*\s+)?variables\s*="
 
 
@@ -314,8 +315,8 @@ class MeshSeries:
 
 
 def _of_users(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields without those internal to VTK, such as `vtkGhostType` and `vtkValidPointMask`."""
-    return {name: values for name, values in fields.items() if not str(name).startswith("vtk")}
+    """Fields without those internal to VTK, such as `vtkGhostType`, and without numbers of nodes and cells."""
+    return {name: values for name, values in fields.items() if not _INTERNAL.match(str(name))}
 
 
 class MeshContent(StreamedContent):
@@ -335,6 +336,8 @@ class MeshContent(StreamedContent):
         if whole and series.at_nodes and not series.cells:
             warnings.warn(f"{path}: cells {whole} are not divided into simplices: the mesh is left out", stacklevel=3)
         absent = [name for name in channels if name not in available]
+        if not available:
+            raise UserError(f"{path} holds a mesh without fields; give the files of its values")
         if absent or not channels:
             raise UserError(f"{path} has no field {', '.join(absent) or 'at all'}; there are {', '.join(available)}")
         self.extra = dict(self._series.cells)

@@ -26,7 +26,8 @@ def meshio_for(path: Path, used: str = "read") -> Iterator[Any]:
     try:
         import meshio
     except ImportError as error:
-        raise UserError(f"{path} is a mesh, which meshio reads; install it with `pip install inrflow[mesh]`") from error
+        raise UserError(f"{path} is a mesh, which meshio reads; install it with `pip install inrflow[mesh]`, or for "
+                        "VTKHDF, CGNS and images, blocks or pieces of VTK with `pip install inrflow[vtk]`") from error
     try:
         yield meshio
     except UserError:

@@ -44,8 +44,6 @@ class StreamedContent(Content):
     """
 
     extra: dict[str, np.ndarray]
-    #: Whether the file holds one frame without a time.
-    timeless = False
 
     def __init__(self, path: Path) -> None:
         self.path, self.extra = path, {}
