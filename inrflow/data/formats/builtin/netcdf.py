@@ -17,7 +17,6 @@ from inrflow.data.description import Description
 from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
-    at_one_place,
     open_netcdf,
     valid_values,
 )
@@ -39,7 +38,7 @@ from inrflow.data.formats.sphere import (
 from inrflow.data.formats.streams.met_office import SIGNATURE
 from inrflow.data.formats.streams.netcdf_writers import NetcdfWriter, ZarrWriter
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
-from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
+from inrflow.data.formats.streams.variables import at_one_place, find_variable, numbered, place_of, time_of
 from inrflow.data.formats.table_format import TableContent
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error

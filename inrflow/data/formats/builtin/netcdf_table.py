@@ -32,7 +32,7 @@ from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, cut_elsewhere, ro
 from inrflow.data.formats.streams.instances import as_rows, from_argo_profiles
 from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.streams.netcdf_writers import RADIANS, require_package
-from inrflow.data.formats.streams.variables import find_variable, numbered, place_of, time_of
+from inrflow.data.formats.streams.variables import at_one_place, find_variable, numbered, place_of, time_of
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
@@ -287,18 +287,6 @@ def _attributes(item: Any) -> dict[str, Any]:
     """Descriptive attributes of a variable or file, without those of packing."""
     return {str(key): value for key, value in item.attrs.items() if key not in _PACKING and isinstance(
         value, str | int | float | np.integer | np.floating)}
-
-
-def at_one_place(data: Any, select: Mapping[str, Any], time: str | None) -> Any:
-    """Dataset at the selected indices, without the dimensions of one entry if its fields are series at one place."""
-    data = data.isel({name: int(index) for name, index in select.items() if name in data.dims})
-    time = time or time_of(data)
-    if time not in data.variables or data[time].ndim != 1:
-        return data
-    ends = [data[time].attrs.get(key) for key in ("bounds", "climatology")]
-    others = {dim for name, one in data.data_vars.items() if data[time].dims[0] in one.dims and name not in ends
-              for dim in one.dims} - {*data[time].dims}
-    return data if any(data.sizes[dim] != 1 for dim in others) else data.squeeze(list(others))
 
 
 def valid_values(variable: Any, name: str, path: Path) -> np.ndarray:

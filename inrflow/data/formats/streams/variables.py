@@ -1,9 +1,9 @@
-"""Detection of times, longitudes and latitudes in an xarray.Dataset by names, standard names, axes and units."""
+"""Detection of times, longitudes, latitudes and series at one place in an xarray.Dataset."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,3 +46,15 @@ def time_of(data: Any) -> str | None:
     found = named or find_variable(lines, ("",), "time", ("T",), "") or find_variable(lines, TIMES, "time", ("T",), "")
     return found or next((str(name) for name, one in data.variables.items() if one.dims == (name,) and (
         one.dtype.kind == "M" or " since " in str(one.attrs.get("units", "")))), None)
+
+
+def at_one_place(data: Any, select: Mapping[str, Any], time: str | None) -> Any:
+    """Dataset at the selected indices, without the dimensions of one entry if its fields are series at one place."""
+    data = data.isel({name: int(index) for name, index in select.items() if name in data.dims})
+    time = time or time_of(data)
+    if time not in data.variables or data[time].ndim != 1:
+        return data
+    ends = [data[time].attrs.get(key) for key in ("bounds", "climatology")]
+    others = {dim for name, one in data.data_vars.items() if data[time].dims[0] in one.dims and name not in ends
+              for dim in one.dims} - {*data[time].dims}
+    return data if any(data.sizes[dim] != 1 for dim in others) else data.squeeze(list(others))
