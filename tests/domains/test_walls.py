@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+from scipy.optimize import brentq
 
 from inrflow.domains import Box, from_state, placed, walled
 
@@ -122,6 +123,21 @@ def test_walls_that_leak_are_told_from_those_without_flux_and_those_that_leak_to
     assert lower == "natural" and abs(float(upper.removeprefix("leaky ")) - 2) < 0.1
     assert _cooled((0.0, 0.0)) == [["natural"]]
     assert "leaky" not in _cooled((3.0, 0.7), outside=5.0)[0][0]
+
+
+def test_walls_that_leak_are_not_taken_for_walls_without_flux_a_cell_away() -> None:
+    """Heat at 80 cell centres of (0, 2), that leaves by du/dn = -2.5 u and -.8 u."""
+    k = np.array([brentq(lambda k: (2 / k - k) * np.sin(2 * k) + 3.3 * np.cos(2 * k), n + 1e-6, n + np.pi / 2)
+                  for n in np.pi / 2 * np.arange(12)])[:, None]
+    x = (np.arange(80) + 0.5) / 40
+    modes, t = np.cos(k * x) + 2.5 / k * np.sin(k * x), 0.1 * np.arange(10)[:, None]
+    size = np.random.default_rng(0).standard_normal((16, 1, 12)) / (1 + np.arange(12)) ** 3
+    u = (size * np.exp(-0.02 * k[:, 0] ** 2 * t)) @ modes
+    found = walled(Box(x[:1], x[-1:], ["walled"]), x[:, None], u[..., None])
+    assert found is not None
+    np.testing.assert_allclose([*found[0].lower, *found[0].upper], [0, 2], atol=1e-12)
+    np.testing.assert_allclose([float(end.removeprefix("leaky ")) for end in found[1][0][0].split("-")], [2.5, 0.8],
+                               rtol=1e-4)
 
 
 def test_scattered_points_and_missing_values_tell_no_walls() -> None:

@@ -216,9 +216,8 @@ class Families:
         parts = {"places": [replace(term, place=m) for term in own for m in low],
                  "winds": [replace(term, place=m) for term in slopes for m in many]}
         carried = [replace(term, flux=True) for term in parts["winds"]]  # conservative
-        yield Families({**self.terms, "slopes": slopes, "carried": carried}, (
-            ("linear", "slopes", "carried"), ("linear", "products", "slopes", "carried"),
-            ("linear", "transport", "slopes", "carried")))
+        yield Families({**self.terms, "slopes": slopes, "carried": carried}, tuple(
+            (*names, "slopes", "carried") for names in (("linear",), ("linear", "products"), ("linear", "transport"))))
         yield Families({**self.terms, "slopes": slopes, **parts}, (("linear", "products", "places"), (
             "linear", "products", "slopes", "winds"), ("linear", "products", "slopes", "places", "winds")))
 

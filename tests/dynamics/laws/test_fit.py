@@ -124,6 +124,40 @@ def test_single_steps_come_second_where_splines_explain_less_than_half_or_nearly
     assert tuple(each and each[0] for each in search.families_in_turn()) == turns
 
 
+@pytest.mark.parametrize("poor", [True, False])
+def test_families_that_explain_more_are_judged_at_once_where_laws_forecast_poorly(
+    poor: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The likeliest of those that wait comes first, by the misfit of a few trajectories."""
+    search, misfits, done = _search(), {"drag": 1e-5, "steep": 2e-2, "force": 1e-3}, list[str]()
+    search.ranked = search.regressions = [(4e-3, [], search.families)]
+    search.least_misfit = 4e-3
+    search.pending = [replace(search.families, terms={name: []}) for name in ("force", "steep", "drag")]
+    search.scored = [(np.full(2, 0.05 if poor else 5e-3), search.encoded.law((), *np.zeros((2, 0, 1))))]
+
+    def regressed(families: fit.Families) -> tuple[float, list[fit.Law], fit.Families]:
+        done.extend(families.terms)
+        return misfits[done[-1]], [], families
+
+    monkeypatch.setattr(search, "_regressed", regressed)
+    monkeypatch.setattr(search, "_hoped", lambda families: round(np.log10(misfits[[*families.terms][0]])))
+    turns = search.families_in_turn()
+    assert [next(turns)[0], next(turns)[0]] == [4e-3, 1e-5]
+    assert done == (["drag"] if poor else ["force", "steep", "drag"])
+    assert [each and each[0] for each in turns] == [1e-3, None, 2e-2]
+
+
+def test_poor_laws_of_a_family_are_not_forecast_on_and_on_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    for waiting, count in (([None], 7), ([], 12)):
+        search = _search()
+        law = search.encoded.law((), *np.zeros((2, 0, 1)))
+        monkeypatch.setattr(fit.team, "map", lambda _, laws: [(one, np.full(2, 0.1)) for one in laws])
+        search.pending = list(waiting)
+        monkeypatch.setattr(fit.Law, "size", 1)
+        search._forecast([law] * 12, 1.0)
+        assert len(search.scored) == count
+
+
 def test_whole_powers_come_before_fractions_that_miss_as_little(monkeypatch: pytest.MonkeyPatch) -> None:
     search = _search()
 

@@ -14,10 +14,11 @@ from inrflow.dynamics.laws.families import basic_terms
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import MOST_STEPS, integrable, well_posed
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.network.sine import Input, Sine
 from inrflow.dynamics.laws.refinement.final import refine
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, EncodedData, forecast_errors, windows
-from inrflow.dynamics.laws.terms import ANGULAR, POTENTIAL, VALUE, Term
+from inrflow.dynamics.laws.terms import ANGULAR, POTENTIAL, RECIPROCAL, VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, TableDesign, _posterior, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
@@ -232,6 +233,15 @@ def test_terms_within_their_standard_error_are_counted_but_not_written() -> None
     assert line == "du/dt = 2.00(10) u^2 + 0.2(2) u^4 + ... (2 more terms, within standard errors of zero)"
     (line,) = Law(LINE, NATURAL, terms, theta, 10 * std, codes).written(["u"])  # the strongest one in any case
     assert line.startswith("du/dt = 2.0(10) u^2 + ... (3 more") and line.endswith("errors of zero)")
+
+
+@pytest.mark.parametrize(("term", "linear"), [
+    (LAP, True), (Term(), True), (Term((((0, 0),),)), True), (Term((((0, VALUE),),), place=2, flux=True), True),
+    (Term((((0, VALUE),),), vector=(0,), units=(1.0,)), False), (Term((((0, VALUE),) * 2,)), False),
+    (Term((((0, RECIPROCAL),),)), False), (Sine((Input("value"),), (1.0,), 0.0), False)])
+def test_which_laws_are_linear_in_the_fields(term: Term, linear: bool) -> None:
+    codes = HarmonicCodes(LINE.harmonics(4), np.zeros((1, 4)), np.ones((1, 4)))
+    assert Law(LINE, NATURAL, (LAP, term), np.ones((2, 1)), np.ones((2, 1)), codes).is_linear == linear
 
 
 def test_laws_by_which_fine_details_grow_are_ill_posed() -> None:
