@@ -42,7 +42,7 @@ _HALF = 0.5  # share of the clock after which forecasts come before further regr
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the least of simpler ones
 _FEW_MORE = 1.5  # number of terms over that of the first families up to which contexts are regressed at once
 _WORTH = 0.05  # log misfit that a term must save where systems differ
-_SCREENED, _STALE = 6, 6  # trajectories that rank families where laws forecast poorly; these without a better one
+_SCREENED, _STALE = 3, 6  # trajectories that rank families where laws forecast poorly; these without a better one
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
 _NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
@@ -174,7 +174,7 @@ class LawSearch:
     @property
     def sought(self) -> float:
         """Share of the time for forecasts; larger while all laws are poor, as refinement does not mend a wrong one."""
-        return 1 - KEPT if self.poor else _SOUGHT
+        return _RESORT if self.poor else _SOUGHT
 
     @property
     def poor(self) -> bool:
@@ -271,6 +271,7 @@ class LawSearch:
         yield from self.ranked[:cut]
         others = self.ranked[cut:]
         if self.poor:
+            self.deadline = self.limit.most = self.start + _RESORT * self.seconds
             self.pending.sort(key=self._hoped)
         while self.pending and self.least > self.enough and (
                 self.spent < (_REST + self.sought - _SOUGHT) * self.seconds or not (others or self.scored)):
@@ -302,10 +303,10 @@ class LawSearch:
         """Forecast laws of a family, also with coefficients along their own flow, until a share of the time is over."""
         if misfit > _POLYNOMIAL and not (
                 self.several or "carried" in families.terms or self.used() > _HALF and not self.scored):
-            until = effort() + _OF_FLOWS * self.seconds
             best, flown = list[Law](), rollout_regression(self.encoded, laws[0], families)
-            while self.spent < share * self.seconds and effort() < until and (found := next(flown, None)) is not None:
-                best = found
+            with suppress(OutOfTime), effort.limited(Limit(effort() + _OF_FLOWS * self.seconds)):
+                while self.spent < share * self.seconds and (found := next(flown, None)) is not None:
+                    best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
         share *= 1.0 if self.noiseless else _HIDDEN
         self._forecast([law for law in laws if well_posed(law, self.encoded.train.t)], share)
