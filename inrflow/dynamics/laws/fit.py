@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -42,7 +42,8 @@ _HALF = 0.5  # share of the clock after which forecasts come before further regr
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the least of simpler ones
 _FEW_MORE = 1.5  # number of terms over that of the first families up to which contexts are regressed at once
 _WORTH = 0.05  # log misfit that a term must save where systems differ
-_SCREENED, _STALE = 3, 6  # trajectories that rank families where laws forecast poorly; these without a better one
+_SCREENED, _MAY = 3, 0.8  # trajectories that rank families; largest misfit of all terms there, over that of the first
+_STALE = 6  # laws of a family without a better one, where all are poor
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
 _NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
@@ -219,7 +220,11 @@ class LawSearch:
             if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike
-            found += [its for one in further if on(pause) and (its := pays(one, self.after_transients, share))]
+            further = self._promising(further) if self.noiseless and not self.several else further
+            for one in further:
+                if not on(pause) or found[-1][0] < _POLYNOMIAL:
+                    break
+                found += [its] if (its := pays(one, self.after_transients, share)) else []
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
                 lowest = min(misfit for misfit, *_ in found)
@@ -272,7 +277,7 @@ class LawSearch:
         others = self.ranked[cut:]
         if self.poor:
             self.deadline = self.limit.most = self.start + _RESORT * self.seconds
-            self.pending.sort(key=self._hoped)
+            self.pending.sort(key=lambda one: round(math.log10(self._missed(one) + 1e-99)))
         while self.pending and self.least > self.enough and (
                 self.spent < (_REST + self.sought - _SOUGHT) * self.seconds or not (others or self.scored)):
             with suppress(ValueError):
@@ -294,10 +299,15 @@ class LawSearch:
         laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
-    def _hoped(self, families: Families | None) -> int:
-        """Power of ten of the misfit of all terms of families on a few trajectories; guessed for those with inertia."""
+    def _promising(self, every: Iterable[Families]) -> list[Families]:
+        """Families that may explain more than the first ones, the likeliest first."""
+        missed, most = [(self._missed(one), one) for one in every], _MAY * self._missed(self.families)
+        return [one for left, one in sorted(missed, key=lambda pair: pair[0]) if left < most]
+
+    def _missed(self, families: Families | None) -> float:
+        """Misfit of all terms of families on a few trajectories, which is quick; guessed of those with inertia."""
         few, terms = self.after_transients.some(_SCREENED), (families or self.families).all_terms
-        return round(math.log10((_PAYS if families is None else 1.0) * separate_misfit(few, terms) + 1e-99))
+        return (_PAYS if families is None else 1.0) * separate_misfit(few, terms)
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, also with coefficients along their own flow, until a share of the time is over."""

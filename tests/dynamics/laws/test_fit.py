@@ -140,7 +140,7 @@ def test_families_that_explain_more_are_judged_at_once_where_laws_forecast_poorl
         return misfits[done[-1]], [], families
 
     monkeypatch.setattr(search, "_regressed", regressed)
-    monkeypatch.setattr(search, "_hoped", lambda families: round(np.log10(misfits[[*families.terms][0]])))
+    monkeypatch.setattr(search, "_missed", lambda families: misfits[[*families.terms][0]])
     turns = search.families_in_turn()
     assert [next(turns)[0], next(turns)[0]] == [4e-3, 1e-5]
     assert done == (["drag"] if poor else ["force", "steep", "drag"])
