@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -23,6 +24,7 @@ from inrflow.training.margins import (
     LONGER_WINDOW,
     MORE_UNKNOWNS,
     ROUNDING,
+    TRUSTED,
     WHITE,
 )
 from inrflow.training.problem import WINDOWS, Problem
@@ -51,7 +53,8 @@ class Judge:
         be far better. Those of different recipes are compared in the data: recipes are tried in the order of their
         generality, and the earlier, more special one is kept if it is clearly better; a law that explains the data or
         an autoregression of a short series unless it is far worse. Both forecast from the longer of their observation
-        windows, and the one that needs more frames must be far better.
+        windows, and the one that needs more frames must be far better. Beside a good law, whose few coefficients hold
+        at later times, the error of dynamics that may not is the geometric mean with that of a fit to earlier frames.
         """
         if best is None:
             return True
@@ -63,6 +66,11 @@ class Judge:
         models, _, (mine, theirs) = self.forecasts(new, best)
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
+        if best.recipe == "law" and theirs < TRUSTED and new.first_frames_only is not None:
+            early = replace(new, field=new.first_frames_only(2 * new.states.codes.shape[1] // 3))
+            later = min(self.forecasts(early)[2][0], 1.0)
+            log.say(f"fitted to earlier frames, {new.recipe} has an error of {later:.2e} in later ones")
+            mine = math.sqrt(mine * later)
         if len(self.problem.validation):  # longer windows are penalised
             mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
             theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0

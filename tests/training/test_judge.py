@@ -2,11 +2,12 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from rotations import RATES, candidate, candidate_with_context, write_rotations
+from rotations import RATES, candidate, candidate_with_context, linear, write_rotations
 from runs import run_on
 
 from inrflow.data.observations import Observations
@@ -18,7 +19,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.state_prior import state_prior
 from inrflow.training.candidate import Score, assemble
 from inrflow.training.judge import LawRollouts, explains, rollout_error
-from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
+from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, TRUSTED, WHITE, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes
 
@@ -241,6 +242,17 @@ def test_a_candidate_that_needs_more_observed_frames_must_be_far_better(run):
     assert not prefers(run, candidate(run, 0 * RATES, "general"), candidate(run, RATES, "special", memory=True))
     # Both forecast from the longer window: what needs it is not compared with forecasts from one frame.
     assert assemble(candidate(run, memory=True)).window == 3
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_dynamics_that_fail_beyond_their_times_do_not_replace_a_good_law(run, frozen):
+    """The law has twice the error of dynamics that forecast later frames not at all if fitted to earlier ones."""
+    law = candidate(run, RATES * 0.998, "law")
+    new = candidate(run, RATES, "general", first_frames_only=lambda frames: linear((1 - frozen) * RATES))
+    assert run.judge.error(assemble(law), 1) < TRUSTED
+    assert prefers(run, new, law) != frozen
+    assert prefers(run, replace(new, first_frames_only=None), law)
+    assert prefers(run, new, replace(law, recipe="special"))
 
 
 def test_trajectories_have_their_own_contexts_where_candidates_are_compared(run):
