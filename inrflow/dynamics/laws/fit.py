@@ -220,7 +220,8 @@ class LawSearch:
             if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike
-            further = self._promising(further) if self.noiseless and not self.several else further
+            if self.noiseless and not self.several:
+                further = iter(self._promising(one for one in further if on(pause)))
             for one in further:
                 if not on(pause) or found[-1][0] < _POLYNOMIAL:
                     break
@@ -323,12 +324,12 @@ class LawSearch:
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
         """Forecast laws with at most `most` steps per interval, until a share of the time is over."""
-        encoded = self.encoded
+        encoded, before = self.encoded, len(self.scored)
         for judged in team.map(partial(_with_forecast_errors, encoded.train, encoded.states, self.step_error,
                                        self.judge, most), laws):
             if judged is not None:
                 self._consider(*judged)
-            stale = self.poor and self.pending and len(self.scored) > _STALE and self.least == min(
+            stale = self.poor and self.pending and len(self.scored) > before + _STALE and self.least == min(
                 float(errors.mean()) for errors, _ in self.scored[:-_STALE])
             if stale or self.hopeless or (
                     self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds):
