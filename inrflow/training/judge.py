@@ -53,8 +53,9 @@ class Judge:
         be far better. Those of different recipes are compared in the data: recipes are tried in the order of their
         generality, and the earlier, more special one is kept if it is clearly better; a law that explains the data or
         an autoregression of a short series unless it is far worse. Both forecast from the longer of their observation
-        windows, and the one that needs more frames must be far better. Beside a good law, whose few coefficients hold
-        at later times, the error of dynamics that may not is the geometric mean with that of a fit to earlier frames.
+        windows, and the one that needs more frames must be far better. Beside a good law of about the
+        same error, whose few coefficients hold at later times, other dynamics are also judged by a fit to earlier
+        frames: their error is the geometric mean.
         """
         if best is None:
             return True
@@ -66,7 +67,8 @@ class Judge:
         models, _, (mine, theirs) = self.forecasts(new, best)
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
-        if best.recipe == "law" and theirs < TRUSTED and new.first_frames_only is not None:
+        alike = BETTER_ON_FEW * theirs < mine < theirs / BETTER
+        if best.recipe == "law" and alike and theirs < TRUSTED and new.first_frames_only is not None:
             early = replace(new, field=new.first_frames_only(2 * new.states.codes.shape[1] // 3))
             later = min(self.forecasts(early)[2][0], 1.0)
             log.say(f"fitted to earlier frames, {new.recipe} has an error of {later:.2e} in later ones")
