@@ -192,34 +192,44 @@ class NormalEquations:
         Each step drops the term whose removal costs least. The misfit is the mean squared residual, in units of its
         variance, of left-out trajectories.
         """
-        every = [*active, *kept]
+        every, few, left, path = [*active, *kept], len(active), np.arange(len(active)), []
         grams = np.einsum("l,flij->fij", weights, self.gram[:, :, every][:, :, :, every])
         rights = np.einsum("l,fli->fi", weights, self.right[:, :, every, c])
-        totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[every]
+        totals, count = self.total[:, :, c] @ weights, float(self.count.sum())
         gram, right = (np.concatenate([own.sum(0) - self._folds_left_out * own, own.sum(0)[None]])
-                       for own in (grams, rights))
-        left, path = np.arange(len(every)), []  # all folds but one, then all
+                       for own in (grams, rights))  # all folds but one, then all
+        scale, gram, right = _scaled(gram, right, self._ridges[every])
+        effort.add(2 * len(gram) * len(kept) ** 2 * len(every), calls=_SOLVED)
+        cross = gram[:, :few, few:]  # the terms `kept` are eliminated first, once
+        inner = np.linalg.solve(gram[:, few:, few:], np.concatenate([cross.mT, right[:, few:, None]], 2))
+        outer = np.concatenate([gram[:, :few, :few], right[:, :few, None]], 2) - cross @ inner
         while True:  # updates of the inverse would lose all digits where terms are collinear
-            effort.add(2 * len(gram) * len(left) ** 3, calls=_SOLVED)
-            here = (slice(None), left[:, None], left)
-            (*apart, theta), inverse = _solved(gram[here], right[:, left], ridges[left])
-            squares = totals - 2 * np.einsum("fi,fi->f", rights[:, left], apart) + np.einsum(
-                "fi,fij,fj->f", apart, grams[here], apart)
-            missed = float(np.maximum(squares, 0.0).sum()) * self._gcv_factor(len(left), weights)
-            path.append(([every[i] for i in left], missed / count))
-            if len(left) == len(kept):
+            effort.add(2 * len(gram) * (len(left) ** 3 + len(every) ** 2), calls=_SOLVED)
+            inverse, theta = np.linalg.inv(outer[:, left[:, None], left]), np.zeros((len(gram), len(every)))
+            theta[:, left] = (inverse @ outer[:, left, -1:])[..., 0]
+            theta[:, few:] = inner[..., -1] - (inner[..., left] @ theta[:, left, None])[..., 0]
+            apart = (theta / scale)[:-1]
+            squares = totals - 2 * np.einsum("fi,fi->f", rights, apart) + np.einsum("fi,fij,fj->f", apart, grams, apart)
+            missed = float(np.maximum(squares, 0.0).sum()) * self._gcv_factor(len(left) + len(kept), weights)
+            path.append(([*(every[i] for i in left), *kept], missed / count))
+            if not len(left):
                 return path
-            costs = theta**2 / np.maximum(np.diag(inverse[-1]), 1e-300)
-            left = np.delete(left, int(costs[: len(left) - len(kept)].argmin()))
+            costs = theta[-1, left] ** 2 / np.maximum(np.diag(inverse[-1]), 1e-300)
+            left = np.delete(left, int(costs.argmin()))
+
+
+def _scaled(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scales (..., J) of normal equations with the diagonal one, and these equations, with ridges."""
+    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    return scale, gram / (scale[..., None] * scale[..., None, :]) + np.diag(ridges), right / scale
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solutions (..., J) of normal equations with the diagonal scaled to one, and inverse matrices (..., J, J)."""
-    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    scales = scale[..., None] * scale[..., None, :]
-    inverse = np.linalg.inv(gram / scales + np.diag(ridges))
-    return (inverse @ (right / scale)[..., None])[..., 0] / scale, inverse / scales
+    scale, scaled, right = _scaled(gram, right, ridges)
+    inverse = np.linalg.inv(scaled)
+    return (inverse @ right[..., None])[..., 0] / scale, inverse / (scale[..., None] * scale[..., None, :])
 
 
 def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray
