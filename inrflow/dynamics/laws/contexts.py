@@ -106,9 +106,8 @@ def separate_misfit(encoded: EncodedData, terms: Sequence[Term], given: Sequence
     """Misfit of all terms with separate coefficients in each system, a lower bound of that with contexts; the least one
     of several equations with a fold for each trajectory, where they are given."""
     number, every = encoded.train.systems.number, list(range(len(terms)))
-    return min(float(np.mean([own.unexplained(c, every, own.solve(c, every, own.weights(c, every))[0])
-                              for own in (one.without(np.flatnonzero(number != system)) for system in np.unique(number))
-                              for c in range(encoded.states.shape[2])]))
+    return min(float(np.mean([one.without(np.flatnonzero(number != system)).misfit(c, every)
+                              for system in np.unique(number) for c in range(encoded.states.shape[2])]))
                for one in given or encoded.equations(terms, folds=len(number)))
 
 

@@ -28,6 +28,7 @@ from inrflow.dynamics.laws.terms import (
     VALUE,
     Product,
     Term,
+    anisotropic_terms,
     centred_terms,
     darcy_terms,
     drag_terms,
@@ -80,16 +81,6 @@ def basic_terms(channels: int, dimensions: int, intrinsic: bool = False, turns: 
         "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
                    *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
     }
-
-
-def anisotropic_terms(channels: int, axes: Sequence[str]) -> list[Term]:
-    """Anisotropic linear terms: d^2/dx_i dx_j, except the last one, which follows from lap, and along periodic axes
-    lap^-1, d lap^-1/dx_j and, in more than one dimension, d lap/dx_j."""
-    d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
-    pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
-    linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1)[d == 1 :] for j in periodic]
-    linear += [(-1, VALUE)] * bool(periodic)
-    return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
 
 
 @dataclass(frozen=True)
@@ -268,6 +259,13 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
+
+
+def misfit_of_all(encoded: EncodedData, families: Families) -> float:
+    """Unexplained share of changes with all terms of families, mean over channels, without choosing among them."""
+    (equations,) = encoded.equations(families.all_terms, folds=1)
+    return float(np.mean([equations.misfit(c, [*range(len(families.all_terms))])
+                          for c in range(encoded.states.shape[2])]))
 
 
 def without_transients(encoded: EncodedData) -> EncodedData | None:

@@ -13,7 +13,14 @@ import torch
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.contexts import separate_misfit, standardise_contexts, with_new_contexts
-from inrflow.dynamics.laws.families import Families, families_of, regress, rollout_regression, without_transients
+from inrflow.dynamics.laws.families import (
+    Families,
+    families_of,
+    misfit_of_all,
+    regress,
+    rollout_regression,
+    without_transients,
+)
 from inrflow.dynamics.laws.law import HARDLY, MOST_STEPS, Law, integrable, simplest, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, with_best_inertia
 from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, refine
@@ -307,8 +314,8 @@ class LawSearch:
 
     def _missed(self, families: Families | None) -> float:
         """Misfit of all terms of families on a few trajectories, which is quick; guessed of those with inertia."""
-        few, terms = self.after_transients.some(_SCREENED), (families or self.families).all_terms
-        return (_PAYS if families is None else 1.0) * separate_misfit(few, terms)
+        share = _PAYS if families is None else 1.0
+        return share * misfit_of_all(self.after_transients.some(_SCREENED), families or self.families)
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, also with coefficients along their own flow, until a share of the time is over."""

@@ -107,10 +107,10 @@ def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
 
     def missed(c: int, size: float) -> float:
         (one,) = few.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)
-        return one.unexplained(c, terms, one.solve(c, terms, one.weights(c, terms))[0])
+        return one.misfit(c, terms)
 
     for c, found in enumerate(theta[len(terms) :].diagonal()):
-        without = equations.unexplained(c, terms, equations.solve(c, terms, equations.weights(c, terms))[0])
+        without = equations.misfit(c, terms)
         left = equations.unexplained(c, beside[c], theta[beside[c], c], 1 + found * size) if found > 0 else math.inf
         pays = left < _HALVED * without
         inertia.append(math.exp(least_near(partial(missed, c), math.log(found) + _NEAR)) if pays else 0.0)

@@ -137,6 +137,10 @@ class NormalEquations:
         shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
         return float(energy @ np.minimum(shares, 1.0) / (energy.sum() + 1e-300))  # poor splines tell no law
 
+    def misfit(self, c: int, active: list[int]) -> float:
+        """Unexplained share of squared changes with the best coefficients of active terms."""
+        return self.unexplained(c, active, self.solve(c, active, self.weights(c, active))[0])
+
     def weights(self, c: int, active: list[int]) -> np.ndarray:
         """Inverse residual variances (L,) of shells, by iteratively reweighted least squares with all active terms.
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.network.sine import Sine
 
 Product = tuple[tuple[int, int], ...]
@@ -243,6 +244,16 @@ def darcy_terms(channels: int) -> list[Term]:
     """Transport P(a e_i) . grad b in the plane by flows that channels a drive in a porous medium, as buoyancy does."""
     return [Term(tuple(((a, DARCY + 3 * i + j), (b, j)) for j in range(2)))
             for i in range(2) for a in range(channels) for b in range(channels)]
+
+
+def anisotropic_terms(channels: int, axes: Sequence[str]) -> list[Term]:
+    """Anisotropic linear terms: d^2/dx_i dx_j, except the last one, which follows from lap, and along periodic axes
+    lap^-1, d lap^-1/dx_j and, in more than one dimension, d lap/dx_j."""
+    d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
+    pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
+    linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1)[d == 1 :] for j in periodic]
+    linear += [(-1, VALUE)] * bool(periodic)
+    return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
 
 
 def drift_terms(channels: int, axes: Sequence[int]) -> list[Term]:
