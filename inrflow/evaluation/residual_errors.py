@@ -208,7 +208,7 @@ class Fold:
         observed: for each window, observations at the other places, decoded values there, and a function for others.
         between: values at the held-out places in its frames. ahead: at all places in later frames.
         count: of all places. apart: residuals of codes at the held-out ones.
-        early: fold of windows as short as those of queries, that meet other changes than later ones; or none.
+        early: observed and ahead of windows as short as those of queries, which meet other changes; or none.
     """
 
     observed: list[tuple[Rows, np.ndarray, Codes]]
@@ -216,4 +216,4 @@ class Fold:
     ahead: Targets
     count: int
     apart: Rows
-    early: Fold | None = None
+    early: tuple[list[tuple[Rows, np.ndarray, Codes]], Targets] | None = None

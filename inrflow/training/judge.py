@@ -53,9 +53,9 @@ class Judge:
         be far better. Those of different recipes are compared in the data: recipes are tried in the order of their
         generality, and the earlier, more special one is kept if it is clearly better; a law that explains the data or
         an autoregression of a short series unless it is far worse. Both forecast from the longer of their observation
-        windows, and the one that needs more frames must be far better. Beside a good law of about the
-        same error, whose few coefficients hold at later times, other dynamics are also judged by a fit to earlier
-        frames: their error is the geometric mean.
+        windows, and the one that needs more frames must be far better. Beside a good law of about the same error, whose
+        few coefficients hold at later times, other dynamics are also judged by a fit to earlier frames: their error is
+        the geometric mean.
         """
         if best is None:
             return True

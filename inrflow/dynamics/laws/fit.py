@@ -230,9 +230,10 @@ class LawSearch:
             if self.noiseless and not self.several:
                 further = iter(self._promising(one for one in further if on(pause)))
             for one in further:
-                if not on(pause) or found[-1][0] < _POLYNOMIAL:
-                    break
-                found += [its] if (its := pays(one, self.after_transients, share)) else []
+                if on(pause) and (its := pays(one, self.after_transients, share)):
+                    found.append(its)
+                    if its[0] < _POLYNOMIAL:
+                        break
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
                 lowest = min(misfit for misfit, *_ in found)
@@ -279,8 +280,8 @@ class LawSearch:
     def families_in_turn(self) -> Iterator[_Regressed | None]:
         """Iterate over the likeliest family, those of far smaller misfits than the first, None (single steps), and the
         others; None comes last where no family explains much, second where splines in time are too poor for any."""
-        poor = self.least_misfit > _POOR and not (self.period or self.several)
-        cut = 1 if poor or self.least_misfit < _UNEXPLAINED else len(self.ranked)
+        splines_fail = self.least_misfit > _POOR and not (self.period or self.several)
+        cut = 1 if splines_fail or self.least_misfit < _UNEXPLAINED else len(self.ranked)
         yield from self.ranked[:cut]
         others = self.ranked[cut:]
         if self.poor:
@@ -293,8 +294,8 @@ class LawSearch:
                 if self.poor and others[-1][0] < _PAYS * self.regressions[0][0]:
                     yield others.pop()
         others.sort(key=lambda each: round(math.log2(each[0] + 1e-99)))  # the simpler ones first where they are close
-        better = 0 if poor else sum(self.least_misfit >= _UNEXPLAINED or each[0] < _PAYS * self.regressions[0][0]
-                                    for each in others)
+        better = 0 if splines_fail else sum(
+            self.least_misfit >= _UNEXPLAINED or each[0] < _PAYS * self.regressions[0][0] for each in others)
         yield from [*others[:better], None, *others[better:]]
 
     def _regressed(self, families: Families | None, encoded: EncodedData | None = None) -> _Regressed:
@@ -309,8 +310,9 @@ class LawSearch:
 
     def _promising(self, every: Iterable[Families]) -> list[Families]:
         """Families that may explain more than the first ones, the likeliest first."""
-        missed, most = [(self._missed(one), one) for one in every], _MAY * self._missed(self.families)
-        return [one for left, one in sorted(missed, key=lambda pair: pair[0]) if left < most]
+        missed = sorted(((self._missed(one), one) for one in every), key=lambda pair: pair[0])
+        most = _MAY * self._missed(self.families) if missed else 0.0
+        return [one for left, one in missed if left < most]
 
     def _missed(self, families: Families | None) -> float:
         """Misfit of all terms of families on a few trajectories, which is quick; guessed of those with inertia."""

@@ -20,7 +20,16 @@ from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
 from inrflow.encoding.prior.point_modes import projected_on_components
 from inrflow.encoding.prior.rbf_residual import restricted_to_points
-from inrflow.encoding.residual.field import ChannelField, Conditioned, Decay, ResidualField, Rows, joined, rows_of
+from inrflow.encoding.residual.field import (
+    ChannelField,
+    Codes,
+    Conditioned,
+    Decay,
+    ResidualField,
+    Rows,
+    joined,
+    rows_of,
+)
 from inrflow.encoding.residual.fit import degrees_of_freedom_factor
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places, ranks_of_places
@@ -187,7 +196,8 @@ def _comparisons(channel: ChannelField, c: int, folds: list[Fold], places: Place
         between.append(fold.between.against(given, c))
         ahead.append(fold.ahead.against(given, c))
         if fold.early is not None:
-            ahead.append(fold.early.ahead.against([Conditioned(field, *parts) for parts in fold.early.observed], c))
+            observed, later = fold.early
+            ahead.append(later.against([Conditioned(field, *parts) for parts in observed], c))
     return Comparison.joined(between), Comparison.joined(ahead)
 
 
@@ -296,24 +306,25 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         model = replace(surrogate, residual=None)
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=restricted_to_points(model.decoder, window.x[0, 0]))
-        seen = None if problem.source.moves else ~held
-        fold = _fold(model, batch, past, held, seen)
+        seen, hidden = None if problem.source.moves else ~held, batch.first_frames(past).at(held)
+        estimate, observed, ahead = _ahead(model, batch, past, held, seen)
+        inner, early = model.internal(hidden), None
+        left = inner.u.double() - forecast(model, estimate, hidden, with_std=False).mean.double()
         if len(problem.validation) and surrogate.window < past and bool(
                 window.observed[:, : surrogate.window].any(1).all()):
-            fold.early = _fold(model, batch, surrogate.window, held, seen)
-        yield fold
+            early = _ahead(model, batch, surrogate.window, held, seen)[1:]
+        yield Fold(observed, _targets(model, estimate, hidden.thinned(_VALUES)[0]), ahead, points,
+                   joined(rows_of(inner.t, inner.x, left, inner.delay)), early)
 
 
-def _fold(model: Surrogate, batch: TrajectoryBatch, past: int, held: Tensor, seen: Tensor | None) -> Fold:
-    """Fold of windows of `past` frames with places `held` (N,) hidden; `seen` (N,): those that later frames share."""
-    window, hidden = batch.first_frames(past).at(~held), batch.first_frames(past).at(held)
-    estimate, (later, some) = model.estimate(window), batch.later(past, _LEADS, _AHEAD)
-    inner = model.internal(hidden)
-    left = inner.u.double() - forecast(model, estimate, hidden, with_std=False).mean.double()
-    return Fold(observations_and_decoded(model.decoder, model.dynamics, estimate, model.internal(window)),
-                _targets(model, estimate, hidden.thinned(_VALUES)[0]),
-                _targets(model, estimate, later, None if seen is None else seen[some]), batch.u.shape[2],
-                joined(rows_of(inner.t, inner.x, left, inner.delay)))
+def _ahead(model: Surrogate, batch: TrajectoryBatch, past: int, held: Tensor, seen: Tensor | None
+           ) -> tuple[StateEstimate, list[tuple[Rows, np.ndarray, Codes]], Targets]:
+    """Estimate from windows of `past` frames without the places `held` (N,), observations of the others, and later
+    values, as in `Fold`; `seen` (N,): places that later frames share."""
+    window, (later, some) = batch.first_frames(past).at(~held), batch.later(past, _LEADS, _AHEAD)
+    estimate = model.estimate(window)
+    return (estimate, observations_and_decoded(model.decoder, model.dynamics, estimate, model.internal(window)),
+            _targets(model, estimate, later, None if seen is None else seen[some]))
 
 
 def _targets(

@@ -58,6 +58,23 @@ def test_further_families_that_explain_no_more_are_forecast_where_noise_hides_wh
     assert (len(search.regressions) > 1) == (noise > 0)
 
 
+@pytest.mark.parametrize(("left", "tried"), [(1e-7, True), (4e-6, False)])
+def test_friction_is_tried_for_a_law_that_explains_nearly_all_and_kept_if_it_halves_the_misfit(
+    left: float, tried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, done = _search(), list[str]()
+
+    def regress(_: object, families: fit.Families, period: float) -> list[tuple[float, fit.Law]]:
+        done.append([*families.terms][-1])
+        law = search.encoded.law(families.all_terms, *np.zeros((2, len(families.all_terms), 1)))
+        return [(left if done[-1] == "drag" else 5e-6, law)]
+
+    monkeypatch.setattr(fit, "regress", regress)
+    monkeypatch.setattr(search, "_missed", lambda families: 0.1 if "drag" in families.terms else 1.0)
+    search.regress(1)
+    assert done == [[*search.families.terms][-1], "drag"] and len(search.regressions) == 1 + tried
+
+
 @pytest.mark.parametrize("vain", [1.5, 0.0])
 def test_a_search_that_has_no_law_ends_after_so_many_times_its_effort(vain: float, monkeypatch: pytest.MonkeyPatch
                                                                       ) -> None:
