@@ -35,6 +35,7 @@ from inrflow.dynamics.laws.terms import (
     drift_terms,
     fractional_laplacians,
     per_density_terms,
+    quadratic_terms,
     seasonal_terms,
 )
 
@@ -153,8 +154,9 @@ class Families:
             yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
 
     def further(self, encoded: EncodedData) -> Iterator[Families]:
-        """Families, in turn: `later` ones; anisotropic terms, flows in porous media (flat space); terms less their
-        means, if these are constant in time; drifts; terms divided by channels far from zero (boxes)."""
+        """Families, in turn: `later` ones; anisotropic terms, linear, then quadratic, and flows in porous media (flat
+        space); terms less their means, if these are constant in time; drifts; terms divided by channels far from zero
+        (boxes)."""
         domain, harmonics, states = encoded.domain, encoded.codes.harmonics, encoded.states
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
@@ -166,6 +168,11 @@ class Families:
             if more:
                 yield Families({**self.terms, name: more}, tuple(
                     (*names, name) for names in (("linear",), *self.combined[:most])))
+        if ways and domain.dimensions > 1:
+            cubes = [term for term in self.terms["fluxes"] if term.diffusive and len(term.products[0]) > 2]
+            more = {"directed": ways, "quadratic": quadratic_terms(states.shape[2], range(domain.dimensions))}
+            yield Families({**self.terms, "fluxes": cubes, **more}, tuple(
+                (*names, *more) for names in (("linear",), ("linear", "products"), self.combined[-1])))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         steady = _STEADY * states[..., 1:].std() + _NOISE * encoded.spread[..., 0].max() ** 0.5
         if with_mean and states[..., 0].std(1).max() < steady:

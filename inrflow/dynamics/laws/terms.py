@@ -256,6 +256,15 @@ def anisotropic_terms(channels: int, axes: Sequence[str]) -> list[Term]:
     return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
 
 
+def quadratic_terms(channels: int, axes: Sequence[int]) -> list[Term]:
+    """Anisotropic quadratic terms: products of slopes da/dx_i db/dx_j, and fluxes d(a db/dx_j)/dx_i with i <= j."""
+    each = range(channels)
+    slopes = itertools.combinations_with_replacement(itertools.product(each, axes), 2)
+    fluxes = itertools.product(each, each, itertools.combinations_with_replacement(axes, 2))
+    return [Term((pair,)) for pair in slopes] + [
+        Term((((a, VALUE), (b, j)),), axis=i, flux=True) for a, b, (i, j) in fluxes]
+
+
 def drift_terms(channels: int, axes: Sequence[int]) -> list[Term]:
     """Drifts div(m grad L b), with L = 1, lap or lap^-1 and monomials m of degree up to three for one channel, two for
     two, one for more: of chemotaxis, charges, films. With lap^2 (a b) and lap (grad a . grad b) they span terms of

@@ -27,7 +27,16 @@ from inrflow.dynamics.laws.families import (
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, prepare_data
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import DARCY, INVERSE, VALUE, Term, centred_terms, drag_terms, term_from_state
+from inrflow.dynamics.laws.terms import (
+    DARCY,
+    INVERSE,
+    VALUE,
+    Term,
+    centred_terms,
+    drag_terms,
+    quadratic_terms,
+    term_from_state,
+)
 
 
 def grid(n):
@@ -219,6 +228,41 @@ def test_drifts_are_those_of_fourier_transforms() -> None:
         np.testing.assert_allclose(rate, table.T @ total.ravel() / 32**2, atol=1e-8 * np.abs(total).max())
 
 
+def test_anisotropic_products_of_slopes_and_fluxes_are_those_of_fourier_transforms() -> None:
+    k, z, harmonics, (a, b) = on_torus(32, 2)
+    slopes = {f"d{name}/d{axis}": waved(field, 1j * one) for name, field in zip("ab", (a, b), strict=True)
+              for axis, one in zip("xy", k, strict=True)}
+    expected = {"da/dx db/dy": slopes["da/dx"] * slopes["db/dy"], "db/dy^2": slopes["db/dy"] ** 2,
+                "d(a db/dy)/dx": waved(a * slopes["db/dy"], 1j * k[0]),
+                "d(b db/dy)/dy": waved(b * slopes["db/dy"], 1j * k[1])}
+    terms = {term.written(["a", "b"], ["x", "y"]): term for term in quadratic_terms(2, range(2))}
+    assert len(terms) == 10 + 12 and term_from_state(terms["d(a db/dy)/dx"].state()) == terms["d(a db/dy)/dx"]
+    rates = Library([terms[name] for name in expected], harmonics).features(z, harmonics.count)[0].numpy()
+    table = harmonics.values(grid(32))
+    for rate, field in zip(rates, expected.values(), strict=True):
+        np.testing.assert_allclose(rate, table.T @ field.ravel() / 32**2, atol=1e-8 * np.abs(field).max())
+
+
+def test_growth_by_slopes_that_differs_by_direction_is_found() -> None:
+    """h_t = .1 lap h + .5 h_x^2 - .25 h_y^2 on a torus, by Fourier transforms of fields of low wave numbers."""
+    k = [one * 2 * np.pi for one in np.meshgrid(*[np.fft.fftfreq(16, 1 / 16)] * 2, indexing="ij")]
+    t, x, starts = np.arange(10) * 5e-3, grid(16), np.random.default_rng(0).standard_normal((5, 16, 16)) / 3
+
+    def rate(_: float, h: np.ndarray) -> np.ndarray:
+        h = h.reshape(16, 16)
+        squares = 0.5 * waved(h, 1j * k[0]) ** 2 - 0.25 * waved(h, 1j * k[1]) ** 2
+        return (waved(h, -0.1 * (k[0] ** 2 + k[1] ** 2)) + squares).ravel()
+
+    low = k[0] ** 2 + k[1] ** 2 < 24 * np.pi**2
+    u = np.stack([solve_ivp(rate, (0, t[-1]), waved(start, low).ravel(), t_eval=t, rtol=1e-8, atol=1e-8).y.T
+                  for start in starts])[..., None]
+    law = fit_law(t, x, u, Box([0, 0], [1, 1], ["periodic"] * 2), seconds=2)
+    found = {term.written(["h"], ["x", "y"]): float(theta[0])
+             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    assert found == {"lap h": pytest.approx(0.1, rel=5e-3), "dh/dx^2": pytest.approx(0.5, rel=5e-3),
+                     "dh/dy^2": pytest.approx(-0.25, rel=5e-3)}
+
+
 def test_drifts_hold_those_of_active_matter() -> None:
     """div(lap a grad a) = lap^2 a^2 / 2 - lap |grad a|^2 - div(a grad lap a), by Fourier transforms."""
     k, z, harmonics, (a,) = on_torus(32, 1)
@@ -231,11 +275,13 @@ def test_drifts_hold_those_of_active_matter() -> None:
                                32**2, atol=1e-8 * np.abs(total).max())
 
 
-@pytest.mark.parametrize("kind", ["drifts", "vectors", "about", "driven", "drag"])
+@pytest.mark.parametrize("kind", ["drifts", "quadratic", "vectors", "about", "driven", "drag"])
 def test_jacobians_of_further_terms_are_those_of_automatic_differentiation(kind) -> None:
     box = Box([0, 0], [1, 1], ["periodic"] * 2)
     if kind == "drifts":
         terms, channels = drift_terms(2, range(2)), 2
+    elif kind == "quadratic":
+        terms, channels = quadratic_terms(2, range(2)), 2
     elif kind == "driven":
         terms, channels = darcy_terms(2), 2
     elif kind == "drag":
