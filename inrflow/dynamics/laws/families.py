@@ -37,6 +37,7 @@ from inrflow.dynamics.laws.terms import (
     per_density_terms,
     quadratic_terms,
     seasonal_terms,
+    slope_fluxes,
 )
 
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
@@ -173,6 +174,9 @@ class Families:
             more = {"directed": ways, "quadratic": quadratic_terms(states.shape[2], range(domain.dimensions))}
             yield Families({**self.terms, "fluxes": cubes, **more}, tuple(
                 (*names, *more) for names in (("linear",), ("linear", "products"), self.combined[-1])))
+        if not domain.curved:
+            yield Families({**self.terms, "by slopes": slope_fluxes(states.shape[2], range(domain.dimensions))}, tuple(
+                (*names, "by slopes") for names in (("linear",), ("linear", "products"), self.combined[-1])))
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         steady = _STEADY * states[..., 1:].std() + _NOISE * encoded.spread[..., 0].max() ** 0.5
         if with_mean and states[..., 0].std(1).max() < steady:

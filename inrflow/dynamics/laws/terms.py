@@ -265,6 +265,17 @@ def quadratic_terms(channels: int, axes: Sequence[int]) -> list[Term]:
         Term((((a, VALUE), (b, j)),), axis=i, flux=True) for a, b, (i, j) in fluxes]
 
 
+def slope_fluxes(channels: int, axes: Sequence[int]) -> list[Term]:
+    """Fluxes by slopes, of elastic bodies, crystals and images: div(da/dx_i da/dx_j grad b); on lines d(da/dx db/dx)/dx,
+    d(da/dx db/dx dc/dx)/dx and lap d(a b)/dx."""
+    each, some = range(channels), itertools.combinations_with_replacement
+    if len(axes) == 1:
+        return [*(Term((tuple((c, 0) for c in own),), axis=0, flux=True) for n in (2, 3) for own in some(each, n)),
+                *(Term((((a, VALUE), (b, VALUE)),), 1, 0, flux=True) for a, b in some(each, 2))]
+    return [Term(tuple(((a, i), (a, j), (b, axis)) for axis in axes), flux=True)
+            for a in each for b in each for i, j in some(axes, 2)]
+
+
 def drift_terms(channels: int, axes: Sequence[int]) -> list[Term]:
     """Drifts div(m grad L b), with L = 1, lap or lap^-1 and monomials m of degree up to three for one channel, two for
     two, one for more: of chemotaxis, charges, films. With lap^2 (a b) and lap (grad a . grad b) they span terms of
