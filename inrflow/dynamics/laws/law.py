@@ -22,7 +22,7 @@ from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected
-_ORDER = 4  # of convergence of the integrator
+_ORDER, _PROBED = 4, 16  # of convergence of the integrator; shortest steps that are tried where longer ones diverge
 HARDLY, _OTHER_ORDER = 2.0, 1.5  # largest errors over the least, of shorter laws; of another order in time
 _NONE, _LITTLE = 3.0, 1e-2  # not written: parts within these standard errors; below this share
 _WRITTEN = 20  # most terms of a line: those with the largest ratios to their standard errors, if these are above 1
@@ -368,8 +368,10 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
         missed = float(torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after))
         if missed < allowed:
             return dataclasses.replace(law, max_step=dt / steps)
-        if math.isfinite(missed) and min(missed, 1.0) * (steps / (2 * most)) ** _ORDER >= allowed:
-            return None  # where steps are unstable, shorter ones may be accurate
+        if min(missed if math.isfinite(missed) else 1.0, 1.0) * (steps / (2 * most)) ** _ORDER >= allowed and (
+                math.isfinite(missed) or not all(field.advance(z, dt * _PROBED / most, _PROBED).isfinite().all()
+                                                 for field in fields)):  # else shorter steps may be stable
+            return None
         before = after
     return None
 

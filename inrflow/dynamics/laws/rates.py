@@ -27,7 +27,7 @@ from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rate_solver import rates_between
 from inrflow.dynamics.laws.regression import of_shells, sparse_laws
 from inrflow.dynamics.laws.setting import Data, EncodedData, Log
-from inrflow.dynamics.laws.terms import ANGULAR, OF_LAP, POTENTIAL, VALUE, Term
+from inrflow.dynamics.laws.terms import ANGULAR, OF_LAP, POTENTIAL, VALUE, Term, slope_fluxes
 from inrflow.encoding.encode import CodeData
 from inrflow.numerics.effort import effort
 
@@ -93,12 +93,13 @@ def on_rotating_sphere(families: Families, carriers: Sequence[int]) -> Families:
 
 
 def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
-    """The families, with J(a, lap b) in the plane, and for each channel the inertia that is regressed together with all
-    terms, and then has the least misfit, 0 where this does not halve it."""
+    """The families, with J(a, lap b) in the plane or fluxes by slopes on a line, and for each channel the inertia that
+    is regressed together with all terms, and then has the least misfit, 0 where this does not halve it."""
     few, every, inertia = encoded.some(_FEW_TRAJECTORIES), range(encoded.states.shape[2]), list[float]()
-    if "transport" in families.terms and encoded.domain.dimensions == 2 and not encoded.domain.curved:
-        streams = [Term.jacobian(a, b, 0, OF_LAP) for a in every for b in every]
-        families = replace(families, terms={**families.terms, "transport": families.terms["transport"] + streams})
+    if "transport" in families.terms and encoded.domain.dimensions < 3 and not encoded.domain.curved:
+        more = slope_fluxes(len(every), (0,)) if encoded.domain.dimensions == 1 else [
+            Term.jacobian(a, b, 0, OF_LAP) for a in every for b in every]
+        families = replace(families, terms={**families.terms, "transport": families.terms["transport"] + more})
     (equations,) = encoded.some(_TRAJECTORIES).equations(families.all_terms, inertia=True)
     terms, values = [*range(len(families.all_terms))], torch.tensor(few.codes.harmonics.eigenvalues)
     size = of_shells(values[None].numpy(), Library.of((), few.codes.harmonics).shells(len(values)))[:, 0]

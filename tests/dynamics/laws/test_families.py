@@ -35,6 +35,7 @@ from inrflow.dynamics.laws.terms import (
     centred_terms,
     drag_terms,
     quadratic_terms,
+    slope_fluxes,
     term_from_state,
 )
 
@@ -263,6 +264,43 @@ def test_growth_by_slopes_that_differs_by_direction_is_found() -> None:
                      "dh/dy^2": pytest.approx(-0.25, rel=5e-3)}
 
 
+def test_fluxes_by_slopes_are_those_of_fourier_transforms() -> None:
+    k, z, harmonics, (a, b) = on_torus(32, 2)
+    down, across = waved(a, 1j * k[0]), waved(a, 1j * k[1])
+    terms = {term.written(["a", "b"], ["x", "y"]): term for term in slope_fluxes(2, range(2))}
+    expected = {"div(da/dx da/dy grad b)": down * across, "div(da/dx^2 grad b)": down**2}
+    assert len(terms) == 2 * 2 * 3
+    rates = Library([terms[name] for name in expected], harmonics).features(z, harmonics.count)[0].numpy()
+    for rate, mobility in zip(rates, expected.values(), strict=True):
+        field = sum(waved(mobility * waved(b, 1j * one), 1j * one) for one in k)
+        np.testing.assert_allclose(rate, harmonics.values(grid(32)).T @ field.ravel() / 32**2,
+                                   atol=1e-8 * np.abs(field).max())
+
+
+def test_an_elastic_rod_that_stiffens_is_found() -> None:
+    """u_t = v, v_t = (u_x + .8 u_x^2 + .5 u_x^3)_x on a circle, by Fourier transforms of fields of low wave numbers."""
+    n, t = 32, np.arange(10) * 0.02
+    x, k, generator = np.arange(n) / n, 2 * np.pi * np.fft.rfftfreq(n, 1 / n), np.random.default_rng(0)
+
+    def rate(_: float, y: np.ndarray) -> np.ndarray:
+        u, v = y.reshape(2, n)
+        slope = np.fft.irfft(1j * k * np.fft.rfft(u), n)
+        stress = np.fft.rfft(slope + 0.8 * slope**2 + 0.5 * slope**3)
+        return np.concatenate([v, np.fft.irfft(1j * k * (k < 22 * np.pi) * stress, n)])
+
+    def start() -> np.ndarray:
+        return sum(generator.standard_normal() / m * np.cos(2 * np.pi * (m * x + generator.random())) for m in (1, 2))
+
+    u = np.stack([solve_ivp(rate, (0, t[-1]), np.concatenate([0.06 * start(), 0.3 * start()]), t_eval=t, rtol=1e-8,
+                            atol=1e-9).y.T.reshape(10, 2, n).transpose(0, 2, 1) for _ in range(6)])
+    law = fit_law(t, x[:, None], u, Box([0], [1], ["periodic"]), seconds=4)
+    found = [{term.written(["u", "v"], ["x"]): float(value) for term, value in zip(law.terms, own, strict=True) if value}
+             for own in law.theta.T]
+    assert found == [{"v": pytest.approx(1, rel=1e-3)}, {
+        "lap u": pytest.approx(1, rel=5e-3), "d(du/dx^2)/dx": pytest.approx(0.8, rel=1e-2),
+        "d(du/dx^3)/dx": pytest.approx(0.5, rel=5e-2)}]
+
+
 def test_drifts_hold_those_of_active_matter() -> None:
     """div(lap a grad a) = lap^2 a^2 / 2 - lap |grad a|^2 - div(a grad lap a), by Fourier transforms."""
     k, z, harmonics, (a,) = on_torus(32, 1)
@@ -275,13 +313,15 @@ def test_drifts_hold_those_of_active_matter() -> None:
                                32**2, atol=1e-8 * np.abs(total).max())
 
 
-@pytest.mark.parametrize("kind", ["drifts", "quadratic", "vectors", "about", "driven", "drag"])
+@pytest.mark.parametrize("kind", ["drifts", "quadratic", "slopes", "vectors", "about", "driven", "drag"])
 def test_jacobians_of_further_terms_are_those_of_automatic_differentiation(kind) -> None:
     box = Box([0, 0], [1, 1], ["periodic"] * 2)
     if kind == "drifts":
         terms, channels = drift_terms(2, range(2)), 2
     elif kind == "quadratic":
         terms, channels = quadratic_terms(2, range(2)), 2
+    elif kind == "slopes":
+        terms, channels = slope_fluxes(2, range(2)), 2
     elif kind == "driven":
         terms, channels = darcy_terms(2), 2
     elif kind == "drag":
