@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import tempfile
 import time
 import warnings
@@ -157,8 +158,8 @@ def adapted_row(
     if surrogate.contexts is None:  # what the parameter does shows in the frames: there is nothing to adapt
         with TrajectoryFile(test) as file:
             own = evaluate(surrogate, file, Observe(1, points)).report
-        return {"value": value, "where": family.where(value), "read_off": float("nan"), "relative_error": float("nan"),
-                "adapted_numbers": 0, "adaptation_seconds": 0.0, "coverage_90": own["coverage_90"],
+        return {"value": value, "where": family.where(value), "adapted_numbers": 0, "adaptation_seconds": 0.0,
+                "coverage_90": own["coverage_90"],
                 **{key: dict.fromkeys(("adapted", "known", "mean", "nearest"), own[key]) for key in ("mse", "nmse")}}
     few = data_file(family, "adapt", [value], 1, FRAMES, ADAPT_SEED)
     new = folder / f"adapted_{value:g}"
@@ -205,7 +206,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             continue
         mse = row["mse"]
         lines.append(
-            [*start, f"{row['value']:g}", row["where"], f"{row['read_off']:.6g}", row["relative_error"]]
+            [*start, f"{row['value']:g}", row["where"], f"{row.get('read_off', math.nan):.6g}",
+             row.get("relative_error", math.nan)]
             + [row["adaptation_seconds"], mse["adapted"]["in_t"]]
             + [mse[name]["out_t"] for name in ("adapted", "known", "mean", "nearest")]
             + [f"{row['coverage_90']:.0%}"]
@@ -228,7 +230,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
                 if known and ratios:
                     ratio, value = max(ratios)
                     parts.append(f"{where} {part.replace('_', '-')} {ratio:.2f} (at {value:g})")
-        worst = max(r["relative_error"] for r in chosen)
+        worst = max(r.get("relative_error", math.nan) for r in chosen)
         slowest = max(r["adaptation_seconds"] for r in chosen)
         lines.append(
             f"{family}, {points:.0%} of the points, seed {seed}: largest adapted over mean in-domain error: "
@@ -263,7 +265,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         first.plot(values, values, color="0.7", linewidth=1, label="exact")
         for where, marker in (("trained", "C1s"), ("inside", "C0o"), ("outside", "C3^")):
             some = [row for row in chosen if row["where"] == where]
-            first.plot([r["value"] for r in some], [r["read_off"] for r in some], marker, markersize=4, label=where)
+            first.plot([r["value"] for r in some], [r.get("read_off", math.nan) for r in some], marker, markersize=4, label=where)
         first.set(ylabel=f"{parameter} read off the context", title=f"{name}, {points:.0%} of the points")
         for axis, part, title in zip(rest, ("in_t", "out_t"), ("inside", "beyond"), strict=True):
             for key, (style, label, look) in styles.items():
