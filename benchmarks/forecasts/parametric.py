@@ -265,7 +265,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         first.plot(values, values, color="0.7", linewidth=1, label="exact")
         for where, marker in (("trained", "C1s"), ("inside", "C0o"), ("outside", "C3^")):
             some = [row for row in chosen if row["where"] == where]
-            first.plot([r["value"] for r in some], [r.get("read_off", math.nan) for r in some], marker, markersize=4, label=where)
+            first.plot([r["value"] for r in some], [r.get("read_off", math.nan) for r in some], marker,
+                       markersize=4, label=where)
         first.set(ylabel=f"{parameter} read off the context", title=f"{name}, {points:.0%} of the points")
         for axis, part, title in zip(rest, ("in_t", "out_t"), ("inside", "beyond"), strict=True):
             for key, (style, label, look) in styles.items():
