@@ -96,11 +96,12 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
     found.append(Architecture("diffusion", values, (Form(), Form(LAPLACIAN))))
     found.append(Architecture("diffusivity", values, (Form(), *(Form(DIFFUSIVITY, c) for c in each))))
     found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
-    if domain.kind != "sphere":
+    if not domain.curved:
+        slopes = tuple(Input(SLOPE, c, j) for c in each for j in axes)
         found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
-    if domain.kind != "sphere" and domain.dimensions == 1:
-        slopes = tuple(Input(SLOPE, c, 0) for c in each)
-        found.append(Architecture("flux", slopes + tuple(Input(LAPLACIAN, c) for c in each), (Form(FLUX),)))
+        found.append(Architecture("slopes", values + slopes))
+        bent = tuple(Input(LAPLACIAN, c) for c in each) if domain.dimensions == 1 else ()
+        found.append(Architecture("flux", slopes + bent, tuple(Form(FLUX, 0, j) for j in axes)))
     return found
 
 

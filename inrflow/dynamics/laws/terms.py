@@ -279,14 +279,16 @@ def slope_fluxes(channels: int, axes: Sequence[int]) -> list[Term]:
 def drift_terms(channels: int, axes: Sequence[int]) -> list[Term]:
     """Drifts div(m grad L b), with L = 1, lap or lap^-1 and monomials m of degree up to three for one channel, two for
     two, one for more: of chemotaxis, charges, films. With lap^2 (a b) and lap (grad a . grad b) they span terms of
-    active matter such as div(lap a grad b)."""
+    active matter such as div(lap a grad b); c (grad a . grad b) of directions, as of magnets and liquid crystals."""
     value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, OF_LAP)
     products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
                                for m in itertools.combinations_with_replacement(value, degree)]
     drifts = [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
               for m in products for b in range(channels) for kind in kinds]
     for a, b in itertools.combinations_with_replacement(range(channels), 2):
-        drifts += Term((((a, VALUE), (b, VALUE)),), 2), Term(tuple(((a, j), (b, j)) for j in axes), 1)
+        slopes = [((a, j), (b, j)) for j in axes]
+        drifts += Term((((a, VALUE), (b, VALUE)),), 2), Term(tuple(slopes), 1)
+        drifts += [Term(tuple((one, *pair) for pair in slopes)) for one in value]
     return drifts
 
 

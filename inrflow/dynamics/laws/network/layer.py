@@ -79,8 +79,8 @@ class Layer:
     def _apply_form(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None) -> Tensor:
         """Rates (B, n, rows) on the first harmonics (all): a form of fields (B, n, Q), at codes (B, C, K)."""
         values = self._times_factor(form, values, z)
-        if form.kind == FLUX:
-            return self.transform.derive(self.transform.project(values), form.axis)[..., :rows]
+        if form.kind == FLUX:  # weak form, without flux through natural walls
+            return -self.transform.project(values, form.axis)[..., :rows]
         return self.transform.project(values, lead=rows) * self.symbol(form)[:rows]
 
     def features(self, z: Tensor, rows: int) -> Tensor:
@@ -118,14 +118,13 @@ class Layer:
         for i, one in enumerate(self.inputs):
             table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
             for form, field in self._by_form(theta, self.weights[:, i, None] * cosines):
-                result[:, :, :, one.channel] += self._projected(form, field, z, table, weighted) * symbol
+                left = -tables[form.axis] * self.transform.weights[:, None] if form.kind == FLUX else weighted
+                result[:, :, :, one.channel] += self._projected(form, field, z, table, left) * symbol
         return result
 
     def _projected(self, form: Form, field: Tensor, z: Tensor, table: Tensor, weighted: Tensor) -> Tensor:
         """Projections (B, C, lead, lead) in a form of fields (B, C, Q) times functions in a table (Q, lead)."""
         part = torch.einsum("qk,bcq,ql->bckl", weighted, self._times_factor(form, field, z), table)
-        if form.kind == FLUX:
-            return self.transform.derivative(form.axis, len(part[0, 0])) @ part
         return part * self.symbol(form)[: part.shape[2], None]
 
     def operations(self) -> tuple[int, int]:
