@@ -112,10 +112,14 @@ class Families:
             name == "steep")] for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
+    def beside(self, more: dict[str, list[Term]], combined: Sequence[tuple[str, ...]] = ()) -> Families:
+        """Families with further terms, all of them in each combination, by default of these families."""
+        return Families({**self.terms, **more}, tuple((*names, *more) for names in combined or self.combined))
+
     def with_season(self, channels: int, harmonics: Harmonics) -> Families:
         """Families with forces of a season, whose cosine and sine are the channels after `channels` others."""
-        terms = {**self.terms, "season": seasonal_terms(channels, min(harmonics.lowest(_LOW).count, harmonics.count))}
-        return Families(terms, tuple((*a, "season") for a in (("linear",), *self.combined)))
+        season = seasonal_terms(channels, min(harmonics.lowest(_LOW).count, harmonics.count))
+        return self.beside({"season": season}, (("linear",), *self.combined))
 
     def with_inertia(self, inertia: Sequence[float]) -> Families:
         """Families of terms of (1 - m lap) du/dt, with an inertia m for each channel."""
@@ -142,7 +146,7 @@ class Families:
             if away and domain.kind in ("box", "region"):
                 about = [Term(((*own, *(by,) * power),)) for by in away for c in range(channels)
                          for own, power in ((((c, by[0]),), 1), (((c, VALUE),), 1), (((c, VALUE),), 2))]
-                yield Families({**self.terms, "about": about}, tuple((*names, "about") for names in self.combined))
+                yield self.beside({"about": about})
 
     def steep(self, domain: Domain, channels: int) -> Iterator[Families]:
         """Families with lap^3 and, on lines, fifth derivatives and u^2 du/dx. None for flows and velocities."""
@@ -151,8 +155,7 @@ class Families:
             steep = [Term((((c, VALUE),),), *order) for order in ((3, VALUE), (2, 0))[: 1 + line] for c in each]
             squares = self.terms["products"][: line * channels * (channels + 1) // 2]
             steep += [Term(((*square.products[0], (c, 0)),)) for square in squares for c in each]
-            combined = self.combined[2 * line - 1 :]
-            yield Families({**self.terms, "steep": steep}, tuple((*names, "steep") for names in combined))
+            yield self.beside({"steep": steep}, self.combined[2 * line - 1 :])
 
     def further(self, encoded: EncodedData) -> Iterator[Families]:
         """Families, in turn: `later` ones; anisotropic terms, linear, then quadratic, and flows in porous media (flat
@@ -167,16 +170,15 @@ class Families:
         flat = domain.kind == "box" and domain.dimensions == 2 and states[0, 0].size <= MOST_OF_GRID  # dense tables
         for name, more, most in (("directed", ways, None), ("driven", darcy_terms(states.shape[2]) if flat else [], 2)):
             if more:
-                yield Families({**self.terms, name: more}, tuple(
-                    (*names, name) for names in (("linear",), *self.combined[:most])))
+                yield self.beside({name: more}, (("linear",), *self.combined[:most]))
+        fewest = ("linear",), ("linear", "products"), self.combined[-1]
         if ways and domain.dimensions > 1:
             cubes = [term for term in self.terms["fluxes"] if term.diffusive and len(term.products[0]) > 2]
-            more = {"directed": ways, "quadratic": quadratic_terms(states.shape[2], range(domain.dimensions))}
-            yield Families({**self.terms, "fluxes": cubes, **more}, tuple(
-                (*names, *more) for names in (("linear",), ("linear", "products"), self.combined[-1])))
+            squares = quadratic_terms(states.shape[2], range(domain.dimensions))
+            yield replace(self, terms={**self.terms, "fluxes": cubes}).beside(
+                {"directed": ways, "quadratic": squares}, fewest)
         if not domain.curved:
-            yield Families({**self.terms, "by slopes": slope_fluxes(states.shape[2], range(domain.dimensions))}, tuple(
-                (*names, "by slopes") for names in (("linear",), ("linear", "products"), self.combined[-1])))
+            yield self.beside({"by slopes": slope_fluxes(states.shape[2], range(domain.dimensions))}, fewest)
         with_mean = harmonics.allowed is None and not bool(varying(torch.tensor(harmonics.eigenvalues))[0])
         steady = _STEADY * states[..., 1:].std() + _NOISE * encoded.spread[..., 0].max() ** 0.5
         if with_mean and states[..., 0].std(1).max() < steady:
@@ -203,8 +205,7 @@ class Families:
         winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
         low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count))
                            for most in (_LOW, _MORE, winds))
-        terms = {**self.terms, "force": [Term(place=m) for m in more]}
-        yield Families(terms, tuple((*names, "force") for names in self.combined))
+        yield self.beside({"force": [Term(place=m) for m in more]})
         if "products" not in self.terms:
             return
         values = [term for term in self.terms["linear"] if not term.power]
@@ -330,8 +331,7 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
     vectors = solenoidal(domain, harmonics, states, units)
     if not vectors:
         drags = drag_terms(changing_sign(domain, harmonics, states), channels, units)
-        return Families(terms, later=(Families({**terms, "drag": drags}, tuple(
-            (*names, "drag") for names in _COMBINED)),) if drags else ())
+        return Families(terms, later=(Families(terms).beside({"drag": drags}),) if drags else ())
     held = [first for first, ends in (harmonics.vectors or {}).items() if any(HELD in pair for pair in ends)]
     return with_vectors(terms, vectors, units, held)
 

@@ -266,8 +266,8 @@ def quadratic_terms(channels: int, axes: Sequence[int]) -> list[Term]:
 
 
 def slope_fluxes(channels: int, axes: Sequence[int]) -> list[Term]:
-    """Fluxes by slopes, of elastic bodies, crystals and images: div(da/dx_i da/dx_j grad b); on lines d(da/dx db/dx)/dx,
-    d(da/dx db/dx dc/dx)/dx and lap d(a b)/dx."""
+    """Fluxes by slopes, of elastic bodies, crystals and images: div(da/dx_i da/dx_j grad b); on lines
+    d(da/dx db/dx)/dx, d(da/dx db/dx dc/dx)/dx and lap d(a b)/dx."""
     each, some = range(channels), itertools.combinations_with_replacement
     if len(axes) == 1:
         return [*(Term((tuple((c, 0) for c in own),), axis=0, flux=True) for n in (2, 3) for own in some(each, n)),
