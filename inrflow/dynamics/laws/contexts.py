@@ -102,9 +102,9 @@ def context_searches(searches: Sequence[Callable[..., LawsWithContexts]], count:
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
 
 
-def separate_misfit(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
-    """Misfit of all terms with separate coefficients in each system, a lower bound of that with contexts; the least one
-    of several equations with a fold for each trajectory, where they are given."""
+def misfit_of_all(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
+    """Unexplained share of changes with all terms, mean over channels; with separate coefficients in each system, a
+    lower bound of that with contexts. The least one of several equations with a fold for each trajectory, if given."""
     number, every = encoded.train.systems.number, list(range(len(terms)))
     return min(float(np.mean([one.without(np.flatnonzero(number != system)).misfit(c, every)
                               for system in np.unique(number) for c in range(encoded.states.shape[2])]))

@@ -13,7 +13,7 @@ import torch
 from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
-from inrflow.dynamics.laws.contexts import LawsWithContexts, context_searches, separate_misfit
+from inrflow.dynamics.laws.contexts import LawsWithContexts, context_searches, misfit_of_all
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, node_rollouts
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, sparse_laws, transient_frames
@@ -249,7 +249,7 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
     further = {form.shape[1] for form in systems.given if several and form.shape[1] < max(systems.counts) + 2}
     for count in sorted({*systems.counts, *further}) if several else ():
         most, costly = least * (_PAYS if count == fewest else _FURTHER), (1 + count) * len(terms) > _MOST_COLUMNS
-        if (least < _FITTED and count != fewest) or (costly and separate_misfit(first, terms, parts[0]) > most):
+        if (least < _FITTED and count != fewest) or (costly and misfit_of_all(first, terms, parts[0]) > most):
             break
         pays = (own := context_searches(searches, count, systems.given, count in systems.counts))[0].misfit < most
         again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
@@ -259,13 +259,6 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
-
-
-def misfit_of_all(encoded: EncodedData, families: Families) -> float:
-    """Unexplained share of changes with all terms of families, mean over channels, without choosing among them."""
-    (equations,) = encoded.equations(families.all_terms, folds=1)
-    return float(np.mean([equations.misfit(c, [*range(len(families.all_terms))])
-                          for c in range(encoded.states.shape[2])]))
 
 
 def without_transients(encoded: EncodedData) -> EncodedData | None:
