@@ -32,7 +32,8 @@ from inrflow.training.recorder import Recorder
 
 _FOLLOWED = 8  # number of held-out trajectories that are forecast over twice their time
 _FEWEST, _CODES = 8, 128  # least number of windows of a series; codes up to which all windows are used
-_HARDLY = 1.05  # error ratio of equally good forecasts
+_INTEGRATION, _LEAST_ERROR = 0.02, 1e-15  # errors of integration allowed, relative to the error of a law and absolute
+_HALVINGS, _HARDLY = 3, 1.05  # largest number of halvings of a step; error ratio of equally good forecasts
 
 
 @dataclass(frozen=True)
@@ -149,24 +150,23 @@ class LawRollouts:
     def __init__(self, field: VectorField, integrator: Integrator, states: CodeData, codes: CodeData, first: int,
                  size: int, error: float | None = None) -> None:
         self.states, self.first, self.elsewhere = states, first, error is not None
-        self._error_of = partial(rollout_error, integrator=integrator, states=states, validation=codes, first=first,
-                                 size=size)
+        self._error_of = partial(rollout_error, states=states, validation=codes, first=first, size=size)
         self.field, self.integrator = field, integrator
-        self.error = self._error_of(field) if error is None else error
+        self.error = self._error_of(field, integrator) if error is None else error
 
     @cached_property
     def paths(self) -> Tensor:
         """Rollouts of some states over twice the time, (S, T, n); NaN for those that diverge."""
-        return self._paths_of(self.field)
+        return self._paths_of(self.field, self.integrator)
 
-    def _paths_of(self, field: VectorField) -> Tensor:
+    def _paths_of(self, field: VectorField, integrator: Integrator) -> Tensor:
         rows = self._rows(self.first)
         t, start = self.states.t[rows, self.first :], self.states.codes[rows, self.first]
         if not len(rows):
             return start[:, None]
         with torch.no_grad():
-            paths = self.integrator(field, start, torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1), check=False)
-        whole = (paths.norm(dim=-1) < self.integrator.largest_norm).all(1)
+            paths = integrator(field, start, torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1), check=False)
+        whole = (paths.norm(dim=-1) < integrator.largest_norm).all(1)
         return torch.where(whole[:, None, None], paths, torch.nan)
 
     def _rows(self, first: int) -> Tensor:
@@ -191,14 +191,37 @@ class LawRollouts:
         norms, seen = (one.norm(dim=-1)[states.observed] for one in (paths, states.codes))
         return float(norms.nan_to_num(torch.inf).max() / seen.max())
 
+    def difference(self, paths: Tensor) -> float:
+        """Mean squared difference to other rollouts (of another step, for example), relative to the variance of the
+        states; infinite if one of its own diverges."""
+        if self.lost:
+            return float("inf")
+        square = float((self.paths - paths).square().sum(-1).nanmean().nan_to_num())
+        return square / self.states.variance
+
     def try_field(self, field: VectorField, most_lost: float) -> bool:
         """Accept another field if none of its rollouts diverges and its error is hardly larger (no larger if none
         diverged before; any error if more than a share `most_lost` did); returns whether it was accepted."""
-        error = self._error_of(field)
+        error = self._error_of(field, self.integrator)
         if not (self.lost > most_lost or error <= _HARDLY * self.error):
             return False
-        paths = self._paths_of(field)
+        paths = self._paths_of(field, self.integrator)
         taken = not bool(paths[:, 0, 0].isnan().any()) and (self.lost > 0 or error <= self.error)
         if taken:
             self.field, self.error, self.paths = field, error, paths
         return taken
+
+    def shorten_steps(self) -> None:
+        """Halve the step while that changes rollouts by more than a share of their error, or some diverge, provided
+        that the error hardly increases."""
+        for _ in range(_HALVINGS):
+            finer = replace(self.integrator, step=self.integrator.step / 2)
+            paths = self._paths_of(self.field, finer)
+            if self.difference(paths) < max(_INTEGRATION * self.error, _LEAST_ERROR):
+                break  # step is fine enough
+            if not (self.lost or self.elsewhere):  # coefficients may be fitted to longer steps
+                error = self._error_of(self.field, finer)
+                if not error < _HARDLY * self.error:
+                    break
+                self.error = min(self.error, error)
+            self.integrator, self.paths = finer, paths

@@ -315,7 +315,7 @@ def test_forecasts_that_diverge_soon_after_the_data_are_counted():
     states = CodeData((1 / (1 / start - t))[..., None], t, torch.ones(4, 9, dtype=torch.bool))
     field = VectorField(1, [Square()]).double()
     found = LawRollouts(field, Integrator("rk4", 0.01), states, states, 0, 1, error=0.0)
-    assert found.lost == 0.5
+    assert found.lost == 0.5 and found.difference(found.paths) == math.inf
     assert LawRollouts(field, Integrator("rk4", 0.01), states.at(slice(0)), states, 0, 1, error=0.0).lost == 0.0
 
 
@@ -327,3 +327,14 @@ def test_forecasts_from_the_first_frame_show_what_the_last_frames_do_not():
     assert found.lost == 0.0 and found.farthest == pytest.approx(10, rel=1e-5)
     states.observed[0, 0] = False  # no state to start from
     assert found.farthest == 0.0
+
+
+def test_the_difference_of_steps_is_the_error_of_the_longer_ones():
+    seen = states(count=4)
+    coarse, fine = (LawRollouts(field(), Integrator("rk4", step), seen, seen, 0, 2) for step in (0.5, 0.25))
+    flows = [torch.linalg.matrix_exp(MATRIX * (torch.cat([t, t[-1] + t[1:] - t[0]]) - t[0])[:, None, None])
+             for t in seen.t]
+    exact = torch.stack([flow @ z[0] for flow, z in zip(flows, seen.codes, strict=True)])
+    assert coarse.difference(fine.paths) == pytest.approx(coarse.difference(exact), rel=0.2)
+    coarse.shorten_steps()
+    assert coarse.integrator.step < 0.25 and coarse.difference(exact) < 0.1 * fine.difference(exact)

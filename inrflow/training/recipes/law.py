@@ -50,7 +50,7 @@ _RATED, _TOGETHER = 64, 8  # trajectories whose rates are estimated, and how man
 _OF_RATES = 0.03  # share of the budget for each further block of these
 _UNSURE, _LEAST_NOISE = 0.1, 1e-14  # tolerance of codes in fits of rates, relative to residuals; least of these
 _OF_ROWS = 0.4  # share of the time for a law, to refine it by observed rows
-_OF_RESTS = 0.1  # share of the budget for states of rest
+_OF_STEPS = 0.1  # share of the budget for states of rest and shorter steps
 _NEAR = -0.1, -0.03, -0.01, 0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4  # distances from states of rest relative to the range
 
 
@@ -307,13 +307,14 @@ def _candidates(
     )
     if not np.isfinite(flown.error):
         return
-    with run.budget.part(_OF_RESTS):
+    with run.budget.part(_OF_STEPS):
         bounds = [] if law.has_rates or law.period else states_of_rest(u)
         for near in [near for near in _NEAR if bounds and (flown.lost or near < 0)]:
             rests = [[low, high, near * extent] for low, high, extent in bounds]
             held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
             if flown.try_field(held, DIVERGES):
                 run.log.say(f"law on harmonics: values within {near:.0e} of a bound rest, error {flown.error:.2e}")
+        flown.shorten_steps()
     strays = first and not law.has_rates and flown.farthest > STRAYS
     if lost := 1.0 if strays else flown.lost:
         run.log.say(f"law on harmonics: {100 * lost:.0f} % of forecasts leave the range of the data; " + (
