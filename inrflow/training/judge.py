@@ -135,7 +135,7 @@ def rollout_error(field: VectorField, integrator: Integrator, states: CodeData, 
     seen = validation.observed[:, first:] & states.observed[:, first : first + 1]  # and an observed start
     seen[:, 0] = False
     values = error[seen].square().sum(1)
-    value = float(values.mean() / validation.variance)
+    value = float(values.mean() / _variance(validation))
     return value if value == value else float("inf")
 
 
@@ -197,7 +197,7 @@ class LawRollouts:
         if self.lost:
             return float("inf")
         square = float((self.paths - paths).square().sum(-1).nanmean().nan_to_num())
-        return square / self.states.variance
+        return square / float(_variance(self.states))
 
     def try_field(self, field: VectorField, most_lost: float) -> bool:
         """Accept another field if none of its rollouts diverges and its error is hardly larger (no larger if none
@@ -225,3 +225,9 @@ class LawRollouts:
                     break
                 self.error = min(self.error, error)
             self.integrator, self.paths = finer, paths
+
+
+def _variance(states: CodeData) -> Tensor:
+    """Total variance of the observed states about their mean, since codes of laws are not centred."""
+    seen = states.codes[states.observed]
+    return (seen - seen.mean(0)).square().sum(1).mean()

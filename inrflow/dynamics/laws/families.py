@@ -13,7 +13,7 @@ import torch
 from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
-from inrflow.dynamics.laws.contexts import LawsWithContexts, context_searches, misfit_of_all
+from inrflow.dynamics.laws.contexts import LawsWithContexts, context_searches
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, node_rollouts
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, sparse_laws, transient_frames
@@ -259,6 +259,15 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
         paying += [pair for (_, size, _), pair in found.items() if size == count and pair[0] < most]
         least = min(misfit for misfit, _ in paying)
     return sorted(paying, key=lambda pair: pair[0])
+
+
+def misfit_of_all(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
+    """Unexplained share of changes with all terms, mean over channels; with separate coefficients in each system, a
+    lower bound of that with contexts. The least one of several equations with a fold for each trajectory, if given."""
+    number, every = encoded.train.systems.number, list(range(len(terms)))
+    return min(float(np.mean([one.without(np.flatnonzero(number != system)).misfit(c, every)
+                              for system in np.unique(number) for c in range(encoded.states.shape[2])]))
+               for one in given or encoded.equations(terms, folds=len(number)))
 
 
 def without_transients(encoded: EncodedData) -> EncodedData | None:

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.contexts import misfit_of_all, standardise_contexts, with_new_contexts
+from inrflow.dynamics.laws.contexts import standardise_contexts, with_new_contexts
 from inrflow.dynamics.laws.families import (
     Families,
     families_of,
+    misfit_of_all,
     regress,
     rollout_regression,
     without_transients,
