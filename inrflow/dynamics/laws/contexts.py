@@ -19,7 +19,6 @@ from inrflow.domains import Flows
 from inrflow.dynamics.laws.law import Law, integrable, node_rollouts
 from inrflow.dynamics.laws.regression import NormalEquations, SparseLaw, sparse_laws
 from inrflow.dynamics.laws.setting import Data, EncodedData, Systems, encode
-from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.principal_components import standardised
@@ -100,15 +99,6 @@ def context_searches(searches: Sequence[Callable[..., LawsWithContexts]], count:
     if not solve or known and not replace(known[0], given=None).misfit < _LESS * known[0].misfit:
         return known
     return sorted((search(count=count) for search in searches), key=lambda one: one.misfit)
-
-
-def separate_misfit(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
-    """Misfit of all terms with separate coefficients in each system, a lower bound of that with contexts; the least one
-    of several equations with a fold for each trajectory, where they are given."""
-    number, every = encoded.train.systems.number, list(range(len(terms)))
-    return min(float(np.mean([one.without(np.flatnonzero(number != system)).misfit(c, every)
-                              for system in np.unique(number) for c in range(encoded.states.shape[2])]))
-               for one in given or encoded.equations(terms, folds=len(number)))
 
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int

@@ -13,7 +13,7 @@ import torch
 from inrflow.domains import HELD, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of, varying
-from inrflow.dynamics.laws.contexts import LawsWithContexts, context_searches, separate_misfit
+from inrflow.dynamics.laws.contexts import LawsWithContexts, context_searches
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, node_rollouts
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, sparse_laws, transient_frames
@@ -261,7 +261,7 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
     further = {form.shape[1] for form in systems.given if several and form.shape[1] < max(systems.counts) + 2}
     for count in sorted({*systems.counts, *further}) if several else ():
         most, costly = least * (_PAYS if count == fewest else _FURTHER), (1 + count) * len(terms) > _MOST_COLUMNS
-        if (least < _FITTED and count != fewest) or (costly and separate_misfit(first, terms, parts[0]) > most):
+        if (least < _FITTED and count != fewest) or (costly and misfit_of_all(first, terms, parts[0]) > most):
             break
         pays = (own := context_searches(searches, count, systems.given, count in systems.counts))[0].misfit < most
         again = [one for one in own[: _AGAIN if pays else None] if (1 + count) * len(one.active) <= _MOST_COLUMNS]
@@ -273,11 +273,13 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
     return sorted(paying, key=lambda pair: pair[0])
 
 
-def misfit_of_all(encoded: EncodedData, families: Families) -> float:
-    """Unexplained share of changes with all terms of families, mean over channels, without choosing among them."""
-    (equations,) = encoded.equations(families.all_terms, folds=1)
-    return float(np.mean([equations.misfit(c, [*range(len(families.all_terms))])
-                          for c in range(encoded.states.shape[2])]))
+def misfit_of_all(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
+    """Unexplained share of changes with all terms, mean over channels; with separate coefficients in each system, a
+    lower bound of that with contexts. The least one of several equations with a fold for each trajectory, if given."""
+    number, every = encoded.train.systems.number, list(range(len(terms)))
+    return min(float(np.mean([one.without(np.flatnonzero(number != system)).misfit(c, every)
+                              for system in np.unique(number) for c in range(encoded.states.shape[2])]))
+               for one in given or encoded.equations(terms, folds=len(number)))
 
 
 def without_transients(encoded: EncodedData) -> EncodedData | None:

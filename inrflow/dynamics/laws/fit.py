@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.contexts import separate_misfit, standardise_contexts, with_new_contexts
+from inrflow.dynamics.laws.contexts import standardise_contexts, with_new_contexts
 from inrflow.dynamics.laws.families import (
     Families,
     families_of,
@@ -209,7 +209,7 @@ class LawSearch:
 
         def pays(one: Families, encoded: EncodedData, share: float = _PAYS) -> _Regressed | None:
             few = len(one.all_terms) < _FEW_MORE * len(families.all_terms)
-            may = not self.several or few or separate_misfit(encoded, one.all_terms) < share * least  # as it is slow
+            may = not self.several or few or misfit_of_all(encoded, one.all_terms) < share * least  # as it is slow
             return its if may and (its := self._regressed(one, encoded))[0] < share * least else None
 
         if least > _POLYNOMIAL and (calm := without_transients(encoded)) is not None and (its := pays(families, calm)):
@@ -317,7 +317,7 @@ class LawSearch:
     def _missed(self, families: Families | None) -> float:
         """Misfit of all terms of families on a few trajectories, which is quick; guessed of those with inertia."""
         share = _PAYS if families is None else 1.0
-        return share * misfit_of_all(self.after_transients.some(_SCREENED), families or self.families)
+        return share * misfit_of_all(self.after_transients.some(_SCREENED), (families or self.families).all_terms)
 
     def _judge(self, misfit: float, laws: list[Law], families: Families, share: float) -> None:
         """Forecast laws of a family, also with coefficients along their own flow, until a share of the time is over."""

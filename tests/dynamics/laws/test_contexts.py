@@ -10,8 +10,8 @@ from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws import Systems, contexts, families, fit, fit_law
-from inrflow.dynamics.laws.contexts import context_searches, separate_misfit, standardise_contexts, with_new_contexts
-from inrflow.dynamics.laws.families import Families, basic_terms
+from inrflow.dynamics.laws.contexts import context_searches, standardise_contexts, with_new_contexts
+from inrflow.dynamics.laws.families import Families, basic_terms, misfit_of_all
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
@@ -158,8 +158,8 @@ def test_what_terms_leave_with_coefficients_of_each_system() -> None:
     codes = fit_codes(LINE.harmonics(16), data.x, data.u)
     encoded = EncodedData(LINE, "natural", codes, data, *encode(codes, data))
     shared = replace(encoded, train=replace(data, systems=Systems(0 * number, 1, (1,))))
-    assert 50 * separate_misfit(encoded, TERMS) < min(separate_misfit(shared, TERMS),
-                                                      separate_misfit(encoded, TERMS[:1]))
+    assert 50 * misfit_of_all(encoded, TERMS) < min(misfit_of_all(shared, TERMS),
+                                                    misfit_of_all(encoded, TERMS[:1]))
 
 
 def test_no_more_contexts_are_sought_than_separate_coefficients_would_pay_for(monkeypatch: pytest.MonkeyPatch) -> None:
