@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,16 +18,14 @@ from inrflow.dynamics.laws.law import Law, integrable, node_rollouts
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, sparse_laws, transient_frames
 from inrflow.dynamics.laws.setting import FEW_CODES, MOST_OF_GRID, EncodedData
 from inrflow.dynamics.laws.terms import (
-    ANGULAR,
     INVERSE,
     LAPLACIAN,
     OTHER_HARMONICS,
-    POTENTIAL,
     SECOND,
     VALUE,
-    Product,
     Term,
     anisotropic_terms,
+    basic_terms,
     centred_terms,
     darcy_terms,
     drag_terms,
@@ -43,7 +40,7 @@ from inrflow.dynamics.laws.terms import (
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
 _ORDERS = (1, 2)  # highest powers of the Laplacian, tried in turn
-FRAMES = 16  # sampled, at most
+_FRAMES = 16  # sampled, at most
 _FAR, _VARIES = 0.02, 0.02  # divisors: least over largest value, deviation over mean, at least
 _LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of a in a u; in forces, fluxes; in a du/dx, times linear terms
 _OF_SIGN = 0.1  # share of values of each sign in channels that change sign
@@ -53,36 +50,6 @@ _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # largest misfit over that without contex
 _FITTED, _MOST_COLUMNS = 1e-6, 160  # misfit below which contexts suffice; most columns of repeated searches
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # of `rollout_regression`: trajectories; rounds; largest ratio of misfits
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # integrator error there; misfit below which other families are not tried
-
-
-def basic_terms(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
-    """Families of terms, simplest first: linear, products of values, transport, fluxes.
-
-    intrinsic: on a surface, where derivatives along coordinates have no meaning; turns: on a sphere, which may rotate
-    about its last axis.
-    """
-    every, axes = range(channels), () if intrinsic else range(dimensions)
-    value = [(c, VALUE) for c in every]
-
-    def monomials(degree: int) -> list[Product]:
-        return list(itertools.combinations_with_replacement(value, degree))
-
-    linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
-    odd = [Term(((f,),), power, 0) for power in (0, 1) for f in value] if dimensions == 1 else [
-        Term((((c, j),),)) for c in every for j in axes]
-    flow = Term.jacobian_on_sphere if intrinsic else Term.jacobian
-    turns = turns and intrinsic
-    flows = [flow(a, b) for a in every for b in every] if turns or dimensions == 2 and not intrinsic else []
-    if turns:
-        flows += [Term((((c, part + ANGULAR),),)) for part in (0, 1, 2, POTENTIAL + 2) for c in every]
-    gradients = [(a, b) for a in every for b in every if a <= b]
-    return {
-        "linear": linear,
-        "products": [Term((m,)) for degree in (2, 3) for m in monomials(degree)],
-        "transport": odd + [Term(((f, (c, j)),)) for f in value for c in every for j in axes] + flows,
-        "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
-                   *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
-    }
 
 
 @dataclass(frozen=True)
@@ -139,8 +106,7 @@ class Families:
         distances from an axis of rotation. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
             more = fractional_laplacians(channels, domain.dimensions, domain.curved)
-            yield Families({**self.terms, "multipliers": more}, (
-                ("linear", "multipliers"), ("linear", "multipliers", "transport")))
+            yield self.beside({"multipliers": more}, (("linear",), ("linear", "transport")))
             away = [(j, INVERSE) for j, low in enumerate(transform_of(harmonics, 2).points.min(0)) if low > 0 and not (
                 isinstance(domain, Box) and (domain.axes[j] == PERIODIC or domain.lower[j] < -1e-9 * low))]
             if away and domain.kind in ("box", "region"):
@@ -168,9 +134,10 @@ class Families:
         axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
         ways = anisotropic_terms(states.shape[2], axes) if domain.kind in ("box", "region") else []
         flat = domain.kind == "box" and domain.dimensions == 2 and states[0, 0].size <= MOST_OF_GRID  # dense tables
-        for name, more, most in (("directed", ways, None), ("driven", darcy_terms(states.shape[2]) if flat else [], 2)):
-            if more:
-                yield self.beside({name: more}, (("linear",), *self.combined[:most]))
+        if ways:
+            yield self.beside({"directed": ways}, (("linear",), *self.combined))
+        if flat:
+            yield self.beside({"driven": darcy_terms(states.shape[2])}, (("linear",), *self.combined[:2]))
         fewest = ("linear",), ("linear", "products"), self.combined[-1]
         if ways and domain.dimensions > 1:
             cubes = [term for term in self.terms["fluxes"] if term.diffusive and len(term.products[0]) > 2]
@@ -188,13 +155,12 @@ class Families:
         yield Families(drifts, (("linear", "products", "drifts"), tuple(drifts)))
         if states.shape[2] < 2:
             return
-        transform, frames = transform_of(harmonics, 2), states.reshape(-1, *states.shape[2:])
-        fields = transform.fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
-        for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
+        fields = transform_of(harmonics, 2).fields(some_frames(states)).movedim(1, 0)
+        for channel, values in enumerate(fields if isinstance(domain, Box) else ()):
             if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
                 by = per_density_terms(channel, states.shape[2], domain.dimensions)
-                yield Families({**self.terms, **by}, (("linear", "transport", "divided"), (
-                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *by)))
+                flow = "linear", "transport"
+                yield Families({**self.terms, **by}, ((*flow, "divided"), (*flow, "fluxes", "divided"), (*flow, *by)))
 
     def with_varying_coefficients(self, domain: Domain, harmonics: Harmonics) -> Iterator[Families]:
         """Families with coefficients a(x), in turn: a force a; div(a grad u) of one channel or of all, as a small one
@@ -219,8 +185,8 @@ class Families:
         parts = {"places": [replace(term, place=m) for term in own for m in low],
                  "winds": [replace(term, place=m) for term in slopes for m in many]}
         carried = [replace(term, flux=True) for term in parts["winds"]]  # conservative
-        yield Families({**self.terms, "slopes": slopes, "carried": carried}, tuple(
-            (*names, "slopes", "carried") for names in (("linear",), ("linear", "products"), ("linear", "transport"))))
+        yield self.beside({"slopes": slopes, "carried": carried}, (
+            ("linear",), ("linear", "products"), ("linear", "transport")))
         yield Families({**self.terms, "slopes": slopes, **parts}, (("linear", "products", "places"), (
             "linear", "products", "slopes", "winds"), ("linear", "products", "slopes", "places", "winds")))
 
@@ -382,11 +348,15 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
             ("linear", "flow", "slopes", "stretching", "stress"),))))
 
 
+def some_frames(states: np.ndarray) -> torch.Tensor:
+    """A few frames (B, C, K), evenly spaced, of codes (S, T, C, K)."""
+    frames = states.reshape(-1, *states.shape[2:])
+    return torch.tensor(frames[:: max(len(frames) // _FRAMES, 1)])
+
+
 def changing_sign(domain: Domain, harmonics: Harmonics, states: np.ndarray) -> list[tuple[int, ...]]:
     """Channels of both signs, alone and as consecutive components (d,) of vectors, of codes (S, T, C, K)."""
-    frames = states.reshape(-1, *states.shape[2:])
-    fields = transform_of(harmonics, 2).fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
-    below = (fields < 0).double().mean((0, 2))
+    below = (transform_of(harmonics, 2).fields(some_frames(states)) < 0).double().mean((0, 2))
     turning = ((below > _OF_SIGN) & (below < 1 - _OF_SIGN)).tolist()
     return [tuple(range(c, c + d)) for d in dict.fromkeys((1, domain.dimensions))
             for c in range(len(turning) - d + 1) if all(turning[c : c + d])]
@@ -398,10 +368,8 @@ def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: 
     d, found = domain.dimensions, list[tuple[int, ...]]()
     if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == {}:
         return found
-    frames = states.reshape(-1, *states.shape[2:])
-    frames = frames[:: max(len(frames) // FRAMES, 1)] * np.asarray(units)[:, None]
-    transform = transform_of(harmonics, 2)
-    slopes = torch.stack([transform.fields(torch.tensor(frames), axis) for axis in range(d)])  # (d, B, C, Q)
+    transform, frames = transform_of(harmonics, 2), some_frames(states * np.asarray(units)[:, None])
+    slopes = torch.stack([transform.fields(frames, axis) for axis in range(d)])  # (d, B, C, Q)
     for first in range(states.shape[2] - d + 1):
         mine = slopes[:, :, first : first + d]
         divergence = mine.diagonal(dim1=0, dim2=2).sum(-1)

@@ -224,6 +224,36 @@ class Term:
         return cls(**{name: _plain(value, tuple) for name, value in state.items()})
 
 
+def basic_terms(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
+    """Families of terms, simplest first: linear, products of values, transport, fluxes.
+
+    intrinsic: on a surface, where derivatives along coordinates have no meaning; turns: on a sphere, which may rotate
+    about its last axis.
+    """
+    every, axes = range(channels), () if intrinsic else range(dimensions)
+    value = [(c, VALUE) for c in every]
+
+    def monomials(degree: int) -> list[Product]:
+        return list(itertools.combinations_with_replacement(value, degree))
+
+    linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
+    odd = [Term(((f,),), power, 0) for power in (0, 1) for f in value] if dimensions == 1 else [
+        Term((((c, j),),)) for c in every for j in axes]
+    flow = Term.jacobian_on_sphere if intrinsic else Term.jacobian
+    turns = turns and intrinsic
+    flows = [flow(a, b) for a in every for b in every] if turns or dimensions == 2 and not intrinsic else []
+    if turns:
+        flows += [Term((((c, part + ANGULAR),),)) for part in (0, 1, 2, POTENTIAL + 2) for c in every]
+    gradients = [(a, b) for a in every for b in every if a <= b]
+    return {
+        "linear": linear,
+        "products": [Term((m,)) for degree in (2, 3) for m in monomials(degree)],
+        "transport": odd + [Term(((f, (c, j)),)) for f in value for c in every for j in axes] + flows,
+        "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
+                   *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
+    }
+
+
 def seasonal_terms(channels: int, places: int) -> list[Term]:
     """Forces by low harmonics, steady or of a season, whose phases follow the channels; u, lap u times these phases."""
     cosine, sine = (channels, VALUE), (channels + 1, VALUE)

@@ -11,13 +11,13 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws import Systems, contexts, families, fit, fit_law
 from inrflow.dynamics.laws.contexts import context_searches, standardise_contexts, with_new_contexts
-from inrflow.dynamics.laws.families import Families, basic_terms, misfit_of_all
+from inrflow.dynamics.laws.families import Families, misfit_of_all
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, EncodedData, encode
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import VALUE, Term, basic_terms
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.model.contexts import affine, parameter_contexts
 from inrflow.numerics.effort import OutOfTime

@@ -294,8 +294,8 @@ def test_an_elastic_rod_that_stiffens_is_found() -> None:
     u = np.stack([solve_ivp(rate, (0, t[-1]), np.concatenate([0.06 * start(), 0.3 * start()]), t_eval=t, rtol=1e-8,
                             atol=1e-9).y.T.reshape(10, 2, n).transpose(0, 2, 1) for _ in range(6)])
     law = fit_law(t, x[:, None], u, Box([0], [1], ["periodic"]), seconds=4)
-    found = [{term.written(["u", "v"], ["x"]): float(value) for term, value in zip(law.terms, own, strict=True) if value}
-             for own in law.theta.T]
+    names = [term.written(["u", "v"], ["x"]) for term in law.terms]
+    found = [{name: float(value) for name, value in zip(names, own, strict=True) if value} for own in law.theta.T]
     assert found == [{"v": pytest.approx(1, rel=1e-3)}, {
         "lap u": pytest.approx(1, rel=5e-3), "d(du/dx^2)/dx": pytest.approx(0.8, rel=1e-2),
         "d(du/dx^3)/dx": pytest.approx(0.5, rel=5e-2)}]

@@ -10,7 +10,6 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
 from inrflow.domains.triangulation import grid_mesh
 from inrflow.dynamics.laws import Law, Systems, fit_law
-from inrflow.dynamics.laws.families import basic_terms
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import MOST_STEPS, integrable, well_posed
 from inrflow.dynamics.laws.library import Library
@@ -18,7 +17,7 @@ from inrflow.dynamics.laws.network.sine import Input, Sine
 from inrflow.dynamics.laws.refinement.final import refine
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, EncodedData, forecast_errors, windows
-from inrflow.dynamics.laws.terms import ANGULAR, POTENTIAL, RECIPROCAL, VALUE, Term
+from inrflow.dynamics.laws.terms import ANGULAR, POTENTIAL, RECIPROCAL, VALUE, Term, basic_terms
 from inrflow.encoding.harmonic_codes import HarmonicCodes, TableDesign, _posterior, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort

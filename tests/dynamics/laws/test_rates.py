@@ -10,13 +10,13 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import NATURAL, Box, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.contexts import with_new_contexts
-from inrflow.dynamics.laws.families import Families, basic_terms, regress
+from inrflow.dynamics.laws.families import Families, regress
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rate_solver import rates_between
 from inrflow.dynamics.laws.rates import as_first_order, on_rotating_sphere, with_best_inertia, with_rates
 from inrflow.dynamics.laws.setting import Data, EncodedData, encode
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import VALUE, Term, basic_terms
 from inrflow.encoding.encode import CodeData
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 
