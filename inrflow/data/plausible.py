@@ -1,4 +1,5 @@
-"""Plausibility checks of training data and observations: contradictions, spikes, lost digits, angles, fill values."""
+"""Plausibility checks of training data and observations: contradictions, spikes, lost digits, angles, fill values,
+places in other units."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from inrflow.data.batch import Markers, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
+from inrflow.data.station_units import other_units
 from inrflow.errors import UserError
 
 _LOOKED_AT = 8  # trajectories checked, at most
@@ -98,11 +100,15 @@ def _warn_of_lost_digits(source: TrajectorySource) -> None:
 
 def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
     """Warn about channels that appear to be angles, jumping by a full turn (degrees or radians) more often than by half
-    a turn, and about fill values."""
-    every = source.batch([trajectory], normalised=False).u[0]
+    a turn, about fill values, and about places in other units."""
+    batch = source.batch([trajectory], normalised=False)
+    every, about = batch.u[0], source.description
     u = every[: max(1, _VALUES // max(1, every[0].numel()))].double().numpy()
-    markers = Markers(source.description.channels).look(u).found
-    for index, channel in enumerate(source.description.channels):
+    if len(batch.x[0]) == 1:
+        for clause in other_units(batch.x[0, 0].numpy(), u, about.channels, about.coordinates):
+            warnings.warn(f"{source.file.path}: {clause}; convert its values, or mark them as NaN", stacklevel=4)
+    markers = Markers(about.channels).look(u).found
+    for index, channel in enumerate(about.channels):
         if index in markers:
             words = " or ".join(f"{value:g}" for value in markers[index])
             warnings.warn(f"{source.file.path}: channel {channel} is {words} where its other values lie far from "
