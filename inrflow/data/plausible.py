@@ -107,6 +107,10 @@ def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
     if len(batch.x[0]) == 1:
         for clause in other_units(batch.x[0, 0].numpy(), u, about.channels, about.coordinates):
             warnings.warn(f"{source.file.path}: {clause}; convert its values, or mark them as NaN", stacklevel=4)
+        for index in _constant_in_time(u) if len(source) == 1 and not about.placeless else ():
+            warnings.warn(f"{source.file.path}: channel {about.channels[index]} has one value at each place at all "
+                          "times; if it describes the places, as elevation does, list it in data.read.coordinates",
+                          stacklevel=4)
     markers = Markers(about.channels).look(u).found
     for index, channel in enumerate(about.channels):
         if index in markers:
@@ -122,6 +126,13 @@ def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
                 warnings.warn(f"{source.file.path}: channel {channel} goes around from {low:.3g} to {high:.3g} "
                               "as an angle does, but is taken as a number, so that means of directions are wrong; give "
                               "its sine and cosine as channels", stacklevel=4)
+
+
+def _constant_in_time(u: np.ndarray) -> np.ndarray:
+    """Indices of channels of values u (T, N, C) that differ between places but never in time."""
+    least, greatest, known = np.fmin.reduce(u), np.fmax.reduce(u), np.isfinite(u).sum((0, 1))
+    fixed = ~(greatest > least).any(0) & (np.fmax.reduce(greatest) > np.fmin.reduce(greatest))
+    return np.flatnonzero(fixed & (known > 2 * u.shape[1]))
 
 
 def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:

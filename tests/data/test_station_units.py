@@ -1,4 +1,4 @@
-"""Places in another unit than the others are told by training and `inspect`; levels by elevation or size are not."""
+"""Places in another unit than the others are told by training and `inspect`, as are channels that describe places."""
 
 import numpy as np
 import pytest
@@ -65,3 +65,13 @@ def test_training_and_inspect_tell_of_it(tmp_path, capsys):
         check_plausible(source, [0])
     inspect([str(path)])
     assert "in kelvin" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_channel_that_describes_places_is_told(tmp_path):
+    values = np.stack([KINDS["T"], np.tile(X[:, 2] / 90, (100, 1))], -1)[None]
+    path = tmp_path / "soil.h5"
+    write_trajectories(path, HOURS, X[:, :2], values, Description("soil", ("T", "clay"), ("x", "y")))
+    with TrajectoryFile(path) as file, pytest.warns(UserWarning, match="channel clay has one value at each place"):
+        source = TrajectorySource(file)
+        source.fit_normalisation([0])
+        check_plausible(source, [0])
