@@ -18,7 +18,7 @@ from inrflow.numerics.normal import HALF_WIDTH_90, gaussian_crps
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 1e4  # errors for a quantile; bounds on factors
 _STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # bin of log(1 + lead); a weight; share of the variance
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
-_CALM = 0.5  # power of factors below 1
+_CALM = 0.5  # power of factors below 1 from the last part of a series
 _CLEARLY, _HARM = 0.01, 1.01  # least certain gain for a weight; largest ratio of errors at early or late leads
 
 
@@ -115,7 +115,8 @@ class Comparison:
         Its decay, with its own or a full initial weight, has the largest gain that is certain to two standard errors,
         in logarithms, so that early leads count as much as late ones with larger errors; without one that increases
         early or late errors. Without errors, nothing is changed.
-        Its factors on standard deviations are those of 90 % intervals at each lead."""
+        Its factors on standard deviations are those of 90 % intervals at each lead; of factors below 1, from days that
+        are similar at all places, the square root is taken."""
         if not len(self.error):
             return channel
 
@@ -133,20 +134,19 @@ class Comparison:
         leads = []
         for part in (self.select(self._alike == lead) for lead in self._alike.unique()):
             factor = part.spread(process(Ahead(best)))
+            factor = 1.0 if factor is None else max(factor, min(factor, 1.0) ** _CALM)
             leads.append((float(part.lead.mean()), factor, float(part.std.square().mean().sqrt())))
         return process(Ahead(best, *zip(*leads, strict=True)))
 
-    def spread(self, channel: ChannelField) -> float:
+    def spread(self, channel: ChannelField) -> float | None:
         """Factor on standard deviations of a process with which 90 % intervals contain 90 % of errors, where it has
-        weight; 1 for too few such values. Of factors below 1, from days or places that may be similar, the square root
-        is taken."""
+        weight; None for too few such values."""
         own, codes = self._parts(channel)
         some = self._outside(channel)[1] > _LITTLE
         if int(some.sum()) <= _FEWEST:
-            return 1.0
+            return None
         wanted = (self.missed(channel).abs() / HALF_WIDTH_90 - codes)[some] / own[some]
-        factor = min(max(quantile_of_others(wanted, self.window[some], 0.9), _NARROWEST), _WIDEST)
-        return max(factor, min(factor, 1.0) ** _CALM)
+        return min(max(quantile_of_others(wanted, self.window[some], 0.9), _NARROWEST), _WIDEST)
 
     @property
     def _alike(self) -> Tensor:
