@@ -138,6 +138,14 @@ class Comparison:
             leads.append((float(part.lead.mean()), factor, float(part.std.square().mean().sqrt())))
         return process(Ahead(best, *zip(*leads, strict=True)))
 
+    def between(self, channel: ChannelField, least: float) -> ChannelField:
+        """The process with its factor on standard deviations between the observations, fitted to these errors: that of
+        90 % intervals, at least `least`, or `least` times one below 1 that their mean square allows, too, as of a few
+        large errors among zeros."""
+        square = (self.missed(channel) / self.deviations(channel)).square().mean()
+        factor = self.spread(channel) or 1.0
+        return replace(channel, spread=max(factor, least * min(max(factor, float(square.sqrt())), 1.0)))
+
     def spread(self, channel: ChannelField) -> float | None:
         """Factor on standard deviations of a process with which 90 % intervals contain 90 % of errors, where it has
         weight; None for too few such values."""
