@@ -100,14 +100,14 @@ def _warn_of_lost_digits(source: TrajectorySource) -> None:
 
 def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
     """Warn about channels that appear to be angles, jumping by a full turn (degrees or radians) more often than by half
-    a turn, about fill values, and about places in other units."""
+    a turn, about fill values, and, of a single trajectory, about places in other units."""
     batch = source.batch([trajectory], normalised=False)
     every, about = batch.u[0], source.description
     u = every[: max(1, _VALUES // max(1, every[0].numel()))].double().numpy()
-    if len(batch.x[0]) == 1:
+    if len(source) == 1 and len(batch.x[0]) == 1 and not about.placeless:
         for clause in other_units(batch.x[0, 0].numpy(), u, about.channels, about.coordinates):
             warnings.warn(f"{source.file.path}: {clause}; convert its values, or mark them as NaN", stacklevel=4)
-        for index in _constant_in_time(u) if len(source) == 1 and not about.placeless else ():
+        for index in _constant_in_time(u):
             warnings.warn(f"{source.file.path}: channel {about.channels[index]} has one value at each place at all "
                           "times; if it describes the places, as elevation does, list it in data.read.coordinates",
                           stacklevel=4)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_FEWEST, _FRAMES, _PLACES = 4, 200, 20_000  # places compared; frames; most places: networks, not fields on grids
+_FEWEST, MOST_PLACES, FRAMES = 4, 20_000, 200  # places compared, which are networks, not fields on grids; frames
 _APART = 3.0  # least ratio of a distance from the median to those of all other places, and of levels to distances
 _ALIKE = 10.0  # largest ratio of deviations in time to those usual
 _KELVIN, _COLDEST, _HOTTEST = 273.15, -90.0, 70.0  # degrees Celsius of air, soil and water
@@ -22,11 +22,11 @@ def other_units(x: np.ndarray, u: np.ndarray, channels: Sequence[str], coordinat
 
     A high or large place is not told: a usual conversion does not bring it to the level of the others."""
     clauses: list[str] = []
-    if not _FEWEST <= len(x) <= _PLACES:
+    if not _FEWEST <= len(x) <= MOST_PLACES:
         return clauses
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # places and frames without values
-        for channel, values in zip(channels, np.moveaxis(u[:: -(-len(u) // _FRAMES)].astype(np.float64), -1, 0),
+        for channel, values in zip(channels, np.moveaxis(u[:: -(-len(u) // FRAMES)].astype(np.float64), -1, 0),
                                    strict=True):
             middle = np.nanmedian(values, 1, keepdims=True)
             away, spread = np.nanmedian(np.abs(values - middle), 0), np.nanstd(values, 0)
