@@ -179,7 +179,7 @@ def test_intervals_are_narrowed_to_errors_of_left_out_places_as_far_as_rare_ones
     places = Places((0.0,))
     fold = Fold([], None, None, 23, None)
     channel = residual_field._with_weight(CHANNEL, 0, [fold], None, places, True)[0]
-    assert channel.spread == pytest.approx(wanted * (23 / 20) ** 0.5, rel=0.05)  # a mean, a variance and a length
+    assert channel.spread == pytest.approx(wanted**0.5 * (23 / 20) ** 0.5, rel=0.05)  # of mean, variance and length
 
 
 def test_a_process_that_helps_in_one_window_alone_is_not_used_ahead():
