@@ -1,4 +1,5 @@
-"""Plausibility checks of training data and observations: contradictions, spikes, lost digits, angles, fill values."""
+"""Plausibility checks of training data and observations: contradictions, spikes, lost digits, angles, fill values,
+places in other units."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from inrflow.data.batch import Markers, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
+from inrflow.data.station_units import other_units
 from inrflow.errors import UserError
 
 _LOOKED_AT = 8  # trajectories checked, at most
@@ -98,11 +100,19 @@ def _warn_of_lost_digits(source: TrajectorySource) -> None:
 
 def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
     """Warn about channels that appear to be angles, jumping by a full turn (degrees or radians) more often than by half
-    a turn, and about fill values."""
-    every = source.batch([trajectory], normalised=False).u[0]
+    a turn, about fill values, and, of a single trajectory, about places in other units."""
+    batch = source.batch([trajectory], normalised=False)
+    every, about = batch.u[0], source.description
     u = every[: max(1, _VALUES // max(1, every[0].numel()))].double().numpy()
-    markers = Markers(source.description.channels).look(u).found
-    for index, channel in enumerate(source.description.channels):
+    if len(source) == 1 and len(batch.x[0]) == 1 and not about.placeless:
+        for clause in other_units(batch.x[0, 0].numpy(), u, about.channels, about.coordinates):
+            warnings.warn(f"{source.file.path}: {clause}; convert its values, or mark them as NaN", stacklevel=4)
+        for index in _constant_in_time(u):
+            warnings.warn(f"{source.file.path}: channel {about.channels[index]} has one value at each place at all "
+                          "times; if it describes the places, as elevation does, list it in data.read.coordinates",
+                          stacklevel=4)
+    markers = Markers(about.channels).look(u).found
+    for index, channel in enumerate(about.channels):
         if index in markers:
             words = " or ".join(f"{value:g}" for value in markers[index])
             warnings.warn(f"{source.file.path}: channel {channel} is {words} where its other values lie far from "
@@ -116,6 +126,13 @@ def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
                 warnings.warn(f"{source.file.path}: channel {channel} goes around from {low:.3g} to {high:.3g} "
                               "as an angle does, but is taken as a number, so that means of directions are wrong; give "
                               "its sine and cosine as channels", stacklevel=4)
+
+
+def _constant_in_time(u: np.ndarray) -> np.ndarray:
+    """Indices of channels of values u (T, N, C) that differ between places but never in time."""
+    least, greatest, known = np.fmin.reduce(u), np.fmax.reduce(u), np.isfinite(u).sum((0, 1))
+    fixed = ~(greatest > least).any(0) & (np.fmax.reduce(greatest) > np.fmin.reduce(greatest))
+    return np.flatnonzero(fixed & (known > 2 * u.shape[1]))
 
 
 def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:

@@ -18,7 +18,7 @@ from inrflow.numerics.normal import HALF_WIDTH_90, gaussian_crps
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 1e4  # errors for a quantile; bounds on factors
 _STEP, _LITTLE, _NOTHING = 0.25, 0.1, 1e-12  # bin of log(1 + lead); a weight; share of the variance
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
-_CALM = 0.5  # power of factors below 1 from the last part of a series
+_CALM = 0.5  # power of factors below 1, from a part of a series or of the places
 _CLEARLY, _HARM = 0.01, 1.01  # least certain gain for a weight; largest ratio of errors at early or late leads
 
 
@@ -137,6 +137,14 @@ class Comparison:
             factor = 1.0 if factor is None else max(factor, min(factor, 1.0) ** _CALM)
             leads.append((float(part.lead.mean()), factor, float(part.std.square().mean().sqrt())))
         return process(Ahead(best, *zip(*leads, strict=True)))
+
+    def between(self, channel: ChannelField, least: float) -> ChannelField:
+        """The process with its factor on standard deviations between the observations, fitted to these errors: that of
+        90 % intervals, at least `least`; or `least` times the square root of one below 1 that their mean square allows,
+        too, as it is large for a few large errors among zeros."""
+        square = (self.missed(channel) / self.deviations(channel)).square().mean()
+        factor = self.spread(channel) or 1.0
+        return replace(channel, spread=max(factor, least * min(max(factor, float(square.sqrt())), 1.0) ** _CALM))
 
     def spread(self, channel: ChannelField) -> float | None:
         """Factor on standard deviations of a process with which 90 % intervals contain 90 % of errors, where it has

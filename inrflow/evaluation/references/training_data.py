@@ -167,23 +167,26 @@ def cycle_of(description: Description, t: Tensor, values: Tensor, unit: float = 
     not observed.
 
     A weekly cycle, as of human activity, replaces the daily one, or the main lunar tides are added to it, if that
-    predicts held-out weeks significantly better. The weekly one has as many harmonics as to include the neighbours of
-    the daily ones.
+    predicts held-out weeks significantly better; from a week of data on tides, whose blocks are quarters of less than
+    four weeks. The weekly cycle has as many harmonics as to include the neighbours of the daily ones.
     """
     cycles = [(period / unit, most) for period, most in cycles_of(description, t.numpy() * unit)]
     seconds, channels = seconds_of_unit(description.time_units), len(description.channels)
     week, step = _WEEK / seconds / unit if seconds else 0.0, float(t.diff().median())
-    if description.time_period is not None or week < _EACH * step or float(t[-1] - t[0]) < _WEEKS * week:
+    span = float(t[-1] - t[0])
+    if description.time_period is not None or week < _EACH * step or span < week:
         return shrunk_cycle(t, values, cycles, channels)
     most = 7 * _MOST + _MOST if week >= 7 * _EACH * step else _MOST
     weekly = [*(one for one in cycles if one[0] > week), (week, min(most, _resolved(week, step)))]
     tides = [(week * hours / 168, most) for hours, most in _TIDES]
-    possible = [cycles, weekly, *([[*cycles, *tides]] if tides[-1][0] >= _EACH * step else [])]
-    number = torch.floor((t - t[0]) / week).long()
-    some, errors = values[:, :: -(-values.shape[1] // _LOOKED_AT)], torch.zeros(3, int(number[-1]) + 1).double()
+    possible = [cycles, *([weekly] if span >= _WEEKS * week else []),
+                *([[*cycles, *tides]] if tides[-1][0] >= _EACH * step else [])]
+    number = torch.floor((t - t[0]) / min(week, span * (1 + 1e-9) / _WEEKS)).long()
+    some = values[:, :: -(-values.shape[1] // _LOOKED_AT)]
+    errors = torch.zeros(len(possible), int(number[-1]) + 1).double()
     for fold in range(_WEEK_FOLDS):
         out = number % _WEEK_FOLDS == fold
-        for each, found in zip(errors, possible, strict=False):
+        for each, found in zip(errors, possible, strict=True):
             missed = some[out] - shrunk_cycle(t[~out], some[~out], found)(t[out])
             each.index_add_(0, number[out], missed.square().nansum(1))
     best = 0

@@ -268,9 +268,8 @@ def _with_weight(
         inside = Comparison.joined([inside, *len(folds) * [_comparisons(channel, c, [gap], places)[0]]])
     best = float((inside.own * inside.error).sum()) / (float(inside.own.square().sum()) or math.inf)  # least squares
     weighed = [replace(channel, weight=weight) for weight in ((1.0,) if few else (min(max(best, 0.0), 1.0), 1.0))]
-    # covariances were fitted to the held-out places too: deviations must not shrink
     least = degrees_of_freedom_factor(folds[0].count, len(places.period))
-    weighed = [replace(one, spread=max(inside.spread(one) or 1.0, least)) for one in weighed]
+    weighed = [inside.between(one, least) for one in weighed]
     channel = min(weighed, key=lambda one: float(inside.crps(one).mean()))
     for seen in (True, False):  # decay ahead, at observed places and at new ones
         channel = outside.select(outside.seen == seen).ahead(channel)

@@ -79,6 +79,12 @@ def test_tides_are_lunar_and_solar():
     assert found.periods == pytest.approx([12.0, 25.8193 / 2, 24.8412 / 2, 12.6583 / 2])
     missed = found(t[past:] / 2) - tide[past:, None]
     assert float(missed.var(0).mean() / tide.var()) < 0.01
+    fortnight = cycle_of(hours, t[: 24 * 14], level[: 24 * 14])
+    assert len(fortnight.periods) == 4
+    missed = fortnight(t[24 * 14 : 24 * 21]) - tide[24 * 14 : 24 * 21, None]
+    assert float(missed.var(0).mean() / tide.var()) < 0.1
+    daily = torch.as_tensor(surge[: 24 * 14]) + torch.cos(2 * torch.pi * t[: 24 * 14, None] / 24)
+    assert cycle_of(hours, t[: 24 * 14], daily).periods == pytest.approx([24.0])
     solar = cycle_of(hours, t[:past], torch.as_tensor(surge[:past]) + torch.cos(2 * torch.pi * t[:past, None] / 24))
     assert solar.periods == pytest.approx([24.0])
 

@@ -17,9 +17,10 @@ from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.residual import blocks, fit
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, Decay
+from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.evaluate import evaluate
 from inrflow.evaluation.observe import Observe
-from inrflow.evaluation.residual_errors import Comparison
+from inrflow.evaluation.residual_errors import Comparison, Fold
 from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.training.parts import decoder, residual_field
 from inrflow.training.problem import Problem
@@ -163,6 +164,22 @@ def test_what_a_process_says_ahead_is_weighed_at_early_leads_as_at_late_ones_of_
     seen = Comparison(error, ones, lead, ones.bool(), error, ones, error, ones, lead[:, None], zeros.long()).ahead(half)
     assert seen.observed.decay.whole and float(seen.outside(lead.numpy(), np.zeros(4000, dtype=bool))[0].min()) == 1
     assert float(seen.outside(np.zeros(1), np.zeros(1, dtype=bool))[0]) == 0.5
+
+
+@pytest.mark.parametrize(("rare", "wanted"), [(False, 0.5), (True, 0.75**0.5)])
+def test_intervals_are_narrowed_to_errors_of_left_out_places_as_far_as_rare_ones_allow(monkeypatch, rare, wanted):
+    """Errors of half of the expected size, or nearly none but for one value in twelve, as of rain, of three times it:
+    their root mean square is the square root of 9/12."""
+    draw = torch.Generator().manual_seed(0)
+    error = torch.randn(3000, generator=draw).double()
+    error = torch.where(torch.arange(3000) % 12 == 0, 3 * error, 0.01 * error) if rare else 0.5 * error
+    zeros, ones = torch.zeros(3000).double(), torch.ones(3000).double()
+    inside = Comparison(error, ones, zeros, zeros.bool(), zeros, ones, zeros, ones, zeros[:, None], zeros.long())
+    monkeypatch.setattr(residual_field, "_comparisons", lambda *_: (inside, inside.select(zeros > 0)))
+    places = Places((0.0,))
+    fold = Fold([], None, None, 23, None)
+    channel = residual_field._with_weight(CHANNEL, 0, [fold], None, places, True)[0]
+    assert channel.spread == pytest.approx(wanted**0.5 * (23 / 20) ** 0.5, rel=0.05)  # of mean, variance and length
 
 
 def test_a_process_that_helps_in_one_window_alone_is_not_used_ahead():

@@ -9,6 +9,7 @@ import numpy as np
 from inrflow.data.calendar import number_to_date
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.station_units import FRAMES, MOST_PLACES, other_units
 from inrflow.runtime.shown import counted, trajectories
 
 _LOOKED_AT = 2e7  # values used for statistics, which takes seconds
@@ -63,6 +64,9 @@ def trajectory_rows(file: TrajectoryFile) -> list[tuple[str, str]]:
                      + (f", {least[index]:.4g} to {greatest[index]:.4g}" if missing[index] < 1 else "")
                      + f", {100 * missing[index]:.3g} % missing"
                      + (f" (of one part in {every})" if every > 1 else "")))
+    if file.trajectories == 1 and file.point_layout == "shared" and file.points <= MOST_PLACES:
+        some = file.read(0, slice(None, None, max(1, file.frames // FRAMES)))
+        rows += [("another unit?", clause) for clause in other_units(some.x, some.u, about.channels, about.coordinates)]
     rows.append(("symmetries", ", ".join(about.symmetries.names) or "none declared"))
     if file.parameters is not None:
         spans = zip(about.parameter_names, file.parameters.min(0), file.parameters.max(0), strict=True)
