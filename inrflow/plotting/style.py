@@ -120,7 +120,7 @@ def _measured_once(ax: Axes) -> Callable[..., Bbox | None]:
     def bounds(renderer: Any = None, **options: Any) -> Bbox | None:
         if margins:
             place = ax.get_axes_locator()
-            ax.apply_aspect(place(ax, renderer) if place else None)
+            ax.apply_aspect(place(ax, renderer) if place is not None else None)
             return Bbox(ax.bbox.get_points() + margins[0])
         found = measure(renderer, **options)
         if found is not None:

@@ -133,7 +133,8 @@ def test_a_training_in_two_processes_gives_the_model_of_one(heat, request):
     codes, outputs, errors = ended(train(heat, "recipe=law", f"output={heat}/two"))
     assert codes == [0, 0] and not outputs[1] and not errors[1], errors  # the second says nothing
     request.getfixturevalue("unreported")
-    assert main(["train", f"data.train={heat}/data.h5", "training.minutes=0.2", "recipe=law", f"output={heat}/one"]) == 0
+    settings = [f"data.train={heat}/data.h5", "training.minutes=0.2", "recipe=law"]
+    assert main(["train", *settings, f"output={heat}/one"]) == 0
     one, two = (json.loads((heat / size / "candidates.json").read_text()) for size in ("one", "two"))
     for rows in (one, two):
         del rows["decisions"]["flight"]  # milliseconds that forecasts of the model took
