@@ -317,6 +317,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     from inrflow.data.formats.convert import convert, count_times_as
     from inrflow.data.formats.registry import expanded, format_of
     from inrflow.data.formats.schema import in_schema
+    from inrflow.data.formats.trajectory_file import name_origin
     from inrflow.runtime.atomic_files import make_folder
 
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
@@ -338,6 +339,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
             convert(paths, target, overwrite=True, **options)
             if units is not None:
                 count_times_as(target, units)
+            name_origin(target, given)
     except UserError as error:
         for folder in (target.parent, output):
             with suppress(OSError):  # not empty

@@ -200,7 +200,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
     limit = math.inf if test is not None else max(_SECONDS, _SHARE * 60 * problem.config.training.minutes)
     if test is not None or rest:
         observe = replace(observe, frames=problem.observed.times.shape[1]) if rest else observe
-        report_evaluation(surrogate, Path(test or file.path), observe, place.path, console, references, limit=limit)
+        report_evaluation(surrogate, Path(test or file.location), observe, place.path, console, references, limit=limit)
         return
     tried = place.json(CANDIDATES_FILE) or {}
     error = tried["candidates"][tried["chosen"]]["validation_error"] if tried.get("candidates") else None
@@ -210,7 +210,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
     console.print(f"no data.test: {shown} of the training data{kept}; for others, give data.test=FILE to "
                   "inrflow evaluate", highlight=False, soft_wrap=True)
     if few:
-        report_evaluation(surrogate, Path(file.path), Observe(surrogate.window), place.path, console, references,
+        report_evaluation(surrogate, Path(file.location), Observe(surrogate.window), place.path, console, references,
                           seen=True, limit=limit)
 
 

@@ -27,4 +27,4 @@ def test_panels_that_are_measured_once_lie_where_constrained_layout_puts_them(as
         places.append(np.array([ax.get_window_extent().get_points() for ax in figure.axes]))
         counts.append(len(measured))
     np.testing.assert_allclose(*places, atol=0.05 * DPI)
-    assert 2 * counts[0] < counts[1]
+    assert counts[0] < 0.7 * counts[1]
