@@ -74,6 +74,25 @@ def test_hours_beside_days_are_no_channel(head, form, tmp_path):
     assert held(table(tmp_path / "b.csv", dated, "date,hour,lon,lat,temp"))[0].channels == ("hour", "temp")
 
 
+def test_of_local_and_universal_times_of_the_same_rows_the_universal_ones_are_taken(tmp_path):
+    """As the Environmental Protection Agency writes hourly values."""
+    west = HOURS - pd.Timedelta(hours=8)
+    both = [f"{local:%Y-%m-%d},{local:%H:%M},{time:%Y-%m-%d},{time:%H:%M}" for local, time in zip(west, HOURS, strict=True)]
+    about, frames = held(table(tmp_path / "a.csv", both, "Date Local,Time Local,Date GMT,Time GMT,lon,lat,temp"))
+    assert about.channels == ("temp",)
+    np.testing.assert_allclose(frames.t, since_1970(HOURS))
+
+
+@pytest.mark.parametrize(("name", "first", "step", "channels"), [
+    ("RECORD", 7, 1, ("temp",)), ("no.", 0, 1, ("temp",)), ("record", 7, 2, ("record", "temp")),
+    ("QN_9", 3, 0, ("temp",)), ("level", 7, 1, ("level", "temp"))])
+def test_numbers_of_rows_and_of_quality_are_no_channels(name, first, step, channels, tmp_path):
+    """Of loggers (TOA5), spreadsheets, and the German weather service."""
+    lines = [f"{time},{first + step * row},{U[row, 0]}" for row, time in enumerate(HOURS)]
+    (tmp_path / "a.csv").write_text("\n".join([f"time,{name},temp", *lines]))
+    assert held(tmp_path / "a.csv")[0].channels == channels
+
+
 def test_points_between_thousands_beside_decimal_commas_are_not_taken_for_decimal_points(tmp_path):
     path = table(tmp_path / "a.csv", HOURS, separator=";", value="{:.3f}")
     assert held(path)[0].channels == ("temp",)
