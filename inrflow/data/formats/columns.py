@@ -362,7 +362,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     for block in columns.blocks(BLOCK_ROWS):
         if not rows:
             roles.require_channels(strict, [*labels(block), *(name for name, cells in block.items() if (
-                cells.dtype.kind == "M" or _is_fixed(name, cells)))])
+                cells.dtype.kind == "M" or _is_fixed(name, cells) or all(map(is_missing, map(str, cells.tolist())))))])
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which Observations refuses
             u = np.stack([column_numbers(block[name], name, path, rows) for name in description.channels],
                          -1).astype(np.float32)

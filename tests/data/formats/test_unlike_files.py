@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import xarray
 
+from inrflow.data.formats.continued import on_grid
 from inrflow.data.formats.convert import convert
-from inrflow.data.formats.tables import read_observations
+from inrflow.data.formats.tables import read_observations, read_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
@@ -77,7 +78,7 @@ def test_hours_beside_days_are_no_channel(head, form, tmp_path):
 def test_of_local_and_universal_times_of_the_same_rows_the_universal_ones_are_taken(tmp_path):
     """As the Environmental Protection Agency writes hourly values."""
     west = HOURS - pd.Timedelta(hours=8)
-    both = [f"{local:%Y-%m-%d},{local:%H:%M},{time:%Y-%m-%d},{time:%H:%M}" for local, time in zip(west, HOURS, strict=True)]
+    both = [f"{one:%Y-%m-%d},{one:%H:%M},{time:%Y-%m-%d},{time:%H:%M}" for one, time in zip(west, HOURS, strict=True)]
     about, frames = held(table(tmp_path / "a.csv", both, "Date Local,Time Local,Date GMT,Time GMT,lon,lat,temp"))
     assert about.channels == ("temp",)
     np.testing.assert_allclose(frames.t, since_1970(HOURS))
@@ -144,3 +145,31 @@ def test_undefined_values_of_grads_are_missing(fill, tmp_path):
     rows = [f"{line.rpartition(',')[0]},{value:g}" for line, value in zip(lines[1:], values.ravel(), strict=True)]
     (tmp_path / "a.csv").write_text("\n".join([lines[0], *rows]))
     assert np.isnan(held(tmp_path / "a.csv")[1].u).sum() == (U > 16).sum()
+
+
+@pytest.mark.parametrize("dims", [("ocean_time", "eta", "xi"), ("time_counter", "y", "x"), ("time", "step", "y", "x")])
+def test_grids_whose_times_have_names_of_models_are_kept_in_forecasts(dims, tmp_path):
+    """As ROMS, NEMO and archives of forecasts write them; of the last, every start is a trajectory."""
+    *starts, time, y, x = dims
+    lat, lon = np.meshgrid([46.0, 47.0, 48.0], [7.0, 8.0, 9.5, 10.0], indexing="ij")
+    places = {"lat": ((y, x), lat, {"units": "degrees_north"}), "lon": ((y, x), lon, {"units": "degrees_east"})}
+    values = np.random.default_rng(0).normal(size=(*[2] * len(starts), 24, 3, 4))
+    hours = {"units": "hours since 2024-03-01"} if not starts else {"units": "hours"}
+    axes = places | {time: (time, np.arange(24.0), hours)} | {name: (name, [0.0, 24.0]) for name in starts}
+    xarray.Dataset({"temp": (dims, values)}, axes).to_netcdf(tmp_path / "a.nc")
+    read = {"trajectory": "time", "time": "step"} if starts else {}
+    about, _ = held(tmp_path / "a.nc", **read)
+    found = on_grid(read_points(tmp_path / "a.nc", about, read), np.array([30.0, 31.0]), about)
+    assert found is not None and found.grid.dims == dims and found.grid.shape == (*[2] * len(starts), 2, 3, 4)
+    np.testing.assert_array_equal(found.t.reshape(found.grid.shape)[..., 0, 0], [[30, 31]] * 2 if starts else [30, 31])
+
+
+def test_columns_without_values_are_allowed_in_observations(tmp_path):
+    """Of a service's hourly values, whose stations do not measure all of them."""
+    path = table(tmp_path / "a.csv", [f"{time},," for time in HOURS], "time,snow,gusts,lon,lat,temp")
+    about, frames = held(path)
+    assert about.channels == ("temp",)
+    np.testing.assert_allclose(read_observations(path, about)[0].frames().u, frames.u)
+    path.write_text(path.read_text().replace("00:00,,", "00:00,7,"))
+    with pytest.raises(UserError, match="unknown column snow"):
+        read_observations(path, about)
