@@ -240,10 +240,10 @@ def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:
     with TrajectoryFile(path) as file:
         ours, theirs = trained.description, file.description
         if not ours.same_system(theirs):
-            raise UserError(f"data.test={path} has {theirs.layout}, data.train {ours.layout}; give files of the same "
-                            "system")
+            raise UserError(f"data.test={file.path} has {theirs.layout}, data.train {ours.layout}; give files of the "
+                            "same system")
         if None not in (ours.time_units, theirs.time_units) and ours.time_units != theirs.time_units:
-            raise UserError(f"data.test={path} counts times in {theirs.time_units}, data.train in {ours.time_units}; "
-                            "give files with the same units")
+            raise UserError(f"data.test={file.path} counts times in {theirs.time_units}, data.train in "
+                            f"{ours.time_units}; give files with the same units")
         file.require_frames(2, "evaluation")
         observe.check(TrajectorySource(file))

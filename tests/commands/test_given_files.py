@@ -57,3 +57,6 @@ def test_refusals_of_a_training_name_the_file_that_was_given(elsewhere, inrflow_
     path = as_trajectories("mine.csv", "data.train", elsewhere / "other", QUIET)
     with TrajectoryFile(path) as file:
         assert (str(file.path), file.location) == ("mine.csv", os.path.abspath(path))
+    (elsewhere / "test.csv").write_text("\n".join(["t,x,w", *[f"{t},{x},{t + x}" for t in range(3) for x in range(4)]]))
+    refused = inrflow_command("train", "data.train=mine.csv", "data.test=test.csv", "output=run")
+    assert refused.code == 2 and "data.test=test.csv has channels w" in refused.err.replace("\n", " ")

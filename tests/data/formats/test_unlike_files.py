@@ -173,3 +173,16 @@ def test_columns_without_values_are_allowed_in_observations(tmp_path):
     path.write_text(path.read_text().replace("00:00,,", "00:00,7,"))
     with pytest.raises(UserError, match="unknown column snow"):
         read_observations(path, about)
+
+
+@pytest.mark.parametrize(("units", "known"), [
+    ("hours since yesterday", False), ("fortnights since 2020-01-01", False), ("hours since 2020-01-01", True),
+    ("seconds", True)])
+def test_units_of_time_without_a_date_that_is_understood_are_named(units, known, tmp_path):
+    axes = {"time": ("time", np.arange(4.0), {"units": units}), "x": ("x", np.arange(5.0))}
+    values = np.random.default_rng(0).normal(size=(4, 5))
+    xarray.Dataset({"u": (("time", "x"), values)}, axes).to_netcdf(tmp_path / "a.nc")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        convert(tmp_path / "a.nc", tmp_path / "a.h5")
+    assert any("is no known unit of time since a date" in str(one.message) for one in told) is not known
